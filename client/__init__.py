@@ -1,0 +1,1 @@
+"""What runs inside a hospital. Imports ``tasks`` and ``conf.schema``, never ``server``."""

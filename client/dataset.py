@@ -1,0 +1,129 @@
+"""A cohort: one side of the split as tensors, grouped by patient, because the patient is what privacy counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from client import catalog
+from client.errors import PatientInBothSplits, TooFewPatients
+from client.site import SiteSettings
+from tasks.models.registry import Network
+from tasks.task import Task
+
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Patients and their images.
+
+    Attributes:
+        inputs: float32 of shape (images, ...): examples, or what the network's fixed part made of them.
+        labels: float32 of shape (images,), 0 or 1.
+        rows: for each patient the int64 row numbers of its images in ``inputs``.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    rows: list[Tensor]
+
+    def draw(self, patients: list[int], images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw images of some patients afresh.
+
+        A patient with fewer images than asked for brings them again, each as often as the others give or take one.
+
+        Returns:
+            Inputs of shape (patients, images, ...) and labels of shape (patients, images).
+        """
+        if not patients:
+            return self.inputs[:0].unsqueeze(1).expand(0, images, *self.inputs.shape[1:]), torch.zeros(0, images)
+        chosen = torch.stack([_spread(self.rows[p], images, generator) for p in patients])
+        return self.inputs[chosen], self.labels[chosen]
+
+    def patient_labels(self) -> Tensor:
+        """1 for a patient with at least one positive image, shape (patients,)."""
+        return torch.stack([self.labels[rows].max() for rows in self.rows])
+
+
+def _spread(rows: Tensor, images: int, generator: torch.Generator) -> Tensor:
+    rounds = -(-images // len(rows))
+    shuffled = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(rounds)]
+    return torch.cat(shuffled)[:images]
+
+
+def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, Any], network: Network) -> Cohort:
+    """The hospital's cohort for a task, ready for a network's trainable part.
+
+    What the fixed part makes of each image is computed at the first call and kept; later calls read one file.
+
+    Args:
+        side: ``train`` or ``validation``.
+        spec: the order's model, part of the kept file's name.
+
+    Raises:
+        TooFewPatients: fewer than the policy's minimum, or none.
+        PatientInBothSplits: the catalog has one patient on both sides.
+    """
+    entries = catalog.entries(site, task, side)
+    other = catalog.entries(site, task, "validation" if side == "train" else "train")
+    shared = {e.patient for e in entries} & {e.patient for e in other}
+    if shared:
+        raise PatientInBothSplits(f"{len(shared)} patient(s) are on both sides of the split of {site.name}")
+    patients = sorted({entry.patient for entry in entries})
+    least = site.policy.min_patients if side == "train" else 1
+    if len(patients) < least:
+        raise TooFewPatients(f"{site.name} has {len(patients)} {side} patient(s) for {task.name}, {least} are needed")
+    inputs = _inputs(site, task, side, spec, entries, network.features)
+    labels = torch.tensor([float(entry.label) for entry in entries])
+    rows: dict[str, list[int]] = {patient: [] for patient in patients}
+    for row, entry in enumerate(entries):
+        rows[entry.patient].append(row)
+    return Cohort(inputs, labels, [torch.tensor(rows[patient]) for patient in patients])
+
+
+def _inputs(
+    site: SiteSettings,
+    task: Task,
+    side: str,
+    spec: Mapping[str, Any],
+    entries: list[catalog.Entry],
+    features: nn.Module | None,
+) -> Tensor:
+    model = hashlib.sha256(json.dumps(dict(spec), sort_keys=True).encode()).hexdigest()[:16]
+    name = f"{site.name}-{task.name}-{side}-{model if features is not None else 'examples'}.safetensors"
+    path = site.catalog / "inputs" / name
+    made_of = hashlib.sha256(json.dumps([entry.example.name for entry in entries]).encode()).hexdigest()
+    kept = _read_kept(path, made_of)
+    if kept is None:
+        kept = torch.cat(list(_computed(entries, features)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({"inputs": kept}, partial, metadata={"made_of": made_of})
+        partial.replace(path)
+    return kept
+
+
+def _read_kept(path: Path, made_of: str) -> Tensor | None:
+    if not path.exists():
+        return None
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor("inputs") if file.metadata()["made_of"] == made_of else None
+
+
+@torch.no_grad()
+def _computed(entries: list[catalog.Entry], features: nn.Module | None) -> Iterator[Tensor]:
+    for start in range(0, len(entries), _CHUNK):
+        chunk = np.stack([catalog.load_example(entry.example) for entry in entries[start : start + _CHUNK]])
+        images = torch.from_numpy(chunk)
+        yield (images if features is None else features(images)).contiguous()

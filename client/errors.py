@@ -1,0 +1,71 @@
+"""Everything that can go wrong at a hospital, by name.
+
+    SiteError                      code that may leave
+    ├── BadOrder                   BAD_ORDER            the order is malformed or names what does not exist
+    ├── NotPermitted               NOT_PERMITTED        the hospital's policy says no
+    ├── BudgetExhausted            BUDGET_EXHAUSTED     the ledger has no privacy budget left for it
+    ├── NoCohort                   NO_COHORT            there is nobody to train on or to score
+    │   ├── EmptySource                                 no image where images should be
+    │   ├── LabelsMatchNothing                          images and labels have no patient in common
+    │   ├── TooFewPatients                              fewer than the policy's minimum
+    │   └── PatientInBothSplits                         a patient would be trained on and validated with
+    ├── ModelRefused               MODEL_REFUSED        the model cannot be trained privately
+    ├── UpdateNotFinite            UPDATE_NOT_FINITE    training diverged
+    └── SiteMisconfigured          SITE_MISCONFIGURED   site.yaml, the key or a file it names is wrong
+
+The text of an error is for the hospital's own eyes: it may name files and counts. Only the code leaves.
+"""
+
+from __future__ import annotations
+
+from tasks.wire import ErrorCode
+
+
+class SiteError(Exception):
+    """Base of all; unnamed faults are INTERNAL."""
+
+    code = ErrorCode.INTERNAL
+
+
+class BadOrder(SiteError):
+    code = ErrorCode.BAD_ORDER
+
+
+class NotPermitted(SiteError):
+    code = ErrorCode.NOT_PERMITTED
+
+
+class BudgetExhausted(SiteError):
+    code = ErrorCode.BUDGET_EXHAUSTED
+
+
+class NoCohort(SiteError):
+    code = ErrorCode.NO_COHORT
+
+
+class EmptySource(NoCohort):
+    pass
+
+
+class LabelsMatchNothing(NoCohort):
+    pass
+
+
+class TooFewPatients(NoCohort):
+    pass
+
+
+class PatientInBothSplits(NoCohort):
+    pass
+
+
+class ModelRefused(SiteError):
+    code = ErrorCode.MODEL_REFUSED
+
+
+class UpdateNotFinite(SiteError):
+    code = ErrorCode.UPDATE_NOT_FINITE
+
+
+class SiteMisconfigured(SiteError):
+    code = ErrorCode.SITE_MISCONFIGURED

@@ -1,0 +1,83 @@
+"""Source: a read-only folder of DICOM files and a labels file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from client.dicom import UnreadableDicom, number_of_frames, read_frame, read_header
+from client.errors import EmptySource, LabelsMatchNothing
+from client.site import FolderSource
+from client.sources.labels import KEYS, Labels, read_labels
+from client.sources.record import Listing, Record, Unreadable
+from tasks.task import Picture, Task
+
+
+def list_folder(source: FolderSource, task: Task) -> Listing:
+    """Every labelled image under the folder.
+
+    Files that are no DICOM, have no label or no PatientID, and labels that no file answers to, are counted.
+
+    Raises:
+        EmptySource: no DICOM file is there.
+        LabelsMatchNothing: no file has a label.
+        SiteMisconfigured: the labels file is wrong.
+    """
+    labels = read_labels(source.labels, task.classes)
+    left_out = Counter(labels.left_out)
+    headers = _headers(source.path, left_out)
+    if not headers:
+        raise EmptySource(f"no DICOM file under {source.path}; is the volume mounted?")
+    records, used = _join(headers, labels, left_out)
+    if not records:
+        example = str(next(iter(headers.values())).get(labels.key, "absent"))
+        raise LabelsMatchNothing(
+            f"none of {len(headers)} images has a label: {source.labels} is keyed by {labels.key}, of which it has "
+            f"values like {next(iter(labels.values), 'none')!r}; the files have values like {example!r}"
+        )
+    left_out["LABEL_WITHOUT_IMAGE"] += len(labels.values.keys() - used)
+    return Listing(records, +left_out)
+
+
+def _headers(folder: Path, left_out: Counter[str]) -> dict[Path, Any]:
+    found = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        try:
+            found[path] = read_header(path)
+        except UnreadableDicom as error:
+            left_out[str(error.reason)] += 1
+    return found
+
+
+def _join(headers: dict[Path, Any], labels: Labels, left_out: Counter[str]) -> tuple[list[Record], set[str]]:
+    records: dict[str, Record] = {}
+    used: set[str] = set()
+    for path, header in headers.items():
+        name = str(header.get(labels.key, "")).strip()
+        uid, patient = str(header.get(KEYS[0], "")), str(header.get("PatientID", "")).strip()
+        if name not in labels.values:
+            left_out["IMAGE_WITHOUT_LABEL"] += 1
+        elif not patient:
+            left_out["NO_PATIENT_ID"] += 1
+        elif uid in records:
+            left_out["DUPLICATE_INSTANCE"] += 1
+        else:
+            used.add(name)
+            stat = path.stat()
+            signature = f"{stat.st_size}-{stat.st_mtime_ns}"
+            records[uid] = Record(patient, uid, labels.values[name], signature, _Reader(path, number_of_frames(header)))
+    return list(records.values()), used
+
+
+class _Reader:
+    """Reads the middle frame: in a clip it is the one most likely to show what the clip was made for."""
+
+    def __init__(self, path: Path, frames: int) -> None:
+        self.path, self.frame = path, frames // 2
+
+    def __call__(self) -> Picture:
+        try:
+            return read_frame(self.path, self.frame)
+        except UnreadableDicom as error:
+            raise Unreadable(str(error.reason), str(error)) from error

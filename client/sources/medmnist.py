@@ -1,0 +1,61 @@
+"""Source: some images of a MedMNIST archive. It tells no patients, so every image counts as one."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.errors import EmptySource, SiteMisconfigured
+from client.site import MedmnistSource
+from client.sources.record import Listing, Record
+from tasks.task import Picture
+
+
+def list_medmnist(source: MedmnistSource) -> Listing:
+    """The images whose numbers stand in ``source.indices``.
+
+    Raises:
+        EmptySource: there are none.
+        SiteMisconfigured: the archive or the list of numbers cannot be used.
+    """
+    try:
+        indices = [int(text) for text in source.indices.read_text("utf-8").split()]
+        images, labels = read_archive(source)
+        chosen = [(i, images[i], int(labels[i])) for i in indices]
+    except (OSError, ValueError, IndexError) as error:
+        raise SiteMisconfigured(f"cannot use {source.path} with {source.indices}: {error}") from error
+    if not chosen:
+        raise EmptySource(f"{source.indices} names no image")
+    return Listing([_record(index, image, label) for index, image, label in chosen])
+
+
+def read_archive(source: MedmnistSource) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (n, rows, columns) and labels (n,) of the archive's three parts, one after the other.
+
+    Raises:
+        ValueError: it is no MedMNIST archive of grey images with one label of two classes.
+    """
+    parts = ("train", "val", "test")
+    try:
+        with np.load(source.path, allow_pickle=False) as archive:
+            images = np.concatenate([archive[f"{part}_images"] for part in parts])
+            labels = np.concatenate([archive[f"{part}_labels"] for part in parts]).reshape(-1).astype(np.int64)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"no MedMNIST archive: {error}") from error
+    if images.ndim != 3 or images.dtype != np.uint8 or set(np.unique(labels)) - {0, 1}:
+        raise ValueError("the images must be grey, 8 bits, and have one label, 0 or 1")
+    return images, labels
+
+
+def _record(index: int, image: NDArray[np.uint8], label: int) -> Record:
+    name = f"image-{index:06d}"
+    signature = hashlib.sha256(image.tobytes()).hexdigest()
+    return Record(name, name, label, signature, partial(_picture, image))
+
+
+def _picture(image: NDArray[np.uint8]) -> Picture:
+    return Picture(image.astype(np.float32) / np.float32(255))

@@ -1,0 +1,1 @@
+"""The researcher's configuration: one typed schema, one YAML file a choice."""

@@ -1,0 +1,1 @@
+"""What runs at the coordinator. Imports ``tasks`` and ``conf``, never ``client``."""

@@ -1,0 +1,44 @@
+"""Everything that can go wrong at the coordinator, by name.
+
+    StudyError
+    ├── HospitalNotReady     a hospital of this machine cannot take part: its images, labels or settings are wrong
+    ├── RoundFailed          fewer hospitals than the quorum gave a usable answer; names each and its stage
+    ├── CheckpointDamaged    a checkpoint does not hold what was written
+    ├── StudyBusy            another process works on the study
+    └── TrackingFailed       the results store cannot be used
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class StudyError(Exception):
+    """Base of all; the text says what, where, why and the remedy."""
+
+
+class HospitalNotReady(StudyError):
+    pass
+
+
+class RoundFailed(StudyError):
+    def __init__(self, study: str, round: int, stage: str, needed: int, dropped: Mapping[str, str]) -> None:
+        told = "\n".join(f"  {hospital}: {reason}" for hospital, reason in sorted(dropped.items()))
+        super().__init__(
+            f"study {study}, round {round}, {stage}: {needed} usable answer(s) are needed. Dropped:\n{told}\n"
+            "What was committed is kept: mend the hospitals, then start the same command again. "
+            "federation.quorum says how many may be missing."
+        )
+        self.round, self.stage, self.dropped = round, stage, dict(dropped)
+
+
+class CheckpointDamaged(StudyError):
+    pass
+
+
+class StudyBusy(StudyError):
+    pass
+
+
+class TrackingFailed(StudyError):
+    pass

@@ -1,0 +1,266 @@
+"""A whole round, told once: order, answers, quorum, new model, evaluation, record.
+
+The loop knows a ``Grid`` and hospitals by name. Whether the grid is this process or a SuperLink is not its business.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from conf import schema
+from server.errors import RoundFailed
+from server.strategy.fedavg import RunningMean, step
+from tasks import wire
+from tasks.metrics import roc_auc_interval
+from tasks.wire import Arrays, EvaluateOrder, EvaluateReport, PrivacyTerms, Refusal, TrainingTerms, TrainOrder, TrainReport
+
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class HospitalRound:
+    """What one hospital did in a round.
+
+    Attributes:
+        epsilon: spent by its training patients in this study so far; ``None`` without privacy.
+        auc, auc_low, auc_high: on its validation patients, with a 95 % interval; ``None`` where not evaluated, or
+            where it has patients of one class only.
+        bytes_down, bytes_up: of the messages to and from it.
+    """
+
+    epsilon: float | None = None
+    evaluation_epsilon: float | None = None
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What happened in a round: by hospital, and who was dropped at which stage and why."""
+
+    number: int
+    seconds: float
+    update_norm: float
+    hospitals: dict[str, HospitalRound]
+    dropped: dict[str, str] = field(default_factory=dict)
+
+    def mean_auc(self) -> float | None:
+        """Unweighted mean over the hospitals that have an AUC."""
+        values = [h.auc for h in self.hospitals.values() if h.auc is not None]
+        return float(np.mean(values)) if values else None
+
+
+@dataclass(frozen=True)
+class State:
+    """A study between two rounds: all that is needed to go on."""
+
+    weights: Arrays
+    rounds: list[RoundRecord] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The study's id, and the grid's node number of each invited hospital by name."""
+
+    study: str
+    nodes: dict[str, int]
+
+
+Publish = Callable[[State], None]
+
+
+def run_rounds(study: schema.Study, roster: Roster, grid: Grid, state: State, publish: Publish) -> State:
+    """Play the rounds that are left. ``publish`` sees the state after each; when it returns, the round is committed.
+
+    Raises:
+        RoundFailed: fewer usable answers than the quorum; the state before the round stands.
+    """
+    while len(state.rounds) < study.federation.rounds:
+        state = play_round(study, roster, grid, state)
+        publish(state)
+    return state
+
+
+def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State) -> State:
+    """One round."""
+    started = time.perf_counter()
+    number = len(state.rounds) + 1
+
+    # 1. One order for all.
+    order = TrainOrder(
+        study=roster.study,
+        round=number,
+        rounds=study.federation.rounds,
+        task=study.task.name,
+        model=asdict(study.model),
+        training=TrainingTerms(**asdict(study.training)),
+        privacy=PrivacyTerms(**asdict(study.privacy)),
+        arrays=state.weights,
+    )
+
+    # 2. Updates are checked and folded in as they arrive.
+    mean = RunningMean()
+    hospitals: dict[str, HospitalRound] = {}
+    dropped: dict[str, str] = {}
+    for answer in exchange(grid, roster, order, TrainReport, study.federation.deadline_s):
+        problem = answer.problem or _unusable(answer.report, order)
+        if problem or answer.report is None:
+            dropped[answer.hospital] = f"train: {problem}"
+            continue
+        mean.add(answer.report.arrays, _weight(study.strategy, answer.report))
+        hospitals[answer.hospital] = HospitalRound(
+            epsilon=answer.report.epsilon, bytes_down=answer.bytes_down, bytes_up=answer.bytes_up
+        )
+
+    # 3. A round that trained too few is no round.
+    needed = math.ceil(study.federation.quorum * len(roster.nodes))
+    if len(hospitals) < max(1, needed):
+        raise RoundFailed(roster.study, number, "train", max(1, needed), dropped)
+
+    # 4. The new model.
+    update = mean.mean()
+    weights = step(state.weights, update, study.strategy.server_learning_rate)
+
+    # 5. Evaluation at every hospital, also at those that did not train.
+    if evaluates(study, number):
+        for name, (result, problem) in evaluate(study, roster, grid, weights, number).items():
+            before = hospitals.get(name, HospitalRound())
+            if problem:
+                dropped[name] = "; ".join(filter(None, [dropped.get(name), f"evaluate: {problem}"]))
+            hospitals[name] = _joined(before, result)
+
+    # 6. The record.
+    norm = math.sqrt(sum(float(np.sum(np.square(value))) for value in update.values()))
+    record = RoundRecord(number, time.perf_counter() - started, norm, hospitals, dropped)
+    return State(weights, [*state.rounds, record])
+
+
+def evaluate(
+    study: schema.Study, roster: Roster, grid: Grid, weights: Arrays, number: int
+) -> dict[str, tuple[HospitalRound, str]]:
+    """Each hospital's figures for a model, and what went wrong there, if anything did."""
+    order = EvaluateOrder(
+        study=roster.study,
+        round=number,
+        releases=sum(evaluates(study, n) for n in range(1, study.federation.rounds + 1)),
+        task=study.task.name,
+        model=asdict(study.model),
+        bins=study.evaluation.bins,
+        privacy=PrivacyTerms(**(asdict(study.privacy) | {"epsilon": study.evaluation.epsilon})),
+        arrays=weights,
+    )
+    results = {}
+    for answer in exchange(grid, roster, order, EvaluateReport, study.federation.deadline_s):
+        problem = answer.problem or _unusable_histogram(answer.report, order)
+        figures = HospitalRound(bytes_down=answer.bytes_down, bytes_up=answer.bytes_up)
+        if not problem and answer.report is not None:
+            auc = roc_auc_interval(answer.report.arrays["histogram"])
+            figures = replace(figures, evaluation_epsilon=answer.report.epsilon)
+            if auc is not None:
+                figures = replace(figures, auc=auc.value, auc_low=auc.low, auc_high=auc.high)
+        results[answer.hospital] = (figures, problem)
+    return results
+
+
+def evaluates(study: schema.Study, number: int) -> bool:
+    """Whether the model is evaluated after this round."""
+    return number % study.evaluation.every == 0 or number == study.federation.rounds
+
+
+R = TypeVar("R", TrainReport, EvaluateReport)
+
+
+@dataclass(frozen=True)
+class Answer[R]:
+    """A hospital's report, or why there is none."""
+
+    hospital: str
+    report: R | None
+    problem: str
+    bytes_down: int
+    bytes_up: int
+
+
+def exchange(
+    grid: Grid, roster: Roster, order: TrainOrder | EvaluateOrder, kind: type[R], deadline_s: float
+) -> Iterator[Answer[R]]:
+    """Send one order to all hospitals and give their answers as they come, until all have or the deadline passes."""
+    ends = time.monotonic() + deadline_s
+    content = wire.encode(order)
+    down = wire.size(content)
+    action = "train" if isinstance(order, TrainOrder) else "evaluate"
+    messages = [grid.create_message(content, action, node, group_id=str(order.round)) for node in roster.nodes.values()]
+    waiting = dict(zip(grid.push_messages(messages), roster.nodes, strict=True))
+    while waiting and time.monotonic() < ends:
+        replies = list(grid.pull_messages(list(waiting)))
+        for reply in replies:
+            hospital = waiting.pop(reply.metadata.reply_to_message_id)
+            report, problem, up = _read(reply, order, kind)
+            yield Answer(hospital, report, problem, down, up)
+        if not replies:
+            time.sleep(_POLL_S)
+    for hospital in waiting.values():
+        yield Answer(hospital, None, f"no answer within {deadline_s:g} s", down, 0)
+
+
+def _read(reply: Message, order: TrainOrder | EvaluateOrder, kind: type[R]) -> tuple[R | None, str, int]:
+    if reply.has_error():
+        return None, f"its client failed (Flower error {reply.error.code})", 0
+    up = wire.size(reply.content)
+    try:
+        report = wire.decode(reply.content, kind, Refusal)
+    except wire.WireError as error:
+        return None, str(error), up
+    if isinstance(report, Refusal):
+        return None, f"refused with {report.code}", up
+    if (report.study, report.round) != (order.study, order.round):
+        return None, f"answered to study {report.study}, round {report.round}", up
+    return report, "", up
+
+
+def _unusable(report: TrainReport | None, order: TrainOrder) -> str:
+    """Why an update must not touch the model; empty if it may."""
+    if report is None:
+        return "no report"
+    if report.arrays.keys() != order.arrays.keys():
+        return f"tensors {sorted(report.arrays.keys() ^ order.arrays.keys())} are missing or unknown"
+    for name, value in report.arrays.items():
+        expected = order.arrays[name]
+        if value.shape != expected.shape or value.dtype != expected.dtype:
+            return f"{name} is {value.dtype} {value.shape}, not {expected.dtype} {expected.shape}"
+        if not np.isfinite(value).all():
+            return f"{name} has values that are not finite"
+    return ""
+
+
+def _unusable_histogram(report: EvaluateReport | None, order: EvaluateOrder) -> str:
+    if report is None:
+        return "no report"
+    histogram = report.arrays.get("histogram")
+    if histogram is None or histogram.shape != (2, order.bins) or not np.isfinite(histogram).all():
+        return f"the histogram must be finite and of shape (2, {order.bins})"
+    return ""
+
+
+def _weight(strategy: schema.Strategy, report: TrainReport) -> float:
+    return float(report.public_size) if strategy.weighting == "public_size" else 1.0
+
+
+def _joined(trained: HospitalRound, evaluated: HospitalRound) -> HospitalRound:
+    return replace(
+        evaluated,
+        epsilon=trained.epsilon,
+        bytes_down=trained.bytes_down + evaluated.bytes_down,
+        bytes_up=trained.bytes_up + evaluated.bytes_up,
+    )

@@ -1,0 +1,85 @@
+"""A study's folder: which study a configuration belongs to, whether it is finished, and who works on it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conf import load as conf
+from conf import schema
+from server.checkpoint import write_whole
+from server.errors import StudyBusy
+
+_FILE = "study.json"
+_DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment")
+"""Where and how a study runs may change when it is resumed; what it computes may not."""
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """One study on disk.
+
+    Attributes:
+        name: the study's id, unique within ``output_dir`` and the same after every restart.
+        path: the folder.
+        resumed: whether there was something to go on from.
+    """
+
+    name: str
+    path: Path
+    resumed: bool
+
+    def facts(self) -> dict[str, Any]:
+        """What ``study.json`` says."""
+        facts: dict[str, Any] = json.loads((self.path / _FILE).read_text("utf-8"))
+        return facts
+
+    def note(self, **facts: object) -> None:
+        """Add facts to ``study.json``."""
+        write_whole(self.path / _FILE, json.dumps(self.facts() | facts, indent=1).encode())
+
+
+def digest(study: schema.Study) -> str:
+    """Names the configuration: equal for two command lines that ask for the same computation."""
+    plain = {key: value for key, value in conf.to_plain(study).items() if key not in _DOES_NOT_MATTER}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def open_study(study: schema.Study) -> StudyFolder:
+    """The newest unfinished study of this configuration, or a new one."""
+    root = Path(study.output_dir).resolve() / "studies"
+    stem = f"{study.experiment}-{digest(study)[:8]}"
+    earlier = sorted(root.glob(f"{stem}-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    if earlier and study.resume == "auto":
+        last = StudyFolder(earlier[-1].name, earlier[-1], resumed=True)
+        if (last.path / _FILE).exists() and not last.facts()["finished"]:
+            return last
+    number = 1 + (int(earlier[-1].name.rsplit("-", 1)[1]) if earlier else 0)
+    folder = StudyFolder(f"{stem}-{number}", root / f"{stem}-{number}", resumed=False)
+    folder.path.mkdir(parents=True)
+    facts = {"study": folder.name, "finished": False, "config": conf.to_plain(study)}
+    write_whole(folder.path / _FILE, json.dumps(facts, indent=1).encode())
+    return folder
+
+
+@contextmanager
+def locked(folder: StudyFolder) -> Iterator[None]:
+    """Keep other processes off the study; the system lets go of the lock when this process ends, however it ends.
+
+    Raises:
+        StudyBusy: another process has it.
+    """
+    with (folder.path / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StudyBusy(
+                f"another process works on {folder.name}; wait for it, end it, or start a second one with resume=never"
+            ) from None
+        yield

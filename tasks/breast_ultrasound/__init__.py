@@ -1,0 +1,15 @@
+"""Benign or malignant: a breast lesion on B-mode ultrasound. ``labels.md`` says what the label means."""
+
+from tasks.breast_ultrasound.example import read_example
+from tasks.breast_ultrasound.phantom import draw
+from tasks.task import Task
+
+TASK = Task(
+    name="breast_ultrasound",
+    question="Does this breast ultrasound image show a malignant lesion?",
+    classes=("benign", "malignant"),
+    example_shape=(1, 128, 128),
+    example_version=1,
+    read_example=read_example,
+    draw_phantom=draw,
+)

@@ -1,0 +1,1 @@
+"""Networks that any task can use; ``registry.py`` finds them by name."""

@@ -1,0 +1,93 @@
+"""Networks by name. Every one is private by construction: group normalisation, no state but its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conf import schema
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network in two parts.
+
+    Attributes:
+        features: the fixed part, or ``None``: no parameter of it is trained, so its output is computed once for each
+            image and kept. Maps float32 (images, channels, rows, columns) to (images, ...).
+        trainable: the part that is trained and travels; maps what ``features`` gives to logits of shape (images, 1).
+    """
+
+    features: nn.Module | None
+    trainable: nn.Module
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Logits of shape (images,) for images of shape (images, channels, rows, columns)."""
+        kept = inputs if self.features is None else self.features(inputs)
+        logits: Tensor = self.trainable(kept)
+        return logits.squeeze(-1)
+
+
+class UnknownModel(ValueError):
+    """There is no such network, or it does not take such options."""
+
+
+def build(spec: Mapping[str, Any], shape: Shape, seed: int = 0) -> Network:
+    """The network that a ``conf.schema.Model`` describes.
+
+    Args:
+        spec: ``name`` and the options of one choice in ``conf/model/``.
+        shape: (channels, rows, columns) of an input image.
+        seed: draws the initial weights; the caller's random state is left alone.
+
+    Raises:
+        UnknownModel: naming the unknown name or options, and what there is.
+    """
+    name = spec.get("name")
+    if name not in _BUILDERS:
+        raise UnknownModel(f"model.name={name!r}: must be one of {', '.join(sorted(_BUILDERS))}")
+    options, builder = _BUILDERS[name]
+    known = {f.name: f for f in fields(options)}
+    wrong = [f"{k}={v!r}" for k, v in spec.items() if k not in known or (k != "name" and type(v) is not int)]
+    if wrong:
+        raise UnknownModel(f"model {name}: cannot use {', '.join(wrong)}; options are {', '.join(sorted(known))}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return builder(options(**spec), shape)
+
+
+def _scatter_linear(options: schema.ScatterLinear, shape: Shape) -> Network:
+    from tasks.models.scattering import ScatterFeatures
+
+    features = ScatterFeatures(shape=shape[1:], J=options.J, L=options.L, pool=options.pool)
+    head = nn.Linear(features.features, 1)
+    nn.init.zeros_(head.weight)  # a convex problem: zero is the neutral start, and the same at every hospital
+    nn.init.zeros_(head.bias)
+    return Network(features, head)
+
+
+def _densenet121(options: schema.DenseNet, shape: Shape) -> Network:
+    from monai.networks.nets import DenseNet121
+
+    norm = ("group", {"num_groups": options.groups})
+    return Network(None, DenseNet121(spatial_dims=2, in_channels=shape[0], out_channels=1, norm=norm))
+
+
+def _resnet18(options: schema.ResNet, shape: Shape) -> Network:
+    from monai.networks.nets import resnet18
+
+    norm = ("group", {"num_groups": options.groups})
+    return Network(None, resnet18(spatial_dims=2, n_input_channels=shape[0], num_classes=1, norm=norm))
+
+
+_BUILDERS: dict[str, tuple[type[Any], Callable[[Any, Shape], Network]]] = {
+    "scatter_linear": (schema.ScatterLinear, _scatter_linear),
+    "densenet121": (schema.DenseNet, _densenet121),
+    "resnet18": (schema.ResNet, _resnet18),
+}

@@ -1,0 +1,37 @@
+"""Smooth random fields, the cloth from which tissue is cut."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Field = NDArray[np.float32]
+
+
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: tuple[float, float]) -> Field:
+    """A Gaussian random field of about unit variance.
+
+    White noise on a coarse grid, spread by two small matrices: a hundred times less work than blurring at full size.
+
+    Args:
+        rng: where the noise comes from.
+        shape: rows and columns.
+        scale: correlation length along rows and along columns, in pixels, at least 1.
+
+    Returns:
+        float32 array of ``shape``.
+    """
+    down, across = _spread(shape[0], float(scale[0])), _spread(shape[1], float(scale[1]))
+    coarse = rng.standard_normal((down.shape[1], across.shape[1]), dtype=np.float32)
+    return down @ coarse @ across.T
+
+
+@lru_cache(maxsize=64)
+def _spread(size: int, scale: float) -> Field:
+    """Gaussian weights (size, coarse size) from coarse points ``scale`` apart; the squares of a row sum to 1."""
+    points = np.arange(-2.0, size / scale + 3.0)
+    weights = np.exp(-0.5 * ((np.arange(size)[:, None] / scale - points) / 0.7) ** 2)
+    spread: Field = (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float32)
+    return spread

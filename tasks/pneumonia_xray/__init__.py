@@ -1,0 +1,15 @@
+"""Pneumonia or not: a child's chest X-ray. ``labels.md`` says what the label means."""
+
+from tasks.pneumonia_xray.example import read_example
+from tasks.pneumonia_xray.phantom import draw
+from tasks.task import Task
+
+TASK = Task(
+    name="pneumonia_xray",
+    question="Does this chest X-ray of a child show pneumonia?",
+    classes=("normal", "pneumonia"),
+    example_shape=(1, 28, 28),
+    example_version=1,
+    read_example=read_example,
+    draw_phantom=draw,
+)

@@ -1,0 +1,239 @@
+"""What crosses between server and hospital: four typed messages and a refusal.
+
+This is the only file that knows the names of records and keys. A message is scalars plus arrays. The scalars travel as
+one JSON text inside a ``ConfigRecord`` (Flower's records hold no nested values), the arrays as an ``ArrayRecord``.
+Everything that arrives is checked field by field before anyone uses it: unknown fields, wrong types, values out of
+range and other protocol versions are refused, all problems in one message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+VERSION = 1
+_STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+
+Arrays = dict[str, NDArray[Any]]
+Positive = Annotated[float, Field(gt=0)]
+Probability = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$")]
+
+
+class ErrorCode(StrEnum):
+    """Why a hospital did not do what was asked; the code is all that leaves, the story stays in its log."""
+
+    BAD_ORDER = "BAD_ORDER"
+    NOT_PERMITTED = "NOT_PERMITTED"
+    BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
+    NO_COHORT = "NO_COHORT"
+    MODEL_REFUSED = "MODEL_REFUSED"
+    UPDATE_NOT_FINITE = "UPDATE_NOT_FINITE"
+    SITE_MISCONFIGURED = "SITE_MISCONFIGURED"
+    INTERNAL = "INTERNAL"
+
+
+class WireError(ValueError):
+    """A message does not have the agreed form."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainingTerms:
+    """How to train within one round; ``conf.schema.Training`` explains the fields."""
+
+    steps: Count
+    learning_rate: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    sample_rate: Probability
+    images_per_patient: Count
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PrivacyTerms:
+    """The privacy that is asked for: (epsilon, delta) of one patient over the whole study; no epsilon asks for none."""
+
+    epsilon: Positive | None
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    clip_norm: Positive
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainOrder:
+    """Train the given model on your training patients and report the change."""
+
+    study: Name
+    round: Count
+    rounds: Count
+    task: Name
+    model: dict[str, str | int | float | bool]
+    training: TrainingTerms
+    privacy: PrivacyTerms
+    arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
+    """The trainable tensors of the model, float32, by parameter name."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainReport:
+    """How the model changed."""
+
+    study: Name
+    round: Count
+    public_size: Count
+    """The size that the hospital declares in public; never an exact count."""
+    epsilon: Annotated[float, Field(ge=0)] | None
+    """Spent on this study's training so far, at ``delta``; ``None`` when no privacy was asked for and none given."""
+    delta: float
+    arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
+    """New minus old value of each trainable tensor, float32."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluateOrder:
+    """Score your validation patients with the given model and report the histogram of the scores."""
+
+    study: Name
+    round: Annotated[int, Field(ge=0)]
+    releases: Count
+    """How many such histograms the study will ask for in all; the privacy request covers them together."""
+    task: Name
+    model: dict[str, str | int | float | bool]
+    bins: Annotated[int, Field(ge=2, le=65536)]
+    privacy: PrivacyTerms
+    arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluateReport:
+    """Histogram of patient scores for each class."""
+
+    study: Name
+    round: Annotated[int, Field(ge=0)]
+    epsilon: Annotated[float, Field(ge=0)] | None
+    delta: float
+    arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
+    """``histogram``: float64 of shape (2, bins), counts of negative and positive patients by score in [0, 1]."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Refusal:
+    """The hospital did not do it."""
+
+    study: Annotated[str, Field(max_length=120)]
+    round: Annotated[int, Field(ge=0)]
+    code: ErrorCode
+    arrays: Annotated[Arrays, Field(repr=False, max_length=0)] = Field(default_factory=dict)
+
+
+Message = TrainOrder | TrainReport | EvaluateOrder | EvaluateReport | Refusal
+M = TypeVar("M", TrainOrder, TrainReport, EvaluateOrder, EvaluateReport, Refusal)
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (TrainOrder, TrainReport, EvaluateOrder, EvaluateReport, Refusal)
+}
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
+
+
+def encode(message: Message) -> RecordDict:
+    """The message as Flower carries it."""
+    head = ConfigRecord({"version": VERSION, "kind": type(message).__name__, "json": _scalars(message)})
+    arrays = ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in message.arrays.items()})
+    return RecordDict({"head": head, "arrays": arrays})
+
+
+def decode(records: RecordDict, *expected: type[M]) -> M:
+    """The message of one of the expected kinds.
+
+    Raises:
+        WireError: the records have another form, version or kind, or a field is wrong.
+    """
+    try:
+        head, record = records["head"], records["arrays"]
+        version, kind, text = head["version"], head["kind"], head["json"]
+        arrays = {str(name): array.numpy() for name, array in record.items()}  # type: ignore[union-attr]
+    except Exception as error:  # Flower raises whatever a malformed record provokes
+        raise WireError(f"not a Consilium message ({type(error).__name__})") from error
+    return _checked(version, kind, text, arrays, expected)
+
+
+def size(records: RecordDict) -> int:
+    """Bytes of a message's payload: the serialised arrays and the head. Flower adds a little of its own around it."""
+    arrays = sum(len(array.data) for record in records.array_records.values() for array in record.values())
+    heads = sum(len(str(value)) for record in records.config_records.values() for value in record.values())
+    return arrays + heads
+
+
+def pack(message: Message) -> bytes:
+    """The message as bytes for a file: the safetensors format, scalars in its metadata. Equal messages, equal bytes."""
+    metadata = {"version": str(VERSION), "kind": type(message).__name__, "json": _scalars(message)}
+    arrays = {name: np.ascontiguousarray(value) for name, value in message.arrays.items()}
+    return save_tensors(arrays, metadata=metadata)
+
+
+def unpack(content: bytes, *expected: type[M]) -> M:
+    """The inverse of ``pack``.
+
+    Raises:
+        WireError: as ``decode``.
+    """
+    try:
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+        arrays = load_tensors(content)
+        version, kind, text = int(metadata["version"]), metadata["kind"], metadata["json"]
+    except Exception as error:
+        raise WireError(f"not a packed Consilium message ({type(error).__name__})") from error
+    return _checked(version, kind, text, arrays, expected)
+
+
+def digest(message: Message) -> str:
+    """SHA-256 of everything in the message, as hexadecimal digits."""
+    sha = hashlib.sha256(f"{VERSION} {type(message).__name__} {_scalars(message)}".encode())
+    sha.update(digest_of_arrays(message.arrays).encode())
+    return sha.hexdigest()
+
+
+def digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 over names, dtypes, shapes and values, in order of the names."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        sha.update(f"{name} {value.dtype.str} {value.shape};".encode())
+        sha.update(value.data if value.size else b"")
+    return sha.hexdigest()
+
+
+def _scalars(message: Message) -> str:
+    kind = type(message)
+    values = _ADAPTERS[kind.__name__].dump_python(message, mode="python", exclude={"arrays"})
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _checked(version: object, kind: object, text: object, arrays: Arrays, expected: tuple[type[M], ...]) -> M:
+    names = [e.__name__ for e in expected]
+    if version != VERSION:
+        raise WireError(f"protocol version {version!r}, this side speaks {VERSION}: install the same release on both")
+    if kind not in names:
+        raise WireError(f"a message of kind {kind!r} where {' or '.join(names)} is due")
+    try:
+        scalars = _ADAPTERS[str(kind)].validate_json(str(text))
+        if scalars.arrays:
+            raise WireError(f"{kind}: the head must not carry arrays")
+        message = replace(scalars, arrays=arrays)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise WireError(f"{kind}: {problems}") from None
+    return message  # type: ignore[no-any-return]
+
