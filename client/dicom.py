@@ -140,12 +140,13 @@ def _value(dataset: Dataset, keyword: str, missing: float) -> Any:
 
 
 def _refuse_undecodable(dataset: Dataset) -> None:
+    syntax = dataset.file_meta.get("TransferSyntaxUID", "none given")
     try:
-        decodable = get_decoder(dataset.file_meta.TransferSyntaxUID).is_available
-    except (AttributeError, NotImplementedError):  # none given; one that is not for pixels, or unknown
+        decodable = get_decoder(syntax).is_available
+    except NotImplementedError:  # not one for pixels
         decodable = False
     if not decodable:
-        raise UnreadableDicom(Reason.UNSUPPORTED_TRANSFER_SYNTAX, getattr(dataset.file_meta, "TransferSyntaxUID", "none given"))
+        raise UnreadableDicom(Reason.UNSUPPORTED_TRANSFER_SYNTAX, syntax)
 
 
 def _decoded(dataset: Dataset, index: int) -> NDArray[Any]:
@@ -187,8 +188,9 @@ def _stored_range(dataset: Dataset, stored: NDArray[Any]) -> tuple[float, float]
     if stored.dtype.kind == "f":  # FloatPixelData declares no range: take the frame's own
         return float(stored.min()), max(float(stored.max()), float(stored.min()) + 1e-6)
     bits = _integer(dataset, "BitsStored", stored.dtype.itemsize * 8)
-    if not 1 <= bits <= 32:
-        raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, f"BitsStored {bits}")
+    high_bit = _integer(dataset, "HighBit", bits - 1)
+    if not 1 <= bits <= 32 or high_bit != bits - 1:  # pydicom would silently drop the bits above BitsStored
+        raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, f"BitsStored {bits}, HighBit {high_bit}")
     signed = _integer(dataset, "PixelRepresentation", 0) == 1
     return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
 
@@ -218,9 +220,15 @@ def _spacing_mm(dataset: Dataset) -> tuple[float, float] | None:
     """Along rows and columns, from PixelSpacing, ImagerPixelSpacing or the first calibrated ultrasound region."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         if value := dataset.get(keyword):
-            return float(value[0]), float(value[1])
+            return _lengths(value[0], value[1])
     for region in dataset.get("SequenceOfUltrasoundRegions") or ():
         units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
         if units == (_CM, _CM):
-            return abs(float(region.PhysicalDeltaY)) * 10, abs(float(region.PhysicalDeltaX)) * 10
+            return _lengths(10 * abs(region.PhysicalDeltaY), 10 * abs(region.PhysicalDeltaX))
     return None
+
+
+def _lengths(along_rows: Any, along_columns: Any) -> tuple[float, float] | None:
+    """Some scanners write 0 where they mean unknown; a size that is none must not reach a task's geometry."""
+    spacing = float(along_rows), float(along_columns)
+    return spacing if all(isfinite(length) and length > 0 for length in spacing) else None

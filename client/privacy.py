@@ -37,6 +37,7 @@ from client.errors import BudgetExhausted, ModelRefused
 _DISCRETIZATION = 1e-3
 _LEAST_NOISE, _MOST_NOISE = 0.1, 1e4
 _PATIENTS_AT_ONCE = 32
+_NO_CLIPPING = 1e30  # infinity times no noise would be NaN
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -156,7 +157,7 @@ def private_optimizer(
     return DPOptimizer(
         optimizer,
         noise_multiplier=noise_multiplier,
-        max_grad_norm=clip_norm if noise_multiplier > 0 else math.inf,
+        max_grad_norm=clip_norm if noise_multiplier > 0 else _NO_CLIPPING,
         expected_batch_size=expected_patients,  # type: ignore[arg-type]  # a float serves: it only divides by it
         generator=generator,
     )

@@ -124,11 +124,11 @@ def load(path: Path) -> SiteSettings:
 def _anchored(settings: SiteSettings, folder: Path) -> SiteSettings:
     """The same settings with absolute paths."""
 
-    def anchor[S: _Settings](part: S) -> S:
-        paths = {name: folder / value for name, value in part if isinstance(value, Path)}
-        return part.model_copy(update=paths)
+    def paths(part: _Settings) -> dict[str, Path]:
+        return {name: folder / value for name, value in part if isinstance(value, Path)}
 
-    return anchor(settings).model_copy(update={"sources": [anchor(source) for source in settings.sources]})
+    sources = [source.model_copy(update=paths(source)) for source in settings.sources]
+    return settings.model_copy(update={**paths(settings), "sources": sources})
 
 
 def secret(settings: SiteSettings) -> bytes:

@@ -11,6 +11,7 @@ from client import privacy
 from client.dataset import Cohort
 from client.errors import BadOrder, UpdateNotFinite
 from client.privacy import Mechanism
+from tasks.models.registry import arrays_of
 from tasks.task import Task
 from tasks.wire import Arrays, TrainingTerms
 
@@ -39,11 +40,6 @@ def load_weights(module: nn.Module, arrays: Arrays) -> None:
             p.copy_(torch.from_numpy(arrays[name]))
 
 
-def weights_of(module: nn.Module) -> Arrays:
-    """The trainable tensors by name, as float32 copies."""
-    return {name: p.detach().numpy().copy() for name, p in module.named_parameters() if p.requires_grad}
-
-
 def train_locally(
     module: nn.Module,
     task: Task,
@@ -68,7 +64,7 @@ def train_locally(
     Raises:
         UpdateNotFinite: training diverged.
     """
-    before = weights_of(module)
+    before = arrays_of(module)
     sgd = torch.optim.SGD(
         module.parameters(), lr=terms.learning_rate, momentum=terms.momentum, weight_decay=terms.weight_decay
     )
@@ -80,7 +76,7 @@ def train_locally(
         privacy.set_patient_gradients(module, task.loss, inputs, labels)
         optimizer.step()
         optimizer.zero_grad()
-    update = {name: value - before[name] for name, value in weights_of(module).items()}
+    update = {name: value - before[name] for name, value in arrays_of(module).items()}
     if not all(np.isfinite(value).all() for value in update.values()):
         raise UpdateNotFinite(f"training diverged within {terms.steps} steps at learning rate {terms.learning_rate:g}")
     return update

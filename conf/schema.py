@@ -32,9 +32,11 @@ class ScatterLinear(Model):
     """A linear head on fixed wavelet-scattering features: the model for small private cohorts."""
 
     name: str = "scatter_linear"
+    resolution: int = 64
+    """Images are averaged down to this many rows and columns first; 0 leaves them as the task gives them."""
     J: int = 4
     """Scale of the scattering: averages over 2**J pixels."""
-    L: int = 8
+    L: int = 4
     """Number of wavelet orientations."""
     pool: int = 4
     """Each scattering map is averaged to pool x pool cells."""
@@ -73,12 +75,12 @@ class Strategy:
 class Training:
     """What a hospital does within one round."""
 
-    steps: int = 10
+    steps: int = 3
     """Optimiser steps a round."""
-    learning_rate: float = 1.0
+    learning_rate: float = 8.0
     momentum: float = 0.0
     weight_decay: float = 0.0
-    sample_rate: float = 0.3
+    sample_rate: float = 0.8
     """Probability with which each training patient joins a step (Poisson sampling)."""
     images_per_patient: int = 4
     """How many images of a sampled patient are drawn; the patient's loss is their mean."""
@@ -91,7 +93,7 @@ class Privacy:
     epsilon: float | None = 8.0
     """Privacy loss of a training patient over the whole study; ``null`` asks for none, which a site must allow."""
     delta: float = 1e-4
-    clip_norm: float = 1.0
+    clip_norm: float = 0.5
     """Bound on the L2 norm of one patient's gradient."""
 
 

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from flwr.app import Message
@@ -182,7 +182,7 @@ R = TypeVar("R", TrainReport, EvaluateReport)
 
 
 @dataclass(frozen=True)
-class Answer[R]:
+class Answer(Generic[R]):
     """A hospital's report, or why there is none."""
 
     hospital: str

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from conf import schema
@@ -34,6 +36,11 @@ class Network:
         return logits.squeeze(-1)
 
 
+def arrays_of(trainable: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """The trained tensors by name, as float32 copies: what travels."""
+    return {name: p.detach().numpy().copy() for name, p in trainable.named_parameters() if p.requires_grad}
+
+
 class UnknownModel(ValueError):
     """There is no such network, or it does not take such options."""
 
@@ -59,13 +66,18 @@ def build(spec: Mapping[str, Any], shape: Shape, seed: int = 0) -> Network:
         raise UnknownModel(f"model {name}: cannot use {', '.join(wrong)}; options are {', '.join(sorted(known))}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return builder(options(**spec), shape)
+        try:
+            return builder(options(**spec), shape)
+        except ValueError as error:
+            raise UnknownModel(f"model {name}: {error}") from error
 
 
 def _scatter_linear(options: schema.ScatterLinear, shape: Shape) -> Network:
     from tasks.models.scattering import ScatterFeatures
 
-    features = ScatterFeatures(shape=shape[1:], J=options.J, L=options.L, pool=options.pool)
+    features = ScatterFeatures(
+        shape=shape[1:], resolution=options.resolution, J=options.J, L=options.L, pool=options.pool
+    )
     head = nn.Linear(features.features, 1)
     nn.init.zeros_(head.weight)  # a convex problem: zero is the neutral start, and the same at every hospital
     nn.init.zeros_(head.bias)

@@ -14,29 +14,32 @@ in it is trained, it costs no privacy and is computed once for each image.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, pad
 
 _SIGMA = 0.8  # width of the smallest wavelet, in pixels
 _XI = 3 * math.pi / 4  # its centre frequency, in radians a pixel
-_FLOATS_AT_ONCE = 2**24  # about 64 MB for the largest intermediate result
+_VALUES_AT_ONCE = 2**20  # complex values in one set of L bands, 8 MB; a few such sets live at a time
 
 
 class Scattering2D(nn.Module):
     """The scattering transform of orders 0, 1 and 2.
 
     Maps float32 (images, 1, rows, columns) to float32 (images, channels, rows // 2**J, columns // 2**J). Channels are
-    order 0, then order 1 by scale and orientation, then order 2 by both scales and both orientations.
+    order 0, then order 1 by (scale, orientation), then order 2 by (scale, orientation, larger scale, orientation).
+
+    The filters take up to ``4/3 * J * L`` padded images of memory. Images are scattered a few at a time, so that
+    intermediate results stay near 60 MB whatever their number, and a process grows by 300 MB at most with what the
+    allocator keeps; only the output grows with the number, and is held twice at the end.
 
     Args:
         shape: rows and columns of the images; multiples of 2**J.
-        J: scales; averages over 2**J pixels.
-        L: orientations in half a turn.
+        J: number of scales; the output averages over 2**J pixels.
+        L: number of orientations in half a turn.
         max_order: 1 or 2.
 
     Raises:
@@ -46,128 +49,192 @@ class Scattering2D(nn.Module):
     def __init__(self, *, shape: tuple[int, int], J: int, L: int = 8, max_order: int = 2) -> None:
         super().__init__()
         _refuse(shape, J, L, max_order)
-        self.J, self.L, self.max_order, self.shape = J, L, max_order, shape
+        self.shape, self.J, self.L, self.max_order = shape, J, L, max_order
         self.channels = 1 + J * L + (L * L * J * (J - 1) // 2 if max_order == 2 else 0)
-        padded = [n + 2 * 2**J for n in shape]
-        low = np.real(np.fft.fft2(_gabor(padded, _SIGMA * 2 ** (J - 1), 0.0, 0.0, 1.0)))
+        self.cells = (shape[0] // 2**J, shape[1] // 2**J)
+        self._padded = (shape[0] + 2 * 2**J, shape[1] + 2 * 2**J)
+        low = _low_pass(self._padded, J)
         for resolution in range(J):
-            self._keep(f"low_{resolution}", _periodized(low, resolution))
+            self._keep(f"low_{resolution}", _at_resolution(low, resolution))
         for j in range(J):
-            bands = np.stack([np.real(np.fft.fft2(_morlet(padded, j, angle, L))) for angle in _angles(L)])
-            for resolution in range(j + 1):
-                self._keep(f"band_{j}_{resolution}", np.stack([_periodized(band, resolution) for band in bands]))
+            bands = np.stack([_morlet(self._padded, j, angle, L) for angle in _angles(L)])
+            for resolution in range(j + 1):  # an image already 2**resolution times smaller when it meets this band
+                self._keep(f"band_{j}_{resolution}", _at_resolution(bands, resolution))
 
-    def _keep(self, name: str, values: NDArray[np.float64]) -> None:
-        self.register_buffer(name, torch.from_numpy(values.astype(np.float32)), persistent=False)
+    def _keep(self, name: str, spectrum: NDArray[np.float64]) -> None:
+        self.register_buffer(name, torch.from_numpy(spectrum.astype(np.float32)), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scatter; images are taken a few at a time so that memory stays at a few hundred MB whatever their number."""
-        rows, columns = images.shape[-2:]
-        at_once = max(1, _FLOATS_AT_ONCE // (rows * columns * self.L * 4))
-        return torch.cat([self._scatter(chunk[:, 0]) for chunk in images.split(at_once)])
+        """Scatter float32 (images, 1, rows, columns)."""
+        if images.dim() != 4 or tuple(images.shape[1:]) != (1, *self.shape):
+            raise ValueError(
+                f"scattering: images of shape {tuple(images.shape)} do not fit filters made for {self.shape}: "
+                f"pass (images, 1, {self.shape[0]}, {self.shape[1]}), or make a Scattering2D for that size"
+            )
+        at_once = max(1, _VALUES_AT_ONCE // (self.L * math.prod(self._padded)))
+        chunks = [self._scatter(images[i : i + at_once]) for i in range(0, len(images), at_once)]
+        return torch.cat(chunks) if chunks else images.new_empty(0, self.channels, *self.cells)
 
     def _scatter(self, images: Tensor) -> Tensor:
-        edge = 2**self.J
-        spectrum = torch.fft.fft2(F.pad(images[:, None], (edge, edge, edge, edge), mode="reflect"))
+        edge = 2**self.J  # one cell of the output on every side: the low-pass filter never sees the far border
+        spectrum = torch.fft.fft2(pad(images, (edge, edge, edge, edge), mode="reflect"))
         first, second = [], []
-        for j1 in range(self.J):
-            u1 = self._modulus(spectrum, j1, 0)  # (images, L, ...)
-            first.append(self._averaged(u1, j1))
+        for j in range(self.J):
+            bands = self._modulus(spectrum, j, 0)
+            first.append(self._averaged(bands, j))
             if self.max_order == 2:
-                second += [part for k in range(self.L) for part in self._second(u1[:, k : k + 1], j1)]
+                second += [part for k in range(self.L) for part in self._second_order(bands[:, k : k + 1], j)]
         return torch.cat([self._averaged(spectrum, 0), *first, *second], dim=1)
 
-    def _second(self, u1: Tensor, j1: int) -> list[Tensor]:
-        """All coefficients of order 2 below one band of order 1."""
-        larger = range(j1 + 1, self.J)
-        return [self._averaged(self._modulus(u1, j2, j1), j2) for j2 in larger]
+    def _second_order(self, band: Tensor, j: int) -> list[Tensor]:
+        """The coefficients below one band of order 1: only larger scales have anything to find in its modulus."""
+        return [self._averaged(self._modulus(band, larger, j), larger) for larger in range(j + 1, self.J)]
 
     def _modulus(self, spectrum: Tensor, j: int, resolution: int) -> Tensor:
-        """Spectrum of the modulus of a band, at the resolution that the band needs."""
-        bands = self.get_buffer(f"band_{j}_{resolution}")
-        return torch.fft.fft2(torch.fft.ifft2(_subsampled(spectrum * bands, 2 ** (j - resolution))).abs())
+        """Spectra (images, L, ...) of the moduli of the bands of scale j, at the resolution that this scale needs."""
+        bands = spectrum * self.get_buffer(f"band_{j}_{resolution}")
+        modulus: Tensor = torch.fft.ifft2(_subsampled(bands, 2 ** (j - resolution))).abs()
+        spectra: Tensor = torch.fft.fft2(modulus)
+        return spectra
 
     def _averaged(self, spectrum: Tensor, resolution: int) -> Tensor:
-        low = self.get_buffer(f"low_{min(resolution, self.J - 1)}")
-        image = torch.fft.ifft2(_subsampled(spectrum * low, 2 ** (self.J - resolution))).real
-        return image[..., 1:-1, 1:-1]  # the padding is one cell wide by now
+        """Images averaged over what is 2**J pixels of the input, one value for each cell, without the padding."""
+        averaged = spectrum * self.get_buffer(f"low_{resolution}")
+        cells: Tensor = torch.fft.ifft2(_subsampled(averaged, 2 ** (self.J - resolution)))
+        return cells.real[..., 1:-1, 1:-1]
 
 
 class ScatterFeatures(nn.Module):
     """Scattering made ready for a linear model under differential privacy.
 
-    Maps float32 (images, 1, rows, columns) to float32 (images, ``features``). Coefficients of each scale path group
-    are put on one scale by group normalisation within the image (no statistics of other patients), averaged to
-    pool x pool cells, and the whole vector has L2 norm 1, so that one patient's gradient has a norm of at most 1
-    whatever the image.
+    Maps float32 (images, 1, rows, columns) to float32 (images, ``features``): the scattering averaged to pool x pool
+    cells, each channel less its mean and divided by its spread, the whole vector brought to L2 norm 1.
+
+    What all images share would fill a clipped gradient and tell nothing, so it is taken out; mean and spread must not
+    come from patients, so they come from noise with the spectrum of natural images. The norm of 1 bounds the gradient
+    of a linear model, which is (probability - label) * features, by 1 whatever the image shows.
+
+    Args:
+        shape: rows and columns of the images.
+        resolution: the images are averaged down to this many rows and columns first; 0 leaves them as they are.
+        J, L: as for ``Scattering2D``.
+        pool: cells along each side; fewer when the scattering has fewer.
+        mirror: take the mean with the features of the image's mirror image, where left and right mean the same.
+            Takes twice the time.
+
+    Raises:
+        ValueError: these do not go together; the message says what to change.
     """
 
-    def __init__(self, *, shape: tuple[int, int], J: int, L: int = 8, pool: int = 4) -> None:
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(
+        self, *, shape: tuple[int, int], resolution: int = 0, J: int = 4, L: int = 8, pool: int = 3, mirror: bool = True
+    ) -> None:
         super().__init__()
-        self.scattering = Scattering2D(shape=shape, J=J, L=L)
-        self.pool = min(pool, shape[0] // 2**J, shape[1] // 2**J)
+        if not 0 <= resolution <= min(shape):
+            raise ValueError(f"scattering: resolution={resolution} would enlarge {shape}: use 0 to {min(shape)}")
+        if pool < 1:
+            raise ValueError(f"scattering: pool={pool} leaves no feature: use 1 or more")
+        self.size = (resolution, resolution) if resolution else shape
+        self.scattering = Scattering2D(shape=self.size, J=J, L=L)
+        self.pool, self.mirror = min(pool, *self.scattering.cells), mirror
         self.features = self.scattering.channels * self.pool**2
+        public = self._pooled(_natural_noise(self.size))
+        self.register_buffer("mean", public.mean(dim=(0, 2, 3), keepdim=True), persistent=False)
+        self.register_buffer("spread", public.std(dim=(0, 2, 3), keepdim=True), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.cat(list(self._chunks(images)))
+        """Features of norm 1, float32 (images, features)."""
+        small = interpolate(images, size=self.size, mode="area")
+        pooled = self._pooled(small)
+        if self.mirror:
+            pooled = (pooled + self._pooled(small.flip(-1))) / 2
+        return normalize(((pooled - self.mean) / self.spread).flatten(1))
 
-    def _chunks(self, images: Tensor) -> Iterator[Tensor]:
-        for chunk in images.split(64):
-            scattered = self.scattering(chunk)
-            by_path = scattered.unflatten(1, (1, -1)) if self.scattering.L < 2 else scattered
-            normal = F.group_norm(F.adaptive_avg_pool2d(torch.log1p(by_path.clamp(min=0) * 1e2), self.pool), 1)
-            yield F.normalize(normal.flatten(1))
+    def _pooled(self, images: Tensor) -> Tensor:
+        return adaptive_avg_pool2d(self.scattering(images), self.pool)
+
+
+def _natural_noise(shape: tuple[int, int]) -> Tensor:
+    """Pictures of nothing, float32 (32, 1, rows, columns) in [0, 1], the same on every machine.
+
+    Amplitudes fall as 1 / frequency**a, as those of natural images do (Field, J. Opt. Soc. Am. A 4:2379, 1987).
+    """
+    draw = np.random.RandomState(0)  # the one generator whose numbers NumPy promises never to change
+    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1]))
+    frequency[0, 0] = math.inf
+    exponent = np.linspace(0.8, 1.6, 32)[:, None, None]
+    noise = np.fft.ifft2(np.fft.fft2(draw.standard_normal((32, *shape))) * frequency**-exponent).real
+    pictures = np.clip(0.35 + 0.15 * noise / noise.std(axis=(1, 2), keepdims=True), 0, 1)
+    return torch.from_numpy(pictures[:, None].astype(np.float32))
 
 
 def _refuse(shape: tuple[int, int], J: int, L: int, max_order: int) -> None:
     problems = []
     if J < 1 or L < 1:
-        problems.append(f"J={J} and L={L} must be at least 1")
+        problems.append(f"J={J} and L={L} count scales and orientations: use 1 or more")
     elif any(n % 2**J or n < 2 ** (J + 1) for n in shape):
-        problems.append(f"an image of {shape} cannot be averaged over 2**J = {2**J} pixels: lower J, or use multiples")
+        problems.append(
+            f"images of {shape} cannot be averaged over 2**J = {2**J} pixels: "
+            f"lower J, or use multiples of {2**J} from {2 ** (J + 1)}"
+        )
     if max_order not in (1, 2):
-        problems.append(f"max_order={max_order} must be 1 or 2")
+        problems.append(f"max_order={max_order} is not implemented, and finds little beyond 2: use 1 or 2")
     if problems:
         raise ValueError("scattering: " + "; ".join(problems))
 
 
 def _angles(L: int) -> list[float]:
-    return [(int(L - L / 2 - 1) - k) * math.pi / L for k in range(L)]
+    """Orientations in radians, in Kymatio's order."""
+    return [(int(L / 2 - 1) - k) * math.pi / L for k in range(L)]
 
 
-def _gabor(shape: list[int], sigma: float, angle: float, xi: float, slant: float) -> NDArray[np.complex128]:
-    """A Gaussian of width sigma, narrowed by slant across the direction of its wave, made periodic over the image."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    rotation = np.array([[cos, -sin], [sin, cos]])
-    curve = rotation @ np.diag([1, slant**2]) @ rotation.T / (2 * sigma**2)
-    y = np.arange(-2 * shape[0], 3 * shape[0])[:, None]
-    x = np.arange(-2 * shape[1], 3 * shape[1])[None, :]
-    form = curve[0, 0] * y * y + 2 * curve[0, 1] * y * x + curve[1, 1] * x * x
-    values = np.exp(-form + 1j * xi * (y * cos + x * sin))
-    folded = values.reshape(5, shape[0], 5, shape[1]).sum(axis=(0, 2))
-    return np.asarray(folded / (2 * math.pi * sigma**2 / slant))
+def _low_pass(shape: tuple[int, int], J: int) -> NDArray[np.float64]:
+    """Spectrum of a Gaussian that averages over 2**J pixels."""
+    return _spectrum(_periodic_gaussian(shape, _SIGMA * 2 ** (J - 1), 0.0, 1.0, (0.0, 0.0)))
 
 
-def _morlet(shape: list[int], j: int, angle: float, L: int) -> NDArray[np.complex128]:
-    """A Gabor wave minus the Gaussian that gives it mean zero."""
+def _morlet(shape: tuple[int, int], j: int, angle: float, L: int) -> NDArray[np.float64]:
+    """Spectrum of a wave under a Gaussian, less as much of the bare Gaussian as gives it mean zero."""
     sigma, xi, slant = _SIGMA * 2**j, _XI / 2**j, 4.0 / L
-    wave, bump = _gabor(shape, sigma, angle, xi, slant), _gabor(shape, sigma, angle, 0.0, slant)
-    return np.asarray(wave - bump * (wave.sum() / bump.sum()))
+    wave = _periodic_gaussian(shape, sigma, angle, slant, (xi * math.cos(angle), xi * math.sin(angle)))
+    bump = _periodic_gaussian(shape, sigma, angle, slant, (0.0, 0.0))
+    return _spectrum(wave - bump * (wave.sum() / bump.sum()))
 
 
-def _periodized(spectrum: NDArray[np.float64], resolution: int) -> NDArray[np.float64]:
-    """The filter for an image that has 2**resolution times fewer rows and columns: its high frequencies go."""
-    kept = spectrum.copy()
-    for axis, n in enumerate(spectrum.shape):
-        gone = slice(int(n * 2.0 ** (-resolution - 1)), int(n * 2.0 ** (-resolution - 1)) + int(n * (1 - 2.0**-resolution)))
-        kept[gone if axis == 0 else (slice(None), gone)] = 0
-    factor = 2**resolution
-    rows, columns = (n // factor for n in spectrum.shape)
-    return np.asarray(kept.reshape(factor, rows, factor, columns).sum(axis=(0, 2)))
+def _periodic_gaussian(
+    shape: tuple[int, int], sigma: float, angle: float, slant: float, frequency: tuple[float, float]
+) -> NDArray[np.complex128]:
+    """A wave under a Gaussian of width sigma along ``angle`` and sigma / slant across it, wrapped round the image."""
+    rows, columns = shape
+    y = np.arange(-2 * rows, 3 * rows)[:, None]  # two images to each side: beyond, the Gaussian is nought
+    x = np.arange(-2 * columns, 3 * columns)[None, :]
+    along = y * math.cos(angle) + x * math.sin(angle)
+    across = x * math.cos(angle) - y * math.sin(angle)
+    wave = np.exp(1j * frequency[0] * y) * np.exp(1j * frequency[1] * x)
+    values = wave * np.exp(-(along**2 + (slant * across) ** 2) / (2 * sigma**2))
+    wrapped = values.reshape(5, rows, 5, columns).sum(axis=(0, 2))
+    return np.asarray(wrapped * slant / (2 * math.pi * sigma**2))
+
+
+def _spectrum(values: NDArray[np.complex128]) -> NDArray[np.float64]:
+    """The Fourier transform, which is real because every filter here equals its own mirrored conjugate."""
+    return np.asarray(np.fft.fft2(values).real)
+
+
+def _at_resolution(spectrum: NDArray[np.float64], resolution: int) -> NDArray[np.float64]:
+    """The filter for images that are 2**resolution times smaller; frequencies that they cannot hold are dropped."""
+    kept, factor = spectrum.copy(), 2**resolution
+    rows, columns = (n // factor for n in spectrum.shape[-2:])
+    kept[..., rows // 2 : spectrum.shape[-2] - rows // 2, :] = 0
+    kept[..., :, columns // 2 : spectrum.shape[-1] - columns // 2] = 0
+    return np.asarray(kept.reshape(*kept.shape[:-2], factor, rows, factor, columns).sum(axis=(-4, -2)))
 
 
 def _subsampled(spectrum: Tensor, factor: int) -> Tensor:
-    """Spectrum of the image of which every factor-th row and column is kept."""
+    """Spectra of the images of which only every factor-th row and column is kept."""
     rows, columns = (n // factor for n in spectrum.shape[-2:])
-    blocks = spectrum.unflatten(-1, (factor, columns)).unflatten(-3, (factor, rows))
+    blocks = spectrum.reshape(*spectrum.shape[:-2], factor, rows, factor, columns)
     return blocks.mean(dim=(-4, -2))

@@ -1,0 +1,57 @@
+"""The command ``consilium``: the one file of the house that sees both the server's rooms and the hospitals'.
+
+It exists for the embedded runtime, where one process plays everybody. A deployed server never imports it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+from flwr.clientapp import ClientApp
+
+from client import virtual
+from client.errors import SiteError
+from conf import schema
+from server.errors import HospitalNotReady
+from server.launch import Advance, Hospitals
+from server.launch import main as launch
+
+
+def main() -> None:
+    """Run the study that the command line describes."""
+    launch(found, client_app)
+
+
+def found(study: schema.Study, folder: Path, advance: Advance) -> Hospitals:
+    """Found the simulated hospitals of a study.
+
+    Raises:
+        HospitalNotReady: images, labels or settings of one cannot be used.
+    """
+    try:
+        founded = virtual.found(study, folder, lambda issuer, done, total: advance(f"ingest {issuer}", done, total))
+    except (SiteError, ValueError) as error:
+        raise HospitalNotReady(str(error)) from error
+    return Hospitals(
+        federated=founded.federated,
+        alone=founded.alone,
+        pooled=virtual.POOLED,
+        sizes={name: ingested.patients for name, ingested in founded.reports.items()},
+        warnings={name: ingested.warnings for name, ingested in founded.reports.items()},
+        notes=founded.notes,
+    )
+
+
+def client_app() -> ClientApp:
+    """The hospitals' app, the very object that a deployed hospital runs."""
+    from client.app import app
+
+    return app
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""A study from the command line to its results: ``consilium experiment=demo``.
+
+Only this file and ``conf/load.py`` know Hydra. It does not know the hospitals' code either: ``server/__main__.py``
+hands in what founds the hospitals of this machine and what plays them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from conf import load as conf
+from conf import schema
+from server import comparison, report
+from server.checkpoint import read_state, write_state, write_whole
+from server.errors import StudyError
+from server.local_grid import LoadApp, LocalGrid
+from server.report import Results
+from server.rounds import Roster, State, run_rounds
+from server.study import StudyFolder, locked, open_study
+from server.tracking import Tracker, open_tracker
+from tasks import task as tasks
+from tasks.models import registry
+
+
+@dataclass(frozen=True)
+class Hospitals:
+    """The hospitals of this machine.
+
+    Attributes:
+        federated: settings file of each hospital that takes part, by name.
+        alone: the same hospitals for the comparison arms, and the pooled one.
+        pooled: the pooled one's name in ``alone``.
+        sizes: training and validation patients by hospital; only of simulated hospitals does anyone know them.
+        warnings: what each hospital's ingest wants a person to look at.
+        notes: what must be said beside every result.
+    """
+
+    federated: dict[str, Path]
+    alone: dict[str, Path]
+    pooled: str
+    sizes: dict[str, dict[str, int]] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+Advance = Callable[[str, int, int], None]
+Found = Callable[[schema.Study, Path, Advance], Hospitals]
+
+
+def main(found: Found, load_app: LoadApp) -> None:
+    """The command ``consilium``. Exits with 0, 1 (the study failed), 2 (the configuration is wrong) or 130 (Ctrl-C)."""
+    console = Console(highlight=False)
+
+    def job(composed: DictConfig) -> None:
+        try:
+            run_study(conf.to_study(composed), found, load_app, console)
+        except conf.ConfigError as error:
+            console.print(f"[bold red]The configuration cannot be meant:[/]\n{error}", soft_wrap=True)
+            sys.exit(2)
+        except StudyError as error:
+            console.print(f"[bold red]{type(error).__name__}:[/] {error}", soft_wrap=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            console.print("[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there.")
+            sys.exit(130)
+
+    conf.register()
+    hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
+
+
+def run_study(study: schema.Study, found: Found, load_app: LoadApp, console: Console) -> Results:
+    """Found or resume the study, play its rounds, compare, record, show.
+
+    Raises:
+        StudyError: with what, where, why and the remedy.
+    """
+    folder = open_study(study)
+    with locked(folder), _Bars(console) as bars:
+        if folder.resumed:
+            console.print(f"Going on with {folder.name}.")
+        hospitals = found(study, folder.path, bars.advance)
+        _introduce(console, study, folder, hospitals)
+        tracker = open_tracker(study, folder, list(hospitals.federated), hospitals.notes, console.print)
+        initial = _initial_state(study)
+        state = _federated(study, folder, hospitals, load_app, initial, tracker, bars)
+        arms = _arms(study, folder, hospitals, load_app, initial, bars)
+        outcome = report.results(folder.name, state, arms, hospitals.notes)
+        _record(folder, outcome, state, tracker)
+    _show(console, study, folder, outcome, tracker)
+    return outcome
+
+
+def _initial_state(study: schema.Study) -> State:
+    task = tasks.get(study.task.name)
+    network = registry.build(asdict(study.model), task.example_shape, study.seed)
+    return State(registry.arrays_of(network.trainable))
+
+
+def _federated(
+    study: schema.Study,
+    folder: StudyFolder,
+    hospitals: Hospitals,
+    load_app: LoadApp,
+    initial: State,
+    tracker: Tracker,
+    bars: _Bars,
+) -> State:
+    checkpoints = folder.path / "federated"
+
+    def publish(state: State) -> None:
+        write_state(checkpoints, state)
+        tracker.rounds(state.rounds)
+        bars.advance("federated", len(state.rounds), study.federation.rounds, _summary(state))
+
+    state = read_state(checkpoints) or initial
+    with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
+        return run_rounds(study, Roster(folder.name, grid.nodes), grid, state, publish)
+
+
+def _arms(
+    study: schema.Study,
+    folder: StudyFolder,
+    hospitals: Hospitals,
+    load_app: LoadApp,
+    initial: State,
+    bars: _Bars,
+) -> comparison.Arms:
+    with LocalGrid(hospitals.alone, load_app, study.runtime.workers) as grid:
+        return comparison.compare(
+            study, folder.name, folder.path / "arms", grid, hospitals.pooled, initial.weights, bars.advance
+        )
+
+
+def _summary(state: State) -> str:
+    last = state.rounds[-1]
+    auc, spent = last.mean_auc(), [h.epsilon for h in last.hospitals.values() if h.epsilon is not None]
+    parts = [f"AUC {auc:.3f}" if auc is not None else "", f"epsilon {max(spent):.2f}" if spent else ""]
+    parts.append(f"dropped: {', '.join(last.dropped)}" if last.dropped else "")
+    return "  ".join(filter(None, parts))
+
+
+def _record(folder: StudyFolder, outcome: Results, state: State, tracker: Tracker) -> None:
+    numbers = folder.path / "results.json"
+    write_whole(numbers, json.dumps(asdict(outcome), indent=1).encode())
+    figures = report.draw_figures(folder.path / "figures", outcome, state.rounds)
+    model = next((folder.path / "federated").glob("round-*.safetensors"))
+    tracker.finish(state.rounds, outcome.metrics(), [*figures, numbers, model])
+    folder.note(finished=True)
+
+
+def _introduce(console: Console, study: schema.Study, folder: StudyFolder, hospitals: Hospitals) -> None:
+    console.print(f"[bold]{folder.name}[/]: {tasks.get(study.task.name).question}")
+    for note in hospitals.notes:
+        console.print(f"[yellow]Note:[/] {note}")
+    for name, size in hospitals.sizes.items():
+        console.print(f"  {name}: {size['train']} patients to train on, {size['validation']} to validate with")
+        for warning in hospitals.warnings.get(name, []):
+            console.print(f"    [yellow]{warning}[/]")
+
+
+def _show(console: Console, study: schema.Study, folder: StudyFolder, outcome: Results, tracker: Tracker) -> None:
+    console.print(report.table(outcome, study))
+    for hospital, told in outcome.dropped.items():
+        console.print(f"[yellow]{hospital} was left out:[/] {told}")
+    console.print(f"Rounds took {outcome.seconds:.1f} s. Figures and numbers: {folder.path}", soft_wrap=True)
+    for line in tracker.where():
+        console.print(line, soft_wrap=True)
+
+
+class _Bars:
+    """Progress bars by label; a bar appears when its label is first mentioned."""
+
+    def __init__(self, console: Console) -> None:
+        columns: list[Any] = [
+            TextColumn("{task.description:<22}"),
+            BarColumn(28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        ]
+        self._progress = Progress(*columns, console=console)
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def advance(self, label: str, done: int, total: int, note: str = "") -> None:
+        """Show that ``done`` of ``total`` are done."""
+        if label not in self._bars:
+            self._bars[label] = self._progress.add_task(label, total=total, note=note)
+        self._progress.update(self._bars[label], completed=done, total=total, note=note)

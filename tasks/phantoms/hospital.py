@@ -1,0 +1,112 @@
+"""Filling a phantom hospital's folder: patients, files, labels, and the mark that it is complete."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.phantoms.dicom_writer import common_attributes, patient_id, uid, write
+from tasks.task import PhantomHospital
+
+LABELS, MARK = "labels.csv", "phantom.json"
+Attributes = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a task adds to the drawing of a hospital.
+
+    Attributes:
+        task: its name.
+        version: changes whenever other pictures would be drawn from the same hospital and seed.
+        classes: names of the negative and the positive class.
+        draw_patient: from the hospital, the patient's random numbers and whether the patient is positive to the
+            attributes of each image: the image modules with the pixels, SOPClassUID and Modality.
+    """
+
+    task: str
+    version: int
+    classes: tuple[str, str]
+    draw_patient: Callable[[PhantomHospital, np.random.Generator, bool], Iterator[Attributes]]
+
+
+def fill(folder: Path, hospital: PhantomHospital, seed: int, recipe: Recipe) -> None:
+    """Write ``dicom/<patient>/<n>.dcm``, ``labels.csv`` and ``phantom.json``.
+
+    A folder that is complete for the same order is left as it is; an interrupted or different drawing is removed and
+    redone, so files of two hospitals never mix. ``labels.csv`` is renamed into place last: where it is, all files are.
+
+    Args:
+        folder: made when missing; only the three names above are touched in it.
+        hospital: what to draw.
+        seed: the same hospital and seed give the same bytes; on another processor a grey value may round differently.
+        recipe: how the task draws a patient.
+
+    Raises:
+        FileExistsError: ``dicom`` is there without ``phantom.json``: somebody else's files, which are not removed.
+        OSError: the folder cannot be written.
+    """
+    order = {"hospital": asdict(hospital), "seed": seed, "task": recipe.task, "version": recipe.version}
+    digest = hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()
+    if _is_complete(folder, digest):
+        return
+    _clear(folder)
+    _replace(folder / MARK, json.dumps({"digest": digest} | order, indent=1) + "\n")
+    numbers = range(1, hospital.patients + 1)
+    rows = [row for number in numbers for row in _patient(folder, hospital, seed, recipe, number)]
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("PatientID", "SOPInstanceUID", "label"), *rows])
+    _replace(folder / LABELS, text.getvalue())
+
+
+def random_numbers(*names: object) -> np.random.Generator:
+    """A generator that belongs to these names; Python's own ``hash`` differs from process to process."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(names).encode()).digest()[:16], "big"))
+
+
+def _patient(
+    folder: Path, hospital: PhantomHospital, seed: int, recipe: Recipe, number: int
+) -> Iterator[tuple[str, str, str]]:
+    # Each patient has numbers of its own: adding patients to a hospital leaves those before them as they were.
+    rng = random_numbers(recipe.task, hospital.name, seed, number)
+    positive = bool(rng.random() < hospital.prevalence)
+    patient = patient_id(hospital.name, number)
+    for instance, image in enumerate(recipe.draw_patient(hospital, rng, positive), start=1):
+        name = uid(recipe.task, hospital.name, seed, number, instance)
+        attributes = common_attributes(recipe.task, hospital.name, number, seed) | image
+        attributes |= {"SOPInstanceUID": name, "InstanceNumber": instance}
+        write(folder / "dicom" / patient / f"{instance}.dcm", attributes)
+        yield patient, name, recipe.classes[positive]
+
+
+def _is_complete(folder: Path, digest: str) -> bool:
+    try:
+        mark = json.loads((folder / MARK).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (folder / LABELS).is_file() and isinstance(mark, dict) and mark.get("digest") == digest
+
+
+def _clear(folder: Path) -> None:
+    if (folder / "dicom").exists() and not (folder / MARK).exists():
+        raise FileExistsError(f"{folder} has files that no phantom drew; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LABELS).unlink(missing_ok=True)
+    if (folder / "dicom").exists():
+        shutil.rmtree(folder / "dicom")
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, "utf-8")
+    os.replace(part, path)
