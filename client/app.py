@@ -17,11 +17,11 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import nn
 
-from client import policy, privacy, report, site
+from client import accounting, policy, privacy, report, site
+from client.accounting import Mechanism
 from client.dataset import open_cohort
 from client.errors import BadOrder, SiteError
 from client.ledger import Caps, Ledger, cohort_of
-from client.privacy import Mechanism
 from client.site import SiteSettings
 from client.train import load_weights, score_patients, train_locally
 from tasks import task as tasks
@@ -89,13 +89,13 @@ def _plan_training(order: TrainOrder, terms: PrivacyTerms, spent: list[Mechanism
     """Noise for this round such that all rounds that are left keep the whole study within the terms."""
     steps, rate = order.training.steps, order.training.sample_rate
     left = (order.rounds - order.round + 1) * steps
-    noise = 0.0 if terms.epsilon is None else privacy.plan_noise(spent, rate, left, terms.epsilon, terms.delta)
+    noise = 0.0 if terms.epsilon is None else accounting.plan_noise(spent, rate, left, terms.epsilon, terms.delta)
     return Mechanism(noise, rate, steps)
 
 
 def _plan_evaluation(order: EvaluateOrder, terms: PrivacyTerms, spent: list[Mechanism]) -> Mechanism:
     left = max(1, order.releases - len(spent))
-    noise = 0.0 if terms.epsilon is None else privacy.plan_noise(spent, 1.0, left, terms.epsilon, terms.delta)
+    noise = 0.0 if terms.epsilon is None else accounting.plan_noise(spent, 1.0, left, terms.epsilon, terms.delta)
     return Mechanism(noise, 1.0, 1)
 
 
@@ -106,7 +106,7 @@ def _caps(terms: PrivacyTerms, settings: SiteSettings) -> Caps:
 
 
 def _spent(ledger: Ledger, order: TrainOrder | EvaluateOrder, terms: PrivacyTerms) -> float:
-    return privacy.epsilon_of(ledger.spent(cohort_of(order), order.study), terms.delta)
+    return accounting.epsilon_of(ledger.spent(cohort_of(order), order.study), terms.delta)
 
 
 Order = TypeVar("Order", TrainOrder, EvaluateOrder)

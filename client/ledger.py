@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from client.accounting import Mechanism, epsilon_of
 from client.errors import BudgetExhausted
-from client.privacy import Mechanism, epsilon_of
 from tasks.wire import EvaluateOrder, TrainOrder, digest
 
 _SCHEMA = """

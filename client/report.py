@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from client.accounting import Mechanism
 from client.dataset import Cohort
 from client.errors import SiteError
-from client.privacy import Mechanism
 from client.site import SiteSettings
 from tasks.metrics import score_histogram
 from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport

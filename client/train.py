@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client import privacy
+from client.accounting import Mechanism
 from client.dataset import Cohort
 from client.errors import BadOrder, UpdateNotFinite
-from client.privacy import Mechanism
 from tasks.models.registry import arrays_of
 from tasks.task import Task
 from tasks.wire import Arrays, TrainingTerms
