@@ -15,6 +15,7 @@ from conf import schema
 from server.checkpoint import read_state, write_state
 from server.local_grid import LocalGrid
 from server.rounds import HospitalRound, Roster, State, evaluate, run_rounds
+from server.study import document_of
 from tasks.wire import Arrays
 
 Advance = Callable[[str, int, int], None]
@@ -44,13 +45,13 @@ def compare(
     local, together = {}, {}
     if "local" in study.evaluation.arms:
         for hospital in hospitals:
-            roster = Roster(f"{name}.local.{hospital}", {hospital: grid.nodes[hospital]})
+            roster = Roster(document_of(settings, f"{name}.local.{hospital}"), {hospital: grid.nodes[hospital]})
             weights = _trained(settings, roster, grid, folder / f"local-{hospital}", initial, advance)
             local |= _figures(settings, roster, grid, weights)
     if "pooled" in study.evaluation.arms:
-        roster = Roster(f"{name}.pooled", {pooled: grid.nodes[pooled]})
+        roster = Roster(document_of(settings, f"{name}.pooled"), {pooled: grid.nodes[pooled]})
         weights = _trained(settings, roster, grid, folder / "pooled", initial, advance)
-        everyone = Roster(roster.study, {hospital: grid.nodes[hospital] for hospital in hospitals})
+        everyone = Roster(roster.document, {hospital: grid.nodes[hospital] for hospital in hospitals})
         together = _figures(settings, everyone, grid, weights)
     return Arms(local, together)
 
@@ -69,7 +70,7 @@ def _without_noise(study: schema.Study) -> schema.Study:
 def _trained(
     study: schema.Study, roster: Roster, grid: LocalGrid, folder: Path, initial: Arrays, advance: Advance
 ) -> Arrays:
-    label = roster.study.split(".", 1)[1]
+    label = roster.document.name.split(".", 1)[1]
 
     def publish(state: State) -> None:
         write_state(folder, state)

@@ -26,7 +26,7 @@ from server.errors import StudyError
 from server.local_grid import LoadApp, LocalGrid
 from server.report import Results
 from server.rounds import Roster, State, run_rounds
-from server.study import StudyFolder, locked, open_study
+from server.study import StudyFolder, document_of, locked, open_study
 from server.tracking import Tracker, open_tracker
 from tasks import task as tasks
 from tasks.models import registry
@@ -124,7 +124,7 @@ def _federated(
 
     state = read_state(checkpoints) or initial
     with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
-        return run_rounds(study, Roster(folder.name, grid.nodes), grid, state, publish)
+        return run_rounds(study, Roster(document_of(study, folder.name), grid.nodes), grid, state, publish)
 
 
 def _arms(

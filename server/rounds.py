@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,7 +20,8 @@ from server.errors import RoundFailed
 from server.strategy.fedavg import RunningMean, step
 from tasks import wire
 from tasks.metrics import roc_auc_interval
-from tasks.wire import Arrays, EvaluateOrder, EvaluateReport, PrivacyTerms, Refusal, TrainingTerms, TrainOrder, TrainReport
+from tasks.study import StudyDocument
+from tasks.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 _POLL_S = 0.05
 
@@ -71,9 +72,9 @@ class State:
 
 @dataclass(frozen=True)
 class Roster:
-    """The study's id, and the grid's node number of each invited hospital by name."""
+    """The study as the hospitals have approved it, and the grid's node number of each invited hospital by name."""
 
-    study: str
+    document: StudyDocument
     nodes: dict[str, int]
 
 
@@ -98,16 +99,7 @@ def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State) ->
     number = len(state.rounds) + 1
 
     # 1. One order for all.
-    order = TrainOrder(
-        study=roster.study,
-        round=number,
-        rounds=study.federation.rounds,
-        task=study.task.name,
-        model=asdict(study.model),
-        training=TrainingTerms(**asdict(study.training)),
-        privacy=PrivacyTerms(**asdict(study.privacy)),
-        arrays=state.weights,
-    )
+    order = TrainOrder(roster.document, number, state.weights)
 
     # 2. Updates are checked and folded in as they arrive.
     mean = RunningMean()
@@ -126,7 +118,7 @@ def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State) ->
     # 3. A round that trained too few is no round.
     needed = math.ceil(study.federation.quorum * len(roster.nodes))
     if len(hospitals) < max(1, needed):
-        raise RoundFailed(roster.study, number, "train", max(1, needed), dropped)
+        raise RoundFailed(roster.document.name, number, "train", max(1, needed), dropped)
 
     # 4. The new model.
     update = mean.mean()
@@ -150,16 +142,7 @@ def evaluate(
     study: schema.Study, roster: Roster, grid: Grid, weights: Arrays, number: int
 ) -> dict[str, tuple[HospitalRound, str]]:
     """Each hospital's figures for a model, and what went wrong there, if anything did."""
-    order = EvaluateOrder(
-        study=roster.study,
-        round=number,
-        releases=sum(evaluates(study, n) for n in range(1, study.federation.rounds + 1)),
-        task=study.task.name,
-        model=asdict(study.model),
-        bins=study.evaluation.bins,
-        privacy=PrivacyTerms(**(asdict(study.privacy) | {"epsilon": study.evaluation.epsilon})),
-        arrays=weights,
-    )
+    order = EvaluateOrder(roster.document, number, weights)
     results = {}
     for answer in exchange(grid, roster, order, EvaluateReport, study.federation.deadline_s):
         problem = answer.problem or _unusable_histogram(answer.report, order)
@@ -224,7 +207,7 @@ def _read(reply: Message, order: TrainOrder | EvaluateOrder, kind: type[R]) -> t
         return None, str(error), up
     if isinstance(report, Refusal):
         return None, f"refused with {report.code}", up
-    if (report.study, report.round) != (order.study, order.round):
+    if (report.study, report.round) != (order.study.name, order.round):
         return None, f"answered to study {report.study}, round {report.round}", up
     return report, "", up
 
@@ -247,9 +230,9 @@ def _unusable(report: TrainReport | None, order: TrainOrder) -> str:
 def _unusable_histogram(report: EvaluateReport | None, order: EvaluateOrder) -> str:
     if report is None:
         return "no report"
-    histogram = report.arrays.get("histogram")
-    if histogram is None or histogram.shape != (2, order.bins) or not np.isfinite(histogram).all():
-        return f"the histogram must be finite and of shape (2, {order.bins})"
+    histogram, bins = report.arrays.get("histogram"), order.study.evaluation.bins
+    if histogram is None or histogram.shape != (2, bins) or not np.isfinite(histogram).all():
+        return f"the histogram must be finite and of shape (2, {bins})"
     return ""
 
 

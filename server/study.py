@@ -1,4 +1,4 @@
-"""A study's folder: which study a configuration belongs to, whether it is finished, and who works on it."""
+"""A study's identity: its document for the hospitals, and its folder, which says how far it is and who works on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from conf import load as conf
 from conf import schema
 from server.checkpoint import write_whole
 from server.errors import StudyBusy
+from server.rounds import evaluates
+from tasks import task as tasks
+from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
 
 _FILE = "study.json"
 _DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment")
@@ -43,6 +46,22 @@ class StudyFolder:
     def note(self, **facts: object) -> None:
         """Add facts to ``study.json``."""
         write_whole(self.path / _FILE, json.dumps(self.facts() | facts, indent=1).encode())
+
+
+def document_of(study: schema.Study, name: str) -> StudyDocument:
+    """What the hospitals are asked to approve."""
+    evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
+    return StudyDocument(
+        name=name,
+        release=release(),
+        task=study.task.name,
+        task_version=tasks.get(study.task.name).example_version,
+        model=asdict(study.model),
+        rounds=study.federation.rounds,
+        training=TrainingTerms(**asdict(study.training)),
+        privacy=PrivacyTerms(**asdict(study.privacy)),
+        evaluation=EvaluationTerms(evaluated, study.evaluation.bins, study.evaluation.epsilon),
+    )
 
 
 def digest(study: schema.Study) -> str:

@@ -18,27 +18,28 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from tasks.study import STRICT, Count, Name, StudyDocument
+
 VERSION = 1
-_STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
 Arrays = dict[str, NDArray[Any]]
-Positive = Annotated[float, Field(gt=0)]
-Probability = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$")]
 
 
 class ErrorCode(StrEnum):
     """Why a hospital did not do what was asked; the code is all that leaves, the story stays in its log."""
 
     BAD_ORDER = "BAD_ORDER"
+    OTHER_RELEASE = "OTHER_RELEASE"
     NOT_PERMITTED = "NOT_PERMITTED"
+    NOT_APPROVED = "NOT_APPROVED"
+    STOPPED = "STOPPED"
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
+    LEDGER_BROKEN = "LEDGER_BROKEN"
     NO_COHORT = "NO_COHORT"
     MODEL_REFUSED = "MODEL_REFUSED"
     UPDATE_NOT_FINITE = "UPDATE_NOT_FINITE"
@@ -50,43 +51,17 @@ class WireError(ValueError):
     """A message does not have the agreed form."""
 
 
-@dataclass(frozen=True, config=_STRICT)
-class TrainingTerms:
-    """How to train within one round; ``conf.schema.Training`` explains the fields."""
-
-    steps: Count
-    learning_rate: Positive
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    sample_rate: Probability
-    images_per_patient: Count
-
-
-@dataclass(frozen=True, config=_STRICT)
-class PrivacyTerms:
-    """The privacy that is asked for: (epsilon, delta) of one patient over the whole study; no epsilon asks for none."""
-
-    epsilon: Positive | None
-    delta: Annotated[float, Field(gt=0, lt=1)]
-    clip_norm: Positive
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class TrainOrder:
     """Train the given model on your training patients and report the change."""
 
-    study: Name
+    study: StudyDocument
     round: Count
-    rounds: Count
-    task: Name
-    model: dict[str, str | int | float | bool]
-    training: TrainingTerms
-    privacy: PrivacyTerms
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     """The trainable tensors of the model, float32, by parameter name."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class TrainReport:
     """How the model changed."""
 
@@ -101,22 +76,16 @@ class TrainReport:
     """New minus old value of each trainable tensor, float32."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class EvaluateOrder:
     """Score your validation patients with the given model and report the histogram of the scores."""
 
-    study: Name
+    study: StudyDocument
     round: Annotated[int, Field(ge=0)]
-    releases: Count
-    """How many such histograms the study will ask for in all; the privacy request covers them together."""
-    task: Name
-    model: dict[str, str | int | float | bool]
-    bins: Annotated[int, Field(ge=2, le=65536)]
-    privacy: PrivacyTerms
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class EvaluateReport:
     """Histogram of patient scores for each class."""
 
@@ -128,7 +97,7 @@ class EvaluateReport:
     """``histogram``: float64 of shape (2, bins), counts of negative and positive patients by score in [0, 1]."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Refusal:
     """The hospital did not do it."""
 
@@ -236,4 +205,3 @@ def _checked(version: object, kind: object, text: object, arrays: Arrays, expect
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
         raise WireError(f"{kind}: {problems}") from None
     return message  # type: ignore[no-any-return]
-
