@@ -1,0 +1,39 @@
+# Two commands set up everything: `make demo` and `make test`. The rest is for those who change the code.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check e2e bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+help:  ## Say what can be made
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | column -t -s '|'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (some minutes the first time)"
+	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@$(INSTALL) torch
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## Draw three phantom hospitals and run a private federated study on them
+	$(BIN)/consilium experiment=demo
+
+test: $(VENV)/.installed  ## Run the tests (minutes)
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed  ## Lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+e2e: $(VENV)/.installed  ## Run the slow tests: a real PACS, real processes, a real browser (installs Debian packages)
+	$(INSTALL) --editable '.[dev,e2e]'
+	$(BIN)/python -m pytest tests/e2e
+
+bench: $(VENV)/.installed  ## Measure, print tables, write benchmarks/*.json
+	$(INSTALL) --editable '.[dev,bench]'
+	$(BIN)/python -m tests.benchmarks
+
+clean:  ## Remove the environment and all results
+	rm -rf $(VENV) outputs benchmarks *.egg-info
