@@ -2,8 +2,12 @@
 
     SiteError                      code that may leave
     ├── BadOrder                   BAD_ORDER            the order is malformed or names what does not exist
+    ├── OtherRelease               OTHER_RELEASE        the study was written for another release than this one
     ├── NotPermitted               NOT_PERMITTED        the hospital's policy says no
+    ├── NotApproved                NOT_APPROVED         nobody at the hospital has approved the study
+    ├── Stopped                    STOPPED              the hospital has stopped: nothing leaves
     ├── BudgetExhausted            BUDGET_EXHAUSTED     the ledger has no privacy budget left for it
+    ├── LedgerBroken               LEDGER_BROKEN        ledger or journal is missing, altered, or too old
     ├── NoCohort                   NO_COHORT            there is nobody to train on or to score
     │   ├── EmptySource                                 no image where images should be
     │   ├── LabelsMatchNothing                          images and labels have no patient in common
@@ -31,12 +35,28 @@ class BadOrder(SiteError):
     code = ErrorCode.BAD_ORDER
 
 
+class OtherRelease(SiteError):
+    code = ErrorCode.OTHER_RELEASE
+
+
 class NotPermitted(SiteError):
     code = ErrorCode.NOT_PERMITTED
 
 
+class NotApproved(SiteError):
+    code = ErrorCode.NOT_APPROVED
+
+
+class Stopped(SiteError):
+    code = ErrorCode.STOPPED
+
+
 class BudgetExhausted(SiteError):
     code = ErrorCode.BUDGET_EXHAUSTED
+
+
+class LedgerBroken(SiteError):
+    code = ErrorCode.LEDGER_BROKEN
 
 
 class NoCohort(SiteError):

@@ -1,41 +1,112 @@
-"""What the hospital permits: every order passes here first. A study may ask for less than the caps, never for more."""
+"""What the hospital permits: every order passes here first. A study may ask for less than the caps, never for more.
+
+Privacy only ever gets stricter on its way in: of what is asked and what the hospital caps, the smaller epsilon and the
+smaller delta hold. Everything else is granted as asked or refused, with every reason at once; nothing is quietly
+lowered, because a study that computes something else than its document says is not the study that was approved.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
-from client.errors import NotPermitted
-from client.site import Policy, SiteSettings
-from tasks.wire import EvaluateOrder, PrivacyTerms, TrainOrder
+from client.errors import NotPermitted, OtherRelease
+from client.site import SiteSettings, delta_cap
+from tasks import task as tasks
+from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, release
+from tasks.wire import EvaluateOrder, TrainOrder
+
+Part = Literal["training", "evaluation"]
+"""The two things that a study does to patients: it trains on some and scores the others."""
+
+_CLASSES = 2
+_BYTES_OF_A_CELL = 8
 
 
 def permit(order: TrainOrder | EvaluateOrder, site: SiteSettings) -> PrivacyTerms:
     """The privacy terms under which the hospital answers: the stricter of request and caps.
 
     Raises:
-        NotPermitted: with every reason.
+        OtherRelease: the study was written for another release of Consilium or another version of the task.
+        NotPermitted: the policy refuses it. Either error lists every reason of both kinds.
     """
-    policy = site.policy
-    reasons = list(_objections(order, policy))
+    part: Part = "training" if isinstance(order, TrainOrder) else "evaluation"
+    other = other_release(order.study)
+    reasons = other + objections(order.study, part, site) + list(_to_order(order, site))
     if reasons:
-        raise NotPermitted(f"order of study {order.study}, round {order.round}: " + "; ".join(reasons))
-    asked = order.privacy
-    epsilon = None if asked.epsilon is None else min(asked.epsilon, policy.max_epsilon_study)
-    return replace(asked, epsilon=epsilon, delta=min(asked.delta, policy.max_delta))
+        kind = OtherRelease if other else NotPermitted
+        raise kind(f"{part} order of study {order.study.name}, round {order.round}: " + "; ".join(reasons))
+    return granted(order.study, part, site)
 
 
-def _objections(order: TrainOrder | EvaluateOrder, policy: Policy) -> list[str]:
+def granted(study: StudyDocument, part: Part, site: SiteSettings) -> PrivacyTerms:
+    """The terms of a part that is permitted. No epsilon means no noise, which ``objections`` lets pass only where the
+    policy of a simulated hospital does."""
+    asked = study.privacy.epsilon if part == "training" else study.evaluation.epsilon
+    epsilon = None if asked is None else min(asked, site.policy.max_epsilon_study)
+    return replace(study.privacy, epsilon=epsilon, delta=min(study.privacy.delta, delta_cap(site)))
+
+
+def other_release(study: StudyDocument) -> list[str]:
+    """Why this installation would compute something else than the study's author meant; empty when it would not."""
     found = []
-    if order.task not in policy.tasks:
-        found.append(f"task {order.task!r} is not among policy.tasks ({', '.join(policy.tasks)})")
-    without_noise = order.privacy.epsilon is None
-    if isinstance(order, TrainOrder):
-        if order.training.steps > policy.max_steps:
-            found.append(f"{order.training.steps} steps a round, policy.max_steps is {policy.max_steps}")
-        if order.round > order.rounds:
-            found.append(f"round {order.round} of {order.rounds}")
-        if without_noise and not policy.without_privacy:
-            found.append("asks for training without privacy, policy.without_privacy is false")
-    elif without_noise and not policy.exact_scores:
-        found.append("asks for exact scores, policy.exact_scores is false")
+    if study.release != release():
+        found.append(f"it was written for release {study.release} of Consilium, this is {release()}: install the same")
+    if study.task in tasks.names() and (here := tasks.get(study.task).example_version) != study.task_version:
+        found.append(f"task {study.task} is of version {here} here, the study wants {study.task_version}")
     return found
+
+
+def objections(study: StudyDocument, part: Part, site: SiteSettings) -> list[str]:
+    """Every reason for which the policy refuses one part of a study, each with the setting that says so."""
+    own = _to_training(study, site) if part == "training" else _to_evaluation(study.evaluation, site)
+    return [*_to_study(study, site), *own]
+
+
+def _to_study(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
+    policy, model = site.policy, study.model.get("name")
+    if study.task not in policy.tasks:
+        yield f"task {study.task!r} is not among policy.tasks ({', '.join(policy.tasks)})"
+    if model not in policy.models:
+        yield f"model {model!r} is not among policy.models ({', '.join(policy.models)})"
+    if study.rounds > policy.max_rounds:
+        yield f"{study.rounds} rounds, policy.max_rounds is {policy.max_rounds}"
+
+
+def _to_training(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
+    policy, steps = site.policy, study.training.steps
+    if steps > policy.max_steps:
+        yield f"{steps} steps a round, policy.max_steps is {policy.max_steps}"
+    if study.privacy.epsilon is None and not (site.simulated and policy.without_privacy):
+        yield "it asks for training without noise, policy.without_privacy is false"
+
+
+def _to_evaluation(terms: EvaluationTerms, site: SiteSettings) -> Iterator[str]:
+    policy = site.policy
+    if policy.scores == "none":
+        yield "it asks for scores, policy.scores is none"
+    elif terms.epsilon is None and not (site.simulated and policy.scores == "exact"):
+        yield "it asks for exact scores, policy.scores is noised"
+    if terms.bins > policy.max_bins:
+        yield f"{terms.bins} cells a histogram, policy.max_bins is {policy.max_bins}"
+
+
+def _to_order(order: TrainOrder | EvaluateOrder, site: SiteSettings) -> Iterator[str]:
+    if order.round > order.study.rounds:
+        yield f"round {order.round} of {order.study.rounds}"
+    leaving, most = _bytes_back(order), site.policy.max_upload_bytes
+    if leaving > most:
+        yield f"its answer would be {leaving} bytes of tensors, policy.max_upload_bytes is {most}"
+
+
+def _bytes_back(order: TrainOrder | EvaluateOrder) -> int:
+    """An update is as large as the weights that the order brings; a histogram has a float64 a class and cell."""
+    if isinstance(order, TrainOrder):
+        return sum(array.nbytes for array in order.arrays.values())
+    return histogram_bytes(order.study.evaluation)
+
+
+def histogram_bytes(terms: EvaluationTerms) -> int:
+    """Bytes of one evaluation's histogram of scores."""
+    return _CLASSES * terms.bins * _BYTES_OF_A_CELL

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from client.errors import SiteMisconfigured
+from tasks import task as tasks
 
 _Epsilon = Annotated[float, Field(gt=0)]
 
@@ -18,8 +19,17 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _known_task(name: str) -> str:
+    if name not in tasks.names():
+        raise ValueError(f"there is no task {name!r} in this release; it has {', '.join(tasks.names())}")
+    return name
+
+
+_Task = Annotated[str, AfterValidator(_known_task)]
+
+
 class _Source(_Settings):
-    task: str
+    task: _Task
     issuer: str
     """IssuerOfPatientID: patients of two issuers are two patients, however alike their numbers."""
     path: Path
@@ -56,23 +66,48 @@ class MedmnistSource(_Source):
 Source = Annotated[FolderSource | ManifestSource | MedmnistSource, Field(discriminator="kind")]
 
 
+Scores = Literal["none", "noised", "exact"]
+
+
 class Policy(_Settings):
     """What the hospital allows; a study may ask for less, never for more."""
 
-    tasks: list[str] = Field(min_length=1)
+    tasks: list[_Task] = Field(min_length=1)
+    """Clinical questions that may be asked, by the names of the folders in ``tasks/``."""
+    models: list[str] = Field(default=["scatter_linear"], min_length=1)
+    """Networks that may be trained here, by the names of ``tasks/models/registry.py``."""
     max_epsilon_study: _Epsilon = 8.0
     """Largest privacy loss of a patient in one study."""
     max_epsilon_life: _Epsilon = 20.0
     """Largest privacy loss of a patient over all studies, ever."""
     max_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    """Largest delta. ``delta_cap`` lowers it further for a hospital with many patients."""
     min_patients: int = Field(default=10, ge=1)
     """Fewest training patients with which the hospital takes part."""
+    max_rounds: int = Field(default=100, ge=1)
+    """Most rounds of training in one study."""
     max_steps: int = Field(default=100, ge=1)
     """Most optimiser steps in one round."""
+    max_upload_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Most bytes of tensors that may leave in one round."""
+    scores: Scores = "noised"
+    """How validation patients may be scored: ``none`` refuses every evaluation, ``noised`` lets histograms leave with
+    noise on every cell, ``exact`` without (simulated hospitals only)."""
+    max_bins: int = Field(default=64, ge=2)
+    """Most cells of a score histogram, a class."""
     without_privacy: bool = False
-    """Answer orders that ask for no noise: for simulated hospitals only."""
-    exact_scores: bool = False
-    """Report score histograms without noise: for simulated hospitals only."""
+    """Answer orders that ask for training without noise: for simulated hospitals only."""
+    auto_approve: bool = False
+    """Approve whatever the policy permits, with nobody asked: for simulated hospitals only."""
+
+    @model_validator(mode="after")
+    def _a_study_is_part_of_a_life(self) -> Self:
+        if self.max_epsilon_study > self.max_epsilon_life:
+            raise ValueError(
+                f"max_epsilon_study={self.max_epsilon_study:g} is above max_epsilon_life={self.max_epsilon_life:g}: "
+                "one study cannot be allowed more than all studies together"
+            )
+        return self
 
 
 class SiteSettings(_Settings):
@@ -83,25 +118,69 @@ class SiteSettings(_Settings):
     simulated: bool = False
     """No real hospital: invented or public research data. Such a site says so wherever it appears."""
     public_size: int | None = Field(default=None, ge=1)
-    """Cohort size that the hospital declares in public, used as weight and for the expected batch. Without it the
-    number of training patients rounded to one significant digit is used."""
+    """Cohort size that the hospital declares in public: a round number near the number of its training patients. It is
+    the weight of its updates, sets the expected batch and bounds delta. Only a simulated hospital may leave it out;
+    then its training patients are rounded to one significant digit, which tells something about them."""
     catalog: Path = Path("catalog")
     """Folder of the index and the cached examples."""
     ledger: Path = Path("ledger.sqlite")
     """The privacy ledger; back it up, never delete it."""
+    journal: Path = Path("journal.sqlite")
+    """Receipts of all that left, and who approved what. Unapproved studies wait in the folder ``pending`` beside it."""
+    stop_file: Path = Path("STOP")
+    """While this file exists nothing leaves; ``consilium-site stop`` makes it."""
+    withdrawals: Path | None = None
+    """List of patients who have withdrawn. Once it is named here, a missing file is an error, not an empty list."""
     key: Path = Path("site.key")
     """Secret of this hospital: makes pseudonyms and the split. Made at first use, readable by its owner only."""
     log: Path = Path("site.log")
+    """What went wrong and why, for the hospital's own eyes."""
+    max_memory_mb: int = Field(default=1024, ge=64)
+    """Memory in MiB that training may use beyond the model itself; sets how many patients are computed at once."""
     validation_fraction: float = Field(default=0.3, gt=0, lt=1)
-    """Fraction of patients that is kept for validation."""
+    """Fraction of patients that is kept for validation. Decided once: it must not change while the ledger lives."""
     sources: list[Source] = Field(min_length=1)
     policy: Policy
 
     @model_validator(mode="after")
-    def _only_simulated_sites_go_without_noise(self) -> Self:
-        if not self.simulated and (self.policy.without_privacy or self.policy.exact_scores):
-            raise ValueError("policy.without_privacy and policy.exact_scores are for sites with `simulated: true`")
+    def _real_hospitals_keep_the_guarantee(self) -> Self:
+        """All at once, so that nobody mends one problem only to meet the next."""
+        problems = []
+        if not self.simulated:
+            lax = {
+                "policy.without_privacy": self.policy.without_privacy,
+                "policy.auto_approve": self.policy.auto_approve,
+                "policy.scores: exact": self.policy.scores == "exact",
+            }
+            if wrong := [name for name, value in lax.items() if value]:
+                problems.append(f"{', '.join(wrong)}: only for a site with `simulated: true`")
+            if self.public_size is None:
+                problems.append("public_size is missing: declare a round number near your number of training patients")
+        if shared := _shared_paths(self):
+            problems.append(f"{' and '.join(shared)} name one file; each needs its own")
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
+
+
+def _shared_paths(settings: SiteSettings) -> list[str]:
+    names: dict[Path, list[str]] = {}
+    for name, value in settings:
+        if isinstance(value, Path):
+            names.setdefault(Path(os.path.normpath(value)), []).append(name)
+    return next((sharing for sharing in names.values() if len(sharing) > 1), [])
+
+
+def delta_cap(settings: SiteSettings) -> float:
+    """Largest delta that the hospital grants: ``policy.max_delta``, and at most a tenth of 1 / public size.
+
+    Delta is the probability with which the promise of epsilon may fail. A release that publishes each patient's record
+    with probability delta keeps every promise of (0, delta)-differential privacy, so delta times the number of patients
+    bounds how many are exposed in expectation (Dwork and Roth, 2014, section 2.3). It must stay well below one: here
+    at most 0.1.
+    """
+    policy_cap = settings.policy.max_delta
+    return policy_cap if settings.public_size is None else min(policy_cap, 0.1 / settings.public_size)
 
 
 def load(path: Path) -> SiteSettings:

@@ -97,9 +97,12 @@ def _settings(study: schema.Study, name: str, sources: list[dict[str, Any]], hom
         "tasks": [study.task.name],
         "max_delta": study.privacy.delta,
         "min_patients": 5,
+        "models": [study.model.name],
+        "max_rounds": study.federation.rounds,
         "max_steps": study.training.steps,
+        "max_bins": study.evaluation.bins,
         "without_privacy": epsilon is None,
-        "exact_scores": study.evaluation.epsilon is None,
+        "scores": "exact" if study.evaluation.epsilon is None else "noised",
     }
     caps = [e for e in (epsilon, study.evaluation.epsilon) if e is not None]
     if caps:
@@ -119,7 +122,7 @@ def _settings(study: schema.Study, name: str, sources: list[dict[str, Any]], hom
 
 def _unlimited(study: schema.Study, name: str, sources: list[dict[str, Any]], home: Path, key: Path) -> dict[str, Any]:
     settings = _settings(study, name, sources, home, key)
-    settings["policy"] |= {"without_privacy": True, "exact_scores": True}
+    settings["policy"] |= {"without_privacy": True, "scores": "exact", "max_bins": 1024}
     return settings
 
 
