@@ -5,7 +5,8 @@ This file and ``server/launch.py`` are the only ones that know Hydra.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf import schema
+from conf.checks import problems
 
 FOLDER = Path(__file__).parent
 MAIN = "run"
@@ -30,7 +32,7 @@ def register() -> None:
     """Tell Hydra the dataclasses that the YAML files build on (as ``_name`` in their defaults lists)."""
     store = ConfigStore.instance()
     store.store(name="_study", node=schema.Study)
-    nodes = {
+    nodes: dict[str, dict[str, type]] = {
         "task": {"_task": schema.Task},
         "model": {"_scatter_linear": schema.ScatterLinear, "_densenet": schema.DenseNet, "_resnet": schema.ResNet},
         "strategy": {"_strategy": schema.Strategy},
@@ -68,8 +70,11 @@ def to_study(composed: DictConfig) -> schema.Study:
     """A checked ``Study`` from what Hydra composed.
 
     Raises:
-        ConfigError: listing every missing and every impossible value.
+        ConfigError: listing every unknown key, or every missing value, or every impossible one.
     """
+    unknown = sorted(_unknown_keys(composed))
+    if unknown:
+        raise ConfigError(f"no such key: {', '.join(unknown)}; conf/schema.py says what there is")
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}: give it in the experiment's file or as KEY=VALUE")
@@ -77,7 +82,7 @@ def to_study(composed: DictConfig) -> schema.Study:
         study = cast(schema.Study, OmegaConf.to_object(composed))
     except OmegaConfBaseException as error:
         raise ConfigError(_first_causes(error)) from error
-    found = schema.problems(study)
+    found = problems(study)
     if found:
         raise ConfigError("\n".join(found))
     return study
@@ -86,6 +91,17 @@ def to_study(composed: DictConfig) -> schema.Study:
 def to_plain(study: schema.Study) -> dict[str, object]:
     """The configuration as JSON-ready nested dictionaries."""
     return cast(dict[str, object], OmegaConf.to_container(OmegaConf.structured(study), resolve=True))
+
+
+def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Keys that no dataclass has: Hydra itself lets ``+training.stepz=3`` pass."""
+    kind = OmegaConf.get_type(node)
+    known = {f.name for f in fields(kind)} if is_dataclass(kind) else set(node)
+    for key in map(str, node):
+        if key not in known:
+            yield f"{prefix}{key}"
+        elif not OmegaConf.is_missing(node, key) and isinstance(child := node[key], DictConfig):
+            yield from _unknown_keys(child, f"{prefix}{key}.")
 
 
 def _first_causes(error: BaseException) -> str:

@@ -1,13 +1,12 @@
 """What a study's configuration may say, field by field.
 
 The YAML files of this folder are merged onto these dataclasses by Hydra, so a misspelt key or a wrong type is refused
-while the command line is read; ``problems`` then refuses values that have the right type and make no sense, all of
-them at once. A field without a default must be given by a YAML file or on the command line.
+while the command line is read; ``conf/checks.py`` then refuses values that have the right type and make no sense, all
+of them at once. A field without a default must be given by a YAML file or on the command line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -15,16 +14,18 @@ from omegaconf import MISSING
 
 @dataclass
 class Task:
-    """Which clinical question, by the name of a folder in ``tasks/``."""
+    """Which clinical question."""
 
     name: str = MISSING
+    """A folder of ``tasks/``."""
 
 
 @dataclass
 class Model:
-    """Which network, by a name that ``tasks/models/registry.py`` knows."""
+    """Which network."""
 
     name: str = MISSING
+    """A name that ``tasks/models/registry.py`` knows; the file of the choice sets it."""
 
 
 @dataclass
@@ -32,6 +33,7 @@ class ScatterLinear(Model):
     """A linear head on fixed wavelet-scattering features: the model for small private cohorts."""
 
     name: str = "scatter_linear"
+    """Set by the choice."""
     resolution: int = 64
     """Images are averaged down to this many rows and columns first; 0 leaves them as the task gives them."""
     J: int = 4
@@ -47,6 +49,7 @@ class DenseNet(Model):
     """MONAI's DenseNet121 with group normalisation."""
 
     name: str = "densenet121"
+    """Set by the choice."""
     groups: int = 8
     """Number of groups of every normalisation layer; batch normalisation mixes patients and is never used."""
 
@@ -56,6 +59,7 @@ class ResNet(Model):
     """MONAI's ResNet18 with group normalisation."""
 
     name: str = "resnet18"
+    """Set by the choice."""
     groups: int = 8
     """Number of groups of every normalisation layer."""
 
@@ -65,6 +69,7 @@ class Strategy:
     """How the server combines the hospitals' updates."""
 
     name: str = "fedavg"
+    """``fedavg``: the weighted mean of the updates."""
     server_learning_rate: float = 1.0
     """The combined update is multiplied by this before it is added to the model."""
     weighting: str = "public_size"
@@ -78,8 +83,11 @@ class Training:
     steps: int = 3
     """Optimiser steps a round."""
     learning_rate: float = 8.0
+    """Step size of SGD. Clipped patient gradients are short, so a linear head wants a large one."""
     momentum: float = 0.0
+    """Momentum of SGD within one round; the next round starts without any."""
     weight_decay: float = 0.0
+    """L2 penalty of SGD, applied to the noised gradient."""
     sample_rate: float = 0.8
     """Probability with which each training patient joins a step (Poisson sampling)."""
     images_per_patient: int = 4
@@ -93,6 +101,7 @@ class Privacy:
     epsilon: float | None = 8.0
     """Privacy loss of a training patient over the whole study; ``null`` asks for none, which a site must allow."""
     delta: float = 1e-4
+    """Probability with which the promise of ``epsilon`` may fail; keep it below one over the number of patients."""
     clip_norm: float = 0.5
     """Bound on the L2 norm of one patient's gradient."""
 
@@ -104,6 +113,7 @@ class Federation:
     kind: str = MISSING
     """``phantom``, ``manifest`` or ``medmnist``: where the simulated hospitals get their patients."""
     rounds: int = 10
+    """Rounds of training; the privacy of the whole study is planned over them."""
     quorum: float = 0.5
     """Smallest fraction of the invited hospitals whose updates make a round."""
     deadline_s: float = 600.0
@@ -117,10 +127,15 @@ class Phantom:
     """An invented hospital, as ``tasks.task.PhantomHospital`` explains."""
 
     patients: int = MISSING
+    """How many patients are drawn."""
     prevalence: float = 0.35
+    """Expected fraction of patients with the positive class."""
     gain: float = 1.0
+    """Overall brightness of the scanner; 1 is neutral."""
     frequency_mhz: float = 10.0
+    """Centre frequency of the transducer; higher means finer speckle and less depth."""
     images_per_patient: tuple[int, int] = (1, 4)
+    """The least and the most images of one patient."""
 
 
 @dataclass
@@ -128,6 +143,7 @@ class PhantomFederation(Federation):
     """Hospitals drawn by the task's own phantom: no real patient is involved."""
 
     kind: str = "phantom"
+    """Set by the choice."""
     hospitals: dict[str, Phantom] = MISSING
     """One phantom for each hospital's name."""
 
@@ -137,9 +153,13 @@ class ManifestFederation(Federation):
     """One simulated hospital for each value of a column in ``data_root/manifest.csv``."""
 
     kind: str = "manifest"
+    """Set by the choice."""
     site_column: str = "site"
+    """Column whose values become the hospitals."""
     patient_column: str = "patient_id"
+    """Column that names the patient: rows with one value are one patient."""
     label_column: str = "label"
+    """Column with 0 or 1."""
     where: dict[str, list[str]] = field(default_factory=dict)
     """Keep only rows whose column has one of these values."""
     max_training_patients: dict[str, int] = field(default_factory=dict)
@@ -151,6 +171,7 @@ class MedmnistFederation(Federation):
     """Simulated hospitals cut from one MedMNIST archive in ``data_root``; every image counts as a patient."""
 
     kind: str = "medmnist"
+    """Set by the choice."""
     archive: str = MISSING
     """File name of the ``.npz``."""
     sizes: dict[str, int] = MISSING
@@ -182,6 +203,7 @@ class Runtime:
     """Where the hospitals' code runs."""
 
     name: str = "local"
+    """``local``: the hospitals are played on this machine."""
     workers: int = 0
     """Processes that play the hospitals; 0 plays them all in this one."""
 
@@ -203,102 +225,28 @@ class Study:
     experiment: str = "study"
     """The experiment's name; names the study's folder."""
     task: Task = field(default_factory=Task)
+    """The clinical question."""
     model: Model = field(default_factory=Model)
+    """The network."""
     strategy: Strategy = field(default_factory=Strategy)
+    """How updates are combined."""
     training: Training = field(default_factory=Training)
+    """What a hospital does within one round."""
     privacy: Privacy = field(default_factory=Privacy)
+    """What patients are promised."""
     federation: Federation = field(default_factory=Federation)
+    """Who takes part."""
     evaluation: Evaluation = field(default_factory=Evaluation)
+    """What is measured."""
     runtime: Runtime = field(default_factory=Runtime)
+    """Where hospitals run."""
     tracking: Tracking = field(default_factory=Tracking)
+    """Where results are recorded."""
     seed: int = 1
     """Draws splits, phantoms and initial weights. Never the privacy noise."""
     data_root: str = ""
     """Folder of the real images for experiments that use some."""
     output_dir: str = "outputs"
+    """Folder of studies, phantoms, simulated hospitals and the MLflow store."""
     resume: str = "auto"
     """``auto`` continues the newest unfinished study of this very configuration; ``never`` starts a new one."""
-
-
-STRATEGIES = ("fedavg",)
-WEIGHTINGS = ("public_size", "uniform")
-ARMS = ("local", "pooled")
-
-
-def problems(study: Study) -> list[str]:
-    """Every value in the configuration that cannot be meant, each with its key and the remedy."""
-    return [
-        *_choices(study),
-        *_positive(study),
-        *_fractions(study),
-        *_combinations(study),
-    ]
-
-
-def _choices(study: Study) -> Iterator[str]:
-    allowed: list[tuple[str, str, tuple[str, ...]]] = [
-        ("strategy.name", study.strategy.name, STRATEGIES),
-        ("strategy.weighting", study.strategy.weighting, WEIGHTINGS),
-        ("runtime.name", study.runtime.name, ("local",)),
-        ("tracking.name", study.tracking.name, ("mlflow", "none")),
-        ("resume", study.resume, ("auto", "never")),
-        *(("evaluation.arms", arm, ARMS) for arm in study.evaluation.arms),
-    ]
-    for key, value, choices in allowed:
-        if value not in choices:
-            yield f"{key}={value}: must be one of {', '.join(choices)}"
-
-
-def _positive(study: Study) -> Iterator[str]:
-    values: dict[str, float | None] = {
-        "training.steps": study.training.steps,
-        "training.learning_rate": study.training.learning_rate,
-        "training.images_per_patient": study.training.images_per_patient,
-        "privacy.epsilon": study.privacy.epsilon,
-        "privacy.clip_norm": study.privacy.clip_norm,
-        "federation.rounds": study.federation.rounds,
-        "federation.deadline_s": study.federation.deadline_s,
-        "evaluation.every": study.evaluation.every,
-        "evaluation.epsilon": study.evaluation.epsilon,
-        "evaluation.arm_learning_rate": study.evaluation.arm_learning_rate,
-        "strategy.server_learning_rate": study.strategy.server_learning_rate,
-    }
-    for key, value in values.items():
-        if value is not None and not 0 < value < float("inf"):
-            yield f"{key}={value}: must be a positive number"
-    non_negative = {
-        "training.momentum": study.training.momentum,
-        "training.weight_decay": study.training.weight_decay,
-        "runtime.workers": study.runtime.workers,
-        "seed": study.seed,
-    }
-    for key, number in non_negative.items():
-        if not number >= 0:
-            yield f"{key}={number}: must not be negative"
-    if not 2 <= study.evaluation.bins <= 65536:
-        yield f"evaluation.bins={study.evaluation.bins}: must lie between 2 and 65536"
-
-
-def _fractions(study: Study) -> Iterator[str]:
-    values = {
-        "training.sample_rate": study.training.sample_rate,
-        "privacy.delta": study.privacy.delta,
-        "federation.quorum": study.federation.quorum,
-        "federation.validation_fraction": study.federation.validation_fraction,
-    }
-    for key, value in values.items():
-        top_is_fine = key in ("training.sample_rate", "federation.quorum")
-        if not (0 < value < 1 or (top_is_fine and value == 1)):
-            yield f"{key}={value}: must lie between 0 and 1"
-
-
-def _combinations(study: Study) -> Iterator[str]:
-    if isinstance(study.federation, ManifestFederation | MedmnistFederation) and not study.data_root:
-        yield f"data_root is empty: this experiment reads real images; say data_root=FOLDER ({study.federation.kind})"
-    if study.training.momentum >= 1:
-        yield f"training.momentum={study.training.momentum}: must be below 1"
-    if study.evaluation.epsilon is not None and study.evaluation.bins > 64:
-        yield (
-            f"evaluation.bins={study.evaluation.bins}: a noised histogram of so many bins is nothing but noise; "
-            "say evaluation.bins=16"
-        )

@@ -1,0 +1,174 @@
+"""Values that have the right type and make no sense: each refused by its key, with the remedy, all at once."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+
+from conf import schema
+from conf.schema import ManifestFederation, MedmnistFederation, Phantom, PhantomFederation, Study
+
+_CHOICES = {
+    "strategy.name": ("fedavg",),
+    "strategy.weighting": ("public_size", "uniform"),
+    "runtime.name": ("local",),
+    "tracking.name": ("mlflow", "none"),
+    "resume": ("auto", "never"),
+}
+_ARMS = ("local", "pooled")
+_LARGEST_SEED = 2**32 - 1
+_EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
+_HOSPITAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+_RESERVED = "pooled"
+"""The comparison plays an imaginary hospital of this name."""
+
+Number = int | float
+Rule = Callable[[Number], bool]
+
+
+def problems(study: Study) -> list[str]:
+    """Every value in the configuration that cannot be meant, each with its key and the remedy."""
+    return [
+        *_choices(study),
+        *_numbers(study),
+        *_names(study),
+        *_hospitals(study),
+        *_combinations(study),
+    ]
+
+
+def _choices(study: Study) -> Iterator[str]:
+    for key, choices in _CHOICES.items():
+        value = _at(study, key)
+        if value not in choices:
+            yield f"{key}={value}: must be one of {', '.join(choices)}"
+    for arm in study.evaluation.arms:
+        if arm not in _ARMS:
+            yield f"evaluation.arms={arm}: must be one of {', '.join(_ARMS)}"
+    for part, attribute in (("model", "name"), ("federation", "kind")):
+        value, meant = _at(study, f"{part}.{attribute}"), _default(getattr(study, part), attribute)
+        if value != meant:
+            yield f"{part}.{attribute}={value}: belongs to the choice and is {meant}; choose another with {part}=NAME"
+
+
+def _numbers(study: Study) -> Iterator[str]:
+    for (text, rule), keys in _RULES.items():
+        for key in keys:
+            yield from _unless(rule, text, key, _at(study, key))
+    for option in fields(study.model):
+        value = getattr(study.model, option.name)
+        if option.name == "resolution":
+            yield from _unless(_not_negative, _NOT_NEGATIVE, "model.resolution", value)
+        elif isinstance(value, int | float):
+            yield from _unless(_positive, _POSITIVE, f"model.{option.name}", value)
+
+
+def _names(study: Study) -> Iterator[str]:
+    if not _EXPERIMENT.fullmatch(study.experiment):
+        yield f"experiment={study.experiment}: names a folder: at most 40 letters, digits, '_', '-' and '.'"
+    if not study.output_dir.strip():
+        yield "output_dir is empty: say output_dir=FOLDER"
+    for key, name in _named_hospitals(study):
+        if not _HOSPITAL.fullmatch(name) or name == _RESERVED:
+            yield f"{key}.{name}: a hospital's name has at most 40 letters, digits, '_', '-', and is not {_RESERVED!r}"
+
+
+def _named_hospitals(study: Study) -> list[tuple[str, str]]:
+    federation = study.federation
+    if isinstance(federation, PhantomFederation):
+        return [("federation.hospitals", name) for name in federation.hospitals]
+    if isinstance(federation, MedmnistFederation):
+        return [("federation.sizes", name) for name in federation.sizes]
+    return []
+
+
+def _hospitals(study: Study) -> Iterator[str]:
+    federation = study.federation
+    if isinstance(federation, PhantomFederation):
+        if not federation.hospitals:
+            yield "federation.hospitals is empty: name at least one"
+        for name, phantom in federation.hospitals.items():
+            yield from _phantom(f"federation.hospitals.{name}", phantom)
+    if isinstance(federation, MedmnistFederation):
+        if not federation.sizes:
+            yield "federation.sizes is empty: name at least one hospital"
+        for name, size in federation.sizes.items():
+            yield from _unless(_positive, _POSITIVE, f"federation.sizes.{name}", size)
+        yield from _unless(_positive, _POSITIVE, "federation.label_skew", federation.label_skew)
+    if isinstance(federation, ManifestFederation):
+        for name, most in federation.max_training_patients.items():
+            yield from _unless(_positive, _POSITIVE, f"federation.max_training_patients.{name}", most)
+
+
+def _phantom(key: str, phantom: Phantom) -> Iterator[str]:
+    for name in ("patients", "gain", "frequency_mhz"):
+        yield from _unless(_positive, _POSITIVE, f"{key}.{name}", getattr(phantom, name))
+    if not 0 <= phantom.prevalence <= 1:
+        yield f"{key}.prevalence={phantom.prevalence}: must lie between 0 and 1"
+    images = list(phantom.images_per_patient)
+    if len(images) != 2 or not 1 <= images[0] <= images[1]:
+        yield f"{key}.images_per_patient={images}: must be the least and the most, like [1, 4]"
+
+
+def _combinations(study: Study) -> Iterator[str]:
+    if isinstance(study.federation, ManifestFederation | MedmnistFederation) and not study.data_root:
+        yield f"data_root is empty: this experiment reads real images; say data_root=FOLDER ({study.federation.kind})"
+    if study.evaluation.epsilon is not None and study.evaluation.bins > 64:
+        yield (
+            f"evaluation.bins={study.evaluation.bins}: a noised histogram of so many bins is nothing but noise; "
+            "say evaluation.bins=16"
+        )
+
+
+def _at(study: Study, key: str) -> object:
+    value: object = study
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _default(part: schema.Model | schema.Federation, attribute: str) -> object:
+    return next(f.default for f in fields(part) if f.name == attribute)
+
+
+def _unless(rule: Rule, text: str, key: str, value: object) -> Iterator[str]:
+    """A problem unless the rule holds; ``None`` is a value that was left open."""
+    if isinstance(value, int | float) and not rule(value):
+        yield f"{key}={value}: {text}"
+
+
+def _positive(value: Number) -> bool:
+    return 0 < value < math.inf
+
+
+def _not_negative(value: Number) -> bool:
+    return 0 <= value < math.inf
+
+
+_POSITIVE, _NOT_NEGATIVE = "must be a positive number", "must not be negative or infinite"
+_RULES: dict[tuple[str, Rule], tuple[str, ...]] = {
+    (_POSITIVE, _positive): (
+        "training.steps",
+        "training.learning_rate",
+        "training.images_per_patient",
+        "privacy.epsilon",
+        "privacy.clip_norm",
+        "federation.rounds",
+        "federation.deadline_s",
+        "evaluation.every",
+        "evaluation.epsilon",
+        "evaluation.arm_learning_rate",
+        "strategy.server_learning_rate",
+    ),
+    (_NOT_NEGATIVE, _not_negative): ("training.weight_decay", "runtime.workers"),
+    ("must be at least 0 and below 1", lambda value: 0 <= value < 1): ("training.momentum",),
+    ("must lie above 0 and not above 1", lambda value: 0 < value <= 1): ("training.sample_rate", "federation.quorum"),
+    ("must lie between 0 and 1, both excluded", lambda value: 0 < value < 1): (
+        "privacy.delta",
+        "federation.validation_fraction",
+    ),
+    ("must lie between 2 and 65536", lambda value: 2 <= value <= 65536): ("evaluation.bins",),
+    (f"must lie between 0 and {_LARGEST_SEED}", lambda value: 0 <= value <= _LARGEST_SEED): ("seed",),
+}

@@ -1,0 +1,234 @@
+"""Every choice composes, and what cannot be meant is refused with its key, before anything is done."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conf import checks, load, schema
+
+CHOICES = sorted(path for path in load.FOLDER.glob("*/*.yaml"))
+REAL_IMAGES = ["data_root=somewhere"]  # wanted by choices that read real images, ignored by the others
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(load.ConfigError) as caught:
+        load.load(overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_file_is_a_choice_that_composes(path: Path) -> None:
+    study = load.load([f"{path.parent.name}={path.stem}", *REAL_IMAGES])
+    json.dumps(load.to_plain(study), allow_nan=False)
+
+
+@pytest.mark.parametrize("path", sorted((load.FOLDER / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_experiment_names_itself_and_opens_with_the_command_that_runs_it(path: Path) -> None:
+    assert load.load([f"experiment={path.stem}", *REAL_IMAGES]).experiment == path.stem
+    assert path.read_text("utf-8").splitlines()[1].startswith(f"# consilium experiment={path.stem}")
+
+
+def test_every_group_of_the_folder_is_in_the_defaults_list() -> None:
+    groups = {path.parent.name for path in CHOICES}
+    told = set(re.findall(r"^  - (\w+): ", (load.FOLDER / "run.yaml").read_text("utf-8"), re.MULTILINE))
+    assert groups == told
+
+
+def test_the_command_line_wins_over_the_experiment() -> None:
+    study = load.load(["experiment=pneumoniamnist", "model.J=1", "privacy=none", *REAL_IMAGES])
+    assert isinstance(study.model, schema.ScatterLinear)
+    assert (study.model.J, study.model.L, study.privacy.epsilon) == (1, 8, None)
+
+
+def test_a_hospital_can_be_added_on_the_command_line() -> None:
+    study = load.load(["+federation.hospitals={elm: {patients: 7}}"])
+    assert isinstance(study.federation, schema.PhantomFederation)
+    assert study.federation.hospitals["elm"].patients == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("training.stepz=3", "'stepz' not in 'Training'"),
+        ("trainin.steps=3", "trainin"),
+        ("+training.stepz=3", "training.stepz"),
+        ("++federation.hospitals.alder.pation=3", "federation.hospitals.alder.pation"),
+        ("+foo=1", "no such key: foo"),
+        ("+foo.bar=1", "no such key: foo"),
+        ("model.groups=8", "'groups' not in 'ScatterLinear'"),
+    ],
+)
+def test_a_misspelt_key_is_refused_by_name(override: str, told: str) -> None:
+    assert told in refusal(override)
+
+
+def test_all_misspelt_keys_are_told_at_once() -> None:
+    assert "foo, training.stepz" in refusal("+training.stepz=3", "+foo=1")
+
+
+@pytest.mark.parametrize("value", ["abc", "1.5", "[1]", "null", "{a: 1}"])
+def test_a_wrong_type_is_refused_by_name(value: str) -> None:
+    assert "training.steps" in refusal(f"training.steps={value}")
+
+
+@pytest.mark.parametrize("group", sorted({path.parent.name for path in CHOICES}))
+def test_an_unknown_choice_is_refused_with_those_that_exist(group: str) -> None:
+    message = refusal(f"{group}=nonesuch")
+    assert f"{group}/nonesuch" in message
+    assert all(path.stem in message for path in CHOICES if path.parent.name == group)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["training.steps=0"], "training.steps=0"),
+        (["training.learning_rate=nan"], "training.learning_rate=nan"),
+        (["training.learning_rate=inf"], "training.learning_rate=inf"),
+        (["training.momentum=1"], "training.momentum=1"),
+        (["training.weight_decay=inf"], "training.weight_decay=inf"),
+        (["training.sample_rate=0"], "training.sample_rate=0"),
+        (["training.images_per_patient=0"], "training.images_per_patient=0"),
+        (["privacy.epsilon=0"], "privacy.epsilon=0"),
+        (["privacy.delta=1"], "privacy.delta=1"),
+        (["privacy.clip_norm=-1"], "privacy.clip_norm=-1"),
+        (["federation.rounds=0"], "federation.rounds=0"),
+        (["federation.quorum=1.5"], "federation.quorum=1.5"),
+        (["federation.deadline_s=0"], "federation.deadline_s=0"),
+        (["federation.validation_fraction=1"], "federation.validation_fraction=1"),
+        (["federation.kind=manifest"], "federation.kind=manifest"),
+        (["federation.hospitals.alder.patients=0"], "federation.hospitals.alder.patients=0"),
+        (["federation.hospitals.alder.prevalence=7"], "federation.hospitals.alder.prevalence=7"),
+        (["federation.hospitals.alder.gain=0"], "federation.hospitals.alder.gain=0"),
+        (
+            ["federation.hospitals.alder.images_per_patient=[4,1]"],
+            "federation.hospitals.alder.images_per_patient=[4, 1]",
+        ),
+        (["federation.hospitals.alder.images_per_patient=[1]"], "federation.hospitals.alder.images_per_patient=[1]"),
+        (["+federation.hospitals={pooled: {patients: 9}}"], "federation.hospitals.pooled"),
+        (["+federation.hospitals={a b: {patients: 9}}"], "federation.hospitals.a b"),
+        (["federation=pneumoniamnist_six", "federation.sizes.ash=0", *REAL_IMAGES], "federation.sizes.ash=0"),
+        (["federation=pneumoniamnist_six", "federation.label_skew=0", *REAL_IMAGES], "federation.label_skew=0"),
+        (["federation=pneumoniamnist_six"], "data_root is empty"),
+        (["federation=busi_blocks"], "data_root is empty"),
+        (
+            ["federation=busi_blocks", "federation.max_training_patients.block3=0", *REAL_IMAGES],
+            "federation.max_training_patients.block3=0",
+        ),
+        (["model.J=0"], "model.J=0"),
+        (["model.resolution=-1"], "model.resolution=-1"),
+        (["model=densenet121", "model.groups=0"], "model.groups=0"),
+        (["model.name=resnet18"], "model.name=resnet18"),
+        (["strategy.name=bogus"], "strategy.name=bogus"),
+        (["strategy.weighting=bogus"], "strategy.weighting=bogus"),
+        (["strategy.server_learning_rate=0"], "strategy.server_learning_rate=0"),
+        (["evaluation.every=0"], "evaluation.every=0"),
+        (["evaluation.bins=1"], "evaluation.bins=1"),
+        (["evaluation.epsilon=2"], "evaluation.bins=1024"),
+        (["evaluation.arms=[local,bogus]"], "evaluation.arms=bogus"),
+        (["evaluation.arm_learning_rate=0"], "evaluation.arm_learning_rate=0"),
+        (["runtime.name=bogus"], "runtime.name=bogus"),
+        (["runtime.workers=-1"], "runtime.workers=-1"),
+        (["tracking.name=bogus"], "tracking.name=bogus"),
+        (["resume=perhaps"], "resume=perhaps"),
+        (["seed=-1"], "seed=-1"),
+        (["seed=4294967296"], "seed=4294967296"),
+        (["output_dir="], "output_dir is empty"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_value_that_makes_no_sense_is_refused_by_name(overrides: list[str], key: str) -> None:
+    assert key in refusal(*overrides)
+
+
+def test_all_senseless_values_are_told_at_once() -> None:
+    message = refusal("training.steps=0", "privacy.epsilon=-1", "resume=perhaps", "model.J=0", "data_root=")
+    assert [line.split("=")[0] for line in message.splitlines()] == [
+        "resume", "training.steps", "privacy.epsilon", "model.J"
+    ]  # fmt: skip
+
+
+def test_all_missing_values_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "federation").mkdir()
+    (tmp_path / "federation" / "mine.yaml").write_text("defaults: [_medmnist]\n")
+    message = refusal(f"hydra.searchpath=[file://{tmp_path}]", "federation=mine", *REAL_IMAGES)
+    assert "federation.archive" in message
+    assert "federation.sizes" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "told"), [("roundz: 3", "roundz"), ("rounds: many", "rounds"), ("rounds: 0", "federation.rounds=0")]
+)
+def test_a_fault_in_a_choice_of_the_users_own_is_refused_by_name(tmp_path: Path, line: str, told: str) -> None:
+    (tmp_path / "federation").mkdir()
+    file = tmp_path / "federation" / "mine.yaml"
+    file.write_text(f"defaults: [_phantom]\nhospitals: {{elm: {{patients: 7}}}}\n{line}\n")
+    assert told in refusal(f"hydra.searchpath=[file://{tmp_path}]", "federation=mine")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_no_float_passes_as_a_step_size_but_a_positive_finite_one(value: float) -> None:
+    study = schema.Study(
+        model=schema.ScatterLinear(),
+        federation=schema.PhantomFederation(hospitals={"elm": schema.Phantom(patients=7)}),
+        training=schema.Training(learning_rate=value),
+    )
+    refused = [problem for problem in checks.problems(study) if problem.startswith("training.learning_rate=")]
+    assert bool(refused) == (not 0 < value < float("inf"))
+
+
+def test_every_number_of_the_schema_has_a_rule() -> None:
+    """A key that nobody checks would let a senseless value through to a hospital."""
+    ruled = {key for keys in checks._RULES.values() for key in keys}
+    numbers = set()
+    for part in fields(schema.Study):
+        kind = getattr(schema, str(part.type), None)
+        if is_dataclass(kind):
+            numbers |= {f"{part.name}.{f.name}" for f in fields(kind) if re.match(r"(int|float)\b", str(f.type))}
+        elif re.match(r"(int|float)\b", str(part.type)):
+            numbers.add(part.name)
+    assert numbers == ruled
+
+
+def test_every_field_of_the_schema_is_documented() -> None:
+    tree = ast.parse(Path(schema.__file__).read_text("utf-8"))
+    bare = []
+    for kind in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        assert ast.get_docstring(kind), kind.name
+        for line, after in zip(kind.body, [*kind.body[1:], None], strict=True):
+            if isinstance(line, ast.AnnAssign) and not _is_text(after):
+                bare.append(f"{kind.name}.{ast.unparse(line.target)}")
+    assert bare == []
+
+
+def _is_text(node: ast.stmt | None) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+@pytest.mark.parametrize(
+    ("override", "told", "code"),
+    [
+        ("training.stepz=3", "stepz", 1),
+        ("+training.stepz=3", "training.stepz", 2),
+        ("training.steps=0", "training.steps", 2),
+    ],
+)
+def test_the_command_refuses_as_well_and_leaves_nothing_behind(
+    tmp_path: Path, override: str, told: str, code: int
+) -> None:
+    command = [sys.executable, "-m", "server", override, f"output_dir={tmp_path / 'out'}"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == code
+    assert told in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == []
