@@ -8,9 +8,9 @@ from typing import Any
 
 from client.dicom import UnreadableDicom, number_of_frames, read_frame, read_header
 from client.errors import EmptySource, LabelsMatchNothing
-from client.site import FolderSource
 from client.sources.labels import KEYS, Labels, read_labels
 from client.sources.record import Listing, Record, Unreadable
+from client.sources.settings import FolderSource
 from tasks.task import Picture, Task
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from client.site import FolderSource, ManifestSource, Source
 from client.sources.folder import list_folder
 from client.sources.manifest import list_manifest
 from client.sources.medmnist import list_medmnist
 from client.sources.record import Listing
+from client.sources.settings import FolderSource, ManifestSource, Source
 from tasks.task import Task
 
 

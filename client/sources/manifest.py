@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from client.errors import EmptySource, SiteMisconfigured
-from client.site import ManifestSource
 from client.sources.record import Listing, Record, Unreadable
+from client.sources.settings import ManifestSource
 from tasks.task import Picture
 
 MAX_PIXELS = 64_000_000

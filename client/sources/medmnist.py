@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.errors import EmptySource, SiteMisconfigured
-from client.site import MedmnistSource
 from client.sources.record import Listing, Record
+from client.sources.settings import MedmnistSource
 from tasks.task import Picture
 
 
