@@ -4,11 +4,13 @@
     ├── BadOrder                   BAD_ORDER            the order is malformed or names what does not exist
     ├── OtherRelease               OTHER_RELEASE        the study was written for another release than this one
     ├── NotPermitted               NOT_PERMITTED        the hospital's policy says no
+    │   └── AlreadyAnswered                             the order was answered, and later orders have replaced the reply
     ├── NotApproved                NOT_APPROVED         nobody at the hospital has approved the study
     ├── Stopped                    STOPPED              the hospital has stopped: nothing leaves
     ├── BudgetExhausted            BUDGET_EXHAUSTED     the ledger has no privacy budget left for it
     ├── LedgerBroken               LEDGER_BROKEN        ledger or journal is missing, altered, or too old
     ├── NoCohort                   NO_COHORT            there is nobody to train on or to score
+    │   ├── ArchiveUnreachable                          the archive does not answer, however often it is asked
     │   ├── EmptySource                                 no image where images should be
     │   ├── LabelsMatchNothing                          images and labels have no patient in common
     │   ├── TooFewPatients                              fewer than the policy's minimum
@@ -16,6 +18,8 @@
     ├── ModelRefused               MODEL_REFUSED        the model cannot be trained privately
     ├── UpdateNotFinite            UPDATE_NOT_FINITE    training diverged
     └── SiteMisconfigured          SITE_MISCONFIGURED   site.yaml, the key or a file it names is wrong
+        ├── ArchiveRefused                              the archive does not accept our name or our credentials
+        └── SpoolFull                                   what is retrieved does not fit on the disk we may use
 
 The text of an error is for the hospital's own eyes: it may name files and counts. Only the code leaves.
 """
@@ -43,6 +47,10 @@ class NotPermitted(SiteError):
     code = ErrorCode.NOT_PERMITTED
 
 
+class AlreadyAnswered(NotPermitted):
+    pass
+
+
 class NotApproved(SiteError):
     code = ErrorCode.NOT_APPROVED
 
@@ -59,8 +67,28 @@ class LedgerBroken(SiteError):
     code = ErrorCode.LEDGER_BROKEN
 
 
+class LedgerMissing(LedgerBroken):
+    pass
+
+
+class LedgerRolledBack(LedgerBroken):
+    pass
+
+
+class LedgerTampered(LedgerBroken):
+    pass
+
+
+class LedgerUnwritable(LedgerBroken):
+    pass
+
+
 class NoCohort(SiteError):
     code = ErrorCode.NO_COHORT
+
+
+class ArchiveUnreachable(NoCohort):
+    pass
 
 
 class EmptySource(NoCohort):
@@ -89,3 +117,11 @@ class UpdateNotFinite(SiteError):
 
 class SiteMisconfigured(SiteError):
     code = ErrorCode.SITE_MISCONFIGURED
+
+
+class ArchiveRefused(SiteMisconfigured):
+    pass
+
+
+class SpoolFull(SiteMisconfigured):
+    pass
