@@ -7,72 +7,21 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from client.errors import SiteMisconfigured
-from tasks import task as tasks
+from client.sources.settings import Settings, Source, TaskName
 
-_Epsilon = Annotated[float, Field(gt=0)]
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _known_task(name: str) -> str:
-    if name not in tasks.names():
-        raise ValueError(f"there is no task {name!r} in this release; it has {', '.join(tasks.names())}")
-    return name
-
-
-_Task = Annotated[str, AfterValidator(_known_task)]
-
-
-class _Source(_Settings):
-    task: _Task
-    issuer: str
-    """IssuerOfPatientID: patients of two issuers are two patients, however alike their numbers."""
-    path: Path
-    max_training_patients: int | None = Field(default=None, ge=1)
-    """Train on at most so many; for simulating a small hospital."""
-
-
-class FolderSource(_Source):
-    """DICOM files in a folder, and a labels file."""
-
-    kind: Literal["folder"]
-    labels: Path
-
-
-class ManifestSource(_Source):
-    """PNG or JPEG images listed in a ``manifest.csv``: data derived for research, never a hospital's originals."""
-
-    kind: Literal["manifest"]
-    where: dict[str, list[str]] = Field(default_factory=dict)
-    patient_column: str = "patient_id"
-    label_column: str = "label"
-    patients: Path | None = None
-    """A text file with one patient of this source a line; without it all patients are."""
-
-
-class MedmnistSource(_Source):
-    """Some images of a MedMNIST archive, each taken as one patient."""
-
-    kind: Literal["medmnist"]
-    indices: Path
-    """A text file with one image number a line."""
-
-
-Source = Annotated[FolderSource | ManifestSource | MedmnistSource, Field(discriminator="kind")]
+_Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 Scores = Literal["none", "noised", "exact"]
 
 
-class Policy(_Settings):
+class Policy(Settings):
     """What the hospital allows; a study may ask for less, never for more."""
 
-    tasks: list[_Task] = Field(min_length=1)
+    tasks: list[TaskName] = Field(min_length=1)
     """Clinical questions that may be asked, by the names of the folders in ``tasks/``."""
     models: list[str] = Field(default=["scatter_linear"], min_length=1)
     """Networks that may be trained here, by the names of ``tasks/models/registry.py``."""
@@ -110,7 +59,7 @@ class Policy(_Settings):
         return self
 
 
-class SiteSettings(_Settings):
+class SiteSettings(Settings):
     """One hospital."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")
@@ -203,7 +152,7 @@ def load(path: Path) -> SiteSettings:
 def _anchored(settings: SiteSettings, folder: Path) -> SiteSettings:
     """The same settings with absolute paths."""
 
-    def paths(part: _Settings) -> dict[str, Path]:
+    def paths(part: Settings) -> dict[str, Path]:
         return {name: folder / value for name, value in part if isinstance(value, Path)}
 
     sources = [source.model_copy(update=paths(source)) for source in settings.sources]

@@ -1,0 +1,124 @@
+"""Whose patients simulated hospitals have: everyone's share of a public set, or patients that a phantom draws."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.sources.manifest import read_manifest
+from client.sources.medmnist import read_archive
+from client.sources.settings import MedmnistSource
+from conf import schema
+from tasks.task import PhantomHospital, Task
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Who has which patients.
+
+    Attributes:
+        sources: by hospital, what stands under ``sources`` in its ``site.yaml``.
+        notes: sentences that must stand beside every result.
+    """
+
+    sources: dict[str, list[dict[str, Any]]]
+    notes: list[str]
+
+
+def partition(study: schema.Study, task: Task, home: Path) -> Partition:
+    """Draw phantoms, or divide a public set, as the study's federation says.
+
+    Args:
+        home: lists of who belongs to whom are written there.
+
+    Raises:
+        SiteError: the public set cannot be read.
+        ValueError: the federation names hospitals that do not come out of it.
+    """
+    federation = study.federation
+    if isinstance(federation, schema.PhantomFederation):
+        return _phantoms(study, federation, task)
+    if isinstance(federation, schema.ManifestFederation):
+        return _manifest_sites(study, federation, home)
+    assert isinstance(federation, schema.MedmnistFederation)
+    return _medmnist_sites(study, federation, home)
+
+
+def _phantoms(study: schema.Study, federation: schema.PhantomFederation, task: Task) -> Partition:
+    sources = {}
+    for name, phantom in federation.hospitals.items():
+        values = asdict(phantom) | {"images_per_patient": tuple(phantom.images_per_patient)}
+        folder = Path(study.output_dir).resolve() / "phantoms" / f"{task.name}-{_short(values)}-seed{study.seed}" / name
+        task.draw_phantom(folder, PhantomHospital(name=name, **values), study.seed)
+        source = {"kind": "folder", "path": str(folder / "dicom"), "labels": str(folder / "labels.csv")}
+        sources[name] = [source | {"task": task.name, "issuer": name}]
+    return Partition(sources, ["Hospitals and patients are phantoms: drawn by a program, no real person is in them."])
+
+
+def _manifest_sites(study: schema.Study, federation: schema.ManifestFederation, home: Path) -> Partition:
+    folder = Path(study.data_root).resolve()
+    owner, moved = _owners(folder, federation)
+    sources = {}
+    for site in sorted(set(owner.values())):
+        patients = home / f"{site}.patients.txt"
+        patients.write_text("\n".join(sorted(p for p, s in owner.items() if s == site)), "utf-8")
+        source: dict[str, Any] = {"kind": "manifest", "task": study.task.name, "issuer": site, "path": str(folder)}
+        source |= {"where": dict(federation.where), "patients": str(patients)}
+        source |= {"patient_column": federation.patient_column, "label_column": federation.label_column}
+        sources[site] = [source | {"max_training_patients": federation.max_training_patients.get(site)}]
+    unknown = federation.max_training_patients.keys() - sources.keys()
+    if unknown:
+        raise ValueError(f"federation.max_training_patients names {sorted(unknown)}; hospitals are {sorted(sources)}")
+    notes = [f"Hospitals are simulated: one for each value of {federation.site_column} in a public set of images."]
+    if moved:
+        notes.append(f"{moved} patients had images in several of them and were given wholly to one.")
+    return Partition(sources, notes)
+
+
+def _owners(folder: Path, federation: schema.ManifestFederation) -> tuple[dict[str, str], int]:
+    """The hospital of each patient, the one with most of the images, and how many had images in several.
+
+    A patient must not be trained on in one hospital and validated with in another.
+    """
+    columns = [federation.site_column, federation.patient_column, federation.label_column, *federation.where]
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in read_manifest(folder, columns):
+        if all(row[column] in values for column, values in federation.where.items()):
+            votes[row[federation.patient_column].strip()][row[federation.site_column].strip()] += 1
+    owner = {patient: min(sites, key=lambda site: (-sites[site], site)) for patient, sites in votes.items()}
+    return owner, sum(len(sites) > 1 for sites in votes.values())
+
+
+def _medmnist_sites(study: schema.Study, federation: schema.MedmnistFederation, home: Path) -> Partition:
+    archive = Path(study.data_root).resolve() / federation.archive
+    probe = MedmnistSource(kind="medmnist", task=study.task.name, issuer="probe", path=archive, indices=archive)
+    _, labels = read_archive(probe)
+    rng = np.random.default_rng(study.seed)
+    left = [list(rng.permutation(np.flatnonzero(labels == label))) for label in (0, 1)]
+    prevalence = float(np.mean(labels))
+    sources, notes = {}, [
+        "Hospitals are simulated: cut at random from one public set, with uneven sizes and class balance.",
+        "The set tells no patients, so every image counts as one; two images of one child may lie on both sides.",
+    ]
+    for name, size in federation.sizes.items():
+        concentration = federation.label_skew * np.array([1 - prevalence, prevalence]) * 2
+        positives = round(size * rng.dirichlet(concentration)[1])
+        take = [min(size - positives, len(left[0])), min(positives, len(left[1]))]
+        if sum(take) < size:
+            notes.append(f"{name} has {sum(take)} patients, not {size}: the set had no more of the class it drew.")
+        chosen = [left[label].pop() for label in (0, 1) for _ in range(take[label])]
+        indices = home / f"{name}.indices.txt"
+        indices.write_text("\n".join(map(str, sorted(map(int, chosen)))), "utf-8")
+        source = {"kind": "medmnist", "task": study.task.name, "issuer": name}
+        sources[name] = [source | {"path": str(archive), "indices": str(indices)}]
+    return Partition(sources, notes)
+
+
+def _short(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
