@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -26,6 +27,11 @@ from safetensors.numpy import save as save_tensors
 from tasks.study import STRICT, Count, Name, StudyDocument
 
 VERSION = 1
+_LARGEST_PUBLIC_SIZE = 10_000_000
+_ARRAY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+_PACKED_HEAD = "consilium"
+_TOLD = 10
+"""Problems that a refusal lists: what arrives must not decide how much is written to a log."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -67,7 +73,7 @@ class TrainReport:
 
     study: Name
     round: Count
-    public_size: Count
+    public_size: Annotated[int, Field(ge=1, le=_LARGEST_PUBLIC_SIZE)]
     """The size that the hospital declares in public; never an exact count."""
     epsilon: Annotated[float, Field(ge=0)] | None
     """Spent on this study's training so far, at ``delta``; ``None`` when no privacy was asked for and none given."""
@@ -118,7 +124,7 @@ _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind
 def encode(message: Message) -> RecordDict:
     """The message as Flower carries it."""
     head = ConfigRecord({"version": VERSION, "kind": type(message).__name__, "json": _scalars(message)})
-    arrays = ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in message.arrays.items()})
+    arrays = ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in message.arrays.items()})
     return RecordDict({"head": head, "arrays": arrays})
 
 
@@ -146,9 +152,10 @@ def size(records: RecordDict) -> int:
 
 def pack(message: Message) -> bytes:
     """The message as bytes for a file: the safetensors format, scalars in its metadata. Equal messages, equal bytes."""
-    metadata = {"version": str(VERSION), "kind": type(message).__name__, "json": _scalars(message)}
-    arrays = {name: np.ascontiguousarray(value) for name, value in message.arrays.items()}
-    return save_tensors(arrays, metadata=metadata)
+    # One entry: safetensors writes several in an order that changes from call to call.
+    head = json.dumps([VERSION, type(message).__name__, _scalars(message)])
+    arrays = {name: np.asarray(value, order="C") for name, value in message.arrays.items()}
+    return save_tensors(arrays, metadata={_PACKED_HEAD: head})
 
 
 def unpack(content: bytes, *expected: type[M]) -> M:
@@ -161,7 +168,7 @@ def unpack(content: bytes, *expected: type[M]) -> M:
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length])["__metadata__"]
         arrays = load_tensors(content)
-        version, kind, text = int(metadata["version"]), metadata["kind"], metadata["json"]
+        version, kind, text = json.loads(metadata[_PACKED_HEAD])
     except Exception as error:
         raise WireError(f"not a packed Consilium message ({type(error).__name__})") from error
     return _checked(version, kind, text, arrays, expected)
@@ -178,9 +185,9 @@ def digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 over names, dtypes, shapes and values, in order of the names."""
     sha = hashlib.sha256()
     for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
+        value = np.asarray(arrays[name], order="C")
         sha.update(f"{name} {value.dtype.str} {value.shape};".encode())
-        sha.update(value.data if value.size else b"")
+        sha.update(value.tobytes())
     return sha.hexdigest()
 
 
@@ -193,15 +200,38 @@ def _scalars(message: Message) -> str:
 def _checked(version: object, kind: object, text: object, arrays: Arrays, expected: tuple[type[M], ...]) -> M:
     names = [e.__name__ for e in expected]
     if version != VERSION:
-        raise WireError(f"protocol version {version!r}, this side speaks {VERSION}: install the same release on both")
+        raise WireError(f"protocol version {_short(version)}, this side speaks {VERSION}: install one release on both")
     if kind not in names:
-        raise WireError(f"a message of kind {kind!r} where {' or '.join(names)} is due")
+        raise WireError(f"a message of kind {_short(kind)} where {' or '.join(names)} is due")
+    _check_arrays(str(kind), arrays)
     try:
         scalars = _ADAPTERS[str(kind)].validate_json(str(text))
         if scalars.arrays:
             raise WireError(f"{kind}: the head must not carry arrays")
         message = replace(scalars, arrays=arrays)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        raise WireError(f"{kind}: {problems}") from None
+        problems = [f"{_short('.'.join(map(str, e['loc'])))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise WireError(f"{kind}: {_listed(problems)}") from None
     return message  # type: ignore[no-any-return]
+
+
+def _check_arrays(kind: str, arrays: Arrays) -> None:
+    """Names that a torch module could have, and numbers in this machine's own format: nothing else is computed with."""
+    wrong = [f"{_short(name)} is no name of a tensor" for name in arrays if not _ARRAY_NAME.fullmatch(name)]
+    wrong += [
+        f"{_short(name)} has dtype {_short(value.dtype.str)}"
+        for name, value in arrays.items()
+        if value.dtype.kind not in "fiub" or value.dtype.itemsize > 8 or not value.dtype.isnative
+    ]
+    if wrong:
+        raise WireError(f"{kind}: {_listed(wrong)}")
+
+
+def _listed(problems: list[str]) -> str:
+    more = len(problems) - _TOLD
+    return "; ".join(problems[:_TOLD]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,35 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import pytest
+import torch
+
+from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small tensors on a shared machine are quicker without torch's threads."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def document() -> StudyDocument:
+    """A study as a hospital sees it."""
+    return StudyDocument(
+        name="demo-1",
+        release=release(),
+        task="breast_ultrasound",
+        task_version=1,
+        model={"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2},
+        rounds=2,
+        training=TrainingTerms(3, 8.0, 0.0, 0.0, 0.8, 2),
+        privacy=PrivacyTerms(8.0, 1e-4, 0.5),
+        evaluation=EvaluationTerms(2, 16, 4.0),
+    )
