@@ -120,7 +120,7 @@ def _interval(figures: HospitalRound | None) -> str:
         return "-"
     if figures.auc is None:
         return "one class"
-    return f"{figures.auc:.3f} [{figures.auc_low:.2f}, {figures.auc_high:.2f}]"
+    return f"{figures.auc:.3f}\n[{figures.auc_low:.2f}, {figures.auc_high:.2f}]"
 
 
 def draw_figures(folder: Path, found: Results, rounds: list[RoundRecord]) -> list[Path]:
