@@ -2,38 +2,49 @@
 
 An order is *reserved* before training starts: its mechanism is entered, and the entry stands whatever happens next. It
 is *committed* together with the reply when the work is done, before the reply is sent. So a crash spends the
-reservation and forgets nothing, and the same order asked twice gets the stored reply, with no second spending.
-Entries are never changed or removed; the database itself refuses it.
+reservation and forgets nothing. What happens when the same order is asked again:
+
+    committed, reply kept        the stored reply, byte for byte; nothing is spent
+    reserved, never committed    a new reservation beside the old one: somebody may have seen the noise of the lost run,
+                                 and nobody can prove the contrary
+    committed, reply replaced    ``AlreadyAnswered``: training again would release the same round a second time. Only a
+                                 server that has gone back behind what it knew asks for it, and could do so for ever
+
+Replies may be tens of megabytes, so only the newest one of a study on a cohort is kept, beside the chain; its SHA-256
+is in the chain. Every sum is made from rows that were verified by the object that makes it.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from client.accounting import Mechanism, epsilon_of
-from client.errors import BudgetExhausted
-from tasks.wire import EvaluateOrder, TrainOrder, digest
+from client.chain import RESTORE, Chain
+from client.errors import AlreadyAnswered, BudgetExhausted, LedgerBroken, LedgerTampered
+from client.links import Head, Row
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS entries (
-    entry INTEGER PRIMARY KEY, at TEXT NOT NULL, cohort TEXT NOT NULL, study TEXT NOT NULL, round INTEGER NOT NULL,
-    order_digest TEXT NOT NULL, noise_multiplier REAL NOT NULL, sample_rate REAL NOT NULL, count INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS replies (
-    order_digest TEXT PRIMARY KEY, at TEXT NOT NULL, cohort TEXT NOT NULL, study TEXT NOT NULL, reply BLOB NOT NULL);
-CREATE TRIGGER IF NOT EXISTS entries_stay BEFORE DELETE ON entries
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS entries_stay_as_they_are BEFORE UPDATE ON entries
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-"""
+_PURPOSE = "ledger"
+_REPLIES = "CREATE TABLE replies (committed INTEGER PRIMARY KEY, reply BLOB NOT NULL) STRICT"
 _ROUNDING = 1e-6
+_OTHER_REPLY = "the stored reply is not the one that was committed"
 
 Plan = Callable[[list[Mechanism]], Mechanism]
 """From what the study has spent on the cohort to the mechanism that the next order will use."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """Who wants to touch whom: one order."""
+
+    cohort: str
+    study: str
+    round: int
+    order_digest: str
 
 
 @dataclass(frozen=True)
@@ -45,82 +56,234 @@ class Caps:
     delta: float
 
 
-class Ledger:
-    """The ledger file of one hospital. A context manager; one use at a time and process."""
+@dataclass(frozen=True)
+class Entry:
+    """One reservation, and its commit if there was one.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
+    Attributes:
+        reserved, committed: numbers of rows.
+        reserved_at, committed_at: UTC in ISO 8601.
+    """
+
+    reserved: int
+    reserved_at: str
+    use: Use
+    mechanism: Mechanism
+    committed: int | None = None
+    committed_at: str | None = None
+    reply_sha256: str | None = None
+    reply_bytes: int | None = None
+
+
+class Ledger:
+    """The ledger file of one hospital. A context manager, for one thread; several processes may have it open."""
+
+    def __init__(self, chain: Chain, witness: Callable[[], Head] | None) -> None:
+        """Use ``create`` or ``open``."""
+        self._chain, self._witness = chain, witness
+        self._entries: dict[int, Entry] = {}
+        self._read: Head | None = None
+
+    @classmethod
+    def create(cls, path: Path, secret: bytes, witness: Callable[[], Head] | None = None) -> Self:
+        """A new, empty ledger. ``witness``: see ``open``.
+
+        Raises:
+            LedgerBroken: there is one already.
+        """
+        return cls(Chain.create(path, secret, _PURPOSE, {}, _REPLIES), witness)
+
+    @classmethod
+    def open(cls, path: Path, secret: bytes, witness: Callable[[], Head] | None = None) -> Self:
+        """An existing ledger; never makes one.
+
+        Args:
+            witness: gives the journal's head; every new row notes it, so that a journal that was cut off is noticed.
+
+        Raises:
+            LedgerMissing, LedgerTampered, LedgerUnwritable: see ``Chain.open``.
+        """
+        return cls(Chain.open(path, secret, _PURPOSE), witness)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._db.close()
+        self._chain.close()
 
-    def stored_reply(self, order: TrainOrder | EvaluateOrder) -> bytes | None:
-        """The reply to this very order, if it was committed and no later order of its study has replaced it."""
-        row = self._db.execute("SELECT reply FROM replies WHERE order_digest = ?", (digest(order),)).fetchone()
-        return None if row is None else bytes(row[0])
-
-    def spent(self, cohort: str, study: str | None = None) -> list[Mechanism]:
-        """What was entered for a cohort, by one study or by all, oldest first."""
-        query = "SELECT noise_multiplier, sample_rate, count FROM entries WHERE cohort = ?"
-        query, values = (query, (cohort,)) if study is None else (query + " AND study = ?", (cohort, study))
-        return [Mechanism(*row) for row in self._db.execute(query + " ORDER BY entry", values)]
-
-    def reserve(self, order: TrainOrder | EvaluateOrder, plan: Plan, caps: Caps) -> Mechanism:
-        """Enter the order's mechanism, if it stays within the caps. Returns the mechanism.
-
-        Planning, checking and entering are one transaction: two processes cannot both take the last of the budget.
+    def stored_reply(self, use: Use) -> bytes | None:
+        """The reply to this very order, if it was committed and no later order of its study has replaced it.
 
         Raises:
-            BudgetExhausted: a cap would be passed; nothing was entered.
+            LedgerTampered: the stored bytes are not those that were committed.
         """
-        cohort = cohort_of(order)
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            of_study = self.spent(cohort, order.study)
+        mine = [(seq, entry) for seq, entry in self._by_commit() if entry.use == use]
+        if not mine:
+            return None
+        seq, entry = mine[-1]
+        reply = self._reply(seq)
+        if reply is not None and not _is_reply_of(entry, reply):
+            raise LedgerTampered(f"the ledger {self._chain.path}: row {seq}: {_OTHER_REPLY}. {RESTORE}")
+        return reply
+
+    def reserve(self, use: Use, plan: Plan, caps: Caps) -> Mechanism:
+        """Enter the mechanism that ``plan`` makes, if it stays within the caps. Returns the mechanism.
+
+        Planning, checking and entering are one transaction: two processes cannot both take the last of the budget.
+        When it returns, the entry is on the disk; whatever it raises, nothing was entered.
+
+        Raises:
+            BudgetExhausted: a cap would be passed.
+            AlreadyAnswered: the order was committed before; ``stored_reply`` may have the reply.
+            LedgerBroken: a row is not as it was written, or the disk does not take the entry.
+        """
+        with self._chain.transaction():
+            self._refuse_answered(use)
+            of_study = self.spent(use.cohort, use.study)
             mechanism = plan(of_study)
-            _check(cohort, "this study", epsilon_of([*of_study, mechanism], caps.delta), caps.study)
-            _check(cohort, "life", epsilon_of([*self.spent(cohort), mechanism], caps.delta), caps.life)
-            self._db.execute(
-                "INSERT INTO entries (at, cohort, study, round, order_digest, noise_multiplier, sample_rate, count) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (_now(), cohort, order.study, order.round, digest(order), *_columns(mechanism)),
-            )
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
+            _require_meaningful(mechanism)
+            _check(use.cohort, "this study", epsilon_of([*of_study, mechanism], caps.delta), caps.study)
+            _check(use.cohort, "life", epsilon_of([*self.spent(use.cohort), mechanism], caps.delta), caps.life)
+            self._chain.append("reserved", {**asdict(use), "mechanism": asdict(mechanism), **self._seen()})
         return mechanism
 
-    def commit(self, order: TrainOrder | EvaluateOrder, reply: bytes) -> None:
-        """Store the reply; replies to the study's earlier orders on the cohort are no longer needed and go."""
-        cohort = cohort_of(order)
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute("DELETE FROM replies WHERE cohort = ? AND study = ?", (cohort, order.study))
-        values = (digest(order), _now(), cohort, order.study, reply)
-        self._db.execute("INSERT INTO replies VALUES (?, ?, ?, ?, ?)", values)
-        self._db.execute("COMMIT")
+    def commit(self, use: Use, reply: bytes) -> None:
+        """Close the newest open reservation of the order and store the reply, in place of the study's earlier one.
+
+        Raises:
+            ValueError: the order has no open reservation.
+            LedgerBroken: see ``reserve``.
+        """
+        with self._chain.transaction():
+            entries = self.entries()
+            mine = [e.reserved for e in entries if e.use == use and e.committed is None]
+            if not mine:
+                raise ValueError(f"round {use.round} of study {use.study} was not reserved on {use.cohort}")
+            facts = {"reserved": mine[-1], "sha256": hashlib.sha256(reply).hexdigest(), "bytes": len(reply)}
+            row = self._chain.append("committed", {**facts, **self._seen()})
+            for entry in entries:
+                if entry.committed is not None and _line(entry.use) == _line(use):
+                    self._chain.execute("DELETE FROM replies WHERE committed = ?", entry.committed)
+            self._chain.execute("INSERT INTO replies VALUES (?, ?)", row.seq, reply)
+
+    def spent(self, cohort: str, study: str | None = None) -> list[Mechanism]:
+        """What was reserved on a cohort, by one study or by all, oldest first."""
+        return [e.mechanism for e in self.entries() if e.use.cohort == cohort and study in (None, e.use.study)]
+
+    def entries(self) -> list[Entry]:
+        """Every reservation, oldest first.
+
+        Raises:
+            LedgerTampered: a row is not as it was written.
+        """
+        for row in self._chain.rows(after=self._read):
+            self._take(row)
+            self._read = Head(row.seq, row.hash)
+        return list(self._entries.values())
+
+    def cohorts(self) -> list[str]:
+        """Cohorts that were ever touched, in order of the alphabet."""
+        return sorted({entry.use.cohort for entry in self.entries()})
+
+    def studies(self) -> list[str]:
+        """Studies that ever touched a cohort, in order of the alphabet."""
+        return sorted({entry.use.study for entry in self.entries()})
+
+    def head(self) -> Head:
+        """Number and hash of the last row."""
+        return self._chain.head()
+
+    def require_not_older_than(self, witness: Head) -> None:
+        """Refuse a ledger that lacks a row which was seen in it.
+
+        Raises:
+            LedgerRolledBack: see ``Chain.require``.
+        """
+        self._chain.require(witness)
+
+    def last_seen_journal(self) -> Head | None:
+        """The journal's head as the newest row noted it."""
+        seen = (row.body["journal"] for row in self._chain.backwards() if "journal" in row.body)
+        return next((Head(*head) for head in seen), None)
+
+    def journal_was_lost(self, head: Head) -> None:
+        """Note that another journal begins, from the given head on."""
+        with self._chain.transaction():
+            self._chain.append("journal_lost", {"journal": list(head)})
+
+    def verify(self, witness: Head | None = None) -> list[str]:
+        """All that is wrong, row by row: with the chain, the stored replies and, against a witness, at the end."""
+        faults = [str(fault) for fault in self._chain.verify(witness)]
+        try:
+            return faults or list(self._faults_of_replies())
+        except LedgerBroken as error:
+            return [str(error)]
+
+    def backup(self, target: Path) -> None:
+        """Copy to a new file, stored replies too, while others go on; see ``Chain.backup``."""
+        self._chain.backup(target)
+
+    def _seen(self) -> dict[str, list[object]]:
+        return {} if self._witness is None else {"journal": list(self._witness())}
+
+    def _reply(self, committed: int) -> bytes | None:
+        found = self._chain.execute("SELECT reply FROM replies WHERE committed = ?", committed)
+        return found[0][0] if found else None
+
+    def _faults_of_replies(self) -> Iterator[str]:
+        newest = {_line(entry.use): (seq, entry) for seq, entry in self._by_commit()}
+        expected = dict(newest.values())
+        stored = {seq for (seq,) in self._chain.execute("SELECT committed FROM replies")}
+        yield from (f"row {seq}: its reply is gone" for seq in sorted(expected.keys() - stored))
+        yield from (f"row {seq}: a reply is stored that belongs to nothing" for seq in sorted(stored - expected.keys()))
+        for seq in sorted(stored & expected.keys()):
+            if not _is_reply_of(expected[seq], self._reply(seq)):
+                yield f"row {seq}: {_OTHER_REPLY}"
+
+    def _by_commit(self) -> list[tuple[int, Entry]]:
+        """Committed entries with the number of the committing row, in the order of the commits."""
+        return sorted(((e.committed, e) for e in self.entries() if e.committed is not None), key=lambda pair: pair[0])
+
+    def _take(self, row: Row) -> None:
+        body = row.body
+        if row.kind == "reserved":
+            use = Use(body["cohort"], body["study"], body["round"], body["order_digest"])
+            self._entries[row.seq] = Entry(row.seq, row.at, use, Mechanism(**body["mechanism"]))
+        elif row.kind == "committed":
+            self._entries[body["reserved"]] = replace(
+                self._entries[body["reserved"]],
+                committed=row.seq,
+                committed_at=row.at,
+                reply_sha256=body["sha256"],
+                reply_bytes=body["bytes"],
+            )
+
+    def _refuse_answered(self, use: Use) -> None:
+        for entry in self.entries():
+            if entry.use.order_digest == use.order_digest and entry.committed is not None:
+                raise AlreadyAnswered(
+                    f"round {use.round} of study {use.study} on {use.cohort} was answered at {entry.committed_at} (row "
+                    f"{entry.committed}), and later rounds have replaced the reply. It is not computed a second time. "
+                    "The server has gone back: it must resume from its newest checkpoint, or begin a new study"
+                )
 
 
-def cohort_of(order: TrainOrder | EvaluateOrder) -> str:
-    """Whose privacy an order spends: training and validation patients of a task are disjoint people."""
-    return f"{order.task}/{'train' if isinstance(order, TrainOrder) else 'validation'}"
+def _line(use: Use) -> tuple[str, str]:
+    """Whose newest reply is kept."""
+    return use.study, use.cohort
 
 
-def _columns(mechanism: Mechanism) -> tuple[float, float, int]:
-    return mechanism.noise_multiplier, mechanism.sample_rate, mechanism.count
+def _is_reply_of(entry: Entry, reply: bytes | None) -> bool:
+    return isinstance(reply, bytes) and hashlib.sha256(reply).hexdigest() == entry.reply_sha256
+
+
+def _require_meaningful(mechanism: Mechanism) -> None:
+    """A NaN would pass every comparison with a cap unseen, and stand in the ledger for ever."""
+    noise, rate, count = mechanism.noise_multiplier, mechanism.sample_rate, mechanism.count
+    if not (0 <= noise < math.inf and 0 < rate <= 1 and count >= 1):
+        raise ValueError(f"not a mechanism: {mechanism}")
 
 
 def _check(cohort: str, what: str, epsilon: float, cap: float) -> None:
-    if epsilon > cap + _ROUNDING:
+    if not epsilon <= cap + _ROUNDING:  # so that NaN is refused
         raise BudgetExhausted(f"{cohort}: epsilon for {what} would be {epsilon:.3f}, the cap is {cap:g}")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,108 @@
+"""Ledger and journal together: each notes the other's head, so neither can be lost, replaced or put back unnoticed.
+
+The order of a reply is: reserve in the ledger, work, build the report, commit in the ledger, receipt in the journal,
+send. The ledger is made first and named in the journal's first row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.audit import Journal
+from client.chain import RESTORE
+from client.errors import LedgerBroken, LedgerMissing
+from client.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Books:
+    """Both, open, and known to belong together."""
+
+    ledger: Ledger
+    journal: Journal
+
+    def verify(self) -> list[str]:
+        """All that is wrong with both, row by row, each against what the other has seen."""
+        faults = [f"ledger: {fault}" for fault in self.ledger.verify(self.journal.last_seen_ledger())]
+        faults += [f"journal: {fault}" for fault in self.journal.verify(self.ledger.last_seen_journal())]
+        return faults
+
+    def without_receipt(self) -> list[int]:
+        """Ledger rows of commits that no receipt mentions.
+
+        A crash between commit and receipt leaves one: that reply has not left, and gets its receipt when it is asked
+        again. Otherwise receipts were cut off.
+        """
+        mentioned = {receipt.sha256 for receipt in self.journal.receipts()}
+        return [e.committed for e in self.ledger.entries() if e.committed and e.reply_sha256 not in mentioned]
+
+
+def create_books(ledger: Path, journal: Path, secret: bytes) -> None:
+    """Empty books for a hospital that has never answered an order.
+
+    A kill in the middle leaves an untouched ledger without a journal, from which calling again goes on.
+
+    Raises:
+        LedgerBroken: there are books already.
+    """
+    if os.path.lexists(journal):
+        raise LedgerBroken(f"the journal {journal} exists already; nothing was made")
+    made = Ledger.open(ledger, secret) if os.path.lexists(ledger) else Ledger.create(ledger, secret)
+    with made:
+        if made.head().seq > 0:
+            raise LedgerMissing(f"the ledger {ledger} is in use, but its journal {journal} is missing. {RESTORE}")
+        Journal.create(journal, secret, made.head()).__exit__()
+
+
+@contextmanager
+def open_books(ledger: Path, journal: Path, secret: bytes) -> Iterator[Books]:
+    """Both books, or neither.
+
+    Raises:
+        LedgerMissing: one or both files are missing; nothing is made in their place.
+        LedgerTampered: rows are not as they were written.
+        LedgerRolledBack: one lacks rows that the other has seen: it was restored from an old backup, or made anew.
+    """
+    _refuse_missing(ledger, journal)
+    with ExitStack() as stack:
+        receipts = stack.enter_context(Journal.open(journal, secret))
+        book = stack.enter_context(Ledger.open(ledger, secret, receipts.head))
+        book.require_not_older_than(receipts.last_seen_ledger())
+        if seen := book.last_seen_journal():
+            receipts.require_not_older_than(seen)
+        yield Books(book, receipts)
+
+
+def replace_lost_journal(ledger: Path, journal: Path, secret: bytes) -> None:
+    """Begin a new journal when the old one and all its backups are gone. What was spent stays in the ledger, which also
+    notes that the journal was lost.
+
+    A kill in the middle leaves an untouched journal, from which calling again goes on.
+
+    Raises:
+        LedgerBroken: there is a journal in use, or the ledger does not verify.
+    """
+    with Ledger.open(ledger, secret) as book:
+        if faults := book.verify():
+            raise LedgerBroken(f"the ledger {ledger} does not verify: {'; '.join(faults)}")
+        there = os.path.lexists(journal)
+        with Journal.open(journal, secret) if there else Journal.create(journal, secret, book.head()) as begun:
+            if begun.head().seq > 0:
+                raise LedgerBroken(f"the journal {journal} exists and is in use; it is not replaced")
+            book.journal_was_lost(begun.head())
+
+
+def _refuse_missing(ledger: Path, journal: Path) -> None:
+    paths = {"ledger": ledger, "journal": journal}
+    missing = [f"{name} {path}" for name, path in paths.items() if not os.path.lexists(path)]
+    if len(missing) == 2:
+        raise LedgerMissing(
+            f"there is neither {' nor '.join(missing)}. If this hospital has never answered an order, make them: "
+            f"consilium-site init. If it has: {RESTORE}"
+        )
+    if missing:
+        raise LedgerMissing(f"the {missing[0]} is missing, although the other book is there. {RESTORE}")

@@ -1,0 +1,128 @@
+"""SQLite files that survive a kill at any moment: opened for durability, made whole or not at all, errors by name."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from client.errors import LedgerBroken, LedgerTampered, LedgerUnwritable
+
+_WAIT = 120.0  # seconds: another process may be planning its noise inside a transaction
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "the disk is full: make room, then ask again",
+    sqlite3.SQLITE_IOERR: "the disk does not take the data: make room or check the volume, then ask again",
+    sqlite3.SQLITE_READONLY: "it is read-only: mount the volume writable for the user that runs the trainer",
+    sqlite3.SQLITE_PERM: "access is denied: file and folder must belong to the user that runs the trainer",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: file and folder must belong to the user that runs the trainer",
+    sqlite3.SQLITE_BUSY: f"another process has held it for more than {_WAIT:g} s: see which, then ask again",
+}
+_RESTORE = "Restore the newest backup, and keep the damaged file for those who look into it"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open an existing file in write-ahead mode; a transaction that has returned is on the disk.
+
+    Text that is not UTF-8 comes as surrogates, so that a checker can name the row instead of stumbling over it.
+
+    Raises:
+        LedgerUnwritable: the file system refuses, or cannot keep a write-ahead log (network shares cannot).
+        LedgerTampered: not an SQLite file.
+    """
+    with named_errors(path):
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, timeout=_WAIT, isolation_level=None)
+        connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            connection.execute("PRAGMA synchronous=FULL")
+            if mode != "wal":
+                raise LedgerUnwritable(f"{path} is on a volume without write-ahead logging: use a local disk")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """All or nothing, and nobody else writes meanwhile.
+
+    Raises:
+        LedgerUnwritable: disk full, read-only, or held by another process.
+    """
+    with named_errors(path):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # SQLite has already rolled back when the disk is full
+                connection.execute("ROLLBACK")
+            raise
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Say in a hospital's words what SQLite complains about."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0)
+        remedy = None if code == sqlite3.SQLITE_IOERR_SHORT_READ else _REMEDIES.get(code & 0xFF)
+        if remedy is not None:
+            raise LedgerUnwritable(f"{path} cannot be used ({error}): {remedy}") from error
+        raise LedgerTampered(f"{path} is damaged ({error}). {_RESTORE}") from error
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A draft that takes the name ``path`` when all went well, so that a kill leaves the file whole or absent.
+
+    Raises:
+        LedgerBroken: something is there already; nothing is ever overwritten.
+        LedgerUnwritable: the file system refuses.
+    """
+    _refuse_existing(path)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        yield draft
+        if any(p.exists() for p in _companions(draft)):  # closing does not report what it could not write
+            raise LedgerUnwritable(f"cannot finish {path}: is the disk full?")
+        _flush(draft)
+        os.link(draft, path)  # unlike a rename it fails when another process was faster
+        _flush(path.parent)
+    except OSError as error:
+        raise LedgerUnwritable(f"cannot make {path} ({error}): is its folder writable, is there room?") from error
+    finally:
+        for leftover in (draft, *_companions(draft)):
+            with suppress(FileNotFoundError):
+                leftover.unlink()
+
+
+def _refuse_existing(path: Path) -> None:
+    """The file itself, or a write-ahead log left by one of its name, which would spoil a new one."""
+    there = [str(p) for p in (path, *_companions(path)) if os.path.lexists(p)]
+    if there:
+        raise LedgerBroken(
+            f"{' and '.join(there)} exists already and is not overwritten. To put another file in its place, first "
+            f"move all of {path}* elsewhere, and keep them"
+        )
+
+
+def _companions(path: Path) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")]
+
+
+def _flush(path: Path) -> None:
+    """Onto the disk: a file's content, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
