@@ -1,6 +1,6 @@
 """The hospital's side of a round: an order comes in, a report or a refusal goes out.
 
-Read ``_train`` from top to bottom and you have seen all that an order can do here.
+Read ``_answered`` and then ``_train`` from top to bottom, and you have seen all that an order can do here.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import nn
 
-from client import accounting, policy, privacy, report, site
+from client import accounting, approvals, halt, policy, privacy, report, site
 from client.accounting import Mechanism
+from client.books import Books, open_books
 from client.dataset import open_cohort
 from client.errors import BadOrder, SiteError
-from client.ledger import Caps, Ledger, cohort_of
+from client.ledger import Caps, Ledger, Use
 from client.site import SiteSettings
 from client.train import load_weights, score_patients, train_locally
 from tasks import task as tasks
 from tasks import wire
 from tasks.models import registry
 from tasks.models.registry import Network
+from tasks.study import PrivacyTerms
 from tasks.task import Task
-from tasks.wire import EvaluateOrder, EvaluateReport, PrivacyTerms, TrainOrder, TrainReport
+from tasks.wire import EvaluateOrder, EvaluateReport, TrainOrder, TrainReport
 
 SITE_VARIABLE = "CONSILIUM_SITE"
 """Environment variable with the path of ``site.yaml``, for a container; the embedded runtime passes it per hospital."""
@@ -49,35 +51,89 @@ def evaluate(message: Message, context: Context) -> Message:
     return _answer(message, context, EvaluateOrder, _evaluate)
 
 
-def _train(order: TrainOrder, settings: SiteSettings, ledger: Ledger) -> TrainReport:
+Order = TypeVar("Order", TrainOrder, EvaluateOrder)
+Report = TrainReport | EvaluateReport
+Work = Callable[[Order, PrivacyTerms, SiteSettings, Ledger], Report]
+
+
+def _answer(message: Message, context: Context, kind: type[Order], work: Work[Order]) -> Message:
+    """Whatever goes wrong, only a code leaves; the story goes to the hospital's own log."""
+    study, round, settings = "unknown", 0, None
+    try:
+        settings = site.load(_site_file(context))
+        order = _decoded(message, kind)
+        study, round = order.study.name, order.round
+        with open_books(settings.ledger, settings.journal, site.secret(settings)) as books:
+            try:
+                reply = _answered(order, settings, books, work)
+            except Exception as error:
+                _note(settings, study, round, error)
+                reply = report.refusal(study, round, error)
+                books.journal.append_receipt(report.receipt_of_refusal(reply, books.ledger.head()))
+    except Exception as error:
+        _note(settings, study, round, error)
+        reply = report.refusal(study, round, error)
+    return Message(wire.encode(reply), reply_to=message)
+
+
+def _answered(order: Order, settings: SiteSettings, books: Books, work: Work[Order]) -> Report:
+    """Permit, approve, work, commit, write the receipt. An order that was answered before gets the stored reply."""
+    halt.require_running(settings.stop_file)
     terms = policy.permit(order, settings)
+    approvals.require(order.study, books.journal, settings)
+
+    use = _use_of(order)
+    before = _spent(books.ledger, use, terms)
+    packed = books.ledger.stored_reply(use)
+    repeated = packed is not None
+    if packed is None:
+        packed = wire.pack(work(order, terms, settings, books.ledger))
+        books.ledger.commit(use, packed)
+    reply: Report = wire.unpack(packed, TrainReport, EvaluateReport)
+
+    halt.require_running(settings.stop_file)
+    after = _spent(books.ledger, use, terms)
+    spending = report.Spending(use.cohort, before, after, books.ledger.head(), repeated)
+    books.journal.append_receipt(report.receipt(reply, packed, spending))
+    return reply
+
+
+def _train(order: TrainOrder, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger) -> TrainReport:
     task, network, module = _model_of(order)
-    cohort = open_cohort(settings, task, "train", order.model, network)
+    cohort = open_cohort(settings, task, "train", order.study.model, network)
     size = report.public_size(settings, len(cohort.rows))
 
-    mechanism = ledger.reserve(order, partial(_plan_training, order, terms), _caps(terms, settings))
+    use = _use_of(order)
+    mechanism = ledger.reserve(use, partial(_plan_training, order, terms), _caps(terms, settings))
     update = train_locally(
-        module, task, cohort, order.training, mechanism, terms.clip_norm, size, privacy.entropy()
+        module,
+        task,
+        cohort,
+        order.study.training,
+        mechanism,
+        terms.clip_norm,
+        size,
+        privacy.entropy(),
     )
-    return report.train_report(order, update, size, _spent(ledger, order, terms), terms.delta)
+    return report.train_report(order, update, size, _spent(ledger, use, terms), terms.delta)
 
 
-def _evaluate(order: EvaluateOrder, settings: SiteSettings, ledger: Ledger) -> EvaluateReport:
-    terms = policy.permit(order, settings)
+def _evaluate(order: EvaluateOrder, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger) -> EvaluateReport:
     task, network, module = _model_of(order)
-    cohort = open_cohort(settings, task, "validation", order.model, network)
+    cohort = open_cohort(settings, task, "validation", order.study.model, network)
     scores = score_patients(module, cohort)
 
-    mechanism = ledger.reserve(order, partial(_plan_evaluation, order, terms), _caps(terms, settings))
-    spent = _spent(ledger, order, terms)
+    use = _use_of(order)
+    mechanism = ledger.reserve(use, partial(_plan_evaluation, order, terms), _caps(terms, settings))
+    spent = _spent(ledger, use, terms)
     return report.evaluate_report(order, cohort, scores, mechanism, spent, terms.delta, privacy.entropy())
 
 
 def _model_of(order: TrainOrder | EvaluateOrder) -> tuple[Task, Network, nn.Module]:
     """The order's task and network, the latter's trainable part checked for privacy and holding the order's weights."""
     try:
-        task = tasks.get(order.task)
-        network = registry.build(order.model, task.example_shape)
+        task = tasks.get(order.study.task)
+        network = registry.build(order.study.model, task.example_shape)
     except (tasks.UnknownTask, registry.UnknownModel) as error:
         raise BadOrder(str(error)) from error
     privacy.refuse_unprivate_layers(network.trainable)
@@ -87,16 +143,23 @@ def _model_of(order: TrainOrder | EvaluateOrder) -> tuple[Task, Network, nn.Modu
 
 def _plan_training(order: TrainOrder, terms: PrivacyTerms, spent: list[Mechanism]) -> Mechanism:
     """Noise for this round such that all rounds that are left keep the whole study within the terms."""
-    steps, rate = order.training.steps, order.training.sample_rate
-    left = (order.rounds - order.round + 1) * steps
+    steps, rate = order.study.training.steps, order.study.training.sample_rate
+    left = (order.study.rounds - order.round + 1) * steps
     noise = 0.0 if terms.epsilon is None else accounting.plan_noise(spent, rate, left, terms.epsilon, terms.delta)
     return Mechanism(noise, rate, steps)
 
 
 def _plan_evaluation(order: EvaluateOrder, terms: PrivacyTerms, spent: list[Mechanism]) -> Mechanism:
-    left = max(1, order.releases - len(spent))
+    left = max(1, order.study.evaluation.releases - len(spent))
     noise = 0.0 if terms.epsilon is None else accounting.plan_noise(spent, 1.0, left, terms.epsilon, terms.delta)
     return Mechanism(noise, 1.0, 1)
+
+
+def _use_of(order: TrainOrder | EvaluateOrder) -> Use:
+    """Whose privacy the order spends. Training and validation patients are disjoint; the tasks of a hospital are not, so
+    what one task spends counts for every patient of that side."""
+    cohort = "train" if isinstance(order, TrainOrder) else "validation"
+    return Use(cohort, order.study.name, order.round, wire.digest(order))
 
 
 def _caps(terms: PrivacyTerms, settings: SiteSettings) -> Caps:
@@ -105,36 +168,8 @@ def _caps(terms: PrivacyTerms, settings: SiteSettings) -> Caps:
     return Caps(terms.epsilon, settings.policy.max_epsilon_life, terms.delta)
 
 
-def _spent(ledger: Ledger, order: TrainOrder | EvaluateOrder, terms: PrivacyTerms) -> float:
-    return accounting.epsilon_of(ledger.spent(cohort_of(order), order.study), terms.delta)
-
-
-Order = TypeVar("Order", TrainOrder, EvaluateOrder)
-Report = TrainReport | EvaluateReport
-
-
-def _answer(
-    message: Message,
-    context: Context,
-    kind: type[Order],
-    work: Callable[[Order, SiteSettings, Ledger], Report],
-) -> Message:
-    """Decode, look for a stored reply, work, commit, reply. Whatever goes wrong, only a code leaves."""
-    study, round, settings = "unknown", 0, None
-    try:
-        settings = site.load(_site_file(context))
-        order = _decoded(message, kind)
-        study, round = order.study, order.round
-        with Ledger(settings.ledger) as ledger:
-            packed = ledger.stored_reply(order)
-            if packed is None:
-                packed = wire.pack(work(order, settings, ledger))
-                ledger.commit(order, packed)
-        reply: wire.Message = wire.unpack(packed, TrainReport, EvaluateReport)
-    except Exception as error:
-        _note(settings, study, round, error)
-        reply = report.refusal(study, round, error)
-    return Message(wire.encode(reply), reply_to=message)
+def _spent(ledger: Ledger, use: Use, terms: PrivacyTerms) -> float:
+    return accounting.epsilon_of(ledger.spent(use.cohort, use.study), terms.delta)
 
 
 def _decoded(message: Message, kind: type[Order]) -> Order:
@@ -154,7 +189,7 @@ def _site_file(context: Context) -> Path:
 def _note(settings: SiteSettings | None, study: str, round: int, error: Exception) -> None:
     """Tell the hospital's own log what happened."""
     text = str(error) if isinstance(error, SiteError) else traceback.format_exc()
-    line = f"{datetime.now(UTC).isoformat(timespec='seconds')} study={study} round={round} {type(error).__name__}: {text}\n"
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     if settings is not None:
         with settings.log.open("a", encoding="utf-8") as file:
-            file.write(line)
+            file.write(f"{now} study={study} round={round} {type(error).__name__}: {text}\n")

@@ -13,23 +13,28 @@ A simulated hospital may release without noise; then epsilon is absent.
 
 from __future__ import annotations
 
+import hashlib
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from client.accounting import Mechanism
+from client.audit import Receipt, norm_of, tensors_of
 from client.dataset import Cohort
 from client.errors import SiteError
+from client.links import Head
 from client.site import SiteSettings
+from tasks import wire
 from tasks.metrics import score_histogram
 from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 
 def train_report(order: TrainOrder, update: Arrays, public_size: int, epsilon: float, delta: float) -> TrainReport:
     """What leaves after training."""
-    return TrainReport(order.study, order.round, public_size, _finite(epsilon), delta, update)
+    return TrainReport(order.study.name, order.round, public_size, _finite(epsilon), delta, update)
 
 
 def evaluate_report(
@@ -45,17 +50,64 @@ def evaluate_report(
 
     Adding or removing a patient changes one cell by one, so the L2 sensitivity of the histogram is 1.
     """
-    histogram = score_histogram(scores, cohort.patient_labels().numpy(), order.bins)
+    histogram = score_histogram(scores, cohort.patient_labels().numpy(), order.study.evaluation.bins)
     if mechanism.noise_multiplier > 0:
         noise = torch.randn(histogram.shape, generator=generator, dtype=torch.float64)
         histogram = histogram + mechanism.noise_multiplier * noise.numpy()
-    return EvaluateReport(order.study, order.round, _finite(epsilon), delta, {"histogram": histogram})
+    return EvaluateReport(order.study.name, order.round, _finite(epsilon), delta, {"histogram": histogram})
 
 
 def refusal(study: str, round: int, error: Exception) -> Refusal:
     """What leaves when something went wrong: a code. The error's text may name patients and paths, so it stays."""
     code = error.code if isinstance(error, SiteError) else ErrorCode.INTERNAL
     return Refusal(study, round, code)
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What an answer cost the study's patients of a cohort, and the ledger's last row when it was final."""
+
+    cohort: str
+    epsilon_before: float
+    epsilon_after: float
+    ledger: Head
+    repeated: bool
+
+
+def receipt(reply: TrainReport | EvaluateReport, packed: bytes, spending: Spending) -> Receipt:
+    """The hospital's own note of what leaves."""
+    return Receipt(
+        study=reply.study,
+        round=reply.round,
+        message=type(reply).__name__,
+        cohort=spending.cohort,
+        bytes=len(packed),
+        sha256=hashlib.sha256(packed).hexdigest(),
+        tensors=tensors_of(reply.arrays),
+        update_norm=norm_of(reply.arrays),
+        epsilon_before=spending.epsilon_before,
+        epsilon_after=spending.epsilon_after,
+        ledger=spending.ledger,
+        repeated=spending.repeated,
+    )
+
+
+def receipt_of_refusal(reply: Refusal, ledger: Head) -> Receipt:
+    """The note of a refusal, of which only the code leaves."""
+    packed = wire.pack(reply)
+    return Receipt(
+        study=reply.study,
+        round=reply.round,
+        message=f"Refusal {reply.code}",
+        cohort=None,
+        bytes=len(packed),
+        sha256=hashlib.sha256(packed).hexdigest(),
+        tensors={},
+        update_norm=None,
+        epsilon_before=None,
+        epsilon_after=None,
+        ledger=ledger,
+    )
 
 
 def public_size(site: SiteSettings, patients: int) -> int:
