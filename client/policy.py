@@ -40,6 +40,11 @@ def permit(order: TrainOrder | EvaluateOrder, site: SiteSettings) -> PrivacyTerm
     return granted(order.study, part, site)
 
 
+def cohort_of(study: StudyDocument, part: Part) -> str:
+    """Whose privacy a part of a study spends, as the ledger names it: the two sides of a task's split are disjoint."""
+    return f"{study.task}/{'train' if part == 'training' else 'validation'}"
+
+
 def granted(study: StudyDocument, part: Part, site: SiteSettings) -> PrivacyTerms:
     """The terms of a part that is permitted. No epsilon means no noise, which ``objections`` lets pass only where the
     policy of a simulated hospital does."""
@@ -52,7 +57,7 @@ def other_release(study: StudyDocument) -> list[str]:
     """Why this installation would compute something else than the study's author meant; empty when it would not."""
     found = []
     if study.release != release():
-        found.append(f"it was written for release {study.release} of Consilium, this is {release()}: install the same")
+        found.append(f"it was written for release {study.release!r} of Consilium, this is {release()}: install the same")
     if study.task in tasks.names() and (here := tasks.get(study.task).example_version) != study.task_version:
         found.append(f"task {study.task} is of version {here} here, the study wants {study.task_version}")
     return found

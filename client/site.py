@@ -14,7 +14,6 @@ from client.sources.settings import Settings, Source, TaskName
 
 _Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-
 Scores = Literal["none", "noised", "exact"]
 
 
@@ -163,9 +162,12 @@ def secret(settings: SiteSettings) -> bytes:
     """The hospital's key, made from the operating system's randomness when there is none yet.
 
     Raises:
-        SiteMisconfigured: the file is readable by others, or too short to be a key.
+        SiteMisconfigured: the file is readable by others, too short to be a key, or lost.
     """
-    path = settings.key
+    path, books = settings.key, [book for book in (settings.ledger, settings.journal) if book.exists()]
+    if books and not path.exists():
+        # A new key would seal nothing of the old books, and would send patients to the other side of the split.
+        raise SiteMisconfigured(f"{path} is missing although {books[0]} was made with it; restore it from your backup")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -1,0 +1,1 @@
+"""The command ``consilium-site``, for the people of one hospital."""

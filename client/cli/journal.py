@@ -1,0 +1,82 @@
+"""The journal: what left the hospital and who decided what, printed, filtered, verified."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from client.audit import Event, Kind, Receipt
+from client.cli.ledger import verify
+from client.cli.output import HERE, AsJson, SiteFile, amount, answer, moment, opened, plain, short, table
+
+app = typer.Typer(name="audit", invoke_without_command=True)
+
+RECEIPT = "receipt"
+
+
+def _kind(value: str) -> str:
+    if value not in ("", RECEIPT, *Kind):
+        raise typer.BadParameter(f"must be one of {', '.join((RECEIPT, *Kind))}")
+    return value
+
+
+def _moment(value: str) -> datetime | None:
+    if not value:
+        return None
+    try:
+        given = datetime.fromisoformat(value)
+    except ValueError:
+        raise typer.BadParameter("must be a date or time in ISO 8601, such as 2026-01-31 or 2026-01-31T12:00") from None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
+
+
+@app.callback()
+def show(
+    context: typer.Context,
+    study: Annotated[str, typer.Option("--study", help="Only what concerns this study.")] = "",
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="Only from this time on, UTC.")] = "",
+    kind: Annotated[str, typer.Option("--kind", callback=_kind, help="Only receipts, or one kind of event.")] = "",
+    site: SiteFile = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Print what left the hospital and who decided what, oldest first."""
+    if context.invoked_subcommand is not None:
+        return
+    start = _moment(since)
+    with opened(site) as (_, books):
+        receipts = books.journal.receipts(study or None, since=start) if kind in ("", RECEIPT) else []
+        events = books.journal.events(Kind(kind) if kind else None, study or None, start) if kind != RECEIPT else []
+    found: list[Receipt | Event] = [*receipts, *events]
+    found.sort(key=lambda entry: entry.seq or 0)
+    rows = [_row(entry) for entry in found]
+    shown = table("Journal", ("row", "at (UTC)", "what", "study", "details"), rows, numbers=("row",))
+    answer(as_json, [_facts(entry) for entry in found], shown if rows else "Nothing of that kind is in the journal.")
+
+
+def _row(entry: Receipt | Event) -> tuple[object, ...]:
+    if isinstance(entry, Event):
+        facts = {name: fact for name, fact in entry.facts.items() if name not in ("study", "document") and fact != ""}
+        details = ", ".join(f"{name} {short(str(fact)) if name == 'digest' else fact}" for name, fact in facts.items())
+        return entry.seq, moment(entry.at), entry.kind, entry.facts.get("study", ""), details
+    return entry.seq, moment(entry.at), entry.message, entry.study, _details(entry)
+
+
+def _details(receipt: Receipt) -> str:
+    parts = [f"round {receipt.round}", f"{receipt.bytes:,} bytes", f"SHA-256 {short(receipt.sha256)}"]
+    if receipt.tensors:
+        parts.append(f"{len(receipt.tensors)} tensor{'s' if len(receipt.tensors) > 1 else ''}")
+    if receipt.update_norm is not None:
+        parts.append(f"norm {receipt.update_norm:.4g}")
+    if receipt.cohort is not None:
+        parts.append(f"epsilon {amount(receipt.epsilon_before)} to {amount(receipt.epsilon_after)}")
+    return ", ".join([*parts, *(["sent before"] if receipt.repeated else [])])
+
+
+def _facts(entry: Receipt | Event) -> dict[str, Any]:
+    facts: dict[str, Any] = plain(entry)
+    return facts if isinstance(entry, Event) else {"kind": RECEIPT, **facts}
+
+
+app.command()(verify)

@@ -1,0 +1,46 @@
+"""The command ``consilium-site``: every command of the hospital's people, one line each.
+
+Exit codes:
+
+    0  done; the answer is good
+    1  refused, not found, or a verification failed
+    2  the command line, site.yaml or a file it names is wrong
+    3  ``status`` only: the hospital has stopped
+"""
+
+from __future__ import annotations
+
+import typer
+
+from client.cli import house, journal, ledger, studies
+from client.cli.output import Commands
+
+EXIT_CODES = (
+    "Exit codes: 0 done. 1 refused, not found, or a verification failed. 2 the command line, site.yaml or a file it "
+    "names is wrong. 3 (status only) the hospital has stopped."
+)
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # they print the values of variables, and a hospital's may be patients'
+    help="What the people of one hospital need: found it, approve studies, read its ledger and journal, stop it.",
+    epilog=EXIT_CODES,
+)
+
+app.command()(house.init)
+app.command()(house.status)
+app.command()(studies.review)
+app.command()(studies.approve)
+app.command()(studies.revoke)
+app.command()(studies.approvals)
+app.add_typer(ledger.app)
+app.add_typer(journal.app)
+app.command()(house.stop)
+app.command()(house.resume)
+
+
+def main() -> None:
+    """Entry point of ``consilium-site``."""
+    app()

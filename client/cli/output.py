@@ -1,0 +1,141 @@
+"""What all commands share: how they find the hospital, how they answer, and how they fail."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from client.books import Books, open_books
+from client.errors import SiteError, SiteMisconfigured
+from client.site import SiteSettings, load, secret
+
+REFUSED, MISUSED, HALTED = 1, 2, 3
+"""Exit codes; ``main.py`` explains them."""
+
+_AS_JSON = "consilium-site.json"
+
+
+def _remember(context: typer.Context, value: bool) -> bool:
+    context.meta[_AS_JSON] = value  # an error is told in the same form as an answer
+    return value
+
+
+SiteFile = Annotated[
+    Path, typer.Option("--site", envvar="CONSILIUM_SITE", metavar="PATH", help="The hospital's site.yaml.")
+]
+AsJson = Annotated[bool, typer.Option("--json", callback=_remember, is_eager=True, help="Answer in JSON.")]
+By = Annotated[str, typer.Option("--by", show_default="your login name", help="Who decides.")]
+HERE = Path("site.yaml")
+
+
+class Commands(TyperGroup):
+    """Turns what goes wrong at a hospital into a sentence and an exit code, whichever command met it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SiteError as error:
+            _tell(error, bool(ctx.meta.get(_AS_JSON)))
+            ctx.exit(MISUSED if isinstance(error, SiteMisconfigured) else REFUSED)
+
+
+def _tell(error: SiteError, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": error.code.value, "kind": type(error).__name__, "message": str(error)}))
+    else:
+        where = Console(stderr=True, highlight=False)
+        where.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
+
+
+@contextmanager
+def opened(site_file: Path) -> Iterator[tuple[SiteSettings, Books]]:
+    """The hospital's settings and its open books."""
+    settings = load(site_file)
+    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+        yield settings, books
+
+
+def who(by: str) -> str:
+    """The person who decides: as given, or who is logged in.
+
+    Raises:
+        SiteMisconfigured: nobody was named and the system knows no login name, as in some containers.
+    """
+    try:
+        return by.strip() or getpass.getuser()
+    except (KeyError, OSError):
+        raise SiteMisconfigured("the system does not know who you are; say --by NAME") from None
+
+
+def answer(as_json: bool, facts: object, *shown: RenderableType) -> None:
+    """Print the facts as JSON, or what is shown of them to a person."""
+    if as_json:
+        print(json.dumps(plain(facts), ensure_ascii=False))
+        return
+    console = Console(highlight=False, soft_wrap=False)
+    for part in shown:
+        console.print(part)
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it: no number where there is no bound, times in ISO 8601."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return str(value) if isinstance(value, Path) else value
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[str] = ()) -> Table:
+    """A table; the columns named in ``numbers`` stand to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", expand=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return made
+
+
+def short(digest: str) -> str:
+    """As many digits of a digest as a person needs."""
+    return digest[:12]
+
+
+def moment(at: datetime | None) -> str:
+    """A time as people read it, in UTC."""
+    return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def amount(epsilon: float | None) -> str:
+    """An epsilon as people read it."""
+    if epsilon is None:
+        return "-"
+    return f"{epsilon:.3f}" if math.isfinite(epsilon) else "no bound"
+
+
+def fail(code: int) -> None:
+    """End the command with an exit code."""
+    sys.stdout.flush()
+    raise typer.Exit(code)

@@ -1,0 +1,156 @@
+"""Studies: read in plain words, approved, revoked."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.padding import Padding
+from rich.text import Text
+
+from client import approvals as decided
+from client import policy
+from client.approvals import MOST_BYTES, Decision
+from client.books import Books
+from client.cli.output import HERE, AsJson, By, SiteFile, amount, answer, moment, opened, plain, short, table, who
+from client.errors import NotApproved, SiteMisconfigured
+from client.explain import words
+from client.review import Review, examine
+from client.site import SiteSettings
+from tasks import study as documents
+from tasks.study import BadDocument, StudyDocument
+
+Digest = Annotated[str, typer.Argument(metavar="DIGEST", help="The study's digest, or its first 8 digits or more.")]
+
+
+def review(
+    study: Annotated[
+        str, typer.Argument(metavar="[FILE|DIGEST]", help="A study document, - for standard input, or a digest.")
+    ] = "",
+    site: SiteFile = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Say in plain words what a study does, what leaves and what it costs. Without a study: list what waits.
+
+    A file that is reviewed waits from then on, so that it can be approved by its digest.
+    """
+    with opened(site) as (settings, books):
+        if not study:
+            _list_waiting(settings, as_json)
+            return
+        found = examine(_document(study, settings, books), settings, books.ledger)
+        decision = decided.decisions(books.journal).get(found.digest)
+        if decision is None and not decided.keep(found.document, settings):
+            raise SiteMisconfigured(f"the study document has more than {MOST_BYTES} bytes; nobody could read that")
+    state = _state(decision)
+    lines = [*words(found).items(), ("To decide", _to_decide(found, state))]
+    shown = [part for heading, sentences in lines for part in _section(heading, sentences)]
+    facts = plain(found) | {"state": state, "words": dict(lines)}
+    answer(as_json, facts, *shown)
+
+
+def _document(study: str, settings: SiteSettings, books: Books) -> StudyDocument:
+    """The document in a file, or the one whose digest starts so."""
+    path = Path(study)
+    if study == "-" or path.exists():
+        try:
+            text = sys.stdin.read() if study == "-" else path.read_text("utf-8")
+            return documents.read(text)
+        except (OSError, UnicodeDecodeError, BadDocument) as error:
+            raise SiteMisconfigured(f"{study}: {error}") from None
+    if not set(study) <= set("0123456789abcdefABCDEF"):
+        raise SiteMisconfigured(f"{study}: no such file")
+    known = _known(settings, books)
+    return _readable(known[decided.one_of(study, known)])
+
+
+def _known(settings: SiteSettings, books: Books) -> dict[str, str]:
+    """Text of every study that waits or was decided about, by digest."""
+    old = {digest: decision.document for digest, decision in decided.decisions(books.journal).items()}
+    return old | decided.waiting(settings)
+
+
+def _readable(text: str) -> StudyDocument:
+    try:
+        return documents.read(text)
+    except BadDocument as error:
+        raise NotApproved(f"the study was written for another release of Consilium: {error}") from None
+
+
+def _list_waiting(settings: SiteSettings, as_json: bool) -> None:
+    rows, facts = [], []
+    for digest, text in decided.waiting(settings).items():
+        study = _readable(text)
+        refused = [*policy.other_release(study), *policy.objections(study, "training", settings)]
+        refused += policy.objections(study, "evaluation", settings)
+        rows.append((short(digest), study.name, study.task, study.rounds, amount(study.privacy.epsilon),
+                     amount(study.evaluation.epsilon), "refuses" if refused else "permits"))  # fmt: skip
+        facts.append({"digest": digest, "study": study.name, "task": study.task, "refused": refused})
+    columns = ("digest", "study", "task", "rounds", "epsilon", "scores", "policy")
+    shown = table("Studies that wait for a decision", columns, rows, numbers=("rounds", "epsilon", "scores"))
+    answer(as_json, facts, shown if rows else "No study waits.")
+
+
+def _section(heading: str, sentences: list[str]) -> list[Text | Padding]:
+    lines = [Padding(Text(_printable(line)), (0, 0, 0, 2)) for line in sentences]
+    return [Text(heading, style="bold"), *lines, Text()]
+
+
+def _printable(line: str) -> str:
+    """A document may hold anything; a terminal must not obey it."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
+
+
+def _to_decide(found: Review, state: str) -> list[str]:
+    command = f"consilium-site approve {short(found.digest)}"
+    return [f"Digest: {found.digest}", f"This study is {state}." + (f" To approve: {command}" * (state != "approved"))]
+
+
+def _state(decision: Decision | None) -> str:
+    if decision is None:
+        return "not approved"
+    return "approved" if decision.approved else "revoked"
+
+
+def approve(digest: Digest, site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
+    """Approve a study that was reviewed: its orders are answered from now on, within the policy and the budget."""
+    with opened(site) as (settings, books):
+        known = _known(settings, books)
+        document = _readable(known[decided.one_of(digest, known)])
+        decided.approve(document, who(by), books.journal, settings)
+        refused = examine(document, settings, books.ledger).refused
+        decision = decided.decisions(books.journal)[documents.digest(document)]
+    lines = [f"Approved {decision.study} ({short(decision.digest)}), by {decision.by}."]
+    lines += [f"It is refused all the same ({part}): {why}." for part, reasons in refused.items() for why in reasons]
+    answer(as_json, _facts(decision) | {"refused": refused}, *(Text(_printable(line)) for line in lines))
+
+
+def revoke(digest: Digest, site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
+    """Take an approval back: the study's next order is refused. What was spent stays spent."""
+    with opened(site) as (_, books):
+        known = decided.decisions(books.journal)
+        decided.revoke(known[decided.one_of(digest, known)], who(by), books.journal)
+        decision = decided.decisions(books.journal)[decided.one_of(digest, known)]
+    answer(as_json, _facts(decision), Text(f"Revoked {decision.study} ({short(decision.digest)}), by {decision.by}."))
+
+
+def approvals(site: SiteFile = HERE, as_json: AsJson = False) -> None:
+    """List every study that was decided about, and by whom."""
+    with opened(site) as (_, books):
+        known = list(decided.decisions(books.journal).values())
+    rows = [(short(d.digest), d.study, _state(d), d.by, moment(d.at)) for d in known]
+    shown = table("Decisions", ("digest", "study", "state", "by", "at (UTC)"), rows)
+    answer(as_json, [_facts(decision) for decision in known], shown if rows else "Nothing was decided yet.")
+
+
+def _facts(decision: Decision) -> dict[str, object]:
+    return {
+        "digest": decision.digest,
+        "study": decision.study,
+        "state": _state(decision),
+        "by": decision.by,
+        "at": decision.at,
+        "automatic": decision.automatic,
+    }

@@ -1,0 +1,103 @@
+"""A review in plain words. Every sentence is for a reader who knows the law and the hospital, not the mathematics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from client.policy import Part
+from client.review import Cost, Review
+
+
+def words(review: Review) -> dict[str, list[str]]:
+    """The review as sentences, by heading."""
+    return {
+        "What is asked": _asked(review),
+        "What leaves this hospital": _departures(review),
+        "What it costs the patients": [line for cost in review.costs for line in _price(cost)],
+        "What the policy says": _verdict(review),
+    }
+
+
+def _asked(review: Review) -> list[str]:
+    document = review.document
+    terms, model = document.training, ", ".join(f"{k} {v}" for k, v in document.model.items() if k != "name")
+    lines = [
+        f'The study {document.name} asks: "{review.question}" (task {document.task}, version {document.task_version}).',
+        f"A model of the kind {document.model.get('name')}{f' ({model})' if model else ''} is trained here and "
+        f"elsewhere in {_times(document.rounds, 'round')}. The images stay here; only the model travels.",
+        f"In a round it takes {_times(terms.steps, 'step')}. At each, every training patient joins with probability "
+        f"{terms.sample_rate:g}, with {_times(terms.images_per_patient, 'image')}.",
+    ]
+    if document.evaluation.releases:
+        lines.append(
+            f"The model is also tried on the validation patients, {_times(document.evaluation.releases, 'time')}; "
+            "they are never trained on."
+        )
+    return lines
+
+
+def _departures(review: Review) -> list[str]:
+    lines = []
+    for leaving in review.leaving:
+        size = f"{leaving.numbers:,} numbers in {_times(leaving.tensors, 'tensor')}, {leaving.bytes:,} bytes"
+        noise = _is_noised(review, leaving.part)
+        if leaving.part == "training":
+            lines.append(f"After each of {_times(leaving.times, 'round')}: how the model changed ({size}){noise}.")
+        else:
+            lines.append(
+                f"{_times(leaving.times, 'time')}: how many patients with and without the finding got which score "
+                f"(a histogram of {review.document.evaluation.bins} cells for each, {size}){noise}."
+            )
+    lines.append(
+        "With each message: the study's name, the round, this hospital's name and public size, and the epsilon spent. "
+        "When something goes wrong, a code and no text. Nothing else: no image, no name, no number of a patient."
+    )
+    return lines
+
+
+def _is_noised(review: Review, part: Part) -> str:
+    cost = next(cost for cost in review.costs if cost.part == part)
+    return ", WITHOUT noise" if cost.granted is None else ", with noise on every number"
+
+
+def _price(cost: Cost) -> Iterator[str]:
+    who = "training patients" if cost.part == "training" else "validation patients"
+    if cost.granted is None or cost.asked is None:
+        yield f"The {who} get no protection: no noise is added, so no bound on what can be learned of one of them."
+        return
+    lowered = "" if cost.granted == cost.asked else f", of which the policy grants {cost.granted:g}"
+    yield f"For the {who}: epsilon {cost.asked:g} is asked{lowered}, at delta {cost.delta:g}. {meaning(cost)}"
+    if cost.plan is not None and cost.after is not None:
+        yield (
+            f"Noise of {cost.plan.noise_multiplier:.2f} times the most that one patient can change is added, "
+            f"{_times(cost.plan.count, 'time')} in all."
+        )
+        so_far = f" ({cost.spent_by_study:.2f} of it by this study)" if cost.spent_by_study else ""
+        yield (
+            f"All studies so far have spent {cost.spent:.2f}{so_far} of the {cost.cap:g} that these patients may spend "
+            f"in their life. After this study it would be {cost.after:.2f}, and {max(0.0, cost.cap - cost.after):.2f} "
+            "would remain."
+        )
+
+
+def meaning(cost: Cost) -> str:
+    """What epsilon promises, in one sentence that promises no more (Dwork and Roth, 2014, section 2.3)."""
+    epsilon = cost.granted or 0.0
+    factor = math.exp(min(epsilon, 700))
+    odds = f"{factor:.3g}" if factor < 100 else f"{factor:,.0f}" if factor < 1e7 else f"{factor:.1e}"
+    weak = ": a worst case, and by itself a weak promise" if factor >= 100 else ", even in the worst case"
+    return (
+        f"That means: whoever sees all that leaves, and knows everything else about a patient, can change the odds "
+        f"that this patient was among them by a factor of at most {odds}{weak}; and with a probability of about "
+        f"{cost.delta:g} even that may fail."
+    )
+
+
+def _verdict(review: Review) -> list[str]:
+    lines = [f"REFUSED ({part}): {reason}." for part, reasons in review.refused.items() for reason in reasons]
+    return lines or ["The policy permits all of it."]
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")

@@ -1,0 +1,154 @@
+"""A study held against the hospital's policy and ledger, for the person who answers for the patients' data.
+
+Here are the figures; ``client/explain.py`` makes sentences of them. Neither decides anything: what the policy refuses
+stays refused, whoever approves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from client.accounting import Mechanism, epsilon_of, plan_noise
+from client.errors import BudgetExhausted
+from client.ledger import Ledger
+from client.policy import Part, cohort_of, granted, histogram_bytes, objections, other_release
+from client.site import SiteSettings
+from tasks import study as studies
+from tasks import task as tasks
+from tasks.study import StudyDocument
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """What leaves the hospital by one part of a study.
+
+    Attributes:
+        tensors: how many, in one message.
+        numbers: values in all of them.
+        bytes: their size in one message, uncompressed.
+        times: messages in the whole study, at most.
+    """
+
+    part: Part
+    tensors: int
+    numbers: int
+    bytes: int
+    times: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one part of a study costs its cohort. All epsilons are at ``delta``; ``None`` means without noise.
+
+    Attributes:
+        asked: the study's epsilon.
+        granted: the smaller of that and the hospital's cap for one study.
+        plan: the noise that keeps the whole part within ``granted``; ``None`` when none does.
+        spent: by all studies so far.
+        spent_by_study: by this study so far.
+        after: by all studies, when this one has run to its end.
+        cap: the hospital's cap for life.
+    """
+
+    part: Part
+    cohort: str
+    asked: float | None
+    granted: float | None
+    delta: float
+    plan: Mechanism | None
+    spent: float
+    spent_by_study: float
+    after: float | None
+    cap: float
+
+
+@dataclass(frozen=True)
+class Review:
+    """A study against a hospital's policy and ledger.
+
+    Attributes:
+        question: what the task asks, as a clinician would.
+        refused: reasons why the hospital will not answer, whoever approves; by part.
+    """
+
+    document: StudyDocument
+    digest: str
+    question: str
+    leaving: list[Leaving]
+    costs: list[Cost]
+    refused: dict[Part, list[str]]
+
+
+def examine(document: StudyDocument, settings: SiteSettings, ledger: Ledger) -> Review:
+    """Hold a study against the hospital's policy and ledger."""
+    parts: tuple[Part, ...] = ("training", "evaluation") if document.evaluation.releases else ("training",)
+    refused = {part: [*other_release(document), *objections(document, part, settings)] for part in parts}
+    costs = [_cost(document, part, settings, ledger) for part in parts]
+    for cost in costs:
+        refused[cost.part] += _over_budget(cost)
+    leaving, unknown = _leaving(document, parts)
+    refused["training"] += unknown
+    question = tasks.get(document.task).question if document.task in tasks.names() else "unknown to this release"
+    return Review(document, studies.digest(document), question, leaving, costs, refused)
+
+
+def _leaving(document: StudyDocument, parts: tuple[Part, ...]) -> tuple[list[Leaving], list[str]]:
+    """What leaves, and why the network cannot be built here if it cannot."""
+    from tasks.models import registry
+
+    found, wrong = [], []
+    try:
+        network = registry.build(document.model, tasks.get(document.task).example_shape)
+        shapes = [p.numel() for p in network.trainable.parameters() if p.requires_grad]
+        found.append(Leaving("training", len(shapes), sum(shapes), 4 * sum(shapes), document.rounds))
+    except (registry.UnknownModel, tasks.UnknownTask) as error:
+        wrong.append(str(error))
+    if "evaluation" in parts:
+        terms = document.evaluation
+        found.append(Leaving("evaluation", 1, 2 * terms.bins, histogram_bytes(terms), terms.releases))
+    return found, wrong
+
+
+def _cost(document: StudyDocument, part: Part, settings: SiteSettings, ledger: Ledger) -> Cost:
+    terms, cohort = granted(document, part, settings), cohort_of(document, part)
+    asked = document.privacy.epsilon if part == "training" else document.evaluation.epsilon
+    by_others = [m for study in ledger.studies() if study != document.name for m in ledger.spent(cohort, study)]
+    plan = _planned(document, part, terms.epsilon, terms.delta)
+    return Cost(
+        part,
+        cohort,
+        asked,
+        terms.epsilon,
+        terms.delta,
+        plan,
+        spent=epsilon_of(ledger.spent(cohort), terms.delta),
+        spent_by_study=epsilon_of(ledger.spent(cohort, document.name), terms.delta),
+        after=None if plan is None else epsilon_of([*by_others, plan], terms.delta),
+        cap=settings.policy.max_epsilon_life,
+    )
+
+
+def _planned(document: StudyDocument, part: Part, epsilon: float | None, delta: float) -> Mechanism | None:
+    """The whole part of the study as one mechanism, as the hospital will plan it at the first order."""
+    if part == "training":
+        rate, count = document.training.sample_rate, document.training.steps * document.rounds
+    else:
+        rate, count = 1.0, document.evaluation.releases
+    try:
+        noise = 0.0 if epsilon is None else plan_noise([], rate, count, epsilon, delta)
+    except BudgetExhausted:
+        return None
+    return Mechanism(noise, rate, count)
+
+
+def _over_budget(cost: Cost) -> Iterator[str]:
+    if cost.granted is None:
+        return
+    if cost.plan is None or cost.after is None:
+        yield f"no amount of noise keeps it within epsilon {cost.granted:g}"
+    elif cost.after > cost.cap:
+        yield (
+            f"the patients of {cost.cohort} would have spent {cost.after:.2f} in their life, "
+            f"policy.max_epsilon_life is {cost.cap:g}: it would end early"
+        )
