@@ -34,14 +34,16 @@ def score_histogram(scores: ArrayLike, labels: ArrayLike, bins: int) -> NDArray[
         float64 of shape (2, bins).
 
     Raises:
-        ValueError: a score lies outside [0, 1] or is not a number.
+        ValueError: a score lies outside [0, 1] or is not a number, or a label is neither 0 nor 1.
     """
-    values = np.asarray(scores, dtype=np.float64)
+    values, classes = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if not np.all((values >= 0) & (values <= 1)):
         raise ValueError("scores must be numbers between 0 and 1; pass the output of the sigmoid")
+    if classes.shape != values.shape or not np.isin(classes, (0, 1)).all():
+        raise ValueError(f"there must be one label, 0 or 1, for each of {values.shape} scores")
     cell = np.minimum((values * bins).astype(np.int64), bins - 1)
     histogram = np.zeros((2, bins))
-    np.add.at(histogram, (np.asarray(labels, dtype=np.int64), cell), 1.0)
+    np.add.at(histogram, (classes.astype(np.int64), cell), 1.0)
     return histogram
 
 
@@ -78,7 +80,8 @@ def roc_auc_interval(histogram: NDArray[np.float64]) -> Interval | None:
     inside = min(max(auc, 0.5 / (positives * negatives + 1)), 1 - 0.5 / (positives * negatives + 1))
     spread = 1.96 * math.sqrt(max(variance, 0.25 / (positives * negatives))) / (inside * (1 - inside))
     centre = math.log(inside / (1 - inside))
-    return Interval(auc, _logistic(centre - spread), _logistic(centre + spread))
+    low, high = _logistic(centre - spread), _logistic(centre + spread)
+    return Interval(auc, min(low, auc), max(high, auc))
 
 
 def _logistic(x: float) -> float:

@@ -115,15 +115,11 @@ def get(name: str) -> Task:
     Raises:
         UnknownTask: there is none; the message lists those that exist. The name is looked up among the folders of
             this package before anything is imported, so a name from the network cannot import other code.
+        TypeError: the folder does not define the task that it is named after.
     """
     if name not in names():
         raise UnknownTask(f"there is no task {name!r}; tasks are: {', '.join(names())}")
-    task = import_module(f"tasks.{name}").TASK
-    assert_is_task(task, name)
-    return task
-
-
-def assert_is_task(task: object, name: str) -> None:
-    """Refuse a task folder whose ``TASK`` is missing its meaning."""
+    task = getattr(import_module(f"tasks.{name}"), "TASK", None)
     if not isinstance(task, Task) or task.name != name:
         raise TypeError(f"tasks/{name}/__init__.py must define TASK = Task(name={name!r}, ...)")
+    return task

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from conf import schema
 
 Shape = tuple[int, int, int]
+_MOST_ORIENTATIONS = 32
+_DENSENET_LEAST = 29
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def build(spec: Mapping[str, Any], shape: Shape, seed: int = 0) -> Network:
         raise UnknownModel(f"model.name={name!r}: must be one of {', '.join(sorted(_BUILDERS))}")
     options, builder = _BUILDERS[name]
     known = {f.name: f for f in fields(options)}
-    wrong = [f"{k}={v!r}" for k, v in spec.items() if k not in known or (k != "name" and type(v) is not int)]
+    wrong = [f"{k}={v!r}" for k, v in spec.items() if k not in known or (k != "name" and not _is_count(v))]
     if wrong:
         raise UnknownModel(f"model {name}: cannot use {', '.join(wrong)}; options are {', '.join(sorted(known))}")
     with torch.random.fork_rng(devices=[]):
@@ -72,9 +74,15 @@ def build(spec: Mapping[str, Any], shape: Shape, seed: int = 0) -> Network:
             raise UnknownModel(f"model {name}: {error}") from error
 
 
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
 def _scatter_linear(options: schema.ScatterLinear, shape: Shape) -> Network:
     from tasks.models.scattering import ScatterFeatures
 
+    if options.L > _MOST_ORIENTATIONS:  # memory grows with its square, and the number may come from the network
+        raise ValueError(f"L={options.L}: use at most {_MOST_ORIENTATIONS} orientations")
     features = ScatterFeatures(
         shape=shape[1:], resolution=options.resolution, J=options.J, L=options.L, pool=options.pool
     )
@@ -85,17 +93,33 @@ def _scatter_linear(options: schema.ScatterLinear, shape: Shape) -> Network:
 
 
 def _densenet121(options: schema.DenseNet, shape: Shape) -> Network:
-    from monai.networks.nets import DenseNet121
+    from monai.networks.nets.densenet import DenseNet121
 
-    norm = ("group", {"num_groups": options.groups})
-    return Network(None, DenseNet121(spatial_dims=2, in_channels=shape[0], out_channels=1, norm=norm))
+    if min(shape[1:]) < _DENSENET_LEAST:
+        raise ValueError(f"images of {shape[1:]} are halved to nothing; it needs {_DENSENET_LEAST} rows and columns")
+    network = DenseNet121(spatial_dims=2, in_channels=shape[0], out_channels=1)
+    return Network(None, _with_group_norm(network, options.groups))
 
 
 def _resnet18(options: schema.ResNet, shape: Shape) -> Network:
-    from monai.networks.nets import resnet18
+    from monai.networks.nets.resnet import resnet18
 
-    norm = ("group", {"num_groups": options.groups})
-    return Network(None, resnet18(spatial_dims=2, n_input_channels=shape[0], num_classes=1, norm=norm))
+    network = resnet18(spatial_dims=2, n_input_channels=shape[0], num_classes=1)
+    return Network(None, _with_group_norm(network, options.groups))
+
+
+def _with_group_norm(network: nn.Module, groups: int) -> nn.Module:
+    """The network with every batch normalisation exchanged.
+
+    MONAI's own ``norm`` option does not reach the blocks of its ResNet (1.6.1), so it is not used for any.
+    """
+    if groups < 1:
+        raise ValueError(f"groups={groups}: use 1 or more")
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, nn.GroupNorm(groups, child.num_features))
+    return network
 
 
 _BUILDERS: dict[str, tuple[type[Any], Callable[[Any, Shape], Network]]] = {

@@ -1,0 +1,119 @@
+"""Every network that can be named is private by construction, repeatable, and refuses options that it does not have."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conf import load
+from tasks import task as tasks
+from tasks.models import registry
+from tasks.models.registry import UnknownModel
+
+CHOICES = sorted(path.stem for path in (load.FOLDER / "model").glob("*.yaml"))
+SMALL: dict[str, Any] = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}
+
+
+def spec_of(choice: str) -> dict[str, Any]:
+    return asdict(load.load([f"model={choice}"]).model)
+
+
+def test_every_builder_is_a_choice_and_every_choice_a_builder() -> None:
+    assert {spec_of(choice)["name"] for choice in CHOICES} == registry._BUILDERS.keys()
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_network_gives_one_logit_an_image_of_every_task(choice: str) -> None:
+    for name in tasks.names():
+        shape = tasks.get(name).example_shape
+        if choice == "densenet121" and min(shape[1:]) < 29:
+            with pytest.raises(UnknownModel, match="it needs 29 rows and columns"):
+                registry.build(spec_of(choice), shape)
+            continue
+        spec = spec_of(choice) | (
+            {"resolution": 0, "J": 2} if choice == "scatter_linear" and min(shape[1:]) < 64 else {}
+        )
+        logits = registry.build(spec, shape).logits(torch.rand(1, *shape))
+        assert logits.shape == (1,)
+        assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_nothing_in_a_network_mixes_patients_or_remembers_them(choice: str) -> None:
+    network = registry.build(spec_of(choice), (1, 64, 64))
+    assert list(network.trainable.buffers()) == []
+    batch = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+    assert not [
+        m
+        for part in (network.trainable, network.features or nn.Identity())
+        for m in part.modules()
+        if isinstance(m, batch)
+    ]
+    if network.features is not None:
+        assert not [p for p in network.features.parameters() if p.requires_grad]
+        before = {name: value.clone() for name, value in network.features.named_buffers()}
+        network.features.train()(torch.rand(2, 1, 64, 64))
+        assert all(torch.equal(before[name], value) for name, value in network.features.named_buffers())
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_one_images_logit_does_not_depend_on_its_company(choice: str) -> None:
+    network = registry.build(spec_of(choice), (1, 64, 64), seed=3)
+    network.trainable.train()
+    images = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together = network.logits(images)
+        alone = torch.cat([network.logits(images[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_the_seed_alone_decides_the_weights(choice: str) -> None:
+    before = torch.get_rng_state()
+    one, same, other = (registry.build(spec_of(choice), (1, 64, 64), seed).trainable for seed in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    first, second, third = (registry.arrays_of(module) for module in (one, same, other))
+    assert first.keys() == second.keys() == {name for name, _ in one.named_parameters()}
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    if choice != "scatter_linear":  # which starts from zero whatever the seed
+        assert any(not np.array_equal(first[name], third[name]) for name in first)
+
+
+def test_the_arrays_are_copies() -> None:
+    module = registry.build(SMALL, (1, 64, 64)).trainable
+    arrays = registry.arrays_of(module)
+    assert {value.dtype for value in arrays.values()} == {np.dtype(np.float32)}
+    arrays["bias"] += 1
+    assert module.get_parameter("bias").tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({}, "densenet121, resnet18, scatter_linear"),
+        ({"name": "gpt"}, "'gpt'"),
+        ({"name": "os.system"}, "'os.system'"),
+        (SMALL | {"j": 3, "K": 1}, "j=3, K=1"),
+        (SMALL | {"J": True}, "J=True"),
+        (SMALL | {"J": 2.0}, "J=2.0"),
+        (SMALL | {"J": "2"}, "J='2'"),
+        (SMALL | {"J": -1}, "J=-1"),
+        (SMALL | {"J": 9}, "lower J"),
+        (SMALL | {"L": 10**9}, "L=1000000000"),
+        (SMALL | {"pool": 0}, "pool=0"),
+        (SMALL | {"resolution": 65}, "resolution=65"),
+        ({"name": "densenet121", "groups": 0}, "groups=0"),
+        ({"name": "densenet121", "groups": -8}, "groups=-8"),
+        ({"name": "resnet18", "groups": 7}, "num_groups"),
+        ({"name": "resnet18", "weights": "/etc/passwd"}, "weights"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_built_is_refused_by_name(spec: dict[str, Any], told: str) -> None:
+    with pytest.raises(UnknownModel, match=told):
+        registry.build(spec, (1, 64, 64))

@@ -1,0 +1,95 @@
+"""The document that a person approves: one digest for one meaning, and nothing in it that was not agreed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tasks import study
+from tasks.study import BadDocument, PrivacyTerms, StudyDocument
+
+
+def test_a_document_is_read_back_however_it_is_spaced(document: StudyDocument) -> None:
+    text = study.canonical(document)
+    assert study.read(text) == document
+    assert study.read(json.dumps(json.loads(text), indent=4)) == document
+
+
+def test_equal_documents_have_equal_text_and_digest(document: StudyDocument) -> None:
+    turned = replace(document, model=dict(reversed(document.model.items())))
+    assert study.canonical(turned) == study.canonical(document)
+    assert study.digest(turned) == study.digest(document)
+
+
+def test_a_float_and_an_equal_whole_number_are_one_document(document: StudyDocument) -> None:
+    """YAML and JSON write 8.0 as 8; the approval must not hang on that."""
+    whole = replace(document, privacy=PrivacyTerms(8, 1e-4, 0.5))
+    assert study.digest(whole) == study.digest(document)
+
+
+@pytest.mark.parametrize("part", ["", "training", "privacy", "evaluation"])
+def test_a_field_that_nobody_agreed_on_is_refused_by_name(document: StudyDocument, part: str) -> None:
+    values: dict[str, Any] = json.loads(study.canonical(document))
+    (values[part] if part else values)["hook"] = "x"
+    with pytest.raises(BadDocument, match="hook"):
+        study.read(json.dumps(values))
+
+
+def test_every_missing_field_is_told_at_once(document: StudyDocument) -> None:
+    values: dict[str, Any] = json.loads(study.canonical(document))
+    for name in values:
+        with pytest.raises(BadDocument, match=name):
+            study.read(json.dumps({key: value for key, value in values.items() if key != name}))
+    with pytest.raises(BadDocument) as caught:
+        study.read("{}")
+    assert all(name in str(caught.value) for name in values)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("name", "../x"),
+        ("name", ""),
+        ("name", "a" * 121),
+        ("task_version", 0),
+        ("rounds", 0),
+        ("rounds", "2"),
+        ("rounds", 2.5),
+        ("model", {"weights": ["a"]}),
+        ("training.steps", 0),
+        ("training.learning_rate", 0),
+        ("training.learning_rate", float("nan")),
+        ("training.momentum", 1),
+        ("training.weight_decay", -1),
+        ("training.sample_rate", 0),
+        ("training.sample_rate", 1.01),
+        ("training.images_per_patient", 0),
+        ("privacy.epsilon", 0),
+        ("privacy.epsilon", float("inf")),
+        ("privacy.delta", 0),
+        ("privacy.delta", 1),
+        ("privacy.clip_norm", 0),
+        ("evaluation.releases", 0),
+        ("evaluation.bins", 1),
+        ("evaluation.bins", 65537),
+        ("evaluation.epsilon", -1),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(document: StudyDocument, path: str, value: object) -> None:
+    values: dict[str, Any] = json.loads(study.canonical(document))
+    *parts, name = path.split(".")
+    target = values
+    for part in parts:
+        target = target[part]
+    target[name] = value
+    with pytest.raises(BadDocument, match=path.replace(".", r"\.")):
+        study.read(json.dumps(values))
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{", "[" * 100_000])
+def test_a_text_that_is_no_document_is_refused(text: str) -> None:
+    with pytest.raises(BadDocument):
+        study.read(text)
