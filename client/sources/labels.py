@@ -6,6 +6,7 @@ import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from client.errors import SiteMisconfigured
 
@@ -17,6 +18,7 @@ KEYS = ("SOPInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
 class Labels:
     """Labels by the value of one DICOM attribute, and what was wrong with the file, counted by reason."""
 
+    path: Path
     key: str
     values: dict[str, int]
     left_out: Counter[str]
@@ -33,14 +35,21 @@ def read_labels(path: Path, classes: tuple[str, str]) -> Labels:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(file, delimiter=_delimiter(file)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SiteMisconfigured(f"cannot read the labels file {path}: {error}") from error
     columns = set(rows[0]) if rows else set()
     key = next((k for k in KEYS if k in columns), None)
     if key is None or "label" not in columns:
         raise SiteMisconfigured(f"{path} needs a column 'label' and one of {', '.join(KEYS)}; it has {sorted(columns)}")
-    return Labels(key, *_collect(path, rows, key, classes))
+    return Labels(path, key, *_collect(path, rows, key, classes))
+
+
+def _delimiter(file: TextIO) -> str:
+    """What parts the columns; spreadsheets of many countries save a CSV with semicolons."""
+    header = file.readline()
+    file.seek(0)
+    return max(",;\t", key=header.count)
 
 
 def _collect(

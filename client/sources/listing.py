@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from client.sources.dicomweb import list_dicomweb
+from client.sources.dimse import list_dimse
 from client.sources.folder import list_folder
 from client.sources.manifest import list_manifest
 from client.sources.medmnist import list_medmnist
-from client.sources.record import Listing
-from client.sources.settings import FolderSource, ManifestSource, Source
+from client.sources.nifti import list_nifti
+from client.sources.record import Lister, Listing
+from client.sources.settings import Source
 from tasks.task import Task
 
+_LISTERS: dict[str, Lister[Any]] = {
+    "folder": list_folder,
+    "manifest": list_manifest,
+    "medmnist": list_medmnist,
+    "nifti": list_nifti,
+    "dicomweb": list_dicomweb,
+    "dimse": list_dimse,
+}
 
-def list_source(source: Source, task: Task) -> Listing:
-    """All labelled images of a source; see the kind's own file for what it raises."""
-    if isinstance(source, FolderSource):
-        return list_folder(source, task)
-    if isinstance(source, ManifestSource):
-        return list_manifest(source)
-    return list_medmnist(source)
+
+def list_source(source: Source, task: Task, withdrawn: frozenset[str]) -> Listing:
+    """All labelled images of a source; see the kind's own file for what it raises.
+
+    Args:
+        withdrawn: PatientIDs to leave out, see ``client/sources/withdrawals.py``; they are counted as ``WITHDRAWN``.
+    """
+    return _LISTERS[source.kind](source, task, withdrawn)

@@ -13,13 +13,13 @@ from PIL import Image
 from client.errors import EmptySource, SiteMisconfigured
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.settings import ManifestSource
-from tasks.task import Picture
+from tasks.task import Picture, Task
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded."""
 
 
-def list_manifest(source: ManifestSource) -> Listing:
+def list_manifest(source: ManifestSource, task: Task, withdrawn: frozenset[str]) -> Listing:
     """Every image of the manifest that belongs to this source.
 
     Raises:
@@ -38,14 +38,16 @@ def list_manifest(source: ManifestSource) -> Listing:
             continue
         if label not in ("0", "1"):
             raise SiteMisconfigured(f"{source.path}/manifest.csv line {line}: {source.label_column}={label!r}, not 0/1")
-        if not patient:
+        if patient in withdrawn:
+            left_out["WITHDRAWN"] += 1
+        elif not patient:
             left_out["NO_PATIENT_ID"] += 1
         elif name in records:
             left_out["DUPLICATE_LABEL_ROW"] += 1
         else:
             path = source.path / name
             records[name] = Record(patient, name, int(label), _signature(path), partial(_read_image, path))
-    if not records:
+    if not records and not left_out["WITHDRAWN"]:
         raise EmptySource(f"no row of {source.path}/manifest.csv is for this hospital (where {source.where})")
     return Listing(list(records.values()), +left_out)
 

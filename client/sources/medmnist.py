@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from client.errors import EmptySource, SiteMisconfigured
 from client.sources.record import Listing, Record
 from client.sources.settings import MedmnistSource
-from tasks.task import Picture
+from tasks.task import Picture, Task
 
 
-def list_medmnist(source: MedmnistSource) -> Listing:
+def list_medmnist(source: MedmnistSource, task: Task, withdrawn: frozenset[str]) -> Listing:
     """The images whose numbers stand in ``source.indices``.
 
     Raises:
@@ -30,7 +31,9 @@ def list_medmnist(source: MedmnistSource) -> Listing:
         raise SiteMisconfigured(f"cannot use {source.path} with {source.indices}: {error}") from error
     if not chosen:
         raise EmptySource(f"{source.indices} names no image")
-    return Listing([_record(index, image, label) for index, image, label in chosen])
+    records = [_record(index, image, label) for index, image, label in chosen]
+    staying = [record for record in records if record.patient_id not in withdrawn]
+    return Listing(staying, +Counter(WITHDRAWN=len(records) - len(staying)))
 
 
 def read_archive(source: MedmnistSource) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
-from tasks.task import Picture
+from tasks.task import Picture, Task
 
 
-class Unreadable(Exception):
+class Unreadable(Exception):  # noqa: N818 - named by what happened, as all our errors are
     """An image cannot be read; ``reason`` is one word from a fixed list, fit for counting."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -38,8 +39,21 @@ class Record:
 
 @dataclass(frozen=True)
 class Listing:
-    """All records of a source, and what was left out of it, counted by reason."""
+    """All records of a source, what was left out of it by reason, and what a person should look at."""
 
     records: list[Record]
     left_out: Counter[str] = field(default_factory=Counter)
+    warnings: list[str] = field(default_factory=list)
 
+
+S = TypeVar("S", contravariant=True)
+
+
+class Lister(Protocol[S]):
+    """What a kind of source is: a function from its settings to its records.
+
+    A lister never returns an image of a withdrawn patient; it counts it as ``WITHDRAWN``. What it raises is a
+    ``SiteError``; a single bad image is no error but a count.
+    """
+
+    def __call__(self, source: S, task: Task, withdrawn: frozenset[str], /) -> Listing: ...

@@ -1,0 +1,64 @@
+"""Did an image arrive as it is stored? A status of success proves nothing: archives transcode silently."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+NATIVE = frozenset(
+    map(
+        str,
+        (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian),
+    )
+)
+"""Transfer syntaxes that store pixel values uncompressed (PS3.5 A.1 to A.3, A.5); among them no value can change."""
+
+
+class Verdict(StrEnum):
+    """How the transfer syntax that came relates to those in which the archive holds the image."""
+
+    AS_HELD = "AS_HELD"
+    REENCODED = "REENCODED"
+    """Both are uncompressed: other bytes, the same values."""
+    TRANSCODED = "TRANSCODED"
+    """One of them is compressed: values, or the trace of a lossy past, may be lost."""
+    UNPROVEN = "UNPROVEN"
+    """Nobody says what the archive holds."""
+
+
+def judge(received: str, held: frozenset[str]) -> Verdict:
+    """Compare a received TransferSyntaxUID with AvailableTransferSyntaxUID (0008,3002)."""
+    if not held:
+        return Verdict.UNPROVEN
+    if received in held:
+        return Verdict.AS_HELD
+    if received in NATIVE and held <= NATIVE:
+        return Verdict.REENCODED
+    return Verdict.TRANSCODED
+
+
+def sentences(verdicts: Counter[Verdict], transcoded: int) -> list[str]:
+    """What a person should know about how the images came, a sentence for each trouble."""
+    found = []
+    if transcoded:
+        found.append(
+            f"TRANSCODED: {transcoded} image(s) came in another encoding than the archive stores, and are not used; "
+            "have the archive hand out what it stores (DICOMweb with `transfer-syntax=*`, or a folder export)"
+        )
+    if number := verdicts[Verdict.REENCODED]:
+        found.append(
+            f"REENCODED: {number} image(s) came in another uncompressed encoding than stored; values are equal"
+        )
+    if number := verdicts[Verdict.UNPROVEN]:
+        found.append(
+            f"UNPROVEN: the archive does not tell how it stores {number} image(s), so nobody can say that they came "
+            "unchanged; give `holds` (its conformance statement has the UIDs) or compare some with a folder export"
+        )
+    return found

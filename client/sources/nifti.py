@@ -1,0 +1,2 @@
+def list_nifti(source, task, withdrawn):
+    raise NotImplementedError

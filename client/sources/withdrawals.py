@@ -1,0 +1,36 @@
+"""Patients who have withdrawn: a text file with one PatientID a line, honoured whenever a source is listed."""
+
+from __future__ import annotations
+
+import re
+
+from client.errors import SiteMisconfigured
+from client.site import SiteSettings
+
+_MORE_THAN_A_NAME = re.compile(r"[,;\t\\]")
+
+
+def withdrawn(site: SiteSettings) -> frozenset[str]:
+    """PatientIDs on the hospital's list, empty when ``withdrawals`` is not set.
+
+    A number on the list counts for every issuer: to leave out a namesake harms nobody, to train on the other does.
+
+    Raises:
+        SiteMisconfigured: the file cannot be read, or has lines that are more than a PatientID, by line number.
+    """
+    if site.withdrawals is None:
+        return frozenset()
+    try:
+        lines = site.withdrawals.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SiteMisconfigured(
+            f"cannot read the withdrawal list {site.withdrawals}: {error}; nobody is trained on while it is missing "
+            "(an empty file says that nobody has withdrawn)"
+        ) from error
+    if odd := [number for number, line in enumerate(lines, start=1) if _MORE_THAN_A_NAME.search(line)]:
+        shown = ", ".join(map(str, odd[:10]))
+        raise SiteMisconfigured(
+            f"{site.withdrawals}: line(s) {shown} have a comma, semicolon, tab or backslash; write one PatientID a "
+            "line and nothing else, or a withdrawal would be overlooked"
+        )
+    return frozenset(name for line in lines if (name := line.strip()))

@@ -1,0 +1,162 @@
+"""A real DICOMweb service on loopback, small enough to be told how to misbehave."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from ssl import SSLContext
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from pydicom import Dataset, dcmread
+
+BOUNDARY = "a-boundary"
+
+
+@dataclass
+class Service:
+    """What the service has, how it behaves, and what it was asked.
+
+    Attributes:
+        files: the DICOM files that it stores.
+        tells_syntax: answer AvailableTransferSyntaxUID in searches.
+        metadata_tells_syntax: answer it in metadata.
+        most: largest page that it gives out, whatever was asked for.
+        honours_offset: whether paging works at all.
+        trouble: called with a handler before each answer; returns whether it has answered itself.
+        requests: path and query of each request, with its Authorization header.
+        sent: name of the files that were sent whole.
+    """
+
+    files: list[Path]
+    tells_syntax: bool = True
+    metadata_tells_syntax: bool = False
+    most: int = 1000
+    honours_offset: bool = True
+    trouble: Callable[[BaseHTTPRequestHandler], bool] = lambda handler: False
+    substitute: Callable[[Path], bytes] = Path.read_bytes
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/dicom-web"
+
+    def headers(self) -> list[Dataset]:
+        return [dcmread(path, stop_before_pixels=True) for path in self.files]
+
+
+@contextmanager
+def running(service: Service, tls: SSLContext | None = None) -> Iterator[Service]:
+    """Answer on a free port of loopback until the block ends."""
+    handler = type("Handler", (_Handler,), {"service": service})
+    server = ThreadingHTTPServer(("127.0.0.1", service.port), handler)
+    server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    service.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield service
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    service: Service
+
+    def do_GET(self) -> None:
+        self.service.requests.append((self.path, self.headers.get("Authorization", "")))
+        if self.service.trouble(self):
+            return
+        parts = urlsplit(self.path)
+        steps = parts.path.removeprefix("/dicom-web/").split("/")
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        if steps[-1] == "metadata":
+            self._metadata(steps[1], steps[3])
+        elif len(steps) == 6:
+            self._instance(steps[5])
+        else:
+            self._search(steps, query)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _search(self, steps: list[str], query: dict[str, str]) -> None:
+        found: dict[str, dict[str, Any]] = {}
+        for header in self.service.headers():
+            if len(steps) > 1 and header.StudyInstanceUID != steps[1]:
+                continue
+            if len(steps) > 3 and header.SeriesInstanceUID != steps[3]:
+                continue
+            if query.get("ModalitiesInStudy", header.Modality) != header.Modality:
+                continue
+            key = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}[
+                steps[-1]
+            ]
+            found.setdefault(str(header[key].value), self._match(header, steps[-1]))
+        offset = int(query.get("offset", 0)) if self.service.honours_offset else 0
+        limit = min(int(query.get("limit", 1000)), self.service.most)
+        self.json(list(found.values())[offset : offset + limit])
+
+    def _match(self, header: Dataset, level: str) -> dict[str, Any]:
+        keywords = {
+            "studies": ["PatientID", "AccessionNumber", "StudyInstanceUID"],
+            "series": ["SeriesInstanceUID", "Modality", "BodyPartExamined"],
+            "instances": ["SOPInstanceUID", "SOPClassUID"],
+        }[level]
+        match = {f"{header[k].tag:08X}": {"vr": header[k].VR, "Value": [str(header[k].value)]} for k in keywords}
+        if level == "instances" and self.service.tells_syntax:
+            match["00083002"] = {"vr": "UI", "Value": [str(header.file_meta.TransferSyntaxUID)]}
+        return match
+
+    def _metadata(self, study: str, series: str) -> None:
+        answers = []
+        for header in self.service.headers():
+            if (header.StudyInstanceUID, header.SeriesInstanceUID) == (study, series):
+                answer = {"00080018": {"vr": "UI", "Value": [str(header.SOPInstanceUID)]}}
+                if self.service.metadata_tells_syntax:
+                    answer["00083002"] = {"vr": "UI", "Value": [str(header.file_meta.TransferSyntaxUID)]}
+                answers.append(answer)
+        self.json(answers)
+
+    def _instance(self, uid: str) -> None:
+        for path in self.service.files:
+            if dcmread(path, stop_before_pixels=True).SOPInstanceUID == uid:
+                self.multipart(self.service.substitute(path))
+                self.service.sent.append(path.name)
+                return
+        self.send_error(404)
+
+    def json(self, answer: Any) -> None:
+        self._answer("application/dicom+json", json.dumps(answer).encode())
+
+    def multipart(self, content: bytes, missing: int = 0, pause: float = 0) -> None:
+        """One part; leave away bytes at the end and close, or wait after each of them."""
+        head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        body = head + content + f"\r\n--{BOUNDARY}--\r\n".encode()
+        kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
+        self._answer(kind, body, missing, pause)
+
+    def _answer(self, kind: str, body: bytes, missing: int = 0, pause: float = 0) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if pause:
+            for number in range(len(body)):
+                self.wfile.write(body[number : number + 1])
+                time.sleep(pause)
+        else:
+            self.wfile.write(body[: len(body) - missing])
+        self.close_connection = True
