@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -159,19 +160,19 @@ class Chain:
         Raises:
             LedgerRolledBack: rows were cut off, or an older or another file stands in its place.
         """
-        if fault := self._fault_against(witness):
+        for fault in self._faults_against(witness):
             raise LedgerRolledBack(f"{self._name} is an older one, or another, than was last seen: {fault}. {RESTORE}")
 
     def verify(self, witness: Head | None = None) -> list[Fault]:
         """Every fault: in SQLite's pages, in triggers, rows and links and, against a witness, at the end."""
-        try:
-            pages = [text for (text,) in self.execute("PRAGMA quick_check(10)") if text != "ok"]
-            rows = links.faults(self._query(f"{_SELECT} ORDER BY seq"), self._key, 0, BEFORE_ALL)
-            found = [*(Fault(None, f"SQLite: {text}") for text in pages), *self._faults_of_schema(), *rows]
-            lost = None if witness is None else self._fault_against(witness)
-        except LedgerBroken as error:
-            return [Fault(None, str(error))]
-        return found if lost is None or lost.seq in {f.seq for f in found} else [*found, lost]
+        found: list[Fault] = []
+        end = partial(self._faults_against, witness)
+        for look in (self._faults_of_pages, self._faults_of_schema, self._faults_of_rows, end):
+            try:
+                found += look()
+            except LedgerBroken as error:  # what can still be read is still looked at
+                found.append(Fault(None, str(error)))
+        return found
 
     def backup(self, target: Path) -> None:
         """Copy a consistent state to a new file while others go on writing; the copy is verified before it appears.
@@ -206,6 +207,13 @@ class Chain:
             more = [f"and {len(found) - 10} more"] if len(found) > 10 else []
             raise LedgerTampered(f"{self._name} is not as it was written: {'; '.join(found[:10] + more)}. {RESTORE}")
 
+    def _faults_of_pages(self) -> list[Fault]:
+        found = self.execute("PRAGMA quick_check(10)")
+        return [Fault(None, f"SQLite finds: {text}") for (text,) in found if text != "ok"]
+
+    def _faults_of_rows(self) -> list[Fault]:
+        return list(links.faults(self._query(f"{_SELECT} ORDER BY seq"), self._key, 0, BEFORE_ALL))
+
     def _faults_of_schema(self) -> list[Fault]:
         query = "SELECT name, sql FROM sqlite_schema WHERE tbl_name = 'chain' OR type IN ('trigger', 'view')"
         present: dict[str, object] = dict(self.execute(query))
@@ -222,11 +230,13 @@ class Chain:
         tail = self.execute(f"SELECT * FROM ({_SELECT} ORDER BY seq DESC LIMIT {_TAIL}) ORDER BY seq")
         return list(links.faults(tail, self._key, tail[0][0], tail[0][4]))
 
-    def _fault_against(self, witness: Head) -> Fault | None:
+    def _faults_against(self, witness: Head | None) -> list[Fault]:
+        if witness is None:
+            return []
         found = self.execute(f"{_SELECT} WHERE seq = ?", witness.seq)
         if not found:
             ((last,),) = self.execute("SELECT max(seq) FROM chain")
-            return Fault(witness.seq, f"was seen, but is gone: the last row is {last}")
+            return [Fault(witness.seq, f"was seen, but is gone: the last row is {last}")]
         if found[0][5] != witness.hash or not links.is_genuine(self._key, found[0]):
-            return Fault(witness.seq, "is not the row that was seen")
-        return None
+            return [Fault(witness.seq, "is not the row that was seen")]
+        return []

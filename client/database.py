@@ -56,13 +56,15 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
     """
     with named_errors(path):
         connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
+    try:
+        yield
+        with named_errors(path):
             connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # SQLite has already rolled back when the disk is full
+    except BaseException:
+        if connection.in_transaction:  # SQLite has already rolled back when the disk is full
+            with named_errors(path):
                 connection.execute("ROLLBACK")
-            raise
+        raise
 
 
 @contextmanager
@@ -76,6 +78,8 @@ def named_errors(path: Path) -> Iterator[None]:
         if remedy is not None:
             raise LedgerUnwritable(f"{path} cannot be used ({error}): {remedy}") from error
         raise LedgerTampered(f"{path} is damaged ({error}). {_RESTORE}") from error
+    except UnicodeDecodeError as error:  # SQLite's own message quotes the damaged text
+        raise LedgerTampered(f"{path} is damaged (a name in its schema is not UTF-8). {_RESTORE}") from error
 
 
 @contextmanager
