@@ -142,8 +142,8 @@ class Ledger:
             of_study = self.spent(use.cohort, use.study)
             mechanism = plan(of_study)
             _require_meaningful(mechanism)
-            _check(use.cohort, "this study", epsilon_of([*of_study, mechanism], caps.delta), caps.study)
-            _check(use.cohort, "life", epsilon_of([*self.spent(use.cohort), mechanism], caps.delta), caps.life)
+            _check(f"{use.cohort}: epsilon for this study", [*of_study, mechanism], caps.study, caps.delta)
+            _check(f"{use.cohort}: epsilon for life", [*self.spent(use.cohort), mechanism], caps.life, caps.delta)
             self._chain.append("reserved", {**asdict(use), "mechanism": asdict(mechanism), **self._seen()})
         return mechanism
 
@@ -284,6 +284,9 @@ def _require_meaningful(mechanism: Mechanism) -> None:
         raise ValueError(f"not a mechanism: {mechanism}")
 
 
-def _check(cohort: str, what: str, epsilon: float, cap: float) -> None:
+def _check(what: str, mechanisms: list[Mechanism], cap: float, delta: float) -> None:
+    if cap == math.inf:
+        return
+    epsilon = epsilon_of(mechanisms, delta)
     if not epsilon <= cap + _ROUNDING:  # so that NaN is refused
-        raise BudgetExhausted(f"{cohort}: epsilon for {what} would be {epsilon:.3f}, the cap is {cap:g}")
+        raise BudgetExhausted(f"{what} would be {epsilon:.3f}, the cap is {cap:g}")
