@@ -1,0 +1,306 @@
+"""Who may import whom, drawn from the source itself.
+
+    conf <- tasks <- client
+    conf <- tasks <- server          server/__main__.py alone composes client and server
+
+Each third-party library with a seam is imported in the files of its seam only. Every rule is shown a violation, so a
+rule that sees nothing cannot pass.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HOUSES = ("conf", "tasks", "client", "server")
+MAY_SEE = {
+    "conf": {"conf"},
+    "tasks": {"conf", "tasks"},
+    "client": {"conf", "tasks", "client"},
+    "server": {"conf", "tasks", "server"},
+}
+COMPOSER = "server/__main__.py"
+SHARED_IN_TASKS = {"models", "phantoms"}
+SEAMS: dict[str, tuple[str, ...]] = {
+    "opacus": ("client/privacy.py",),
+    "dp_accounting": ("client/accounting.py",),
+    "mlflow": ("server/tracking*.py",),
+    "hydra": ("conf/load.py", "server/launch.py"),
+    "omegaconf": ("conf/load.py", "conf/schema.py", "server/launch.py"),
+    "pydicom": ("client/*.py", "client/*/*.py", "tasks/phantoms/*.py"),
+    "pynetdicom": ("client/*.py", "client/*/*.py"),
+}
+PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp"}
+FLOWER_SEAMS = ("client/flower_private.py", "server/flower_private.py")
+DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
+NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+RUNS_TEXT = {"eval", "exec", "__import__"}
+IMPORTS_BY_NAME = {"import_module", "load_module", "exec_module", "run_path", "run_module"}
+MAY_IMPORT_BY_NAME = ("tasks/task.py",)
+LONGEST_FUNCTION = 60
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module: ``module`` may be the object in it as well, as in ``from conf import schema``."""
+
+    file: str
+    line: int
+    module: str
+
+    @property
+    def top(self) -> str:
+        return self.module.split(".")[0]
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.module}"
+
+
+def imports(file: str, source: str, *, at_import_time: bool = False) -> Iterator[Import]:
+    """All imports of a source file, those inside functions as well unless ``at_import_time``."""
+    tree = ast.parse(source)
+    nodes = _run_at_import(tree) if at_import_time else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(file, node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*_package(file, node.level), *filter(None, [node.module])])
+            for alias in node.names:
+                yield Import(file, node.lineno, f"{base}.{alias.name}")
+
+
+def _run_at_import(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from _run_at_import(node)
+
+
+def _package(file: str, level: int) -> list[str]:
+    """The package that a relative import of this level starts from."""
+    if level == 0:
+        return []
+    folders = list(PurePosixPath(file).parent.parts)
+    return folders[: len(folders) - (level - 1)]
+
+
+def _within(file: str, patterns: tuple[str, ...]) -> bool:
+    return any(PurePosixPath(file).match(pattern) and file.count("/") == pattern.count("/") for pattern in patterns)
+
+
+# --- the rules: each gives what breaks it -----------------------------------------------------------------------------
+
+
+def wrong_arrows(file: str, source: str) -> list[str]:
+    """Houses see only what stands left of them."""
+    if file == COMPOSER:
+        return []
+    allowed = MAY_SEE[file.split("/")[0]]
+    return [str(i) for i in imports(file, source) if i.top in (*HOUSES, "tests") and i.top not in allowed]
+
+
+def wrong_configuration(file: str, source: str) -> list[str]:
+    """Hospitals know the configuration's schema, not its files."""
+    if not file.startswith("client/"):
+        return []
+    return [str(i) for i in imports(file, source) if i.top == "conf" and not i.module.startswith("conf.schema")]
+
+
+def wrong_neighbours(file: str, source: str) -> list[str]:
+    """A task's folder knows the kernel and itself; the kernel knows no task by name."""
+    if not file.startswith("tasks/"):
+        return []
+    own = file.split("/")[1] if file.count("/") > 1 else ""
+    tasks = {path.parent.name for path in (ROOT / "tasks").glob("*/__init__.py")} - SHARED_IN_TASKS
+    found = []
+    for i in imports(file, source):
+        parts = i.module.split(".")
+        if parts[0] == "tasks" and len(parts) > 1 and parts[1] in tasks and parts[1] != own:
+            found.append(str(i))
+    return found
+
+
+def wrong_seams(file: str, source: str) -> list[str]:
+    """One library, one seam."""
+    return [str(i) for i in imports(file, source) if i.top in SEAMS and not _within(file, SEAMS[i.top])]
+
+
+def private_flower(file: str, source: str) -> list[str]:
+    """Flower changes what is not public; one file a side adapts."""
+    if file in FLOWER_SEAMS:
+        return []
+    found = [i for i in imports(file, source) if i.top == "flwr"]
+    return [str(i) for i in found if not any(f"{i.module}.".startswith(f"{public}.") for public in PUBLIC_FLOWER)]
+
+
+def code_from_elsewhere(file: str, source: str) -> list[str]:
+    """Nothing that could run what a file or the network brings."""
+    found = [str(i) for i in imports(file, source) if i.top in NEVER]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            by_name = called.split(".")[-1] in IMPORTS_BY_NAME and file not in MAY_IMPORT_BY_NAME
+            if by_name or called in RUNS_TEXT or called == "torch.load":
+                found.append(f"{file}:{node.lineno} calls {called}")
+    return found
+
+
+def drawers(file: str, source: str) -> list[str]:
+    """A helper lives beside its one user or gets a noun."""
+    return [f"{file} is a drawer" for part in PurePosixPath(file).with_suffix("").parts if part in DRAWERS]
+
+
+def busy_packages(file: str, source: str) -> list[str]:
+    """Importing a package must not import its rooms; only a task's folder defines something."""
+    if not file.endswith("__init__.py") or (file.startswith("tasks/") and "TASK = " in source):
+        return []
+    return [str(i) for i in imports(file, source)]
+
+
+def long_functions(file: str, source: str) -> list[str]:
+    """What does not fit a screen is more than one thought."""
+    return [
+        f"{file}:{node.lineno} {node.name} has {node.end_lineno - node.lineno + 1} lines"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION
+    ]
+
+
+RULES = [
+    wrong_arrows,
+    wrong_configuration,
+    wrong_neighbours,
+    wrong_seams,
+    private_flower,
+    code_from_elsewhere,
+    drawers,
+    busy_packages,
+    long_functions,
+]
+
+
+@cache
+def sources() -> dict[str, str]:
+    found = [path for house in HOUSES for path in sorted((ROOT / house).rglob("*.py"))]
+    return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in found}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_source_keeps_the_rule(rule) -> None:  # type: ignore[no-untyped-def]
+    found = [problem for file, source in sources().items() for problem in rule(file, source)]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "file", "source"),
+    [
+        (wrong_arrows, "client/app.py", "from server import rounds"),
+        (wrong_arrows, "client/app.py", "import server.rounds"),
+        (wrong_arrows, "server/rounds.py", "def f():\n    from client.app import app"),
+        (wrong_arrows, "server/app.py", "if TYPE_CHECKING:\n    from client import ledger"),
+        (wrong_arrows, "tasks/wire.py", "from client.ledger import Ledger"),
+        (wrong_arrows, "conf/load.py", "from tasks import task"),
+        (wrong_arrows, "server/rounds.py", "import tests.server"),
+        (wrong_configuration, "client/site.py", "from conf import load"),
+        (wrong_configuration, "client/site.py", "from conf.load import load"),
+        (wrong_neighbours, "tasks/pneumonia_xray/phantom.py", "from tasks.breast_ultrasound import scanner"),
+        (wrong_neighbours, "tasks/pneumonia_xray/phantom.py", "from tasks import breast_ultrasound"),
+        (wrong_neighbours, "tasks/pneumonia_xray/phantom.py", "from ..breast_ultrasound import scanner"),
+        (wrong_neighbours, "tasks/task.py", "from tasks.breast_ultrasound import TASK"),
+        (wrong_neighbours, "tasks/models/registry.py", "import tasks.breast_ultrasound.example"),
+        (wrong_seams, "client/train.py", "from opacus.optimizers import DPOptimizer"),
+        (wrong_seams, "client/privacy.py", "import dp_accounting as dp"),
+        (wrong_seams, "server/rounds.py", "def f():\n    import mlflow"),
+        (wrong_seams, "client/report.py", "import mlflow"),
+        (wrong_seams, "server/study.py", "from omegaconf import OmegaConf"),
+        (wrong_seams, "conf/schema.py", "import hydra"),
+        (wrong_seams, "server/report.py", "import pydicom"),
+        (wrong_seams, "tasks/breast_ultrasound/example.py", "from pydicom import dcmread"),
+        (private_flower, "server/rounds.py", "from flwr.supercore.run import Run"),
+        (private_flower, "client/app.py", "import flwr.proto.message_pb2"),
+        (private_flower, "tasks/wire.py", "from flwr.common import Metrics"),
+        (private_flower, "tasks/wire.py", "from flwr import common"),
+        (code_from_elsewhere, "client/app.py", "import pickle"),
+        (code_from_elsewhere, "server/checkpoint.py", "import torch\ntorch.load('x')"),
+        (code_from_elsewhere, "client/app.py", "import importlib\nimportlib.import_module(name)"),
+        (code_from_elsewhere, "client/app.py", "eval(text)"),
+        (drawers, "server/utils.py", ""),
+        (drawers, "client/common/paths.py", ""),
+        (drawers, "tasks/helpers.py", ""),
+        (busy_packages, "client/__init__.py", "from client import app"),
+        (busy_packages, "tasks/models/__init__.py", "import torch"),
+        (long_functions, "server/rounds.py", "def f():\n" + "    x = 1\n" * 60),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_the_rule_would_see_a_violation(rule, file: str, source: str) -> None:  # type: ignore[no-untyped-def]
+    assert rule(file, source)
+
+
+@pytest.mark.parametrize(
+    ("rule", "file", "source"),
+    [
+        (wrong_arrows, COMPOSER, "from client import virtual\nfrom server import launch"),
+        (wrong_arrows, "client/app.py", "from tasks import wire\nfrom conf import schema\nimport serverless"),
+        (wrong_configuration, "client/virtual.py", "from conf import schema\nfrom conf.schema import Study"),
+        (wrong_neighbours, "tasks/breast_ultrasound/phantom.py", "from tasks.breast_ultrasound import scanner"),
+        (wrong_neighbours, "tasks/breast_ultrasound/phantom.py", "from tasks.phantoms import fields"),
+        (wrong_seams, "client/privacy.py", "import opacus"),
+        (wrong_seams, "server/tracking.py", "import mlflow"),
+        (wrong_seams, "client/sources/dimse.py", "import pynetdicom"),
+        (private_flower, "server/flower_private.py", "from flwr.supercore.run import Run"),
+        (private_flower, "client/app.py", "from flwr.app import Message\nfrom flwr.clientapp import ClientApp"),
+        (code_from_elsewhere, "tasks/task.py", "import_module(f'tasks.{name}')"),
+        (code_from_elsewhere, "client/train.py", "module.eval()"),
+        (long_functions, "server/rounds.py", "def f():\n" + "    x = 1\n" * 59),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_the_rule_lets_pass_what_is_meant_to(rule, file: str, source: str) -> None:  # type: ignore[no-untyped-def]
+    assert rule(file, source) == []
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other in a ring, each ring once."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def walk(module: str, path: list[str]) -> None:
+        if module in path:
+            found.append([*path[path.index(module) :], module])
+        elif module not in done:
+            for other in sorted(graph.get(module, ())):
+                walk(other, [*path, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        walk(module, [])
+    return found
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    names = {file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file for file in sources()}
+    graph = {
+        module: {
+            name
+            for i in imports(file, sources()[file], at_import_time=True)
+            for name in (i.module, i.module.rpartition(".")[0])
+            if name in names and name != module
+        }
+        for module, file in names.items()
+    }
+    assert sum(map(len, graph.values())) > len(graph)  # the graph is not empty by mistake
+    assert cycles(graph) == []
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == [["a", "b", "c", "a"]]
