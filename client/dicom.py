@@ -36,6 +36,7 @@ from tasks.task import Picture
 
 __all__ = [
     "DicomImage",
+    "FrameReader",
     "Measured",
     "Reason",
     "UnreadableDicom",
@@ -229,3 +230,31 @@ class DicomImage:
 def _scaled(stored: Stored, low: float, high: float, inverted: bool) -> NDArray[np.float32]:
     unit = (stored.astype(np.float64) - low) / max(high - low, np.finfo(np.float64).tiny)
     return (1 - unit if inverted else unit).astype(np.float32)
+
+
+class FrameReader:
+    """Reads frames of any files, and keeps the last one open: whoever reads one frame often wants the next."""
+
+    def __init__(self) -> None:
+        self._opened: tuple[tuple[Path, int, int], DicomImage] | None = None
+
+    def picture(self, path: Path, frame: int) -> Picture:
+        """See ``read_frame``."""
+        return self._image(path).picture(frame)
+
+    def measured(self, path: Path, frame: int) -> Measured:
+        """See ``read_values``."""
+        return self._image(path).measured(frame)
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened[1].__exit__(None, None, None)
+        self._opened = None
+
+    def _image(self, path: Path) -> DicomImage:
+        stat = guarded(Reason.UNREADABLE_FILE, path.stat)
+        version = (path, stat.st_size, stat.st_mtime_ns)
+        if self._opened is None or self._opened[0] != version:
+            self.close()
+            self._opened = version, DicomImage(path)
+        return self._opened[1]
