@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 from conf import schema
-from conf.schema import ManifestFederation, MedmnistFederation, Phantom, PhantomFederation, Study
+from conf.schema import ManifestFederation, MedmnistFederation, Phantom, PhantomFederation, Robust, Study
 
 _CHOICES = {
-    "strategy.name": ("fedavg",),
     "strategy.weighting": ("public_size", "uniform"),
     "runtime.name": ("local",),
     "tracking.name": ("mlflow", "none"),
@@ -47,7 +46,7 @@ def _choices(study: Study) -> Iterator[str]:
     for arm in study.evaluation.arms:
         if arm not in _ARMS:
             yield f"evaluation.arms={arm}: must be one of {', '.join(_ARMS)}"
-    for part, attribute in (("model", "name"), ("federation", "kind")):
+    for part, attribute in (("model", "name"), ("strategy", "name"), ("federation", "kind")):
         value, meant = _at(study, f"{part}.{attribute}"), _default(getattr(study, part), attribute)
         if value != meant:
             yield f"{part}.{attribute}={value}: belongs to the choice and is {meant}; choose another with {part}=NAME"
@@ -63,6 +62,8 @@ def _numbers(study: Study) -> Iterator[str]:
             yield from _unless(_not_negative, _NOT_NEGATIVE, "model.resolution", value)
         elif isinstance(value, int | float):
             yield from _unless(_positive, _POSITIVE, f"model.{option.name}", value)
+    for name, (text, rule) in _OPTIONS_OF_STRATEGIES.items():
+        yield from _unless(rule, text, f"strategy.{name}", getattr(study.strategy, name, None))
 
 
 def _names(study: Study) -> Iterator[str]:
@@ -113,6 +114,8 @@ def _phantom(key: str, phantom: Phantom) -> Iterator[str]:
 
 
 def _combinations(study: Study) -> Iterator[str]:
+    if isinstance(study.strategy, Robust) and study.strategy.weighting != "uniform":
+        yield f"strategy.weighting={study.strategy.weighting}: {study.strategy.name} allows uniform only"
     if isinstance(study.federation, ManifestFederation | MedmnistFederation) and not study.data_root:
         yield f"data_root is empty: this experiment reads real images; say data_root=FOLDER ({study.federation.kind})"
     if study.evaluation.epsilon is not None and study.evaluation.bins > 64:
@@ -129,7 +132,7 @@ def _at(study: Study, key: str) -> object:
     return value
 
 
-def _default(part: schema.Model | schema.Federation, attribute: str) -> object:
+def _default(part: schema.Model | schema.Strategy | schema.Federation, attribute: str) -> object:
     return next(f.default for f in fields(part) if f.name == attribute)
 
 
@@ -148,6 +151,18 @@ def _not_negative(value: Number) -> bool:
 
 
 _POSITIVE, _NOT_NEGATIVE = "must be a positive number", "must not be negative or infinite"
+_FRACTION: tuple[str, Rule] = ("must be at least 0 and below 1", lambda value: 0 <= value < 1)
+_OPTIONS_OF_STRATEGIES: dict[str, tuple[str, Rule]] = {
+    "server_momentum": _FRACTION,
+    "beta_1": _FRACTION,
+    "beta_2": _FRACTION,
+    "tau": (_POSITIVE, _positive),
+    "norm_bound": (_POSITIVE, _positive),
+    "memory_limit_gb": (_POSITIVE, _positive),
+    "trim": ("must lie above 0 and below 0.5", lambda value: 0 < value < 0.5),
+    "attackers": (_POSITIVE, _positive),
+    "selected": (_POSITIVE, _positive),
+}
 _RULES: dict[tuple[str, Rule], tuple[str, ...]] = {
     (_POSITIVE, _positive): (
         "training.steps",
@@ -163,7 +178,7 @@ _RULES: dict[tuple[str, Rule], tuple[str, ...]] = {
         "strategy.server_learning_rate",
     ),
     (_NOT_NEGATIVE, _not_negative): ("training.weight_decay", "runtime.workers"),
-    ("must be at least 0 and below 1", lambda value: 0 <= value < 1): ("training.momentum",),
+    _FRACTION: ("training.momentum",),
     ("must lie above 0 and not above 1", lambda value: 0 < value <= 1): ("training.sample_rate", "federation.quorum"),
     ("must lie between 0 and 1, both excluded", lambda value: 0 < value < 1): (
         "privacy.delta",

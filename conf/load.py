@@ -35,7 +35,20 @@ def register() -> None:
     nodes: dict[str, dict[str, type]] = {
         "task": {"_task": schema.Task},
         "model": {"_scatter_linear": schema.ScatterLinear, "_densenet": schema.DenseNet, "_resnet": schema.ResNet},
-        "strategy": {"_strategy": schema.Strategy},
+        "strategy": {
+            "_fedavg": schema.FedAvg,
+            "_fedavgm": schema.FedAvgM,
+            "_fedadagrad": schema.FedAdagrad,
+            "_fedadam": schema.FedAdam,
+            "_fedyogi": schema.FedYogi,
+            "_cyclic": schema.Cyclic,
+            "_norm_bounding": schema.NormBounding,
+            "_median": schema.Median,
+            "_trimmed_mean": schema.TrimmedMean,
+            "_krum": schema.Krum,
+            "_multi_krum": schema.MultiKrum,
+            "_geometric_median": schema.GeometricMedian,
+        },
         "privacy": {"_privacy": schema.Privacy},
         "federation": {
             "_phantom": schema.PhantomFederation,

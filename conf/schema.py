@@ -66,14 +66,155 @@ class ResNet(Model):
 
 @dataclass
 class Strategy:
-    """How the server combines the hospitals' updates."""
+    """How the server combines the hospitals' updates; the files of ``server/strategy/`` cite the papers."""
 
-    name: str = "fedavg"
-    """``fedavg``: the weighted mean of the updates."""
+    name: str = MISSING
+    """Set by the choice."""
     server_learning_rate: float = 1.0
     """The combined update is multiplied by this before it is added to the model."""
     weighting: str = "public_size"
     """``public_size`` (each hospital's declared, rounded size) or ``uniform``."""
+
+
+@dataclass
+class FedAvg(Strategy):
+    """The weighted mean of the updates."""
+
+    name: str = "fedavg"
+    """Set by the choice."""
+
+
+@dataclass
+class FedAvgM(Strategy):
+    """FedAvg and momentum at the server."""
+
+    name: str = "fedavgm"
+    """Set by the choice."""
+    server_momentum: float = 0.9
+    """Fraction of the last move that is made again."""
+
+
+@dataclass
+class FedAdagrad(Strategy):
+    """A step size for each weight, from all its updates so far."""
+
+    name: str = "fedadagrad"
+    """Set by the choice."""
+    server_learning_rate: float = 0.1
+    """How far a weight moves in a round at most, about; it has another meaning than FedAvg's."""
+    beta_1: float = 0.0
+    """Decay of the mean of the updates over rounds."""
+    tau: float = 1e-3
+    """Added to the root of the second moment: larger adapts less."""
+
+
+@dataclass
+class FedAdam(Strategy):
+    """A step size for each weight, from its recent updates."""
+
+    name: str = "fedadam"
+    """Set by the choice."""
+    server_learning_rate: float = 0.1
+    """How far a weight moves in a round at most, about; it has another meaning than FedAvg's."""
+    beta_1: float = 0.9
+    """Decay of the mean of the updates over rounds."""
+    beta_2: float = 0.99
+    """Decay of the mean of their squares over rounds."""
+    tau: float = 1e-3
+    """Added to the root of the second moment: larger adapts less."""
+
+
+@dataclass
+class FedYogi(Strategy):
+    """FedAdam whose step sizes recover slowly after a burst."""
+
+    name: str = "fedyogi"
+    """Set by the choice."""
+    server_learning_rate: float = 0.1
+    """How far a weight moves in a round at most, about; it has another meaning than FedAvg's."""
+    beta_1: float = 0.9
+    """Decay of the mean of the updates over rounds."""
+    beta_2: float = 0.99
+    """How fast the second moment follows the squares; nearer to 1 is slower."""
+    tau: float = 1e-3
+    """Added to the root of the second moment: larger adapts less."""
+
+
+@dataclass
+class Cyclic(Strategy):
+    """Cyclical weight transfer: one hospital a round, in turn."""
+
+    name: str = "cyclic"
+    """Set by the choice."""
+
+
+@dataclass
+class NormBounding(Strategy):
+    """The weighted mean of updates that were shortened to a bound."""
+
+    name: str = "norm_bounding"
+    """Set by the choice."""
+    norm_bound: float = 1.0
+    """Longest L2 norm that an update keeps. ``server.strategy.local_sgd.honest_norm`` computes the length that no
+    honest private update exceeds; shorter bounds shorten honest ones too."""
+
+
+@dataclass
+class Robust(Strategy):
+    """What withstands some hospitals that send anything they like; it holds all updates of a round in memory."""
+
+    weighting: str = "uniform"
+    """``uniform``: a declared size is a lever that an attacker could pull."""
+    memory_limit_gb: float = 8.0
+    """Rounds whose updates need more memory at the server (10**9 bytes) are refused before they begin."""
+
+
+@dataclass
+class Median(Robust):
+    """The median of every weight by itself."""
+
+    name: str = "median"
+    """Set by the choice."""
+
+
+@dataclass
+class TrimmedMean(Robust):
+    """The mean of every weight by itself without the extremes."""
+
+    name: str = "trimmed_mean"
+    """Set by the choice."""
+    trim: float = 0.34
+    """Fraction of the updates that is dropped at either end, rounded down to whole updates."""
+
+
+@dataclass
+class Krum(Robust):
+    """The one update with the closest neighbours."""
+
+    name: str = "krum"
+    """Set by the choice."""
+    attackers: int = 1
+    """How many hospitals may be attackers; at least twice as many and three must answer."""
+
+
+@dataclass
+class MultiKrum(Robust):
+    """The mean of the updates with the closest neighbours."""
+
+    name: str = "multi_krum"
+    """Set by the choice."""
+    attackers: int = 1
+    """How many hospitals may be attackers; at least twice as many and three must answer."""
+    selected: int = 4
+    """Of how many updates the mean is taken; with the attackers no more than answer."""
+
+
+@dataclass
+class GeometricMedian(Robust):
+    """The point with the least sum of distances to all updates."""
+
+    name: str = "geometric_median"
+    """Set by the choice."""
 
 
 @dataclass

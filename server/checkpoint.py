@@ -1,7 +1,8 @@
-"""The state of a study on disk after each round: weights as safetensors, everything else as JSON.
+"""The state of a study on disk after each round: arrays as safetensors, everything else as JSON.
 
-The weights are written first, under a name of their own; then the JSON file that points to them replaces the old one in
-one step. Whatever moment the process is killed at, the folder holds the last committed round, whole.
+The weights and what the strategy remembers are written first, under names of their own; then the JSON file that points
+to them replaces the old one in one step. Whatever moment the process is killed at, the folder holds the last committed
+round, whole.
 """
 
 from __future__ import annotations
@@ -16,24 +17,25 @@ from safetensors.numpy import load, save
 
 from server.errors import CheckpointDamaged
 from server.rounds import HospitalRound, RoundRecord, State
+from tasks.wire import Arrays
 
 _POINTER = "checkpoint.json"
 
 
 def write_state(folder: Path, state: State) -> None:
-    """Commit a state; older weights go once nothing points to them."""
+    """Commit a state; older arrays go once nothing points to them."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = save(state.weights)
-    weights = folder / f"round-{len(state.rounds):04d}.safetensors"
-    write_whole(weights, content)
+    number = f"{len(state.rounds):04d}.safetensors"
+    arrays = {f"round-{number}": save(state.weights), f"memory-{number}": save(state.memory)}
+    for name, content in arrays.items():
+        write_whole(folder / name, content)
     pointer = {
-        "weights": weights.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "arrays": {name.split("-")[0]: [name, _sha256(content)] for name, content in arrays.items()},
         "rounds": [asdict(record) for record in state.rounds],
     }
     write_whole(folder / _POINTER, json.dumps(pointer, indent=1).encode())
-    for old in folder.glob("round-*.safetensors"):
-        if old != weights:
+    for old in folder.glob("*.safetensors"):
+        if old.name not in arrays:
             old.unlink()
 
 
@@ -48,13 +50,13 @@ def read_state(folder: Path) -> State | None:
         return None
     try:
         pointer = json.loads(path.read_text("utf-8"))
-        content = (folder / pointer["weights"]).read_bytes()
+        weights, memory = (_arrays(folder, *pointer["arrays"][kind]) for kind in ("round", "memory"))
         rounds = [_record(values) for values in pointer["rounds"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointDamaged(f"cannot read {path}: {error}; restore the folder from a backup, or resume=never") from error
-    if hashlib.sha256(content).hexdigest() != pointer["sha256"]:
-        raise CheckpointDamaged(f"{folder / pointer['weights']} has changed since it was written; say resume=never")
-    return State(load(content), rounds)
+        raise CheckpointDamaged(
+            f"cannot read {path}: {error}; restore the folder from a backup, or resume=never"
+        ) from error
+    return State(weights, rounds, memory)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -70,6 +72,17 @@ def write_whole(path: Path, content: bytes) -> None:
         os.fsync(folder)  # the new name must survive as well
     finally:
         os.close(folder)
+
+
+def _arrays(folder: Path, name: str, sha256: str) -> Arrays:
+    content = (folder / name).read_bytes()
+    if _sha256(content) != sha256:
+        raise CheckpointDamaged(f"{folder / name} has changed since it was written; say resume=never")
+    return load(content)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _record(values: dict[str, object]) -> RoundRecord:

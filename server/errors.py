@@ -3,6 +3,7 @@
     StudyError
     ├── HospitalNotReady     a hospital of this machine cannot take part: its images, labels or settings are wrong
     ├── RoundFailed          fewer hospitals than the quorum gave a usable answer; names each and its stage
+    ├── CannotCombine        the strategy cannot make a model of the updates: too few, too many to hold, far too long
     ├── CheckpointDamaged    a checkpoint does not hold what was written
     ├── StudyBusy            another process works on the study
     └── TrackingFailed       the results store cannot be used
@@ -30,6 +31,10 @@ class RoundFailed(StudyError):
             "federation.quorum says how many may be missing."
         )
         self.round, self.stage, self.dropped = round, stage, dict(dropped)
+
+
+class CannotCombine(StudyError):
+    pass
 
 
 class CheckpointDamaged(StudyError):

@@ -17,7 +17,9 @@ from flwr.serverapp import Grid
 
 from conf import schema
 from server.errors import RoundFailed
-from server.strategy.fedavg import RunningMean, step
+from server.strategy import choice
+from server.strategy.admission import unusable
+from server.strategy.strategy import norm
 from tasks import wire
 from tasks.metrics import roc_auc_interval
 from tasks.study import StudyDocument
@@ -64,10 +66,11 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class State:
-    """A study between two rounds: all that is needed to go on."""
+    """A study between two rounds: all that is needed to go on. ``memory`` is what the strategy remembers."""
 
     weights: Arrays
     rounds: list[RoundRecord] = field(default_factory=list)
+    memory: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def run_rounds(study: schema.Study, roster: Roster, grid: Grid, state: State, pu
 
     Raises:
         RoundFailed: fewer usable answers than the quorum; the state before the round stands.
+        CannotCombine: the strategy cannot make a model of the answers; likewise.
     """
     while len(state.rounds) < study.federation.rounds:
         state = play_round(study, roster, grid, state)
@@ -98,31 +102,35 @@ def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State) ->
     started = time.perf_counter()
     number = len(state.rounds) + 1
 
-    # 1. One order for all.
-    order = TrainOrder(roster.document, number, state.weights)
+    # 1. One order for all who are invited. What could not be combined is refused before anyone is asked.
+    strategy = choice.build(study.strategy)
+    memory = state.memory if state.rounds else strategy.start(state.weights)
+    invited = replace(roster, nodes={name: roster.nodes[name] for name in strategy.invited(list(roster.nodes), number)})
+    combiner = strategy.combiner(state.weights, len(invited.nodes))
+    order = TrainOrder(roster.document, number, state.weights | strategy.told(memory))
 
     # 2. Updates are checked and folded in as they arrive.
-    mean = RunningMean()
     hospitals: dict[str, HospitalRound] = {}
     dropped: dict[str, str] = {}
-    for answer in exchange(grid, roster, order, TrainReport, study.federation.deadline_s):
-        problem = answer.problem or _unusable(answer.report, order)
+    for answer in exchange(grid, invited, order, TrainReport, study.federation.deadline_s):
+        problem = answer.problem or _unusable(answer.report, state.weights)
         if problem or answer.report is None:
             dropped[answer.hospital] = f"train: {problem}"
             continue
-        mean.add(answer.report.arrays, _weight(study.strategy, answer.report))
+        combiner.add(answer.hospital, answer.report.arrays, strategy.weight(answer.report.public_size, None))
         hospitals[answer.hospital] = HospitalRound(
             epsilon=answer.report.epsilon, bytes_down=answer.bytes_down, bytes_up=answer.bytes_up
         )
 
     # 3. A round that trained too few is no round.
-    needed = math.ceil(study.federation.quorum * len(roster.nodes))
+    needed = math.ceil(study.federation.quorum * len(invited.nodes))
     if len(hospitals) < max(1, needed):
         raise RoundFailed(roster.document.name, number, "train", max(1, needed), dropped)
 
     # 4. The new model.
-    update = mean.mean()
-    weights = step(state.weights, update, study.strategy.server_learning_rate)
+    update = combiner.combined()
+    update_norm = norm(update)
+    weights, memory = strategy.step(state.weights, memory, update, len(hospitals) / len(roster.nodes))
 
     # 5. Evaluation at every hospital, also at those that did not train.
     if evaluates(study, number):
@@ -133,9 +141,8 @@ def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State) ->
             hospitals[name] = _joined(before, result)
 
     # 6. The record.
-    norm = math.sqrt(sum(float(np.sum(np.square(value))) for value in update.values()))
-    record = RoundRecord(number, time.perf_counter() - started, norm, hospitals, dropped)
-    return State(weights, [*state.rounds, record])
+    record = RoundRecord(number, time.perf_counter() - started, update_norm, hospitals, dropped)
+    return State(weights, [*state.rounds, record], memory)
 
 
 def evaluate(
@@ -212,19 +219,8 @@ def _read(reply: Message, order: TrainOrder | EvaluateOrder, kind: type[R]) -> t
     return report, "", up
 
 
-def _unusable(report: TrainReport | None, order: TrainOrder) -> str:
-    """Why an update must not touch the model; empty if it may."""
-    if report is None:
-        return "no report"
-    if report.arrays.keys() != order.arrays.keys():
-        return f"tensors {sorted(report.arrays.keys() ^ order.arrays.keys())} are missing or unknown"
-    for name, value in report.arrays.items():
-        expected = order.arrays[name]
-        if value.shape != expected.shape or value.dtype != expected.dtype:
-            return f"{name} is {value.dtype} {value.shape}, not {expected.dtype} {expected.shape}"
-        if not np.isfinite(value).all():
-            return f"{name} has values that are not finite"
-    return ""
+def _unusable(report: TrainReport | None, weights: Arrays) -> str:
+    return "no report" if report is None else unusable(report.arrays, weights)
 
 
 def _unusable_histogram(report: EvaluateReport | None, order: EvaluateOrder) -> str:
@@ -234,10 +230,6 @@ def _unusable_histogram(report: EvaluateReport | None, order: EvaluateOrder) -> 
     if histogram is None or histogram.shape != (2, bins) or not np.isfinite(histogram).all():
         return f"the histogram must be finite and of shape (2, {bins})"
     return ""
-
-
-def _weight(strategy: schema.Strategy, report: TrainReport) -> float:
-    return float(report.public_size) if strategy.weighting == "public_size" else 1.0
 
 
 def _joined(trained: HospitalRound, evaluated: HospitalRound) -> HospitalRound:

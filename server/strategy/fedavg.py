@@ -1,49 +1,82 @@
-"""FedAvg: the weighted mean of the hospitals' updates (McMahan et al., AISTATS 2017).
+"""FedAvg: the weighted mean of the hospitals' updates (McMahan et al., AISTATS 2017, algorithm 1).
 
-Flower's own ``FedAvg`` is not used: it averages NaN into the model, weighs by exact patient counts, waits for ever for
-missing hospitals and holds all replies in memory at once.
+Flower's own ``FedAvg`` is not used: it averages NaN into the model, weighs by exact patient counts, adds up in the
+dtype that arrives (fp16 in fp16), waits for ever for missing hospitals and holds all replies in memory at once. The
+other mean-type strategies of Flower inherit all of that.
+
+Privacy: asks for nothing but the update; a mean of noised updates is post-processing.
+Memory: the model, the running sum in float64 and one reply, however many hospitals there are.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from server.errors import CannotCombine
+from server.strategy.strategy import moved
 from tasks.wire import Arrays
+
+_AT_ONCE = 1 << 16
+"""Values that are scaled at once: a large tensor needs no second copy of itself in float64."""
 
 
 class RunningMean:
     """A weighted mean of updates that are added as they arrive; its memory does not grow with their number."""
 
-    def __init__(self) -> None:
-        self._total: Arrays = {}
+    def __init__(self, weights: Arrays) -> None:
+        self._dtypes = {name: value.dtype for name, value in weights.items()}
+        self._sums = {name: np.zeros(value.shape, np.float64) for name, value in weights.items()}
         self._weight = 0.0
+        self._hospitals: set[str] = set()
 
-    def add(self, update: Arrays, weight: float) -> None:
-        """Fold one hospital's update in. Sums are kept in float64, whatever the update's dtype.
+    def add(self, hospital: str, update: Arrays, weight: float, scale: float = 1.0) -> None:
+        """Fold one hospital's update in, multiplied by ``scale``. Sums are float64, whatever the update's dtype.
 
         Raises:
-            ValueError: the weight is not positive.
+            ValueError: the weight is not positive and finite, or the hospital has already been added.
         """
-        if not weight > 0:
-            raise ValueError(f"a weight must be positive, not {weight}")
-        for name, value in update.items():
-            total = self._total.setdefault(name, np.zeros(value.shape, np.float64))
-            total += np.float64(weight) * value
+        if not 0 < weight < math.inf:
+            raise ValueError(f"{hospital}: a weight must be positive and finite, not {weight}")
+        if hospital in self._hospitals:
+            raise ValueError(f"{hospital} has already been added")
+        for name, total in self._sums.items():
+            _accumulate(total.reshape(-1), update[name].reshape(-1), weight * scale)
+        self._hospitals.add(hospital)
         self._weight += weight
 
-    def mean(self) -> Arrays:
-        """The mean so far, float64.
+    def combined(self) -> Arrays:
+        """The mean, in the model's dtypes. Ends it: the sums are given up one by one.
 
         Raises:
-            ValueError: nothing was added: a round that trained nobody has no mean.
+            CannotCombine: nothing was added: a round that trained nobody has no mean.
         """
         if not self._weight:
-            raise ValueError("no update was added")
-        return {name: total / self._weight for name, total in self._total.items()}
+            raise CannotCombine("no hospital's update was added: a round that trained nobody has no mean")
+        mean: Arrays = {}
+        for name in list(self._sums):
+            total = self._sums.pop(name)
+            total /= self._weight
+            mean[name] = total.astype(self._dtypes[name])
+        return mean
 
 
-def step(weights: Arrays, update: Arrays, server_learning_rate: float) -> Arrays:
-    """The model after a round, in the dtypes that it had."""
-    return {
-        name: (value + server_learning_rate * update[name]).astype(value.dtype) for name, value in weights.items()
-    }
+def mean_combiner(weights: Arrays, invited: int) -> RunningMean:
+    """A fresh mean; any number of hospitals will do."""
+    return RunningMean(weights)
+
+
+def fedavg_step(
+    weights: Arrays, memory: Arrays, update: Arrays, share: float, *, server_learning_rate: float
+) -> tuple[Arrays, Arrays]:
+    """The model moved along the update; nothing is remembered."""
+    return moved(weights, update, server_learning_rate), {}
+
+
+def _accumulate(total: NDArray[np.float64], values: NDArray[Any], factor: float) -> None:
+    for start in range(0, len(values), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        total[part] += np.multiply(values[part], factor, dtype=np.float64)

@@ -1,0 +1,35 @@
+"""Norm bounding: no update is longer than a bound, then FedAvg (Sun et al., 2019, arXiv:1911.07963, section 4).
+
+An attacker can turn the model only as far as an honest hospital could. It does not find attackers, and many small ones
+still add up; it is the only robust strategy here that streams. ``local_sgd.honest_norm`` gives a bound that no honest
+private update exceeds, so with patient-level privacy it costs honest hospitals nothing.
+
+Flower offers it only inside its central-DP wrappers (``DifferentialPrivacyServerSideFixedClipping``), which hold all
+replies, and add noise that patient-level privacy at the hospitals has already added.
+
+Privacy: as FedAvg; shortening a released update is post-processing.
+Memory: as FedAvg.
+"""
+
+from __future__ import annotations
+
+from server.strategy.fedavg import RunningMean
+from server.strategy.strategy import norm
+from tasks.wire import Arrays
+
+
+class BoundedMean:
+    """A running mean of updates that are shortened to a length on their way in."""
+
+    def __init__(self, weights: Arrays, norm_bound: float) -> None:
+        self._mean = RunningMean(weights)
+        self._bound = norm_bound
+
+    def add(self, hospital: str, update: Arrays, weight: float) -> None:
+        """As ``RunningMean.add``; the weight stays that of the whole update, so shortening it pulls the mean to 0."""
+        length = norm(update)
+        self._mean.add(hospital, update, weight, scale=min(1.0, self._bound / length) if length else 1.0)
+
+    def combined(self) -> Arrays:
+        """As ``RunningMean.combined``; never longer than the bound."""
+        return self._mean.combined()

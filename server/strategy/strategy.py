@@ -1,0 +1,117 @@
+"""What a strategy is: how the replies of one round become the next model.
+
+    invited    who is asked in a round
+    told       what an order carries beside the model
+    weight     how much a reply counts
+    combiner   the replies, one by one -> one update
+    step       model, memory, update -> next model, next memory
+
+What a strategy must remember between rounds is named arrays, so that a checkpoint can hold it and a resumed study goes
+on identically. A combiner is made before anyone is asked: what cannot be combined is refused while nobody's privacy
+has been spent on it.
+
+Privacy: whatever the server computes here, it computes from what hospitals have released, and post-processing spends
+nothing (Dwork & Roth, 2014, proposition 2.1). A strategy touches the guarantee only through what it asks of hospitals;
+the head of each file says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from server.errors import CannotCombine
+from tasks.wire import Arrays
+
+
+class Combiner(Protocol):
+    """Turns the replies of one round into one update.
+
+    Updates are finite and have the model's names and shapes: ``server/strategy/admission.py`` has seen them before.
+    """
+
+    def add(self, hospital: str, update: Arrays, weight: float) -> None:
+        """Take one hospital's update.
+
+        Raises:
+            ValueError: the weight is not positive and finite, or the hospital has already been added.
+        """
+
+    def combined(self) -> Arrays:
+        """The update of the round, in the model's dtypes. Ends the combiner: call it once.
+
+        Raises:
+            CannotCombine: too few updates were added.
+        """
+
+
+Step = Callable[[Arrays, Arrays, Arrays, float], tuple[Arrays, Arrays]]
+"""(weights, memory, update, share) -> (weights, memory); leaves its arguments as they are. ``share`` is the fraction of
+the study's hospitals whose updates are in ``update``."""
+
+
+def everyone(hospitals: Sequence[str], round: int) -> list[str]:
+    """All hospitals are asked in every round."""
+    return list(hospitals)
+
+
+def nothing(arrays: Arrays) -> Arrays:
+    """No memory, or nothing to tell."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to make a round's replies the next model.
+
+    Attributes:
+        combiner: (weights, how many hospitals are invited) -> a fresh combiner; raises ``CannotCombine`` where the
+            round could not be combined even if all of them answered.
+        step: makes the next model.
+        weight: (public size, standard deviation of the noise in each coordinate of the update, ``None`` if unknown)
+            -> the reply's weight; raises ``ValueError`` where there is none.
+        start: weights -> the memory before the first round.
+        invited: (all hospitals, number of the round from 1) -> those who are asked.
+        told: memory -> arrays that an order carries beside the model.
+    """
+
+    combiner: Callable[[Arrays, int], Combiner]
+    step: Step
+    weight: Callable[[int, float | None], float]
+    start: Callable[[Arrays], Arrays] = nothing
+    invited: Callable[[Sequence[str], int], list[str]] = everyone
+    told: Callable[[Arrays], Arrays] = nothing
+
+
+def moved(weights: Arrays, changes: Arrays, scale: float = 1.0) -> Arrays:
+    """``weights + scale * changes`` in the dtypes of ``weights``.
+
+    Raises:
+        CannotCombine: a value of the new model is not finite. Training can never recover from that, so it must not be
+            committed.
+    """
+    new: Arrays = {}
+    with np.errstate(over="ignore", invalid="ignore"):
+        for name, value in weights.items():
+            new[name] = np.multiply(changes[name], scale).astype(value.dtype, copy=False)
+            new[name] += value
+    broken = [name for name, value in new.items() if not np.isfinite(value).all()]
+    if broken:
+        raise CannotCombine(
+            f"the new model would not be finite in {', '.join(broken[:5])}: some update is far too long; "
+            "a smaller learning rate, or strategy=norm_bounding, keeps it in bounds"
+        )
+    return new
+
+
+def norm(update: Arrays) -> float:
+    """The L2 norm over all tensors together, added up in float64."""
+    squares = 0.0
+    for value in update.values():
+        flat = value.reshape(-1)
+        squares += float(np.einsum("i,i", flat, flat, dtype=np.float64))
+    return math.sqrt(squares)
