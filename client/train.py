@@ -13,7 +13,8 @@ from client.dataset import Cohort
 from client.errors import BadOrder, UpdateNotFinite
 from tasks.models.registry import arrays_of
 from tasks.task import Task
-from tasks.wire import Arrays, TrainingTerms
+from tasks.study import TrainingTerms
+from tasks.wire import Arrays
 
 _IMAGES_AT_ONCE = 128
 
