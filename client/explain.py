@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from client.policy import Part
 from client.review import Cost, Review
 
+_APART = "No patient is on both sides, so the two costs do not add up for anybody."
+
 
 def words(review: Review) -> dict[str, list[str]]:
     """The review as sentences, by heading."""
     return {
         "What is asked": _asked(review),
         "What leaves this hospital": _departures(review),
-        "What it costs the patients": [line for cost in review.costs for line in _price(cost)],
+        "What it costs the patients": [*(line for cost in review.costs for line in _price(cost)), _APART],
         "What the policy says": _verdict(review),
     }
 
@@ -22,19 +24,15 @@ def words(review: Review) -> dict[str, list[str]]:
 def _asked(review: Review) -> list[str]:
     document = review.document
     terms, model = document.training, ", ".join(f"{k} {v}" for k, v in document.model.items() if k != "name")
-    lines = [
+    return [
         f'The study {document.name} asks: "{review.question}" (task {document.task}, version {document.task_version}).',
         f"A model of the kind {document.model.get('name')}{f' ({model})' if model else ''} is trained here and "
-        f"elsewhere in {_times(document.rounds, 'round')}. The images stay here; only the model travels.",
-        f"In a round it takes {_times(terms.steps, 'step')}. At each, every training patient joins with probability "
-        f"{terms.sample_rate:g}, with {_times(terms.images_per_patient, 'image')}.",
+        f"elsewhere, in {_times(document.rounds, 'round')}. The images stay here; only the model travels.",
+        f"In a round it takes {_times(terms.steps, 'step')}. At each step every training patient joins with "
+        f"probability {terms.sample_rate:g}, with {_times(terms.images_per_patient, 'image')}.",
+        f"The model is also tried on the validation patients, {_times(document.evaluation.releases, 'time')}; "
+        "they are never trained on.",
     ]
-    if document.evaluation.releases:
-        lines.append(
-            f"The model is also tried on the validation patients, {_times(document.evaluation.releases, 'time')}; "
-            "they are never trained on."
-        )
-    return lines
 
 
 def _departures(review: Review) -> list[str]:
@@ -51,7 +49,7 @@ def _departures(review: Review) -> list[str]:
             )
     lines.append(
         "With each message: the study's name, the round, this hospital's name and public size, and the epsilon spent. "
-        "When something goes wrong, a code and no text. Nothing else: no image, no name, no number of a patient."
+        "When something goes wrong, a code and no text. Nothing else: no image, no patient's name or number."
     )
     return lines
 
@@ -73,11 +71,11 @@ def _price(cost: Cost) -> Iterator[str]:
             f"Noise of {cost.plan.noise_multiplier:.2f} times the most that one patient can change is added, "
             f"{_times(cost.plan.count, 'time')} in all."
         )
-        so_far = f" ({cost.spent_by_study:.2f} of it by this study)" if cost.spent_by_study else ""
+        so_far = f" ({_amount(cost.spent_by_study)} of it by this study)" if cost.spent_by_study else ""
         yield (
-            f"All studies so far have spent {cost.spent:.2f}{so_far} of the {cost.cap:g} that these patients may spend "
-            f"in their life. After this study it would be {cost.after:.2f}, and {max(0.0, cost.cap - cost.after):.2f} "
-            "would remain."
+            f"All studies so far have spent {_amount(cost.spent)}{so_far} of the {cost.cap:g} that these patients may "
+            f"spend in their life. After this study it would be {_amount(cost.after)}, and "
+            f"{_amount(max(0.0, cost.cap - cost.after))} would remain."
         )
 
 
@@ -95,8 +93,16 @@ def meaning(cost: Cost) -> str:
 
 
 def _verdict(review: Review) -> list[str]:
-    lines = [f"REFUSED ({part}): {reason}." for part, reasons in review.refused.items() for reason in reasons]
+    parts_of: dict[str, list[str]] = {}
+    for part, reasons in review.refused.items():
+        for reason in reasons:
+            parts_of.setdefault(reason, []).append(part)
+    lines = [f"REFUSED ({' and '.join(parts)}): {reason}." for reason, parts in parts_of.items()]
     return lines or ["The policy permits all of it."]
+
+
+def _amount(epsilon: float) -> str:
+    return f"{epsilon:.2f}" if math.isfinite(epsilon) else "more than any number, by training without noise,"
 
 
 def _times(count: int, what: str) -> str:

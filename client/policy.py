@@ -19,6 +19,7 @@ from tasks.wire import EvaluateOrder, TrainOrder
 
 Part = Literal["training", "evaluation"]
 """The two things that a study does to patients: it trains on some and scores the others."""
+PARTS: tuple[Part, ...] = ("training", "evaluation")
 
 _CLASSES = 2
 _BYTES_OF_A_CELL = 8
@@ -57,7 +58,9 @@ def other_release(study: StudyDocument) -> list[str]:
     """Why this installation would compute something else than the study's author meant; empty when it would not."""
     found = []
     if study.release != release():
-        found.append(f"it was written for release {study.release!r} of Consilium, this is {release()}: install the same")
+        found.append(
+            f"it was written for release {study.release!r} of Consilium, this is {release()}: install the same"
+        )
     if study.task in tasks.names() and (here := tasks.get(study.task).example_version) != study.task_version:
         found.append(f"task {study.task} is of version {here} here, the study wants {study.task_version}")
     return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from client.accounting import Mechanism, epsilon_of, plan_noise
 from client.errors import BudgetExhausted
 from client.ledger import Ledger
-from client.policy import Part, cohort_of, granted, histogram_bytes, objections, other_release
+from client.policy import PARTS, Part, cohort_of, granted, histogram_bytes, objections, other_release
 from client.site import SiteSettings
 from tasks import study as studies
 from tasks import task as tasks
@@ -82,18 +82,18 @@ class Review:
 
 def examine(document: StudyDocument, settings: SiteSettings, ledger: Ledger) -> Review:
     """Hold a study against the hospital's policy and ledger."""
-    parts: tuple[Part, ...] = ("training", "evaluation") if document.evaluation.releases else ("training",)
-    refused = {part: [*other_release(document), *objections(document, part, settings)] for part in parts}
-    costs = [_cost(document, part, settings, ledger) for part in parts]
-    for cost in costs:
-        refused[cost.part] += _over_budget(cost)
-    leaving, unknown = _leaving(document, parts)
+    refused = {part: [*other_release(document), *objections(document, part, settings)] for part in PARTS}
+    costs = [_cost(document, part, settings, ledger) for part in PARTS]
+    leaving, unknown = _leaving(document)
     refused["training"] += unknown
+    for part in PARTS:
+        refused[part] += [reason for cost in costs if cost.part == part for reason in _over_budget(cost)]
+        refused[part] += [reason for each in leaving if each.part == part for reason in _too_large(each, settings)]
     question = tasks.get(document.task).question if document.task in tasks.names() else "unknown to this release"
     return Review(document, studies.digest(document), question, leaving, costs, refused)
 
 
-def _leaving(document: StudyDocument, parts: tuple[Part, ...]) -> tuple[list[Leaving], list[str]]:
+def _leaving(document: StudyDocument) -> tuple[list[Leaving], list[str]]:
     """What leaves, and why the network cannot be built here if it cannot."""
     from tasks.models import registry
 
@@ -104,10 +104,14 @@ def _leaving(document: StudyDocument, parts: tuple[Part, ...]) -> tuple[list[Lea
         found.append(Leaving("training", len(shapes), sum(shapes), 4 * sum(shapes), document.rounds))
     except (registry.UnknownModel, tasks.UnknownTask) as error:
         wrong.append(str(error))
-    if "evaluation" in parts:
-        terms = document.evaluation
-        found.append(Leaving("evaluation", 1, 2 * terms.bins, histogram_bytes(terms), terms.releases))
+    terms = document.evaluation
+    found.append(Leaving("evaluation", 1, 2 * terms.bins, histogram_bytes(terms), terms.releases))
     return found, wrong
+
+
+def _too_large(leaving: Leaving, settings: SiteSettings) -> Iterator[str]:
+    if leaving.bytes > settings.policy.max_upload_bytes:
+        yield f"{leaving.bytes:,} bytes in one message, policy.max_upload_bytes is {settings.policy.max_upload_bytes:,}"
 
 
 def _cost(document: StudyDocument, part: Part, settings: SiteSettings, ledger: Ledger) -> Cost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from client import approvals as decided
 from client import halt
 from client.audit import Fact, Journal, Kind
 from client.books import Books
-from client.cli.output import HALTED, HERE, AsJson, By, SiteFile, answer, fail, opened, table, who
+from client.cli.output import HALTED, HERE, AsJson, By, SiteFile, answer, fail, moment, opened, table, who
 from client.errors import SiteError, SiteMisconfigured
 from client.founding import found_books, write_example
 from client.site import SiteSettings, load, secret
@@ -41,10 +42,18 @@ def status(site: SiteFile = HERE, as_json: AsJson = False) -> None:
     """Whether the hospital answers, and what waits for somebody. Exit code 3 when it has stopped."""
     with opened(site) as (settings, books):
         facts = _facts(settings, books)
-    rows = [(key.replace("_", " "), value) for key, value in facts.items()]
+    rows = [(key.replace("_", " "), _told(value)) for key, value in facts.items()]
     answer(as_json, facts, table(f"Hospital {settings.name}", ("", ""), rows))
     if facts["stopped"]:
         fail(HALTED)
+
+
+def _told(value: object) -> object:
+    if isinstance(value, datetime):
+        return f"{moment(value)} UTC"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "never" if value is None else value
 
 
 def _facts(settings: SiteSettings, books: Books) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client.audit import Event, Kind, Receipt
+from client.audit import Event, Fact, Kind, Receipt
 from client.cli.ledger import verify
 from client.cli.output import HERE, AsJson, SiteFile, amount, answer, moment, opened, plain, short, table
 
@@ -51,16 +51,23 @@ def show(
     found: list[Receipt | Event] = [*receipts, *events]
     found.sort(key=lambda entry: entry.seq or 0)
     rows = [_row(entry) for entry in found]
-    shown = table("Journal", ("row", "at (UTC)", "what", "study", "details"), rows, numbers=("row",))
+    columns = ("row", "at (UTC)", "what", "study", "details")
+    shown = table("Journal", columns, rows, numbers=("row",), whole=("at (UTC)", "what"))
     answer(as_json, [_facts(entry) for entry in found], shown if rows else "Nothing of that kind is in the journal.")
 
 
 def _row(entry: Receipt | Event) -> tuple[object, ...]:
     if isinstance(entry, Event):
-        facts = {name: fact for name, fact in entry.facts.items() if name not in ("study", "document") and fact != ""}
-        details = ", ".join(f"{name} {short(str(fact)) if name == 'digest' else fact}" for name, fact in facts.items())
+        facts = {name: fact for name, fact in entry.facts.items() if name not in ("study", "document")}
+        details = ", ".join(_fact(name, fact) for name, fact in facts.items() if fact not in ("", False, None))
         return entry.seq, moment(entry.at), entry.kind, entry.facts.get("study", ""), details
     return entry.seq, moment(entry.at), entry.message, entry.study, _details(entry)
+
+
+def _fact(name: str, fact: Fact) -> str:
+    if fact is True:
+        return name
+    return f"{name} {short(str(fact)) if name == 'digest' else fact}"
 
 
 def _details(receipt: Receipt) -> str:
@@ -76,7 +83,10 @@ def _details(receipt: Receipt) -> str:
 
 def _facts(entry: Receipt | Event) -> dict[str, Any]:
     facts: dict[str, Any] = plain(entry)
-    return facts if isinstance(entry, Event) else {"kind": RECEIPT, **facts}
+    if isinstance(entry, Event):
+        return facts
+    ledger = None if entry.ledger is None else {"row": entry.ledger.seq, "hash": entry.ledger.hash}
+    return {"kind": RECEIPT, **facts, "ledger": ledger}
 
 
 app.command()(verify)

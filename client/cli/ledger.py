@@ -4,6 +4,7 @@ other, and one without the other cannot be restored."""
 from __future__ import annotations
 
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from client.accounting import epsilon_of
 from client.books import open_books
-from client.cli.output import HERE, REFUSED, AsJson, SiteFile, amount, answer, fail, opened, table
+from client.cli.output import HERE, REFUSED, AsJson, SiteFile, amount, answer, fail, moment, opened, table
 from client.errors import LedgerRolledBack, SiteMisconfigured
 from client.ledger import Ledger
 from client.site import SiteSettings, delta_cap, secret
@@ -39,10 +40,11 @@ def show(context: typer.Context, site: SiteFile = HERE, as_json: AsJson = False)
     )
     each = table(
         "Spent by each study",
-        ("study", "cohort", "spent", "cap", "orders", "unanswered", "last (UTC)"),
-        [(s["study"], s["cohort"], amount(s["epsilon"]), f"{s['cap']:g}", s["orders"], s["unanswered"],
-          s["last"]) for s in studies],
-        numbers=("spent", "cap", "orders", "unanswered"),
+        ("study", "cohort", "spent", "cap", "orders", "lost", "last (UTC)"),
+        [(s["study"], s["cohort"], amount(s["epsilon"]), f"{s['cap']:g}", s["orders"], s["lost"], moment(s["last"]))
+         for s in studies],
+        numbers=("spent", "cap", "orders", "lost"),
+        whole=("last (UTC)",),
     )  # fmt: skip
     facts = {"delta": delta, "cohorts": cohorts, "studies": studies, "head": {"row": head.seq, "hash": head.hash}}
     answer(as_json, facts, *((life, "", each) if cohorts else ("Nothing was spent yet.",)))
@@ -59,7 +61,7 @@ def _by_cohort(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
 
 
 def _by_study(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
-    """An order without an answer was cut short: it has spent all the same."""
+    """A lost order was reserved and never answered: its work was cut short, and it has spent all the same."""
     delta, found = delta_cap(settings), []
     pairs = dict.fromkeys((entry.use.study, entry.use.cohort) for entry in ledger.entries())
     for study, cohort in pairs:
@@ -70,8 +72,8 @@ def _by_study(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
             "epsilon": epsilon_of(ledger.spent(cohort, study), delta),
             "cap": settings.policy.max_epsilon_study,
             "orders": len(entries),
-            "unanswered": sum(entry.committed is None for entry in entries),
-            "last": entries[-1].reserved_at[:19].replace("T", " "),
+            "lost": sum(entry.committed is None for entry in entries),
+            "last": datetime.fromisoformat(entries[-1].reserved_at),
         })  # fmt: skip
     return found
 

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import click
 import typer
-from rich.console import Console, RenderableType
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -108,11 +109,19 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[str] = ()) -> Table:
-    """A table; the columns named in ``numbers`` stand to the right."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", expand=False)
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    numbers: Sequence[str] = (),
+    whole: Sequence[str] = (),
+) -> Table:
+    """A table. Columns named in ``numbers`` stand to the right; neither they nor those in ``whole`` are ever broken."""
+    made = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns))
+    made.box, made.pad_edge = SIMPLE_HEAD, False
     for column in columns:
-        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        justify: JustifyMethod = "right" if column in numbers else "left"
+        made.add_column(column, justify=justify, no_wrap=column in {*numbers, *whole}, overflow="fold")
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     return made
@@ -125,7 +134,7 @@ def short(digest: str) -> str:
 
 def moment(at: datetime | None) -> str:
     """A time as people read it, in UTC."""
-    return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
+    return "-" if at is None else f"{at:%Y-%m-%d %H:%M}"
 
 
 def amount(epsilon: float | None) -> str:

@@ -14,7 +14,22 @@ from client import approvals as decided
 from client import policy
 from client.approvals import MOST_BYTES, Decision
 from client.books import Books
-from client.cli.output import HERE, AsJson, By, SiteFile, amount, answer, moment, opened, plain, short, table, who
+from client.cli.output import (
+    HERE,
+    REFUSED,
+    AsJson,
+    By,
+    SiteFile,
+    amount,
+    answer,
+    fail,
+    moment,
+    opened,
+    plain,
+    short,
+    table,
+    who,
+)
 from client.errors import NotApproved, SiteMisconfigured
 from client.explain import words
 from client.review import Review, examine
@@ -34,7 +49,8 @@ def review(
 ) -> None:
     """Say in plain words what a study does, what leaves and what it costs. Without a study: list what waits.
 
-    A file that is reviewed waits from then on, so that it can be approved by its digest.
+    A file that is reviewed waits from then on, so that it can be approved by its digest. Exit code 1 when the policy
+    refuses some of it.
     """
     with opened(site) as (settings, books):
         if not study:
@@ -49,6 +65,8 @@ def review(
     shown = [part for heading, sentences in lines for part in _section(heading, sentences)]
     facts = plain(found) | {"state": state, "words": dict(lines)}
     answer(as_json, facts, *shown)
+    if any(found.refused.values()):
+        fail(REFUSED)
 
 
 def _document(study: str, settings: SiteSettings, books: Books) -> StudyDocument:
@@ -85,11 +103,12 @@ def _list_waiting(settings: SiteSettings, as_json: bool) -> None:
         study = _readable(text)
         refused = [*policy.other_release(study), *policy.objections(study, "training", settings)]
         refused += policy.objections(study, "evaluation", settings)
-        rows.append((short(digest), study.name, study.task, study.rounds, amount(study.privacy.epsilon),
-                     amount(study.evaluation.epsilon), "refuses" if refused else "permits"))  # fmt: skip
+        epsilons = f"{amount(study.privacy.epsilon)} / {amount(study.evaluation.epsilon)}"
+        rows.append((short(digest), study.name, study.task, epsilons, "refuses" if refused else "permits"))
         facts.append({"digest": digest, "study": study.name, "task": study.task, "refused": refused})
-    columns = ("digest", "study", "task", "rounds", "epsilon", "scores", "policy")
-    shown = table("Studies that wait for a decision", columns, rows, numbers=("rounds", "epsilon", "scores"))
+    columns = ("digest", "study", "task", "epsilon", "policy")
+    title = "Studies that wait for a decision (epsilon of training / of scores)"
+    shown = table(title, columns, rows, whole=("digest", "epsilon", "policy"))
     answer(as_json, facts, shown if rows else "No study waits.")
 
 
@@ -104,8 +123,12 @@ def _printable(line: str) -> str:
 
 
 def _to_decide(found: Review, state: str) -> list[str]:
-    command = f"consilium-site approve {short(found.digest)}"
-    return [f"Digest: {found.digest}", f"This study is {state}." + (f" To approve: {command}" * (state != "approved"))]
+    lines = [f"Digest: {found.digest}", f"This study is {state}."]
+    if state != "approved":
+        lines.append(f"To approve it: consilium-site approve {short(found.digest)}")
+    if any(found.refused.values()):
+        lines.append("What the policy refuses stays refused, whoever approves the study.")
+    return lines
 
 
 def _state(decision: Decision | None) -> str:
@@ -141,7 +164,7 @@ def approvals(site: SiteFile = HERE, as_json: AsJson = False) -> None:
     with opened(site) as (_, books):
         known = list(decided.decisions(books.journal).values())
     rows = [(short(d.digest), d.study, _state(d), d.by, moment(d.at)) for d in known]
-    shown = table("Decisions", ("digest", "study", "state", "by", "at (UTC)"), rows)
+    shown = table("Decisions", ("digest", "study", "state", "by", "at (UTC)"), rows, whole=("digest", "at (UTC)"))
     answer(as_json, [_facts(decision) for decision in known], shown if rows else "Nothing was decided yet.")
 
 

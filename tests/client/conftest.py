@@ -1,0 +1,30 @@
+"""Hospitals with real files, for tests of the hospital's side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from client.founding import found_books, write_example
+from client.site import SiteSettings, load
+
+
+@pytest.fixture
+def found_hospital(tmp_path: Path) -> Callable[..., SiteSettings]:
+    """Founds a hospital in ``tmp_path``: the commented example with some settings changed, secret, empty books."""
+
+    def found(**changes: Any) -> SiteSettings:
+        path = tmp_path / "site.yaml"
+        write_example(path, "st-anne")
+        values = yaml.safe_load(path.read_text("utf-8"))
+        values["policy"] |= changes.pop("policy", {})
+        path.write_text(yaml.safe_dump(values | changes), "utf-8")
+        settings = load(path)
+        found_books(settings)
+        return settings
+
+    return found
