@@ -41,7 +41,7 @@ class Archive(Protocol):
             SpoolFull: they do not fit.
         """
 
-    def remarks(self) -> list[str]:
+    def remarks(self, spool: Spool) -> list[str]:
         """What a person should know about how the archive behaved, a sentence each."""
 
 
@@ -62,11 +62,13 @@ def list_archive(
     if not found:
         raise EmptySource(f"{owner} has no image for {source.scope.modalities} {source.scope.dates() or 'of any date'}")
     wanted = _choose(found, labels, withdrawn, left_out)
-    with opened(source.path, f"{owner} for {task.name} of {source.issuer}", source.max_gigabytes) as spool:
+    with opened(
+        source.path, f"{owner} for {task.name} of {source.issuer}", source.max_gigabytes, source.holds
+    ) as spool:
         spool.forget_others(wanted)
         refused = archive.fetch(spool.missing(wanted), spool)
         left_out.update({str(reason): number for reason, number in refused.items()})
-        warnings = sentences(spool.verdicts(), refused[Refusal.TRANSCODED]) + archive.remarks()
+        warnings = sentences(spool.verdicts(), refused[Refusal.TRANSCODED]) + archive.remarks(spool)
         if not spool.digests():
             return _nothing(owner, found, wanted, labels, Listing([], left_out + labels.left_out, warnings))
         listing = list_files(spool.images, labels, withdrawn, answered={_name(i, labels) for i in found})

@@ -113,13 +113,20 @@ def associate(
         max_pdu=0,
         ext_neg=[build_role(sop_class, scp_role=True) for sop_class in classes],
         tls_args=(_tls(source), source.host) if source.tls else None,
-        evt_handlers=[(evt.EVT_C_STORE, receive)] if receive else [],
+        evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once), *([(evt.EVT_C_STORE, receive)] if receive else [])],
     )
     if association.is_established:
         return association
     if association.is_rejected:
         raise _rejection(source, association)
     raise _why_no_connection(source)
+
+
+def _send_at_once(event: Event) -> None:
+    """Switch Nagle's algorithm off: a request is several small writes, and the second waits for the first's answer."""
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _tls(source: DimseSource) -> ssl.SSLContext:

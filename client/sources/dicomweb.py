@@ -85,7 +85,7 @@ class DicomwebArchive:
         answers = self._pages(self._client.search_for_instances, _UID, *names, fields=["AvailableTransferSyntaxUID"])
         matches = list(answers)
         held = {_value(match, _UID): _values(match, _HELD) for match in matches}
-        if matches and not any(held.values()) and not self._source.holds:
+        if matches and not any(held.values()):
             held = self._held_by_metadata(*names)
         for match in matches:
             uid = _value(match, _UID)
@@ -96,7 +96,7 @@ class DicomwebArchive:
                 _value(study, _ACCESSION) or _value(match, _ACCESSION),
                 _value(series, _MODALITY),
                 _value(match, _CLASS),
-                frozenset(held.get(uid) or self._source.holds),
+                frozenset(held.get(uid, ())),
             )
 
     def _held_by_metadata(self, study: str, series: str) -> dict[str, list[str]]:
@@ -153,7 +153,7 @@ class DicomwebArchive:
             raise Refused(Refusal.ARCHIVE_FAILED, str(error)) from error
         spool.take_in(instance, part)
 
-    def remarks(self) -> list[str]:
+    def remarks(self, spool: Spool) -> list[str]:
         return []
 
     def _ask(self, question: Callable[[], T]) -> T:

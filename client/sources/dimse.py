@@ -46,7 +46,6 @@ class DimseArchive:
 
     def __init__(self, source: DimseSource) -> None:
         self._source = source
-        self._decompresses: set[str] = set()
 
     def check(self) -> None:
         """C-ECHO (PS3.7 9.1.5).
@@ -99,7 +98,7 @@ class DimseArchive:
                 _text(study, "AccessionNumber"),
                 _text(series, "Modality"),
                 _text(image, "SOPClassUID"),
-                frozenset(_texts(image, "AvailableTransferSyntaxUID") or self._source.holds),
+                frozenset(_texts(image, "AvailableTransferSyntaxUID")),
             )
 
     def _matches(self, line: Line, level: str, **keys: str) -> list[Dataset]:
@@ -138,8 +137,9 @@ class DimseArchive:
                     except Refused as error:
                         log.info("one image not taken: %s", error)
                         refused[instance.uid] = error.reason
-            if syntaxes == SYNTAXES:
-                self._decompresses |= line.without_compression
+            if syntaxes == SYNTAXES and members:
+                known = spool.remembered(_UNCOMPRESSED_ONLY) - set(classes)
+                spool.remember(_UNCOMPRESSED_ONLY, known | line.without_compression)
 
     def _fetch(self, line: RetrievalLine, instance: Instance) -> None:
         try:
@@ -148,11 +148,12 @@ class DimseArchive:
             self.check()  # if it answers, this one image is the trouble
             raise Refused(Refusal.ARCHIVE_FAILED, str(error)) from error
 
-    def remarks(self) -> list[str]:
-        if not self._decompresses:
+    def remarks(self, spool: Spool) -> list[str]:
+        classes = spool.remembered(_UNCOMPRESSED_ONLY)
+        if not classes:
             return []
         return [
-            f"NO_COMPRESSED_TRANSFER: the archive accepted no compressed transfer syntax for {len(self._decompresses)} "
+            f"NO_COMPRESSED_TRANSFER: the archive accepted no compressed transfer syntax for {len(classes)} "
             "SOP class(es): what it stores compressed it decompresses or withholds; have its administrator enable them"
         ]
 
@@ -169,6 +170,8 @@ class DimseArchive:
         return persistently(work, self._source.attempts, self._source.first_wait_seconds)
 
 
+_UNCOMPRESSED_ONLY = "uncompressed-only"
+"""Under this name the spool remembers of which SOP classes the archive accepted only uncompressed transfer syntaxes."""
 _RETURNED = {
     "STUDY": ("StudyInstanceUID", ("PatientID", "AccessionNumber", "StudyDate", "ModalitiesInStudy")),
     "SERIES": ("SeriesInstanceUID", ("StudyInstanceUID", "Modality", "BodyPartExamined")),

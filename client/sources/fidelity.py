@@ -33,15 +33,23 @@ class Verdict(StrEnum):
     """Nobody says what the archive holds."""
 
 
-def judge(received: str, held: frozenset[str]) -> Verdict:
-    """Compare a received TransferSyntaxUID with AvailableTransferSyntaxUID (0008,3002)."""
-    if not held:
+def judge(received: str, held: frozenset[str], somewhere: frozenset[str] = frozenset()) -> Verdict:
+    """Compare the transfer syntax that came with what the archive says.
+
+    Args:
+        received: TransferSyntaxUID of the file.
+        held: AvailableTransferSyntaxUID (0008,3002) of this image; empty when the archive does not tell.
+        somewhere: what the archive holds among all its images, a source's ``holds``; used when ``held`` is empty. If
+            it holds both kinds, an uncompressed image may be stored so, or may have been decompressed: no proof.
+    """
+    known = held or somewhere
+    if received in NATIVE and not held and known - NATIVE and known & NATIVE:
         return Verdict.UNPROVEN
-    if received in held:
+    if not known:
+        return Verdict.UNPROVEN
+    if received in known:
         return Verdict.AS_HELD
-    if received in NATIVE and held <= NATIVE:
-        return Verdict.REENCODED
-    return Verdict.TRANSCODED
+    return Verdict.REENCODED if received in NATIVE and known <= NATIVE else Verdict.TRANSCODED
 
 
 def sentences(verdicts: Counter[Verdict], transcoded: int) -> list[str]:
@@ -59,6 +67,6 @@ def sentences(verdicts: Counter[Verdict], transcoded: int) -> list[str]:
     if number := verdicts[Verdict.UNPROVEN]:
         found.append(
             f"UNPROVEN: the archive does not tell how it stores {number} image(s), so nobody can say that they came "
-            "unchanged; give `holds` (its conformance statement has the UIDs) or compare some with a folder export"
+            "unchanged; give `holds` (its conformance statement has the UIDs), or compare some with a folder export"
         )
     return found

@@ -110,8 +110,8 @@ class _Archive(_Source):
     max_gigabytes: float = Field(default=50, gt=0)
     """Most that the spool may hold, in 10^9 bytes."""
     holds: list[str] = Field(default_factory=list)
-    """UIDs of the transfer syntaxes in which the archive stores images, from its conformance statement. Used where the
-    archive does not tell per image; without it nobody can prove that what arrives is what is stored."""
+    """UIDs of all transfer syntaxes in which the archive stores images of this scope, from its conformance statement.
+    Used where the archive does not tell per image; without either nobody can prove that images come as stored."""
     connect_seconds: float = Field(default=10, gt=0)
     """How long to wait for a connection."""
     silence_seconds: float = Field(default=60, gt=0)

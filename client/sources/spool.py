@@ -13,7 +13,7 @@ import re
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,7 +24,7 @@ from client.sources.digest import NotWhole, examine
 from client.sources.fidelity import Verdict, judge
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS owner (name TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS instances (
     uid TEXT PRIMARY KEY, bytes INTEGER NOT NULL, received TEXT NOT NULL, held TEXT NOT NULL, verdict TEXT NOT NULL,
     pixel_sha256 TEXT NOT NULL);
@@ -64,8 +64,8 @@ class Instance:
         patient_id, accession: PatientID and AccessionNumber, empty when the archive does not tell.
         modality: Modality of its series.
         sop_class: SOPClassUID, empty when the archive does not tell.
-        held: transfer syntaxes in which the archive stores it, from AvailableTransferSyntaxUID (0008,3002) or the
-            source's ``holds``; empty when nobody tells.
+        held: transfer syntaxes in which the archive stores it, from AvailableTransferSyntaxUID (0008,3002); empty
+            when the archive does not tell.
     """
 
     study: str
@@ -81,9 +81,9 @@ class Instance:
 class Spool:
     """An opened spool; ``opened`` makes it. ``parts`` is for files that are on their way."""
 
-    def __init__(self, folder: Path, index: sqlite3.Connection, max_bytes: int) -> None:
+    def __init__(self, folder: Path, index: sqlite3.Connection, max_bytes: int, holds: frozenset[str]) -> None:
         self.images, self.parts = folder / "images", folder / "parts"
-        self.max_bytes = max_bytes
+        self._max_bytes, self._holds = max_bytes, holds
         self._folder, self._index = folder, index
         shutil.rmtree(self.parts, ignore_errors=True)  # what an interrupted retrieval left
         for directory in (self.images, self.parts):
@@ -97,7 +97,7 @@ class Spool:
         return [i for i in instances if i.uid not in known or not self._stands(i, *known[i.uid])]
 
     def _stands(self, instance: Instance, size: int, received: str) -> bool:
-        verdict = judge(received, instance.held)
+        verdict = judge(received, instance.held, self._holds)
         values = (" ".join(sorted(instance.held)), verdict, instance.uid)
         self._index.execute("UPDATE instances SET held = ?, verdict = ? WHERE uid = ?", values)
         if verdict is Verdict.TRANSCODED:
@@ -123,9 +123,9 @@ class Spool:
 
     def refuse_beyond(self, incoming: int) -> None:
         """Raise ``SpoolFull`` when so many more bytes do not fit."""
-        if self._used + incoming > self.max_bytes:
+        if self._used + incoming > self._max_bytes:
             raise SpoolFull(
-                f"the spool {self._folder} may hold {self.max_bytes / 1e9:g} GB and has {self._used / 1e9:.3f}; raise "
+                f"the spool {self._folder} may hold {self._max_bytes / 1e9:g} GB and has {self._used / 1e9:.3f}; raise "
                 "max_gigabytes of the source or narrow its scope. What is there stays, and is not fetched again"
             )
 
@@ -142,9 +142,10 @@ class Spool:
             raise Refused(Refusal.BROKEN_IN_ARCHIVE, str(error)) from error
         if evidence.sop_instance != instance.uid:
             raise Refused(Refusal.ARCHIVE_FAILED, "another instance came than was asked for")
-        verdict = judge(evidence.transfer_syntax, instance.held)
+        verdict = judge(evidence.transfer_syntax, instance.held, self._holds)
         if verdict is Verdict.TRANSCODED:
-            raise Refused(Refusal.TRANSCODED, f"{evidence.transfer_syntax} came, {sorted(instance.held)} is stored")
+            stored = sorted(instance.held or self._holds)
+            raise Refused(Refusal.TRANSCODED, f"{evidence.transfer_syntax} came, {stored} is stored")
         size = part.stat().st_size
         self.refuse_beyond(size)
         self._store(instance, part, (size, evidence.transfer_syntax, verdict, evidence.pixel_sha256))
@@ -165,6 +166,16 @@ class Spool:
         rows = self._index.execute("SELECT verdict, COUNT(*) FROM instances GROUP BY verdict")
         return Counter({Verdict(name): number for name, number in rows})
 
+    def remember(self, name: str, words: Iterable[str]) -> None:
+        """Keep what was learned about the archive, for later listings that need not ask it for anything."""
+        self._index.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, " ".join(sorted(words))))
+        self._index.commit()
+
+    def remembered(self, name: str) -> set[str]:
+        """What ``remember`` kept under that name."""
+        row = self._index.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return set(row[0].split()) if row else set()
+
     def digests(self) -> dict[str, str]:
         """SHA-256 of the pixels by SOPInstanceUID."""
         return dict(self._index.execute("SELECT uid, pixel_sha256 FROM instances").fetchall())
@@ -179,8 +190,13 @@ def is_uid(text: str) -> bool:
 
 
 @contextmanager
-def opened(folder: Path, owner: str, max_gigabytes: float) -> Iterator[Spool]:
+def opened(folder: Path, owner: str, max_gigabytes: float, holds: Iterable[str] = ()) -> Iterator[Spool]:
     """The spool of that folder, for one process at a time.
+
+    Args:
+        owner: which source fills it; another one is refused.
+        max_gigabytes: most that it may hold, in 10^9 bytes.
+        holds: transfer syntaxes that the archive holds among all its images, see ``judge``.
 
     Raises:
         SiteMisconfigured: the folder belongs to another source or process, or cannot be written.
@@ -192,7 +208,7 @@ def opened(folder: Path, owner: str, max_gigabytes: float) -> Iterator[Spool]:
             _lock(folder, lock.fileno())
             index.executescript(_SCHEMA)
             _claim(folder, index, owner)
-            yield Spool(folder, index, int(max_gigabytes * 1e9))
+            yield Spool(folder, index, int(max_gigabytes * 1e9), frozenset(holds))
     except (OSError, sqlite3.OperationalError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error):
             raise SpoolFull(f"the disk of {folder} is full; what is there stays, and is not fetched again") from error
@@ -209,9 +225,9 @@ def _lock(folder: Path, descriptor: int) -> None:
 
 
 def _claim(folder: Path, index: sqlite3.Connection, owner: str) -> None:
-    known = index.execute("SELECT name FROM owner").fetchone()
+    known = index.execute("SELECT value FROM facts WHERE name = 'owner'").fetchone()
     if known is None:
-        index.execute("INSERT INTO owner VALUES (?)", (owner,))
+        index.execute("INSERT INTO facts VALUES ('owner', ?)", (owner,))
         index.commit()
     elif known[0] != owner:
         raise SiteMisconfigured(

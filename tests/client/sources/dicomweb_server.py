@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydicom import Dataset, dcmread
 
 BOUNDARY = "a-boundary"
+_UNIQUE = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}
 
 
 @dataclass

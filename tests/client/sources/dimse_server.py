@@ -1,0 +1,123 @@
+"""A real C-FIND and C-GET provider on loopback, small enough to be told how to misbehave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from ssl import SSLContext
+from typing import Any
+
+from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pynetdicom import AE, evt
+from pynetdicom.events import Event
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    UltrasoundImageStorage,
+    Verification,
+)
+
+NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+_UNIQUE = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
+_RETURNED = {
+    "STUDY": ["PatientID", "AccessionNumber", "StudyInstanceUID"],
+    "SERIES": ["StudyInstanceUID", "SeriesInstanceUID", "Modality", "BodyPartExamined"],
+    "IMAGE": ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"],
+}
+
+
+@dataclass
+class Provider:
+    """What the archive has, how it behaves, and what it was asked.
+
+    Attributes:
+        files: the DICOM files that it stores.
+        tells_syntax, tells_class: answer AvailableTransferSyntaxUID and SOPClassUID in searches.
+        syntaxes: transfer syntaxes in which it is ready to send images.
+        decompresses: send all images decompressed.
+        before_image: called before each image is sent; may abort the association or return a status instead.
+        known_callers: AE titles that it accepts; any when empty.
+        requests: the levels of the searches and retrievals, in order.
+    """
+
+    files: list[Path]
+    tells_syntax: bool = True
+    tells_class: bool = True
+    syntaxes: list[str] = field(default_factory=lambda: [*NATIVE, RLELossless])
+    decompresses: bool = False
+    before_image: Callable[[Event, Dataset], int | None] = lambda event, dataset: None
+    known_callers: list[str] = field(default_factory=list)
+    offers_get: bool = True
+    requests: list[str] = field(default_factory=list)
+    sent: int = 0
+    port: int = 0
+
+    def find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
+        query = event.identifier
+        level = str(query.QueryRetrieveLevel)
+        self.requests.append(f"FIND {level}")
+        seen = set()
+        for path in self.files:
+            header = dcmread(path, stop_before_pixels=True)
+            if _matches(query, header) and header[_UNIQUE[level]].value not in seen:
+                seen.add(header[_UNIQUE[level]].value)
+                yield 0xFF00, self._answer(level, header)
+
+    def _answer(self, level: str, header: Dataset) -> Dataset:
+        answer = Dataset()
+        answer.QueryRetrieveLevel = level
+        for keyword in _RETURNED[level]:
+            if keyword != "SOPClassUID" or self.tells_class:
+                setattr(answer, keyword, header[keyword].value)
+        if level == "IMAGE" and self.tells_syntax:
+            answer.AvailableTransferSyntaxUID = header.file_meta.TransferSyntaxUID
+        return answer
+
+    def get(self, event: Event) -> Iterator[Any]:
+        self.requests.append(f"GET {event.identifier.QueryRetrieveLevel}")
+        wanted = [d for d in map(dcmread, self.files) if d.SOPInstanceUID == event.identifier.SOPInstanceUID]
+        yield len(wanted)
+        for dataset in wanted:
+            status = self.before_image(event, dataset)
+            if status is not None:
+                yield status, None
+                return
+            if self.decompresses and dataset.file_meta.TransferSyntaxUID not in NATIVE:
+                dataset.decompress(generate_instance_uid=False)
+            self.sent += 1
+            yield 0xFF00, dataset
+
+
+@contextmanager
+def running(provider: Provider, tls: SSLContext | None = None) -> Iterator[Provider]:
+    """Answer on a free port of loopback until the block ends."""
+    entity = AE("ARCHIVE")
+    entity.require_calling_aet = provider.known_callers
+    entity.require_called_aet = True
+    entity.add_supported_context(Verification)
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    if provider.offers_get:
+        entity.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
+    entity.add_supported_context(UltrasoundImageStorage, provider.syntaxes, scu_role=True, scp_role=True)
+    handlers: list[Any] = [
+        (evt.EVT_C_FIND, provider.find),
+        (evt.EVT_C_GET, provider.get),
+        (evt.EVT_C_ECHO, lambda event: 0),
+    ]
+    server = entity.start_server(("127.0.0.1", provider.port), block=False, evt_handlers=handlers, ssl_context=tls)
+    assert server is not None
+    provider.port = server.server_address[1]
+    try:
+        yield provider
+    finally:
+        server.shutdown()
+
+
+def _matches(query: Dataset, header: Dataset) -> bool:
+    uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    if any(query.get(uid) and query[uid].value != header[uid].value for uid in uids):
+        return False
+    return str(query.get("ModalitiesInStudy", "")) in ("", header.Modality)
