@@ -23,11 +23,12 @@ from conf import schema
 from server import comparison, report
 from server.checkpoint import read_state, write_state, write_whole
 from server.errors import StudyError
-from server.local_grid import LoadApp, LocalGrid
+from server.local_grid import LocalGrid
 from server.report import Results
 from server.rounds import Roster, State, run_rounds
 from server.study import StudyFolder, document_of, locked, open_study
 from server.tracking import Tracker, open_tracker
+from server.workers import LoadApp
 from tasks import task as tasks
 from tasks.models import registry
 

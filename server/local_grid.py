@@ -6,23 +6,20 @@ here works between machines. The app is handed in: this package does not know th
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from server.flower_private import Deflated, Run, claim_identity, deflate, inflate
+from server.flower_private import Run, claim_identity, deflate, inflate
+from server.workers import LoadApp, Workers, answer
 
-LoadApp = Callable[[], ClientApp]
-_CLIENT_FAILED = 2  # Flower's own code for a ClientApp that raised
-_worker_app: ClientApp | None = None
+_PATIENCE_S = 0.05
 
 
 class LocalGrid(Grid):
@@ -31,7 +28,8 @@ class LocalGrid(Grid):
     Args:
         hospitals: for each hospital's name the path of its ``site.yaml``.
         load_app: gives the hospitals' app; called once in each process that plays hospitals.
-        workers: number of processes; 0 plays all hospitals in this one, one after the other.
+        workers: number of processes; 0 plays all hospitals in this one, one after the other, and then nothing can
+            interrupt a hospital that hangs.
     """
 
     def __init__(self, hospitals: dict[str, Path], load_app: LoadApp, workers: int = 0) -> None:
@@ -41,15 +39,15 @@ class LocalGrid(Grid):
         self._load_app = load_app
         self._app: ClientApp | None = None
         self._waiting: dict[str, Message] = {}
-        self._running: dict[str, Future[Deflated]] = {}
-        self._pool = _pool(min(workers, len(hospitals)), load_app) if workers else None
+        self._replies: dict[str, Message] = {}
+        self._workers = Workers(load_app, min(workers, len(hospitals))) if workers else None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=error is None, cancel_futures=True)
+        if self._workers is not None:
+            self._workers.close(wait=error is None)
 
     @property
     def run(self) -> Run:
@@ -72,23 +70,20 @@ class LocalGrid(Grid):
     def _push(self, message: Message) -> str:
         deflated = deflate(message)
         name = deflated[0]
-        if self._pool is None:
+        if self._workers is None:
             self._waiting[name] = inflate(deflated)
         else:
-            context = self._contexts[message.metadata.dst_node_id]
-            self._running[name] = self._pool.submit(_answer_in_worker, deflated, context)
+            self._workers.submit(name, deflated, self._contexts[message.metadata.dst_node_id])
         return name
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies that are there. In one process this plays the next hospital and gives its reply."""
         wanted = set(message_ids)
-        if self._pool is None:
+        if self._workers is None:
             name = next((name for name in self._waiting if name in wanted), None)
             return [] if name is None else [self._play(self._waiting.pop(name))]
-        futures = {name: future for name, future in self._running.items() if name in wanted}
-        wait(futures.values(), timeout=0.05, return_when=FIRST_COMPLETED)
-        done = [name for name, future in futures.items() if future.done()]
-        return [inflate(self._running.pop(name).result()) for name in done]
+        self._replies.update(self._workers.finished(_PATIENCE_S))
+        return [self._replies.pop(name) for name in wanted & self._replies.keys()]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         waiting = set(self.push_messages(messages))
@@ -102,39 +97,9 @@ class LocalGrid(Grid):
     def _play(self, message: Message) -> Message:
         if self._app is None:
             self._app = self._load_app()
-        reply = _answer(self._app, message, self._contexts[message.metadata.dst_node_id])
+        reply = answer(self._app, message, self._contexts[message.metadata.dst_node_id])
         return inflate(deflate(reply))
 
 
 def _context(node: int, settings: Path) -> Context:
     return Context(run_id=1, node_id=node, node_config={"site": str(settings)}, state=RecordDict(), run_config={})
-
-
-def _answer(app: ClientApp, message: Message, context: Context) -> Message:
-    """The app's reply; if it raises, the error that Flower would send, without the exception's text."""
-    try:
-        return app(message, context)
-    except Exception as error:
-        return Message(Error(_CLIENT_FAILED, type(error).__name__), reply_to=message)
-
-
-def _pool(workers: int, load_app: LoadApp) -> ProcessPoolExecutor:
-    # spawn: a forked child would inherit the locks of torch's threads
-    return ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(load_app, workers)
-    )
-
-
-def _start_worker(load_app: LoadApp, workers: int) -> None:
-    import torch
-
-    global _worker_app
-    claim_identity()
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    _worker_app = load_app()
-
-
-def _answer_in_worker(deflated: Deflated, context: Context) -> Deflated:
-    if _worker_app is None:
-        raise RuntimeError("the worker was not started")
-    return deflate(_answer(_worker_app, inflate(deflated), context))

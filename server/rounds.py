@@ -26,6 +26,7 @@ from tasks.study import StudyDocument
 from tasks.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 _POLL_S = 0.05
+_MOST_PATIENTS = 1e9
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,12 @@ def _unusable_histogram(report: EvaluateReport | None, order: EvaluateOrder) -> 
     if report is None:
         return "no report"
     histogram, bins = report.arrays.get("histogram"), order.study.evaluation.bins
-    if histogram is None or histogram.shape != (2, bins) or not np.isfinite(histogram).all():
-        return f"the histogram must be finite and of shape (2, {bins})"
+    if histogram is None or len(report.arrays) > 1:
+        return "one array is due, the histogram"
+    if histogram.shape != (2, bins) or histogram.dtype != np.float64:
+        return f"the histogram is {histogram.dtype} {histogram.shape}, not float64 (2, {bins})"
+    if not (np.abs(histogram) <= _MOST_PATIENTS).all():
+        return f"the histogram must hold numbers up to {_MOST_PATIENTS:g}"
     return ""
 
 
