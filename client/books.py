@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from client.audit import Journal
-from client.chain import RESTORE
+from client.chain import RESTORE, Chain
 from client.errors import LedgerBroken, LedgerMissing
 from client.ledger import Ledger
 
@@ -75,6 +75,19 @@ def open_books(ledger: Path, journal: Path, secret: bytes) -> Iterator[Books]:
         if seen := book.last_seen_journal():
             receipts.require_not_older_than(seen)
         yield Books(book, receipts)
+
+
+def faults_of_books(ledger: Path, journal: Path, secret: bytes) -> list[str]:
+    """All that is wrong with both, row by row, also when they are too damaged to be opened; see ``Books.verify``."""
+    try:
+        with open_books(ledger, journal, secret) as books:
+            return books.verify()
+    except LedgerBroken as error:
+        faults = [str(error)]
+    for path, purpose in ((ledger, "ledger"), (journal, "journal")):
+        with suppress(LedgerBroken), Chain(path, secret, purpose) as chain:  # that it does not open was said above
+            faults += [f"{purpose}: {fault}" for fault in chain.verify()]
+    return faults
 
 
 def replace_lost_journal(ledger: Path, journal: Path, secret: bytes) -> None:

@@ -6,7 +6,7 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from client.books import create_books
+from client.books import create_books, open_books
 from client.site import SiteSettings, secret
 
 
@@ -26,12 +26,13 @@ def found_books(settings: SiteSettings) -> list[Path]:
     """Make secret, ledger and journal where there are none. Returns the files that were made.
 
     Raises:
-        LedgerBroken: one of the books is missing although the other was used: it was lost, and only a backup helps.
-        SiteMisconfigured: the secret is readable by others.
+        LedgerBroken: one of the books was lost, so only a backup helps; or they do not open.
+        SiteMisconfigured: the secret was lost, or is readable by others.
     """
     wanted = [settings.key, settings.ledger, settings.journal]
     missing = [path for path in wanted if not path.exists()]
     key = secret(settings)
-    if settings.ledger in missing or settings.journal in missing:
+    if settings.journal in missing:  # it is made last; an unused ledger alone is a founding that was interrupted
         create_books(settings.ledger, settings.journal, key)
-    return missing
+    with open_books(settings.ledger, settings.journal, key):
+        return missing

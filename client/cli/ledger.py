@@ -12,11 +12,11 @@ import typer
 from rich.text import Text
 
 from client.accounting import epsilon_of
-from client.books import open_books
+from client.books import faults_of_books, open_books
 from client.cli.output import HERE, REFUSED, AsJson, SiteFile, amount, answer, fail, moment, opened, table
 from client.errors import LedgerRolledBack, SiteMisconfigured
 from client.ledger import Ledger
-from client.site import SiteSettings, delta_cap, secret
+from client.site import SiteSettings, delta_cap, load, secret
 
 app = typer.Typer(name="ledger", invoke_without_command=True)
 
@@ -81,16 +81,17 @@ def _by_study(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
 @app.command()
 def verify(site: SiteFile = HERE, as_json: AsJson = False) -> None:
     """Check every row of ledger and journal, and each against the other. Exit code 1 when anything is wrong."""
-    with opened(site) as (_, books):
-        faults = books.verify()
-        without = [] if faults else books.without_receipt()
-        rows = {"ledger": books.ledger.head().seq + 1, "journal": books.journal.head().seq + 1}
-    lines = [f"FAULT {fault}" for fault in faults]
-    lines += [f"ledger row {row}: its reply has no receipt, so it has not left" for row in without]
-    lines += [] if faults else [f"{name}: all {count} rows are as they were written" for name, count in rows.items()]
-    answer(as_json, {"faults": faults, "without_receipt": without, "rows": rows}, *map(Text, lines))
+    settings = load(site)
+    faults = faults_of_books(settings.ledger, settings.journal, secret(settings))
     if faults:
+        answer(as_json, {"faults": faults}, *(Text(f"FAULT {fault}") for fault in faults))
         fail(REFUSED)
+    with opened(site) as (_, books):
+        without = books.without_receipt()
+        rows = {"ledger": books.ledger.head().seq + 1, "journal": books.journal.head().seq + 1}
+    lines = [f"{name}: all {count} rows are as they were written" for name, count in rows.items()]
+    lines += [f"ledger row {row}: its reply has no receipt, so it has not left" for row in without]
+    answer(as_json, {"faults": [], "without_receipt": without, "rows": rows}, *map(Text, lines))
 
 
 @app.command()

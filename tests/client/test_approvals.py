@@ -68,9 +68,7 @@ def test_the_last_word_counts(document: StudyDocument, hospital: SiteSettings, j
     require(document, journal, hospital)
 
 
-def test_a_simulated_hospital_approves_by_itself_and_says_so(
-    document: StudyDocument, found_hospital: Found
-) -> None:
+def test_a_simulated_hospital_approves_by_itself_and_says_so(document: StudyDocument, found_hospital: Found) -> None:
     hospital = found_hospital(simulated=True, policy={"auto_approve": True})
     with Journal.open(hospital.journal, secret(hospital)) as journal:
         require(document, journal, hospital)

@@ -11,7 +11,7 @@ import pytest
 from client.accounting import Mechanism, epsilon_of
 from client.explain import meaning, words
 from client.ledger import Caps, Ledger, Use
-from client.review import Review, examine
+from client.review import Cost, Review, examine
 from client.site import SiteSettings, secret
 from tasks.models import registry
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, digest
@@ -76,8 +76,9 @@ def test_what_this_study_has_spent_is_not_counted_twice(
 
 def test_the_stricter_side_sets_the_price(document: StudyDocument, found_hospital: Found) -> None:
     hospital = found_hospital(public_size=5000, policy={"max_epsilon_study": 3.0})
+    exact = replace(document, evaluation=EvaluationTerms(2, 16, None))
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
-        review = examine(document, hospital, ledger)
+        review = examine(exact, hospital, ledger)
     training = review.costs[0]
     assert (training.granted, training.delta) == (3.0, 2e-5)
     assert any("epsilon 8 is asked, of which the policy grants 3, at delta 2e-05" in line for line in _all(review))
@@ -94,9 +95,7 @@ def test_a_life_that_would_be_overspent_is_told_beforehand(
     assert review.refused["evaluation"] == []
 
 
-def test_every_reason_stands_in_the_words_once(
-    document: StudyDocument, hospital: SiteSettings, ledger: Ledger
-) -> None:
+def test_every_reason_stands_in_the_words_once(document: StudyDocument, hospital: SiteSettings, ledger: Ledger) -> None:
     greedy = replace(
         document,
         rounds=500,
@@ -106,7 +105,8 @@ def test_every_reason_stands_in_the_words_once(
     )
     said = words(examine(greedy, hospital, ledger))["What the policy says"]
     assert all(line.startswith("REFUSED (") for line in said)
-    for part in ("500 rounds", "policy.models", "training without noise", "exact scores", "1024 cells", "must be one of"):
+    reasons = ("500 rounds", "policy.models", "training without noise", "exact scores", "1024 cells", "must be one of")
+    for part in reasons:
         assert sum(part in line for line in said) == 1, part
 
 
@@ -132,11 +132,8 @@ def test_no_noise_is_never_called_protection(document: StudyDocument, found_hosp
 
 
 @pytest.mark.parametrize(("epsilon", "factor", "weak"), [(0.5, "1.65", False), (3, "20.1", False), (8, "2,981", True)])
-def test_epsilon_is_told_as_the_bound_it_is(
-    document: StudyDocument, hospital: SiteSettings, ledger: Ledger, epsilon: float, factor: str, weak: bool
-) -> None:
-    asked = replace(document, privacy=PrivacyTerms(epsilon, 1e-4, 0.5))
-    sentence = meaning(examine(asked, hospital, ledger).costs[0])
+def test_epsilon_is_told_as_the_bound_it_is(epsilon: float, factor: str, weak: bool) -> None:
+    sentence = meaning(Cost("training", "a/train", epsilon, epsilon, 1e-4, None, 0.0, 0.0, None, 20.0))
     assert f"by a factor of at most {factor}" in sentence
     assert ("a weak promise" in sentence) == weak
     assert "0.0001 even that may fail" in sentence
