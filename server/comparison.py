@@ -42,7 +42,8 @@ def compare(
     """
     hospitals = [hospital for hospital in grid.nodes if hospital != pooled]
     settings = _without_noise(study)
-    local, together = {}, {}
+    local: dict[str, HospitalRound] = {}
+    together: dict[str, HospitalRound] = {}
     if "local" in study.evaluation.arms:
         for hospital in hospitals:
             roster = Roster(document_of(settings, f"{name}.local.{hospital}"), {hospital: grid.nodes[hospital]})

@@ -210,7 +210,7 @@ def _read(reply: Message, order: TrainOrder | EvaluateOrder, kind: type[R]) -> t
         return None, f"its client failed (Flower error {reply.error.code})", 0
     up = wire.size(reply.content)
     try:
-        report = wire.decode(reply.content, kind, Refusal)
+        report: R | Refusal = wire.decode(reply.content, kind, Refusal)
     except wire.WireError as error:
         return None, str(error), up
     if isinstance(report, Refusal):

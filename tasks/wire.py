@@ -114,7 +114,8 @@ class Refusal:
 
 
 Message = TrainOrder | TrainReport | EvaluateOrder | EvaluateReport | Refusal
-M = TypeVar("M", TrainOrder, TrainReport, EvaluateOrder, EvaluateReport, Refusal)
+M = TypeVar("M", bound=Message)
+N = TypeVar("N", bound=Message)
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (TrainOrder, TrainReport, EvaluateOrder, EvaluateReport, Refusal)
 }
@@ -128,19 +129,20 @@ def encode(message: Message) -> RecordDict:
     return RecordDict({"head": head, "arrays": arrays})
 
 
-def decode(records: RecordDict, *expected: type[M]) -> M:
-    """The message of one of the expected kinds.
+def decode(records: RecordDict, kind: type[M], *or_kinds: type[N]) -> M | N:
+    """The message, of one of the expected kinds.
 
     Raises:
         WireError: the records have another form, version or kind, or a field is wrong.
     """
     try:
         head, record = records["head"], records["arrays"]
-        version, kind, text = head["version"], head["kind"], head["json"]
+        version, told, text = head["version"], head["kind"], head["json"]
         arrays = {str(name): array.numpy() for name, array in record.items()}  # type: ignore[union-attr]
     except Exception as error:  # Flower raises whatever a malformed record provokes
         raise WireError(f"not a Consilium message ({type(error).__name__})") from error
-    return _checked(version, kind, text, arrays, expected)
+    message: M | N = _checked(version, told, text, arrays, (kind, *or_kinds))
+    return message
 
 
 def size(records: RecordDict) -> int:
@@ -158,7 +160,7 @@ def pack(message: Message) -> bytes:
     return save_tensors(arrays, metadata={_PACKED_HEAD: head})
 
 
-def unpack(content: bytes, *expected: type[M]) -> M:
+def unpack(content: bytes, kind: type[M], *or_kinds: type[N]) -> M | N:
     """The inverse of ``pack``.
 
     Raises:
@@ -168,10 +170,11 @@ def unpack(content: bytes, *expected: type[M]) -> M:
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length])["__metadata__"]
         arrays = load_tensors(content)
-        version, kind, text = json.loads(metadata[_PACKED_HEAD])
+        version, told, text = json.loads(metadata[_PACKED_HEAD])
     except Exception as error:
         raise WireError(f"not a packed Consilium message ({type(error).__name__})") from error
-    return _checked(version, kind, text, arrays, expected)
+    message: M | N = _checked(version, told, text, arrays, (kind, *or_kinds))
+    return message
 
 
 def digest(message: Message) -> str:
@@ -197,7 +200,7 @@ def _scalars(message: Message) -> str:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _checked(version: object, kind: object, text: object, arrays: Arrays, expected: tuple[type[M], ...]) -> M:
+def _checked(version: object, kind: object, text: object, arrays: Arrays, expected: tuple[type[Any], ...]) -> Any:
     names = [e.__name__ for e in expected]
     if version != VERSION:
         raise WireError(f"protocol version {_short(version)}, this side speaks {VERSION}: install one release on both")
@@ -208,11 +211,10 @@ def _checked(version: object, kind: object, text: object, arrays: Arrays, expect
         scalars = _ADAPTERS[str(kind)].validate_json(str(text))
         if scalars.arrays:
             raise WireError(f"{kind}: the head must not carry arrays")
-        message = replace(scalars, arrays=arrays)
+        return replace(scalars, arrays=arrays)
     except ValidationError as error:
         problems = [f"{_short('.'.join(map(str, e['loc'])))}: {e['msg']}" for e in error.errors(include_url=False)]
         raise WireError(f"{kind}: {_listed(problems)}") from None
-    return message  # type: ignore[no-any-return]
 
 
 def _check_arrays(kind: str, arrays: Arrays) -> None:
