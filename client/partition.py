@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,11 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from client.site import NAME
 from client.sources.manifest import read_manifest
 from client.sources.medmnist import read_archive
 from client.sources.settings import MedmnistSource
 from conf import schema
 from tasks.task import PhantomHospital, Task
+
+POOLED = "pooled"
+"""Name of the imaginary hospital that has everybody's patients."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ def _phantoms(study: schema.Study, federation: schema.PhantomFederation, task: T
 def _manifest_sites(study: schema.Study, federation: schema.ManifestFederation, home: Path) -> Partition:
     folder = Path(study.data_root).resolve()
     owner, moved = _owners(folder, federation)
+    if unusable := sorted(site for site in set(owner.values()) if site == POOLED or not re.match(NAME, site)):
+        raise ValueError(f"federation.site_column={federation.site_column}: these cannot name a hospital: {unusable}")
     sources = {}
     for site in sorted(set(owner.values())):
         patients = home / f"{site}.patients.txt"
@@ -89,7 +96,8 @@ def _owners(folder: Path, federation: schema.ManifestFederation) -> tuple[dict[s
     columns = [federation.site_column, federation.patient_column, federation.label_column, *federation.where]
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for row in read_manifest(folder, columns):
-        if all(row[column] in values for column, values in federation.where.items()):
+        wanted = all(row[column] in values for column, values in federation.where.items())
+        if wanted and row[federation.patient_column].strip():
             votes[row[federation.patient_column].strip()][row[federation.site_column].strip()] += 1
     owner = {patient: min(sites, key=lambda site: (-sites[site], site)) for patient, sites in votes.items()}
     return owner, sum(len(sites) > 1 for sites in votes.values())
@@ -102,10 +110,13 @@ def _medmnist_sites(study: schema.Study, federation: schema.MedmnistFederation, 
     rng = np.random.default_rng(study.seed)
     left = [list(rng.permutation(np.flatnonzero(labels == label))) for label in (0, 1)]
     prevalence = float(np.mean(labels))
-    sources, notes = {}, [
-        "Hospitals are simulated: cut at random from one public set, with uneven sizes and class balance.",
-        "The set tells no patients, so every image counts as one; two images of one child may lie on both sides.",
-    ]
+    sources, notes = (
+        {},
+        [
+            "Hospitals are simulated: cut at random from one public set, with uneven sizes and class balance.",
+            "The set tells no patients, so every image counts as one; two images of one child may lie on both sides.",
+        ],
+    )
     for name, size in federation.sizes.items():
         concentration = federation.label_skew * np.array([1 - prevalence, prevalence]) * 2
         positives = round(size * rng.dirichlet(concentration)[1])

@@ -14,6 +14,9 @@ from client.sources.settings import Settings, Source, TaskName
 
 _Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$"
+"""What a hospital's name looks like."""
+
 Scores = Literal["none", "noised", "exact"]
 
 
@@ -61,7 +64,7 @@ class Policy(Settings):
 class SiteSettings(Settings):
     """One hospital."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")
+    name: str = Field(pattern=NAME)
     """The hospital's public name in studies."""
     simulated: bool = False
     """No real hospital: invented or public research data. Such a site says so wherever it appears."""

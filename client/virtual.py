@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,11 @@ import yaml
 
 from client.catalog import IngestReport, ingest
 from client.founding import found_books
+from client.partition import POOLED as POOLED
 from client.partition import partition
 from client.site import load
 from conf import schema
 from tasks import task as tasks
-
-POOLED = "pooled"
-"""Name of the imaginary hospital that has everybody's patients."""
 
 APPROVED_BY_NOBODY = (
     "The simulated hospitals approved this study by themselves (policy.auto_approve): no person was asked."
@@ -62,7 +61,7 @@ def found(study: schema.Study, folder: Path, progress: Progress) -> VirtualHospi
             ``output_dir`` on the same data.
 
     Raises:
-        SiteError: images or labels cannot be used.
+        SiteError: images or labels cannot be used, or a study that is resumed has lost a ledger or a journal.
     """
     task = tasks.get(study.task.name)
     home = Path(study.output_dir).resolve() / "hospitals" / _digest(study)
@@ -70,16 +69,19 @@ def found(study: schema.Study, folder: Path, progress: Progress) -> VirtualHospi
     shares = partition(study, task, home)
     everybody = [source for own in shares.sources.values() for source in own]
     common = {"catalog": str(home / "catalog"), "key": str(_simulated_key(home, study.seed))}
-    with_noise, without = _policy(study), _unlimited_policy(study)
+    with_noise, without = common | {"policy": _policy(study)}, common | {"policy": _unlimited_policy(study)}
     federated = {
-        name: _write(folder / "sites" / f"{name}.yaml", common | _site(study, name, own) | {"policy": with_noise})
+        name: _write(folder / "sites" / f"{name}.yaml", with_noise | _site(study, name, own))
         for name, own in shares.sources.items()
     }
     alone = {
-        name: _write(folder / "sites-alone" / f"{name}.yaml", common | _site(study, name, own) | {"policy": without})
+        name: _write(folder / "sites-alone" / f"{name}.yaml", without | _site(study, name, own))
         for name, own in {**shares.sources, POOLED: everybody}.items()
     }
-    reports = {name: ingest(load(path), task, progress) for name, path in federated.items()}
+    hospitals = {name: load(path) for name, path in federated.items()}
+    with ThreadPoolExecutor() as threads:  # books wait for the disk most of the time
+        list(threads.map(found_books, [*hospitals.values(), *map(load, alone.values())]))
+    reports = {name: ingest(settings, task, progress) for name, settings in hospitals.items()}
     return VirtualHospitals(federated, alone, reports, [*shares.notes, APPROVED_BY_NOBODY])
 
 
@@ -139,8 +141,6 @@ def _unlimited_policy(study: schema.Study) -> dict[str, Any]:
 
 
 def _write(path: Path, settings: dict[str, Any]) -> Path:
-    """Write the file, and found the hospital's books beside it unless a study that is resumed has them already."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
-    found_books(load(path))
     return path

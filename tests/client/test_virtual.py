@@ -1,0 +1,100 @@
+"""Simulated hospitals: founded like real ones, quickly, with caps that bind; resumed with the books they had."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from client import approvals, virtual
+from client.books import open_books
+from client.errors import LedgerMissing, NotPermitted
+from client.policy import objections, permit
+from client.site import load, secret
+from client.virtual import APPROVED_BY_NOBODY, POOLED
+from conf import schema
+from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
+from tasks.wire import TrainOrder
+
+
+def _study(folder: Path, hospitals: int = 2, epsilon: float | None = 6.0) -> schema.Study:
+    phantoms = {f"h{n}": schema.Phantom(patients=6, images_per_patient=(1, 1)) for n in range(hospitals)}
+    federation = schema.PhantomFederation(hospitals=phantoms, rounds=4)
+    study = schema.Study(federation=federation, model=schema.ScatterLinear(), output_dir=str(folder))
+    study.task.name = "breast_ultrasound"
+    study.privacy.epsilon, study.evaluation.epsilon, study.evaluation.bins = epsilon, 3.0, 16
+    return study
+
+
+def _document(epsilon: float | None, rounds: int = 4) -> StudyDocument:
+    return StudyDocument(
+        name="simulated-1",
+        release=release(),
+        task="breast_ultrasound",
+        task_version=1,
+        model={"name": "scatter_linear"},
+        rounds=rounds,
+        training=TrainingTerms(3, 8.0, 0.0, 0.0, 0.8, 4),
+        privacy=PrivacyTerms(epsilon, 1e-4, 0.5),
+        evaluation=EvaluationTerms(4, 16, 3.0),
+    )
+
+
+def _found(study: schema.Study, folder: Path) -> virtual.VirtualHospitals:
+    return virtual.found(study, folder, lambda issuer, done, total: None)
+
+
+def test_simulated_hospitals_have_books_and_say_that_nobody_was_asked(tmp_path: Path) -> None:
+    founded = _found(_study(tmp_path), tmp_path / "study")
+    assert list(founded.federated) == ["h0", "h1"]
+    assert list(founded.alone) == ["h0", "h1", POOLED]
+    assert APPROVED_BY_NOBODY in founded.notes
+    assert {name: report.images for name, report in founded.reports.items()} == {"h0": 6, "h1": 6}
+    for path in (*founded.federated.values(), *founded.alone.values()):
+        settings = load(path)
+        assert settings.simulated
+        with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+            approvals.require(_document(6.0), books.journal, settings)
+            assert [d.automatic for d in approvals.decisions(books.journal).values()] == [True]
+
+
+def test_their_caps_are_what_the_study_asks_and_no_more(tmp_path: Path) -> None:
+    founded = _found(_study(tmp_path), tmp_path / "study")
+    federated, alone = load(founded.federated["h0"]), load(founded.alone["h0"])
+    assert permit(TrainOrder(_document(6.0), 1), federated).epsilon == 6.0
+    assert permit(TrainOrder(_document(60.0), 1), federated).epsilon == 6.0
+    for order in (TrainOrder(_document(None), 1), TrainOrder(_document(6.0, rounds=5), 1)):
+        with pytest.raises(NotPermitted):
+            permit(order, federated)
+    assert permit(TrainOrder(_document(None), 1), alone).epsilon is None
+    exact = EvaluationTerms(4, 1024, None)
+    assert objections(StudyDocument(**{**vars(_document(None)), "evaluation": exact}), "evaluation", alone) == []
+
+
+def test_a_study_that_is_resumed_keeps_its_books(tmp_path: Path) -> None:
+    study = _study(tmp_path)
+    settings = load(_found(study, tmp_path / "study").federated["h0"])
+    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+        approvals.require(_document(6.0), books.journal, settings)
+        head = books.journal.head()
+    _found(study, tmp_path / "study")
+    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+        assert books.journal.head() == head
+    settings.ledger.unlink()
+    with pytest.raises(LedgerMissing):
+        _found(study, tmp_path / "study")
+
+
+def test_a_study_without_noise_is_allowed_where_it_asks_for_that(tmp_path: Path) -> None:
+    settings = load(_found(_study(tmp_path, hospitals=1, epsilon=None), tmp_path / "study").federated["h0"])
+    assert permit(TrainOrder(_document(None), 1), settings).epsilon is None
+
+
+def test_eight_hospitals_are_founded_in_no_time(tmp_path: Path) -> None:
+    """Phantoms and catalogs are there already, as in every study but the first; the bound is wide for busy machines."""
+    study = _study(tmp_path, hospitals=8)
+    _found(study, tmp_path / "first")
+    begun = time.perf_counter()
+    _found(study, tmp_path / "second")
+    assert time.perf_counter() - begun < 5
