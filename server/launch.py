@@ -10,12 +10,14 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from conf import load as conf
@@ -66,10 +68,10 @@ def main(found: Found, load_app: LoadApp) -> None:
         try:
             run_study(conf.to_study(composed), found, load_app, console)
         except conf.ConfigError as error:
-            console.print(f"[bold red]The configuration cannot be meant:[/]\n{error}", soft_wrap=True)
+            console.print(f"[bold red]The configuration cannot be meant:[/]\n{escape(str(error))}", soft_wrap=True)
             sys.exit(2)
         except StudyError as error:
-            console.print(f"[bold red]{type(error).__name__}:[/] {error}", soft_wrap=True)
+            console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
             sys.exit(1)
         except KeyboardInterrupt:
             console.print("[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there.")
@@ -83,16 +85,17 @@ def run_study(study: schema.Study, found: Found, load_app: LoadApp, console: Con
     """Found or resume the study, play its rounds, compare, record, show.
 
     Raises:
+        ConfigError: there is no such task or network; nothing was done.
         StudyError: with what, where, why and the remedy.
     """
+    initial = _initial_state(study)
     folder = open_study(study)
     with locked(folder), _Bars(console) as bars:
         if folder.resumed:
             console.print(f"Going on with {folder.name}.")
         hospitals = found(study, folder.path, bars.advance)
         _introduce(console, study, folder, hospitals)
-        tracker = open_tracker(study, folder, list(hospitals.federated), hospitals.notes, console.print)
-        initial = _initial_state(study)
+        tracker = open_tracker(study, folder, list(hospitals.federated), hospitals.notes, partial(_warn, console))
         state = _federated(study, folder, hospitals, load_app, initial, tracker, bars)
         arms = _arms(study, folder, hospitals, load_app, initial, bars)
         outcome = report.results(folder.name, state, arms, hospitals.notes)
@@ -102,8 +105,11 @@ def run_study(study: schema.Study, found: Found, load_app: LoadApp, console: Con
 
 
 def _initial_state(study: schema.Study) -> State:
-    task = tasks.get(study.task.name)
-    network = registry.build(asdict(study.model), task.example_shape, study.seed)
+    try:
+        task = tasks.get(study.task.name)
+        network = registry.build(asdict(study.model), task.example_shape, study.seed)
+    except (tasks.UnknownTask, registry.UnknownModel) as error:
+        raise conf.ConfigError(str(error)) from error
     return State(registry.arrays_of(network.trainable))
 
 
@@ -162,20 +168,25 @@ def _record(folder: StudyFolder, outcome: Results, state: State, tracker: Tracke
 def _introduce(console: Console, study: schema.Study, folder: StudyFolder, hospitals: Hospitals) -> None:
     console.print(f"[bold]{folder.name}[/]: {tasks.get(study.task.name).question}")
     for note in hospitals.notes:
-        console.print(f"[yellow]Note:[/] {note}")
+        console.print(f"[yellow]Note:[/] {escape(note)}")
     for name, size in hospitals.sizes.items():
         console.print(f"  {name}: {size['train']} patients to train on, {size['validation']} to validate with")
         for warning in hospitals.warnings.get(name, []):
-            console.print(f"    [yellow]{warning}[/]")
+            _warn(console, f"    {warning}")
 
 
 def _show(console: Console, study: schema.Study, folder: StudyFolder, outcome: Results, tracker: Tracker) -> None:
     console.print(report.table(outcome, study))
     for hospital, told in outcome.dropped.items():
-        console.print(f"[yellow]{hospital} was left out:[/] {told}")
+        console.print(f"[yellow]{hospital} was left out:[/] {escape(told)}")
     console.print(f"Rounds took {outcome.seconds:.1f} s. Figures and numbers: {folder.path}", soft_wrap=True)
     for line in tracker.where():
         console.print(line, soft_wrap=True)
+
+
+def _warn(console: Console, text: str) -> None:
+    """Texts from elsewhere are shown as they are: brackets in them are no markup."""
+    console.print(text, style="yellow", markup=False)
 
 
 class _Bars:

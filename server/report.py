@@ -61,7 +61,9 @@ def results(name: str, state: State, arms: Arms, notes: list[str]) -> Results:
     last = state.rounds[-1]
     by_arm = {"local": arms.local, "federated": last.hospitals, "pooled": arms.pooled}
     hospitals = sorted({hospital for record in state.rounds for hospital in record.hospitals})
-    epsilon = {h: next((r.hospitals[h].epsilon for r in reversed(state.rounds) if _spent(r, h)), None) for h in hospitals}
+    epsilon = {
+        h: next((r.hospitals[h].epsilon for r in reversed(state.rounds) if _spent(r, h)), None) for h in hospitals
+    }
     return Results(
         study=name,
         arms={arm: figures for arm, figures in by_arm.items() if figures},
@@ -93,7 +95,9 @@ def _dropped(rounds: list[RoundRecord]) -> dict[str, str]:
 def table(found: Results, study: schema.Study) -> Table:
     """The results as a table for the terminal."""
     asked = f"epsilon {study.privacy.epsilon:g}" if study.privacy.epsilon is not None else "no privacy"
-    drawn = Table(title=f"{found.study}: AUC on each hospital's validation patients, with 95 % intervals", title_style="bold")
+    drawn = Table(
+        title=f"{found.study}: AUC on each hospital's validation patients, with 95 % intervals", title_style="bold"
+    )
     drawn.add_column("hospital")
     for arm in found.arms:
         how = asked if arm == "federated" else "no noise"

@@ -10,10 +10,12 @@ import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # must stand before the import
 os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its seven would hold up a round for minutes
 
 import logging
 import math
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,7 +52,9 @@ class NoTracker:
         return []
 
 
-def open_tracker(study: schema.Study, folder: StudyFolder, hospitals: list[str], notes: list[str], warn: Warn) -> Tracker:
+def open_tracker(
+    study: schema.Study, folder: StudyFolder, hospitals: list[str], notes: list[str], warn: Warn
+) -> Tracker:
     """The tracker that the study's configuration asks for.
 
     Raises:
@@ -79,34 +83,40 @@ class MlflowTracker:
         self._warn, self._uri, self._folder = warn, _uri(study), folder
         self._client = MlflowClient(self._uri)
         self._experiment = self._experiment_id(study)
-        known = folder.facts().get("mlflow")
-        self._run, self._children, self._logged = (
-            (known["run"], known["children"], int(self._client.get_run(known["run"]).data.tags["rounds_logged"]))
-            if known
-            else (*self._start(study, hospitals, notes), 0)
-        )
-        folder.note(mlflow={"run": self._run, "children": self._children})
+        self._tags = {"fl_key": _key(folder), "fl_study": folder.name}
+        self._known = self._runs_of_study()
+        self._run = self._parent(notes)
+        self._children = {hospital: self._child(hospital) for hospital in hospitals}
+        self._logged = int(self._client.get_run(self._run).data.tags["rounds_logged"])
         self._client.update_run(self._run, status="RUNNING")
 
     def _experiment_id(self, study: schema.Study) -> str:
         found = self._client.get_experiment_by_name(study.task.name)
         if found is not None:
             return str(found.experiment_id)
-        # A store in a file keeps artifacts beside it; a tracking server decides for itself.
-        place = None if study.tracking.uri else (Path(study.output_dir).resolve() / "mlartifacts").as_uri()
-        return str(self._client.create_experiment(study.task.name, artifact_location=place))
+        return str(self._client.create_experiment(study.task.name, artifact_location=_artifacts(self._uri)))
 
-    def _start(self, study: schema.Study, hospitals: list[str], notes: list[str]) -> tuple[str, dict[str, str]]:
-        name = self._folder.name
-        tags = {"mlflow.runName": name, "fl_kind": "study", "rounds_logged": "0", "mlflow.note.content": "\n\n".join(notes)}
-        run = self._client.create_run(self._experiment, tags=tags).info.run_id
+    def _runs_of_study(self) -> dict[str, str]:
+        """Runs that this study has started already, by hospital; the parent under the empty name."""
+        filter = f"tags.fl_key = '{self._tags['fl_key']}'"
+        found = self._client.search_runs([self._experiment], filter_string=filter)
+        return {run.data.tags.get("fl_hospital", ""): run.info.run_id for run in found}
+
+    def _parent(self, notes: list[str]) -> str:
+        tags = {"fl_kind": "study", "rounds_logged": "0", "mlflow.note.content": "\n\n".join(notes)}
+        run = self._known.get("") or self._new_run(self._folder.name, tags)
         self._log_batch(run, params=_flat(self._folder.facts()["config"]))
-        children = {}
-        for hospital in hospitals:
-            child = {"mlflow.runName": f"{name} / {hospital}", "mlflow.parentRunId": run, "fl_kind": "hospital"}
-            children[hospital] = self._client.create_run(self._experiment, tags=child).info.run_id
-            self._log_batch(children[hospital], params={"hospital": hospital, "study": name})
-        return run, children
+        return run
+
+    def _child(self, hospital: str) -> str:
+        tags = {"fl_kind": "hospital", "fl_hospital": hospital, "mlflow.parentRunId": self._run}
+        run = self._known.get(hospital) or self._new_run(f"{self._folder.name} / {hospital}", tags)
+        self._log_batch(run, params={"hospital": hospital, "study": self._folder.name})
+        return run
+
+    def _new_run(self, name: str, tags: dict[str, str]) -> str:
+        created = self._client.create_run(self._experiment, run_name=name, tags=self._tags | tags)
+        return str(created.info.run_id)
 
     def _log_batch(self, run: str, metrics: list[Any] | None = None, params: dict[str, Any] | None = None) -> None:
         from mlflow.entities import Param
@@ -154,6 +164,23 @@ def _uri(study: schema.Study) -> str:
     return study.tracking.uri or f"sqlite:///{Path(study.output_dir).resolve() / 'mlflow.db'}"
 
 
+def _key(folder: StudyFolder) -> str:
+    """What tells the study's runs in the store. It stands in the study's folder before any of them is made, so whenever
+    a process was killed, the next one finds what there is."""
+    key = folder.facts().get("tracking_key")
+    if key is None:
+        key = uuid.uuid4().hex
+        folder.note(tracking_key=key)
+    return str(key)
+
+
+def _artifacts(uri: str) -> str | None:
+    """A store in a file keeps artifacts beside it; a tracking server decides for itself."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+
+
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
@@ -180,7 +207,12 @@ def _of_study(record: RoundRecord) -> dict[str, float | None]:
 
 def _of_hospital(record: RoundRecord, hospital: str) -> dict[str, float | None]:
     figures = record.hospitals[hospital]
-    return {"auc": figures.auc, "epsilon": figures.epsilon, "bytes_up": figures.bytes_up, "bytes_down": figures.bytes_down}
+    return {
+        "auc": figures.auc,
+        "epsilon": figures.epsilon,
+        "bytes_up": figures.bytes_up,
+        "bytes_down": figures.bytes_down,
+    }
 
 
 def _metrics(values: dict[str, Any], step: int) -> list[Any]:
