@@ -86,9 +86,9 @@ def blocks(updates: Sequence[Arrays]) -> Iterator[tuple[str, slice, NDArray[np.f
     """All updates side by side, some values at a time: a tensor's name, which of its values, and those values in
     float64, shape (values, updates)."""
     width = max(1, _AT_ONCE // len(updates))
-    for name, first in updates[0].items():
+    for name in sorted(updates[0]):  # a checkpoint gives tensors back in an order of its own
         flat = [update[name].reshape(-1) for update in updates]
-        for start in range(0, first.size, width):
+        for start in range(0, flat[0].size, width):
             part = slice(start, start + width)
             yield name, part, np.stack([values[part] for values in flat], axis=1).astype(np.float64, copy=False)
 
@@ -101,11 +101,18 @@ def by_coordinate(updates: Sequence[Arrays], rule: Callable[[NDArray[np.float64]
     return result
 
 
-def squared_distances(updates: Sequence[Arrays]) -> NDArray[np.float64]:
-    """Squared L2 distance between any two updates, shape (updates, updates), from inner products in float64."""
+def inner_products(updates: Sequence[Arrays], origin: int | None = None) -> NDArray[np.float64]:
+    """Inner product of any two updates in float64, shape (updates, updates); as seen from the update ``origin``."""
     inner = np.zeros((len(updates), len(updates)))
     for _, _, values in blocks(updates):
-        inner += values.T @ values
+        seen = values if origin is None else values - values[:, [origin]]
+        inner += seen.T @ seen
+    return inner
+
+
+def squared_distances(updates: Sequence[Arrays]) -> NDArray[np.float64]:
+    """Squared L2 distance between any two updates, shape (updates, updates)."""
+    inner = inner_products(updates)
     lengths = np.diag(inner)
     distances = np.maximum(lengths[:, None] + lengths[None, :] - 2 * inner, 0.0)
     np.fill_diagonal(distances, 0.0)

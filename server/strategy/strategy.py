@@ -111,7 +111,7 @@ def moved(weights: Arrays, changes: Arrays, scale: float = 1.0) -> Arrays:
 def norm(update: Arrays) -> float:
     """The L2 norm over all tensors together, added up in float64."""
     squares = 0.0
-    for value in update.values():
+    for _, value in sorted(update.items()):  # so that a sum is the same in a resumed study
         flat = value.reshape(-1)
         squares += float(np.einsum("i,i", flat, flat, dtype=np.float64))
     return math.sqrt(squares)
