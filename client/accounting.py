@@ -1,27 +1,30 @@
-"""What mechanisms cost: epsilon of a history, and the noise that stays within one. The only file that uses dp-accounting.
+"""What mechanisms cost: epsilon of a history, and the noise that keeps to one. The only file that uses dp-accounting.
 
 Privacy loss distributions are composed (Doroshenko et al., PoPETs 2022; Google's dp-accounting), rounded so that the
-result is an upper bound. Neighbouring datasets differ by adding or removing one patient with all images.
+result is an upper bound. Neighbouring datasets differ by adding or removing one patient with all images. Everything
+that touched a cohort is composed, whatever its noise and sampling rate, so that a history of many rounds and studies
+has one epsilon and not a sum of epsilons.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache, reduce
 
-from dp_accounting import dp_event
-from dp_accounting.mechanism_calibration import (
-    ExplicitBracketInterval,
-    NoBracketIntervalFoundError,
-    calibrate_dp_mechanism,
-)
-from dp_accounting.pld import PLDAccountant
+from dp_accounting import gaussian_mechanism
+from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
 
 from client.errors import BudgetExhausted
 
 _DISCRETIZATION = 1e-3
 _LEAST_NOISE, _MOST_NOISE = 0.1, 1e4
+_STRIDE = 1.15
+_CLOSE = 0.998  # a plan that spends this part of its epsilon is close enough
+_DIGITS = 1e4
+
+Part = tuple[float, float, int]
+"""Noise multiplier, sampling rate, count."""
 
 
 @dataclass(frozen=True)
@@ -32,44 +35,24 @@ class Mechanism:
         noise_multiplier: standard deviation of the noise in units of a patient's largest effect; 0 means no privacy.
         sample_rate: probability with which a patient takes part; 1 for everybody.
         count: how often it was, or will be, applied.
+
+    Raises:
+        ValueError: negative noise, a rate outside (0, 1], or a count below 1.
     """
 
     noise_multiplier: float
     sample_rate: float
     count: int
 
+    def __post_init__(self) -> None:
+        sound = 0 <= self.noise_multiplier < math.inf and 0 < self.sample_rate <= 1 and self.count >= 1
+        if not sound:
+            raise ValueError(f"{self}: noise must be 0 or more, the rate in (0, 1], the count 1 or more")
+
 
 def epsilon_of(mechanisms: list[Mechanism], delta: float) -> float:
     """Privacy loss of a patient in all the mechanisms together: epsilon at delta, infinite without noise."""
-    counts: dict[tuple[float, float], int] = {}
-    for m in mechanisms:
-        key = (m.noise_multiplier, m.sample_rate)
-        counts[key] = counts.get(key, 0) + m.count
-    return _epsilon_of(tuple(sorted((*key, count) for key, count in counts.items())), delta)
-
-
-@lru_cache(maxsize=4096)
-def _epsilon_of(mechanisms: tuple[tuple[float, float, int], ...], delta: float) -> float:
-    if not mechanisms:
-        return 0.0
-    if any(noise == 0 for noise, _, _ in mechanisms):
-        return math.inf
-    return float(_accountant().compose(_event(mechanisms)).get_epsilon(delta))
-
-
-def _accountant() -> PLDAccountant:
-    return PLDAccountant(value_discretization_interval=_DISCRETIZATION)
-
-
-def _event(mechanisms: tuple[tuple[float, float, int], ...]) -> dp_event.DpEvent:
-    return dp_event.ComposedDpEvent([
-        dp_event.SelfComposedDpEvent(_single(noise, sample_rate), count) for noise, sample_rate, count in mechanisms
-    ])
-
-
-def _single(noise: float, sample_rate: float) -> dp_event.DpEvent:
-    gaussian = dp_event.GaussianDpEvent(noise)
-    return gaussian if sample_rate == 1 else dp_event.PoissonSampledDpEvent(sample_rate, gaussian)
+    return _epsilon_of(_parts(mechanisms), delta)
 
 
 def plan_noise(spent: list[Mechanism], sample_rate: float, count: int, epsilon: float, delta: float) -> float:
@@ -78,33 +61,105 @@ def plan_noise(spent: list[Mechanism], sample_rate: float, count: int, epsilon: 
     The noise of what was spent is tried first, so that a study that runs as planned keeps one noise multiplier; a
     study that lost a reservation to a crash goes on with more noise.
 
+    Returns:
+        A noise multiplier, rounded up to four decimals; never below 0.1.
+
     Raises:
         BudgetExhausted: no amount of noise would do.
     """
-    if spent:
-        last = spent[-1].noise_multiplier
-        if last > 0 and epsilon_of([*spent, Mechanism(last, sample_rate, count)], delta) <= epsilon:
-            return last
-    history = tuple((m.noise_multiplier, m.sample_rate, m.count) for m in spent)
-    return _calibrated(history, sample_rate, count, epsilon, delta)
+    last = spent[-1].noise_multiplier if spent else 0.0
+    if last > 0 and epsilon_of([*spent, Mechanism(last, sample_rate, count)], delta) <= epsilon:
+        return last
+    return _planned(_parts(spent), sample_rate, count, epsilon, delta)
 
 
-@cache
-def _calibrated(
-    spent: tuple[tuple[float, float, int], ...], sample_rate: float, count: int, epsilon: float, delta: float
-) -> float:
-    def total(noise: float) -> dp_event.DpEvent:
-        return _event((*spent, (noise, sample_rate, count)))
+def _parts(mechanisms: list[Mechanism]) -> tuple[Part, ...]:
+    counts: dict[tuple[float, float], int] = {}
+    for m in mechanisms:
+        key = (m.noise_multiplier, m.sample_rate)
+        counts[key] = counts.get(key, 0) + m.count
+    return tuple(sorted((*key, count) for key, count in counts.items()))
 
-    try:
-        noise = calibrate_dp_mechanism(
-            _accountant,
-            total,
-            target_epsilon=epsilon,
-            target_delta=delta,
-            bracket_interval=ExplicitBracketInterval(_LEAST_NOISE, _MOST_NOISE),
-            tol=1e-3,
-        )
-    except NoBracketIntervalFoundError as error:
-        raise BudgetExhausted(f"no noise keeps {count} more steps within epsilon {epsilon:g}") from error
-    return float(noise)
+
+@lru_cache(maxsize=4096)
+def _epsilon_of(parts: tuple[Part, ...], delta: float) -> float:
+    if not parts:
+        return 0.0
+    if parts[0][0] == 0:
+        return math.inf
+    return float(_composed(parts).get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=64)
+def _composed(parts: tuple[Part, ...]) -> PrivacyLossDistribution:
+    return reduce(lambda one, other: one.compose(other), (_repeated(*part) for part in parts))
+
+
+def _repeated(noise: float, sample_rate: float, count: int) -> PrivacyLossDistribution:
+    # Gaussians without sampling compose exactly: count of them are one with that much less noise.
+    return (
+        _single(noise / math.sqrt(count), 1.0) if sample_rate == 1 else _single(noise, sample_rate).self_compose(count)
+    )
+
+
+@lru_cache(maxsize=64)
+def _single(noise: float, sample_rate: float) -> PrivacyLossDistribution:
+    return from_gaussian_mechanism(
+        standard_deviation=noise, sampling_prob=sample_rate, value_discretization_interval=_DISCRETIZATION
+    )
+
+
+@lru_cache(maxsize=256)
+def _planned(spent: tuple[Part, ...], sample_rate: float, count: int, epsilon: float, delta: float) -> float:
+    """Bracket the noise around a guess, then close in from the private side; each look costs one composition."""
+
+    def overspent(noise: float) -> float:
+        """Logarithm of epsilon over its target: positive when the noise is too little."""
+        composed = _repeated(noise, sample_rate, count)
+        total = _composed(spent).compose(composed) if spent else composed
+        return math.log(max(total.get_epsilon_for_delta(delta), 1e-12) / epsilon)
+
+    if _epsilon_of(spent, delta) >= epsilon:
+        raise BudgetExhausted(f"epsilon {epsilon:g} is spent; {count} more steps would pass it whatever the noise")
+    high = _rounded_up(_guess(spent, sample_rate, count, epsilon, delta))
+    while (above := overspent(high)) > 0:
+        if high >= _MOST_NOISE:
+            raise BudgetExhausted(f"no noise keeps {count} more steps within epsilon {epsilon:g}")
+        high = min(_rounded_up(high * _STRIDE), _MOST_NOISE)
+    low, below = high, above
+    while below <= 0:
+        if low <= _LEAST_NOISE:
+            return _LEAST_NOISE
+        high, above = low, below
+        low = max(_rounded_up(low / _STRIDE), _LEAST_NOISE)
+        below = overspent(low)
+    while above < math.log(_CLOSE) and high - low > 2 / _DIGITS:
+        # Epsilon is close to a power of the noise, so a straight line on logarithmic scales meets the target well;
+        # aiming slightly beyond it keeps the next point on the private side.
+        slope = (above - below) / math.log(high / low)
+        middle = high * math.exp((math.log(_CLOSE) / 2 - above) / slope)
+        middle = _rounded_up(min(max(middle, low + 0.05 * (high - low)), high - 0.05 * (high - low)))
+        if (value := overspent(middle)) > 0:
+            low, below = middle, value
+        else:
+            high, above = middle, value
+    return high
+
+
+def _rounded_up(noise: float) -> float:
+    return math.ceil(noise * _DIGITS) / _DIGITS
+
+
+def _guess(spent: tuple[Part, ...], sample_rate: float, count: int, epsilon: float, delta: float) -> float:
+    """Noise by the central limit theorem for composition (Bu et al., HDSR 2020, theorem 5): only a place to start."""
+    target = 1 / gaussian_mechanism.get_sigma_gaussian(epsilon, delta)
+    left = max(target**2 - sum(times * _variance(noise, rate) for noise, rate, times in spent), 0.01 * target**2)
+    if sample_rate == 1:
+        noise = math.sqrt(count / left)
+    else:
+        noise = 1 / math.sqrt(math.log1p(left / (sample_rate**2 * count)))
+    return min(max(noise, 2 * _LEAST_NOISE), _MOST_NOISE)
+
+
+def _variance(noise: float, sample_rate: float) -> float:
+    return noise**-2 if sample_rate == 1 else sample_rate**2 * math.expm1(min(noise**-2, 100.0))

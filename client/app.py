@@ -23,6 +23,7 @@ from client.books import Books, open_books
 from client.dataset import open_cohort
 from client.errors import BadOrder, SiteError
 from client.ledger import Caps, Ledger, Use
+from client.noise import entropy
 from client.site import SiteSettings
 from client.train import load_weights, score_patients, train_locally
 from tasks import task as tasks
@@ -113,7 +114,7 @@ def _train(order: TrainOrder, terms: PrivacyTerms, settings: SiteSettings, ledge
         mechanism,
         terms.clip_norm,
         size,
-        privacy.entropy(),
+        entropy(),
     )
     return report.train_report(order, update, size, _spent(ledger, use, terms), terms.delta)
 
@@ -126,7 +127,7 @@ def _evaluate(order: EvaluateOrder, terms: PrivacyTerms, settings: SiteSettings,
     use = _use_of(order)
     mechanism = ledger.reserve(use, partial(_plan_evaluation, order, terms), _caps(terms, settings))
     spent = _spent(ledger, use, terms)
-    return report.evaluate_report(order, cohort, scores, mechanism, spent, terms.delta, privacy.entropy())
+    return report.evaluate_report(order, cohort, scores, mechanism, spent, terms.delta, entropy())
 
 
 def _model_of(order: TrainOrder | EvaluateOrder) -> tuple[Task, Network, nn.Module]:

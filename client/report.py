@@ -26,6 +26,7 @@ from client.audit import Receipt, norm_of, tensors_of
 from client.dataset import Cohort
 from client.errors import SiteError
 from client.links import Head
+from client.noise import noised
 from client.site import SiteSettings
 from tasks import wire
 from tasks.metrics import score_histogram
@@ -52,8 +53,7 @@ def evaluate_report(
     """
     histogram = score_histogram(scores, cohort.patient_labels().numpy(), order.study.evaluation.bins)
     if mechanism.noise_multiplier > 0:
-        noise = torch.randn(histogram.shape, generator=generator, dtype=torch.float64)
-        histogram = histogram + mechanism.noise_multiplier * noise.numpy()
+        histogram = noised(torch.from_numpy(histogram), mechanism.noise_multiplier, generator).numpy()
     return EvaluateReport(order.study.name, order.round, _finite(epsilon), delta, {"histogram": histogram})
 
 

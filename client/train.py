@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from client import privacy
 from client.accounting import Mechanism
 from client.dataset import Cohort
 from client.errors import BadOrder, UpdateNotFinite
+from client.privacy import PatientSteps, StepTerms
 from tasks.models.registry import arrays_of
-from tasks.task import Task
 from tasks.study import TrainingTerms
+from tasks.task import Task
 from tasks.wire import Arrays
 
 _IMAGES_AT_ONCE = 128
@@ -50,6 +53,7 @@ def train_locally(
     clip_norm: float,
     public_size: int,
     generator: torch.Generator,
+    max_memory_mb: int = 1024,
 ) -> Arrays:
     """Take the order's steps on the hospital's patients; ``module`` is trained in place.
 
@@ -57,36 +61,38 @@ def train_locally(
         module: the network's trainable part, with the order's weights.
         mechanism: the noise that the ledger has reserved.
         public_size: what the expected number of patients is computed from.
-        generator: draws patients, images and noise; ``privacy.entropy()`` outside tests.
+        generator: draws patients, images and noise; ``client.noise.entropy()`` outside tests.
+        max_memory_mb: what a step may allocate on top of model and cohort, in MiB.
 
     Returns:
         New minus old value of each trainable tensor.
 
     Raises:
         UpdateNotFinite: training diverged.
+        ModelRefused: the model cannot be trained patient by patient within the memory, or keeps state of its own.
     """
     before = arrays_of(module)
-    sgd = torch.optim.SGD(
-        module.parameters(), lr=terms.learning_rate, momentum=terms.momentum, weight_decay=terms.weight_decay
-    )
+    sgd = partial(torch.optim.SGD, lr=terms.learning_rate, momentum=terms.momentum, weight_decay=terms.weight_decay)
     expected = max(1.0, terms.sample_rate * public_size)
-    optimizer = privacy.private_optimizer(sgd, mechanism.noise_multiplier, clip_norm, expected, generator)
+    private = StepTerms(mechanism.noise_multiplier, clip_norm, expected, max_memory_mb)
+    steps = PatientSteps(module, partial(_loss_of, task), sgd, private, generator)
     module.train()
     for patients in privacy.sampled_patients(len(cohort.rows), terms.sample_rate, terms.steps, generator):
-        inputs, labels = cohort.draw(patients, terms.images_per_patient, generator)
-        privacy.set_patient_gradients(module, task.loss, inputs, labels)
-        optimizer.step()
-        optimizer.zero_grad()
+        steps.step(patients, lambda chosen: cohort.draw(chosen, terms.images_per_patient, generator))
     update = {name: value - before[name] for name, value in arrays_of(module).items()}
     if not all(np.isfinite(value).all() for value in update.values()):
         raise UpdateNotFinite(f"training diverged within {terms.steps} steps at learning rate {terms.learning_rate:g}")
     return update
 
 
+def _loss_of(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
+    # A classifier's logits of shape (images, 1) meet labels of shape (images,).
+    return task.loss(outputs.squeeze(-1) if outputs.ndim == labels.ndim + 1 else outputs, labels)
+
+
 @torch.no_grad()
 def score_patients(module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
     """The probability of the positive class for each patient, mean over its images; shape (patients,)."""
     module.eval()
-    images = torch.cat([torch.sigmoid(module(chunk).squeeze(-1)) for chunk in cohort.inputs.split(_IMAGES_AT_ONCE)])
+    images = torch.cat([torch.sigmoid(module(chunk).squeeze(-1)) for chunk in torch.split(cohort.inputs, _IMAGES_AT_ONCE)])
     return np.array([float(images[rows].mean()) for rows in cohort.rows])
-
