@@ -143,8 +143,7 @@ class DicomImage:
 
     def picture(self, index: int) -> Picture:
         """One frame as grey values; see ``read_frame``."""
-        stored, stream = self._stored(index)
-        grey = self._grey(stored, stream, index)
+        grey = guarded(Reason.DECODE_FAILED, lambda: self._grey(*self._stored(index), index))
         if grey.min() == grey.max():
             raise UnreadableDicom(Reason.CONSTANT_IMAGE)
         boxes = calibration.regions(self.header, self.form.rows, self.form.columns)
@@ -156,26 +155,15 @@ class DicomImage:
 
     def rgb(self, index: int) -> NDArray[np.float32]:
         """One frame in colour: float32 of shape (rows, columns, 3) in [0, 1]; a grey one has three equal channels."""
-        stored, stream = self._stored(index)
-        if self.form.photometric == PALETTE:
-            colours, high = look_up_palette(stored, self.header)
-            return colours.astype(np.float32) / np.float32(high)
-        if self.form.photometric in GREY:
-            return np.repeat(self._grey(stored, stream, index)[..., None], 3, axis=-1)
-        return to_rgb(stored, colour_space(self.form, stream), self.form.high)
+        return guarded(Reason.DECODE_FAILED, lambda: self._rgb(*self._stored(index), index))
 
     def measured(self, index: int) -> Measured:
         """One frame as measured values; see ``read_values``."""
-        if self.form.photometric not in GREY:
-            raise UnreadableDicom(Reason.UNSUPPORTED_PHOTOMETRIC, f"{self.form.photometric} measures nothing")
-        stored, _ = self._stored(index)
-        rescale = read_rescale(self.header, index)
-        bits = 64 if stored.dtype == np.float64 else 0 if stored.dtype == np.float32 else self.form.bits_stored
-        return Measured(measured(stored, self.header, rescale, bits), rescale.unit)
+        return guarded(Reason.DECODE_FAILED, lambda: self._measured(index))
 
     def stored(self, index: int) -> Stored:
         """One frame's stored values, int32, int64 or floating point, of the form's shape; colour as it was coded."""
-        return self._stored(index)[0]
+        return guarded(Reason.DECODE_FAILED, lambda: self._stored(index)[0])
 
     def windows(self, index: int) -> tuple[Window, ...]:
         """The windows that the file proposes for a frame; nothing applies them."""
@@ -186,14 +174,14 @@ class DicomImage:
         if not 0 <= index < form.frames:
             raise UnreadableDicom(Reason.NO_SUCH_FRAME, f"{index} of {form.frames}")
         if self._syntax not in COMPRESSED:
-            samples = guarded(Reason.DECODE_FAILED, lambda: self._native(index))
+            samples = self._native(index)
             if not form.floating:
                 return stored_values(samples, form.bits_allocated, False, form, header), None
             if not np.isfinite(samples).all():
                 raise UnreadableDicom(Reason.VALUES_OUT_OF_RANGE, "values that are not finite")
             return samples.astype(samples.dtype.newbyteorder("=")), None
-        data = guarded(Reason.DECODE_FAILED, lambda: read_encapsulated(self._file, self._fragments()[index]))
-        stream = guarded(Reason.DECODE_FAILED, lambda: read_codestream(data, self._syntax, form))
+        data = read_encapsulated(self._file, self._fragments()[index])
+        stream = read_codestream(data, self._syntax, form)
         samples = decode(data, self._syntax, form, stream)
         return stored_values(samples, stream.precision, not stream.lossless, form, header), stream
 
@@ -208,6 +196,22 @@ class DicomImage:
         if self._pieces is None:
             self._pieces = find_encapsulated(self._file, self._element, self.header, self.form.frames)
         return self._pieces
+
+    def _measured(self, index: int) -> Measured:
+        if self.form.photometric not in GREY:
+            raise UnreadableDicom(Reason.UNSUPPORTED_PHOTOMETRIC, f"{self.form.photometric} measures nothing")
+        stored, _ = self._stored(index)
+        rescale = read_rescale(self.header, index)
+        bits = 64 if stored.dtype == np.float64 else 0 if stored.dtype == np.float32 else self.form.bits_stored
+        return Measured(measured(stored, self.header, rescale, bits), rescale.unit)
+
+    def _rgb(self, stored: Stored, stream: Codestream | None, index: int) -> NDArray[np.float32]:
+        if self.form.photometric == PALETTE:
+            colours, high = look_up_palette(stored, self.header)
+            return colours.astype(np.float32) / np.float32(high)
+        if self.form.photometric in GREY:
+            return np.repeat(self._grey(stored, stream, index)[..., None], 3, axis=-1)
+        return to_rgb(stored, colour_space(self.form, stream), self.form.high)
 
     def _grey(self, stored: Stored, stream: Codestream | None, index: int) -> NDArray[np.float32]:
         form = self.form

@@ -54,9 +54,12 @@ class MeteredFile(BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads_left -= 1
-        if self.reads_left < 0:
-            raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, f"more than {MAX_READS} pieces")
+        self.refuse_if_spent()
         return super().read(self.size if size is None or size < 0 else min(size, self.size))
+
+    def refuse_if_spent(self) -> None:
+        if self.reads_left < 0:
+            raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, f"a header of more than {MAX_READS} pieces")
 
 
 class _InMemory(BytesIO):
@@ -72,7 +75,9 @@ def open_file(path: Path) -> tuple[MeteredFile, Dataset, PixelElement | None]:
     file = guarded(Reason.UNREADABLE_FILE, lambda: MeteredFile(FileIO(path)))
     try:
         deflated = _deflated(file)
-        file = MeteredFile(_inflated(file)) if deflated else file
+        if deflated:
+            compressed = file
+            file = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: MeteredFile(_inflated(compressed)))
         header = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: _parsed(file, None if deflated else _DEFERRED))
         element = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: _element_at(file, header))
         if deflated:
@@ -89,6 +94,9 @@ def _parsed(file: MeteredFile, defer_size: int | None) -> Dataset:
         header = dcmread(file, defer_size, stop_before_pixels=True, force=_begins_with_meta(file.peek(8)))
     except InvalidDicomError:
         raise UnreadableDicom(Reason.NOT_DICOM, 'no "DICM" at byte 128') from None
+    except BaseException:
+        file.refuse_if_spent()  # pydicom turns what a file raises into an error about tags
+        raise
     if not header.file_meta.get("TransferSyntaxUID"):
         raise UnreadableDicom(Reason.NO_TRANSFER_SYNTAX)
     return header

@@ -67,7 +67,9 @@ def guarded(reason: Reason, work: Callable[[], T]) -> T:
         raise
     except MemoryError:
         raise UnreadableDicom(Reason.MEMORY_LIMIT) from None
-    except OSError as error:
-        raise UnreadableDicom(Reason.UNREADABLE_FILE, error) from None
     except BaseException as error:
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # parsers raise OSError of their own, without a number
+            raise UnreadableDicom(Reason.UNREADABLE_FILE, error) from None
         raise UnreadableDicom(reason, f"{type(error).__name__}: {error}") from None
