@@ -14,7 +14,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from client.errors import EmptySource
-from client.site import SiteSettings, Source, secret
+from client.site import SiteSettings, secret
 from client.sources.listing import list_source
 from client.sources.record import Record, Unreadable
+from client.sources.settings import Source
+from client.sources.withdrawals import withdrawn
 from tasks.task import Task
 
 _SCHEMA = """
@@ -77,7 +79,8 @@ def ingest(site: SiteSettings, task: Task, progress: Progress = lambda issuer, d
         SiteMisconfigured: a source's files are wrong.
     """
     left_out: Counter[str] = Counter()
-    listings = [(source, list_source(source, task)) for source in site.sources if source.task == task.name]
+    unwilling = withdrawn(site)
+    listings = [(source, list_source(source, task, unwilling)) for source in site.sources if source.task == task.name]
     if not listings:
         raise EmptySource(f"{site.name} has no source for task {task.name!r}; add one to `sources` in site.yaml")
     with _opened(site) as index:
@@ -90,7 +93,8 @@ def ingest(site: SiteSettings, task: Task, progress: Progress = lambda issuer, d
         report = _report(index, task, issuers, left_out)
     if not report.images:
         raise EmptySource(f"{site.name}: no image of task {task.name!r} could be read ({_counts(left_out)})")
-    return report
+    heard = [warning for _, listing in listings for warning in listing.warnings]
+    return replace(report, warnings=heard + report.warnings)
 
 
 def entries(site: SiteSettings, task: Task, side: str) -> list[Entry]:

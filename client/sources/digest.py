@@ -50,8 +50,8 @@ def examine(path: Path) -> Evidence:
             instance = str(header.get("SOPInstanceUID", ""))
             if syntax == DeflatedExplicitVRLittleEndian:  # one compressed stream: there is no place to stop in it
                 return Evidence(instance, str(syntax), _digest_of_value(dcmread(path)))
-            order = "little" if syntax.is_little_endian else "big"
-            return Evidence(instance, str(syntax), _digest(file, order == "big", bool(syntax.is_implicit_VR)))
+            implicit, little_endian = header.original_encoding  # as found: some writers name another than they write
+            return Evidence(instance, str(syntax), _digest(file, not little_endian, bool(implicit)))
     except NotWhole:
         raise
     except (KeyboardInterrupt, SystemExit):

@@ -45,6 +45,11 @@ def read_labels(path: Path, classes: tuple[str, str]) -> Labels:
     return Labels(path, key, *_collect(path, rows, key, classes))
 
 
+def meanings(classes: tuple[str, str]) -> dict[str, int]:
+    """What a label may say, in lower case, and which class it means."""
+    return {"0": 0, "1": 1, classes[0].casefold(): 0, classes[1].casefold(): 1}
+
+
 def _delimiter(file: TextIO) -> str:
     """What parts the columns; spreadsheets of many countries save a CSV with semicolons."""
     header = file.readline()
@@ -55,7 +60,7 @@ def _delimiter(file: TextIO) -> str:
 def _collect(
     path: Path, rows: list[dict[str, str]], key: str, classes: tuple[str, str]
 ) -> tuple[dict[str, int], Counter[str]]:
-    meaning = {"0": 0, "1": 1, classes[0].casefold(): 0, classes[1].casefold(): 1}
+    meaning = meanings(classes)
     values: dict[str, int] = {}
     contradicted: set[str] = set()
     wrong: list[str] = []

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from client.volume import Volume
 from tasks.task import Picture, Task
 
 
@@ -28,6 +29,7 @@ class Record:
         label: 0 or 1.
         signature: changes whenever the image's bytes may have changed.
         read: decodes the image. Raises ``Unreadable``.
+        read_volume: decodes all of a three-dimensional image, where the source has such. Raises ``Unreadable``.
     """
 
     patient_id: str
@@ -35,6 +37,7 @@ class Record:
     label: int
     signature: str
     read: Callable[[], Picture]
+    read_volume: Callable[[], Volume] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,100 @@
+"""Folder and labels: what is listed, and that everything else is counted."""
+
+from pathlib import Path
+
+import pytest
+
+from client.errors import EmptySource, LabelsMatchNothing, SiteMisconfigured
+from client.sources.folder import list_folder
+from client.sources.labels import read_labels
+from client.sources.settings import FolderSource
+from tasks.breast_ultrasound import TASK
+from tests.client.sources import small_hospital
+
+NOBODY: frozenset[str] = frozenset()
+
+
+def _source(folder: Path) -> FolderSource:
+    return FolderSource(
+        kind="folder", task=TASK.name, issuer="alder", path=folder / "dicom", labels=folder / "labels.csv"
+    )
+
+
+def _labels(folder: Path, text: str) -> Path:
+    path = folder / "labels.csv"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_everything_labelled_is_listed(tmp_path: Path) -> None:
+    small_hospital.fill(tmp_path)
+    listing = list_folder(_source(tmp_path), TASK, NOBODY)
+    assert sorted({(record.patient_id, record.label) for record in listing.records}) == [
+        ("ALDER-0001", 0),
+        ("ALDER-0002", 1),
+        ("ALDER-0003", 0),
+        ("ALDER-0004", 1),
+    ]
+    assert len(listing.records) == 8
+    assert not listing.left_out
+
+
+def test_everything_else_is_counted(tmp_path: Path) -> None:
+    files = small_hospital.fill(tmp_path)
+    (tmp_path / "dicom" / "copy.dcm").write_bytes(files[0].read_bytes())
+    (tmp_path / "dicom" / "notes.txt").write_text("not an image")
+    _labels(tmp_path, "PatientID,label\nALDER-0001,0\nALDER-0001,0\nALDER-0002,0\nALDER-0002,1\nALDER-0003,1\nX,0\n")
+    listing = list_folder(_source(tmp_path), TASK, frozenset({"ALDER-0003"}))
+    assert {record.patient_id for record in listing.records} == {"ALDER-0001"}
+    assert listing.left_out == {
+        "DUPLICATE_LABEL_ROW": 1,
+        "CONTRADICTING_LABEL_ROWS": 1,
+        "IMAGE_WITHOUT_LABEL": 4,
+        "LABEL_WITHOUT_IMAGE": 1,
+        "DUPLICATE_INSTANCE": 1,
+        "WITHDRAWN": 2,
+        "NOT_DICOM": 1,
+    }
+
+
+def test_a_withdrawn_patient_without_label_is_withdrawn_first(tmp_path: Path) -> None:
+    small_hospital.fill(tmp_path)
+    _labels(tmp_path, "PatientID,label\nALDER-0001,0\n")
+    listing = list_folder(_source(tmp_path), TASK, frozenset({"ALDER-0002"}))
+    assert listing.left_out == {"WITHDRAWN": 2, "IMAGE_WITHOUT_LABEL": 4}
+
+
+def test_nothing_there_and_nothing_matching_are_two_errors(tmp_path: Path) -> None:
+    (tmp_path / "dicom").mkdir()
+    _labels(tmp_path, "PatientID,label\n0001,0\n")
+    with pytest.raises(EmptySource, match="mounted"):
+        list_folder(_source(tmp_path), TASK, NOBODY)
+    small_hospital.fill(tmp_path)
+    _labels(tmp_path, "PatientID,label\n0001,0\n")
+    with pytest.raises(LabelsMatchNothing, match=r"keyed by PatientID.*'0001'.*'ALDER-0001'"):
+        list_folder(_source(tmp_path), TASK, NOBODY)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_spreadsheets_of_many_countries_are_read(tmp_path: Path, separator: str, mark: str) -> None:
+    rows = [["AccessionNumber", "label"], ["A1", "Malignant"], ["A2", "0"], ["A3", "1"], ["A4", "benign"]]
+    path = _labels(tmp_path, mark + "\n".join(separator.join(row) for row in rows))
+    labels = read_labels(path, TASK.classes)
+    assert labels.key == "AccessionNumber"
+    assert labels.values == {"A1": 1, "A2": 0, "A3": 1, "A4": 0}
+
+
+def test_the_finest_key_counts(tmp_path: Path) -> None:
+    path = _labels(tmp_path, "PatientID,SOPInstanceUID,label\nP,1.2,0\nP,1.3,1\n")
+    assert read_labels(path, TASK.classes).values == {"1.2": 0, "1.3": 1}
+
+
+def test_bad_rows_are_named_all_at_once(tmp_path: Path) -> None:
+    path = _labels(tmp_path, "PatientID,label\nA,0\nB,maybe\n,1\n")
+    with pytest.raises(SiteMisconfigured, match=r"(?s)line 3: .*'maybe'.*line 4: PatientID=''"):
+        read_labels(path, TASK.classes)
+    with pytest.raises(SiteMisconfigured, match="needs a column 'label'"):
+        read_labels(_labels(tmp_path, "PatientID,diagnosis\nA,0\n"), TASK.classes)
+    with pytest.raises(SiteMisconfigured, match="cannot read"):
+        read_labels(tmp_path / "absent.csv", TASK.classes)
