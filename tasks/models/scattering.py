@@ -14,6 +14,7 @@ in it is trained, it costs no privacy and is computed once for each image.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ class Scattering2D(nn.Module):
         super().__init__()
         _refuse(shape, J, L, max_order)
         self.shape, self.J, self.L, self.max_order = shape, J, L, max_order
-        self.channels = 1 + J * L + (L * L * J * (J - 1) // 2 if max_order == 2 else 0)
+        self.channels = _channels(J, L, max_order)
         self.cells = (shape[0] // 2**J, shape[1] // 2**J)
         self._padded = (shape[0] + 2 * 2**J, shape[1] + 2 * 2**J)
         low = _low_pass(self._padded, J)
@@ -126,9 +127,6 @@ class ScatterFeatures(nn.Module):
         ValueError: these do not go together; the message says what to change.
     """
 
-    mean: Tensor
-    spread: Tensor
-
     def __init__(
         self, *, shape: tuple[int, int], resolution: int = 0, J: int = 4, L: int = 8, pool: int = 3, mirror: bool = True
     ) -> None:
@@ -138,23 +136,37 @@ class ScatterFeatures(nn.Module):
         if pool < 1:
             raise ValueError(f"scattering: pool={pool} leaves no feature: use 1 or more")
         self.size = (resolution, resolution) if resolution else shape
-        self.scattering = Scattering2D(shape=self.size, J=J, L=L)
-        self.pool, self.mirror = min(pool, *self.scattering.cells), mirror
-        self.features = self.scattering.channels * self.pool**2
-        public = self._pooled(_natural_noise(self.size))
-        self.register_buffer("mean", public.mean(dim=(0, 2, 3), keepdim=True), persistent=False)
-        self.register_buffer("spread", public.std(dim=(0, 2, 3), keepdim=True), persistent=False)
+        _refuse(self.size, J, L, 2)
+        self.J, self.L, self.mirror = J, L, mirror
+        self.pool = min(pool, *(n // 2**J for n in self.size))
+        self.features = _channels(J, L, 2) * self.pool**2
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of norm 1, float32 (images, features)."""
+        scattering = _filters(self.size, self.J, self.L)
+        mean, spread = _public_statistics(self.size, self.J, self.L, self.pool)
         small = interpolate(images, size=self.size, mode="area")
-        pooled = self._pooled(small)
+        pooled = adaptive_avg_pool2d(scattering(small), self.pool)
         if self.mirror:
-            pooled = (pooled + self._pooled(small.flip(-1))) / 2
-        return normalize(((pooled - self.mean) / self.spread).flatten(1))
+            pooled = (pooled + adaptive_avg_pool2d(scattering(small.flip(-1)), self.pool)) / 2
+        return normalize(((pooled - mean) / spread).flatten(1))
 
-    def _pooled(self, images: Tensor) -> Tensor:
-        return adaptive_avg_pool2d(self.scattering(images), self.pool)
+
+# Filters and statistics are made when the first image comes, and once in a process: a hospital that has its features in
+# the cache needs neither, and would otherwise spend most of a round on them.
+
+
+@lru_cache(maxsize=4)
+def _filters(size: tuple[int, int], J: int, L: int) -> Scattering2D:
+    return Scattering2D(shape=size, J=J, L=L)
+
+
+@lru_cache(maxsize=4)
+@torch.no_grad()
+def _public_statistics(size: tuple[int, int], J: int, L: int, pool: int) -> tuple[Tensor, Tensor]:
+    """Mean and spread of each channel over noise, (1, channels, 1, 1)."""
+    pooled = adaptive_avg_pool2d(_filters(size, J, L)(_natural_noise(size)), pool)
+    return pooled.mean(dim=(0, 2, 3), keepdim=True), pooled.std(dim=(0, 2, 3), keepdim=True)
 
 
 def _natural_noise(shape: tuple[int, int]) -> Tensor:
@@ -169,6 +181,10 @@ def _natural_noise(shape: tuple[int, int]) -> Tensor:
     noise = np.fft.ifft2(np.fft.fft2(draw.standard_normal((32, *shape))) * frequency**-exponent).real
     pictures = np.clip(0.35 + 0.15 * noise / noise.std(axis=(1, 2), keepdims=True), 0, 1)
     return torch.from_numpy(pictures[:, None].astype(np.float32))
+
+
+def _channels(J: int, L: int, max_order: int) -> int:
+    return 1 + J * L + (L * L * J * (J - 1) // 2 if max_order == 2 else 0)
 
 
 def _refuse(shape: tuple[int, int], J: int, L: int, max_order: int) -> None:
