@@ -20,6 +20,9 @@ from tasks.wire import EvaluateOrder, TrainOrder
 Part = Literal["training", "evaluation"]
 """The two things that a study does to patients: it trains on some and scores the others."""
 PARTS: tuple[Part, ...] = ("training", "evaluation")
+COHORTS: dict[Part, str] = {"training": "train", "evaluation": "validation"}
+"""Whose privacy a part spends, as the ledger names it. The two sides of the split are disjoint; the tasks of a hospital
+are not, so what one task spends counts for every patient of that side."""
 
 _CLASSES = 2
 _BYTES_OF_A_CELL = 8
@@ -39,11 +42,6 @@ def permit(order: TrainOrder | EvaluateOrder, site: SiteSettings) -> PrivacyTerm
         kind = OtherRelease if other else NotPermitted
         raise kind(f"{part} order of study {order.study.name}, round {order.round}: " + "; ".join(reasons))
     return granted(order.study, part, site)
-
-
-def cohort_of(study: StudyDocument, part: Part) -> str:
-    """Whose privacy a part of a study spends, as the ledger names it: the two sides of a task's split are disjoint."""
-    return f"{study.task}/{'train' if part == 'training' else 'validation'}"
 
 
 def granted(study: StudyDocument, part: Part, site: SiteSettings) -> PrivacyTerms:

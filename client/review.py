@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from client.accounting import Mechanism, epsilon_of, plan_noise
 from client.errors import BudgetExhausted
 from client.ledger import Ledger
-from client.policy import PARTS, Part, cohort_of, granted, histogram_bytes, objections, other_release
+from client.policy import COHORTS, PARTS, Part, granted, histogram_bytes, objections, other_release
 from client.site import SiteSettings
 from tasks import study as studies
 from tasks import task as tasks
@@ -115,7 +115,7 @@ def _too_large(leaving: Leaving, settings: SiteSettings) -> Iterator[str]:
 
 
 def _cost(document: StudyDocument, part: Part, settings: SiteSettings, ledger: Ledger) -> Cost:
-    terms, cohort = granted(document, part, settings), cohort_of(document, part)
+    terms, cohort = granted(document, part, settings), COHORTS[part]
     asked = document.privacy.epsilon if part == "training" else document.evaluation.epsilon
     by_others = [m for study in ledger.studies() if study != document.name for m in ledger.spent(cohort, study)]
     plan = _planned(document, part, terms.epsilon, terms.delta)
@@ -153,6 +153,6 @@ def _over_budget(cost: Cost) -> Iterator[str]:
         yield f"no amount of noise keeps it within epsilon {cost.granted:g}"
     elif cost.after > cost.cap:
         yield (
-            f"the patients of {cost.cohort} would have spent {cost.after:.2f} in their life, "
+            f"the {cost.cohort} patients would have spent {cost.after:.2f} in their life, "
             f"policy.max_epsilon_life is {cost.cap:g}: it would end early"
         )

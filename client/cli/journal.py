@@ -52,7 +52,7 @@ def show(
     found.sort(key=lambda entry: entry.seq or 0)
     rows = [_row(entry) for entry in found]
     columns = ("row", "at (UTC)", "what", "study", "details")
-    shown = table("Journal", columns, rows, numbers=("row",), whole=("at (UTC)", "what"))
+    shown = table("Journal", columns, rows, numbers=("row",), whole=("at (UTC)",))
     answer(as_json, [_facts(entry) for entry in found], shown if rows else "Nothing of that kind is in the journal.")
 
 

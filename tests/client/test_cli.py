@@ -23,7 +23,7 @@ from client.ledger import Caps, Use
 from client.site import SiteSettings, load, secret
 from tasks.study import StudyDocument, canonical, digest
 
-COHORT = "breast_ultrasound/train"
+COHORT = "train"
 Run = Callable[..., Result]
 
 

@@ -32,7 +32,7 @@ def ledger(hospital: SiteSettings) -> Iterator[Ledger]:
         yield opened
 
 
-def _spend(ledger: Ledger, study: str, mechanism: Mechanism, cohort: str = "breast_ultrasound/train") -> None:
+def _spend(ledger: Ledger, study: str, mechanism: Mechanism, cohort: str = "train") -> None:
     ledger.reserve(Use(cohort, study, 1, f"order of {study}"), lambda spent: mechanism, NO_CAPS)
 
 
@@ -53,7 +53,7 @@ def test_the_figures_are_those_of_planner_model_and_ledger(
     assert 7.8 < epsilon_of([training.plan], 1e-4) <= 8.0, "the noise that keeps the whole study within what is granted"
     assert training.spent == epsilon_of([earlier], 1e-4)
     assert training.after == epsilon_of([earlier, training.plan], 1e-4)
-    assert (scoring.cohort, scoring.asked, scoring.spent) == ("breast_ultrasound/validation", 4.0, 0.0)
+    assert (scoring.cohort, scoring.asked, scoring.spent) == ("validation", 4.0, 0.0)
 
     network = registry.build(document.model, get(document.task).example_shape)
     arrays = registry.arrays_of(network.trainable)
@@ -121,7 +121,7 @@ def test_no_noise_is_never_called_protection(document: StudyDocument, found_hosp
     hospital = found_hospital(simulated=True, policy={"without_privacy": True})
     bare = replace(document, privacy=PrivacyTerms(None, 1e-4, 0.5))
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
-        _spend(ledger, "earlier", Mechanism(0.0, 1.0, 1), "breast_ultrasound/validation")
+        _spend(ledger, "earlier", Mechanism(0.0, 1.0, 1), "validation")
         review = examine(bare, hospital, ledger)
     assert review.refused["training"] == []
     assert review.costs[0].plan == Mechanism(0.0, 0.8, 6)
