@@ -27,13 +27,18 @@ def responses(steps: int, momentum: float) -> NDArray[np.float64]:
     return np.cumsum(momentum ** np.arange(steps))[::-1]
 
 
+def expected_patients(training: Training, public_size: int) -> float:
+    """What a hospital divides the sum of its sampled patients' gradients by."""
+    return max(1.0, training.sample_rate * public_size)
+
+
 def noise_std(training: Training, privacy: Privacy, noise_multiplier: float, public_size: int) -> float:
     """Standard deviation of the privacy noise in each coordinate of an update.
 
     Later gradients are taken at points that earlier noise has moved; that they answer to it is neglected, and so is
     weight decay.
     """
-    each = noise_multiplier * privacy.clip_norm / (training.sample_rate * public_size)
+    each = noise_multiplier * privacy.clip_norm / expected_patients(training, public_size)
     return float(training.learning_rate * each * np.linalg.norm(responses(training.steps, training.momentum)))
 
 
@@ -65,6 +70,6 @@ def honest_norm(
     patients = _ROUNDED * public_size
     expected, variance = q * patients * r.sum(), q * (1 - q) * patients * np.square(r).sum()
     sampled = min(expected + math.sqrt(2 * variance * log) + r.max() * log / 3, patients * r.sum())
-    signal = training.learning_rate * privacy.clip_norm * sampled / (q * public_size)
+    signal = training.learning_rate * privacy.clip_norm * sampled / expected_patients(training, public_size)
     noise = noise_std(training, privacy, noise_multiplier, public_size) * (math.sqrt(dimension) + math.sqrt(2 * log))
     return float(signal + noise)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from client.privacy import private_optimizer
+from client.privacy import PatientSteps, StepTerms
 from conf.schema import Privacy, Training
-from server.strategy.local_sgd import honest_norm, noise_std, responses
+from server.strategy.local_sgd import expected_patients, honest_norm, noise_std, responses
 
 PRIVACY = Privacy(clip_norm=0.5)
 
@@ -39,13 +41,11 @@ def test_the_noise_of_an_update_is_as_large_as_that_of_a_hospital_without_patien
     terms, public_size, noise_multiplier = training(momentum), 50, 1.3
     layer = nn.Linear(40_000, 1, bias=False)
     before = layer.weight.detach().clone()
-    sgd = torch.optim.SGD(layer.parameters(), lr=terms.learning_rate, momentum=momentum)
-    generator = torch.Generator().manual_seed(1)
-    optimizer = private_optimizer(sgd, noise_multiplier, PRIVACY.clip_norm, terms.sample_rate * public_size, generator)
+    private = StepTerms(noise_multiplier, PRIVACY.clip_norm, expected_patients(terms, public_size), max_memory_mb=100)
+    sgd = partial(torch.optim.SGD, lr=terms.learning_rate, momentum=momentum)
+    steps = PatientSteps(layer, nn.functional.mse_loss, sgd, private, torch.Generator().manual_seed(1))
     for _ in range(terms.steps):
-        layer.weight.grad_sample = torch.zeros(1, *layer.weight.shape)
-        optimizer.step()
-        optimizer.zero_grad()
+        steps.step([], lambda patients: (torch.zeros(0), torch.zeros(0)))
     measured = float((layer.weight.detach() - before).std())
     assert measured == pytest.approx(noise_std(terms, PRIVACY, noise_multiplier, public_size), rel=0.02)
 
