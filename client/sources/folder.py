@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +78,23 @@ def _join(
         else:
             stat = path.stat()
             signature = f"{stat.st_size}-{stat.st_mtime_ns}"
-            records[uid] = Record(patient, uid, labels.values[name], signature, _Reader(path, number_of_frames(header)))
+            middle = MiddleFrame(path, number_of_frames(header) // 2)
+            records[uid] = Record(patient, uid, labels.values[name], signature, middle)
     return list(records.values()), used
 
 
-class _Reader:
-    """Reads the middle frame: in a clip it is the one most likely to show what the clip was made for."""
+@dataclass(frozen=True)
+class MiddleFrame:
+    """Reads the middle frame of a file: in a clip it is the one most likely to show what the clip was made for.
 
-    def __init__(self, path: Path, frames: int) -> None:
-        self.path, self.frame = path, frames // 2
+    Whoever decodes in processes of its own (``client/decoding.py``) takes ``path`` and ``index`` from here.
+    """
+
+    path: Path
+    index: int
 
     def __call__(self) -> Picture:
         try:
-            return read_frame(self.path, self.frame)
+            return read_frame(self.path, self.index)
         except UnreadableDicom as error:
             raise Unreadable(str(error.reason), str(error)) from error

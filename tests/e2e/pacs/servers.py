@@ -26,6 +26,7 @@ class Orthanc:
     def __init__(self, folder: Path, **settings: Any) -> None:
         folder.mkdir(parents=True)
         self.folder, self.http, self.dicom = folder, free_port(), free_port()
+        self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._auth = next(iter(settings.get("RegisteredUsers", {}).items()), None)
         configuration = {
@@ -53,6 +54,7 @@ class Orthanc:
         with (self.folder / "log").open("ab") as log:
             command = ["/usr/sbin/Orthanc", str(self.folder / "orthanc.json")]
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        self.starts += 1
         _until(self._answers, self._process, self.folder / "log")
 
     def _answers(self) -> bool:

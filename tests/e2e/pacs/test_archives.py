@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,18 +100,23 @@ def test_pixels_are_those_of_the_folder(
     assert [warning.split(":")[0] for warning in listing.warnings] == ["UNPROVEN"]  # Orthanc 1.10 tells no (0008,3002)
 
 
-def _after(spool: Path, number: int, action: Callable[[], None]) -> threading.Thread:
-    """Act as soon as so many images are spooled."""
+@contextmanager
+def _accident(spool: Path, number: int, action: Callable[[], None]) -> Iterator[None]:
+    """Act as soon as so many images are spooled, or not at all if the block ends before."""
+    over = threading.Event()
 
     def watch() -> None:
-        end = time.monotonic() + 60
-        while len(list((spool / "images").rglob("*.dcm"))) < number and time.monotonic() < end:
-            time.sleep(0.005)
-        action()
+        while not over.wait(0.005):
+            if len(list((spool / "images").rglob("*.dcm"))) >= number:
+                return action()
 
     thread = threading.Thread(target=watch)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -125,9 +131,9 @@ def test_an_archive_that_dies_and_comes_back_is_survived(
             time.sleep(0.5)
             archive.start()
 
-        accident = _after(spool, 10, die_and_come_back)
-        listing = list_source(_source(way, archive, _settings(hospital, files, spool)), TASK, NOBODY)
-        accident.join()
+        with _accident(spool, 10, die_and_come_back):
+            listing = list_source(_source(way, archive, _settings(hospital, files, spool)), TASK, NOBODY)
+        assert archive.starts == 2
     assert len(listing.records) == len(files)
     assert _spooled(spool) == _digests(files)
 
@@ -139,10 +145,11 @@ def test_an_archive_that_stays_dead_is_named_and_resumed(
     spool = tmp_path / "spool"
     with orthanc(tmp_path / "orthanc", files) as archive:
         source = _source(way, archive, _settings(hospital, files, spool) | {"attempts": 3})
-        accident = _after(spool, 10, archive.kill)
-        with pytest.raises(ArchiveUnreachable, match="the next ingest goes on from there"):
+        with (
+            _accident(spool, 10, archive.kill),
+            pytest.raises(ArchiveUnreachable, match="the next ingest goes on from there"),
+        ):
             list_source(source, TASK, NOBODY)
-        accident.join()
         before = {path: path.stat().st_mtime_ns for path in (spool / "images").rglob("*.dcm")}
         assert 10 <= len(before) < len(files)
         archive.start()
