@@ -52,7 +52,7 @@ def read_state(folder: Path) -> State | None:
         pointer = json.loads(path.read_text("utf-8"))
         weights, memory = (_arrays(folder, *pointer["arrays"][kind]) for kind in ("round", "memory"))
         rounds = [_record(values) for values in pointer["rounds"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointDamaged(
             f"cannot read {path}: {error}; restore the folder from a backup, or resume=never"
         ) from error

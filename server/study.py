@@ -14,7 +14,7 @@ from typing import Any
 from conf import load as conf
 from conf import schema
 from server.checkpoint import write_whole
-from server.errors import StudyBusy
+from server.errors import CheckpointDamaged, StudyBusy
 from server.rounds import evaluates
 from tasks import task as tasks
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
@@ -39,9 +39,17 @@ class StudyFolder:
     resumed: bool
 
     def facts(self) -> dict[str, Any]:
-        """What ``study.json`` says."""
-        facts: dict[str, Any] = json.loads((self.path / _FILE).read_text("utf-8"))
-        return facts
+        """What ``study.json`` says.
+
+        Raises:
+            CheckpointDamaged: it does not hold what was written.
+        """
+        path = self.path / _FILE
+        try:
+            facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            return {"study": facts["study"], "finished": facts["finished"], "config": facts["config"]} | facts
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointDamaged(f"cannot read {path}: {error!r}; restore it, or rename the folder") from error
 
     def note(self, **facts: object) -> None:
         """Add facts to ``study.json``."""
@@ -71,17 +79,25 @@ def digest(study: schema.Study) -> str:
 
 
 def open_study(study: schema.Study) -> StudyFolder:
-    """The newest unfinished study of this configuration, or a new one."""
+    """The newest unfinished study of this configuration, or a new one.
+
+    Raises:
+        StudyBusy: another process makes the folder at this moment.
+        CheckpointDamaged: the newest one's file does not hold what was written.
+    """
     root = Path(study.output_dir).resolve() / "studies"
     stem = f"{study.experiment}-{digest(study)[:8]}"
-    earlier = sorted(root.glob(f"{stem}-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
-    if earlier and study.resume == "auto":
-        last = StudyFolder(earlier[-1].name, earlier[-1], resumed=True)
+    numbers = [path.name.removeprefix(f"{stem}-") for path in root.glob(f"{stem}-*")]
+    newest = max((int(number) for number in numbers if number.isdecimal()), default=0)
+    if newest and study.resume == "auto":
+        last = StudyFolder(f"{stem}-{newest}", root / f"{stem}-{newest}", resumed=True)
         if (last.path / _FILE).exists() and not last.facts()["finished"]:
             return last
-    number = 1 + (int(earlier[-1].name.rsplit("-", 1)[1]) if earlier else 0)
-    folder = StudyFolder(f"{stem}-{number}", root / f"{stem}-{number}", resumed=False)
-    folder.path.mkdir(parents=True)
+    folder = StudyFolder(f"{stem}-{newest + 1}", root / f"{stem}-{newest + 1}", resumed=False)
+    try:
+        folder.path.mkdir(parents=True)
+    except FileExistsError:
+        raise StudyBusy(f"another process is just starting {folder.name}; start this one again") from None
     facts = {"study": folder.name, "finished": False, "config": conf.to_plain(study)}
     write_whole(folder.path / _FILE, json.dumps(facts, indent=1).encode())
     return folder
