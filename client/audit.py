@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -171,8 +172,12 @@ class Journal:
         return [str(fault) for fault in self._chain.verify(witness)]
 
     def backup(self, target: Path) -> None:
-        """Copy to a new file while others go on; see ``Chain.backup``."""
+        """Copy to a new file; see ``Chain.backup``. ``Books.backup`` copies what belongs together."""
         self._chain.backup(target)
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Nobody writes anything meanwhile."""
+        return self._chain.transaction()
 
     def _rows_since(self, since: datetime | None) -> Iterator[Row]:
         return (row for row in self._chain.rows() if since is None or datetime.fromisoformat(row.at) >= since)

@@ -31,6 +31,19 @@ class Books:
         faults += [f"journal: {fault}" for fault in self.journal.verify(self.ledger.last_seen_journal())]
         return faults
 
+    def backup(self, ledger: Path, journal: Path) -> None:
+        """Copy both to new files as they are at one moment; reservations and receipts of others wait meanwhile.
+
+        To restore, open the backup with ``open_books`` and back it up to where it belongs. That forgets what was
+        entered since, and no witness on the same disk contradicts: back up after every round.
+
+        Raises:
+            LedgerBroken: a target exists, or a book does not verify.
+        """
+        with self.ledger.hold(), self.journal.hold():
+            self.ledger.backup(ledger)
+            self.journal.backup(journal)
+
     def without_receipt(self) -> list[int]:
         """Ledger rows of commits that no receipt mentions.
 

@@ -183,8 +183,10 @@ class Chain:
             LedgerBroken: the target exists, or this chain does not verify.
         """
         with database.new_file(target) as draft:
-            with database.named_errors(draft), closing(database.connect(draft)) as copy:
-                self._db.backup(copy)
+            # a connection of its own: SQLite does not copy from one that holds a transaction
+            with closing(database.connect(self.path)) as source, closing(database.connect(draft)) as copy:
+                with database.named_errors(self.path):
+                    source.backup(copy)
             with Chain(draft, self._secret, self._purpose) as written:
                 written._refuse(written.verify())
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -220,8 +221,12 @@ class Ledger:
             return [str(error)]
 
     def backup(self, target: Path) -> None:
-        """Copy to a new file, stored replies too, while others go on; see ``Chain.backup``."""
+        """Copy to a new file, replies too; see ``Chain.backup``. ``Books.backup`` copies what belongs together."""
         self._chain.backup(target)
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Nobody enters anything meanwhile."""
+        return self._chain.transaction()
 
     def _seen(self) -> dict[str, list[object]]:
         return {} if self._witness is None else {"journal": list(self._witness())}
