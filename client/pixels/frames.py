@@ -39,7 +39,7 @@ def read_native(file: MeteredFile, element: PixelElement, form: Form, index: int
         UnreadableDicom: TRUNCATED or LENGTH_MISMATCH, when the element has not the length that the header asks for.
     """
     bits = size_in_bits(form)
-    _refuse_other_length(file, element, -(-bits * form.frames // 8))
+    _refuse_other_length(file, element, -(-bits * form.frames // 8), -(-bits // form.rows // 8))
     first, past = index * bits // 8, -(-(index + 1) * bits // 8)
     # Samples smaller than the 16-bit words of the other byte order lie pairwise swapped (PS3.5 section 7.3).
     swapped = not element.little_endian and element.vr == "OW" and form.bits_allocated <= 8
@@ -56,16 +56,19 @@ def read_native(file: MeteredFile, element: PixelElement, form: Form, index: int
     return np.unpackbits(data, bitorder="little")[skipped : skipped + bits]
 
 
-def _refuse_other_length(file: MeteredFile, element: PixelElement, expected: int) -> None:
+def _refuse_other_length(file: MeteredFile, element: PixelElement, expected: int, row: int) -> None:
     if element.length is None:
         raise UnreadableDicom(Reason.LENGTH_MISMATCH, "uncompressed pixel data of undefined length")
     there = min(element.length, file.size - element.start)
+    said = f"{there} bytes of pixel data, the header asks for {expected}"
     if there < expected:
-        raise UnreadableDicom(Reason.TRUNCATED, f"{there} bytes of pixel data, the header asks for {expected}")
-    if element.length > expected + expected % 2:
-        raise UnreadableDicom(
-            Reason.LENGTH_MISMATCH, f"{element.length} bytes of pixel data, the header asks for {expected}"
-        )
+        raise UnreadableDicom(Reason.TRUNCATED, said)
+    if element.length <= expected + expected % 2:
+        return
+    # Some writers pad with zeros. More than a row of them, or anything else, means that Rows or Columns are wrong.
+    file.seek(element.start + expected)
+    if element.length - expected > row or any(file.read(row)[: element.length - expected]):
+        raise UnreadableDicom(Reason.LENGTH_MISMATCH, said)
 
 
 def find_encapsulated(file: MeteredFile, element: PixelElement, header: Dataset, frames: int) -> list[list[Piece]]:

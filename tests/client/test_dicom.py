@@ -436,6 +436,14 @@ def test_a_header_that_cannot_be_is_refused(tmp_path: Path, attributes: dict[str
     assert refused(write(tmp_path / "a.dcm", RAMP, RAMP.tobytes(), **attributes)) is reason
 
 
+def test_a_row_of_zeros_after_the_pixels_is_padding_and_anything_else_is_not(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dcm", RAMP, RAMP.tobytes() + bytes(8))
+    np.testing.assert_array_equal(_stored(path), RAMP)
+    assert refused(write(tmp_path / "b.dcm", RAMP, RAMP.tobytes() + bytes(10))) is Reason.LENGTH_MISMATCH
+    assert refused(write(tmp_path / "c.dcm", RAMP, RAMP.tobytes() + b"\0\0\1\0")) is Reason.LENGTH_MISMATCH
+    np.testing.assert_array_equal(_stored(bundled("MR_small_padded.dcm")), _stored(bundled("MR_small.dcm")))
+
+
 def test_all_that_a_header_lacks_is_named_at_once(tmp_path: Path) -> None:
     path = write(tmp_path / "a.dcm", RAMP, BitsAllocated=None, PixelRepresentation=None)
     with pytest.raises(UnreadableDicom, match="BitsAllocated, PixelRepresentation"):
