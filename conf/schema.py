@@ -389,5 +389,7 @@ class Study:
     """Folder of the real images for experiments that use some."""
     output_dir: str = "outputs"
     """Folder of studies, phantoms, simulated hospitals and the MLflow store."""
+    propose: str = ""
+    """Write the document that the hospitals are asked to approve to this file, and run nothing."""
     resume: str = "auto"
     """``auto`` continues the newest unfinished study of this very configuration; ``never`` starts a new one."""

@@ -33,6 +33,7 @@ from server.tracking import Tracker, open_tracker
 from server.workers import LoadApp
 from tasks import task as tasks
 from tasks.models import registry
+from tasks.study import canonical, digest
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,11 @@ def main(found: Found, load_app: LoadApp) -> None:
 
     def job(composed: DictConfig) -> None:
         try:
-            run_study(conf.to_study(composed), found, load_app, console)
+            study = conf.to_study(composed)
+            if study.propose:
+                propose(study, console)
+            else:
+                run_study(study, found, load_app, console)
         except conf.ConfigError as error:
             console.print(f"[bold red]The configuration cannot be meant:[/]\n{escape(str(error))}", soft_wrap=True)
             sys.exit(2)
@@ -102,6 +107,19 @@ def run_study(study: schema.Study, found: Found, load_app: LoadApp, console: Con
         _record(folder, outcome, state, tracker)
     _show(console, study, folder, outcome, tracker)
     return outcome
+
+
+def propose(study: schema.Study, console: Console) -> None:
+    """Write the study's document for the hospitals; the same command without ``propose`` later runs that very study.
+
+    Raises:
+        ConfigError, StudyError: as ``run_study``.
+    """
+    _initial_state(study)
+    document = document_of(study, open_study(study).name)
+    write_whole(Path(study.propose), (canonical(document) + "\n").encode())
+    console.print(f"{document.name}: wrote {study.propose}, digest {digest(document)}", soft_wrap=True)
+    console.print("Hospitals read it with `consilium-site review FILE`. The same command without propose runs it.")
 
 
 def _initial_state(study: schema.Study) -> State:

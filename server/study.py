@@ -20,7 +20,7 @@ from tasks import task as tasks
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
 
 _FILE = "study.json"
-_DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment")
+_DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")
 """Where and how a study runs may change when it is resumed; what it computes may not."""
 
 

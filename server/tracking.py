@@ -16,7 +16,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,9 @@ from server.rounds import RoundRecord
 from server.study import StudyFolder
 
 Warn = Callable[[str], None]
+_PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000  # MLflow takes no more in one batch
+_STAYS_HERE = ("data_root", "output_dir", "tracking")
+"""Parts of the configuration that name places on this machine, or may hold a password."""
 
 
 class Tracker(Protocol):
@@ -105,7 +108,8 @@ class MlflowTracker:
     def _parent(self, notes: list[str]) -> str:
         tags = {"fl_kind": "study", "rounds_logged": "0", "mlflow.note.content": "\n\n".join(notes)}
         run = self._known.get("") or self._new_run(self._folder.name, tags)
-        self._log_batch(run, params=_flat(self._folder.facts()["config"]))
+        told = {key: value for key, value in self._folder.facts()["config"].items() if key not in _STAYS_HERE}
+        self._log_batch(run, params=_flat(told))
         return run
 
     def _child(self, hospital: str) -> str:
@@ -122,7 +126,10 @@ class MlflowTracker:
         from mlflow.entities import Param
 
         named = [Param(key, str(value)[:500]) for key, value in (params or {}).items()]
-        self._client.log_batch(run, metrics=metrics or [], params=named)
+        for some in _chunks(named, _PARAMS_AT_ONCE):
+            self._client.log_batch(run, params=some)
+        for some in _chunks(metrics or [], _METRICS_AT_ONCE):
+            self._client.log_batch(run, metrics=some)
 
     def rounds(self, records: list[RoundRecord]) -> None:
         try:
@@ -179,6 +186,10 @@ def _artifacts(uri: str) -> str | None:
     if not uri.startswith("sqlite:///"):
         return None
     return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+
+
+def _chunks(values: list[Any], size: int) -> Iterator[list[Any]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
