@@ -23,7 +23,7 @@ from client.site import SiteSettings
 from tasks import study as studies
 from tasks.study import StudyDocument
 
-NOBODY = "nobody (policy.auto_approve)"
+NOBODY = "nobody"
 
 MOST_WAITING = 100
 MOST_BYTES = 64 * 1024

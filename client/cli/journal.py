@@ -51,7 +51,7 @@ def show(
     found: list[Receipt | Event] = [*receipts, *events]
     found.sort(key=lambda entry: entry.seq or 0)
     rows = [_row(entry) for entry in found]
-    columns = ("row", "at (UTC)", "what", "study", "details")
+    columns = ("row", "at (UTC)", "what", "details")
     shown = table("Journal", columns, rows, numbers=("row",), whole=("at (UTC)",))
     answer(as_json, [_facts(entry) for entry in found], shown if rows else "Nothing of that kind is in the journal.")
 
@@ -59,9 +59,10 @@ def show(
 def _row(entry: Receipt | Event) -> tuple[object, ...]:
     if isinstance(entry, Event):
         facts = {name: fact for name, fact in entry.facts.items() if name not in ("study", "document")}
-        details = ", ".join(_fact(name, fact) for name, fact in facts.items() if fact not in ("", False, None))
-        return entry.seq, moment(entry.at), entry.kind, entry.facts.get("study", ""), details
-    return entry.seq, moment(entry.at), entry.message, entry.study, _details(entry)
+        details = [_fact(name, fact) for name, fact in facts.items() if fact not in ("", False, None)]
+        study = [str(entry.facts["study"])] if "study" in entry.facts else []
+        return entry.seq, moment(entry.at), entry.kind, ", ".join(study + details)
+    return entry.seq, moment(entry.at), entry.message, _details(entry)
 
 
 def _fact(name: str, fact: Fact) -> str:
@@ -71,7 +72,7 @@ def _fact(name: str, fact: Fact) -> str:
 
 
 def _details(receipt: Receipt) -> str:
-    parts = [f"round {receipt.round}", f"{receipt.bytes:,} bytes", f"SHA-256 {short(receipt.sha256)}"]
+    parts = [receipt.study, f"round {receipt.round}", f"{receipt.bytes:,} bytes", f"SHA-256 {short(receipt.sha256)}"]
     if receipt.tensors:
         parts.append(f"{len(receipt.tensors)} tensor{'s' if len(receipt.tensors) > 1 else ''}")
     if receipt.update_norm is not None:

@@ -3,7 +3,6 @@ other, and one without the other cannot be restored."""
 
 from __future__ import annotations
 
-import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,15 +11,13 @@ import typer
 from rich.text import Text
 
 from client.accounting import epsilon_of
-from client.books import faults_of_books, open_books
+from client.books import faults_of_books
 from client.cli.output import HERE, REFUSED, AsJson, SiteFile, amount, answer, fail, moment, opened, table
-from client.errors import LedgerRolledBack, SiteMisconfigured
+from client.errors import SiteMisconfigured
 from client.ledger import Ledger
 from client.site import SiteSettings, delta_cap, load, secret
 
 app = typer.Typer(name="ledger", invoke_without_command=True)
-
-_TRIES = 5
 
 
 @app.callback()
@@ -108,14 +105,5 @@ def backup(
         raise SiteMisconfigured(f"{folder} exists; name a folder that does not")
     with opened(site) as (settings, books):
         copies = [folder / settings.ledger.name, folder / settings.journal.name]
-        for attempt in range(1, _TRIES + 1):
-            books.ledger.backup(copies[0])
-            books.journal.backup(copies[1])
-            try:
-                with open_books(copies[0], copies[1], secret(settings)):
-                    break
-            except LedgerRolledBack:  # a round was committed between the two copies, and one names it
-                shutil.rmtree(folder)
-                if attempt == _TRIES:
-                    raise
+        books.backup(ledger=copies[0], journal=copies[1])
     answer(as_json, {"copies": copies}, *(Text(f"wrote {copy}") for copy in copies))
