@@ -38,7 +38,7 @@ _MAX_BODY = 8 * MAX_PIXELS
 _DTYPES = ("<f4", "<f8")
 
 
-class DecoderNotStarted(RuntimeError):  # noqa: N818
+class DecoderNotStarted(RuntimeError):
     """The decoding process does not come up at all: no file's fault, and no file's reason."""
 
 

@@ -40,7 +40,7 @@ class Unstackable(StrEnum):
     MIXED_UNITS = "MIXED_UNITS"
 
 
-class NoVolume(Exception):  # noqa: N818
+class NoVolume(Exception):
     """Frames make no volume; ``reason`` says why in one word."""
 
     def __init__(self, reason: Unstackable, detail: str) -> None:

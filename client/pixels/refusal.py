@@ -45,7 +45,7 @@ class Reason(StrEnum):
     """The process that decoded it crashed."""
 
 
-class UnreadableDicom(Exception):  # noqa: N818
+class UnreadableDicom(Exception):
     """A file gives no picture; ``reason`` says why in one word, ``detail`` may name the file."""
 
     def __init__(self, reason: Reason, detail: object = "") -> None:
