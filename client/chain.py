@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -183,10 +183,7 @@ class Chain:
             LedgerBroken: the target exists, or this chain does not verify.
         """
         with database.new_file(target) as draft:
-            # a connection of its own: SQLite does not copy from one that holds a transaction
-            with closing(database.connect(self.path)) as source, closing(database.connect(draft)) as copy:
-                with database.named_errors(self.path):
-                    source.backup(copy)
+            database.copy(self.path, draft)
             with Chain(draft, self._secret, self._purpose) as written:
                 written._refuse(written.verify())
 

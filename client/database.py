@@ -6,7 +6,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from client.errors import LedgerBroken, LedgerTampered, LedgerUnwritable
@@ -65,6 +65,15 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
             with named_errors(path):
                 connection.execute("ROLLBACK")
         raise
+
+
+def copy(source: Path, target: Path) -> None:
+    """Fill an empty file with a consistent state of another, while others go on writing to that.
+
+    Over connections of its own: SQLite does not copy from one that holds a transaction.
+    """
+    with named_errors(source), closing(connect(source)) as origin, closing(connect(target)) as filled:
+        origin.backup(filled)
 
 
 @contextmanager
