@@ -5,6 +5,7 @@ Read ``_answered`` and then ``_train`` from top to bottom, and you have seen all
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from collections.abc import Callable
@@ -19,23 +20,28 @@ from torch import nn
 
 from client import accounting, approvals, halt, policy, privacy, report, site
 from client.accounting import Mechanism
+from client.audit import Journal
 from client.books import Books, open_books
 from client.dataset import open_cohort
-from client.errors import BadOrder, SiteError
+from client.errors import BadOrder, NotPermitted, OtherRelease, SiteError
 from client.ledger import Caps, Ledger, Use
 from client.noise import entropy
+from client.policy import COHORTS
 from client.site import SiteSettings
 from client.train import load_weights, score_patients, train_locally
+from tasks import study as studies
 from tasks import task as tasks
 from tasks import wire
 from tasks.models import registry
 from tasks.models.registry import Network
 from tasks.study import PrivacyTerms
 from tasks.task import Task
-from tasks.wire import EvaluateOrder, EvaluateReport, TrainOrder, TrainReport
+from tasks.wire import EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 SITE_VARIABLE = "CONSILIUM_SITE"
 """Environment variable with the path of ``site.yaml``, for a container; the embedded runtime passes it per hospital."""
+
+_LOG = logging.getLogger(__name__)
 
 app = ClientApp()
 
@@ -58,8 +64,12 @@ Work = Callable[[Order, PrivacyTerms, SiteSettings, Ledger], Report]
 
 
 def _answer(message: Message, context: Context, kind: type[Order], work: Work[Order]) -> Message:
-    """Whatever goes wrong, only a code leaves; the story goes to the hospital's own log."""
+    """Whatever goes wrong, only a code leaves; the story goes to the hospital's own log.
+
+    Whatever: a panic in a decoder that is written in Rust is no ``Exception``, and Flower would send its text.
+    """
     study, round, settings = "unknown", 0, None
+    reply: Report | Refusal
     try:
         settings = site.load(_site_file(context))
         order = _decoded(message, kind)
@@ -67,20 +77,25 @@ def _answer(message: Message, context: Context, kind: type[Order], work: Work[Or
         with open_books(settings.ledger, settings.journal, site.secret(settings)) as books:
             try:
                 reply = _answered(order, settings, books, work)
-            except Exception as error:
-                _note(settings, study, round, error)
-                reply = report.refusal(study, round, error)
+            except BaseException as error:
+                reply = _refusal(settings, study, round, error)
                 books.journal.append_receipt(report.receipt_of_refusal(reply, books.ledger.head()))
-    except Exception as error:
-        _note(settings, study, round, error)
-        reply = report.refusal(study, round, error)
+    except BaseException as error:
+        reply = _refusal(settings, study, round, error)
     return Message(wire.encode(reply), reply_to=message)
+
+
+def _refusal(settings: SiteSettings | None, study: str, round: int, error: BaseException) -> Refusal:
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        raise error
+    _note(settings, study, round, error)
+    return report.refusal(study, round, error)
 
 
 def _answered(order: Order, settings: SiteSettings, books: Books, work: Work[Order]) -> Report:
     """Permit, approve, work, commit, write the receipt. An order that was answered before gets the stored reply."""
     halt.require_running(settings.stop_file)
-    terms = policy.permit(order, settings)
+    terms = _permitted(order, settings, books.journal)
     approvals.require(order.study, books.journal, settings)
 
     use = _use_of(order)
@@ -99,9 +114,19 @@ def _answered(order: Order, settings: SiteSettings, books: Books, work: Work[Ord
     return reply
 
 
+def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, journal: Journal) -> PrivacyTerms:
+    """What the policy grants. A study that it refuses waits for review as well, so that a person can read why."""
+    try:
+        return policy.permit(order, settings)
+    except (NotPermitted, OtherRelease):
+        if studies.digest(order.study) not in approvals.decisions(journal):
+            approvals.keep(order.study, settings)
+        raise
+
+
 def _train(order: TrainOrder, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger) -> TrainReport:
     task, network, module = _model_of(order)
-    cohort = open_cohort(settings, task, "train", order.study.model, network)
+    cohort = open_cohort(settings, task, COHORTS["training"], order.study.model, network)
     size = report.public_size(settings, len(cohort.rows))
 
     use = _use_of(order)
@@ -115,13 +140,14 @@ def _train(order: TrainOrder, terms: PrivacyTerms, settings: SiteSettings, ledge
         terms.clip_norm,
         size,
         entropy(),
+        settings.max_memory_mb,
     )
     return report.train_report(order, update, size, _spent(ledger, use, terms), terms.delta)
 
 
 def _evaluate(order: EvaluateOrder, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger) -> EvaluateReport:
     task, network, module = _model_of(order)
-    cohort = open_cohort(settings, task, "validation", order.study.model, network)
+    cohort = open_cohort(settings, task, COHORTS["evaluation"], order.study.model, network)
     scores = score_patients(module, cohort)
 
     use = _use_of(order)
@@ -157,9 +183,8 @@ def _plan_evaluation(order: EvaluateOrder, terms: PrivacyTerms, spent: list[Mech
 
 
 def _use_of(order: TrainOrder | EvaluateOrder) -> Use:
-    """Whose privacy the order spends. Training and validation patients are disjoint; the tasks of a hospital are not, so
-    what one task spends counts for every patient of that side."""
-    cohort = "train" if isinstance(order, TrainOrder) else "validation"
+    """Whose privacy the order spends; ``COHORTS`` says why."""
+    cohort = COHORTS["training" if isinstance(order, TrainOrder) else "evaluation"]
     return Use(cohort, order.study.name, order.round, wire.digest(order))
 
 
@@ -187,10 +212,15 @@ def _site_file(context: Context) -> Path:
     return Path(str(named))
 
 
-def _note(settings: SiteSettings | None, study: str, round: int, error: Exception) -> None:
-    """Tell the hospital's own log what happened."""
-    text = str(error) if isinstance(error, SiteError) else traceback.format_exc()
+def _note(settings: SiteSettings | None, study: str, round: int, error: BaseException) -> None:
+    """Tell the hospital's own log what happened. Never raises: a log that is full must not change what leaves."""
+    if settings is None:  # nothing of a patient has been read yet, so the process's own log may have it
+        _LOG.error("%s: %s", type(error).__name__, error)
+        return
+    text = str(error) if isinstance(error, SiteError) else "".join(traceback.format_exception(error))
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    if settings is not None:
-        with settings.log.open("a", encoding="utf-8") as file:
+    try:
+        with settings.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{now} study={study} round={round} {type(error).__name__}: {text}\n")
+    except OSError as unwritten:
+        _LOG.error("cannot write %s (%s); what happened: %s", settings.log, unwritten.strerror, type(error).__name__)

@@ -57,7 +57,7 @@ def evaluate_report(
     return EvaluateReport(order.study.name, order.round, _finite(epsilon), delta, {"histogram": histogram})
 
 
-def refusal(study: str, round: int, error: Exception) -> Refusal:
+def refusal(study: str, round: int, error: BaseException) -> Refusal:
     """What leaves when something went wrong: a code. The error's text may name patients and paths, so it stays."""
     code = error.code if isinstance(error, SiteError) else ErrorCode.INTERNAL
     return Refusal(study, round, code)
@@ -114,7 +114,7 @@ def public_size(site: SiteSettings, patients: int) -> int:
     """The hospital's declared size; without a declaration, its training patients to one significant digit."""
     if site.public_size is not None:
         return site.public_size
-    unit = 10 ** int(math.log10(patients))
+    unit = int(10 ** int(math.log10(patients)))
     return max(1, round(patients / unit)) * unit
 
 
