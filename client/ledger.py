@@ -142,7 +142,6 @@ class Ledger:
             self._refuse_answered(use)
             of_study = self.spent(use.cohort, use.study)
             mechanism = plan(of_study)
-            _require_meaningful(mechanism)
             _check(f"{use.cohort}: epsilon for this study", [*of_study, mechanism], caps.study, caps.delta)
             _check(f"{use.cohort}: epsilon for life", [*self.spent(use.cohort), mechanism], caps.life, caps.delta)
             self._chain.append("reserved", {**asdict(use), "mechanism": asdict(mechanism), **self._seen()})
@@ -280,13 +279,6 @@ def _line(use: Use) -> tuple[str, str]:
 
 def _is_reply_of(entry: Entry, reply: bytes | None) -> bool:
     return isinstance(reply, bytes) and hashlib.sha256(reply).hexdigest() == entry.reply_sha256
-
-
-def _require_meaningful(mechanism: Mechanism) -> None:
-    """A NaN would pass every comparison with a cap unseen, and stand in the ledger for ever."""
-    noise, rate, count = mechanism.noise_multiplier, mechanism.sample_rate, mechanism.count
-    if not (0 <= noise < math.inf and 0 < rate <= 1 and count >= 1):
-        raise ValueError(f"not a mechanism: {mechanism}")
 
 
 def _check(what: str, mechanisms: list[Mechanism], cap: float, delta: float) -> None:

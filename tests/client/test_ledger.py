@@ -124,25 +124,6 @@ def test_no_noise_passes_no_finite_cap(ledger: Ledger) -> None:
     ledger.reserve(_use(), lambda spent: Mechanism(0.0, 1.0, 1), NO_CAPS)
 
 
-@pytest.mark.parametrize(
-    "mechanism",
-    [
-        Mechanism(math.nan, 1.0, 1),
-        Mechanism(math.inf, 1.0, 1),
-        Mechanism(-1.0, 1.0, 1),
-        Mechanism(1.0, 0.0, 1),
-        Mechanism(1.0, math.nan, 1),
-        Mechanism(1.0, 1.5, 1),
-        Mechanism(1.0, 1.0, 0),
-    ],
-    ids=str,
-)
-def test_a_mechanism_without_meaning_is_not_entered(ledger: Ledger, mechanism: Mechanism) -> None:
-    with pytest.raises(ValueError, match="not a mechanism"):
-        ledger.reserve(_use(), lambda spent: mechanism, NO_CAPS)
-    assert ledger.spent("chest/train") == []
-
-
 def test_a_cap_that_is_not_a_number_lets_nothing_pass(ledger: Ledger) -> None:
     with pytest.raises(BudgetExhausted):
         ledger.reserve(_use(), _step, Caps(math.nan, math.inf, DELTA))
