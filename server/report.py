@@ -94,15 +94,15 @@ def _dropped(rounds: list[RoundRecord]) -> dict[str, str]:
 
 def table(found: Results, study: schema.Study) -> Table:
     """The results as a table for the terminal."""
-    asked = f"epsilon {study.privacy.epsilon:g}" if study.privacy.epsilon is not None else "no privacy"
+    asked = f"epsilon {study.privacy.epsilon:g}" if study.privacy.epsilon is not None else "no noise"
     drawn = Table(
-        title=f"{found.study}: AUC on each hospital's validation patients, with 95 % intervals", title_style="bold"
+        title=f"{found.study}: AUC on validation patients, with 95 % intervals", title_style="bold"
     )
     drawn.add_column("hospital")
     for arm in found.arms:
         how = asked if arm == "federated" else "no noise"
-        drawn.add_column(f"{arm}\n({how})", justify="right")
-    for heading in ("epsilon\nspent", "received\n(kB)", "sent\n(kB)"):
+        drawn.add_column(f"{arm}\n{how}", justify="right")
+    for heading in ("epsilon\nspent", "kB\nin", "kB\nout"):
         drawn.add_column(heading, justify="right")
     for hospital in found.epsilon:
         spent = found.epsilon[hospital]
@@ -124,7 +124,7 @@ def _interval(figures: HospitalRound | None) -> str:
         return "-"
     if figures.auc is None:
         return "one class"
-    return f"{figures.auc:.3f}\n[{figures.auc_low:.2f}, {figures.auc_high:.2f}]"
+    return f"{figures.auc:.3f}\n{figures.auc_low:.2f} to {figures.auc_high:.2f}"
 
 
 def draw_figures(folder: Path, found: Results, rounds: list[RoundRecord]) -> list[Path]:

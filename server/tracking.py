@@ -14,6 +14,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its seven would
 
 import logging
 import math
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -161,8 +162,9 @@ class MlflowTracker:
         link = f"/#/experiments/{self._experiment}/runs?compareRunsMode=CHART&workflowType=machine_learning"
         if not self._uri.startswith("sqlite:"):
             return [f"open {self._uri.rstrip('/')}{link}"]
+        mlflow = os.path.relpath(Path(sys.executable).with_name("mlflow"))
         return [
-            f"MLFLOW_DISABLE_TELEMETRY=true mlflow server --backend-store-uri {self._uri} --port 5000",
+            f"MLFLOW_DISABLE_TELEMETRY=true {mlflow} server --backend-store-uri {self._uri} --port 5000",
             f"then open http://127.0.0.1:5000{link}",
         ]
 
