@@ -142,17 +142,18 @@ class _Handler(BaseHTTPRequestHandler):
     def json(self, answer: Any) -> None:
         self._answer("application/dicom+json", json.dumps(answer).encode())
 
-    def multipart(self, content: bytes, missing: int = 0, pause: float = 0) -> None:
-        """One part; leave away bytes at the end and close, or wait after each of them."""
+    def multipart(self, content: bytes, missing: int = 0, pause: float = 0, length: bool = True) -> None:
+        """One part; leave away bytes at the end and close, wait after each of them, or do not tell the length."""
         head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         body = head + content + f"\r\n--{BOUNDARY}--\r\n".encode()
         kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
-        self._answer(kind, body, missing, pause)
+        self._answer(kind, body, missing, pause, length)
 
-    def _answer(self, kind: str, body: bytes, missing: int = 0, pause: float = 0) -> None:
+    def _answer(self, kind: str, body: bytes, missing: int = 0, pause: float = 0, length: bool = True) -> None:
         self.send_response(200)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
+        if length:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if pause:
             for number in range(len(body)):

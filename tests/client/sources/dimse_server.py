@@ -40,6 +40,8 @@ class Provider:
         decompresses: send all images decompressed.
         before_image: called before each image is sent; may abort the association or return a status instead.
         known_callers: AE titles that it accepts; any when empty.
+        offers_get: whether it knows C-GET.
+        dies_after: number of images after which it aborts whatever it is asked.
         requests: the levels of the searches and retrievals, in order.
     """
 
@@ -51,9 +53,19 @@ class Provider:
     before_image: Callable[[Event, Dataset], int | None] = lambda event, dataset: None
     known_callers: list[str] = field(default_factory=list)
     offers_get: bool = True
+    dies_after: int | None = None
     requests: list[str] = field(default_factory=list)
     sent: int = 0
     port: int = 0
+
+    @property
+    def dead(self) -> bool:
+        return self.dies_after is not None and self.sent >= self.dies_after
+
+    def echo(self, event: Event) -> int:
+        if self.dead:
+            event.assoc.abort()
+        return 0
 
     def find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
         query = event.identifier
@@ -81,6 +93,9 @@ class Provider:
         wanted = [d for d in map(dcmread, self.files) if d.SOPInstanceUID == event.identifier.SOPInstanceUID]
         yield len(wanted)
         for dataset in wanted:
+            if self.dead:
+                event.assoc.abort()
+                return
             status = self.before_image(event, dataset)
             if status is not None:
                 yield status, None
@@ -105,7 +120,7 @@ def running(provider: Provider, tls: SSLContext | None = None) -> Iterator[Provi
     handlers: list[Any] = [
         (evt.EVT_C_FIND, provider.find),
         (evt.EVT_C_GET, provider.get),
-        (evt.EVT_C_ECHO, lambda event: 0),
+        (evt.EVT_C_ECHO, provider.echo),
     ]
     server = entity.start_server(("127.0.0.1", provider.port), block=False, evt_handlers=handlers, ssl_context=tls)
     assert server is not None

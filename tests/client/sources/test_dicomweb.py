@@ -209,10 +209,11 @@ def test_a_passing_failure_passes(tmp_path: Path, service: Service, trouble: Any
     assert _spooled(tmp_path) == _originals(service)
 
 
-@pytest.mark.parametrize("missing", [1, 30, 300])
-def test_a_cut_answer_is_asked_for_again(tmp_path: Path, service: Service, missing: int) -> None:
+@pytest.mark.parametrize("missing", [6, 30, 300])
+@pytest.mark.parametrize("length", [True, False])
+def test_a_cut_answer_is_asked_for_again(tmp_path: Path, service: Service, missing: int, length: bool) -> None:
     cut = service.files[0].read_bytes()
-    service.trouble = _First(2, lambda handler: handler.multipart(cut, missing=missing), "/instances/")
+    service.trouble = _First(2, lambda handler: handler.multipart(cut, missing, length=length), "/instances/")
     list_dicomweb(_source(tmp_path, service.url), TASK, NOBODY)
     assert _spooled(tmp_path) == _originals(service)
 

@@ -121,6 +121,21 @@ def test_failed_sub_operations_are_counted(tmp_path: Path, provider: Provider) -
     assert len(listing.records) == 7
 
 
+def test_what_fails_is_asked_for_with_compressed_contexts_only(tmp_path: Path, provider: Provider) -> None:
+    """As dcmqrscp does: it takes the first context of the class, and cannot decompress."""
+
+    def first_context(event: Event, dataset: Dataset) -> int | None:
+        accepted = [
+            c.transfer_syntax[0] for c in event.assoc.accepted_contexts if c.abstract_syntax == dataset.SOPClassUID
+        ]
+        compressed = dataset.file_meta.TransferSyntaxUID not in NATIVE
+        return 0xA702 if compressed and accepted[0] in NATIVE else None
+
+    provider.before_image = first_context
+    list_dimse(_source(tmp_path, provider), TASK, NOBODY)
+    assert _spooled(tmp_path) == _digests(provider.files)
+
+
 def test_an_aborted_association_is_opened_again(tmp_path: Path, provider: Provider) -> None:
     aborted = []
 
@@ -150,6 +165,17 @@ def test_one_image_that_kills_the_association_costs_one_image(tmp_path: Path, pr
     listing = list_dimse(_source(tmp_path, provider), TASK, NOBODY)
     assert listing.left_out == {"ARCHIVE_FAILED": 1}
     assert len(listing.records) == 7
+
+
+def test_an_archive_that_dies_leaves_what_was_fetched(tmp_path: Path, provider: Provider) -> None:
+    provider.dies_after = 3
+    with pytest.raises(ArchiveUnreachable, match="the next ingest goes on"):
+        list_dimse(_source(tmp_path, provider), TASK, NOBODY)
+    assert len(_spooled(tmp_path)) == 3
+    provider.dies_after = None
+    list_dimse(_source(tmp_path, provider), TASK, NOBODY)
+    assert provider.sent == 8
+    assert _spooled(tmp_path) == _digests(provider.files)
 
 
 def test_the_spool_has_a_limit(tmp_path: Path, provider: Provider) -> None:
