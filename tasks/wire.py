@@ -123,9 +123,9 @@ _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind
 
 
 def encode(message: Message) -> RecordDict:
-    """The message as Flower carries it."""
+    """The message as Flower carries it. Equal messages, equal bytes, in whatever order their arrays are."""
     head = ConfigRecord({"version": VERSION, "kind": type(message).__name__, "json": _scalars(message)})
-    arrays = ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in message.arrays.items()})
+    arrays = ArrayRecord({name: Array(np.asarray(message.arrays[name], order="C")) for name in sorted(message.arrays)})
     return RecordDict({"head": head, "arrays": arrays})
 
 

@@ -84,6 +84,13 @@ def test_a_message_survives_a_file(message: Message) -> None:
     assert wire.digest(wire.unpack(packed, *KINDS)) == wire.digest(message)
 
 
+def test_equal_messages_are_equal_bytes_in_whatever_order_their_arrays_are(document: StudyDocument) -> None:
+    arrays = {name: np.full(3, number, np.float32) for number, name in enumerate("abcdef")}
+    one, other = (TrainOrder(document, 1, order) for order in (arrays, dict(reversed(arrays.items()))))
+    assert wire.encode(one).object_id == wire.encode(other).object_id
+    assert wire.pack(one) == wire.pack(other)
+
+
 def test_what_is_no_array_in_memory_order_arrives_as_it_looks(document: StudyDocument) -> None:
     value = np.arange(6, dtype=np.float32).reshape(2, 3).T
     order = TrainOrder(document, 1, {"w": value})

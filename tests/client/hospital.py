@@ -1,0 +1,156 @@
+"""A tiny hospital with a DICOM archive, and the messages that a server would send to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from flwr.app import Context, Message, RecordDict
+
+from client import approvals, catalog
+from client.accounting import epsilon_of
+from client.app import app
+from client.audit import Receipt
+from client.books import Books, open_books
+from client.founding import found_books, write_example
+from client.ledger import Entry
+from client.site import SiteSettings, load, secret
+from server.flower_private import claim_identity, deflate, inflate
+from tasks import task as tasks
+from tasks import wire
+from tasks.models import registry
+from tasks.study import StudyDocument, TrainingTerms
+from tasks.task import PhantomHospital
+from tasks.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
+
+TASK = "breast_ultrasound"
+PATIENTS = 24
+Reply = TrainReport | EvaluateReport | Refusal
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Images, their catalog and the key of its pseudonyms: what hospitals of several tests may share."""
+
+    folder: Path
+
+    def settings(self) -> dict[str, Any]:
+        """What a ``site.yaml`` says about it."""
+        source = {"kind": "folder", "task": TASK, "issuer": "st-anne", "path": str(self.folder / "dicom")}
+        return {
+            "sources": [source | {"labels": str(self.folder / "labels.csv")}],
+            "catalog": str(self.folder / "catalog"),
+            "key": str(self.folder / "site.key"),
+            "validation_fraction": 0.4,
+        }
+
+
+def draw_archive(folder: Path) -> Archive:
+    """Phantom patients, ingested."""
+    archive = Archive(folder)
+    phantom = PhantomHospital("st-anne", PATIENTS, prevalence=0.5, images_per_patient=(1, 2))
+    tasks.get(TASK).draw_phantom(folder, phantom, 1)
+    catalog.ingest(Hospital.found(folder / "first", archive).settings, tasks.get(TASK))
+    return archive
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """A hospital that is not simulated, founded from the commented example, with books of its own."""
+
+    file: Path
+
+    @classmethod
+    def found(cls, folder: Path, archive: Archive, **changes: Any) -> Hospital:
+        """Found it; ``changes`` are settings, and ``policy`` changes single rules."""
+        file = folder / "site.yaml"
+        write_example(file, "st-anne")
+        values = yaml.safe_load(file.read_text("utf-8"))
+        policy = values["policy"] | {"min_patients": 5} | changes.pop("policy", {})
+        file.write_text(yaml.safe_dump(values | archive.settings() | changes | {"policy": policy}), "utf-8")
+        found_books(load(file))
+        return cls(file)
+
+    @property
+    def settings(self) -> SiteSettings:
+        return load(self.file)
+
+    @contextmanager
+    def books(self) -> Iterator[Books]:
+        with open_books(self.settings.ledger, self.settings.journal, secret(self.settings)) as books:
+            yield books
+
+    def approve(self, *documents: StudyDocument) -> None:
+        with self.books() as books:
+            for document in documents:
+                approvals.approve(document, "Dr. Ada Noor", books.journal, self.settings)
+
+    def ask(self, order: TrainOrder | EvaluateOrder) -> Reply:
+        """Its answer to an order."""
+        return read(self.send(wire.encode(order), "train" if isinstance(order, TrainOrder) else "evaluate"))
+
+    def send(self, content: RecordDict, action: str) -> RecordDict:
+        """Its answer to whatever came; both ways through Flower's own wire format."""
+        claim_identity()
+        order = inflate(deflate(Message(content, 1, action, group_id="1")))
+        context = Context(1, 1, {"site": str(self.file)}, RecordDict(), {})
+        reply = inflate(deflate(app(order, context)))
+        assert not reply.has_error()
+        return reply.content
+
+    def entries(self) -> list[Entry]:
+        """What stands in the ledger; both books are verified row by row."""
+        with self.books() as books:
+            assert books.verify() == []
+            return list(books.ledger.entries())
+
+    def receipts(self) -> list[Receipt]:
+        with self.books() as books:
+            return books.journal.receipts()
+
+    def spent(self, cohort: str = "train", delta: float = 1e-4) -> float:
+        """Epsilon of what stands in the ledger."""
+        return epsilon_of([e.mechanism for e in self.entries() if e.use.cohort == cohort], delta)
+
+    def log(self) -> str:
+        return self.settings.log.read_text("utf-8") if self.settings.log.exists() else ""
+
+
+def read(content: RecordDict) -> Reply:
+    """What a server would understand."""
+    if content.config_records["head"]["kind"] == "EvaluateReport":
+        return wire.decode(content, EvaluateReport)
+    return wire.decode(content, TrainReport, Refusal)
+
+
+def weights(document: StudyDocument) -> Arrays:
+    """The order's first model."""
+    return {name: value.copy() for name, value in _weights(json.dumps(document.model)).items()}
+
+
+@cache
+def _weights(model: str) -> Arrays:
+    return registry.arrays_of(registry.build(json.loads(model), tasks.get(TASK).example_shape, 1).trainable)
+
+
+def train(document: StudyDocument, round: int = 1, shift: float = 0.0) -> TrainOrder:
+    """An order to train; another ``shift`` is another model, and so another order."""
+    return TrainOrder(document, round, {k: (v + np.float32(shift)) for k, v in weights(document).items()})
+
+
+def evaluate(document: StudyDocument, round: int = 1, shift: float = 0.0) -> EvaluateOrder:
+    """An order to score."""
+    return EvaluateOrder(document, round, train(document, shift=shift).arrays)
+
+
+def with_terms(document: StudyDocument, **terms: Any) -> StudyDocument:
+    """The study with other terms of training."""
+    training: TrainingTerms = replace(document.training, **terms)
+    return replace(document, training=training)

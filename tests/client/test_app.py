@@ -1,0 +1,482 @@
+"""The hospital's side of a round, with real messages, real images, real books: what an order can do, and what not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import client.app
+from client import approvals, halt
+from client.accounting import epsilon_of, plan_noise
+from client.audit import Journal
+from client.errors import LedgerUnwritable
+from client.train import train_locally
+from server.flower_private import deflate
+from tasks import wire
+from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, digest
+from tasks.wire import Arrays, ErrorCode, EvaluateReport, Refusal, TrainOrder, TrainReport
+from tests.client.hospital import Archive, Hospital, draw_archive, evaluate, read, train, weights, with_terms
+
+STORY = "PATIENT-4711 in /archive/ward-7/image.dcm"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    return draw_archive(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture
+def hospital(tmp_path: Path, archive: Archive) -> Hospital:
+    return Hospital.found(tmp_path, archive)
+
+
+@pytest.fixture
+def approved(hospital: Hospital, document: StudyDocument) -> Hospital:
+    hospital.approve(document)
+    return hospital
+
+
+def _refused(reply: object, document: StudyDocument, code: ErrorCode, round: int = 1) -> None:
+    assert reply == Refusal(document.name, round, code)
+
+
+def _crash(error: BaseException) -> Callable[..., Arrays]:
+    def crash(*given: Any, **named: Any) -> Arrays:
+        raise error
+
+    return crash
+
+
+def _nobody_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.app, "open_cohort", _crash(AssertionError("patients were touched")))
+
+
+# --- the way of an order ------------------------------------------------------------------------------------------
+
+
+def test_an_order_to_train_is_answered_charged_and_noted(approved: Hospital, document: StudyDocument) -> None:
+    order = train(document)
+    reply = approved.ask(order)
+    assert isinstance(reply, TrainReport)
+    assert (reply.study, reply.round, reply.public_size, reply.delta) == (document.name, 1, 200, 1e-4)
+    assert reply.arrays.keys() == order.arrays.keys()
+    assert all(value.dtype == np.float32 and np.isfinite(value).all() for value in reply.arrays.values())
+    assert any(value.any() for value in reply.arrays.values())
+
+    (entry,) = approved.entries()
+    assert (entry.use.cohort, entry.use.study, entry.use.round) == ("train", document.name, 1)
+    assert entry.use.order_digest == wire.digest(order)
+    assert (entry.mechanism.sample_rate, entry.mechanism.count) == (0.8, 3)
+    assert reply.epsilon == epsilon_of([entry.mechanism], 1e-4)
+
+    (receipt,) = approved.receipts()
+    packed = wire.pack(reply)
+    assert (receipt.message, receipt.cohort, receipt.repeated) == ("TrainReport", "train", False)
+    assert (receipt.bytes, receipt.sha256) == (len(packed), hashlib.sha256(packed).hexdigest())
+    assert (entry.reply_bytes, entry.reply_sha256) == (receipt.bytes, receipt.sha256)
+    assert (receipt.epsilon_before, receipt.epsilon_after) == (0.0, reply.epsilon)
+    assert receipt.ledger is not None
+    assert receipt.ledger.seq == entry.committed
+
+
+def test_an_order_to_score_is_charged_to_the_validation_patients(approved: Hospital, document: StudyDocument) -> None:
+    reply = approved.ask(evaluate(document))
+    assert isinstance(reply, EvaluateReport)
+    assert reply.arrays["histogram"].shape == (2, 16)
+    (entry,) = approved.entries()
+    assert (entry.use.cohort, entry.mechanism.sample_rate, entry.mechanism.count) == ("validation", 1.0, 1)
+    assert entry.mechanism.noise_multiplier > 0
+    assert reply.epsilon == approved.spent("validation")
+    assert approved.spent("train") == 0
+    (receipt,) = approved.receipts()
+    assert (receipt.message, receipt.cohort) == ("EvaluateReport", "validation")
+    assert isinstance(approved.ask(evaluate(document, 2)), EvaluateReport)
+    assert 0.97 * 4 <= approved.spent("validation") <= 4
+
+
+def test_what_is_spent_stands_in_the_ledger_before_training_starts(
+    approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(*given: Any, **named: Any) -> Arrays:
+        seen.extend(approved.entries())
+        raise RuntimeError(STORY)
+
+    monkeypatch.setattr(client.app, "train_locally", look)
+    _refused(approved.ask(train(document)), document, ErrorCode.INTERNAL)
+    assert len(seen) == 1
+    assert seen[0].committed is None
+    assert approved.entries() == seen, "the reservation stands"
+    assert 0 < (lost := approved.spent()) < 8
+    assert approved.receipts()[-1].message == "Refusal INTERNAL"
+    assert STORY in approved.log()
+
+    monkeypatch.undo()
+    for round in (1, 2):
+        assert isinstance(approved.ask(train(document, round)), TrainReport)
+    first, *rest = [entry.mechanism for entry in approved.entries()]
+    assert all(mechanism.noise_multiplier > first.noise_multiplier for mechanism in rest), (
+        "more noise, not more epsilon"
+    )
+    assert lost < approved.spent() <= 8
+
+
+def test_a_receipt_is_there_before_the_reply_leaves(
+    approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "append_receipt", _crash(LedgerUnwritable(STORY)))
+    _refused(approved.ask(train(document)), document, ErrorCode.LEDGER_BROKEN)
+    assert approved.receipts() == []
+    monkeypatch.undo()
+    assert isinstance(approved.ask(train(document)), TrainReport)
+    assert [r.repeated for r in approved.receipts()] == [True]
+    assert len(approved.entries()) == 1
+
+
+def test_the_same_order_twice_is_answered_with_the_same_bytes_and_spends_once(
+    approved: Hospital, document: StudyDocument
+) -> None:
+    for order, action in ((train(document), "train"), (evaluate(document), "evaluate")):
+        first, second = (approved.send(wire.encode(order), action) for _ in range(2))
+        assert first.object_id == second.object_id, "Flower names content by its SHA-256"
+        assert wire.pack(read(first)) == wire.pack(read(second))
+    assert [entry.use.cohort for entry in approved.entries()] == ["train", "validation"]
+    receipts = approved.receipts()
+    assert [r.repeated for r in receipts] == [False, True, False, True]
+    assert receipts[0].sha256 == receipts[1].sha256
+    assert receipts[1].epsilon_before == receipts[1].epsilon_after == receipts[0].epsilon_after
+
+
+def test_an_order_that_later_ones_have_replaced_is_not_computed_again(
+    approved: Hospital, document: StudyDocument
+) -> None:
+    for round in (1, 2):
+        approved.ask(train(document, round))
+    _refused(approved.ask(train(document, 1)), document, ErrorCode.NOT_PERMITTED)
+    assert len(approved.entries()) == 2
+
+
+def test_the_memory_that_the_hospital_allows_is_kept_to(
+    tmp_path: Path, archive: Archive, document: StudyDocument
+) -> None:
+    seen = []
+
+    def look(*given: Any) -> Arrays:
+        seen.append(given[-1])
+        return train_locally(*given)
+
+    hospital = Hospital.found(tmp_path, archive, max_memory_mb=77)
+    hospital.approve(document)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client.app, "train_locally", look)
+        assert isinstance(hospital.ask(train(document)), TrainReport)
+    assert seen == [77]
+
+
+# --- refusals that touch nobody -----------------------------------------------------------------------------------
+
+
+def test_stopped_before_training(approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch) -> None:
+    _nobody_trains(monkeypatch)
+    halt.stop(approved.settings.stop_file, "a test")
+    _refused(approved.ask(train(document)), document, ErrorCode.STOPPED)
+    _refused(approved.ask(evaluate(document)), document, ErrorCode.STOPPED)
+    assert approved.entries() == []
+
+
+def test_stopped_between_training_and_sending(
+    approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was computed stays, and leaves when the hospital goes on and is asked again; it is paid once."""
+
+    def interrupted(*given: Any) -> Arrays:
+        halt.stop(approved.settings.stop_file, "in the middle of a round")
+        return train_locally(*given)
+
+    monkeypatch.setattr(client.app, "train_locally", interrupted)
+    _refused(approved.ask(train(document)), document, ErrorCode.STOPPED)
+    _refused(approved.ask(train(document)), document, ErrorCode.STOPPED)
+    (entry,) = approved.entries()
+    assert entry.committed is not None
+    assert [r.message for r in approved.receipts()] == ["Refusal STOPPED"] * 2
+    assert halt.resume(approved.settings.stop_file)
+
+    _nobody_trains(monkeypatch)
+    reply = approved.ask(train(document))
+    assert isinstance(reply, TrainReport)
+    assert hashlib.sha256(wire.pack(reply)).hexdigest() == entry.reply_sha256
+    assert approved.entries() == [entry]
+    assert approved.receipts()[-1].repeated
+
+
+def test_an_unapproved_study_is_refused_and_waits(
+    hospital: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _nobody_trains(monkeypatch)
+    _refused(hospital.ask(train(document)), document, ErrorCode.NOT_APPROVED)
+    _refused(hospital.ask(evaluate(document)), document, ErrorCode.NOT_APPROVED)
+    assert approvals.waiting(hospital.settings).keys() == {digest(document)}
+    assert hospital.entries() == []
+
+
+def test_approval_is_of_this_very_study(approved: Hospital, document: StudyDocument) -> None:
+    other = with_terms(document, learning_rate=document.training.learning_rate * 1.001)
+    _refused(approved.ask(train(other)), other, ErrorCode.NOT_APPROVED)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"release": "0.0.0"}, ErrorCode.OTHER_RELEASE),
+        ({"task_version": 99}, ErrorCode.OTHER_RELEASE),
+        ({"rounds": 101}, ErrorCode.NOT_PERMITTED),
+        ({"task": "pneumonia_xray"}, ErrorCode.NOT_PERMITTED),
+        ({"model": {"name": "densenet121"}}, ErrorCode.NOT_PERMITTED),
+        ({"privacy": PrivacyTerms(None, 1e-4, 0.5)}, ErrorCode.NOT_PERMITTED),
+    ],
+)
+def test_what_the_policy_refuses_stays_refused_whoever_approves_it(
+    hospital: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch, change: Any, code: ErrorCode
+) -> None:
+    _nobody_trains(monkeypatch)
+    other = replace(document, **change)
+    order = TrainOrder(other, 1, weights(document))
+    _refused(hospital.ask(order), other, code)
+    assert approvals.waiting(hospital.settings).keys() == {digest(other)}, "so that review can say why"
+    hospital.approve(other)
+    _refused(hospital.ask(order), other, code)
+    assert approvals.waiting(hospital.settings) == {}, "it was decided about"
+    assert hospital.entries() == []
+
+
+def test_exact_scores_are_refused(hospital: Hospital, document: StudyDocument) -> None:
+    exact = replace(document, evaluation=EvaluationTerms(2, 16, None))
+    hospital.approve(exact)
+    _refused(hospital.ask(evaluate(exact)), exact, ErrorCode.NOT_PERMITTED)
+
+
+@pytest.mark.parametrize("lost", ["ledger", "journal"])
+def test_without_its_books_the_hospital_does_nothing(
+    approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    approved.ask(train(document))
+    path: Path = getattr(approved.settings, lost)
+    path.unlink()
+    _nobody_trains(monkeypatch)
+    _refused(approved.ask(train(document, 2)), document, ErrorCode.LEDGER_BROKEN, 2)
+    assert not path.exists(), "nothing is made in its place"
+    assert str(path) in approved.log()
+
+
+def test_weights_that_do_not_fit_are_a_bad_order(approved: Hospital, document: StudyDocument) -> None:
+    good = weights(document)
+    (name, value), *_ = good.items()
+    broken = [
+        {},
+        {name: value},
+        good | {"extra": value},
+        good | {name: value.astype(np.float64)},
+        good | {name: value[..., :-1]},
+        good | {name: np.full_like(value, np.nan)},
+    ]
+    for arrays in broken:
+        _refused(approved.ask(TrainOrder(document, 1, arrays)), document, ErrorCode.BAD_ORDER)
+    assert approved.entries() == []
+
+
+def test_too_few_patients_are_no_cohort(tmp_path: Path, archive: Archive, document: StudyDocument) -> None:
+    hospital = Hospital.found(tmp_path, archive, policy={"min_patients": 1000})
+    hospital.approve(document)
+    _refused(hospital.ask(train(document)), document, ErrorCode.NO_COHORT)
+    assert hospital.entries() == []
+
+
+# --- what a study and a life cost ---------------------------------------------------------------------------------
+
+
+def test_the_whole_study_costs_what_was_asked_for_and_every_round_says_so(
+    hospital: Hospital, document: StudyDocument
+) -> None:
+    """Not the epsilon of one round ten times: what is reported is composed over all rounds so far."""
+    study = replace(document, rounds=10)
+    hospital.approve(study)
+    told = []
+    for round in range(1, 11):
+        reply = hospital.ask(train(study, round))
+        assert isinstance(reply, TrainReport)
+        assert reply.epsilon == hospital.spent()
+        told.append(reply.epsilon)
+    assert told == sorted(set(told))
+    assert 0.97 * 8 <= told[-1] <= 8
+    assert len({entry.mechanism.noise_multiplier for entry in hospital.entries()}) == 1
+    for shift in (1, 2, 3):  # a server that asks for more than it said gets noise, or nothing
+        hospital.ask(train(study, 10, shift))
+        assert hospital.spent() <= 8
+    assert min(entry.mechanism.noise_multiplier for entry in hospital.entries()[10:]) > 10
+
+
+def test_the_hospitals_cap_wins_over_the_request(tmp_path: Path, archive: Archive, document: StudyDocument) -> None:
+    hospital = Hospital.found(tmp_path, archive, policy={"max_epsilon_study": 1.5, "max_delta": 1e-6})
+    hospital.approve(document)
+    replies = [hospital.ask(train(document, round)) for round in (1, 2)]
+    assert [(type(reply), getattr(reply, "delta", None)) for reply in replies] == [(TrainReport, 1e-6)] * 2
+    assert 0.97 * 1.5 <= hospital.spent(delta=1e-6) <= 1.5
+
+
+def test_the_second_study_ends_where_the_life_of_the_cohort_does(
+    tmp_path: Path, archive: Archive, document: StudyDocument
+) -> None:
+    hospital = Hospital.found(tmp_path, archive, policy={"max_epsilon_study": 4.0, "max_epsilon_life": 5.0})
+    first, second = (
+        replace(document, name=name, rounds=6, privacy=PrivacyTerms(4.0, 1e-4, 0.5)) for name in ("a", "b")
+    )
+    hospital.approve(first, second)
+    for round in range(1, 7):
+        assert isinstance(hospital.ask(train(first, round)), TrainReport)
+    before = [entry.mechanism for entry in hospital.entries()]
+    fresh = replace(before[0], noise_multiplier=plan_noise([], 0.8, 18, 4.0, 1e-4))
+    affordable = next(n for n in range(7) if epsilon_of([*before, *[fresh] * (n + 1)], 1e-4) > 5)
+    assert 0 < affordable < 6, "the test is about a study that ends in its middle"
+
+    for round in range(1, affordable + 1):
+        assert isinstance(hospital.ask(train(second, round)), TrainReport)
+    at_the_end = hospital.entries()
+    assert 4 < hospital.spent() <= 5
+    _refused(hospital.ask(train(second, affordable + 1)), second, ErrorCode.BUDGET_EXHAUSTED, affordable + 1)
+    assert hospital.entries() == at_the_end
+    assert isinstance(hospital.ask(evaluate(second)), EvaluateReport), (
+        "the validation patients have a life of their own"
+    )
+
+
+# --- whatever happens, a code ------------------------------------------------------------------------------------
+
+
+class Panic(BaseException):
+    """As a decoder written in Rust raises it: no ``Exception``."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError(STORY), OSError(5, STORY, "/archive/7.dcm"), MemoryError(STORY), Panic(STORY), KeyError(STORY)],
+)
+@pytest.mark.parametrize("where", ["open_cohort", "train_locally"])
+def test_the_story_of_an_error_stays(
+    approved: Hospital,
+    document: StudyDocument,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: BaseException,
+    where: str,
+) -> None:
+    monkeypatch.setattr(client.app, where, _crash(error))
+    content = approved.send(wire.encode(train(document)), "train")
+    _refused(read(content), document, ErrorCode.INTERNAL)
+    _nothing_of(content, "4711", "ward", "archive")
+    assert STORY in approved.log()
+    assert not "".join(capfd.readouterr())
+
+
+def test_ctrl_c_is_not_an_answer(approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.app, "train_locally", _crash(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        approved.ask(train(document))
+    assert len(approved.entries()) == 1
+
+
+def test_a_log_that_cannot_be_written_changes_nothing(
+    approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    approved.settings.log.mkdir()
+    monkeypatch.setattr(client.app, "train_locally", _crash(RuntimeError(STORY)))
+    _refused(approved.ask(train(document)), document, ErrorCode.INTERNAL)
+    assert "cannot write" in caplog.text
+    assert STORY not in caplog.text
+
+
+def test_settings_that_cannot_be_read_are_a_code(
+    hospital: Hospital, document: StudyDocument, caplog: pytest.LogCaptureFixture
+) -> None:
+    hospital.file.write_text("name: [", "utf-8")
+    reply = hospital.ask(train(document))
+    assert reply == Refusal("unknown", 0, ErrorCode.SITE_MISCONFIGURED), "without settings no order is even read"
+    assert str(hospital.file) in caplog.text, "the hospital is told why"
+
+
+def test_an_order_of_the_wrong_kind_is_a_bad_order(approved: Hospital, document: StudyDocument) -> None:
+    for order, action in ((train(document), "evaluate"), (evaluate(document), "train")):
+        assert read(approved.send(wire.encode(order), action)) == Refusal("unknown", 0, ErrorCode.BAD_ORDER)
+
+
+# --- whatever comes, an answer ------------------------------------------------------------------------------------
+
+SECRET = "do not/echo 8f3a"
+FUZZ = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+SCALAR = st.integers(-(2**63), 2**63 - 1) | st.floats() | st.booleans() | st.text() | st.binary() | st.just(SECRET)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([SECRET, 10**400]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.just(SECRET), inner, max_size=3),
+    max_leaves=6,
+)
+ARRAY = st.builds(
+    Array,
+    dtype=st.sampled_from(["float32", "object", "|O", "<M8[s]", "float16", ">f8", SECRET]),
+    shape=st.lists(st.integers(0, 2**31 - 1), max_size=3).map(tuple),
+    stype=st.sampled_from(["numpy.ndarray", "torch", SECRET]),
+    data=st.binary(max_size=64) | st.just(SECRET.encode()) | st.just(b"\x93NUMPY\x01\x00v\x00{'descr': '|O'"),
+)
+NAMES = st.sampled_from(["head", "arrays", "version", "kind", "json", "weight", SECRET]) | st.text(max_size=5)
+HEAD = st.dictionaries(NAMES, SCALAR, max_size=4).map(lambda values: ConfigRecord(values))  # type: ignore[arg-type]
+ARRAYS = st.dictionaries(NAMES, ARRAY, max_size=2).map(lambda arrays: ArrayRecord(arrays))
+ACTION = st.sampled_from(["train", "evaluate"])
+
+
+@FUZZ
+@given(records=st.dictionaries(NAMES, HEAD | ARRAYS, max_size=3), action=ACTION)
+def test_whatever_comes_is_answered_with_a_code(approved: Hospital, records: Any, action: str) -> None:
+    content = approved.send(RecordDict(records), action)
+    assert read(content) == Refusal("unknown", 0, ErrorCode.BAD_ORDER)
+    _nothing_of(content, SECRET)
+
+
+@FUZZ
+@given(data=st.data(), action=ACTION, value=JSON | st.just(KeyError), arrays=st.none() | ARRAYS)
+def test_an_order_that_was_damaged_anywhere_is_answered_with_a_code(
+    approved: Hospital, document: StudyDocument, data: st.DataObject, action: str, value: Any, arrays: Any
+) -> None:
+    order = train(document) if action == "train" else evaluate(document)
+    content = wire.encode(order)
+    head = content.config_records["head"]
+    undamaged, scalars = (json.loads(str(head["json"])) for _ in range(2))
+    where = scalars
+    while isinstance(inner := where[key := data.draw(st.sampled_from(sorted(where)))], dict) and data.draw(
+        st.booleans()
+    ):
+        where = inner
+    if value is KeyError:
+        del where[key]
+    else:
+        where[key] = value
+    head["json"] = json.dumps(scalars)
+    if arrays is not None:
+        content["arrays"] = arrays
+    reply = approved.send(content, action)
+    assert isinstance(read(reply), Refusal) or scalars == undamaged
+    _nothing_of(reply, SECRET, str(approved.file.parent))
+
+
+def _nothing_of(content: RecordDict, *words: str) -> None:
+    """No object of a message has any of the words in it."""
+    _, parts = deflate(Message(content, 1, "train"))
+    assert not [word for word in words for part in parts.values() if word.encode() in part]
