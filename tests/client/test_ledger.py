@@ -270,7 +270,7 @@ def test_a_ledger_from_an_old_backup_is_refused(tmp_path: Path, path: Path) -> N
 _ORDERS = st.tuples(st.sampled_from(["s1", "s2"]), st.sampled_from(["a", "b"]), st.integers(1, 3))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(steps=st.lists(st.tuples(st.sampled_from(["ask", "crash", "reopen"]), _ORDERS), max_size=25))
 def test_any_sequence_of_orders_and_crashes_is_counted(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, tuple[str, str, int]]]
@@ -331,7 +331,7 @@ def test_of_two_processes_exactly_one_gets_the_last_of_the_budget(tmp_path: Path
     once = epsilon_of([STEP], DELTA)
     epsilon_of([STEP] * 2, DELTA)  # into the cache that the children inherit: they meet in the same milliseconds
     caps = Caps(once, math.inf, DELTA) if studies[0] == studies[1] else Caps(math.inf, once, DELTA)
-    for trial in range(20):
+    for trial in range(12):
         path = tmp_path / f"{trial}.sqlite"
         Ledger.create(path, SECRET).__exit__()
         pipe = os.pipe()

@@ -33,7 +33,7 @@ from client.ledger import Caps, Ledger, Use
 SECRET = bytes(range(32))
 STEP = Mechanism(4.0, 1.0, 1)
 NO_CAPS = Caps(math.inf, math.inf, 1e-5)
-KILLS = 300
+KILLS = 200
 OURS = str(Path(sys.modules["client.ledger"].__file__ or "").parent)
 
 
@@ -245,7 +245,7 @@ def test_killed_while_making_the_books_they_are_whole_or_can_be_made(folder: Pat
         create_books(place / "ledger", place / "journal", SECRET)
 
     outcomes = set()
-    for place, _ in _killed_at_lines(prepare, create, "create_books", 4):
+    for place, _ in _killed_at_lines(prepare, create, "create_books", 7):
         ledger, journal = place / "ledger", place / "journal"
         outcomes.add((ledger.exists(), journal.exists()))
         if not journal.exists():
@@ -266,7 +266,7 @@ def test_killed_while_replacing_a_lost_journal_it_can_be_done_again(template: Pa
     def replace(place: Path, announce: Callable[[str], None]) -> None:
         replace_lost_journal(place / "ledger", place / "journal", SECRET)
 
-    for place, _ in _killed_at_lines(prepare, replace, "replace_lost_journal", 5):
+    for place, _ in _killed_at_lines(prepare, replace, "replace_lost_journal", 9):
         replace_lost_journal(place / "ledger", place / "journal", SECRET)
         with open_books(place / "ledger", place / "journal", SECRET) as books:
             assert books.verify() == []
@@ -282,7 +282,7 @@ def test_killed_within_a_backup_there_is_a_whole_one_or_none(template: Path, fol
             ledger.backup(place / "backup")
 
     found = set()
-    for place, _ in _killed_at_lines(prepare, back_up, "backup", 2):
+    for place, _ in _killed_at_lines(prepare, back_up, "backup", 3):
         found.add((place / "backup").exists())
         if (place / "backup").exists():
             with Ledger.open(place / "backup", SECRET) as backup:
