@@ -1,0 +1,104 @@
+"""A whole study in this process: the real launcher, ClientApp and ledger, DICOM phantoms, small enough for a test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from client.books import Books, open_books
+from client.ledger import Entry
+from client.site import load as load_site
+from client.site import secret
+from conf import load, schema
+from server.__main__ import client_app, found
+from server.checkpoint import read_state
+from server.launch import run_study
+from server.report import Results
+from server.rounds import State
+from server.workers import LoadApp
+
+HOSPITALS = ("alder", "birch", "cedar")
+TINY = (
+    "experiment=demo",
+    "tracking=none",
+    "federation.rounds=2",
+    "training.images_per_patient=1",
+    *(
+        f"federation.hospitals.{name}={{patients: 14, prevalence: 0.5, images_per_patient: [1, 2]}}"
+        for name in HOSPITALS
+    ),
+    "model.resolution=16",
+    "model.J=2",
+    "model.L=2",
+    "model.pool=2",
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a study left behind.
+
+    Attributes:
+        shown: what a person saw.
+        folder: the study's folder.
+    """
+
+    results: Results
+    shown: str
+    folder: Path
+
+    def state(self) -> State:
+        state = read_state(self.folder / "federated")
+        assert state is not None
+        return state
+
+    def numbers(self) -> dict[str, Any]:
+        numbers: dict[str, Any] = json.loads((self.folder / "results.json").read_text("utf-8"))
+        return numbers
+
+
+def configure(output: Path, name: str, overrides: Sequence[str] = ()) -> schema.Study:
+    """A tiny study. Studies of other names share phantoms and catalogs in ``output``, and nothing else."""
+    return replace(load.load([*TINY, f"output_dir={output}", *overrides]), experiment=name)
+
+
+def console() -> tuple[Console, StringIO]:
+    text = StringIO()
+    return Console(file=text, width=200, force_terminal=False), text
+
+
+def play(output: Path, name: str, *overrides: str, load_app: LoadApp = client_app) -> Ended:
+    """Run a study to its end."""
+    shown_on, text = console()
+    results = run_study(configure(output, name, overrides), found, load_app, shown_on)
+    return Ended(results, text.getvalue(), output / "studies" / results.study)
+
+
+def entries(folder: Path, hospital: str) -> list[Entry]:
+    """What stands in a hospital's ledger; both books are verified row by row."""
+    site = load_site(folder / "sites" / f"{hospital}.yaml")
+    with open_books(site.ledger, site.journal, secret(site)) as books:
+        return _verified(books)
+
+
+def _verified(books: Books) -> list[Entry]:
+    assert books.verify() == []
+    return list(books.ledger.entries())
+
+
+def with_own_phantoms(ground: Path, output: Path) -> Path:
+    """A copy of the phantoms that may be spoilt; gives the folder that holds the hospitals' folders."""
+    shutil.copytree(ground / "phantoms", output / "phantoms")
+    return output / "phantoms"
+
+
+def folder_of(phantoms: Path, hospital: str) -> Path:
+    (found_at,) = phantoms.glob(f"*/{hospital}")
+    return found_at
