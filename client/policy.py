@@ -13,6 +13,7 @@ from typing import Literal
 
 from client.errors import NotPermitted, OtherRelease
 from client.site import SiteSettings, delta_cap
+from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, release
 from tasks.wire import EvaluateOrder, TrainOrder
@@ -59,8 +60,12 @@ def other_release(study: StudyDocument) -> list[str]:
         found.append(
             f"it was written for release {study.release!r} of Consilium, this is {release()}: install the same"
         )
-    if study.task in tasks.names() and (here := tasks.get(study.task).example_version) != study.task_version:
+    if study.task not in tasks.names():
+        return found
+    if (here := tasks.get(study.task).example_version) != study.task_version:
         found.append(f"task {study.task} is of version {here} here, the study wants {study.task_version}")
+    if contracts.digest_of_task(study.task) != study.contract:
+        found.append(f"its acquisition contract for {study.task} is another than this release's")
     return found
 
 

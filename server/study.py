@@ -16,6 +16,7 @@ from conf import schema
 from server.checkpoint import write_whole
 from server.errors import CheckpointDamaged, StudyBusy
 from server.rounds import evaluates
+from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
 
@@ -64,6 +65,7 @@ def document_of(study: schema.Study, name: str) -> StudyDocument:
         release=release(),
         task=study.task.name,
         task_version=tasks.get(study.task.name).example_version,
+        contract=contracts.digest_of_task(study.task.name),
         model=asdict(study.model),
         rounds=study.federation.rounds,
         training=TrainingTerms(**asdict(study.training)),

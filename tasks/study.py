@@ -1,9 +1,9 @@
 """A study as the hospitals see it: the document that a person approves, and that every order repeats.
 
-The document says everything that decides what an order does to patients' data: the task and its version, the model, how
-it is trained, for how many rounds, what privacy is asked for, what is evaluated, and which release of Consilium
-computes it. Its digest is what ``consilium-site approve`` records. An order is this document, a round number and
-weights, so nothing can be ordered that was not approved.
+The document says everything that decides what an order does to patients' data: the task and its version, the contract
+that images must keep, the model, how it is trained, for how many rounds, what privacy is asked for, what is evaluated,
+and which release of Consilium computes it. Its digest is what ``consilium-site approve`` records. An order is this
+document, a round number and weights, so nothing can be ordered that was not approved.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$")]
+
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -64,6 +67,7 @@ class StudyDocument:
         name: the study's id, never used twice.
         release: the version of Consilium that it was written for.
         task, task_version: the clinical question and ``Task.example_version``.
+        contract: digest of the task's acquisition contract, see ``tasks/contract.py``.
         model: name and options of the network, as ``conf.schema`` has them.
         rounds: how many rounds of training it has at most.
     """
@@ -72,6 +76,7 @@ class StudyDocument:
     release: Annotated[str, Field(max_length=40)]
     task: Name
     task_version: Count
+    contract: Digest
     model: dict[str, str | int | float | bool]
     rounds: Count
     training: TrainingTerms

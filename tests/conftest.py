@@ -10,6 +10,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 import pytest
 import torch
 
+from tasks.contract import digest_of_task
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
 
 
@@ -27,6 +28,7 @@ def document() -> StudyDocument:
         release=release(),
         task="breast_ultrasound",
         task_version=1,
+        contract=digest_of_task("breast_ultrasound"),
         model={"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2},
         rounds=2,
         training=TrainingTerms(3, 8.0, 0.0, 0.0, 0.8, 2),

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Protocol
 
 from client.errors import EmptySource, LabelsMatchNothing
+from client.sources.acquisition import acquisition_reader
 from client.sources.fidelity import sentences
 from client.sources.folder import list_files
 from client.sources.labels import Labels, read_labels
@@ -71,7 +72,8 @@ def list_archive(
         warnings = sentences(spool.verdicts(), refused[Refusal.TRANSCODED]) + archive.remarks(spool)
         if not spool.digests():
             return _nothing(owner, found, wanted, labels, Listing([], left_out + labels.left_out, warnings))
-        listing = list_files(spool.images, labels, withdrawn, answered={_name(i, labels) for i in found})
+        answered = {_name(i, labels) for i in found}
+        listing = list_files(spool.images, labels, withdrawn, acquisition_reader(source, task), answered)
     return Listing(listing.records, left_out + listing.left_out, warnings + listing.warnings)
 
 

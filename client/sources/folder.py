@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydicom import Dataset
 
 from client.dicom import UnreadableDicom, number_of_frames, read_frame, read_header
 from client.errors import EmptySource, LabelsMatchNothing
+from client.sources.acquisition import Acquisition, acquisition_reader
 from client.sources.labels import KEYS, Labels, read_labels
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.settings import FolderSource
@@ -18,10 +20,17 @@ from tasks.task import Picture, Task
 
 def list_folder(source: FolderSource, task: Task, withdrawn: frozenset[str]) -> Listing:
     """Every labelled image under the folder; see ``list_files``."""
-    return list_files(source.path, read_labels(source.labels, task.classes), withdrawn)
+    labels = read_labels(source.labels, task.classes)
+    return list_files(source.path, labels, withdrawn, acquisition_reader(source, task))
 
 
-def list_files(folder: Path, labels: Labels, withdrawn: frozenset[str], answered: Set[str] = frozenset()) -> Listing:
+def list_files(
+    folder: Path,
+    labels: Labels,
+    withdrawn: frozenset[str],
+    acquired: Callable[[Dataset], Acquisition],
+    answered: Set[str] = frozenset(),
+) -> Listing:
     """Every labelled DICOM image under a folder.
 
     Files that are no DICOM, have no label or no PatientID or a withdrawn patient, and labels that no file answers to,
@@ -33,54 +42,70 @@ def list_files(folder: Path, labels: Labels, withdrawn: frozenset[str], answered
         SiteMisconfigured: the labels file is wrong.
     """
     left_out = Counter(labels.left_out)
-    headers = _headers(folder, left_out)
+    headers = list(_headers(folder, labels.key, acquired, left_out))
     if not headers:
         raise EmptySource(f"no DICOM file under {folder}; is the volume mounted?")
     records, used = _join(headers, labels, withdrawn, left_out)
     if not used:
-        example = str(next(iter(headers.values())).get(labels.key, "absent"))
         raise LabelsMatchNothing(
             f"none of {len(headers)} images has a label: {labels.path} is keyed by {labels.key}, of which it has "
-            f"values like {next(iter(labels.values), 'none')!r}; the files have values like {example!r}"
+            f"values like {next(iter(labels.values), 'none')!r}; the files have values like {headers[0].name!r}"
         )
     left_out["LABEL_WITHOUT_IMAGE"] += len(labels.values.keys() - used - answered)
     return Listing(records, +left_out)
 
 
-def _headers(folder: Path, left_out: Counter[str]) -> dict[Path, Any]:
-    found = {}
+@dataclass(frozen=True)
+class _Header:
+    """What is kept of a file's header; whole headers of a large archive would fill the memory."""
+
+    path: Path
+    name: str
+    uid: str
+    patient: str
+    middle: int
+    acquisition: Acquisition
+
+
+def _headers(
+    folder: Path, key: str, acquired: Callable[[Dataset], Acquisition], left_out: Counter[str]
+) -> Iterator[_Header]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         try:
-            found[path] = read_header(path)
+            header = read_header(path)
         except UnreadableDicom as error:
             left_out[str(error.reason)] += 1
-    return found
+            continue
+        name, uid, patient = (str(header.get(keyword, "")).strip() for keyword in (key, KEYS[0], "PatientID"))
+        yield _Header(path, name, uid, patient, number_of_frames(header) // 2, acquired(header))
 
 
 def _join(
-    headers: dict[Path, Any], labels: Labels, withdrawn: frozenset[str], left_out: Counter[str]
+    headers: list[_Header], labels: Labels, withdrawn: frozenset[str], left_out: Counter[str]
 ) -> tuple[list[Record], set[str]]:
     records: dict[str, Record] = {}
     used: set[str] = set()
-    for path, header in headers.items():
-        name = str(header.get(labels.key, "")).strip()
-        uid, patient = str(header.get(KEYS[0], "")), str(header.get("PatientID", "")).strip()
-        if name in labels.values:
-            used.add(name)
-        if patient in withdrawn:
+    for file in headers:
+        if file.name in labels.values:
+            used.add(file.name)
+        if file.patient in withdrawn:
             left_out["WITHDRAWN"] += 1
-        elif name not in labels.values:
+        elif file.name not in labels.values:
             left_out["IMAGE_WITHOUT_LABEL"] += 1
-        elif not patient:
+        elif not file.patient:
             left_out["NO_PATIENT_ID"] += 1
-        elif uid in records:
+        elif file.uid in records:
             left_out["DUPLICATE_INSTANCE"] += 1
         else:
-            stat = path.stat()
-            signature = f"{stat.st_size}-{stat.st_mtime_ns}"
-            middle = MiddleFrame(path, number_of_frames(header) // 2)
-            records[uid] = Record(patient, uid, labels.values[name], signature, middle)
+            records[file.uid] = _record(file, labels.values[file.name])
     return list(records.values()), used
+
+
+def _record(file: _Header, label: int) -> Record:
+    stat = file.path.stat()
+    signature = f"{stat.st_size}-{stat.st_mtime_ns}"
+    middle = MiddleFrame(file.path, file.middle)
+    return Record(file.patient, file.uid, label, signature, middle, acquisition=file.acquisition)
 
 
 @dataclass(frozen=True)

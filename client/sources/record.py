@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from client.sources.acquisition import Acquisition
 from client.volume import Volume
 from tasks.task import Picture, Task
 
@@ -30,6 +31,7 @@ class Record:
         signature: changes whenever the image's bytes may have changed.
         read: decodes the image. Raises ``Unreadable``.
         read_volume: decodes all of a three-dimensional image, where the source has such. Raises ``Unreadable``.
+        acquisition: what its header tells; ``None`` for images derived for research, which have no header.
     """
 
     patient_id: str
@@ -38,6 +40,7 @@ class Record:
     signature: str
     read: Callable[[], Picture]
     read_volume: Callable[[], Volume] | None = None
+    acquisition: Acquisition | None = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,10 @@ class _Source(Settings):
     path: Path
     max_training_patients: int | None = Field(default=None, ge=1)
     """Train on at most so many; for simulating a small hospital."""
+    organ_declared: str = ""
+    """The organ that every image of this source shows, as the hospital vouches; used where a file does not tell."""
+    organ_words: dict[str, str] = Field(default_factory=dict)
+    """The hospital's own words for BodyPartExamined and the organ each means, such as ``{MAMMO US: breast}``."""
 
 
 class FolderSource(_Source):

@@ -23,6 +23,7 @@ from client.errors import LedgerUnwritable
 from client.train import train_locally
 from server.flower_private import deflate
 from tasks import wire
+from tasks.contract import digest_of_task
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, digest
 from tasks.wire import Arrays, ErrorCode, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tests.client.hospital import Archive, Hospital, draw_archive, evaluate, read, train, weights, with_terms
@@ -240,8 +241,9 @@ def test_approval_is_of_this_very_study(approved: Hospital, document: StudyDocum
     [
         ({"release": "0.0.0"}, ErrorCode.OTHER_RELEASE),
         ({"task_version": 99}, ErrorCode.OTHER_RELEASE),
+        ({"contract": "0" * 64}, ErrorCode.OTHER_RELEASE),
         ({"rounds": 101}, ErrorCode.NOT_PERMITTED),
-        ({"task": "pneumonia_xray"}, ErrorCode.NOT_PERMITTED),
+        ({"task": "pneumonia_xray", "contract": digest_of_task("pneumonia_xray")}, ErrorCode.NOT_PERMITTED),
         ({"model": {"name": "densenet121"}}, ErrorCode.NOT_PERMITTED),
         ({"privacy": PrivacyTerms(None, 1e-4, 0.5)}, ErrorCode.NOT_PERMITTED),
     ],

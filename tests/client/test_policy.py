@@ -16,6 +16,7 @@ from client.policy import permit
 from client.site import Policy, SiteSettings
 from client.sources.settings import FolderSource
 from tasks import task as tasks
+from tasks.contract import digest_of_task
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
 from tasks.wire import EvaluateOrder, TrainOrder
 
@@ -29,6 +30,7 @@ def _study(**changes: Any) -> StudyDocument:
         release=release(),
         task=TASK,
         task_version=tasks.get(TASK).example_version,
+        contract=digest_of_task(TASK),
         model={"name": "scatter_linear"},
         rounds=10,
         training=TrainingTerms(3, 1.0, 0.0, 0.0, 0.5, 4),
@@ -138,7 +140,7 @@ def test_scores_leave_as_the_policy_says(policy: dict[str, Any], terms: Evaluati
     assert permit(TrainOrder(study, 1, WEIGHTS), _site(**policy)).epsilon == 4.0, "training is judged by itself"
 
 
-@pytest.mark.parametrize("change", [{"release": "0.0.0"}, {"task_version": 99}])
+@pytest.mark.parametrize("change", [{"release": "0.0.0"}, {"task_version": 99}, {"contract": "0" * 64}])
 def test_a_study_of_another_release_is_refused_by_that_name(change: dict[str, Any]) -> None:
     """Even when the policy refuses it too: the release is to be mended first, and the text tells both."""
     with pytest.raises(OtherRelease, match=r"policy\.max_rounds is 9"):

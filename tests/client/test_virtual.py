@@ -14,6 +14,7 @@ from client.policy import objections, permit
 from client.site import load, secret
 from client.virtual import APPROVED_BY_NOBODY, POOLED
 from conf import schema
+from tasks.contract import digest_of_task
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
 from tasks.wire import TrainOrder
 
@@ -33,6 +34,7 @@ def _document(epsilon: float | None, rounds: int = 4) -> StudyDocument:
         release=release(),
         task="breast_ultrasound",
         task_version=1,
+        contract=digest_of_task("breast_ultrasound"),
         model={"name": "scatter_linear"},
         rounds=rounds,
         training=TrainingTerms(3, 8.0, 0.0, 0.0, 0.8, 4),

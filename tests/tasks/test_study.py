@@ -55,6 +55,7 @@ def test_every_missing_field_is_told_at_once(document: StudyDocument) -> None:
         ("name", ""),
         ("name", "a" * 121),
         ("task_version", 0),
+        ("contract", "ab"),
         ("rounds", 0),
         ("rounds", "2"),
         ("rounds", 2.5),

@@ -41,6 +41,7 @@ documents = st.builds(
     release=names,
     task=names,
     task_version=counts,
+    contract=st.text("0123456789abcdef", min_size=64, max_size=64),
     model=st.dictionaries(st.text(max_size=8), st.text(max_size=8) | st.integers(-9, 99) | st.booleans(), max_size=4),
     rounds=counts,
     training=st.builds(
@@ -130,6 +131,7 @@ def _others(document: StudyDocument) -> dict[str, StudyDocument]:
         "release": "0.0.0",
         "task": "pneumonia_xray",
         "task_version": 2,
+        "contract": "0" * 64,
         "model": {**document.model, "J": 3},
         "rounds": 3,
     }

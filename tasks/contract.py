@@ -1,0 +1,308 @@
+"""The acquisition contract of a task: what an image must be, so that a model may learn from it.
+
+Each task's folder has a ``contract.yaml``: organ and modalities, rules that are checked one by one in their order, and
+the fractions that a hospital must reach to take part. Hospitals check it (``client/contract.py``); the server repeats
+its digest in the study document, so that all of them check the same.
+
+A rule holds, is violated, or cannot be decided because an attribute is absent; real files lack most attributes that
+nobody needs. What follows is the rule's own choice: ``on_violation`` and ``on_missing``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Keyword = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]+(\[\d\])?$")]
+"""A DICOM keyword, such as ``Rows``; ``ImageType[0]`` is the first of several values."""
+Words = Annotated[list[str], Field(min_length=1)]
+
+
+class BadContract(ValueError):
+    """A contract file is wrong; the message lists every problem with its line."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Rule(_Strict):
+    id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    on_violation: Literal["reject", "warn"] = "reject"
+    on_missing: Literal["reject", "warn", "pass"]
+    """What follows when the file does not tell. Said in every rule, because nobody should have to guess it."""
+    remedy: str = Field(min_length=10)
+    """One sentence for the person at the scanner or the archive."""
+
+
+class OneOf(_Rule):
+    """The attribute has one of these values; case does not matter."""
+
+    check: Literal["one_of"]
+    attribute: Keyword
+    values: Words
+
+
+class NoneOf(_Rule):
+    """The attribute has none of these values."""
+
+    check: Literal["none_of"]
+    attribute: Keyword
+    values: Words
+
+
+class Range(_Rule):
+    """The attribute is a number within these bounds, bounds included."""
+
+    check: Literal["range"]
+    attribute: Keyword
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}: nothing can hold")
+        return self
+
+
+class Present(_Rule):
+    """At least one of these attributes has a value. Absence is what ``on_missing`` speaks of."""
+
+    check: Literal["present"]
+    attributes: Annotated[list[Keyword], Field(min_length=1)]
+
+
+class Matrix(_Rule):
+    """Rows and Columns are at least so many."""
+
+    check: Literal["matrix"]
+    min_rows: int = Field(ge=1)
+    min_columns: int = Field(ge=1)
+
+
+class Modality(_Rule):
+    """Modality (0008,0060) is one of the contract's."""
+
+    check: Literal["modality"]
+
+
+class SopClass(_Rule):
+    """SOPClassUID is one of these UIDs."""
+
+    check: Literal["sop_class"]
+    uids: Annotated[list[Annotated[str, Field(pattern=r"^[0-9.]+$")]], Field(min_length=1)]
+
+
+class NotSecondaryCapture(_Rule):
+    """No Secondary Capture class, and no ConversionType that says so (PS3.3 C.8.6.1): no screenshot, no print."""
+
+    check: Literal["not_secondary_capture"]
+
+
+class NotPhotographed(_Rule):
+    """Neither digitised film nor a camera's picture, by ConversionType, Modality and maker of the device."""
+
+    check: Literal["not_photographed"]
+
+
+class LossyHistory(_Rule):
+    """No lossy compression in the past, by LossyImageCompression (0028,2110) and its ratio (PS3.3 C.7.6.1.1.5)."""
+
+    check: Literal["lossy_history"]
+    max_ratio: float = Field(default=1.0, ge=1)
+    """Lossy images up to this declared ratio are let pass; 1 lets none pass."""
+
+
+class LosslessSyntax(_Rule):
+    """The transfer syntax promises the values that were measured (PS3.5 section 8.2)."""
+
+    check: Literal["lossless_syntax"]
+
+
+class NoJpegGrid(_Rule):
+    """The pixels show no trace of JPEG: no 8x8 blocks with quantised coefficients; see ``client/evidence.py``."""
+
+    check: Literal["no_jpeg_grid"]
+    below: Fraction
+    """Strength of the trace from which it counts."""
+
+
+class DepthUsed(_Rule):
+    """An image of more than 8 bits stored has more grey values than 8 bits can express."""
+
+    check: Literal["depth_used"]
+    min_levels: int = Field(ge=2)
+
+
+class Calibrated(_Rule):
+    """The size of a pixel is known: PixelSpacing, ImagerPixelSpacing, or a calibrated ultrasound region."""
+
+    check: Literal["calibrated"]
+
+
+class Regions(_Rule):
+    """SequenceOfUltrasoundRegions says where the image is, so that what is burned in around it can be taken away."""
+
+    check: Literal["regions"]
+
+
+class Organ(_Rule):
+    """The contract's organ, by BodyPartExamined or AnatomicRegionSequence, in words or codes, or as the hospital has
+    declared for the whole source."""
+
+    check: Literal["organ"]
+    words: Words
+    codes: list[str] = Field(default_factory=list)
+    """Such as ``SCT:76752008``."""
+
+
+class Laterality(_Rule):
+    """ImageLaterality or Laterality is one of these."""
+
+    check: Literal["laterality"]
+    values: Annotated[list[Literal["L", "R", "B", "U"]], Field(min_length=1)]
+
+
+class View(_Rule):
+    """ViewPosition, or the meaning of ViewCodeSequence, is one of these."""
+
+    check: Literal["view"]
+    values: Words
+
+
+Rule = Annotated[
+    OneOf
+    | NoneOf
+    | Range
+    | Present
+    | Matrix
+    | Modality
+    | SopClass
+    | NotSecondaryCapture
+    | NotPhotographed
+    | LossyHistory
+    | LosslessSyntax
+    | NoJpegGrid
+    | DepthUsed
+    | Calibrated
+    | Regions
+    | Organ
+    | Laterality
+    | View,
+    Field(discriminator="check"),
+]
+
+
+class Join(_Strict):
+    """What a hospital must reach to take part."""
+
+    conforming: Fraction
+    """Fraction of labelled images that no rule rejects."""
+    labelled: Fraction
+    """Fraction of images in scope that have a label; a hospital that labels what is easy would teach that."""
+
+
+class Contract(_Strict):
+    """One task's contract."""
+
+    task: str
+    version: int = Field(ge=1)
+    organ: str = Field(min_length=1)
+    """Organ system, in one lower-case word."""
+    modalities: Annotated[list[Annotated[str, Field(pattern=r"^[A-Z]{2,}$")]], Field(min_length=1)]
+    derived: Literal["simulated_only", "refuse"]
+    """Research images (PNG, JPEG, NIfTI) have no header in which the acquisition could be checked. ``simulated_only``
+    takes them at a simulated hospital and counts them as derived; a real hospital never trains on them."""
+    join: Join
+    rules: list[Rule] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ids_are_unique(self) -> Self:
+        ids = [rule.id for rule in self.rules]
+        if twice := sorted({name for name in ids if ids.count(name) > 1}):
+            raise ValueError(f"rules with the same id: {', '.join(twice)}")
+        return self
+
+
+def digest(contract: Contract) -> str:
+    """SHA-256 over what the contract says, as hexadecimal digits: comments and spacing do not count."""
+    text = json.dumps(contract.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def of_task(name: str) -> Contract:
+    """The contract of a task of this release.
+
+    Args:
+        name: one of ``tasks.task.names()``; the caller has looked it up, since it becomes part of a path.
+
+    Raises:
+        BadContract: see ``read``; also when it is another task's.
+    """
+    path = Path(__file__).parent / name / "contract.yaml"
+    contract = read(path)
+    if contract.task != name:
+        raise BadContract(f"{path}: it is the contract of {contract.task!r}")
+    return contract
+
+
+@cache
+def digest_of_task(name: str) -> str:
+    """The digest of ``of_task(name)``."""
+    return digest(of_task(name))
+
+
+def read(path: Path) -> Contract:
+    """The contract in a file.
+
+    Raises:
+        BadContract: the file cannot be read or is no contract; every problem with its line.
+    """
+    try:
+        text = path.read_text("utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadContract(f"cannot read {path}: {error}") from error
+    try:
+        return Contract.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_placed(tree, problem)}" for problem in error.errors(include_url=False))
+        raise BadContract(f"{path} has {error.error_count()} problem(s):\n{problems}") from None
+
+
+def _placed(tree: yaml.Node | None, problem: Any) -> str:
+    """A problem with the line of the nearest part of the file that it is about."""
+    node, known = tree, []
+    for step in problem["loc"]:
+        inner = _inside(node, step)
+        if inner is not None:
+            node = inner
+            known.append(str(step))
+        elif step == problem["loc"][-1]:  # pydantic also names the kind of rule, which is no part of the file
+            known.append(str(step))
+    line = node.start_mark.line + 1 if node is not None else 1
+    return f"line {line}: {'.'.join(known) or 'file'}: {problem['msg']}"
+
+
+def _inside(node: yaml.Node | None, step: str | int) -> yaml.Node | None:
+    return next((value for key, value in _children(node) if key == step), None)
+
+
+def _children(node: yaml.Node | None) -> Iterator[tuple[str | int, yaml.Node]]:
+    if isinstance(node, yaml.MappingNode):
+        yield from ((str(key.value), value) for key, value in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        yield from enumerate(node.value)
