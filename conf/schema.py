@@ -156,7 +156,7 @@ class NormBounding(Strategy):
     """Set by the choice."""
     norm_bound: float = 1.0
     """Longest L2 norm that an update keeps. ``server.strategy.local_sgd.honest_norm`` computes the length that no
-    honest private update exceeds; shorter bounds shorten honest ones too."""
+    honest private update exceeds; a bound near the usual length (``update_norm`` of past rounds) withstands more."""
 
 
 @dataclass

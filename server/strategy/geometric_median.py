@@ -26,7 +26,7 @@ from tasks.wire import Arrays
 
 _NU = 1e-6
 _CLOSE = 1e-10
-_MOST_ITERATIONS = 10_000
+_MOST_ITERATIONS = 1_000
 _NOTHING = 1e-300
 
 
@@ -46,13 +46,17 @@ def weiszfeld(inner: NDArray[np.float64]) -> NDArray[np.float64]:
     """The weights, adding up to 1, with which points add up to their geometric median.
 
     Args:
-        inner: inner products of the points, shape (points, points), as seen from one of those in the middle.
+        inner: inner products of the points, shape (points, points), as seen from the medoid.
     """
     away = np.sqrt(np.diag(inner))
-    typical = float(np.median(away))
-    if typical == 0:  # most points are one, and that is the median
-        return np.asarray((away == 0) / np.sum(away == 0))
+    here = away == 0
+    # If the median is a point, it is the medoid: then the unit vectors to the others do not pull more than the points
+    # here hold (Kuhn, Mathematical Programming 4, 1973). The iteration would creep towards it for ever.
+    units = np.outer(~here, ~here) / np.outer(np.where(here, 1, away), np.where(here, 1, away))
+    if np.sqrt(max(float(np.sum(inner * units)), 0.0)) <= np.sum(here):
+        return _normalised(here.astype(float))
     # A far point weighs little from the start, however far it is.
+    typical = float(np.median(away))
     weights = _normalised(1 / np.maximum(away, typical))
     for _ in range(_MOST_ITERATIONS):
         products = inner @ weights

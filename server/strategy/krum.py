@@ -2,7 +2,8 @@
 
 An update's score is the sum of its squared distances to the n - f - 2 nearest others, f being the number of attackers.
 Krum takes the update with the smallest score; Multi-Krum the mean of the m smallest. Both need n >= 2 f + 3, and
-Multi-Krum m <= n - f. Krum follows one hospital a round: use it where hospitals are alike.
+Multi-Krum m <= n - f, of those whose updates are usable: against f attackers that may also stay silent, invite
+3 f + 3. Krum follows one hospital a round: use it where hospitals are alike.
 
 Privacy, memory, and why not Flower's: see ``held.py``. With noise, distances between updates are mostly noise, and
 Krum's choice is the one that happens to have drawn the least.

@@ -53,8 +53,8 @@ def honest_norm(
     """A length that the update of a hospital that follows the order exceeds with probability ``failure`` at most.
 
     It needs no look at any update: clipped patients can push only so far (Bernstein's inequality for how many are
-    sampled) and the length of Gaussian noise is concentrated (Boucheron et al., 2013, theorem 5.6). So the bound that
-    norm bounding wants comes free with patient-level privacy.
+    sampled) and the length of Gaussian noise is concentrated (Boucheron et al., 2013, theorem 5.6). Usual updates are
+    several times shorter.
 
     Args:
         dimension: number of trainable values.

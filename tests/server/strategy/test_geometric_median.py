@@ -22,7 +22,7 @@ def cost(point: np.ndarray, rows: np.ndarray) -> float:
 
 def test_by_hand() -> None:
     """On a line it is the median; of a square's corners the centre; of an even triangle's corners the Fermat point."""
-    assert of(np.array([[0.0], [1.0], [50.0]]))[0] == pytest.approx(1.0, abs=1e-3)
+    assert of(np.array([[0.0], [1.0], [50.0]]))[0] == 1.0
     np.testing.assert_allclose(of(np.array([[0.0, 0], [0, 2], [2, 0], [2, 2]])), [1, 1], atol=1e-9)
     triangle = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
     np.testing.assert_allclose(of(triangle), triangle.mean(axis=0), atol=1e-9)
@@ -77,3 +77,15 @@ def test_weights_add_up_to_one_and_far_points_weigh_little() -> None:
     weights = weiszfeld(np.outer(points, points))
     assert weights.sum() == pytest.approx(1.0, abs=1e-12)
     assert weights[3] < 1e-14
+
+
+def test_it_stands_still_long_before_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a corner is wider than 120 degrees, so that the corner is the median."""
+    rng = np.random.default_rng(1)
+    rounds = [rng.normal(size=(10, 30)), np.concatenate([np.zeros((4, 30)), rng.normal(size=(6, 30)) + 1])]
+    rounds.append(np.array([[0.0, 0.0], [1.0, 0.1], [-1.0, 0.1]]))
+    before = [of(rows) for rows in rounds]
+    monkeypatch.setattr("server.strategy.geometric_median._MOST_ITERATIONS", 200)
+    for rows, expected in zip(rounds, before, strict=True):
+        np.testing.assert_allclose(of(rows), expected, atol=1e-9)
+    np.testing.assert_array_equal(before[2], [0.0, 0.0])
