@@ -1,4 +1,4 @@
-"""Words and numbers that must not leave a hospital: planted in its images, and looked for in every form they could take."""
+"""Words and numbers that must not leave a hospital: planted in its images, looked for in every form they could take."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def plant(hospital: Path) -> None:
     """Put the canaries into every file of a phantom hospital and its labels, and add two files that cannot be read."""
     with (hospital / "labels.csv").open(newline="") as file:
         labels = {row["SOPInstanceUID"]: row["label"] for row in csv.DictReader(file)}
-    rows, patients = [("PatientID", "SOPInstanceUID", "label")], {}
+    rows = [("PatientID", "SOPInstanceUID", "label")]
+    patients: dict[str, int] = {}
     home = hospital / "dicom" / TEXTS["folder"]
     home.mkdir()
     for number, path in enumerate(sorted((hospital / "dicom").glob("*/*.dcm"))):
@@ -45,18 +46,23 @@ def plant(hospital: Path) -> None:
         for keyword in ("PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID"):
             setattr(image, keyword, f"{TEXTS[keyword]}{patient}")
         image.PatientName, image.InstitutionName = TEXTS["PatientName"], TEXTS["InstitutionName"]
-        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"{TEXTS['SOPInstanceUID']}{number}"
+        _rename(image, f"{TEXTS['SOPInstanceUID']}{number}")
         image.PixelData = _with_pattern(image)
         image.save_as(home / f"{TEXTS['file']} {number}.dcm")
         path.unlink()
         rows.append((image.PatientID, image.SOPInstanceUID, label))
-    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"{TEXTS['SOPInstanceUID']}999"
+    _rename(image, f"{TEXTS['SOPInstanceUID']}999")
     image.PixelData = image.PixelData[:100]
     image.save_as(home / f"{TEXTS['file']} cut.dcm")
     rows.append((image.PatientID, image.SOPInstanceUID, label))
     (home / f"{TEXTS['file']} broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + TEXTS["PatientName"].encode() + PIXELS)
     with (hospital / "labels.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _rename(image: pydicom.FileDataset, uid: str) -> None:
+    image.SOPInstanceUID = uid
+    image.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(uid)
 
 
 def _with_pattern(image: pydicom.Dataset) -> bytes:

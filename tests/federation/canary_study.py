@@ -7,30 +7,36 @@ standard streams: a study; a study that fails; and, to show that such a thing wo
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import torch
 from flwr.app import Message
 
 import client.app
 from client import report
-from client.noise import entropy
+from client.dataset import Cohort, open_cohort
 from client.site import SiteSettings
 from client.train import train_locally
 from server import local_grid
 from server.__main__ import client_app
 from server.errors import RoundFailed
 from server.flower_private import Deflated, deflate
-from server.launch import Hospitals
+from server.local_grid import LocalGrid
 from server.rounds import Roster, exchange
+from server.study import document_of
+from tasks import task as tasks
+from tasks.models import registry
 from tasks.study import StudyDocument
-from tasks.wire import Refusal, TrainOrder, TrainReport
+from tasks.wire import Arrays, ErrorCode, Refusal, TrainOrder, TrainReport
 from tests.federation import canaries
-from tests.federation.embedded import HOSPITALS, configure, console, found, run_study
+from tests.federation.embedded import HOSPITALS, configure, play
 
 MARK = "=== next act ==="
 SPOILT = HOSPITALS[1]
@@ -66,7 +72,6 @@ class Accidents:
     """The spoilt hospital fails at its first orders, each time with everything it knows in the error's text."""
 
     def __init__(self) -> None:
-        self._open = client.app.open_cohort
         self._site = ""
         self.left = 2
 
@@ -74,7 +79,7 @@ class Accidents:
         self._site = site.name
         if side == "validation" and self._due():
             raise Panic(STORY)
-        return self._open(site, task, side, *more)
+        return open_cohort(site, task, side, *more)
 
     def train_locally(self, *given: Any) -> Any:
         if self._due():
@@ -92,44 +97,55 @@ class Accidents:
 
 def main(output: Path, sent: Path) -> None:
     torch.set_num_threads(1)
-    logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+    logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, force=True)
     recorder, accidents = Recorder(sent), Accidents()
-    local_grid.deflate = recorder  # type: ignore[assignment]
-    client.app.open_cohort = accidents.open_cohort
-    client.app.train_locally = accidents.train_locally
-    shown_on, text = console()
+    with (
+        patch.object(local_grid, "deflate", recorder),
+        patch.object(client.app, "open_cohort", accidents.open_cohort),
+        patch.object(client.app, "train_locally", accidents.train_locally),
+    ):
+        ended = play(output, "canary", "tracking=mlflow", "evaluation.arms=[]")
+        sites = {name: ended.folder / "sites" / f"{name}.yaml" for name in HOSPITALS}
+        document = document_of(configure(output, "canary"), ended.results.study)
+        refused = _order(sites, replace(document, rounds=10**6, name="too-long"))
+        print(ended.shown, ended.results, refused)
 
-    founded: list[Hospitals] = []
+        recorder.next_act("failure")
+        accidents.left = 1
+        try:
+            play(output, "failing", "federation.quorum=1.0")
+        except RoundFailed:
+            traceback.print_exc()
 
-    def remember(*given: Any) -> Hospitals:
-        founded.append(found(*given))
-        return founded[-1]
-
-    study = configure(output, "canary", ["tracking=mlflow", "evaluation.arms=[local]"])
-    results = run_study(study, remember, client_app, shown_on)
-    document = _document(sent)
-    _order(founded[0], replace(document, rounds=10**6), "NOT_PERMITTED")
-    print(text.getvalue(), results)
-
-    recorder.next_act("failure")
-    accidents.left = 1
-    try:
-        run_study(configure(output, "failing", ["federation.quorum=1.0"]), found, client_app, shown_on)
-    except RoundFailed:
-        traceback.print_exc()
-    else:
-        raise AssertionError("this study cannot have a quorum")
-    print(text.getvalue())
-
-    recorder.next_act("leak")
-    _leak(founded[0], document)
+        shutil.copytree(ended.folder / "sites", sent / "books")
+        recorder.next_act("leak")
+        with patch.object(client.app, "train_locally", _images_instead):
+            _order(sites, document)
+        accidents.left = 1
+        with patch.object(report, "refusal", _the_story_instead):
+            _order(sites, replace(document, rounds=1))
 
 
-def _document(sent: Path) -> StudyDocument:
-    """The study's document, as the first order brought it."""
-    import json
+def _order(sites: dict[str, Path], document: StudyDocument) -> list[str]:
+    """What the hospitals' answers to one order are worth to the server."""
+    example = tasks.get(document.task).example_shape
+    weights = registry.arrays_of(registry.build(document.model, example, 1).trainable)
+    with LocalGrid(sites, client_app) as grid:
+        order = TrainOrder(document, 1, weights)
+        return [answer.problem for answer in exchange(grid, Roster(document, grid.nodes), order, TrainReport, 60)]
 
-    from tasks import study as studies
 
-    first = next((sent / "study").iterdir()).read_bytes()
-    raise NotImplementedError(json, studies, first)
+def _images_instead(module: Any, task: Any, cohort: Cohort, *more: Any) -> Arrays:
+    """A hospital that sends a patient's features for an update."""
+    size = next(p.numel() for p in module.parameters())
+    return {"weight": cohort.inputs[0].reshape(1, -1)[:, :size].numpy(), "bias": np.zeros(1, np.float32)}
+
+
+def _the_story_instead(study: str, round: int, error: BaseException) -> Refusal:
+    """A hospital that tells what went wrong."""
+    logging.getLogger("client.app").error("%s", error)
+    return Refusal(str(error)[:120], round, ErrorCode.INTERNAL)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
