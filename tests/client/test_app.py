@@ -388,6 +388,7 @@ def test_the_story_of_an_error_stays(
     _nothing_of(content, "4711", "ward", "archive")
     assert STORY in approved.log()
     assert not "".join(capfd.readouterr())
+    assert [receipt.message for receipt in approved.receipts()] == ["Refusal INTERNAL"]
 
 
 def test_ctrl_c_is_not_an_answer(approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch) -> None:
