@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from client.errors import EmptySource
 from client.site import NAME
 from client.sources.manifest import read_manifest
 from client.sources.medmnist import read_archive
@@ -69,6 +70,8 @@ def _phantoms(study: schema.Study, federation: schema.PhantomFederation, task: T
 def _manifest_sites(study: schema.Study, federation: schema.ManifestFederation, home: Path) -> Partition:
     folder = Path(study.data_root).resolve()
     owner, moved = _owners(folder, federation)
+    if not owner:
+        raise EmptySource(f"no row of {folder}/manifest.csv has a patient (where {federation.where})")
     if unusable := sorted(site for site in set(owner.values()) if site == POOLED or not re.match(NAME, site)):
         raise ValueError(f"federation.site_column={federation.site_column}: these cannot name a hospital: {unusable}")
     sources = {}

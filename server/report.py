@@ -95,9 +95,7 @@ def _dropped(rounds: list[RoundRecord]) -> dict[str, str]:
 def table(found: Results, study: schema.Study) -> Table:
     """The results as a table for the terminal."""
     asked = f"epsilon {study.privacy.epsilon:g}" if study.privacy.epsilon is not None else "no noise"
-    drawn = Table(
-        title=f"{found.study}: AUC on validation patients, with 95 % intervals", title_style="bold"
-    )
+    drawn = Table(title=f"{found.study}: AUC on validation patients, with 95 % intervals", title_style="bold")
     drawn.add_column("hospital")
     for arm in found.arms:
         how = asked if arm == "federated" else "no noise"
