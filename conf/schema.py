@@ -221,7 +221,7 @@ class GeometricMedian(Robust):
 class Training:
     """What a hospital does within one round."""
 
-    steps: int = 3
+    steps: int = 10
     """Optimiser steps a round."""
     learning_rate: float = 8.0
     """Step size of SGD. Clipped patient gradients are short, so a linear head wants a large one."""
@@ -229,7 +229,7 @@ class Training:
     """Momentum of SGD within one round; the next round starts without any."""
     weight_decay: float = 0.0
     """L2 penalty of SGD, applied to the noised gradient."""
-    sample_rate: float = 0.8
+    sample_rate: float = 0.4
     """Probability with which each training patient joins a step (Poisson sampling)."""
     images_per_patient: int = 4
     """How many images of a sampled patient are drawn; the patient's loss is their mean."""
@@ -243,7 +243,7 @@ class Privacy:
     """Privacy loss of a training patient over the whole study; ``null`` asks for none, which a site must allow."""
     delta: float = 1e-4
     """Probability with which the promise of ``epsilon`` may fail; keep it below one over the number of patients."""
-    clip_norm: float = 0.5
+    clip_norm: float = 0.25
     """Bound on the L2 norm of one patient's gradient."""
 
 
