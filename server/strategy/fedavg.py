@@ -5,7 +5,7 @@ dtype that arrives (fp16 in fp16), waits for ever for missing hospitals and hold
 other mean-type strategies of Flower inherit all of that.
 
 Privacy: asks for nothing but the update; a mean of noised updates is post-processing.
-Memory: the model, the running sum in float64 and one reply, however many hospitals there are.
+Memory: three models and one reply, however many hospitals there are: the model, the running sum in float64, a reply.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from server.errors import CannotCombine
 from server.strategy.strategy import moved
 from tasks.wire import Arrays
 
-_AT_ONCE = 1 << 16
+_AT_ONCE = 1 << 13
 """Values that are scaled at once: a large tensor needs no second copy of itself in float64."""
 
 
@@ -73,7 +73,7 @@ def fedavg_step(
     weights: Arrays, memory: Arrays, update: Arrays, share: float, *, server_learning_rate: float
 ) -> tuple[Arrays, Arrays]:
     """The model moved along the update; nothing is remembered."""
-    return moved(weights, update, server_learning_rate), {}
+    return moved(weights, update.__getitem__, server_learning_rate), {}
 
 
 def _accumulate(total: NDArray[np.float64], values: NDArray[Any], factor: float) -> None:

@@ -6,7 +6,7 @@ Flower's ``FedAvgM`` makes the same step (a test compares them); ``fedavg.py`` s
 It also keeps the momentum in an attribute, which no checkpoint holds.
 
 Privacy: as FedAvg; the momentum is computed from released updates.
-Memory: FedAvg's and one model more, two while the step is made.
+Memory: FedAvg's and one model more.
 """
 
 from __future__ import annotations
@@ -35,5 +35,5 @@ def fedavgm_step(
 ) -> tuple[Arrays, Arrays]:
     """The next model, and the next momentum in the model's dtypes."""
     velocity = {name: server_momentum * memory[_MOMENTUM + name] + value for name, value in update.items()}
-    new = moved(weights, velocity, server_learning_rate)
+    new = moved(weights, velocity.__getitem__, server_learning_rate)
     return new, {_MOMENTUM + name: value for name, value in velocity.items()}

@@ -12,7 +12,7 @@ same start and step size the steps are equal (tests compare them).
 
 Privacy: as FedAvg; m and v are computed from released updates. Where the noise is larger than the signal, v measures
 the noise, and all three become a plain step of size eta / noise.
-Memory: FedAvg's and two models more, four while the step is made.
+Memory: FedAvg's and two models more while replies come; seven models while the step is made.
 """
 
 from __future__ import annotations
@@ -74,10 +74,12 @@ def fedopt_step(
     decay: Decay,
 ) -> tuple[Arrays, Arrays]:
     """The next model, and the next m and v in the model's dtypes."""
-    new, change = {}, {}
+    new: Arrays = {}
     for name, d in update.items():
-        m = decay.beta_1 * memory[_FIRST + name] + (1 - decay.beta_1) * d
-        v = second_moment(memory[_SECOND + name], np.square(d), decay.beta_2)
-        change[name] = m / (np.sqrt(v) + decay.tau)
-        new[_FIRST + name], new[_SECOND + name] = m, v
+        new[_FIRST + name] = decay.beta_1 * memory[_FIRST + name] + (1 - decay.beta_1) * d
+        new[_SECOND + name] = second_moment(memory[_SECOND + name], np.square(d), decay.beta_2)
+
+    def change(name: str) -> NDArray[Any]:
+        return np.asarray(new[_FIRST + name] / (np.sqrt(new[_SECOND + name]) + decay.tau))
+
     return moved(weights, change, server_learning_rate), new

@@ -33,10 +33,11 @@ _NOTHING = 1e-300
 def geometric_median(updates: Sequence[Arrays]) -> Arrays:
     """The smoothed geometric median of the updates."""
     medoid = int(np.argmin(np.sqrt(squared_distances(updates)).sum(axis=1)))
-    mean = RunningMean(updates[0])
     # Seen from an update in the middle, a far one is a large number that a small weight makes small again; seen from
     # elsewhere, the difference of two large numbers would be left of every distance.
-    for index, weight in enumerate(weiszfeld(inner_products(updates, origin=medoid))):
+    weights = weiszfeld(inner_products(updates, origin=medoid))
+    mean = RunningMean(updates[0])
+    for index, weight in enumerate(weights):
         if weight > _NOTHING:
             mean.add(str(index), updates[index], float(weight))
     return mean.combined()
@@ -52,8 +53,9 @@ def weiszfeld(inner: NDArray[np.float64]) -> NDArray[np.float64]:
     here = away == 0
     # If the median is a point, it is the medoid: then the unit vectors to the others do not pull more than the points
     # here hold (Kuhn, Mathematical Programming 4, 1973). The iteration would creep towards it for ever.
-    units = np.outer(~here, ~here) / np.outer(np.where(here, 1, away), np.where(here, 1, away))
-    if np.sqrt(max(float(np.sum(inner * units)), 0.0)) <= np.sum(here):
+    lengths = np.where(here, 1, away)
+    pull = np.sqrt(max(float(np.sum(inner / lengths / lengths[:, None])), 0.0))
+    if pull <= np.sum(here):
         return _normalised(here.astype(float))
     # A far point weighs little from the start, however far it is.
     typical = float(np.median(away))

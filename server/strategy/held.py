@@ -1,8 +1,8 @@
 """What the robust strategies share: they must see all updates of a round at once.
 
-Memory: as many updates as there are hospitals, the model and the result; the rules themselves work in blocks. Where
-that is more than the limit, the round is refused before anyone is asked. Declared weights do not count: they are a
-lever that an attacker could pull, and ``conf/checks.py`` allows uniform weighting only.
+Memory: as many updates as there are hospitals, the model, and no more than two models for the result; the rules
+themselves work in blocks. Where that is more than the limit, the round is refused before anyone is asked. Declared
+weights do not count: they are a lever that an attacker could pull, and ``conf/checks.py`` allows uniform weighting only.
 
 Flower's own (``FedMedian``, ``FedTrimmedAvg``, ``Krum``, ``MultiKrum``) compute the same rules, and tests compare them;
 but they compute on whole models, hold two to three copies of all replies, weigh by exact patient counts
@@ -53,7 +53,7 @@ class Held:
 
     def __init__(self, weights: Arrays, invited: int, *, rule: RobustRule, memory_limit_gb: float) -> None:
         _refuse_too_few(rule, invited)
-        needed = (invited + 2) * sum(value.nbytes for value in weights.values()) / _GB
+        needed = (invited + 3) * sum(value.nbytes for value in weights.values()) / _GB
         if needed > memory_limit_gb:
             raise CannotCombine(
                 f"{rule.name} holds the updates of all {invited} hospitals: {needed:.3g} GB, and "
@@ -73,13 +73,14 @@ class Held:
         self._updates[hospital] = update
 
     def combined(self) -> Arrays:
-        """What the rule makes of them.
+        """What the rule makes of them. Ends it: the updates are given up.
 
         Raises:
             CannotCombine: so few have answered that the rule withstands nobody.
         """
         _refuse_too_few(self._rule, len(self._updates))
-        return self._rule.combine([update for _, update in sorted(self._updates.items())])
+        updates, self._updates = self._updates, {}
+        return self._rule.combine([updates[hospital] for hospital in sorted(updates)])
 
 
 def blocks(updates: Sequence[Arrays]) -> Iterator[tuple[str, slice, NDArray[np.float64]]]:

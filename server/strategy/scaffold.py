@@ -17,7 +17,7 @@ K stands for the sum of the responses in ``local_sgd.py``. Flower has no SCAFFOL
 Privacy: free. c and every c_i are computed from updates that have already been released with noise; what a hospital
 keeps as c_i is post-processing of its own releases, not a second look at its patients. But the corrections carry the
 noise of the last round into this one.
-Memory: FedAvg's and one model more, two while the step is made. An order is twice as long.
+Memory: FedAvg's and one model more. An order is twice as long.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def scaffold_step(
         CONTROL + name: (1 - share) * memory[CONTROL + name] - (share / local_move) * value
         for name, value in update.items()
     }
-    return moved(weights, update, server_learning_rate), control
+    return moved(weights, update.__getitem__, server_learning_rate), control
 
 
 def scaffold_told(memory: Arrays) -> Arrays:

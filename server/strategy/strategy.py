@@ -20,9 +20,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.errors import CannotCombine
 from tasks.wire import Arrays
@@ -87,8 +88,8 @@ class Strategy:
     told: Callable[[Arrays], Arrays] = nothing
 
 
-def moved(weights: Arrays, changes: Arrays, scale: float = 1.0) -> Arrays:
-    """``weights + scale * changes`` in the dtypes of ``weights``.
+def moved(weights: Arrays, change: Callable[[str], NDArray[Any]], scale: float = 1.0) -> Arrays:
+    """``weights + scale * change`` in the dtypes of ``weights``; a tensor's change is asked for when it is needed.
 
     Raises:
         CannotCombine: a value of the new model is not finite. Training can never recover from that, so it must not be
@@ -97,7 +98,7 @@ def moved(weights: Arrays, changes: Arrays, scale: float = 1.0) -> Arrays:
     new: Arrays = {}
     with np.errstate(over="ignore", invalid="ignore"):
         for name, value in weights.items():
-            new[name] = np.multiply(changes[name], scale).astype(value.dtype, copy=False)
+            new[name] = np.multiply(change(name), scale).astype(value.dtype, copy=False)
             new[name] += value
     broken = [name for name, value in new.items() if not np.isfinite(value).all()]
     if broken:
