@@ -1,8 +1,10 @@
 """What the robust strategies share: they must see all updates of a round at once.
 
 Memory: as many updates as there are hospitals, the model, and no more than two models for the result; the rules
-themselves work in blocks. Where that is more than the limit, the round is refused before anyone is asked. Declared
-weights do not count: they are a lever that an attacker could pull, and ``conf/checks.py`` allows uniform weighting only.
+themselves work in blocks. Where that is more than the limit, the round is refused before anyone is asked.
+
+Declared weights do not count: they are a lever that an attacker could pull, and ``conf/checks.py`` allows uniform
+weighting only.
 
 Flower's own (``FedMedian``, ``FedTrimmedAvg``, ``Krum``, ``MultiKrum``) compute the same rules, and tests compare them;
 but they compute on whole models, hold two to three copies of all replies, weigh by exact patient counts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -95,3 +97,18 @@ def test_a_model_that_would_not_be_finite_is_refused_by_tensor() -> None:
     update = {"w": np.full(1, 3e38, np.float32), "b": np.zeros(1, np.float32)}
     with pytest.raises(CannotCombine, match=r"not be finite in w: .*norm_bounding"):
         fedavg_step(weights, {}, update, 1.0, server_learning_rate=1.0)
+
+
+def test_memory_is_three_models_and_a_reply_however_many_hospitals_there_are() -> None:
+    """The full table is in ``tests/benchmarks/bench_aggregation_memory.py``."""
+    size, peaks = 4_000_000, []
+    for hospitals in (2, 32):
+        tracemalloc.start()
+        weights = {str(tensor): np.zeros(size // 40, np.float32) for tensor in range(10)}
+        mean = mean_combiner(weights, hospitals)
+        for hospital in range(hospitals):
+            mean.add(str(hospital), {name: value + 1 for name, value in weights.items()}, 1.0)
+        fedavg_step(weights, {}, mean.combined(), 1.0, server_learning_rate=1.0)
+        peaks.append(tracemalloc.get_traced_memory()[1] / size)
+        tracemalloc.stop()
+    assert peaks == pytest.approx([4.0, 4.0], abs=0.15)
