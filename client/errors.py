@@ -10,6 +10,8 @@
     ├── BudgetExhausted            BUDGET_EXHAUSTED     the ledger has no privacy budget left for it
     ├── LedgerBroken               LEDGER_BROKEN        ledger or journal is missing, altered, or too old
     ├── NoCohort                   NO_COHORT            there is nobody to train on or to score
+    │   ├── CatalogStale                                nothing was ingested, or under another contract
+    │   ├── ContractNotMet                              too few images are as the task's contract wants them
     │   ├── ArchiveUnreachable                          the archive does not answer, however often it is asked
     │   ├── EmptySource                                 no image where images should be
     │   ├── LabelsMatchNothing                          images and labels have no patient in common
@@ -18,6 +20,8 @@
     ├── ModelRefused               MODEL_REFUSED        the model cannot be trained privately
     ├── UpdateNotFinite            UPDATE_NOT_FINITE    training diverged
     └── SiteMisconfigured          SITE_MISCONFIGURED   site.yaml, the key or a file it names is wrong
+        ├── CacheFull                                   prepared images do not fit into what they may take
+        ├── CacheDamaged                                a prepared image is gone or broken
         ├── ArchiveRefused                              the archive does not accept our name or our credentials
         └── SpoolFull                                   what is retrieved does not fit on the disk we may use
 
@@ -87,6 +91,14 @@ class NoCohort(SiteError):
     code = ErrorCode.NO_COHORT
 
 
+class CatalogStale(NoCohort):
+    pass
+
+
+class ContractNotMet(NoCohort):
+    pass
+
+
 class ArchiveUnreachable(NoCohort):
     pass
 
@@ -117,6 +129,14 @@ class UpdateNotFinite(SiteError):
 
 class SiteMisconfigured(SiteError):
     code = ErrorCode.SITE_MISCONFIGURED
+
+
+class CacheFull(SiteMisconfigured):
+    pass
+
+
+class CacheDamaged(SiteMisconfigured):
+    pass
 
 
 class ArchiveRefused(SiteMisconfigured):

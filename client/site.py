@@ -89,6 +89,8 @@ class SiteSettings(Settings):
     """What went wrong and why, for the hospital's own eyes."""
     max_memory_mb: int = Field(default=1024, ge=64)
     """Memory in MiB that training may use beyond the model itself; sets how many patients are computed at once."""
+    max_cache_gigabytes: float = Field(default=50, gt=0)
+    """Most that the prepared images of one task may take on the disk, in 10^9 bytes."""
     validation_fraction: float = Field(default=0.3, gt=0, lt=1)
     """Fraction of patients that is kept for validation. Decided once: it must not change while the ledger lives."""
     sources: list[Source] = Field(min_length=1)

@@ -22,6 +22,7 @@ from client.catalog import IngestReport, ingest
 from client.founding import found_books
 from client.partition import POOLED as POOLED
 from client.partition import partition
+from client.preparation import Decoding
 from client.site import load
 from conf import schema
 from tasks import task as tasks
@@ -81,7 +82,8 @@ def found(study: schema.Study, folder: Path, progress: Progress) -> VirtualHospi
     hospitals = {name: load(path) for name, path in federated.items()}
     with ThreadPoolExecutor() as threads:  # books wait for the disk most of the time
         list(threads.map(found_books, [*hospitals.values(), *map(load, alone.values())]))
-    reports = {name: ingest(settings, task, progress) for name, settings in hospitals.items()}
+    with Decoding() as decoding:
+        reports = {name: ingest(settings, task, progress, decoding) for name, settings in hospitals.items()}
     return VirtualHospitals(federated, alone, reports, [*shares.notes, APPROVED_BY_NOBODY])
 
 

@@ -17,7 +17,7 @@ _ITEM, _END = 0xFFFEE000, 0xFFFEE0DD  # Item and Sequence Delimitation Item (PS3
 _UNDEFINED = 0xFFFFFFFF
 
 
-class NotWhole(Exception):  # noqa: N818 - named by what happened
+class NotWhole(Exception):
     """The file is no DICOM, or ends before its pixels do."""
 
 

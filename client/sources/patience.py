@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Temporary(Exception):  # noqa: N818 - named by what happened
+class Temporary(Exception):
     """The archive failed in a way that may pass.
 
     Attributes:

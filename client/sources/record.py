@@ -12,7 +12,7 @@ from client.volume import Volume
 from tasks.task import Picture, Task
 
 
-class Unreadable(Exception):  # noqa: N818 - named by what happened, as all our errors are
+class Unreadable(Exception):
     """An image cannot be read; ``reason`` is one word from a fixed list, fit for counting."""
 
     def __init__(self, reason: str, detail: str = "") -> None:

@@ -47,7 +47,7 @@ class Refusal(StrEnum):
     """Its SOPInstanceUID is none (PS3.5 9.1)."""
 
 
-class Refused(Exception):  # noqa: N818 - named by what happened
+class Refused(Exception):
     """One instance is not taken in; the others may be."""
 
     def __init__(self, reason: Refusal, detail: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Contract files: those of this release are sound, one digest means one contract, and a bad file is told line by line."""
+"""Contract files: those of this release are sound, one digest means one contract, bad files are told line by line."""
 
 from __future__ import annotations
 

@@ -1,0 +1,202 @@
+"""The catalog's index: which images there are, whose they are under their pseudonym, and what was found in them.
+
+It can be made again from the sources at any time, so another version's tables are dropped, not converted. Reading goes
+on while an ingest writes (write-ahead log).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+
+from client.site import SiteSettings
+
+_VERSION = 2
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS patients (
+    pseudonym TEXT PRIMARY KEY, position REAL NOT NULL, side TEXT NOT NULL CHECK (side IN ('train', 'validation')));
+CREATE TABLE IF NOT EXISTS images (
+    image TEXT NOT NULL, task TEXT NOT NULL, issuer TEXT NOT NULL, patient TEXT NOT NULL REFERENCES patients,
+    label INTEGER NOT NULL, signature TEXT NOT NULL, example TEXT NOT NULL, fingerprint INTEGER, jpeg REAL,
+    levels INTEGER, unreadable TEXT NOT NULL, rejected TEXT NOT NULL, warned TEXT NOT NULL, facts TEXT NOT NULL,
+    usable INTEGER NOT NULL, PRIMARY KEY (image, task));
+CREATE INDEX IF NOT EXISTS images_of_patients ON images (patient);
+CREATE INDEX IF NOT EXISTS images_of_examples ON images (example);
+CREATE TABLE IF NOT EXISTS ingests (
+    task TEXT NOT NULL, issuer TEXT NOT NULL, contract TEXT NOT NULL, unlabelled INTEGER NOT NULL,
+    derived INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (task, issuer));
+"""
+_MINE = "task = ? AND issuer IN (SELECT value FROM json_each(?))"
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient under the pseudonym. ``position`` in [0, 1) and the side follow from the key and never change."""
+
+    pseudonym: str
+    position: float
+    side: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of one task.
+
+    Attributes:
+        image: its own pseudonym.
+        issuer: whose patient numbers are meant.
+        patient: pseudonym.
+        label: 0 or 1.
+        signature: changes with the bytes.
+        example: name of the prepared example.
+        fingerprint, jpeg, levels: what was found in the pixels; absent where they were not decoded.
+        unreadable: why it could not be decoded, "" if it could or was not tried.
+        rejected, warned: ids of the contract's rules.
+        facts: JSON of attributes that name nobody.
+        usable: readable and not rejected.
+    """
+
+    image: str
+    task: str
+    issuer: str
+    patient: str
+    label: int
+    signature: str
+    example: str
+    fingerprint: int | None
+    jpeg: float | None
+    levels: int | None
+    unreadable: str
+    rejected: tuple[str, ...]
+    warned: tuple[str, ...]
+    facts: str
+    usable: bool
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """The last ingest of an issuer's images for a task."""
+
+    task: str
+    issuer: str
+    contract: str
+    unlabelled: int
+    derived: bool
+    at: datetime
+
+
+class Index:
+    """An open index. Every method that writes is one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Use ``opened``."""
+        self._connection = connection
+
+    def images(self, task: str, issuers: Iterable[str]) -> list[Image]:
+        """All images of these issuers for a task, in no particular order of patients."""
+        rows = self._connection.execute(f"SELECT * FROM images WHERE {_MINE}", _mine(task, issuers))
+        return [_image(row) for row in rows]
+
+    def put(self, images: Iterable[tuple[Patient, Image]]) -> None:
+        """Add images or replace what is known of them; a patient who is known keeps the side."""
+        both = list(images)
+        with self._connection:
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO patients VALUES (?, ?, ?)", {astuple(patient) for patient, _ in both}
+            )
+            self._connection.executemany(
+                f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 15)})", [_row(image) for _, image in both]
+            )
+
+    def forget(self, images: Iterable[Image]) -> list[str]:
+        """Delete images. Returns the names of examples that no other image uses."""
+        gone = list(images)
+        with self._connection:
+            self._connection.executemany(
+                "DELETE FROM images WHERE image = ? AND task = ?", [(image.image, image.task) for image in gone]
+            )
+        return self.unused(image.example for image in gone)
+
+    def examples(self, task: str) -> set[str]:
+        """The names of all examples of a task, whoever's they are."""
+        return {name for (name,) in self._connection.execute("SELECT example FROM images WHERE task = ?", (task,))}
+
+    def unused(self, examples: Iterable[str]) -> list[str]:
+        """Those of the examples that no image uses."""
+        return [example for example in examples if not self._in_use(example)]
+
+    def of_patients(self, pseudonyms: Iterable[str]) -> list[Image]:
+        """All images of some patients, of every task."""
+        query = "SELECT * FROM images WHERE patient IN (SELECT value FROM json_each(?))"
+        return [_image(row) for row in self._connection.execute(query, (json.dumps(list(pseudonyms)),))]
+
+    def sides(self, task: str, issuers: Iterable[str]) -> dict[str, str]:
+        """Side of the split of each patient with images of a task."""
+        query = f"SELECT DISTINCT pseudonym, side FROM images JOIN patients ON patient = pseudonym WHERE {_MINE}"
+        return dict(self._connection.execute(query, _mine(task, issuers)))
+
+    def usable(self, task: str, side: str) -> list[tuple[str, str, int, str, int]]:
+        """Issuer, patient, label, example of each usable image of a side, and the patient's rank in the issuer's order
+        of positions, from 1; ordered by patient."""
+        query = """
+            SELECT issuer, patient, label, example, DENSE_RANK() OVER (PARTITION BY issuer ORDER BY position, pseudonym)
+            FROM images JOIN patients ON patient = pseudonym
+            WHERE task = ? AND side = ? AND usable ORDER BY patient, image"""
+        return self._connection.execute(query, (task, side)).fetchall()
+
+    def note_ingest(self, ingest: Ingest) -> None:
+        """Remember when an issuer's images were ingested, and under which contract."""
+        with self._connection:
+            row = (*astuple(ingest)[:-1], ingest.at.isoformat(timespec="seconds"))
+            self._connection.execute("INSERT OR REPLACE INTO ingests VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def ingests(self, task: str, issuers: Iterable[str]) -> list[Ingest]:
+        """The last ingest of each issuer that had one."""
+        rows = self._connection.execute(f"SELECT * FROM ingests WHERE {_MINE}", _mine(task, issuers))
+        return [Ingest(t, i, c, n, bool(d), datetime.fromisoformat(at)) for t, i, c, n, d, at in rows]
+
+    def _in_use(self, example: str) -> bool:
+        query = "SELECT EXISTS (SELECT 1 FROM images WHERE example = ?)"
+        return bool(self._connection.execute(query, (example,)).fetchone()[0])
+
+
+@contextmanager
+def opened(site: SiteSettings) -> Iterator[Index]:
+    """The hospital's index, made when there is none."""
+    site.catalog.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(site.catalog / "index.sqlite", timeout=60)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            connection.executescript(f"DROP TABLE IF EXISTS images; {_SCHEMA} PRAGMA user_version = {_VERSION};")
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        yield Index(connection)
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def _mine(task: str, issuers: Iterable[str]) -> tuple[str, str]:
+    return task, json.dumps(list(issuers))
+
+
+def _row(image: Image) -> tuple[object, ...]:
+    signed = None if image.fingerprint is None else (image.fingerprint ^ 1 << 63) - (1 << 63)  # SQLite has no unsigned
+    lists = json.dumps(image.rejected), json.dumps(image.warned)
+    values = astuple(image)
+    return (*values[:7], signed, *values[8:11], *lists, *values[13:])
+
+
+def _image(row: tuple[object, ...]) -> Image:
+    values = list(row)
+    if isinstance(row[7], int):
+        values[7] = (row[7] + (1 << 63)) ^ 1 << 63
+    values[11], values[12] = tuple(json.loads(str(row[11]))), tuple(json.loads(str(row[12])))
+    values[14] = bool(row[14])
+    return Image(*values)  # type: ignore[arg-type]

@@ -1,0 +1,141 @@
+"""From a source's record to a prepared example: decode, look for evidence, black out, transform, keep.
+
+DICOM is decoded in processes of its own (``client/decoding.py``), as many as the machine has processors; the rest runs
+in threads beside them. At no time are more images in memory than a few a process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+import numpy as np
+
+from client.cache import ExampleCache
+from client.decoding import Decoder
+from client.evidence import Evidence, examine
+from client.likeness import fingerprint
+from client.pixels.refusal import UnreadableDicom
+from client.sources.folder import MiddleFrame
+from client.sources.record import Record, Unreadable
+from tasks.task import Picture, Task
+
+_FEW = 40
+"""Images for which one more decoding process is worth its start."""
+_MOST = 8
+"""Decoding processes that one process can keep busy with the rest."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A record to prepare, and the name under which its example is kept."""
+
+    record: Record
+    example: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of an image once it is prepared.
+
+    Attributes:
+        evidence: found in the whole frame.
+        fingerprint: of the example, see ``client/likeness.py``.
+    """
+
+    evidence: Evidence
+    fingerprint: int
+
+
+class Decoding:
+    """Decoding processes that start when the first DICOM file comes, and serve every ingest until the block ends."""
+
+    def __init__(self) -> None:
+        """Declare it; nothing starts yet."""
+        self._stack = ExitStack()
+        self._decoder: Decoder | None = None
+        self.workers = 0
+
+    def __enter__(self) -> Decoding:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def decoder(self, images: int) -> Decoder:
+        """The processes; when they start, as many as so many images are worth."""
+        if self._decoder is None:
+            self.workers = min(os.cpu_count() or 1, _MOST, -(-images // _FEW))
+            self._decoder = self._stack.enter_context(Decoder(workers=self.workers))
+        return self._decoder
+
+
+def prepare(
+    jobs: Sequence[Job], task: Task, cache: ExampleCache, decoding: Decoding
+) -> Generator[tuple[Job, Prepared | Unreadable]]:
+    """Prepare images side by side; results come in the order of the jobs. Close it before ``decoding`` ends.
+
+    Raises:
+        CacheFull: see ``ExampleCache.save``.
+        DecoderNotStarted: decoding processes do not come up on this machine.
+    """
+    dicom = any(isinstance(job.record.read, MiddleFrame) for job in jobs)
+    decoder = decoding.decoder(len(jobs)) if dicom else None
+    number = max(1, decoding.workers) + 1
+    waiting: deque[tuple[Job, Future[Prepared | Unreadable]]] = deque()
+    with ThreadPoolExecutor(number) as threads:
+        try:
+            for job in jobs:
+                waiting.append((job, threads.submit(_prepared, job, task, cache, decoder)))
+                if len(waiting) > 2 * number:
+                    yield _first(waiting)
+            while waiting:
+                yield _first(waiting)
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _first(
+    waiting: deque[tuple[Job, Future[Prepared | Unreadable]]],
+) -> tuple[Job, Prepared | Unreadable]:
+    job, future = waiting.popleft()
+    return job, future.result()
+
+
+def _prepared(job: Job, task: Task, cache: ExampleCache, decoder: Decoder | None) -> Prepared | Unreadable:
+    try:
+        picture = _read(job.record, decoder)
+    except Unreadable as refusal:
+        return refusal
+    acquisition = job.record.acquisition
+    evidence = examine(picture.pixels, None if acquisition is None else acquisition.bits_stored)
+    example = task.read_example(blacked_out(picture))
+    cache.save(job.example, example)
+    return Prepared(evidence, fingerprint(example))
+
+
+def _read(record: Record, decoder: Decoder | None) -> Picture:
+    if decoder is None or not isinstance(record.read, MiddleFrame):
+        return record.read()
+    try:
+        return decoder.read(record.read.path, record.read.index)
+    except UnreadableDicom as error:
+        raise Unreadable(str(error.reason), str(error)) from error
+
+
+def blacked_out(picture: Picture) -> Picture:
+    """The picture with black outside its ultrasound regions, where names, dates and scales are burned in."""
+    if not picture.regions:
+        return picture
+    pixels = np.zeros_like(picture.pixels)
+    for left, top, right, bottom in picture.regions:
+        pixels[top:bottom, left:right] = picture.pixels[top:bottom, left:right]
+    return replace(picture, pixels=pixels)
