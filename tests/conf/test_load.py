@@ -219,7 +219,6 @@ def _is_text(node: ast.stmt | None) -> bool:
     ("override", "told", "code"),
     [
         ("training.stepz=3", "stepz", 1),
-        ("+training.stepz=3", "training.stepz", 2),
         ("training.steps=0", "training.steps", 2),
     ],
 )

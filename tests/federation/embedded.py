@@ -29,6 +29,8 @@ TINY = (
     "experiment=demo",
     "tracking=none",
     "federation.rounds=2",
+    "training.steps=3",
+    "training.sample_rate=0.8",
     "training.images_per_patient=1",
     *(
         f"federation.hospitals.{name}={{patients: 14, prevalence: 0.5, images_per_patient: [1, 2]}}"

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ WEIGHTS = {"weight": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "bia
 SIZE = 20
 
 
+@cache
 def study(*overrides: str) -> schema.Study:
-    """A configuration of three hospitals that play themselves."""
+    """A configuration for hospitals that play themselves."""
     return load.load(["federation.rounds=3", "evaluation.bins=8", "tracking=none", *overrides])
 
 
@@ -67,7 +69,7 @@ def honest_update(name: str, order: TrainOrder) -> wire.Arrays:
     rng = np.random.default_rng([*name.encode(), order.round])
     return {
         key: (0.1 * rng.standard_normal(value.shape) - 0.1 * value).astype(np.float32)
-        for key, value in order.arrays.items()
+        for key, value in sorted(order.arrays.items())
         if key in WEIGHTS
     }
 

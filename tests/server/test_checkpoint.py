@@ -135,8 +135,9 @@ def test_a_kill_before_any_line_leaves_the_last_state_or_the_new_one(tmp_path: P
         assert found is not None
         is_new.append(len(found.rounds) == 4)
         assert_same(found, new if is_new[-1] else old)
-        write_state(folder, new)  # and the next process can commit
-        assert_same(read_state(folder), new)
+        if line % 8 == 0:  # and the next process can commit
+            write_state(folder, new)
+            assert_same(read_state(folder), new)
         if not killed:
             break
     assert len(is_new) > 40

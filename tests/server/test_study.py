@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,12 @@ from tasks import study as documents
 
 
 def configuration(folder: Path, *overrides: str) -> schema.Study:
-    return load.load(["experiment=demo", f"output_dir={folder}", *overrides])
+    return replace(loaded(*overrides), output_dir=str(folder))
+
+
+@cache
+def loaded(*overrides: str) -> schema.Study:
+    return load.load(["experiment=demo", *overrides])
 
 
 def test_an_unfinished_study_of_the_same_configuration_goes_on(tmp_path: Path) -> None:
@@ -35,7 +41,7 @@ def test_where_a_study_runs_may_change(tmp_path: Path, override: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=2", "training.steps=4", "privacy.epsilon=7", "privacy=none", "federation.rounds=3", "model.J=3",
+    ["seed=2", "training.steps=77", "privacy.epsilon=7", "privacy=none", "federation.rounds=3", "model.J=3",
      "federation.hospitals.alder.patients=9", "evaluation.bins=16", "federation.quorum=1"],
 )  # fmt: skip
 def test_what_a_study_computes_may_not(tmp_path: Path, override: str) -> None:

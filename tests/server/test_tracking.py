@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configuration(home: Path, name: str, *overrides: str) -> schema.Study:
-    return replace(load.load([f"output_dir={home}", *overrides]), experiment=name)
+    return replace(loaded(*overrides), output_dir=str(home), experiment=name)
+
+
+@cache
+def loaded(*overrides: str) -> schema.Study:
+    return load.load(overrides)
 
 
 def opened(study: schema.Study, told: list[str] | None = None) -> tuple[MlflowTracker, StudyFolder]:
@@ -65,7 +71,7 @@ def steps(home: Path, run: str, metric: str) -> list[tuple[int, float]]:
 
 
 def test_a_study_is_a_run_and_each_hospital_a_child(home: Path, tmp_path: Path) -> None:
-    study = configuration(home, "whole")
+    study = configuration(home, "whole", "training.steps=4")
     told: list[str] = []
     tracker, folder = opened(study, told)
     records = [record(1), record(2), record(3)]
@@ -88,7 +94,7 @@ def test_a_study_is_a_run_and_each_hospital_a_child(home: Path, tmp_path: Path) 
         assert child.data.params == {"hospital": name, "study": folder.name}
     assert {run.info.status for run in (parent, *runs.values())} == {"FINISHED"}
 
-    assert parent.data.params["training.steps"] == "3"
+    assert parent.data.params["training.steps"] == "4"
     assert parent.data.params["federation.hospitals.alder.patients"] == "160"
     assert steps(home, parent.info.run_id, "site/ash/auc") == [(1, 0.6), (2, 0.7), (3, 0.8)]
     assert steps(home, parent.info.run_id, "global/mean_auc") == [(1, 0.6), (2, 0.7), (3, 0.8)]
