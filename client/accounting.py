@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import lru_cache
 
 from dp_accounting import gaussian_mechanism
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
@@ -18,7 +18,8 @@ from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution,
 from client.errors import BudgetExhausted
 
 _DISCRETIZATION = 1e-3
-_LEAST_NOISE, _MOST_NOISE = 0.1, 1e4
+_LEAST_NOISE, _MOST_NOISE = 0.3, 1e4
+_MOST_EPSILON = 100.0  # beyond it nothing is protected, and the distributions of the loss grow without bound
 _STRIDE = 1.15
 _CLOSE = 0.998  # a plan that spends this part of its epsilon is close enough
 _DIGITS = 1e4
@@ -62,7 +63,7 @@ def plan_noise(spent: list[Mechanism], sample_rate: float, count: int, epsilon: 
     study that lost a reservation to a crash goes on with more noise.
 
     Returns:
-        A noise multiplier, rounded up to four decimals; never below 0.1.
+        A noise multiplier, rounded up to four decimals; never below 0.3.
 
     Raises:
         BudgetExhausted: no amount of noise would do.
@@ -70,7 +71,7 @@ def plan_noise(spent: list[Mechanism], sample_rate: float, count: int, epsilon: 
     last = spent[-1].noise_multiplier if spent else 0.0
     if last > 0 and epsilon_of([*spent, Mechanism(last, sample_rate, count)], delta) <= epsilon:
         return last
-    return _planned(_parts(spent), sample_rate, count, epsilon, delta)
+    return _planned(_parts(spent), sample_rate, count, min(epsilon, _MOST_EPSILON), delta)
 
 
 def _parts(mechanisms: list[Mechanism]) -> tuple[Part, ...]:
@@ -85,24 +86,26 @@ def _parts(mechanisms: list[Mechanism]) -> tuple[Part, ...]:
 def _epsilon_of(parts: tuple[Part, ...], delta: float) -> float:
     if not parts:
         return 0.0
-    if parts[0][0] == 0:
+    if any(noise == 0 for noise, _, _ in parts):
         return math.inf
+    if all(rate == 1 for _, rate, _ in parts):
+        return float(gaussian_mechanism.get_epsilon_gaussian(_one_gaussian(parts), delta))
     return float(_composed(parts).get_epsilon_for_delta(delta))
 
 
-@lru_cache(maxsize=64)
+def _one_gaussian(parts: tuple[Part, ...]) -> float:
+    """The noise of the one Gaussian that equals all these, which sample everybody."""
+    return 1 / math.sqrt(sum(count / noise**2 for noise, _, count in parts))
+
+
+@lru_cache(maxsize=32)
 def _composed(parts: tuple[Part, ...]) -> PrivacyLossDistribution:
-    return reduce(lambda one, other: one.compose(other), (_repeated(*part) for part in parts))
+    *before, (noise, rate, count) = parts
+    last = _single(noise / math.sqrt(count), 1.0) if rate == 1 else _single(noise, rate).self_compose(count)
+    return _composed(tuple(before)).compose(last) if before else last
 
 
-def _repeated(noise: float, sample_rate: float, count: int) -> PrivacyLossDistribution:
-    # Gaussians without sampling compose exactly: count of them are one with that much less noise.
-    return (
-        _single(noise / math.sqrt(count), 1.0) if sample_rate == 1 else _single(noise, sample_rate).self_compose(count)
-    )
-
-
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _single(noise: float, sample_rate: float) -> PrivacyLossDistribution:
     return from_gaussian_mechanism(
         standard_deviation=noise, sampling_prob=sample_rate, value_discretization_interval=_DISCRETIZATION
@@ -115,9 +118,8 @@ def _planned(spent: tuple[Part, ...], sample_rate: float, count: int, epsilon: f
 
     def overspent(noise: float) -> float:
         """Logarithm of epsilon over its target: positive when the noise is too little."""
-        composed = _repeated(noise, sample_rate, count)
-        total = _composed(spent).compose(composed) if spent else composed
-        return math.log(max(total.get_epsilon_for_delta(delta), 1e-12) / epsilon)
+        total = _epsilon_of((*spent, (noise, sample_rate, count)), delta)
+        return math.log(max(total, 1e-12) / epsilon)
 
     if _epsilon_of(spent, delta) >= epsilon:
         raise BudgetExhausted(f"epsilon {epsilon:g} is spent; {count} more steps would pass it whatever the noise")

@@ -6,7 +6,9 @@ What a patient's gradient is worth for privacy is ``client/privacy.py``'s busine
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from enum import StrEnum
 
 import torch
@@ -20,7 +22,7 @@ from client.errors import ModelRefused
 _LOG = logging.getLogger(__name__)
 _MOST_AT_ONCE = 256
 _MEGABYTE = 2**20
-_SMALL = _MEGABYTE
+_SMALL = 2 * _MEGABYTE
 # What a step holds for every trained number besides its value, in bytes: momentum, sum, clipped gradient, noised
 # gradient; and for each patient in hand its gradient, once in pieces and once as a vector.
 _BYTES_A_PARAMETER, _BYTES_A_GRADIENT = 16, 8
@@ -36,21 +38,24 @@ class Route(StrEnum):
 
     Under vmap weight gradients of convolutions become one grouped convolution, which is slow; a loop calls every
     operator once a patient, which is slow when there is little to do. Measured (tests/benchmarks/bench_dp_step.py,
-    16 patients of 4 images, a network of two convolutions), time in units of the plain step:
+    16 patients of 4 images, a network of two convolutions, one thread), CPU time in units of the plain step:
 
         kept for backward, MiB a patient    0.1   0.4   0.7   1.4   3.8   7.5
-        loop                                6.7   2.7   2.5   1.4   1.1   0.7
-        vmap                                2.0   1.9   2.0   1.5   1.8   1.7
+        loop                                5.9   3.3   2.5   1.8   1.4   0.8
+        vmap                                1.7   1.5   1.3   1.3   1.8   1.6
+
+    The loop gives each processor thread a patient of its own, because operators on a few images share badly among
+    threads.
     """
 
     NO_CONVOLUTION = "together under vmap: no convolution"
-    SMALL = "together under vmap: convolutions of less than 1 MiB a patient"
-    CONVOLUTIONS = "one by one: convolutions of 1 MiB a patient or more"
-    NOT_VECTORISED = "one by one: vmap cannot run this model"
+    SMALL = "together under vmap: convolutions of less than 2 MiB a patient"
+    CONVOLUTIONS = "each for itself: convolutions of 2 MiB a patient or more"
+    NOT_VECTORISED = "each for itself: vmap cannot run this model"
 
     @property
     def together(self) -> bool:
-        """Whether several patients are in hand at a time."""
+        """Whether one call computes several patients."""
         return self in (Route.NO_CONVOLUTION, Route.SMALL)
 
 
@@ -82,6 +87,7 @@ class PatientGradients:
         self.vector = _one_vector(self._parameters)
         self.route: Route | None = None
         self.patients_at_once = 1
+        self._threads = ThreadPoolExecutor(torch.get_num_threads(), "patient")
 
     def choose_route(self, inputs: Tensor, labels: Tensor) -> None:
         """Find out from one patient how to compute, and tell the log.
@@ -98,7 +104,7 @@ class PatientGradients:
         self.route = _route_of(self._module, saved)
         if self.route.together and (failure := self._failure_of_vmap(inputs, labels)) is not None:
             self.route, detail = Route.NOT_VECTORISED, f" ({failure})"
-        self.patients_at_once = min(affordable, _MOST_AT_ONCE) if self.route.together else 1
+        self.patients_at_once = min(affordable, _MOST_AT_ONCE if self.route.together else torch.get_num_threads())
         _LOG.info("patients' gradients %s; %d at a time%s", self.route, self.patients_at_once, detail)
 
     def compute(self, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -113,7 +119,7 @@ class PatientGradients:
         """
         if self.route is not None and self.route.together:
             return self._together(inputs, labels)
-        return self._one_by_one(inputs, labels)
+        return self._each_for_itself(inputs, labels)
 
     def _together(self, inputs: Tensor, labels: Tensor) -> Tensor:
         def patient_loss(values: dict[str, Tensor], images: Tensor, targets: Tensor) -> Tensor:
@@ -121,15 +127,24 @@ class PatientGradients:
 
         values = {name: p.detach() for name, p in self._parameters.items()}
         each = vmap(grad(patient_loss), in_dims=(None, 0, 0), randomness="different")(values, inputs, labels)
-        return torch.cat([each[name].flatten(start_dim=1) for name in self._parameters], dim=1)
+        rows = self.vector.new_empty((len(inputs), len(self.vector)))
+        for name, columns in zip(values, torch.split(rows, [p.numel() for p in values.values()], dim=1), strict=True):
+            columns.copy_(each.pop(name).flatten(start_dim=1))
+        return rows
 
-    def _one_by_one(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        rows = []
-        for images, targets in zip(inputs, labels, strict=True):
-            loss = self._loss(self._module(images), targets)
-            each = torch.autograd.grad(loss, list(self._parameters.values()), materialize_grads=True)
-            rows.append(torch.cat([g.reshape(-1) for g in each]))
-        return rows[0].unsqueeze(0) if len(rows) == 1 else torch.stack(rows)
+    def _each_for_itself(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        rows = self.vector.new_empty((len(inputs), len(self.vector)))
+        if len(inputs) == 1:
+            self._one(rows[0], inputs[0], labels[0])
+        else:
+            with _one_thread_an_operator():
+                list(self._threads.map(self._one, rows, inputs, labels))
+        return rows
+
+    def _one(self, row: Tensor, images: Tensor, targets: Tensor) -> None:
+        loss = self._loss(self._module(images), targets)
+        each = torch.autograd.grad(loss, list(self._parameters.values()), materialize_grads=True)
+        torch.cat([g.reshape(-1) for g in each], out=row)
 
     def _failure_of_vmap(self, inputs: Tensor, labels: Tensor) -> str | None:
         try:
@@ -182,6 +197,16 @@ def _one_vector(parameters: dict[str, nn.Parameter]) -> nn.Parameter:
     for p, piece in zip(parameters.values(), pieces, strict=True):
         p.data = piece.view_as(p)
     return vector
+
+
+@contextmanager
+def _one_thread_an_operator() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _route_of(module: nn.Module, bytes_saved: int) -> Route:

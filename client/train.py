@@ -68,9 +68,12 @@ def train_locally(
         New minus old value of each trainable tensor.
 
     Raises:
+        ValueError: the ledger has reserved other steps, or another sampling rate, than the terms ask for.
         UpdateNotFinite: training diverged.
         ModelRefused: the model cannot be trained patient by patient within the memory, or keeps state of its own.
     """
+    if (mechanism.sample_rate, mechanism.count) != (terms.sample_rate, terms.steps):
+        raise ValueError(f"reserved are {mechanism}, asked for are {terms}: these steps are not in the ledger")
     before = arrays_of(module)
     sgd = partial(torch.optim.SGD, lr=terms.learning_rate, momentum=terms.momentum, weight_decay=terms.weight_decay)
     expected = max(1.0, terms.sample_rate * public_size)
@@ -94,5 +97,7 @@ def _loss_of(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
 def score_patients(module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
     """The probability of the positive class for each patient, mean over its images; shape (patients,)."""
     module.eval()
-    images = torch.cat([torch.sigmoid(module(chunk).squeeze(-1)) for chunk in torch.split(cohort.inputs, _IMAGES_AT_ONCE)])
+    images = torch.cat(
+        [torch.sigmoid(module(chunk).squeeze(-1)) for chunk in torch.split(cohort.inputs, _IMAGES_AT_ONCE)]
+    )
     return np.array([float(images[rows].mean()) for rows in cohort.rows])
