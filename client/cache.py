@@ -96,7 +96,7 @@ class ExampleCache:
             free = shutil.disk_usage(_existing(self._folder)).free
             if self._used > self._budget:
                 raise CacheFull(
-                    f"the examples of {self._task.name} would take more than max_cache_gigabytes={self._budget / 1e9:g} "
+                    f"the examples of {self._task.name} would exceed max_cache_gigabytes={self._budget / 1e9:g} "
                     "of site.yaml; allow more, or narrow the source's scope. What was read is kept"
                 )
             if free - size < LEAST_FREE:

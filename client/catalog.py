@@ -76,7 +76,7 @@ def ingest(
         taking.cache.delete([*catalog.forget(gone), *catalog.unused(taking.superseded)])
         taking.cache.sweep(catalog.examples(task.name))
         _note(catalog, task, listings)
-        report = findings.report(task, catalog, issuers, [listing for _, listing in listings], taking.cache)
+        report = findings.report(task, catalog, issuers, taking.cache)
     if not report.images:
         kind = ContractNotMet if report.contract.conforming < report.contract.examined else EmptySource
         raise kind(f"{site.name}: no image of task {task.name!r} can be used ({findings.counts(report.left_out)})")
@@ -102,7 +102,7 @@ def entries(site: SiteSettings, task: Task, side: str) -> list[Entry]:
 
 
 def report(site: SiteSettings, task: Task) -> IngestReport:
-    """What the last ingest found, without reading the sources again; what it left out by listing is not known.
+    """What the last ingest found, without reading the sources again.
 
     Raises:
         CatalogStale: there was none, or it was made under another contract.
@@ -110,7 +110,7 @@ def report(site: SiteSettings, task: Task) -> IngestReport:
     issuers = [source.issuer for source in site.sources if source.task == task.name]
     with index.opened(site) as catalog:
         _require_current(site, task, catalog.ingests(task.name, issuers))
-        return findings.report(task, catalog, issuers, [], ExampleCache(site, task))
+        return findings.report(task, catalog, issuers, ExampleCache(site, task))
 
 
 def require_contract(site: SiteSettings, task: Task) -> None:
@@ -183,12 +183,12 @@ def _require_current(site: SiteSettings, task: Task, ingests: Sequence[Ingest]) 
 
 
 def _note(catalog: Index, task: Task, listings: Sequence[tuple[Source, Listing]]) -> None:
-    digest = contracts.digest_of_task(task.name)
-    unlabelled: Counter[str] = Counter()
-    derived: dict[str, bool] = {}
-    for source, listing in listings:
-        unlabelled[source.issuer] += listing.left_out["IMAGE_WITHOUT_LABEL"]
-        has_derived = any(record.acquisition is None for record in listing.records)
-        derived[source.issuer] = derived.get(source.issuer, False) or has_derived
-    for issuer, flag in derived.items():
-        catalog.note_ingest(Ingest(task.name, issuer, digest, unlabelled[issuer], flag, index.now()))
+    for issuer in {source.issuer for source, _ in listings}:
+        left_out: Counter[str] = Counter()
+        warnings = []
+        for source, listing in listings:
+            if source.issuer == issuer:
+                left_out.update(listing.left_out)
+                warnings += listing.warnings
+        digest = contracts.digest_of_task(task.name)
+        catalog.note_ingest(Ingest(task.name, issuer, digest, dict(left_out), warnings, index.now()))

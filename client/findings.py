@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from client.cache import ExampleCache, load_example
 from client.index import Image, Index
 from client.likeness import confirm, nominate
-from client.sources.record import Listing
 from tasks import contract as contracts
 from tasks.task import Task
 
@@ -81,10 +80,8 @@ class IngestReport:
     likeness: Likeness
 
 
-def report(
-    task: Task, catalog: Index, issuers: Sequence[str], listings: Iterable[Listing], cache: ExampleCache
-) -> IngestReport:
-    """Put together what the index holds and what the listings left out."""
+def report(task: Task, catalog: Index, issuers: Sequence[str], cache: ExampleCache) -> IngestReport:
+    """Put together what the index holds of these issuers for a task."""
     images = catalog.images(task.name, issuers)
     usable = [image for image in images if image.usable]
     sides = catalog.sides(task.name, issuers)
@@ -92,9 +89,9 @@ def report(
     left_out = Counter(image.unreadable for image in images if image.unreadable)
     left_out.update({f"RULE:{rule}": number for rule, number in contract.first.items()})
     warnings = []
-    for listing in listings:
-        left_out.update(listing.left_out)
-        warnings += listing.warnings
+    for ingest in sorted(catalog.ingests(task.name, issuers), key=lambda ingest: ingest.issuer):
+        left_out.update(ingest.left_out)
+        warnings += ingest.warnings
     likeness = _likeness(usable, sides, cache)
     patients = {side: len({i.patient for i in usable if sides[i.patient] == side}) for side in ("train", "validation")}
     of_class = [{image.patient for image in usable if image.label == number} for number in (0, 1)]
@@ -113,8 +110,7 @@ def contract_report(
     """How the catalog's images keep the task's contract."""
     everything = catalog.images(task.name, issuers) if images is None else images
     contract = contracts.of_task(task.name)
-    ingests = {ingest.issuer: ingest for ingest in catalog.ingests(task.name, issuers)}
-    unlabelled = sum(ingest.unlabelled for ingest in ingests.values())
+    unlabelled = sum(i.left_out.get("IMAGE_WITHOUT_LABEL", 0) for i in catalog.ingests(task.name, issuers))
     examined = [image for image in everything if image.facts != "{}"]
     rejected = [image for image in examined if image.rejected]
     first = Counter(image.rejected[0] for image in rejected)

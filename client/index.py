@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from client.site import SiteSettings
 
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS patients (
     pseudonym TEXT PRIMARY KEY, position REAL NOT NULL, side TEXT NOT NULL CHECK (side IN ('train', 'validation')));
@@ -27,9 +27,10 @@ CREATE TABLE IF NOT EXISTS images (
 CREATE INDEX IF NOT EXISTS images_of_patients ON images (patient);
 CREATE INDEX IF NOT EXISTS images_of_examples ON images (example);
 CREATE TABLE IF NOT EXISTS ingests (
-    task TEXT NOT NULL, issuer TEXT NOT NULL, contract TEXT NOT NULL, unlabelled INTEGER NOT NULL,
-    derived INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (task, issuer));
+    task TEXT NOT NULL, issuer TEXT NOT NULL, contract TEXT NOT NULL, left_out TEXT NOT NULL, warnings TEXT NOT NULL,
+    at TEXT NOT NULL, PRIMARY KEY (task, issuer));
 """
+_ANEW = "DROP TABLE IF EXISTS images; DROP TABLE IF EXISTS ingests;"
 _MINE = "task = ? AND issuer IN (SELECT value FROM json_each(?))"
 
 
@@ -79,13 +80,20 @@ class Image:
 
 @dataclass(frozen=True)
 class Ingest:
-    """The last ingest of an issuer's images for a task."""
+    """The last ingest of an issuer's images for a task.
+
+    Attributes:
+        contract: digest of the contract under which they were judged.
+        left_out: what the listing of the source left out, by reason.
+        warnings: what the source had to say.
+        at: when, in UTC.
+    """
 
     task: str
     issuer: str
     contract: str
-    unlabelled: int
-    derived: bool
+    left_out: dict[str, int]
+    warnings: list[str]
     at: datetime
 
 
@@ -151,13 +159,17 @@ class Index:
     def note_ingest(self, ingest: Ingest) -> None:
         """Remember when an issuer's images were ingested, and under which contract."""
         with self._connection:
-            row = (*astuple(ingest)[:-1], ingest.at.isoformat(timespec="seconds"))
+            told = json.dumps(ingest.left_out), json.dumps(ingest.warnings), ingest.at.isoformat(timespec="seconds")
+            row = (ingest.task, ingest.issuer, ingest.contract, *told)
             self._connection.execute("INSERT OR REPLACE INTO ingests VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def ingests(self, task: str, issuers: Iterable[str]) -> list[Ingest]:
         """The last ingest of each issuer that had one."""
         rows = self._connection.execute(f"SELECT * FROM ingests WHERE {_MINE}", _mine(task, issuers))
-        return [Ingest(t, i, c, n, bool(d), datetime.fromisoformat(at)) for t, i, c, n, d, at in rows]
+        return [
+            Ingest(name, issuer, contract, json.loads(left_out), json.loads(warnings), datetime.fromisoformat(at))
+            for name, issuer, contract, left_out, warnings, at in rows
+        ]
 
     def _in_use(self, example: str) -> bool:
         query = "SELECT EXISTS (SELECT 1 FROM images WHERE example = ?)"
@@ -171,7 +183,7 @@ def opened(site: SiteSettings) -> Iterator[Index]:
     with closing(sqlite3.connect(site.catalog / "index.sqlite", timeout=60)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != _VERSION:
-            connection.executescript(f"DROP TABLE IF EXISTS images; {_SCHEMA} PRAGMA user_version = {_VERSION};")
+            connection.executescript(f"{_ANEW} {_SCHEMA} PRAGMA user_version = {_VERSION};")
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         yield Index(connection)

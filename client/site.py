@@ -85,6 +85,8 @@ class SiteSettings(Settings):
     """List of patients who have withdrawn. Once it is named here, a missing file is an error, not an empty list."""
     key: Path = Path("site.key")
     """Secret of this hospital: makes pseudonyms and the split. Made at first use, readable by its owner only."""
+    server: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]+:\d{1,5}$")
+    """``host:port`` of the studies' server; ``consilium-site check`` sees whether it can be reached."""
     log: Path = Path("site.log")
     """What went wrong and why, for the hospital's own eyes."""
     max_memory_mb: int = Field(default=1024, ge=64)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import typer
 
-from client.cli import house, journal, ledger, studies
+from client.cli import data, house, journal, ledger, studies
 from client.cli.output import Commands
 
 EXIT_CODES = (
@@ -25,12 +25,17 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # they print the values of variables, and a hospital's may be patients'
-    help="What the people of one hospital need: found it, approve studies, read its ledger and journal, stop it.",
+    help="What the people of one hospital need: found it, read in its images and check them, approve studies, read "
+    "ledger and journal, stop it.",
     epilog=EXIT_CODES,
 )
 
 app.command()(house.init)
 app.command()(house.status)
+app.command()(data.ingest)
+app.command()(data.check)
+app.command("describe")(data.describe_cohort)
+app.command()(data.baseline)
 app.command()(studies.review)
 app.command()(studies.approve)
 app.command()(studies.revoke)

@@ -1,0 +1,193 @@
+"""Data: read into the catalog, checked rung by rung, described, and tried out alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from client.audit import Fact, Journal, Kind
+from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, short, table
+from client.errors import SiteMisconfigured
+from client.site import SiteSettings, load, secret
+from tasks import contract as contracts
+from tasks import task as tasks
+from tasks.task import Task
+
+if TYPE_CHECKING:
+    from client.baseline import Baseline
+    from client.check import Rung
+    from client.describe import Description
+    from client.findings import IngestReport
+    from client.intake import Progress as Told
+
+# What reads images and trains takes seconds to import: each command does so itself, since `stop` must not wait for it.
+
+TaskName = Annotated[str, typer.Option("--task", help="Only this task; otherwise all that have a source.")]
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def ingest(task: TaskName = "", site: SiteFile = HERE, as_json: AsJson = False) -> None:
+    """Read the sources into the catalog: what is new or changed is decoded, what is gone or withdrawn is forgotten.
+
+    May be interrupted at any time; the next one goes on from there.
+    """
+    from client import catalog
+    from client.preparation import Decoding
+
+    settings = load(site)
+    found: dict[str, IngestReport] = {}
+    with Decoding() as decoding:
+        for one in _tasks(settings, task):
+            with _progress(as_json) as told:
+                found[one.name] = catalog.ingest(settings, one, told, decoding)
+            _note(settings, one, found[one.name])
+    shown = [part for name, report in found.items() for part in _report(name, report)]
+    answer(as_json, found, *shown)
+
+
+def _tasks(settings: SiteSettings, name: str) -> list[Task]:
+    having = list(dict.fromkeys(source.task for source in settings.sources))
+    if name and name not in having:
+        raise SiteMisconfigured(f"no source of site.yaml is for task {name!r}; there are some for {', '.join(having)}")
+    return [tasks.get(one) for one in ([name] if name else having)]
+
+
+@contextmanager
+def _progress(as_json: bool) -> Iterator[Told]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=as_json) as bar:
+        waiting = bar.add_task("reading headers", total=None)
+        rows: dict[str, TaskID] = {}
+
+        def told(issuer: str, done: int, total: int) -> None:
+            bar.update(waiting, visible=False)
+            if issuer not in rows:
+                rows[issuer] = bar.add_task(issuer, total=total)
+            bar.update(rows[issuer], completed=done, total=total)
+
+        yield told
+
+
+def _note(settings: SiteSettings, task: Task, report: IngestReport) -> None:
+    facts: dict[str, Fact] = {
+        "task": task.name,
+        "contract": short(contracts.digest_of_task(task.name)),
+        "images": report.images,
+        "patients": sum(report.patients.values()),
+        "left_out": sum(report.left_out.values()),
+    }
+    with Journal.open(settings.journal, secret(settings)) as journal:
+        journal.append_event(Kind.INGEST, facts)
+
+
+def _report(name: str, report: IngestReport) -> Iterator[RenderableType]:
+    rows: list[tuple[object, ...]] = [("images that can be used", report.images)]
+    rows += [(f"patients, {side}", number) for side, number in report.patients.items()]
+    rows += [(f"patients with {label}", number) for label, number in report.classes.items()]
+    rows += [(f"left out: {reason}", number) for reason, number in sorted(report.left_out.items())]
+    yield table(f"Catalog of {name}", ("", "number"), rows, numbers=("number",))
+    if rules := {**report.contract.every, **report.contract.warned}:
+        remedies = {rule.id: rule.remedy for rule in contracts.of_task(name).rules}
+        told = [
+            (rule, report.contract.first.get(rule, 0), report.contract.warned.get(rule, 0), remedies[rule])
+            for rule in remedies
+            if rule in rules
+        ]
+        columns = ("rule of the contract", "rejected", "warned", "what to do")
+        yield table("What the contract has to say", columns, told, numbers=columns[1:3])
+    for warning in report.warnings:
+        yield Text(f"Look at this: {warning}")
+
+
+def check(
+    task: TaskName = "",
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page with sample images there, for you.")] = None,
+    site: SiteFile = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Say what still keeps the hospital from taking part, and what to do about it. Exit code 1 when something does."""
+    from client.check import State, ladder
+    from client.page import write_page
+
+    settings = load(site)
+    found = [(one, ladder(settings, one)) for one in _tasks(settings, task)]
+    if html is not None:
+        write_page(html, settings, found)
+    shown: list[RenderableType] = [_rungs(one, rungs) for one, rungs in found]
+    if html is not None:
+        shown.append(Text(f"{html} shows patients' images; it must not leave the hospital."))
+    answer(as_json, {one.name: rungs for one, rungs in found}, *shown)
+    if any(rung.state is State.FAIL for _, rungs in found for rung in rungs):
+        fail(REFUSED)
+
+
+def _rungs(task: Task, rungs: list[Rung]) -> RenderableType:
+    rows = [(Text(rung.state, style=_COLOURS[rung.state]), rung.name, rung.found, rung.remedy) for rung in rungs]
+    return table(f"Is everything ready for {task.name}?", ("", "what", "found", "what to do"), rows, whole=("", "what"))
+
+
+def describe_cohort(
+    task: TaskName = "",
+    for_sending: Annotated[bool, typer.Option("--for-sending", help="Suppress small counts, round others.")] = False,
+    site: SiteFile = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Describe the cohort: patients, devices, and how the contract is kept. Exact unless it is for sending."""
+    from client import describe
+
+    settings = load(site)
+    told = [describe.describe(settings, one) for one in _tasks(settings, task)]
+    if for_sending:
+        coarse = [describe.for_sending(one) for one in told]
+        answer(as_json, coarse, *(_coarse(one) for one in coarse))
+        return
+    answer(as_json, told, *(part for one in told for part in _description(one)))
+
+
+def _description(told: Description) -> Iterator[RenderableType]:
+    rows = [(f"patients: {name}", number) for name, number in told.patients.items()]
+    rows += [(f"images: {name}", number) for name, number in told.images.items()]
+    rows += [(f"{key}: {value}", n) for key, values in told.devices.items() for value, n in values.items()]
+    rows += [(f"rejected first by {rule}", number) for rule, number in told.contract.items()]
+    yield table(told.question, ("", "number"), rows, numbers=("number",))
+    yield Text("Exact figures, for this hospital only. To show them outside: --for-sending")
+
+
+def _coarse(told: dict[str, object]) -> RenderableType:
+    rows = [
+        (name, f"{key}: {value}")
+        for name, values in told.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+    ]
+    return table(str(told["question"]), ("", "patients"), [*rows, ("conforming images", told["conforming"] or "-")])
+
+
+def baseline(
+    task: TaskName = "",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=200, help="Rounds of the default study.")] = 10,
+    site: SiteFile = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Train on this hospital's patients alone, to see what it has. Nothing leaves and nothing is charged."""
+    from client.baseline import train_alone
+
+    settings = load(site)
+    found = {one.name: train_alone(settings, one, rounds) for one in _tasks(settings, task)}
+    rows = [(name, told.trained_on, told.scored, _auc(told)) for name, told in found.items()]
+    columns = ("task", "trained on", "scored", "AUC (95 % interval)")
+    note = Text("Without noise, exact, and shown to you only: a figure that may leave is a study's.")
+    answer(as_json, found, table("This hospital alone", columns, rows, numbers=columns[1:3]), note)
+
+
+def _auc(told: Baseline) -> str:
+    if told.auc is None:
+        return "one class only among those scored"
+    return f"{told.auc.value:.3f} ({told.auc.low:.3f} to {told.auc.high:.3f})"
