@@ -15,8 +15,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from flwr.clientapp import ClientApp
 
-from client import virtual
-from client.errors import SiteError
 from conf import schema
 from server.errors import HospitalNotReady
 from server.launch import Advance, Hospitals
@@ -32,11 +30,14 @@ def found(study: schema.Study, folder: Path, advance: Advance) -> Hospitals:
     """Found the simulated hospitals of a study.
 
     Raises:
-        HospitalNotReady: images, labels or settings of one cannot be used.
+        HospitalNotReady: images, labels, settings or folders of one cannot be used.
     """
+    from client import virtual  # takes seconds, which a mistyped command need not wait for
+    from client.errors import SiteError
+
     try:
         founded = virtual.found(study, folder, lambda issuer, done, total: advance(f"ingest {issuer}", done, total))
-    except (SiteError, ValueError) as error:
+    except (SiteError, ValueError, OSError) as error:
         raise HospitalNotReady(str(error)) from error
     return Hospitals(
         federated=founded.federated,

@@ -78,6 +78,10 @@ def main(found: Found, load_app: LoadApp) -> None:
         except StudyError as error:
             console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
             sys.exit(1)
+        except OSError as error:  # a full disk, a folder that may not be written
+            console.print(f"[bold red]A file cannot be used:[/] {escape(str(error))}", soft_wrap=True)
+            console.print("Every committed round is kept; when it is mended, the same command goes on from there.")
+            sys.exit(1)
         except KeyboardInterrupt:
             console.print("[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there.")
             sys.exit(130)

@@ -1,0 +1,89 @@
+"""The command's last line of defence: whatever goes wrong is a sentence, an exit code, and no traceback."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from conf import load
+from server import launch
+from server.errors import HospitalNotReady
+from server.study import locked, open_study
+from tests.server import scripted
+
+
+def command(
+    monkeypatch: pytest.MonkeyPatch, output: Path, *overrides: str, raises: BaseException | None = None
+) -> int | str | None:
+    """Run ``consilium`` in this process with hospitals that cannot be founded; gives the exit code."""
+
+    def found(*arguments: Any) -> launch.Hospitals:
+        assert raises is not None, "the hospitals must not be founded"
+        raise raises
+
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["consilium", f"output_dir={output}", "tracking=none", *overrides])
+    with pytest.raises(SystemExit) as caught:
+        launch.main(found, scripted.load_app)
+    return caught.value.code
+
+
+def test_a_hospital_that_is_not_ready_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Brackets in it are shown as they are: foreign text is no markup, and cannot end the program."""
+    assert command(monkeypatch, tmp_path, raises=HospitalNotReady("cedar: [/red] no [bold]images[/]")) == 1
+    shown = capsys.readouterr().out
+    assert "HospitalNotReady: cedar: [/red] no [bold]images[/]" in shown
+
+
+def test_a_full_disk_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert command(monkeypatch, tmp_path, raises=OSError(28, "No space left on device", "/x/y")) == 1
+    shown = capsys.readouterr().out
+    assert "No space left on device: '/x/y'" in shown
+    assert "Every committed round is kept" in shown
+
+
+def test_ctrl_c_says_that_nothing_is_lost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert command(monkeypatch, tmp_path, raises=KeyboardInterrupt()) == 130
+    assert "Every committed round is kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["task.name=nonesuch"], "there is no task 'nonesuch'; tasks are: breast_ultrasound"),
+        (["task=pneumonia_xray"], "resolution=64 would enlarge"),
+        (["model=densenet121", "model.groups=7"], "densenet121"),
+        (["model.J=9"], "lower J"),
+        (["training.steps=0"], "training.steps=0"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    overrides: list[str],
+    told: str,
+) -> None:
+    output = tmp_path / "out"
+    assert command(monkeypatch, output, *overrides) == 2
+    assert told in capsys.readouterr().out
+    assert not output.exists()
+
+
+def test_a_study_that_another_process_works_on_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked = load.load([f"output_dir={tmp_path}", "tracking=none"])
+    with locked(folder := open_study(asked)):
+        assert command(monkeypatch, tmp_path) == 1
+    assert f"another process works on {folder.name}" in capsys.readouterr().out
