@@ -18,14 +18,15 @@ from typing import Any
 
 import yaml
 
-from client.catalog import IngestReport, ingest
+from client.catalog import IngestReport, entries, ingest
 from client.founding import found_books
 from client.partition import POOLED as POOLED
 from client.partition import partition
 from client.preparation import Decoding
-from client.site import load
+from client.site import SiteSettings, load
 from conf import schema
 from tasks import task as tasks
+from tasks.task import Task
 
 APPROVED_BY_NOBODY = (
     "The simulated hospitals approved this study by themselves (policy.auto_approve): no person was asked."
@@ -45,12 +46,14 @@ class VirtualHospitals:
         alone: by name, the same hospitals with ledgers of their own and a policy that allows training without noise,
             for the comparison; and the imaginary pooled one under ``POOLED``.
         reports: by name, what each ingest found.
+        sizes: by name, patients that are trained on and validated with, after ``max_training_patients``.
         notes: sentences that must stand beside every result.
     """
 
     federated: dict[str, Path]
     alone: dict[str, Path]
     reports: dict[str, IngestReport]
+    sizes: dict[str, dict[str, int]]
     notes: list[str] = field(default_factory=list)
 
 
@@ -84,7 +87,13 @@ def found(study: schema.Study, folder: Path, progress: Progress) -> VirtualHospi
         list(threads.map(found_books, [*hospitals.values(), *map(load, alone.values())]))
     with Decoding() as decoding:
         reports = {name: ingest(settings, task, progress, decoding) for name, settings in hospitals.items()}
-    return VirtualHospitals(federated, alone, reports, [*shares.notes, APPROVED_BY_NOBODY])
+    sizes = {name: _sizes(settings, task) for name, settings in hospitals.items()}
+    return VirtualHospitals(federated, alone, reports, sizes, [*shares.notes, APPROVED_BY_NOBODY])
+
+
+def _sizes(settings: SiteSettings, task: Task) -> dict[str, int]:
+    sides = ("train", "validation")
+    return {side: len({entry.patient for entry in entries(settings, task, side)}) for side in sides}
 
 
 def _digest(study: schema.Study) -> str:

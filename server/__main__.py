@@ -43,7 +43,7 @@ def found(study: schema.Study, folder: Path, advance: Advance) -> Hospitals:
         federated=founded.federated,
         alone=founded.alone,
         pooled=virtual.POOLED,
-        sizes={name: ingested.patients for name, ingested in founded.reports.items()},
+        sizes=founded.sizes,
         warnings={name: ingested.warnings for name, ingested in founded.reports.items()},
         notes=founded.notes,
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from client import approvals, virtual
 from client.books import open_books
@@ -100,3 +102,19 @@ def test_eight_hospitals_are_founded_in_no_time(tmp_path: Path) -> None:
     begun = time.perf_counter()
     _found(study, tmp_path / "second")
     assert time.perf_counter() - begun < 5
+
+
+def test_a_hospital_that_is_kept_small_is_counted_as_small(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rows = [("file", "site", "patient_id", "label")]
+    for n in range(24):
+        Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(tmp_path / f"{n}.png")
+        rows.append((f"{n}.png", "north" if n < 12 else "south", f"p{n}", str(n % 2)))
+    (tmp_path / "manifest.csv").write_text("\n".join(map(",".join, rows)), "utf-8")
+    federation = schema.ManifestFederation(max_training_patients={"south": 3}, validation_fraction=0.3)
+    study = schema.Study(federation=federation, model=schema.ScatterLinear(), output_dir=str(tmp_path / "out"))
+    study.task.name, study.data_root = "breast_ultrasound", str(tmp_path)
+    founded = _found(study, tmp_path / "study")
+    assert founded.sizes["south"] == founded.reports["south"].patients | {"train": 3}
+    assert founded.reports["south"].patients["train"] > 3
+    assert founded.sizes["north"] == founded.reports["north"].patients
