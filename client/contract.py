@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import HTJ2K, JPEG2000
 
@@ -35,6 +36,8 @@ _MAY_BE_LOSSLESS = {str(JPEG2000), str(HTJ2K)}
 _KEEP_VALUES = {*map(str, NATIVE), *map(str, LOSSLESS), "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.8.1"}
 _MAKERS = ("Manufacturer", "ManufacturerModelName", "SecondaryCaptureDeviceManufacturer")
 _CENTIMETRE = 3  # PhysicalUnitsXDirection (C.8.5.5.1.15)
+_TEXTS = frozenset(("CS", "DS", "IS", "LO", "SH", "UI"))
+_UNSIGNED = {"US": 2, "UL": 4}
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
 _Predicate = Callable[["_Image", Any], State]
@@ -152,9 +155,23 @@ def _tag(keyword: str) -> BaseTag:
 
 
 def value_of(dataset: Dataset, keyword: str) -> Any:
-    """A value of a header; ``None`` when it is absent. Several times as fast as ``Dataset.get`` with a keyword."""
+    """A value of a header; ``None`` when it is absent or empty.
+
+    Plain ASCII texts (as ``str`` or a list of them) and unsigned numbers are taken from the bytes as the file has them,
+    in a tenth of the time that pydicom's conversion takes; all else is converted by pydicom.
+    """
     tag = _tag(keyword)
-    return dataset[tag].value if tag in dataset else None
+    if tag not in dataset:
+        return None
+    raw = dataset.get_item(tag)
+    if not isinstance(raw, RawDataElement) or not isinstance(raw.value, bytes):
+        return dataset[tag].value
+    if raw.VR in _UNSIGNED and len(raw.value) == _UNSIGNED[raw.VR]:
+        return int.from_bytes(raw.value, "little" if raw.is_little_endian else "big")
+    if raw.VR not in _TEXTS or not raw.value.isascii():
+        return dataset[tag].value
+    parts = [part.strip(" \0") for part in raw.value.decode("ascii").split("\\")]
+    return (parts[0] or None) if len(parts) == 1 else parts
 
 
 def _tried(predicate: _Predicate, image: _Image, rule: Any) -> State:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from client.errors import SiteMisconfigured
-from client.sources.settings import Settings, Source, TaskName
+from client.sources.settings import FolderSource, Settings, Source, TaskName
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the file is read for every order; in C it takes a tenth
 _Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -162,7 +162,13 @@ def _anchored(settings: SiteSettings, folder: Path) -> SiteSettings:
     def paths(part: Settings) -> dict[str, Path]:
         return {name: folder / value for name, value in part if isinstance(value, Path)}
 
-    sources = [source.model_copy(update=paths(source)) for source in settings.sources]
+    def anchored(source: Source) -> Source:
+        own: dict[str, object] = {**paths(source)}
+        if isinstance(source, FolderSource) and source.annotations is not None:
+            own["annotations"] = source.annotations.model_copy(update=paths(source.annotations))
+        return source.model_copy(update=own)
+
+    sources = [anchored(source) for source in settings.sources]
     return settings.model_copy(update={**paths(settings), "sources": sources})
 
 

@@ -12,7 +12,9 @@ from pydicom import Dataset
 from client.dicom import UnreadableDicom, number_of_frames, read_frame, read_header
 from client.errors import EmptySource, LabelsMatchNothing
 from client.sources.acquisition import Acquisition, acquisition_reader
+from client.sources.annotations import read_annotations
 from client.sources.labels import KEYS, Labels, read_labels
+from client.sources.labels_seg import is_segmentation
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.settings import FolderSource
 from tasks.task import Picture, Task
@@ -20,7 +22,11 @@ from tasks.task import Picture, Task
 
 def list_folder(source: FolderSource, task: Task, withdrawn: frozenset[str]) -> Listing:
     """Every labelled image under the folder; see ``list_files``."""
-    labels = read_labels(source.labels, task.classes)
+    if source.annotations is not None:
+        labels = read_annotations(source.annotations)
+    else:
+        assert source.labels is not None  # the settings see to it
+        labels = read_labels(source.labels, task.classes)
     return list_files(source.path, labels, withdrawn, acquisition_reader(source, task))
 
 
@@ -75,6 +81,8 @@ def _headers(
             header = read_header(path)
         except UnreadableDicom as error:
             left_out[str(error.reason)] += 1
+            continue
+        if is_segmentation(header):
             continue
         name, uid, patient = (str(header.get(keyword, "")).strip() for keyword in (key, KEYS[0], "PatientID"))
         yield _Header(path, name, uid, patient, number_of_frames(header) // 2, acquired(header))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -61,23 +62,32 @@ def _collect(
     path: Path, rows: list[dict[str, str]], key: str, classes: tuple[str, str]
 ) -> tuple[dict[str, int], Counter[str]]:
     meaning = meanings(classes)
-    values: dict[str, int] = {}
-    contradicted: set[str] = set()
+    told: list[tuple[str, int]] = []
     wrong: list[str] = []
-    left_out: Counter[str] = Counter()
     for line, row in enumerate(rows, start=2):
         name, text = (row[key] or "").strip(), (row["label"] or "").strip()
         label = meaning.get(text.casefold())
         if not name or label is None:
             wrong.append(f"line {line}: {key}={name!r}, label={text!r}")
-        elif name not in values:
+        else:
+            told.append((name, label))
+    if wrong:
+        shown = "\n  ".join(wrong[:10]) + ("" if len(wrong) <= 10 else f"\n  and {len(wrong) - 10} more")
+        raise SiteMisconfigured(f"{path}: a label must be one of {', '.join(classes)}, 0 or 1:\n  {shown}")
+    return joined(told)
+
+
+def joined(told: Iterable[tuple[str, int]]) -> tuple[dict[str, int], Counter[str]]:
+    """Labels by name. What is said twice counts once, and who is said to be both has none; either is counted."""
+    values: dict[str, int] = {}
+    contradicted: set[str] = set()
+    left_out: Counter[str] = Counter()
+    for name, label in told:
+        if name not in values:
             values[name] = label
         elif values[name] == label:
             left_out["DUPLICATE_LABEL_ROW"] += 1
         else:
             contradicted.add(name)
-    if wrong:
-        shown = "\n  ".join(wrong[:10]) + ("" if len(wrong) <= 10 else f"\n  and {len(wrong) - 10} more")
-        raise SiteMisconfigured(f"{path}: a label must be one of {', '.join(classes)}, 0 or 1:\n  {shown}")
     left_out["CONTRADICTING_LABEL_ROWS"] += len(contradicted)
     return {k: v for k, v in values.items() if k not in contradicted}, +left_out

@@ -28,6 +28,10 @@ def _known_task(name: str) -> str:
 TaskName = Annotated[str, AfterValidator(_known_task)]
 
 
+Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+:[A-Za-z0-9.-]+$")]
+"""Coding scheme designator and code value, such as ``SCT:86049000``."""
+
+
 class _Source(Settings):
     task: TaskName
     issuer: str
@@ -41,11 +45,77 @@ class _Source(Settings):
     """The hospital's own words for BodyPartExamined and the organ each means, such as ``{MAMMO US: breast}``."""
 
 
+class ReportLabels(Settings):
+    """Labels from DICOM structured reports with measurement groups (TID 1500)."""
+
+    kind: Literal["sr"]
+    path: Path
+    concept: str
+    """Code of the qualitative evaluation or measurement that tells, such as ``SCT:363787002``, or ``finding``."""
+    positive: list[Code] = Field(default_factory=list)
+    """Codes that mean the positive class."""
+    negative: list[Code] = Field(default_factory=list)
+    """Codes that mean the negative class; what is in neither list tells nothing."""
+    at_least: float | None = None
+    """For a measurement: from this value on, in the report's unit, the image is positive."""
+
+    @model_validator(mode="after")
+    def _codes_or_limit(self) -> Self:
+        if (self.at_least is None) == (not (self.positive and self.negative)):
+            raise ValueError("give codes for both `positive` and `negative`, or `at_least` for a measurement")
+        _refuse_both(self.positive, self.negative)
+        return self
+
+
+class SegmentationLabels(Settings):
+    """Labels from DICOM segmentations: which findings are outlined on an image."""
+
+    kind: Literal["seg"]
+    path: Path
+    positive: list[Code] = Field(min_length=1)
+    """SegmentedPropertyType codes that mean the positive class, such as ``SCT:86049000``."""
+    negative: list[Code] = Field(default_factory=list)
+    """Codes that mean the negative class."""
+    empty_is_negative: bool = False
+    """An image that a segmentation refers to without marking anything is negative."""
+
+    @model_validator(mode="after")
+    def _something_is_negative(self) -> Self:
+        if not self.negative and not self.empty_is_negative:
+            raise ValueError("give codes for `negative`, or say `empty_is_negative: true`; else no image is negative")
+        _refuse_both(self.positive, self.negative)
+        return self
+
+
+class MaskLabels(Settings):
+    """Labels from masks as PNG or NIfTI, named by the image's SOPInstanceUID: empty ones are negative."""
+
+    kind: Literal["masks"]
+    path: Path
+    min_pixels: int = Field(default=1, ge=1)
+    """Smaller marks count neither as finding nor as none."""
+
+
+def _refuse_both(positive: list[str], negative: list[str]) -> None:
+    if both := sorted(set(positive) & set(negative)):
+        raise ValueError(f"positive and negative at once: {', '.join(both)}")
+
+
+Annotations = Annotated[ReportLabels | SegmentationLabels | MaskLabels, Field(discriminator="kind")]
+
+
 class FolderSource(_Source):
-    """DICOM files in a folder, and a labels file."""
+    """DICOM files in a folder, and a labels file or what readers have drawn and measured."""
 
     kind: Literal["folder"]
-    labels: Path
+    labels: Path | None = None
+    annotations: Annotations | None = None
+
+    @model_validator(mode="after")
+    def _labelled_in_one_way(self) -> Self:
+        if (self.labels is None) == (self.annotations is None):
+            raise ValueError("give either a `labels` file or `annotations`")
+        return self
 
 
 class ManifestSource(_Source):
