@@ -1,12 +1,12 @@
 """Everything that can go wrong at the coordinator, by name.
 
-    StudyError
-    ├── HospitalNotReady     a hospital of this machine cannot take part: its images, labels or settings are wrong
-    ├── RoundFailed          fewer hospitals than the quorum gave a usable answer; names each and its stage
-    ├── CannotCombine        the strategy cannot make a model of the updates: too few, too many to hold, far too long
-    ├── CheckpointDamaged    a checkpoint does not hold what was written
-    ├── StudyBusy            another process works on the study
-    └── TrackingFailed       the results store cannot be used
+StudyError
+├── HospitalNotReady     a hospital of this machine cannot take part: its images, labels or settings are wrong
+├── RoundFailed          fewer hospitals than the quorum gave a usable answer; names each and its stage
+├── CannotCombine        the strategy cannot make a model of the updates: too few, too many to hold, far too long
+├── CheckpointDamaged    a checkpoint does not hold what was written
+├── StudyBusy            another process works on the study
+└── TrackingFailed       the results store cannot be used
 """
 
 from __future__ import annotations

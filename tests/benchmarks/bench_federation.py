@@ -1,4 +1,4 @@
-"""Eight hospitals on one machine: time to the end of the first round, and of a later one, beside Flower's own simulation.
+"""Eight hospitals on one machine: time to the end of the first round and of a later one, beside Flower's simulation.
 
 `python -m tests.benchmarks.bench_federation`. Every runtime is a process of its own and trains a linear model of 20
 features for some rounds. Ours goes the whole way of a real study: site.yaml, policy, approval, ledger, journal,
@@ -43,20 +43,22 @@ def consilium(workers: int) -> list[float]:
 
     with tempfile.TemporaryDirectory() as home:
         hospitals = ",".join(f"h{n}:{{patients:40,images_per_patient:[1,1]}}" for n in range(HOSPITALS))
-        study = load([
-            "experiment=demo",
-            "task=pneumonia_xray",
-            f"+federation.hospitals={{{hospitals}}}",
-            "~federation.hospitals.alder",
-            "~federation.hospitals.birch",
-            "~federation.hospitals.cedar",
-            f"federation.rounds={ROUNDS}",
-            f"evaluation.every={ROUNDS}",
-            "training.steps=1",
-            "model={name:scatter_linear,resolution:0,J:2,L:2,pool:1}",
-            "tracking=none",
-            f"output_dir={home}",
-        ])
+        study = load(
+            [
+                "experiment=demo",
+                "task=pneumonia_xray",
+                f"+federation.hospitals={{{hospitals}}}",
+                "~federation.hospitals.alder",
+                "~federation.hospitals.birch",
+                "~federation.hospitals.cedar",
+                f"federation.rounds={ROUNDS}",
+                f"evaluation.every={ROUNDS}",
+                "training.steps=1",
+                "model={name:scatter_linear,resolution:0,J:2,L:2,pool:1}",
+                "tracking=none",
+                f"output_dir={home}",
+            ]
+        )
         folder = open_study(study)
         sites = found(study, folder.path, lambda label, done, total: None).federated
         model = registry.build(dict(vars(study.model)), tasks.get(study.task.name).example_shape, 1)
@@ -163,7 +165,12 @@ def report(console: Console, output: Path) -> None:
         table.add_column(heading, justify="left" if heading == "runtime" else "right")
     rows = {runtime: in_a_process_of_its_own(runtime) for runtime in RUNTIMES}
     for runtime, row in rows.items():
-        figures = (f"{row['first']:.2f} s", f"{row['later']:.3f} s", f"{row['memory']:.0f} MB", f"{row['process']:.1f} s")
+        figures = (
+            f"{row['first']:.2f} s",
+            f"{row['later']:.3f} s",
+            f"{row['memory']:.0f} MB",
+            f"{row['process']:.1f} s",
+        )
         table.add_row(runtime, *figures)
     console.print(table)
     output.parent.mkdir(parents=True, exist_ok=True)
