@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -194,7 +195,7 @@ def main() -> None:
         RUNTIMES[2]: flower,
     }
     ends = plays[arguments.measure]()
-    lengths = [late - early for early, late in zip(ends, ends[1:-1], strict=False)]  # the last one also evaluates
+    lengths = [late - early for early, late in pairwise(ends[:-1])]  # the last one also evaluates
     print(json.dumps({"first": ends[0], "later": statistics.median(lengths), "memory": _memory}))
 
 
