@@ -60,7 +60,7 @@ def evaluate(message: Message, context: Context) -> Message:
 
 Order = TypeVar("Order", TrainOrder, EvaluateOrder)
 Report = TrainReport | EvaluateReport
-Work = Callable[[Order, PrivacyTerms, SiteSettings, Ledger], Report]
+Work = Callable[[Order, Use, PrivacyTerms, SiteSettings, Ledger], Report]
 
 
 def _answer(message: Message, context: Context, kind: type[Order], work: Work[Order]) -> Message:
@@ -103,7 +103,7 @@ def _answered(order: Order, settings: SiteSettings, books: Books, work: Work[Ord
     packed = books.ledger.stored_reply(use)
     repeated = packed is not None
     if packed is None:
-        packed = wire.pack(work(order, terms, settings, books.ledger))
+        packed = wire.pack(work(order, use, terms, settings, books.ledger))
         books.ledger.commit(use, packed)
     reply: Report = wire.unpack(packed, TrainReport, EvaluateReport)
 
@@ -124,12 +124,11 @@ def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, journa
         raise
 
 
-def _train(order: TrainOrder, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger) -> TrainReport:
+def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger) -> TrainReport:
     task, network, module = _model_of(order)
     cohort = open_cohort(settings, task, COHORTS["training"], order.study.model, network)
     size = report.public_size(settings, len(cohort.rows))
 
-    use = _use_of(order)
     mechanism = ledger.reserve(use, partial(_plan_training, order, terms), _caps(terms, settings))
     update = train_locally(
         module,
@@ -145,12 +144,13 @@ def _train(order: TrainOrder, terms: PrivacyTerms, settings: SiteSettings, ledge
     return report.train_report(order, update, size, _spent(ledger, use, terms), terms.delta)
 
 
-def _evaluate(order: EvaluateOrder, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger) -> EvaluateReport:
+def _evaluate(
+    order: EvaluateOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger
+) -> EvaluateReport:
     task, network, module = _model_of(order)
     cohort = open_cohort(settings, task, COHORTS["evaluation"], order.study.model, network)
     scores = score_patients(module, cohort)
 
-    use = _use_of(order)
     mechanism = ledger.reserve(use, partial(_plan_evaluation, order, terms), _caps(terms, settings))
     spent = _spent(ledger, use, terms)
     return report.evaluate_report(order, cohort, scores, mechanism, spent, terms.delta, entropy())

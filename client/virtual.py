@@ -32,8 +32,6 @@ APPROVED_BY_NOBODY = (
     "The simulated hospitals approved this study by themselves (policy.auto_approve): no person was asked."
 )
 
-_BINS_OF_THE_ARMS = 1024
-
 Progress = Callable[[str, int, int], None]
 
 
@@ -147,7 +145,7 @@ def _policy(study: schema.Study) -> dict[str, Any]:
 
 def _unlimited_policy(study: schema.Study) -> dict[str, Any]:
     """For the comparison arms, which train and score without noise whatever the study itself asks for."""
-    arms = {"without_privacy": True, "scores": "exact", "max_bins": max(_BINS_OF_THE_ARMS, study.evaluation.bins)}
+    arms = {"without_privacy": True, "scores": "exact", "max_bins": max(schema.EXACT_BINS, study.evaluation.bins)}
     return _policy(study) | arms
 
 

@@ -321,6 +321,10 @@ class MedmnistFederation(Federation):
     """Concentration of the Dirichlet draw of class balance; small is skewed, large is even."""
 
 
+EXACT_BINS = 1024
+"""Bins of a histogram without noise, fine enough to keep patients apart. The comparison arms use as many."""
+
+
 @dataclass
 class Evaluation:
     """What is measured, and against what."""
@@ -330,7 +334,7 @@ class Evaluation:
     epsilon: float | None = None
     """Privacy loss of a validation patient over the study; ``null`` asks for exact figures, which a real hospital
     refuses and a simulated one allows."""
-    bins: int = 1024
+    bins: int = EXACT_BINS
     """Bins of a score histogram; a noised one wants few (10 to 20), an exact one many."""
     arms: list[str] = field(default_factory=lambda: ["local", "pooled"])
     """What the federated model is compared with. ``local``: each hospital alone; ``pooled``: all patients in one

@@ -63,7 +63,7 @@ def _without_noise(study: schema.Study) -> schema.Study:
         study,
         privacy=replace(study.privacy, epsilon=None),
         training=replace(study.training, learning_rate=rate),
-        evaluation=replace(study.evaluation, epsilon=None, bins=1024, every=study.federation.rounds),
+        evaluation=replace(study.evaluation, epsilon=None, bins=schema.EXACT_BINS, every=study.federation.rounds),
         federation=replace(study.federation, quorum=1.0),
         strategy=schema.FedAvg(),  # a hospital alone has nothing to combine
     )
