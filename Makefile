@@ -1,6 +1,6 @@
 # Two commands set up everything: `make demo` and `make test`. The rest is for those who change the code.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check e2e bench clean
+.PHONY: help demo test explore check e2e bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,6 +21,9 @@ demo: $(VENV)/.installed  ## Draw three phantom hospitals and run a private fede
 
 test: $(VENV)/.installed  ## Run the tests (minutes)
 	$(BIN)/python -m pytest
+
+explore: $(VENV)/.installed  ## Run the property tests on new random cases; report what fails as an @example
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=explore
 
 check: $(VENV)/.installed  ## Lint and type-check
 	$(BIN)/ruff check .

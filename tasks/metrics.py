@@ -60,7 +60,8 @@ def roc_auc(histogram: NDArray[np.float64]) -> float | None:
     if negative.sum() < 1 or positive.sum() < 1:
         return None
     below = np.cumsum(negative) - negative / 2
-    return float((positive * below).sum() / (positive.sum() * negative.sum()))
+    # Sums in another order may round to just above one.
+    return min(1.0, float((positive * below).sum() / (positive.sum() * negative.sum())))
 
 
 def roc_auc_interval(histogram: NDArray[np.float64]) -> Interval | None:

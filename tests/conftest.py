@@ -8,11 +8,17 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also in processes that tests start
 
+import hypothesis
 import pytest
 import torch
 
 from tasks.contract import digest_of_task
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
+
+# `make test` must give the same answer twice. To look for new cases: make explore.
+hypothesis.settings.register_profile("steady", derandomize=True)
+hypothesis.settings.register_profile("explore", derandomize=False, print_blob=True)
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session", autouse=True)
