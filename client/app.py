@@ -141,7 +141,8 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
         entropy(),
         settings.max_memory_mb,
     )
-    return report.train_report(order, update, size, _spent(ledger, use, terms), terms.delta)
+    spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
+    return report.train_report(order, update, size, spent)
 
 
 def _evaluate(

@@ -5,6 +5,9 @@ What each number is:
     study, round, code      repeat the order, or come from a fixed list
     public_size             declared in public by the hospital
     epsilon, delta          follow from the noise, the sampling rate and the number of steps; no patient enters them
+    noise_multiplier        was planned from the study's terms, the hospital's caps and what the study had spent. How
+                            many patients there are does not enter: the sampling rate is the order's. Whoever has
+                            epsilon, rate and steps can compute it, so it tells nothing more
     update arrays           a release of the training cohort, entered in the ledger
     histogram               a release of the validation cohort, entered in the ledger
 
@@ -33,9 +36,19 @@ from tasks.metrics import score_histogram
 from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 
-def train_report(order: TrainOrder, update: Arrays, public_size: int, epsilon: float, delta: float) -> TrainReport:
+@dataclass(frozen=True)
+class Spent:
+    """What the study has cost its training patients so far, at ``delta``, and the noise of this round's steps."""
+
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+
+
+def train_report(order: TrainOrder, update: Arrays, public_size: int, spent: Spent) -> TrainReport:
     """What leaves after training."""
-    return TrainReport(order.study.name, order.round, public_size, _finite(epsilon), delta, update)
+    cost = (_finite(spent.epsilon), spent.delta, spent.noise_multiplier)
+    return TrainReport(order.study.name, order.round, public_size, *cost, update)
 
 
 def evaluate_report(

@@ -11,7 +11,7 @@ from conf import schema
 from conf.schema import ManifestFederation, MedmnistFederation, Phantom, PhantomFederation, Robust, Study
 
 _CHOICES = {
-    "strategy.weighting": ("public_size", "uniform"),
+    "strategy.weighting": ("public_size", "uniform", "inverse_noise_variance"),
     "runtime.name": ("local",),
     "tracking.name": ("mlflow", "none"),
     "resume": ("auto", "never"),
@@ -116,6 +116,8 @@ def _phantom(key: str, phantom: Phantom) -> Iterator[str]:
 def _combinations(study: Study) -> Iterator[str]:
     if isinstance(study.strategy, Robust) and study.strategy.weighting != "uniform":
         yield f"strategy.weighting={study.strategy.weighting}: {study.strategy.name} allows uniform only"
+    elif study.strategy.weighting == "inverse_noise_variance" and study.privacy.epsilon is None:
+        yield "strategy.weighting=inverse_noise_variance: there is no noise with privacy.epsilon=null; say uniform"
     if isinstance(study.federation, ManifestFederation | MedmnistFederation) and not study.data_root:
         yield f"data_root is empty: this experiment reads real images; say data_root=FOLDER ({study.federation.kind})"
     if study.evaluation.epsilon is not None and study.evaluation.bins > 64:

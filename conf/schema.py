@@ -73,7 +73,8 @@ class Strategy:
     server_learning_rate: float = 1.0
     """The combined update is multiplied by this before it is added to the model."""
     weighting: str = "public_size"
-    """``public_size`` (each hospital's declared, rounded size) or ``uniform``."""
+    """``public_size`` (each hospital's declared, rounded size), ``uniform``, or ``inverse_noise_variance`` (the mean
+    with the least noise; only with privacy)."""
 
 
 @dataclass

@@ -19,7 +19,8 @@ from conf import schema
 from server.errors import RoundFailed
 from server.strategy import choice
 from server.strategy.admission import unusable
-from server.strategy.strategy import norm
+from server.strategy.local_sgd import noise_std
+from server.strategy.strategy import Strategy, norm
 from tasks import wire
 from tasks.metrics import roc_auc_interval
 from tasks.study import StudyDocument
@@ -114,11 +115,11 @@ def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State) ->
     hospitals: dict[str, HospitalRound] = {}
     dropped: dict[str, str] = {}
     for answer in exchange(grid, invited, order, TrainReport, study.federation.deadline_s):
-        problem = answer.problem or _unusable(answer.report, state.weights)
+        problem = answer.problem or _unusable(answer.report, study, state.weights)
         if problem or answer.report is None:
             dropped[answer.hospital] = f"train: {problem}"
             continue
-        combiner.add(answer.hospital, answer.report.arrays, strategy.weight(answer.report.public_size, None))
+        combiner.add(answer.hospital, answer.report.arrays, _weight(strategy, study, answer.report))
         hospitals[answer.hospital] = HospitalRound(
             epsilon=answer.report.epsilon, bytes_down=answer.bytes_down, bytes_up=answer.bytes_up
         )
@@ -220,8 +221,17 @@ def _read(reply: Message, order: TrainOrder | EvaluateOrder, kind: type[R]) -> t
     return report, "", up
 
 
-def _unusable(report: TrainReport | None, weights: Arrays) -> str:
-    return "no report" if report is None else unusable(report.arrays, weights)
+def _unusable(report: TrainReport | None, study: schema.Study, weights: Arrays) -> str:
+    if report is None:
+        return "no report"
+    if study.privacy.epsilon is not None and not report.noise_multiplier:
+        return "it trained without noise, the study is private"
+    return unusable(report.arrays, weights)
+
+
+def _weight(strategy: Strategy, study: schema.Study, report: TrainReport) -> float:
+    std = noise_std(study.training, study.privacy, report.noise_multiplier, report.public_size)
+    return strategy.weight(report.public_size, std)
 
 
 def _unusable_histogram(report: EvaluateReport | None, order: EvaluateOrder) -> str:

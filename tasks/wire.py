@@ -78,6 +78,8 @@ class TrainReport:
     epsilon: Annotated[float, Field(ge=0)] | None
     """Spent on this study's training so far, at ``delta``; ``None`` when no privacy was asked for and none given."""
     delta: float
+    noise_multiplier: Annotated[float, Field(ge=0)]
+    """Standard deviation of each step's noise in units of the study's ``clip_norm``; 0 without privacy."""
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     """New minus old value of each trainable tensor, float32."""
 

@@ -16,13 +16,17 @@ from server.strategy.held import Held, RobustRule
 from server.strategy.krum import krum_rule, multi_krum_rule
 from server.strategy.norm_bounding import BoundedMean
 from server.strategy.strategy import Combiner, Strategy, everyone
-from server.strategy.weighting import by_public_size, uniform
+from server.strategy.weighting import by_inverse_noise_variance, by_public_size, uniform
 from tasks.wire import Arrays
 
 Weight = Callable[[int, float | None], float]
 Invited = Callable[[Sequence[str], int], list[str]]
 
-WEIGHTINGS: dict[str, Weight] = {"public_size": by_public_size, "uniform": uniform}
+WEIGHTINGS: dict[str, Weight] = {
+    "public_size": by_public_size,
+    "uniform": uniform,
+    "inverse_noise_variance": by_inverse_noise_variance,
+}
 
 
 def build(settings: schema.Strategy) -> Strategy:

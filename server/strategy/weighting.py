@@ -22,8 +22,9 @@ def uniform(public_size: int, noise_std: float | None) -> float:
 def by_inverse_noise_variance(public_size: int, noise_std: float | None) -> float:
     """One over the variance of the update's noise: of all weighted means the one with the least noise.
 
-    For hospitals whose patients are alike and whose noise is not: where they differ, the mean leans towards those who
-    need little noise, as a rule the large ones.
+    The variance follows from what is public (``local_sgd.noise_std``): the order, the declared size, and the noise
+    multiplier that a report repeats. For hospitals whose patients are alike and whose noise is not: where they differ,
+    the mean leans towards those who need little noise, as a rule the large ones.
 
     Raises:
         ValueError: the update has no noise or none is known.

@@ -22,7 +22,16 @@ from client.audit import Receipt
 from client.dataset import Cohort
 from client.links import Head
 from client.noise import entropy
-from client.report import Spending, evaluate_report, public_size, receipt, receipt_of_refusal, refusal, train_report
+from client.report import (
+    Spending,
+    Spent,
+    evaluate_report,
+    public_size,
+    receipt,
+    receipt_of_refusal,
+    refusal,
+    train_report,
+)
 from client.site import Policy, SiteSettings
 from client.sources.settings import FolderSource
 from tasks import wire
@@ -32,6 +41,7 @@ from tasks.wire import ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainO
 
 UPDATE = {"weight": np.array([[3.0, 4.0]], np.float32), "bias": np.array([12.0], np.float32)}
 EXACT = Mechanism(0.0, 1.0, 1)
+SPENT = Spent(3.5, 1e-5, 1.25)
 LEAVING = {kind.__name__ for kind in (TrainReport, EvaluateReport, Refusal)}
 CODES = {code.value for code in ErrorCode}
 
@@ -64,17 +74,17 @@ def test_the_fields_that_leave_are_these_and_no_others() -> None:
     """Whoever adds a field must say here what it is: ``client/report.py`` lists why each may leave."""
     fields = {kind: {f.name for f in dataclasses.fields(kind)} for kind in (TrainReport, EvaluateReport, Refusal)}
     assert fields == {
-        TrainReport: {"study", "round", "public_size", "epsilon", "delta", "arrays"},
+        TrainReport: {"study", "round", "public_size", "epsilon", "delta", "noise_multiplier", "arrays"},
         EvaluateReport: {"study", "round", "epsilon", "delta", "arrays"},
         Refusal: {"study", "round", "code", "arrays"},
     }
 
 
 def test_what_leaves_after_training(document: StudyDocument) -> None:
-    sent = train_report(TrainOrder(document, 2), UPDATE, 200, 3.5, 1e-5)
+    sent = train_report(TrainOrder(document, 2), UPDATE, 200, SPENT)
     assert (sent.study, sent.round) == (document.name, 2), "repeats the order"
     assert sent.public_size == 200
-    assert (sent.epsilon, sent.delta) == (3.5, 1e-5)
+    assert (sent.epsilon, sent.delta, sent.noise_multiplier) == (3.5, 1e-5, 1.25)
     assert sent.arrays.keys() == UPDATE.keys()
     assert all(np.array_equal(sent.arrays[name], value) for name, value in UPDATE.items())
 
@@ -88,7 +98,7 @@ def test_what_leaves_after_scoring(document: StudyDocument) -> None:
 
 
 def test_no_noise_is_no_epsilon(document: StudyDocument) -> None:
-    assert train_report(TrainOrder(document, 1), UPDATE, 200, math.inf, 1e-5).epsilon is None
+    assert train_report(TrainOrder(document, 1), UPDATE, 200, Spent(math.inf, 1e-5, 0.0)).epsilon is None
 
 
 # --- histograms ---------------------------------------------------------------------------------------------------
@@ -195,7 +205,7 @@ def test_every_code_but_internal_has_an_error_and_every_error_a_code() -> None:
 
 
 def test_a_receipt_says_what_left_and_what_it_cost(document: StudyDocument) -> None:
-    reply = train_report(TrainOrder(document, 2), UPDATE, 200, 3.5, 1e-5)
+    reply = train_report(TrainOrder(document, 2), UPDATE, 200, SPENT)
     packed = wire.pack(reply)
     assert receipt(reply, packed, Spending("train", 1.5, 3.5, Head(7, "ab"), repeated=True)) == Receipt(
         study=document.name,

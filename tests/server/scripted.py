@@ -28,7 +28,7 @@ from tasks import wire
 from tasks.wire import ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 WEIGHTS = {"weight": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "bias": np.zeros(1, np.float32)}
-SIZE = 20
+SIZE, NOISE = 20, 1.5
 
 
 @cache
@@ -83,7 +83,7 @@ def _train(message: Message, context: Context) -> Message:
     settings = _settings(context)
     order = wire.decode(message.content, TrainOrder)
     behaviour = _behaviour(settings, "train", order.round)
-    honest = TrainReport(order.study.name, order.round, SIZE, 1.0, 1e-4, honest_update(settings["name"], order))
+    honest = TrainReport(order.study.name, order.round, SIZE, 1.0, 1e-4, NOISE, honest_update(settings["name"], order))
     if behaviour == "wrong tensor dtype":
         return _reply(message, replace(honest, arrays={k: v.astype(np.float64) for k, v in honest.arrays.items()}))
     if behaviour == "missing tensor":
@@ -94,6 +94,10 @@ def _train(message: Message, context: Context) -> Message:
         return _reply(message, replace(honest, arrays={**honest.arrays, "weight": np.zeros((3, 2), np.float32)}))
     if behaviour == "broadcast":
         return _reply(message, replace(honest, arrays={**honest.arrays, "weight": np.zeros((1, 3), np.float32)}))
+    if behaviour == "no noise":
+        return _reply(message, replace(honest, noise_multiplier=0.0))
+    if behaviour == "twice the noise":
+        return _reply(message, replace(honest, noise_multiplier=2 * NOISE))
     spoilt = {"nan": np.nan, "infinite": np.inf, "minus infinite": -np.inf, "gigantic": np.float32(3e38)}
     if behaviour in spoilt:
         honest.arrays["weight"][1, 1] = spoilt[behaviour]

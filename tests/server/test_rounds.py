@@ -70,6 +70,13 @@ def test_honest_hospitals_give_the_mean_of_their_updates(tmp_path: Path) -> None
             assert figures.bytes_up > 4 * 7
 
 
+def test_a_hospital_with_twice_the_noise_counts_a_quarter_where_weights_follow_the_noise(tmp_path: Path) -> None:
+    overrides = ("federation.rounds=1", "strategy.weighting=inverse_noise_variance")
+    ended = play(tmp_path, *overrides, ash="well", elm={"train": "twice the noise"})
+    ash, elm = (by_hand([name], 1) for name in ("ash", "elm"))
+    assert_close(ended.weights, {key: np.float32(0.8) * ash[key] + np.float32(0.2) * elm[key] for key in ash})
+
+
 def test_a_study_that_was_interrupted_goes_on_identically(tmp_path: Path) -> None:
     whole = play(tmp_path, ash="well", elm="well")
     begun = play(tmp_path, "federation.rounds=1", ash="well", elm="well")
@@ -93,6 +100,7 @@ BAD_UPDATES = [
     ("wrong tensor dtype", "float64"),
     ("missing tensor", "weight"),
     ("another tensor", "hook"),
+    ("no noise", "trained without noise"),
     ("another study", "other-1"),
     ("another round", "round 2"),
     ("another kind", "EvaluateReport"),

@@ -53,7 +53,7 @@ documents = st.builds(
 messages = st.one_of(
     st.builds(TrainOrder, documents, counts, arrays),
     st.builds(EvaluateOrder, documents, st.just(0) | counts, arrays),
-    st.builds(TrainReport, names, counts, counts, st.none() | positive, fraction, arrays),
+    st.builds(TrainReport, names, counts, counts, st.none() | positive, fraction, st.just(0.0) | positive, arrays),
     st.builds(EvaluateReport, names, counts, st.none() | positive, fraction, arrays),
     st.builds(Refusal, st.text(max_size=120), st.just(0) | counts, st.sampled_from(ErrorCode)),
 )
@@ -182,7 +182,7 @@ def head_of(message: Message) -> dict[str, Any]:
     return head
 
 
-REPORT = TrainReport("demo-1", 1, 20, 1.0, 1e-4)
+REPORT = TrainReport("demo-1", 1, 20, 1.0, 1e-4, 1.5)
 
 
 def test_a_forged_message_is_taken_when_nothing_is_wrong_with_it() -> None:
