@@ -16,7 +16,9 @@ from client.noise import entropy
 from client.site import SiteSettings
 from client.train import score_patients, train_locally
 from conf import schema
-from tasks.metrics import Interval, roc_auc_interval, score_histogram
+from tasks.metrics.histogram import ScoreHistogram, score_histogram
+from tasks.metrics.interval import Interval
+from tasks.metrics.ranking import roc_auc
 from tasks.models import registry
 from tasks.study import TrainingTerms
 from tasks.task import Task
@@ -66,4 +68,4 @@ def train_alone(site: SiteSettings, task: Task, rounds: int, generator: torch.Ge
     )
     scores = score_patients(network.trainable, validation)
     histogram = score_histogram(scores, validation.patient_labels().numpy(), _BINS)
-    return Baseline(patients, len(validation.rows), roc_auc_interval(histogram))
+    return Baseline(patients, len(validation.rows), roc_auc(ScoreHistogram(histogram)))

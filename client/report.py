@@ -32,7 +32,7 @@ from client.links import Head
 from client.noise import noised
 from client.site import SiteSettings
 from tasks import wire
-from tasks.metrics import score_histogram
+from tasks.metrics.histogram import score_histogram
 from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 

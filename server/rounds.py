@@ -22,7 +22,8 @@ from server.strategy.admission import unusable
 from server.strategy.local_sgd import noise_std
 from server.strategy.strategy import Strategy, norm
 from tasks import wire
-from tasks.metrics import roc_auc_interval
+from tasks.metrics.histogram import ScoreHistogram
+from tasks.metrics.ranking import roc_auc
 from tasks.study import StudyDocument
 from tasks.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
@@ -157,7 +158,7 @@ def evaluate(
         problem = answer.problem or _unusable_histogram(answer.report, order)
         figures = HospitalRound(bytes_down=answer.bytes_down, bytes_up=answer.bytes_up)
         if not problem and answer.report is not None:
-            auc = roc_auc_interval(answer.report.arrays["histogram"])
+            auc = roc_auc(ScoreHistogram(answer.report.arrays["histogram"]))
             figures = replace(figures, evaluation_epsilon=answer.report.epsilon)
             if auc is not None:
                 figures = replace(figures, auc=auc.value, auc_low=auc.low, auc_high=auc.high)

@@ -103,10 +103,13 @@ class UnknownTask(LookupError):
     """No folder of ``tasks/`` has that name."""
 
 
+_NO_TASKS = ("metrics", "models", "phantoms")
+
+
 def names() -> list[str]:
     """The names of all tasks, sorted."""
     package = import_module("tasks")
-    return sorted(m.name for m in iter_modules(package.__path__) if m.ispkg and m.name not in ("models", "phantoms"))
+    return sorted(m.name for m in iter_modules(package.__path__) if m.ispkg and m.name not in _NO_TASKS)
 
 
 def get(name: str) -> Task:

@@ -35,7 +35,7 @@ from client.report import (
 from client.site import Policy, SiteSettings
 from client.sources.settings import FolderSource
 from tasks import wire
-from tasks.metrics import score_histogram
+from tasks.metrics.histogram import score_histogram
 from tasks.study import StudyDocument
 from tasks.wire import ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 

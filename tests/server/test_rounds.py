@@ -16,7 +16,8 @@ from flwr.app import Message
 from server.errors import RoundFailed
 from server.local_grid import LocalGrid
 from server.rounds import RoundRecord, State, run_rounds
-from tasks.metrics import roc_auc
+from tasks.metrics.histogram import ScoreHistogram
+from tasks.metrics.ranking import roc_auc
 from tasks.wire import Arrays, TrainOrder
 from tests.server import scripted
 
@@ -65,7 +66,9 @@ def test_honest_hospitals_give_the_mean_of_their_updates(tmp_path: Path) -> None
         assert record.hospitals.keys() == {"ash", "elm", "oak"}
         for name, figures in record.hospitals.items():
             assert figures.epsilon == 1.0
-            assert figures.auc == roc_auc(scripted.honest_histogram(name, 8)["histogram"])
+            auc = roc_auc(ScoreHistogram(scripted.honest_histogram(name, 8)["histogram"]))
+            assert auc is not None
+            assert (figures.auc, figures.auc_low, figures.auc_high) == (auc.value, auc.low, auc.high)
             assert figures.bytes_down > 2 * 4 * 7
             assert figures.bytes_up > 4 * 7
 

@@ -1,0 +1,61 @@
+"""Sensitivity and specificity where the score becomes a yes or a no."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.metrics.histogram import ScoreHistogram
+from tasks.metrics.interval import Interval, ratio
+from tasks.metrics.resampling import without_negatives
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold and what it does: patients who score at least so much are called positive.
+
+    Attributes:
+        threshold: the lower edge of a bin.
+        sensitivity, specificity: ``None`` where the class cannot be told from nobody.
+    """
+
+    threshold: float
+    sensitivity: Interval | None
+    specificity: Interval | None
+
+
+def at_threshold(histogram: ScoreHistogram, threshold: float) -> OperatingPoint:
+    """Sensitivity and specificity of a threshold, which is rounded to an edge between bins."""
+    edge = round(threshold * histogram.bins)
+    called = np.arange(histogram.bins) >= edge
+    return OperatingPoint(edge / histogram.bins, _fraction(histogram, 1, called), _fraction(histogram, 0, ~called))
+
+
+def for_specificity(histogram: ScoreHistogram, wanted: float) -> float:
+    """The lowest threshold with at least the wanted specificity on these patients; 1 where only that has it."""
+    edges = np.flatnonzero(_rates(histogram)[1] >= wanted - 1e-12)
+    return float(edges[0]) / histogram.bins
+
+
+def for_youden(histogram: ScoreHistogram) -> float:
+    """The threshold with the largest sum of sensitivity and specificity (Youden, Cancer 3:32, 1950)."""
+    sensitivity, specificity = _rates(histogram)
+    return float(np.argmax(sensitivity + specificity)) / histogram.bins
+
+
+def roc_curve(histogram: ScoreHistogram) -> NDArray[np.float64]:
+    """Sensitivity and specificity at every edge from 0 to 1, shape (2, bins + 1), as a line that can be drawn."""
+    return np.stack(_rates(histogram))
+
+
+def _rates(histogram: ScoreHistogram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    below = np.pad(np.cumsum(without_negatives(histogram.cells), axis=1), ((0, 0), (1, 0)))
+    share = below / np.maximum(below[:, -1:], 1e-12)
+    return 1 - share[1], share[0]
+
+
+def _fraction(histogram: ScoreHistogram, label: int, called: NDArray[np.bool_]) -> Interval | None:
+    ones = np.ones(histogram.bins)
+    return ratio(histogram.cells[label], called.astype(np.float64), ones, histogram.noise, proportion=True)

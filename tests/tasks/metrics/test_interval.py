@@ -1,0 +1,59 @@
+"""Intervals of ratios against Wilson's, with noise against simulation; sums and differences of intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from tasks.metrics.interval import Interval, difference, mean, ratio
+
+FIRST, ALL = np.array([1.0, 0.0]), np.array([1.0, 1.0])
+
+
+@given(st.integers(1, 500), st.integers(0, 500))
+def test_without_noise_a_proportion_has_wilsons_interval(total: int, part: int) -> None:
+    part = min(part, total)
+    found = ratio(np.array([part, total - part], float), FIRST, ALL, 0.0, proportion=True)
+    wilson = binomtest(part, total).proportion_ci(method="wilson")
+    assert found is not None
+    assert found.value == part / total
+    assert found.low == pytest.approx(wilson.low, abs=0.0006)
+    assert found.high == pytest.approx(wilson.high, abs=0.0006)
+
+
+@pytest.mark.parametrize(("truth", "patients", "noise"), [(0.5, 40, 3.0), (0.9, 100, 5.0), (0.98, 60, 2.0)])
+def test_with_noise_it_holds_the_truth_as_often_as_it_says(truth: float, patients: int, noise: float) -> None:
+    rng = np.random.default_rng(3)
+    inside = told = 0
+    for _ in range(800):
+        part = rng.binomial(patients, truth)
+        cells = np.array([part, patients - part]) + rng.normal(0, noise, 2)
+        found = ratio(cells, FIRST, ALL, noise, proportion=True)
+        if found is not None:
+            told += 1
+            inside += found.low <= truth <= found.high
+    assert told > 780
+    assert 0.92 <= inside / told <= 0.995
+
+
+def test_what_noise_hides_is_not_told() -> None:
+    assert ratio(np.array([2.0, 2.0]), FIRST, ALL, 5.0, proportion=True) is None
+    assert ratio(np.array([0.0, 0.0]), FIRST, ALL, 0.0, proportion=True) is None
+
+
+def test_a_mean_of_hospitals_is_narrower_than_each() -> None:
+    found = mean([Interval(0.8, 0.7, 0.9), Interval(0.6, 0.5, 0.7)])
+    assert found is not None
+    assert found.value == pytest.approx(0.7)
+    assert found.high - found.value == pytest.approx(0.1 * 2**0.5 / 2)
+    assert mean([]) is None
+
+
+def test_a_difference_is_wider_than_each() -> None:
+    found = difference(Interval(0.9, 0.8, 0.95), Interval(0.7, 0.6, 0.8))
+    assert found.value == pytest.approx(0.2)
+    assert found.low == pytest.approx(0.2 - 0.1 * 2**0.5)
+    assert found.high == pytest.approx(0.2 + (0.05**2 + 0.1**2) ** 0.5)
