@@ -18,6 +18,7 @@ from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution,
 from client.errors import BudgetExhausted
 
 _DISCRETIZATION = 1e-3
+_TAIL_MASS = 1e-15  # what a composition cuts off; it is counted as lost, so the bound stays one
 _LEAST_NOISE, _MOST_NOISE = 0.3, 1e4
 _MOST_EPSILON = 100.0  # beyond it nothing is protected, and the distributions of the loss grow without bound
 _STRIDE = 1.15
@@ -101,8 +102,23 @@ def _one_gaussian(parts: tuple[Part, ...]) -> float:
 @lru_cache(maxsize=32)
 def _composed(parts: tuple[Part, ...]) -> PrivacyLossDistribution:
     *before, (noise, rate, count) = parts
-    last = _single(noise / math.sqrt(count), 1.0) if rate == 1 else _single(noise, rate).self_compose(count)
+    last = _single(noise / math.sqrt(count), 1.0) if rate == 1 else _repeated(noise, rate, count)
     return _composed(tuple(before)).compose(last) if before else last
+
+
+@lru_cache(maxsize=64)
+def _repeated(noise: float, sample_rate: float, count: int) -> PrivacyLossDistribution:
+    """One mechanism ``count`` times, from halves that are kept: a study asks again and again, a round more each time.
+
+    The same count gives the same bits, whatever was asked before.
+    """
+    lowest = count & -count
+    if count == 1:
+        return _single(noise, sample_rate)
+    half = count // 2 if lowest == count else lowest
+    return _repeated(noise, sample_rate, count - half).compose(
+        _repeated(noise, sample_rate, half), tail_mass_truncation=_TAIL_MASS
+    )
 
 
 @lru_cache(maxsize=32)

@@ -5,6 +5,7 @@ Read ``_answered`` and then ``_train`` from top to bottom, and you have seen all
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import traceback
@@ -21,12 +22,13 @@ from torch import nn
 from client import accounting, approvals, halt, policy, privacy, report, site
 from client.accounting import Mechanism
 from client.audit import Journal
-from client.books import Books, open_books
+from client.books import Books
 from client.dataset import open_cohort
 from client.errors import BadOrder, NotPermitted, OtherRelease, SiteError
 from client.ledger import Caps, Ledger, Use
 from client.noise import entropy
 from client.policy import COHORTS
+from client.shelf import Shelf
 from client.site import SiteSettings
 from client.train import load_weights, score_patients, train_locally
 from tasks import study as studies
@@ -42,6 +44,8 @@ SITE_VARIABLE = "CONSILIUM_SITE"
 """Environment variable with the path of ``site.yaml``, for a container; the embedded runtime passes it per hospital."""
 
 _LOG = logging.getLogger(__name__)
+_BOOKS = Shelf()
+atexit.register(_BOOKS.close)
 
 app = ClientApp()
 
@@ -74,7 +78,7 @@ def _answer(message: Message, context: Context, kind: type[Order], work: Work[Or
         settings = site.load(_site_file(context))
         order = _decoded(message, kind)
         study, round = order.study.name, order.round
-        with open_books(settings.ledger, settings.journal, site.secret(settings)) as books:
+        with _BOOKS.open(settings.ledger, settings.journal, site.secret(settings)) as books:
             try:
                 reply = _answered(order, settings, books, work)
             except BaseException as error:

@@ -89,6 +89,8 @@ class Journal:
     def __init__(self, chain: Chain) -> None:
         """Use ``create`` or ``open``."""
         self._chain = chain
+        self._events: list[Event] = []
+        self._read: Head | None = None
 
     @classmethod
     def create(cls, path: Path, secret: bytes, ledger: Head) -> Self:
@@ -107,6 +109,14 @@ class Journal:
             LedgerMissing, LedgerTampered, LedgerUnwritable: see ``Chain.open``.
         """
         return cls(Chain.open(path, secret, _PURPOSE))
+
+    def check(self) -> None:
+        """See ``Chain.check``."""
+        self._chain.check()
+
+    def fold(self) -> None:
+        """See ``Chain.fold``."""
+        self._chain.fold()
 
     def __enter__(self) -> Self:
         return self
@@ -146,8 +156,15 @@ class Journal:
         return [r for r in found if study in (None, r.study) and round in (None, r.round)]
 
     def events(self, kind: Kind | None = None, study: str | None = None, since: datetime | None = None) -> list[Event]:
-        """Events, oldest first; ``study`` compares the fact of that name. Otherwise as ``receipts``."""
-        found = (_event(row) for row in self._rows_since(since) if row.kind in set(Kind))
+        """Events, oldest first; ``study`` compares the fact of that name. Otherwise as ``receipts``.
+
+        Every order asks for the approvals; rows that were read before are not read again.
+        """
+        for row in self._chain.rows(after=self._read):
+            if row.kind in set(Kind):
+                self._events.append(_event(row))
+            self._read = Head(row.seq, row.hash)
+        found = (e for e in self._events if since is None or e.at >= since)
         return [e for e in found if kind in (None, e.kind) and study in (None, e.facts.get("study"))]
 
     def head(self) -> Head:

@@ -25,6 +25,27 @@ class Books:
     ledger: Ledger
     journal: Journal
 
+    def check(self) -> None:
+        """What opening checks, once more; see ``open_books``."""
+        self.ledger.check()
+        self.journal.check()
+        self.require_match()
+
+    def fold(self) -> None:
+        """Bring both write-ahead logs into their files; see ``Chain.fold``."""
+        self.ledger.fold()
+        self.journal.fold()
+
+    def require_match(self) -> None:
+        """Pass if each has the rows that the other has seen in it.
+
+        Raises:
+            LedgerRolledBack: one was restored from an old backup, or made anew.
+        """
+        self.ledger.require_not_older_than(self.journal.last_seen_ledger())
+        if seen := self.ledger.last_seen_journal():
+            self.journal.require_not_older_than(seen)
+
     def verify(self) -> list[str]:
         """All that is wrong with both, row by row, each against what the other has seen."""
         faults = [f"ledger: {fault}" for fault in self.ledger.verify(self.journal.last_seen_ledger())]
@@ -78,16 +99,14 @@ def open_books(ledger: Path, journal: Path, secret: bytes) -> Iterator[Books]:
     Raises:
         LedgerMissing: one or both files are missing; nothing is made in their place.
         LedgerTampered: rows are not as they were written.
-        LedgerRolledBack: one lacks rows that the other has seen: it was restored from an old backup, or made anew.
+        LedgerRolledBack: see ``Books.require_match``.
     """
-    _refuse_missing(ledger, journal)
+    refuse_missing(ledger, journal)
     with ExitStack() as stack:
         receipts = stack.enter_context(Journal.open(journal, secret))
-        book = stack.enter_context(Ledger.open(ledger, secret, receipts.head))
-        book.require_not_older_than(receipts.last_seen_ledger())
-        if seen := book.last_seen_journal():
-            receipts.require_not_older_than(seen)
-        yield Books(book, receipts)
+        books = Books(stack.enter_context(Ledger.open(ledger, secret, receipts.head)), receipts)
+        books.require_match()
+        yield books
 
 
 def faults_of_books(ledger: Path, journal: Path, secret: bytes) -> list[str]:
@@ -122,7 +141,12 @@ def replace_lost_journal(ledger: Path, journal: Path, secret: bytes) -> None:
             book.journal_was_lost(begun.head())
 
 
-def _refuse_missing(ledger: Path, journal: Path) -> None:
+def refuse_missing(ledger: Path, journal: Path) -> None:
+    """Pass if both files are there.
+
+    Raises:
+        LedgerMissing: saying which are not, and what to do.
+    """
     paths = {"ledger": ledger, "journal": journal}
     missing = [f"{name} {path}" for name, path in paths.items() if not os.path.lexists(path)]
     if len(missing) == 2:

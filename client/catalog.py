@@ -88,9 +88,29 @@ def entries(site: SiteSettings, task: Task, side: str) -> list[Entry]:
 
     A source's ``max_training_patients`` takes the first so many of its training patients in the order of their hash.
     """
-    caps = {s.issuer: s.max_training_patients for s in site.sources if s.task == task.name}
     with index.opened(site) as catalog:
-        rows = catalog.usable(task.name, side)
+        return _entries(catalog, site, task, side)
+
+
+def sides(site: SiteSettings, task: Task) -> dict[str, list[Entry]]:
+    """``entries`` of both sides, of a catalog that may take part. What a round asks; see ``Index.kept``.
+
+    Raises:
+        CatalogStale, ContractNotMet: see ``require_contract``.
+    """
+    caps = tuple((s.issuer, s.max_training_patients) for s in site.sources if s.task == task.name)
+
+    def answer(catalog: Index) -> dict[str, list[Entry]]:
+        _require_contract(catalog, site, task)
+        return {side: _entries(catalog, site, task, side) for side in ("train", "validation")}
+
+    with index.opened(site) as catalog:
+        return catalog.kept((task.name, contracts.digest_of_task(task.name), caps), lambda: answer(catalog))
+
+
+def _entries(catalog: Index, site: SiteSettings, task: Task, side: str) -> list[Entry]:
+    caps = {s.issuer: s.max_training_patients for s in site.sources if s.task == task.name}
+    rows = catalog.usable(task.name, side)
     # Hospitals that are simulated on one machine share a catalog; each sees the patients of its own issuers.
     cap_of = {issuer: cap if side == "train" and cap is not None else len(rows) for issuer, cap in caps.items()}
     cache = ExampleCache(site, task)
@@ -120,10 +140,14 @@ def require_contract(site: SiteSettings, task: Task) -> None:
         CatalogStale: there was no ingest, or under another contract.
         ContractNotMet: naming each fraction that is too low.
     """
-    issuers = [source.issuer for source in site.sources if source.task == task.name]
     with index.opened(site) as catalog:
-        _require_current(site, task, catalog.ingests(task.name, issuers))
-        found = findings.contract_report(task, catalog, issuers)
+        _require_contract(catalog, site, task)
+
+
+def _require_contract(catalog: Index, site: SiteSettings, task: Task) -> None:
+    issuers = [source.issuer for source in site.sources if source.task == task.name]
+    _require_current(site, task, catalog.ingests(task.name, issuers))
+    found = findings.contract_report(task, catalog, issuers)
     if found.shortfalls:
         raise ContractNotMet(f"{site.name} cannot take part in {task.name}: {'; '.join(found.shortfalls)}")
 

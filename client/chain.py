@@ -85,11 +85,23 @@ class Chain:
             pass  # SQLite cannot open it either, and says why
         chain = cls(path, secret, purpose)
         try:
-            chain._refuse(chain._faults_of_schema() or chain._faults_of_ends())
+            chain.check()
         except BaseException:
             chain.close()
             raise
         return chain
+
+    def check(self) -> None:
+        """What ``open`` checks, once more.
+
+        Raises:
+            LedgerTampered: as ``open``.
+        """
+        self._refuse(self._faults_of_schema() or self._faults_of_ends())
+
+    def fold(self) -> None:
+        """Bring the write-ahead log into the file, so that the file alone is whole while nobody writes."""
+        self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def __enter__(self) -> Self:
         return self
@@ -144,9 +156,10 @@ class Chain:
             LedgerRolledBack: the head is not in the chain.
         """
         start, previous = (0, BEFORE_ALL) if after is None else (after.seq + 1, after.hash)
-        if after is not None:
-            self.require(after)
-        for stored in self._query(f"{_SELECT} WHERE seq >= ? ORDER BY seq", start):
+        found = self._query(f"{_SELECT} WHERE seq >= ? ORDER BY seq", 0 if after is None else after.seq)
+        if after is not None and not self._is_row(next(found, None), after):
+            self.require(after)  # says what is wrong
+        for stored in found:
             if stored[0] != start or stored[4] != previous or not links.is_genuine(self._key, stored):
                 self._refuse(links.faults([stored], self._key, start, previous))
             yield links.row(stored)
@@ -236,6 +249,7 @@ class Chain:
         if not found:
             ((last,),) = self.execute("SELECT max(seq) FROM chain")
             return [Fault(witness.seq, f"was seen, but is gone: the last row is {last}")]
-        if found[0][5] != witness.hash or not links.is_genuine(self._key, found[0]):
-            return [Fault(witness.seq, "is not the row that was seen")]
-        return []
+        return [] if self._is_row(found[0], witness) else [Fault(witness.seq, "is not the row that was seen")]
+
+    def _is_row(self, stored: Stored | None, witness: Head) -> bool:
+        return stored is not None and (stored[0], stored[5]) == witness and links.is_genuine(self._key, stored)

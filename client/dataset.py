@@ -72,15 +72,14 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
         spec: the order's model, part of the kept file's name.
 
     Raises:
-        CatalogStale, ContractNotMet: see ``client.catalog.require_contract``.
+        CatalogStale, ContractNotMet: see ``client.catalog.sides``.
         TooFewPatients: fewer than the policy's minimum, or none.
         PatientInBothSplits: the catalog has one patient on both sides.
     """
     catalog.honour_withdrawals(site)
-    catalog.require_contract(site, task)
-    entries = catalog.entries(site, task, side)
-    other = catalog.entries(site, task, "validation" if side == "train" else "train")
-    shared = {e.patient for e in entries} & {e.patient for e in other}
+    sides = catalog.sides(site, task)
+    entries = sides[side]
+    shared = set.intersection(*({entry.patient for entry in each} for each in sides.values()))
     if shared:
         raise PatientInBothSplits(f"{len(shared)} patient(s) are on both sides of the split of {site.name}")
     patients = sorted({entry.patient for entry in entries})

@@ -7,15 +7,18 @@ on while an ingest writes (write-ahead log).
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
+from typing import Any, TypeVar, cast
 
 from client.site import SiteSettings
 
-_VERSION = 3
+_VERSION = 4
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS patients (
     pseudonym TEXT PRIMARY KEY, position REAL NOT NULL, side TEXT NOT NULL CHECK (side IN ('train', 'validation')));
@@ -29,9 +32,16 @@ CREATE INDEX IF NOT EXISTS images_of_examples ON images (example);
 CREATE TABLE IF NOT EXISTS ingests (
     task TEXT NOT NULL, issuer TEXT NOT NULL, contract TEXT NOT NULL, left_out TEXT NOT NULL, warnings TEXT NOT NULL,
     at TEXT NOT NULL, PRIMARY KEY (task, issuer));
+CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, number INTEGER NOT NULL);
+INSERT OR IGNORE INTO state VALUES ('written', 0);
 """
+_MOST_KEPT = 32
 _ANEW = "DROP TABLE IF EXISTS images; DROP TABLE IF EXISTS ingests;"
+_WRITTEN = "UPDATE state SET number = abs(random()) WHERE name = 'written'"
 _MINE = "task = ? AND issuer IN (SELECT value FROM json_each(?))"
+
+_KEPT: OrderedDict[tuple[str, Hashable], tuple[Any, Any]] = OrderedDict()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,25 @@ class Index:
         rows = self._connection.execute(f"SELECT * FROM images WHERE {_MINE}", _mine(task, issuers))
         return [_image(row) for row in rows]
 
+    def kept(self, question: Hashable, answer: Callable[[], T]) -> T:
+        """The answer to a question about the catalog, worked out once and again after something was written.
+
+        Every round asks what the last one asked, and a large catalog takes a second to go through.
+
+        Args:
+            question: with all that the answer depends on besides the catalog.
+        """
+        (path,) = (path for _, name, path in self._connection.execute("PRAGMA database_list") if name == "main")
+        query = "SELECT number FROM state WHERE name = 'written'"
+        now = (self._connection.execute(query).fetchone()[0], os.stat(path).st_ino)
+        at, known = _KEPT.pop((path, question), (None, None))
+        if at != now:
+            known = answer()
+        _KEPT[path, question] = now, known
+        while len(_KEPT) > _MOST_KEPT:
+            _KEPT.popitem(last=False)
+        return cast(T, known)
+
     def put(self, images: Iterable[tuple[Patient, Image]]) -> None:
         """Add images or replace what is known of them; a patient who is known keeps the side."""
         both = list(images)
@@ -119,6 +148,7 @@ class Index:
             self._connection.executemany(
                 f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 15)})", [_row(image) for _, image in both]
             )
+            self._connection.execute(_WRITTEN)
 
     def forget(self, images: Iterable[Image]) -> list[str]:
         """Delete images. Returns the names of examples that no other image uses."""
@@ -127,6 +157,7 @@ class Index:
             self._connection.executemany(
                 "DELETE FROM images WHERE image = ? AND task = ?", [(image.image, image.task) for image in gone]
             )
+            self._connection.execute(_WRITTEN)
         return self.unused(image.example for image in gone)
 
     def examples(self, task: str) -> set[str]:
@@ -162,6 +193,7 @@ class Index:
             told = json.dumps(ingest.left_out), json.dumps(ingest.warnings), ingest.at.isoformat(timespec="seconds")
             row = (ingest.task, ingest.issuer, ingest.contract, *told)
             self._connection.execute("INSERT OR REPLACE INTO ingests VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._connection.execute(_WRITTEN)
 
     def ingests(self, task: str, issuers: Iterable[str]) -> list[Ingest]:
         """The last ingest of each issuer that had one."""

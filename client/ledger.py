@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -106,6 +106,14 @@ class Ledger:
         """
         return cls(Chain.open(path, secret, _PURPOSE), witness)
 
+    def check(self) -> None:
+        """See ``Chain.check``."""
+        self._chain.check()
+
+    def fold(self) -> None:
+        """See ``Chain.fold``."""
+        self._chain.fold()
+
     def __enter__(self) -> Self:
         return self
 
@@ -139,11 +147,12 @@ class Ledger:
             LedgerBroken: a row is not as it was written, or the disk does not take the entry.
         """
         with self._chain.transaction():
-            self._refuse_answered(use)
-            of_study = self.spent(use.cohort, use.study)
+            entries = self.entries()
+            _refuse_answered(entries, use)
+            of_study, of_life = _mechanisms(entries, use.cohort, use.study), _mechanisms(entries, use.cohort)
             mechanism = plan(of_study)
             _check(f"{use.cohort}: epsilon for this study", [*of_study, mechanism], caps.study, caps.delta)
-            _check(f"{use.cohort}: epsilon for life", [*self.spent(use.cohort), mechanism], caps.life, caps.delta)
+            _check(f"{use.cohort}: epsilon for life", [*of_life, mechanism], caps.life, caps.delta)
             self._chain.append("reserved", {**asdict(use), "mechanism": asdict(mechanism), **self._seen()})
         return mechanism
 
@@ -168,7 +177,7 @@ class Ledger:
 
     def spent(self, cohort: str, study: str | None = None) -> list[Mechanism]:
         """What was reserved on a cohort, by one study or by all, oldest first."""
-        return [e.mechanism for e in self.entries() if e.use.cohort == cohort and study in (None, e.use.study)]
+        return _mechanisms(self.entries(), cohort, study)
 
     def entries(self) -> list[Entry]:
         """Every reservation, oldest first.
@@ -262,14 +271,19 @@ class Ledger:
                 reply_bytes=body["bytes"],
             )
 
-    def _refuse_answered(self, use: Use) -> None:
-        for entry in self.entries():
-            if entry.use.order_digest == use.order_digest and entry.committed is not None:
-                raise AlreadyAnswered(
-                    f"round {use.round} of study {use.study} on {use.cohort} was answered at {entry.committed_at} (row "
-                    f"{entry.committed}), and later rounds have replaced the reply. It is not computed a second time. "
-                    "The server has gone back: it must resume from its newest checkpoint, or begin a new study"
-                )
+
+def _mechanisms(entries: Iterable[Entry], cohort: str, study: str | None = None) -> list[Mechanism]:
+    return [e.mechanism for e in entries if e.use.cohort == cohort and study in (None, e.use.study)]
+
+
+def _refuse_answered(entries: Iterable[Entry], use: Use) -> None:
+    for entry in entries:
+        if entry.use.order_digest == use.order_digest and entry.committed is not None:
+            raise AlreadyAnswered(
+                f"round {use.round} of study {use.study} on {use.cohort} was answered at {entry.committed_at} (row "
+                f"{entry.committed}), and later rounds have replaced the reply. It is not computed a second time. "
+                "The server has gone back: it must resume from its newest checkpoint, or begin a new study"
+            )
 
 
 def _line(use: Use) -> tuple[str, str]:

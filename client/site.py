@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -12,7 +13,6 @@ from pydantic import Field, ValidationError, model_validator
 from client.errors import SiteMisconfigured
 from client.sources.settings import FolderSource, Settings, Source, TaskName
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the file is read for every order; in C it takes a tenth
 _Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$"
@@ -146,9 +146,16 @@ def load(path: Path) -> SiteSettings:
         SiteMisconfigured: listing every problem in the file.
     """
     try:
-        values = yaml.load(path.read_text("utf-8"), Loader=_LOADER)
-        settings = SiteSettings.model_validate(values)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return _settings(path.read_text("utf-8"), path.absolute())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SiteMisconfigured(f"cannot read {path}: {error}") from error
+
+
+@lru_cache(maxsize=64)  # asked at every order; the text is the key, so an edit counts from the next order on
+def _settings(text: str, path: Path) -> SiteSettings:
+    try:
+        settings = SiteSettings.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
         raise SiteMisconfigured(f"cannot read {path}: {error}") from error
     except ValidationError as error:
         problems = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]

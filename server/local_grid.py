@@ -16,7 +16,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from server.flower_private import Run, claim_identity, deflate, inflate
+from server.flower_private import Deflated, Run, claim_identity, deflate, deflate_all, inflate
 from server.workers import LoadApp, Workers, answer
 
 _PATIENCE_S = 0.05
@@ -65,10 +65,10 @@ class LocalGrid(Grid):
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return [self._push(message) for message in messages]
+        together = list(messages)
+        return [self._push(m, d) for m, d in zip(together, deflate_all(together), strict=True)]
 
-    def _push(self, message: Message) -> str:
-        deflated = deflate(message)
+    def _push(self, message: Message, deflated: Deflated) -> str:
         name = deflated[0]
         if self._workers is None:
             self._waiting[name] = inflate(deflated)

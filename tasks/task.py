@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -108,8 +109,12 @@ _NO_TASKS = ("metrics", "models", "phantoms")
 
 def names() -> list[str]:
     """The names of all tasks, sorted."""
-    package = import_module("tasks")
-    return sorted(m.name for m in iter_modules(package.__path__) if m.ispkg and m.name not in _NO_TASKS)
+    return list(_folders(tuple(import_module("tasks").__path__)))
+
+
+@lru_cache
+def _folders(path: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(m.name for m in iter_modules(path) if m.ispkg and m.name not in _NO_TASKS))
 
 
 def get(name: str) -> Task:

@@ -67,7 +67,7 @@ def build(spec: Mapping[str, Any], shape: Shape, seed: int = 0) -> Network:
     if wrong:
         raise UnknownModel(f"model {name}: cannot use {', '.join(wrong)}; options are {', '.join(sorted(known))}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues seeds for devices, for ever
         try:
             return builder(options(**spec), shape)
         except ValueError as error:

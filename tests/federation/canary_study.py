@@ -101,6 +101,7 @@ def main(output: Path, sent: Path) -> None:
     recorder, accidents = Recorder(sent), Accidents()
     with (
         patch.object(local_grid, "deflate", recorder),
+        patch.object(local_grid, "deflate_all", lambda messages: [recorder(message) for message in messages]),
         patch.object(client.app, "open_cohort", accidents.open_cohort),
         patch.object(client.app, "train_locally", accidents.train_locally),
     ):

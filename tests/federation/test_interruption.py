@@ -49,6 +49,7 @@ def assert_whole(ended: Ended) -> None:
 def test_a_study_that_is_killed_again_and_again_ends_as_if_it_had_not_been(ground: Path, whole: Ended) -> None:
     """kill -9 at random moments, in children of this process so that nothing has to be imported again."""
     rng = random.Random(20240607)
+    a_round = min(record.seconds for record in whole.state().rounds)
     before, killed = 0, 0
     while before < ROUNDS - 1 and killed < 8:
         child = os.fork()
@@ -59,7 +60,7 @@ def test_a_study_that_is_killed_again_and_again_ends_as_if_it_had_not_been(groun
                 os._exit(0)
         aim = before + rng.choice([0, 0, 1])
         _wait_until(lambda aim=aim: _committed_by_name(ground, "killed") >= aim)  # type: ignore[misc]
-        time.sleep(rng.uniform(0, 0.4))
+        time.sleep(rng.uniform(0, a_round))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         killed += os.WIFSIGNALED(status)

@@ -83,13 +83,15 @@ def test_every_message_goes_through_flowers_codec_both_ways(tmp_path: Path, monk
     from server import local_grid
 
     seen: list[str] = []
-    original = local_grid.deflate
+    original = local_grid.deflate_all
 
-    def watched(message):  # type: ignore[no-untyped-def]
-        seen.append(message.metadata.reply_to_message_id or "order")
-        return original(message)
+    def watched(messages):  # type: ignore[no-untyped-def]
+        together = list(messages)
+        seen.extend(message.metadata.reply_to_message_id or "order" for message in together)
+        return original(together)
 
-    monkeypatch.setattr(local_grid, "deflate", watched)
+    monkeypatch.setattr(local_grid, "deflate_all", watched)
+    monkeypatch.setattr(local_grid, "deflate", lambda message: watched([message])[0])
     played(tmp_path, 0, rounds=1, ash="well", elm="well")
     assert len(seen) == 8  # two hospitals, train and evaluate, there and back
     assert seen.count("order") == 4

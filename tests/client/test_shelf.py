@@ -1,0 +1,123 @@
+"""Books that stay open: the same checks as at opening, only the new rows read, nothing left in a write-ahead log."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from client import shelf
+from client.accounting import Mechanism
+from client.audit import Receipt
+from client.books import create_books, open_books
+from client.errors import LedgerMissing, LedgerRolledBack, LedgerTampered
+from client.ledger import Caps, Use
+from client.shelf import Shelf
+
+SECRET = b"k" * 32
+CAPS = Caps(float("inf"), float("inf"), 1e-4)
+
+
+class House:
+    """A hospital's two files and a shelf for them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ledger, self.journal, self.shelf = folder / "ledger.sqlite", folder / "journal.sqlite", Shelf()
+        create_books(self.ledger, self.journal, SECRET)
+
+    def answer(self, round: int) -> int:
+        """Reserve and commit; how many entries the ledger has then."""
+        with self.shelf.open(self.ledger, self.journal, SECRET) as books:
+            use = Use("train", "study", round, f"order {round}")
+            books.ledger.reserve(use, lambda spent: Mechanism(50.0, 1.0, 1), CAPS)
+            books.ledger.commit(use, b"reply")
+            return len(books.ledger.entries())
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+def test_the_same_books_are_used_again_and_only_new_rows_are_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert house.answer(1) == 1
+    monkeypatch.setattr(shelf, "open_books", None)  # would fail
+    assert [house.answer(round) for round in (2, 3)] == [2, 3]
+
+
+def test_the_file_alone_is_whole_after_each_order(house: House, tmp_path: Path) -> None:
+    house.answer(1)
+    copy = tmp_path / "copy.sqlite"
+    copy.write_bytes(house.ledger.read_bytes())
+    with sqlite3.connect(copy) as connection:
+        assert connection.execute("SELECT max(seq) FROM chain").fetchone() == (2,)
+
+
+def test_what_another_process_has_entered_is_seen(house: House) -> None:
+    house.answer(1)
+    with open_books(house.ledger, house.journal, SECRET) as books:
+        use = Use("train", "other", 1, "other")
+        books.ledger.reserve(use, lambda spent: Mechanism(50.0, 1.0, 1), CAPS)
+    assert house.answer(2) == 3
+
+
+def test_the_file_that_lies_there_is_read_not_the_one_that_was_open(house: House, tmp_path: Path) -> None:
+    house.answer(1)
+    shutil.copy(house.ledger, tmp_path / "old.sqlite")
+    house.answer(2)
+    house.ledger.unlink()
+    shutil.copy(tmp_path / "old.sqlite", house.ledger)
+    assert house.answer(3) == 2
+
+
+def test_a_ledger_older_than_the_receipts_is_refused(house: House, tmp_path: Path) -> None:
+    house.answer(1)
+    shutil.copy(house.ledger, tmp_path / "old.sqlite")
+    house.answer(2)
+    with house.shelf.open(house.ledger, house.journal, SECRET) as books:
+        head = books.ledger.head()
+        books.journal.append_receipt(Receipt("study", 2, "TrainReport", "train", 5, "0" * 64, {}, 1.0, 0.1, 0.2, head))
+    house.ledger.unlink()
+    shutil.copy(tmp_path / "old.sqlite", house.ledger)
+    with pytest.raises(LedgerRolledBack):
+        house.answer(3)
+
+
+def test_a_row_that_was_changed_is_refused_also_in_books_that_were_open(house: House) -> None:
+    house.answer(1)
+    with sqlite3.connect(house.ledger) as connection:
+        connection.execute("DROP TRIGGER chain_keeps_values")
+        connection.execute("UPDATE chain SET body = replace(body, 'study', 'other') WHERE seq = 1")
+    with pytest.raises(LedgerTampered, match="chain_keeps_values is missing"):
+        house.answer(2)
+
+
+def test_a_ledger_that_is_gone_is_missed(house: House) -> None:
+    house.answer(1)
+    house.ledger.unlink()
+    with pytest.raises(LedgerMissing):
+        house.answer(2)
+
+
+def test_an_error_in_between_opens_them_afresh(house: House) -> None:
+    house.answer(1)
+    with pytest.raises(RuntimeError), house.shelf.open(house.ledger, house.journal, SECRET):
+        raise RuntimeError("in the middle of an order")
+    assert house.answer(2) == 2
+
+
+def test_it_does_not_keep_more_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "_MOST", 2)
+    kept = Shelf()
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        house = House(tmp_path / name)
+        house.shelf = kept
+        house.answer(1)
+    assert len(kept._standing) == 2
+    kept.close()
+    assert not kept._standing
