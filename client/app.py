@@ -10,6 +10,7 @@ import logging
 import os
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import nn
 
-from client import accounting, approvals, halt, policy, privacy, report, site
+from client import accounting, approvals, halt, held, kept, methods, policy, privacy, report, site
 from client.accounting import Mechanism
 from client.audit import Journal
 from client.books import Books
@@ -30,15 +31,15 @@ from client.noise import entropy
 from client.policy import COHORTS
 from client.shelf import Shelf
 from client.site import SiteSettings
-from client.train import load_weights, score_patients, train_locally
+from client.train import Pull, score_patients, train_locally
 from tasks import study as studies
 from tasks import task as tasks
 from tasks import wire
 from tasks.models import registry
 from tasks.models.registry import Network
-from tasks.study import PrivacyTerms
+from tasks.study import PrivacyTerms, TrainingTerms
 from tasks.task import Task
-from tasks.wire import EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
+from tasks.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 SITE_VARIABLE = "CONSILIUM_SITE"
 """Environment variable with the path of ``site.yaml``, for a container; the embedded runtime passes it per hospital."""
@@ -99,8 +100,10 @@ def _refusal(settings: SiteSettings | None, study: str, round: int, error: BaseE
 def _answered(order: Order, settings: SiteSettings, books: Books, work: Work[Order]) -> Report:
     """Permit, approve, work, commit, write the receipt. An order that was answered before gets the stored reply."""
     halt.require_running(settings.stop_file)
+    order = held.whole(order, settings)
     terms = _permitted(order, settings, books.journal)
     approvals.require(order.study, books.journal, settings)
+    held.keep(order, settings)
 
     use = _use_of(order)
     before = _spent(books.ledger, use, terms)
@@ -129,30 +132,35 @@ def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, journa
 
 
 def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger) -> TrainReport:
-    task, network, module = _model_of(order)
+    own = _kept(order, settings, ledger)
+    task, network, module = _model_of(order, own)
     cohort = open_cohort(settings, task, COHORTS["training"], order.study.model, network)
     size = report.public_size(settings, len(cohort.rows))
 
-    mechanism = ledger.reserve(use, partial(_plan_training, order, terms), _caps(terms, settings))
-    update = train_locally(
-        module,
-        task,
-        cohort,
-        order.study.training,
-        mechanism,
-        terms.clip_norm,
-        size,
-        entropy(),
-        settings.max_memory_mb,
-    )
+    plan = partial(_plan_training, order, terms, _other_rounds(ledger, use))
+    mechanism = ledger.reserve(use, plan, _caps(terms, settings))
+    left = mechanism.count
+
+    def steps(asked: TrainingTerms, pull: Pull | None) -> Arrays:
+        nonlocal left
+        left -= asked.steps
+        if left < 0:
+            raise ValueError(f"more than the {mechanism.count} steps that are in the ledger")
+        some = replace(mechanism, count=asked.steps)
+        memory = settings.max_memory_mb
+        return train_locally(module, task, cohort, asked, some, terms.clip_norm, size, entropy(), memory, pull)
+
+    trained = methods.train_round(module, order, own, steps)
+    if methods.keeps(order.study):
+        kept.write(settings, ledger, use, trained.kept)
     spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
-    return report.train_report(order, update, size, spent)
+    return report.train_report(order, trained.update, size, spent)
 
 
 def _evaluate(
     order: EvaluateOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger
 ) -> EvaluateReport:
-    task, network, module = _model_of(order)
+    task, network, module = _model_of(order, _kept(order, settings, ledger))
     cohort = open_cohort(settings, task, COHORTS["evaluation"], order.study.model, network)
     scores = score_patients(module, cohort)
 
@@ -161,22 +169,40 @@ def _evaluate(
     return report.evaluate_report(order, cohort, scores, mechanism, spent, terms.delta, entropy())
 
 
-def _model_of(order: TrainOrder | EvaluateOrder) -> tuple[Task, Network, nn.Module]:
-    """The order's task and network, the latter's trainable part checked for privacy and holding the order's weights."""
+def _other_rounds(ledger: Ledger, use: Use) -> int:
+    """In how many other rounds the study has touched the cohort."""
+    touched = {e.use.round for e in ledger.entries() if (e.use.study, e.use.cohort) == (use.study, use.cohort)}
+    return len(touched - {use.round})
+
+
+def _kept(order: TrainOrder | EvaluateOrder, settings: SiteSettings, ledger: Ledger) -> Arrays:
+    """What earlier rounds of training have left here."""
+    return kept.read(settings, ledger, order.study.name, COHORTS["training"]) if methods.keeps(order.study) else {}
+
+
+def _model_of(order: TrainOrder | EvaluateOrder, own: Arrays) -> tuple[Task, Network, nn.Module]:
+    """The order's task and network, the latter's trainable part checked for privacy and holding the order's weights and
+    the hospital's ``own``."""
     try:
         task = tasks.get(order.study.task)
         network = registry.build(order.study.model, task.example_shape)
     except (tasks.UnknownTask, registry.UnknownModel) as error:
         raise BadOrder(str(error)) from error
     privacy.refuse_unprivate_layers(network.trainable)
-    load_weights(network.trainable, order.arrays)
+    methods.load_model(network.trainable, order, own)
     return task, network, network.trainable
 
 
-def _plan_training(order: TrainOrder, terms: PrivacyTerms, spent: list[Mechanism]) -> Mechanism:
-    """Noise for this round such that all rounds that are left keep the whole study within the terms."""
-    steps, rate = order.study.training.steps, order.study.training.sample_rate
-    left = (order.study.rounds - order.round + 1) * steps
+def _plan_training(order: TrainOrder, terms: PrivacyTerms, others: int, spent: list[Mechanism]) -> Mechanism:
+    """Noise for this round such that all rounds that are left for this hospital keep the study within the terms.
+
+    ``others`` is the number of other rounds that it has been asked to train in.
+    """
+    study = order.study
+    if others >= study.asked:
+        raise NotPermitted(f"round {order.round}: the study asks each hospital {study.asked} time(s) at most")
+    steps, rate = study.steps_a_round(), study.training.sample_rate
+    left = min(study.asked - others, study.rounds - order.round + 1) * steps
     noise = 0.0 if terms.epsilon is None else accounting.plan_noise(spent, rate, left, terms.epsilon, terms.delta)
     return Mechanism(noise, rate, steps)
 

@@ -19,7 +19,9 @@
     │   └── PatientInBothSplits                         a patient would be trained on and validated with
     ├── ModelRefused               MODEL_REFUSED        the model cannot be trained privately
     ├── UpdateNotFinite            UPDATE_NOT_FINITE    training diverged
+    ├── NotHeld                    NOT_HELD             the order says how a model has changed that is not held here
     └── SiteMisconfigured          SITE_MISCONFIGURED   site.yaml, the key or a file it names is wrong
+        ├── KeptLost                                    what the hospital keeps of a study is gone or broken
         ├── CacheFull                                   prepared images do not fit into what they may take
         ├── CacheDamaged                                a prepared image is gone or broken
         ├── ArchiveRefused                              the archive does not accept our name or our credentials
@@ -127,8 +129,16 @@ class UpdateNotFinite(SiteError):
     code = ErrorCode.UPDATE_NOT_FINITE
 
 
+class NotHeld(SiteError):
+    code = ErrorCode.NOT_HELD
+
+
 class SiteMisconfigured(SiteError):
     code = ErrorCode.SITE_MISCONFIGURED
+
+
+class KeptLost(SiteMisconfigured):
+    pass
 
 
 class CacheFull(SiteMisconfigured):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from client.policy import Part
 from client.review import Cost, Review
+from tasks.study import StudyDocument
 
 _APART = "No patient is on both sides, so the two costs do not add up for anybody."
 
@@ -28,11 +29,25 @@ def _asked(review: Review) -> list[str]:
         f'The study {document.name} asks: "{review.question}" (task {document.task}, version {document.task_version}).',
         f"A model of the kind {document.model.get('name')}{f' ({model})' if model else ''} is trained here and "
         f"elsewhere, in {_times(document.rounds, 'round')}. The images stay here; only the model travels.",
-        f"In a round it takes {_times(terms.steps, 'step')}. At each step every training patient joins with "
-        f"probability {terms.sample_rate:g}, with {_times(terms.images_per_patient, 'image')}.",
+        f"This hospital trains in {document.asked} of the rounds at most.",
+        *_method(document),
+        f"In a round it takes {_times(document.steps_a_round(), 'step')}. At each step every training patient joins "
+        f"with probability {terms.sample_rate:g}, with {_times(terms.images_per_patient, 'image')}.",
         f"The model is also tried on the validation patients, {_times(document.evaluation.releases, 'time')}; "
         "they are never trained on.",
     ]
+
+
+def _method(document: StudyDocument) -> Iterator[str]:
+    method = document.method
+    if method.stays == "normalisation":
+        yield "The scales of its normalisation layers are this hospital's own: they are trained here and never leave."
+    if method.stays == "head":
+        yield "Its last layer is this hospital's own: it is trained here and never leaves."
+    if method.personal is not None:
+        yield "A second model is trained for this hospital alone, in as many steps again; it never leaves."
+    if method.proximal or method.control_variates:
+        yield "Training here is drawn towards the shared model by what the server sends, whoever the patients are."
 
 
 def _departures(review: Review) -> list[str]:
@@ -41,7 +56,8 @@ def _departures(review: Review) -> list[str]:
         size = f"{leaving.numbers:,} numbers in {_times(leaving.tensors, 'tensor')}, {leaving.bytes:,} bytes"
         noise = _is_noised(review, leaving.part)
         if leaving.part == "training":
-            lines.append(f"After each of {_times(leaving.times, 'round')}: how the model changed ({size}){noise}.")
+            times = _times(leaving.times, "round")
+            lines.append(f"After each of at most {times}: how the model changed ({size}){noise}.")
         else:
             lines.append(
                 f"{_times(leaving.times, 'time')}: how many patients with and without the finding got which score "

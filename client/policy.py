@@ -14,9 +14,10 @@ from typing import Literal
 from client.errors import NotPermitted, OtherRelease
 from client.site import SiteSettings, delta_cap
 from tasks import contract as contracts
+from tasks import lean
 from tasks import task as tasks
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, release
-from tasks.wire import EvaluateOrder, TrainOrder
+from tasks.wire import CONTROL, EvaluateOrder, TrainOrder
 
 Part = Literal["training", "evaluation"]
 """The two things that a study does to patients: it trains on some and scores the others."""
@@ -86,7 +87,7 @@ def _to_study(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
 
 
 def _to_training(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
-    policy, steps = site.policy, study.training.steps
+    policy, steps = site.policy, study.steps_a_round()
     if steps > policy.max_steps:
         yield f"{steps} steps a round, policy.max_steps is {policy.max_steps}"
     if study.privacy.epsilon is None and not (site.simulated and policy.without_privacy):
@@ -112,9 +113,10 @@ def _to_order(order: TrainOrder | EvaluateOrder, site: SiteSettings) -> Iterator
 
 
 def _bytes_back(order: TrainOrder | EvaluateOrder) -> int:
-    """An update is as large as the weights that the order brings; a histogram has a float64 a class and cell."""
+    """An update has as many values as the weights that the order brings; a histogram a float64 a class and cell."""
     if isinstance(order, TrainOrder):
-        return sum(array.nbytes for array in order.arrays.values())
+        values = sum(array.size for name, array in order.arrays.items() if not name.startswith(CONTROL))
+        return lean.largest_size(order.study.wire.up, values)
     return histogram_bytes(order.study.evaluation)
 
 

@@ -8,7 +8,8 @@ What each number is:
     noise_multiplier        was planned from the study's terms, the hospital's caps and what the study had spent. How
                             many patients there are does not enter: the sampling rate is the order's. Whoever has
                             epsilon, rate and steps can compute it, so it tells nothing more
-    update arrays           a release of the training cohort, entered in the ledger
+    update arrays           a release of the training cohort, entered in the ledger; codes of fewer bits are made of it
+                            after its noise
     histogram               a release of the validation cohort, entered in the ledger
 
 A simulated hospital may release without noise; then epsilon is absent.
@@ -31,7 +32,7 @@ from client.errors import SiteError
 from client.links import Head
 from client.noise import noised
 from client.site import SiteSettings
-from tasks import wire
+from tasks import lean, wire
 from tasks.metrics.histogram import score_histogram
 from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
@@ -97,7 +98,7 @@ def receipt(reply: TrainReport | EvaluateReport, packed: bytes, spending: Spendi
         bytes=len(packed),
         sha256=hashlib.sha256(packed).hexdigest(),
         tensors=tensors_of(reply.arrays),
-        update_norm=norm_of(reply.arrays),
+        update_norm=lean.norm_of(reply.arrays) if isinstance(reply, TrainReport) else norm_of(reply.arrays),
         epsilon_before=spending.epsilon_before,
         epsilon_after=spending.epsilon_after,
         ledger=spending.ledger,

@@ -14,6 +14,7 @@ from client.errors import BudgetExhausted
 from client.ledger import Ledger
 from client.policy import COHORTS, PARTS, Part, granted, histogram_bytes, objections, other_release
 from client.site import SiteSettings
+from tasks import lean
 from tasks import study as studies
 from tasks import task as tasks
 from tasks.study import StudyDocument
@@ -96,13 +97,16 @@ def examine(document: StudyDocument, settings: SiteSettings, ledger: Ledger) -> 
 def _leaving(document: StudyDocument) -> tuple[list[Leaving], list[str]]:
     """What leaves, and why the network cannot be built here if it cannot."""
     from tasks.models import registry
+    from tasks.models.parts import NothingToShare, staying
 
     found, wrong = [], []
     try:
         network = registry.build(document.model, tasks.get(document.task).example_shape)
-        shapes = [p.numel() for p in network.trainable.parameters() if p.requires_grad]
-        found.append(Leaving("training", len(shapes), sum(shapes), 4 * sum(shapes), document.rounds))
-    except (registry.UnknownModel, tasks.UnknownTask) as error:
+        stay = staying(network.trainable, document.method.stays)
+        shapes = [p.numel() for name, p in network.trainable.named_parameters() if p.requires_grad and name not in stay]
+        size = lean.largest_size(document.wire.up, sum(shapes))
+        found.append(Leaving("training", len(shapes), sum(shapes), size, document.asked))
+    except (registry.UnknownModel, tasks.UnknownTask, NothingToShare) as error:
         wrong.append(str(error))
     terms = document.evaluation
     found.append(Leaving("evaluation", 1, 2 * terms.bins, histogram_bytes(terms), terms.releases))
@@ -136,7 +140,7 @@ def _cost(document: StudyDocument, part: Part, settings: SiteSettings, ledger: L
 def _planned(document: StudyDocument, part: Part, epsilon: float | None, delta: float) -> Mechanism | None:
     """The whole part of the study as one mechanism, as the hospital will plan it at the first order."""
     if part == "training":
-        rate, count = document.training.sample_rate, document.training.steps * document.rounds
+        rate, count = document.training.sample_rate, document.steps_a_round() * document.asked
     else:
         rate, count = 1.0, document.evaluation.releases
     try:

@@ -79,6 +79,9 @@ class SiteSettings(Settings):
     """The privacy ledger; back it up, never delete it."""
     journal: Path = Path("journal.sqlite")
     """Receipts of all that left, and who approved what. Unapproved studies wait in the folder ``pending`` beside it."""
+    kept: Path = Path("kept")
+    """Folder of what the hospital keeps of a study between rounds, such as its own part of the model. Part of the
+    backup: without it the hospital cannot go on in a study that keeps something."""
     stop_file: Path = Path("STOP")
     """While this file exists nothing leaves; ``consilium-site stop`` makes it."""
     withdrawals: Path | None = None

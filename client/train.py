@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -22,13 +24,29 @@ from tasks.wire import Arrays
 _IMAGES_AT_ONCE = 128
 
 
-def load_weights(module: nn.Module, arrays: Arrays) -> None:
+@dataclass(frozen=True)
+class Pull:
+    """What is added to every gradient after its noise: ``strength * (x - towards) + constant``.
+
+    It depends on the model and on what was released before, never on patients, so it costs no privacy and needs no
+    clipping. Tensors by parameter name; ``constant`` empty is zero.
+    """
+
+    strength: float
+    towards: Arrays
+    constant: Arrays = field(default_factory=dict)
+
+
+def load_weights(module: nn.Module, arrays: Arrays, staying: frozenset[str] = frozenset()) -> None:
     """Give a network's trainable part the values that an order brought.
+
+    Args:
+        staying: names of parameters that no order brings.
 
     Raises:
         BadOrder: listing every tensor that is missing, unknown, of another shape, or not finite.
     """
-    expected = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    expected = {name: p for name, p in module.named_parameters() if p.requires_grad and name not in staying}
     problems = [f"{name} is missing" for name in expected.keys() - arrays.keys()]
     problems += [f"{name} is unknown" for name in arrays.keys() - expected.keys()]
     for name in expected.keys() & arrays.keys():
@@ -54,6 +72,7 @@ def train_locally(
     public_size: int,
     generator: torch.Generator,
     max_memory_mb: int = 1024,
+    pull: Pull | None = None,
 ) -> Arrays:
     """Take the order's steps on the hospital's patients; ``module`` is trained in place.
 
@@ -63,6 +82,7 @@ def train_locally(
         public_size: what the expected number of patients is computed from.
         generator: draws patients, images and noise; ``client.noise.entropy()`` outside tests.
         max_memory_mb: what a step may allocate on top of model and cohort, in MiB.
+        pull: is added to the noised gradients.
 
     Returns:
         New minus old value of each trainable tensor.
@@ -75,10 +95,9 @@ def train_locally(
     if (mechanism.sample_rate, mechanism.count) != (terms.sample_rate, terms.steps):
         raise ValueError(f"reserved are {mechanism}, asked for are {terms}: these steps are not in the ledger")
     before = arrays_of(module)
-    sgd = partial(torch.optim.SGD, lr=terms.learning_rate, momentum=terms.momentum, weight_decay=terms.weight_decay)
     expected = max(1.0, terms.sample_rate * public_size)
     private = StepTerms(mechanism.noise_multiplier, clip_norm, expected, max_memory_mb)
-    steps = PatientSteps(module, partial(_loss_of, task), sgd, private, generator)
+    steps = PatientSteps(module, partial(_loss_of, task), _sgd(terms, pull, list(before)), private, generator)
     module.train()
     for patients in privacy.sampled_patients(len(cohort.rows), terms.sample_rate, terms.steps, generator):
         steps.step(patients, lambda chosen: cohort.draw(chosen, terms.images_per_patient, generator))
@@ -86,6 +105,33 @@ def train_locally(
     if not all(np.isfinite(value).all() for value in update.values()):
         raise UpdateNotFinite(f"training diverged within {terms.steps} steps at learning rate {terms.learning_rate:g}")
     return update
+
+
+def _sgd(terms: TrainingTerms, pull: Pull | None, names: list[str]) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
+    """Makes SGD of the one vector of all parameters, which stand in it in the order of ``names``."""
+
+    def make(parameters: list[Tensor]) -> torch.optim.Optimizer:
+        rate, momentum, decay = terms.learning_rate, terms.momentum, terms.weight_decay
+        sgd = torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+        if pull is not None:
+            # Opacus calls this optimizer when the gradient is clipped, noised and divided.
+            sgd.register_step_pre_hook(partial(_add_pull, pull.strength, _row(pull.towards), _row(pull.constant)))
+        return sgd
+
+    def _row(arrays: Arrays) -> Tensor | None:
+        return torch.from_numpy(np.concatenate([arrays[name].reshape(-1) for name in names])) if arrays else None
+
+    return make
+
+
+def _add_pull(
+    strength: float, towards: Tensor | None, constant: Tensor | None, sgd: torch.optim.Optimizer, *given: object
+) -> None:
+    (vector,) = sgd.param_groups[0]["params"]
+    if towards is not None:
+        vector.grad.add_(vector.detach() - towards, alpha=strength)
+    if constant is not None:
+        vector.grad.add_(constant)
 
 
 def _loss_of(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:

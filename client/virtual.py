@@ -96,7 +96,8 @@ def _sizes(settings: SiteSettings, task: Task) -> dict[str, int]:
 
 def _digest(study: schema.Study) -> str:
     """Names the catalogs: equal for studies that differ only in model, privacy or training."""
-    who = {**asdict(study.federation), "rounds": 0, "quorum": 0, "deadline_s": 0}
+    how = ("rounds", "quorum", "deadline_s", "participation", "over_selection")
+    who = {**asdict(study.federation), **dict.fromkeys(how, 0)}
     made_of = [study.task.name, who, study.seed, str(Path(study.data_root).resolve()) if study.data_root else ""]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -134,7 +135,7 @@ def _policy(study: schema.Study) -> dict[str, Any]:
         "max_delta": study.privacy.delta,
         "min_patients": 5,
         "max_rounds": study.federation.rounds,
-        "max_steps": study.training.steps,
+        "max_steps": study.training.steps * (2 if isinstance(study.strategy, schema.Ditto) else 1),
         "max_upload_bytes": 2**30,
         "scores": "exact" if study.evaluation.epsilon is None else "noised",
         "max_bins": study.evaluation.bins,

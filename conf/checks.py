@@ -8,11 +8,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 from conf import schema
-from conf.schema import ManifestFederation, MedmnistFederation, Phantom, PhantomFederation, Robust, Study
+from conf.schema import (
+    EnrolledFederation,
+    ManifestFederation,
+    MedmnistFederation,
+    Phantom,
+    PhantomFederation,
+    Robust,
+    Study,
+    SuperlinkRuntime,
+)
 
 _CHOICES = {
     "strategy.weighting": ("public_size", "uniform", "inverse_noise_variance"),
-    "runtime.name": ("local",),
+    "evaluation.deliver": ("last", "best"),
+    "wire.up": ("float32", "float16", "int8"),
+    "wire.down": ("float32", "float16", "int8"),
     "tracking.name": ("mlflow", "none"),
     "resume": ("auto", "never"),
 }
@@ -46,7 +57,7 @@ def _choices(study: Study) -> Iterator[str]:
     for arm in study.evaluation.arms:
         if arm not in _ARMS:
             yield f"evaluation.arms={arm}: must be one of {', '.join(_ARMS)}"
-    for part, attribute in (("model", "name"), ("strategy", "name"), ("federation", "kind")):
+    for part, attribute in (("model", "name"), ("strategy", "name"), ("federation", "kind"), ("runtime", "name")):
         value, meant = _at(study, f"{part}.{attribute}"), _default(getattr(study, part), attribute)
         if value != meant:
             yield f"{part}.{attribute}={value}: belongs to the choice and is {meant}; choose another with {part}=NAME"
@@ -71,17 +82,20 @@ def _names(study: Study) -> Iterator[str]:
         yield f"experiment={study.experiment}: names a folder: at most 40 letters, digits, '_', '-' and '.'"
     if not study.output_dir.strip():
         yield "output_dir is empty: say output_dir=FOLDER"
-    for key, name in _named_hospitals(study):
+    for key, name in named_hospitals(study):
         if not _HOSPITAL.fullmatch(name) or name == _RESERVED:
             yield f"{key}.{name}: a hospital's name has at most 40 letters, digits, '_', '-', and is not {_RESERVED!r}"
 
 
-def _named_hospitals(study: Study) -> list[tuple[str, str]]:
+def named_hospitals(study: Study) -> list[tuple[str, str]]:
+    """The hospitals that the configuration itself names, each with the key that does; none where others decide."""
     federation = study.federation
     if isinstance(federation, PhantomFederation):
         return [("federation.hospitals", name) for name in federation.hospitals]
     if isinstance(federation, MedmnistFederation):
         return [("federation.sizes", name) for name in federation.sizes]
+    if isinstance(federation, EnrolledFederation):
+        return [("federation.hospitals", name) for name in federation.hospitals]
     return []
 
 
@@ -114,10 +128,23 @@ def _phantom(key: str, phantom: Phantom) -> Iterator[str]:
 
 
 def _combinations(study: Study) -> Iterator[str]:
+    yield from _deployment(study)
     if isinstance(study.strategy, Robust) and study.strategy.weighting != "uniform":
         yield f"strategy.weighting={study.strategy.weighting}: {study.strategy.name} allows uniform only"
     elif study.strategy.weighting == "inverse_noise_variance" and study.privacy.epsilon is None:
         yield "strategy.weighting=inverse_noise_variance: there is no noise with privacy.epsilon=null; say uniform"
+    if isinstance(study.strategy, schema.FedRep) and study.strategy.head_steps >= study.training.steps:
+        yield (
+            f"strategy.head_steps={study.strategy.head_steps}: must be below training.steps={study.training.steps}, or "
+            "none is left for the rest of the model"
+        )
+    if isinstance(study.strategy, schema.Cyclic) and study.federation.participation == 1 and not named_hospitals(study):
+        yield (
+            "strategy=cyclic: each hospital plans its noise for its own turns; say federation.participation=FRACTION, "
+            "one over the number of hospitals"
+        )
+    if study.strategy.ema and study.wire.down != "float32":
+        yield f"strategy.ema={study.strategy.ema}: the average is a second model to send; say wire.down=float32"
     if isinstance(study.federation, ManifestFederation | MedmnistFederation) and not study.data_root:
         yield f"data_root is empty: this experiment reads real images; say data_root=FOLDER ({study.federation.kind})"
     if study.evaluation.epsilon is not None and study.evaluation.bins > 64:
@@ -127,6 +154,24 @@ def _combinations(study: Study) -> Iterator[str]:
         )
 
 
+def _deployment(study: Study) -> Iterator[str]:
+    """Enrolled hospitals are elsewhere, and those of this machine are not enrolled."""
+    federation = study.federation
+    if isinstance(study.runtime, SuperlinkRuntime) != isinstance(federation, EnrolledFederation):
+        yield f"runtime={study.runtime.name} and {federation.kind} hospitals: superlink and enrolled go together"
+    if isinstance(federation, EnrolledFederation):
+        if study.evaluation.arms:
+            yield f"evaluation.arms={study.evaluation.arms}: possible in simulation only; say evaluation.arms=[]"
+        yield from _unless(_not_negative, _NOT_NEGATIVE, "federation.patience_s", federation.patience_s)
+        yield from _unless(_positive, _POSITIVE, "federation.attempts", federation.attempts)
+        if len(set(federation.hospitals)) < len(federation.hospitals):
+            yield f"federation.hospitals={federation.hospitals}: names one twice"
+    if isinstance(study.runtime, SuperlinkRuntime) and not re.fullmatch(
+        r"[A-Za-z0-9.-]+:\d{1,5}", study.runtime.address
+    ):
+        yield f"runtime.address={study.runtime.address}: must be HOST:PORT"
+
+
 def _at(study: Study, key: str) -> object:
     value: object = study
     for name in key.split("."):
@@ -134,7 +179,7 @@ def _at(study: Study, key: str) -> object:
     return value
 
 
-def _default(part: schema.Model | schema.Strategy | schema.Federation, attribute: str) -> object:
+def _default(part: schema.Model | schema.Strategy | schema.Federation | schema.Runtime, attribute: str) -> object:
     return next(f.default for f in fields(part) if f.name == attribute)
 
 
@@ -156,6 +201,9 @@ _POSITIVE, _NOT_NEGATIVE = "must be a positive number", "must not be negative or
 _FRACTION: tuple[str, Rule] = ("must be at least 0 and below 1", lambda value: 0 <= value < 1)
 _OPTIONS_OF_STRATEGIES: dict[str, tuple[str, Rule]] = {
     "server_momentum": _FRACTION,
+    "mu": (_POSITIVE, _positive),
+    "pull": (_POSITIVE, _positive),
+    "head_steps": (_POSITIVE, _positive),
     "beta_1": _FRACTION,
     "beta_2": _FRACTION,
     "tau": (_POSITIVE, _positive),
@@ -179,9 +227,20 @@ _RULES: dict[tuple[str, Rule], tuple[str, ...]] = {
         "evaluation.arm_learning_rate",
         "strategy.server_learning_rate",
     ),
-    (_NOT_NEGATIVE, _not_negative): ("training.weight_decay", "runtime.workers"),
-    _FRACTION: ("training.momentum",),
-    ("must lie above 0 and not above 1", lambda value: 0 < value <= 1): ("training.sample_rate", "federation.quorum"),
+    (_NOT_NEGATIVE, _not_negative): (
+        "training.weight_decay",
+        "runtime.workers",
+        "evaluation.patience",
+        "evaluation.least_gain",
+        "federation.over_selection",
+    ),
+    _FRACTION: ("training.momentum", "strategy.ema"),
+    ("must lie above 0 and not above 1", lambda value: 0 < value <= 1): (
+        "training.sample_rate",
+        "training.final_rate",
+        "federation.quorum",
+        "federation.participation",
+    ),
     ("must lie between 0 and 1, both excluded", lambda value: 0 < value < 1): (
         "privacy.delta",
         "federation.validation_fraction",

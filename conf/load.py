@@ -5,7 +5,7 @@ This file and ``server/launch.py`` are the only ones that know Hydra.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import cast
@@ -28,37 +28,48 @@ class ConfigError(ValueError):
     """The configuration cannot be meant; the message lists every problem that was found."""
 
 
+_NODES: dict[str, dict[str, type]] = {
+    "task": {"_task": schema.Task},
+    "model": {"_scatter_linear": schema.ScatterLinear, "_densenet": schema.DenseNet, "_resnet": schema.ResNet},
+    "strategy": {
+        "_fedavg": schema.FedAvg,
+        "_fedavgm": schema.FedAvgM,
+        "_fedadagrad": schema.FedAdagrad,
+        "_fedadam": schema.FedAdam,
+        "_fedyogi": schema.FedYogi,
+        "_fedprox": schema.FedProx,
+        "_scaffold": schema.Scaffold,
+        "_fedbn": schema.FedBN,
+        "_fedper": schema.FedPer,
+        "_fedrep": schema.FedRep,
+        "_ditto": schema.Ditto,
+        "_cyclic": schema.Cyclic,
+        "_norm_bounding": schema.NormBounding,
+        "_median": schema.Median,
+        "_trimmed_mean": schema.TrimmedMean,
+        "_krum": schema.Krum,
+        "_multi_krum": schema.MultiKrum,
+        "_geometric_median": schema.GeometricMedian,
+    },
+    "privacy": {"_privacy": schema.Privacy},
+    "federation": {
+        "_phantom": schema.PhantomFederation,
+        "_manifest": schema.ManifestFederation,
+        "_medmnist": schema.MedmnistFederation,
+        "_enrolled": schema.EnrolledFederation,
+    },
+    "wire": {"_wire": schema.Wire},
+    "runtime": {"_runtime": schema.Runtime, "_superlink": schema.SuperlinkRuntime},
+    "tracking": {"_tracking": schema.Tracking},
+}
+"""What the YAML files build on, by group."""
+
+
 def register() -> None:
     """Tell Hydra the dataclasses that the YAML files build on (as ``_name`` in their defaults lists)."""
     store = ConfigStore.instance()
     store.store(name="_study", node=schema.Study)
-    nodes: dict[str, dict[str, type]] = {
-        "task": {"_task": schema.Task},
-        "model": {"_scatter_linear": schema.ScatterLinear, "_densenet": schema.DenseNet, "_resnet": schema.ResNet},
-        "strategy": {
-            "_fedavg": schema.FedAvg,
-            "_fedavgm": schema.FedAvgM,
-            "_fedadagrad": schema.FedAdagrad,
-            "_fedadam": schema.FedAdam,
-            "_fedyogi": schema.FedYogi,
-            "_cyclic": schema.Cyclic,
-            "_norm_bounding": schema.NormBounding,
-            "_median": schema.Median,
-            "_trimmed_mean": schema.TrimmedMean,
-            "_krum": schema.Krum,
-            "_multi_krum": schema.MultiKrum,
-            "_geometric_median": schema.GeometricMedian,
-        },
-        "privacy": {"_privacy": schema.Privacy},
-        "federation": {
-            "_phantom": schema.PhantomFederation,
-            "_manifest": schema.ManifestFederation,
-            "_medmnist": schema.MedmnistFederation,
-        },
-        "runtime": {"_runtime": schema.Runtime},
-        "tracking": {"_tracking": schema.Tracking},
-    }
-    for group, choices in nodes.items():
+    for group, choices in _NODES.items():
         for name, node in choices.items():
             store.store(group=group, name=name, node=node)
 
@@ -104,6 +115,33 @@ def to_study(composed: DictConfig) -> schema.Study:
 def to_plain(study: schema.Study) -> dict[str, object]:
     """The configuration as JSON-ready nested dictionaries."""
     return cast(dict[str, object], OmegaConf.to_container(OmegaConf.structured(study), resolve=True))
+
+
+def from_plain(values: Mapping[str, object]) -> schema.Study:
+    """The inverse of ``to_plain``, checked anew: the values may come from another machine.
+
+    Raises:
+        ConfigError: as ``load``.
+    """
+    composed = OmegaConf.structured(schema.Study)
+    try:
+        for group, choices in _NODES.items():
+            composed[group] = OmegaConf.structured(_node_of(group, list(choices.values()), values.get(group)))
+        return to_study(cast(DictConfig, OmegaConf.merge(composed, OmegaConf.create(dict(values)))))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_causes(error)) from error
+
+
+def _node_of(group: str, nodes: Sequence[type], part: object) -> type:
+    """The dataclass whose name or kind the values of a group bear."""
+    if len(nodes) == 1:
+        return nodes[0]
+    key = "kind" if group == "federation" else "name"
+    wanted = part.get(key) if isinstance(part, Mapping) else None
+    known = {next(f.default for f in fields(node) if f.name == key): node for node in nodes}
+    if wanted not in known:
+        raise ConfigError(f"{group}.{key}={wanted}: must be one of {', '.join(map(str, known))}")
+    return known[wanted]
 
 
 def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:

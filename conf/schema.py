@@ -75,6 +75,9 @@ class Strategy:
     weighting: str = "public_size"
     """``public_size`` (each hospital's declared, rounded size), ``uniform``, or ``inverse_noise_variance`` (the mean
     with the least noise; only with privacy)."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the model over rounds, which is then what is evaluated and handed over;
+    0 is none."""
 
 
 @dataclass
@@ -139,6 +142,60 @@ class FedYogi(Strategy):
     """How fast the second moment follows the squares; nearer to 1 is slower."""
     tau: float = 1e-3
     """Added to the root of the second moment: larger adapts less."""
+
+
+@dataclass
+class FedProx(Strategy):
+    """FedAvg whose hospitals are drawn towards the model that they were given."""
+
+    name: str = "fedprox"
+    """Set by the choice."""
+    mu: float = 0.1
+    """Strength of that pull; times the learning rate it should stay below one."""
+
+
+@dataclass
+class Scaffold(Strategy):
+    """FedAvg whose hospitals are told how they drift apart. For little noise: the correction carries it on."""
+
+    name: str = "scaffold"
+    """Set by the choice."""
+
+
+@dataclass
+class FedBN(Strategy):
+    """FedAvg; each hospital has normalisation layers of its own. For deep models."""
+
+    name: str = "fedbn"
+    """Set by the choice."""
+
+
+@dataclass
+class FedPer(Strategy):
+    """FedAvg; each hospital has a last layer of its own. For deep models."""
+
+    name: str = "fedper"
+    """Set by the choice."""
+
+
+@dataclass
+class FedRep(Strategy):
+    """FedPer that trains the last layer first, alone, and then the rest, alone."""
+
+    name: str = "fedrep"
+    """Set by the choice."""
+    head_steps: int = 5
+    """Of the steps of a round, how many train the last layer."""
+
+
+@dataclass
+class Ditto(Strategy):
+    """FedAvg, and a second model at each hospital that is its own; it takes as many steps again, which cost privacy."""
+
+    name: str = "ditto"
+    """Set by the choice."""
+    pull: float = 0.1
+    """How strongly the hospital's own model is drawn towards the shared one (lambda)."""
 
 
 @dataclass
@@ -232,6 +289,8 @@ class Training:
     """L2 penalty of SGD, applied to the noised gradient."""
     sample_rate: float = 0.4
     """Probability with which each training patient joins a step (Poisson sampling)."""
+    final_rate: float = 1.0
+    """Fraction of the learning rate that is left in the last round; in between it falls geometrically."""
     images_per_patient: int = 4
     """How many images of a sampled patient are drawn; the patient's loss is their mean."""
 
@@ -253,13 +312,20 @@ class Federation:
     """Who takes part, and when a round counts."""
 
     kind: str = MISSING
-    """``phantom``, ``manifest`` or ``medmnist``: where the simulated hospitals get their patients."""
+    """``phantom``, ``manifest`` or ``medmnist``: where the simulated hospitals get their patients; ``enrolled``: the
+    hospitals are real."""
     rounds: int = 10
     """Rounds of training; the privacy of the whole study is planned over them."""
     quorum: float = 0.5
     """Smallest fraction of the invited hospitals whose updates make a round."""
     deadline_s: float = 600.0
     """Seconds after which a round closes without those who have not answered."""
+    participation: float = 1.0
+    """Fraction of the hospitals, rounded down, whose updates a round wants. They take turns, and each plans its noise
+    for its own turns only."""
+    over_selection: float = 0.0
+    """So many more are invited, as a fraction of those that are wanted; the round closes when enough have answered.
+    Whoever is invited spends privacy, in time or late, and plans its noise for that."""
     validation_fraction: float = 0.4
     """Fraction of each hospital's patients that is never trained on."""
 
@@ -322,6 +388,21 @@ class MedmnistFederation(Federation):
     """Concentration of the Dirichlet draw of class balance; small is skewed, large is even."""
 
 
+@dataclass
+class EnrolledFederation(Federation):
+    """Hospitals that were admitted to a server: real ones, which approve the study before they answer."""
+
+    kind: str = "enrolled"
+    """Set by the choice."""
+    hospitals: list[str] = field(default_factory=list)
+    """Names of those who are invited; empty invites all who were admitted when the study is first started."""
+    patience_s: float = 180.0
+    """Seconds that an order waits for hospitals that are away before it goes out without them."""
+    attempts: int = 3
+    """How often a round is played in all when too few have answered. Whoever has answered it sends the stored answer
+    again, which costs no privacy."""
+
+
 EXACT_BINS = 1024
 """Bins of a histogram without noise, fine enough to keep patients apart. The comparison arms use as many."""
 
@@ -340,8 +421,25 @@ class Evaluation:
     arms: list[str] = field(default_factory=lambda: ["local", "pooled"])
     """What the federated model is compared with. ``local``: each hospital alone; ``pooled``: all patients in one
     place. Both train without noise, and only in simulation."""
+    patience: int = 0
+    """End the study after so many evaluations without a better mean AUC; 0 plays all rounds."""
+    least_gain: float = 0.0
+    """How much better than the best so far a mean AUC must be to count as better: at least what noise can feign."""
+    deliver: str = "last"
+    """``last`` or ``best``: which round's model is handed over. The best of many noisy figures looks better than it
+    is."""
     arm_learning_rate: float | None = None
     """Learning rate of these arms, which have no noise to fear; ``null`` means the federated one."""
+
+
+@dataclass
+class Wire:
+    """In what form tensors travel; ``tasks/lean.py`` explains the forms."""
+
+    up: str = "float32"
+    """Of updates: ``float32``, ``float16`` or ``int8``."""
+    down: str = "float32"
+    """Of models; other than ``float32`` they travel as changes, and not at all when a hospital has them already."""
 
 
 @dataclass
@@ -349,9 +447,25 @@ class Runtime:
     """Where the hospitals' code runs."""
 
     name: str = "local"
-    """``local``: the hospitals are played on this machine."""
+    """``local``: the hospitals are played on this machine. ``superlink``: they are elsewhere, behind a server."""
     workers: int = 0
     """Processes that play the hospitals; 0 plays them all in this one."""
+
+
+@dataclass
+class SuperlinkRuntime(Runtime):
+    """A server with hospitals that are enrolled there; ``consilium-server`` runs it."""
+
+    name: str = "superlink"
+    """Set by the choice."""
+    address: str = MISSING
+    """``host:port`` of the server's door for researchers."""
+    authority: str = MISSING
+    """File with the certificate of the server's authority (PEM)."""
+    certificate: str = MISSING
+    """File with the researcher's own key and certificate (PEM), from ``consilium-server researcher``."""
+    follow: bool = True
+    """Wait for the study and show how far it is; ``false`` leaves once the server has it."""
 
 
 @dataclass
@@ -384,6 +498,8 @@ class Study:
     """Who takes part."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     """What is measured."""
+    wire: Wire = field(default_factory=Wire)
+    """In what form tensors travel."""
     runtime: Runtime = field(default_factory=Runtime)
     """Where hospitals run."""
     tracking: Tracking = field(default_factory=Tracking)

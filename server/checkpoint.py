@@ -26,12 +26,16 @@ def write_state(folder: Path, state: State) -> None:
     """Commit a state; older arrays go once nothing points to them."""
     folder.mkdir(parents=True, exist_ok=True)
     number = f"{len(state.rounds):04d}.safetensors"
-    arrays = {f"round-{number}": save(state.weights), f"memory-{number}": save(state.memory)}
+    kinds = {"round": state.weights, "memory": state.memory}
+    for kind, value in {"lost": state.lost, "average": state.average, "best": state.best}.items():
+        kinds |= {kind: value} if value else {}
+    arrays = {f"{kind}-{number}": save(value) for kind, value in kinds.items()}
     for name, content in arrays.items():
         write_whole(folder / name, content)
     pointer = {
         "arrays": {name.split("-")[0]: [name, _sha256(content)] for name, content in arrays.items()},
         "rounds": [asdict(record) for record in state.rounds],
+        "chosen": state.chosen,
     }
     write_whole(folder / _POINTER, json.dumps(pointer, indent=1).encode())
     for old in folder.glob("*.safetensors"):
@@ -50,13 +54,32 @@ def read_state(folder: Path) -> State | None:
         return None
     try:
         pointer = json.loads(path.read_text("utf-8"))
-        weights, memory = (_arrays(folder, *pointer["arrays"][kind]) for kind in ("round", "memory"))
+        arrays = {kind: _arrays(folder, *named) for kind, named in pointer["arrays"].items()}
+        weights, memory, chosen = arrays.pop("round"), arrays.pop("memory"), int(pointer["chosen"])
         rounds = [_record(values) for values in pointer["rounds"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointDamaged(
             f"cannot read {path}: {error}; restore the folder from a backup, or resume=never"
         ) from error
-    return State(weights, rounds, memory)
+    return State(weights, rounds, memory, chosen=chosen, **arrays)
+
+
+def model_file(folder: Path, state: State) -> Path:
+    """The file of a committed state that holds the model which the study hands over."""
+    kind = "best" if state.best else "average" if state.average else "round"
+    return folder / f"{kind}-{len(state.rounds):04d}.safetensors"
+
+
+def records(pointer: bytes | None) -> list[RoundRecord]:
+    """The rounds that a checkpoint's JSON file tells of, without the arrays.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    try:
+        return [] if pointer is None else [_record(values) for values in json.loads(pointer)["rounds"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no checkpoint: {error!r}") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -63,8 +63,16 @@ def _without_noise(study: schema.Study) -> schema.Study:
         study,
         privacy=replace(study.privacy, epsilon=None),
         training=replace(study.training, learning_rate=rate),
-        evaluation=replace(study.evaluation, epsilon=None, bins=schema.EXACT_BINS, every=study.federation.rounds),
-        federation=replace(study.federation, quorum=1.0),
+        evaluation=replace(
+            study.evaluation,
+            epsilon=None,
+            bins=schema.EXACT_BINS,
+            every=study.federation.rounds,
+            patience=0,
+            deliver="last",
+        ),
+        federation=replace(study.federation, quorum=1.0, participation=1.0, over_selection=0.0),
+        wire=schema.Wire(),
         strategy=schema.FedAvg(),  # a hospital alone has nothing to combine
     )
 

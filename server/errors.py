@@ -3,10 +3,14 @@
 StudyError
 ├── HospitalNotReady     a hospital of this machine cannot take part: its images, labels or settings are wrong
 ├── RoundFailed          fewer hospitals than the quorum gave a usable answer; names each and its stage
+├── TooFewHospitals      somebody would have to train more often than the study's document says
 ├── CannotCombine        the strategy cannot make a model of the updates: too few, too many to hold, far too long
 ├── CheckpointDamaged    a checkpoint does not hold what was written
 ├── StudyBusy            another process works on the study
-└── TrackingFailed       the results store cannot be used
+├── TrackingFailed       the results store cannot be used
+├── ServerMisconfigured  the server's folder, its settings, or a file or program that it needs
+├── ServerUnreachable    the server does not answer, or does not let this researcher in
+└── NotAdmitted          a hospital is not, or is already, among those that were admitted
 """
 
 from __future__ import annotations
@@ -33,6 +37,10 @@ class RoundFailed(StudyError):
         self.round, self.stage, self.dropped = round, stage, dict(dropped)
 
 
+class TooFewHospitals(StudyError):
+    pass
+
+
 class CannotCombine(StudyError):
     pass
 
@@ -46,4 +54,16 @@ class StudyBusy(StudyError):
 
 
 class TrackingFailed(StudyError):
+    pass
+
+
+class ServerMisconfigured(StudyError):
+    pass
+
+
+class ServerUnreachable(StudyError):
+    pass
+
+
+class NotAdmitted(StudyError):
     pass

@@ -58,7 +58,7 @@ class Results:
 
 def results(name: str, state: State, arms: Arms, notes: list[str]) -> Results:
     """Put together what the rounds and the other arms gave."""
-    last = state.rounds[-1]
+    last = state.outcome
     by_arm = {"local": arms.local, "federated": last.hospitals, "pooled": arms.pooled}
     hospitals = sorted({hospital for record in state.rounds for hospital in record.hospitals})
     epsilon = {

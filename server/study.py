@@ -15,10 +15,12 @@ from conf import load as conf
 from conf import schema
 from server.checkpoint import write_whole
 from server.errors import CheckpointDamaged, StudyBusy
+from server.participation import asked_at_most
 from server.rounds import evaluates
+from server.strategy.method import method_of
 from tasks import contract as contracts
 from tasks import task as tasks
-from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
+from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
 
 _FILE = "study.json"
 _DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")
@@ -68,9 +70,12 @@ def document_of(study: schema.Study, name: str) -> StudyDocument:
         contract=contracts.digest_of_task(study.task.name),
         model=asdict(study.model),
         rounds=study.federation.rounds,
+        asked=asked_at_most(study),
         training=TrainingTerms(**asdict(study.training)),
         privacy=PrivacyTerms(**asdict(study.privacy)),
         evaluation=EvaluationTerms(evaluated, study.evaluation.bins, study.evaluation.epsilon),
+        method=method_of(study.strategy),
+        wire=WireTerms(**asdict(study.wire)),
     )
 
 

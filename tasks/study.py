@@ -12,9 +12,9 @@ import hashlib
 import json
 from functools import cache
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
@@ -38,6 +38,58 @@ class TrainingTerms:
     weight_decay: Annotated[float, Field(ge=0)]
     sample_rate: Probability
     images_per_patient: Count
+    final_rate: Probability = 1.0
+
+    def rate_in(self, round: int, rounds: int) -> float:
+        """The learning rate of a round: falls geometrically to ``final_rate`` times the first one."""
+        return float(self.learning_rate * self.final_rate ** ((round - 1) / max(rounds - 1, 1)))
+
+
+Stays = Literal["nothing", "normalisation", "head"]
+Form = Literal["float32", "float16", "int8"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class MethodTerms:
+    """What a hospital does in a round beside plain steps of SGD on the shared model: one thing at most.
+
+    Attributes:
+        proximal: mu of FedProx, the pull towards the model that the order brought; 0 is none.
+        control_variates: SCAFFOLD's; the order brings the server's c.
+        stays: the part of the model that is trained at the hospital and never leaves.
+        head_steps: of a round's steps, how many train the head alone before the others train the rest alone (FedRep).
+        personal: lambda of Ditto, the pull of a second, personal model towards the shared one. It takes as many steps
+            again as the shared one.
+    """
+
+    proximal: Annotated[float, Field(ge=0)] = 0.0
+    control_variates: bool = False
+    stays: Stays = "nothing"
+    head_steps: Annotated[int, Field(ge=0)] = 0
+    personal: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_at_most(self) -> Self:
+        named = [self.proximal > 0, self.control_variates, self.stays != "nothing", self.personal is not None]
+        if sum(named) > 1:
+            raise ValueError("one of proximal, control_variates, stays and personal at most")
+        if self.head_steps and self.stays != "head":
+            raise ValueError("head_steps are for a head that stays")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class WireTerms:
+    """In what form tensors travel; ``tasks/lean.py`` has the forms.
+
+    Attributes:
+        up: of updates.
+        down: of models. In a form other than ``float32`` a model travels as its change since the last one, and not at
+            all when it is the last one; the hospital keeps it on its disk.
+    """
+
+    up: Form = "float32"
+    down: Form = "float32"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -70,6 +122,7 @@ class StudyDocument:
         contract: digest of the task's acquisition contract, see ``tasks/contract.py``.
         model: name and options of the network, as ``conf.schema`` has them.
         rounds: how many rounds of training it has at most.
+        asked: in how many of them one hospital trains at most; it plans its noise for so many and refuses more.
     """
 
     name: Name
@@ -79,9 +132,24 @@ class StudyDocument:
     contract: Digest
     model: dict[str, str | int | float | bool]
     rounds: Count
+    asked: Count
     training: TrainingTerms
     privacy: PrivacyTerms
     evaluation: EvaluationTerms
+    method: MethodTerms
+    wire: WireTerms
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.asked > self.rounds:
+            raise ValueError(f"a hospital cannot train in {self.asked} of {self.rounds} rounds")
+        if self.method.head_steps and self.method.head_steps >= self.training.steps:
+            raise ValueError(f"head_steps must leave some of the {self.training.steps} steps for the rest of the model")
+        return self
+
+    def steps_a_round(self) -> int:
+        """Steps that touch patients in one round of training: a personal model takes its own."""
+        return self.training.steps * (1 if self.method.personal is None else 2)
 
 
 class BadDocument(ValueError):

@@ -24,7 +24,7 @@ from pydantic.dataclasses import dataclass
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from tasks.study import STRICT, Count, Name, StudyDocument
+from tasks.study import STRICT, Count, Digest, Name, StudyDocument
 
 VERSION = 1
 _LARGEST_PUBLIC_SIZE = 10_000_000
@@ -34,6 +34,9 @@ _TOLD = 10
 """Problems that a refusal lists: what arrives must not decide how much is written to a log."""
 
 Arrays = dict[str, NDArray[Any]]
+
+CONTROL = "control-variate."
+"""Begins the names of SCAFFOLD's c in an order; no parameter's name can, for '-' is not allowed in Python names."""
 
 
 class ErrorCode(StrEnum):
@@ -49,6 +52,7 @@ class ErrorCode(StrEnum):
     NO_COHORT = "NO_COHORT"
     MODEL_REFUSED = "MODEL_REFUSED"
     UPDATE_NOT_FINITE = "UPDATE_NOT_FINITE"
+    NOT_HELD = "NOT_HELD"
     SITE_MISCONFIGURED = "SITE_MISCONFIGURED"
     INTERNAL = "INTERNAL"
 
@@ -58,13 +62,28 @@ class WireError(ValueError):
 
 
 @dataclass(frozen=True, config=STRICT)
+class Change:
+    """An order's arrays are not the model but how it changed, in the study's form ``wire.down``.
+
+    Attributes:
+        base: digest of the model that the hospital holds.
+        result: digest of the model that is meant; where it is ``base``, there are no arrays.
+    """
+
+    base: Digest
+    result: Digest
+
+
+@dataclass(frozen=True, config=STRICT)
 class TrainOrder:
     """Train the given model on your training patients and report the change."""
 
     study: StudyDocument
     round: Count
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
-    """The trainable tensors of the model, float32, by parameter name."""
+    """The tensors of the model that travel, float32, by parameter name; ``control-variate.*`` are SCAFFOLD's c."""
+    change: Change | None = None
+    """``None``: the arrays are the whole model."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -81,7 +100,7 @@ class TrainReport:
     noise_multiplier: Annotated[float, Field(ge=0)]
     """Standard deviation of each step's noise in units of the study's ``clip_norm``; 0 without privacy."""
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
-    """New minus old value of each trainable tensor, float32."""
+    """New minus old value of each tensor that travels, in the study's form ``wire.up``."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -91,6 +110,7 @@ class EvaluateOrder:
     study: StudyDocument
     round: Annotated[int, Field(ge=0)]
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
+    change: Change | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

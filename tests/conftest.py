@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tasks.contract import digest_of_task
-from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
+from tasks.study import EvaluationTerms, MethodTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
 
 # `make test` must give the same answer twice. To look for new cases: make explore.
 hypothesis.settings.register_profile("steady", derandomize=True)
@@ -38,7 +38,10 @@ def document() -> StudyDocument:
         contract=digest_of_task("breast_ultrasound"),
         model={"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2},
         rounds=2,
+        asked=2,
         training=TrainingTerms(3, 8.0, 0.0, 0.0, 0.8, 2),
         privacy=PrivacyTerms(8.0, 1e-4, 0.5),
         evaluation=EvaluationTerms(2, 16, 4.0),
+        method=MethodTerms(),
+        wire=WireTerms(),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from conf import schema
-from server.strategy import fedopt
+from server.strategy import fedopt, scaffold
 from server.strategy.coordinate_wise import median_rule, trimmed_mean_rule
 from server.strategy.cyclic import whose_turn
 from server.strategy.fedavg import fedavg_step, mean_combiner
@@ -29,8 +29,12 @@ WEIGHTINGS: dict[str, Weight] = {
 }
 
 
-def build(settings: schema.Strategy) -> Strategy:
+def build(settings: schema.Strategy, local_move: float = 1.0) -> Strategy:
     """The strategy that the configuration names.
+
+    Args:
+        local_move: how far one unit of gradient moves a hospital's model in the coming round
+            (``local_sgd.local_move``); SCAFFOLD must know it.
 
     Raises:
         TypeError: settings of a kind that no strategy belongs to; ``conf`` lets none through.
@@ -51,8 +55,10 @@ def build(settings: schema.Strategy) -> Strategy:
             return _plain(settings, combiner)
         case schema.Cyclic():
             return _plain(settings, mean_combiner, whose_turn)
-        case schema.FedAvg():
-            return _plain(settings, mean_combiner)
+        case schema.Scaffold():
+            return _scaffold(settings, local_move)
+        case schema.FedAvg() | schema.FedProx() | schema.FedBN() | schema.FedPer() | schema.FedRep() | schema.Ditto():
+            return _plain(settings, mean_combiner)  # what they are is the hospitals' part
     raise TypeError(f"no strategy belongs to {type(settings).__name__}")
 
 
@@ -71,6 +77,12 @@ def _fedavgm(settings: schema.FedAvgM) -> Strategy:
         server_momentum=settings.server_momentum,
     )
     return Strategy(mean_combiner, step, WEIGHTINGS[settings.weighting], fedavgm_start)
+
+
+def _scaffold(settings: schema.Scaffold, local_move: float) -> Strategy:
+    step = partial(scaffold.scaffold_step, server_learning_rate=settings.server_learning_rate, local_move=local_move)
+    weight = WEIGHTINGS[settings.weighting]
+    return Strategy(mean_combiner, step, weight, scaffold.scaffold_start, told=scaffold.scaffold_told)
 
 
 def _fedopt(settings: schema.Strategy, second_moment: fedopt.SecondMoment, decay: fedopt.Decay) -> Strategy:

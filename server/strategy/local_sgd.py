@@ -12,11 +12,13 @@ number of patients q N, where N is the hospital's public size.
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conf.schema import Privacy, Training
+from tasks.study import TrainingTerms
 
 _ROUNDED = 1.5
 """A size declared to one significant digit may stand for almost this many times as many patients."""
@@ -25,6 +27,12 @@ _ROUNDED = 1.5
 def responses(steps: int, momentum: float) -> NDArray[np.float64]:
     """r_t of each step: how far, in units of the learning rate, one unit of gradient at that step moves the model."""
     return np.cumsum(momentum ** np.arange(steps))[::-1]
+
+
+def local_move(training: Training, round: int, rounds: int) -> float:
+    """How far one unit of constant gradient moves a hospital's model in a round."""
+    rate = TrainingTerms(**asdict(training)).rate_in(round, rounds)
+    return rate * float(responses(training.steps, training.momentum).sum())
 
 
 def expected_patients(training: Training, public_size: int) -> float:

@@ -25,10 +25,7 @@ from __future__ import annotations
 import numpy as np
 
 from server.strategy.strategy import moved
-from tasks.wire import Arrays
-
-CONTROL = "control-variate."
-"""Begins the name of c's tensors on the wire; no parameter's name can, for '-' is not allowed in Python names."""
+from tasks.wire import CONTROL, Arrays
 
 
 def scaffold_start(weights: Arrays) -> Arrays:

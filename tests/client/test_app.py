@@ -174,7 +174,7 @@ def test_the_memory_that_the_hospital_allows_is_kept_to(
     seen = []
 
     def look(*given: Any) -> Arrays:
-        seen.append(given[-1])
+        seen.append(given[8])
         return train_locally(*given)
 
     hospital = Hospital.found(tmp_path, archive, max_memory_mb=77)
@@ -311,7 +311,7 @@ def test_the_whole_study_costs_what_was_asked_for_and_every_round_says_so(
     hospital: Hospital, document: StudyDocument
 ) -> None:
     """Not the epsilon of one round ten times: what is reported is composed over all rounds so far."""
-    study = replace(document, rounds=10)
+    study = replace(document, rounds=10, asked=10)
     hospital.approve(study)
     told = []
     for round in range(1, 11):
@@ -341,7 +341,7 @@ def test_the_second_study_ends_where_the_life_of_the_cohort_does(
 ) -> None:
     hospital = Hospital.found(tmp_path, archive, policy={"max_epsilon_study": 4.0, "max_epsilon_life": 5.0})
     first, second = (
-        replace(document, name=name, rounds=6, privacy=PrivacyTerms(4.0, 1e-4, 0.5)) for name in ("a", "b")
+        replace(document, name=name, rounds=6, asked=6, privacy=PrivacyTerms(4.0, 1e-4, 0.5)) for name in ("a", "b")
     )
     hospital.approve(first, second)
     for round in range(1, 7):
@@ -461,7 +461,7 @@ def test_an_order_that_was_damaged_anywhere_is_answered_with_a_code(
     order = train(document) if action == "train" else evaluate(document)
     content = wire.encode(order)
     head = content.config_records["head"]
-    undamaged, scalars = (json.loads(str(head["json"])) for _ in range(2))
+    scalars = json.loads(str(head["json"]))
     where = scalars
     while isinstance(inner := where[key := data.draw(st.sampled_from(sorted(where)))], dict) and data.draw(
         st.booleans()
@@ -475,7 +475,7 @@ def test_an_order_that_was_damaged_anywhere_is_answered_with_a_code(
     if arrays is not None:
         content["arrays"] = arrays
     reply = approved.send(content, action)
-    assert isinstance(read(reply), Refusal) or scalars == undamaged
+    assert isinstance(read(reply), Refusal) or wire.digest(wire.decode(content, type(order))) == wire.digest(order)
     _nothing_of(reply, SECRET, str(approved.file.parent))
 
 

@@ -17,7 +17,7 @@ from client.site import Policy, SiteSettings
 from client.sources.settings import FolderSource
 from tasks import task as tasks
 from tasks.contract import digest_of_task
-from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
+from tasks.study import EvaluationTerms, MethodTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
 from tasks.wire import EvaluateOrder, TrainOrder
 
 TASK = "breast_ultrasound"
@@ -33,9 +33,12 @@ def _study(**changes: Any) -> StudyDocument:
         contract=digest_of_task(TASK),
         model={"name": "scatter_linear"},
         rounds=10,
+        asked=10,
         training=TrainingTerms(3, 1.0, 0.0, 0.0, 0.5, 4),
         privacy=PrivacyTerms(4.0, 1e-5, 0.5),
         evaluation=EvaluationTerms(10, 16, 2.0),
+        method=MethodTerms(),
+        wire=WireTerms(),
     )
     return replace(study, **changes)
 

@@ -17,7 +17,7 @@ from client.site import load, secret
 from client.virtual import APPROVED_BY_NOBODY, POOLED
 from conf import schema
 from tasks.contract import digest_of_task
-from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, release
+from tasks.study import EvaluationTerms, MethodTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
 from tasks.wire import TrainOrder
 
 
@@ -39,9 +39,12 @@ def _document(epsilon: float | None, rounds: int = 4) -> StudyDocument:
         contract=digest_of_task("breast_ultrasound"),
         model={"name": "scatter_linear"},
         rounds=rounds,
+        asked=rounds,
         training=TrainingTerms(3, 8.0, 0.0, 0.0, 0.8, 4),
         privacy=PrivacyTerms(epsilon, 1e-4, 0.5),
         evaluation=EvaluationTerms(4, 16, 3.0),
+        method=MethodTerms(),
+        wire=WireTerms(),
     )
 
 

@@ -18,6 +18,15 @@ from conf import checks, load, schema
 
 CHOICES = sorted(path for path in load.FOLDER.glob("*/*.yaml"))
 REAL_IMAGES = ["data_root=somewhere"]  # wanted by choices that read real images, ignored by the others
+DOOR = ["runtime.address=server:8444", "runtime.authority=authority.crt", "runtime.certificate=me.pem"]
+DEPLOYED = ["federation=enrolled", "runtime=superlink", "evaluation.arms=[]", *DOOR]  # go together
+
+
+def wanted(path: Path) -> list[str]:
+    """What a choice needs beside itself."""
+    if path.stem in ("enrolled", "superlink"):
+        return DEPLOYED
+    return [*REAL_IMAGES, *(DOOR if path.stem == "deployed" else [])]
 
 
 def refusal(*overrides: str) -> str:
@@ -28,13 +37,14 @@ def refusal(*overrides: str) -> str:
 
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_file_is_a_choice_that_composes(path: Path) -> None:
-    study = load.load([f"{path.parent.name}={path.stem}", *REAL_IMAGES])
-    json.dumps(load.to_plain(study), allow_nan=False)
+    study = load.load([f"{path.parent.name}={path.stem}", *wanted(path)])
+    text = json.dumps(load.to_plain(study), allow_nan=False)
+    assert load.from_plain(json.loads(text)) == study  # as it travels to a server
 
 
 @pytest.mark.parametrize("path", sorted((load.FOLDER / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_an_experiment_names_itself_and_opens_with_the_command_that_runs_it(path: Path) -> None:
-    assert load.load([f"experiment={path.stem}", *REAL_IMAGES]).experiment == path.stem
+    assert load.load([f"experiment={path.stem}", *wanted(path)]).experiment == path.stem
     assert path.read_text("utf-8").splitlines()[1].startswith(f"# consilium experiment={path.stem}")
 
 
@@ -118,6 +128,14 @@ SENSELESS = {
         "strategy.name=bogus",
         "strategy.weighting=bogus",
         "strategy.server_learning_rate=0",
+        "strategy.ema=1",
+        "training.final_rate=0",
+        "federation.participation=1.5",
+        "federation.over_selection=-0.1",
+        "evaluation.patience=-1",
+        "evaluation.least_gain=-1",
+        "evaluation.deliver=first",
+        "wire.up=int4",
         "evaluation.every=0",
         "evaluation.bins=1",
         "evaluation.arms=[bogus]",
@@ -231,3 +249,37 @@ def test_the_command_refuses_as_well_and_leaves_nothing_behind(
     assert told in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["runtime=superlink", *DOOR], "superlink and enrolled go together"),
+        (["federation=enrolled"], "superlink and enrolled go together"),
+        (["federation=enrolled"], "evaluation.arms=['local', 'pooled']: possible in simulation only"),
+        ([*DEPLOYED, "runtime.address=https://server"], "runtime.address=https://server: must be HOST:PORT"),
+        ([*DEPLOYED, "federation.hospitals=[a,a]"], "names one twice"),
+        ([*DEPLOYED, "federation.hospitals=[../a]"], "federation.hospitals.../a: a hospital's name"),
+        ([*DEPLOYED, "federation.attempts=0"], "federation.attempts=0"),
+        (["experiment=deployed"], "no value for runtime.address, runtime.authority, runtime.certificate"),
+    ],
+)
+def test_what_cannot_be_deployed_is_refused(overrides: list[str], told: str) -> None:
+    assert told in refusal(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "told"),
+    [
+        ("model", {"name": "os.system"}, "model.name=os.system: must be one of"),
+        ("federation", 3, "federation.kind=None: must be one of"),
+        ("training", {"stepz": 3}, "stepz"),
+        ("training", {"steps": "many"}, "training.steps"),
+        ("seed", -1, "seed=-1"),
+        ("colour", "blue", "colour"),
+    ],
+)
+def test_a_configuration_from_another_machine_is_refused_like_one_of_this(part: str, value: object, told: str) -> None:
+    plain = load.to_plain(load.load()) | {part: value}
+    with pytest.raises(load.ConfigError, match=re.escape(told)):
+        load.from_plain(plain)

@@ -124,7 +124,7 @@ def main(output: Path, sent: Path) -> None:
             _order(sites, document)
         accidents.left = 1
         with patch.object(report, "refusal", _the_story_instead):
-            _order(sites, replace(document, rounds=1))
+            _order(sites, replace(document, rounds=1, asked=1))
 
 
 def _order(sites: dict[str, Path], document: StudyDocument) -> list[str]:

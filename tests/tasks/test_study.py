@@ -30,7 +30,7 @@ def test_a_float_and_an_equal_whole_number_are_one_document(document: StudyDocum
     assert study.digest(whole) == study.digest(document)
 
 
-@pytest.mark.parametrize("part", ["", "training", "privacy", "evaluation"])
+@pytest.mark.parametrize("part", ["", "training", "privacy", "evaluation", "method", "wire"])
 def test_a_field_that_nobody_agreed_on_is_refused_by_name(document: StudyDocument, part: str) -> None:
     values: dict[str, Any] = json.loads(study.canonical(document))
     (values[part] if part else values)["hook"] = "x"
@@ -73,6 +73,15 @@ def test_every_missing_field_is_told_at_once(document: StudyDocument) -> None:
         ("privacy.delta", 0),
         ("privacy.delta", 1),
         ("privacy.clip_norm", 0),
+        ("asked", 0),
+        ("training.final_rate", 0),
+        ("training.final_rate", 1.01),
+        ("method.proximal", -1),
+        ("method.stays", "everything"),
+        ("method.personal", 0),
+        ("method.head_steps", -1),
+        ("wire.up", "int4"),
+        ("wire.down", "float64"),
         ("evaluation.releases", 0),
         ("evaluation.bins", 1),
         ("evaluation.bins", 65537),
@@ -88,6 +97,36 @@ def test_a_value_out_of_range_is_refused_by_name(document: StudyDocument, path: 
     target[name] = value
     with pytest.raises(BadDocument, match=path.replace(".", r"\.")):
         study.read(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"asked": 3}, "3 of 2 rounds"),
+        ({"method": {"proximal": 0.1, "personal": 0.1}}, "one of proximal"),
+        ({"method": {"control_variates": True, "stays": "head"}}, "one of proximal"),
+        ({"method": {"head_steps": 1}}, "a head that stays"),
+        ({"method": {"stays": "head", "head_steps": 3}}, "leave some of the 3 steps"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(document: StudyDocument, changes: dict[str, Any], told: str) -> None:
+    values: dict[str, Any] = json.loads(study.canonical(document))
+    for name, value in changes.items():
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    with pytest.raises(BadDocument, match=told):
+        study.read(json.dumps(values))
+
+
+def test_the_rate_falls_geometrically_to_its_last_fraction(document: StudyDocument) -> None:
+    terms = replace(document.training, learning_rate=8.0, final_rate=0.25)
+    assert [terms.rate_in(round, 3) for round in (1, 2, 3)] == pytest.approx([8.0, 4.0, 2.0])
+    assert terms.rate_in(1, 1) == 8.0
+    assert document.training.rate_in(2, 3) == document.training.learning_rate
+
+
+def test_a_personal_model_takes_steps_of_its_own(document: StudyDocument) -> None:
+    assert document.steps_a_round() == 3
+    assert replace(document, method=study.MethodTerms(personal=1.0)).steps_a_round() == 6
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", "[" * 100_000])

@@ -20,8 +20,18 @@ from pydantic import ValidationError
 
 from server.flower_private import claim_identity, deflate, inflate
 from tasks import wire
-from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms
-from tasks.wire import ErrorCode, EvaluateOrder, EvaluateReport, Message, Refusal, TrainOrder, TrainReport, WireError
+from tasks.study import EvaluationTerms, MethodTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms
+from tasks.wire import (
+    Change,
+    ErrorCode,
+    EvaluateOrder,
+    EvaluateReport,
+    Message,
+    Refusal,
+    TrainOrder,
+    TrainReport,
+    WireError,
+)
 
 KINDS: list[type[Any]] = [TrainOrder, TrainReport, EvaluateOrder, EvaluateReport, Refusal]
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -35,24 +45,36 @@ values = dtypes.flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
 )
 arrays = st.dictionaries(names, values, max_size=3)
+digests = st.text("0123456789abcdef", min_size=64, max_size=64)
+changes = st.none() | st.builds(Change, digests, digests)
+forms = st.sampled_from(["float32", "float16", "int8"])
+methods = st.one_of(
+    st.builds(MethodTerms, proximal=positive),
+    st.builds(MethodTerms, control_variates=st.booleans()),
+    st.builds(MethodTerms, stays=st.sampled_from(["nothing", "normalisation", "head"])),
+    st.builds(MethodTerms, personal=st.none() | positive),
+)
 documents = st.builds(
     StudyDocument,
     name=names,
     release=names,
     task=names,
     task_version=counts,
-    contract=st.text("0123456789abcdef", min_size=64, max_size=64),
+    contract=digests,
     model=st.dictionaries(st.text(max_size=8), st.text(max_size=8) | st.integers(-9, 99) | st.booleans(), max_size=4),
-    rounds=counts,
+    rounds=st.integers(5, 99),
+    asked=st.integers(1, 5),
     training=st.builds(
         TrainingTerms, counts, positive, fraction, st.just(0.0) | positive, fraction | st.just(1.0), counts
     ),
     privacy=st.builds(PrivacyTerms, st.none() | positive, fraction, positive),
     evaluation=st.builds(EvaluationTerms, counts, st.integers(2, 65536), st.none() | positive),
+    method=methods,
+    wire=st.builds(WireTerms, forms, forms),
 )
 messages = st.one_of(
-    st.builds(TrainOrder, documents, counts, arrays),
-    st.builds(EvaluateOrder, documents, st.just(0) | counts, arrays),
+    st.builds(TrainOrder, documents, counts, arrays, changes),
+    st.builds(EvaluateOrder, documents, st.just(0) | counts, arrays, changes),
     st.builds(TrainReport, names, counts, counts, st.none() | positive, fraction, st.just(0.0) | positive, arrays),
     st.builds(EvaluateReport, names, counts, st.none() | positive, fraction, arrays),
     st.builds(Refusal, st.text(max_size=120), st.just(0) | counts, st.sampled_from(ErrorCode)),
@@ -134,6 +156,7 @@ def _others(document: StudyDocument) -> dict[str, StudyDocument]:
         "contract": "0" * 64,
         "model": {**document.model, "J": 3},
         "rounds": 3,
+        "asked": 1,
     }
     found = {key: replace(document, **{key: value}) for key, value in changed.items()}
     for part in ("training", "privacy", "evaluation"):
@@ -141,8 +164,17 @@ def _others(document: StudyDocument) -> dict[str, StudyDocument]:
         for field in fields(terms):
             value = getattr(terms, field.name)
             other = value + 1 if isinstance(value, int) else value / 2 + 0.01
+            if field.name == "final_rate":
+                other = 0.5
             found[f"{part}.{field.name}"] = replace(document, **{part: replace(terms, **{field.name: other})})
-    return found
+    ways = {"proximal": 0.1, "control_variates": True, "stays": "head", "personal": 0.1}
+    for name, value in ways.items():
+        found[f"method.{name}"] = replace(document, method=MethodTerms(**{name: value}))  # type: ignore[arg-type]
+    found["method.head_steps"] = replace(document, method=MethodTerms(stays="head", head_steps=1))
+    return found | {
+        "wire.up": replace(document, wire=WireTerms(up="int8")),
+        "wire.down": replace(document, wire=WireTerms(down="int8")),
+    }
 
 
 def test_every_field_of_an_order_changes_its_digest(document: StudyDocument) -> None:
@@ -157,9 +189,10 @@ def test_every_field_of_an_order_changes_its_digest(document: StudyDocument) -> 
         "another dtype": TrainOrder(document, 1, {"w": np.zeros(3, np.int32)}),
         "another shape": TrainOrder(document, 1, {"w": np.zeros((3, 1), np.float32)}),
         "no weights": TrainOrder(document, 1),
+        "a change": TrainOrder(document, 1, weights, Change("0" * 64, "1" * 64)),
     }
     orders |= {name: TrainOrder(other, 1, weights) for name, other in _others(document).items()}
-    told = {f.name for f in fields(StudyDocument)} - {"training", "privacy", "evaluation"}
+    told = {f.name for f in fields(StudyDocument)} - {"training", "privacy", "evaluation", "method", "wire"}
     assert told <= orders.keys()
     assert len({wire.digest(order) for order in orders.values()}) == len(orders)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.strategy.scaffold import CONTROL, scaffold_start, scaffold_step, scaffold_told
+from server.strategy.scaffold import scaffold_start, scaffold_step, scaffold_told
+from tasks.wire import CONTROL
 from tests.server.strategy.convex import Convex
 
 STEPS, RATE = 5, 0.2

@@ -1,0 +1,86 @@
+"""What is known of a study between two rounds: by hospital, by round, and all that is needed to go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tasks.study import StudyDocument
+from tasks.wire import Arrays
+
+
+@dataclass(frozen=True)
+class HospitalRound:
+    """What one hospital did in a round.
+
+    Attributes:
+        epsilon: spent by its training patients in this study so far; ``None`` without privacy.
+        auc, auc_low, auc_high: on its validation patients, with a 95 % interval; ``None`` where not evaluated, or
+            where it has patients of one class only.
+        bytes_down, bytes_up: of the messages to and from it.
+    """
+
+    epsilon: float | None = None
+    evaluation_epsilon: float | None = None
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What happened in a round: by hospital, who was asked to train, and who was dropped at which stage and why."""
+
+    number: int
+    seconds: float
+    update_norm: float
+    hospitals: dict[str, HospitalRound]
+    dropped: dict[str, str] = field(default_factory=dict)
+    invited: list[str] = field(default_factory=list)
+
+    def mean_auc(self) -> float | None:
+        """Unweighted mean over the hospitals that have an AUC."""
+        values = [h.auc for h in self.hospitals.values() if h.auc is not None]
+        return float(np.mean(values)) if values else None
+
+
+@dataclass(frozen=True)
+class State:
+    """A study between two rounds: all that is needed to go on.
+
+    Attributes:
+        weights: where training goes on from.
+        memory: what the strategy remembers.
+        lost: what rounding took from the model that hospitals were told; it is told next time.
+        average: the moving average of the models, if the study has one.
+        best: the best model so far, if it is to be handed over, and ``chosen`` its round; 0 is the last one.
+    """
+
+    weights: Arrays
+    rounds: list[RoundRecord] = field(default_factory=list)
+    memory: Arrays = field(default_factory=dict)
+    lost: Arrays = field(default_factory=dict)
+    average: Arrays = field(default_factory=dict)
+    best: Arrays = field(default_factory=dict)
+    chosen: int = 0
+
+    @property
+    def model(self) -> Arrays:
+        """What the study hands over."""
+        return self.best or self.average or self.weights
+
+    @property
+    def outcome(self) -> RoundRecord:
+        """The round that has evaluated that model."""
+        return self.rounds[self.chosen - 1]
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The study as the hospitals have approved it, and the grid's node number of each invited hospital by name."""
+
+    document: StudyDocument
+    nodes: dict[str, int]

@@ -1,0 +1,52 @@
+"""Which parameters of a network stay at a hospital and which travel: server and hospitals must agree on it by name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tasks.study import Stays
+
+_NORMALISATION = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+
+class NothingToShare(ValueError):
+    """A part that should stay is empty, or is all there is."""
+
+
+def staying(trainable: nn.Module, stays: Stays) -> frozenset[str]:
+    """Names of the trained parameters that stay where they are trained.
+
+    ``normalisation`` is scale and shift of every normalisation layer (FedBN), ``head`` the last layer that has
+    parameters (FedPer, FedRep). What stays starts everywhere as ``tasks.models.registry.build`` draws it by default.
+
+    Raises:
+        NothingToShare: the network has no such part, or no other.
+    """
+    if stays == "nothing":
+        return frozenset()
+    trained = {name for name, p in trainable.named_parameters() if p.requires_grad}
+    found = frozenset(_normalisation(trainable) if stays == "normalisation" else _head(trainable)) & trained
+    if not found:
+        raise NothingToShare(f"{stays} should stay at the hospitals, and the network has none; take another strategy")
+    if found == trained:
+        raise NothingToShare(
+            f"{stays} should stay at the hospitals, and the network has nothing else; take a deeper one"
+        )
+    return found
+
+
+def _normalisation(trainable: nn.Module) -> set[str]:
+    return {
+        f"{layer}.{name}"
+        for layer, module in trainable.named_modules()
+        if isinstance(module, _NORMALISATION)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+
+
+def _head(trainable: nn.Module) -> set[str]:
+    layers = [
+        (layer, [name for name, _ in m.named_parameters(recurse=False)]) for layer, m in trainable.named_modules()
+    ]
+    layer, names = next(((layer, names) for layer, names in reversed(layers) if names), ("", []))
+    return {f"{layer}.{name}" if layer else name for name in names}
