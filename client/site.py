@@ -90,6 +90,9 @@ class SiteSettings(Settings):
     """Secret of this hospital: makes pseudonyms and the split. Made at first use, readable by its owner only."""
     server: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]+:\d{1,5}$")
     """``host:port`` of the studies' server; ``consilium-site check`` sees whether it can be reached."""
+    link: Path = Path("link")
+    """Folder of what connects the hospital with that server: its own key, the server's authority, and the secret that
+    gateway and trainer share. ``consilium-site enroll`` makes it."""
     log: Path = Path("site.log")
     """What went wrong and why, for the hospital's own eyes."""
     max_memory_mb: int = Field(default=1024, ge=64)

@@ -6,10 +6,9 @@ hands in what founds the hospitals of this machine and what plays them.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from conf import load as conf
 from conf import schema
 from server import comparison, report
-from server.checkpoint import read_state, write_state, write_whole
+from server.checkpoint import write_whole
+from server.conduct import conduct, initial_state, record, summary
 from server.errors import StudyError
 from server.local_grid import LocalGrid
 from server.report import Results
-from server.rounds import Roster, State, run_rounds
+from server.rounds import RoundRecord, State
 from server.study import StudyFolder, document_of, locked, open_study
 from server.tracking import Tracker, open_tracker
 from server.workers import LoadApp
 from tasks import task as tasks
-from tasks.models import registry
 from tasks.study import canonical, digest
 
 
@@ -68,7 +67,9 @@ def main(found: Found, load_app: LoadApp) -> None:
     def job(composed: DictConfig) -> None:
         try:
             study = conf.to_study(composed)
-            if study.propose:
+            if isinstance(study.runtime, schema.SuperlinkRuntime):
+                run_deployed(study, study.runtime, console)
+            elif study.propose:
                 propose(study, console)
             else:
                 run_study(study, found, load_app, console)
@@ -97,7 +98,7 @@ def run_study(study: schema.Study, found: Found, load_app: LoadApp, console: Con
         ConfigError: there is no such task or network; nothing was done.
         StudyError: with what, where, why and the remedy.
     """
-    initial = _initial_state(study)
+    initial = initial_state(study)
     folder = open_study(study)
     with locked(folder), _Bars(console) as bars:
         if folder.resumed:
@@ -108,9 +109,52 @@ def run_study(study: schema.Study, found: Found, load_app: LoadApp, console: Con
         state = _federated(study, folder, hospitals, load_app, initial, tracker, bars)
         arms = _arms(study, folder, hospitals, load_app, initial, bars)
         outcome = report.results(folder.name, state, arms, hospitals.notes)
-        _record(folder, outcome, state, tracker)
+        record(folder, outcome, state, tracker)
+        folder.note(finished=True)
     _show(console, study, folder, outcome, tracker)
     return outcome
+
+
+def run_deployed(study: schema.Study, runtime: schema.SuperlinkRuntime, console: Console) -> None:
+    """Hand the study to a server, follow it, fetch and show what it found. Ctrl-C leaves it to itself.
+
+    Raises:
+        ConfigError: there is no such task or network; nothing was done.
+        StudyError: with what, where, why and the remedy.
+    """
+    from server import superlink  # a study on this machine need not wait for its libraries
+
+    initial_state(study)
+    door = superlink.Door(runtime)
+    run = superlink.submit(study, runtime)
+    if study.propose:
+        write_whole(Path(study.propose), superlink.document(door, run))
+        console.print(f"wrote {study.propose}; hospitals read it with `consilium-site review FILE`.", soft_wrap=True)
+        return
+    name = superlink.name_of(door, run)
+    console.print(f"[bold]{name}[/] is on {runtime.address}: {tasks.get(study.task.name).question}")
+    if not runtime.follow:
+        console.print("The same command without runtime.follow=false follows it.")
+        return
+    rounds: list[RoundRecord] = []
+    with _Bars(console) as bars:
+
+        def told(known: list[RoundRecord]) -> None:
+            rounds[:] = known
+            bars.advance("federated", len(known), study.federation.rounds, summary(known[-1]))
+
+        try:
+            facts = superlink.follow(door, name, told)
+        except KeyboardInterrupt:
+            console.print("[bold]Left.[/] The study goes on at the server; the same command follows it again.")
+            raise SystemExit(130) from None
+    folder = Path(study.output_dir).resolve() / "studies" / name
+    superlink.fetch(door, name, facts["files"], folder)
+    outcome = report.results(name, State({}, rounds), comparison.Arms({}, {}), [])
+    console.print(report.table(outcome, study))
+    for hospital, why in outcome.dropped.items():
+        console.print(f"[yellow]{hospital} was left out:[/] {escape(why)}")
+    console.print(f"Figures and numbers: {folder}. MLflow: https://{runtime.address}/", soft_wrap=True)
 
 
 def propose(study: schema.Study, console: Console) -> None:
@@ -119,20 +163,11 @@ def propose(study: schema.Study, console: Console) -> None:
     Raises:
         ConfigError, StudyError: as ``run_study``.
     """
-    _initial_state(study)
+    initial_state(study)
     document = document_of(study, open_study(study).name)
     write_whole(Path(study.propose), (canonical(document) + "\n").encode())
     console.print(f"{document.name}: wrote {study.propose}, digest {digest(document)}", soft_wrap=True)
     console.print("Hospitals read it with `consilium-site review FILE`. The same command without propose runs it.")
-
-
-def _initial_state(study: schema.Study) -> State:
-    try:
-        task = tasks.get(study.task.name)
-        network = registry.build(asdict(study.model), task.example_shape, study.seed)
-    except (tasks.UnknownTask, registry.UnknownModel) as error:
-        raise conf.ConfigError(str(error)) from error
-    return State(registry.arrays_of(network.trainable))
 
 
 def _federated(
@@ -144,16 +179,12 @@ def _federated(
     tracker: Tracker,
     bars: _Bars,
 ) -> State:
-    checkpoints = folder.path / "federated"
-
-    def publish(state: State) -> None:
-        write_state(checkpoints, state)
+    def committed(state: State) -> None:
         tracker.rounds(state.rounds)
-        bars.advance("federated", len(state.rounds), study.federation.rounds, _summary(state))
+        bars.advance("federated", len(state.rounds), study.federation.rounds, summary(state.rounds[-1]))
 
-    state = read_state(checkpoints) or initial
     with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
-        return run_rounds(study, Roster(document_of(study, folder.name), grid.nodes), grid, state, publish)
+        return conduct(study, folder, grid.nodes, grid, initial, committed)
 
 
 def _arms(
@@ -168,23 +199,6 @@ def _arms(
         return comparison.compare(
             study, folder.name, folder.path / "arms", grid, hospitals.pooled, initial.weights, bars.advance
         )
-
-
-def _summary(state: State) -> str:
-    last = state.rounds[-1]
-    auc, spent = last.mean_auc(), [h.epsilon for h in last.hospitals.values() if h.epsilon is not None]
-    parts = [f"AUC {auc:.3f}" if auc is not None else "", f"epsilon {max(spent):.2f}" if spent else ""]
-    parts.append(f"dropped: {', '.join(last.dropped)}" if last.dropped else "")
-    return "  ".join(filter(None, parts))
-
-
-def _record(folder: StudyFolder, outcome: Results, state: State, tracker: Tracker) -> None:
-    numbers = folder.path / "results.json"
-    write_whole(numbers, json.dumps(asdict(outcome), indent=1).encode())
-    figures = report.draw_figures(folder.path / "figures", outcome, state.rounds)
-    model = next((folder.path / "federated").glob("round-*.safetensors"))
-    tracker.finish(state.rounds, outcome.metrics(), [*figures, numbers, model])
-    folder.note(finished=True)
 
 
 def _introduce(console: Console, study: schema.Study, folder: StudyFolder, hospitals: Hospitals) -> None:

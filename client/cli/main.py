@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import typer
 
-from client.cli import data, house, journal, ledger, studies
+from client.cli import data, house, journal, ledger, link, studies
 from client.cli.output import Commands
 
 EXIT_CODES = (
@@ -32,6 +32,8 @@ app = typer.Typer(
 
 app.command()(house.init)
 app.command()(house.status)
+app.command()(link.enroll)
+app.command()(link.run)
 app.command()(data.ingest)
 app.command()(data.check)
 app.command("describe")(data.describe_cohort)

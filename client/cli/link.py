@@ -1,0 +1,119 @@
+"""The link to the server: keys made, a request written, gateway and trainer run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.cli.output import HERE, AsJson, SiteFile, answer
+from client.errors import SiteMisconfigured
+from client.gateway import QUIET, Link, command, environment, reach
+from client.gateway import enroll as ask
+from client.gateway import link as read_link
+from client.site import SiteSettings, load
+from tasks import enrolment
+from tasks.supervision import Program, Supervisor, only_one, stop_on_signals
+
+_LISTEN = "127.0.0.1:9094"
+_LOOK_S = 15.0
+
+
+class Part(StrEnum):
+    """What of the hospital runs here."""
+
+    BOTH = "both"
+    GATEWAY = "gateway"
+    TRAINER = "trainer"
+
+
+def enroll(
+    invitation: Annotated[Path, typer.Option("--invitation", help="The file that the coordinator sent you.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where the request goes.")] = None,
+    site: SiteFile = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Make this hospital's key pair, and a request for the coordinator. Nothing in the request is secret."""
+    settings = load(site)
+    try:
+        invited = enrolment.read_invitation(invitation.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, enrolment.BadEnrolment) as error:
+        raise SiteMisconfigured(f"{invitation}: {error}") from error
+    asked = ask(settings, invited)
+    path = out or site.parent / f"{settings.name}.request.json"
+    path.write_text(asked.model_dump_json(indent=1) + "\n", "utf-8")
+    key, authority = enrolment.key_fingerprint(asked), enrolment.authority_fingerprint(invited)
+    lines = [
+        f"wrote {path}; send it to the coordinator",
+        f"your key:             {key}",
+        f"the server's authority: {authority}",
+        "Read both to each other on the telephone; then say: consilium-site run",
+    ]
+    if settings.server is None:
+        lines.append(f"Add to {site}:   server: {invited.server}")
+    answer(as_json, {"request": path, "key": key, "authority": authority, "server": invited.server}, *lines)
+
+
+def run(
+    only: Annotated[
+        Part, typer.Option("--only", help="Where gateway and trainer are apart, run one of them.")
+    ] = Part.BOTH,
+    gateway: Annotated[
+        str, typer.Option("--gateway", metavar="HOST:PORT", help="Where the gateway listens for the trainer.")
+    ] = _LISTEN,
+    site: SiteFile = HERE,
+) -> None:
+    """Take part: run gateway and trainer until SIGTERM or Ctrl-C, start each again when it ends.
+
+    Only the gateway dials the server, over HTTPS, through the proxy in HTTPS_PROXY if there is one. Nothing listens but
+    the gateway for the trainer.
+    """
+    settings = load(site)
+    found = read_link(settings)
+    name = settings.link / f"{only}.lock"
+    with only_one(name) as alone:
+        if not alone:
+            raise SiteMisconfigured(f"it runs already: the lock {name} is held")
+        programs = _programs(settings, found, site.resolve(), only, gateway)
+        supervisor = Supervisor(programs, _tell, settings.link / f"{only}.json")
+        stop_on_signals(supervisor)
+        _tell(f"{settings.name} takes part in studies of {found.server}")
+        supervisor.run(_Watch(found) if only is not Part.TRAINER else None)
+
+
+def _programs(settings: SiteSettings, found: Link, site: Path, only: Part, gateway: str) -> list[Program]:
+    if gateway.count(":") != 1 or not gateway.rpartition(":")[2].isdecimal():
+        raise SiteMisconfigured(f"--gateway {gateway}: must be HOST:PORT, such as {_LISTEN}")
+    logs = settings.link / "logs"
+    train = [sys.executable, "-m", "client.trainer", gateway, str(found.secret)]
+    host = gateway.rpartition(":")[0]
+    own = QUIET | {"CONSILIUM_SITE": str(site), "OMP_WAIT_POLICY": "PASSIVE", "NO_PROXY": host, "no_proxy": host}
+    parts = {
+        Part.GATEWAY: Program("gateway", command(found, gateway), logs / "gateway.log", environment(found)),
+        Part.TRAINER: Program("trainer", train, logs / "trainer.log", own),
+    }
+    return [program for part, program in parts.items() if only in (Part.BOTH, part)]
+
+
+class _Watch:
+    """Dials the server now and then, and tells when the answer changes."""
+
+    def __init__(self, found: Link) -> None:
+        self._found, self._looked, self._told = found, -_LOOK_S, "?"
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._looked < _LOOK_S:
+            return
+        self._looked = time.monotonic()
+        problem = reach(self._found)
+        if problem != self._told:
+            _tell(problem or f"{self._found.server} is reached")
+        self._told = problem
+
+
+def _tell(text: str) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)

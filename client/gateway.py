@@ -1,0 +1,136 @@
+"""The gateway: Flower's SuperNode, the only program of the hospital that talks to the server. It has no data.
+
+It dials out over HTTPS, through the proxy that ``HTTPS_PROXY`` names if it names one, and listens inside the hospital
+for the trainer alone, which proves by a shared secret that it is the trainer.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from client.errors import SiteMisconfigured
+from client.site import SiteSettings
+from tasks import enrolment
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+"""Nothing calls home, and no run makes us install anything."""
+_WAIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Link:
+    """What connects the hospital with the server; all of it lies in one folder."""
+
+    server: str
+    key: Path
+    authority: Path
+    secret: Path
+
+
+def link(settings: SiteSettings) -> Link:
+    """What ``consilium-site enroll`` made.
+
+    Raises:
+        SiteMisconfigured: naming all that is missing.
+    """
+    folder = settings.link
+    found = Link(settings.server or "", folder / "node.key", folder / "authority.crt", folder / "trainer.secret")
+    missing = [str(path) for path in (found.key, found.authority, found.secret) if not path.exists()]
+    if missing:
+        raise SiteMisconfigured(f"there is no {', no '.join(missing)}: consilium-site enroll --invitation FILE")
+    if not settings.server:
+        raise SiteMisconfigured("site.yaml names no server: add the line `server: HOST:PORT` from the invitation")
+    for path in (found.key, found.secret):
+        if path.stat().st_mode & 0o077:
+            raise SiteMisconfigured(f"{path} is readable by others than its owner; say: chmod 600 {path}")
+    return found
+
+
+def enroll(settings: SiteSettings, invitation: enrolment.Invitation) -> enrolment.Request:
+    """Make the hospital's key pair where there is none, keep the server's authority, and ask to be admitted.
+
+    Raises:
+        SiteMisconfigured: another server's authority is there already, or ``site.yaml`` names another server.
+    """
+    folder = settings.link
+    if settings.server is not None and settings.server != invitation.server:
+        raise SiteMisconfigured(f"site.yaml names the server {settings.server}, the invitation {invitation.server}")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    authority = folder / "authority.crt"
+    if authority.exists() and authority.read_text("utf-8") != invitation.certificate_authority:
+        raise SiteMisconfigured(f"{authority} is of another server; if that is meant, remove it first")
+    authority.write_text(invitation.certificate_authority, "utf-8")
+    _new_secret(folder / "node.key", enrolment.new_key())
+    _new_secret(folder / "trainer.secret", os.urandom(32))
+    try:
+        return enrolment.request(settings.name, (folder / "node.key").read_bytes())
+    except enrolment.BadEnrolment as error:
+        raise SiteMisconfigured(f"{folder / 'node.key'}: {error}") from error
+
+
+def _new_secret(path: Path, content: bytes) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def command(found: Link, listen: str) -> list[str]:
+    """What starts the gateway; it listens for the trainer at ``listen``, a ``host:port``."""
+    host, _, port = listen.rpartition(":")
+    program = [str(Path(sys.executable).with_name("flower-supernode")), "--superlink", found.server]
+    program += ["--root-certificates", str(found.authority), "--auth-supernode-private-key", str(found.key)]
+    program += ["--isolation", "process", "--superexec-auth-secret-file", str(found.secret)]
+    return [*program, "--host", host, "--port", port]
+
+
+def environment(found: Link) -> dict[str, str]:
+    """Variables of the gateway's process."""
+    return QUIET | {"FLWR_HOME": str(found.key.parent), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+
+def reach(found: Link) -> str:
+    """Dial the server as the gateway does. Returns what is wrong, empty when nothing is."""
+    host, _, port = found.server.rpartition(":")
+    context = ssl.create_default_context(cafile=str(found.authority))
+    try:
+        with _dial(host, int(port)) as raw, context.wrap_socket(raw, server_hostname=host) as secure:
+            secure.sendall(f"GET /health HTTP/1.1\r\nHost: {found.server}\r\nConnection: close\r\n\r\n".encode())
+            status = secure.recv(64).split(b" ")[1:2]
+    except ssl.SSLCertVerificationError as error:
+        return f"the certificate of {found.server} is not good: {error.verify_message}; tell the coordinator"
+    except (OSError, IndexError) as error:
+        return f"{found.server} cannot be reached: {error}"
+    return "" if status == [b"200"] else f"{found.server} answers, but is not well ({b''.join(status).decode()})"
+
+
+def _dial(host: str, port: int) -> socket.socket:
+    proxy = getproxies().get("https")
+    if not proxy or proxy_bypass(host):
+        return socket.create_connection((host, port), _WAIT_S)
+    where = urlsplit(proxy)
+    connection = socket.create_connection((where.hostname or "", where.port or 3128), _WAIT_S)
+    connection.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+    said = b""
+    while b"\r\n\r\n" not in said and (piece := connection.recv(1024)):
+        said += piece
+    if not said.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")):
+        connection.close()
+        raise OSError(f"the proxy {proxy} refuses: {said.splitlines()[:1]}")
+    return connection

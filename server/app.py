@@ -1,0 +1,174 @@
+"""A study on a deployed server: one process a run. The study itself is a folder, which outlives every process.
+
+``server.superexec`` starts this program with the run's token on standard input. The rounds are those of
+``server.rounds``; a run that ends early is followed by another one, which goes on after the last committed round.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from flwr.serverapp import Grid
+
+from conf import load as conf
+from conf import schema
+from conf.schema import EnrolledFederation, SuperlinkRuntime
+from server import report
+from server.checkpoint import write_whole
+from server.comparison import Arms
+from server.conduct import conduct, initial_state, record, summary
+from server.errors import NotAdmitted, RoundFailed, StudyBusy, StudyError, TrackingFailed
+from server.flower_private import play
+from server.home import Home, read
+from server.rounds import State
+from server.study import StudyFolder, document_of, locked, open_study
+from server.superlink_grid import SuperlinkGrid
+from server.tracking import Tracker, open_tracker
+from tasks.study import canonical
+
+RUNNING, FINISHED, FAILED, PROPOSED = "running", "finished", "failed", "proposed"
+"""States of a study, as ``study.json`` names them."""
+_MLFLOW_S = 120.0
+_REFUSED = "refused with"
+
+
+def main() -> None:
+    """Play the run whose token comes on standard input. Exit codes: 0 it ended well, 1 the study failed, 2 it broke."""
+    home, token = read(Path(sys.argv[1])), sys.stdin.readline().strip()
+    try:
+        play(home.superlink, home.authority, token, lambda grid, run, text: play_study(home, grid, run, text))
+    except StudyError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("the SuperLink does not know this run any more, or it was stopped", flush=True)
+        sys.exit(2)
+
+
+def play_study(home: Home, grid: Grid, run: int, text: str) -> None:
+    """Go on with the study that a text describes, as far as it goes.
+
+    A second run of a study that is being played ends at once, and whoever asked for it follows the first.
+
+    Raises:
+        StudyError: the study failed; its folder says why.
+    """
+    try:
+        study = _of_this_server(home, conf.from_plain(json.loads(text)))
+        initial = initial_state(study)
+    except ValueError as error:  # ConfigError as well
+        _note_run(home, run, state=FAILED, error=f"The configuration cannot be meant: {error}")
+        raise
+    folder = open_study(study)
+    try:
+        with locked(folder):
+            folder.note(state=PROPOSED if study.propose else RUNNING, run=run, error="")
+            _note_run(home, run, study=folder.name)
+            if study.propose:
+                write_whole(folder.path / "document.json", (canonical(document_of(study, folder.name)) + "\n").encode())
+                return
+            _conduct(home, study, folder, grid, initial)
+    except StudyBusy:
+        _note_run(home, run, study=folder.name)
+    except StudyError as error:
+        folder.note(state=FAILED, error=f"{type(error).__name__}: {error}")
+        raise
+    except Exception as error:  # a disk that is full, a call that Flower gave up: another run may do better
+        with suppress(OSError):
+            folder.note(error=f"{type(error).__name__}: {error}")
+        raise
+
+
+def _of_this_server(home: Home, study: schema.Study) -> schema.Study:
+    """Where results go is the server's own affair, whoever asks."""
+    if not isinstance(study.federation, EnrolledFederation) or not isinstance(study.runtime, SuperlinkRuntime):
+        raise conf.ConfigError("a server plays with enrolled hospitals only: federation=enrolled")
+    tracking = replace(study.tracking, uri=home.mlflow if study.tracking.name == "mlflow" else "")
+    runtime = replace(study.runtime, authority="", certificate="")  # paths on the researcher's machine
+    return replace(study, output_dir=str(home.path), tracking=tracking, runtime=runtime, data_root="")
+
+
+def _conduct(home: Home, study: schema.Study, folder: StudyFolder, grid: Grid, initial: State) -> None:
+    nodes = _invited(home, study, folder)
+    tracker = _open_tracker(study, folder, list(nodes))
+
+    def committed(state: State) -> None:
+        print(f"round {len(state.rounds)} of {study.federation.rounds}: {summary(state.rounds[-1])}", flush=True)
+        tracker.rounds(state.rounds)
+
+    def attempt() -> State:
+        assert isinstance(study.federation, EnrolledFederation)
+        patient = SuperlinkGrid(grid, study.federation.patience_s, study.federation.deadline_s)
+        return conduct(study, folder, nodes, patient, initial, committed)
+
+    state = again(attempt, _attempts(study))
+    outcome = report.results(folder.name, state, Arms({}, {}), [])
+    files = record(folder, outcome, state, tracker)
+    folder.note(finished=True, state=FINISHED, files=[str(file.relative_to(folder.path)) for file in files])
+
+
+def again(attempt: Callable[[], State], most: int, pause_s: float = 5.0) -> State:
+    """Attempt until it succeeds. A round that too few have answered may be asked for again, as often as ``most`` in
+    all; one that hospitals refuse may not, since asking again changes no mind.
+
+    Raises:
+        StudyError: what the last attempt raised.
+    """
+    failed: dict[int, int] = {}
+    while True:
+        try:
+            return attempt()
+        except RoundFailed as error:
+            failed[error.round] = failed.get(error.round, 0) + 1
+            if failed[error.round] >= most or all(_REFUSED in reason for reason in error.dropped.values()):
+                raise
+            print(f"{error}\nIt is asked for again.", flush=True)
+            time.sleep(pause_s)
+
+
+def _attempts(study: schema.Study) -> int:
+    return study.federation.attempts if isinstance(study.federation, EnrolledFederation) else 1
+
+
+def _invited(home: Home, study: schema.Study, folder: StudyFolder) -> dict[str, int]:
+    """Node number by name of those whom the study invited when it was first started."""
+    admitted = home.hospitals()
+    names = folder.facts().get("hospitals")
+    if names is None:
+        wanted = study.federation.hospitals if isinstance(study.federation, EnrolledFederation) else []
+        names = sorted(wanted or admitted)
+        folder.note(hospitals=names)
+    if not names:
+        raise NotAdmitted("no hospital was admitted yet: consilium-server admit REQUEST")
+    if missing := [name for name in names if name not in admitted]:
+        raise NotAdmitted(f"not admitted, or not any more: {', '.join(missing)}; admitted: {', '.join(admitted)}")
+    return {name: admitted[name].node for name in names}
+
+
+def _open_tracker(study: schema.Study, folder: StudyFolder, hospitals: list[str]) -> Tracker:
+    """MLflow may just be starting, as it does when the whole server does."""
+    ends = time.monotonic() + _MLFLOW_S
+    while True:
+        try:
+            return open_tracker(study, folder, hospitals, [], lambda text: print(text, flush=True))
+        except TrackingFailed:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(2)
+
+
+def _note_run(home: Home, run: int, **facts: str) -> None:
+    write_whole(home.runs / f"{run}.json", json.dumps(facts).encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The command ``consilium-server``, for the coordinator."""

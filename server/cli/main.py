@@ -1,0 +1,48 @@
+"""The command ``consilium-server``: every command of the coordinator, one line each.
+
+Exit codes:
+
+    0  done; the answer is good
+    1  refused, not found, or not reached
+    2  the command line, server.yaml or a file it names is wrong
+    3  ``status`` only: the server is not up, or not well
+"""
+
+from __future__ import annotations
+
+import typer
+
+from server.cli import house, people
+from server.cli.output import Commands
+
+EXIT_CODES = (
+    "Exit codes: 0 done. 1 refused, not found, or not reached. 2 the command line, server.yaml or a file it names is "
+    "wrong. 3 (status only) the server is not up, or not well."
+)
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="What a coordinator needs: found a server, run it, admit hospitals and researchers, see how studies are.",
+    epilog=EXIT_CODES,
+)
+
+app.command()(house.init)
+app.command()(house.up)
+app.command()(house.status)
+app.command()(house.down)
+app.command()(people.admit)
+app.command()(people.revoke)
+app.command()(people.researcher)
+app.command()(people.renew)
+
+
+def main() -> None:
+    """Entry point of ``consilium-server``."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What all commands share: how they find the server's folder, how they answer, and how they fail."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from typer.core import TyperGroup
+
+from server.errors import ServerMisconfigured, StudyError
+
+REFUSED, MISUSED, DOWN = 1, 2, 3
+"""Exit codes; ``main.py`` explains them."""
+
+HomeFolder = Annotated[
+    Path, typer.Option("--home", envvar="CONSILIUM_SERVER", metavar="FOLDER", help="The server's folder.")
+]
+HERE = Path("server-home")
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+
+
+class Commands(TyperGroup):
+    """Turns what goes wrong into a sentence and an exit code, whichever command met it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (StudyError, OSError) as error:
+            Console(stderr=True, highlight=False).print(
+                f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True
+            )
+            ctx.exit(MISUSED if isinstance(error, ServerMisconfigured) else REFUSED)
+
+
+def answer(as_json: bool, facts: object, *shown: RenderableType) -> None:
+    """Print the facts as JSON, or what is shown of them to a person."""
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False, default=str))
+        return
+    console = Console(highlight=False)
+    for part in shown:
+        console.print(part, soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table without frames."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(escape(str(cell)) for cell in row))
+    return made
+
+
+def fail(code: int) -> None:
+    """End the command with an exit code."""
+    sys.stdout.flush()
+    raise typer.Exit(code)

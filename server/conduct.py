@@ -1,0 +1,86 @@
+"""What a study is wherever it runs: the rounds that are left, each committed, then the record of what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from conf import load as conf
+from conf import schema
+from server import report
+from server.checkpoint import read_state, write_state, write_whole
+from server.report import Results
+from server.rounds import Roster, RoundRecord, State, run_rounds
+from server.study import StudyFolder, document_of
+from server.tracking import Tracker
+from tasks import task as tasks
+from tasks.models import registry
+
+CHECKPOINTS = "federated"
+"""Folder of a study with its last committed round."""
+
+Committed = Callable[[State], None]
+
+
+def initial_state(study: schema.Study) -> State:
+    """The study before its first round.
+
+    Raises:
+        ConfigError: there is no such task or network.
+    """
+    try:
+        task = tasks.get(study.task.name)
+        network = registry.build(asdict(study.model), task.example_shape, study.seed)
+    except (tasks.UnknownTask, registry.UnknownModel) as error:
+        raise conf.ConfigError(str(error)) from error
+    return State(registry.arrays_of(network.trainable))
+
+
+def conduct(
+    study: schema.Study,
+    folder: StudyFolder,
+    nodes: dict[str, int],
+    grid: Grid,
+    initial: State,
+    committed: Committed,
+) -> State:
+    """Play the rounds that are left, from the last one that was committed.
+
+    Args:
+        nodes: the grid's node number of each invited hospital.
+        committed: told of each round once nothing can undo it.
+
+    Raises:
+        StudyError: as ``server.rounds.run_rounds``.
+    """
+    checkpoints = folder.path / CHECKPOINTS
+
+    def publish(state: State) -> None:
+        write_state(checkpoints, state)
+        committed(state)
+
+    state = read_state(checkpoints) or initial
+    return run_rounds(study, Roster(document_of(study, folder.name), nodes), grid, state, publish)
+
+
+def record(folder: StudyFolder, outcome: Results, state: State, tracker: Tracker) -> list[Path]:
+    """Write numbers and figures, and tell the tracker. Returns the files."""
+    numbers = folder.path / "results.json"
+    write_whole(numbers, json.dumps(asdict(outcome), indent=1).encode())
+    figures = report.draw_figures(folder.path / "figures", outcome, state.rounds)
+    model = next((folder.path / CHECKPOINTS).glob("round-*.safetensors"))
+    files = [*figures, numbers, model]
+    tracker.finish(state.rounds, outcome.metrics(), files)
+    return files
+
+
+def summary(last: RoundRecord) -> str:
+    """A round in a few words."""
+    auc, spent = last.mean_auc(), [h.epsilon for h in last.hospitals.values() if h.epsilon is not None]
+    parts = [f"AUC {auc:.3f}" if auc is not None else "", f"epsilon {max(spent):.2f}" if spent else ""]
+    parts.append(f"dropped: {', '.join(last.dropped)}" if last.dropped else "")
+    return "  ".join(filter(None, parts))
