@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from flwr.serverapp import Grid
@@ -12,13 +12,16 @@ from flwr.serverapp import Grid
 from conf import load as conf
 from conf import schema
 from server import report
-from server.checkpoint import read_state, write_state, write_whole
+from server.checkpoint import model_file, read_state, write_state, write_whole
 from server.report import Results
 from server.rounds import Roster, RoundRecord, State, run_rounds
+from server.strategy.method import method_of
 from server.study import StudyFolder, document_of
 from server.tracking import Tracker
 from tasks import task as tasks
 from tasks.models import registry
+from tasks.models.parts import NothingToShare, staying
+from tasks.wire import Arrays
 
 CHECKPOINTS = "federated"
 """Folder of a study with its last committed round."""
@@ -30,14 +33,29 @@ def initial_state(study: schema.Study) -> State:
     """The study before its first round.
 
     Raises:
-        ConfigError: there is no such task or network.
+        ConfigError: there is no such task or network, or the network has nothing to share.
     """
     try:
         task = tasks.get(study.task.name)
         network = registry.build(asdict(study.model), task.example_shape, study.seed)
-    except (tasks.UnknownTask, registry.UnknownModel) as error:
+        shared(study, {})
+    except (tasks.UnknownTask, registry.UnknownModel, NothingToShare) as error:
         raise conf.ConfigError(str(error)) from error
     return State(registry.arrays_of(network.trainable))
+
+
+def shared(study: schema.Study, weights: Arrays) -> Arrays:
+    """Of a model's tensors those that travel under the study's strategy.
+
+    Raises:
+        NothingToShare: there are none, or none would stay where some should.
+    """
+    stays = method_of(study.strategy).stays
+    if stays == "nothing":
+        return weights
+    network = registry.build(asdict(study.model), tasks.get(study.task.name).example_shape)
+    stay = staying(network.trainable, stays)
+    return {name: value for name, value in weights.items() if name not in stay}
 
 
 def conduct(
@@ -63,7 +81,7 @@ def conduct(
         write_state(checkpoints, state)
         committed(state)
 
-    state = read_state(checkpoints) or initial
+    state = read_state(checkpoints) or replace(initial, weights=shared(study, initial.weights))
     return run_rounds(study, Roster(document_of(study, folder.name), nodes), grid, state, publish)
 
 
@@ -72,7 +90,7 @@ def record(folder: StudyFolder, outcome: Results, state: State, tracker: Tracker
     numbers = folder.path / "results.json"
     write_whole(numbers, json.dumps(asdict(outcome), indent=1).encode())
     figures = report.draw_figures(folder.path / "figures", outcome, state.rounds)
-    model = next((folder.path / CHECKPOINTS).glob("round-*.safetensors"))
+    model = model_file(folder.path / CHECKPOINTS, state)
     files = [*figures, numbers, model]
     tracker.finish(state.rounds, outcome.metrics(), files)
     return files
