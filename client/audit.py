@@ -114,10 +114,6 @@ class Journal:
         """See ``Chain.check``."""
         self._chain.check()
 
-    def fold(self) -> None:
-        """See ``Chain.fold``."""
-        self._chain.fold()
-
     def __enter__(self) -> Self:
         return self
 

@@ -31,11 +31,6 @@ class Books:
         self.journal.check()
         self.require_match()
 
-    def fold(self) -> None:
-        """Bring both write-ahead logs into their files; see ``Chain.fold``."""
-        self.ledger.fold()
-        self.journal.fold()
-
     def require_match(self) -> None:
         """Pass if each has the rows that the other has seen in it.
 

@@ -99,10 +99,6 @@ class Chain:
         """
         self._refuse(self._faults_of_schema() or self._faults_of_ends())
 
-    def fold(self) -> None:
-        """Bring the write-ahead log into the file, so that the file alone is whole while nobody writes."""
-        self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
     def __enter__(self) -> Self:
         return self
 

@@ -86,7 +86,7 @@ class PatientGradients:
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.vector = _one_vector(self._parameters)
         self.route: Route | None = None
-        self.patients_at_once = 1
+        self.patients_at_once = self._affordable = 1
         self._threads = ThreadPoolExecutor(torch.get_num_threads(), "patient")
 
     def choose_route(self, inputs: Tensor, labels: Tensor) -> None:
@@ -99,16 +99,17 @@ class PatientGradients:
         Raises:
             ModelRefused: one patient at a time needs more memory than allowed, or the model keeps state of its own.
         """
-        saved, detail = self._bytes_saved(inputs[0], labels[0]), ""
-        affordable = self._affordable(saved * _ACTIVATION_COPIES + inputs.nbytes + labels.nbytes)
-        self.route = _route_of(self._module, saved)
-        if self.route.together and (failure := self._failure_of_vmap(inputs, labels)) is not None:
-            self.route, detail = Route.NOT_VECTORISED, f" ({failure})"
-        self.patients_at_once = min(affordable, _MOST_AT_ONCE if self.route.together else torch.get_num_threads())
-        _LOG.info("patients' gradients %s; %d at a time%s", self.route, self.patients_at_once, detail)
+        saved = self._bytes_saved(inputs[0], labels[0])
+        self._affordable = self._patients_affordable(saved * _ACTIVATION_COPIES + inputs.nbytes + labels.nbytes)
+        self._take(_route_of(self._module, saved))
+
+    def _take(self, route: Route, why: str = "") -> None:
+        self.route = route
+        self.patients_at_once = min(self._affordable, _MOST_AT_ONCE if route.together else torch.get_num_threads())
+        _LOG.info("patients' gradients %s; %d at a time%s", route, self.patients_at_once, why)
 
     def compute(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Each patient's gradient.
+        """Each patient's gradient. A model that vmap cannot run is found out by the first call, and looped from then.
 
         Args:
             inputs: shape (patients, images, ...).
@@ -118,7 +119,10 @@ class PatientGradients:
             float32 of shape (patients, parameters).
         """
         if self.route is not None and self.route.together:
-            return self._together(inputs, labels)
+            try:
+                return self._together(inputs, labels)
+            except Exception as error:  # whatever it is: if it is not vmap's, the loop meets it again and raises it
+                self._take(Route.NOT_VECTORISED, f" ({type(error).__name__}: {str(error).partition(chr(10))[0]})")
         return self._each_for_itself(inputs, labels)
 
     def _together(self, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -146,14 +150,7 @@ class PatientGradients:
         each = torch.autograd.grad(loss, list(self._parameters.values()), materialize_grads=True)
         torch.cat([g.reshape(-1) for g in each], out=row)
 
-    def _failure_of_vmap(self, inputs: Tensor, labels: Tensor) -> str | None:
-        try:
-            self._together(*(t.expand(2, *t.shape[1:]) for t in (inputs, labels)))
-        except Exception as error:  # whatever it is: if it is not vmap's, the loop meets it again and raises it
-            return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        return None
-
-    def _affordable(self, bytes_of_one: int) -> int:
+    def _patients_affordable(self, bytes_of_one: int) -> int:
         fixed = len(self.vector) * _BYTES_A_PARAMETER
         each = len(self.vector) * _BYTES_A_GRADIENT + bytes_of_one
         affordable: int = (self._max_memory_mb * _MEGABYTE - fixed) // each

@@ -110,10 +110,6 @@ class Ledger:
         """See ``Chain.check``."""
         self._chain.check()
 
-    def fold(self) -> None:
-        """See ``Chain.fold``."""
-        self._chain.fold()
-
     def __enter__(self) -> Self:
         return self
 

@@ -97,10 +97,11 @@ class PatientSteps:
         """
         if patients and self.route is None:
             self._gradients.choose_route(*draw(patients[:1]))
-        for start in range(0, max(len(patients), 1), self.patients_at_once):
-            chosen = patients[start : start + self.patients_at_once]
+        at_once = self.patients_at_once  # for this step; the first one may find out that it must be fewer
+        for start in range(0, max(len(patients), 1), at_once):
+            chosen = patients[start : start + at_once]
             self._gradients.vector.grad_sample = self._gradients_of(chosen, draw)  # type: ignore[attr-defined]
-            self._optimizer.signal_skip_step(start + self.patients_at_once < len(patients))
+            self._optimizer.signal_skip_step(start + at_once < len(patients))
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
 

@@ -44,7 +44,7 @@ class Shelf:
 
     @contextmanager
     def open(self, ledger: Path, journal: Path, secret: bytes) -> Iterator[Books]:
-        """Both books, as ``open_books`` gives them. When it ends, each file is whole without its write-ahead log.
+        """Both books, as ``open_books`` gives them. Their newest rows may be in the write-ahead logs beside the files.
 
         Raises:
             LedgerMissing, LedgerTampered, LedgerRolledBack: as ``open_books``.
@@ -60,7 +60,6 @@ class Shelf:
             closing.push(standing.closing)  # whatever goes wrong, the next order opens them afresh
             standing.books.check()
             yield standing.books
-            standing.books.fold()
             closing.pop_all()
         self._standing[place] = standing
         self._close(self._mine()[:-_MOST])

@@ -110,9 +110,9 @@ def test_every_route_gives_each_patients_own_gradient(make: Callable[[], Made], 
 
     gradients = PatientGradients(module, binary_cross_entropy_with_logits, max_memory_mb=2048)
     gradients.choose_route(inputs[:1], labels[:1])
-    assert gradients.route is route
     scale = float(expected.abs().max())
     assert torch.allclose(gradients.compute(inputs, labels), expected, atol=2e-5 * scale)
+    assert gradients.route is route
     if route is not Route.NOT_VECTORISED and len(gradients.vector) < 1_000_000:
         assert torch.allclose(
             gradients._together(inputs, labels), gradients._each_for_itself(inputs, labels), atol=2e-5 * scale
@@ -152,6 +152,7 @@ def test_a_model_that_vmap_cannot_run_is_looped_and_the_log_says_why(caplog: pyt
     gradients = PatientGradients(module, binary_cross_entropy_with_logits, max_memory_mb=64)
     with caplog.at_level(logging.INFO, "client.gradients"):
         gradients.choose_route(*patients_of(image, label, 1))
+        gradients.compute(*patients_of(image, label, 3))
     assert gradients.patients_at_once == 1
     assert "vmap cannot run this model" in caplog.text
     assert "data-dependent control flow" in caplog.text
