@@ -29,7 +29,9 @@ from server.__main__ import client_app
 from server.errors import RoundFailed
 from server.flower_private import Deflated, deflate
 from server.local_grid import LocalGrid
-from server.rounds import Roster, exchange
+from server.exchange import exchange
+from server.post import Post
+from server.rounds import Roster
 from server.study import document_of
 from tasks import task as tasks
 from tasks.models import registry
@@ -133,7 +135,7 @@ def _order(sites: dict[str, Path], document: StudyDocument) -> list[str]:
     weights = registry.arrays_of(registry.build(document.model, example, 1).trainable)
     with LocalGrid(sites, client_app) as grid:
         order = TrainOrder(document, 1, weights)
-        return [answer.problem for answer in exchange(grid, Roster(document, grid.nodes), order, TrainReport, 60)]
+        return [answer.problem for answer in exchange(grid, Roster(document, grid.nodes), order, TrainReport, 60, Post())]
 
 
 def _images_instead(module: Any, task: Any, cohort: Cohort, *more: Any) -> Arrays:
