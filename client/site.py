@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from client.errors import SiteMisconfigured
-from client.sources.settings import FolderSource, Settings, Source, TaskName
+from client.sources.settings import DicomwebSource, DimseSource, FolderSource, Settings, Source, TaskName
 
 _Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -177,7 +177,7 @@ def _anchored(settings: SiteSettings, folder: Path) -> SiteSettings:
 
     def anchored(source: Source) -> Source:
         own: dict[str, object] = {**paths(source)}
-        if isinstance(source, FolderSource) and source.annotations is not None:
+        if isinstance(source, FolderSource | DicomwebSource | DimseSource) and source.annotations is not None:
             own["annotations"] = source.annotations.model_copy(update=paths(source.annotations))
         return source.model_copy(update=own)
 

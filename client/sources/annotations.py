@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from client.errors import SiteMisconfigured
-from client.sources.labels import KEYS, Labels, joined
+from client.sources.labels import KEYS, Labels, joined, read_labels
 from client.sources.labels_masks import labels_of_masks
 from client.sources.labels_seg import labels_of_segmentations
 from client.sources.labels_sr import labels_of_reports
-from client.sources.settings import Annotations
+from client.sources.settings import Annotations, DicomwebSource, DimseSource, FolderSource
+from tasks.task import Task
 
 Found = Iterator[tuple[str, int]]
 """SOPInstanceUID of an image and its label, as often as something says so."""
@@ -22,6 +23,18 @@ _READERS: dict[str, Callable[[Any, list[Path], Counter[str]], Found]] = {
     "seg": labels_of_segmentations,
     "masks": labels_of_masks,
 }
+
+
+def labels_of(source: FolderSource | DicomwebSource | DimseSource, task: Task) -> Labels:
+    """The labels of a source of DICOM images, from its labels file or its annotations.
+
+    Raises:
+        SiteMisconfigured: see ``read_labels`` and ``read_annotations``.
+    """
+    if source.annotations is not None:
+        return read_annotations(source.annotations)
+    assert source.labels is not None  # the settings see to it
+    return read_labels(source.labels, task.classes)
 
 
 def read_annotations(annotations: Annotations) -> Labels:

@@ -7,9 +7,10 @@ from typing import Protocol
 
 from client.errors import EmptySource, LabelsMatchNothing
 from client.sources.acquisition import acquisition_reader
+from client.sources.annotations import labels_of
 from client.sources.fidelity import sentences
 from client.sources.folder import list_files
-from client.sources.labels import Labels, read_labels
+from client.sources.labels import Labels
 from client.sources.record import Listing
 from client.sources.settings import DicomwebSource, DimseSource, Scope
 from client.sources.spool import Instance, Refusal, Spool, is_uid, opened
@@ -58,7 +59,7 @@ def list_archive(
         LabelsMatchNothing, SiteMisconfigured: as for a folder.
         ArchiveUnreachable, ArchiveRefused, SpoolFull: see ``Archive``.
     """
-    labels = read_labels(source.labels, task.classes)
+    labels = labels_of(source, task)
     found, left_out = archive.find(source.scope)
     if not found:
         raise EmptySource(f"{owner} has no image for {source.scope.modalities} {source.scope.dates() or 'of any date'}")

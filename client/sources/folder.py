@@ -12,8 +12,8 @@ from pydicom import Dataset
 from client.dicom import UnreadableDicom, number_of_frames, read_frame, read_header
 from client.errors import EmptySource, LabelsMatchNothing
 from client.sources.acquisition import Acquisition, acquisition_reader
-from client.sources.annotations import read_annotations
-from client.sources.labels import KEYS, Labels, read_labels
+from client.sources.annotations import labels_of
+from client.sources.labels import KEYS, Labels
 from client.sources.labels_seg import is_segmentation
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.settings import FolderSource
@@ -22,12 +22,7 @@ from tasks.task import Picture, Task
 
 def list_folder(source: FolderSource, task: Task, withdrawn: frozenset[str]) -> Listing:
     """Every labelled image under the folder; see ``list_files``."""
-    if source.annotations is not None:
-        labels = read_annotations(source.annotations)
-    else:
-        assert source.labels is not None  # the settings see to it
-        labels = read_labels(source.labels, task.classes)
-    return list_files(source.path, labels, withdrawn, acquisition_reader(source, task))
+    return list_files(source.path, labels_of(source, task), withdrawn, acquisition_reader(source, task))
 
 
 def list_files(

@@ -104,10 +104,9 @@ def _refuse_both(positive: list[str], negative: list[str]) -> None:
 Annotations = Annotated[ReportLabels | SegmentationLabels | MaskLabels, Field(discriminator="kind")]
 
 
-class FolderSource(_Source):
-    """DICOM files in a folder, and a labels file or what readers have drawn and measured."""
+class _Dicom(_Source):
+    """DICOM images, and a labels file or what readers have drawn and measured."""
 
-    kind: Literal["folder"]
     labels: Path | None = None
     annotations: Annotations | None = None
 
@@ -116,6 +115,12 @@ class FolderSource(_Source):
         if (self.labels is None) == (self.annotations is None):
             raise ValueError("give either a `labels` file or `annotations`")
         return self
+
+
+class FolderSource(_Dicom):
+    """DICOM files in a folder."""
+
+    kind: Literal["folder"]
 
 
 class ManifestSource(_Source):
@@ -176,10 +181,9 @@ class Scope(Settings):
         return "-".join("" if day is None else f"{day:%Y%m%d}" for day in (self.since, self.until))
 
 
-class _Archive(_Source):
+class _Archive(_Dicom):
     """What DICOMweb and DIMSE have in common. ``path`` is the spool: the folder that holds what was retrieved."""
 
-    labels: Path
     scope: Scope
     max_gigabytes: float = Field(default=50, gt=0)
     """Most that the spool may hold, in 10^9 bytes."""

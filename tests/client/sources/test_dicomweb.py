@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 from pydicom import dcmread
 
@@ -403,3 +404,20 @@ def test_unsafe_settings_are_refused(tmp_path: Path, settings: dict[str, Any], p
 def test_http_to_another_machine_must_be_asked_for(tmp_path: Path) -> None:
     assert _source(tmp_path, "http://pacs.example/dicom-web", insecure_http=True).insecure_http
     assert _source(tmp_path, "http://[::1]:8042/dicom-web").url
+
+
+def test_images_of_an_archive_are_labelled_by_masks_beside_it(tmp_path: Path, service: Service) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    marked, empty, *_ = (e.sop_instance for e in map(examine, service.files))
+    for uid, value in ((marked, 255), (empty, 0)):
+        Image.fromarray(np.full((24, 16), value, np.uint8)).save(masks / f"{uid}.png")
+    source = _source(tmp_path, service.url, labels=None, annotations={"kind": "masks", "path": masks})
+    listing = list_dicomweb(source, TASK, NOBODY)
+    assert {record.image_id: record.label for record in listing.records} == {marked: 1, empty: 0}
+    assert set(_spooled(tmp_path)) == {marked, empty}, "images without a label are not fetched"
+
+
+def test_labels_or_annotations_are_due(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="give either a `labels` file or `annotations`"):
+        _source(tmp_path, "https://pacs.invalid", labels=None)
