@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 from pydicom.uid import (
     HEVCM10P51,
@@ -117,10 +119,25 @@ def associate(
         evt_handlers=[*_WITHOUT_DELAY, *([(evt.EVT_C_STORE, receive)] if receive else [])],
     )
     if association.is_established:
+        association.dimse.msg_queue = _Awaited()
         return association
     if association.is_rejected:
         raise _rejection(source, association)
     raise _why_no_connection(source)
+
+
+class _Awaited(queue.Queue[Any]):
+    """Messages for who waits for them. Who only looks whether there is one finds none.
+
+    The library's own thread looks for requests of the archive, and on a busy machine it now and then took an answer
+    that a search was waiting for, and dropped it (pynetdicom issue 875): an image was missing and nobody knew. While we
+    search and retrieve, whatever comes is waited for.
+    """
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        if not block:
+            raise queue.Empty
+        return super().get(block, timeout)
 
 
 def _hurry(event: Event) -> None:

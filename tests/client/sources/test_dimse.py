@@ -1,5 +1,6 @@
 """C-FIND and C-GET against pynetdicom's own provider on loopback."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 from pydantic import ValidationError
 from pydicom import Dataset
 from pydicom.uid import RLELossless
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.events import Event
 
 from client.errors import ArchiveRefused, ArchiveUnreachable, EmptySource, SpoolFull
@@ -71,6 +74,24 @@ def test_what_comes_is_what_the_archive_holds(tmp_path: Path, provider: Provider
     assert not listing.warnings
     assert all(record.read().pixels.shape == (24, 16) for record in listing.records)
     assert set(provider.requests) == {"FIND STUDY", "FIND SERIES", "FIND IMAGE", "GET IMAGE"}
+
+
+def test_no_answer_is_lost_to_the_librarys_own_thread(
+    tmp_path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the machine always stopped that thread just before it looks for a message; see ``association._Awaited``."""
+    look = DIMSEServiceProvider.get_msg
+
+    def late(self: DIMSEServiceProvider, block: bool = False) -> Any:
+        if not block and self.assoc.is_requestor:
+            time.sleep(0.02)
+        return look(self, block)
+
+    monkeypatch.setattr(DIMSEServiceProvider, "get_msg", late)
+    monkeypatch.setattr(Association, "_is_paused", property(lambda self: True, lambda self, value: None), raising=False)
+    listing = list_dimse(_source(tmp_path, provider, silence_seconds=1, request_seconds=1), TASK, NOBODY)
+    assert len(listing.records) == 8
+    assert _spooled(tmp_path) == _digests(provider.files)
 
 
 def test_what_is_spooled_is_not_fetched_again(tmp_path: Path, provider: Provider) -> None:
