@@ -27,9 +27,9 @@ from client.train import train_locally
 from server import local_grid
 from server.__main__ import client_app
 from server.errors import RoundFailed
+from server.exchange import exchange
 from server.flower_private import Deflated, deflate
 from server.local_grid import LocalGrid
-from server.exchange import exchange
 from server.post import Post
 from server.rounds import Roster
 from server.study import document_of
@@ -126,7 +126,7 @@ def main(output: Path, sent: Path) -> None:
             _order(sites, document)
         accidents.left = 1
         with patch.object(report, "refusal", _the_story_instead):
-            _order(sites, replace(document, rounds=1, asked=1))
+            _order(sites, replace(document, rounds=3, asked=3))
 
 
 def _order(sites: dict[str, Path], document: StudyDocument) -> list[str]:
@@ -135,7 +135,8 @@ def _order(sites: dict[str, Path], document: StudyDocument) -> list[str]:
     weights = registry.arrays_of(registry.build(document.model, example, 1).trainable)
     with LocalGrid(sites, client_app) as grid:
         order = TrainOrder(document, 1, weights)
-        return [answer.problem for answer in exchange(grid, Roster(document, grid.nodes), order, TrainReport, 60, Post())]
+        roster = Roster(document, grid.nodes)
+        return [answer.problem for answer in exchange(grid, roster, order, TrainReport, 60, Post())]
 
 
 def _images_instead(module: Any, task: Any, cohort: Cohort, *more: Any) -> Arrays:

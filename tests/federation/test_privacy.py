@@ -95,7 +95,7 @@ def test_a_real_hospital_cannot_even_be_set_up_without_privacy(
         {"privacy": PrivacyTerms(1e9, 0.99, 1e9)},
         {"evaluation": EvaluationTerms(1, 16, 1e9)},
         {"evaluation": EvaluationTerms(1000, 16, 1e9)},
-        {"rounds": 1},
+        {"rounds": 1, "asked": 1},
     ],
     ids=str,
 )
