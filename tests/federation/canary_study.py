@@ -126,7 +126,7 @@ def main(output: Path, sent: Path) -> None:
             _order(sites, document)
         accidents.left = 1
         with patch.object(report, "refusal", _the_story_instead):
-            _order(sites, replace(document, rounds=3, asked=3))
+            _order(sites, replace(document, evaluation=replace(document.evaluation, bins=2)))
 
 
 def _order(sites: dict[str, Path], document: StudyDocument) -> list[str]:
