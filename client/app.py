@@ -20,7 +20,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import nn
 
-from client import accounting, approvals, halt, held, kept, methods, policy, privacy, report, site
+from client import accounting, approvals, halt, held, kept, methods, policy, privacy, report, site, subgroups
 from client.accounting import Mechanism
 from client.audit import Journal
 from client.books import Books
@@ -162,11 +162,14 @@ def _evaluate(
 ) -> EvaluateReport:
     task, network, module = _model_of(order, _kept(order, settings, ledger))
     cohort = open_cohort(settings, task, COHORTS["evaluation"], order.study.model, network)
-    scores = score_patients(module, cohort)
+    by = order.study.evaluation.subgroups if order.round == order.study.rounds else []
+    levels = subgroups.levels_of(settings, task, list(cohort.patients)) if by else {}
+    labels = cohort.patient_labels().numpy()
+    scored = report.Scored(score_patients(module, cohort), labels, {name: levels[name] for name in by})
 
     mechanism = ledger.reserve(use, partial(_plan_evaluation, order, terms), _caps(terms, settings))
-    spent = _spent(ledger, use, terms)
-    return report.evaluate_report(order, cohort, scores, mechanism, spent, terms.delta, entropy())
+    spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
+    return report.evaluate_report(order, scored, spent, entropy())
 
 
 def _other_rounds(ledger: Ledger, use: Use) -> int:
@@ -208,9 +211,11 @@ def _plan_training(order: TrainOrder, terms: PrivacyTerms, others: int, spent: l
 
 
 def _plan_evaluation(order: EvaluateOrder, terms: PrivacyTerms, spent: list[Mechanism]) -> Mechanism:
-    left = max(1, order.study.evaluation.releases - len(spent))
+    asked = order.study.evaluation
+    now = asked.histograms(order.round == order.study.rounds)
+    left = max(now, asked.all_histograms() - sum(mechanism.count for mechanism in spent))
     noise = 0.0 if terms.epsilon is None else accounting.plan_noise(spent, 1.0, left, terms.epsilon, terms.delta)
-    return Mechanism(noise, 1.0, 1)
+    return Mechanism(noise, 1.0, now)
 
 
 def _use_of(order: TrainOrder | EvaluateOrder) -> Use:

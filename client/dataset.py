@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from client import catalog
 from client.errors import PatientInBothSplits, TooFewPatients
-from client.site import SiteSettings
+from client.site import SiteSettings, secret
 from tasks.models.registry import Network
 from tasks.task import Task
 
@@ -32,11 +32,13 @@ class Cohort:
         inputs: float32 of shape (images, ...): examples, or what the network's fixed part made of them.
         labels: float32 of shape (images,), 0 or 1.
         rows: for each patient the int64 row numbers of its images in ``inputs``.
+        patients: their pseudonyms, in the same order.
     """
 
     inputs: Tensor
     labels: Tensor
     rows: list[Tensor]
+    patients: tuple[str, ...] = ()
 
     def draw(self, patients: list[int], images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw images of some patients afresh.
@@ -91,7 +93,18 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
     rows: dict[str, list[int]] = {patient: [] for patient in patients}
     for row, entry in enumerate(entries):
         rows[entry.patient].append(row)
-    return Cohort(inputs, labels, [torch.tensor(rows[patient]) for patient in patients])
+    cohort = Cohort(inputs, labels, [torch.tensor(rows[patient]) for patient in patients], tuple(patients))
+    return _shuffled(cohort, secret(site)) if side == "train" and site.shuffled_labels else cohort
+
+
+def _shuffled(cohort: Cohort, key: bytes) -> Cohort:
+    """Each patient's images get the label of another patient, of the same one in every round."""
+    seed = int.from_bytes(hashlib.sha256(b"shuffled labels" + key).digest()[:8], "little")
+    dealt = cohort.patient_labels()[np.random.default_rng(seed).permutation(len(cohort.rows))]
+    labels = cohort.labels.clone()
+    for rows, label in zip(cohort.rows, dealt, strict=True):
+        labels[rows] = label
+    return replace(cohort, labels=labels)
 
 
 def _inputs(

@@ -58,6 +58,8 @@ def _departures(review: Review) -> list[str]:
         if leaving.part == "training":
             times = _times(leaving.times, "round")
             lines.append(f"After each of at most {times}: how the model changed ({size}){noise}.")
+        elif leaving.by:
+            lines.append(f"After the last round: the same once more by {' and by '.join(leaving.by)} ({size}){noise}.")
         else:
             lines.append(
                 f"{_times(leaving.times, 'time')}: how many patients with and without the finding got which score "

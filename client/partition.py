@@ -22,6 +22,8 @@ from tasks.task import PhantomHospital, Task
 
 POOLED = "pooled"
 """Name of the imaginary hospital that has everybody's patients."""
+SHUFFLED = "shuffled"
+"""Name of the one that has them with labels that were dealt out at random."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def _manifest_sites(study: schema.Study, federation: schema.ManifestFederation, 
     owner, moved = _owners(folder, federation)
     if not owner:
         raise EmptySource(f"no row of {folder}/manifest.csv has a patient (where {federation.where})")
-    if unusable := sorted(site for site in set(owner.values()) if site == POOLED or not re.match(NAME, site)):
+    imaginary = (POOLED, SHUFFLED)
+    if unusable := sorted(site for site in set(owner.values()) if site in imaginary or not re.match(NAME, site)):
         raise ValueError(f"federation.site_column={federation.site_column}: these cannot name a hospital: {unusable}")
     sources = {}
     for site in sorted(set(owner.values())):

@@ -17,6 +17,7 @@ from tasks import contract as contracts
 from tasks import lean
 from tasks import task as tasks
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, release
+from tasks.subgroups import LEVELS
 from tasks.wire import CONTROL, EvaluateOrder, TrainOrder
 
 Part = Literal["training", "evaluation"]
@@ -102,6 +103,8 @@ def _to_evaluation(terms: EvaluationTerms, site: SiteSettings) -> Iterator[str]:
         yield "it asks for exact scores, policy.scores is noised"
     if terms.bins > policy.max_bins:
         yield f"{terms.bins} cells a histogram, policy.max_bins is {policy.max_bins}"
+    if refused := [attribute for attribute in terms.subgroups if attribute not in policy.subgroups]:
+        yield f"it asks for figures by {', '.join(refused)}, policy.subgroups allows {policy.subgroups or 'none'}"
 
 
 def _to_order(order: TrainOrder | EvaluateOrder, site: SiteSettings) -> Iterator[str]:
@@ -117,9 +120,10 @@ def _bytes_back(order: TrainOrder | EvaluateOrder) -> int:
     if isinstance(order, TrainOrder):
         values = sum(array.size for name, array in order.arrays.items() if not name.startswith(CONTROL))
         return lean.largest_size(order.study.wire.up, values)
-    return histogram_bytes(order.study.evaluation)
+    return histogram_bytes(order.study.evaluation, order.round == order.study.rounds)
 
 
-def histogram_bytes(terms: EvaluationTerms) -> int:
-    """Bytes of one evaluation's histogram of scores."""
-    return _CLASSES * terms.bins * _BYTES_OF_A_CELL
+def histogram_bytes(terms: EvaluationTerms, last: bool) -> int:
+    """Bytes of one evaluation's histograms of scores."""
+    levels = sum(len(LEVELS[attribute]) for attribute in terms.subgroups) if last else 0
+    return (1 + levels) * _CLASSES * terms.bins * _BYTES_OF_A_CELL

@@ -10,7 +10,7 @@ What each number is:
                             epsilon, rate and steps can compute it, so it tells nothing more
     update arrays           a release of the training cohort, entered in the ledger; codes of fewer bits are made of it
                             after its noise
-    histogram               a release of the validation cohort, entered in the ledger
+    histograms              releases of the validation cohort, entered in the ledger
 
 A simulated hospital may release without noise; then epsilon is absent.
 """
@@ -19,15 +19,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client.accounting import Mechanism
+from client import subgroups
 from client.audit import Receipt, norm_of, tensors_of
-from client.dataset import Cohort
 from client.errors import SiteError
 from client.links import Head
 from client.noise import noised
@@ -39,7 +38,7 @@ from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal
 
 @dataclass(frozen=True)
 class Spent:
-    """What the study has cost its training patients so far, at ``delta``, and the noise of this round's steps."""
+    """What the study has cost its patients of a cohort so far, at ``delta``, and the noise of what leaves now."""
 
     epsilon: float
     delta: float
@@ -52,23 +51,35 @@ def train_report(order: TrainOrder, update: Arrays, public_size: int, spent: Spe
     return TrainReport(order.study.name, order.round, public_size, *cost, update)
 
 
-def evaluate_report(
-    order: EvaluateOrder,
-    cohort: Cohort,
-    scores: NDArray[np.float64],
-    mechanism: Mechanism,
-    epsilon: float,
-    delta: float,
-    generator: torch.Generator,
-) -> EvaluateReport:
-    """What leaves after scoring: one count for each patient, in one cell, and noise on every cell.
+@dataclass(frozen=True)
+class Scored:
+    """Validation patients with their scores.
 
-    Adding or removing a patient changes one cell by one, so the L2 sensitivity of the histogram is 1.
+    Attributes:
+        scores: float64 of shape (patients,) in [0, 1].
+        labels: 0 or 1, shape (patients,).
+        levels: for each attribute that the study asks for, int64 of shape (patients,): the patient's level.
     """
-    histogram = score_histogram(scores, cohort.patient_labels().numpy(), order.study.evaluation.bins)
-    if mechanism.noise_multiplier > 0:
-        histogram = noised(torch.from_numpy(histogram), mechanism.noise_multiplier, generator).numpy()
-    return EvaluateReport(order.study.name, order.round, _finite(epsilon), delta, {"histogram": histogram})
+
+    scores: NDArray[np.float64]
+    labels: NDArray[np.float32]
+    levels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+
+
+def evaluate_report(order: EvaluateOrder, scored: Scored, spent: Spent, generator: torch.Generator) -> EvaluateReport:
+    """What leaves after scoring: in each histogram one count for each patient, in one cell, and noise on every cell.
+
+    Adding or removing a patient changes one cell of each histogram by one, so the L2 sensitivity of each is 1, also of
+    one that tells the levels of an attribute apart; the ledger has counted them.
+    """
+    noise, bins = spent.noise_multiplier, order.study.evaluation.bins
+    arrays = {"histogram": score_histogram(scored.scores, scored.labels, bins)}
+    for attribute, levels in scored.levels.items():
+        counts = subgroups.histograms(attribute, levels, scored.scores, scored.labels, bins)
+        arrays[attribute] = counts if noise > 0 else subgroups.suppressed(counts)
+    if noise > 0:
+        arrays = {name: noised(torch.from_numpy(counts), noise, generator).numpy() for name, counts in arrays.items()}
+    return EvaluateReport(order.study.name, order.round, _finite(spent.epsilon), spent.delta, noise, arrays)
 
 
 def refusal(study: str, round: int, error: BaseException) -> Refusal:

@@ -29,6 +29,7 @@ class Leaving:
         numbers: values in all of them.
         bytes: their size in one message, uncompressed.
         times: messages in the whole study, at most.
+        by: attributes by which scores are told apart in it.
     """
 
     part: Part
@@ -36,6 +37,7 @@ class Leaving:
     numbers: int
     bytes: int
     times: int
+    by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,10 @@ def _leaving(document: StudyDocument) -> tuple[list[Leaving], list[str]]:
     except (registry.UnknownModel, tasks.UnknownTask, NothingToShare) as error:
         wrong.append(str(error))
     terms = document.evaluation
-    found.append(Leaving("evaluation", 1, 2 * terms.bins, histogram_bytes(terms), terms.releases))
+    found.append(Leaving("evaluation", 1, 2 * terms.bins, histogram_bytes(terms, last=False), terms.releases))
+    if terms.subgroups:
+        size = histogram_bytes(terms, last=True) - histogram_bytes(terms, last=False)
+        found.append(Leaving("evaluation", len(terms.subgroups), size // 8, size, 1, tuple(terms.subgroups)))
     return found, wrong
 
 
@@ -142,7 +147,7 @@ def _planned(document: StudyDocument, part: Part, epsilon: float | None, delta: 
     if part == "training":
         rate, count = document.training.sample_rate, document.steps_a_round() * document.asked
     else:
-        rate, count = 1.0, document.evaluation.releases
+        rate, count = 1.0, document.evaluation.all_histograms()
     try:
         noise = 0.0 if epsilon is None else plan_noise([], rate, count, epsilon, delta)
     except BudgetExhausted:

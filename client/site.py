@@ -47,6 +47,8 @@ class Policy(Settings):
     noise on every cell, ``exact`` without (simulated hospitals only)."""
     max_bins: int = Field(default=64, ge=2)
     """Most cells of a score histogram, a class."""
+    subgroups: list[str] = Field(default_factory=list)
+    """Attributes by which scores may be told apart: ``sex``, ``age``, ``vendor``; each costs its share of epsilon."""
     without_privacy: bool = False
     """Answer orders that ask for training without noise: for simulated hospitals only."""
     auto_approve: bool = False
@@ -95,6 +97,9 @@ class SiteSettings(Settings):
     gateway and trainer share. ``consilium-site enroll`` makes it."""
     log: Path = Path("site.log")
     """What went wrong and why, for the hospital's own eyes."""
+    shuffled_labels: bool = False
+    """Deal the training labels out among the patients at random: a simulated hospital that has nothing to teach, with
+    which a study shows that it learns from nothing else."""
     max_memory_mb: int = Field(default=1024, ge=64)
     """Memory in MiB that training may use beyond the model itself; sets how many patients are computed at once."""
     max_cache_gigabytes: float = Field(default=50, gt=0)
@@ -113,6 +118,7 @@ class SiteSettings(Settings):
                 "policy.without_privacy": self.policy.without_privacy,
                 "policy.auto_approve": self.policy.auto_approve,
                 "policy.scores: exact": self.policy.scores == "exact",
+                "shuffled_labels": self.shuffled_labels,
             }
             if wrong := [name for name, value in lax.items() if value]:
                 problems.append(f"{', '.join(wrong)}: only for a site with `simulated: true`")

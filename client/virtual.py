@@ -21,6 +21,7 @@ import yaml
 from client.catalog import IngestReport, entries, ingest
 from client.founding import found_books
 from client.partition import POOLED as POOLED
+from client.partition import SHUFFLED as SHUFFLED
 from client.partition import partition
 from client.preparation import Decoding
 from client.site import SiteSettings, load
@@ -42,7 +43,8 @@ class VirtualHospitals:
     Attributes:
         federated: by name, those that take part in the study.
         alone: by name, the same hospitals with ledgers of their own and a policy that allows training without noise,
-            for the comparison; and the imaginary pooled one under ``POOLED``.
+            for the comparison; and two imaginary ones with everybody's patients: ``POOLED``, and ``SHUFFLED``, whose
+            labels are dealt out at random.
         reports: by name, what each ingest found.
         sizes: by name, patients that are trained on and validated with, after ``max_training_patients``.
         notes: sentences that must stand beside every result.
@@ -80,6 +82,8 @@ def found(study: schema.Study, folder: Path, progress: Progress) -> VirtualHospi
         name: _write(folder / "sites-alone" / f"{name}.yaml", without | _site(study, name, own))
         for name, own in {**shares.sources, POOLED: everybody}.items()
     }
+    shuffled = without | _site(study, SHUFFLED, everybody) | {"shuffled_labels": True}
+    alone[SHUFFLED] = _write(folder / "sites-alone" / f"{SHUFFLED}.yaml", shuffled)
     hospitals = {name: load(path) for name, path in federated.items()}
     with ThreadPoolExecutor() as threads:  # books wait for the disk most of the time
         list(threads.map(found_books, [*hospitals.values(), *map(load, alone.values())]))
@@ -139,6 +143,7 @@ def _policy(study: schema.Study) -> dict[str, Any]:
         "max_upload_bytes": 2**30,
         "scores": "exact" if study.evaluation.epsilon is None else "noised",
         "max_bins": study.evaluation.bins,
+        "subgroups": list(study.evaluation.subgroups),
         "without_privacy": study.privacy.epsilon is None,
         "auto_approve": True,
     }

@@ -27,12 +27,13 @@ _CHOICES = {
     "tracking.name": ("mlflow", "none"),
     "resume": ("auto", "never"),
 }
-_ARMS = ("local", "pooled")
+_ARMS = ("local", "pooled", "shuffled")
+_SUBGROUPS = ("sex", "age", "vendor")
 _LARGEST_SEED = 2**32 - 1
 _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 _HOSPITAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
-_RESERVED = "pooled"
-"""The comparison plays an imaginary hospital of this name."""
+_RESERVED = ("pooled", "shuffled")
+"""The comparison plays imaginary hospitals of these names."""
 
 Number = int | float
 Rule = Callable[[Number], bool]
@@ -57,6 +58,11 @@ def _choices(study: Study) -> Iterator[str]:
     for arm in study.evaluation.arms:
         if arm not in _ARMS:
             yield f"evaluation.arms={arm}: must be one of {', '.join(_ARMS)}"
+    if study.evaluation.subgroups and (study.evaluation.patience or study.evaluation.deliver != "last"):
+        yield "evaluation.subgroups: they are told apart after the last round only; say patience=0 and deliver=last"
+    for attribute in study.evaluation.subgroups:
+        if attribute not in _SUBGROUPS or study.evaluation.subgroups.count(attribute) > 1:
+            yield f"evaluation.subgroups={attribute}: each at most once, of {', '.join(_SUBGROUPS)}"
     for part, attribute in (("model", "name"), ("strategy", "name"), ("federation", "kind"), ("runtime", "name")):
         value, meant = _at(study, f"{part}.{attribute}"), _default(getattr(study, part), attribute)
         if value != meant:
@@ -83,8 +89,11 @@ def _names(study: Study) -> Iterator[str]:
     if not study.output_dir.strip():
         yield "output_dir is empty: say output_dir=FOLDER"
     for key, name in named_hospitals(study):
-        if not _HOSPITAL.fullmatch(name) or name == _RESERVED:
-            yield f"{key}.{name}: a hospital's name has at most 40 letters, digits, '_', '-', and is not {_RESERVED!r}"
+        if not _HOSPITAL.fullmatch(name) or name in _RESERVED:
+            yield (
+                f"{key}.{name}: a hospital's name has at most 40 letters, digits, '_', '-', "
+                f"and is not {' or '.join(_RESERVED)}"
+            )
 
 
 def named_hospitals(study: Study) -> list[tuple[str, str]]:

@@ -418,9 +418,13 @@ class Evaluation:
     refuses and a simulated one allows."""
     bins: int = EXACT_BINS
     """Bins of a score histogram; a noised one wants few (10 to 20), an exact one many."""
-    arms: list[str] = field(default_factory=lambda: ["local", "pooled"])
+    subgroups: list[str] = field(default_factory=list)
+    """Attributes by which the last evaluation is told apart as well: ``sex``, ``age``, ``vendor``. Each is one more
+    histogram, and so one more share of ``epsilon``."""
+    arms: list[str] = field(default_factory=lambda: ["local", "pooled", "shuffled"])
     """What the federated model is compared with. ``local``: each hospital alone; ``pooled``: all patients in one
-    place. Both train without noise, and only in simulation."""
+    place; ``shuffled``: the same with labels that were dealt out at random, which should learn nothing. All train
+    without noise, and only in simulation."""
     patience: int = 0
     """End the study after so many evaluations without a better mean AUC; 0 plays all rounds."""
     least_gain: float = 0.0

@@ -42,10 +42,15 @@ def found(study: schema.Study, folder: Path, advance: Advance) -> Hospitals:
     return Hospitals(
         federated=founded.federated,
         alone=founded.alone,
-        pooled=virtual.POOLED,
+        imaginary={"pooled": virtual.POOLED, "shuffled": virtual.SHUFFLED},
         sizes=founded.sizes,
         warnings={name: ingested.warnings for name, ingested in founded.reports.items()},
         notes=founded.notes,
+        conformance={
+            name: (ingested.contract.conforming, ingested.contract.examined)
+            for name, ingested in founded.reports.items()
+            if ingested.contract.examined
+        },
     )
 
 

@@ -1,8 +1,8 @@
 """The state of a study on disk after each round: arrays as safetensors, everything else as JSON.
 
-The weights and what the strategy remembers are written first, under names of their own; then the JSON file that points
-to them replaces the old one in one step. Whatever moment the process is killed at, the folder holds the last committed
-round, whole.
+The weights, what the strategy remembers and the last scores are written first, under names of their own; then the JSON
+file that points to them replaces the old one in one step. Whatever moment the process is killed at, the folder holds
+the last committed round, whole.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def write_state(folder: Path, state: State) -> None:
     """Commit a state; older arrays go once nothing points to them."""
     folder.mkdir(parents=True, exist_ok=True)
     number = f"{len(state.rounds):04d}.safetensors"
-    kinds = {"round": state.weights, "memory": state.memory}
+    kinds = {"round": state.weights, "memory": state.memory, "scores": state.scores}
     for kind, value in {"lost": state.lost, "average": state.average, "best": state.best}.items():
         kinds |= {kind: value} if value else {}
     arrays = {f"{kind}-{number}": save(value) for kind, value in kinds.items()}
@@ -110,4 +110,5 @@ def _sha256(content: bytes) -> str:
 
 def _record(values: dict[str, object]) -> RoundRecord:
     hospitals = {name: HospitalRound(**figures) for name, figures in values.pop("hospitals").items()}  # type: ignore[attr-defined]
-    return RoundRecord(hospitals=hospitals, **values)  # type: ignore[arg-type]
+    pooled = values.pop("pooled_auc")
+    return RoundRecord(hospitals=hospitals, pooled_auc=pooled and tuple(pooled), **values)  # type: ignore[arg-type]

@@ -1,20 +1,22 @@
-"""What the federated model is compared with: each hospital alone, and all patients in one place.
+"""What the federated model is compared with: each hospital alone, all patients in one place, and labels at random.
 
-Both arms go through the same rounds as the federated study, with one hospital on the roster, and without noise: a
+The arms go through the same rounds as the federated study, with one hospital on the roster, and without noise: a
 hospital that trains for itself releases nothing, and pooled patients are what federation does without. So the federated
-model pays for privacy and they do not; the table says so. They exist in simulation only.
+model pays for privacy and they do not; the table says so. They exist in simulation only. The arm with labels dealt out
+at random should find nothing: where it does, patients are on both sides of the split, or chance has played.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from conf import schema
 from server.checkpoint import read_state, write_state
+from server.evaluation import Evaluated, evaluate
 from server.local_grid import LocalGrid
-from server.rounds import HospitalRound, Roster, State, evaluate, run_rounds
+from server.rounds import Roster, State, run_rounds
 from server.study import document_of
 from tasks.wire import Arrays
 
@@ -24,37 +26,45 @@ Advance = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Arms:
-    """Figures of the other arms: for each arm and hospital, on the hospital's own validation patients."""
+    """The other arms: for each arm and hospital, what the hospital's own validation patients say of the arm's model."""
 
-    local: dict[str, HospitalRound]
-    pooled: dict[str, HospitalRound]
+    local: dict[str, Evaluated] = field(default_factory=dict)
+    pooled: dict[str, Evaluated] = field(default_factory=dict)
+    shuffled: dict[str, Evaluated] = field(default_factory=dict)
 
 
 def compare(
-    study: schema.Study, name: str, folder: Path, grid: LocalGrid, pooled: str, initial: Arrays, advance: Advance
+    study: schema.Study,
+    name: str,
+    folder: Path,
+    grid: LocalGrid,
+    imaginary: Mapping[str, str],
+    initial: Arrays,
+    advance: Advance,
 ) -> Arms:
     """Train the arms that the study asks for, from the same initial weights, and evaluate them at every hospital.
 
     Args:
         name: the federated study's id; the arms' ids start with it.
         folder: where the arms' checkpoints go; what is there is not trained again.
-        grid: plays the hospitals, and the pooled one under the name ``pooled``.
+        grid: plays the hospitals, and the imaginary ones.
+        imaginary: for the arms ``pooled`` and ``shuffled``, the name of the hospital that has everybody's patients.
     """
-    hospitals = [hospital for hospital in grid.nodes if hospital != pooled]
+    hospitals = {h: node for h, node in grid.nodes.items() if h not in imaginary.values()}
     settings = _without_noise(study)
-    local: dict[str, HospitalRound] = {}
-    together: dict[str, HospitalRound] = {}
-    if "local" in study.evaluation.arms:
-        for hospital in hospitals:
-            roster = Roster(document_of(settings, f"{name}.local.{hospital}"), {hospital: grid.nodes[hospital]})
-            weights = _trained(settings, roster, grid, folder / f"local-{hospital}", initial, advance)
-            local |= _figures(settings, roster, grid, weights)
-    if "pooled" in study.evaluation.arms:
-        roster = Roster(document_of(settings, f"{name}.pooled"), {pooled: grid.nodes[pooled]})
-        weights = _trained(settings, roster, grid, folder / "pooled", initial, advance)
-        everyone = Roster(roster.document, {hospital: grid.nodes[hospital] for hospital in hospitals})
-        together = _figures(settings, everyone, grid, weights)
-    return Arms(local, together)
+    found: dict[str, dict[str, Evaluated]] = {}
+    for arm in study.evaluation.arms:
+        if arm == "local":
+            found[arm] = {}
+            for hospital, node in hospitals.items():
+                roster = Roster(document_of(settings, f"{name}.local.{hospital}"), {hospital: node})
+                weights = _trained(settings, roster, grid, folder / f"local-{hospital}", initial, advance)
+                found[arm] |= _evaluated(settings, roster, grid, weights)
+        else:
+            roster = Roster(document_of(settings, f"{name}.{arm}"), {imaginary[arm]: grid.nodes[imaginary[arm]]})
+            weights = _trained(settings, roster, grid, folder / arm, initial, advance)
+            found[arm] = _evaluated(settings, Roster(roster.document, hospitals), grid, weights)
+    return Arms(**found)
 
 
 def _without_noise(study: schema.Study) -> schema.Study:
@@ -70,6 +80,7 @@ def _without_noise(study: schema.Study) -> schema.Study:
             every=study.federation.rounds,
             patience=0,
             deliver="last",
+            subgroups=[],
         ),
         federation=replace(study.federation, quorum=1.0, participation=1.0, over_selection=0.0),
         wire=schema.Wire(),
@@ -90,6 +101,5 @@ def _trained(
     return run_rounds(study, roster, grid, state, publish).weights
 
 
-def _figures(study: schema.Study, roster: Roster, grid: LocalGrid, weights: Arrays) -> dict[str, HospitalRound]:
-    results = evaluate(study, roster, grid, weights, study.federation.rounds)
-    return {hospital: figures for hospital, (figures, _) in results.items()}
+def _evaluated(study: schema.Study, roster: Roster, grid: LocalGrid, weights: Arrays) -> dict[str, Evaluated]:
+    return evaluate(study, roster, grid, weights, study.federation.rounds)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from flwr.serverapp import Grid
 
 from conf import load as conf
 from conf import schema
-from server import report
-from server.checkpoint import model_file, read_state, write_state, write_whole
+from server.checkpoint import model_file, read_state, write_state
+from server.pages import writing
 from server.report import Results
 from server.rounds import Roster, RoundRecord, State, run_rounds
 from server.strategy.method import method_of
@@ -85,13 +84,16 @@ def conduct(
     return run_rounds(study, Roster(document_of(study, folder.name), nodes), grid, state, publish)
 
 
-def record(folder: StudyFolder, outcome: Results, state: State, tracker: Tracker) -> list[Path]:
-    """Write numbers and figures, and tell the tracker. Returns the files."""
-    numbers = folder.path / "results.json"
-    write_whole(numbers, json.dumps(asdict(outcome), indent=1).encode())
-    figures = report.draw_figures(folder.path / "figures", outcome, state.rounds)
+def record(
+    folder: StudyFolder,
+    outcome: Results,
+    state: State,
+    tracker: Tracker,
+    conformance: Mapping[str, tuple[int, int]] | None = None,
+) -> list[Path]:
+    """Write numbers, charts, report and model card, and tell the tracker. Returns the files."""
     model = model_file(folder.path / CHECKPOINTS, state)
-    files = [*figures, numbers, model]
+    files = [*writing.write(folder, outcome, state.rounds, model, conformance), model]
     tracker.finish(state.rounds, outcome.metrics(), files)
     return files
 

@@ -7,13 +7,14 @@ hands in what founds the hospitals of this machine and what plays them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
@@ -26,10 +27,12 @@ from server.checkpoint import write_whole
 from server.conduct import conduct, initial_state, record, summary
 from server.errors import StudyError
 from server.local_grid import LocalGrid
+from server.pages import writing
 from server.report import Results
 from server.rounds import RoundRecord, State
 from server.study import StudyFolder, document_of, locked, open_study
 from server.tracking import Tracker, open_tracker
+from server.verdicts import verdict
 from server.workers import LoadApp
 from tasks import task as tasks
 from tasks.study import canonical, digest
@@ -41,19 +44,21 @@ class Hospitals:
 
     Attributes:
         federated: settings file of each hospital that takes part, by name.
-        alone: the same hospitals for the comparison arms, and the pooled one.
-        pooled: the pooled one's name in ``alone``.
+        alone: the same hospitals for the comparison arms, and imaginary ones with everybody's patients.
+        imaginary: for the arms ``pooled`` and ``shuffled``, the name of their hospital in ``alone``.
         sizes: training and validation patients by hospital; only of simulated hospitals does anyone know them.
         warnings: what each hospital's ingest wants a person to look at.
         notes: what must be said beside every result.
+        conformance: images that keep the contract and images examined, by hospital; as with sizes.
     """
 
     federated: dict[str, Path]
     alone: dict[str, Path]
-    pooled: str
+    imaginary: dict[str, str]
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    conformance: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 Advance = Callable[[str, int, int], None]
@@ -72,7 +77,7 @@ def main(found: Found, load_app: LoadApp) -> None:
             elif study.propose:
                 propose(study, console)
             else:
-                run_study(study, found, load_app, console)
+                run_study(study, found, load_app, console, list(HydraConfig.get().overrides.task))
         except conf.ConfigError as error:
             console.print(f"[bold red]The configuration cannot be meant:[/]\n{escape(str(error))}", soft_wrap=True)
             sys.exit(2)
@@ -91,8 +96,13 @@ def main(found: Found, load_app: LoadApp) -> None:
     hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
 
 
-def run_study(study: schema.Study, found: Found, load_app: LoadApp, console: Console) -> Results:
+def run_study(
+    study: schema.Study, found: Found, load_app: LoadApp, console: Console, words: Sequence[str] = ()
+) -> Results:
     """Found or resume the study, play its rounds, compare, record, show.
+
+    Args:
+        words: what stood on the command line; the report repeats it.
 
     Raises:
         ConfigError: there is no such task or network; nothing was done.
@@ -101,6 +111,7 @@ def run_study(study: schema.Study, found: Found, load_app: LoadApp, console: Con
     initial = initial_state(study)
     folder = open_study(study)
     with locked(folder), _Bars(console) as bars:
+        folder.note(words=list(words))
         if folder.resumed:
             console.print(f"Going on with {folder.name}.")
         hospitals = found(study, folder.path, bars.advance)
@@ -109,7 +120,7 @@ def run_study(study: schema.Study, found: Found, load_app: LoadApp, console: Con
         state = _federated(study, folder, hospitals, load_app, initial, tracker, bars)
         arms = _arms(study, folder, hospitals, load_app, initial, bars)
         outcome = report.results(folder.name, state, arms, hospitals.notes)
-        record(folder, outcome, state, tracker)
+        record(folder, outcome, state, tracker, hospitals.conformance)
         folder.note(finished=True)
     _show(console, study, folder, outcome, tracker)
     return outcome
@@ -197,7 +208,7 @@ def _arms(
 ) -> comparison.Arms:
     with LocalGrid(hospitals.alone, load_app, study.runtime.workers) as grid:
         return comparison.compare(
-            study, folder.name, folder.path / "arms", grid, hospitals.pooled, initial.weights, bars.advance
+            study, folder.name, folder.path / "arms", grid, hospitals.imaginary, initial.weights, bars.advance
         )
 
 
@@ -213,9 +224,11 @@ def _introduce(console: Console, study: schema.Study, folder: StudyFolder, hospi
 
 def _show(console: Console, study: schema.Study, folder: StudyFolder, outcome: Results, tracker: Tracker) -> None:
     console.print(report.table(outcome, study))
-    for hospital, told in outcome.dropped.items():
-        console.print(f"[yellow]{hospital} was left out:[/] {escape(told)}")
-    console.print(f"Rounds took {outcome.seconds:.1f} s. Figures and numbers: {folder.path}", soft_wrap=True)
+    for warning in outcome.warnings:
+        console.print(f"[yellow]Warning:[/] {escape(warning)}")
+    for hospital, gain in outcome.gains.items():
+        console.print(escape(verdict(hospital, gain)))
+    console.print(f"Rounds took {outcome.seconds:.1f} s. Report: {folder.path / writing.REPORT}", soft_wrap=True)
     for line in tracker.where():
         console.print(line, soft_wrap=True)
 

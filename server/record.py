@@ -16,6 +16,8 @@ class HospitalRound:
 
     Attributes:
         epsilon: spent by its training patients in this study so far; ``None`` without privacy.
+        evaluation_epsilon: spent by its validation patients so far; ``None`` without privacy.
+        evaluation_noise: standard deviation of the noise on each cell of its score histograms; 0 for exact ones.
         auc, auc_low, auc_high: on its validation patients, with a 95 % interval; ``None`` where not evaluated, or
             where it has patients of one class only.
         bytes_down, bytes_up: of the messages to and from it.
@@ -23,6 +25,7 @@ class HospitalRound:
 
     epsilon: float | None = None
     evaluation_epsilon: float | None = None
+    evaluation_noise: float | None = None
     auc: float | None = None
     auc_low: float | None = None
     auc_high: float | None = None
@@ -32,7 +35,11 @@ class HospitalRound:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What happened in a round: by hospital, who was asked to train, and who was dropped at which stage and why."""
+    """What happened in a round: by hospital, who was asked to train, and who was dropped at which stage and why.
+
+    Attributes:
+        pooled_auc: of all validation patients as if they were one hospital's, with its interval.
+    """
 
     number: int
     seconds: float
@@ -40,6 +47,7 @@ class RoundRecord:
     hospitals: dict[str, HospitalRound]
     dropped: dict[str, str] = field(default_factory=dict)
     invited: list[str] = field(default_factory=list)
+    pooled_auc: tuple[float, float, float] | None = None
 
     def mean_auc(self) -> float | None:
         """Unweighted mean over the hospitals that have an AUC."""
@@ -56,6 +64,8 @@ class State:
         memory: what the strategy remembers.
         lost: what rounding took from the model that hospitals were told; it is told next time.
         average: the moving average of the models, if the study has one.
+        scores: histograms of the evaluation of that model which would be handed over now: by hospital, and by
+            ``hospital.attribute`` where subgroups were asked.
         best: the best model so far, if it is to be handed over, and ``chosen`` its round; 0 is the last one.
     """
 
@@ -66,6 +76,7 @@ class State:
     average: Arrays = field(default_factory=dict)
     best: Arrays = field(default_factory=dict)
     chosen: int = 0
+    scores: Arrays = field(default_factory=dict)
 
     @property
     def model(self) -> Arrays:

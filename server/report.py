@@ -1,19 +1,19 @@
-"""What a study found: results as numbers, as a table, and as figures."""
+"""What a study found: as numbers and as a table. ``server/pages/`` draws them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 from rich.table import Table
 
 from conf import schema
 from server.comparison import Arms
+from server.evaluation import Evaluated
+from server.figures import Arm, Subgroup, Thresholds, arm_of, histograms_of, knowing_the_hospital, subgroups
 from server.rounds import HospitalRound, RoundRecord, State
-
-_COLOURS = {"local": "#b58900", "federated": "#0072b2", "pooled": "#6c757d"}  # told apart by the colour-blind, too
-_MARKS = {"local": "s", "federated": "o", "pooled": "D"}
+from server.verdicts import gains, warnings
+from tasks.metrics.histogram import ScoreHistogram
+from tasks.metrics.interval import Interval, mean
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Results:
         seconds: of all federated rounds.
         dropped: how often each hospital was left out of a round, and why the last time.
         notes: what must be said beside the figures.
+        details: for each arm all figures, of each hospital and of everybody.
+        by_hospital: pooled AUC of a model that knows the hospital and no image.
+        gains: by hospital, AUC of the federated model less that of the hospital alone.
+        groups: figures of groups of patients, where the study asked for them.
+        warnings: what a reader must know before any figure.
     """
 
     study: str
@@ -37,11 +42,16 @@ class Results:
     seconds: float
     dropped: dict[str, str]
     notes: list[str]
+    details: dict[str, Arm] = field(default_factory=dict)
+    by_hospital: Interval | None = None
+    gains: dict[str, Interval] = field(default_factory=dict)
+    groups: list[Subgroup] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
-    def mean_auc(self, arm: str) -> float | None:
+    def mean_auc(self, arm: str) -> Interval | None:
         """Unweighted mean over the hospitals that have an AUC in every arm, so that arms compare."""
-        values = [self.arms[arm][h].auc for h in self.comparable()]
-        return sum(v for v in values if v is not None) / len(values) if values else None
+        known = [interval_of(self.arms[arm][h]) for h in self.comparable()]
+        return mean([interval for interval in known if interval is not None])
 
     def comparable(self) -> list[str]:
         """Hospitals that have an AUC in every arm."""
@@ -50,30 +60,77 @@ class Results:
 
     def metrics(self) -> dict[str, float]:
         """The figures as MLflow metrics."""
-        found: dict[str, float | None] = {f"result/{arm}_auc": self.mean_auc(arm) for arm in self.arms}
+        means = {f"result/{arm}_auc": self.mean_auc(arm) for arm in self.arms}
+        found = {key: None if value is None else value.value for key, value in means.items()}
         for arm, hospitals in self.arms.items():
             found |= {f"result/{name}/{arm}_auc": figures.auc for name, figures in hospitals.items()}
+        for arm, told in self.details.items():
+            for key in ("auc", "average_precision", "brier", "calibration_error"):
+                interval: Interval | None = getattr(told.everybody, key)
+                found[f"result/pooled_patients/{arm}_{key}"] = None if interval is None else interval.value
         return {key: value for key, value in found.items() if value is not None}
+
+
+def interval_of(figures: HospitalRound) -> Interval | None:
+    """A hospital's AUC in a round."""
+    if figures.auc is None or figures.auc_low is None or figures.auc_high is None:
+        return None
+    return Interval(figures.auc, figures.auc_low, figures.auc_high)
 
 
 def results(name: str, state: State, arms: Arms, notes: list[str]) -> Results:
     """Put together what the rounds and the other arms gave."""
-    last = state.outcome
-    by_arm = {"local": arms.local, "federated": last.hospitals, "pooled": arms.pooled}
-    hospitals = sorted({hospital for record in state.rounds for hospital in record.hospitals})
-    epsilon = {
-        h: next((r.hospitals[h].epsilon for r in reversed(state.rounds) if _spent(r, h)), None) for h in hospitals
-    }
+    others = {"pooled": arms.pooled, "shuffled": arms.shuffled}
+    by_arm = {"local": _figures(arms.local), "federated": state.outcome.hospitals}
+    by_arm |= {arm: _figures(each) for arm, each in others.items()}
+    histograms, noise = _histograms(state)
+    details = _details(histograms, {"local": arms.local, **others})
+    epsilon, by_hospital, dropped = _epsilon(state.rounds), knowing_the_hospital(histograms), _dropped(state.rounds)
     return Results(
         study=name,
         arms={arm: figures for arm, figures in by_arm.items() if figures},
         epsilon=epsilon,
-        bytes_down=_total(state.rounds, hospitals, "bytes_down"),
-        bytes_up=_total(state.rounds, hospitals, "bytes_up"),
+        bytes_down=_total(state.rounds, list(epsilon), "bytes_down"),
+        bytes_up=_total(state.rounds, list(epsilon), "bytes_up"),
         seconds=sum(record.seconds for record in state.rounds),
-        dropped=_dropped(state.rounds),
+        dropped=dropped,
         notes=notes,
+        details=details,
+        by_hospital=by_hospital,
+        gains=gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {},
+        groups=_groups(state, noise, details),
+        warnings=warnings(details, by_hospital, dropped, any(value is not None for value in epsilon.values())),
     )
+
+
+def _figures(evaluated: dict[str, Evaluated]) -> dict[str, HospitalRound]:
+    return {hospital: found.figures for hospital, found in evaluated.items()}
+
+
+def _epsilon(rounds: list[RoundRecord]) -> dict[str, float | None]:
+    hospitals = sorted({hospital for record in rounds for hospital in record.hospitals})
+    return {h: next((r.hospitals[h].epsilon for r in reversed(rounds) if _spent(r, h)), None) for h in hospitals}
+
+
+def _histograms(state: State) -> tuple[dict[str, ScoreHistogram], dict[str, float]]:
+    """The last evaluation's histogram and its noise, by hospital."""
+    of_hospitals = state.outcome.hospitals.items()
+    noise = {h: figures.evaluation_noise for h, figures in of_hospitals if figures.evaluation_noise is not None}
+    told = {h: counts for h, counts in state.scores.items() if h in noise}
+    return {h: ScoreHistogram(counts, noise[h]) for h, counts in told.items()}, noise
+
+
+def _details(federated: dict[str, ScoreHistogram], others: dict[str, dict[str, Evaluated]]) -> dict[str, Arm]:
+    histograms = {"federated": federated} | {arm: histograms_of(each) for arm, each in others.items()}
+    found = {arm: arm_of(each) for arm, each in histograms.items()}
+    return {arm: told for arm, told in found.items() if told is not None}
+
+
+def _groups(state: State, noise: dict[str, float], details: dict[str, Arm]) -> list[Subgroup]:
+    if "federated" not in details:
+        return []
+    everybody = details["federated"].everybody
+    return subgroups(state.scores, noise, Thresholds(everybody.specific.threshold, everybody.youden.threshold))
 
 
 def _spent(record: RoundRecord, hospital: str) -> bool:
@@ -113,7 +170,7 @@ def table(found: Results, study: schema.Study) -> Table:
         )
     means = [found.mean_auc(arm) for arm in found.arms]
     drawn.add_section()
-    drawn.add_row("mean", *("-" if mean is None else f"{mean:.3f}" for mean in means), style="bold")
+    drawn.add_row("mean", *("-" if one is None else _three(one) for one in means), style="bold")
     return drawn
 
 
@@ -121,78 +178,9 @@ def _interval(figures: HospitalRound | None) -> str:
     if figures is None:
         return "-"
     if figures.auc is None:
-        return "one class"
+        return "no AUC"
     return f"{figures.auc:.3f}\n{figures.auc_low:.2f} to {figures.auc_high:.2f}"
 
 
-def draw_figures(folder: Path, found: Results, rounds: list[RoundRecord]) -> list[Path]:
-    """Draw the figures as PNG files; returns their paths."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    drawers = {"comparison.png": _comparison, "convergence.png": _convergence, "privacy.png": _privacy}
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for name, draw in drawers.items():
-        figure = draw(found, rounds)
-        if figure is not None:
-            figure.savefig(folder / name, dpi=130, bbox_inches="tight")
-            drawn.append(folder / name)
-    return drawn
-
-
-def _axes(height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, height))
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    return figure, axes
-
-
-def _comparison(found: Results, rounds: list[RoundRecord]) -> Any:
-    """Forest plot: one row a hospital, one mark an arm."""
-    hospitals = list(found.epsilon)
-    figure, axes = _axes(1.4 + 0.7 * len(hospitals))
-    for offset, (arm, figures) in enumerate(found.arms.items()):
-        rows = [(i, figures[h]) for i, h in enumerate(hospitals) if h in figures and figures[h].auc is not None]
-        y = [i + 0.22 * (offset - (len(found.arms) - 1) / 2) for i, _ in rows]
-        x = [f.auc for _, f in rows]
-        spread = [[f.auc - f.auc_low for _, f in rows], [f.auc_high - f.auc for _, f in rows]]  # type: ignore[operator]
-        axes.errorbar(x, y, xerr=spread, fmt=_MARKS[arm], color=_COLOURS[arm], label=arm, capsize=2, lw=1.2, ms=6)
-    axes.axvline(0.5, color="#999999", lw=1, ls=":")
-    axes.set(xlabel="AUC, 95 % interval", xlim=(None, 1.01), title="Alone, together, and all patients in one place")
-    axes.set_yticks(range(len(hospitals)), hospitals)
-    axes.invert_yaxis()
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return figure
-
-
-def _convergence(found: Results, rounds: list[RoundRecord]) -> Any:
-    figure, axes = _axes(4.2)
-    for hospital in found.epsilon:
-        points = [(r.number, r.hospitals[hospital].auc) for r in rounds if hospital in r.hospitals]
-        known = [(number, auc) for number, auc in points if auc is not None]
-        if known:
-            axes.plot(*zip(*known, strict=True), marker=".", lw=1, alpha=0.7, label=hospital)
-    means = [(r.number, r.mean_auc()) for r in rounds if r.mean_auc() is not None]
-    if means:
-        axes.plot(*zip(*means, strict=True), color="black", lw=2.2, label="mean")
-    axes.set(xlabel="round", ylabel="AUC", title="The shared model, round by round")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return figure
-
-
-def _privacy(found: Results, rounds: list[RoundRecord]) -> Any:
-    if all(spent is None for spent in found.epsilon.values()):
-        return None
-    figure, axes = _axes(3.6)
-    for hospital in found.epsilon:
-        points = [(r.number, r.hospitals[hospital].epsilon) for r in rounds if _spent(r, hospital)]
-        axes.plot(*zip(*points, strict=True), marker=".", lw=1.2, alpha=0.8, label=hospital)
-    axes.set(xlabel="round", ylabel="epsilon spent", title="Privacy loss of a training patient", ylim=(0, None))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return figure
+def _three(interval: Interval) -> str:
+    return f"{interval.value:.3f}\n{interval.low:.2f} to {interval.high:.2f}"

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 from flwr.serverapp import Grid
 
 from conf import schema
 from server import delivery, participation
 from server.errors import RoundFailed
+from server.evaluation import Evaluated, evaluate, evaluates, pooled_auc, scores_of
 from server.exchange import exchange
 from server.post import Post
 from server.record import HospitalRound, Roster, RoundRecord, State
@@ -27,9 +27,7 @@ from server.strategy.admission import unusable
 from server.strategy.local_sgd import local_move, noise_std
 from server.strategy.strategy import Combiner, Strategy, norm
 from tasks import lean
-from tasks.metrics.histogram import ScoreHistogram
-from tasks.metrics.ranking import roc_auc
-from tasks.wire import CONTROL, Arrays, EvaluateOrder, EvaluateReport, TrainOrder, TrainReport, WireError
+from tasks.wire import CONTROL, Arrays, TrainOrder, TrainReport, WireError
 
 __all__ = ["HospitalRound", "Roster", "RoundRecord", "State", "evaluate", "evaluates", "play_round", "run_rounds"]
 
@@ -85,18 +83,22 @@ def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State, po
     average = delivery.averaged(state.average, weights, study.strategy.ema)
 
     # 5. Evaluation at every hospital, also at those that did not train.
+    evaluated: dict[str, Evaluated] = {}
     if evaluates(study, number):
         shown = average or (told if post.changes else weights)
-        for name, (result, problem) in evaluate(study, roster, grid, shown, number, post).items():
+        evaluated = evaluate(study, roster, grid, shown, number, post)
+        for name, found in evaluated.items():
             before = hospitals.get(name, HospitalRound())
-            if problem:
-                dropped[name] = "; ".join(filter(None, [dropped.get(name), f"evaluate: {problem}"]))
-            hospitals[name] = _joined(before, result)
+            if found.problem:
+                dropped[name] = "; ".join(filter(None, [dropped.get(name), f"evaluate: {found.problem}"]))
+            hospitals[name] = _joined(before, found.figures)
 
     # 6. The record.
-    record = RoundRecord(number, time.perf_counter() - started, update_norm, hospitals, dropped, list(invited.nodes))
+    seconds, asked, auc = time.perf_counter() - started, list(invited.nodes), pooled_auc(evaluated)
+    record = RoundRecord(number, seconds, update_norm, hospitals, dropped, asked, auc)
     after = replace(state, weights=weights, rounds=[*state.rounds, record], memory=memory, lost=lost, average=average)
-    return delivery.with_the_best(study, after)
+    after = delivery.with_the_best(study, after)
+    return replace(after, scores=scores_of(evaluated)) if after.outcome is record and evaluated else after
 
 
 def _collected(
@@ -128,29 +130,6 @@ def _collected(
     return hospitals, dropped | dict.fromkeys(late, f"train: not waited for once {wanted} had answered")
 
 
-def evaluate(
-    study: schema.Study, roster: Roster, grid: Grid, weights: Arrays, number: int, post: Post | None = None
-) -> dict[str, tuple[HospitalRound, str]]:
-    """Each hospital's figures for a model, and what went wrong there, if anything did."""
-    order = EvaluateOrder(roster.document, number, weights)
-    results = {}
-    for answer in exchange(grid, roster, order, EvaluateReport, study.federation.deadline_s, post or Post()):
-        problem = answer.problem or _unusable_histogram(answer.report, order)
-        figures = HospitalRound(bytes_down=answer.bytes_down, bytes_up=answer.bytes_up)
-        if not problem and answer.report is not None:
-            auc = roc_auc(ScoreHistogram(answer.report.arrays["histogram"]))
-            figures = replace(figures, evaluation_epsilon=answer.report.epsilon)
-            if auc is not None:
-                figures = replace(figures, auc=auc.value, auc_low=auc.low, auc_high=auc.high)
-        results[answer.hospital] = (figures, problem)
-    return results
-
-
-def evaluates(study: schema.Study, number: int) -> bool:
-    """Whether the model is evaluated after this round."""
-    return number % study.evaluation.every == 0 or number == study.federation.rounds
-
-
 def _update_of(report: TrainReport, roster: Roster, study: schema.Study, order: TrainOrder) -> tuple[Arrays, str]:
     """The update whole, or why it must not touch the model."""
     if study.privacy.epsilon is not None and not report.noise_multiplier:
@@ -166,19 +145,6 @@ def _update_of(report: TrainReport, roster: Roster, study: schema.Study, order: 
 def _weight(strategy: Strategy, study: schema.Study, report: TrainReport) -> float:
     std = noise_std(study.training, study.privacy, report.noise_multiplier, report.public_size)
     return strategy.weight(report.public_size, std)
-
-
-def _unusable_histogram(report: EvaluateReport | None, order: EvaluateOrder) -> str:
-    if report is None:
-        return "no report"
-    histogram, bins = report.arrays.get("histogram"), order.study.evaluation.bins
-    if histogram is None or len(report.arrays) > 1:
-        return "one array is due, the histogram"
-    if histogram.shape != (2, bins) or histogram.dtype != np.float64:
-        return f"the histogram is {histogram.dtype} {histogram.shape}, not float64 (2, {bins})"
-    if not (np.abs(histogram) <= _MOST_PATIENTS).all():
-        return f"the histogram must hold numbers up to {_MOST_PATIENTS:g}"
-    return ""
 
 
 def _joined(trained: HospitalRound, evaluated: HospitalRound) -> HospitalRound:

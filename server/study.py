@@ -73,7 +73,9 @@ def document_of(study: schema.Study, name: str) -> StudyDocument:
         asked=asked_at_most(study),
         training=TrainingTerms(**asdict(study.training)),
         privacy=PrivacyTerms(**asdict(study.privacy)),
-        evaluation=EvaluationTerms(evaluated, study.evaluation.bins, study.evaluation.epsilon),
+        evaluation=EvaluationTerms(
+            evaluated, study.evaluation.bins, study.evaluation.epsilon, list(study.evaluation.subgroups)
+        ),
         method=method_of(study.strategy),
         wire=WireTerms(**asdict(study.wire)),
     )

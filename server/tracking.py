@@ -152,7 +152,7 @@ class MlflowTracker:
         try:
             self._log_batch(self._run, metrics=_metrics(metrics, len(records)))
             for file in files:
-                self._client.log_artifact(self._run, str(file), "figures" if file.suffix == ".png" else None)
+                self._client.log_artifact(self._run, str(file), "figures" if file.suffix == ".svg" else None)
             for run in (*self._children.values(), self._run):
                 self._client.set_terminated(run)
         except Exception as error:

@@ -14,8 +14,10 @@ from functools import cache
 from importlib.metadata import version
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+
+from tasks import subgroups
 
 STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
@@ -25,6 +27,7 @@ Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$")]
 
 
+Attribute = Annotated[str, AfterValidator(subgroups.known)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -104,11 +107,21 @@ class PrivacyTerms:
 @dataclass(frozen=True, config=STRICT)
 class EvaluationTerms:
     """What leaves of the validation patients: ``releases`` histograms of ``bins`` cells a class, noised together to
-    (epsilon, the study's delta); no epsilon asks for exact ones."""
+    (epsilon, the study's delta); no epsilon asks for exact ones. After the last round as many histograms more as there
+    are ``subgroups``, each over all patients, within the same epsilon."""
 
     releases: Count
     bins: Annotated[int, Field(ge=2, le=65536)]
     epsilon: Positive | None
+    subgroups: list[Attribute] = Field(default_factory=list)
+
+    def histograms(self, last: bool) -> int:
+        """How many leave after one evaluation: each of them meets every patient once."""
+        return 1 + (len(self.subgroups) if last else 0)
+
+    def all_histograms(self) -> int:
+        """How many leave over the whole study."""
+        return self.releases + len(self.subgroups)
 
 
 @dataclass(frozen=True, config=STRICT)

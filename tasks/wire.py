@@ -121,8 +121,11 @@ class EvaluateReport:
     round: Annotated[int, Field(ge=0)]
     epsilon: Annotated[float, Field(ge=0)] | None
     delta: float
+    noise: Annotated[float, Field(ge=0)]
+    """Standard deviation of the noise on every number of the arrays; 0 without privacy. Intervals need it."""
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
-    """``histogram``: float64 of shape (2, bins), counts of negative and positive patients by score in [0, 1]."""
+    """``histogram``: float64 of shape (2, bins), counts of negative and positive patients by score in [0, 1]. After the
+    last round also, for each of the study's subgroups, one of shape (levels, 2, bins) under the attribute's name."""
 
 
 @dataclass(frozen=True, config=STRICT)

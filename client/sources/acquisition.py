@@ -15,7 +15,8 @@ from client.sources.settings import Source
 from tasks import contract as contracts
 from tasks.task import Task
 
-_TOLD = ("Modality", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "Rows", "Columns", "BitsStored")
+_TOLD = ("Modality", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "Rows", "Columns", "BitsStored",
+         "PatientSex", "PatientAge")  # fmt: skip
 _LONGEST = 64
 
 

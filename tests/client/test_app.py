@@ -105,6 +105,33 @@ def test_an_order_to_score_is_charged_to_the_validation_patients(approved: Hospi
     assert 0.97 * 4 <= approved.spent("validation") <= 4
 
 
+def test_subgroups_share_the_epsilon_of_the_scores_and_leave_after_the_last_round_only(
+    archive: Archive, document: StudyDocument, tmp_path: Path
+) -> None:
+    """Two evaluations and two attributes are four histograms, all with the same noise."""
+    asked = replace(document, evaluation=replace(document.evaluation, subgroups=["sex", "vendor"]))
+    hospital = Hospital.found(tmp_path, archive, policy={"subgroups": ["vendor", "sex"]})
+    hospital.approve(asked)
+    first, last = hospital.ask(evaluate(asked)), hospital.ask(evaluate(asked, 2))
+    assert isinstance(first, EvaluateReport)
+    assert isinstance(last, EvaluateReport)
+    assert first.arrays.keys() == {"histogram"}
+    assert {name: counts.shape for name, counts in last.arrays.items()} == {
+        "histogram": (2, 16), "sex": (3, 2, 16), "vendor": (10, 2, 16)
+    }  # fmt: skip
+    mechanisms = [entry.mechanism for entry in hospital.entries()]
+    assert [mechanism.count for mechanism in mechanisms] == [1, 3]
+    assert {mechanism.noise_multiplier for mechanism in mechanisms} == {first.noise} == {last.noise}
+    assert 0.97 * 4 <= hospital.spent("validation") <= 4
+
+
+def test_subgroups_that_the_policy_does_not_name_are_refused(approved: Hospital, document: StudyDocument) -> None:
+    asked = replace(document, evaluation=replace(document.evaluation, subgroups=["age"]))
+    approved.approve(asked)
+    _refused(approved.ask(evaluate(asked)), asked, ErrorCode.NOT_PERMITTED)
+    assert "by age, policy.subgroups allows none" in approved.log()
+
+
 def test_what_is_spent_stands_in_the_ledger_before_training_starts(
     approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from client import errors, report
-from client.accounting import Mechanism
 from client.audit import Receipt
 from client.dataset import Cohort
 from client.links import Head
 from client.noise import entropy
 from client.report import (
+    Scored,
     Spending,
     Spent,
     evaluate_report,
@@ -40,23 +40,20 @@ from tasks.study import StudyDocument
 from tasks.wire import ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 UPDATE = {"weight": np.array([[3.0, 4.0]], np.float32), "bias": np.array([12.0], np.float32)}
-EXACT = Mechanism(0.0, 1.0, 1)
 SPENT = Spent(3.5, 1e-5, 1.25)
 LEAVING = {kind.__name__ for kind in (TrainReport, EvaluateReport, Refusal)}
 CODES = {code.value for code in ErrorCode}
 
 
-def _cohort(labels: NDArray[np.int64]) -> Cohort:
-    """A cohort with one image a patient."""
-    values = torch.from_numpy(labels).float()
-    return Cohort(torch.zeros(len(labels), 1), values, [torch.tensor([row]) for row in range(len(labels))])
+def _scored(labels: NDArray[np.int64], scores: NDArray[np.float64], **levels: NDArray[np.int64]) -> Scored:
+    return Scored(scores, labels.astype(np.float32), levels)
 
 
 def _histogram(
     document: StudyDocument, scores: NDArray[np.float64], labels: NDArray[np.int64], noise: float
 ) -> NDArray[np.float64]:
-    order, mechanism = EvaluateOrder(document, 1), Mechanism(noise, 1.0, 1)
-    sent = evaluate_report(order, _cohort(labels), scores, mechanism, 1.0, 1e-4, entropy())
+    sent = evaluate_report(EvaluateOrder(document, 1), _scored(labels, scores), Spent(1.0, 1e-4, noise), entropy())
+    assert sent.noise == noise
     histogram: NDArray[np.float64] = sent.arrays["histogram"]
     return histogram
 
@@ -75,7 +72,7 @@ def test_the_fields_that_leave_are_these_and_no_others() -> None:
     fields = {kind: {f.name for f in dataclasses.fields(kind)} for kind in (TrainReport, EvaluateReport, Refusal)}
     assert fields == {
         TrainReport: {"study", "round", "public_size", "epsilon", "delta", "noise_multiplier", "arrays"},
-        EvaluateReport: {"study", "round", "epsilon", "delta", "arrays"},
+        EvaluateReport: {"study", "round", "epsilon", "delta", "noise", "arrays"},
         Refusal: {"study", "round", "code", "arrays"},
     }
 
@@ -91,7 +88,8 @@ def test_what_leaves_after_training(document: StudyDocument) -> None:
 
 def test_what_leaves_after_scoring(document: StudyDocument) -> None:
     labels, scores = np.array([0, 1, 1]), np.array([0.1, 0.6, 0.99])
-    sent = evaluate_report(EvaluateOrder(document, 2), _cohort(labels), scores, EXACT, math.inf, 1e-5, entropy())
+    spent = Spent(math.inf, 1e-5, 0.0)
+    sent = evaluate_report(EvaluateOrder(document, 2), _scored(labels, scores), spent, entropy())
     assert (sent.study, sent.round, sent.epsilon, sent.delta) == (document.name, 2, None, 1e-5)
     assert sent.arrays.keys() == {"histogram"}
     np.testing.assert_array_equal(sent.arrays["histogram"], score_histogram(scores, labels, 16))
@@ -124,8 +122,22 @@ def test_one_patient_more_or_less_changes_one_cell_by_one(
 
 def test_a_patient_with_many_images_counts_once(document: StudyDocument) -> None:
     cohort = Cohort(torch.zeros(5, 1), torch.tensor([0.0, 1, 0, 0, 0]), [torch.arange(4), torch.tensor([4])])
-    sent = evaluate_report(EvaluateOrder(document, 1), cohort, np.array([0.2, 0.7]), EXACT, 1.0, 1e-4, entropy())
+    scored = Scored(np.array([0.2, 0.7]), cohort.patient_labels().numpy())
+    sent = evaluate_report(EvaluateOrder(document, 1), scored, Spent(math.inf, 1e-4, 0.0), entropy())
     assert sent.arrays["histogram"].sum(axis=1).tolist() == [1, 1]
+
+
+def test_subgroups_leave_once_with_each_patient_in_one_level(document: StudyDocument) -> None:
+    """Thirty women with both classes and two men: the two are left out of an exact release."""
+    labels, scores = np.arange(32) % 2, np.linspace(0, 1, 32)
+    sex = np.r_[np.zeros(30, np.int64), np.ones(2, np.int64)]
+    order = EvaluateOrder(replace(document, evaluation=replace(document.evaluation, subgroups=["sex"])), 2)
+    sent = evaluate_report(order, _scored(labels, scores, sex=sex), Spent(math.inf, 1e-4, 0.0), entropy())
+    assert sent.arrays["sex"].shape == (3, 2, 16)
+    assert sent.arrays["sex"].sum(axis=(1, 2)).tolist() == [30, 0, 0]
+    np.testing.assert_array_equal(sent.arrays["sex"][0], score_histogram(scores[:30], labels[:30], 16))
+    noisy = evaluate_report(order, _scored(labels, scores, sex=sex), Spent(1.0, 1e-4, 1.5), entropy())
+    assert (noisy.arrays["sex"] != np.round(noisy.arrays["sex"])).all(), "a level of nobody has its noise as well"
 
 
 @pytest.mark.parametrize("noise", [0.7, 5.0, 40.0])

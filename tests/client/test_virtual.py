@@ -14,7 +14,7 @@ from client.books import open_books
 from client.errors import LedgerMissing, NotPermitted
 from client.policy import objections, permit
 from client.site import load, secret
-from client.virtual import APPROVED_BY_NOBODY, POOLED
+from client.virtual import APPROVED_BY_NOBODY, POOLED, SHUFFLED
 from conf import schema
 from tasks.contract import digest_of_task
 from tasks.study import EvaluationTerms, MethodTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
@@ -55,7 +55,7 @@ def _found(study: schema.Study, folder: Path) -> virtual.VirtualHospitals:
 def test_simulated_hospitals_have_books_and_say_that_nobody_was_asked(tmp_path: Path) -> None:
     founded = _found(_study(tmp_path), tmp_path / "study")
     assert list(founded.federated) == ["h0", "h1"]
-    assert list(founded.alone) == ["h0", "h1", POOLED]
+    assert list(founded.alone) == ["h0", "h1", POOLED, SHUFFLED]
     assert APPROVED_BY_NOBODY in founded.notes
     assert {name: report.images for name, report in founded.reports.items()} == {"h0": 6, "h1": 6}
     for path in (*founded.federated.values(), *founded.alone.values()):

@@ -256,7 +256,7 @@ def test_the_command_refuses_as_well_and_leaves_nothing_behind(
     [
         (["runtime=superlink", *DOOR], "superlink and enrolled go together"),
         (["federation=enrolled"], "superlink and enrolled go together"),
-        (["federation=enrolled"], "evaluation.arms=['local', 'pooled']: possible in simulation only"),
+        (["federation=enrolled"], "evaluation.arms=['local', 'pooled', 'shuffled']: possible in simulation only"),
         ([*DEPLOYED, "runtime.address=https://server"], "runtime.address=https://server: must be HOST:PORT"),
         ([*DEPLOYED, "federation.hospitals=[a,a]"], "names one twice"),
         ([*DEPLOYED, "federation.hospitals=[../a]"], "federation.hospitals.../a: a hospital's name"),

@@ -18,7 +18,7 @@ from tests.federation.embedded import HOSPITALS, Ended, entries, folder_of, play
 
 
 def test_it_ends_with_the_comparison(whole: Ended) -> None:
-    assert whole.results.arms.keys() == {"local", "federated", "pooled"}
+    assert whole.results.arms.keys() == {"local", "federated", "pooled", "shuffled"}
     for figures in whole.results.arms.values():
         assert figures.keys() == set(HOSPITALS)
         for hospital in figures.values():
@@ -28,13 +28,13 @@ def test_it_ends_with_the_comparison(whole: Ended) -> None:
             assert 0 <= hospital.auc_low <= hospital.auc <= hospital.auc_high <= 1
     assert whole.results.dropped == {}
     shown = whole.shown
-    headings = (*HOSPITALS, "local", "federated", "pooled", "epsilon 8", "no noise", "mean", "kB")
+    headings = (*HOSPITALS, "local", "federated", "pooled", "epsilon 8", "no noise", "mean", "kB", "federation")
     assert [word for word in headings if word not in shown] == []
     assert "phantoms" in shown
     assert "mlflow server --backend-store-uri" in shown
     assert str(whole.folder) in shown
     assert {path.name for path in (whole.folder / "figures").iterdir()} == {
-        "comparison.png", "convergence.png", "privacy.png"
+        "comparison.svg", "convergence.svg", "privacy.svg", "reliability.svg"
     }  # fmt: skip
 
 
@@ -94,9 +94,9 @@ def test_mlflow_has_the_study_its_hospitals_and_its_files(whole: Ended, ground: 
         told = [record.hospitals[hospital].epsilon for record in whole.state().rounds]
         assert steps == [(1, told[0]), (2, told[1])]
     paths = {file.path for file in client.list_artifacts(parent)}
-    assert paths == {"figures", "results.json", "round-0002.safetensors"}
+    assert paths == {"figures", "model-card.md", "report.html", "results.json", "round-0002.safetensors"}
     figures = {file.path for file in client.list_artifacts(parent, "figures")}
-    assert figures == {f"figures/{name}.png" for name in ("comparison", "convergence", "privacy")}
+    assert figures == {f"figures/{name}.svg" for name in ("comparison", "convergence", "privacy", "reliability")}
 
 
 def test_no_patient_and_no_place_is_in_what_the_server_keeps(whole: Ended, ground: Path) -> None:
@@ -107,7 +107,7 @@ def test_no_patient_and_no_place_is_in_what_the_server_keeps(whole: Ended, groun
         rows = (folder_of(phantoms, hospital) / "labels.csv").read_text().splitlines()[1:]
         forbidden |= {part.encode() for row in rows for part in row.split(",")[:2]}
     kept = list((whole.folder / "federated").iterdir())
-    kept += [whole.folder / "results.json", ground / "mlflow.db"]
+    kept += [whole.folder / name for name in ("results.json", "report.html", "model-card.md")] + [ground / "mlflow.db"]
     for path in kept:
         content = path.read_bytes()
         assert not [word for word in forbidden if word in content], path.name
@@ -162,4 +162,4 @@ def test_a_study_without_privacy_says_so(ground: Path) -> None:
     assert set(ended.results.epsilon.values()) == {None}
     assert "no noise" in ended.shown
     assert "epsilon 8" not in ended.shown
-    assert not (ended.folder / "figures" / "privacy.png").exists()
+    assert not (ended.folder / "figures" / "privacy.svg").exists()

@@ -109,7 +109,7 @@ def _evaluate(message: Message, context: Context) -> Message:
     order = wire.decode(message.content, EvaluateOrder)
     behaviour = _behaviour(settings, "evaluate", order.round)
     arrays = honest_histogram(settings["name"], order.study.evaluation.bins)
-    honest = EvaluateReport(order.study.name, order.round, None, 1e-4, arrays)
+    honest = EvaluateReport(order.study.name, order.round, None, 1e-4, 0.0, arrays)
     spoilt: dict[str, wire.Arrays] = {
         "nan": {"histogram": arrays["histogram"] * np.nan},
         "gigantic": {"histogram": arrays["histogram"] * 1e300},
@@ -133,7 +133,7 @@ def _misbehave(behaviour: str, message: Message, honest: TrainReport | EvaluateR
         "another study": lambda: _reply(message, replace(honest, study="other-1")),
         "another round": lambda: _reply(message, replace(honest, round=honest.round + 1)),
         "refuse": lambda: _reply(message, Refusal(honest.study, honest.round, ErrorCode.BUDGET_EXHAUSTED)),
-        "another kind": lambda: _reply(message, EvaluateReport(honest.study, honest.round, None, 1e-4)),
+        "another kind": lambda: _reply(message, EvaluateReport(honest.study, honest.round, None, 1e-4, 0.0)),
         "no records": lambda: Message(RecordDict(), reply_to=message),
         "markup": lambda: _forged(message, kind="[/][red]" * 50),
         "text for numbers": lambda: _forged(message, arrays={"weight": np.array(["a"]), "histogram": np.array(["a"])}),

@@ -38,6 +38,8 @@ records = st.builds(
     figures,
     st.dictionaries(st.text(max_size=5), hospitals, max_size=3),
     st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=2),
+    st.lists(st.text(max_size=5), max_size=2),
+    st.none() | st.tuples(figures, figures, figures),
 )
 
 
@@ -48,13 +50,14 @@ def state(rounds: int) -> State:
         RoundRecord(n, 0.5, 1.5, {"ash": HospitalRound(epsilon=n / 7)}, {"elm": "train: no"})
         for n in range(1, rounds + 1)
     ]
-    return State(weights, told, {"momentum": np.full(2, -rounds, np.float32)})
+    scores = {"ash": np.full((2, 4), rounds / 3)}
+    return State(weights, told, {"momentum": np.full(2, -rounds, np.float32)}, scores=scores)
 
 
 def assert_same(one: State | None, other: State) -> None:
     assert one is not None
     assert one.rounds == other.rounds
-    for mine, theirs in ((one.weights, other.weights), (one.memory, other.memory)):
+    for mine, theirs in ((one.weights, other.weights), (one.memory, other.memory), (one.scores, other.scores)):
         assert mine.keys() == theirs.keys()
         for name, value in mine.items():
             assert (value.dtype, value.shape) == (theirs[name].dtype, theirs[name].shape)
@@ -86,7 +89,7 @@ def test_only_the_last_round_takes_room(tmp_path: Path) -> None:
     for rounds in range(1, 6):
         write_state(tmp_path, state(rounds))
     assert {path.name for path in tmp_path.iterdir()} == {
-        "checkpoint.json", "round-0005.safetensors", "memory-0005.safetensors"
+        "checkpoint.json", "round-0005.safetensors", "memory-0005.safetensors", "scores-0005.safetensors"
     }  # fmt: skip
 
 

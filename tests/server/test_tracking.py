@@ -77,7 +77,7 @@ def test_a_study_is_a_run_and_each_hospital_a_child(home: Path, tmp_path: Path) 
     records = [record(1), record(2), record(3)]
     for played in (1, 2, 3):
         tracker.rounds(records[:played])
-    figure, numbers, model = (tmp_path / name for name in ("auc.png", "results.json", "round-0003.safetensors"))
+    figure, numbers, model = (tmp_path / name for name in ("auc.svg", "results.json", "round-0003.safetensors"))
     for path in (figure, numbers, model):
         path.write_text(path.name)
     tracker.finish(records, {"result/federated_auc": 0.8}, [figure, numbers, model])
@@ -109,7 +109,7 @@ def test_a_study_is_a_run_and_each_hospital_a_child(home: Path, tmp_path: Path) 
 
     paths = {file.path for file in store(home).list_artifacts(parent.info.run_id)}
     assert paths == {"figures", "results.json", "round-0003.safetensors"}
-    assert [f.path for f in store(home).list_artifacts(parent.info.run_id, "figures")] == ["figures/auc.png"]
+    assert [f.path for f in store(home).list_artifacts(parent.info.run_id, "figures")] == ["figures/auc.svg"]
     assert (home / "mlartifacts").is_dir()
 
 

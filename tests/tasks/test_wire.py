@@ -76,7 +76,7 @@ messages = st.one_of(
     st.builds(TrainOrder, documents, counts, arrays, changes),
     st.builds(EvaluateOrder, documents, st.just(0) | counts, arrays, changes),
     st.builds(TrainReport, names, counts, counts, st.none() | positive, fraction, st.just(0.0) | positive, arrays),
-    st.builds(EvaluateReport, names, counts, st.none() | positive, fraction, arrays),
+    st.builds(EvaluateReport, names, counts, st.none() | positive, fraction, positive, arrays),
     st.builds(Refusal, st.text(max_size=120), st.just(0) | counts, st.sampled_from(ErrorCode)),
 )
 
@@ -163,7 +163,10 @@ def _others(document: StudyDocument) -> dict[str, StudyDocument]:
         terms = getattr(document, part)
         for field in fields(terms):
             value = getattr(terms, field.name)
-            other = value + 1 if isinstance(value, int) else value / 2 + 0.01
+            if isinstance(value, list):
+                other: Any = [*value, "sex"]
+            else:
+                other = value + 1 if isinstance(value, int) else value / 2 + 0.01
             if field.name == "final_rate":
                 other = 0.5
             found[f"{part}.{field.name}"] = replace(document, **{part: replace(terms, **{field.name: other})})
@@ -382,7 +385,8 @@ def test_a_refusal_carries_no_arrays() -> None:
     [
         (TrainReport, ("demo-1", 1, 20, float("nan"), 1e-4)),
         (TrainReport, ("demo-1", 1, 20, 1.0, float("inf"))),
-        (EvaluateReport, ("demo-1", -1, 1.0, 1e-4)),
+        (EvaluateReport, ("demo-1", -1, 1.0, 1e-4, 0.0)),
+        (EvaluateReport, ("demo-1", 1, 1.0, 1e-4, -1.0)),
         (Refusal, ("demo-1", 1, "EVERYTHING_BROKE")),
     ],
 )

@@ -1,0 +1,99 @@
+"""A model tried on every hospital's validation patients, of whom nothing comes back but histograms of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from conf import schema
+from server.exchange import exchange
+from server.post import Post
+from server.record import HospitalRound, Roster
+from tasks.metrics.histogram import ScoreHistogram, pooled
+from tasks.metrics.ranking import roc_auc
+from tasks.subgroups import LEVELS
+from tasks.wire import Arrays, EvaluateOrder, EvaluateReport
+
+_MOST_PATIENTS = 1e9
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one evaluation told of a hospital: figures, histograms by name, and what went wrong, if anything did."""
+
+    figures: HospitalRound
+    scores: Arrays = field(default_factory=dict)
+    problem: str = ""
+
+    def histogram(self) -> ScoreHistogram:
+        """All its validation patients."""
+        return ScoreHistogram(self.scores["histogram"], self.figures.evaluation_noise or 0.0)
+
+
+def evaluates(study: schema.Study, number: int) -> bool:
+    """Whether the model is evaluated after this round."""
+    return number % study.evaluation.every == 0 or number == study.federation.rounds
+
+
+def evaluate(
+    study: schema.Study, roster: Roster, grid: Grid, weights: Arrays, number: int, post: Post | None = None
+) -> dict[str, Evaluated]:
+    """What each hospital's validation patients say of a model."""
+    order = EvaluateOrder(roster.document, number, weights)
+    results = {}
+    for answer in exchange(grid, roster, order, EvaluateReport, study.federation.deadline_s, post or Post()):
+        problem = answer.problem or _unusable(answer.report, order)
+        figures = HospitalRound(bytes_down=answer.bytes_down, bytes_up=answer.bytes_up)
+        if problem or answer.report is None:
+            results[answer.hospital] = Evaluated(figures, problem=problem)
+        else:
+            results[answer.hospital] = _read(answer.report, figures)
+    return results
+
+
+def _read(told: EvaluateReport, figures: HospitalRound) -> Evaluated:
+    figures = replace(figures, evaluation_epsilon=told.epsilon, evaluation_noise=told.noise)
+    auc = roc_auc(ScoreHistogram(told.arrays["histogram"], told.noise))
+    if auc is not None:
+        figures = replace(figures, auc=auc.value, auc_low=auc.low, auc_high=auc.high)
+    return Evaluated(figures, told.arrays)
+
+
+def scores_of(evaluated: Mapping[str, Evaluated]) -> Arrays:
+    """All histograms under one name each: the hospital's, and ``hospital.attribute`` for subgroups."""
+    named = {
+        hospital if name == "histogram" else f"{hospital}.{name}": counts
+        for hospital, found in evaluated.items()
+        for name, counts in found.scores.items()
+    }
+    return dict(sorted(named.items()))
+
+
+def pooled_auc(evaluated: Mapping[str, Evaluated]) -> tuple[float, float, float] | None:
+    """AUC of all validation patients as if they were one hospital's, with its interval."""
+    histograms = [found.histogram() for found in evaluated.values() if found.scores]
+    auc = roc_auc(pooled(histograms)) if histograms else None
+    return None if auc is None else (auc.value, auc.low, auc.high)
+
+
+def _unusable(report: EvaluateReport | None, order: EvaluateOrder) -> str:
+    if report is None:
+        return "no report"
+    terms = order.study.evaluation
+    due: dict[str, tuple[int, ...]] = {"histogram": (2, terms.bins)}
+    if order.round == order.study.rounds:
+        due |= {attribute: (len(LEVELS[attribute]), 2, terms.bins) for attribute in terms.subgroups}
+    if report.arrays.keys() != due.keys():
+        return f"due are {', '.join(due)} and nothing else"
+    for name, shape in due.items():
+        counts = report.arrays[name]
+        if counts.shape != shape or counts.dtype != np.float64:
+            return f"{name} is {counts.dtype} {counts.shape}, not float64 {shape}"
+        if not (np.abs(counts) <= _MOST_PATIENTS).all():
+            return f"{name} must hold numbers up to {_MOST_PATIENTS:g}"
+    if report.noise > _MOST_PATIENTS or (terms.epsilon is not None and report.noise == 0):
+        return f"its noise of {report.noise:g} is not what the study asks for"
+    return ""

@@ -1,0 +1,132 @@
+"""A model's card, after Mitchell et al. (FAT* 2019): what it is, for what, from whom, how good where, and its limits.
+
+Every section must say something: a card with an empty section is not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from server.figures import Figures
+from server.pages.page import Story, about, interval, per_cent, summary
+from server.pages.provenance import code_digest, versions
+from server.verdicts import verdict
+from tasks import contract as contracts
+from tasks import task as tasks
+from tasks.task import Task
+
+
+def card(story: Story, model_sha256: str) -> str:
+    """The card as Markdown.
+
+    Args:
+        model_sha256: of the file with the weights.
+
+    Raises:
+        ValueError: a section has nothing to say.
+    """
+    told = sections(story, model_sha256)
+    if empty := [heading for heading, text in told.items() if not text.strip()]:
+        raise ValueError(f"the model card has nothing to say under {', '.join(empty)}")
+    head = f"# Model card: {story.found.study}\n\n**Research only. Not for clinical use.**\n"
+    return head + "".join(f"\n## {heading}\n\n{text.strip()}\n" for heading, text in told.items())
+
+
+def sections(story: Story, model_sha256: str) -> dict[str, str]:
+    """Text by heading."""
+    task = tasks.get(story.config["task"]["name"])
+    return {
+        "What it is": _what(story, task, model_sha256),
+        "What it is for": (
+            f"Research on one question: {task.question} It gives a number between 0 and 1 for {task.classes[1]}.\n\n"
+            "It is not a medical device. It must not be used for the care of any patient, alone or beside a reader."
+        ),
+        "Whom it was trained on": "\n".join(_trained_on(story, task)),
+        "What images it expects": (
+            f"Images that keep the acquisition contract of `{task.name}` (`{contracts.digest_of_task(task.name)}`); "
+            f"they become inputs of shape {task.example_shape}. On other images its answers mean nothing."
+        ),
+        "Privacy": _privacy(story),
+        "How good it is": "\n".join(_figures(story, task)),
+        "Groups of patients": "\n".join(_groups(story)),
+        "Against each hospital alone": "\n".join(_gains(story)),
+        "Limits": "\n".join(_limits(story)),
+        "Provenance": (
+            f"Code `{code_digest()}`.\n{', '.join(f'{name} {number}' for name, number in versions().items())}.\n"
+            f"Study `{story.found.study}`, seed {story.config['seed']}."
+        ),
+    }
+
+
+def _what(story: Story, task: Task, sha256: str) -> str:
+    model = story.config["model"]
+    options = ", ".join(f"{key} {value}" for key, value in model.items() if key != "name")
+    return (
+        f"The trainable part of a `{model['name']}` ({options}) after {len(story.rounds)} rounds of federated training "
+        f"with `{story.config['strategy']['name']}`. Weights: safetensors, SHA-256 `{sha256}`."
+    )
+
+
+def _trained_on(story: Story, task: Task) -> Iterator[str]:
+    yield f"Patients of {len(story.found.epsilon)} hospitals; their images never left them. Validation patients, apart:"
+    yield f"\n| hospital | {task.classes[0]} | {task.classes[1]} |\n|---|---|---|"
+    federated = story.found.details.get("federated")
+    for name in story.found.epsilon:
+        figures = None if federated is None else federated.hospitals.get(name)
+        known = figures is not None
+        sizes = [about(n, figures.size_noise) for n in (figures.negatives, figures.positives)] if figures else []
+        yield f"| {name} | {' | '.join(sizes) if known else 'not evaluated | not evaluated'} |"
+    yield from ("", *story.found.notes)
+
+
+def _privacy(story: Story) -> str:
+    terms = story.config["privacy"]
+    if terms["epsilon"] is None:
+        return "None: no noise was added. The weights may tell of single patients; treat them as patient data."
+    spent = ", ".join(f"{name} {value:.2f}" for name, value in story.found.epsilon.items() if value is not None)
+    return (
+        f"Differential privacy for each training patient with all images: epsilon {terms['epsilon']:g} at delta "
+        f"{terms['delta']:g} was asked for. Spent, by the hospitals' ledgers: {spent}. Accountant: composed privacy "
+        "loss distributions (dp-accounting), add-or-remove neighbours."
+    )
+
+
+def _figures(story: Story, task: Task) -> Iterator[str]:
+    yield summary(story.found)
+    federated = story.found.details.get("federated")
+    if federated is None:
+        return
+    threshold = federated.everybody.specific.threshold
+    yield f"\nSensitivity and specificity for {task.classes[1]} at a score of {threshold:.2f}; 95 % intervals.\n"
+    yield "| | AUC | sensitivity | specificity | Brier | calibration error |\n|---|---|---|---|---|---|"
+    for name, figures in [*federated.hospitals.items(), ("everybody", federated.everybody)]:
+        yield f"| {name} | {_row(figures)} |"
+
+
+def _row(figures: Figures) -> str:
+    auc = "none" if figures.auc is None else f"{figures.auc.value:.2f} ({interval(figures.auc)})"
+    rates = [per_cent(figures.specific.sensitivity), per_cent(figures.specific.specificity)]
+    errors = ["–" if i is None else f"{i.value:.3f}" for i in (figures.brier, figures.calibration_error)]
+    return " | ".join([auc, *rates, *errors])
+
+
+def _groups(story: Story) -> Iterator[str]:
+    if not story.found.groups:
+        yield "Not told apart in this study: how it does on women and men, on ages, on scanners is unknown."
+    for group in story.found.groups:
+        figures = group.figures
+        told = "too few patients, or not told" if figures is None else _row(figures).split(" | ")[0]
+        yield f"- {group.attribute}, {group.level}: {told}"
+
+
+def _gains(story: Story) -> Iterator[str]:
+    if not story.found.gains:
+        yield "Not compared: models of single hospitals exist in simulation only, and only when a study asks for them."
+    yield from (f"- {verdict(hospital, gain)}" for hospital, gain in story.found.gains.items())
+
+
+def _limits(story: Story) -> Iterator[str]:
+    yield from (f"- {warning}" for warning in story.found.warnings)
+    yield "- Thresholds were chosen on the patients that they are judged on."
+    yield "- Nothing is known of hospitals that did not take part, of other scanners, or of other years."
+    yield "- Scores are known by bins of a histogram; figures are no finer than that."

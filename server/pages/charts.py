@@ -1,0 +1,205 @@
+"""The charts of a study, each from its results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from server.figures import Arm, Figures, Subgroup
+from server.pages.svg import (
+    COLOURS,
+    MARKS,
+    WIDTH,
+    Chart,
+    Scale,
+    area,
+    axis_x,
+    axis_y,
+    legend,
+    line,
+    mark,
+    numbered,
+    path,
+    text,
+)
+from server.report import Results, interval_of
+from server.rounds import RoundRecord
+from tasks.metrics.interval import Interval
+
+NAMES = {
+    "local": "each hospital alone",
+    "federated": "federated",
+    "pooled": "all patients in one place",
+    "shuffled": "labels at random",
+}
+_LEFT, _RIGHT = 92.0, 366.0
+_ROW = 15.0
+
+
+def forest(found: Results) -> Chart:
+    """AUC of each arm at each hospital, with intervals; and the mean over hospitals."""
+    arms = [arm for arm in found.arms if arm != "shuffled"]
+    rows = [
+        (h, {arm: interval_of(found.arms[arm][h]) if h in found.arms[arm] else None for arm in arms})
+        for h in found.epsilon
+    ]
+    rows.append(("mean", {arm: found.mean_auc(arm) for arm in arms}))
+    told = "; ".join(f"{name}: " + ", ".join(f"{a} {_words(i)}" for a, i in each.items()) for name, each in rows)
+    block = _ROW * len(arms) + 14
+    chart = Chart("AUC of each arm at each hospital", told, 0)
+    lows = [i.low for _, each in rows for i in each.values() if i is not None]
+    scale = Scale(min([0.5, *(int(low * 10) / 10 for low in lows)]), 1.0, _LEFT, _RIGHT)
+    height = legend(chart, 12, [(NAMES[arm], partial(mark, MARKS[arm], colour=COLOURS[arm])) for arm in arms])
+    top = height + 8
+    bottom = top + block * len(rows)
+    axis_x(chart, scale, bottom, "AUC with 95 % interval", top)
+    chart.add(line(scale(0.5), top, scale(0.5), bottom, "#8a97a5", 1.2, "4 3"))
+    for n, (name, each) in enumerate(rows):
+        y = top + block * n
+        if name == "mean":
+            chart.add(
+                f'<rect x="0" y="{y + 2:g}" width="{WIDTH}" height="{block - 3:g}" fill="#0072b2" opacity="0.06"/>'
+            )
+        weight = {"font_weight": "700" if name == "mean" else "500"}
+        chart.add(text(_LEFT - 10, y + block / 2 + 4, name, "end", **weight))
+        for k, (arm, interval) in enumerate(each.items()):
+            _whisker(chart, scale, y + 14 + k * _ROW, interval, arm)
+    return Chart(chart.title, chart.told, bottom + 44, chart.pieces)
+
+
+def _whisker(chart: Chart, scale: Scale, y: float, interval: Interval | None, arm: str) -> None:
+    if interval is None:
+        chart.add(text(_RIGHT + 10, y + 4, "no AUC", fill="#5b6773", font_size="11"))
+        return
+    chart.add(line(scale(interval.low), y, scale(interval.high), y, COLOURS[arm], 2))
+    chart.add(mark(MARKS[arm], scale(interval.value), y, COLOURS[arm]))
+    told = f"{interval.value:.2f} ({interval.low:.2f}–{interval.high:.2f})"
+    chart.add(text(_RIGHT + 10, y + 4, told, font_size="11", fill=COLOURS[arm]))
+
+
+def convergence(rounds: Sequence[RoundRecord]) -> Chart | None:
+    """The shared model's AUC, round by round, at each hospital; their mean in black."""
+    hospitals = sorted({h for record in rounds for h, f in record.hospitals.items() if f.auc is not None})
+    if not hospitals:
+        return None
+    lines = {h: [(r.number, r.hospitals[h].auc) for r in rounds if h in r.hospitals] for h in hospitals}
+    means = [(r.number, r.mean_auc()) for r in rounds]
+    last = next(auc for _, auc in reversed(means) if auc is not None)
+    return _lines(
+        Chart("AUC round by round", f"The mean over hospitals ends at {last:.3f}.", 0),
+        {**lines, "mean": means},
+        "AUC",
+        (min([0.5, *(auc for each in lines.values() for _, auc in each if auc is not None)]), 1.0),
+    )
+
+
+def privacy(rounds: Sequence[RoundRecord], asked: float | None) -> Chart | None:
+    """Privacy loss of a training patient, round by round, beside what was asked for."""
+    hospitals = sorted({h for record in rounds for h, f in record.hospitals.items() if f.epsilon is not None})
+    if not hospitals or asked is None:
+        return None
+    lines = {h: [(r.number, r.hospitals[h].epsilon) for r in rounds if h in r.hospitals] for h in hospitals}
+    most = max(epsilon for each in lines.values() for _, epsilon in each if epsilon is not None)
+    chart = Chart("Privacy spent", f"At most epsilon {most:.2f} of {asked:g} was spent at a hospital.", 0)
+    return _lines(chart, lines, "epsilon spent", (0.0, max(asked, most) * 1.08), asked)
+
+
+def _lines(
+    chart: Chart,
+    lines: Mapping[str, Sequence[tuple[int, float | None]]],
+    label: str,
+    span: tuple[float, float],
+    limit: float | None = None,
+) -> Chart:
+    """One line a name over the rounds."""
+    styles = {name: (colour, dash, 1.6) for name, colour, dash in numbered([n for n in lines if n != "mean"])}
+    styles["mean"] = ("#111111", "", 3.0)
+    entries: list[tuple[str, Callable[[float, float], str]]] = []
+    for name in lines:
+        colour, dash, width = styles[name]
+        entries.append((name, lambda x, y, c=colour, d=dash, w=width: line(x - 9, y, x + 9, y, c, w, d)))  # type: ignore[misc]
+    if limit is not None:
+        entries.append(("asked for", lambda x, y: line(x - 9, y, x + 9, y, "#b00020", 1.5, "4 3")))
+    top = legend(chart, 12, entries) + 26
+    bottom, last = top + 190, max(number for each in lines.values() for number, _ in each)
+    x, y = Scale(min(1, last - 1), last, 46, WIDTH - 12), Scale(*span, bottom, top)
+    axis_y(chart, y, 46, label, WIDTH - 12)
+    step = max(1, -(-last // 10))
+    axis_x(chart, x, bottom, "round", bottom, [1, *range(step, last + 1, step)] if step > 1 else range(1, last + 1))
+    if limit is not None:
+        chart.add(line(46, y(limit), WIDTH - 12, y(limit), "#b00020", 1.5, "4 3"))
+    for name, each in lines.items():
+        colour, dash, width = styles[name]
+        points = [(x(number), y(value)) for number, value in each if value is not None]
+        chart.add(path(points, colour, width, dash), *(mark("circle", *point, colour, width + 0.8) for point in points))
+    return Chart(chart.title, chart.told, bottom + 44, chart.pieces)
+
+
+def reliability(federated: Arm) -> Chart:
+    """Predicted against observed, all validation patients: near the diagonal, a score can be believed."""
+    groups = federated.everybody.reliability
+    told = "; ".join(f"predicted {g.predicted:.2f}, observed {_words(g.observed)}" for g in groups)
+    size, left, top = 300.0, 110.0, 26.0
+    chart = Chart("Predicted and observed", told or "Too few patients for any group of scores.", size + top + 44)
+    x, y = Scale(0, 1, left, left + size), Scale(0, 1, top + size, top)
+    axis_y(chart, y, left, "observed", left + size)
+    axis_x(chart, x, top + size, "predicted probability", top)
+    chart.add(line(x(0), y(0), x(1), y(1), "#8a97a5", 1.2, "4 3"))
+    most = max((g.patients for g in groups), default=1.0)
+    for group in groups:
+        at, colour = x(group.predicted), COLOURS["federated"]
+        chart.add(line(at, y(group.observed.low), at, y(group.observed.high), colour, 1.6))
+        chart.add(mark("circle", at, y(group.observed.value), colour, 3 + 5 * (max(group.patients, 0) / most) ** 0.5))
+    if len(groups) > 1:
+        chart.add(path([(x(g.predicted), y(g.observed.value)) for g in groups], COLOURS["federated"], 1))
+    return chart
+
+
+def groups(found: Sequence[Subgroup]) -> Chart | None:
+    """AUC by group of patients."""
+    shown: list[tuple[Subgroup, Figures]] = [(g, g.figures) for g in found if g.figures is not None]
+    if not shown:
+        return None
+    told = "; ".join(f"{g.attribute} {g.level}: {_words(f.auc)}" for g, f in shown)
+    top, bottom = 10.0, 10.0 + 26 * len(shown)
+    chart = Chart("AUC by group of patients", told, bottom + 44)
+    lows = [f.auc.low for _, f in shown if f.auc is not None]
+    left = 140.0
+    scale = Scale(min([0.5, *(int(low * 10) / 10 for low in lows)]), 1.0, left, _RIGHT)
+    axis_x(chart, scale, bottom, "AUC with 95 % interval", top)
+    for n, (group, figures) in enumerate(shown):
+        y = top + 26 * n + 14
+        chart.add(text(left - 10, y + 4, f"{group.attribute}: {group.level}", "end"))
+        _whisker(chart, scale, y, figures.auc, "federated")
+    return chart
+
+
+def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) -> Chart:
+    """Mean AUC against epsilon, from strict to none; a band shows the model without noise, where it is known."""
+    told = "; ".join(f"epsilon {name}: {_words(interval)}" for name, interval in points)
+    chart = Chart("What privacy costs", told, 0)
+    left, right, top, bottom = 46.0, WIDTH - 12.0, 30.0, 240.0
+    low = min([i.low for _, i in points] + ([] if baseline is None else [baseline.low]))
+    y = Scale(min(0.5, int(low * 10) / 10), 1.0, bottom, top)
+    axis_y(chart, y, left, "mean AUC over hospitals", right)
+    if baseline is not None:
+        band = [(left, y(baseline.low)), (right, y(baseline.low)), (right, y(baseline.high)), (left, y(baseline.high))]
+        chart.add(
+            area(band, COLOURS["pooled"]),
+            line(left, y(baseline.value), right, y(baseline.value), "#666666", 1.2, "4 3"),
+        )
+        chart.add(text(right - 4, y(baseline.value) - 6, "all patients in one place, no noise", "end", font_size="11"))
+    step = (right - left) / max(1, len(points))
+    at = [left + step * (n + 0.5) for n in range(len(points))]
+    chart.add(path([(x, y(i.value)) for x, (_, i) in zip(at, points, strict=True)], COLOURS["federated"], 1.6))
+    for x, (name, interval) in zip(at, points, strict=True):
+        chart.add(line(x, y(interval.low), x, y(interval.high), COLOURS["federated"], 2))
+        chart.add(mark("circle", x, y(interval.value), COLOURS["federated"], 5), text(x, bottom + 18, name, "middle"))
+        chart.add(text(x + 8, y(interval.value) - 7, f"{interval.value:.3f}", font_size="11"))
+    chart.add(line(left, bottom, right, bottom, "#8a97a5"))
+    chart.add(text((left + right) / 2, bottom + 38, "epsilon of a training patient (smaller protects more)", "middle"))
+    return Chart(chart.title, chart.told, bottom + 48, chart.pieces)
+
+
+def _words(interval: Interval | None) -> str:
+    return "none" if interval is None else f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"

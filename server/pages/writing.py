@@ -1,0 +1,45 @@
+"""A study's outcome as files in its folder: numbers, charts, report and model card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from server.checkpoint import write_whole
+from server.pages.card import card
+from server.pages.page import Story, page, pictures
+from server.report import Results
+from server.rounds import RoundRecord
+from server.study import StudyFolder
+
+REPORT, CARD, NUMBERS, FIGURES = "report.html", "model-card.md", "results.json", "figures"
+
+
+def write(
+    folder: StudyFolder,
+    found: Results,
+    rounds: list[RoundRecord],
+    model: Path,
+    conformance: Mapping[str, tuple[int, int]] | None = None,
+) -> list[Path]:
+    """Write all of it; returns the files.
+
+    Args:
+        model: the file with the final weights.
+        conformance: see ``Story``.
+    """
+    facts = folder.facts()
+    story = Story(found, rounds, facts["config"], facts.get("words", []), conformance or {})
+    texts = {
+        NUMBERS: json.dumps(asdict(found), indent=1),
+        REPORT: page(story),
+        CARD: card(story, hashlib.sha256(model.read_bytes()).hexdigest()),
+        **{f"{FIGURES}/{name}.svg": chart.svg() for name, chart in pictures(story).items()},
+    }
+    (folder.path / FIGURES).mkdir(exist_ok=True)
+    for name, text in texts.items():
+        write_whole(folder.path / name, text.encode())
+    return [folder.path / name for name in texts]

@@ -1,0 +1,71 @@
+"""What may be said of a study in words, and what must be said first.
+
+The words "federation helps" appear only where an interval says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from server.figures import Arm
+from tasks.metrics.interval import Interval, difference
+
+_TELLING = 0.6
+"""From this AUC on, knowing the hospital counts as a way to know the label."""
+
+
+def gains(federated: Arm, other: Arm) -> dict[str, Interval]:
+    """By how much the federated model's AUC is above another arm's, at each hospital that has both.
+
+    Both were measured on the same patients, but only histograms left, which do not tell who is who; so the interval is
+    that of independent figures, and too wide rather than too narrow.
+    """
+    both = {h: (f.auc, other.hospitals[h].auc) for h, f in federated.hospitals.items() if h in other.hospitals}
+    return {
+        h: difference(mine, theirs) for h, (mine, theirs) in both.items() if mine is not None and theirs is not None
+    }
+
+
+def verdict(hospital: str, gain: Interval) -> str:
+    """One sentence about one hospital, against the model that it would have trained alone."""
+    told = f"{gain.value:+.3f} AUC, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}".replace("-", "−")
+    if gain.low > 0:
+        return f"Federation helps {hospital}: {told}."
+    if gain.high < 0:
+        return f"Federation harms {hospital}: {told}."
+    return f"Whether federation helps {hospital} cannot be told: {told}."
+
+
+def warnings(
+    arms: Mapping[str, Arm], by_hospital: Interval | None, dropped: Mapping[str, str], private: bool
+) -> list[str]:
+    """What a reader must know before any figure."""
+    federated = arms.get("federated")
+    found = list(_one_class(federated)) if federated else ["The model was evaluated nowhere."]
+    if by_hospital is not None and by_hospital.low > 0.5 and by_hospital.value >= _TELLING:
+        found.append(
+            f"The hospital predicts the label. Knowing only the hospital gives a pooled AUC of {_of(by_hospital)}: "
+            "read each hospital's own figures, not the pooled ones."
+        )
+    shuffled = arms.get("shuffled")
+    if shuffled and shuffled.everybody.auc and shuffled.everybody.auc.low > 0.5:
+        found.append(
+            f"A model trained on labels dealt out at random still reaches an AUC of {_of(shuffled.everybody.auc)}. "
+            "Chance can do that once: repeat with another seed. If it stays, the same patients are on both sides, or "
+            "something beside the finding gives the label away."
+        )
+    if not private:
+        found.append("The training was not private: no noise was added, and patients have no guarantee.")
+    return found + [f"{hospital} was left out of rounds ({why})." for hospital, why in dropped.items()]
+
+
+def _one_class(federated: Arm) -> Iterator[str]:
+    for hospital, figures in federated.hospitals.items():
+        if figures.auc is None:
+            exact = figures.size_noise == 0
+            why = "has validation patients of one class only" if exact else "has too few of one class for its noise"
+            yield f"{hospital} {why}: it has no AUC, and whatever is said of it rests on one class."
+
+
+def _of(interval: Interval) -> str:
+    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"

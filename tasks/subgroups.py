@@ -1,0 +1,64 @@
+"""Groups of patients for which figures are told apart: by sex, by age, by the maker of the scanner.
+
+The levels of an attribute stand here and not in any hospital's data, so that their names tell nothing. Each attribute
+puts every patient into exactly one level: its histogram is one release to which a patient adds one count, whatever the
+number of levels (parallel composition). Two attributes are two releases about the same patients, and cost twice. All
+combinations of attributes at once would be one release, but of so many cells that noise would bury each group.
+"""
+
+from __future__ import annotations
+
+LEVELS: dict[str, tuple[str, ...]] = {
+    "sex": ("female", "male", "not told"),
+    "age": ("under 18", "18 to 39", "40 to 59", "60 to 74", "75 and over", "not told"),
+    "vendor": ("Canon", "Fujifilm", "GE", "Hologic", "Mindray", "Philips", "Samsung", "Siemens", "other", "not told"),
+}
+"""The levels of each attribute in order; the last one takes whoever's header does not tell."""
+LEAST = 10
+"""Groups with fewer patients of either class are not shown."""
+
+_AGES = ((18, "under 18"), (40, "18 to 39"), (60, "40 to 59"), (75, "60 to 74"))
+_MAKERS = {"toshiba": "Canon", "canon": "Canon", "fuji": "Fujifilm", "hitachi": "Fujifilm", "general electric": "GE",
+           "ge ": "GE", "hologic": "Hologic", "supersonic": "Hologic", "mindray": "Mindray", "philips": "Philips",
+           "atl": "Philips", "samsung": "Samsung", "medison": "Samsung", "siemens": "Siemens", "acuson": "Siemens",
+           "agfa": "other", "carestream": "other", "esaote": "other"}  # fmt: skip
+
+
+def known(attribute: str) -> str:
+    """The attribute itself.
+
+    Raises:
+        ValueError: there is no such attribute.
+    """
+    if attribute not in LEVELS:
+        raise ValueError(f"there is no attribute {attribute!r}; there are {', '.join(LEVELS)}")
+    return attribute
+
+
+def level(attribute: str, told: str) -> int:
+    """The number of the level for a value as DICOM writes it: PatientSex, PatientAge or Manufacturer; "" where absent.
+
+    Sex: PS3.3 C.7.1.1 (F, M; O counts as not told). Age: a string like 045Y, 018M, 003W or 010D (PS3.5 6.2, AS).
+    """
+    names = LEVELS[attribute]
+    name = {"sex": _sex, "age": _age, "vendor": _vendor}[attribute](told.strip())
+    return names.index(name or "not told")
+
+
+def _sex(told: str) -> str | None:
+    return {"F": "female", "M": "male"}.get(told.upper())
+
+
+def _age(told: str) -> str | None:
+    number, unit = told[:-1], told[-1:].upper()
+    if not number.isdecimal() or unit not in ("Y", "M", "W", "D"):
+        return None
+    years = int(number) if unit == "Y" else 0  # PS3.5 has days, weeks and months for the first years of life
+    return next((name for below, name in _AGES if years < below), "75 and over")
+
+
+def _vendor(told: str) -> str | None:
+    if not told:
+        return None
+    padded = f"{told.lower()} "
+    return next((name for part, name in _MAKERS.items() if padded.startswith(part)), "other")
