@@ -5,7 +5,6 @@ Read ``_answered`` and then ``_train`` from top to bottom, and you have seen all
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import traceback
@@ -23,13 +22,12 @@ from torch import nn
 from client import accounting, approvals, halt, held, kept, methods, policy, privacy, report, site, subgroups
 from client.accounting import Mechanism
 from client.audit import Journal
-from client.books import Books
+from client.books import Books, standing_books
 from client.dataset import open_cohort
 from client.errors import BadOrder, NotPermitted, OtherRelease, SiteError
 from client.ledger import Caps, Ledger, Use
 from client.noise import entropy
 from client.policy import COHORTS
-from client.shelf import Shelf
 from client.site import SiteSettings
 from client.train import Pull, score_patients, train_locally
 from tasks import study as studies
@@ -45,8 +43,6 @@ SITE_VARIABLE = "CONSILIUM_SITE"
 """Environment variable with the path of ``site.yaml``, for a container; the embedded runtime passes it per hospital."""
 
 _LOG = logging.getLogger(__name__)
-_BOOKS = Shelf()
-atexit.register(_BOOKS.close)
 
 app = ClientApp()
 
@@ -79,7 +75,7 @@ def _answer(message: Message, context: Context, kind: type[Order], work: Work[Or
         settings = site.load(_site_file(context))
         order = _decoded(message, kind)
         study, round = order.study.name, order.round
-        with _BOOKS.open(settings.ledger, settings.journal, site.secret(settings)) as books:
+        with standing_books(settings.ledger, settings.journal, site.secret(settings)) as books:
             try:
                 reply = _answered(order, settings, books, work)
             except BaseException as error:

@@ -6,16 +6,22 @@ send. The ledger is made first and named in the journal's first row.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from client.audit import Journal
 from client.chain import RESTORE, Chain
 from client.errors import LedgerBroken, LedgerMissing
 from client.ledger import Ledger
+from client.shelf import Shelf
+
+_SHELF: Shelf[Books] = Shelf()
+atexit.register(_SHELF.close)
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,11 @@ class Books:
     journal: Journal
 
     def check(self) -> None:
-        """What opening checks, once more; see ``open_books``."""
+        """That nobody has altered the rules of the files, and that each has the rows that the other has seen in it.
+
+        Raises:
+            LedgerTampered, LedgerRolledBack: as ``open_books``.
+        """
         self.ledger.check()
         self.journal.check()
         self.require_match()
@@ -88,6 +98,21 @@ def create_books(ledger: Path, journal: Path, secret: bytes) -> None:
 
 
 @contextmanager
+def standing_books(ledger: Path, journal: Path, secret: bytes) -> Iterator[Books]:
+    """``open_books`` for who asks again and again: they stay open, and only new rows are read.
+
+    Before each use triggers are checked, and each book against what the other has seen. Their newest rows may be in the
+    write-ahead logs beside the files until the process ends.
+
+    Raises:
+        LedgerMissing, LedgerTampered, LedgerRolledBack: as ``open_books``.
+    """
+    with _SHELF.use((ledger, journal), partial(open_books, ledger, journal, secret), secret) as books:
+        books.check()
+        yield books
+
+
+@contextmanager
 def open_books(ledger: Path, journal: Path, secret: bytes) -> Iterator[Books]:
     """Both books, or neither.
 
@@ -96,7 +121,7 @@ def open_books(ledger: Path, journal: Path, secret: bytes) -> Iterator[Books]:
         LedgerTampered: rows are not as they were written.
         LedgerRolledBack: see ``Books.require_match``.
     """
-    refuse_missing(ledger, journal)
+    _refuse_missing(ledger, journal)
     with ExitStack() as stack:
         receipts = stack.enter_context(Journal.open(journal, secret))
         books = Books(stack.enter_context(Ledger.open(ledger, secret, receipts.head)), receipts)
@@ -136,12 +161,7 @@ def replace_lost_journal(ledger: Path, journal: Path, secret: bytes) -> None:
             book.journal_was_lost(begun.head())
 
 
-def refuse_missing(ledger: Path, journal: Path) -> None:
-    """Pass if both files are there.
-
-    Raises:
-        LedgerMissing: saying which are not, and what to do.
-    """
+def _refuse_missing(ledger: Path, journal: Path) -> None:
     paths = {"ledger": ledger, "journal": journal}
     missing = [f"{name} {path}" for name, path in paths.items() if not os.path.lexists(path)]
     if len(missing) == 2:

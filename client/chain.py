@@ -85,19 +85,19 @@ class Chain:
             pass  # SQLite cannot open it either, and says why
         chain = cls(path, secret, purpose)
         try:
-            chain.check()
+            chain._refuse(chain._faults_of_schema() or chain._faults_of_ends())
         except BaseException:
             chain.close()
             raise
         return chain
 
     def check(self) -> None:
-        """What ``open`` checks, once more.
+        """That the table and its triggers are as they were made.
 
         Raises:
-            LedgerTampered: as ``open``.
+            LedgerTampered: they are not.
         """
-        self._refuse(self._faults_of_schema() or self._faults_of_ends())
+        self._refuse(self._faults_of_schema())
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ on while an ingest writes (write-ahead log).
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sqlite3
@@ -14,8 +15,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from client.shelf import Shelf
 from client.site import SiteSettings
 
 _VERSION = 4
@@ -40,6 +44,8 @@ _ANEW = "DROP TABLE IF EXISTS images; DROP TABLE IF EXISTS ingests;"
 _WRITTEN = "UPDATE state SET number = abs(random()) WHERE name = 'written'"
 _MINE = "task = ? AND issuer IN (SELECT value FROM json_each(?))"
 
+_SHELF: Shelf[sqlite3.Connection] = Shelf()
+atexit.register(_SHELF.close)
 _KEPT: OrderedDict[tuple[str, Hashable], tuple[Any, Any]] = OrderedDict()
 T = TypeVar("T")
 
@@ -210,15 +216,22 @@ class Index:
 
 @contextmanager
 def opened(site: SiteSettings) -> Iterator[Index]:
-    """The hospital's index, made when there is none."""
-    site.catalog.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(site.catalog / "index.sqlite", timeout=60)) as connection:
+    """The hospital's index, made when there is none. It stays open for the next question."""
+    path = site.catalog / "index.sqlite"
+    with _SHELF.use((path,), partial(_connected, path)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != _VERSION:
             connection.executescript(f"{_ANEW} {_SCHEMA} PRAGMA user_version = {_VERSION};")
             connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
         yield Index(connection)
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, timeout=60)) as connection:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        yield connection
 
 
 def now() -> datetime:

@@ -1,65 +1,69 @@
-"""Books that stay open between the orders that a process answers, so that an order reads only the rows that are new.
+"""Files of the hospital that stay open between the orders that a process answers.
 
-A hospital's books grow for years; a process that answers orders would read them from the genesis every time. On the
-shelf they are checked as at opening before each use: the newest rows, the triggers, and each against the other.
+A hospital's books grow for years; a process that answers orders would read them from the genesis every time, and
+opening an SQLite file for one question takes longer than the question.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
-
-from client.books import Books, open_books, refuse_missing
+from typing import Generic, NamedTuple, TypeVar
 
 _MOST = 32
+T = TypeVar("T")
+_Files = tuple[tuple[int, int], ...]
 
 
 class _Place(NamedTuple):
-    """Which books, and who may use the connections: SQLite's neither cross a fork nor change threads."""
+    """Which files, and who may use what is open: SQLite's connections neither cross a fork nor change threads."""
 
-    ledger: Path
-    journal: Path
-    secret: bytes
+    paths: tuple[Path, ...]
+    also: Hashable
     process: int
     thread: int
 
 
 @dataclass(frozen=True)
-class _Standing:
-    books: Books
+class _Standing(Generic[T]):
+    open: T
     closing: ExitStack
-    files: tuple[tuple[int, int], ...]
+    files: _Files
 
 
-class Shelf:
-    """Keeps the books of the hospitals that a process plays. A file that was put in the place of another is opened."""
+class Shelf(Generic[T]):
+    """What is open, by its files. A file that was put in the place of another is opened."""
 
     def __init__(self) -> None:
-        self._standing: dict[_Place, _Standing] = {}
+        self._standing: dict[_Place, _Standing[T]] = {}
 
     @contextmanager
-    def open(self, ledger: Path, journal: Path, secret: bytes) -> Iterator[Books]:
-        """Both books, as ``open_books`` gives them. Their newest rows may be in the write-ahead logs beside the files.
+    def use(
+        self, paths: tuple[Path, ...], opening: Callable[[], AbstractContextManager[T]], also: Hashable = None
+    ) -> Iterator[T]:
+        """What ``opening`` opens, from the shelf where it stands there already.
 
-        Raises:
-            LedgerMissing, LedgerTampered, LedgerRolledBack: as ``open_books``.
+        Whatever goes wrong while it is used, it is closed, and the next use opens it afresh.
+
+        Args:
+            paths: all files that it consists of.
+            also: what else tells it from another, such as the key with which it is read.
         """
-        refuse_missing(ledger, journal)
-        place = _Place(ledger, journal, secret, os.getpid(), threading.get_ident())
+        place = _Place(paths, also, os.getpid(), threading.get_ident())
         standing = self._standing.pop(place, None)
-        if standing is not None and standing.files != _files(place):
+        if standing is not None and standing.files != _files(paths):
             standing.closing.close()
             standing = None
-        standing = standing or _opened(place)
+        if standing is None:
+            stack = ExitStack()
+            standing = _Standing(stack.enter_context(opening()), stack, _files(paths))
         with ExitStack() as closing:
-            closing.push(standing.closing)  # whatever goes wrong, the next order opens them afresh
-            standing.books.check()
-            yield standing.books
+            closing.push(standing.closing)
+            yield standing.open
             closing.pop_all()
         self._standing[place] = standing
         self._close(self._mine()[:-_MOST])
@@ -69,7 +73,7 @@ class Shelf:
         self._close(self._mine())
 
     def _mine(self) -> list[_Place]:
-        """Where this thread's books stand, those that were used last at the end. A fork brings others' too."""
+        """Where this thread's things stand, those that were used last at the end. A fork brings others' too."""
         me = (os.getpid(), threading.get_ident())
         return [place for place in self._standing if (place.process, place.thread) == me]
 
@@ -78,13 +82,9 @@ class Shelf:
             self._standing.pop(place).closing.close()
 
 
-def _opened(place: _Place) -> _Standing:
-    closing = ExitStack()
-    books = closing.enter_context(open_books(place.ledger, place.journal, place.secret))
-    return _Standing(books, closing, _files(place))
-
-
-def _files(place: _Place) -> tuple[tuple[int, int], ...]:
-    """What identifies the two files: while one is open here, no other file can have its number."""
-    found = [path.stat() for path in (place.ledger, place.journal)]
-    return tuple((status.st_dev, status.st_ino) for status in found)
+def _files(paths: tuple[Path, ...]) -> _Files:
+    """What identifies the files: while one is open here, no other file can have its number. Empty if one is missing."""
+    try:
+        return tuple((status.st_dev, status.st_ino) for status in (path.stat() for path in paths))
+    except OSError:
+        return ()

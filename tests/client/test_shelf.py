@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from client import books as own_books
 from client import shelf
 from client.accounting import Mechanism
 from client.audit import Receipt
-from client.books import create_books, open_books
+from client.books import create_books, open_books, standing_books
 from client.errors import LedgerMissing, LedgerRolledBack, LedgerTampered
 from client.ledger import Caps, Use
 from client.shelf import Shelf
@@ -24,12 +28,12 @@ class House:
     """A hospital's two files and a shelf for them."""
 
     def __init__(self, folder: Path) -> None:
-        self.ledger, self.journal, self.shelf = folder / "ledger.sqlite", folder / "journal.sqlite", Shelf()
+        self.ledger, self.journal = folder / "ledger.sqlite", folder / "journal.sqlite"
         create_books(self.ledger, self.journal, SECRET)
 
     def answer(self, round: int) -> int:
         """Reserve and commit; how many entries the ledger has then."""
-        with self.shelf.open(self.ledger, self.journal, SECRET) as books:
+        with standing_books(self.ledger, self.journal, SECRET) as books:
             use = Use("train", "study", round, f"order {round}")
             books.ledger.reserve(use, lambda spent: Mechanism(50.0, 1.0, 1), CAPS)
             books.ledger.commit(use, b"reply")
@@ -51,13 +55,13 @@ def test_the_same_books_are_used_again_and_only_new_rows_are_read(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert house.answer(1) == 1
-    monkeypatch.setattr(shelf, "open_books", None)  # would fail
+    monkeypatch.setattr(own_books, "open_books", lambda *_: pytest.fail("opened again"))
     assert [house.answer(round) for round in (2, 3)] == [2, 3]
 
 
 def test_closed_books_are_whole_without_their_write_ahead_logs(house: House) -> None:
     house.answer(1)
-    house.shelf.close()
+    own_books._SHELF.close()
     assert sorted(path.name for path in house.ledger.parent.iterdir()) == ["journal.sqlite", "ledger.sqlite"]
     assert house.answer(2) == 2
 
@@ -72,7 +76,7 @@ def test_what_another_process_has_entered_is_seen(house: House) -> None:
 
 def test_the_file_that_lies_there_is_read_not_the_one_that_was_open(house: House, tmp_path: Path) -> None:
     house.answer(1)
-    house.shelf.close()
+    own_books._SHELF.close()
     shutil.copy(house.ledger, tmp_path / "old.sqlite")
     house.answer(2)
     house.put_back(tmp_path / "old.sqlite")
@@ -81,10 +85,10 @@ def test_the_file_that_lies_there_is_read_not_the_one_that_was_open(house: House
 
 def test_a_ledger_older_than_the_receipts_is_refused(house: House, tmp_path: Path) -> None:
     house.answer(1)
-    house.shelf.close()
+    own_books._SHELF.close()
     shutil.copy(house.ledger, tmp_path / "old.sqlite")
     house.answer(2)
-    with house.shelf.open(house.ledger, house.journal, SECRET) as books:
+    with standing_books(house.ledger, house.journal, SECRET) as books:
         head = books.ledger.head()
         books.journal.append_receipt(Receipt("study", 2, "TrainReport", "train", 5, "0" * 64, {}, 1.0, 0.1, 0.2, head))
     house.put_back(tmp_path / "old.sqlite")
@@ -110,19 +114,23 @@ def test_a_ledger_that_is_gone_is_missed(house: House) -> None:
 
 def test_an_error_in_between_opens_them_afresh(house: House) -> None:
     house.answer(1)
-    with pytest.raises(RuntimeError), house.shelf.open(house.ledger, house.journal, SECRET):
+    with pytest.raises(RuntimeError), standing_books(house.ledger, house.journal, SECRET):
         raise RuntimeError("in the middle of an order")
     assert house.answer(2) == 2
 
 
 def test_it_does_not_keep_more_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shelf, "_MOST", 2)
-    kept = Shelf()
-    for name in "abc":
-        (tmp_path / name).mkdir()
-        house = House(tmp_path / name)
-        house.shelf = kept
-        house.answer(1)
-    assert len(kept._standing) == 2
+    kept, closed = Shelf[str](), []
+
+    @contextmanager
+    def opening(name: str) -> Iterator[str]:
+        yield name
+        closed.append(name)
+
+    for name in "abac":
+        with kept.use((tmp_path / name,), partial(opening, name)) as opened:
+            assert opened == name
+    assert closed == ["b"], "the one that was not used for longest makes room"
     kept.close()
-    assert not kept._standing
+    assert sorted(closed) == ["a", "b", "c"]
