@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -16,6 +16,15 @@ from tasks import wire
 from tasks.wire import ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 _POLL_S = 0.05
+
+
+@runtime_checkable
+class Withdrawing(Protocol):
+    """A grid that can take orders back."""
+
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Nobody waits for the replies to these any more."""
+
 
 R = TypeVar("R", TrainReport, EvaluateReport)
 
@@ -33,11 +42,11 @@ class Answer(Generic[R]):
 
 def exchange(
     grid: Grid, roster: Roster, order: TrainOrder | EvaluateOrder, kind: type[R], deadline_s: float, post: Post
-) -> Iterator[Answer[R]]:
+) -> Generator[Answer[R], None, None]:
     """Send one order to all hospitals and give their answers as they come, until all have or the deadline passes.
 
     Only replies to the messages of this very call are ever taken. Whoever answers an earlier round, or this one after
-    its end, is not heard; whoever stops listening leaves the others' orders unanswered.
+    its end, is not heard. Close it to stop waiting; orders that nobody has begun are withdrawn where the grid can.
     """
     ends = time.monotonic() + deadline_s
     contents = post.contents(order, list(roster.nodes))
@@ -51,25 +60,29 @@ def exchange(
 
     waiting = send(list(roster.nodes))
     again: set[str] = set()
-    while waiting and time.monotonic() < ends:
-        replies = list(grid.pull_messages(list(waiting)))
-        for reply in replies:
-            hospital = waiting.pop(reply.metadata.reply_to_message_id)
-            report, problem, up = _read(reply, order, kind)
-            if problem == _NOT_HELD and hospital not in again:
-                again.add(hospital)
-                post.forget(hospital)
-                contents |= post.contents(order, [hospital])
-                down[hospital] += wire.size(contents[hospital])
-                waiting |= send([hospital])
-                continue
-            if report is not None:
-                post.arrived(hospital, order)
-            yield Answer(hospital, report, problem, down[hospital], up)
-        if not replies:
-            time.sleep(_POLL_S)
-    for hospital in waiting.values():
-        yield Answer(hospital, None, f"no answer within {deadline_s:g} s", down[hospital], 0)
+    try:
+        while waiting and time.monotonic() < ends:
+            replies = list(grid.pull_messages(list(waiting)))
+            for reply in replies:
+                hospital = waiting.pop(reply.metadata.reply_to_message_id)
+                report, problem, up = _read(reply, order, kind)
+                if problem == _NOT_HELD and hospital not in again:
+                    again.add(hospital)
+                    post.forget(hospital)
+                    contents |= post.contents(order, [hospital])
+                    down[hospital] += wire.size(contents[hospital])
+                    waiting |= send([hospital])
+                    continue
+                if report is not None:
+                    post.arrived(hospital, order)
+                yield Answer(hospital, report, problem, down[hospital], up)
+            if not replies:
+                time.sleep(_POLL_S)
+        for hospital in waiting.values():
+            yield Answer(hospital, None, f"no answer within {deadline_s:g} s", down[hospital], 0)
+    finally:
+        if isinstance(grid, Withdrawing):
+            grid.withdraw(waiting)
 
 
 _NOT_HELD = f"refused with {ErrorCode.NOT_HELD}"

@@ -40,6 +40,7 @@ class LocalGrid(Grid):
         self._app: ClientApp | None = None
         self._waiting: dict[str, Message] = {}
         self._replies: dict[str, Message] = {}
+        self._withdrawn: set[str] = set()
         self._workers = Workers(load_app, min(workers, len(hospitals))) if workers else None
 
     def __enter__(self) -> Self:
@@ -82,8 +83,16 @@ class LocalGrid(Grid):
         if self._workers is None:
             name = next((name for name in self._waiting if name in wanted), None)
             return [] if name is None else [self._play(self._waiting.pop(name))]
-        self._replies.update(self._workers.finished(_PATIENCE_S))
+        finished = self._workers.finished(_PATIENCE_S)
+        self._replies.update((name, reply) for name, reply in finished if name not in self._withdrawn)
         return [self._replies.pop(name) for name in wanted & self._replies.keys()]
+
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Nobody waits for these any more: orders that nobody has begun are dropped, and so are replies that come."""
+        for name in message_ids:
+            self._waiting.pop(name, None)
+            if self._workers is not None and not self._workers.withdraw(name):
+                self._withdrawn.add(name)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         waiting = set(self.push_messages(messages))

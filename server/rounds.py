@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
 from flwr.serverapp import Grid
@@ -114,18 +115,19 @@ def _collected(
     """Fold in so many usable updates. Returns what their hospitals did, and why others' are not among them."""
     hospitals: dict[str, HospitalRound] = {}
     dropped: dict[str, str] = {}
-    for answer in exchange(grid, invited, order, TrainReport, study.federation.deadline_s, post):
-        report, problem = answer.report, answer.problem
-        if report is not None:
-            update, problem = _update_of(report, invited, study, order)
-            if not problem:
-                combiner.add(answer.hospital, update, _weight(strategy, study, report))
-                figures = HospitalRound(report.epsilon, bytes_down=answer.bytes_down, bytes_up=answer.bytes_up)
-                hospitals[answer.hospital] = figures
-        if problem:
-            dropped[answer.hospital] = f"train: {problem}"
-        if len(hospitals) == wanted:
-            break
+    with closing(exchange(grid, invited, order, TrainReport, study.federation.deadline_s, post)) as answers:
+        for answer in answers:
+            report, problem = answer.report, answer.problem
+            if report is not None:
+                update, problem = _update_of(report, invited, study, order)
+                if not problem:
+                    combiner.add(answer.hospital, update, _weight(strategy, study, report))
+                    figures = HospitalRound(report.epsilon, bytes_down=answer.bytes_down, bytes_up=answer.bytes_up)
+                    hospitals[answer.hospital] = figures
+            if problem:
+                dropped[answer.hospital] = f"train: {problem}"
+            if len(hospitals) == wanted:
+                break
     late = [name for name in invited.nodes if name not in hospitals and name not in dropped]
     return hospitals, dropped | dict.fromkeys(late, f"train: not waited for once {wanted} had answered")
 

@@ -61,6 +61,12 @@ class Workers:
         self._queue.append((name, order, context))
         self._dispatch()
 
+    def withdraw(self, name: str) -> bool:
+        """Drop an order that no worker has begun. Returns whether there was one."""
+        before = len(self._queue)
+        self._queue = deque(order for order in self._queue if order[0] != name)
+        return len(self._queue) < before
+
     def finished(self, timeout: float) -> Iterator[tuple[str, Message]]:
         """Replies that are there within so many seconds, by the name of the order; may be none."""
         done, _ = wait(self._busy, timeout, FIRST_COMPLETED)

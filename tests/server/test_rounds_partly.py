@@ -17,7 +17,8 @@ from server.errors import RoundFailed
 from server.local_grid import LocalGrid
 from server.record import State
 from server.rounds import run_rounds
-from tasks.wire import Arrays
+from tasks import wire
+from tasks.wire import Arrays, TrainOrder
 from tests.server import scripted
 
 NAMES = ("ash", "birch", "elm", "fir")
@@ -39,6 +40,10 @@ def assert_equal(one: Arrays, other: Arrays) -> None:
 
 class Slow(LocalGrid):
     """A grid on which one hospital's answer to each order is there when nobody waits for it any more."""
+
+    def __exit__(self, *error: Any) -> None:
+        assert self._waiting == {}, "orders that nobody waits for are withdrawn"
+        super().__exit__(*error)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         late = {name for name, order in self._waiting.items() if order.metadata.dst_node_id == self.nodes["birch"]}
@@ -79,6 +84,21 @@ def test_a_late_answer_is_never_taken_for_an_answer_to_a_later_round(tmp_path: P
     without = play(tmp_path / "without", **dict.fromkeys(("ash", "elm", "fir"), "well"))
     assert late is not None
     assert_equal(late.weights, without.weights)
+
+
+def test_an_order_that_no_worker_has_begun_is_withdrawn_and_a_late_reply_is_not_kept(tmp_path: Path) -> None:
+    asked = scripted.study()
+    with LocalGrid(scripted.house(tmp_path, **dict.fromkeys(NAMES, "well")), scripted.load_app, workers=1) as hospitals:
+        order = TrainOrder(scripted.roster(asked, hospitals).document, 1, scripted.WEIGHTS)
+        messages = [hospitals.create_message(wire.encode(order), "train", n, "1") for n in hospitals.nodes.values()]
+        begun, *rest = hospitals.push_messages(messages)
+        hospitals.withdraw([begun, *rest[1:]])
+        replies: list[Message] = []
+        while not replies:
+            replies += hospitals.pull_messages([rest[0]])
+        assert [reply.metadata.reply_to_message_id for reply in replies] == [rest[0]]
+        assert hospitals._replies == {}
+        assert list(hospitals.pull_messages([begun, *rest])) == []
 
 
 def test_over_selection_makes_up_for_those_who_fail(tmp_path: Path) -> None:
