@@ -11,6 +11,9 @@ import socket
 import ssl
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -27,6 +30,8 @@ QUIET = {
 }
 """Nothing calls home, and no run makes us install anything."""
 _WAIT_S = 5.0
+_AHEAD_S, _BEHIND_S = 4.0, 240.0
+"""Flower lets a signed time be 5 s ahead and 305 s behind; who is this far off is refused, or soon will be."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,26 @@ def reach(found: Link) -> str:
     try:
         with _dial(host, int(port)) as raw, context.wrap_socket(raw, server_hostname=host) as secure:
             secure.sendall(f"GET /health HTTP/1.1\r\nHost: {found.server}\r\nConnection: close\r\n\r\n".encode())
-            status = secure.recv(64).split(b" ")[1:2]
+            answer = HTTPResponse(secure)
+            answer.begin()
     except ssl.SSLCertVerificationError as error:
         return f"the certificate of {found.server} is not good: {error.verify_message}; tell the coordinator"
-    except (OSError, IndexError) as error:
-        return f"{found.server} cannot be reached: {error}"
-    return "" if status == [b"200"] else f"{found.server} answers, but is not well ({b''.join(status).decode()})"
+    except (OSError, HTTPException) as error:
+        return f"{found.server} cannot be reached: {error or type(error).__name__}"
+    if answer.status != 200:
+        return f"{found.server} answers, but is not well (HTTP {answer.status})"
+    return _clock(answer.headers.get("Date"))
+
+
+def _clock(date: str | None) -> str:
+    """What is wrong with our clock or the server's; Flower refuses a hospital whose clock is off."""
+    if date is None:
+        return ""
+    ahead = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
+    if -_BEHIND_S <= ahead <= _AHEAD_S:
+        return ""
+    way = "ahead of" if ahead > 0 else "behind"
+    return f"this machine's clock is {abs(ahead):.0f} s {way} the server's, which is too much: set it by NTP"
 
 
 def _dial(host: str, port: int) -> socket.socket:

@@ -148,8 +148,13 @@ def _received(said: bytes) -> Receipt:
 
 def main() -> None:
     """Train for the gateway at the address that is the first argument; the second names the shared secret's file."""
-    from client.app import app  # with torch and all that training needs: once, for all orders
+    from torch import _dynamo as _dynamo  # what the first step of an optimiser would load, for every order anew
 
+    from client.app import app
+    from tasks import task as tasks
+
+    for name in tasks.names():
+        tasks.get(name)
     Trainer(Gateway(sys.argv[1], Path(sys.argv[2]).read_bytes()), app).run()
 
 

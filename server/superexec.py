@@ -27,6 +27,7 @@ from tasks.supervision import end_with_parent
 
 MOST_RESUMPTIONS = 10
 """So many in a row without a new round, and a study is given up."""
+_LONGEST_PAUSE_S = 60.0
 _POLL_S = 0.25
 _LOOK_S = 2.0
 _BROKEN = "its process died, or the SuperLink lost its run, {number} times in a row without a new round; see {logs}"
@@ -132,14 +133,17 @@ class SuperExec:
 
     def _submit(self, folder: StudyFolder, facts: dict[str, Any]) -> None:
         rounds = committed(folder.path)
-        before = facts.get("resumptions", {"rounds": -1, "number": 0})
+        before = facts.get("resumptions", {"rounds": -1, "number": 0, "at": 0.0})
         number = before["number"] + 1 if before["rounds"] == rounds else 1
+        if number > 1 and time.time() < before["at"] + min(2.0**number, _LONGEST_PAUSE_S):
+            return
         if number > MOST_RESUMPTIONS:
             told = _BROKEN.format(number=MOST_RESUMPTIONS, logs=self._home.logs)
             folder.note(state=FAILED, error=f"{told}. The last time: {facts.get('error') or 'unknown'}")
             return
+        folder.note(resumptions={"rounds": rounds, "number": number, "at": time.time()})  # a full disk ends it here
         run = self._control.start(json.dumps(facts["config"] | {"resume": "auto", "propose": ""}))
-        folder.note(run=run, resumptions={"rounds": rounds, "number": number})
+        folder.note(run=run)
         write_whole(self._home.runs / f"{run}.json", json.dumps({"study": folder.name}).encode())
         print(f"{folder.name}: goes on after round {rounds}, as run {run}", flush=True)
 

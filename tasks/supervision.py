@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,6 +129,7 @@ class Supervisor:
             self._tell(f"{program.name}: started again")
 
     def _ended(self, child: _Child, code: int, now: float) -> None:
+        _end_orphans(child)
         lived = now - child.started
         child.soon = 0 if lived > _STEADY_S else child.soon + 1
         pause = PAUSES_S[min(child.soon, len(PAUSES_S) - 1)]
@@ -155,6 +156,7 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
+            _end_orphans(child)
             child.process, child.is_well = None, False
 
     def _write(self) -> None:
@@ -178,6 +180,13 @@ class Supervisor:
             except OSError as error:  # a full disk must not end what still runs
                 self._tell(f"cannot write {self._state}: {error.strerror}")
                 self._written = text
+
+
+def _end_orphans(child: _Child) -> None:
+    """What a program has started and left behind, such as workers that still hold its port, ends with it."""
+    if child.process is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGKILL)  # it was the first of its session
 
 
 def stop_on_signals(supervisor: Supervisor) -> None:

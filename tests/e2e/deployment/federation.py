@@ -20,8 +20,10 @@ from typing import Any
 import yaml
 
 from client import virtual
+from client.cli import link
 from conf import load
 from conf.schema import Phantom, PhantomFederation
+from server.cli import house, people
 
 SMALL = (
     "model.resolution=16", "model.J=2", "model.L=2", "model.pool=2", "training.steps=2", "training.sample_rate=0.8",
@@ -138,7 +140,8 @@ class Hospital:
         return pid_in(self.link / "both.json", part)
 
     def log(self, part: str) -> str:
-        return (self.link / "logs" / f"{part}.log").read_text("utf-8", "replace")
+        path = self.link / "logs" / f"{part}.log"
+        return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
 def pid_in(state: Path, program: str) -> int | None:
@@ -163,42 +166,46 @@ class Federation:
         ]
 
     def init(self) -> None:
-        told(server_command(
-            "init", "--home", self.home, "--host", "localhost",
-            "--hospitals", f"127.0.0.1:{self.hospitals_port}", "--researchers", f"127.0.0.1:{self.researchers_port}",
-            "--superlink-port", str(self.superlink_port), "--mlflow-port", str(self.mlflow_port),
-        ))  # fmt: skip
+        house.init(
+            host="localhost",
+            hospitals=f"127.0.0.1:{self.hospitals_port}",
+            researchers=f"127.0.0.1:{self.researchers_port}",
+            superlink_port=self.superlink_port,
+            mlflow_port=self.mlflow_port,
+            home=self.home,
+        )
 
     def up(self) -> None:
         self.server = Process(server_command("up", "--home", self.home), self.folder / "up.log")
-        until(self.well, 90, "the server is well")
+        until(self.well, 180, "the server is well")
 
     def well(self) -> bool:
-        return self.status_code() == 0
-
-    def status_code(self) -> int:
-        words = server_command("status", "--home", self.home, "--json")
-        return subprocess.run(words, capture_output=True, env=os.environ | CALM, timeout=60).returncode
+        """Whether all programs of the server say that they are well."""
+        try:
+            programs = json.loads((self.home / "up.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        return len(programs) == 4 and all(program["well"] for program in programs.values())
 
     def status(self) -> dict[str, Any]:
         words = server_command("status", "--home", self.home, "--json")
-        ended = subprocess.run(words, capture_output=True, text=True, env=os.environ | CALM, timeout=60)
+        ended = subprocess.run(words, capture_output=True, text=True, env=os.environ | CALM, timeout=120)
         found: dict[str, Any] = json.loads(ended.stdout)
         return found
 
     def enroll(self, hospital: Hospital) -> None:
         values = yaml.safe_load(hospital.site.read_text("utf-8"))
         values |= {"server": f"localhost:{self.hospitals_port}", "link": hospital.link.name}
+        values["policy"] |= {"max_epsilon_life": 10_000.0, "max_steps": 1000}  # it takes part in many studies here
         hospital.site.write_text(yaml.safe_dump(values), "utf-8")
         request = self.folder / f"{hospital.name}.request.json"
-        site = ("--site", hospital.site)
-        told(site_command("enroll", *site, "--invitation", self.home / "invitation.json", "--out", request))
-        told(server_command("admit", request, "--home", self.home))
+        link.enroll(invitation=self.home / "invitation.json", out=request, site=hospital.site)
+        people.admit(request, home=self.home)
 
     def researcher(self, name: str = "rosalind") -> Path:
         path = self.home / "researchers" / f"{name}.pem"
         if not path.exists():
-            told(server_command("researcher", name, "--home", self.home))
+            people.researcher(name, home=self.home)
         return path
 
     def study_words(self, *words: str, name: str = "rosalind") -> list[str]:
@@ -216,15 +223,21 @@ class Federation:
     def pid(self, program: str) -> int | None:
         return pid_in(self.home / "up.json", program)
 
+    def newest(self) -> Path | None:
+        """Folder of the newest study."""
+        found = list((self.home / "studies").glob("*/study.json"))
+        return max(found, key=lambda path: path.stat().st_mtime_ns).parent if found else None
+
     def facts(self) -> dict[str, Any]:
-        """``study.json`` of the only study."""
-        found = sorted((self.home / "studies").glob("*/study.json"))
-        return json.loads(found[0].read_text("utf-8")) if found else {}
+        """``study.json`` of the newest study."""
+        newest = self.newest()
+        return json.loads((newest / "study.json").read_text("utf-8")) if newest else {}
 
     def rounds(self) -> list[dict[str, Any]]:
-        """The committed rounds of the only study."""
-        found = sorted((self.home / "studies").glob("*/federated/checkpoint.json"))
-        return list(json.loads(found[0].read_text("utf-8"))["rounds"]) if found else []
+        """The committed rounds of the newest study."""
+        newest = self.newest()
+        pointer = newest / "federated" / "checkpoint.json" if newest else None
+        return list(json.loads(pointer.read_text("utf-8"))["rounds"]) if pointer and pointer.exists() else []
 
     def close(self) -> None:
         for hospital in self.hospitals:
@@ -235,7 +248,8 @@ class Federation:
 
 def _sites(folder: Path, hospitals: int, settings: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     """Settings of simulated hospitals whose images were read in."""
-    study = load.load(["experiment=demo", "evaluation.epsilon=4.0", "evaluation.bins=16", *settings])
+    here = [word for word in settings if not word.startswith("federation.patience_s")]  # simulated ones never wait
+    study = load.load(["experiment=demo", "evaluation.epsilon=4.0", "evaluation.bins=16", *here])
     federation = study.federation
     assert isinstance(federation, PhantomFederation)
     federation.hospitals = {name: Phantom(patients=30 + 4 * n) for n, name in enumerate(NAMES[:hospitals])}

@@ -1,0 +1,23 @@
+"""What a hospital's books say afterwards."""
+
+from __future__ import annotations
+
+from client.books import open_books
+from client.site import load, secret
+from tests.e2e.deployment.federation import Hospital
+
+
+def problems_in_books(hospital: Hospital) -> list[str]:
+    """All that is wrong with ledger and journal."""
+    settings = load(hospital.site)
+    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+        return books.verify()
+
+
+def ledger_rows(hospital: Hospital, study: str) -> list[tuple[str, int]]:
+    """Cohort and round of every reservation of a study."""
+    settings = load(hospital.site)
+    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+        return sorted(
+            (entry.use.cohort, entry.use.round) for entry in books.ledger.entries() if entry.use.study == study
+        )

@@ -1,0 +1,120 @@
+"""A study between real processes over TLS, from the researcher's command to the hospitals' books."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from flwr.cli.build import build_fab_from_files
+from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.proto.control_pb2 import StartRunRequest
+from flwr.supercore.fab import Fab
+
+from conf import load
+from server import pki
+from server.flower_private import BUNDLE, Control
+from server.home import read
+from tests.e2e.deployment.books import ledger_rows, problems_in_books
+from tests.e2e.deployment.federation import CALM, Federation, until
+
+EVIL = """
+from pathlib import Path
+Path({path!r}).write_text("imported")
+from flwr.serverapp import ServerApp
+from flwr.clientapp import ClientApp
+app = ClientApp()
+server_app = ServerApp()
+"""
+
+
+def test_a_study_runs_from_command_to_results(small: Federation) -> None:
+    ended = subprocess.run(small.study_words(), capture_output=True, text=True, env=os.environ | CALM, timeout=420)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Figures and numbers" in ended.stdout
+    assert all(hospital.name in ended.stdout for hospital in small.hospitals)
+
+    rounds = small.rounds()
+    assert [one["number"] for one in rounds] == [1, 2, 3]
+    assert all(sorted(one["hospitals"]) == ["alder", "birch"] and not one["dropped"] for one in rounds)
+
+    fetched = small.folder / "outputs" / "studies" / str(small.facts()["study"])
+    assert json.loads((fetched / "results.json").read_text())["study"] == fetched.name
+    assert list(fetched.glob("figures/*.png"))
+    assert list(fetched.glob("federated/*.safetensors"))
+
+    for hospital in small.hospitals:
+        assert problems_in_books(hospital) == []
+        wanted = [(cohort, number) for cohort in ("train", "validation") for number in (1, 2, 3)]
+        assert ledger_rows(hospital, fetched.name) == wanted
+
+
+def test_the_study_has_one_run_in_mlflow_and_no_path_of_anybody(small: Federation) -> None:
+    home = read(small.home)
+    found = httpx.post(
+        f"{home.mlflow}/api/2.0/mlflow/runs/search",
+        json={"experiment_ids": ["1"], "filter": f"tags.fl_study = '{small.facts()['study']}'"},
+        trust_env=False,
+    ).json()["runs"]
+    parents = [run for run in found if "mlflow.parentRunId" not in {tag["key"] for tag in run["data"]["tags"]}]
+    assert len(parents) == 1
+    assert len(found) == 3
+    assert str(small.folder) not in json.dumps(found)
+
+
+def test_nothing_of_a_runs_bundle_is_imported_anywhere(small: Federation, tmp_path: Path) -> None:
+    """A bundle that writes a file as soon as anybody imports it, for a study that is in order otherwise."""
+    witness = tmp_path / "witness"
+    evil = EVIL.format(path=str(witness)).encode()
+    names = ("server/app.py", "client/app.py", "tasks/__init__.py", "sitecustomize.py", "app.py")
+    files = {"pyproject.toml": BUNDLE.encode(), **dict.fromkeys(names, evil)}
+    content, _ = build_fab_from_files(files)
+    study = load.load(["experiment=deployed", "runtime.address=a:1", "runtime.authority=b", "runtime.certificate=c",
+                       *small.settings, "seed=7"])  # fmt: skip
+    control = Control(f"localhost:{small.researchers_port}", small.home / "pki" / "authority.crt", small.researcher())
+    fab = fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {}))
+    override = user_config_to_proto({"study": json.dumps(load.to_plain(study))})
+    run = control._client.StartRun(StartRunRequest(fab=fab, override_config=override)).run_id
+
+    until(lambda: (small.home / "runs" / f"{run}.json").exists(), 120, "the run is played")
+    until(lambda: small.facts().get("state") == "finished", 240, "the study ends")
+    assert len(small.rounds()) == 3
+    assert not witness.exists()
+    assert not list(small.folder.rglob("apps")), "a bundle was unpacked"
+    subprocess.run([sys.executable, "-c", evil.decode()], check=True)  # it would have written the file
+    assert witness.exists()
+
+
+def test_one_may_leave_and_come_back(small: Federation) -> None:
+    left = subprocess.run(small.study_words("runtime.follow=false", "seed=3"), capture_output=True, text=True,
+                          env=os.environ | CALM, timeout=300)  # fmt: skip
+    assert left.returncode == 0, left.stdout + left.stderr
+    name = small.facts()["study"]
+    again = subprocess.run(
+        small.study_words("seed=3"), capture_output=True, text=True, env=os.environ | CALM, timeout=420
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert name in again.stdout
+    assert small.facts()["study"] == name, "one study, although two runs asked for it"
+    assert len(small.rounds()) == 3
+
+
+def test_a_run_that_describes_no_study_says_why(small: Federation) -> None:
+    control = Control(f"localhost:{small.researchers_port}", small.home / "pki" / "authority.crt", small.researcher())
+    run = control.start('{"model": {"name": "os.system"}}')
+    path = small.home / "runs" / f"{run}.json"
+    until(path.exists, 120, "the server says what is wrong")
+    assert "model.name=os.system" in json.loads(path.read_text())["error"]
+
+
+def test_status_tells_all_of_it(small: Federation) -> None:
+    found = small.status()
+    assert {name: one["state"] for name, one in found["hospitals"].items()} == {"alder": "online", "birch": "online"}
+    assert {one["state"] for one in found["studies"].values()} == {"finished"}
+    assert all(program["starts"] == 1 for program in found["programs"].values())
+    assert found["certificate_days"] == pytest.approx(pki.SERVER_DAYS, abs=1)
