@@ -24,7 +24,9 @@ PAUSES_S = (1.0, 5.0, 15.0, 30.0, 60.0)
 back within about 60 s of an unclean end; the pauses together reach beyond that."""
 
 _STEADY_S = 60.0
-_SICK_S = 45.0
+_SICK_S, _STARTING_S = 60.0, 300.0
+"""So long a program may not answer before it is killed: once it has been well, and while it is still starting, which
+on a busy machine takes minutes and only gets worse when it is begun anew."""
 _TICK_S = 0.2
 _LOOK_S = 5.0
 _PATIENCE_S = 15.0
@@ -122,7 +124,7 @@ class Supervisor:
                 start_new_session=True,  # Ctrl-C is for the supervisor, which stops them in order
                 preexec_fn=end_with_parent,
             )
-        child.started, child.well, child.is_well = now, now, False
+        child.started, child.well, child.is_well = now, now + _STARTING_S - _SICK_S, False
         child.looked = now - _LOOK_S + 1
         child.starts += 1
         if child.starts > 1:

@@ -79,9 +79,20 @@ def test_what_is_killed_is_started_again_and_all_end_at_last(tmp_path: Path) -> 
 @pytest.mark.usefixtures("quick")
 def test_what_lives_and_does_not_answer_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "_SICK_S", 0.0)
+    monkeypatch.setattr(supervision, "_STARTING_S", 0.1)
     said: list[str] = []
     sick = Program("a", SLEEP, tmp_path / "a.log", healthy=lambda: False)
     run(Supervisor([sick], said.append), lambda: until(lambda: any("not answering" in line for line in said)))
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_still_starting_is_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "_SICK_S", 0.0)
+    asked: list[int] = []
+    said: list[str] = []
+    slow = Program("a", SLEEP, tmp_path / "a.log", healthy=lambda: bool(asked.append(1)))
+    run(Supervisor([slow], said.append), lambda: until(lambda: len(asked) > 20))
+    assert said == []
 
 
 @pytest.mark.usefixtures("quick")
