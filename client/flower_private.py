@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from flwr.app import Context, Error, Message, RecordDict
@@ -27,8 +28,11 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+_NO_RUN = 0
+"""Makes the SuperNode's loop send what waits."""
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 CRASHED = int(ErrorCode.CLIENT_APP_CRASHED)
 FAILED = int(ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
@@ -119,6 +123,33 @@ def answer_for_the_dead(address: str, token: str, receipt: Receipt) -> None:
         raise GatewayAway(str(error) or type(error).__name__) from error
     finally:
         client.close()
+
+
+def supernode() -> None:
+    """Flower's SuperNode, with its own command line, and one thing mended.
+
+    It sends a reply only after it has received an order. When a run stops while an order of it is on its way, that
+    order is answered all the same, its reply is sent in place of the next one's, and from then on every reply waits for
+    an order that comes a deadline later. Here replies that wait are sent whenever no order has come.
+    """
+    from flwr.supernode import start_client_internal as loop
+    from flwr.supernode.cli import flower_supernode
+
+    pull = loop._pull_and_store_message
+
+    def pull_or_push(state: InMemoryNodeState, **others: Any) -> int | None:
+        run = pull(state=state, **others)
+        return _NO_RUN if run is None and replies_wait(state) else run
+
+    loop._pull_and_store_message = pull_or_push  # type: ignore[assignment]
+    flower_supernode()
+
+
+def replies_wait(state: InMemoryNodeState) -> bool:
+    """Whether there is a reply that was not sent."""
+    with state.lock_msg_store:
+        entries = list(state.msg_store.values())
+    return any(entry.message.metadata.reply_to_message_id and not entry.is_retrieved for entry in entries)
 
 
 def _client(address: str, token: str) -> RuntimeHttpClient:

@@ -99,7 +99,7 @@ def _new_secret(path: Path, content: bytes) -> None:
 def command(found: Link, listen: str) -> list[str]:
     """What starts the gateway; it listens for the trainer at ``listen``, a ``host:port``."""
     host, _, port = listen.rpartition(":")
-    program = [str(Path(sys.executable).with_name("flower-supernode")), "--superlink", found.server]
+    program = [sys.executable, "-m", "client.supernode", "--superlink", found.server]
     program += ["--root-certificates", str(found.authority), "--auth-supernode-private-key", str(found.key)]
     program += ["--isolation", "process", "--superexec-auth-secret-file", str(found.secret)]
     return [*program, "--host", host, "--port", port]

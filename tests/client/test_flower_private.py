@@ -9,7 +9,11 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+from flwr.app import Message, RecordDict
+from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode import start_client_internal
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from flwr.supernode.runtime import run_clientapp
 
 from client import flower_private
@@ -73,9 +77,39 @@ def test_the_gateway_starts_no_program_of_its_own_in_process_isolation() -> None
     assert source.index("subprocess.Popen(") > start
 
 
+def test_a_reply_that_waits_is_sent_although_no_order_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower's own loop would leave it until the next order. With its real state."""
+    from server.flower_private import claim_identity
+
+    claim_identity()
+    state = InMemoryNodeState(ObjectStoreFactory().store())
+    order = Message(RecordDict(), 1, "train")
+    order.metadata.__dict__["_message_id"] = order.object_id
+    reply = Message(RecordDict(), reply_to=order)
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+
+    pulled: list[int | None] = []
+    monkeypatch.setattr(start_client_internal, "_pull_and_store_message", lambda **_: None)
+    monkeypatch.setattr("flwr.supernode.cli.flower_supernode", lambda: None)
+    flower_private.supernode()
+    for message in (None, order, reply):
+        if message is not None:
+            state.store_message(message)
+        pulled.append(start_client_internal._pull_and_store_message(state=state))  # type: ignore[call-arg]
+    state.get_messages_legacy(is_reply=True)
+    pulled.append(start_client_internal._pull_and_store_message(state=state))  # type: ignore[call-arg]
+    assert pulled == [None, None, 0, None]
+
+
+def test_the_loop_sends_what_waits_whenever_pulling_gives_a_run() -> None:
+    source = inspect.getsource(start_client_internal.start_client_internal)
+    assert "run_id = _pull_and_store_message(\n                state=state," in source
+    assert source.index("if run_id is None:") < source.index("_push_messages(")
+
+
 def test_the_gateway_knows_the_options_that_it_is_given() -> None:
-    program = Path(sys.executable).with_name("flower-supernode")
-    known = subprocess.run([program, "--help"], capture_output=True, text=True, check=True, timeout=60).stdout
+    words = [sys.executable, "-m", "client.supernode", "--help"]
+    known = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
     for option in (
         "--superlink",
         "--root-certificates",
