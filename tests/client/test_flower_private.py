@@ -88,17 +88,24 @@ def test_a_reply_that_waits_is_sent_although_no_order_has_come(monkeypatch: pyte
     reply = Message(RecordDict(), reply_to=order)
     reply.metadata.__dict__["_message_id"] = reply.object_id
 
-    pulled: list[int | None] = []
-    monkeypatch.setattr(start_client_internal, "_pull_and_store_message", lambda **_: None)
+    asked: list[int] = []
+
+    def pull(**_: object) -> int | None:
+        """No order comes; the second time there is a reply, and when that was sent, an order."""
+        asked.append(1)
+        if len(asked) == 2:
+            state.store_message(order)
+            state.store_message(reply)
+        return 7 if len(asked) == 4 else None
+
+    monkeypatch.setattr(flower_private, "POLL_S", 0.0)
+    monkeypatch.setattr(start_client_internal, "_pull_and_store_message", pull)
     monkeypatch.setattr("flwr.supernode.cli.flower_supernode", lambda: None)
     flower_private.supernode()
-    for message in (None, order, reply):
-        if message is not None:
-            state.store_message(message)
-        pulled.append(start_client_internal._pull_and_store_message(state=state))  # type: ignore[call-arg]
-    state.get_messages_legacy(is_reply=True)
-    pulled.append(start_client_internal._pull_and_store_message(state=state))  # type: ignore[call-arg]
-    assert pulled == [None, None, 0, None]
+    assert start_client_internal._pull_and_store_message(state=state) == 0  # type: ignore[call-arg]
+    assert len(asked) == 2
+    state.get_messages_legacy(is_reply=True)  # as sending does
+    assert start_client_internal._pull_and_store_message(state=state) == 7  # type: ignore[call-arg]
 
 
 def test_the_loop_sends_what_waits_whenever_pulling_gives_a_run() -> None:
