@@ -65,8 +65,10 @@ def load_model(module: nn.Module, order: TrainOrder | EvaluateOrder, kept: Array
     method = order.study.method
     weights, variates = _split(order.arrays)
     stay = _staying(module, order.study)
-    if bool(variates) != method.control_variates:
-        raise BadOrder(f"control variates are {'missing' if method.control_variates else 'not asked for'}")
+    if variates and not method.control_variates:
+        raise BadOrder("it brings control variates, and the study has none")
+    if method.control_variates and not variates and isinstance(order, TrainOrder):
+        raise BadOrder("the control variates are missing")
     if variates:  # of the same names and shapes as the weights, which are loaded over them
         load_weights(module, variates, stay)
     load_weights(module, weights, stay)

@@ -25,9 +25,13 @@ _ROUNDING = 1e-9
 
 
 def asked_at_most(study: schema.Study) -> int:
-    """In how many rounds one hospital is asked to train at most: for the study's document."""
-    rounds = study.federation.rounds
-    return max(1, min(rounds, math.ceil(rounds * _invited_fraction(study) - _ROUNDING)))
+    """In how many rounds one hospital is asked to train at most: for the study's document.
+
+    Where the configuration names the hospitals, whole hospitals are counted, so that 0.67 of three is two of three.
+    """
+    rounds, named = study.federation.rounds, len(named_hospitals(study))
+    fraction = _count(study, named) / named if named else _invited_fraction(study)
+    return max(1, min(rounds, math.ceil(rounds * fraction - _ROUNDING)))
 
 
 def invited(study: schema.Study, hospitals: Sequence[str], rounds: Sequence[RoundRecord], of: int) -> list[str]:
@@ -43,7 +47,7 @@ def invited(study: schema.Study, hospitals: Sequence[str], rounds: Sequence[Roun
         TooFewHospitals: so many must be asked that somebody would be asked too often.
     """
     most, number = asked_at_most(study), len(rounds) + 1
-    count = min(max(1, math.floor(of * _invited_fraction(study) + _ROUNDING)), len(hospitals))
+    count = min(_count(study, of), len(hospitals))
     asked = Counter(name for record in rounds for name in record.invited)
     willing = sorted(
         (name for name in hospitals if asked[name] < most),
@@ -64,6 +68,11 @@ def wanted(study: schema.Study, hospitals: int) -> int:
     if isinstance(study.strategy, schema.Cyclic):
         return 1
     return max(1, math.floor(hospitals * study.federation.participation + _ROUNDING))
+
+
+def _count(study: schema.Study, hospitals: int) -> int:
+    """How many of so many hospitals are invited."""
+    return max(1, math.floor(hospitals * _invited_fraction(study) + _ROUNDING))
 
 
 def _invited_fraction(study: schema.Study) -> float:

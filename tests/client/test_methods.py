@@ -170,6 +170,15 @@ def test_control_variates_that_do_not_fit_are_refused(
         methods.load_model(module, TrainOrder(study_of(document, method), 1, arrays), {})
 
 
+def test_scores_need_no_control_variates(document: StudyDocument) -> None:
+    study, arrays = study_of(document, MethodTerms(control_variates=True)), arrays_of(linear())
+    c = {CONTROL + name: np.ones_like(value) for name, value in arrays.items()}
+    for brought in (arrays, arrays | c):
+        module = nn.Linear(3, 1)
+        methods.load_model(module, EvaluateOrder(study, 1, brought), {})
+        assert all((value == 0).all() for value in arrays_of(module).values())
+
+
 # --- what a method is for: hospitals with other classes ---------------------------------------------------------------
 
 SKEWED = [cohort(seed, positives=positives) for seed, positives in ((1, 0.1), (2, 0.5), (3, 0.9))]

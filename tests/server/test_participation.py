@@ -17,12 +17,10 @@ from tests.server import scripted
 fractions = st.floats(0.05, 1.0)
 
 
-def study(rounds: int = 12, participation: float = 1.0, over: float = 0.0, *more: str) -> schema.Study:
-    return scripted.study(
-        *(f"federation.{key}={value}" for key, value in (("rounds", rounds), ("participation", participation))),
-        f"federation.over_selection={over}",
-        *more,
-    )
+def study(rounds: int = 12, participation: float = 1.0, over: float = 0.0, seed: int = 1) -> schema.Study:
+    """A study whose configuration does not say who the hospitals are."""
+    federation = schema.ManifestFederation(rounds=rounds, participation=participation, over_selection=over)
+    return schema.Study(strategy=schema.FedAvg(), federation=federation, seed=seed)
 
 
 def play(asked: schema.Study, hospitals: list[str]) -> list[RoundRecord]:
@@ -51,10 +49,7 @@ def test_all_are_asked_unless_fewer_are_wanted() -> None:
 def test_nobody_is_asked_more_often_than_the_document_says(
     hospitals: int, rounds: int, participation: float, over: float
 ) -> None:
-    asked = schema.Study(
-        strategy=schema.FedAvg(),
-        federation=schema.ManifestFederation(rounds=rounds, participation=participation, over_selection=over),
-    )
+    asked = study(rounds, participation, over)
     most = asked_at_most(asked)
     fraction = min(1.0, participation * (1 + over))
     assert rounds * fraction <= most + 1e-6
@@ -75,7 +70,7 @@ def test_who_is_asked_is_the_same_after_a_restart_and_another_in_another_study()
     records = play(asked, names(10))
     for done in range(8):
         assert invited(asked, names(10), records[:done], 10) == records[done].invited
-    other = play(study(8, 0.4, 0.0, "seed=2"), names(10))
+    other = play(study(8, 0.4, seed=2), names(10))
     assert [record.invited for record in other] != [record.invited for record in records]
 
 
@@ -83,6 +78,13 @@ def test_a_hospital_that_joins_late_is_asked_first() -> None:
     asked = study(8, 0.5)
     records = play(asked, names(4))[:2]
     assert "new" in invited(asked, [*names(4), "new"], records, 5)
+
+
+def test_where_hospitals_are_named_whole_ones_are_counted() -> None:
+    """Two of the demo's three take part in each round: two rounds of three each, not 2.01."""
+    asked = scripted.study("federation.rounds=3", "federation.participation=0.67")
+    assert asked_at_most(asked) == 2
+    assert {len(record.invited) for record in play(asked, names(3))} == {2}
 
 
 def test_over_selection_asks_more_and_wants_as_many() -> None:
