@@ -1,0 +1,128 @@
+"""Commands that need no running server, and what they say when it does not run."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from server import pki
+from server.cli.main import app
+from server.home import read
+from tasks import enrolment
+
+RUN = CliRunner()
+
+
+def said(*words: str, code: int = 0) -> str:
+    ended = RUN.invoke(app, list(words))
+    assert ended.exit_code == code, ended.output
+    return ended.output
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    path = tmp_path / "home"
+    said("init", "--host", "federation.example.org", "--home", str(path))
+    return path
+
+
+def test_init_makes_what_is_missing_and_replaces_nothing(home: Path) -> None:
+    before = {path: path.read_bytes() for path in home.glob("pki/*")}
+    assert {path.name for path in before} == {
+        "authority.crt",
+        "authority.key",
+        "server.crt",
+        "server.key",
+        "revoked.pem",
+    }
+    said("init", "--host", "other.example.org", "--home", str(home))
+    assert {path: path.read_bytes() for path in home.glob("pki/*")} == before
+    assert read(home).settings.host == "federation.example.org"
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in home.glob("pki/*.key"))
+
+
+def test_the_invitation_names_the_server_and_its_authority(home: Path) -> None:
+    invitation = enrolment.read_invitation((home / "invitation.json").read_text())
+    assert invitation.server == "federation.example.org:8443"
+    assert invitation.certificate_authority == (home / "pki" / "authority.crt").read_text()
+
+
+@pytest.mark.parametrize("purpose", ["sslserver", "sslclient"])
+def test_certificates_are_good_for_their_purpose_only(home: Path, purpose: str) -> None:
+    said("researcher", "rosalind", "--home", str(home))
+    for path, good in (
+        (home / "pki" / "server.crt", "sslserver"),
+        (home / "researchers" / "rosalind.pem", "sslclient"),
+    ):
+        words = ["openssl", "verify", "-purpose", purpose, "-CAfile", str(home / "pki" / "authority.crt"), str(path)]
+        ended = subprocess.run(words, capture_output=True, text=True)
+        assert (ended.returncode == 0) == (purpose == good), ended.stdout + ended.stderr
+
+
+def test_a_researcher_is_issued_once_and_revoked(home: Path) -> None:
+    told = said("researcher", "rosalind", "--home", str(home))
+    assert "federation.example.org:8444" in told
+    assert "consilium-server revoke rosalind" in said("researcher", "rosalind", "--home", str(home), code=2)
+    said("revoke", "rosalind", "--home", str(home))
+    assert "there is no hospital and no researcher" in said("revoke", "rosalind", "--home", str(home), code=1)
+    said("researcher", "rosalind", "--home", str(home))
+
+
+def test_renewing_keeps_the_key(home: Path) -> None:
+    pki.issue_server(read(home), days=-1)
+    assert pki.days_left(read(home)) < 0
+    assert "has expired" in said("up", "--home", str(home), code=2)
+    key = (home / "pki" / "server.key").read_bytes()
+    said("renew", "--home", str(home), "--days", "90")
+    assert 89 < pki.days_left(read(home)) <= 90
+    assert (home / "pki" / "server.key").read_bytes() == key
+
+
+def test_a_request_whose_fingerprint_is_another_is_refused(home: Path, tmp_path: Path) -> None:
+    request = tmp_path / "request.json"
+    request.write_text(enrolment.request("alder", enrolment.new_key()).model_dump_json())
+    told = said("admit", str(request), "--fingerprint", "0000 0000", "--home", str(home), code=1)
+    assert "somebody has changed it" in " ".join(told.split())
+    assert read(home).hospitals() == {}
+
+
+def test_without_a_server_that_is_up_commands_say_so(home: Path, tmp_path: Path) -> None:
+    request = tmp_path / "request.json"
+    request.write_text(enrolment.request("alder", enrolment.new_key()).model_dump_json())
+    assert "Is the server up?" in said("admit", str(request), "--home", str(home), code=1)
+    assert "not up" in said("down", "--home", str(home))
+    facts = json.loads(said("status", "--json", "--home", str(home), code=3))
+    assert (facts["up"], facts["hospitals"], facts["studies"]) == (False, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["init", "--host", "h", "--hospitals", "8443"], "must be ADDRESS:PORT"),
+        (["status"], "consilium-server init"),
+        (["admit", "nowhere.json"], "consilium-server init"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(words: list[str], told: str, tmp_path: Path) -> None:
+    assert told in " ".join(said(*words, "--home", str(tmp_path / "none"), code=2).split())
+
+
+def test_a_damaged_settings_file_is_told_with_its_place(home: Path) -> None:
+    (home / "server.yaml").write_text("host: a b\ncolour: blue\nmlflow_port: 0\n")
+    told = " ".join(said("status", "--home", str(home), code=2).split())
+    assert all(name in told for name in ("host:", "colour:", "mlflow_port:"))
+
+
+def test_nobody_else_can_read_the_folder_whatever_the_umask(tmp_path: Path) -> None:
+    program = "import os; os.umask(0); from server.cli.main import main; main()"
+    words = [sys.executable, "-c", program, "init", "--host", "h", "--home", str(tmp_path / "home")]
+    subprocess.run(words, check=True, capture_output=True, env=os.environ)
+    for path in [tmp_path / "home", *(path for path in (tmp_path / "home").iterdir() if path.is_dir())]:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
