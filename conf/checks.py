@@ -251,6 +251,9 @@ _RULES: dict[tuple[str, Rule], tuple[str, ...]] = {
         "federation.participation",
     ),
     ("must lie between 0 and 1, both excluded", lambda value: 0 < value < 1): (
+        "evaluation.gate.auc",
+        "evaluation.gate.sensitivity",
+        "evaluation.gate.specificity",
         "privacy.delta",
         "federation.validation_fraction",
     ),

@@ -5,6 +5,7 @@ This file and ``server/launch.py`` are the only ones that know Hydra.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -106,6 +107,8 @@ def to_study(composed: DictConfig) -> schema.Study:
         study = cast(schema.Study, OmegaConf.to_object(composed))
     except OmegaConfBaseException as error:
         raise ConfigError(_first_causes(error)) from error
+    if study.privacy.epsilon == math.inf:  # what a sweep writes for "without"
+        study.privacy.epsilon = None
     found = problems(study)
     if found:
         raise ConfigError("\n".join(found))

@@ -408,6 +408,19 @@ EXACT_BINS = 1024
 
 
 @dataclass
+class Gate:
+    """What every hospital's figures must reach before a model is called accepted in the registry. It is the lower limit
+    of the 95 % interval that must reach it, and a hospital without a figure has not. ``null`` asks for nothing."""
+
+    auc: float | None = None
+    """Area under the ROC curve."""
+    sensitivity: float | None = None
+    """At the threshold with 90 % specificity on all validation patients together."""
+    specificity: float | None = None
+    """At the same threshold."""
+
+
+@dataclass
 class Evaluation:
     """What is measured, and against what."""
 
@@ -432,6 +445,8 @@ class Evaluation:
     deliver: str = "last"
     """``last`` or ``best``: which round's model is handed over. The best of many noisy figures looks better than it
     is."""
+    gate: Gate = field(default_factory=Gate)
+    """Chosen before the study begins: it is part of what makes this study this one."""
     arm_learning_rate: float | None = None
     """Learning rate of these arms, which have no noise to fear; ``null`` means the federated one."""
 

@@ -6,6 +6,7 @@ It exists for the embedded runtime, where one process plays everybody. A deploye
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -16,13 +17,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from flwr.clientapp import ClientApp
 
 from conf import schema
+from server.commands import COMMANDS
+from server.commands import main as commands
 from server.errors import HospitalNotReady
 from server.launch import Advance, Hospitals
 from server.launch import main as launch
 
 
 def main() -> None:
-    """Run the study that the command line describes."""
+    """Run the study that the command line describes, or one of the commands about studies."""
+    if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
+        sys.exit(commands(sys.argv[1:]))
     launch(found, client_app)
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -111,7 +111,7 @@ def _conduct(home: Home, study: schema.Study, folder: StudyFolder, grid: Grid, i
         return conduct(study, folder, nodes, patient, initial, committed)
 
     state = again(attempt, _attempts(study))
-    outcome = report.results(folder.name, state, Arms({}, {}), [])
+    outcome = report.results(folder.name, state, Arms(), [], asdict(study.evaluation.gate))
     files = record(folder, outcome, state, tracker)
     folder.note(finished=True, state=FINISHED, files=[str(file.relative_to(folder.path)) for file in files])
 

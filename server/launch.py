@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from conf import load as conf
 from conf import schema
-from server import comparison, report
+from server import commands, comparison, report
 from server.checkpoint import write_whole
 from server.conduct import conduct, initial_state, record, summary
 from server.errors import StudyError
@@ -68,6 +68,7 @@ Found = Callable[[schema.Study, Path, Advance], Hospitals]
 def main(found: Found, load_app: LoadApp) -> None:
     """The command ``consilium``. Exits with 0, 1 (the study failed), 2 (the configuration is wrong) or 130 (Ctrl-C)."""
     console = Console(highlight=False)
+    ended: list[Path] = []
 
     def job(composed: DictConfig) -> None:
         try:
@@ -77,7 +78,8 @@ def main(found: Found, load_app: LoadApp) -> None:
             elif study.propose:
                 propose(study, console)
             else:
-                run_study(study, found, load_app, console, list(HydraConfig.get().overrides.task))
+                outcome = run_study(study, found, load_app, console, list(HydraConfig.get().overrides.task))
+                ended.append(Path(study.output_dir).resolve() / "studies" / outcome.study)
         except conf.ConfigError as error:
             console.print(f"[bold red]The configuration cannot be meant:[/]\n{escape(str(error))}", soft_wrap=True)
             sys.exit(2)
@@ -94,6 +96,17 @@ def main(found: Found, load_app: LoadApp) -> None:
 
     conf.register()
     hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
+    _after_a_sweep(ended, console)
+
+
+def _after_a_sweep(ended: list[Path], console: Console) -> None:
+    """Studies of one command line, side by side."""
+    if len(ended) < 2:
+        return
+    try:
+        commands.show(ended, ended[0].parents[1] / "sweeps" / f"{ended[0].name}.html", console)
+    except StudyError as error:
+        console.print(f"[yellow]The studies are not compared:[/] {escape(str(error))}", soft_wrap=True)
 
 
 def run_study(
@@ -119,7 +132,7 @@ def run_study(
         tracker = open_tracker(study, folder, list(hospitals.federated), hospitals.notes, partial(_warn, console))
         state = _federated(study, folder, hospitals, load_app, initial, tracker, bars)
         arms = _arms(study, folder, hospitals, load_app, initial, bars)
-        outcome = report.results(folder.name, state, arms, hospitals.notes)
+        outcome = report.results(folder.name, state, arms, hospitals.notes, asdict(study.evaluation.gate))
         record(folder, outcome, state, tracker, hospitals.conformance)
         folder.note(finished=True)
     _show(console, study, folder, outcome, tracker)

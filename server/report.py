@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rich.table import Table
@@ -11,7 +12,7 @@ from server.comparison import Arms
 from server.evaluation import Evaluated
 from server.figures import Arm, Subgroup, Thresholds, arm_of, histograms_of, knowing_the_hospital, subgroups
 from server.rounds import HospitalRound, RoundRecord, State
-from server.verdicts import gains, warnings
+from server.verdicts import gains, gate, warnings
 from tasks.metrics.histogram import ScoreHistogram
 from tasks.metrics.interval import Interval, mean
 
@@ -32,6 +33,7 @@ class Results:
         gains: by hospital, AUC of the federated model less that of the hospital alone.
         groups: figures of groups of patients, where the study asked for them.
         warnings: what a reader must know before any figure.
+        gate: what keeps the model from being accepted; ``None`` where the study has set no thresholds.
     """
 
     study: str
@@ -47,16 +49,17 @@ class Results:
     gains: dict[str, Interval] = field(default_factory=dict)
     groups: list[Subgroup] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    gate: list[str] | None = None
 
     def mean_auc(self, arm: str) -> Interval | None:
         """Unweighted mean over the hospitals that have an AUC in every arm, so that arms compare."""
-        known = [interval_of(self.arms[arm][h]) for h in self.comparable()]
+        known = [interval_of(self.arms[arm][h]) for h in self.comparable() if h in self.arms[arm]]
         return mean([interval for interval in known if interval is not None])
 
     def comparable(self) -> list[str]:
-        """Hospitals that have an AUC in every arm."""
-        hospitals = self.arms["federated"]
-        return [h for h in hospitals if all(h in arm and arm[h].auc is not None for arm in self.arms.values())]
+        """Hospitals that have an AUC in every arm that means to predict."""
+        arms = [hospitals for arm, hospitals in self.arms.items() if arm != "shuffled"]
+        return [h for h in self.arms["federated"] if all(h in arm and arm[h].auc is not None for arm in arms)]
 
     def metrics(self) -> dict[str, float]:
         """The figures as MLflow metrics."""
@@ -68,6 +71,8 @@ class Results:
             for key in ("auc", "average_precision", "brier", "calibration_error"):
                 interval: Interval | None = getattr(told.everybody, key)
                 found[f"result/pooled_patients/{arm}_{key}"] = None if interval is None else interval.value
+        if self.gate is not None:
+            found["gate/passed"] = float(not self.gate)
         return {key: value for key, value in found.items() if value is not None}
 
 
@@ -78,8 +83,10 @@ def interval_of(figures: HospitalRound) -> Interval | None:
     return Interval(figures.auc, figures.auc_low, figures.auc_high)
 
 
-def results(name: str, state: State, arms: Arms, notes: list[str]) -> Results:
-    """Put together what the rounds and the other arms gave."""
+def results(
+    name: str, state: State, arms: Arms, notes: list[str], gates: Mapping[str, float | None] | None = None
+) -> Results:
+    """Put together what the rounds and the other arms gave; ``gates`` are the study's ``evaluation.gate``."""
     others = {"pooled": arms.pooled, "shuffled": arms.shuffled}
     by_arm = {"local": _figures(arms.local), "federated": state.outcome.hospitals}
     by_arm |= {arm: _figures(each) for arm, each in others.items()}
@@ -100,6 +107,7 @@ def results(name: str, state: State, arms: Arms, notes: list[str]) -> Results:
         gains=gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {},
         groups=_groups(state, noise, details),
         warnings=warnings(details, by_hospital, dropped, any(value is not None for value in epsilon.values())),
+        gate=gate(details.get("federated"), gates or {}),
     )
 
 

@@ -1,45 +1,44 @@
 """Results in MLflow: one experiment a task, one run a study, one child run a hospital, one step a round.
 
-The study's own folder is the truth; MLflow is a view of it. A store that fails in the middle of a study is told what it
-missed at the next round, and never stops the study. This is the only file that knows MLflow. Hospitals never do.
+The study's own folder is the truth; MLflow is a view of it, brought up to date by a thread of its own. A store that is
+slow or down holds up no round: what it has not taken is taken from the folder again, also by a later process, until it
+has. Only ``server/tracking*.py`` know MLflow. Hospitals never do.
 """
 
 from __future__ import annotations
 
+import json
 import os
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # must stand before the import
-os.environ.setdefault("DO_NOT_TRACK", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its seven would hold up a round for minutes
-
-import logging
-import math
-import sys
-import time
-import uuid
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+import requests
+
+from conf import load as conf
 from conf import schema
-from server.errors import TrackingFailed
+from server.checkpoint import records, write_whole
+from server.errors import CheckpointDamaged, StudyBusy, TrackingFailed
 from server.rounds import RoundRecord
-from server.study import StudyFolder
+from server.study import StudyFolder, locked
+from server.tracking_store import Ending, MlflowStore, address, key_of
 
 Warn = Callable[[str], None]
-_PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000  # MLflow takes no more in one batch
-_STAYS_HERE = ("data_root", "output_dir", "tracking")
-"""Parts of the configuration that name places on this machine, or may hold a password."""
+PENDING = "tracking.json"
+"""File of a study with what MLflow must still be told; it is gone once MLflow has it all."""
+_LEAST_S, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LAST_S, _PROBE_S = 1.0, 2.0, 60.0, 300.0, 5.0
 
 
 class Tracker(Protocol):
     """Where rounds and results are recorded."""
 
     def rounds(self, records: list[RoundRecord]) -> None:
-        """Record all rounds that were not recorded yet."""
+        """Record all rounds that were not recorded yet. Returns at once."""
 
     def finish(self, records: list[RoundRecord], metrics: dict[str, float], files: list[Path]) -> None:
-        """Record the final figures, figures' files and the model, and close the study."""
+        """Record the final figures, the files and the model, and close the study."""
 
     def where(self) -> list[str]:
         """Lines that tell a person how to look at it."""
@@ -59,178 +58,186 @@ class NoTracker:
 def open_tracker(
     study: schema.Study, folder: StudyFolder, hospitals: list[str], notes: list[str], warn: Warn
 ) -> Tracker:
-    """The tracker that the study's configuration asks for.
+    """The tracker that the study's configuration asks for. A tracking server that does not answer is told later.
 
     Raises:
-        TrackingFailed: MLflow's store cannot be used; nothing was trained yet.
+        TrackingFailed: MLflow's store cannot be used, or refuses; nothing was trained yet.
     """
     if study.tracking.name == "none":
         return NoTracker()
+    key_of(folder)  # by this thread, which writes the study's facts
     try:
-        return MlflowTracker(study, folder, hospitals, notes, warn)
+        down = _unreachable(address(study))
+        store = None if down else MlflowStore(study, folder, hospitals, notes)
     except Exception as error:
         raise TrackingFailed(
-            f"MLflow at {_uri(study)} cannot be used: {error}. Mend tracking.uri, or say tracking=none"
+            f"MLflow at {address(study)} cannot be used: {error}. Mend tracking.uri, or say tracking=none"
         ) from error
+    if down:
+        warn(f"MLflow at {address(study)} does not answer ({down}); it will be told when it does")
+    return MlflowTracker(study, folder, _Telling(hospitals, notes), warn, store)
+
+
+def _unreachable(uri: str) -> str:
+    """Why a tracking server does not answer, or nothing.
+
+    Raises:
+        ValueError: it answers, and refuses.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return ""
+    user, token = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_TOKEN")
+    auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if user else None
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search"
+    try:
+        answer = requests.post(url, json={"max_results": 1}, auth=auth, headers=headers, timeout=_PROBE_S)
+    except requests.RequestException as error:
+        return type(error).__name__
+    if answer.status_code in (401, 403):
+        raise ValueError(
+            f"it refuses ({answer.status_code} {answer.text.strip()[:200]}); set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or let the server allow this host"
+        )
+    if answer.status_code >= 500:
+        return f"status {answer.status_code}"
+    answer.raise_for_status()
+    return ""
+
+
+@dataclass(frozen=True)
+class _Telling:
+    """What a later process needs to tell a study to MLflow, besides what stands in the study's folder."""
+
+    hospitals: list[str]
+    notes: list[str]
+    ending: Ending | None = None
 
 
 class MlflowTracker:
-    """A study in MLflow. A resumed study goes on in the run that it started."""
+    """A study in MLflow, told by a thread. A resumed study goes on in the run that it started."""
 
     def __init__(
-        self, study: schema.Study, folder: StudyFolder, hospitals: list[str], notes: list[str], warn: Warn
+        self, study: schema.Study, folder: StudyFolder, telling: _Telling, warn: Warn, store: MlflowStore | None
     ) -> None:
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        from mlflow import MlflowClient
-
-        self._warn, self._uri, self._folder = warn, _uri(study), folder
-        self._client = MlflowClient(self._uri)
-        self._experiment = self._experiment_id(study)
-        self._tags = {"fl_key": _key(folder), "fl_study": folder.name}
-        self._known = self._runs_of_study()
-        self._run = self._parent(notes)
-        self._children = {hospital: self._child(hospital) for hospital in hospitals}
-        self._logged = int(self._client.get_run(self._run).data.tags["rounds_logged"])
-        self._client.update_run(self._run, status="RUNNING")
-
-    def _experiment_id(self, study: schema.Study) -> str:
-        found = self._client.get_experiment_by_name(study.task.name)
-        if found is not None:
-            return str(found.experiment_id)
-        return str(self._client.create_experiment(study.task.name, artifact_location=_artifacts(self._uri)))
-
-    def _runs_of_study(self) -> dict[str, str]:
-        """Runs that this study has started already, by hospital; the parent under the empty name."""
-        filter = f"tags.fl_key = '{self._tags['fl_key']}'"
-        found = self._client.search_runs([self._experiment], filter_string=filter)
-        return {run.data.tags.get("fl_hospital", ""): run.info.run_id for run in found}
-
-    def _parent(self, notes: list[str]) -> str:
-        tags = {"fl_kind": "study", "rounds_logged": "0", "mlflow.note.content": "\n\n".join(notes)}
-        run = self._known.get("") or self._new_run(self._folder.name, tags)
-        told = {key: value for key, value in self._folder.facts()["config"].items() if key not in _STAYS_HERE}
-        self._log_batch(run, params=_flat(told))
-        return run
-
-    def _child(self, hospital: str) -> str:
-        tags = {"fl_kind": "hospital", "fl_hospital": hospital, "mlflow.parentRunId": self._run}
-        run = self._known.get(hospital) or self._new_run(f"{self._folder.name} / {hospital}", tags)
-        self._log_batch(run, params={"hospital": hospital, "study": self._folder.name})
-        return run
-
-    def _new_run(self, name: str, tags: dict[str, str]) -> str:
-        created = self._client.create_run(self._experiment, run_name=name, tags=self._tags | tags)
-        return str(created.info.run_id)
-
-    def _log_batch(self, run: str, metrics: list[Any] | None = None, params: dict[str, Any] | None = None) -> None:
-        from mlflow.entities import Param
-
-        named = [Param(key, str(value)[:500]) for key, value in (params or {}).items()]
-        for some in _chunks(named, _PARAMS_AT_ONCE):
-            self._client.log_batch(run, params=some)
-        for some in _chunks(metrics or [], _METRICS_AT_ONCE):
-            self._client.log_batch(run, metrics=some)
+        self._study, self._folder, self._telling, self._warn, self._store = study, folder, telling, warn, store
+        self._records: list[RoundRecord] = []
+        self._ended = threading.Event()
+        self._news = threading.Condition()
+        self._sent = -1 if store is None else store.logged
+        self._failing = ""
+        write_whole(folder.path / PENDING, json.dumps(asdict(telling)).encode())
+        threading.Thread(target=self._tell, name="mlflow", daemon=True).start()
 
     def rounds(self, records: list[RoundRecord]) -> None:
-        try:
-            for record in records[self._logged :]:
-                self._log_round(record)
-                self._logged = record.number
-                self._client.set_tag(self._run, "rounds_logged", str(self._logged))
-        except Exception as error:
-            self._warn(f"MLflow did not take round {self._logged + 1} ({error}); it will be told again")
-
-    def _log_round(self, record: RoundRecord) -> None:
-        self._log_batch(self._run, metrics=_metrics(_of_study(record), record.number))
-        for hospital, run in self._children.items():
-            if hospital in record.hospitals:
-                self._log_batch(run, metrics=_metrics(_of_hospital(record, hospital), record.number))
+        with self._news:
+            self._records = list(records)
+            if self._store is not None:
+                self._store.sample(len(records))
+            self._news.notify_all()
 
     def finish(self, records: list[RoundRecord], metrics: dict[str, float], files: list[Path]) -> None:
-        self.rounds(records)
-        try:
-            self._log_batch(self._run, metrics=_metrics(metrics, len(records)))
-            for file in files:
-                self._client.log_artifact(self._run, str(file), "figures" if file.suffix == ".svg" else None)
-            for run in (*self._children.values(), self._run):
-                self._client.set_terminated(run)
-        except Exception as error:
-            self._warn(f"MLflow did not take the results ({error}); they are in {self._folder.path}")
+        names = [str(file.relative_to(self._folder.path)) for file in files]
+        with self._news:
+            self._records = list(records)
+            self._telling = _Telling(self._telling.hospitals, self._telling.notes, Ending(metrics, names))
+            write_whole(self._folder.path / PENDING, json.dumps(asdict(self._telling)).encode())
+            self._news.notify_all()
+        if not self._ended.wait(_LAST_S) or self._failing:
+            self._warn(
+                f"MLflow has not taken the results ({self._failing or 'it is slow'}). They are in {self._folder.path} "
+                "and will be sent with the next study of this folder, or by `consilium send`"
+            )
+
+    def settled(self, timeout: float) -> bool:
+        """Wait until every round that was handed in is with MLflow."""
+        with self._news:
+            return self._news.wait_for(lambda: self._sent >= len(self._records), timeout)
 
     def where(self) -> list[str]:
-        link = f"/#/experiments/{self._experiment}/runs?compareRunsMode=CHART&workflowType=machine_learning"
-        if not self._uri.startswith("sqlite:"):
-            return [f"open {self._uri.rstrip('/')}{link}"]
-        mlflow = os.path.relpath(Path(sys.executable).with_name("mlflow"))
-        return [
-            f"MLFLOW_DISABLE_TELEMETRY=true {mlflow} server --backend-store-uri {self._uri} --port 5000",
-            f"then open http://127.0.0.1:5000{link}",
-        ]
+        if self._store is None:
+            return [f"MLflow at {address(self._study)} did not answer; once it does, say: consilium send"]
+        return self._store.where()
+
+    def _tell(self) -> None:
+        """The thread: everything new, as often as once a second; after a failure, again after a longer and longer
+        while. It ends when the study has ended and MLflow has it all, or has refused the end once."""
+        pause, of_others = _FIRST_PAUSE_S, False
+        while not self._ended.is_set():
+            with self._news:
+                self._news.wait_for(self._has_news)
+                telling, known = self._telling, self._records
+            try:
+                self._store = store = self._store or MlflowStore(
+                    self._study, self._folder, telling.hospitals, telling.notes
+                )
+                store.send(known)
+                if telling.ending is not None:
+                    store.end(known, telling.ending)
+                    (self._folder.path / PENDING).unlink()
+                if not of_others:
+                    of_others = True
+                    send(Path(self._study.output_dir), self._warn, only=address(self._study))
+                self._failing, pause = "", _FIRST_PAUSE_S
+                with self._news:
+                    self._sent = len(known)
+                    self._news.notify_all()
+            except Exception as error:
+                if not self._failing:
+                    self._warn(f"MLflow did not take round {self._sent_next()} ({error}); it will be told again")
+                self._failing = str(error) or type(error).__name__
+            if telling.ending is not None:
+                self._ended.set()
+            with self._news:
+                self._news.wait_for(
+                    lambda: self._telling.ending is not None, timeout=pause if self._failing else _LEAST_S
+                )
+            pause = min(2 * pause, _LONGEST_PAUSE_S) if self._failing else _FIRST_PAUSE_S
+
+    def _has_news(self) -> bool:
+        return self._telling.ending is not None or len(self._records) > self._sent
+
+    def _sent_next(self) -> int:
+        return max(self._sent, 0) + 1
 
 
-def _uri(study: schema.Study) -> str:
-    return study.tracking.uri or f"sqlite:///{Path(study.output_dir).resolve() / 'mlflow.db'}"
+def send(output_dir: Path, warn: Warn, uri: str = "", only: str = "") -> list[str]:
+    """Tell MLflow of every ended study of a folder that it has not heard of to the end. Returns their names.
+
+    Args:
+        uri: another store than the one that the studies were to be told to.
+        only: leave out those that were to be told to another store than this.
+    """
+    sent = []
+    for path in sorted((output_dir / "studies").glob(f"*/{PENDING}")):
+        folder = StudyFolder(path.parent.name, path.parent, resumed=True)
+        try:
+            with locked(folder):
+                if _send(folder, uri, only):
+                    sent.append(folder.name)
+        except StudyBusy:
+            continue
+        except Exception as error:
+            warn(f"{folder.name}: MLflow did not take it ({error})")
+    return sent
 
 
-def _key(folder: StudyFolder) -> str:
-    """What tells the study's runs in the store. It stands in the study's folder before any of them is made, so whenever
-    a process was killed, the next one finds what there is."""
-    key = folder.facts().get("tracking_key")
-    if key is None:
-        key = uuid.uuid4().hex
-        folder.note(tracking_key=key)
-    return str(key)
-
-
-def _artifacts(uri: str) -> str | None:
-    """A store in a file keeps artifacts beside it; a tracking server decides for itself."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
-
-
-def _chunks(values: list[Any], size: int) -> Iterator[list[Any]]:
-    return (values[start : start + size] for start in range(0, len(values), size))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _of_study(record: RoundRecord) -> dict[str, float | None]:
-    figures: dict[str, float | None] = {
-        "global/mean_auc": record.mean_auc(),
-        "global/update_norm": record.update_norm,
-        "round/seconds": record.seconds,
-        "round/hospitals": len(record.hospitals),
-        "round/dropped": len(record.dropped),
-        "round/bytes_down": sum(h.bytes_down for h in record.hospitals.values()),
-        "round/bytes_up": sum(h.bytes_up for h in record.hospitals.values()),
-        "privacy/largest_epsilon": max((h.epsilon for h in record.hospitals.values() if h.epsilon), default=None),
-    }
-    # MLflow draws the curves of parents only, so those of the hospitals stand here as well.
-    for name in record.hospitals:
-        figures |= {f"site/{name}/{key}": value for key, value in _of_hospital(record, name).items()}
-    return figures
-
-
-def _of_hospital(record: RoundRecord, hospital: str) -> dict[str, float | None]:
-    figures = record.hospitals[hospital]
-    return {
-        "auc": figures.auc,
-        "epsilon": figures.epsilon,
-        "bytes_up": figures.bytes_up,
-        "bytes_down": figures.bytes_down,
-    }
-
-
-def _metrics(values: dict[str, Any], step: int) -> list[Any]:
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    usable = {key: float(value) for key, value in values.items() if value is not None}
-    return [Metric(key, value, now, step) for key, value in usable.items() if math.isfinite(value)]
+def _send(folder: StudyFolder, uri: str, only: str) -> bool:
+    """Whether there was something to send, and it was taken."""
+    told = json.loads((folder.path / PENDING).read_text("utf-8"))
+    if told["ending"] is None:
+        return False  # it goes on some day
+    study = conf.from_plain(folder.facts()["config"])
+    if only and address(study) != only:
+        return False
+    if uri:
+        study.tracking.uri = uri
+    store = MlflowStore(study, folder, told["hospitals"], told["notes"])
+    checkpoint = folder.path / "federated" / "checkpoint.json"
+    if not checkpoint.exists():
+        raise CheckpointDamaged(f"{checkpoint} is missing")
+    known = records(checkpoint.read_bytes())
+    store.send(known)
+    store.end(known, Ending(**told["ending"]))
+    (folder.path / PENDING).unlink()
+    return True

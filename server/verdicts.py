@@ -36,6 +36,29 @@ def verdict(hospital: str, gain: Interval) -> str:
     return f"Whether federation helps {hospital} cannot be told: {told}."
 
 
+def gate(federated: Arm | None, wanted: Mapping[str, float | None]) -> list[str] | None:
+    """What keeps the model from being accepted, hospital by hospital; ``None`` where the study has set no thresholds.
+
+    Args:
+        wanted: what the lower limit of ``auc``, ``sensitivity`` and ``specificity`` must reach.
+    """
+    asked = {name: least for name, least in wanted.items() if least is not None}
+    if not asked:
+        return None
+    if federated is None:
+        return ["the model was evaluated nowhere"]
+    reasons = []
+    for hospital, figures in federated.hospitals.items():
+        told = {"auc": figures.auc, "sensitivity": figures.specific.sensitivity}
+        told["specificity"] = figures.specific.specificity
+        for name, least in asked.items():
+            interval = told[name]
+            if interval is None or interval.low < least:
+                found = "has no figure" if interval is None else f"is at least {interval.low:.3f} only"
+                reasons.append(f"{hospital}: {name} {found}, {least:g} is asked")
+    return reasons
+
+
 def warnings(
     arms: Mapping[str, Arm], by_hospital: Interval | None, dropped: Mapping[str, str], private: bool
 ) -> list[str]:

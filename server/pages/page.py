@@ -31,7 +31,7 @@ from tasks.subgroups import LEAST
 NOT_SHOWN = ("data_root", "output_dir", "tracking", "runtime", "propose", "resume")
 """Parts of the configuration that name places, or may hold a password, or do not change what is computed."""
 _UNTOLD = 0.9
-_PAGES = Environment(
+PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
     lstrip_blocks=True,
 )  # fmt: skip
@@ -72,7 +72,7 @@ def page(story: Story) -> str:
     found, task = story.found, tasks.get(story.config["task"]["name"])
     federated = found.details.get("federated")
     shown = {key: value for key, value in story.config.items() if key not in NOT_SHOWN}
-    return _PAGES.get_template("report.html.j2").render(
+    return PAGES.get_template("report.html.j2").render(
         found=found,
         task=task,
         config=story.config,

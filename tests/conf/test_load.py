@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -205,6 +206,12 @@ def test_no_float_passes_as_a_step_size_but_a_positive_finite_one(value: float) 
     assert bool(refused) == (not 0 < value < float("inf"))
 
 
+def _numbers(kind: Any, prefix: str) -> set[str]:
+    found = {f"{prefix}.{f.name}" for f in fields(kind) if re.match(r"(int|float)\b", str(f.type))}
+    inner = {f.name: getattr(schema, str(f.type), None) for f in fields(kind)}
+    return found.union(*(_numbers(part, f"{prefix}.{name}") for name, part in inner.items() if is_dataclass(part)))
+
+
 def test_every_number_of_the_schema_has_a_rule() -> None:
     """A key that nobody checks would let a senseless value through to a hospital."""
     ruled = {key for keys in checks._RULES.values() for key in keys}
@@ -212,7 +219,7 @@ def test_every_number_of_the_schema_has_a_rule() -> None:
     for part in fields(schema.Study):
         kind = getattr(schema, str(part.type), None)
         if is_dataclass(kind):
-            numbers |= {f"{part.name}.{f.name}" for f in fields(kind) if re.match(r"(int|float)\b", str(f.type))}
+            numbers |= _numbers(kind, part.name)
         elif re.match(r"(int|float)\b", str(part.type)):
             numbers.add(part.name)
     assert numbers == ruled
@@ -283,3 +290,16 @@ def test_a_configuration_from_another_machine_is_refused_like_one_of_this(part: 
     plain = load.to_plain(load.load()) | {part: value}
     with pytest.raises(load.ConfigError, match=re.escape(told)):
         load.from_plain(plain)
+
+
+def test_an_infinite_epsilon_means_no_privacy() -> None:
+    assert load.load(["privacy.epsilon=inf"]).privacy.epsilon is None
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["evaluation.subgroups=[name]", "evaluation.subgroups=[sex,sex]", "evaluation.gate.auc=1.5", "evaluation.arms=[x]"],
+)
+def test_an_evaluation_that_cannot_be_is_refused(override: str) -> None:
+    with pytest.raises(load.ConfigError, match=r"evaluation\."):
+        load.load([override])

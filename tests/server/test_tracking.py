@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, replace
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import mlflow
+import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
+from safetensors.numpy import save
 
 from conf import load, schema
+from server import tracking
+from server.checkpoint import write_state
 from server.errors import TrackingFailed
-from server.rounds import HospitalRound, RoundRecord
+from server.rounds import HospitalRound, RoundRecord, State
 from server.study import StudyFolder, open_study
-from server.tracking import MlflowTracker, NoTracker, open_tracker
+from server.tracking import PENDING, MlflowTracker, NoTracker, open_tracker
+from server.tracking_store import MlflowStore
+from tasks.models import registry
 
 HOSPITALS = ["ash", "elm"]
 
@@ -47,11 +58,25 @@ def loaded(*overrides: str) -> schema.Study:
     return load.load(overrides)
 
 
-def opened(study: schema.Study, told: list[str] | None = None) -> tuple[MlflowTracker, StudyFolder]:
+def opened(study: schema.Study) -> tuple[MlflowStore, StudyFolder]:
+    """The store's calls one by one, without the thread that makes them."""
     folder = open_study(study)
-    tracker = open_tracker(study, folder, HOSPITALS, ["Nobody real.", "Second note."], (told or []).append)
+    return MlflowStore(study, folder, HOSPITALS, ["Nobody real.", "Second note."]), folder
+
+
+def tracked(study: schema.Study, told: list[str]) -> tuple[MlflowTracker, StudyFolder]:
+    folder = open_study(study)
+    tracker = open_tracker(study, folder, HOSPITALS, [], told.append)
     assert isinstance(tracker, MlflowTracker)
     return tracker, folder
+
+
+def weights_of(study: schema.Study, folder: Path) -> Path:
+    """A file with a model of the study's kind."""
+    arrays = registry.arrays_of(registry.build(asdict(study.model), (1, 128, 128), 1).trainable)
+    path = folder / "round-0003.safetensors"
+    path.write_bytes(save(arrays))
+    return path
 
 
 def store(home: Path) -> MlflowClient:
@@ -70,28 +95,38 @@ def steps(home: Path, run: str, metric: str) -> list[tuple[int, float]]:
     return [(m.step, m.value) for m in store(home).get_metric_history(run, metric)]
 
 
-def test_a_study_is_a_run_and_each_hospital_a_child(home: Path, tmp_path: Path) -> None:
+def test_a_study_is_a_run_and_each_hospital_a_child(home: Path) -> None:
     study = configuration(home, "whole", "training.steps=4")
     told: list[str] = []
-    tracker, folder = opened(study, told)
+    folder = open_study(study)
+    tracker = open_tracker(study, folder, HOSPITALS, ["Nobody real.", "Second note."], told.append)
+    assert isinstance(tracker, MlflowTracker)
     records = [record(1), record(2), record(3)]
     for played in (1, 2, 3):
         tracker.rounds(records[:played])
-    figure, numbers, model = (tmp_path / name for name in ("auc.svg", "results.json", "round-0003.safetensors"))
-    for path in (figure, numbers, model):
+    assert tracker.settled(60)
+    (folder.path / "figures").mkdir()
+    figure, numbers, card = (folder.path / name for name in ("figures/auc.svg", "results.json", "model-card.md"))
+    for path in (figure, numbers, card):
         path.write_text(path.name)
-    tracker.finish(records, {"result/federated_auc": 0.8}, [figure, numbers, model])
+    model = weights_of(study, folder.path)
+    tracker.finish(records, {"result/federated_auc": 0.8, "gate/passed": 1.0}, [figure, numbers, card, model])
     assert told == []
+    assert not (folder.path / PENDING).exists()
 
     runs = runs_of(home, folder)
     parent = runs.pop("")
     assert runs.keys() == set(HOSPITALS)
     assert parent.info.run_name == folder.name
     assert parent.data.tags["mlflow.note.content"] == "Nobody real.\n\nSecond note."
-    assert parent.data.tags["rounds_logged"] == "3"
+    assert parent.data.metrics["round/number"] == 3
+    assert parent.data.metrics["system/system_memory_usage_megabytes"] > 0
     for name, child in runs.items():
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.data.params == {"hospital": name, "study": folder.name}
+        (dataset,) = child.inputs.dataset_inputs
+        assert dataset.dataset.name == f"breast_ultrasound at {name}"
+        assert len(dataset.dataset.digest) == 32
     assert {run.info.status for run in (parent, *runs.values())} == {"FINISHED"}
 
     assert parent.data.params["training.steps"] == "4"
@@ -108,9 +143,42 @@ def test_a_study_is_a_run_and_each_hospital_a_child(home: Path, tmp_path: Path) 
     assert steps(home, runs["ash"].info.run_id, "epsilon") == [(1, 0.5), (2, 1.0), (3, 1.5)]
 
     paths = {file.path for file in store(home).list_artifacts(parent.info.run_id)}
-    assert paths == {"figures", "results.json", "round-0003.safetensors"}
+    assert paths == {"figures", "model-card.md", "results.json", "round-0003.safetensors"}
     assert [f.path for f in store(home).list_artifacts(parent.info.run_id, "figures")] == ["figures/auc.svg"]
     assert (home / "mlartifacts").is_dir()
+    for alias in ("candidate", "accepted"):
+        version = store(home).get_model_version_by_alias("breast_ultrasound", alias)
+        assert (version.run_id, version.tags["gate"]) == (parent.info.run_id, "passed")
+    assert version.description == "model-card.md"
+
+
+def test_the_registered_model_scores_as_the_network_does(home: Path) -> None:
+    study = configuration(home, "scores")
+    tracker, folder = tracked(study, [])
+    tracker.finish([record(1)], {"gate/passed": 0.0}, [weights_of(study, folder.path)])
+    uri = f"sqlite:///{home / 'mlflow.db'}"
+    version = store(home).get_model_version_by_alias("breast_ultrasound", "candidate")
+    assert version.tags["gate"] == "not passed"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    loaded = mlflow.pyfunc.load_model("models:/breast_ultrasound@candidate")
+    images = np.random.default_rng(0).random((2, 1, 128, 128), dtype=np.float32)
+    network = registry.build(asdict(study.model), (1, 128, 128), 1)
+    assert network.features is not None
+    with torch.no_grad():
+        expected = torch.sigmoid(network.trainable(network.features(torch.from_numpy(images))).squeeze(-1)).numpy()
+    np.testing.assert_allclose(loaded.predict(images), expected, rtol=1e-5)
+    assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 1, 128, 128)
+
+
+def test_a_model_of_which_a_part_stays_at_the_hospitals_is_not_registered(home: Path) -> None:
+    study = configuration(home, "partial")
+    tracker, folder = tracked(study, told := [])
+    part = folder.path / "round-0001.safetensors"
+    part.write_bytes(save({"bias": np.zeros(1, np.float32)}))
+    tracker.finish([record(1)], {}, [part])
+    assert told == []
+    assert not store(home).search_model_versions(f"run_id = '{runs_of(home, folder)[''].info.run_id}'")
 
 
 def test_nothing_in_the_store_names_a_place_or_a_password(home: Path) -> None:
@@ -125,14 +193,16 @@ def test_nothing_in_the_store_names_a_place_or_a_password(home: Path) -> None:
 def test_a_resumed_study_goes_on_in_its_run_and_logs_no_round_twice(home: Path) -> None:
     study = configuration(home, "resumed")
     first, folder = opened(study)
-    first.rounds([record(1), record(2)])
+    first.send([record(1), record(2)])
     second, again = opened(study)
     assert again.resumed
-    second.rounds([record(1), record(2), record(3)])
+    assert second.logged == 2
+    second.send([record(1), record(2), record(3)])
+    second.logged = 0
+    second.send([record(1), record(2), record(3)])  # as if the store had not told that it has them
     runs = runs_of(home, folder)
     assert len(runs) == 3
     assert [step for step, _ in steps(home, runs[""].info.run_id, "site/ash/auc")] == [1, 2, 3]
-    assert [step for step, _ in steps(home, runs["ash"].info.run_id, "auc")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("allowed", range(8))
@@ -159,16 +229,13 @@ def test_a_kill_at_any_request_leaves_runs_that_the_next_process_finds(
         return call
 
     with monkeypatch.context() as patch:
-        for name in ("create_run", "log_batch", "set_tag", "update_run", "search_runs"):
+        for name in ("create_run", "log_batch", "log_inputs", "update_run", "search_runs"):
             patch.setattr(MlflowClient, name, counted(name))
-        try:
-            tracker, _ = opened(study)
-            tracker.rounds([record(1)])
-        except Killed:
-            pass
+        with suppress(Killed):
+            opened(study)[0].send([record(1)])
         assert left < 0
-    tracker, folder = opened(study)
-    tracker.rounds([record(1), record(2)])
+    again, folder = opened(study)
+    again.send([record(1), record(2)])
     client = store(home)
     experiment = client.get_experiment_by_name("breast_ultrasound")
     assert experiment is not None
@@ -176,7 +243,7 @@ def test_a_kill_at_any_request_leaves_runs_that_the_next_process_finds(
     assert sorted(run.data.tags.get("fl_hospital", "") for run in found) == ["", "ash", "elm"]
     parent = runs_of(home, folder)[""]
     assert {step for step, _ in steps(home, parent.info.run_id, "site/ash/auc")} == {1, 2}
-    assert parent.data.tags["rounds_logged"] == "2"
+    assert parent.data.metrics["round/number"] == 2
 
 
 @contextmanager
@@ -192,36 +259,104 @@ def out_of_order(home: Path) -> Iterator[None]:
             database.commit()
 
 
-def test_a_store_that_fails_for_a_while_is_told_later(home: Path) -> None:
-    study = configuration(home, "failing")
-    told: list[str] = []
-    folder = open_study(study)
-    tracker = open_tracker(study, folder, HOSPITALS, [], told.append)
+def test_a_store_that_fails_for_a_while_is_told_later(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_FIRST_PAUSE_S", 0.05)
+    tracker, folder = tracked(configuration(home, "failing"), told := [])
     tracker.rounds([record(1)])
+    assert tracker.settled(60)
     with out_of_order(home):
         tracker.rounds([record(1), record(2)])
         tracker.rounds([record(1), record(2), record(3)])
-    assert len(told) == 2
-    assert all("round 2" in text and "told again" in text for text in told)
+        assert not tracker.settled(2)
     tracker.rounds([record(number) for number in (1, 2, 3, 4)])
-    assert len(told) == 2
+    assert tracker.settled(60)
+    assert len(told) == 1
+    assert "told again" in told[0]
     run = runs_of(home, folder)[""].info.run_id
     assert [step for step, _ in steps(home, run, "site/ash/auc")] == [1, 2, 3, 4]
 
 
-def test_a_store_that_fails_at_the_end_says_where_the_results_are(home: Path) -> None:
-    study = configuration(home, "failing-late")
-    told: list[str] = []
-    folder = open_study(study)
-    tracker = open_tracker(study, folder, HOSPITALS, [], told.append)
+def test_results_that_a_store_did_not_take_are_sent_by_a_later_process(home: Path, tmp_path: Path) -> None:
+    study = replace(
+        configuration(home, "failing-late", f"tracking.uri=sqlite:///{home}/mlflow.db"), output_dir=str(tmp_path)
+    )
+    tracker, folder = tracked(study, told := [])
+    records = [record(1)]
+    write_state(folder.path / "federated", State({}, records))
     with out_of_order(home):
-        tracker.finish([record(1)], {"result/federated_auc": 0.8}, [])
+        tracker.finish(records, {"result/federated_auc": 0.8}, [weights_of(study, folder.path)])
     assert str(folder.path) in told[-1]
+    assert "consilium send" in told[-1]
+    assert (folder.path / PENDING).exists()
+
+    following, _ = tracked(configuration(tmp_path, "next", f"tracking.uri=sqlite:///{home}/mlflow.db"), told)
+    following.rounds([record(1)])
+    assert following.settled(60)  # the next study of the folder has sent it
+    assert len(told) == 2
+    assert not (folder.path / PENDING).exists()
+    parent = runs_of(home, folder)[""]
+    assert parent.info.status == "FINISHED"
+    assert steps(home, parent.info.run_id, "result/federated_auc") == [(1, 0.8)]
+    assert tracking.send(tmp_path, told.append) == []
+
+
+class Door(BaseHTTPRequestHandler):
+    """A tracking server that always gives one answer."""
+
+    status = 503
+
+    def do_POST(self) -> None:
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+@contextmanager
+def door(status: int) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("This", (Door,), {"status": status}))
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_server_that_is_down_holds_up_nothing_and_its_study_waits_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "_LAST_S", 0.0)
+    with door(503) as uri:
+        study = configuration(tmp_path, "down", f"tracking.uri={uri}")
+        tracker, folder = tracked(study, told := [])
+        tracker.rounds([record(1)])
+        assert "does not answer (status 503)" in told[0]
+        assert "consilium send" in tracker.where()[0]
+    assert json.loads((folder.path / PENDING).read_text())["hospitals"] == HOSPITALS
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_that_refuses_is_told_before_anything_is_trained(tmp_path: Path, status: int) -> None:
+    with door(status) as uri:
+        study = configuration(tmp_path, "refused", f"tracking.uri={uri}")
+        with pytest.raises(TrackingFailed, match="MLFLOW_TRACKING_USERNAME"):
+            open_tracker(study, open_study(study), HOSPITALS, [], pytest.fail)
+
+
+def test_a_round_is_one_batch(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, _ = opened(configuration(home, "batches"))
+    calls: list[str] = []
+    for name in ("log_batch", "log_metric", "set_tag", "log_param", "log_artifact"):
+        monkeypatch.setattr(MlflowClient, name, lambda *given, name=name, **named: calls.append(name))
+    kept.send([record(1)])
+    assert calls == ["log_batch"]
 
 
 def test_a_round_with_infinite_figures_is_logged_without_them(home: Path) -> None:
-    tracker, folder = opened(configuration(home, "infinite"))
-    tracker.rounds([record(1, ash=HospitalRound(epsilon=float("inf"), auc=float("nan"), bytes_up=3))])
+    kept, folder = opened(configuration(home, "infinite"))
+    kept.send([record(1, ash=HospitalRound(epsilon=float("inf"), auc=float("nan"), bytes_up=3))])
     run = runs_of(home, folder)[""].info.run_id
     assert steps(home, run, "site/ash/epsilon") == []
     assert steps(home, run, "site/ash/bytes_up") == [(1, 3)]
@@ -230,8 +365,8 @@ def test_a_round_with_infinite_figures_is_logged_without_them(home: Path) -> Non
 def test_many_hospitals_fit(home: Path) -> None:
     """More parameters and metrics than MLflow takes in one batch."""
     many = ", ".join(f"h{number}: {{patients: 9}}" for number in range(30))
-    tracker, folder = opened(configuration(home, "many", f"+federation.hospitals={{{many}}}"))
-    tracker.rounds([record(1, **{f"h{number}": HospitalRound(auc=0.5, epsilon=1.0) for number in range(300)})])
+    kept, folder = opened(configuration(home, "many", f"+federation.hospitals={{{many}}}"))
+    kept.send([record(1, **{f"h{number}": HospitalRound(auc=0.5, epsilon=1.0) for number in range(300)})])
     parent = runs_of(home, folder)[""]
     assert len(parent.data.params) > 150
     assert steps(home, parent.info.run_id, "site/h299/auc") == [(1, 0.5)]
@@ -255,8 +390,9 @@ def test_without_tracking_nothing_is_made(tmp_path: Path) -> None:
 
 
 def test_a_person_is_told_where_to_look(home: Path) -> None:
-    tracker, _ = opened(configuration(home, "where"))
-    command, link = tracker.where()
+    kept, _ = opened(configuration(home, "where"))
+    command, link, report = kept.where()
+    assert report.startswith("report: http://127.0.0.1:5000/#/experiments/")
     assert f"sqlite:///{home / 'mlflow.db'}" in command
     assert "MLFLOW_DISABLE_TELEMETRY=true" in command
     assert "http://127.0.0.1:5000/#/experiments/" in link

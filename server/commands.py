@@ -1,0 +1,59 @@
+"""What ``consilium`` does besides studies: ``compare`` several of them, ``send`` to MLflow what it has not taken."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from server import tracking
+from server.checkpoint import write_whole
+from server.errors import StudyError
+from server.pages import many
+
+COMMANDS = ("compare", "send")
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one of ``COMMANDS``. Returns 0, 1 where it failed, 2 where the command line is wrong."""
+    parser = argparse.ArgumentParser(prog="consilium")
+    commands = parser.add_subparsers(dest="command", required=True)
+    compare = commands.add_parser("compare", help="studies side by side, and AUC against epsilon where they differ")
+    compare.add_argument("studies", nargs="+", type=Path, metavar="STUDY", help="folders of outputs/studies")
+    compare.add_argument("--to", type=Path, default=Path("comparison.html"), help="the page to write")
+    send = commands.add_parser("send", help="tell MLflow what it has not taken yet")
+    send.add_argument("--output-dir", type=Path, default=Path("outputs"), help="the folder that holds studies/")
+    send.add_argument("--uri", default="", help="another store than the studies were to be told to")
+    given = parser.parse_args(words)
+    console = Console(highlight=False)
+    try:
+        return show(given.studies, given.to, console) if given.command == "compare" else _send(given, console)
+    except StudyError as error:
+        console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+
+
+def show(folders: Sequence[Path], to: Path, console: Console) -> int:
+    """Print and write the comparison of studies.
+
+    Raises:
+        NotComparable: they have no figures that could stand side by side.
+    """
+    studies = [many.read(folder) for folder in folders]
+    console.print(many.table(studies))
+    to.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(to, many.page(studies).encode())
+    console.print(f"Comparison: {to.resolve()}", soft_wrap=True)
+    return 0
+
+
+def _send(given: argparse.Namespace, console: Console) -> int:
+    failed: list[str] = []
+    sent = tracking.send(given.output_dir.resolve(), failed.append, given.uri)
+    for text in failed:
+        console.print(text, style="yellow", markup=False)
+    console.print(f"MLflow has taken {', '.join(sent)}." if sent else "There was nothing that MLflow could take.")
+    return 1 if failed else 0

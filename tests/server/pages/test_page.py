@@ -1,0 +1,146 @@
+"""The report and the card: all of it there, nothing fetched, nobody named; what it looks like is seen in tests/e2e."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from conf import load
+from server.comparison import Arms
+from server.evaluation import Evaluated
+from server.pages.card import card, sections
+from server.pages.page import Story, about, page, pictures
+from server.pages.provenance import code_digest, command
+from server.pages.svg import ticks
+from server.record import HospitalRound
+from tests.server.outcome import evaluated, outcome
+
+BAD = "<img src=x onerror=alert(1)>"
+
+
+def story(federated: dict[str, Evaluated] | None = None, arms: Arms | None = None, **changes: Any) -> Story:
+    sex = np.full((3, 2, 16), 3.0)
+    default = {"ash": evaluated(1, 2.0, (300, 200), 1.5, sex=sex), "elm": evaluated(2, 1.5, (200, 100), 1.5, sex=sex)}
+    others = Arms({"ash": evaluated(3, 1.0), "elm": evaluated(4, 1.0)}, {}, {"ash": evaluated(5, 0.0)})
+    found, state = outcome(federated or default, others if arms is None else arms, {"auc": 0.6})
+    config = load.to_plain(load.load(["experiment=demo", "data_root=/secret/place"]))
+    made = Story(found, state.rounds, config, ["experiment=demo", "data_root=/secret/place"], {"ash": (99, 100)})
+    return replace(made, **changes)
+
+
+class Loads(HTMLParser):
+    """Collects whatever a browser would fetch or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.found += [f"{tag} {name}={value}" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        self.found += [f"{tag} {name}" for name, _ in attrs if name.startswith("on")]
+
+
+def test_it_is_one_file_that_fetches_and_runs_nothing() -> None:
+    told = page(story())
+    reader = Loads()
+    reader.feed(told)
+    assert reader.found == []
+    assert not {"script", "link", "iframe", "img", "object"} & set(reader.tags)
+    assert reader.tags.count("svg") == 5
+    assert "@import" not in told
+    assert "url(" not in told
+
+
+def test_it_says_what_a_reader_needs() -> None:
+    told = page(story())
+    needed = [
+        "Research only. Not for clinical use.", "Does this breast ultrasound image show a malignant lesion?",
+        "Nobody is real.", "Mean AUC over 2 hospitals", "cannot be told", "thresholds that were set beforehand",
+        "ash", "elm", "epsilon 8", "99 % of images", "consilium experiment=demo data_root=FOLDER", code_digest(),
+        "Groups of patients", "learning_rate: 8.0", "dealt out at random",
+    ]  # fmt: skip
+    assert [words for words in needed if words not in told] == []
+    assert "/secret" not in told
+
+
+def test_warnings_stand_before_every_figure() -> None:
+    told = page(story({"ash": evaluated(1, 2.0), "oak": evaluated(2, 2.0, (60, 0))}, Arms()))
+    assert told.index("oak has validation patients of one class only") < told.index("<svg")
+
+
+def test_what_comes_from_elsewhere_is_text_and_no_markup() -> None:
+    told = story()
+    found = replace(told.found, notes=[BAD], warnings=[BAD], dropped={BAD: BAD})
+    assert BAD not in page(replace(told, found=found))
+    assert "&lt;img" in page(replace(told, found=found))
+
+
+@pytest.mark.parametrize("oak", [evaluated(2, 2.0, (60, 0)), Evaluated(HospitalRound(7.9), problem="no answer")])
+def test_a_study_without_figures_has_a_report_too(oak: Evaluated) -> None:
+    told = page(story({"oak": oak}, Arms()))
+    assert "Read this first" in told
+    assert card(story({"oak": oak}, Arms()), "0" * 64)
+
+
+def test_the_charts_are_well_formed_and_describe_themselves() -> None:
+    drawn = pictures(story())
+    assert drawn.keys() == {"comparison", "reliability", "subgroups", "convergence", "privacy"}
+    for chart in drawn.values():
+        root = ElementTree.fromstring(chart.svg())
+        assert root.attrib["role"] == "img"
+        title, description = root[0].text, root[1].text
+        assert title
+        assert description
+        numbers = re.findall(r"[-\d.]+", " ".join(" ".join(node.attrib.values()) for node in root.iter()))
+        assert all(np.isfinite(float(n)) for n in numbers if re.fullmatch(r"-?\d+(\.\d+)?", n))
+
+
+@pytest.mark.parametrize(
+    ("patients", "noise", "told"), [(3.0, 0.0, "fewer than 10"), (44.0, 0.0, "about 40"), (46, 3.0, "about 50 ± 6")]
+)
+def test_no_exact_small_number_is_told(patients: float, noise: float, told: str) -> None:
+    assert about(patients, noise) == told
+
+
+def test_every_section_of_the_card_says_something() -> None:
+    told = sections(story(), "0" * 64)
+    assert len(told) == 10
+    assert all(len(text) > 40 for text in told.values())
+    written = card(story(), "0" * 64)
+    assert all(f"## {heading}\n\n{text.strip()}" in written for heading, text in told.items())
+    assert written.count("Not for clinical use") == 1
+
+
+def test_a_card_with_an_empty_section_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.pages.card._limits", lambda story: iter([" "]))
+    with pytest.raises(ValueError, match="nothing to say under Limits"):
+        card(story(), "0" * 64)
+
+
+def test_places_are_left_out_of_the_command() -> None:
+    assert command(["experiment=demo", "output_dir=/x", "tracking.uri=http://u:p@h"]) == "consilium experiment=demo"
+
+
+def test_the_code_digest_is_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "a.py").write_text("1")
+    monkeypatch.setattr("server.pages.provenance._ROOT", tmp_path)
+    first = code_digest.__wrapped__()
+    (tmp_path / "conf" / "a.py").write_text("2")
+    assert first != code_digest.__wrapped__()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 1.0), (0, 8.6), (0, 1), (0.3, 1.0), (0, 1e6), (0, 0.003)])
+def test_ticks_are_round_and_inside(low: float, high: float) -> None:
+    found = ticks(low, high)
+    assert 3 <= len(found) <= 11
+    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in found)

@@ -1,0 +1,85 @@
+"""What is said in words, and above all what is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from server.comparison import Arms
+from server.verdicts import verdict
+from tasks.metrics.interval import Interval
+from tests.server.outcome import evaluated, outcome
+
+
+@pytest.mark.parametrize(
+    ("gain", "says"),
+    [
+        (Interval(0.1, 0.01, 0.2), "Federation helps ash: +0.100"),
+        (Interval(0.1, 0.0, 0.2), "Whether federation helps ash cannot be told"),
+        (Interval(0.1, -0.01, 0.2), "Whether federation helps ash cannot be told"),
+        (Interval(-0.1, -0.2, -0.01), "Federation harms ash: −0.100"),
+    ],
+)
+def test_federation_helps_only_where_the_interval_says_so(gain: Interval, says: str) -> None:
+    told = verdict("ash", gain)
+    assert told.startswith(says)
+    assert ("Federation helps" in told) == (gain.low > 0)
+
+
+def test_gains_are_told_of_hospitals_that_have_both_figures() -> None:
+    federated = {"ash": evaluated(1, 3.0, (400, 400)), "elm": evaluated(2, 2.0), "oak": evaluated(3, 2.0, (50, 0))}
+    local = {"ash": evaluated(4, 0.5, (400, 400)), "elm": evaluated(5, 2.0), "oak": evaluated(6, 2.0)}
+    found, _ = outcome(federated, Arms(local=local))
+    assert found.gains.keys() == {"ash", "elm"}
+    assert found.gains["ash"].low > 0
+    assert found.gains["elm"].low < 0 < found.gains["elm"].high
+
+
+def test_a_hospital_of_one_class_is_warned_of_first() -> None:
+    found, _ = outcome({"ash": evaluated(1, 2.0), "oak": evaluated(3, 2.0, (50, 0))})
+    assert found.warnings[0].startswith("oak has validation patients of one class only")
+    noisy, _ = outcome({"ash": evaluated(1, 2.0, (500, 500), 2.0), "oak": evaluated(3, 2.0, (50, 5), 4.0)})
+    assert noisy.warnings[0].startswith("oak has too few of one class for its noise")
+
+
+@pytest.mark.parametrize(("sizes", "warned"), [(((90, 10), (10, 90)), True), (((50, 50), (50, 50)), False)])
+def test_hospitals_that_predict_the_label_are_warned_of(
+    sizes: tuple[tuple[int, int], tuple[int, int]], warned: bool
+) -> None:
+    found, _ = outcome({"ash": evaluated(1, 2.0, sizes[0]), "elm": evaluated(2, 2.0, sizes[1])})
+    assert any("The hospital predicts the label" in warning for warning in found.warnings) == warned
+
+
+def test_a_model_that_learned_from_random_labels_is_warned_of() -> None:
+    federated = {"ash": evaluated(1, 2.0)}
+    found, _ = outcome(federated, Arms(shuffled={"ash": evaluated(2, 2.0)}))
+    assert any("dealt out at random" in warning for warning in found.warnings)
+    found, _ = outcome(federated, Arms(shuffled={"ash": evaluated(2, 0.0)}))
+    assert not any("dealt out at random" in warning for warning in found.warnings)
+
+
+def test_the_gate_asks_every_hospital_and_the_lower_limit() -> None:
+    federated = {"ash": evaluated(1, 4.0), "elm": evaluated(2, 1.0), "oak": evaluated(3, 2.0, (50, 0))}
+    found, _ = outcome(federated, gates={"auc": 0.8, "sensitivity": None, "specificity": None})
+    assert found.gate is not None
+    assert [reason.split(":")[0] for reason in found.gate] == ["elm", "oak"]
+    assert "no figure" in found.gate[1]
+    assert found.metrics()["gate/passed"] == 0
+    found, _ = outcome({"ash": evaluated(1, 4.0)}, gates={"auc": 0.8})
+    assert found.gate == []
+    assert found.metrics()["gate/passed"] == 1
+    found, _ = outcome(federated)
+    assert found.gate is None
+    assert "gate/passed" not in found.metrics()
+
+
+def test_groups_are_pooled_over_hospitals_and_small_ones_are_not_shown() -> None:
+    sex = np.zeros((3, 2, 16))
+    sex[0, :, ::2], sex[1, 1, 3] = 4, 9
+    found, _ = outcome({"ash": evaluated(1, 2.0, sex=sex), "elm": evaluated(2, 2.0, sex=sex)})
+    shown = {group.level: group.figures for group in found.groups}
+    assert shown.keys() == {"female", "male", "not told"}
+    assert shown["female"] is not None
+    assert shown["female"].positives == 64
+    assert shown["male"] is None
+    assert found.groups[0].share == pytest.approx(64 * 2 / (64 * 2 + 18))
