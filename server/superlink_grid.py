@@ -17,6 +17,7 @@ from server.flower_private import Run, unavailable
 
 _POLL_S = 0.2
 _LOOK_S = 1.0
+_GRACE_S = 5.0
 
 
 class SuperlinkGrid(Grid):
@@ -47,8 +48,8 @@ class SuperlinkGrid(Grid):
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """A message that nobody answers any more after the deadline."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl or self._deadline_s)
+        """A message that nobody answers any more soon after the deadline; until then the round loop itself waits."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl or self._deadline_s + _GRACE_S)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send, once those are there who can be waited for. Every message gets an id, also one that nobody takes."""

@@ -89,7 +89,7 @@ def test_an_order_that_nobody_takes_has_an_id_and_an_answer() -> None:
     assert list(grid.pull_messages(names)) == []
 
 
-def test_nobody_answers_after_the_deadline() -> None:
+def test_nobody_answers_long_after_the_deadline() -> None:
     grid = SuperlinkGrid(Scripted([{1}]), patience_s=0, deadline_s=30)
     (order,) = orders(grid, 1)
-    assert order.metadata.ttl == 30
+    assert 30 < order.metadata.ttl <= 40
