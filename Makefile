@@ -1,6 +1,6 @@
 # Two commands set up everything: `make demo` and `make test`. The rest is for those who change the code.
 .DEFAULT_GOAL := help
-.PHONY: help demo test explore check e2e bench clean
+.PHONY: help demo test explore check e2e wheels e2e-container bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,5 +38,13 @@ bench: $(VENV)/.installed  ## Measure, print tables, write benchmarks/*.json
 	$(INSTALL) --editable '.[dev,bench]'
 	$(BIN)/python -m tests.benchmarks
 
+wheels: $(VENV)/.installed  ## Make all wheels of a release, in the versions of constraints.txt, for the images
+	@rm -rf wheels
+	$(BIN)/python -m pip wheel --quiet --constraint constraints.txt --wheel-dir wheels '.[server]'
+
+e2e-container: wheels  ## Build both images, check their hardening, play a study between them (root; installs Debian packages)
+	$(INSTALL) --editable '.[dev,container]'
+	$(BIN)/python -m pytest tests/container
+
 clean:  ## Remove the environment and all results
-	rm -rf $(VENV) outputs benchmarks *.egg-info
+	rm -rf $(VENV) outputs benchmarks wheels *.egg-info

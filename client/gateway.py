@@ -44,20 +44,22 @@ class Link:
     secret: Path
 
 
-def link(settings: SiteSettings) -> Link:
-    """What ``consilium-site enroll`` made.
+def link(settings: SiteSettings, only_trainer: bool = False) -> Link:
+    """What ``consilium-site enroll`` made. A trainer that is apart from the gateway needs, and should see, only the
+    secret that the two share.
 
     Raises:
         SiteMisconfigured: naming all that is missing.
     """
     folder = settings.link
     found = Link(settings.server or "", folder / "node.key", folder / "authority.crt", folder / "trainer.secret")
-    missing = [str(path) for path in (found.key, found.authority, found.secret) if not path.exists()]
+    needed = (found.secret,) if only_trainer else (found.key, found.authority, found.secret)
+    missing = [str(path) for path in needed if not path.exists()]
     if missing:
         raise SiteMisconfigured(f"there is no {', no '.join(missing)}: consilium-site enroll --invitation FILE")
     if not settings.server:
         raise SiteMisconfigured("site.yaml names no server: add the line `server: HOST:PORT` from the invitation")
-    for path in (found.key, found.secret):
+    for path in {found.key, found.secret} & set(needed):
         if path.stat().st_mode & 0o077:
             raise SiteMisconfigured(f"{path} is readable by others than its owner; say: chmod 600 {path}")
     return found

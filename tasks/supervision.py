@@ -226,6 +226,15 @@ def holder(path: Path) -> int | None:
     return None
 
 
+def all_well(state: Path) -> bool:
+    """Whether a supervisor's state file says of every program that it is well."""
+    try:
+        programs = json.loads(state.read_text("utf-8"))
+        return bool(programs) and all(program["well"] for program in programs.values())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def end_with_parent() -> None:
     """For a child that is just being started: it gets SIGTERM when this process ends, however it ends (Linux)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

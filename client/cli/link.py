@@ -17,7 +17,7 @@ from client.gateway import enroll as ask
 from client.gateway import link as read_link
 from client.site import SiteSettings, load
 from tasks import enrolment
-from tasks.supervision import Program, Supervisor, only_one, stop_on_signals
+from tasks.supervision import Program, Supervisor, all_well, holder, only_one, stop_on_signals
 
 _LISTEN = "127.0.0.1:9094"
 _LOOK_S = 15.0
@@ -65,6 +65,7 @@ def run(
     gateway: Annotated[
         str, typer.Option("--gateway", metavar="HOST:PORT", help="Where the gateway listens for the trainer.")
     ] = _LISTEN,
+    healthy: Annotated[bool, typer.Option("--healthy", help="Only say by the exit code whether it runs well.")] = False,
     site: SiteFile = HERE,
 ) -> None:
     """Take part: run gateway and trainer until SIGTERM or Ctrl-C, start each again when it ends.
@@ -73,8 +74,10 @@ def run(
     the gateway for the trainer.
     """
     settings = load(site)
-    found = read_link(settings)
     name = settings.link / f"{only}.lock"
+    if healthy:
+        raise typer.Exit(0 if holder(name) and all_well(settings.link / f"{only}.json") else 1)
+    found = read_link(settings, only is Part.TRAINER)
     with only_one(name) as alone:
         if not alone:
             raise SiteMisconfigured(f"it runs already: the lock {name} is held")
