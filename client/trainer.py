@@ -25,6 +25,8 @@ _AWAY_S = 1.0
 _UNREAD_S = 60.0
 """How long a process may take until it has read its order."""
 _HEAD = 16
+_TRIES = 2
+"""So often an order is tried whose process dies before it has read it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,22 @@ class Trainer:
         self._told = text
 
     def _answer(self, token: str) -> None:
+        for _ in range(_TRIES):
+            child, heard, held = self._fork(token)
+            try:
+                receipt, how = self._wait(child, heard)
+            finally:
+                os.close(heard)
+                os.close(held)
+            if how == 0 or self._stop.is_set():
+                return
+            self._tell(f"process {child} that had the order ended with {how}")
+            if receipt is not None:
+                self._say_so(token, receipt)
+                return
+
+    def _fork(self, token: str) -> tuple[int, int, int]:
+        """A child that answers: its id, a pipe on which it tells what it has, and one that ends it with us."""
         heard, said = os.pipe()
         alive, held = os.pipe()
         child = os.fork()
@@ -76,40 +94,29 @@ class Trainer:
             _be_child(self._gateway.address, token, self._app, said, alive)
         os.close(said)
         os.close(alive)
-        try:
-            receipt, how = self._wait(child, heard)
-        finally:
-            os.close(heard)
-            os.close(held)
-        if how != 0:
-            self._tell(f"process {child} that had the order ended with {how}")
-            self._say_so(token, receipt)
+        return child, heard, held
 
     def _wait(self, child: int, heard: int) -> tuple[Receipt | None, int]:
         """Wait for the child; kill it once nobody waits for its answer any more, or when we are stopped."""
-        receipt: Receipt | None = None
-        said = b""
+        said, told = b"", False
         ends = time.monotonic() + _UNREAD_S
         while True:
-            if heard >= 0 and select.select([heard], [], [], 0.05)[0]:
-                piece = os.read(heard, 65536)
-                said += piece
-                if not piece and receipt is None and len(said) >= _HEAD:
-                    receipt = _received(said)
-                    ends = time.monotonic() + receipt.ttl_s
-                if not piece:
-                    heard = -1
-            elif heard < 0:
+            if told:
                 time.sleep(0.02)
+            elif select.select([heard], [], [], 0.05)[0]:
+                piece = os.read(heard, 65536)
+                said, told = said + piece, not piece
+                if told and (receipt := _received(said)):
+                    ends = time.monotonic() + receipt.ttl_s
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
-                return receipt, os.waitstatus_to_exitcode(status)
+                while piece := os.read(heard, 65536):  # what it told just before it died
+                    said += piece
+                return _received(said), os.waitstatus_to_exitcode(status)
             if time.monotonic() > ends or self._stop.is_set():
                 os.kill(child, signal.SIGKILL)
 
-    def _say_so(self, token: str, receipt: Receipt | None) -> None:
-        if receipt is None or self._stop.is_set():
-            return
+    def _say_so(self, token: str, receipt: Receipt) -> None:
         try:
             answer_for_the_dead(self._gateway.address, token, receipt)
         except GatewayAway as error:
@@ -142,7 +149,10 @@ def _leave_with_the_parent(alive: int) -> None:
     os._exit(3)
 
 
-def _received(said: bytes) -> Receipt:
+def _received(said: bytes) -> Receipt | None:
+    """What the child has told, ``None`` when it died before it had an order."""
+    if len(said) <= _HEAD:
+        return None
     return Receipt(said[_HEAD:], int.from_bytes(said[:8]), int.from_bytes(said[8:_HEAD]) / 1000)
 
 
