@@ -23,20 +23,19 @@ from conf import load as conf
 from conf import schema
 from conf.schema import EnrolledFederation, SuperlinkRuntime
 from server import report
-from server.checkpoint import write_whole
 from server.comparison import Arms
 from server.conduct import conduct, initial_state, record, summary
+from server.disk import write_whole
 from server.errors import NotAdmitted, RoundFailed, StudyBusy, StudyError, TrackingFailed
 from server.flower_private import play
+from server.folder import FAILED, FINISHED, PROPOSED, RUNNING, StudyFolder, locked
 from server.home import Home, read
 from server.rounds import State
-from server.study import StudyFolder, document_of, locked, open_study
+from server.study import document_of, open_study
 from server.superlink_grid import SuperlinkGrid
 from server.tracking import Tracker, open_tracker
 from tasks.study import canonical
 
-RUNNING, FINISHED, FAILED, PROPOSED = "running", "finished", "failed", "proposed"
-"""States of a study, as ``study.json`` names them."""
 _MLFLOW_S = 120.0
 _REFUSED = "refused with"
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.numpy import load, save
 
+from server.disk import write_whole
 from server.errors import CheckpointDamaged
 from server.rounds import HospitalRound, RoundRecord, State
 from tasks.wire import Arrays
@@ -80,21 +80,6 @@ def records(pointer: bytes | None) -> list[RoundRecord]:
         return [] if pointer is None else [_record(values) for values in json.loads(pointer)["rounds"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no checkpoint: {error!r}") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file such that a crash leaves the old one or the new one, never half of it."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name must survive as well
-    finally:
-        os.close(folder)
 
 
 def _arrays(folder: Path, name: str, sha256: str) -> Arrays:

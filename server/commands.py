@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from server import tracking
-from server.checkpoint import write_whole
+from server.disk import write_whole
 from server.errors import StudyError
 from server.pages import many
 

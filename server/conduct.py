@@ -11,19 +11,17 @@ from flwr.serverapp import Grid
 from conf import load as conf
 from conf import schema
 from server.checkpoint import model_file, read_state, write_state
+from server.folder import CHECKPOINTS, StudyFolder
 from server.pages import writing
 from server.report import Results
 from server.rounds import Roster, RoundRecord, State, run_rounds
 from server.strategy.method import method_of
-from server.study import StudyFolder, document_of
+from server.study import document_of
 from server.tracking import Tracker
 from tasks import task as tasks
 from tasks.models import registry
 from tasks.models.parts import NothingToShare, staying
 from tasks.wire import Arrays
-
-CHECKPOINTS = "federated"
-"""Folder of a study with its last committed round."""
 
 Committed = Callable[[State], None]
 

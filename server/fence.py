@@ -12,7 +12,7 @@ import pwd
 import shutil
 from pathlib import Path
 
-from server.checkpoint import write_whole
+from server.disk import write_whole
 from server.errors import ServerMisconfigured
 from server.home import Home
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from server.checkpoint import write_whole
+from server.disk import write_whole
 from server.errors import ServerMisconfigured
 
 Port = Annotated[int, Field(ge=1, le=65535)]

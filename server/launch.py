@@ -23,14 +23,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from conf import load as conf
 from conf import schema
 from server import commands, comparison, report
-from server.checkpoint import write_whole
 from server.conduct import conduct, initial_state, record, summary
+from server.disk import write_whole
 from server.errors import StudyError
+from server.folder import StudyFolder, locked
 from server.local_grid import LocalGrid
 from server.pages import writing
 from server.report import Results
 from server.rounds import RoundRecord, State
-from server.study import StudyFolder, document_of, locked, open_study
+from server.study import document_of, open_study
 from server.tracking import Tracker, open_tracker
 from server.verdicts import verdict
 from server.workers import LoadApp

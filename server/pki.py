@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from server.checkpoint import write_whole
+from server.disk import write_whole
 from server.home import Home, write_secret
 
 AUTHORITY_DAYS, SERVER_DAYS, RESEARCHER_DAYS, LIST_DAYS = 3650, 397, 365, 3650

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from conf import load as conf
 from conf import schema
-from server.checkpoint import write_whole
-from server.errors import CheckpointDamaged, StudyBusy
+from server.disk import write_whole
+from server.errors import StudyBusy
+from server.folder import FILE, StudyFolder
 from server.participation import asked_at_most
 from server.rounds import evaluates
 from server.strategy.method import method_of
@@ -22,41 +19,8 @@ from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
 
-_FILE = "study.json"
 _DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")
 """Where and how a study runs may change when it is resumed; what it computes may not."""
-
-
-@dataclass(frozen=True)
-class StudyFolder:
-    """One study on disk.
-
-    Attributes:
-        name: the study's id, unique within ``output_dir`` and the same after every restart.
-        path: the folder.
-        resumed: whether there was something to go on from.
-    """
-
-    name: str
-    path: Path
-    resumed: bool
-
-    def facts(self) -> dict[str, Any]:
-        """What ``study.json`` says.
-
-        Raises:
-            CheckpointDamaged: it does not hold what was written.
-        """
-        path = self.path / _FILE
-        try:
-            facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            return {"study": facts["study"], "finished": facts["finished"], "config": facts["config"]} | facts
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointDamaged(f"cannot read {path}: {error!r}; restore it, or rename the folder") from error
-
-    def note(self, **facts: object) -> None:
-        """Add facts to ``study.json``."""
-        write_whole(self.path / _FILE, json.dumps(self.facts() | facts, indent=1).encode())
 
 
 def document_of(study: schema.Study, name: str) -> StudyDocument:
@@ -100,7 +64,7 @@ def open_study(study: schema.Study) -> StudyFolder:
     newest = max((int(number) for number in numbers if number.isdecimal()), default=0)
     if newest and study.resume == "auto":
         last = StudyFolder(f"{stem}-{newest}", root / f"{stem}-{newest}", resumed=True)
-        if (last.path / _FILE).exists() and not last.facts()["finished"]:
+        if (last.path / FILE).exists() and not last.facts()["finished"]:
             return last
     folder = StudyFolder(f"{stem}-{newest + 1}", root / f"{stem}-{newest + 1}", resumed=False)
     try:
@@ -108,22 +72,5 @@ def open_study(study: schema.Study) -> StudyFolder:
     except FileExistsError:
         raise StudyBusy(f"another process is just starting {folder.name}; start this one again") from None
     facts = {"study": folder.name, "finished": False, "config": conf.to_plain(study)}
-    write_whole(folder.path / _FILE, json.dumps(facts, indent=1).encode())
+    write_whole(folder.path / FILE, json.dumps(facts, indent=1).encode())
     return folder
-
-
-@contextmanager
-def locked(folder: StudyFolder) -> Iterator[None]:
-    """Keep other processes off the study; the system lets go of the lock when this process ends, however it ends.
-
-    Raises:
-        StudyBusy: another process has it.
-    """
-    with (folder.path / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StudyBusy(
-                f"another process works on {folder.name}; wait for it, end it, or start a second one with resume=never"
-            ) from None
-        yield

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.app import FAILED, RUNNING
-from server.checkpoint import write_whole
+from server.disk import write_whole
 from server.errors import StudyError
 from server.flower_private import Acquirer, Control, Refused
+from server.folder import FAILED, RUNNING, StudyFolder, committed
 from server.home import Home, read
-from server.study import StudyFolder
 from tasks.supervision import end_with_parent
 
 MOST_RESUMPTIONS = 10
@@ -146,16 +145,6 @@ class SuperExec:
         folder.note(run=run)
         write_whole(self._home.runs / f"{run}.json", json.dumps({"study": folder.name}).encode())
         print(f"{folder.name}: goes on after round {rounds}, as run {run}", flush=True)
-
-
-def committed(study: Path) -> int:
-    """How many rounds of the study in a folder are committed."""
-    from server.conduct import CHECKPOINTS
-
-    try:
-        return len(json.loads((study / CHECKPOINTS / "checkpoint.json").read_text("utf-8"))["rounds"])
-    except (OSError, ValueError, KeyError):
-        return 0
 
 
 def main() -> None:

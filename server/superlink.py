@@ -18,7 +18,8 @@ from typing import Any
 from conf import load as conf
 from conf import schema
 from conf.schema import SuperlinkRuntime
-from server.checkpoint import records, write_whole
+from server.checkpoint import records
+from server.disk import write_whole
 from server.errors import ServerUnreachable, StudyError
 from server.flower_private import Control, Refused
 from server.rounds import RoundRecord

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from conf import schema
-from server.study import StudyFolder
+from server.folder import StudyFolder
 from tasks import task as tasks
 from tasks.models import registry
 

@@ -25,8 +25,8 @@ import psutil
 
 from conf import schema
 from server import tracking_model
+from server.folder import StudyFolder
 from server.rounds import RoundRecord
-from server.study import StudyFolder
 from tasks import contract as contracts
 from tasks import task as tasks
 

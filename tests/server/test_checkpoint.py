@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server import checkpoint
-from server.checkpoint import read_state, write_state, write_whole
+from server.checkpoint import read_state, write_state
+from server.disk import write_whole
 from server.errors import CheckpointDamaged
 from server.rounds import HospitalRound, RoundRecord, State
 

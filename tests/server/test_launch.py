@@ -12,7 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from conf import load
 from server import launch
 from server.errors import HospitalNotReady
-from server.study import locked, open_study
+from server.folder import locked
+from server.study import open_study
 from tests.server import scripted
 
 

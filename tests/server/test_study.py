@@ -13,7 +13,8 @@ import pytest
 
 from conf import load, schema
 from server.errors import CheckpointDamaged, StudyBusy
-from server.study import digest, document_of, locked, open_study
+from server.folder import locked
+from server.study import digest, document_of, open_study
 from tasks import study as documents
 
 
@@ -110,7 +111,7 @@ def test_notes_add_up(tmp_path: Path) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from server.study import StudyFolder, locked
+from server.folder import StudyFolder, locked
 with locked(StudyFolder("x", Path(sys.argv[1]), False)):
     print("locked", flush=True)
     sys.stdin.read()

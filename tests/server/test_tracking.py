@@ -24,8 +24,9 @@ from conf import load, schema
 from server import tracking
 from server.checkpoint import write_state
 from server.errors import TrackingFailed
+from server.folder import StudyFolder
 from server.rounds import HospitalRound, RoundRecord, State
-from server.study import StudyFolder, open_study
+from server.study import open_study
 from server.tracking import PENDING, MlflowTracker, NoTracker, open_tracker
 from server.tracking_store import MlflowStore
 from tasks.models import registry
