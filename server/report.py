@@ -72,7 +72,7 @@ class Results:
                 interval: Interval | None = getattr(told.everybody, key)
                 found[f"result/pooled_patients/{arm}_{key}"] = None if interval is None else interval.value
         if self.gate is not None:
-            found["gate/passed"] = float(not self.gate)
+            found["result/gate_passed"] = float(not self.gate)
         return {key: value for key, value in found.items() if value is not None}
 
 

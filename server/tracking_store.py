@@ -8,6 +8,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # must stand before t
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the tracker's thread tries again by itself
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the study prints better links
 
 import hashlib
 import json
@@ -65,6 +66,8 @@ class MlflowStore:
         self._known = self._runs_of_study()
         self._run = self._parent(notes)
         self._children = {hospital: self._child(hospital) for hospital in hospitals}
+        if "" not in self._known:
+            self._client.log_inputs(self._run, [_dataset(folder, hospital) for hospital in hospitals])
         metrics = self._client.get_run(self._run).data.metrics
         self.logged = int(metrics.get(_LAST_LOGGED, 0))
         self._machine: dict[int, dict[str, float]] = {}
@@ -152,7 +155,7 @@ class MlflowStore:
         for name in ending.files:
             folder = "figures" if name.startswith("figures/") else None
             self._client.log_artifact(self._run, str(self._folder.path / name), folder)
-        accepted = ending.metrics.get("gate/passed") == 1
+        accepted = ending.metrics.get("result/gate_passed") == 1
         tracking_model.register(self._client, self._study, self._folder, self._run, ending.files, accepted)
         for run in (*self._children.values(), self._run):
             self._client.set_terminated(run)

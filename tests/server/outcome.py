@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from conf import load
 from server.comparison import Arms
 from server.evaluation import Evaluated, pooled_auc, scores_of
+from server.pages.page import Story
 from server.record import HospitalRound, RoundRecord, State
 from server.report import Results, results
 from tasks.metrics.histogram import ScoreHistogram, score_histogram
@@ -41,3 +46,14 @@ def outcome(
     rounds = [RoundRecord(n, 0.5, 1.0, hospitals, {}, list(hospitals), pooled_auc(federated)) for n in (1, 2)]
     state = State({}, rounds, scores=scores_of(federated))
     return results("demo-1", state, arms or Arms(), NOTES, gates), state
+
+
+def story(federated: dict[str, Evaluated] | None = None, arms: Arms | None = None, **changes: Any) -> Story:
+    """What the report of such a study tells: groups, arms, a gate, privacy."""
+    sex = np.full((3, 2, 16), 3.0)
+    default = {"ash": evaluated(1, 2.0, (300, 200), 1.5, sex=sex), "elm": evaluated(2, 1.5, (200, 100), 1.5, sex=sex)}
+    others = Arms({"ash": evaluated(3, 1.0), "elm": evaluated(4, 1.0)}, {}, {"ash": evaluated(5, 0.0)})
+    found, state = outcome(federated or default, others if arms is None else arms, {"auc": 0.6})
+    config = load.to_plain(load.load(["experiment=demo", "data_root=/secret/place"]))
+    made = Story(found, state.rounds, config, ["experiment=demo", "data_root=/secret/place"], {"ash": (99, 100)})
+    return replace(made, **changes)

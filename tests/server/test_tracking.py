@@ -111,7 +111,7 @@ def test_a_study_is_a_run_and_each_hospital_a_child(home: Path) -> None:
     for path in (figure, numbers, card):
         path.write_text(path.name)
     model = weights_of(study, folder.path)
-    tracker.finish(records, {"result/federated_auc": 0.8, "gate/passed": 1.0}, [figure, numbers, card, model])
+    tracker.finish(records, {"result/federated_auc": 0.8, "result/gate_passed": 1.0}, [figure, numbers, card, model])
     assert told == []
     assert not (folder.path / PENDING).exists()
 
@@ -156,7 +156,7 @@ def test_a_study_is_a_run_and_each_hospital_a_child(home: Path) -> None:
 def test_the_registered_model_scores_as_the_network_does(home: Path) -> None:
     study = configuration(home, "scores")
     tracker, folder = tracked(study, [])
-    tracker.finish([record(1)], {"gate/passed": 0.0}, [weights_of(study, folder.path)])
+    tracker.finish([record(1)], {"result/gate_passed": 0.0}, [weights_of(study, folder.path)])
     uri = f"sqlite:///{home / 'mlflow.db'}"
     version = store(home).get_model_version_by_alias("breast_ultrasound", "candidate")
     assert version.tags["gate"] == "not passed"

@@ -64,13 +64,13 @@ def test_the_gate_asks_every_hospital_and_the_lower_limit() -> None:
     assert found.gate is not None
     assert [reason.split(":")[0] for reason in found.gate] == ["elm", "oak"]
     assert "no figure" in found.gate[1]
-    assert found.metrics()["gate/passed"] == 0
+    assert found.metrics()["result/gate_passed"] == 0
     found, _ = outcome({"ash": evaluated(1, 4.0)}, gates={"auc": 0.8})
     assert found.gate == []
-    assert found.metrics()["gate/passed"] == 1
+    assert found.metrics()["result/gate_passed"] == 1
     found, _ = outcome(federated)
     assert found.gate is None
-    assert "gate/passed" not in found.metrics()
+    assert "result/gate_passed" not in found.metrics()
 
 
 def test_groups_are_pooled_over_hospitals_and_small_ones_are_not_shown() -> None:

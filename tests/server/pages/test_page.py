@@ -6,33 +6,21 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from conf import load
 from server.comparison import Arms
 from server.evaluation import Evaluated
 from server.pages.card import card, sections
-from server.pages.page import Story, about, page, pictures
+from server.pages.page import about, page, pictures
 from server.pages.provenance import code_digest, command
 from server.pages.svg import ticks
 from server.record import HospitalRound
-from tests.server.outcome import evaluated, outcome
+from tests.server.outcome import evaluated, story
 
 BAD = "<img src=x onerror=alert(1)>"
-
-
-def story(federated: dict[str, Evaluated] | None = None, arms: Arms | None = None, **changes: Any) -> Story:
-    sex = np.full((3, 2, 16), 3.0)
-    default = {"ash": evaluated(1, 2.0, (300, 200), 1.5, sex=sex), "elm": evaluated(2, 1.5, (200, 100), 1.5, sex=sex)}
-    others = Arms({"ash": evaluated(3, 1.0), "elm": evaluated(4, 1.0)}, {}, {"ash": evaluated(5, 0.0)})
-    found, state = outcome(federated or default, others if arms is None else arms, {"auc": 0.6})
-    config = load.to_plain(load.load(["experiment=demo", "data_root=/secret/place"]))
-    made = Story(found, state.rounds, config, ["experiment=demo", "data_root=/secret/place"], {"ash": (99, 100)})
-    return replace(made, **changes)
 
 
 class Loads(HTMLParser):
