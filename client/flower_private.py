@@ -6,6 +6,8 @@ from outside, is dropped unread. It is not unpacked, and nothing is imported fro
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,24 +130,34 @@ def answer_for_the_dead(address: str, token: str, receipt: Receipt) -> None:
 
 
 def supernode() -> None:
-    """Flower's SuperNode, with its own command line, asking every second instead of every three, and one thing mended.
+    """Flower's SuperNode, with its own command line, and two things mended.
 
-    It sends a reply only after it has received an order. When a run stops while an order of it is on its way, that
-    order is answered all the same, its reply is sent in place of the next one's, and from then on every reply waits for
-    an order that comes a deadline later. Here replies that wait are sent whenever no order has come.
+    When its connection breaks for good, as by a certificate that has expired, Flower's loop ends while a thread keeps
+    the process: alive, and deaf. Here the process ends, and whoever looks after it starts it again.
     """
     from flwr.supernode import start_client_internal as loop
     from flwr.supernode.cli import flower_supernode
 
-    pull = loop._pull_and_store_message
+    loop._pull_and_store_message = mended(loop._pull_and_store_message)
+    flower_supernode()
+    print("the connection to the server is lost", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def mended(pull: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Flower's function that asks for an order, asking every second and not every three, and seeing replies that wait.
+
+    Flower sends a reply only after it has received an order. When a run stops while an order of it is on its way, that
+    order is answered all the same, its reply is sent in place of the next one's, and from then on every reply waits for
+    an order that comes a deadline later. Here replies that wait are sent whenever no order has come.
+    """
 
     def pull_or_push(state: InMemoryNodeState, **others: Any) -> int:
         while (run := pull(state=state, **others)) is None and not replies_wait(state):
             time.sleep(POLL_S)
         return _NO_RUN if run is None else run
 
-    loop._pull_and_store_message = pull_or_push  # type: ignore[assignment]
-    flower_supernode()
+    return pull_or_push
 
 
 def replies_wait(state: InMemoryNodeState) -> bool:

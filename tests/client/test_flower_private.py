@@ -99,13 +99,27 @@ def test_a_reply_that_waits_is_sent_although_no_order_has_come(monkeypatch: pyte
         return 7 if len(asked) == 4 else None
 
     monkeypatch.setattr(flower_private, "POLL_S", 0.0)
-    monkeypatch.setattr(start_client_internal, "_pull_and_store_message", pull)
-    monkeypatch.setattr("flwr.supernode.cli.flower_supernode", lambda: None)
-    flower_private.supernode()
-    assert start_client_internal._pull_and_store_message(state=state) == 0  # type: ignore[call-arg]
+    mended = flower_private.mended(pull)
+    assert mended(state=state) == 0
     assert len(asked) == 2
     state.get_messages_legacy(is_reply=True)  # as sending does
-    assert start_client_internal._pull_and_store_message(state=state) == 7  # type: ignore[call-arg]
+    assert mended(state=state) == 7
+
+
+def test_a_gateway_whose_loop_has_ended_ends() -> None:
+    """Flower's leaves a thread that keeps the process alive and deaf."""
+    program = """
+import threading, time
+import flwr.supernode.cli as cli
+def lost():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+cli.flower_supernode = lost
+from client.flower_private import supernode
+supernode()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "is lost" in ended.stderr
 
 
 def test_the_loop_sends_what_waits_whenever_pulling_gives_a_run() -> None:
