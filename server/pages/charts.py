@@ -188,7 +188,7 @@ def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) 
             area(band, COLOURS["pooled"]),
             line(left, y(baseline.value), right, y(baseline.value), "#666666", 1.2, "4 3"),
         )
-        chart.add(text(right - 4, y(baseline.value) - 6, "all patients in one place, no noise", "end", font_size="11"))
+        chart.add(text(right, top - 12, "dashed: all patients in one place, no noise", "end", font_size="11"))
     step = (right - left) / max(1, len(points))
     at = [left + step * (n + 0.5) for n in range(len(points))]
     chart.add(path([(x, y(i.value)) for x, (_, i) in zip(at, points, strict=True)], COLOURS["federated"], 1.6))

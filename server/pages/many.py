@@ -125,7 +125,8 @@ def page(studies: Sequence[Ended]) -> str:
         NotComparable: see ``shared``.
     """
     common, told = shared(studies), points(studies)
-    baseline = [_average([study.pooled[h] for h in common]) for study in studies if set(common) <= set(study.pooled)]
+    pooled = [mean([study.pooled[h] for h in common]) for study in studies if set(common) <= set(study.pooled)]
+    baseline = [interval for interval in pooled if interval is not None]
     drawn = charts.frontier(told, _average(baseline) if baseline else None) if len(told) > 1 else None
     return PAGES.get_template("many.html.j2").render(
         studies=studies,
