@@ -110,8 +110,8 @@ def sides(site: SiteSettings, task: Task) -> dict[str, list[Entry]]:
 
 def _entries(catalog: Index, site: SiteSettings, task: Task, side: str) -> list[Entry]:
     caps = {s.issuer: s.max_training_patients for s in site.sources if s.task == task.name}
-    rows = catalog.usable(task.name, side)
     # Hospitals that are simulated on one machine share a catalog; each sees the patients of its own issuers.
+    rows = catalog.usable(task.name, side, caps)
     cap_of = {issuer: cap if side == "train" and cap is not None else len(rows) for issuer, cap in caps.items()}
     cache = ExampleCache(site, task)
     return [

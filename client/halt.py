@@ -14,11 +14,14 @@ from client.errors import Stopped
 
 
 def stopped(stop_file: Path) -> bool:
-    """Whether the hospital has stopped. Also when nobody can tell, because the folder is gone or not readable."""
+    """Whether the hospital has stopped. Also when nobody can tell, because the folder is gone or not to be entered."""
     try:
-        return stop_file.name in {entry.name for entry in stop_file.parent.iterdir()}
+        stop_file.lstat()
+    except FileNotFoundError:
+        return not stop_file.parent.is_dir()
     except OSError:
         return True
+    return True
 
 
 def require_running(stop_file: Path) -> None:

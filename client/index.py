@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 from client.shelf import Shelf
 from client.site import SiteSettings
 
-_VERSION = 4
+_VERSION = 5
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS patients (
     pseudonym TEXT PRIMARY KEY, position REAL NOT NULL, side TEXT NOT NULL CHECK (side IN ('train', 'validation')));
@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS images (
     levels INTEGER, unreadable TEXT NOT NULL, rejected TEXT NOT NULL, warned TEXT NOT NULL, facts TEXT NOT NULL,
     usable INTEGER NOT NULL, PRIMARY KEY (image, task));
 CREATE INDEX IF NOT EXISTS images_of_patients ON images (patient);
+CREATE INDEX IF NOT EXISTS images_of_issuers ON images (task, issuer);
 CREATE INDEX IF NOT EXISTS images_of_examples ON images (example);
 CREATE TABLE IF NOT EXISTS ingests (
     task TEXT NOT NULL, issuer TEXT NOT NULL, contract TEXT NOT NULL, left_out TEXT NOT NULL, warnings TEXT NOT NULL,
@@ -39,7 +40,7 @@ CREATE TABLE IF NOT EXISTS ingests (
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, number INTEGER NOT NULL);
 INSERT OR IGNORE INTO state VALUES ('written', 0);
 """
-_MOST_KEPT = 32
+_MOST_KEPT = 1024  # many simulated hospitals play in one process
 _ANEW = "DROP TABLE IF EXISTS images; DROP TABLE IF EXISTS ingests;"
 _WRITTEN = "UPDATE state SET number = abs(random()) WHERE name = 'written'"
 _MINE = "task = ? AND issuer IN (SELECT value FROM json_each(?))"
@@ -184,14 +185,14 @@ class Index:
         query = f"SELECT DISTINCT pseudonym, side FROM images JOIN patients ON patient = pseudonym WHERE {_MINE}"
         return dict(self._connection.execute(query, _mine(task, issuers)))
 
-    def usable(self, task: str, side: str) -> list[tuple[str, str, int, str, int]]:
-        """Issuer, patient, label, example of each usable image of a side, and the patient's rank in the issuer's order
-        of positions, from 1; ordered by patient."""
-        query = """
+    def usable(self, task: str, side: str, issuers: Iterable[str]) -> list[tuple[str, str, int, str, int]]:
+        """Issuer, patient, label, example of each usable image of these issuers on a side, and the patient's rank in
+        the issuer's order of positions, from 1; ordered by patient."""
+        query = f"""
             SELECT issuer, patient, label, example, DENSE_RANK() OVER (PARTITION BY issuer ORDER BY position, pseudonym)
             FROM images JOIN patients ON patient = pseudonym
-            WHERE task = ? AND side = ? AND usable ORDER BY patient, image"""
-        return self._connection.execute(query, (task, side)).fetchall()
+            WHERE {_MINE} AND side = ? AND usable ORDER BY patient, image"""
+        return self._connection.execute(query, (*_mine(task, issuers), side)).fetchall()
 
     def note_ingest(self, ingest: Ingest) -> None:
         """Remember when an issuer's images were ingested, and under which contract."""
