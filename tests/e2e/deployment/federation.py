@@ -196,7 +196,11 @@ class Federation:
     def enroll(self, hospital: Hospital) -> None:
         values = yaml.safe_load(hospital.site.read_text("utf-8"))
         values |= {"server": f"localhost:{self.hospitals_port}", "link": hospital.link.name}
-        values["policy"] |= {"max_epsilon_life": 10_000.0, "max_steps": 1000}  # it takes part in many studies here
+        values["policy"] |= {
+            "max_epsilon_life": 10_000.0,
+            "max_steps": 1000,
+            "max_rounds": 100,
+        }  # it takes part in many studies here
         hospital.site.write_text(yaml.safe_dump(values), "utf-8")
         request = self.folder / f"{hospital.name}.request.json"
         link.enroll(invitation=self.home / "invitation.json", out=request, site=hospital.site)
