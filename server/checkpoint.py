@@ -26,8 +26,9 @@ def write_state(folder: Path, state: State) -> None:
     """Commit a state; older arrays go once nothing points to them."""
     folder.mkdir(parents=True, exist_ok=True)
     number = f"{len(state.rounds):04d}.safetensors"
-    kinds = {"round": state.weights, "memory": state.memory, "scores": state.scores}
-    for kind, value in {"lost": state.lost, "average": state.average, "best": state.best}.items():
+    kinds = {"round": state.weights, "memory": state.memory}
+    sometimes = {"lost": state.lost, "average": state.average, "best": state.best, "scores": state.scores}
+    for kind, value in sometimes.items():
         kinds |= {kind: value} if value else {}
     arrays = {f"{kind}-{number}": save(value) for kind, value in kinds.items()}
     for name, content in arrays.items():

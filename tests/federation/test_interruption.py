@@ -198,4 +198,4 @@ def test_a_sweep_is_one_study_for_each_combination(ground: Path, whole: Ended, t
     assert all((path / "results.json").is_file() for path in studies)
     assert "epsilon 2" in ended.stdout
     assert "epsilon 8" in ended.stdout
-    assert {path.name for path in tmp_path.iterdir()} == {"phantoms", "hospitals", "studies"}
+    assert {path.name for path in tmp_path.iterdir()} == {"phantoms", "hospitals", "studies", "sweeps"}
