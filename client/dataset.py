@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -99,8 +100,11 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
 
 def _shuffled(cohort: Cohort, key: bytes) -> Cohort:
     """Each patient's images get the label of another patient, of the same one in every round."""
-    seed = int.from_bytes(hashlib.sha256(b"shuffled labels" + key).digest()[:8], "little")
-    dealt = cohort.patient_labels()[np.random.default_rng(seed).permutation(len(cohort.rows))]
+
+    def place(patient: int) -> bytes:
+        return hmac.digest(key, f"shuffled labels {cohort.patients[patient]}".encode(), "sha256")
+
+    dealt = cohort.patient_labels()[sorted(range(len(cohort.rows)), key=place)]
     labels = cohort.labels.clone()
     for rows, label in zip(cohort.rows, dealt, strict=True):
         labels[rows] = label
