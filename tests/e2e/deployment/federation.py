@@ -34,11 +34,18 @@ CALM = QUIET | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 NAMES = ("alder", "birch", "cedar", "dogwood")
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody uses at this moment, and that was not given before."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def command(module: str, *words: str | Path) -> list[str]:

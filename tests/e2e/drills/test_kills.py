@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -59,10 +60,11 @@ def test_a_part_of_a_hospital_is_killed(drilled: Federation, part: str, again: i
 @pytest.mark.parametrize("again", AGAIN)
 def test_the_process_that_trains_is_killed(drilled: Federation, again: int) -> None:
     hospital = drilled.hospitals[1]
-    with study(drilled, "training.steps=40", after=0) as running:
+    with study(drilled, "training.steps=400", after=0) as running:
         trainer = hospital.pid("trainer")
         assert trainer is not None
         until(lambda: children(trainer), 120, "an order is being answered")
+        time.sleep(1)  # one that dies within milliseconds of its birth is noticed by Flower only, after a minute
         running.break_now()
         kill(children(trainer)[0])
         noticed = running.noticed(lambda: "ended with -9" in hospital.log("trainer"), "the trainer says so")
