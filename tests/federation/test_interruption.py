@@ -162,7 +162,13 @@ def test_ctrl_c_keeps_what_was_committed_and_the_same_configuration_goes_on(
     command = [sys.executable, "-m", "server", *TINY, *asked, f"output_dir={tmp_path}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     try:
         _wait_until(lambda: _committed_by_name(tmp_path, "demo") >= 1 or process.poll() is not None, 120)
