@@ -98,7 +98,7 @@ def sides(site: SiteSettings, task: Task) -> dict[str, list[Entry]]:
     Raises:
         CatalogStale, ContractNotMet: see ``require_contract``.
     """
-    caps = tuple((s.issuer, s.max_training_patients) for s in site.sources if s.task == task.name)
+    caps = tuple(_caps(site, task).items())
 
     def answer(catalog: Index) -> dict[str, list[Entry]]:
         _require_contract(catalog, site, task)
@@ -108,8 +108,13 @@ def sides(site: SiteSettings, task: Task) -> dict[str, list[Entry]]:
         return catalog.kept((task.name, contracts.digest_of_task(task.name), caps), lambda: answer(catalog))
 
 
+def _caps(site: SiteSettings, task: Task) -> dict[str, int | None]:
+    """How many training patients each issuer of the task may have at most."""
+    return {s.issuer: s.max_training_patients for s in site.sources if s.task == task.name}
+
+
 def _entries(catalog: Index, site: SiteSettings, task: Task, side: str) -> list[Entry]:
-    caps = {s.issuer: s.max_training_patients for s in site.sources if s.task == task.name}
+    caps = _caps(site, task)
     # Hospitals that are simulated on one machine share a catalog; each sees the patients of its own issuers.
     rows = catalog.usable(task.name, side, caps)
     cap_of = {issuer: cap if side == "train" and cap is not None else len(rows) for issuer, cap in caps.items()}

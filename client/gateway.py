@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,6 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 from client.errors import SiteMisconfigured
 from client.site import SiteSettings
 from tasks import enrolment
+from tasks.disk import write_secret
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -79,23 +81,13 @@ def enroll(settings: SiteSettings, invitation: enrolment.Invitation) -> enrolmen
     if authority.exists() and authority.read_text("utf-8") != invitation.certificate_authority:
         raise SiteMisconfigured(f"{authority} is of another server; if that is meant, remove it first")
     authority.write_text(invitation.certificate_authority, "utf-8")
-    _new_secret(folder / "node.key", enrolment.new_key())
-    _new_secret(folder / "trainer.secret", os.urandom(32))
+    for name, content in (("node.key", enrolment.new_key()), ("trainer.secret", os.urandom(32))):
+        with suppress(FileExistsError):
+            write_secret(folder / name, content)
     try:
         return enrolment.request(settings.name, (folder / "node.key").read_bytes())
     except enrolment.BadEnrolment as error:
         raise SiteMisconfigured(f"{folder / 'node.key'}: {error}") from error
-
-
-def _new_secret(path: Path, content: bytes) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def command(found: Link, listen: str) -> list[str]:

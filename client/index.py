@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import json
-import os
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -47,7 +46,7 @@ _MINE = "task = ? AND issuer IN (SELECT value FROM json_each(?))"
 
 _SHELF: Shelf[sqlite3.Connection] = Shelf()
 atexit.register(_SHELF.close)
-_KEPT: OrderedDict[tuple[str, Hashable], tuple[Any, Any]] = OrderedDict()
+_KEPT: OrderedDict[tuple[Path, Hashable], tuple[Any, Any]] = OrderedDict()
 T = TypeVar("T")
 
 
@@ -117,9 +116,9 @@ class Ingest:
 class Index:
     """An open index. Every method that writes is one transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         """Use ``opened``."""
-        self._connection = connection
+        self._path, self._connection = path, connection
 
     def images(self, task: str, issuers: Iterable[str]) -> list[Image]:
         """All images of these issuers for a task, in no particular order of patients."""
@@ -134,13 +133,12 @@ class Index:
         Args:
             question: with all that the answer depends on besides the catalog.
         """
-        (path,) = (path for _, name, path in self._connection.execute("PRAGMA database_list") if name == "main")
         query = "SELECT number FROM state WHERE name = 'written'"
-        now = (self._connection.execute(query).fetchone()[0], os.stat(path).st_ino)
-        at, known = _KEPT.pop((path, question), (None, None))
+        now = (self._connection.execute(query).fetchone()[0], self._path.stat().st_ino)
+        at, known = _KEPT.pop((self._path, question), (None, None))
         if at != now:
             known = answer()
-        _KEPT[path, question] = now, known
+        _KEPT[self._path, question] = now, known
         while len(_KEPT) > _MOST_KEPT:
             _KEPT.popitem(last=False)
         return cast(T, known)
@@ -224,7 +222,7 @@ def opened(site: SiteSettings) -> Iterator[Index]:
         if version != _VERSION:
             connection.executescript(f"{_ANEW} {_SCHEMA} PRAGMA user_version = {_VERSION};")
             connection.execute("PRAGMA journal_mode = WAL")
-        yield Index(connection)
+        yield Index(path, connection)
 
 
 @contextmanager

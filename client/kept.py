@@ -11,7 +11,6 @@ beyond what the ledger holds.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -20,6 +19,7 @@ from safetensors.numpy import load, save
 from client.errors import KeptLost
 from client.ledger import Ledger, Use
 from client.site import SiteSettings
+from tasks.disk import write_whole
 from tasks.wire import Arrays
 
 _DIGITS = 32
@@ -48,17 +48,7 @@ def write(settings: SiteSettings, ledger: Ledger, use: Use, arrays: Arrays) -> N
     """Put on the disk what an order leaves, beside what the last committed one left; what is older goes."""
     path, newest = _file(settings, use), _last_committed(ledger, use.study, use.cohort)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(save(arrays))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name must survive as well
-    finally:
-        os.close(folder)
+    write_whole(path, save(arrays), mode=0o600)
     counting = {path, path if newest is None else _file(settings, newest)}
     for old in set(path.parent.glob(f"{_stem(settings, use)}*")) - counting:
         old.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from client.errors import SiteMisconfigured
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource, Settings, Source, TaskName
+from tasks.disk import write_secret
 
 _Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -202,13 +203,9 @@ def secret(settings: SiteSettings) -> bytes:
         # A new key would seal nothing of the old books, and would send patients to the other side of the split.
         raise SiteMisconfigured(f"{path} is missing although {books[0]} was made with it; restore it from your backup")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_secret(path, os.urandom(32))
     except FileExistsError:
         return _existing_secret(path)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(os.urandom(32))
-        file.flush()
-        os.fsync(file.fileno())
     return path.read_bytes()
 
 

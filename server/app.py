@@ -25,7 +25,6 @@ from conf.schema import EnrolledFederation, SuperlinkRuntime
 from server import report
 from server.comparison import Arms
 from server.conduct import conduct, initial_state, record, summary
-from server.disk import write_whole
 from server.errors import NotAdmitted, RoundFailed, StudyBusy, StudyError, TrackingFailed
 from server.flower_private import play
 from server.folder import FAILED, FINISHED, PROPOSED, RUNNING, StudyFolder, locked
@@ -34,6 +33,7 @@ from server.rounds import State
 from server.study import document_of, open_study
 from server.superlink_grid import SuperlinkGrid
 from server.tracking import Tracker, open_tracker
+from tasks.disk import write_whole
 from tasks.study import canonical
 
 _MLFLOW_S = 120.0

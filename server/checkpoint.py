@@ -14,9 +14,9 @@ from pathlib import Path
 
 from safetensors.numpy import load, save
 
-from server.disk import write_whole
 from server.errors import CheckpointDamaged
 from server.rounds import HospitalRound, RoundRecord, State
+from tasks.disk import write_whole
 from tasks.wire import Arrays
 
 _POINTER = "checkpoint.json"

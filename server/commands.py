@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from server import tracking
-from server.disk import write_whole
 from server.errors import StudyError
 from server.pages import many
+from tasks.disk import write_whole
 
 COMMANDS = ("compare", "send")
 

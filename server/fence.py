@@ -12,9 +12,9 @@ import pwd
 import shutil
 from pathlib import Path
 
-from server.disk import write_whole
 from server.errors import ServerMisconfigured
 from server.home import Home
+from tasks.disk import write_whole
 
 FLEET = (
     "activate-node",

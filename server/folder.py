@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.disk import write_whole
 from server.errors import CheckpointDamaged, StudyBusy
+from tasks.disk import write_whole
 
 FILE = "study.json"
 CHECKPOINTS = "federated"

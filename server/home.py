@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from server.disk import write_whole
 from server.errors import ServerMisconfigured
+from tasks.disk import write_secret, write_whole
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -165,16 +165,3 @@ def read(path: Path) -> Home:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise ServerMisconfigured(f"{file}: {problems}") from None
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """A new file that its owner alone can read.
-
-    Raises:
-        FileExistsError: there is one already.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

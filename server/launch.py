@@ -24,7 +24,6 @@ from conf import load as conf
 from conf import schema
 from server import commands, comparison, report
 from server.conduct import conduct, initial_state, record, summary
-from server.disk import write_whole
 from server.errors import StudyError
 from server.folder import StudyFolder, locked
 from server.local_grid import LocalGrid
@@ -36,6 +35,7 @@ from server.tracking import Tracker, open_tracker
 from server.verdicts import verdict
 from server.workers import LoadApp
 from tasks import task as tasks
+from tasks.disk import write_whole
 from tasks.study import canonical, digest
 
 

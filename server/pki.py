@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from server.disk import write_whole
-from server.home import Home, write_secret
+from server.home import Home
+from tasks.disk import write_secret, write_whole
 
 AUTHORITY_DAYS, SERVER_DAYS, RESEARCHER_DAYS, LIST_DAYS = 3650, 397, 365, 3650
 WARN_DAYS = 30

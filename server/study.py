@@ -9,7 +9,6 @@ from pathlib import Path
 
 from conf import load as conf
 from conf import schema
-from server.disk import write_whole
 from server.errors import StudyBusy
 from server.folder import FILE, StudyFolder
 from server.participation import asked_at_most
@@ -17,6 +16,7 @@ from server.rounds import evaluates
 from server.strategy.method import method_of
 from tasks import contract as contracts
 from tasks import task as tasks
+from tasks.disk import write_whole
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
 
 _DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")

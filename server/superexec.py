@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.disk import write_whole
 from server.errors import StudyError
 from server.flower_private import Acquirer, Control, Refused
 from server.folder import FAILED, RUNNING, StudyFolder, committed
 from server.home import Home, read
+from tasks.disk import write_whole
 from tasks.supervision import end_with_parent
 
 MOST_RESUMPTIONS = 10

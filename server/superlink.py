@@ -19,10 +19,10 @@ from conf import load as conf
 from conf import schema
 from conf.schema import SuperlinkRuntime
 from server.checkpoint import records
-from server.disk import write_whole
 from server.errors import ServerUnreachable, StudyError
 from server.flower_private import Control, Refused
 from server.rounds import RoundRecord
+from tasks.disk import write_whole
 
 _POLL_S = 1.0
 _PATIENCE_S = 300.0

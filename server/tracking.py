@@ -20,11 +20,11 @@ import requests
 from conf import load as conf
 from conf import schema
 from server.checkpoint import records
-from server.disk import write_whole
 from server.errors import CheckpointDamaged, StudyBusy, TrackingFailed
 from server.folder import StudyFolder, locked
 from server.rounds import RoundRecord
 from server.tracking_store import Ending, MlflowStore, address, key_of
+from tasks.disk import write_whole
 
 Warn = Callable[[str], None]
 PENDING = "tracking.json"

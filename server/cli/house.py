@@ -19,12 +19,12 @@ from rich.console import Console
 
 from server import fence, pki
 from server.cli.output import DOWN, HERE, AsJson, HomeFolder, answer, fail, table
-from server.disk import write_whole
 from server.errors import ServerMisconfigured, StudyError
 from server.flower_private import Control, Refused
 from server.folder import StudyFolder, committed
 from server.home import Home, ServerSettings, make, read
 from tasks import enrolment
+from tasks.disk import write_whole
 from tasks.supervision import Program, Supervisor, holder, only_one, stop_on_signals
 
 QUIET = {

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from server.disk import write_whole
 from server.folder import StudyFolder
 from server.pages.card import card
 from server.pages.page import Story, page, pictures
 from server.report import Results
 from server.rounds import RoundRecord
+from tasks.disk import write_whole
 
 REPORT, CARD, NUMBERS, FIGURES = "report.html", "model-card.md", "results.json", "figures"
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,8 @@ from typing import ParamSpec, TypeVar
 
 from rich.console import Console
 from rich.table import Table
+
+from tests.benchmarks import machine
 
 HOSPITALS, ROUNDS = 8, 8
 RUNTIMES = ("consilium, one process", "consilium, two workers", "flower on ray")
@@ -206,8 +207,7 @@ def report(console: Console, output: Path) -> None:
         table.add_row(runtime, *figures)
     console.print(table)
     output.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"platform": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
-    output.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    output.write_text(json.dumps({"machine": machine.facts(), "rows": rows}, indent=1))
     console.print(f"numbers: {output}")
 
 

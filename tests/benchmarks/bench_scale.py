@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks import bench_federation as one
+from tests.benchmarks import machine
 
 HOSPITALS, ROUNDS = (4, 16, 64, 256), 5
 OURS, FLOWER = one.RUNTIMES[0], one.RUNTIMES[2]
@@ -101,8 +101,7 @@ def report(console: Console, folder: Path, limit_s: float) -> None:
             table.add_row(runtime, str(number), first, later, each, f"{figures['memory']:.0f} MB")
     console.print(table)
     folder.mkdir(parents=True, exist_ok=True)
-    machine = {"platform": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
-    (folder / "scale.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    (folder / "scale.json").write_text(json.dumps({"machine": machine.facts(), "rows": rows}, indent=1))
     draw(rows, folder / "scale.png")
     console.print(f"numbers and figure: {folder}/scale.*")
 

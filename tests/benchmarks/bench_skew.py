@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +40,7 @@ from tasks import task as tasks
 from tasks.models.registry import arrays_of
 from tasks.study import TrainingTerms
 from tasks.wire import Arrays, TrainOrder
+from tests.benchmarks import machine
 
 PATIENTS, FEATURES, ROUNDS, SEEDS = 60, 8, 30, 3
 POSITIVES = (0.1, 0.1, 0.3, 0.7, 0.9, 0.9)
@@ -160,9 +159,10 @@ def report(console: Console, folder: Path) -> None:
         table.add_row(name, *(f"{values.mean():.5f} ± {values.std():.5f}" for values in last))
     console.print(table)
     folder.mkdir(parents=True, exist_ok=True)
-    machine = {"platform": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
     numbers = {title: {name: runs.tolist() for name, runs in rows.items()} for title, rows in curves.items()}
-    (folder / "skew.json").write_text(json.dumps({"machine": machine, "noise": private, "curves": numbers}, indent=1))
+    (folder / "skew.json").write_text(
+        json.dumps({"machine": machine.facts(), "noise": private, "curves": numbers}, indent=1)
+    )
     draw_figure(curves, folder / "skew.png")
     console.print(f"noise multiplier at epsilon {EPSILON:g}: {private}; numbers and figure: {folder}/skew.*")
 

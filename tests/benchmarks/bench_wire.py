@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -36,6 +34,7 @@ from tasks import task as tasks
 from tasks.models import registry
 from tasks.study import Form, StudyDocument, TrainingTerms
 from tasks.wire import Arrays, EvaluateOrder, TrainOrder, TrainReport
+from tests.benchmarks import machine
 
 _MB = 1e6
 _SIDE = 32
@@ -117,8 +116,7 @@ def report(console: Console, output: Path) -> None:
         table.add_row(name, f"{row['down'] / _MB:.2f}", *ratios, *up, *times)
     console.print(table)
     output.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"platform": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
-    output.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    output.write_text(json.dumps({"machine": machine.facts(), "rows": rows}, indent=1))
     console.print(f"numbers: {output}")
 
 

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from server import checkpoint
 from server.checkpoint import read_state, write_state
-from server.disk import write_whole
 from server.errors import CheckpointDamaged
 from server.rounds import HospitalRound, RoundRecord, State
 
@@ -200,16 +199,3 @@ def test_rounds_of_another_form_are_named(tmp_path: Path, rounds: object) -> Non
     (tmp_path / "checkpoint.json").write_text(json.dumps(pointer | {"rounds": rounds}))
     with pytest.raises(CheckpointDamaged, match=r"checkpoint\.json"):
         read_state(tmp_path)
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "facts.json"
-    write_whole(path, b"old")
-
-    def full_disk(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(path, b"new")
-    assert path.read_bytes() == b"old"
