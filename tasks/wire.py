@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -233,13 +234,19 @@ def _checked(version: object, kind: object, text: object, arrays: Arrays, expect
         raise WireError(f"a message of kind {_short(kind)} where {' or '.join(names)} is due")
     _check_arrays(str(kind), arrays)
     try:
-        scalars = _ADAPTERS[str(kind)].validate_json(str(text))
-        if scalars.arrays:
-            raise WireError(f"{kind}: the head must not carry arrays")
-        return replace(scalars, arrays=arrays)
+        return replace(_read(str(kind), str(text)), arrays=arrays)
     except ValidationError as error:
         problems = [f"{_short('.'.join(map(str, e['loc'])))}: {e['msg']}" for e in error.errors(include_url=False)]
         raise WireError(f"{kind}: {_listed(problems)}") from None
+
+
+@lru_cache(maxsize=16)
+def _read(kind: str, text: str) -> Any:
+    """The message without arrays. Kept, because all hospitals of one process are sent the same text."""
+    scalars = _ADAPTERS[kind].validate_json(text)
+    if scalars.arrays:
+        raise WireError(f"{kind}: the head must not carry arrays")
+    return scalars
 
 
 def _check_arrays(kind: str, arrays: Arrays) -> None:
