@@ -15,7 +15,8 @@ from conf import schema
 
 Shape = tuple[int, int, int]
 _MOST_ORIENTATIONS = 32
-_DENSENET_LEAST = 29
+_DENSENET_LEAST = 32
+"""It halves rows and columns five times."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,8 @@ def _scatter_linear(options: schema.ScatterLinear, shape: Shape) -> Network:
 def _densenet121(options: schema.DenseNet, shape: Shape) -> Network:
     from monai.networks.nets.densenet import DenseNet121
 
-    if min(shape[1:]) < _DENSENET_LEAST:
-        raise ValueError(f"images of {shape[1:]} are halved to nothing; it needs {_DENSENET_LEAST} rows and columns")
     network = DenseNet121(spatial_dims=2, in_channels=shape[0], out_channels=1)
-    return Network(None, _with_group_norm(network, options.groups))
+    return Network(_frame(shape[1:], _DENSENET_LEAST), _with_group_norm(network, options.groups))
 
 
 def _resnet18(options: schema.ResNet, shape: Shape) -> Network:
@@ -106,6 +105,14 @@ def _resnet18(options: schema.ResNet, shape: Shape) -> Network:
 
     network = resnet18(spatial_dims=2, n_input_channels=shape[0], num_classes=1)
     return Network(None, _with_group_norm(network, options.groups))
+
+
+def _frame(shape: tuple[int, int], least: int) -> nn.Module | None:
+    """Zeros around images that are smaller than so many rows or columns, the same on both sides or one more behind."""
+    rows, columns = (max(0, least - size) for size in shape)
+    if not rows and not columns:
+        return None
+    return nn.ZeroPad2d((columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 
 def _with_group_norm(network: nn.Module, groups: int) -> nn.Module:

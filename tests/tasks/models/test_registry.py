@@ -31,16 +31,23 @@ def test_every_builder_is_a_choice_and_every_choice_a_builder() -> None:
 def test_a_network_gives_one_logit_an_image_of_every_task(choice: str) -> None:
     for name in tasks.names():
         shape = tasks.get(name).example_shape
-        if choice == "densenet121" and min(shape[1:]) < 29:
-            with pytest.raises(UnknownModel, match="it needs 29 rows and columns"):
-                registry.build(spec_of(choice), shape)
-            continue
         spec = spec_of(choice) | (
             {"resolution": 0, "J": 2} if choice == "scatter_linear" and min(shape[1:]) < 64 else {}
         )
         logits = registry.build(spec, shape).logits(torch.rand(1, *shape))
         assert logits.shape == (1,)
         assert torch.isfinite(logits).all()
+
+
+def test_images_too_small_for_a_densenet_get_a_frame_of_zeros_and_keep_their_values() -> None:
+    network = registry.build(spec_of("densenet121"), (1, 28, 31))
+    assert network.features is not None
+    images = torch.rand(2, 1, 28, 31) + 1
+    framed = network.features(images)
+    assert framed.shape == (2, 1, 32, 32)
+    assert torch.equal(framed[..., 2:30, 0:31], images)
+    assert float(framed.sum()) == pytest.approx(float(images.sum()), rel=1e-6)
+    assert registry.build(spec_of("densenet121"), (1, 32, 40)).features is None
 
 
 @pytest.mark.parametrize("choice", CHOICES)
