@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 
 import torch
 
@@ -22,18 +21,13 @@ from client.policy import COHORTS
 from client.site import SiteSettings, delta_cap, secret
 from client.sources.withdrawals import withdrawn
 from tasks import contract as contracts
+from tasks.checklist import State
 from tasks.task import Task
 
 _WAIT_S = 5.0
 _FEW_OF_A_CLASS = 5
 _NEARLY_SPENT = 0.8
 _SLACK = timedelta(minutes=5)
-
-
-class State(StrEnum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import os
 import socket
 import ssl
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -104,12 +105,22 @@ def environment(found: Link) -> dict[str, str]:
     return QUIET | {"FLWR_HOME": str(found.key.parent), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
+def handshake(found: Link) -> tuple[str, str, datetime]:
+    """Dial the server and let it prove who it is. Returns TLS version, cipher, and when its certificate expires.
+
+    Raises:
+        OSError: it cannot be reached, or its certificate is not good.
+    """
+    with _secured(found) as secure:
+        expires = ssl.cert_time_to_seconds(str((secure.getpeercert() or {})["notAfter"]))
+        cipher = secure.cipher()
+        return secure.version() or "", cipher[0] if cipher else "", datetime.fromtimestamp(expires, UTC)
+
+
 def reach(found: Link) -> str:
     """Dial the server as the gateway does. Returns what is wrong, empty when nothing is."""
-    host, _, port = found.server.rpartition(":")
-    context = ssl.create_default_context(cafile=str(found.authority))
     try:
-        with _dial(host, int(port)) as raw, context.wrap_socket(raw, server_hostname=host) as secure:
+        with _secured(found) as secure:
             secure.sendall(f"GET /health HTTP/1.1\r\nHost: {found.server}\r\nConnection: close\r\n\r\n".encode())
             answer = HTTPResponse(secure)
             answer.begin()
@@ -133,17 +144,33 @@ def _clock(date: str | None) -> str:
     return f"this machine's clock is {abs(ahead):.0f} s {way} the server's, which is too much: set it by NTP"
 
 
-def _dial(host: str, port: int) -> socket.socket:
+@contextmanager
+def _secured(found: Link) -> Iterator[ssl.SSLSocket]:
+    host, _, port = found.server.rpartition(":")
+    context = ssl.create_default_context(cafile=str(found.authority))
+    with _dial(host, int(port)) as raw, context.wrap_socket(raw, server_hostname=host) as secure:
+        yield secure
+
+
+def proxy_of(host: str) -> tuple[str, int] | None:
+    """Host and port of the proxy through which a host is dialled, if there is one."""
     proxy = getproxies().get("https")
     if not proxy or proxy_bypass(host):
-        return socket.create_connection((host, port), _WAIT_S)
+        return None
     where = urlsplit(proxy)
-    connection = socket.create_connection((where.hostname or "", where.port or 3128), _WAIT_S)
+    return where.hostname or "", where.port or 3128
+
+
+def _dial(host: str, port: int) -> socket.socket:
+    proxy = proxy_of(host)
+    connection = socket.create_connection(proxy or (host, port), _WAIT_S)
+    if proxy is None:
+        return connection
     connection.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
     said = b""
     while b"\r\n\r\n" not in said and (piece := connection.recv(1024)):
         said += piece
     if not said.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")):
         connection.close()
-        raise OSError(f"the proxy {proxy} refuses: {said.splitlines()[:1]}")
+        raise OSError(f"the proxy {proxy[0]}:{proxy[1]} refuses: {said.splitlines()[:1]}")
     return connection

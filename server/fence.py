@@ -38,7 +38,7 @@ _LARGEST_BODY = "16m"
 def write(home: Home) -> Path:
     """Write nginx's configuration. Returns its path."""
     path = home.path / "fence" / "nginx.conf"
-    write_whole(path, _configuration(home).encode())
+    write_whole(path, configuration(home).encode())
     return path
 
 
@@ -56,7 +56,8 @@ def command(home: Home) -> list[str]:
     return [nginx, "-p", f"{folder}/", "-c", str(write(home)), "-e", str(home.logs / "fence.log"), "-g", "daemon off;"]
 
 
-def _configuration(home: Home) -> str:
+def configuration(home: Home) -> str:
+    """The text of nginx's configuration."""
     return f"""# Written by consilium-server at every start; changes are lost.
 {_program(home)}
 http {{

@@ -127,7 +127,12 @@ def key_fingerprint(request: Request) -> str:
 
 def authority_fingerprint(invitation: Invitation) -> str:
     """The same for the server's certificate authority."""
-    certificate = x509.load_pem_x509_certificate(invitation.certificate_authority.encode())
+    return certificate_fingerprint(invitation.certificate_authority)
+
+
+def certificate_fingerprint(pem: str) -> str:
+    """The same for any certificate."""
+    certificate = x509.load_pem_x509_certificate(pem.encode())
     return _groups(certificate.public_bytes(serialization.Encoding.DER))
 
 

@@ -18,6 +18,7 @@ from client.errors import SiteMisconfigured
 from client.site import SiteSettings, load, secret
 from tasks import contract as contracts
 from tasks import task as tasks
+from tasks.checklist import State
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Say what still keeps the hospital from taking part, and what to do about it. Exit code 1 when something does."""
-    from client.check import State, ladder
+    from client.check import ladder
     from client.page import write_page
 
     settings = load(site)

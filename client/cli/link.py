@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from client.cli.output import HERE, AsJson, SiteFile, answer
+from client import security as examined
+from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, table
 from client.errors import SiteMisconfigured
 from client.gateway import QUIET, Link, command, environment, reach
 from client.gateway import enroll as ask
 from client.gateway import link as read_link
 from client.site import SiteSettings, load
-from tasks import enrolment
+from tasks import checklist, enrolment
+from tasks.checklist import State
+from tasks.disk import write_whole
+from tasks.study import release
 from tasks.supervision import Program, Supervisor, all_well, holder, only_one, stop_on_signals
 
 _LISTEN = "127.0.0.1:9094"
+_COLOURS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red"}
 _LOOK_S = 15.0
+
+
+GatewayAddress = Annotated[
+    str, typer.Option("--gateway", metavar="HOST:PORT", help="Where the gateway listens for the trainer.")
+]
 
 
 class Part(StrEnum):
@@ -62,9 +74,7 @@ def run(
     only: Annotated[
         Part, typer.Option("--only", help="Where gateway and trainer are apart, run one of them.")
     ] = Part.BOTH,
-    gateway: Annotated[
-        str, typer.Option("--gateway", metavar="HOST:PORT", help="Where the gateway listens for the trainer.")
-    ] = _LISTEN,
+    gateway: GatewayAddress = _LISTEN,
     healthy: Annotated[bool, typer.Option("--healthy", help="Only say by the exit code whether it runs well.")] = False,
     site: SiteFile = HERE,
 ) -> None:
@@ -88,9 +98,38 @@ def run(
         supervisor.run(_Watch(found) if only is not Part.TRAINER else None)
 
 
+def security(
+    html: Annotated[Path | None, typer.Option("--html", help="Write the checklist there as a page to print.")] = None,
+    gateway: GatewayAddress = _LISTEN,
+    site: SiteFile = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """A checklist for your security officer: each promise of this installation, looked at while it runs.
+
+    Exit code 1 when one fails. Where gateway and trainer are apart, ask in each.
+    """
+    settings = load(site)
+    _require_address(gateway)
+    found = examined.checklist(settings, site, gateway)
+    if html is not None:
+        subtitle = f"Consilium {release()}.."
+        page = checklist.page(f"{settings.name}: security checklist", subtitle, found, examined.UNSEEN)
+        write_whole(html, page.encode(), 0o600)
+    shown = [
+        table(heading, ("", "claim", "found", "what to do"), [
+            (Text(claim.state, style=_COLOURS[claim.state]), claim.promise, claim.found, claim.remedy)
+            for claim in claims
+        ], whole=("",))
+        for heading, claims in found.items()
+    ]  # fmt: skip
+    facts = {heading: [asdict(claim) for claim in claims] for heading, claims in found.items()}
+    answer(as_json, facts, *shown, f"{checklist.count(found)}." + ("" if html is None else f" Page: {html}"))
+    if checklist.worst(found) is State.FAIL:
+        fail(REFUSED)
+
+
 def _programs(settings: SiteSettings, found: Link, site: Path, only: Part, gateway: str) -> list[Program]:
-    if gateway.count(":") != 1 or not gateway.rpartition(":")[2].isdecimal():
-        raise SiteMisconfigured(f"--gateway {gateway}: must be HOST:PORT, such as {_LISTEN}")
+    _require_address(gateway)
     logs = settings.link / "logs"
     train = [sys.executable, "-m", "client.trainer", gateway, str(found.secret)]
     host = gateway.rpartition(":")[0]
@@ -100,6 +139,11 @@ def _programs(settings: SiteSettings, found: Link, site: Path, only: Part, gatew
         Part.TRAINER: Program("trainer", train, logs / "trainer.log", own),
     }
     return [program for part, program in parts.items() if only in (Part.BOTH, part)]
+
+
+def _require_address(gateway: str) -> None:
+    if gateway.count(":") != 1 or not gateway.rpartition(":")[2].isdecimal():
+        raise SiteMisconfigured(f"--gateway {gateway}: must be HOST:PORT, such as {_LISTEN}")
 
 
 class _Watch:

@@ -249,6 +249,11 @@ class DicomwebSource(_Archive):
             raise ValueError("; ".join(problems))
         return self
 
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
 
 class DimseSource(_Archive):
     """An archive that speaks DICOM's own protocol (PS3.7, PS3.8): C-FIND to search, C-GET to retrieve."""

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,13 +19,16 @@ import typer
 from rich.console import Console
 
 from server import fence, pki
-from server.cli.output import DOWN, HERE, AsJson, HomeFolder, answer, fail, table
+from server import security as examined
+from server.cli.output import DOWN, HERE, REFUSED, AsJson, HomeFolder, answer, fail, table
 from server.errors import ServerMisconfigured, StudyError
 from server.flower_private import Control, Refused
 from server.folder import StudyFolder, committed
 from server.home import Home, ServerSettings, make, read
-from tasks import enrolment
+from tasks import checklist, enrolment
+from tasks.checklist import State
 from tasks.disk import write_whole
+from tasks.study import release
 from tasks.supervision import Program, Supervisor, holder, only_one, stop_on_signals
 
 QUIET = {
@@ -167,6 +171,33 @@ def down(home: HomeFolder = HERE, as_json: AsJson = False) -> None:
             raise StudyError(f"process {pid} has not ended within {_DOWN_S:g} s; see {house.logs}")
         time.sleep(0.2)
     answer(as_json, {"stopped": True}, "The server is down.")
+
+
+def security(
+    html: Annotated[Path | None, typer.Option("--html", help="Write the checklist there as a page to print.")] = None,
+    home: HomeFolder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """A checklist for your security officer: each promise of this server, looked at while it runs.
+
+    Exit code 1 when one fails.
+    """
+    house = read(home)
+    found = examined.checklist(house, QUIET)
+    if html is not None:
+        subtitle = f"Consilium {release()}.."
+        page = checklist.page(f"{house.settings.host}: security checklist", subtitle, found, examined.UNSEEN)
+        write_whole(html, page.encode(), 0o600)
+    shown = [
+        table(heading, ("", "claim", "found", "what to do"), [
+            (claim.state, claim.promise, claim.found, claim.remedy) for claim in claims
+        ])
+        for heading, claims in found.items()
+    ]  # fmt: skip
+    facts = {heading: [asdict(claim) for claim in claims] for heading, claims in found.items()}
+    answer(as_json, facts, *shown, f"{checklist.count(found)}." + ("" if html is None else f" Page: {html}"))
+    if checklist.worst(found) is State.FAIL:
+        fail(REFUSED)
 
 
 def status(home: HomeFolder = HERE, as_json: AsJson = False) -> None:

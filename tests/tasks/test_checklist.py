@@ -1,0 +1,27 @@
+"""The checklist as a whole and as a page."""
+
+from __future__ import annotations
+
+from tasks.checklist import Claim, State, count, page, worst
+
+GOOD, ODD = Claim("it is so", State.OK, "seen"), Claim("it might be", State.WARN, "half", "mend it", "ls <here>")
+BAD = Claim("it is not", State.FAIL, "nothing")
+
+
+def test_it_is_as_bad_as_its_worst_claim() -> None:
+    assert worst({"a": [GOOD]}) is State.OK
+    assert worst({"a": [GOOD], "b": [ODD]}) is State.WARN
+    assert worst({"a": [BAD, ODD], "b": [GOOD]}) is State.FAIL
+
+
+def test_it_counts_in_words() -> None:
+    assert count({"a": [GOOD, GOOD]}) == "2 of 2 claims hold"
+    assert count({"a": [GOOD, ODD], "b": [BAD]}) == "1 of 3 claims hold, 1 to look at, 1 failed"
+
+
+def test_the_page_shows_all_of_it_and_fetches_nothing() -> None:
+    text = page("St. Anne <1>", "A subtitle.", {"Secrets": [GOOD, ODD], "Doors": [BAD]}, ["the weather"])
+    for word in ("St. Anne &lt;1&gt;", "Secrets", "Doors", "it might be", "mend it", "ls &lt;here&gt;", "the weather"):
+        assert word in text
+    assert "default-src 'none'" in text
+    assert not any(word in text for word in ("http://", "https://", "<script", "src="))
