@@ -138,6 +138,8 @@ def _phantom(key: str, phantom: Phantom) -> Iterator[str]:
 
 def _combinations(study: Study) -> Iterator[str]:
     yield from _deployment(study)
+    if study.federation.late_rounds and (why := _takes_nothing_late(study.strategy)):
+        yield f"federation.late_rounds={study.federation.late_rounds}: {why}; say federation.late_rounds=0"
     if isinstance(study.strategy, Robust) and study.strategy.weighting != "uniform":
         yield f"strategy.weighting={study.strategy.weighting}: {study.strategy.name} allows uniform only"
     elif study.strategy.weighting == "inverse_noise_variance" and study.privacy.epsilon is None:
@@ -168,6 +170,18 @@ def _deployment(study: Study) -> Iterator[str]:
     federation = study.federation
     if isinstance(study.runtime, SuperlinkRuntime) != isinstance(federation, EnrolledFederation):
         yield f"runtime={study.runtime.name} and {federation.kind} hospitals: superlink and enrolled go together"
+def _takes_nothing_late(strategy: schema.Strategy) -> str:
+    """Why a strategy cannot use an update of an older model; empty where it can."""
+    match strategy:
+        case Robust():
+            return f"{strategy.name} gives each hospital one voice a round, and a late update would be a second one"
+        case schema.Scaffold():
+            return "scaffold computes its control variates from updates that were made with the newest ones"
+        case schema.Cyclic():
+            return "cyclic hands one model on, and a late update is of a model that was handed on without it"
+    return ""
+
+
     if isinstance(federation, EnrolledFederation):
         if study.evaluation.arms:
             yield f"evaluation.arms={study.evaluation.arms}: possible in simulation only; say evaluation.arms=[]"
@@ -249,6 +263,7 @@ _RULES: dict[tuple[str, Rule], tuple[str, ...]] = {
         "training.final_rate",
         "federation.quorum",
         "federation.participation",
+        "federation.late_rounds",
     ),
     ("must lie between 0 and 1, both excluded", lambda value: 0 < value < 1): (
         "evaluation.gate.auc",

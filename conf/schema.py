@@ -46,7 +46,7 @@ class ScatterLinear(Model):
 
 @dataclass
 class DenseNet(Model):
-    """MONAI's DenseNet121 with group normalisation."""
+    """MONAI's DenseNet121 with group normalisation. Images below 32 rows or columns get a frame of zeros."""
 
     name: str = "densenet121"
     """Set by the choice."""
@@ -329,6 +329,9 @@ class Federation:
     validation_fraction: float = 0.4
     """Fraction of each hospital's patients that is never trained on."""
 
+    late_rounds: int = 0
+    """For how many rounds after its own a late update is still taken: it is folded into the round that it comes in, at
+    a discount that grows with its age. 0 drops what is late. Not for ``scaffold``, ``cyclic`` and robust strategies."""
 
 @dataclass
 class Phantom:

@@ -1,4 +1,7 @@
-"""One order to many hospitals, and their answers as they come: checked, or with the reason why there is none."""
+"""One order to many hospitals, and their answers as they come: checked, or with the reason why there is none.
+
+Answers to earlier orders come in between where the study takes them (``late.py``).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from server.late import Late
 from server.post import Post
 from server.record import Roster
 from tasks import wire
@@ -22,8 +26,11 @@ _POLL_S = 0.05
 class Withdrawing(Protocol):
     """A grid that can take orders back."""
 
-    def withdraw(self, message_ids: Iterable[str]) -> None:
-        """Nobody waits for the replies to these any more."""
+    def withdraw(self, message_ids: Iterable[str]) -> set[str]:
+        """Take back those that nobody has begun. Returns the others: their replies may come and can be pulled."""
+
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Nobody wants the replies to these; they are thrown away when they come."""
 
 
 R = TypeVar("R", TrainReport, EvaluateReport)
@@ -31,9 +38,10 @@ R = TypeVar("R", TrainReport, EvaluateReport)
 
 @dataclass(frozen=True)
 class Answer(Generic[R]):
-    """A hospital's report, or why there is none."""
+    """A hospital's report on the order of a round, or why there is none."""
 
     hospital: str
+    round: int
     report: R | None
     problem: str
     bytes_down: int
@@ -41,31 +49,49 @@ class Answer(Generic[R]):
 
 
 def exchange(
-    grid: Grid, roster: Roster, order: TrainOrder | EvaluateOrder, kind: type[R], deadline_s: float, post: Post
+    grid: Grid,
+    roster: Roster,
+    order: TrainOrder | EvaluateOrder,
+    kind: type[R],
+    deadline_s: float,
+    post: Post,
+    late: Late | None = None,
 ) -> Generator[Answer[R], None, None]:
     """Send one order to all hospitals and give their answers as they come, until all have or the deadline passes.
 
-    Only replies to the messages of this very call are ever taken. Whoever answers an earlier round, or this one after
-    its end, is not heard. Close it to stop waiting; orders that nobody has begun are withdrawn where the grid can.
+    Only replies to the messages of this very call are ever taken, and late ones to those that ``late`` knows; nobody
+    waits for the latter. Close it to stop waiting; orders that nobody has begun are withdrawn where the grid can.
     """
+    overdue: Late = late or Late()
     ends = time.monotonic() + deadline_s
     contents = post.contents(order, list(roster.nodes))
     down = {name: wire.size(content) for name, content in contents.items()}
     action = "train" if isinstance(order, TrainOrder) else "evaluate"
+    ttl = overdue.lives_s(deadline_s) if overdue.carries else None
 
     def send(hospitals: list[str]) -> dict[str, str]:
         group = str(order.round)
-        messages = [grid.create_message(contents[h], action, roster.nodes[h], group_id=group) for h in hospitals]
+        messages = [grid.create_message(contents[h], action, roster.nodes[h], group, ttl) for h in hospitals]
         return dict(zip(grid.push_messages(messages), hospitals, strict=True))
 
-    waiting = send(list(roster.nodes))
+    waiting: dict[str, str] = send(list(roster.nodes))
     again: set[str] = set()
+    arrived: list[Message] = overdue.unread()
     try:
         while waiting and time.monotonic() < ends:
-            replies = list(grid.pull_messages(list(waiting)))
-            for reply in replies:
-                hospital = waiting.pop(reply.metadata.reply_to_message_id)
-                report, problem, up = _read(reply, order, kind)
+            arrived += grid.pull_messages([*waiting, *overdue.messages()])
+            arrived.sort(key=lambda reply: reply.metadata.reply_to_message_id in waiting)  # late ones first
+            if not arrived:
+                time.sleep(_POLL_S)
+            while arrived:
+                reply = arrived.pop(0)
+                name = reply.metadata.reply_to_message_id
+                if was := overdue.take(name):
+                    report, problem, up = _read(reply, order.study.name, was.round, kind)
+                    yield Answer(was.hospital, was.round, report, problem, 0, up)
+                    continue
+                hospital = waiting.pop(name)
+                report, problem, up = _read(reply, order.study.name, order.round, kind)
                 if problem == _NOT_HELD and hospital not in again:
                     again.add(hospital)
                     post.forget(hospital)
@@ -75,20 +101,34 @@ def exchange(
                     continue
                 if report is not None:
                     post.arrived(hospital, order)
-                yield Answer(hospital, report, problem, down[hospital], up)
-            if not replies:
-                time.sleep(_POLL_S)
+                yield Answer(hospital, order.round, report, problem, down[hospital], up)
         for hospital in waiting.values():
-            yield Answer(hospital, None, f"no answer within {deadline_s:g} s", down[hospital], 0)
+            yield Answer(hospital, order.round, None, f"no answer within {deadline_s:g} s", down[hospital], 0)
     finally:
-        if isinstance(grid, Withdrawing):
-            grid.withdraw(waiting)
+        _close(grid, waiting, arrived, order.round, overdue)
+
+
+def _close(grid: Grid, waiting: dict[str, str], arrived: list[Message], round: int, late: Late) -> None:
+    """The round is over: orders are taken back, and answers that may yet come are waited for in later rounds or not."""
+    there = {reply.metadata.reply_to_message_id for reply in arrived}
+    open_ones = waiting.keys() - there
+    begun = grid.withdraw(open_ones) if isinstance(grid, Withdrawing) else open_ones
+    if late.carries:
+        late.keep({name: waiting[name] for name in begun | (there & waiting.keys())}, round, arrived)
+        _forget(grid, late.too_old_for(round + 1))
+    else:
+        _forget(grid, begun)
+
+
+def _forget(grid: Grid, messages: Iterable[str]) -> None:
+    if isinstance(grid, Withdrawing):
+        grid.forget(messages)
 
 
 _NOT_HELD = f"refused with {ErrorCode.NOT_HELD}"
 
 
-def _read(reply: Message, order: TrainOrder | EvaluateOrder, kind: type[R]) -> tuple[R | None, str, int]:
+def _read(reply: Message, study: str, round: int, kind: type[R]) -> tuple[R | None, str, int]:
     if reply.has_error():
         return None, f"its client failed (Flower error {reply.error.code})", 0
     up = wire.size(reply.content)
@@ -98,6 +138,6 @@ def _read(reply: Message, order: TrainOrder | EvaluateOrder, kind: type[R]) -> t
         return None, str(error), up
     if isinstance(report, Refusal):
         return None, f"refused with {report.code}", up
-    if (report.study, report.round) != (order.study.name, order.round):
+    if (report.study, report.round) != (study, round):
         return None, f"answered to study {report.study}, round {report.round}", up
     return report, "", up

@@ -40,7 +40,7 @@ class LocalGrid(Grid):
         self._app: ClientApp | None = None
         self._waiting: dict[str, Message] = {}
         self._replies: dict[str, Message] = {}
-        self._withdrawn: set[str] = set()
+        self._forgotten: set[str] = set()
         self._workers = Workers(load_app, min(workers, len(hospitals))) if workers else None
 
     def __enter__(self) -> Self:
@@ -84,15 +84,24 @@ class LocalGrid(Grid):
             name = next((name for name in self._waiting if name in wanted), None)
             return [] if name is None else [self._play(self._waiting.pop(name))]
         finished = self._workers.finished(_PATIENCE_S)
-        self._replies.update((name, reply) for name, reply in finished if name not in self._withdrawn)
+        for name, reply in finished:
+            if name in self._forgotten:
+                self._forgotten.discard(name)
+            else:
+                self._replies[name] = reply
         return [self._replies.pop(name) for name in wanted & self._replies.keys()]
 
-    def withdraw(self, message_ids: Iterable[str]) -> None:
-        """Nobody waits for these any more: orders that nobody has begun are dropped, and so are replies that come."""
-        for name in message_ids:
-            self._waiting.pop(name, None)
-            if self._workers is not None and not self._workers.withdraw(name):
-                self._withdrawn.add(name)
+    def withdraw(self, message_ids: Iterable[str]) -> set[str]:
+        """Drop orders that nobody has begun. Returns the others, whose replies are there or will come."""
+        names = set(message_ids)
+        unbegun = {name for name in names if self._waiting.pop(name, None) is not None}
+        if self._workers is not None:
+            unbegun |= self._workers.withdraw(names)
+        return names - unbegun
+
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Nobody wants the replies to these orders, which are being answered: they are dropped when they come."""
+        self._forgotten |= {name for name in message_ids if self._replies.pop(name, None) is None}
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         waiting = set(self.push_messages(messages))

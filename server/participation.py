@@ -6,6 +6,9 @@ often. With half of the hospitals a round everybody plans for half of the rounds
 1 / sqrt(2) of the noise a step. Being asked is what counts, not being heard: whoever answers too late has spent it all
 the same, and that is what over-selection costs.
 
+Whoever is still at an earlier order, where late updates are taken (``late.py``), is asked after the others; and not at
+all while somebody else is there, where everybody is asked in every round and so nobody must make up for a turn.
+
 Which hospitals take part in a round is public here, so it gives no amplification by sampling.
 """
 
@@ -34,7 +37,9 @@ def asked_at_most(study: schema.Study) -> int:
     return max(1, min(rounds, math.ceil(rounds * fraction - _ROUNDING)))
 
 
-def invited(study: schema.Study, hospitals: Sequence[str], rounds: Sequence[RoundRecord], of: int) -> list[str]:
+def invited(
+    study: schema.Study, hospitals: Sequence[str], rounds: Sequence[RoundRecord], of: int, busy: Sequence[str] = ()
+) -> list[str]:
     """Who is asked to train in the round after ``rounds``, in the order in which ``hospitals`` has them.
 
     The same after every restart, so that an order that was already answered is the same order.
@@ -42,16 +47,19 @@ def invited(study: schema.Study, hospitals: Sequence[str], rounds: Sequence[Roun
     Args:
         hospitals: those whom the strategy would have.
         of: how many the study has.
+        busy: those of ``hospitals`` who are still at an earlier order.
 
     Raises:
         TooFewHospitals: so many must be asked that somebody would be asked too often.
     """
     most, number = asked_at_most(study), len(rounds) + 1
+    if most == study.federation.rounds:
+        hospitals = [name for name in hospitals if name not in busy] or hospitals
     count = min(_count(study, of), len(hospitals))
     asked = Counter(name for record in rounds for name in record.invited)
     willing = sorted(
         (name for name in hospitals if asked[name] < most),
-        key=lambda name: (asked[name], _lot(study.seed, number, name)),
+        key=lambda name: (asked[name], name in busy, _lot(study.seed, number, name)),
     )
     if len(willing) < count:
         raise TooFewHospitals(

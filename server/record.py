@@ -39,6 +39,7 @@ class RoundRecord:
 
     Attributes:
         pooled_auc: of all validation patients as if they were one hospital's, with its interval.
+        carried: hospitals whose late update is in this round's model, and the round that they were asked in.
     """
 
     number: int
@@ -48,6 +49,7 @@ class RoundRecord:
     dropped: dict[str, str] = field(default_factory=dict)
     invited: list[str] = field(default_factory=list)
     pooled_auc: tuple[float, float, float] | None = None
+    carried: dict[str, int] = field(default_factory=dict)
 
     def mean_auc(self) -> float | None:
         """Unweighted mean over the hospitals that have an AUC."""

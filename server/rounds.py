@@ -2,8 +2,8 @@
 
 The loop knows a ``Grid`` and hospitals by name. Whether the grid is this process or a SuperLink is not its business.
 Stories of their own stand elsewhere: who is asked (``participation.py``), how an order gets there and back
-(``exchange.py``, ``post.py``), how updates become a model (``strategy/``), which model is handed over and when it is
-enough (``delivery.py``).
+(``exchange.py``, ``post.py``), which answers are folded in (``collection.py``, ``late.py``), how updates become a model
+(``strategy/``), which model is handed over and when it is enough (``delivery.py``).
 """
 
 from __future__ import annotations
@@ -11,24 +11,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 
 from flwr.serverapp import Grid
 
 from conf import schema
 from server import delivery, participation
+from server.collection import collect, together
 from server.errors import RoundFailed
 from server.evaluation import Evaluated, evaluate, evaluates, pooled_auc, scores_of
-from server.exchange import exchange
+from server.late import Late
 from server.post import Post
 from server.record import HospitalRound, Roster, RoundRecord, State
 from server.strategy import choice
-from server.strategy.admission import unusable
-from server.strategy.local_sgd import local_move, noise_std
-from server.strategy.strategy import Combiner, Strategy, norm
-from tasks import lean
-from tasks.wire import CONTROL, Arrays, TrainOrder, TrainReport, WireError
+from server.strategy.local_sgd import local_move
+from server.strategy.strategy import norm
+from tasks.wire import TrainOrder
 
 __all__ = ["HospitalRound", "Roster", "RoundRecord", "State", "evaluate", "evaluates", "play_round", "run_rounds"]
 
@@ -45,14 +43,14 @@ def run_rounds(study: schema.Study, roster: Roster, grid: Grid, state: State, pu
         CannotCombine: the strategy cannot make a model of the answers; likewise.
         TooFewHospitals: somebody would have to train more often than the study's document says; likewise.
     """
-    post = Post(roster.document.wire.down)
+    post, late = Post(roster.document.wire.down), Late(study.federation.late_rounds)
     while not delivery.has_ended(study, state.rounds):
-        state = play_round(study, roster, grid, state, post)
+        state = play_round(study, roster, grid, state, post, late)
         publish(state)
     return state
 
 
-def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State, post: Post) -> State:
+def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State, post: Post, late: Late) -> State:
     """One round."""
     started = time.perf_counter()
     number = len(state.rounds) + 1
@@ -60,14 +58,16 @@ def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State, po
     # 1. One order for all whose turn it is. What could not be combined is refused before anyone is asked.
     strategy = choice.build(study.strategy, local_move(study.training, number, study.federation.rounds))
     memory = state.memory if state.rounds else strategy.start(state.weights)
-    turn = participation.invited(study, strategy.invited(list(roster.nodes), number), state.rounds, len(roster.nodes))
+    would = strategy.invited(list(roster.nodes), number)
+    turn = participation.invited(study, would, state.rounds, len(roster.nodes), list(filter(late.waits_for, would)))
     invited = replace(roster, nodes={name: roster.nodes[name] for name in turn})
     combiner = strategy.combiner(state.weights, len(invited.nodes))
     order = TrainOrder(roster.document, number, state.weights | strategy.told(memory))
 
     # 2. Updates are checked and folded in as they arrive, until there are as many as are wanted.
     wanted = min(participation.wanted(study, len(roster.nodes)), len(invited.nodes))
-    hospitals, dropped = _collected(study, invited, grid, order, strategy, combiner, wanted, post)
+    folded = collect(study, invited, grid, order, strategy, combiner, wanted, post, late)
+    hospitals, dropped = folded.hospitals, folded.dropped
 
     # 3. A round that trained too few is no round.
     needed = max(1, math.ceil(study.federation.quorum * wanted))
@@ -78,6 +78,8 @@ def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State, po
     update = combiner.combined()
     update_norm = norm(update)
     weights, memory = strategy.step(state.weights, memory, update, len(hospitals) / len(roster.nodes))
+    for name, figures in folded.late.items():
+        hospitals[name] = together(hospitals.get(name), figures)
     told, lost = post.told(order.arrays, weights | strategy.told(memory), state.lost)
     weights = {name: told[name] for name in weights}
     memory = {name: told.get(name, value) for name, value in memory.items()}
@@ -96,57 +98,10 @@ def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State, po
 
     # 6. The record.
     seconds, asked, auc = time.perf_counter() - started, list(invited.nodes), pooled_auc(evaluated)
-    record = RoundRecord(number, seconds, update_norm, hospitals, dropped, asked, auc)
+    record = RoundRecord(number, seconds, update_norm, hospitals, dropped, asked, auc, folded.carried)
     after = replace(state, weights=weights, rounds=[*state.rounds, record], memory=memory, lost=lost, average=average)
     after = delivery.with_the_best(study, after)
     return replace(after, scores=scores_of(evaluated)) if after.outcome is record and evaluated else after
-
-
-def _collected(
-    study: schema.Study,
-    invited: Roster,
-    grid: Grid,
-    order: TrainOrder,
-    strategy: Strategy,
-    combiner: Combiner,
-    wanted: int,
-    post: Post,
-) -> tuple[dict[str, HospitalRound], dict[str, str]]:
-    """Fold in so many usable updates. Returns what their hospitals did, and why others' are not among them."""
-    hospitals: dict[str, HospitalRound] = {}
-    dropped: dict[str, str] = {}
-    with closing(exchange(grid, invited, order, TrainReport, study.federation.deadline_s, post)) as answers:
-        for answer in answers:
-            report, problem = answer.report, answer.problem
-            if report is not None:
-                update, problem = _update_of(report, invited, study, order)
-                if not problem:
-                    combiner.add(answer.hospital, update, _weight(strategy, study, report))
-                    figures = HospitalRound(report.epsilon, bytes_down=answer.bytes_down, bytes_up=answer.bytes_up)
-                    hospitals[answer.hospital] = figures
-            if problem:
-                dropped[answer.hospital] = f"train: {problem}"
-            if len(hospitals) == wanted:
-                break
-    late = [name for name in invited.nodes if name not in hospitals and name not in dropped]
-    return hospitals, dropped | dict.fromkeys(late, f"train: not waited for once {wanted} had answered")
-
-
-def _update_of(report: TrainReport, roster: Roster, study: schema.Study, order: TrainOrder) -> tuple[Arrays, str]:
-    """The update whole, or why it must not touch the model."""
-    if study.privacy.epsilon is not None and not report.noise_multiplier:
-        return {}, "it trained without noise, the study is private"
-    weights = {name: value for name, value in order.arrays.items() if not name.startswith(CONTROL)}
-    try:
-        update = lean.restore(report.arrays, roster.document.wire.up, weights)
-    except WireError as error:
-        return {}, str(error)
-    return update, unusable(update, weights)
-
-
-def _weight(strategy: Strategy, study: schema.Study, report: TrainReport) -> float:
-    std = noise_std(study.training, study.privacy, report.noise_multiplier, report.public_size)
-    return strategy.weight(report.public_size, std)
 
 
 def _joined(trained: HospitalRound, evaluated: HospitalRound) -> HospitalRound:

@@ -3,6 +3,9 @@
 Flower takes no message for a hospital that was never seen, answers at once for one that is away, and its own example
 asks every three seconds. Here an order first waits for those who are away, a while; whoever was waited for in vain is
 not waited for again until seen.
+
+An order cannot be taken back from a SuperLink (Flower 1.41's Runtime API has no call for it), so it ends by its time to
+live. The reply of one that was forgotten is fetched and thrown away, because only then does the SuperLink let go of it.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class SuperlinkGrid(Grid):
         self._inner, self._patience_s, self._deadline_s = inner, patience_s, deadline_s
         self._given_up: set[int] = set()
         self._refused: dict[str, Message] = {}
+        self._forgotten: set[str] = set()
         self._polled = 0.0
 
     @property
@@ -48,8 +52,8 @@ class SuperlinkGrid(Grid):
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """A message that nobody answers any more soon after the deadline; until then the round loop itself waits."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl or self._deadline_s + _GRACE_S)
+        """A message that nobody answers any more soon after the deadline, or ``ttl`` seconds where they are given."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=(ttl or self._deadline_s) + _GRACE_S)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send, once those are there who can be waited for. Every message gets an id, also one that nobody takes."""
@@ -81,7 +85,19 @@ class SuperlinkGrid(Grid):
             return [self._refused.pop(name) for name in refused]
         time.sleep(max(0.0, self._polled + _POLL_S - time.monotonic()))
         self._polled = time.monotonic()
-        return self._inner.pull_messages(wanted)
+        replies = list(self._inner.pull_messages(wanted | self._forgotten))
+        self._forgotten -= {reply.metadata.reply_to_message_id for reply in replies}
+        return [reply for reply in replies if reply.metadata.reply_to_message_id in wanted]
+
+    def withdraw(self, message_ids: Iterable[str]) -> set[str]:
+        """Drop those that nobody took. Returns the others, which a hospital may have or may yet get."""
+        names = set(message_ids)
+        untaken = {name for name in names if self._refused.pop(name, None) is not None}
+        return names - untaken
+
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Nobody wants the replies to these: they are thrown away as they come, or when their time is over."""
+        self._forgotten |= set(message_ids) - self._refused.keys()
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         waiting = set(self.push_messages(messages))

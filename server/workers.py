@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
@@ -61,11 +61,11 @@ class Workers:
         self._queue.append((name, order, context))
         self._dispatch()
 
-    def withdraw(self, name: str) -> bool:
-        """Drop an order that no worker has begun. Returns whether there was one."""
-        before = len(self._queue)
-        self._queue = deque(order for order in self._queue if order[0] != name)
-        return len(self._queue) < before
+    def withdraw(self, names: Container[str]) -> set[str]:
+        """Drop those of these orders that no worker has begun. Returns them."""
+        unbegun = {name for name, _, _ in self._queue if name in names}
+        self._queue = deque(order for order in self._queue if order[0] not in unbegun)
+        return unbegun
 
     def finished(self, timeout: float) -> Iterator[tuple[str, Message]]:
         """Replies that are there within so many seconds, by the name of the order; may be none."""

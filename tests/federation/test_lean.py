@@ -10,10 +10,12 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.accounting import epsilon_of
+from server import launch
 from server.__main__ import client_app
 from tasks import wire
 from tasks.wire import EvaluateOrder, TrainOrder
 from tests.federation.embedded import HOSPITALS, Ended, entries, play
+from tests.server import delaying
 
 LEAN = ("wire=lean", "evaluation.arms=[]", "federation.rounds=3", "model.pool=4", "model.L=4")
 _orders: list[tuple[str, int, str]] = []
@@ -125,3 +127,26 @@ def test_a_lean_study_that_was_killed_goes_on_with_the_very_orders_it_would_have
     for hospital in HOSPITALS:
         trained = [e for e in entries(ended.folder, hospital) if e.use.cohort == "train"]
         assert [e.use.round for e in trained] == [1, 2, 3], "round 2 was asked for again, and answered from the ledger"
+
+
+class Delaying(delaying.Delaying):
+    slow = "cedar"
+
+
+def test_a_late_lean_update_of_an_older_model_is_carried_and_costs_nothing_more(
+    ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codes of a change to the model of round 1 come in round 2: they are the hospital's update all the same. What the
+    hospital reserved, it reserved for round 1, and its error feedback goes on."""
+    monkeypatch.setattr(launch, "LocalGrid", Delaying)
+    late = (*LEAN, "federation.late_rounds=1", "federation.participation=0.67", "federation.over_selection=0.5")
+    ended = play(ground, "late-lean", *late)
+    rounds = ended.state().rounds
+    assert [record.carried for record in rounds] == [{}, {"cedar": 1}, {}]
+    assert [record.invited for record in rounds][1] == ["alder", "birch"]
+    training = [entry for entry in entries(ended.folder, "cedar") if "train" in entry.use.cohort]
+    assert training[0].use.round == 1
+    assert 2 not in [entry.use.round for entry in training], "it was still at round 1"
+    assert all(entry.committed is not None for entry in training)
+    assert epsilon_of([entry.mechanism for entry in training], 1e-4) <= 8.0
+    assert all("cedar" not in record.dropped or "not waited" in record.dropped["cedar"] for record in rounds)

@@ -154,6 +154,7 @@ def _settings(context: Context) -> dict[str, Any]:
 def _behaviour(settings: dict[str, Any], part: str, round: int) -> str:
     told = settings.get(part, "well")
     return str(told.get(str(round), "well") if isinstance(told, dict) else told)
+        "nap": lambda: _reply(message, honest) if time.sleep(1.2) is None else message,
 
 
 def _reply(message: Message, report: wire.Message) -> Message:

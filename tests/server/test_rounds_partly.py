@@ -92,7 +92,8 @@ def test_an_order_that_no_worker_has_begun_is_withdrawn_and_a_late_reply_is_not_
         order = TrainOrder(scripted.roster(asked, hospitals).document, 1, scripted.WEIGHTS)
         messages = [hospitals.create_message(wire.encode(order), "train", n, "1") for n in hospitals.nodes.values()]
         begun, *rest = hospitals.push_messages(messages)
-        hospitals.withdraw([begun, *rest[1:]])
+        assert hospitals.withdraw([begun, *rest[1:]]) == {begun}
+        hospitals.forget([begun])
         replies: list[Message] = []
         while not replies:
             replies += hospitals.pull_messages([rest[0]])
