@@ -19,7 +19,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import nn
 
-from client import accounting, approvals, halt, held, kept, methods, policy, privacy, report, site, subgroups
+from client import accounting, approvals, compare, halt, held, kept, methods, policy, privacy, report, site, subgroups
 from client.accounting import Mechanism
 from client.audit import Journal
 from client.books import Books, standing_books
@@ -156,12 +156,14 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
 def _evaluate(
     order: EvaluateOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger
 ) -> EvaluateReport:
+    order, second = compare.split(order)
     task, network, module = _model_of(order, _kept(order, settings, ledger))
     cohort = open_cohort(settings, task, COHORTS["evaluation"], order.study.model, network)
-    by = order.study.evaluation.subgroups if order.round == order.study.rounds else []
+    by = order.study.evaluation.subgroups if order.asks == "scores" and order.round == order.study.rounds else []
     levels = subgroups.levels_of(settings, task, list(cohort.patients)) if by else {}
-    labels = cohort.patient_labels().numpy()
-    scored = report.Scored(score_patients(module, cohort), labels, {name: levels[name] for name in by})
+    labels, scores = cohort.patient_labels().numpy(), score_patients(module, cohort)
+    of_both = None if second is None else report.Pair(second.scores(module, cohort), second.edges)
+    scored = report.Scored(scores, labels, {name: levels[name] for name in by}, of_both)
 
     mechanism = ledger.reserve(use, partial(_plan_evaluation, order, terms), _caps(terms, settings))
     spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
@@ -208,7 +210,7 @@ def _plan_training(order: TrainOrder, terms: PrivacyTerms, others: int, spent: l
 
 def _plan_evaluation(order: EvaluateOrder, terms: PrivacyTerms, spent: list[Mechanism]) -> Mechanism:
     asked = order.study.evaluation
-    now = asked.histograms(order.round == order.study.rounds)
+    now = asked.histograms(order.round == order.study.rounds) if order.asks == "scores" else 1
     left = max(now, asked.all_histograms() - sum(mechanism.count for mechanism in spent))
     noise = 0.0 if terms.epsilon is None else accounting.plan_noise(spent, 1.0, left, terms.epsilon, terms.delta)
     return Mechanism(noise, 1.0, now)

@@ -95,14 +95,15 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
     for row, entry in enumerate(entries):
         rows[entry.patient].append(row)
     cohort = Cohort(inputs, labels, [torch.tensor(rows[patient]) for patient in patients], tuple(patients))
-    return _shuffled(cohort, secret(site)) if side == "train" and site.shuffled_labels else cohort
+    return _shuffled(cohort, secret(site), site.shuffled_labels) if side == "train" and site.shuffled_labels else cohort
 
 
-def _shuffled(cohort: Cohort, key: bytes) -> Cohort:
-    """Each patient's images get the label of another patient, of the same one in every round."""
+def _shuffled(cohort: Cohort, key: bytes, number: int) -> Cohort:
+    """Each patient's images get the label of another patient, of the same one in every round; another ``number`` deals
+    the labels out in another way."""
 
     def place(patient: int) -> bytes:
-        return hmac.digest(key, f"shuffled labels {cohort.patients[patient]}".encode(), "sha256")
+        return hmac.digest(key, f"shuffled labels {number} {cohort.patients[patient]}".encode(), "sha256")
 
     dealt = cohort.patient_labels()[sorted(range(len(cohort.rows)), key=place)]
     labels = cohort.labels.clone()

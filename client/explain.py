@@ -60,6 +60,17 @@ def _departures(review: Review) -> list[str]:
             lines.append(f"After each of at most {times}: how the model changed ({size}){noise}.")
         elif leaving.by:
             lines.append(f"After the last round: the same once more by {' and by '.join(leaving.by)} ({size}){noise}.")
+        elif leaving.of == "two models":
+            bins = review.document.evaluation.paired
+            lines.append(
+                "After the last round, once: another model comes, and how many patients with and without the finding "
+                f"got which scores from both leaves (a histogram of {bins} x {bins} cells for each, {size}){noise}."
+            )
+        elif leaving.of:
+            lines.append(
+                f"After the last round, {_times(leaving.times, 'time')}: a model of one hospital alone comes, and the "
+                f"same figures of it leave ({size}){noise}."
+            )
         else:
             lines.append(
                 f"{_times(leaving.times, 'time')}: how many patients with and without the finding got which score "

@@ -52,8 +52,8 @@ def _changed(order: TrainOrder | EvaluateOrder, held: Arrays) -> Arrays:
 
 
 def keep(order: TrainOrder | EvaluateOrder, settings: SiteSettings) -> None:
-    """Keep the model of an order that is whole, if the study's models travel as changes."""
-    if order.study.wire.down == "float32":
+    """Keep the model of an order that is whole, if the study's models travel as changes and it is one of them."""
+    if order.study.wire.down == "float32" or (isinstance(order, EvaluateOrder) and order.asks != "scores"):
         return
     path = _file(order, settings)
     content = save({name: order.arrays[name] for name in sorted(order.arrays)})

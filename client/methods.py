@@ -62,6 +62,9 @@ def load_model(module: nn.Module, order: TrainOrder | EvaluateOrder, kept: Array
     Raises:
         BadOrder: the weights do not fit the network and the method.
     """
+    if isinstance(order, EvaluateOrder) and order.asks == "matrix":
+        load_weights(module, order.arrays)  # another model than the study's: nothing of it stays anywhere
+        return
     method = order.study.method
     weights, variates = _split(order.arrays)
     stay = _staying(module, order.study)

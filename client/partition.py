@@ -23,7 +23,8 @@ from tasks.task import PhantomHospital, Task
 POOLED = "pooled"
 """Name of the imaginary hospital that has everybody's patients."""
 SHUFFLED = "shuffled"
-"""Name of the one that has them with labels that were dealt out at random."""
+"""Name of the one that has them with labels that were dealt out at random. Where labels are dealt out again, the next
+ones are called ``shuffled.2`` and so on; no hospital's name has a dot."""
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,8 @@ def _to_evaluation(terms: EvaluationTerms, site: SiteSettings) -> Iterator[str]:
         yield "it asks for scores, policy.scores is none"
     elif terms.epsilon is None and not (site.simulated and policy.scores == "exact"):
         yield "it asks for exact scores, policy.scores is noised"
-    if terms.bins > policy.max_bins:
-        yield f"{terms.bins} cells a histogram, policy.max_bins is {policy.max_bins}"
+    if (cells := max(terms.bins, terms.paired**2)) > policy.max_bins:
+        yield f"{cells} cells a histogram, policy.max_bins is {policy.max_bins}"
     if refused := [attribute for attribute in terms.subgroups if attribute not in policy.subgroups]:
         yield f"it asks for figures by {', '.join(refused)}, policy.subgroups allows {policy.subgroups or 'none'}"
 
@@ -120,7 +120,14 @@ def _bytes_back(order: TrainOrder | EvaluateOrder) -> int:
     if isinstance(order, TrainOrder):
         values = sum(array.size for name, array in order.arrays.items() if not name.startswith(CONTROL))
         return lean.largest_size(order.study.wire.up, values)
-    return histogram_bytes(order.study.evaluation, order.round == order.study.rounds)
+    if order.asks == "paired":
+        return joint_bytes(order.study.evaluation)
+    return histogram_bytes(order.study.evaluation, order.asks == "scores" and order.round == order.study.rounds)
+
+
+def joint_bytes(terms: EvaluationTerms) -> int:
+    """Bytes of the joint histogram of two models' scores."""
+    return _CLASSES * terms.paired**2 * _BYTES_OF_A_CELL
 
 
 def histogram_bytes(terms: EvaluationTerms, last: bool) -> int:

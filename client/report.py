@@ -10,7 +10,7 @@ What each number is:
                             epsilon, rate and steps can compute it, so it tells nothing more
     update arrays           a release of the training cohort, entered in the ledger; codes of fewer bits are made of it
                             after its noise
-    histograms              releases of the validation cohort, entered in the ledger
+    histograms              releases of the validation cohort, entered in the ledger; also those of two models' scores
 
 A simulated hospital may release without noise; then epsilon is absent.
 """
@@ -33,6 +33,7 @@ from client.noise import noised
 from client.site import SiteSettings
 from tasks import lean, wire
 from tasks.metrics.histogram import score_histogram
+from tasks.metrics.paired import joint_histogram
 from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 
@@ -52,6 +53,15 @@ def train_report(order: TrainOrder, update: Arrays, public_size: int, spent: Spe
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A second model's scores of the same patients, float64 of shape (patients,), and the edges of both models' bins,
+    float64 of shape (2, bins - 1), as the order brought them."""
+
+    scores: NDArray[np.float64]
+    edges: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Scored:
     """Validation patients with their scores.
 
@@ -59,11 +69,13 @@ class Scored:
         scores: float64 of shape (patients,) in [0, 1].
         labels: 0 or 1, shape (patients,).
         levels: for each attribute that the study asks for, int64 of shape (patients,): the patient's level.
+        pair: where two models are compared; then the joint histogram alone leaves.
     """
 
     scores: NDArray[np.float64]
     labels: NDArray[np.float32]
     levels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    pair: Pair | None = None
 
 
 def evaluate_report(order: EvaluateOrder, scored: Scored, spent: Spent, generator: torch.Generator) -> EvaluateReport:
@@ -73,7 +85,11 @@ def evaluate_report(order: EvaluateOrder, scored: Scored, spent: Spent, generato
     one that tells the levels of an attribute apart; the ledger has counted them.
     """
     noise, bins = spent.noise_multiplier, order.study.evaluation.bins
-    arrays = {"histogram": score_histogram(scored.scores, scored.labels, bins)}
+    if scored.pair is not None:
+        both = joint_histogram(scored.scores, scored.pair.scores, scored.labels, scored.pair.edges)
+        arrays = {"paired": both}
+    else:
+        arrays = {"histogram": score_histogram(scored.scores, scored.labels, bins)}
     for attribute, levels in scored.levels.items():
         counts = subgroups.histograms(attribute, levels, scored.scores, scored.labels, bins)
         arrays[attribute] = counts if noise > 0 else subgroups.suppressed(counts)

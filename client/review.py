@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from client.accounting import Mechanism, epsilon_of, plan_noise
 from client.errors import BudgetExhausted
 from client.ledger import Ledger
-from client.policy import COHORTS, PARTS, Part, granted, histogram_bytes, objections, other_release
+from client.policy import COHORTS, PARTS, Part, granted, histogram_bytes, joint_bytes, objections, other_release
 from client.site import SiteSettings
 from tasks import lean
 from tasks import study as studies
@@ -30,6 +30,7 @@ class Leaving:
         bytes: their size in one message, uncompressed.
         times: messages in the whole study, at most.
         by: attributes by which scores are told apart in it.
+        of: ``two models`` or ``others' models``, where it is not the study's own model that is tried.
     """
 
     part: Part
@@ -38,6 +39,7 @@ class Leaving:
     bytes: int
     times: int
     by: tuple[str, ...] = ()
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,11 @@ def _leaving(document: StudyDocument) -> tuple[list[Leaving], list[str]]:
     if terms.subgroups:
         size = histogram_bytes(terms, last=True) - histogram_bytes(terms, last=False)
         found.append(Leaving("evaluation", len(terms.subgroups), size // 8, size, 1, tuple(terms.subgroups)))
+    if terms.paired:
+        found.append(Leaving("evaluation", 1, 2 * terms.paired**2, joint_bytes(terms), 1, of="two models"))
+    if terms.matrix:
+        size = histogram_bytes(terms, last=False)
+        found.append(Leaving("evaluation", 1, 2 * terms.bins, size, terms.matrix, of="others' models"))
     return found, wrong
 
 

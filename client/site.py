@@ -98,7 +98,7 @@ class SiteSettings(Settings):
     gateway and trainer share. ``consilium-site enroll`` makes it."""
     log: Path = Path("site.log")
     """What went wrong and why, for the hospital's own eyes."""
-    shuffled_labels: bool = False
+    shuffled_labels: int = Field(default=0, ge=0)
     """Deal the training labels out among the patients at random: a simulated hospital that has nothing to teach, with
     which a study shows that it learns from nothing else."""
     max_memory_mb: int = Field(default=1024, ge=64)

@@ -43,8 +43,8 @@ class VirtualHospitals:
     Attributes:
         federated: by name, those that take part in the study.
         alone: by name, the same hospitals with ledgers of their own and a policy that allows training without noise,
-            for the comparison; and two imaginary ones with everybody's patients: ``POOLED``, and ``SHUFFLED``, whose
-            labels are dealt out at random.
+            for the comparison; and imaginary ones with everybody's patients: ``POOLED``, and those of ``shufflings``,
+            whose labels are dealt out at random, each time anew.
         reports: by name, what each ingest found.
         sizes: by name, patients that are trained on and validated with, after ``max_training_patients``.
         notes: sentences that must stand beside every result.
@@ -82,8 +82,10 @@ def found(study: schema.Study, folder: Path, progress: Progress) -> VirtualHospi
         name: _write(folder / "sites-alone" / f"{name}.yaml", without | _site(study, name, own))
         for name, own in {**shares.sources, POOLED: everybody}.items()
     }
-    shuffled = without | _site(study, SHUFFLED, everybody) | {"shuffled_labels": True}
-    alone[SHUFFLED] = _write(folder / "sites-alone" / f"{SHUFFLED}.yaml", shuffled)
+    for number, name in enumerate(shufflings(study), start=1):
+        # Called like the pooled one, whose prepared images they share.
+        shuffled = without | _site(study, name, everybody) | {"name": POOLED, "shuffled_labels": number}
+        alone[name] = _write(folder / "sites-alone" / f"{name}.yaml", shuffled)
     hospitals = {name: load(path) for name, path in federated.items()}
     with ThreadPoolExecutor() as threads:  # books wait for the disk most of the time
         list(threads.map(found_books, [*hospitals.values(), *map(load, alone.values())]))
@@ -91,6 +93,12 @@ def found(study: schema.Study, folder: Path, progress: Progress) -> VirtualHospi
         reports = {name: ingest(settings, task, progress, decoding) for name, settings in hospitals.items()}
     sizes = {name: _sizes(settings, task) for name, settings in hospitals.items()}
     return VirtualHospitals(federated, alone, reports, sizes, [*shares.notes, APPROVED_BY_NOBODY])
+
+
+def shufflings(study: schema.Study) -> list[str]:
+    """Names of the hospitals with labels at random: as many as the study deals them out."""
+    count = study.evaluation.shufflings if SHUFFLED in study.evaluation.arms else 0
+    return [SHUFFLED if number == 1 else f"{SHUFFLED}.{number}" for number in range(1, count + 1)]
 
 
 def _sizes(settings: SiteSettings, task: Task) -> dict[str, int]:
@@ -142,7 +150,7 @@ def _policy(study: schema.Study) -> dict[str, Any]:
         "max_steps": study.training.steps * (2 if isinstance(study.strategy, schema.Ditto) else 1),
         "max_upload_bytes": 2**30,
         "scores": "exact" if study.evaluation.epsilon is None else "noised",
-        "max_bins": study.evaluation.bins,
+        "max_bins": max(study.evaluation.bins, schema.paired_bins(study.evaluation) ** 2),
         "subgroups": list(study.evaluation.subgroups),
         "without_privacy": study.privacy.epsilon is None,
         "auto_approve": True,

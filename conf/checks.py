@@ -158,6 +158,11 @@ def _combinations(study: Study) -> Iterator[str]:
         yield f"strategy.ema={study.strategy.ema}: the average is a second model to send; say wire.down=float32"
     if isinstance(study.federation, ManifestFederation | MedmnistFederation) and not study.data_root:
         yield f"data_root is empty: this experiment reads real images; say data_root=FOLDER ({study.federation.kind})"
+    if study.evaluation.matrix and "local" not in study.evaluation.arms:
+        yield f"evaluation.matrix={study.evaluation.matrix}: it is of the arm local; say evaluation.arms=[local]"
+    named = named_hospitals(study)
+    if study.evaluation.matrix and named and study.evaluation.matrix != len(named):
+        yield f"evaluation.matrix={study.evaluation.matrix}: there are {len(named)} hospitals; say so many, or 0"
     if study.evaluation.epsilon is not None and study.evaluation.bins > 64:
         yield (
             f"evaluation.bins={study.evaluation.bins}: a noised histogram of so many bins is nothing but noise; "
@@ -165,11 +170,6 @@ def _combinations(study: Study) -> Iterator[str]:
         )
 
 
-def _deployment(study: Study) -> Iterator[str]:
-    """Enrolled hospitals are elsewhere, and those of this machine are not enrolled."""
-    federation = study.federation
-    if isinstance(study.runtime, SuperlinkRuntime) != isinstance(federation, EnrolledFederation):
-        yield f"runtime={study.runtime.name} and {federation.kind} hospitals: superlink and enrolled go together"
 def _takes_nothing_late(strategy: schema.Strategy) -> str:
     """Why a strategy cannot use an update of an older model; empty where it can."""
     match strategy:
@@ -182,6 +182,11 @@ def _takes_nothing_late(strategy: schema.Strategy) -> str:
     return ""
 
 
+def _deployment(study: Study) -> Iterator[str]:
+    """Enrolled hospitals are elsewhere, and those of this machine are not enrolled."""
+    federation = study.federation
+    if isinstance(study.runtime, SuperlinkRuntime) != isinstance(federation, EnrolledFederation):
+        yield f"runtime={study.runtime.name} and {federation.kind} hospitals: superlink and enrolled go together"
     if isinstance(federation, EnrolledFederation):
         if study.evaluation.arms:
             yield f"evaluation.arms={study.evaluation.arms}: possible in simulation only; say evaluation.arms=[]"
@@ -248,14 +253,17 @@ _RULES: dict[tuple[str, Rule], tuple[str, ...]] = {
         "evaluation.every",
         "evaluation.epsilon",
         "evaluation.arm_learning_rate",
+        "evaluation.shufflings",
         "strategy.server_learning_rate",
     ),
     (_NOT_NEGATIVE, _not_negative): (
         "training.weight_decay",
         "runtime.workers",
         "evaluation.patience",
+        "evaluation.matrix",
         "evaluation.least_gain",
         "federation.over_selection",
+        "federation.late_rounds",
     ),
     _FRACTION: ("training.momentum", "strategy.ema"),
     ("must lie above 0 and not above 1", lambda value: 0 < value <= 1): (
@@ -263,7 +271,6 @@ _RULES: dict[tuple[str, Rule], tuple[str, ...]] = {
         "training.final_rate",
         "federation.quorum",
         "federation.participation",
-        "federation.late_rounds",
     ),
     ("must lie between 0 and 1, both excluded", lambda value: 0 < value < 1): (
         "evaluation.gate.auc",

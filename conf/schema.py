@@ -326,12 +326,12 @@ class Federation:
     over_selection: float = 0.0
     """So many more are invited, as a fraction of those that are wanted; the round closes when enough have answered.
     Whoever is invited spends privacy, in time or late, and plans its noise for that."""
-    validation_fraction: float = 0.4
-    """Fraction of each hospital's patients that is never trained on."""
-
     late_rounds: int = 0
     """For how many rounds after its own a late update is still taken: it is folded into the round that it comes in, at
     a discount that grows with its age. 0 drops what is late. Not for ``scaffold``, ``cyclic`` and robust strategies."""
+    validation_fraction: float = 0.4
+    """Fraction of each hospital's patients that is never trained on."""
+
 
 @dataclass
 class Phantom:
@@ -408,6 +408,9 @@ class EnrolledFederation(Federation):
 
 EXACT_BINS = 1024
 """Bins of a histogram without noise, fine enough to keep patients apart. The comparison arms use as many."""
+EXACT_PAIRED_BINS, NOISED_PAIRED_BINS = 32, 4
+"""Bins a model of a joint histogram of two models' scores, without noise and with it; ``tasks/metrics/paired.py`` says
+why so few."""
 
 
 @dataclass
@@ -441,6 +444,16 @@ class Evaluation:
     """What the federated model is compared with. ``local``: each hospital alone; ``pooled``: all patients in one
     place; ``shuffled``: the same with labels that were dealt out at random, which should learn nothing. All train
     without noise, and only in simulation."""
+    paired: bool = True
+    """With the arm ``local``: compare each hospital's own model with the federated one on the same patients, which
+    tells a difference much more sharply than two figures apart. It is one more histogram, and with ``epsilon`` one more
+    share of it; a hospital too small for that to pay is not asked."""
+    matrix: int = 0
+    """With the arm ``local``: score every hospital's own model at every hospital. Say how many hospitals there are, for
+    each of them is one more histogram at every hospital, and one more share of ``epsilon``; 0 asks for none."""
+    shufflings: int = 5
+    """How often the arm ``shuffled`` deals labels out and trains; its figures are the means, since one model alone
+    strays far from 0.5 by chance."""
     patience: int = 0
     """End the study after so many evaluations without a better mean AUC; 0 plays all rounds."""
     least_gain: float = 0.0
@@ -452,6 +465,13 @@ class Evaluation:
     """Chosen before the study begins: it is part of what makes this study this one."""
     arm_learning_rate: float | None = None
     """Learning rate of these arms, which have no noise to fear; ``null`` means the federated one."""
+
+
+def paired_bins(evaluation: Evaluation) -> int:
+    """Bins a model of the joint histogram that leaves each hospital; 0 for none."""
+    if not evaluation.paired or "local" not in evaluation.arms:
+        return 0
+    return EXACT_PAIRED_BINS if evaluation.epsilon is None else NOISED_PAIRED_BINS
 
 
 @dataclass

@@ -47,7 +47,7 @@ def found(study: schema.Study, folder: Path, advance: Advance) -> Hospitals:
     return Hospitals(
         federated=founded.federated,
         alone=founded.alone,
-        imaginary={"pooled": virtual.POOLED, "shuffled": virtual.SHUFFLED},
+        imaginary={"pooled": [virtual.POOLED], "shuffled": virtual.shufflings(study)},
         sizes=founded.sizes,
         warnings={name: ingested.warnings for name, ingested in founded.reports.items()},
         notes=founded.notes,

@@ -3,12 +3,13 @@
 The arms go through the same rounds as the federated study, with one hospital on the roster, and without noise: a
 hospital that trains for itself releases nothing, and pooled patients are what federation does without. So the federated
 model pays for privacy and they do not; the table says so. They exist in simulation only. The arm with labels dealt out
-at random should find nothing: where it does, patients are on both sides of the split, or chance has played.
+at random should find nothing: where it does, patients are on both sides of the split, or chance has played. Labels are
+dealt out several times, since a single such model strays far from 0.5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,11 +27,17 @@ Advance = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Arms:
-    """The other arms: for each arm and hospital, what the hospital's own validation patients say of the arm's model."""
+    """The other arms: for each arm and hospital, what the hospital's own validation patients say of the arm's model.
+
+    Attributes:
+        shuffled: once for each time that labels were dealt out.
+        own: the weights of each hospital's own model.
+    """
 
     local: dict[str, Evaluated] = field(default_factory=dict)
     pooled: dict[str, Evaluated] = field(default_factory=dict)
-    shuffled: dict[str, Evaluated] = field(default_factory=dict)
+    shuffled: list[dict[str, Evaluated]] = field(default_factory=list)
+    own: dict[str, Arrays] = field(default_factory=dict)
 
 
 def compare(
@@ -38,7 +45,7 @@ def compare(
     name: str,
     folder: Path,
     grid: LocalGrid,
-    imaginary: Mapping[str, str],
+    imaginary: Mapping[str, Sequence[str]],
     initial: Arrays,
     advance: Advance,
 ) -> Arms:
@@ -48,23 +55,28 @@ def compare(
         name: the federated study's id; the arms' ids start with it.
         folder: where the arms' checkpoints go; what is there is not trained again.
         grid: plays the hospitals, and the imaginary ones.
-        imaginary: for the arms ``pooled`` and ``shuffled``, the name of the hospital that has everybody's patients.
+        imaginary: for the arms ``pooled`` and ``shuffled``, the names of hospitals that have everybody's patients; the
+            latter has one for each time that labels are dealt out.
     """
-    hospitals = {h: node for h, node in grid.nodes.items() if h not in imaginary.values()}
-    settings = _without_noise(study)
-    found: dict[str, dict[str, Evaluated]] = {}
+    hospitals = {h: node for h, node in grid.nodes.items() if not any(h in each for each in imaginary.values())}
+    settings, found = _without_noise(study), Arms()
+
+    def alone(who: str, label: str, judges: Mapping[str, int] | None = None) -> tuple[Arrays, dict[str, Evaluated]]:
+        """Train at one hospital and evaluate there, or at the judges."""
+        roster = Roster(document_of(settings, f"{name}.{label}"), {who: grid.nodes[who]})
+        weights = _trained(settings, roster, grid, folder / label.replace("local.", "local-"), initial, advance)
+        return weights, _evaluated(settings, replace(roster, nodes=dict(judges or roster.nodes)), grid, weights)
+
     for arm in study.evaluation.arms:
         if arm == "local":
-            found[arm] = {}
-            for hospital, node in hospitals.items():
-                roster = Roster(document_of(settings, f"{name}.local.{hospital}"), {hospital: node})
-                weights = _trained(settings, roster, grid, folder / f"local-{hospital}", initial, advance)
-                found[arm] |= _evaluated(settings, roster, grid, weights)
+            for hospital in hospitals:
+                found.own[hospital], told = alone(hospital, f"local.{hospital}")
+                found.local.update(told)
+        elif arm == "pooled":
+            found.pooled.update(alone(imaginary[arm][0], arm, hospitals)[1])
         else:
-            roster = Roster(document_of(settings, f"{name}.{arm}"), {imaginary[arm]: grid.nodes[imaginary[arm]]})
-            weights = _trained(settings, roster, grid, folder / arm, initial, advance)
-            found[arm] = _evaluated(settings, Roster(roster.document, hospitals), grid, weights)
-    return Arms(**found)
+            found.shuffled.extend(alone(who, who, hospitals)[1] for who in imaginary[arm])
+    return found
 
 
 def _without_noise(study: schema.Study) -> schema.Study:
@@ -81,6 +93,8 @@ def _without_noise(study: schema.Study) -> schema.Study:
             patience=0,
             deliver="last",
             subgroups=[],
+            paired=False,
+            matrix=0,
         ),
         federation=replace(study.federation, quorum=1.0, participation=1.0, over_selection=0.0),
         wire=schema.Wire(),

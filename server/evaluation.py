@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,6 +28,16 @@ class Evaluated:
     scores: Arrays = field(default_factory=dict)
     problem: str = ""
 
+    @classmethod
+    def of(cls, report: EvaluateReport, figures: HospitalRound | None = None) -> Evaluated:
+        """What a usable report tells; ``figures`` are those that are known beside it."""
+        told = replace(figures or HospitalRound(), evaluation_epsilon=report.epsilon, evaluation_noise=report.noise)
+        counts = report.arrays.get("histogram")
+        auc = None if counts is None else roc_auc(ScoreHistogram(counts, report.noise))
+        if auc is not None:
+            told = replace(told, auc=auc.value, auc_low=auc.low, auc_high=auc.high)
+        return cls(told, report.arrays)
+
     def histogram(self) -> ScoreHistogram:
         """All its validation patients."""
         return ScoreHistogram(self.scores["histogram"], self.figures.evaluation_noise or 0.0)
@@ -42,7 +52,18 @@ def evaluate(
     study: schema.Study, roster: Roster, grid: Grid, weights: Arrays, number: int, post: Post | None = None
 ) -> dict[str, Evaluated]:
     """What each hospital's validation patients say of a model."""
-    order = EvaluateOrder(roster.document, number, weights)
+    return asked(study, roster, grid, EvaluateOrder(roster.document, number, weights), post)
+
+
+def asked(
+    study: schema.Study,
+    roster: Roster,
+    grid: Grid,
+    order: EvaluateOrder,
+    post: Post | None = None,
+    told: Callable[[str, EvaluateReport], None] | None = None,
+) -> dict[str, Evaluated]:
+    """What each hospital answers to an order to evaluate; ``told`` hears of every usable report as it comes."""
     results = {}
     for answer in exchange(grid, roster, order, EvaluateReport, study.federation.deadline_s, post or Post()):
         problem = answer.problem or _unusable(answer.report, order)
@@ -50,16 +71,10 @@ def evaluate(
         if problem or answer.report is None:
             results[answer.hospital] = Evaluated(figures, problem=problem)
         else:
-            results[answer.hospital] = _read(answer.report, figures)
+            if told is not None:
+                told(answer.hospital, answer.report)
+            results[answer.hospital] = Evaluated.of(answer.report, figures)
     return results
-
-
-def _read(told: EvaluateReport, figures: HospitalRound) -> Evaluated:
-    figures = replace(figures, evaluation_epsilon=told.epsilon, evaluation_noise=told.noise)
-    auc = roc_auc(ScoreHistogram(told.arrays["histogram"], told.noise))
-    if auc is not None:
-        figures = replace(figures, auc=auc.value, auc_low=auc.low, auc_high=auc.high)
-    return Evaluated(figures, told.arrays)
 
 
 def scores_of(evaluated: Mapping[str, Evaluated]) -> Arrays:
@@ -79,13 +94,21 @@ def pooled_auc(evaluated: Mapping[str, Evaluated]) -> tuple[float, float, float]
     return None if auc is None else (auc.value, auc.low, auc.high)
 
 
+def _due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
+    """Shapes of what an order asks for, by name."""
+    terms = order.study.evaluation
+    if order.asks == "paired":
+        return {"paired": (2, terms.paired, terms.paired)}
+    due: dict[str, tuple[int, ...]] = {"histogram": (2, terms.bins)}
+    if order.asks == "scores" and order.round == order.study.rounds:
+        due |= {attribute: (len(LEVELS[attribute]), 2, terms.bins) for attribute in terms.subgroups}
+    return due
+
+
 def _unusable(report: EvaluateReport | None, order: EvaluateOrder) -> str:
     if report is None:
         return "no report"
-    terms = order.study.evaluation
-    due: dict[str, tuple[int, ...]] = {"histogram": (2, terms.bins)}
-    if order.round == order.study.rounds:
-        due |= {attribute: (len(LEVELS[attribute]), 2, terms.bins) for attribute in terms.subgroups}
+    terms, due = order.study.evaluation, _due(order)
     if report.arrays.keys() != due.keys():
         return f"due are {', '.join(due)} and nothing else"
     for name, shape in due.items():

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from conf import load as conf
 from conf import schema
-from server import commands, comparison, report
+from server import commands, comparison, crossing, report
 from server.conduct import conduct, initial_state, record, summary
 from server.errors import StudyError
 from server.folder import StudyFolder, locked
@@ -46,7 +46,7 @@ class Hospitals:
     Attributes:
         federated: settings file of each hospital that takes part, by name.
         alone: the same hospitals for the comparison arms, and imaginary ones with everybody's patients.
-        imaginary: for the arms ``pooled`` and ``shuffled``, the name of their hospital in ``alone``.
+        imaginary: for the arms ``pooled`` and ``shuffled``, the names of their hospitals in ``alone``.
         sizes: training and validation patients by hospital; only of simulated hospitals does anyone know them.
         warnings: what each hospital's ingest wants a person to look at.
         notes: what must be said beside every result.
@@ -55,7 +55,7 @@ class Hospitals:
 
     federated: dict[str, Path]
     alone: dict[str, Path]
-    imaginary: dict[str, str]
+    imaginary: dict[str, list[str]]
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -129,15 +129,25 @@ def run_study(
         if folder.resumed:
             console.print(f"Going on with {folder.name}.")
         hospitals = found(study, folder.path, bars.advance)
+        _refuse_another_matrix(study, hospitals)
         _introduce(console, study, folder, hospitals)
         tracker = open_tracker(study, folder, list(hospitals.federated), hospitals.notes, partial(_warn, console))
         state = _federated(study, folder, hospitals, load_app, initial, tracker, bars)
         arms = _arms(study, folder, hospitals, load_app, initial, bars)
-        outcome = report.results(folder.name, state, arms, hospitals.notes, asdict(study.evaluation.gate))
+        crossed = _crossed(study, folder, hospitals, load_app, state, arms)
+        gates = asdict(study.evaluation.gate)
+        outcome = report.results(folder.name, state, arms, hospitals.notes, gates, crossed)
         record(folder, outcome, state, tracker, hospitals.conformance)
         folder.note(finished=True)
     _show(console, study, folder, outcome, tracker)
     return outcome
+
+
+def _refuse_another_matrix(study: schema.Study, hospitals: Hospitals) -> None:
+    """Every hospital plans its noise for so many models as the study says."""
+    asked, there = study.evaluation.matrix, len(hospitals.federated)
+    if asked and asked != there:
+        raise conf.ConfigError(f"evaluation.matrix={asked}: there are {there} hospitals; say evaluation.matrix={there}")
 
 
 def run_deployed(study: schema.Study, runtime: schema.SuperlinkRuntime, console: Console) -> None:
@@ -224,6 +234,20 @@ def _arms(
         return comparison.compare(
             study, folder.name, folder.path / "arms", grid, hospitals.imaginary, initial.weights, bars.advance
         )
+
+
+def _crossed(
+    study: schema.Study,
+    folder: StudyFolder,
+    hospitals: Hospitals,
+    load_app: LoadApp,
+    state: State,
+    arms: comparison.Arms,
+) -> crossing.Crossed:
+    if not arms.own or not (study.evaluation.paired or study.evaluation.matrix):
+        return crossing.Crossed()
+    with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
+        return crossing.cross(study, folder.name, folder.path / "crossed", grid, state, arms)
 
 
 def _introduce(console: Console, study: schema.Study, folder: StudyFolder, hospitals: Hospitals) -> None:

@@ -9,12 +9,13 @@ from rich.table import Table
 
 from conf import schema
 from server.comparison import Arms
-from server.evaluation import Evaluated
+from server.crossing import Crossed
+from server.evaluation import Evaluated, pooled_auc
 from server.figures import Arm, Subgroup, Thresholds, arm_of, histograms_of, knowing_the_hospital, subgroups
 from server.rounds import HospitalRound, RoundRecord, State
 from server.verdicts import gains, gate, warnings
 from tasks.metrics.histogram import ScoreHistogram
-from tasks.metrics.interval import Interval, mean
+from tasks.metrics.interval import Interval, mean, repeated
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Results:
         details: for each arm all figures, of each hospital and of everybody.
         by_hospital: pooled AUC of a model that knows the hospital and no image.
         gains: by hospital, AUC of the federated model less that of the hospital alone.
+        paired: hospitals whose gain comes from both models on the same patients.
+        matrix: AUC by the hospital that has trained a model and the one that has scored it; the federated one as well.
+        shuffled: AUC on everybody's patients of models trained on labels at random, the mean of ``shufflings``.
+        validation_epsilon: spent by each hospital's validation patients; ``None`` for exact scores.
         groups: figures of groups of patients, where the study asked for them.
         warnings: what a reader must know before any figure.
         gate: what keeps the model from being accepted; ``None`` where the study has set no thresholds.
@@ -47,6 +52,11 @@ class Results:
     details: dict[str, Arm] = field(default_factory=dict)
     by_hospital: Interval | None = None
     gains: dict[str, Interval] = field(default_factory=dict)
+    paired: list[str] = field(default_factory=list)
+    matrix: dict[str, dict[str, Interval | None]] = field(default_factory=dict)
+    shuffled: Interval | None = None
+    shufflings: int = 0
+    validation_epsilon: dict[str, float | None] = field(default_factory=dict)
     groups: list[Subgroup] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     gate: list[str] | None = None
@@ -71,9 +81,16 @@ class Results:
             for key in ("auc", "average_precision", "brier", "calibration_error"):
                 interval: Interval | None = getattr(told.everybody, key)
                 found[f"result/pooled_patients/{arm}_{key}"] = None if interval is None else interval.value
+        if self.shuffled is not None:
+            found["result/pooled_patients/shuffled_auc"] = self.shuffled.value
+        for hospital, gain in self.gains.items():
+            found |= {f"result/{hospital}/gain{end}": getattr(gain, what) for end, what in _ENDS.items()}
         if self.gate is not None:
             found["result/gate_passed"] = float(not self.gate)
         return {key: value for key, value in found.items() if value is not None}
+
+
+_ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
 def interval_of(figures: HospitalRound) -> Interval | None:
@@ -84,15 +101,23 @@ def interval_of(figures: HospitalRound) -> Interval | None:
 
 
 def results(
-    name: str, state: State, arms: Arms, notes: list[str], gates: Mapping[str, float | None] | None = None
+    name: str,
+    state: State,
+    arms: Arms,
+    notes: list[str],
+    gates: Mapping[str, float | None] | None = None,
+    crossed: Crossed | None = None,
 ) -> Results:
     """Put together what the rounds and the other arms gave; ``gates`` are the study's ``evaluation.gate``."""
-    others = {"pooled": arms.pooled, "shuffled": arms.shuffled}
-    by_arm = {"local": _figures(arms.local), "federated": state.outcome.hospitals}
-    by_arm |= {arm: _figures(each) for arm, each in others.items()}
+    crossed = crossed or Crossed()
+    by_arm = {"local": _figures(arms.local), "federated": state.outcome.hospitals, "pooled": _figures(arms.pooled)}
+    by_arm["shuffled"] = _repeated(arms.shuffled)
     histograms, noise = _histograms(state)
-    details = _details(histograms, {"local": arms.local, **others})
+    details = _details(histograms, {"local": arms.local, "pooled": arms.pooled})
     epsilon, by_hospital, dropped = _epsilon(state.rounds), knowing_the_hospital(histograms), _dropped(state.rounds)
+    apart = gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {}
+    shuffled = repeated([told for told in map(_pooled, arms.shuffled) if told is not None])
+    told_first = warnings(details, by_hospital, dropped, any(v is not None for v in epsilon.values()), shuffled)
     return Results(
         study=name,
         arms={arm: figures for arm, figures in by_arm.items() if figures},
@@ -104,15 +129,50 @@ def results(
         notes=notes,
         details=details,
         by_hospital=by_hospital,
-        gains=gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {},
+        gains=apart | crossed.gains,
+        paired=sorted(crossed.gains),
+        matrix=_matrix(crossed, state),
+        shuffled=shuffled,
+        shufflings=len(arms.shuffled),
+        validation_epsilon=_validation_epsilon(state.rounds) | crossed.epsilon,
         groups=_groups(state, noise, details),
-        warnings=warnings(details, by_hospital, dropped, any(value is not None for value in epsilon.values())),
+        warnings=told_first + [f"{hospital} {why}." for hospital, why in crossed.problems.items()],
         gate=gate(details.get("federated"), gates or {}),
     )
 
 
 def _figures(evaluated: dict[str, Evaluated]) -> dict[str, HospitalRound]:
     return {hospital: found.figures for hospital, found in evaluated.items()}
+
+
+def _repeated(shuffled: list[dict[str, Evaluated]]) -> dict[str, HospitalRound]:
+    """Of models trained on labels at random, the mean at each hospital."""
+    found = {}
+    for hospital in sorted({hospital for each in shuffled for hospital in each}):
+        told = [interval_of(each[hospital].figures) for each in shuffled if hospital in each]
+        mean_of = repeated([interval for interval in told if interval is not None])
+        found[hospital] = HospitalRound() if mean_of is None else HospitalRound(
+            auc=mean_of.value, auc_low=mean_of.low, auc_high=mean_of.high
+        )  # fmt: skip
+    return found
+
+
+def _pooled(evaluated: dict[str, Evaluated]) -> Interval | None:
+    told = pooled_auc(evaluated)
+    return None if told is None else Interval(*told)
+
+
+def _matrix(crossed: Crossed, state: State) -> dict[str, dict[str, Interval | None]]:
+    if not crossed.matrix:
+        return {}
+    rows = {name: _figures(each) for name, each in crossed.matrix.items()} | {"federated": state.outcome.hospitals}
+    return {name: {h: interval_of(figures) for h, figures in sorted(each.items())} for name, each in rows.items()}
+
+
+def _validation_epsilon(rounds: list[RoundRecord]) -> dict[str, float | None]:
+    """As the last evaluation that each hospital answered tells it."""
+    answers = [(name, f) for record in rounds for name, f in record.hospitals.items() if f.evaluation_noise is not None]
+    return {name: figures.evaluation_epsilon for name, figures in answers}
 
 
 def _epsilon(rounds: list[RoundRecord]) -> dict[str, float | None]:

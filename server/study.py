@@ -38,7 +38,12 @@ def document_of(study: schema.Study, name: str) -> StudyDocument:
         training=TrainingTerms(**asdict(study.training)),
         privacy=PrivacyTerms(**asdict(study.privacy)),
         evaluation=EvaluationTerms(
-            evaluated, study.evaluation.bins, study.evaluation.epsilon, list(study.evaluation.subgroups)
+            evaluated,
+            study.evaluation.bins,
+            study.evaluation.epsilon,
+            list(study.evaluation.subgroups),
+            schema.paired_bins(study.evaluation),
+            study.evaluation.matrix,
         ),
         method=method_of(study.strategy),
         wire=WireTerms(**asdict(study.wire)),

@@ -5,7 +5,7 @@ The words "federation helps" appear only where an interval says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from server.figures import Arm
 from tasks.metrics.interval import Interval, difference
@@ -17,8 +17,8 @@ _TELLING = 0.6
 def gains(federated: Arm, other: Arm) -> dict[str, Interval]:
     """By how much the federated model's AUC is above another arm's, at each hospital that has both.
 
-    Both were measured on the same patients, but only histograms left, which do not tell who is who; so the interval is
-    that of independent figures, and too wide rather than too narrow.
+    Both were measured on the same patients, but these histograms do not tell who is who; so the interval is that of
+    independent figures, and too wide rather than too narrow. ``server.crossing`` knows better where it has asked.
     """
     both = {h: (f.auc, other.hospitals[h].auc) for h, f in federated.hospitals.items() if h in other.hospitals}
     return {
@@ -34,6 +34,22 @@ def verdict(hospital: str, gain: Interval) -> str:
     if gain.high < 0:
         return f"Federation harms {hospital}: {told}."
     return f"Whether federation helps {hospital} cannot be told: {told}."
+
+
+def how_compared(gains: Mapping[str, Interval], paired: Collection[str]) -> str:
+    """What the intervals of the gains are of."""
+    if not gains:
+        return ""
+    same, apart = [h for h in gains if h in paired], [h for h in gains if h not in paired]
+    told = []
+    if same:
+        told.append(f"Both models scored the same patients, and were compared patient by patient: {', '.join(same)}.")
+    if apart:
+        told.append(
+            f"Compared as if on different patients, so the interval is rather too wide: {', '.join(apart)}. A paired "
+            "comparison was not asked for, did not come, or would have told less under its noise."
+        )
+    return " ".join(told)
 
 
 def gate(federated: Arm | None, wanted: Mapping[str, float | None]) -> list[str] | None:
@@ -60,9 +76,13 @@ def gate(federated: Arm | None, wanted: Mapping[str, float | None]) -> list[str]
 
 
 def warnings(
-    arms: Mapping[str, Arm], by_hospital: Interval | None, dropped: Mapping[str, str], private: bool
+    arms: Mapping[str, Arm],
+    by_hospital: Interval | None,
+    dropped: Mapping[str, str],
+    private: bool,
+    shuffled: Interval | None = None,
 ) -> list[str]:
-    """What a reader must know before any figure."""
+    """What a reader must know before any figure; ``shuffled``: mean AUC of models trained on labels at random."""
     federated = arms.get("federated")
     found = list(_one_class(federated)) if federated else ["The model was evaluated nowhere."]
     if by_hospital is not None and by_hospital.low > 0.5 and by_hospital.value >= _TELLING:
@@ -70,12 +90,11 @@ def warnings(
             f"The hospital predicts the label. Knowing only the hospital gives a pooled AUC of {_of(by_hospital)}: "
             "read each hospital's own figures, not the pooled ones."
         )
-    shuffled = arms.get("shuffled")
-    if shuffled and shuffled.everybody.auc and shuffled.everybody.auc.low > 0.5:
+    if shuffled is not None and shuffled.low > 0.5:
         found.append(
-            f"A model trained on labels dealt out at random still reaches an AUC of {_of(shuffled.everybody.auc)}. "
-            "Chance can do that once: repeat with another seed. If it stays, the same patients are on both sides, or "
-            "something beside the finding gives the label away."
+            f"Models trained on labels dealt out at random still reach an AUC of {_of(shuffled)}. Chance can do that "
+            "once: repeat with another seed, or with more evaluation.shufflings. If it stays, the same patients are on "
+            "both sides, or something beside the finding gives the label away."
         )
     if not private:
         found.append("The training was not private: no noise was added, and patients have no guarantee.")

@@ -107,13 +107,21 @@ class PrivacyTerms:
 @dataclass(frozen=True, config=STRICT)
 class EvaluationTerms:
     """What leaves of the validation patients: ``releases`` histograms of ``bins`` cells a class, noised together to
-    (epsilon, the study's delta); no epsilon asks for exact ones. After the last round as many histograms more as there
-    are ``subgroups``, each over all patients, within the same epsilon."""
+    (epsilon, the study's delta); no epsilon asks for exact ones. After the last round more histograms, each over all
+    patients, within the same epsilon: as many as there are ``subgroups``, and those of other models.
+
+    Attributes:
+        paired: a second model comes with one order, and one joint histogram of both models' scores leaves, of so many
+            bins for each model; 0 for none.
+        matrix: so many hospitals' own models are scored here; 0 for none.
+    """
 
     releases: Count
     bins: Annotated[int, Field(ge=2, le=65536)]
     epsilon: Positive | None
     subgroups: list[Attribute] = Field(default_factory=list)
+    paired: Annotated[int, Field(ge=0, le=64)] = 0
+    matrix: Annotated[int, Field(ge=0, le=1000)] = 0
 
     def histograms(self, last: bool) -> int:
         """How many leave after one evaluation: each of them meets every patient once."""
@@ -121,7 +129,7 @@ class EvaluationTerms:
 
     def all_histograms(self) -> int:
         """How many leave over the whole study."""
-        return self.releases + len(self.subgroups)
+        return self.releases + len(self.subgroups) + (self.paired > 0) + self.matrix
 
 
 @dataclass(frozen=True, config=STRICT)

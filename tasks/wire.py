@@ -15,19 +15,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from tasks.study import STRICT, Count, Digest, Name, StudyDocument
 
-VERSION = 1
+VERSION = 2
 _LARGEST_PUBLIC_SIZE = 10_000_000
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _PACKED_HEAD = "consilium"
@@ -38,6 +38,10 @@ Arrays = dict[str, NDArray[Any]]
 
 CONTROL = "control-variate."
 """Begins the names of SCAFFOLD's c in an order; no parameter's name can, for '-' is not allowed in Python names."""
+OTHER = "other-model."
+"""Begins the names of a second model's tensors in an order to compare."""
+EDGES = "score-edges"
+"""Name of the bins' edges in an order to compare: float64 of shape (2, bins - 1), the order's own model first."""
 
 
 class ErrorCode(StrEnum):
@@ -104,14 +108,34 @@ class TrainReport:
     """New minus old value of each tensor that travels, in the study's form ``wire.up``."""
 
 
+Asks = Literal["scores", "paired", "matrix"]
+
+
 @dataclass(frozen=True, config=STRICT)
 class EvaluateOrder:
-    """Score your validation patients with the given model and report the histogram of the scores."""
+    """Score your validation patients with the given model and report the histogram of the scores.
+
+    Attributes:
+        asks: ``scores``: of the study's own model. ``paired``: of that and another one (``other-model.*``), one joint
+            histogram in the bins of ``score-edges``. ``matrix``: of another model alone, which is whole.
+    """
 
     study: StudyDocument
     round: Annotated[int, Field(ge=0)]
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     change: Change | None = None
+    asks: Asks = "scores"
+
+    @model_validator(mode="after")
+    def _agreed(self) -> Self:
+        """Only what the study's document says may be asked, and only once the study has ended."""
+        if self.asks == "scores":
+            return self
+        if not getattr(self.study.evaluation, self.asks):
+            raise ValueError(f"asks for {self.asks!r}, of which the study says nothing")
+        if self.round != self.study.rounds or self.change is not None:
+            raise ValueError(f"asks for {self.asks!r}: after the last round only, and the model travels whole")
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -126,7 +150,9 @@ class EvaluateReport:
     """Standard deviation of the noise on every number of the arrays; 0 without privacy. Intervals need it."""
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     """``histogram``: float64 of shape (2, bins), counts of negative and positive patients by score in [0, 1]. After the
-    last round also, for each of the study's subgroups, one of shape (levels, 2, bins) under the attribute's name."""
+    last round also, for each of the study's subgroups, one of shape (levels, 2, bins) under the attribute's name.
+    Where two models are compared, ``paired`` alone, of shape (2, bins, bins): class, bin of the order's model, bin of
+    the other one."""
 
 
 @dataclass(frozen=True, config=STRICT)

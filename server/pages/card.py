@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from server.figures import Figures
 from server.pages.page import Story, about, interval, per_cent, summary
 from server.pages.provenance import code_digest, versions
-from server.verdicts import verdict
+from server.verdicts import how_compared, verdict
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.task import Task
@@ -123,6 +123,7 @@ def _gains(story: Story) -> Iterator[str]:
     if not story.found.gains:
         yield "Not compared: models of single hospitals exist in simulation only, and only when a study asks for them."
     yield from (f"- {verdict(hospital, gain)}" for hospital, gain in story.found.gains.items())
+    yield from filter(None, ["", how_compared(story.found.gains, story.found.paired)])
 
 
 def _limits(story: Story) -> Iterator[str]:

@@ -15,9 +15,11 @@ from server.pages.svg import (
     area,
     axis_x,
     axis_y,
+    ink_on,
     legend,
     line,
     mark,
+    mixed,
     numbered,
     path,
     text,
@@ -172,6 +174,50 @@ def groups(found: Sequence[Subgroup]) -> Chart | None:
         chart.add(text(left - 10, y + 4, f"{group.attribute}: {group.level}", "end"))
         _whisker(chart, scale, y, figures.auc, "federated")
     return chart
+
+
+def matrix(found: Mapping[str, Mapping[str, Interval | None]]) -> Chart | None:
+    """AUC of every hospital's model at every hospital, darker where it is higher; numbers stand in the cells."""
+    if not found:
+        return None
+    columns = sorted({hospital for each in found.values() for hospital in each})
+    told = "; ".join(f"trained at {row}: " + ", ".join(f"{h} {_words(each.get(h))}" for h in columns)
+                     for row, each in found.items())  # fmt: skip
+    left, top, height = 104.0, 44.0, 44.0
+    wide = min((WIDTH - left - 6) / len(columns), 92.0)
+    chart = Chart("AUC of every model at every hospital", told, top + height * len(found) + 8)
+    chart.add(text(left + wide * len(columns) / 2, 14, "scored at", "middle", fill="#5b6773"))
+    chart.add(text(left - 12, top - 8, "trained at", "end", fill="#5b6773"))
+    for n, hospital in enumerate(columns):
+        chart.add(text(left + wide * (n + 0.5), top - 8, _short(hospital, wide), "middle", font_weight="600"))
+    for m, (row, each) in enumerate(found.items()):
+        y = top + height * m
+        chart.add(text(left - 12, y + height / 2 + 4, _short(row, left - 12), "end", font_weight="600"))
+        for n, hospital in enumerate(columns):
+            chart.add(*_cell(left + wide * n, y, wide, height, each.get(hospital), hospital == row))
+    return chart
+
+
+def _cell(x: float, y: float, wide: float, high: float, interval: Interval | None, home: bool) -> list[str]:
+    """White at an AUC of 0.5 and below, the darkest blue at 1."""
+    strength = 0.0 if interval is None else min(max((interval.value - 0.5) / 0.5, 0.0), 1.0)
+    fill = mixed("#ffffff", "#00507d", strength)
+    ink = ink_on(fill)
+    frame = '" stroke="#1c2733" stroke-width="2.5' if home else '" stroke="#c3ccd5'
+    inset = 3 if home else 1
+    size = f'width="{wide - 2 * inset:g}" height="{high - 2 * inset:g}"'
+    pieces = [f'<rect x="{x + inset:g}" y="{y + inset:g}" {size} fill="{fill}{frame}"/>']
+    middle = x + wide / 2
+    if interval is None:
+        return [*pieces, text(middle, y + high / 2 + 4, "no AUC", "middle", font_size="11", fill="#5b6773")]
+    pieces.append(text(middle, y + high / 2, f"{interval.value:.2f}", "middle", fill=ink, font_weight="600"))
+    told = f"{interval.low:.2f}–{interval.high:.2f}"
+    return [*pieces, text(middle, y + high / 2 + 14, told, "middle", fill=ink, font_size="10" if wide > 54 else "7.5")]
+
+
+def _short(name: str, room: float) -> str:
+    most = max(3, int(room / 7.2))
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) -> Chart:

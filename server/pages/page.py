@@ -22,7 +22,7 @@ from server.pages.provenance import code_digest, command, versions
 from server.pages.svg import Chart
 from server.report import Results
 from server.rounds import RoundRecord
-from server.verdicts import verdict
+from server.verdicts import how_compared, verdict
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.metrics.interval import Interval
@@ -59,6 +59,7 @@ def pictures(story: Story) -> dict[str, Chart]:
     found, asked = story.found, story.config["privacy"]["epsilon"]
     drawn = {
         "comparison": charts.forest(found),
+        "matrix": charts.matrix(found.matrix),
         "reliability": charts.reliability(found.details["federated"]) if "federated" in found.details else None,
         "subgroups": charts.groups(found.groups),
         "convergence": charts.convergence(story.rounds),
@@ -80,8 +81,8 @@ def page(story: Story) -> str:
         pictures={name: Markup(chart.svg()) for name, chart in pictures(story).items()},
         summary=summary(found),
         verdicts=[verdict(hospital, gain) for hospital, gain in found.gains.items()],
+        compared=how_compared(found.gains, found.paired),
         federated=federated,
-        random=found.details["shuffled"].everybody.auc if "shuffled" in found.details else None,
         hospitals=sorted(found.epsilon),
         contract=contracts.digest_of_task(task.name),
         conformance=story.conformance,
@@ -96,7 +97,6 @@ def page(story: Story) -> str:
         about=about,
         per_cent=per_cent,
         megabytes=lambda count: f"{count / 1e6:,.2f} MB",
-        epsilon_of=lambda name: _last(story.rounds, name, "evaluation_epsilon"),
     )
 
 
@@ -148,8 +148,3 @@ def figures_of(story: Story, hospital: str) -> Figures | None:
     """The federated model's figures at a hospital."""
     federated = story.found.details.get("federated")
     return None if federated is None else federated.hospitals.get(hospital)
-
-
-def _last(rounds: list[RoundRecord], hospital: str, what: str) -> float | None:
-    values = [getattr(r.hospitals[hospital], what) for r in rounds if hospital in r.hospitals]
-    return next((value for value in reversed(values) if value is not None), None)

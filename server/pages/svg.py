@@ -140,6 +140,19 @@ def legend(chart: Chart, y: float, entries: Sequence[tuple[str, Callable[[float,
     return (row + 1) * 20.0
 
 
+def mixed(one: str, other: str, share: float) -> str:
+    """A colour between two, ``#rrggbb``."""
+    parts = zip(*(bytes.fromhex(colour[1:]) for colour in (one, other)), strict=True)
+    return "#" + bytes(round(a + (b - a) * share) for a, b in parts).hex()
+
+
+def ink_on(fill: str) -> str:
+    """Black or white, whichever is easier to read; one of them always has a contrast of 4.5 (WCAG 2.1, 1.4.3)."""
+    red, green, blue = (channel / 255 for channel in bytes.fromhex(fill[1:]))
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+    return "#000000" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.179 else "#ffffff"
+
+
 def dash_of(number: int) -> str:
     """A line's dashes, so that lines of one colour differ."""
     return _DASHES[number // len(HOSPITALS) % len(_DASHES)]

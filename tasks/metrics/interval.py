@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t
 
 Z = 1.959963984540054
 CANDIDATES = np.linspace(0, 1, 2001)
@@ -82,6 +83,22 @@ def mean(intervals: Sequence[Interval]) -> Interval | None:
     below = math.hypot(*(i.value - i.low for i in intervals)) / len(intervals)
     above = math.hypot(*(i.high - i.value for i in intervals)) / len(intervals)
     return Interval(value, value - below, value + above)
+
+
+def repeated(intervals: Sequence[Interval]) -> Interval | None:
+    """Mean of what models that differ by chance have reached on the same patients.
+
+    Two distances from the mean to a limit are put together as if they were independent: that of drawing patients, which
+    all models share, and that of the models' own scatter (Student's t). With one model only the first is known.
+    """
+    if not intervals:
+        return None
+    values = np.array([interval.value for interval in intervals])
+    value, count = float(values.mean()), len(values)
+    scatter = float(values.std(ddof=1) * t.ppf(0.975, count - 1)) / math.sqrt(count) if count > 1 else 0.0
+    below = math.hypot(scatter, float(np.mean([i.value - i.low for i in intervals])))
+    above = math.hypot(scatter, float(np.mean([i.high - i.value for i in intervals])))
+    return Interval(value, max(value - below, 0.0), min(value + above, 1.0))
 
 
 def difference(one: Interval, other: Interval) -> Interval:

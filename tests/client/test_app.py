@@ -25,7 +25,7 @@ from server.flower_private import deflate
 from tasks import wire
 from tasks.contract import digest_of_task
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, digest
-from tasks.wire import Arrays, ErrorCode, EvaluateReport, Refusal, TrainOrder, TrainReport
+from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tests.client.hospital import Archive, Hospital, draw_archive, evaluate, read, train, weights, with_terms
 
 STORY = "PATIENT-4711 in /archive/ward-7/image.dcm"
@@ -123,6 +123,77 @@ def test_subgroups_share_the_epsilon_of_the_scores_and_leave_after_the_last_roun
     assert [mechanism.count for mechanism in mechanisms] == [1, 3]
     assert {mechanism.noise_multiplier for mechanism in mechanisms} == {first.noise} == {last.noise}
     assert 0.97 * 4 <= hospital.spent("validation") <= 4
+
+
+def _with_others(document: StudyDocument, **terms: int) -> StudyDocument:
+    return replace(document, evaluation=replace(document.evaluation, **terms))
+
+
+def _to_compare(document: StudyDocument, bins: int = 4, shift: float = 0.5, **changes: Any) -> EvaluateOrder:
+    """The order's own model has every score above one half; the other model is its mirror."""
+    mine = evaluate(document, shift=shift).arrays
+    other = {f"{wire.OTHER}{name}": -value for name, value in mine.items()}
+    edges = np.tile(np.linspace(0, 1, bins + 1)[1:-1], (2, 1))
+    order = EvaluateOrder(document, document.rounds, {**mine, **other, wire.EDGES: edges}, asks="paired")
+    return replace(order, arrays={**order.arrays, **changes})
+
+
+def test_two_models_are_compared_on_the_same_patients_within_the_epsilon_of_the_scores(
+    archive: Archive, document: StudyDocument, tmp_path: Path
+) -> None:
+    asked = _with_others(document, paired=4, matrix=1)
+    hospital = Hospital.found(tmp_path, archive)
+    hospital.approve(asked)
+    order = _to_compare(asked)
+    replies = [hospital.ask(evaluate(asked)), hospital.ask(evaluate(asked, 2)), hospital.ask(order)]
+    replies.append(hospital.ask(EvaluateOrder(asked, asked.rounds, evaluate(asked, shift=0.1).arrays, asks="matrix")))
+    reports = [reply for reply in replies if isinstance(reply, EvaluateReport)]
+    shapes = [{name: counts.shape for name, counts in report.arrays.items()} for report in reports]
+    assert shapes == [{"histogram": (2, 16)}, {"histogram": (2, 16)}, {"paired": (2, 4, 4)}, {"histogram": (2, 16)}]
+    assert [entry.mechanism.count for entry in hospital.entries()] == [1, 1, 1, 1]
+    assert len({report.noise for report in reports}) == 1, "planned for all four beforehand"
+    assert reports[-1].epsilon == hospital.spent("validation")
+    assert 0.97 * 4 <= hospital.spent("validation") <= 4
+    assert hospital.receipts()[2].tensors.keys() == {"paired"}
+    fifth = hospital.ask(_to_compare(asked, shift=0.7))  # was not planned: what is left of epsilon buys noise alone
+    assert isinstance(fifth, Refusal) or fifth.noise > 10 * reports[0].noise
+    assert hospital.spent("validation") <= 4
+
+
+def test_the_joint_histogram_is_of_both_models_scores(
+    archive: Archive, document: StudyDocument, tmp_path: Path
+) -> None:
+    asked = _with_others(replace(document, evaluation=replace(document.evaluation, epsilon=None)), paired=2)
+    rules = {"scores": "exact", "auto_approve": True}
+    hospital = Hospital.found(tmp_path, archive, simulated=True, policy=rules)
+    alone, joint = hospital.ask(evaluate(asked, shift=0.5)), hospital.ask(_to_compare(asked, bins=2))
+    assert isinstance(alone, EvaluateReport)
+    assert isinstance(joint, EvaluateReport)
+    halves = alone.arrays["histogram"].reshape(2, 2, 8).sum(axis=2)
+    np.testing.assert_array_equal(joint.arrays["paired"].sum(axis=2), halves)
+    np.testing.assert_array_equal(joint.arrays["paired"].sum(axis=1), halves[:, ::-1], "sigmoid(-x) = 1 - sigmoid(x)")
+    assert joint.arrays["paired"].sum() == alone.arrays["histogram"].sum()
+    assert np.count_nonzero(joint.arrays["paired"][:, 0, 0] + joint.arrays["paired"][:, 1, 1]) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {wire.EDGES: np.zeros((2, 4))},
+        {wire.EDGES: np.tile([0.5, 0.4, 0.6], (2, 1))},
+        {wire.EDGES: np.tile([0.5, np.nan, 0.6], (2, 1))},
+        {wire.EDGES: np.zeros((2, 3), np.float32)},
+        {f"{wire.OTHER}weight": np.zeros((1, 1), np.float32)},
+        {f"{wire.OTHER}hook": np.zeros(1, np.float32)},
+    ],
+)
+def test_an_order_to_compare_that_does_not_fit_is_refused_and_costs_nothing(
+    approved: Hospital, document: StudyDocument, changes: dict[str, Any]
+) -> None:
+    asked = _with_others(document, paired=4)
+    approved.approve(asked)
+    _refused(approved.ask(_to_compare(asked, **changes)), asked, ErrorCode.BAD_ORDER, asked.rounds)
+    assert approved.entries() == []
 
 
 def test_subgroups_that_the_policy_does_not_name_are_refused(approved: Hospital, document: StudyDocument) -> None:

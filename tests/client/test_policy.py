@@ -134,6 +134,7 @@ def test_every_reason_is_told() -> None:
         ({"scores": "noised"}, EvaluationTerms(1, 16, None), "exact scores"),
         ({"max_bins": 15}, EvaluationTerms(1, 16, 1.0), "policy.max_bins is 15"),
         ({"max_upload_bytes": 255}, EvaluationTerms(1, 16, 1.0), "256 bytes"),
+        ({"max_bins": 24}, EvaluationTerms(1, 16, 1.0, paired=5), "25 cells a histogram"),
     ],
 )
 def test_scores_leave_as_the_policy_says(policy: dict[str, Any], terms: EvaluationTerms, says: str) -> None:
@@ -141,6 +142,16 @@ def test_scores_leave_as_the_policy_says(policy: dict[str, Any], terms: Evaluati
     with pytest.raises(NotPermitted, match=says):
         permit(EvaluateOrder(study, 1, WEIGHTS), _site(**policy))
     assert permit(TrainOrder(study, 1, WEIGHTS), _site(**policy)).epsilon == 4.0, "training is judged by itself"
+
+
+def test_the_answer_of_each_kind_of_order_is_measured_beforehand() -> None:
+    study = _study(evaluation=EvaluationTerms(1, 16, 1.0, ["sex"], paired=5, matrix=2))
+    for asks, size in (("scores", 4 * 256), ("paired", 2 * 25 * 8), ("matrix", 256)):
+        order = EvaluateOrder(study, 10, WEIGHTS, asks=asks)
+        rules = {"subgroups": ["sex"], "max_bins": 25}
+        assert permit(order, _site(max_upload_bytes=size, **rules)).epsilon == 1.0
+        with pytest.raises(NotPermitted, match=f"{size} bytes"):
+            permit(order, _site(max_upload_bytes=size - 1, **rules))
 
 
 @pytest.mark.parametrize("change", [{"release": "0.0.0"}, {"task_version": 99}, {"contract": "0" * 64}])

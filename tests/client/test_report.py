@@ -22,6 +22,7 @@ from client.dataset import Cohort
 from client.links import Head
 from client.noise import entropy
 from client.report import (
+    Pair,
     Scored,
     Spending,
     Spent,
@@ -102,6 +103,43 @@ def test_no_noise_is_no_epsilon(document: StudyDocument) -> None:
 # --- histograms ---------------------------------------------------------------------------------------------------
 
 PATIENTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1)), min_size=2, max_size=30)
+
+
+def _joint(order: EvaluateOrder, patients: list[tuple[float, int]], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    scores, labels = np.array([s for s, _ in patients]), np.array([label for _, label in patients])
+    scored = Scored(scores, labels.astype(np.float32), pair=Pair(1 - scores**2, edges))
+    sent = evaluate_report(order, scored, Spent(math.inf, 1e-4, 0.0), entropy())
+    assert sent.arrays.keys() == {"paired"}, "and no score of either model by itself"
+    joint: NDArray[np.float64] = sent.arrays["paired"]
+    return joint
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(patients=PATIENTS, edges=st.lists(st.floats(0, 1), min_size=3, max_size=3).map(sorted), data=st.data())
+def test_one_patient_changes_one_cell_of_the_joint_histogram_too_whatever_the_edges(
+    document: StudyDocument, patients: list[tuple[float, int]], edges: list[float], data: st.DataObject
+) -> None:
+    """The edges come over the network: they must not be able to make one patient count more."""
+    order = EvaluateOrder(
+        replace(document, evaluation=replace(document.evaluation, paired=4)), document.rounds, asks="paired"
+    )
+    gone = data.draw(st.integers(0, len(patients) - 1))
+    both = np.array([edges, edges])
+    difference = _joint(order, patients, both) - _joint(order, patients[:gone] + patients[gone + 1 :], both)
+    assert np.linalg.norm(difference) == 1
+    assert difference.sum() == 1
+
+
+def test_the_joint_histogram_gets_the_noise_of_the_ledger_on_every_cell(document: StudyDocument) -> None:
+    order = EvaluateOrder(
+        replace(document, evaluation=replace(document.evaluation, paired=40)), document.rounds, asks="paired"
+    )
+    edges = np.tile(np.linspace(0, 1, 41)[1:-1], (2, 1))
+    scored = Scored(np.array([0.2]), np.array([1], np.float32), pair=Pair(np.array([0.7]), edges))
+    cells = evaluate_report(order, scored, Spent(1.0, 1e-4, 2.0), entropy()).arrays["paired"]
+    assert cells.shape == (2, 40, 40)
+    assert np.std(cells) == pytest.approx(2.0, rel=0.06)
+    assert len(np.unique(cells)) > 0.99 * cells.size, "two may meet on the noise's grid"
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the document does not change

@@ -63,6 +63,19 @@ def test_the_figures_are_those_of_planner_model_and_ledger(
     assert histogram.bytes == 2 * 16 * 8
 
 
+def test_other_models_are_told_to_who_approves(document: StudyDocument, hospital: SiteSettings, ledger: Ledger) -> None:
+    asked = replace(document, evaluation=replace(document.evaluation, paired=4, matrix=3))
+    review = examine(asked, hospital, ledger)
+    _, _, joint, others = review.leaving
+    assert (joint.numbers, joint.bytes, joint.times) == (32, 256, 1)
+    assert (others.numbers, others.bytes, others.times) == (32, 256, 3)
+    text = "\n".join(_all(review))
+    assert "6 times in all" in text, "two evaluations, one comparison, three models"
+    assert "another model comes" in text
+    assert "a histogram of 4 x 4 cells for each" in text
+    assert "After the last round, 3 times: a model of one hospital alone comes" in text
+
+
 def test_what_this_study_has_spent_is_not_counted_twice(
     document: StudyDocument, hospital: SiteSettings, ledger: Ledger
 ) -> None:

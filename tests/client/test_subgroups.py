@@ -55,12 +55,15 @@ def test_small_groups_are_left_out_of_exact_counts() -> None:
 
 def test_shuffled_labels_are_the_same_labels_of_other_patients_in_every_round(archive: Archive, tmp_path: Path) -> None:
     plain = Hospital.found(tmp_path / "plain", archive)
-    shuffled = Hospital.found(tmp_path / "shuffled", archive, simulated=True, shuffled_labels=True)
+    shuffled = Hospital.found(tmp_path / "shuffled", archive, simulated=True, shuffled_labels=1)
+    key = str(shuffled.settings.key)
+    other = Hospital.found(tmp_path / "other", archive, simulated=True, shuffled_labels=2, key=key)
     own, dealt, again = cohort(plain, "train"), cohort(shuffled, "train"), cohort(shuffled, "train")
     assert Counter(own.patient_labels().tolist()) == Counter(dealt.patient_labels().tolist())
     assert not torch.equal(own.patient_labels(), dealt.patient_labels())
     assert torch.equal(dealt.labels, again.labels)
     assert torch.equal(own.inputs, dealt.inputs)
+    assert not torch.equal(dealt.labels, cohort(other, "train").labels), "another number deals them out anew"
     validation = cohort(shuffled, "validation")
     assert torch.equal(validation.labels, cohort(plain, "validation").labels), "it is judged by the truth"
     assert all(len(set(dealt.labels[rows].tolist())) == 1 for rows in dealt.rows)

@@ -54,7 +54,8 @@ def _found(study: schema.Study, folder: Path) -> virtual.VirtualHospitals:
 def test_simulated_hospitals_have_books_and_say_that_nobody_was_asked(tmp_path: Path) -> None:
     founded = _found(_study(tmp_path), tmp_path / "study")
     assert list(founded.federated) == ["h0", "h1"]
-    assert list(founded.alone) == ["h0", "h1", POOLED, SHUFFLED]
+    assert list(founded.alone) == ["h0", "h1", POOLED, SHUFFLED, *(f"{SHUFFLED}.{n}" for n in (2, 3, 4, 5))]
+    assert [load(path).shuffled_labels for path in founded.alone.values()] == [0, 0, 0, 1, 2, 3, 4, 5]
     assert APPROVED_BY_NOBODY in founded.notes
     assert {name: report.images for name, report in founded.reports.items()} == {"h0": 6, "h1": 6}
     for path in (*founded.federated.values(), *founded.alone.values()):

@@ -169,6 +169,9 @@ def test_values_that_make_no_sense_are_refused_by_name_all_at_once(choice: str) 
         (["federation=pneumoniamnist_six"], "data_root is empty"),
         (["federation=busi_blocks"], "data_root is empty"),
         (["evaluation.epsilon=2", "evaluation.bins=1024"], "evaluation.bins=1024"),
+        (["evaluation.matrix=3", "evaluation.arms=[pooled]"], "evaluation.matrix=3: it is of the arm local"),
+        (["evaluation.matrix=2"], "evaluation.matrix=2: there are 3 hospitals"),
+        (["evaluation.shufflings=0"], "evaluation.shufflings=0"),
         (["output_dir="], "output_dir is empty"),
     ],
 )

@@ -14,7 +14,10 @@ from mlflow import MlflowClient
 from safetensors.numpy import load_file
 
 from client.accounting import epsilon_of
-from tests.federation.embedded import HOSPITALS, Ended, entries, folder_of, play
+from conf.load import ConfigError
+from server.__main__ import client_app, found
+from server.launch import run_study
+from tests.federation.embedded import HOSPITALS, Ended, configure, console, entries, folder_of, play
 
 
 def test_it_ends_with_the_comparison(whole: Ended) -> None:
@@ -121,7 +124,7 @@ def test_it_runs_a_second_time_without_complaint(ground: Path, whole: Ended) -> 
     assert again.folder != whole.folder
     assert again.folder.name == whole.folder.name.removesuffix("-1") + "-2"
     assert again.results.dropped == {}
-    assert [len(entries(again.folder, hospital)) for hospital in HOSPITALS] == [4, 4, 4]
+    assert [len(entries(again.folder, hospital)) for hospital in HOSPITALS] == [5, 5, 5]  # one more to compare models
     weights = [load_file(next((e.folder / "federated").glob("round-*.safetensors"))) for e in (whole, again)]
     assert not np.array_equal(weights[0]["weight"], weights[1]["weight"])  # the noise is never seeded
 
@@ -141,6 +144,34 @@ def test_evaluation_with_noise_is_charged_to_the_validation_patients(ground: Pat
         assert 3 < epsilon_of(scored, 1e-4) <= 4
         told = ended.state().rounds[-1].hospitals[hospital].evaluation_epsilon
         assert told == pytest.approx(epsilon_of(scored, 1e-4))
+
+
+def test_every_model_at_every_hospital_is_charged_to_those_who_are_scored(ground: Path) -> None:
+    """Two evaluations, one joint histogram that noise would drown and that is not asked for, three models."""
+    asked = ("evaluation.epsilon=60", "evaluation.bins=8", "evaluation.arms=[local]", "evaluation.matrix=3")
+    ended = play(ground, "matrix", *asked)
+    for hospital in HOSPITALS:
+        scored = [e.mechanism for e in entries(ended.folder, hospital) if e.use.cohort == "validation"]
+        assert [mechanism.count for mechanism in scored] == [1, 1, 1, 1, 1]
+        assert len({mechanism.noise_multiplier for mechanism in scored}) == 1, "planned together, before the first"
+        assert ended.results.validation_epsilon[hospital] == pytest.approx(epsilon_of(scored, 1e-4))
+        assert epsilon_of(scored, 1e-4) <= 60
+    matrix = ended.numbers()["matrix"]
+    assert matrix.keys() == {*HOSPITALS, "federated"}
+    assert all(set(each) == set(HOSPITALS) for each in matrix.values())
+    assert (ended.folder / "figures" / "matrix.svg").is_file()
+    assert "Every model at every hospital" in (ended.folder / "report.html").read_text("utf-8")
+    assert ended.results.paired == []
+
+
+def test_a_matrix_of_another_size_is_refused_before_anything_is_trained(ground: Path) -> None:
+    """A study that names its hospitals is refused while it is read; of others the number is known only once founded."""
+    study = configure(ground, "wrong-matrix")
+    study.evaluation.matrix = 2
+    with pytest.raises(ConfigError, match="there are 3 hospitals"):
+        run_study(study, found, client_app, console()[0])
+    (folder,) = (ground / "studies").glob("wrong-matrix-*")
+    assert not (folder / "federated").exists()
 
 
 def test_steps_that_sample_nobody_are_steps_of_noise_and_cost_what_they_cost(ground: Path) -> None:

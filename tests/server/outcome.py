@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from conf import load
 from server.comparison import Arms
+from server.crossing import Crossed
 from server.evaluation import Evaluated, pooled_auc, scores_of
 from server.pages.page import Story
 from server.record import HospitalRound, RoundRecord, State
 from server.report import Results, results
 from tasks.metrics.histogram import ScoreHistogram, score_histogram
+from tasks.metrics.interval import Interval
 from tasks.metrics.ranking import roc_auc
 
 NOTES = ["Nobody is real."]
@@ -39,21 +41,28 @@ def evaluated(
 
 
 def outcome(
-    federated: dict[str, Evaluated], arms: Arms | None = None, gates: dict[str, float | None] | None = None
+    federated: dict[str, Evaluated],
+    arms: Arms | None = None,
+    gates: dict[str, float | None] | None = None,
+    crossed: Crossed | None = None,
 ) -> tuple[Results, State]:
     """Results of a study of two rounds that ended with these evaluations."""
     hospitals = {name: each.figures for name, each in federated.items()}
     rounds = [RoundRecord(n, 0.5, 1.0, hospitals, {}, list(hospitals), pooled_auc(federated)) for n in (1, 2)]
     state = State({}, rounds, scores=scores_of(federated))
-    return results("demo-1", state, arms or Arms(), NOTES, gates), state
+    return results("demo-1", state, arms or Arms(), NOTES, gates, crossed), state
 
 
 def story(federated: dict[str, Evaluated] | None = None, arms: Arms | None = None, **changes: Any) -> Story:
     """What the report of such a study tells: groups, arms, a gate, privacy."""
     sex = np.full((3, 2, 16), 3.0)
     default = {"ash": evaluated(1, 2.0, (300, 200), 1.5, sex=sex), "elm": evaluated(2, 1.5, (200, 100), 1.5, sex=sex)}
-    others = Arms({"ash": evaluated(3, 1.0), "elm": evaluated(4, 1.0)}, {}, {"ash": evaluated(5, 0.0)})
-    found, state = outcome(federated or default, others if arms is None else arms, {"auc": 0.6})
+    shuffled = [{"ash": evaluated(seed, 0.0), "elm": evaluated(seed + 9, 0.0)} for seed in (5, 6, 7)]
+    others = Arms({"ash": evaluated(3, 1.0), "elm": evaluated(4, 1.0)}, {}, shuffled)
+    of_ash, of_elm = evaluated(8, 2.0, (300, 200), 1.5), evaluated(9, 1.2, (200, 100), 1.5)
+    matrix = {"ash": {"ash": of_ash, "elm": of_elm}, "elm": {"ash": of_elm, "elm": of_ash}}
+    crossed = Crossed({"ash": Interval(0.09, 0.03, 0.15)}, matrix if arms is None else {}, {"ash": 3.99, "elm": 3.99})
+    found, state = outcome(federated or default, others if arms is None else arms, {"auc": 0.6}, crossed)
     config = load.to_plain(load.load(["experiment=demo", "data_root=/secret/place"]))
     made = Story(found, state.rounds, config, ["experiment=demo", "data_root=/secret/place"], {"ash": (99, 100)})
     return replace(made, **changes)

@@ -79,6 +79,14 @@ def honest_histogram(name: str, bins: int) -> wire.Arrays:
     return {"histogram": rng.integers(1, 9, size=(2, bins)).astype(np.float64)}
 
 
+def honest_joint(name: str, order: EvaluateOrder) -> wire.Arrays:
+    """The order's own model, the first one, puts nearly all positives on top; the other model does not."""
+    bins = order.arrays[wire.EDGES].shape[1] + 1
+    counts = np.random.default_rng([*name.encode(), bins]).integers(1, 3, size=(2, bins, bins)).astype(np.float64)
+    counts[1, -1], counts[0, 0] = counts[1, -1] + 40, counts[0, 0] + 40
+    return {"paired": counts}
+
+
 def _train(message: Message, context: Context) -> Message:
     settings = _settings(context)
     order = wire.decode(message.content, TrainOrder)
@@ -107,9 +115,13 @@ def _train(message: Message, context: Context) -> Message:
 def _evaluate(message: Message, context: Context) -> Message:
     settings = _settings(context)
     order = wire.decode(message.content, EvaluateOrder)
-    behaviour = _behaviour(settings, "evaluate", order.round)
+    behaviour = _behaviour(settings, "evaluate" if order.asks == "scores" else order.asks, order.round)
     arrays = honest_histogram(settings["name"], order.study.evaluation.bins)
+    if order.asks == "paired":
+        arrays = honest_joint(settings["name"], order)
     honest = EvaluateReport(order.study.name, order.round, None, 1e-4, 0.0, arrays)
+    if order.asks == "paired":
+        return _reply(message, honest) if behaviour == "well" else _misbehave(behaviour, message, honest)
     spoilt: dict[str, wire.Arrays] = {
         "nan": {"histogram": arrays["histogram"] * np.nan},
         "gigantic": {"histogram": arrays["histogram"] * 1e300},
@@ -142,6 +154,7 @@ def _misbehave(behaviour: str, message: Message, honest: TrainReport | EvaluateR
         "leave": lambda: sys.exit(3),
         "die": lambda: os._exit(9),
         "sleep": lambda: _reply(message, honest) if time.sleep(4) is None else message,
+        "nap": lambda: _reply(message, honest) if time.sleep(1.2) is None else message,
     }
     return faults[behaviour]()
 
@@ -154,7 +167,6 @@ def _settings(context: Context) -> dict[str, Any]:
 def _behaviour(settings: dict[str, Any], part: str, round: int) -> str:
     told = settings.get(part, "well")
     return str(told.get(str(round), "well") if isinstance(told, dict) else told)
-        "nap": lambda: _reply(message, honest) if time.sleep(1.2) is None else message,
 
 
 def _reply(message: Message, report: wire.Message) -> Message:

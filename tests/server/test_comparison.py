@@ -13,12 +13,12 @@ from server.comparison import Arms, compare
 from server.local_grid import LocalGrid
 from tests.server import scripted
 
-IMAGINARY = {"pooled": "everybody", "shuffled": "nobody"}
+IMAGINARY = {"pooled": ["everybody"], "shuffled": ["nobody", "nobody.2"]}
 
 
 def arms(folder: Path, *overrides: str, told: list[tuple[str, int, int]] | None = None, **houses: Any) -> Arms:
     asked = scripted.study("federation.rounds=2", "federation.deadline_s=20", *overrides)
-    known = {"ash": "well", "elm": "well", "everybody": "well", "nobody": "well"} | houses
+    known = {"ash": "well", "elm": "well", "everybody": "well", "nobody": "well", "nobody.2": "well"} | houses
     advance = (told if told is not None else []).append
     with LocalGrid(scripted.house(folder, **known), scripted.load_app) as grid:
         return compare(asked, "demo-1", folder / "arms", grid, IMAGINARY, scripted.WEIGHTS, lambda *step: advance(step))
@@ -27,14 +27,18 @@ def arms(folder: Path, *overrides: str, told: list[tuple[str, int, int]] | None 
 def test_every_arm_is_trained_where_it_belongs_and_judged_at_every_hospital(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     found = arms(tmp_path, told=told)
-    for arm in (found.local, found.pooled, found.shuffled):
+    assert len(found.shuffled) == 2
+    for arm in (found.local, found.pooled, *found.shuffled):
         assert arm.keys() == {"ash", "elm"}
         for name, each in arm.items():
             expected = scripted.honest_histogram(name, schema.EXACT_BINS)["histogram"]
             np.testing.assert_array_equal(each.scores["histogram"], expected)
             assert (each.problem, each.figures.evaluation_noise) == ("", 0.0)
-    trained = ["local.ash", "local.elm", "pooled", "shuffled"]
+    trained = ["local.ash", "local.elm", "pooled", "nobody", "nobody.2"]
     assert told == [(label, number, 2) for label in trained for number in (1, 2)]
+    assert found.own.keys() == {"ash", "elm"}
+    assert all(each.keys() == scripted.WEIGHTS.keys() for each in found.own.values())
+    assert not np.array_equal(found.own["ash"]["weight"], found.own["elm"]["weight"])
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,7 @@ def test_an_arm_that_was_trained_is_not_trained_again(tmp_path: Path) -> None:
     first = arms(tmp_path)
     again = arms(tmp_path, told=told, everybody="raise", nobody="raise", ash={"train": "raise", "evaluate": "well"})
     assert told == []
+    np.testing.assert_equal(again.own, first.own)
     assert again.pooled.keys() == first.pooled.keys()
 
 

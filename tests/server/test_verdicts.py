@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from server.comparison import Arms
-from server.verdicts import verdict
+from server.crossing import Crossed
+from server.verdicts import how_compared, verdict
 from tasks.metrics.interval import Interval
 from tests.server.outcome import evaluated, outcome
 
@@ -52,10 +53,41 @@ def test_hospitals_that_predict_the_label_are_warned_of(
 
 def test_a_model_that_learned_from_random_labels_is_warned_of() -> None:
     federated = {"ash": evaluated(1, 2.0)}
-    found, _ = outcome(federated, Arms(shuffled={"ash": evaluated(2, 2.0)}))
+    found, _ = outcome(federated, Arms(shuffled=[{"ash": evaluated(2, 2.0)}, {"ash": evaluated(3, 2.0)}]))
     assert any("dealt out at random" in warning for warning in found.warnings)
-    found, _ = outcome(federated, Arms(shuffled={"ash": evaluated(2, 0.0)}))
+    found, _ = outcome(federated, Arms(shuffled=[{"ash": evaluated(2, 0.0)}]))
     assert not any("dealt out at random" in warning for warning in found.warnings)
+
+
+def test_one_model_of_random_labels_that_strays_is_no_warning_among_several() -> None:
+    federated, astray = {"ash": evaluated(1, 2.0)}, {"ash": evaluated(2, 2.0)}
+    honest = [{"ash": evaluated(seed, distance)} for seed, distance in ((3, 0.0), (4, -0.7), (5, 0.2))]
+    found, _ = outcome(federated, Arms(shuffled=[astray, *honest]))
+    assert not any("dealt out at random" in warning for warning in found.warnings)
+    assert found.shufflings == 4
+    assert found.shuffled is not None
+    each = [a["ash"].figures.auc for a in (astray, *honest)]
+    assert found.shuffled.value == pytest.approx(np.mean([auc for auc in each if auc is not None]))
+    assert found.arms["shuffled"]["ash"].auc == pytest.approx(found.shuffled.value)
+    assert found.metrics()["result/pooled_patients/shuffled_auc"] == found.shuffled.value
+    assert "shuffled" not in found.details
+
+
+def test_a_paired_gain_takes_the_place_of_the_other_one() -> None:
+    federated = {"ash": evaluated(1, 2.0), "elm": evaluated(2, 2.0)}
+    local = {"ash": evaluated(4, 1.8), "elm": evaluated(5, 1.8)}
+    crossed = Crossed({"ash": Interval(0.02, 0.01, 0.03)}, epsilon={"ash": 3.99}, problems={"elm": "did not (x)"})
+    found, _ = outcome(federated, Arms(local=local), crossed=crossed)
+    assert found.gains["ash"] == Interval(0.02, 0.01, 0.03)
+    assert found.gains["elm"].high - found.gains["elm"].low > 0.05
+    assert found.paired == ["ash"]
+    assert found.validation_epsilon == {"ash": 3.99, "elm": None}
+    assert "elm did not (x)." in found.warnings
+    told = how_compared(found.gains, found.paired)
+    assert "patient by patient: ash." in told
+    assert "too wide: elm." in told
+    assert how_compared({}, []) == ""
+    assert found.metrics()["result/ash/gain_low"] == 0.01
 
 
 def test_the_gate_asks_every_hospital_and_the_lower_limit() -> None:

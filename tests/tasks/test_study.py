@@ -86,6 +86,9 @@ def test_every_missing_field_is_told_at_once(document: StudyDocument) -> None:
         ("evaluation.bins", 1),
         ("evaluation.bins", 65537),
         ("evaluation.epsilon", -1),
+        ("evaluation.paired", 65),
+        ("evaluation.paired", -1),
+        ("evaluation.matrix", -1),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(document: StudyDocument, path: str, value: object) -> None:
@@ -127,6 +130,13 @@ def test_the_rate_falls_geometrically_to_its_last_fraction(document: StudyDocume
 def test_a_personal_model_takes_steps_of_its_own(document: StudyDocument) -> None:
     assert document.steps_a_round() == 3
     assert replace(document, method=study.MethodTerms(personal=1.0)).steps_a_round() == 6
+
+
+def test_other_models_histograms_are_counted_before_the_first_leaves(document: StudyDocument) -> None:
+    terms = replace(document.evaluation, subgroups=["sex"], paired=4, matrix=3)
+    assert document.evaluation.all_histograms() == 2
+    assert terms.all_histograms() == 2 + 1 + 1 + 3
+    assert [terms.histograms(last) for last in (False, True)] == [1, 2]
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", "[" * 100_000])

@@ -68,13 +68,27 @@ documents = st.builds(
         TrainingTerms, counts, positive, fraction, st.just(0.0) | positive, fraction | st.just(1.0), counts
     ),
     privacy=st.builds(PrivacyTerms, st.none() | positive, fraction, positive),
-    evaluation=st.builds(EvaluationTerms, counts, st.integers(2, 65536), st.none() | positive),
+    evaluation=st.builds(
+        EvaluationTerms,
+        counts,
+        st.integers(2, 65536),
+        st.none() | positive,
+        st.just([]),
+        st.integers(1, 64),
+        st.integers(1, 9),
+    ),
     method=methods,
     wire=st.builds(WireTerms, forms, forms),
 )
 messages = st.one_of(
     st.builds(TrainOrder, documents, counts, arrays, changes),
     st.builds(EvaluateOrder, documents, st.just(0) | counts, arrays, changes),
+    st.builds(
+        lambda document, arrays, asks: EvaluateOrder(document, document.rounds, arrays, asks=asks),
+        documents,
+        arrays,
+        st.sampled_from(["paired", "matrix"]),
+    ),
     st.builds(TrainReport, names, counts, counts, st.none() | positive, fraction, st.just(0.0) | positive, arrays),
     st.builds(EvaluateReport, names, counts, st.none() | positive, fraction, positive, arrays),
     st.builds(Refusal, st.text(max_size=120), st.just(0) | counts, st.sampled_from(ErrorCode)),
@@ -193,6 +207,11 @@ def test_every_field_of_an_order_changes_its_digest(document: StudyDocument) -> 
         "another shape": TrainOrder(document, 1, {"w": np.zeros((3, 1), np.float32)}),
         "no weights": TrainOrder(document, 1),
         "a change": TrainOrder(document, 1, weights, Change("0" * 64, "1" * 64)),
+    }
+    crossed = replace(document, evaluation=replace(document.evaluation, paired=4, matrix=2))
+    orders |= {
+        f"{asks} of two models": EvaluateOrder(crossed, 2, weights, asks=asks)
+        for asks in ("scores", "paired", "matrix")
     }
     orders |= {name: TrainOrder(other, 1, weights) for name, other in _others(document).items()}
     told = {f.name for f in fields(StudyDocument)} - {"training", "privacy", "evaluation", "method", "wire"}
@@ -373,6 +392,26 @@ def test_a_damaged_file_is_refused_or_differs(document: StudyDocument) -> None:
         wire.unpack(bytes(packed[:-1]), TrainOrder)
     packed[-1] ^= 1
     assert wire.unpack(bytes(packed), TrainOrder).arrays["w"].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"asks": "paired"}, "of which the study says nothing"),
+        ({"asks": "matrix"}, "of which the study says nothing"),
+        ({"asks": "everything"}, "asks"),
+        ({"asks": "paired", "paired": 4, "round": 1}, "after the last round only"),
+        ({"asks": "matrix", "matrix": 2, "change": {"base": "0" * 64, "result": "1" * 64}}, "travels whole"),
+    ],
+)
+def test_an_order_asks_for_what_the_study_says_and_when(
+    document: StudyDocument, changes: dict[str, Any], says: str
+) -> None:
+    head = head_of(EvaluateOrder(document, document.rounds))
+    for name in ("paired", "matrix"):
+        head["study"]["evaluation"][name] = changes.pop(name, 0)
+    with pytest.raises(WireError, match=says):
+        wire.decode(forged("EvaluateOrder", head | changes), EvaluateOrder)
 
 
 def test_a_refusal_carries_no_arrays() -> None:

@@ -82,7 +82,7 @@ def test_the_report_fits_the_screen_and_draws_every_chart(
     assert asked == [report]
     assert opened.evaluate("document.documentElement.scrollWidth") == width
     charts = opened.locator("figure svg")
-    assert charts.count() == 5
+    assert charts.count() == 6
     for n in range(charts.count()):
         box = charts.nth(n).bounding_box()
         assert box is not None

@@ -13,11 +13,13 @@ import pytest
 
 from server.comparison import Arms
 from server.evaluation import Evaluated
+from server.pages import charts
 from server.pages.card import card, sections
 from server.pages.page import about, page, pictures
 from server.pages.provenance import code_digest, command
 from server.pages.svg import ticks
 from server.record import HospitalRound
+from tasks.metrics.interval import Interval
 from tests.server.outcome import evaluated, story
 
 BAD = "<img src=x onerror=alert(1)>"
@@ -43,7 +45,7 @@ def test_it_is_one_file_that_fetches_and_runs_nothing() -> None:
     reader.feed(told)
     assert reader.found == []
     assert not {"script", "link", "iframe", "img", "object"} & set(reader.tags)
-    assert reader.tags.count("svg") == 5
+    assert reader.tags.count("svg") == 6
     assert "@import" not in told
     assert "url(" not in told
 
@@ -54,7 +56,8 @@ def test_it_says_what_a_reader_needs() -> None:
         "Research only. Not for clinical use.", "Does this breast ultrasound image show a malignant lesion?",
         "Nobody is real.", "Mean AUC over 2 hospitals", "cannot be told", "thresholds that were set beforehand",
         "ash", "elm", "epsilon 8", "99 % of images", "consilium experiment=demo data_root=FOLDER", code_digest(),
-        "Groups of patients", "learning_rate: 8.0", "dealt out at random",
+        "Groups of patients", "learning_rate: 8.0", "The mean of 3 models trained on labels dealt out at random",
+        "Federation helps ash: +0.090", "patient by patient: ash.", "too wide: elm.", "Every model at every hospital",
     ]  # fmt: skip
     assert [words for words in needed if words not in told] == []
     assert "/secret" not in told
@@ -81,7 +84,7 @@ def test_a_study_without_figures_has_a_report_too(oak: Evaluated) -> None:
 
 def test_the_charts_are_well_formed_and_describe_themselves() -> None:
     drawn = pictures(story())
-    assert drawn.keys() == {"comparison", "reliability", "subgroups", "convergence", "privacy"}
+    assert drawn.keys() == {"comparison", "matrix", "reliability", "subgroups", "convergence", "privacy"}
     for chart in drawn.values():
         root = ElementTree.fromstring(chart.svg())
         assert root.attrib["role"] == "img"
@@ -90,6 +93,41 @@ def test_the_charts_are_well_formed_and_describe_themselves() -> None:
         assert description
         numbers = re.findall(r"[-\d.]+", " ".join(" ".join(node.attrib.values()) for node in root.iter()))
         assert all(np.isfinite(float(n)) for n in numbers if re.fullmatch(r"-?\d+(\.\d+)?", n))
+
+
+def _channel(value: int) -> float:
+    share = value / 255
+    return share / 12.92 if share <= 0.03928 else ((share + 0.055) / 1.055) ** 2.4
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance, WCAG 2.1."""
+    return float(np.dot([0.2126, 0.7152, 0.0722], [_channel(part) for part in bytes.fromhex(colour[1:])]))
+
+
+@pytest.mark.parametrize("auc", np.linspace(0.3, 1, 29).tolist())
+def test_every_number_in_the_matrix_can_be_read_on_its_colour(auc: float) -> None:
+    """Contrast of 4.5 to 1 at least, WCAG 2.1 criterion 1.4.3."""
+    chart = charts.matrix({"ash": {"ash": Interval(auc, auc - 0.05, auc)}})
+    assert chart is not None
+    root = ElementTree.fromstring(chart.svg())
+    told = [node for node in root.iter() if node.tag.endswith("text")]
+    (number,) = [node for node in told if node.text == f"{auc:.2f}"]
+    fill = next(node for node in root.iter() if node.tag.endswith("rect") and "stroke" in node.attrib).attrib["fill"]
+    light, dark = sorted((_luminance(fill), _luminance(number.attrib["fill"])), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_a_matrix_is_darker_where_the_auc_is_higher() -> None:
+    cells = {f"h{n}": Interval(auc, auc - 0.1, 1.0) for n, auc in enumerate((0.5, 0.7, 0.9))}
+    chart = charts.matrix({"ash": {**cells, "h3": None}})
+    assert chart is not None
+    root = ElementTree.fromstring(chart.svg())
+    fills = [n.attrib["fill"] for n in root.iter() if n.tag.endswith("rect") and "stroke" in n.attrib]
+    shades = [_luminance(fill) for fill in fills]
+    assert shades[:3] == sorted(shades[:3], reverse=True)
+    assert shades[3] == _luminance("#ffffff"), "no AUC"
+    assert charts.matrix({}) is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from tasks.metrics.interval import Interval, difference, mean, ratio
+from tasks.metrics.interval import Interval, difference, mean, ratio, repeated
 
 FIRST, ALL = np.array([1.0, 0.0]), np.array([1.0, 1.0])
 
@@ -57,3 +57,29 @@ def test_a_difference_is_wider_than_each() -> None:
     assert found.value == pytest.approx(0.2)
     assert found.low == pytest.approx(0.2 - 0.1 * 2**0.5)
     assert found.high == pytest.approx(0.2 + (0.05**2 + 0.1**2) ** 0.5)
+
+
+def test_the_mean_of_models_that_scatter_holds_their_scatter_and_the_drawing_of_patients() -> None:
+    one = Interval(0.4, 0.3, 0.55)
+    assert repeated([]) is None
+    assert repeated([one]) == Interval(0.4, pytest.approx(0.3), pytest.approx(0.55))
+    alike = repeated([one] * 5)
+    assert alike == Interval(pytest.approx(0.4), pytest.approx(0.3), pytest.approx(0.55))
+    astray = [Interval(value, value - 0.1, value + 0.1) for value in (0.3, 0.5, 0.7)]
+    found = repeated(astray)
+    assert found is not None
+    # Student's t of two degrees of freedom: 4.303 * 0.2 / sqrt(3)
+    assert found.value == pytest.approx(0.5)
+    assert found.high == pytest.approx(min(0.5 + np.hypot(4.303 * 0.2 / np.sqrt(3), 0.1), 1), abs=1e-3)
+    assert found.low == pytest.approx(max(0.5 - np.hypot(4.303 * 0.2 / np.sqrt(3), 0.1), 0), abs=1e-3)
+
+
+def test_the_mean_of_repetitions_holds_the_truth_at_least_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(9)
+    inside = 0
+    for _ in range(400):
+        shared, values = rng.normal(0, 0.05), 0.5 + rng.normal(0, 0.1, 5)
+        found = repeated([Interval(v + shared, v + shared - 0.098, v + shared + 0.098) for v in values])
+        assert found is not None
+        inside += found.low <= 0.5 <= found.high
+    assert 0.93 <= inside / 400 <= 0.995

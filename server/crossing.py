@@ -1,0 +1,146 @@
+"""Other models at the hospitals of a study that has ended: each hospital's own beside the federated one on the same
+patients, and every hospital's own at every hospital.
+
+The models come from the arm ``local``, so this exists in simulation only. What leaves is a release of the study itself,
+under its own terms and in its own ledgers. Each answer is kept in the study's folder before the next order goes out: a
+hospital keeps the newest reply only, so a study that is resumed must not ask for an older one again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from conf import schema
+from server.comparison import Arms
+from server.evaluation import Evaluated, asked
+from server.local_grid import LocalGrid
+from server.record import Roster, State
+from server.study import document_of
+from tasks import wire
+from tasks.disk import write_whole
+from tasks.metrics.histogram import ScoreHistogram
+from tasks.metrics.interval import Interval
+from tasks.metrics.paired import JointHistogram, auc_difference, quantiles
+from tasks.wire import EDGES, OTHER, Arrays, EvaluateOrder, EvaluateReport
+
+_PAYS = 0.03
+"""A noised joint histogram is asked for where noise * hypot(1 / negatives, 1 / positives) is at most so much. In
+simulation (4 bins a model, noise 3, models of correlation 0.6) the paired interval is as wide as the other one at 200
+and 100 patients, a quarter narrower at 2000 and 1000, and twice as wide at 60 and 40."""
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """What other models' scores told.
+
+    Attributes:
+        gains: AUC of the federated model less that of the hospital's own, on the same patients.
+        matrix: by the hospital that has trained a model, and the one that has scored it.
+        epsilon: the last that each hospital has told of its validation patients; ``None`` without noise.
+        problems: why a hospital did not answer.
+    """
+
+    gains: dict[str, Interval] = field(default_factory=dict)
+    matrix: dict[str, dict[str, Evaluated]] = field(default_factory=dict)
+    epsilon: dict[str, float | None] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def cross(study: schema.Study, name: str, folder: Path, grid: LocalGrid, state: State, arms: Arms) -> Crossed:
+    """Ask for what the study wants of it.
+
+    Args:
+        name: the study's id.
+        folder: where answers are kept.
+        grid: plays the study's own hospitals.
+    """
+    roster = Roster(document_of(study, name), grid.nodes)
+    found = Crossed()
+    if schema.paired_bins(study.evaluation):
+        _pairs(study, roster, folder, grid, state, arms, found)
+    if study.evaluation.matrix:
+        for trained_at, weights in arms.own.items():
+            order = EvaluateOrder(roster.document, study.federation.rounds, weights, asks="matrix")
+            told = _told(study, roster, grid, order, folder / f"model-of-{trained_at}")
+            found.matrix[trained_at] = {hospital: each for hospital, each in told.items() if not each.problem}
+            _note(found, told, f"did not score the model of {trained_at}")
+    return found
+
+
+def _pairs(
+    study: schema.Study, roster: Roster, folder: Path, grid: LocalGrid, state: State, arms: Arms, found: Crossed
+) -> None:
+    bins = schema.paired_bins(study.evaluation)
+    for hospital, weights in arms.own.items():
+        federated = _federated(state, hospital)
+        alone = arms.local.get(hospital)
+        if federated is None or alone is None or not alone.scores or not pays(federated):
+            continue
+        order = paired_order(roster, study.federation.rounds, state.model, weights, federated, alone.histogram(), bins)
+        only = replace(roster, nodes={hospital: roster.nodes[hospital]})
+        told = _told(study, only, grid, order, folder / "paired")
+        _note(found, told, "did not compare the two models on the same patients")
+        each = told[hospital]
+        if not each.problem:
+            gain = auc_difference(JointHistogram(each.scores["paired"], each.figures.evaluation_noise or 0.0))
+            found.gains.update({} if gain is None else {hospital: gain})
+
+
+def pays(released: ScoreHistogram) -> bool:
+    """Whether a joint histogram tells more of a difference than two histograms apart, from what was released before: so
+    neither the interval nor the choice between them depends on the difference."""
+    sizes = released.size(0), released.size(1)
+    if not released.has_both_classes():
+        return False
+    return released.noise * math.hypot(1 / sizes[0], 1 / sizes[1]) <= _PAYS
+
+
+def paired_order(
+    roster: Roster,
+    round: int,
+    federated: Arrays,
+    own: Arrays,
+    scores_of_federated: ScoreHistogram,
+    scores_of_own: ScoreHistogram,
+    bins: int,
+) -> EvaluateOrder:
+    """The order that compares a hospital's own model with the federated one, in bins that hold about equally many."""
+    edges = np.stack([quantiles(scores_of_federated, bins), quantiles(scores_of_own, bins)])
+    arrays = {**federated, **{f"{OTHER}{name}": value for name, value in own.items()}, EDGES: edges}
+    return EvaluateOrder(roster.document, round, arrays, asks="paired")
+
+
+def _federated(state: State, hospital: str) -> ScoreHistogram | None:
+    figures = state.outcome.hospitals.get(hospital)
+    if figures is None or figures.evaluation_noise is None or hospital not in state.scores:
+        return None
+    return ScoreHistogram(state.scores[hospital], figures.evaluation_noise)
+
+
+def _told(
+    study: schema.Study, roster: Roster, grid: LocalGrid, order: EvaluateOrder, folder: Path
+) -> dict[str, Evaluated]:
+    """Each hospital's answer: the one that is kept, or a new one, which is kept at once."""
+    files = {hospital: folder / f"{hospital}.answer" for hospital in roster.nodes}
+    kept = {h: wire.unpack(file.read_bytes(), EvaluateReport) for h, file in files.items() if file.exists()}
+    left = {hospital: node for hospital, node in roster.nodes.items() if hospital not in kept}
+
+    def keep(hospital: str, report: EvaluateReport) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(files[hospital], wire.pack(report))
+
+    new = asked(study, replace(roster, nodes=left), grid, order, told=keep) if left else {}
+    return {hospital: Evaluated.of(report) for hospital, report in kept.items()} | new
+
+
+def _note(found: Crossed, told: Mapping[str, Evaluated], what: str) -> None:
+    for hospital, each in told.items():
+        if each.problem:
+            found.problems[hospital] = f"{what} ({each.problem})"
+        else:
+            found.epsilon[hospital] = each.figures.evaluation_epsilon
