@@ -9,6 +9,7 @@ has one epsilon and not a sum of epsilons.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,9 +25,12 @@ _MOST_EPSILON = 100.0  # beyond it nothing is protected, and the distributions o
 _STRIDE = 1.15
 _CLOSE = 0.998  # a plan that spends this part of its epsilon is close enough
 _DIGITS = 1e4
+_SAME = 1e-9  # of a floating-point product that should be a number of four decimals
 
 Part = tuple[float, float, int]
 """Noise multiplier, sampling rate, count."""
+Ahead = tuple[float, int]
+"""What is still to come: a factor of the noise, and how often with it."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,52 @@ def plan_noise(spent: list[Mechanism], sample_rate: float, count: int, epsilon: 
         BudgetExhausted: no amount of noise would do.
     """
     last = spent[-1].noise_multiplier if spent else 0.0
-    if last > 0 and epsilon_of([*spent, Mechanism(last, sample_rate, count)], delta) <= epsilon:
-        return last
-    return _planned(_parts(spent), sample_rate, count, min(epsilon, _MOST_EPSILON), delta)
+    return plan_scale(spent, sample_rate, [(1.0, count)], epsilon, delta, last)
+
+
+def plan_scale(
+    spent: list[Mechanism], sample_rate: float, ahead: Sequence[Ahead], epsilon: float, delta: float, tried: float = 0.0
+) -> float:
+    """The least scale with which a sequence of unequal noises, after what was spent, stays within (epsilon, delta).
+
+    An application whose factor is f gets the noise ``noise_at(scale, f)``. What was spent and what is ahead are
+    composed as they are, each with its own noise, so a schedule changes how epsilon is spread and not how much it is.
+
+    Args:
+        ahead: factors and counts, at least one.
+        tried: a scale that is taken if it will do, so that a study that runs as planned keeps one; 0 for none.
+
+    Returns:
+        A scale, rounded up to four decimals; no noise of the sequence is below 0.3.
+
+    Raises:
+        BudgetExhausted: no amount of noise would do.
+    """
+    if tried > 0 and epsilon_of([*spent, *sequence(tried, sample_rate, ahead)], delta) <= epsilon:
+        return tried
+    return _planned(_parts(spent), sample_rate, _together(ahead), min(epsilon, _MOST_EPSILON), delta)
+
+
+def sequence(scale: float, sample_rate: float, ahead: Sequence[Ahead]) -> list[Mechanism]:
+    """The mechanisms of a sequence at a scale, one for each factor."""
+    return [Mechanism(noise_at(scale, factor), sample_rate, count) for factor, count in _together(ahead)]
+
+
+def noise_at(scale: float, factor: float) -> float:
+    """The noise multiplier of a factor, rounded up to four decimals; at factor 1 it is the scale."""
+    return _rounded_up(scale * factor - _SAME)
+
+
+def scale_of(noise: float, factor: float) -> float:
+    """The largest scale of four decimals at which a factor has this noise."""
+    return math.floor((noise / factor + _SAME) * _DIGITS) / _DIGITS
+
+
+def _together(ahead: Sequence[Ahead]) -> tuple[Ahead, ...]:
+    counts: dict[float, int] = {}
+    for factor, count in ahead:
+        counts[factor] = counts.get(factor, 0) + count
+    return tuple(counts.items())
 
 
 def _parts(mechanisms: list[Mechanism]) -> tuple[Part, ...]:
@@ -129,27 +176,32 @@ def _single(noise: float, sample_rate: float) -> PrivacyLossDistribution:
 
 
 @lru_cache(maxsize=256)
-def _planned(spent: tuple[Part, ...], sample_rate: float, count: int, epsilon: float, delta: float) -> float:
-    """Bracket the noise around a guess, then close in from the private side; each look costs one composition."""
+def _planned(
+    spent: tuple[Part, ...], sample_rate: float, ahead: tuple[Ahead, ...], epsilon: float, delta: float
+) -> float:
+    """Bracket the scale around a guess, then close in from the private side; each look costs one composition for each
+    factor."""
+    count, least = sum(times for _, times in ahead), _rounded_up(_LEAST_NOISE / min(factor for factor, _ in ahead))
 
-    def overspent(noise: float) -> float:
+    def overspent(scale: float) -> float:
         """Logarithm of epsilon over its target: positive when the noise is too little."""
-        total = _epsilon_of((*spent, (noise, sample_rate, count)), delta)
+        new = ((noise_at(scale, factor), sample_rate, times) for factor, times in ahead)
+        total = _epsilon_of((*spent, *new), delta)
         return math.log(max(total, 1e-12) / epsilon)
 
     if _epsilon_of(spent, delta) >= epsilon:
         raise BudgetExhausted(f"epsilon {epsilon:g} is spent; {count} more steps would pass it whatever the noise")
-    high = _rounded_up(_guess(spent, sample_rate, count, epsilon, delta))
+    high = _rounded_up(max(_guess(spent, sample_rate, ahead, epsilon, delta), 2 * least))
     while (above := overspent(high)) > 0:
         if high >= _MOST_NOISE:
             raise BudgetExhausted(f"no noise keeps {count} more steps within epsilon {epsilon:g}")
         high = min(_rounded_up(high * _STRIDE), _MOST_NOISE)
     low, below = high, above
     while below <= 0:
-        if low <= _LEAST_NOISE:
-            return _LEAST_NOISE
+        if low <= least:
+            return least
         high, above = low, below
-        low = max(_rounded_up(low / _STRIDE), _LEAST_NOISE)
+        low = max(_rounded_up(low / _STRIDE), least)
         below = overspent(low)
     while above < math.log(_CLOSE) and high - low > 2 / _DIGITS:
         # Epsilon is close to a power of the noise, so a straight line on logarithmic scales meets the target well;
@@ -168,15 +220,18 @@ def _rounded_up(noise: float) -> float:
     return math.ceil(noise * _DIGITS) / _DIGITS
 
 
-def _guess(spent: tuple[Part, ...], sample_rate: float, count: int, epsilon: float, delta: float) -> float:
-    """Noise by the central limit theorem for composition (Bu et al., HDSR 2020, theorem 5): only a place to start."""
+def _guess(
+    spent: tuple[Part, ...], sample_rate: float, ahead: tuple[Ahead, ...], epsilon: float, delta: float
+) -> float:
+    """A scale by the central limit theorem for composition (Bu et al., HDSR 2020, theorem 5): only a place to start."""
     target = 1 / gaussian_mechanism.get_sigma_gaussian(epsilon, delta)
     left = max(target**2 - sum(times * _variance(noise, rate) for noise, rate, times in spent), 0.01 * target**2)
-    if sample_rate == 1:
-        noise = math.sqrt(count / left)
-    else:
-        noise = 1 / math.sqrt(math.log1p(left / (sample_rate**2 * count)))
-    return min(max(noise, 2 * _LEAST_NOISE), _MOST_NOISE)
+    low, high = math.log(_LEAST_NOISE), math.log(_MOST_NOISE)
+    for _ in range(60):  # halvings of an interval of 10
+        middle = (low + high) / 2
+        above = sum(times * _variance(math.exp(middle) * factor, sample_rate) for factor, times in ahead) > left
+        low, high = (middle, high) if above else (low, middle)
+    return math.exp(high)
 
 
 def _variance(noise: float, sample_rate: float) -> float:

@@ -35,7 +35,7 @@ from tasks import task as tasks
 from tasks import wire
 from tasks.models import registry
 from tasks.models.registry import Network
-from tasks.study import PrivacyTerms, TrainingTerms
+from tasks.study import PrivacyTerms, StudyDocument, TrainingTerms
 from tasks.task import Task
 from tasks.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
@@ -133,7 +133,7 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
     cohort = open_cohort(settings, task, COHORTS["training"], order.study.model, network)
     size = report.public_size(settings, len(cohort.rows))
 
-    plan = partial(_plan_training, order, terms, _other_rounds(ledger, use))
+    plan = partial(_plan_training, order, terms, _asked_before(ledger, use))
     mechanism = ledger.reserve(use, plan, _caps(terms, settings))
     left = mechanism.count
 
@@ -170,10 +170,9 @@ def _evaluate(
     return report.evaluate_report(order, scored, spent, entropy())
 
 
-def _other_rounds(ledger: Ledger, use: Use) -> int:
-    """In how many other rounds the study has touched the cohort."""
-    touched = {e.use.round for e in ledger.entries() if (e.use.study, e.use.cohort) == (use.study, use.cohort)}
-    return len(touched - {use.round})
+def _asked_before(ledger: Ledger, use: Use) -> list[int]:
+    """The rounds of all reservations of the study on the cohort, oldest first."""
+    return [e.use.round for e in ledger.entries() if (e.use.study, e.use.cohort) == (use.study, use.cohort)]
 
 
 def _kept(order: TrainOrder | EvaluateOrder, settings: SiteSettings, ledger: Ledger) -> Arrays:
@@ -194,18 +193,29 @@ def _model_of(order: TrainOrder | EvaluateOrder, own: Arrays) -> tuple[Task, Net
     return task, network, network.trainable
 
 
-def _plan_training(order: TrainOrder, terms: PrivacyTerms, others: int, spent: list[Mechanism]) -> Mechanism:
-    """Noise for this round such that all rounds that are left for this hospital keep the study within the terms.
+def _plan_training(order: TrainOrder, terms: PrivacyTerms, before: list[int], spent: list[Mechanism]) -> Mechanism:
+    """Noise for this round such that all rounds that are left for this hospital, each with the noise that the schedule
+    gives it, keep the study within the terms.
 
-    ``others`` is the number of other rounds that it has been asked to train in.
+    ``before`` are the rounds of its reservations in this study so far. One that was lost to a crash stays spent, so the
+    rest gets more noise: in the last round nothing but what planning has left over pays for a second reservation, and
+    the noise is several times the usual (``client/PRIVACY.md`` has figures).
     """
-    study = order.study
-    if others >= study.asked:
+    study, turn = order.study, _turn(order.study, order.round, before)
+    if turn > study.asked:
         raise NotPermitted(f"round {order.round}: the study asks each hospital {study.asked} time(s) at most")
-    steps, rate = study.steps_a_round(), study.training.sample_rate
-    left = min(study.asked - others, study.rounds - order.round + 1) * steps
-    noise = 0.0 if terms.epsilon is None else accounting.plan_noise(spent, rate, left, terms.epsilon, terms.delta)
-    return Mechanism(noise, rate, steps)
+    ahead, rate = study.noise_ahead(turn), study.training.sample_rate
+    factor, steps = ahead[0]
+    if terms.epsilon is None:
+        return Mechanism(0.0, rate, steps)
+    last = study.training.noise_in(_turn(study, before[-1], before[:-1]), study.asked) if before else 1.0
+    tried = accounting.scale_of(spent[-1].noise_multiplier, last) if spent else 0.0
+    scale = accounting.plan_scale(spent, rate, ahead, terms.epsilon, terms.delta, tried)
+    return Mechanism(accounting.noise_at(scale, factor), rate, steps)
+
+
+def _turn(study: StudyDocument, round: int, before: list[int]) -> int:
+    return study.turn(round, len(set(before) - {round}))
 
 
 def _plan_evaluation(order: EvaluateOrder, terms: PrivacyTerms, spent: list[Mechanism]) -> Mechanism:

@@ -96,9 +96,11 @@ def _price(cost: Cost) -> Iterator[str]:
     lowered = "" if cost.granted == cost.asked else f", of which the policy grants {cost.granted:g}"
     yield f"For the {who}: epsilon {cost.asked:g} is asked{lowered}, at delta {cost.delta:g}. {meaning(cost)}"
     if cost.plan is not None and cost.after is not None:
+        noises = sorted({f"{mechanism.noise_multiplier:.2f}" for mechanism in cost.plan}, key=float)
+        some = noises[0] if len(noises) == 1 else f"{noises[0]} to {noises[-1]}"
         yield (
-            f"Noise of {cost.plan.noise_multiplier:.2f} times the most that one patient can change is added, "
-            f"{_times(cost.plan.count, 'time')} in all."
+            f"Noise of {some} times the most that one patient can change is added, "
+            f"{_times(sum(mechanism.count for mechanism in cost.plan), 'time')} in all."
         )
         so_far = f" ({_amount(cost.spent_by_study)} of it by this study)" if cost.spent_by_study else ""
         yield (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from client.accounting import Mechanism, epsilon_of, plan_noise
+from client.accounting import Mechanism, epsilon_of, plan_scale, sequence
 from client.errors import BudgetExhausted
 from client.ledger import Ledger
 from client.policy import COHORTS, PARTS, Part, granted, histogram_bytes, joint_bytes, objections, other_release
@@ -49,7 +49,7 @@ class Cost:
     Attributes:
         asked: the study's epsilon.
         granted: the smaller of that and the hospital's cap for one study.
-        plan: the noise that keeps the whole part within ``granted``; ``None`` when none does.
+        plan: the noise that keeps the whole part within ``granted``, turn by turn; ``None`` when none does.
         spent: by all studies so far.
         spent_by_study: by this study so far.
         after: by all studies, when this one has run to its end.
@@ -61,7 +61,7 @@ class Cost:
     asked: float | None
     granted: float | None
     delta: float
-    plan: Mechanism | None
+    plan: list[Mechanism] | None
     spent: float
     spent_by_study: float
     after: float | None
@@ -144,22 +144,21 @@ def _cost(document: StudyDocument, part: Part, settings: SiteSettings, ledger: L
         plan,
         spent=epsilon_of(ledger.spent(cohort), terms.delta),
         spent_by_study=epsilon_of(ledger.spent(cohort, document.name), terms.delta),
-        after=None if plan is None else epsilon_of([*by_others, plan], terms.delta),
+        after=None if plan is None else epsilon_of([*by_others, *plan], terms.delta),
         cap=settings.policy.max_epsilon_life,
     )
 
 
-def _planned(document: StudyDocument, part: Part, epsilon: float | None, delta: float) -> Mechanism | None:
-    """The whole part of the study as one mechanism, as the hospital will plan it at the first order."""
+def _planned(document: StudyDocument, part: Part, epsilon: float | None, delta: float) -> list[Mechanism] | None:
+    """The whole part of the study, as the hospital will plan it at the first order."""
+    rate, ahead = 1.0, [(1.0, document.evaluation.all_histograms())]
     if part == "training":
-        rate, count = document.training.sample_rate, document.steps_a_round() * document.asked
-    else:
-        rate, count = 1.0, document.evaluation.all_histograms()
+        rate, ahead = document.training.sample_rate, document.noise_ahead()
     try:
-        noise = 0.0 if epsilon is None else plan_noise([], rate, count, epsilon, delta)
+        scale = 0.0 if epsilon is None else plan_scale([], rate, ahead, epsilon, delta)
     except BudgetExhausted:
         return None
-    return Mechanism(noise, rate, count)
+    return sequence(scale, rate, ahead)
 
 
 def _over_budget(cost: Cost) -> Iterator[str]:

@@ -279,6 +279,7 @@ _RULES: dict[tuple[str, Rule], tuple[str, ...]] = {
         "privacy.delta",
         "federation.validation_fraction",
     ),
+    ("must lie between 0.1 and 10", lambda value: 0.1 <= value <= 10): ("training.final_noise",),
     ("must lie between 2 and 65536", lambda value: 2 <= value <= 65536): ("evaluation.bins",),
     (f"must lie between 0 and {_LARGEST_SEED}", lambda value: 0 <= value <= _LARGEST_SEED): ("seed",),
 }

@@ -291,6 +291,9 @@ class Training:
     """Probability with which each training patient joins a step (Poisson sampling)."""
     final_rate: float = 1.0
     """Fraction of the learning rate that is left in the last round; in between it falls geometrically."""
+    final_noise: float = 1.0
+    """Noise of a hospital's last turn as a multiple of that of its first; in between it changes geometrically, in five
+    steps at most. The study's epsilon is the same: below 1 more of it is spent late, above 1 early."""
     images_per_patient: int = 4
     """How many images of a sampled patient are drawn; the patient's loss is their mean."""
 

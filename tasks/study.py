@@ -42,10 +42,20 @@ class TrainingTerms:
     sample_rate: Probability
     images_per_patient: Count
     final_rate: Probability = 1.0
+    final_noise: Annotated[float, Field(ge=0.1, le=10)] = 1.0
 
     def rate_in(self, round: int, rounds: int) -> float:
         """The learning rate of a round: falls geometrically to ``final_rate`` times the first one."""
         return float(self.learning_rate * self.final_rate ** ((round - 1) / max(rounds - 1, 1)))
+
+    def noise_in(self, turn: int, turns: int) -> float:
+        """What a hospital multiplies its noise by in one of its turns (from 1): 1 at first and ``final_noise`` at last,
+        in between geometrically, in five steps at most: each level of noise is one more distribution to compose."""
+        levels = min(turns, _LEVELS_OF_NOISE)
+        return float(self.final_noise ** ((turn - 1) * levels // turns / max(levels - 1, 1)))
+
+
+_LEVELS_OF_NOISE = 5
 
 
 Stays = Literal["nothing", "normalisation", "head"]
@@ -167,6 +177,17 @@ class StudyDocument:
         if self.method.head_steps and self.method.head_steps >= self.training.steps:
             raise ValueError(f"head_steps must leave some of the {self.training.steps} steps for the rest of the model")
         return self
+
+    def turn(self, round: int, others: int) -> int:
+        """Which of its turns (from 1) a round is for a hospital that has been asked in so many others. Whatever it has
+        missed, the study's last round is its last turn."""
+        left = min(self.asked - others, self.rounds - round + 1)
+        return self.asked - left + 1
+
+    def noise_ahead(self, turn: int = 1) -> list[tuple[float, int]]:
+        """Of this turn of a hospital and all after it: what its noise is multiplied by, and how many steps."""
+        turns = range(turn, self.asked + 1)
+        return [(self.training.noise_in(number, self.asked), self.steps_a_round()) for number in turns]
 
     def steps_a_round(self) -> int:
         """Steps that touch patients in one round of training: a personal model takes its own."""

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
 from client import accounting
-from client.accounting import Mechanism, epsilon_of, plan_noise
+from client.accounting import Mechanism, epsilon_of, noise_at, plan_noise, plan_scale, scale_of
 from client.errors import BudgetExhausted
 
 noises = st.floats(0.8, 8.0)
@@ -165,6 +165,50 @@ def test_a_study_that_lost_reservations_goes_on_with_more_noise_within_its_epsil
         assert noise > first
         spent.append(Mechanism(noise, rate, steps))
     assert 0.97 * epsilon <= epsilon_of(spent, delta) <= epsilon
+
+
+@few
+@given(
+    rate=st.one_of(st.just(1.0), st.floats(0.05, 0.8)),
+    turns=st.integers(1, 8),
+    steps=st.integers(1, 8),
+    last=st.floats(0.2, 5.0),
+    lost=st.integers(0, 8),
+)
+def test_a_schedule_of_noise_spends_the_same_epsilon_whatever_is_lost(
+    rate: float, turns: int, steps: int, last: float, lost: int
+) -> None:
+    """Planned anew before each turn, as a hospital does; one reservation is lost in a turn, if there is such a turn."""
+    epsilon, delta = 4.0, 1e-5
+    factors = [last ** (turn / max(turns - 1, 1)) for turn in range(turns)]
+    spent: list[Mechanism] = []
+    scales, scale = [], 0.0
+    for turn in range(turns):
+        for _ in range(2 if turn == lost else 1):
+            scale = plan_scale(spent, rate, [(f, steps) for f in factors[turn:]], epsilon, delta, scale)
+            spent.append(Mechanism(noise_at(scale, factors[turn]), rate, steps))
+            scales.append(scale)
+    assert 0.97 * epsilon <= epsilon_of(spent, delta) <= epsilon
+    if lost >= turns:
+        assert len(set(scales)) == 1, "one scale for the whole study"
+        assert [m.noise_multiplier for m in spent] == pytest.approx([scale * f for f in factors], abs=1.1e-4)
+    else:
+        assert max(scales) > scales[0], "what was lost is made up for by noise"
+
+
+@given(st.integers(3000, 10**6), st.floats(0.1, 10))
+def test_a_scale_is_found_again_in_the_noise_that_it_made(digits: int, factor: float) -> None:
+    scale = digits / 1e4
+    found = scale_of(noise_at(scale, factor), factor)
+    assert scale <= found <= scale + 1.01e-4 / factor
+    assert noise_at(found, factor) == noise_at(scale, factor)
+    assert noise_at(scale, 1.0) == scale == scale_of(scale, 1.0)
+
+
+def test_less_noise_at_the_end_is_paid_for_by_more_at_the_beginning() -> None:
+    even = plan_noise([], 0.2, 60, 3.0, 1e-5)
+    falling = plan_scale([], 0.2, [(1.0, 20), (0.7, 20), (0.5, 20)], 3.0, 1e-5)
+    assert noise_at(falling, 0.5) < even < falling
 
 
 def test_a_study_with_nothing_left_is_told_so() -> None:

@@ -426,6 +426,42 @@ def test_the_whole_study_costs_what_was_asked_for_and_every_round_says_so(
     assert min(entry.mechanism.noise_multiplier for entry in hospital.entries()[10:]) > 10
 
 
+@pytest.mark.parametrize("last", [0.5, 2.0])
+def test_a_schedule_of_noise_costs_what_was_asked_for(hospital: Hospital, document: StudyDocument, last: float) -> None:
+    """Six rounds, of which the hospital never hears of the third."""
+    study = replace(document, rounds=6, asked=6, training=replace(document.training, final_noise=last))
+    hospital.approve(study)
+    for round in (1, 2, 4, 5, 6):
+        assert isinstance(hospital.ask(train(study, round)), TrainReport)
+    noises = [entry.mechanism.noise_multiplier for entry in hospital.entries()]
+    factors = [study.training.noise_in(round, 6) for round in (1, 2, 4, 5, 6)]
+    assert noises == pytest.approx([noises[0] * factor / factors[0] for factor in factors], abs=5e-4)
+    assert noises[-1] == pytest.approx(last * noises[0], abs=5e-4)
+    assert 0.6 * 8 <= hospital.spent() <= 8, "what the third round would have cost is left"
+    hospital.ask(train(study, 6, shift=1))
+    assert hospital.spent() <= 8
+
+
+def test_a_schedule_makes_up_for_a_lost_reservation_by_noise(
+    hospital: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = replace(document, rounds=4, asked=4, training=replace(document.training, final_noise=0.5))
+    hospital.approve(study)
+    hospital.ask(train(study, 1))
+    with monkeypatch.context() as broken:
+        broken.setattr(client.app, "train_locally", lambda *_: 1 / 0)
+        assert isinstance(hospital.ask(train(study, 2)), Refusal)
+    for round in (2, 3, 4):
+        assert isinstance(hospital.ask(train(study, round)), TrainReport)
+    first, lost, *later = (entry.mechanism.noise_multiplier for entry in hospital.entries())
+    factors = [study.training.noise_in(turn, 4) for turn in (1, 2, 3, 4)]
+    assert lost == pytest.approx(first * factors[1], abs=5e-4)
+    scales = [noise / factor for noise, factor in zip(later, factors[1:], strict=True)]
+    assert min(scales) > 1.05 * first
+    assert scales == pytest.approx([scales[0]] * 3, abs=1e-3), "planned anew once"
+    assert 0.97 * 8 <= hospital.spent() <= 8
+
+
 def test_the_hospitals_cap_wins_over_the_request(tmp_path: Path, archive: Archive, document: StudyDocument) -> None:
     hospital = Hospital.found(tmp_path, archive, policy={"max_epsilon_study": 1.5, "max_delta": 1e-6})
     hospital.approve(document)

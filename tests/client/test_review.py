@@ -49,10 +49,10 @@ def test_the_figures_are_those_of_planner_model_and_ledger(
     training, scoring = review.costs
     assert (training.asked, training.granted, training.delta) == (8.0, 8.0, 1e-4)
     assert training.plan is not None
-    assert training.plan.count == document.rounds * document.training.steps
-    assert 7.8 < epsilon_of([training.plan], 1e-4) <= 8.0, "the noise that keeps the whole study within what is granted"
+    assert sum(m.count for m in training.plan) == document.rounds * document.training.steps
+    assert 7.8 < epsilon_of(training.plan, 1e-4) <= 8.0, "the noise that keeps the whole study within what is granted"
     assert training.spent == epsilon_of([earlier], 1e-4)
-    assert training.after == epsilon_of([earlier, training.plan], 1e-4)
+    assert training.after == epsilon_of([earlier, *training.plan], 1e-4)
     assert (scoring.cohort, scoring.asked, scoring.spent) == ("validation", 4.0, 0.0)
 
     network = registry.build(document.model, get(document.task).example_shape)
@@ -81,7 +81,7 @@ def test_what_this_study_has_spent_is_not_counted_twice(
 ) -> None:
     fresh = examine(document, hospital, ledger).costs[0]
     assert fresh.plan is not None
-    _spend(ledger, document.name, replace(fresh.plan, count=document.training.steps))
+    _spend(ledger, document.name, replace(fresh.plan[0], count=document.training.steps))
     begun = examine(document, hospital, ledger).costs[0]
     assert begun.spent == begun.spent_by_study > 0
     assert begun.after == fresh.after
@@ -137,7 +137,7 @@ def test_no_noise_is_never_called_protection(document: StudyDocument, found_hosp
         _spend(ledger, "earlier", Mechanism(0.0, 1.0, 1), "validation")
         review = examine(bare, hospital, ledger)
     assert review.refused["training"] == []
-    assert review.costs[0].plan == Mechanism(0.0, 0.8, 6)
+    assert review.costs[0].plan == [Mechanism(0.0, 0.8, 6)]
     text = "\n".join(_all(review))
     assert "The training patients get no protection" in text
     assert "WITHOUT noise" in text
@@ -154,3 +154,17 @@ def test_epsilon_is_told_as_the_bound_it_is(epsilon: float, factor: str, weak: b
 
 def _all(review: Review) -> list[str]:
     return [line for lines in words(review).values() for line in lines]
+
+
+def test_a_schedule_of_noise_is_told_with_the_least_and_the_most(document: StudyDocument, found_hospital: Found) -> None:
+    hospital = found_hospital()
+    falling = replace(document, training=replace(document.training, final_noise=0.5))
+    with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
+        review = examine(falling, hospital, ledger)
+    plan = review.costs[0].plan
+    assert plan is not None
+    first, last = (mechanism.noise_multiplier for mechanism in plan)
+    assert last == pytest.approx(first / 2, abs=1e-4)
+    assert 7.8 < epsilon_of(plan, 1e-4) <= 8.0
+    told = " ".join(line for lines in words(review).values() for line in lines)
+    assert f"Noise of {last:.2f} to {first:.2f} times the most that one patient can change is added, 6 times" in told

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tasks import study
 from tasks.study import BadDocument, PrivacyTerms, StudyDocument
@@ -76,6 +78,8 @@ def test_every_missing_field_is_told_at_once(document: StudyDocument) -> None:
         ("asked", 0),
         ("training.final_rate", 0),
         ("training.final_rate", 1.01),
+        ("training.final_noise", 0.09),
+        ("training.final_noise", 10.1),
         ("method.proximal", -1),
         ("method.stays", "everything"),
         ("method.personal", 0),
@@ -120,11 +124,31 @@ def test_what_does_not_go_together_is_refused(document: StudyDocument, changes: 
         study.read(json.dumps(values))
 
 
-def test_the_rate_falls_geometrically_to_its_last_fraction(document: StudyDocument) -> None:
-    terms = replace(document.training, learning_rate=8.0, final_rate=0.25)
-    assert [terms.rate_in(round, 3) for round in (1, 2, 3)] == pytest.approx([8.0, 4.0, 2.0])
-    assert terms.rate_in(1, 1) == 8.0
-    assert document.training.rate_in(2, 3) == document.training.learning_rate
+def test_the_noise_changes_geometrically_in_five_steps_at_most(document: StudyDocument) -> None:
+    terms = replace(document.training, final_noise=0.25)
+    assert [terms.noise_in(turn, 3) for turn in (1, 2, 3)] == pytest.approx([1.0, 0.5, 0.25])
+    assert terms.noise_in(1, 1) == 1.0
+    factors = [terms.noise_in(turn, 20) for turn in range(1, 21)]
+    assert sorted(set(factors), reverse=True) == pytest.approx([0.25 ** (k / 4) for k in range(5)])
+    assert factors == sorted(factors, reverse=True)
+    assert {document.training.noise_in(turn, 20) for turn in range(1, 21)} == {1.0}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rounds=st.integers(1, 12), data=st.data())
+def test_a_hospitals_last_turn_is_the_last_round_whatever_it_has_missed(
+    document: StudyDocument, rounds: int, data: st.DataObject
+) -> None:
+    asked = data.draw(st.integers(1, rounds))
+    document = replace(document, rounds=rounds, asked=asked)
+    heard = sorted(data.draw(st.sets(st.integers(1, rounds), max_size=asked)))
+    turns = [document.turn(round, others) for others, round in enumerate(heard)]
+    assert turns == sorted(set(turns))
+    assert all(1 <= turn <= asked for turn in turns)
+    assert document.turn(rounds, 0) == asked
+    assert document.turn(1, asked) > asked, "no turn is left"
+    if asked == rounds:
+        assert all(document.turn(round, round - 1) == round for round in range(1, rounds + 1))
 
 
 def test_a_personal_model_takes_steps_of_its_own(document: StudyDocument) -> None:
