@@ -156,6 +156,13 @@ def test_a_personal_model_takes_steps_of_its_own(document: StudyDocument) -> Non
     assert replace(document, method=study.MethodTerms(personal=1.0)).steps_a_round() == 6
 
 
+def test_the_rate_falls_geometrically_to_its_last_fraction(document: StudyDocument) -> None:
+    terms = replace(document.training, learning_rate=8.0, final_rate=0.25)
+    assert [terms.rate_in(round, 3) for round in (1, 2, 3)] == pytest.approx([8.0, 4.0, 2.0])
+    assert terms.rate_in(1, 1) == 8.0
+    assert document.training.rate_in(2, 3) == document.training.learning_rate
+
+
 def test_other_models_histograms_are_counted_before_the_first_leaves(document: StudyDocument) -> None:
     terms = replace(document.evaluation, subgroups=["sex"], paired=4, matrix=3)
     assert document.evaluation.all_histograms() == 2
