@@ -53,6 +53,7 @@ def roc_curve(histogram: ScoreHistogram) -> NDArray[np.float64]:
 def _rates(histogram: ScoreHistogram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     below = np.pad(np.cumsum(without_negatives(histogram.cells), axis=1), ((0, 0), (1, 0)))
     share = below / np.maximum(below[:, -1:], 1e-12)
+    share[:, -1] = 1.0  # below the highest edge is everybody, also where noise has left nobody of a class
     return 1 - share[1], share[0]
 
 
