@@ -21,6 +21,11 @@ from server.rounds import Roster, State, run_rounds
 from server.study import document_of
 from tasks.wire import Arrays
 
+_FINAL_RATE = 0.05
+"""The arms' last round has this part of the first one's learning rate, or less. At a constant rate, which noise forgives
+and nothing else does, where the last step ends is chance: of 12 pooled models of ``busi`` three had AUC 0.56 to 0.73, the
+others 0.88 to 0.92; with it, 12 of 12 had 0.91 to 0.92."""
+
 Advance = Callable[[str, int, int], None]
 """Called with what is being trained, its rounds so far, and how many it will have."""
 
@@ -84,7 +89,7 @@ def _without_noise(study: schema.Study) -> schema.Study:
     return replace(
         study,
         privacy=replace(study.privacy, epsilon=None),
-        training=replace(study.training, learning_rate=rate),
+        training=replace(study.training, learning_rate=rate, final_rate=min(study.training.final_rate, _FINAL_RATE)),
         evaluation=replace(
             study.evaluation,
             epsilon=None,
