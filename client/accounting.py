@@ -4,6 +4,10 @@ Privacy loss distributions are composed (Doroshenko et al., PoPETs 2022; Google'
 result is an upper bound. Neighbouring datasets differ by adding or removing one patient with all images. Everything
 that touched a cohort is composed, whatever its noise and sampling rate, so that a history of many rounds and studies
 has one epsilon and not a sum of epsilons.
+
+A schedule of noise (Lee and Kifer, KDD 2018; Yu et al., IEEE S&P 2019, whose exponential decay it is, in steps) is a
+scale times a factor for each turn. The scale is planned from what stands in the ledger and never from patients, so
+composing each turn with its own noise is exact. ``tests/benchmarks/bench_schedule.py`` measures whether it helps.
 """
 
 from __future__ import annotations
