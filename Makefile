@@ -1,6 +1,6 @@
 # Two commands set up everything: `make demo` and `make test`. The rest is for those who change the code.
 .DEFAULT_GOAL := help
-.PHONY: help demo test explore check e2e wheels e2e-container bench clean
+.PHONY: help demo test explore check e2e wheels sbom e2e-container bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,6 +41,10 @@ bench: $(VENV)/.installed  ## Measure, print tables, write benchmarks/*.json
 wheels: $(VENV)/.installed  ## Make all wheels of a release, in the versions of constraints.txt, for the images
 	@rm -rf wheels
 	$(BIN)/python -m pip wheel --quiet --constraint constraints.txt --wheel-dir wheels '.[server]'
+
+sbom: $(VENV)/.installed  ## List what is in the built images, with licences; fail on one that is not permitted (ENGINE=docker)
+	$(INSTALL) --editable '.[dev,container]'
+	$(BIN)/python -m tests.container.sbom "$(or $(ENGINE),podman)" outputs/sbom consilium-site consilium-server
 
 e2e-container: wheels  ## Build both images, check their hardening, play a study between them (root; installs Debian packages)
 	$(INSTALL) --editable '.[dev,container]'

@@ -1,0 +1,125 @@
+"""The files that are shipped: what they promise, before anything runs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.container.engine import packages
+
+ROOT = Path(__file__).parent.parent.parent
+SITE, SERVER = ROOT / "client" / "container", ROOT / "server" / "container"
+BOTH = pytest.mark.parametrize("folder", [SITE, SERVER], ids=["site", "server"])
+HERE = {"PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/bin", "HOME": "/tmp"}
+
+
+def compose(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((folder / "compose.yaml").read_text("utf-8"))
+    return found
+
+
+@BOTH
+def test_containerfiles_are_clean(folder: Path) -> None:
+    # DL3008: a base's own mirror decides the version of nginx
+    words = ["hadolint", "--ignore", "DL3008", str(folder / "Containerfile")]
+    ended = subprocess.run(words, capture_output=True, text=True, env=HERE)
+    assert ended.returncode == 0, ended.stdout
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> jsonschema.protocols.Validator:
+    """The Compose specification as Debian's docker-compose has it, which is fetched and not installed. It is of 2021,
+    before a file could say its project's name; it refuses every word that it does not know."""
+    packages()
+    folder = tmp_path_factory.mktemp("docker-compose")
+    subprocess.run(["apt-get", "download", "-qq", "docker-compose"], cwd=folder, check=True, capture_output=True)
+    subprocess.run(["dpkg", "-x", str(next(folder.glob("*.deb"))), str(folder)], check=True)
+    found = json.loads(next(folder.rglob("compose_spec.json")).read_text("utf-8"))
+    found["properties"]["name"] = {"type": "string"}
+    return jsonschema.Draft201909Validator(found)
+
+
+@BOTH
+def test_compose_files_keep_to_the_specification(folder: Path, schema: jsonschema.protocols.Validator) -> None:
+    told = compose(folder)
+    assert [error.message for error in schema.iter_errors(told)] == []
+    wrong = copy.deepcopy(told)
+    next(iter(wrong["services"].values()))["cap_dorp"] = ["ALL"]
+    assert not schema.is_valid(wrong)
+
+
+@BOTH
+def test_compose_files_are_understood_and_harden_every_service(folder: Path) -> None:
+    words = ["podman-compose", "-f", str(folder / "compose.yaml"), "config"]
+    ended = subprocess.run(words, capture_output=True, text=True, env=HERE | {"DICOM": "/data"})
+    assert ended.returncode == 0, ended.stderr
+    for service in yaml.safe_load(ended.stdout)["services"].values():
+        assert service["user"] == "10001:10001"
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert {"mem_limit", "cpus", "pids_limit", "healthcheck"} <= service.keys()
+        assert not service.keys() & {"privileged", "cap_add", "devices", "network_mode", "pid", "ipc"}
+
+
+def test_the_trainer_has_no_way_out_and_the_gateway_no_data() -> None:
+    told = compose(SITE)
+    gateway, trainer = told["services"]["gateway"], told["services"]["trainer"]
+    assert trainer["networks"] == ["inside"]
+    assert told["networks"]["inside"]["internal"] is True
+    assert not [volume for volume in gateway["volumes"] if "/data" in volume or volume.startswith("state:")]
+    assert not [service for service in told["services"].values() if "ports" in service]
+    assert [volume for volume in trainer["volumes"] if "/link" in volume] == [
+        "./link/trainer.secret:/state/link/trainer.secret:ro"
+    ]
+
+
+def test_kubernetes_manifests_are_valid(tmp_path: Path) -> None:
+    path = SITE / "kubernetes.yaml"
+    ended = subprocess.run(["kubernetes-validate", "--strict", str(path)], capture_output=True, text=True, env=HERE)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    wrong = tmp_path / "kubernetes.yaml"
+    wrong.write_text(path.read_text("utf-8").replace("replicas: 1", "replicas: one"), "utf-8")
+    ended = subprocess.run(["kubernetes-validate", "--strict", str(wrong)], capture_output=True, text=True, env=HERE)
+    assert ended.returncode != 0
+
+
+def test_every_pod_is_hardened_limited_and_without_a_token() -> None:
+    told = list(yaml.safe_load_all((SITE / "kubernetes.yaml").read_text("utf-8")))
+    pods = [one["spec"]["template"]["spec"] for one in told if one["kind"] in ("Deployment", "StatefulSet")]
+    assert len(pods) == 2
+    for pod in pods:
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] == 10001
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in [*pod["initContainers"], *pod["containers"]]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+    gateway, trainer = pods
+    assert not [volume for volume in gateway["volumes"] if "persistentVolumeClaim" in volume]
+    data = next(mount for mount in trainer["containers"][0]["volumeMounts"] if mount["name"] == "data")
+    assert data["readOnly"] is True
+
+
+def test_network_policies_leave_the_trainer_the_gateway_and_names() -> None:
+    told = list(yaml.safe_load_all((SITE / "kubernetes.yaml").read_text("utf-8")))
+    policies = {one["metadata"]["name"]: one["spec"] for one in told if one["kind"] == "NetworkPolicy"}
+    trainer = policies["consilium-trainer"]
+    assert trainer["ingress"] == []
+    assert [[port["port"] for port in rule["ports"]] for rule in trainer["egress"]] == [[9094], [53, 53]]
+    assert trainer["egress"][0]["to"] == [{"podSelector": {"matchLabels": {"app": "consilium", "part": "gateway"}}}]
+    services = [one for one in told if one["kind"] == "Service"]
+    assert all(one["spec"].get("type", "ClusterIP") == "ClusterIP" for one in services), "nothing is published"
