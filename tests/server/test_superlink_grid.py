@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from flwr.app import Message, RecordDict
@@ -10,7 +11,12 @@ from flwr.serverapp import Grid
 
 from server import superlink_grid
 from server.flower_private import Run, claim_identity
+from server.record import Roster, State
+from server.rounds import run_rounds
+from server.study import document_of
 from server.superlink_grid import SuperlinkGrid
+from tests.server import scripted
+from tests.server.link_state import LinkStateGrid
 
 NODE_UNAVAILABLE = 5
 
@@ -93,3 +99,35 @@ def test_nobody_answers_long_after_the_deadline() -> None:
     grid = SuperlinkGrid(Scripted([{1}]), patience_s=0, deadline_s=30)
     (order,) = orders(grid, 1)
     assert 30 < order.metadata.ttl <= 40
+
+
+def play(folder: Path, until: int, late_rounds: int, rounds: int = 3) -> tuple[State, LinkStateGrid]:
+    """Two of three hospitals close a round; elm is slow with round 1."""
+    asked = scripted.study(
+        "federation.participation=0.67",
+        "federation.over_selection=0.5",
+        "federation.deadline_s=20",
+        "evaluation.every=9",
+        f"federation.late_rounds={late_rounds}",
+        f"federation.rounds={rounds}",
+    )
+    houses = scripted.house(folder, ash="well", birch="well", elm="well")
+    inner = LinkStateGrid(houses, "elm", until)
+    roster = Roster(document_of(asked, "scripted-1"), inner.nodes)
+    state = run_rounds(asked, roster, SuperlinkGrid(inner, 0, 20), State(scripted.WEIGHTS), lambda state: None)
+    return state, inner
+
+
+def test_flowers_store_keeps_a_late_reply_until_it_is_taken(tmp_path: Path) -> None:
+    state, _ = play(tmp_path, until=2, late_rounds=1)
+    assert [record.carried for record in state.rounds] == [{}, {"elm": 1}, {}]
+    assert [len(record.invited) for record in state.rounds] == [3, 2, 3]
+
+
+def test_flowers_store_lets_go_of_replies_that_nobody_wants(tmp_path: Path) -> None:
+    """A late reply is a model long, and would lie there until the run ends."""
+    state, inner = play(tmp_path, until=2, late_rounds=0)
+    assert [record.carried for record in state.rounds] == [{}] * 3
+    left = {order.metadata.group_id for order in inner.store.message_ins_store.values()}
+    assert left <= {"3"}, "what was late in rounds 1 and 2 is gone"
+    assert {reply.metadata.group_id for reply in inner.store.message_res_store.values()} <= {"3"}
