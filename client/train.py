@@ -16,7 +16,7 @@ from client.accounting import Mechanism
 from client.dataset import Cohort
 from client.errors import BadOrder, UpdateNotFinite
 from client.privacy import PatientSteps, StepTerms
-from tasks.models.registry import arrays_of
+from tasks.models.registry import arrays_of, load_arrays, misfits
 from tasks.study import TrainingTerms
 from tasks.task import Task
 from tasks.wire import Arrays
@@ -46,20 +46,9 @@ def load_weights(module: nn.Module, arrays: Arrays, staying: frozenset[str] = fr
     Raises:
         BadOrder: listing every tensor that is missing, unknown, of another shape, or not finite.
     """
-    expected = {name: p for name, p in module.named_parameters() if p.requires_grad and name not in staying}
-    problems = [f"{name} is missing" for name in expected.keys() - arrays.keys()]
-    problems += [f"{name} is unknown" for name in arrays.keys() - expected.keys()]
-    for name in expected.keys() & arrays.keys():
-        value, shape = arrays[name], tuple(expected[name].shape)
-        if value.shape != shape or value.dtype != np.float32:
-            problems.append(f"{name} is {value.dtype} {value.shape}, not float32 {shape}")
-        elif not np.isfinite(value).all():
-            problems.append(f"{name} has values that are not finite")
-    if problems:
-        raise BadOrder("the order's weights do not fit the model: " + "; ".join(sorted(problems)))
-    with torch.no_grad():
-        for name, p in expected.items():
-            p.copy_(torch.from_numpy(arrays[name]))
+    if problems := misfits(module, arrays, staying):
+        raise BadOrder("the order's weights do not fit the model: " + "; ".join(problems))
+    load_arrays(module, arrays)
 
 
 def train_locally(

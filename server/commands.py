@@ -1,4 +1,5 @@
-"""What ``consilium`` does besides studies: ``compare`` several of them, ``send`` to MLflow what it has not taken."""
+"""What ``consilium`` does besides studies: ``compare`` several of them, ``send`` to MLflow what it has not taken,
+``export`` a model for hospitals."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from server import tracking
+from server import export, tracking
 from server.errors import StudyError
 from server.pages import many
+from tasks import model_file
 from tasks.disk import write_whole
 
-COMMANDS = ("compare", "send")
+COMMANDS = ("compare", "send", "export")
 
 
 def main(words: Sequence[str]) -> int:
@@ -27,9 +29,15 @@ def main(words: Sequence[str]) -> int:
     send = commands.add_parser("send", help="tell MLflow what it has not taken yet")
     send.add_argument("--output-dir", type=Path, default=Path("outputs"), help="the folder that holds studies/")
     send.add_argument("--uri", default="", help="another store than the studies were to be told to")
+    out = commands.add_parser("export", help="a study's model as one file for hospitals, and its SHA-256")
+    out.add_argument("model", metavar="STUDY", help="a folder of outputs/studies, or models:/TASK@candidate of MLflow")
+    out.add_argument("--out", type=Path, default=Path(model_file.FILE), help="the file to write")
+    out.add_argument("--uri", default="", help="MLflow's store; otherwise the one in outputs/")
     given = parser.parse_args(words)
     console = Console(highlight=False)
     try:
+        if given.command == "export":
+            return _export(given, console)
         return show(given.studies, given.to, console) if given.command == "compare" else _send(given, console)
     except StudyError as error:
         console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
@@ -57,3 +65,14 @@ def _send(given: argparse.Namespace, console: Console) -> int:
         console.print(text, style="yellow", markup=False)
     console.print(f"MLflow has taken {', '.join(sent)}." if sent else "There was nothing that MLflow could take.")
     return 1 if failed else 0
+
+
+def _export(given: argparse.Namespace, console: Console) -> int:
+    uri = given.uri or f"sqlite:///{Path('outputs/mlflow.db').resolve()}"
+    head, digest = export.export(given.model, uri, given.out)
+    for name, value in model_file.head_text(head).items():
+        console.print(f"{name}: {value}", markup=False)
+    console.print(f"Wrote {given.out}. Not for clinical use.", soft_wrap=True, markup=False)
+    console.print(f"SHA-256 {digest}", soft_wrap=True)
+    console.print("Tell it to the hospitals by another way than the file: they type it.")
+    return 0

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from conf import load as conf
 from conf import schema
+from server import export
 from server.checkpoint import model_file, read_state, write_state
 from server.folder import CHECKPOINTS, StudyFolder
 from server.pages import writing
@@ -89,8 +90,8 @@ def record(
     tracker: Tracker,
     conformance: Mapping[str, tuple[int, int]] | None = None,
 ) -> list[Path]:
-    """Write numbers, charts, report and model card, and tell the tracker. Returns the files."""
-    model = model_file(folder.path / CHECKPOINTS, state)
+    """Write the model, numbers, charts, report and model card, and tell the tracker. Returns the files."""
+    model = export.write(folder, outcome, model_file(folder.path / CHECKPOINTS, state))
     files = [*writing.write(folder, outcome, state.rounds, model, conformance), model]
     tracker.finish(state.rounds, outcome.metrics(), files)
     return files

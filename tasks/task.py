@@ -26,6 +26,15 @@ Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
+class Code:
+    """A coded concept (PS3.3 section 8.8), such as ``Code("SCT", "76752008", "Breast structure")``."""
+
+    scheme: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Picture:
     """One frame, as a hospital's source hands it to a task.
 
@@ -71,6 +80,8 @@ class Task:
         name: the folder's name.
         question: the question in one sentence, as a clinician would ask it.
         classes: the name of the negative and of the positive class, in this order.
+        finding: what the positive class is called in a DICOM report.
+        procedure: the examination that the images are of, likewise.
         example_shape: shape of an input tensor, (channels, rows, columns).
         example_version: changes whenever ``read_example`` computes something else; cached examples carry it.
         read_example: the declared transform from a picture to a float32 array of ``example_shape`` in [0, 1].
@@ -80,6 +91,8 @@ class Task:
     name: str
     question: str
     classes: tuple[str, str]
+    finding: Code
+    procedure: Code
     example_shape: tuple[int, int, int]
     example_version: int
     read_example: Callable[[Picture], NDArray[np.float32]]

@@ -2,12 +2,14 @@
 
 from tasks.breast_ultrasound.example import read_example
 from tasks.breast_ultrasound.phantom import draw
-from tasks.task import Task
+from tasks.task import Code, Task
 
 TASK = Task(
     name="breast_ultrasound",
     question="Does this breast ultrasound image show a malignant lesion?",
     classes=("benign", "malignant"),
+    finding=Code("SCT", "86049000", "Malignant neoplasm, primary"),
+    procedure=Code("SCT", "47079000", "Ultrasonography of breast"),
     example_shape=(1, 128, 128),
     example_version=1,
     read_example=read_example,

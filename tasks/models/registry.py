@@ -44,6 +44,31 @@ def arrays_of(trainable: nn.Module) -> dict[str, NDArray[np.float32]]:
     return {name: p.detach().numpy().copy() for name, p in trainable.named_parameters() if p.requires_grad}
 
 
+def misfits(
+    trainable: nn.Module, arrays: Mapping[str, NDArray[Any]], staying: frozenset[str] = frozenset()
+) -> list[str]:
+    """Why these tensors are not values of the trained parameters: every one that is missing, unknown, of another shape
+    or type, or not finite. Those named in ``staying`` come from elsewhere."""
+    expected = {name: p for name, p in trainable.named_parameters() if p.requires_grad and name not in staying}
+    problems = [f"{name} is missing" for name in expected.keys() - arrays.keys()]
+    problems += [f"{name} is unknown" for name in arrays.keys() - expected.keys()]
+    for name in expected.keys() & arrays.keys():
+        value, shape = arrays[name], tuple(expected[name].shape)
+        if value.shape != shape or value.dtype != np.float32:
+            problems.append(f"{name} is {value.dtype} {value.shape}, not float32 {shape}")
+        elif not np.isfinite(value).all():
+            problems.append(f"{name} has values that are not finite")
+    return sorted(problems)
+
+
+@torch.no_grad()
+def load_arrays(trainable: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Give parameters the values of tensors that fit; see ``misfits``."""
+    parameters = dict(trainable.named_parameters())
+    for name, value in arrays.items():
+        parameters[name].copy_(torch.from_numpy(value))
+
+
 class UnknownModel(ValueError):
     """There is no such network, or it does not take such options."""
 

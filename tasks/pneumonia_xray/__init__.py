@@ -2,12 +2,14 @@
 
 from tasks.pneumonia_xray.example import read_example
 from tasks.pneumonia_xray.phantom import draw
-from tasks.task import Task
+from tasks.task import Code, Task
 
 TASK = Task(
     name="pneumonia_xray",
     question="Does this chest X-ray of a child show pneumonia?",
     classes=("normal", "pneumonia"),
+    finding=Code("SCT", "233604007", "Pneumonia"),
+    procedure=Code("SCT", "399208008", "Plain X-ray of chest"),
     example_shape=(1, 28, 28),
     example_version=1,
     read_example=read_example,

@@ -97,7 +97,7 @@ def test_mlflow_has_the_study_its_hospitals_and_its_files(whole: Ended, ground: 
         told = [record.hospitals[hospital].epsilon for record in whole.state().rounds]
         assert steps == [(1, told[0]), (2, told[1])]
     paths = {file.path for file in client.list_artifacts(parent)}
-    assert paths == {"figures", "model-card.md", "report.html", "results.json", "round-0002.safetensors"}
+    assert paths == {"figures", "model-card.md", "report.html", "results.json", "model.safetensors"}
     figures = {file.path for file in client.list_artifacts(parent, "figures")}
     assert figures == {f"figures/{name}.svg" for name in ("comparison", "convergence", "privacy", "reliability")}
 

@@ -1,0 +1,116 @@
+"""A study's model as one file, out of its folder and out of a real MLflow store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load, save
+
+from conf import load as conf
+from conf import schema
+from server import commands, conduct, export
+from server.checkpoint import write_state
+from server.errors import StudyError
+from server.folder import StudyFolder
+from server.record import State
+from server.study import document_of, open_study
+from server.tracking import NoTracker, open_tracker
+from tasks import model_file, study
+from tasks import task as tasks
+from tasks.models import registry
+from tests.server import outcome
+
+
+def ended(home: Path, *overrides: str) -> tuple[schema.Study, StudyFolder, list[Path]]:
+    """A study of two rounds that has just recorded what it found."""
+    configuration = replace(conf.load(list(overrides)), output_dir=str(home))
+    folder = open_study(configuration)
+    found, state = outcome.outcome(
+        {"ash": outcome.evaluated(1, 2.0), "elm": outcome.evaluated(2, 1.5)}, gates={"auc": 0.99}
+    )
+    state = replace(state, weights=_weights(configuration))
+    write_state(folder.path / "federated", state)
+    told: list[str] = []
+    tracker = open_tracker(configuration, folder, ["ash", "elm"], [], told.append)
+    files = conduct.record(folder, found, state, tracker)
+    assert told == []
+    return configuration, folder, files
+
+
+def _weights(configuration: schema.Study) -> dict[str, object]:
+    shape = tasks.get(configuration.task.name).example_shape
+    return registry.arrays_of(registry.build(asdict(configuration.model), shape, 1).trainable)  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[schema.Study, StudyFolder, list[Path]]:
+    return ended(tmp_path_factory.mktemp("export"))
+
+
+def test_the_file_says_what_the_model_belongs_to(whole: tuple[schema.Study, StudyFolder, list[Path]]) -> None:
+    configuration, folder, files = whole
+    content = (folder.path / model_file.FILE).read_bytes()
+    assert folder.path / model_file.FILE in files
+    head, arrays = model_file.unpack(content)
+    document = document_of(configuration, folder.name)
+    assert (head.study, head.document, head.release) == (folder.name, study.digest(document), document.release)
+    assert (head.task, head.task_version, head.contract) == (document.task, document.task_version, document.contract)
+    assert head.model == document.model
+    assert head.accepted is False
+    assert 0 < (head.threshold or 0) < 1
+    assert save(arrays) == save(load((folder.path / "federated" / "round-0002.safetensors").read_bytes()))
+    network = registry.build(head.model, tasks.get(head.task).example_shape)
+    registry.load_arrays(network.trainable, arrays)
+    assert model_file.agrees(head.probe, model_file.probe(tasks.get(head.task), network))
+
+
+def test_the_model_card_has_the_digest_that_a_hospital_types(
+    whole: tuple[schema.Study, StudyFolder, list[Path]], tmp_path: Path
+) -> None:
+    _, folder, _ = whole
+    head, digest = export.export(str(folder.path), "", tmp_path / "out" / "model.safetensors")
+    assert head.study == folder.name
+    assert digest == model_file.digest((tmp_path / "out" / "model.safetensors").read_bytes())
+    assert digest in (folder.path / "model-card.md").read_text()
+    with pytest.raises(StudyError, match="never overwritten"):
+        export.export(str(folder.path), "", tmp_path / "out" / "model.safetensors")
+
+
+def test_the_registry_has_the_same_bytes(
+    whole: tuple[schema.Study, StudyFolder, list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, folder, _ = whole
+    uri = f"sqlite:///{folder.path.parents[1] / 'mlflow.db'}"
+    target = tmp_path / "model.safetensors"
+    assert commands.main(["export", "models:/breast_ultrasound@candidate", "--uri", uri, "--out", str(target)]) == 0
+    content = (folder.path / model_file.FILE).read_bytes()
+    assert target.read_bytes() == content
+    told = capsys.readouterr().out
+    assert model_file.digest(content) in told.replace("\n", "")
+    assert "study's own gate: not passed" in told
+    assert "Not for clinical use" in told
+    absent = ["export", "models:/breast_ultrasound@nobody", "--uri", uri, "--out", str(tmp_path / "b")]
+    assert commands.main(absent) == 1
+    assert "TrackingFailed" in capsys.readouterr().out
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_model_of_which_a_part_stays_is_not_handed_over(tmp_path: Path) -> None:
+    configuration = replace(conf.load(["experiment=demo", "tracking=none"]), output_dir=str(tmp_path))
+    folder = open_study(configuration)
+    found, state = outcome.outcome({"ash": outcome.evaluated(1, 2.0)})
+    part = {name: value for name, value in _weights(configuration).items() if name == "weight"}
+    state: State = replace(state, weights=part)  # type: ignore[no-redef]
+    write_state(folder.path / "federated", state)
+    conduct.record(folder, found, state, NoTracker())
+    head, _ = model_file.unpack((folder.path / model_file.FILE).read_bytes())
+    assert head.probe == []
+    with pytest.raises(StudyError, match=r"bias is missing.*stays at the hospitals"):
+        export.export(str(folder.path), "", tmp_path / "out.safetensors")
+
+
+def test_what_is_no_study_says_what_to_name(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="models:/TASK@candidate"):
+        export.export(str(tmp_path), "", tmp_path / "out")
