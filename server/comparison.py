@@ -22,9 +22,9 @@ from server.study import document_of
 from tasks.wire import Arrays
 
 _FINAL_RATE = 0.05
-"""The arms' last round has this part of the first one's learning rate, or less. At a constant rate, which noise forgives
-and nothing else does, where the last step ends is chance: of 12 pooled models of ``busi`` three had AUC 0.56 to 0.73, the
-others 0.88 to 0.92; with it, 12 of 12 had 0.91 to 0.92."""
+"""The arms' last round has this part of the first one's learning rate, or less. At a constant rate it is chance where
+the last step ends: of 12 pooled models of ``busi`` three had AUC 0.56 to 0.73, the others 0.88 to 0.92; with it, 12 of
+12 had 0.91 to 0.92."""
 
 Advance = Callable[[str, int, int], None]
 """Called with what is being trained, its rounds so far, and how many it will have."""
