@@ -36,6 +36,13 @@ from server.tracking import Tracker, open_tracker
 from tasks.disk import write_whole
 from tasks.study import canonical
 
+NOTES = [
+    "The hospitals are real, and all that is known of their patients is what they have released: noised histograms of "
+    "scores. Numbers of patients are estimates.",
+    "What one hospital's patients alone would have taught, and what all patients in one place would, is not known "
+    "here: no hospital gives its own model or its images away. Each can find out for itself whether federation helps "
+    "it: consilium-site compare.",
+]
 _MLFLOW_S = 120.0
 _REFUSED = "refused with"
 
@@ -110,9 +117,11 @@ def _conduct(home: Home, study: schema.Study, folder: StudyFolder, grid: Grid, i
         return conduct(study, folder, nodes, patient, initial, committed)
 
     state = again(attempt, _attempts(study))
-    outcome = report.results(folder.name, state, Arms(), [], asdict(study.evaluation.gate))
+    outcome = report.results(folder.name, state, Arms(), NOTES, asdict(study.evaluation.gate))
     files = record(folder, outcome, state, tracker)
-    folder.note(finished=True, state=FINISHED, files=[str(file.relative_to(folder.path)) for file in files])
+    links = [line.replace(home.mlflow, "") for line in tracker.where() if "/#/" in line]  # researchers come elsewhere
+    names = [str(file.relative_to(folder.path)) for file in files]
+    folder.note(finished=True, state=FINISHED, files=names, links=links)
 
 
 def again(attempt: Callable[[], State], most: int, pause_s: float = 5.0) -> State:
@@ -158,7 +167,7 @@ def _open_tracker(study: schema.Study, folder: StudyFolder, hospitals: list[str]
     ends = time.monotonic() + _MLFLOW_S
     while True:
         try:
-            return open_tracker(study, folder, hospitals, [], lambda text: print(text, flush=True))
+            return open_tracker(study, folder, hospitals, NOTES, lambda text: print(text, flush=True))
         except TrackingFailed:
             if time.monotonic() > ends:
                 raise

@@ -31,6 +31,9 @@ FLEET = (
 """Calls of the Fleet API that an admitted hospital makes. Registering is not among them: ``admit`` does that."""
 CONTROL = ("start-run", "stop-run", "list-runs", "list-nodes", "stream-logs")
 """Calls of the Control API that a researcher makes."""
+ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
+"""MLflow 3.17 has an assistant that runs commands on its server for whoever seems to be on that machine, which behind a
+fence is everybody. No option of MLflow's switches it off."""
 _LARGEST_BODY = "16m"
 """Flower sends arrays in pieces of 5 MB."""
 
@@ -130,6 +133,7 @@ def _doors(home: Home) -> str:
     location /v1/ {{ return 404; }}
     location /studies/ {{ alias {home.path}/studies/; {_READ_ONLY} }}
     location /runs/ {{ alias {home.runs}/; {_READ_ONLY} }}
+    location {ASSISTANT} {{ return 404; }}
     location / {{ proxy_set_header Host 127.0.0.1:{s.mlflow_port}; proxy_pass http://mlflow; }}
   }}"""
 

@@ -139,7 +139,7 @@ def run_study(
         outcome = report.results(folder.name, state, arms, hospitals.notes, gates, crossed)
         record(folder, outcome, state, tracker, hospitals.conformance)
         folder.note(finished=True)
-    _show(console, study, folder, outcome, tracker)
+    _show(console, study, folder.path, outcome, tracker.where())
     return outcome
 
 
@@ -171,11 +171,9 @@ def run_deployed(study: schema.Study, runtime: schema.SuperlinkRuntime, console:
     if not runtime.follow:
         console.print("The same command without runtime.follow=false follows it.")
         return
-    rounds: list[RoundRecord] = []
     with _Bars(console) as bars:
 
         def told(known: list[RoundRecord]) -> None:
-            rounds[:] = known
             bars.advance("federated", len(known), study.federation.rounds, summary(known[-1]))
 
         try:
@@ -185,11 +183,8 @@ def run_deployed(study: schema.Study, runtime: schema.SuperlinkRuntime, console:
             raise SystemExit(130) from None
     folder = Path(study.output_dir).resolve() / "studies" / name
     superlink.fetch(door, name, facts["files"], folder)
-    outcome = report.results(name, State({}, rounds), comparison.Arms({}, {}), [])
-    console.print(report.table(outcome, study))
-    for hospital, why in outcome.dropped.items():
-        console.print(f"[yellow]{hospital} was left out:[/] {escape(why)}")
-    console.print(f"Figures and numbers: {folder}. MLflow: https://{runtime.address}/", soft_wrap=True)
+    links = [line.replace(": /", f": https://{runtime.address}/", 1) for line in facts.get("links", [])]
+    _show(console, study, folder, report.read(folder / writing.NUMBERS), links)
 
 
 def propose(study: schema.Study, console: Console) -> None:
@@ -260,15 +255,16 @@ def _introduce(console: Console, study: schema.Study, folder: StudyFolder, hospi
             _warn(console, f"    {warning}")
 
 
-def _show(console: Console, study: schema.Study, folder: StudyFolder, outcome: Results, tracker: Tracker) -> None:
+def _show(console: Console, study: schema.Study, folder: Path, outcome: Results, links: Sequence[str]) -> None:
+    """What a study has found, wherever it ran; ``links`` lead to MLflow."""
     console.print(report.table(outcome, study))
     for warning in outcome.warnings:
         console.print(f"[yellow]Warning:[/] {escape(warning)}")
     for hospital, gain in outcome.gains.items():
         console.print(escape(verdict(hospital, gain)))
-    console.print(f"Rounds took {outcome.seconds:.1f} s. Report: {folder.path / writing.REPORT}", soft_wrap=True)
-    for line in tracker.where():
-        console.print(line, soft_wrap=True)
+    console.print(f"Rounds took {outcome.seconds:.1f} s. Report: {folder / writing.REPORT}", soft_wrap=True)
+    for line in links:
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _warn(console: Console, text: str) -> None:

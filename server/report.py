@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from pydantic import TypeAdapter
 from rich.table import Table
 
 from conf import schema
 from server.comparison import Arms
 from server.crossing import Crossed
+from server.errors import CheckpointDamaged
 from server.evaluation import Evaluated, pooled_auc
 from server.figures import Arm, Subgroup, Thresholds, arm_of, histograms_of, knowing_the_hospital, subgroups
 from server.rounds import HospitalRound, RoundRecord, State
@@ -90,6 +93,7 @@ class Results:
         return {key: value for key, value in found.items() if value is not None}
 
 
+_RESULTS = TypeAdapter(Results)
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
@@ -139,6 +143,18 @@ def results(
         warnings=told_first + [f"{hospital} {why}." for hospital, why in crossed.problems.items()],
         gate=gate(details.get("federated"), gates or {}),
     )
+
+
+def read(path: Path) -> Results:
+    """Results as ``server.pages.writing`` has written them.
+
+    Raises:
+        CheckpointDamaged: the file is none of this release.
+    """
+    try:
+        return _RESULTS.validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointDamaged(f"{path} holds no results of this release: {error}") from error
 
 
 def _figures(evaluated: dict[str, Evaluated]) -> dict[str, HospitalRound]:

@@ -177,7 +177,8 @@ class MlflowStore:
         if not local:
             return links
         mlflow = os.path.relpath(Path(sys.executable).with_name("mlflow"))
-        return [f"MLFLOW_DISABLE_TELEMETRY=true {mlflow} server --backend-store-uri {self._uri} --port 5000", *links]
+        quiet = "MLFLOW_DISABLE_TELEMETRY=true MLFLOW_ENABLE_AI_GATEWAY=false"
+        return [f"{quiet} {mlflow} server --backend-store-uri {self._uri} --port 5000", *links]
 
 
 def address(study: schema.Study) -> str:

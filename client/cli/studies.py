@@ -35,6 +35,7 @@ from client.explain import words
 from client.review import Review, examine
 from client.site import SiteSettings
 from tasks import study as documents
+from tasks.metrics.interval import Interval
 from tasks.study import BadDocument, StudyDocument
 
 Digest = Annotated[str, typer.Argument(metavar="DIGEST", help="The study's digest, or its first 8 digits or more.")]
@@ -177,3 +178,41 @@ def _facts(decision: Decision) -> dict[str, object]:
         "at": decision.at,
         "automatic": decision.automatic,
     }
+
+
+def compare(
+    study: Annotated[str, typer.Argument(metavar="FILE|DIGEST", help="The study's document, or its digest.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The study's model: a safetensors file.")],
+    site: SiteFile = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a study's model does better here than one of this hospital's patients alone. Nothing leaves."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    from client.compare import with_own
+
+    with opened(site) as (settings, books):
+        document = _document(study, settings, books)
+    try:
+        weights = load_file(model)
+    except (OSError, SafetensorError) as error:
+        raise SiteMisconfigured(f"{model} is no safetensors file that can be read: {error}") from None
+    found = with_own(settings, document, weights)
+    rows = [
+        (f"trained by {document.name}", _figure(found.federated)),
+        ("trained here alone, without noise", _figure(found.own)),
+        ("difference, on the same patients", _figure(found.gain)),
+    ]
+    said = "One class only among those scored: nothing can be said."
+    if found.gain is not None:
+        low, high = found.gain.low, found.gain.high
+        verdict = "helps" if low > 0 else "harms" if high < 0 else ""
+        said = f"Federation {verdict} here." if verdict else "Whether federation helps here cannot be told."
+    head = f"AUC on {found.scored} validation patients, trained on {found.trained_on}"
+    note = Text(f"{said} Exact figures, for this hospital only; they are kept nowhere.")
+    answer(as_json, found, table(head, ("model", "95 % interval"), rows), note)
+
+
+def _figure(told: Interval | None) -> str:
+    return "none" if told is None else f"{told.value:.3f} ({told.low:.3f} to {told.high:.3f})"

@@ -36,6 +36,7 @@ QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_AI_GATEWAY": "false",  # it calls whatever address a researcher gives it
     "DO_NOT_TRACK": "true",
     "PYTHONUNBUFFERED": "1",
 }

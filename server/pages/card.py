@@ -121,7 +121,10 @@ def _groups(story: Story) -> Iterator[str]:
 
 def _gains(story: Story) -> Iterator[str]:
     if not story.found.gains:
-        yield "Not compared: models of single hospitals exist in simulation only, and only when a study asks for them."
+        yield (
+            "Not compared: models of single hospitals are known in simulation only, and only when a study asks for "
+            "them. A real hospital can compare for itself, with `consilium-site compare`."
+        )
     yield from (f"- {verdict(hospital, gain)}" for hospital, gain in story.found.gains.items())
     yield from filter(None, ["", how_compared(story.found.gains, story.found.paired)])
 

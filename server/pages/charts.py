@@ -176,6 +176,36 @@ def groups(found: Sequence[Subgroup]) -> Chart | None:
     return chart
 
 
+def gains(found: Results) -> Chart | None:
+    """AUC of the federated model less that of the hospital alone; right of zero, federation helps."""
+    if not found.gains:
+        return None
+    told = "; ".join(f"{hospital}: {signed(gain)}" for hospital, gain in found.gains.items())
+    chart = Chart("What federation adds at each hospital", told, 0)
+    kinds = [("same patients", "circle", True), ("as if on other patients", "diamond", False)]
+    shown = [(name, kind) for name, kind, paired in kinds if any((h in found.paired) == paired for h in found.gains)]
+    top = legend(chart, 12, [(name, partial(mark, kind, colour=COLOURS["federated"])) for name, kind in shown]) + 8
+    bottom = top + 24 * len(found.gains)
+    widest = max(0.05, *(abs(end) for gain in found.gains.values() for end in (gain.low, gain.high)))
+    scale = Scale(-widest, widest, _LEFT, _RIGHT - 48)
+    axis_x(chart, scale, bottom, "AUC of the federated model less that of the hospital alone", top)
+    chart.add(line(scale(0), top, scale(0), bottom, "#1c2733", 1.4))
+    for n, (hospital, gain) in enumerate(found.gains.items()):
+        y = top + 24 * n + 13
+        colour = COLOURS["federated"] if gain.low > 0 else COLOURS["local"] if gain.high < 0 else COLOURS["pooled"]
+        chart.add(text(_LEFT - 10, y + 4, hospital, "end"))
+        chart.add(line(scale(gain.low), y, scale(gain.high), y, colour, 2))
+        chart.add(mark("circle" if hospital in found.paired else "diamond", scale(gain.value), y, colour))
+        chart.add(text(_RIGHT - 36, y + 4, signed(gain), font_size="11", fill=colour))
+    return Chart(chart.title, chart.told, bottom + 44, chart.pieces)
+
+
+def signed(gain: Interval) -> str:
+    """A difference with its limits, each with its sign."""
+    value, low, high = (f"{end:+.2f}".replace("-", "−") for end in (gain.value, gain.low, gain.high))
+    return f"{value} ({low} to {high})"
+
+
 def matrix(found: Mapping[str, Mapping[str, Interval | None]]) -> Chart | None:
     """AUC of every hospital's model at every hospital, darker where it is higher; numbers stand in the cells."""
     if not found:

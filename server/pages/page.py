@@ -59,6 +59,7 @@ def pictures(story: Story) -> dict[str, Chart]:
     found, asked = story.found, story.config["privacy"]["epsilon"]
     drawn = {
         "comparison": charts.forest(found),
+        "gains": charts.gains(found),
         "matrix": charts.matrix(found.matrix),
         "reliability": charts.reliability(found.details["federated"]) if "federated" in found.details else None,
         "subgroups": charts.groups(found.groups),

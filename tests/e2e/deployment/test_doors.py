@@ -104,6 +104,28 @@ def test_a_researcher_reaches_five_calls_and_the_studies(small: Federation) -> N
     assert passed == {f"/v1/control/{call}" for call in fence.CONTROL}
 
 
+def test_nobody_reaches_mlflows_assistant_through_the_fence_nor_its_gateway(small: Federation) -> None:
+    """To MLflow whoever comes through the fence is on its own machine, where the assistant runs commands."""
+    home = read(small.home)
+    inside = httpx.Client(base_url=home.mlflow, timeout=30, trust_env=False)
+    assert inside.get(f"{fence.ASSISTANT}/config").status_code == 200, "it is there, and asks nobody for a name"
+    assert inside.get("/gateway/anything/mlflow/invocations").status_code in (404, 405, 501)
+    assert inside.post("/gateway/mlflow/v1/chat/completions", json={"model": "x", "messages": []}).status_code == 501
+    detours = (
+        fence.ASSISTANT,
+        f"{fence.ASSISTANT}/config",
+        f"{fence.ASSISTANT}/providers",
+        "/ajax-api/3.0/mlflow//assistant/config",
+        "/ajax-api/3.0/mlflow/%61ssistant/config",
+        "/ajax-api/3.0/x/../mlflow/assistant/config",
+        "/studies/../ajax-api/3.0/mlflow/assistant/config",
+    )
+    with dial(small, small.researchers_port, small.researcher()) as researcher:
+        for path in detours:
+            assert researcher.get(path).status_code == 404, path
+            assert researcher.put(path, json={}).status_code == 404, path
+
+
 def test_a_revoked_researcher_is_shut_out(small: Federation) -> None:
     certificate = small.researcher("leaving")
     control = Control(f"localhost:{small.researchers_port}", small.home / "pki" / "authority.crt", certificate)

@@ -36,7 +36,9 @@ server_app = ServerApp()
 def test_a_study_runs_from_command_to_results(small: Federation) -> None:
     ended = subprocess.run(small.study_words(), capture_output=True, text=True, env=os.environ | CALM, timeout=420)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "Figures and numbers" in ended.stdout
+    assert "Report: " in ended.stdout
+    assert f"charts: https://localhost:{small.researchers_port}/#/experiments/1" in ended.stdout
+    assert "epsilon" in ended.stdout
     assert all(hospital.name in ended.stdout for hospital in small.hospitals)
 
     rounds = small.rounds()
@@ -49,6 +51,13 @@ def test_a_study_runs_from_command_to_results(small: Federation) -> None:
     assert any(file.endswith(".safetensors") for file in files)
     for file in files:
         assert (fetched / file).read_bytes() == (small.home / "studies" / fetched.name / file).read_bytes()
+
+    told = (fetched / "report.html").read_text("utf-8")
+    assert "The hospitals are real" in told
+    assert "No other model stands beside it" in told
+    assert "Nobody is real" not in told
+    assert (fetched / "figures" / "comparison.svg").is_file()
+    assert "## Limits" in (fetched / "model-card.md").read_text("utf-8")
 
     for hospital in small.hospitals:
         assert problems_in_books(hospital) == []
@@ -67,6 +76,9 @@ def test_the_study_has_one_run_in_mlflow_and_no_path_of_anybody(small: Federatio
     assert len(parents) == 1
     assert len(found) == 3
     assert str(small.folder) not in json.dumps(found)
+    run = parents[0]["info"]["run_id"]
+    listed = httpx.get(f"{home.mlflow}/api/2.0/mlflow/artifacts/list", params={"run_id": run}, trust_env=False).json()
+    assert {"report.html", "model-card.md", "results.json", "figures"} <= {file["path"] for file in listed["files"]}
 
 
 def test_nothing_of_a_runs_bundle_is_imported_anywhere(small: Federation, tmp_path: Path) -> None:

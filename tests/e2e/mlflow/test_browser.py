@@ -46,7 +46,8 @@ def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(
         viewport={"width": 1400, "height": 1000}, extra_http_headers={"Authorization": f"Basic {secret}"}
     )
-    context.add_init_script("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
+    for key, value in (("panelOpen", "false"), ("fab.autoOpenedOnFirstLoad", "true")):  # it would cover a third
+        context.add_init_script(f"localStorage.setItem('mlflow.assistant.{key}_v1', '{value}')")
     opened = context.new_page()
     opened.set_default_timeout(PATIENCE_MS)
     asked: list[str] = []
@@ -82,7 +83,7 @@ def test_the_report_fits_the_screen_and_draws_every_chart(
     assert asked == [report]
     assert opened.evaluate("document.documentElement.scrollWidth") == width
     charts = opened.locator("figure svg")
-    assert charts.count() == 6
+    assert charts.count() == 7
     for n in range(charts.count()):
         box = charts.nth(n).bounding_box()
         assert box is not None

@@ -45,7 +45,7 @@ def test_it_is_one_file_that_fetches_and_runs_nothing() -> None:
     reader.feed(told)
     assert reader.found == []
     assert not {"script", "link", "iframe", "img", "object"} & set(reader.tags)
-    assert reader.tags.count("svg") == 6
+    assert reader.tags.count("svg") == 7
     assert "@import" not in told
     assert "url(" not in told
 
@@ -84,7 +84,7 @@ def test_a_study_without_figures_has_a_report_too(oak: Evaluated) -> None:
 
 def test_the_charts_are_well_formed_and_describe_themselves() -> None:
     drawn = pictures(story())
-    assert drawn.keys() == {"comparison", "matrix", "reliability", "subgroups", "convergence", "privacy"}
+    assert drawn.keys() == {"comparison", "gains", "matrix", "reliability", "subgroups", "convergence", "privacy"}
     for chart in drawn.values():
         root = ElementTree.fromstring(chart.svg())
         assert root.attrib["role"] == "img"
@@ -128,6 +128,18 @@ def test_a_matrix_is_darker_where_the_auc_is_higher() -> None:
     assert shades[:3] == sorted(shades[:3], reverse=True)
     assert shades[3] == _luminance("#ffffff"), "no AUC"
     assert charts.matrix({}) is None
+
+
+def test_a_gain_is_coloured_as_it_is_worded() -> None:
+    found = story().found
+    ends = {"ash": (0.01, 0.2), "elm": (-0.1, 0.1), "oak": (-0.2, -0.02)}
+    gains = {hospital: Interval((low + high) / 2, low, high) for hospital, (low, high) in ends.items()}
+    chart = charts.gains(replace(found, gains=gains, paired=["ash", "oak"]))
+    assert chart is not None
+    figures = [n for n in ElementTree.fromstring(chart.svg()).iter() if n.tag.endswith("text") and ")" in str(n.text)]
+    assert [figure.attrib["fill"] for figure in figures] == ["#0072b2", "#666666", "#d55e00"]
+    assert "−0.11 (−0.20 to −0.02)" in chart.svg()
+    assert charts.gains(replace(found, gains={})) is None
 
 
 @pytest.mark.parametrize(
