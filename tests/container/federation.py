@@ -141,8 +141,8 @@ def _join(server: Stack, hospital: Stack, invitation: Path) -> None:
     once = ("run", "--rm", "-T", "--no-deps")
     words = ("enroll", "--invitation", "/invitation.json", "--out", "link/request.json")
     hospital.compose(*once, *mounted, "gateway", *words)
-    for command in (("init",), ("ingest",), ("check",)):
-        hospital.compose(*once, "trainer", *command)
+    for command in ("init", "ingest"):
+        hospital.compose(*once, "trainer", command)
     request = (hospital.folder / "link" / "request.json").read_text("utf-8")
     server.inside("server", "consilium-server", "admit", "--home", "/server", "/dev/stdin", given=request)
     hospital.compose("up", "-d")

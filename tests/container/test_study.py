@@ -160,28 +160,27 @@ def test_limits_are_those_of_the_compose_file(small: Federation, name: str, serv
 
 def test_who_takes_too_much_is_stopped_and_not_the_machine(small: Federation) -> None:
     hospital = small.hospitals["birch"]
-    least = Stack(hospital.engine, hospital.folder, "glutton", hospital.variables | {"TRAINER_MEMORY": "128m"})
+    variables = hospital.variables | {"INSIDE": "10.231.96", "TRAINER_MEMORY": "256m"}
+    glutton = Stack(hospital.engine, hospital.folder, "glutton", variables)
     words = ("run", "--rm", "-T", "--no-deps", "--entrypoint", "python3", "trainer", "-c")
     try:
-        least.compose(*words, "bytearray(2**20)")
-        least.compose(*words, "bytearray(2**29)", code=128 + signal.SIGKILL)
-        told = least.compose(*words, _FORK)
+        glutton.compose(*words, "b'x' * 2**20")
+        glutton.compose(*words, "b'x' * 2**30", code=128 + signal.SIGKILL)
+        told = glutton.compose(*words, _THREADS)
     finally:
-        least.compose("down", "--volumes", code=None)
+        glutton.compose("down", "--volumes", code=None)
     assert 200 < int(told.split()[-1]) < 256
 
 
-_FORK = """
-import os, time
+_THREADS = """
+import os, threading, time
 made = 0
 try:
-    while made < 1000:
-        if os.fork() == 0:
-            time.sleep(60)
-        made += 1
-except OSError:
-    print(made)
-    os.kill(1, 15)
+    for made in range(1000):
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+except RuntimeError:
+    print(made, flush=True)
+os._exit(0)
 """
 
 
@@ -205,6 +204,12 @@ def test_health_checks_tell_when_a_program_is_gone_and_when_it_is_back(
 
     until(kill, 300, f"{service} says that it is not well")
     until(lambda: where.healthy(service), 600, "it is well again")
+
+
+def test_the_trainers_own_check_finds_all_well_but_that_it_cannot_reach_the_server(small: Federation) -> None:
+    told = small.hospitals["alder"].inside("trainer", "consilium-site", "check", "--json", code=1)
+    (found,) = json.loads(told).values()
+    assert [one["name"] for one in found if one["state"] == "fail"] == ["server"]
 
 
 def test_the_books_outlive_the_containers(small: Federation, study: str) -> None:
