@@ -19,6 +19,9 @@ from server.flower_private import Control, Refused
 from server.home import Home, Hospital, read
 from tasks import enrolment
 
+_USED = "already in use"
+"""What Flower says of a key that was registered once, also when it was unregistered since."""
+
 File = Annotated[Path, typer.Argument(metavar="REQUEST", help="What `consilium-site enroll` wrote at the hospital.")]
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 
@@ -56,6 +59,11 @@ def _register(home: Home, asked: enrolment.Request) -> int:
     try:
         return control.register(asked.public_key.encode())
     except Refused as error:
+        if _USED in str(error):
+            raise NotAdmitted(
+                f"the SuperLink has known this key of {asked.hospital} before, and takes none twice. The hospital "
+                "needs a new one: remove link/node.key there, consilium-site enroll, and send the new request"
+            ) from error
         raise ServerUnreachable(f"the SuperLink did not take the key: {error}. Is the server up?") from error
 
 
@@ -64,7 +72,7 @@ def _control(home: Home) -> Control:
 
 
 def revoke(name: Name, home: HomeFolder = HERE, as_json: AsJson = False) -> None:
-    """Let a hospital or a researcher in no more. A hospital that is admitted again is a new one to the SuperLink."""
+    """Let a hospital or a researcher in no more. A hospital comes back with a new key only, as a new one."""
     house = read(home)
     admitted = house.hospitals()
     if name in admitted:

@@ -156,7 +156,9 @@ def _all(review: Review) -> list[str]:
     return [line for lines in words(review).values() for line in lines]
 
 
-def test_a_schedule_of_noise_is_told_with_the_least_and_the_most(document: StudyDocument, found_hospital: Found) -> None:
+def test_a_schedule_of_noise_is_told_with_the_least_and_the_most(
+    document: StudyDocument, found_hospital: Found
+) -> None:
     hospital = found_hospital()
     falling = replace(document, training=replace(document.training, final_noise=0.5))
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:

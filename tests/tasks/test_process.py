@@ -33,7 +33,8 @@ def listener(six: bool = False, **variables: str) -> Iterator[tuple[int, list[in
     """A process that listens, and is connected with itself: its number and its ports."""
     command = [sys.executable, "-c", _LISTENS.format(six=six)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | variables) as child:
-        assert child.stdin is not None and child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
         try:
             yield child.pid, [int(port) for port in child.stdout.readline().split()]
         finally:
@@ -70,7 +71,8 @@ def test_it_looks_at_what_a_process_has_started_too() -> None:
     inner = _LISTENS.format(six=False)
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}], stdin=sys.stdin)"
     with subprocess.Popen([sys.executable, "-c", outer], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdin is not None and child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
         port = int(child.stdout.readline().split()[0])
         found = process.look(child.pid)
         child.stdin.close()
@@ -107,7 +109,7 @@ def test_a_hardened_process_is_told_from_a_plain_one() -> None:
 def test_who_has_ended_is_an_error() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
-    with pytest.raises(OSError):
+    with pytest.raises(FileNotFoundError):
         process.look(child.pid)
 
 
