@@ -7,6 +7,7 @@ opening an SQLite file for one question takes longer than the question.
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
-_MOST = 32
+_MOST = min(max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 16, 32), 512)
+"""Of each kind. A hospital's books and index are nine open files; a process that plays more hospitals in turn than stay
+open opens each anew in every round, which takes half as long again."""
 T = TypeVar("T")
 _Files = tuple[tuple[int, int], ...]
 
@@ -66,7 +69,8 @@ class Shelf(Generic[T]):
             yield standing.open
             closing.pop_all()
         self._standing[place] = standing
-        self._close(self._mine()[:-_MOST])
+        if len(self._standing) > _MOST:
+            self._close(self._mine()[:-_MOST])
 
     def close(self) -> None:
         """Close what this thread has open."""

@@ -164,7 +164,7 @@ def load(path: Path) -> SiteSettings:
         raise SiteMisconfigured(f"cannot read {path}: {error}") from error
 
 
-@lru_cache(maxsize=64)  # asked at every order; the text is the key, so an edit counts from the next order on
+@lru_cache(maxsize=512)  # asked at every order; the text is the key, so an edit counts from the next order on
 def _settings(text: str, path: Path) -> SiteSettings:
     try:
         settings = SiteSettings.model_validate(yaml.safe_load(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -117,6 +118,24 @@ def test_an_error_in_between_opens_them_afresh(house: House) -> None:
     with pytest.raises(RuntimeError), standing_books(house.ledger, house.journal, SECRET):
         raise RuntimeError("in the middle of an order")
     assert house.answer(2) == 2
+
+
+def test_as_many_stay_open_as_the_system_allows_a_process_files(tmp_path: Path) -> None:
+    """Whoever plays more hospitals in turn than stay open opens every one anew each time."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert shelf._MOST == 32 or allowed > 9 * shelf._MOST
+    kept, opened = Shelf[str](), []
+
+    @contextmanager
+    def opening(name: str) -> Iterator[str]:
+        opened.append(name)
+        yield name
+
+    names = [f"h{number}" for number in range(shelf._MOST)]
+    for name in [*names, *names]:
+        with kept.use((tmp_path / name,), partial(opening, name)):
+            pass
+    assert opened == names
 
 
 def test_it_does_not_keep_more_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
