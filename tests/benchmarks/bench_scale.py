@@ -2,7 +2,8 @@
 
 `python -m tests.benchmarks.bench_scale`. As ``bench_federation``, which says what each runtime does, with 4, 16, 64 and
 256 hospitals, each pair of runtime and number in a process of its own. Flower's simulation is left out where its rounds
-take longer than the limit. Draws ``benchmarks/scale.png``.
+take longer than the limit. Each figure has the machine's load beside it: where others work on the machine as well, only
+what was measured one after the other compares. Draws ``benchmarks/scale.svg``; ``server/scale.svg`` is one such figure.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from math import log2
 from pathlib import Path
 
 import matplotlib
@@ -58,7 +60,14 @@ def in_a_process_of_its_own(runtime: str, hospitals: int, limit_s: float) -> Fig
     except subprocess.TimeoutExpired:
         return None
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
-    return figures | {"process": time.perf_counter() - started}
+    return figures | {"process": time.perf_counter() - started, "load": os.getloadavg()[0]}
+
+
+def growth(by_number: dict[int, Figures]) -> float:
+    """The power of the number of hospitals that a round's seconds grow with, between the smallest and the largest; 1 is
+    in proportion."""
+    few, many = min(by_number), max(by_number)
+    return log2(by_number[many]["later"] / by_number[few]["later"]) / log2(many / few)
 
 
 def draw(rows: dict[str, dict[int, Figures]], path: Path) -> None:
@@ -74,12 +83,13 @@ def draw(rows: dict[str, dict[int, Figures]], path: Path) -> None:
         axes.set_xticks(HOSPITALS, [str(n) for n in HOSPITALS])
         axes.set_xlabel("hospitals")
         axes.set_ylabel(what)
-        axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     seconds.set_yscale("log")
+    memory.set_ylim(bottom=0)
     seconds.legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    figure.suptitle(f"{machine.facts()['processor']}, {os.cpu_count()} cores", fontsize=9)
+    figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 
@@ -87,22 +97,30 @@ def report(console: Console, folder: Path, limit_s: float) -> None:
     """Measure, print the table, draw the figure, write the numbers."""
     rows: dict[str, dict[int, Figures]] = {OURS: {}, FLOWER: {}}
     table = Table(title=f"a linear model of 40 patients a hospital, {ROUNDS} rounds")
-    for heading in ("runtime", "hospitals", "to the end of round 1", "a later round", "a hospital in it", "memory"):
+    headings = ("runtime", "hospitals", "to the end of round 1", "a later round", "a hospital in it", "memory", "load")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "runtime" else "right")
+    folder.mkdir(parents=True, exist_ok=True)
     for number in HOSPITALS:
         for runtime, by_number in rows.items():
             figures = in_a_process_of_its_own(runtime, number, limit_s)
             if figures is None:
-                table.add_row(runtime, str(number), f"more than {limit_s:g} s in all", "", "", "")
+                table.add_row(runtime, str(number), f"more than {limit_s:g} s in all", "", "", "", "")
                 continue
             by_number[number] = figures
+            (folder / "scale.json").write_text(json.dumps({"machine": machine.facts(), "rows": rows}, indent=1))
             first, later = f"{figures['first']:.2f} s", f"{figures['later']:.3f} s"
             each = f"{1000 * figures['later'] / number:.1f} ms"
-            table.add_row(runtime, str(number), first, later, each, f"{figures['memory']:.0f} MB")
+            table.add_row(
+                runtime, str(number), first, later, each, f"{figures['memory']:.0f} MB", f"{figures['load']:.0f}"
+            )
     console.print(table)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scale.json").write_text(json.dumps({"machine": machine.facts(), "rows": rows}, indent=1))
-    draw(rows, folder / "scale.png")
+    for runtime, by_number in rows.items():
+        if len(by_number) > 1:
+            console.print(
+                f"{runtime}: seconds of a round grow with the number of hospitals to the {growth(by_number):.2f}"
+            )
+    draw(rows, folder / "scale.svg")
     console.print(f"numbers and figure: {folder}/scale.*")
 
 
