@@ -102,4 +102,5 @@ def summary(last: RoundRecord) -> str:
     auc, spent = last.mean_auc(), [h.epsilon for h in last.hospitals.values() if h.epsilon is not None]
     parts = [f"AUC {auc:.3f}" if auc is not None else "", f"epsilon {max(spent):.2f}" if spent else ""]
     parts.append(f"dropped: {', '.join(last.dropped)}" if last.dropped else "")
+    parts.append(f"late: {', '.join(last.carried)}" if last.carried else "")
     return "  ".join(filter(None, parts))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf import load
+from server.conduct import summary
 from server.late import Late, discount, discounted
 from server.local_grid import LocalGrid
 from server.record import State
@@ -78,6 +79,7 @@ def test_a_late_update_is_folded_into_the_next_round_at_a_discount(tmp_path: Pat
     assert two.carried == {"elm": 1}
     assert two.invited == ["ash", "birch"], "elm was still at the order of round 1"
     assert two.dropped == {}
+    assert summary(two).endswith("epsilon 1.00  late: elm")
     assert two.hospitals["elm"].epsilon == 1.0
     assert two.hospitals["elm"].bytes_up > two.hospitals["ash"].bytes_up / 2
 
