@@ -21,7 +21,7 @@ from client.decoding import Decoder
 from client.evidence import Evidence, examine
 from client.likeness import fingerprint
 from client.pixels.refusal import UnreadableDicom
-from client.sources.folder import MiddleFrame
+from client.sources.folder import Frame
 from client.sources.record import Record, Unreadable
 from tasks.task import Picture, Task
 
@@ -86,7 +86,7 @@ def prepare(
         CacheFull: see ``ExampleCache.save``.
         DecoderNotStarted: decoding processes do not come up on this machine.
     """
-    dicom = any(isinstance(job.record.read, MiddleFrame) for job in jobs)
+    dicom = any(isinstance(job.record.read, Frame) for job in jobs)
     decoder = decoding.decoder(len(jobs)) if dicom else None
     number = max(1, decoding.workers) + 1
     waiting: deque[tuple[Job, Future[Prepared | Unreadable]]] = deque()
@@ -123,7 +123,7 @@ def _prepared(job: Job, task: Task, cache: ExampleCache, decoder: Decoder | None
 
 
 def _read(record: Record, decoder: Decoder | None) -> Picture:
-    if decoder is None or not isinstance(record.read, MiddleFrame):
+    if decoder is None or not isinstance(record.read, Frame):
         return record.read()
     try:
         return decoder.read(record.read.path, record.read.index)

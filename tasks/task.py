@@ -86,6 +86,8 @@ class Task:
         example_version: changes whenever ``read_example`` computes something else; cached examples carry it.
         read_example: the declared transform from a picture to a float32 array of ``example_shape`` in [0, 1].
         draw_phantom: writes a phantom hospital's studies as DICOM files into a folder, with ``labels.csv`` in it.
+        frames_per_clip: at most so many frames of one file are taken, each as an image of its own with the file's
+            label; of a file with more, those of ``frames``.
     """
 
     name: str
@@ -97,6 +99,13 @@ class Task:
     example_version: int
     read_example: Callable[[Picture], NDArray[np.float32]]
     draw_phantom: Callable[[Path, PhantomHospital, int], None]
+    frames_per_clip: int = 1
+
+    def frames(self, number: int) -> tuple[int, ...]:
+        """Which frames of a file with so many are taken: the middles of equal parts. One is the middle of the clip,
+        which is most likely to show what the clip was made for."""
+        taken = min(number, self.frames_per_clip)
+        return tuple((2 * part + 1) * number // (2 * taken) for part in range(taken))
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean binary cross-entropy over the images of one patient.
@@ -117,7 +126,7 @@ class UnknownTask(LookupError):
     """No folder of ``tasks/`` has that name."""
 
 
-_NO_TASKS = ("metrics", "models", "phantoms")
+_NO_TASKS = ("metrics", "models", "phantoms", "template")
 
 
 def names() -> list[str]:

@@ -74,7 +74,8 @@ def list_archive(
         if not spool.digests():
             return _nothing(owner, found, wanted, labels, Listing([], left_out + labels.left_out, warnings))
         answered = {_name(i, labels) for i in found}
-        listing = list_files(spool.images, labels, withdrawn, acquisition_reader(source, task), answered)
+        acquired = acquisition_reader(source, task)
+        listing = list_files(spool.images, labels, withdrawn, acquired, task.frames, answered)
     return Listing(listing.records, left_out + listing.left_out, warnings + listing.warnings)
 
 

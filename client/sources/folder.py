@@ -22,7 +22,7 @@ from tasks.task import Picture, Task
 
 def list_folder(source: FolderSource, task: Task, withdrawn: frozenset[str]) -> Listing:
     """Every labelled image under the folder; see ``list_files``."""
-    return list_files(source.path, labels_of(source, task), withdrawn, acquisition_reader(source, task))
+    return list_files(source.path, labels_of(source, task), withdrawn, acquisition_reader(source, task), task.frames)
 
 
 def list_files(
@@ -30,12 +30,14 @@ def list_files(
     labels: Labels,
     withdrawn: frozenset[str],
     acquired: Callable[[Dataset], Acquisition],
+    frames: Callable[[int], tuple[int, ...]],
     answered: Set[str] = frozenset(),
 ) -> Listing:
-    """Every labelled DICOM image under a folder.
+    """Every labelled DICOM image under a folder; a file of several frames gives those that ``frames`` chooses.
 
-    Files that are no DICOM, have no label or no PatientID or a withdrawn patient, and labels that no file answers to,
-    are counted. Labels in ``answered`` are known to have an image elsewhere and are not.
+    Files that are no DICOM, and labels that no file answers to, are counted; so are the images of files that have no
+    label or no PatientID or a withdrawn patient. Labels in ``answered`` are not: they are known to have an image
+    elsewhere.
 
     Raises:
         EmptySource: no DICOM file is there.
@@ -43,7 +45,7 @@ def list_files(
         SiteMisconfigured: the labels file is wrong.
     """
     left_out = Counter(labels.left_out)
-    headers = list(_headers(folder, labels.key, acquired, left_out))
+    headers = list(_headers(folder, labels.key, acquired, frames, left_out))
     if not headers:
         raise EmptySource(f"no DICOM file under {folder}; is the volume mounted?")
     records, used = _join(headers, labels, withdrawn, left_out)
@@ -64,12 +66,16 @@ class _Header:
     name: str
     uid: str
     patient: str
-    middle: int
+    frames: tuple[int, ...]
     acquisition: Acquisition
 
 
 def _headers(
-    folder: Path, key: str, acquired: Callable[[Dataset], Acquisition], left_out: Counter[str]
+    folder: Path,
+    key: str,
+    acquired: Callable[[Dataset], Acquisition],
+    frames: Callable[[int], tuple[int, ...]],
+    left_out: Counter[str],
 ) -> Iterator[_Header]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         try:
@@ -80,40 +86,43 @@ def _headers(
         if is_segmentation(header):
             continue
         name, uid, patient = (str(header.get(keyword, "")).strip() for keyword in (key, KEYS[0], "PatientID"))
-        yield _Header(path, name, uid, patient, number_of_frames(header) // 2, acquired(header))
+        yield _Header(path, name, uid, patient, frames(number_of_frames(header)), acquired(header))
 
 
 def _join(
     headers: list[_Header], labels: Labels, withdrawn: frozenset[str], left_out: Counter[str]
 ) -> tuple[list[Record], set[str]]:
-    records: dict[str, Record] = {}
+    records: dict[str, list[Record]] = {}
     used: set[str] = set()
     for file in headers:
+        images = len(file.frames)
         if file.name in labels.values:
             used.add(file.name)
         if file.patient in withdrawn:
-            left_out["WITHDRAWN"] += 1
+            left_out["WITHDRAWN"] += images
         elif file.name not in labels.values:
-            left_out["IMAGE_WITHOUT_LABEL"] += 1
+            left_out["IMAGE_WITHOUT_LABEL"] += images
         elif not file.patient:
-            left_out["NO_PATIENT_ID"] += 1
+            left_out["NO_PATIENT_ID"] += images
         elif file.uid in records:
-            left_out["DUPLICATE_INSTANCE"] += 1
+            left_out["DUPLICATE_INSTANCE"] += images
         else:
-            records[file.uid] = _record(file, labels.values[file.name])
-    return list(records.values()), used
+            records[file.uid] = list(_records(file, labels.values[file.name]))
+    return [record for of_file in records.values() for record in of_file], used
 
 
-def _record(file: _Header, label: int) -> Record:
+def _records(file: _Header, label: int) -> Iterator[Record]:
     stat = file.path.stat()
     signature = f"{stat.st_size}-{stat.st_mtime_ns}"
-    middle = MiddleFrame(file.path, file.middle)
-    return Record(file.patient, file.uid, label, signature, middle, acquisition=file.acquisition)
+    for index in file.frames:
+        name = file.uid if len(file.frames) == 1 else f"{file.uid} frame {index}"
+        read = Frame(file.path, index)
+        yield Record(file.patient, name, label, signature, read, acquisition=file.acquisition)
 
 
 @dataclass(frozen=True)
-class MiddleFrame:
-    """Reads the middle frame of a file: in a clip it is the one most likely to show what the clip was made for.
+class Frame:
+    """Reads one frame of a file.
 
     Whoever decodes in processes of its own (``client/decoding.py``) takes ``path`` and ``index`` from here.
     """

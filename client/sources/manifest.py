@@ -1,9 +1,10 @@
-"""Source: images listed in a ``manifest.csv``, as public research sets come."""
+"""Source: images and clips listed in a ``manifest.csv``, as public research sets come."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from client.errors import EmptySource, SiteMisconfigured
+from client.sources.clips import Clip, is_clip
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.settings import ManifestSource
 from tasks.task import Picture, Task
@@ -20,16 +22,17 @@ MAX_PIXELS = 64_000_000
 
 
 def list_manifest(source: ManifestSource, task: Task, withdrawn: frozenset[str]) -> Listing:
-    """Every image of the manifest that belongs to this source.
+    """Every image of the manifest that belongs to this source; a clip gives the frames that the task takes of it.
 
     Raises:
         EmptySource: no row is left.
-        SiteMisconfigured: the manifest cannot be read, lacks a column, or has labels other than 0 and 1.
+        SiteMisconfigured: the manifest cannot be read, lacks a column, has labels other than 0 and 1, or has videos
+            where nothing can decode them.
     """
     rows = read_manifest(source.path, [source.patient_column, source.label_column, *source.where])
     members = None if source.patients is None else set(source.patients.read_text("utf-8").split())
     left_out: Counter[str] = Counter()
-    records: dict[str, Record] = {}
+    records: dict[str, list[Record]] = {}
     for line, row in enumerate(rows, start=2):
         if any(row[column] not in values for column, values in source.where.items()):
             continue
@@ -45,11 +48,29 @@ def list_manifest(source: ManifestSource, task: Task, withdrawn: frozenset[str])
         elif name in records:
             left_out["DUPLICATE_LABEL_ROW"] += 1
         else:
-            path = source.path / name
-            records[name] = Record(patient, name, int(label), _signature(path), partial(_read_image, path))
+            records[name] = list(_records(source.path / name, name, patient, int(label), task))
     if not records and not left_out["WITHDRAWN"]:
         raise EmptySource(f"no row of {source.path}/manifest.csv is for this hospital (where {source.where})")
-    return Listing(list(records.values()), +left_out)
+    return Listing([record for of_file in records.values() for record in of_file], +left_out)
+
+
+def _records(path: Path, name: str, patient: str, label: int, task: Task) -> Iterator[Record]:
+    signature = _signature(path)
+    if not is_clip(path):
+        yield Record(patient, name, label, signature, partial(_read_image, path))
+        return
+    try:
+        clip = Clip(path, task.frames, MAX_PIXELS)
+    except Unreadable as refusal:
+        yield Record(patient, name, label, signature, partial(_refuse, refusal))
+        return
+    for frame in clip.wanted:
+        number = name if len(clip.wanted) == 1 else f"{name} frame {frame}"
+        yield Record(patient, number, label, signature, partial(clip.picture, frame))
+
+
+def _refuse(refusal: Unreadable) -> Picture:
+    raise refusal
 
 
 def read_manifest(folder: Path, columns: list[str]) -> list[dict[str, str]]:

@@ -124,7 +124,7 @@ class FolderSource(_Dicom):
 
 
 class ManifestSource(_Source):
-    """PNG or JPEG images listed in a ``manifest.csv``: data derived for research, never a hospital's originals."""
+    """Images and clips listed in a ``manifest.csv``: data derived for research, never a hospital's originals."""
 
     kind: Literal["manifest"]
     where: dict[str, list[str]] = Field(default_factory=dict)

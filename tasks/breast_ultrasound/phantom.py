@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 from tasks.breast_ultrasound.lesion import Lesion, echo_of, lesion_of, seen_again
 from tasks.breast_ultrasound.scanner import Scanner, attributes_of, frame_of, scanner_of
 from tasks.phantoms.fields import Field, smooth_noise
 from tasks.phantoms.hospital import Recipe, fill
+from tasks.phantoms.ultrasound import envelope, grey_of, scatterers, tgc_error
 from tasks.task import PhantomHospital
 
-_DYNAMIC_RANGE_DB = 60.0
 _LOOKS = 2
 _LOSS_DB_PER_CM_MHZ = 1.1  # two-way, of fat and glandular tissue
 
@@ -58,8 +57,10 @@ def _image(
     tissue = _tissue(scanner, layers, z_mm, rng)
     echo = echo_of(lesion, rng, x_mm - np.float32(place), z_mm - np.float32(depth), tissue)
     echo -= np.float32(6) * np.square(z_mm / np.float32(scanner.depth_mm))[:, None]
-    echo += _tgc_error(z_mm, rng)[:, None] + np.float32(rng.normal(0, 1.5))
-    return _displayed(scanner, _envelope(scanner, echo, z_mm, rng))
+    echo += tgc_error(z_mm, rng)[:, None] + np.float32(rng.normal(0, 1.5))
+    noise_db = np.asarray(-72 + np.float32(_LOSS_DB_PER_CM_MHZ * scanner.frequency_mhz) * z_mm / 10, dtype=np.float32)
+    magnitude = envelope(rng, scatterers(rng, echo.shape, _LOOKS), echo, scanner.pulse_px, noise_db)
+    return np.rint(255 * grey_of(magnitude, scanner.gain, scanner.gamma)).astype(np.uint8)
 
 
 def _tissue(scanner: Scanner, layers: tuple[float, float], z_mm: Field, rng: np.random.Generator) -> Field:
@@ -83,33 +84,3 @@ def _tissue(scanner: Scanner, layers: tuple[float, float], z_mm: Field, rng: np.
 
 def _step(depth: Field, at: float) -> Field:
     return np.asarray(1 / (1 + np.exp(((np.float32(at) - depth) / np.float32(0.008)).clip(-30, 30))), dtype=np.float32)
-
-
-def _tgc_error(z_mm: Field, rng: np.random.Generator) -> Field:
-    """What the time gain compensation leaves over, in decibels by depth: no hand sets eight sliders exactly."""
-    sliders = rng.normal(0, 2.0, 8) + rng.normal(0, 2.0) * np.linspace(-1, 1, 8)
-    return np.interp(z_mm, np.linspace(0, z_mm[-1], 8), sliders).astype(np.float32)
-
-
-def _envelope(scanner: Scanner, echo: Field, z_mm: Field, rng: np.random.Generator) -> Field:
-    """Magnitude of fully developed speckle with the given mean echo, plus the receiver's noise.
-
-    Complex Gaussian scatterers seen through a Gaussian pulse (Goodman 1975; Wagner 1983): as many waves as interfere in
-    a resolution cell, the magnitude is Rayleigh distributed. Two looks are averaged, as scanners compound angles. The
-    receiver's noise is amplified as depth is compensated for, which is why high frequencies see little that lies deep.
-    """
-    amplitude = np.power(np.float32(10), echo / 20)
-    waves = rng.standard_normal((2, _LOOKS, *echo.shape), dtype=np.float32) * amplitude
-    axial, lateral = scanner.pulse_px
-    waves = gaussian_filter1d(gaussian_filter1d(waves, axial, axis=2, truncate=3), lateral, axis=3, truncate=3)
-    waves *= np.float32(2 * np.sqrt(np.pi * axial * lateral))  # what blurring takes from the variance
-    noise_db = -72 + _LOSS_DB_PER_CM_MHZ * scanner.frequency_mhz * z_mm / 10
-    noise = rng.standard_normal(waves.shape, dtype=np.float32) * np.power(np.float32(10), noise_db / 20)[:, None]
-    return np.asarray(np.hypot(*(waves + noise)).mean(axis=0), dtype=np.float32)
-
-
-def _displayed(scanner: Scanner, envelope: Field) -> NDArray[np.uint8]:
-    """Logarithmic compression, the operator's gain and the vendor's grey map."""
-    decibel = 20 * np.log10(envelope + np.float32(1e-6)) + np.float32(40 * np.log10(scanner.gain))
-    grey = ((decibel + np.float32(_DYNAMIC_RANGE_DB - 18)) / np.float32(_DYNAMIC_RANGE_DB)).clip(0, 1)
-    return np.asarray(np.rint(255 * grey ** np.float32(scanner.gamma)), dtype=np.uint8)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.phantoms.dicom_writer import item, pixel_attributes
+from tasks.phantoms.dicom_writer import pixel_attributes
 from tasks.phantoms.hospital import random_numbers
+from tasks.phantoms.ultrasound import SOUND_MM_PER_US, framed, region_item
 from tasks.task import Box, PhantomHospital
 
 _ULTRASOUND_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.6.1"
-_SOUND_MM_PER_US = 1.54
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Scanner:
 
         Axially a pulse of about two wavelengths; laterally the width of the beam, wider than at its focus.
         """
-        wavelength = _SOUND_MM_PER_US / self.frequency_mhz
+        wavelength = SOUND_MM_PER_US / self.frequency_mhz
         axial, lateral = 0.8 * wavelength, 1.5 * wavelength
         return max(0.5, axial * self.rows / self.depth_mm), max(0.6, lateral * self.columns / self.width_mm)
 
@@ -78,24 +78,8 @@ def scanner_of(hospital: PhantomHospital) -> Scanner:
 
 def frame_of(scanner: Scanner, image: NDArray[np.uint8], side: str) -> NDArray[np.uint8]:
     """The image in its black frame, with what scanners burn in: texts, a grey bar, ticks at every centimetre."""
-    frame = np.zeros(scanner.frame, dtype=np.uint8)
-    left, top, right, bottom = scanner.region
-    frame[top:bottom, left:right] = image
-    frame[top : top + 100, right + 30 : right + 36] = np.linspace(255, 0, 100)[:, None]
-    for centimetre in range(int(scanner.depth_mm / 10) + 1):
-        frame[top + round(centimetre * 10 / scanner.depth_mm * (bottom - top - 1)), right + 4 : right + 9] = 220
-    _write(frame, 5, left, "PHANTOM SONICS")
-    _write(frame, bottom + 6, left, f"{scanner.frequency_mhz:.0f} MHZ {side} BREAST")
-    return frame
-
-
-def _write(frame: NDArray[np.uint8], row: int, column: int, text: str) -> None:
-    """Marks that look like a line of text: five by three dots a letter, the same dots for the same letter."""
-    for place, letter in enumerate(text):
-        dots = random_numbers("letter", letter).random((5, 3)) < (0.65 if letter.strip() else 0)
-        at = column + 5 * place
-        target = frame[row : row + 5, at : at + 3]
-        target[dots[: target.shape[0], : target.shape[1]]] = 230
+    text = f"{scanner.frequency_mhz:.0f} MHZ {side} BREAST"
+    return framed(image, scanner.frame, scanner.region, scanner.depth_mm, text)
 
 
 def attributes_of(scanner: Scanner, frame: NDArray[np.uint8], side: str) -> dict[str, Any]:
@@ -114,20 +98,5 @@ def attributes_of(scanner: Scanner, frame: NDArray[np.uint8], side: str) -> dict
 
 
 def _region(scanner: Scanner) -> Any:
-    left, top, right, bottom = scanner.region
-    return item(
-        {
-            "RegionSpatialFormat": 1,  # 2D
-            "RegionDataType": 1,  # tissue
-            "RegionFlags": 0,
-            "RegionLocationMinX0": left,
-            "RegionLocationMinY0": top,
-            "RegionLocationMaxX1": right - 1,  # the last pixel inside
-            "RegionLocationMaxY1": bottom - 1,
-            "PhysicalUnitsXDirection": 3,  # cm
-            "PhysicalUnitsYDirection": 3,
-            "PhysicalDeltaX": scanner.width_mm / 10 / scanner.columns,
-            "PhysicalDeltaY": scanner.depth_mm / 10 / scanner.rows,
-            "TransducerFrequency": round(scanner.frequency_mhz * 1000),  # kHz
-        }
-    )
+    delta_cm = scanner.width_mm / 10 / scanner.columns, scanner.depth_mm / 10 / scanner.rows
+    return region_item(scanner.region, delta_cm, scanner.frequency_mhz)

@@ -29,19 +29,21 @@ def item(attributes: Mapping[str, Any]) -> Dataset:
 
 
 def pixel_attributes(pixels: NDArray[np.unsignedinteger[Any]], bits_stored: int, photometric: str) -> dict[str, Any]:
-    """The Image Pixel module (PS3.3 C.7.6.3) of one grey frame.
+    """The Image Pixel module (PS3.3 C.7.6.3) of one grey frame or of several.
 
     Args:
-        pixels: uint8 or uint16 (rows, columns); no value needs more than ``bits_stored`` bits.
+        pixels: uint8 or uint16 (rows, columns), or (frames, rows, columns), which also gives NumberOfFrames (C.7.6.6);
+            no value needs more than ``bits_stored`` bits.
         bits_stored: how many bits carry the value.
         photometric: MONOCHROME1 or MONOCHROME2.
     """
     data = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
-    return {
+    frames = {"NumberOfFrames": pixels.shape[0]} if pixels.ndim == 3 else {}
+    return frames | {
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": photometric,
-        "Rows": pixels.shape[0],
-        "Columns": pixels.shape[1],
+        "Rows": pixels.shape[-2],
+        "Columns": pixels.shape[-1],
         "BitsAllocated": pixels.dtype.itemsize * 8,
         "BitsStored": bits_stored,
         "HighBit": bits_stored - 1,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
 
+from tasks.pictures import central_square
 from tasks.task import Picture
 
 SIDE = 28
@@ -24,11 +23,4 @@ def read_example(picture: Picture) -> NDArray[np.float32]:
     Returns:
         float32 (1, 28, 28) in [0, 1]; the same bits for the same picture.
     """
-    rows, columns = picture.pixels.shape
-    side = min(rows, columns)
-    top, left = (rows - side) // 2, (columns - side) // 2
-    square = np.ascontiguousarray(picture.pixels[top : top + side, left : left + side], dtype=np.float32)
-    small = interpolate(
-        torch.from_numpy(square)[None, None], size=(SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False
-    )
-    return np.asarray(small[0].clamp(0, 1).numpy(), dtype=np.float32)
+    return central_square(picture.pixels, SIDE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 import tasks as package
 from tasks import task as tasks
-from tasks.task import Picture, Task, UnknownTask
+from tasks.task import Task, UnknownTask
 
 FOLDER = Path(tasks.__file__).parent
 
@@ -22,7 +23,9 @@ def test_every_folder_with_a_task_is_found() -> None:
     assert [tasks.get(name).name for name in told] == told
 
 
-@pytest.mark.parametrize("name", ["models", "phantoms", "task", "wire", "study", "", ".", "__init__", "__pycache__"])
+@pytest.mark.parametrize(
+    "name", ["models", "phantoms", "template", "task", "wire", "study", "", ".", "__init__", "__pycache__"]
+)
 def test_what_is_no_task_is_refused_with_those_that_exist(name: str) -> None:
     with pytest.raises(UnknownTask) as caught:
         tasks.get(name)
@@ -52,23 +55,16 @@ def test_a_folder_that_does_not_define_its_own_task_is_refused(
     sys.modules.pop("tasks.half_done", None)
 
 
-@pytest.mark.parametrize("name", tasks.names())
-def test_a_task_reads_any_picture_to_its_declared_shape(name: str) -> None:
-    task = tasks.get(name)
-    for rows, columns in ((40, 60), (300, 200), (17, 17)):
-        pixels = np.random.default_rng(0).random((rows, columns), dtype=np.float32)
-        example = task.read_example(Picture(pixels))
-        assert (example.shape, example.dtype) == (task.example_shape, np.float32)
-        assert np.all((example >= 0) & (example <= 1))
-        np.testing.assert_array_equal(example, task.read_example(Picture(pixels.copy())))
+def test_what_is_shared_by_tasks_is_no_task() -> None:
+    assert not {"metrics", "models", "phantoms", "template"} & set(tasks.names())
 
 
-@pytest.mark.parametrize("name", tasks.names())
-def test_a_task_has_what_a_person_needs_to_read(name: str) -> None:
-    task = tasks.get(name)
-    assert task.question.endswith("?")
-    assert len(set(task.classes)) == 2
-    assert (FOLDER / name / "labels.md").read_text("utf-8").strip()
+@pytest.mark.parametrize(
+    ("most", "number", "frames"),
+    [(1, 1, (0,)), (1, 8, (4,)), (1, 9, (4,)), (3, 2, (0, 1)), (3, 9, (1, 4, 7)), (4, 4, (0, 1, 2, 3))],
+)
+def test_frames_of_a_clip_are_the_middles_of_its_parts(most: int, number: int, frames: tuple[int, ...]) -> None:
+    assert replace(tasks.get(tasks.names()[0]), frames_per_clip=most).frames(number) == frames
 
 
 def test_the_loss_is_the_mean_over_a_patients_images() -> None:

@@ -1,7 +1,9 @@
 """Folder and labels: what is listed, and that everything else is counted."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from client.errors import EmptySource, LabelsMatchNothing, SiteMisconfigured
@@ -9,6 +11,7 @@ from client.sources.folder import list_folder
 from client.sources.labels import read_labels
 from client.sources.settings import FolderSource
 from tasks.breast_ultrasound import TASK
+from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
 from tests.client.sources import small_hospital
 
 NOBODY: frozenset[str] = frozenset()
@@ -55,6 +58,23 @@ def test_everything_else_is_counted(tmp_path: Path) -> None:
         "WITHDRAWN": 2,
         "NOT_DICOM": 1,
     }
+
+
+def test_a_clip_gives_the_frames_that_the_task_takes(tmp_path: Path) -> None:
+    small_hospital.fill(tmp_path)
+    pixels = np.arange(40 * 6, dtype=np.uint8).reshape(40, 2, 3)
+    for number, patient in enumerate(("ALDER-0001", "NOBODY"), start=7):
+        attributes = common_attributes("small", "alder", number, 0) | pixel_attributes(pixels, 8, "MONOCHROME2")
+        attributes |= {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.3.1", "SOPInstanceUID": uid("clip", number)}
+        write(tmp_path / "dicom" / f"clip{number}.dcm", attributes | {"PatientID": patient, "Modality": "US"})
+    for most, frames in ((1, [20]), (4, [5, 15, 25, 35])):
+        listing = list_folder(_source(tmp_path), replace(TASK, frames_per_clip=most), NOBODY)
+        of_clip = [record for record in listing.records if record.image_id.startswith(uid("clip", 7))]
+        assert len({record.image_id for record in of_clip}) == len(frames)
+        assert {(record.patient_id, record.label) for record in of_clip} == {("ALDER-0001", 0)}
+        for record, frame in zip(of_clip, frames, strict=True):
+            np.testing.assert_allclose(record.read().pixels, pixels[frame] / 255, atol=1e-6)
+        assert listing.left_out == {"IMAGE_WITHOUT_LABEL": len(frames)}, "counted as images, like those with a label"
 
 
 def test_a_withdrawn_patient_without_label_is_withdrawn_first(tmp_path: Path) -> None:

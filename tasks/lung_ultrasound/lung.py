@@ -1,0 +1,144 @@
+"""The lung of a phantom patient as ultrasound sees it: its surface, and what sound makes of the air behind it.
+
+Air reflects all sound. What an image shows below the pleural line is therefore no anatomy but artefacts, until fluid
+takes the air's place: A-lines are echoes between probe and pleura, at multiples of the pleura's depth; B-lines are
+streaks from small fluid-filled spaces at the surface down to the lower edge, which wipe out A-lines; a consolidation is
+tissue-like where no air is left, with air in its bronchi and a ragged lower border (Volpicelli et al., Intensive Care
+Medicine 38:577, 2012).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.phantoms.fields import Field, smooth_noise
+
+_SEPARATION = 3.2  # between the mean severity of healthy and of diseased lungs, in standard deviations
+
+
+@dataclass(frozen=True)
+class Lung:
+    """A patient's lungs; each view of them is drawn by ``view_of``.
+
+    Attributes:
+        b_lines: expected number in a view.
+        roughness_mm: by how much the pleural line is uneven.
+        a_lines_db: strength of the first A-line above the haze of the air.
+        consolidation: probability that a view shows one.
+        sliding_mm: how far the lung moves along the chest wall with a breath, from the middle to either side.
+    """
+
+    b_lines: float
+    roughness_mm: float
+    a_lines_db: float
+    consolidation: float
+    sliding_mm: float
+
+
+@dataclass(frozen=True)
+class View:
+    """One place of the chest; lengths in millimetres along the pleura from its middle, or below it.
+
+    Attributes:
+        b_lines: (position, width, strength in decibels) of each.
+        roughness_mm, a_lines_db, sliding_mm: as in ``Lung``.
+        consolidation: its middle, half its width and its depth, or ``None``.
+    """
+
+    b_lines: tuple[tuple[float, float, float], ...]
+    roughness_mm: float
+    a_lines_db: float
+    sliding_mm: float
+    consolidation: tuple[float, float, float] | None
+
+
+def lung_of(rng: np.random.Generator, diseased: bool) -> Lung:
+    """A patient's lungs.
+
+    One hidden severity drives all signs, each adds its own chance, and healthy and diseased ones overlap: some healthy
+    lungs have a few B-lines, and a pneumonia that does not reach the surface cannot be seen.
+    """
+    severity = rng.normal(_SEPARATION / 2 if diseased else -_SEPARATION / 2)
+
+    def sign(healthy: float, ill: float, own: float = 0.8) -> float:
+        share = 1 / (1 + np.exp(-1.3 * (severity + own * rng.standard_normal())))
+        return float(healthy + (ill - healthy) * share)
+
+    return Lung(
+        b_lines=sign(0.3, 5.5),
+        roughness_mm=sign(0.1, 1.0),
+        a_lines_db=sign(18, 4, own=1.2),
+        consolidation=sign(0.0, 0.55),
+        sliding_mm=sign(6.0, 2.5, own=1.5),
+    )
+
+
+def view_of(lung: Lung, rng: np.random.Generator, width_mm: float) -> View:
+    """One place of these lungs. Disease is patchy: some views of an ill patient look healthy.
+
+    Args:
+        width_mm: of what the probe sees of the pleura.
+    """
+    spared = rng.random() < 0.2
+    count = int(rng.poisson(0.2 if spared else lung.b_lines * width_mm / 60))
+    b_lines = tuple(
+        (float(rng.uniform(-0.5, 0.5) * width_mm), float(np.exp(rng.normal(0.3, 0.35))), float(rng.normal(16, 3)))
+        for _ in range(count)
+    )
+    consolidation = None
+    if not spared and rng.random() < lung.consolidation:
+        half, depth = float(rng.uniform(0.1, 0.3) * width_mm), float(np.exp(rng.normal(2.5, 0.4)))
+        consolidation = (float(rng.uniform(-0.3, 0.3) * width_mm), half, depth)
+    return View(
+        b_lines=b_lines,
+        roughness_mm=lung.roughness_mm * (0.5 if spared else 1.0),
+        a_lines_db=lung.a_lines_db + float(rng.normal(0, 3)),
+        sliding_mm=lung.sliding_mm,
+        consolidation=consolidation,
+    )
+
+
+def echo_of(
+    view: View, rng: np.random.Generator, x_mm: Field, below_mm: Field, pleura_mm: Field, line_mm: Field
+) -> Field:
+    """The echo of the lung in decibels, and of the artefacts behind its surface.
+
+    Args:
+        view: what to draw.
+        rng: for what is uneven in it; the same numbers draw the same place again.
+        x_mm: (beams,) along the pleura, moved with the breath.
+        below_mm: float32 (samples, beams), depth below the pleural line; negative above it.
+        pleura_mm: (beams,) depth of the pleura below the skin, without its unevenness: the sound that makes A-lines has
+            been reflected by a wide part of it.
+        line_mm: (beams,) the same with it; what ``below_mm`` is measured from.
+
+    Returns:
+        float32 (samples, beams); meaningless above the pleural line.
+    """
+    haze = np.asarray(-31 - 0.16 * below_mm + 3.0 * smooth_noise(rng, below_mm.shape, (24, 10)), dtype=np.float32)
+    echo = haze.copy()
+    for order in (1, 2, 3):
+        away = (below_mm + line_mm - (order + 1) * pleura_mm) / np.float32(0.8 + 0.2 * order)
+        echo += np.float32(max(0.0, view.a_lines_db - 5.0 * (order - 1))) * np.exp(-(away**2))
+    for position, width, strength in view.b_lines:
+        beam = np.exp(-(((x_mm - np.float32(position)) / (np.float32(width) + 0.012 * below_mm.clip(0, None))) ** 2))
+        ripple = 2.0 * np.sin(below_mm * np.float32(2 * np.pi / 7))  # the ring of the resonating fluid
+        echo += beam * (haze + np.float32(strength) + ripple + 0.1 * below_mm - echo)
+    if view.consolidation is not None:
+        _consolidate(echo, view.consolidation, rng, x_mm, below_mm)
+    return echo
+
+
+def _consolidate(
+    echo: Field, consolidation: tuple[float, float, float], rng: np.random.Generator, x_mm: Field, below_mm: Field
+) -> None:
+    """Tissue below the pleura, specks of air in it, a ragged bright border, and haze instead of A-lines behind."""
+    middle, half, depth = consolidation
+    ragged = 1 + 0.3 * smooth_noise(rng, below_mm.shape, (12, 6))
+    floor = np.float32(depth) * np.sqrt((1 - ((x_mm - np.float32(middle)) / np.float32(half)) ** 2).clip(0, 1)) * ragged
+    inside = 1 / (1 + np.exp(((below_mm - floor) / np.float32(0.8)).clip(-30, 30))) * (floor > 0.5)
+    bronchi = smooth_noise(rng, below_mm.shape, (5, 4)) > 1.6
+    border = np.exp(-(((below_mm - floor) / np.float32(1.2)) ** 2)) * (floor > 0.5)
+    echo += (inside * (-25 + 11 * bronchi - echo) + 9 * border).astype(np.float32)

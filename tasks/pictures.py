@@ -1,0 +1,64 @@
+"""From a picture to a square: what the tasks' ``read_example`` share. The resize is antialiased; plain sampling would
+turn speckle into noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import interpolate, pad
+
+from tasks.task import Box, Picture
+
+
+def image_area(picture: Picture) -> NDArray[np.float32]:
+    """The largest ultrasound region: a second one is a trace or a thumbnail, and around them stand burned-in texts."""
+    if not picture.regions:
+        return picture.pixels
+    left, top, right, bottom = max(picture.regions, key=_area)
+    return picture.pixels[top:bottom, left:right]
+
+
+def fitted_square(
+    pixels: NDArray[np.float32], spacing_mm: tuple[float, float] | None, side: int
+) -> NDArray[np.float32]:
+    """All of an image in its proportions, its longer physical side filling a square, with black beside it.
+
+    Args:
+        pixels: float32 (rows, columns) in [0, 1].
+        spacing_mm: size of a pixel along rows and columns; ``None`` takes pixels to be square.
+        side: rows and columns of the square.
+
+    Returns:
+        float32 (1, side, side) in [0, 1]; the same bits for the same pixels.
+    """
+    rows, columns = _fitted_size(pixels.shape[0], pixels.shape[1], spacing_mm or (1.0, 1.0), side)
+    small = _resized(pixels, rows, columns)
+    top, left = (side - rows) // 2, (side - columns) // 2
+    square = pad(small, (left, side - columns - left, top, side - rows - top))
+    return np.asarray(square[0].clamp(0, 1).numpy(), dtype=np.float32)
+
+
+def central_square(pixels: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """The largest square in the middle of an image, made small: float32 (1, side, side) in [0, 1]."""
+    least = min(pixels.shape)
+    top, left = (pixels.shape[0] - least) // 2, (pixels.shape[1] - least) // 2
+    small = _resized(pixels[top : top + least, left : left + least], side, side)
+    return np.asarray(small[0].clamp(0, 1).numpy(), dtype=np.float32)
+
+
+def _resized(pixels: NDArray[np.float32], rows: int, columns: int) -> torch.Tensor:
+    whole = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))[None, None]
+    return interpolate(whole, size=(rows, columns), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _area(box: Box) -> int:
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top)
+
+
+def _fitted_size(rows: int, columns: int, spacing_mm: tuple[float, float], side: int) -> tuple[int, int]:
+    """Rows and columns of the image when its longer physical side fills the square."""
+    height, width = rows * spacing_mm[0], columns * spacing_mm[1]
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))

@@ -1,0 +1,255 @@
+"""What every task must keep, whoever wrote it: this is the suite that a new task passes before it is discussed.
+
+``pytest tests/tasks/test_every_task.py -k NAME`` runs it for one.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from sklearn.metrics import roc_auc_score
+
+from client.contract import judge_pixels
+from client.dicom import DicomImage
+from client.evidence import examine
+from client.sources.acquisition import acquisition_reader
+from client.sources.folder import list_folder
+from client.sources.record import Record
+from client.sources.settings import FolderSource
+from conf import load
+from tasks import contract as contracts
+from tasks import task as tasks
+from tasks.models import registry
+from tasks.task import PhantomHospital, Picture, Task
+
+FOLDER = Path(tasks.__file__).parent
+HEADINGS = ("## The reference", "## Who makes it, and how", "## Pitfalls")
+ALWAYS = (
+    *("PatientID", "IssuerOfPatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality"),
+    *("StudyDate", "AccessionNumber", "Manufacturer", "InstanceNumber", "ImageType", "PatientSex", "BodyPartExamined"),
+    *("Rows", "Columns", "BitsStored", "PhotometricInterpretation", "LossyImageCompression", "BurnedInAnnotation"),
+)
+SMALL = PhantomHospital("alder", patients=6, prevalence=0.5)
+FEW_IMAGES = PhantomHospital("alder", patients=100, prevalence=0.5, images_per_patient=(1, 1))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A phantom hospital of a task."""
+
+    task: Task
+    folder: Path
+
+    def paths(self) -> list[Path]:
+        return sorted((self.folder / "dicom").glob("*/*.dcm"))
+
+    def rows(self) -> list[dict[str, str]]:
+        with (self.folder / "labels.csv").open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def source(self) -> FolderSource:
+        folder, labels = self.folder / "dicom", self.folder / "labels.csv"
+        return FolderSource(kind="folder", task=self.task.name, issuer="alder", path=folder, labels=labels)
+
+
+@pytest.fixture(params=tasks.names())
+def task(request: pytest.FixtureRequest) -> Task:
+    return tasks.get(request.param)
+
+
+@pytest.fixture(scope="module", params=tasks.names())
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    drawn = Drawn(tasks.get(request.param), tmp_path_factory.mktemp(request.param))
+    drawn.task.draw_phantom(drawn.folder, SMALL, 0)
+    return drawn
+
+
+@pytest.fixture
+def strict_reading() -> Iterator[None]:
+    """pydicom raises where a value does not fit its representation, instead of warning."""
+    before = pydicom.config.settings.reading_validation_mode
+    pydicom.config.settings.reading_validation_mode = pydicom.config.RAISE
+    yield
+    pydicom.config.settings.reading_validation_mode = before
+
+
+# What people read
+
+
+def test_it_says_what_it_asks(task: Task) -> None:
+    assert task.question.endswith("?")
+    assert len(set(task.classes)) == 2
+    for code in (task.finding, task.procedure):
+        assert code.scheme
+        assert code.meaning
+        assert 1 <= len(code.value) <= 16, "a CodeValue is a short string (PS3.3 table 8.8-1a)"
+
+
+def test_labels_are_explained_under_the_headings_that_every_card_has(task: Task) -> None:
+    text = (FOLDER / task.name / "labels.md").read_text("utf-8")
+    assert text.startswith(f"# What the label means: {task.name}\n")
+    assert f"**Question.** {task.question}" in text
+    assert f"**Classes.** `{task.classes[0]}` (0), `{task.classes[1]}` (1)." in text
+    places = [text.index(f"\n{heading}\n") for heading in HEADINGS]
+    assert places == sorted(places)
+    for start, end in zip(places, [*places[1:], len(text)], strict=True):
+        assert len(text[start:end].split()) > 25, "a heading has something below it"
+
+
+def test_the_table_of_tasks_has_its_row(task: Task) -> None:
+    row = f"| `{task.name}` | {task.question} | {task.classes[0]}, {task.classes[1]} |"
+    assert row in (FOLDER / "README.md").read_text("utf-8").splitlines()
+
+
+def test_a_study_can_choose_it(task: Task) -> None:
+    assert load.load([f"task={task.name}"]).task.name == task.name
+
+
+# From a picture to an input
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (127, 64), (300, 301)])
+def test_any_picture_becomes_an_example(task: Task, shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
+    before = pixels.copy()
+    example = task.read_example(Picture(pixels))
+    assert (example.shape, example.dtype) == (task.example_shape, np.float32)
+    assert np.all((example >= 0) & (example <= 1))
+    np.testing.assert_array_equal(example, task.read_example(Picture(before)))
+    np.testing.assert_array_equal(pixels, before)
+
+
+def test_a_clip_gives_a_bounded_number_of_frames_evenly_spread(task: Task) -> None:
+    assert 1 <= task.frames_per_clip <= 32
+    for number in (1, 2, 7, 500):
+        frames = task.frames(number)
+        assert len(frames) == min(number, task.frames_per_clip)
+        assert list(frames) == sorted(set(frames))
+        assert min(frames) >= 0
+        assert max(frames) < number
+        gaps = np.diff([-0.5, *frames, number - 0.5])
+        assert gaps[1:-1].max(initial=0) - gaps[1:-1].min(initial=number) <= 1
+
+
+def test_the_loss_is_finite_and_smaller_where_it_is_right(task: Task) -> None:
+    labels = torch.tensor([0.0, 1.0, 1.0])
+    right, wrong = (task.loss(size * (2 * labels - 1), labels) for size in (3.0, -3.0))
+    assert right.shape == ()
+    assert 0 <= float(right) < float(wrong) < float("inf")
+    assert torch.isfinite(task.loss(torch.tensor([1e4, -1e4, 0.0]), labels))
+
+
+# Phantoms
+
+
+def test_every_file_has_its_row_and_every_patient_one_label(small: Drawn) -> None:
+    headers = [dcmread(path, stop_before_pixels=True) for path in small.paths()]
+    rows = small.rows()
+    assert sorted((h.PatientID, h.SOPInstanceUID) for h in headers) == sorted(
+        (r["PatientID"], r["SOPInstanceUID"]) for r in rows
+    )
+    assert {r["label"] for r in rows} <= set(small.task.classes)
+    assert len({(r["PatientID"], r["label"]) for r in rows}) == len({r["PatientID"] for r in rows}) == SMALL.patients
+
+
+@pytest.mark.usefixtures("strict_reading")
+def test_files_are_valid(small: Drawn) -> None:
+    seen = set()
+    for path in small.paths():
+        dataset = dcmread(path)
+        assert [keyword for keyword in ALWAYS if keyword not in dataset] == []
+        assert dataset.file_meta.MediaStorageSOPClassUID == dataset.SOPClassUID
+        assert dataset.SOPClassUID.name.endswith(("Storage", "Storage - For Presentation")), "a known storage class"
+        assert dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID
+        assert dataset.SOPInstanceUID.is_valid
+        assert dataset.PatientIdentityRemoved == "YES"
+        assert "phantom" in f"{dataset.PatientName} {dataset.DeidentificationMethod}".lower()
+        assert dataset.PatientID == path.parent.name
+        seen.add(dataset.SOPInstanceUID)
+        for element in dataset.iterall():
+            assert element.value is not None  # converts it, which is when pydicom complains
+        _well_formed(dataset)
+    assert len(seen) == len(small.paths())
+
+
+def _well_formed(dataset: Dataset) -> None:
+    samples = dataset.Rows * dataset.Columns * dataset.get("NumberOfFrames", 1) * dataset.SamplesPerPixel
+    wanted = samples * dataset.BitsAllocated // 8
+    assert len(dataset.PixelData) == wanted + wanted % 2
+    if dataset.get("NumberOfFrames", 1) > 1:
+        assert dataset.FrameIncrementPointer in dataset, "what tells one frame from the next (PS3.3 C.7.6.6)"
+
+
+def test_files_keep_the_tasks_own_contract(small: Drawn) -> None:
+    contract = contracts.of_task(small.task.name)
+    read = acquisition_reader(small.source(), small.task)
+    for path in small.paths():
+        with DicomImage(path) as image:
+            acquisition = read(image.header)
+            pixels = judge_pixels(contract, examine(image.picture(0).pixels, acquisition.bits_stored), 8)
+        assert acquisition.judgement.rejected == pixels.rejected == ()
+
+
+def test_the_same_hospital_and_seed_give_the_same_bytes(small: Drawn, tmp_path: Path) -> None:
+    small.task.draw_phantom(tmp_path / "again", SMALL, 0)
+    small.task.draw_phantom(tmp_path / "other", SMALL, 1)
+    again = Drawn(small.task, tmp_path / "again")
+    assert [path.read_bytes() for path in again.paths()] == [path.read_bytes() for path in small.paths()]
+    others = {row["SOPInstanceUID"] for row in Drawn(small.task, tmp_path / "other").rows()}
+    assert others.isdisjoint(row["SOPInstanceUID"] for row in small.rows())
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_there_is_something_to_learn_but_not_everything(name: str, tmp_path: Path) -> None:
+    """By the default model and training, without noise: more than two standard errors above chance."""
+    drawn = Drawn(tasks.get(name), tmp_path)
+    drawn.task.draw_phantom(tmp_path, FEW_IMAGES, 0)
+    patients, labels, examples = _examples(drawn)
+    model = vars(load.load([f"task={name}"]).model)
+    if min(drawn.task.example_shape[1:]) < model["resolution"]:
+        model = model | {"resolution": 0, "J": 2}  # smaller images than it is made for
+    network = registry.build(model, drawn.task.example_shape)
+    assert network.features is not None
+    with torch.no_grad():
+        inputs = torch.cat([network.features(part) for part in torch.from_numpy(examples).split(64)])
+    train = np.isin(patients, sorted(set(patients))[:50])
+    _descend(drawn.task, network.trainable, inputs[train], torch.from_numpy(labels[train]))
+    with torch.no_grad():
+        scores = network.trainable(inputs[~train]).squeeze(-1).numpy()
+    held = sorted(set(patients[~train]))
+    told = [labels[patients == patient].max() for patient in held]
+    auc = roc_auc_score(told, [scores[patients[~train] == patient].mean() for patient in held])
+    positives = np.sum(told)
+    error = np.sqrt((len(told) + 1) / (12 * positives * (len(told) - positives)))  # of chance (Mann and Whitney, 1947)
+    assert 0.5 + 2 * error < auc < 0.995
+
+
+def _examples(drawn: Drawn) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.float32]]:
+    """Patients, labels and examples of images, at most two a patient: enough to see whether there is anything."""
+    of_patient: dict[str, list[Record]] = {}
+    for record in list_folder(drawn.source(), drawn.task, frozenset()).records:
+        of_patient.setdefault(record.patient_id, []).append(record)
+    records = [record for some in of_patient.values() for record in some[:2]]
+    patients = np.array([record.patient_id for record in records])
+    labels = np.array([record.label for record in records], dtype=np.float32)
+    return patients, labels, np.stack([drawn.task.read_example(record.read()) for record in records])
+
+
+def _descend(task: Task, head: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> None:
+    """A hundred steps with gradients clipped as under privacy, which is what the default learning rate is for."""
+    terms = load.load([])
+    optimiser = torch.optim.SGD(head.parameters(), terms.training.learning_rate)
+    for _ in range(terms.federation.rounds * terms.training.steps):
+        optimiser.zero_grad()
+        task.loss(head(inputs).squeeze(-1), labels).backward()
+        torch.nn.utils.clip_grad_norm_(head.parameters(), terms.privacy.clip_norm)
+        optimiser.step()
