@@ -42,6 +42,7 @@ class Kind(StrEnum):
     RESUMPTION = "resumption"
     WITHDRAWAL = "withdrawal"
     INGEST = "ingest"
+    PREDICTION = "prediction"
 
 
 @dataclass(frozen=True)

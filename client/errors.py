@@ -17,7 +17,7 @@
     │   ├── LabelsMatchNothing                          images and labels have no patient in common
     │   ├── TooFewPatients                              fewer than the policy's minimum
     │   └── PatientInBothSplits                         a patient would be trained on and validated with
-    ├── ModelRefused               MODEL_REFUSED        the model cannot be trained privately
+    ├── ModelRefused               MODEL_REFUSED        not private, or not the model that was meant
     ├── UpdateNotFinite            UPDATE_NOT_FINITE    training diverged
     ├── NotHeld                    NOT_HELD             the order says how a model has changed that is not held here
     └── SiteMisconfigured          SITE_MISCONFIGURED   site.yaml, the key or a file it names is wrong

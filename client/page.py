@@ -112,14 +112,15 @@ def _pairs(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:
 
 
 def _figure(image: Image, caption: str, cache: ExampleCache) -> str:
-    data = _png(load_example(cache.path(image.example)))
+    data = base64.b64encode(png(load_example(cache.path(image.example)))).decode()
     return f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption>{escape(caption)}</figcaption></figure>'
 
 
-def _png(example: NDArray[np.float32]) -> str:
+def png(example: NDArray[np.float32]) -> bytes:
+    """An example as a grey PNG: the mean of its channels."""
     stream = io.BytesIO()
     Picture.fromarray((example.mean(axis=0) * 255).clip(0, 255).astype(np.uint8)).save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode()
+    return stream.getvalue()
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], states: bool = False) -> str:

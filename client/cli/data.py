@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import RenderableType
 from rich.text import Text
 
 from client.audit import Fact, Journal, Kind
-from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, short, table
+from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
 from client.errors import SiteMisconfigured
 from client.site import SiteSettings, load, secret
 from tasks import contract as contracts
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from client.check import Rung
     from client.describe import Description
     from client.findings import IngestReport
-    from client.intake import Progress as Told
 
 # What reads images and trains takes seconds to import: each command does so itself, since `stop` must not wait for it.
 
@@ -46,7 +43,7 @@ def ingest(task: TaskName = "", site: SiteFile = HERE, as_json: AsJson = False) 
     found: dict[str, IngestReport] = {}
     with Decoding() as decoding:
         for one in _tasks(settings, task):
-            with _progress(as_json) as told:
+            with progress(as_json) as told:
                 found[one.name] = catalog.ingest(settings, one, told, decoding)
             _note(settings, one, found[one.name])
     shown = [part for name, report in found.items() for part in _report(name, report)]
@@ -58,22 +55,6 @@ def _tasks(settings: SiteSettings, name: str) -> list[Task]:
     if name and name not in having:
         raise SiteMisconfigured(f"no source of site.yaml is for task {name!r}; there are some for {', '.join(having)}")
     return [tasks.get(one) for one in ([name] if name else having)]
-
-
-@contextmanager
-def _progress(as_json: bool) -> Iterator[Told]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=as_json) as bar:
-        waiting = bar.add_task("reading headers", total=None)
-        rows: dict[str, TaskID] = {}
-
-        def told(issuer: str, done: int, total: int) -> None:
-            bar.update(waiting, visible=False)
-            if issuer not in rows:
-                rows[issuer] = bar.add_task(issuer, total=total)
-            bar.update(rows[issuer], completed=done, total=total)
-
-        yield told
 
 
 def _note(settings: SiteSettings, task: Task, report: IngestReport) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import typer
 
-from client.cli import data, house, journal, ledger, link, studies
+from client.cli import data, house, journal, ledger, link, model, studies
 from client.cli.output import Commands
 
 EXIT_CODES = (
@@ -39,6 +39,7 @@ app.command()(data.ingest)
 app.command()(data.check)
 app.command("describe")(data.describe_cohort)
 app.command()(data.baseline)
+app.command()(model.predict)
 app.command()(studies.compare)
 app.command()(studies.review)
 app.command()(studies.approve)

@@ -6,7 +6,7 @@ import getpass
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -18,6 +18,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, JustifyMethod, RenderableType
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -92,6 +93,23 @@ def answer(as_json: bool, facts: object, *shown: RenderableType) -> None:
     console = Console(highlight=False, soft_wrap=False)
     for part in shown:
         console.print(part)
+
+
+@contextmanager
+def progress(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on standard error: told what is being done, how much of it is done, and how much there is."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=as_json) as bar:
+        waiting = bar.add_task("reading headers", total=None)
+        rows: dict[str, TaskID] = {}
+
+        def told(label: str, done: int, total: int) -> None:
+            bar.update(waiting, visible=False)
+            if label not in rows:
+                rows[label] = bar.add_task(label, total=total)
+            bar.update(rows[label], completed=done, total=total)
+
+        yield told
 
 
 def plain(value: Any) -> Any:

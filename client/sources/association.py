@@ -7,6 +7,8 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydicom.uid import (
@@ -67,6 +69,22 @@ _CALLED_AE_UNKNOWN, _CALLING_AE_UNKNOWN = 7, 3  # PS3.8 table 9-21, source 1
 _TRANSIENT = 2
 
 
+@dataclass(frozen=True)
+class Peer:
+    """An archive that is no source of images: what it takes to dial it, as ``DimseSource`` explains."""
+
+    host: str
+    port: int
+    called_ae: str
+    calling_ae: str = "CONSILIUM"
+    tls: bool = False
+    authority: Path | None = None
+    certificate: Path | None = None
+    certificate_key: Path | None = None
+    connect_seconds: float = 10
+    silence_seconds: float = 60
+
+
 def storage_contexts(classes: Sequence[str], syntaxes: Sequence[str]) -> list[PresentationContext]:
     """One context per class and transfer syntax.
 
@@ -84,7 +102,7 @@ def in_groups(classes: Sequence[str], syntaxes: Sequence[str]) -> Iterator[tuple
 
 
 def associate(
-    source: DimseSource,
+    source: DimseSource | Peer,
     contexts: list[PresentationContext],
     classes: Sequence[str] = (),
     receive: Callable[[Event], int] | None = None,
@@ -160,7 +178,7 @@ _WITHOUT_DELAY: list[EventHandlerType] = [
 ]
 
 
-def _tls(source: DimseSource) -> ssl.SSLContext:
+def _tls(source: DimseSource | Peer) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=source.authority)
         if source.certificate is not None and source.certificate_key is not None:
@@ -170,7 +188,7 @@ def _tls(source: DimseSource) -> ssl.SSLContext:
     return context
 
 
-def _rejection(source: DimseSource, association: Association) -> Exception:
+def _rejection(source: DimseSource | Peer, association: Association) -> Exception:
     answer = association.acceptor.primitive
     result = getattr(answer, "result", None)
     origin, diagnostic = getattr(answer, "result_source", None), getattr(answer, "diagnostic", None)
@@ -184,7 +202,7 @@ def _rejection(source: DimseSource, association: Association) -> Exception:
     return ArchiveRefused(f"{story}; ask its administrator whether {source.calling_ae!r} may search and retrieve")
 
 
-def _why_no_connection(source: DimseSource) -> Exception:
+def _why_no_connection(source: DimseSource | Peer) -> Exception:
     """Connect once more by hand: the DICOM library tells only that it failed."""
     try:
         with socket.create_connection((source.host, source.port), source.connect_seconds) as plain:
@@ -201,5 +219,5 @@ def _why_no_connection(source: DimseSource) -> Exception:
     return Temporary(f"{_name(source)} aborts the association" + ("" if source.tls else "; does it want tls?"))
 
 
-def _name(source: DimseSource) -> str:
+def _name(source: DimseSource | Peer) -> str:
     return f"{source.called_ae} at {source.host}:{source.port}"

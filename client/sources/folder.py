@@ -115,9 +115,14 @@ def _records(file: _Header, label: int) -> Iterator[Record]:
     stat = file.path.stat()
     signature = f"{stat.st_size}-{stat.st_mtime_ns}"
     for index in file.frames:
-        name = file.uid if len(file.frames) == 1 else f"{file.uid} frame {index}"
+        name = image_id(file.uid, index, len(file.frames))
         read = Frame(file.path, index)
         yield Record(file.patient, name, label, signature, read, acquisition=file.acquisition)
+
+
+def image_id(uid: str, index: int, taken: int) -> str:
+    """The name of a frame among all images of its source, where so many of its file are taken."""
+    return uid if taken == 1 else f"{uid} frame {index}"
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,15 @@ _FINDING = "finding"
 def labels_of_reports(source: ReportLabels, files: list[Path], left_out: Counter[str]) -> Iterator[tuple[str, int]]:
     """SOPInstanceUID and label of each image that a measurement group speaks of.
 
-    Counted: ``REPORT_UNREADABLE``, ``REPORT_OF_OTHER_TEMPLATE``, ``GROUP_WITHOUT_LABEL``, ``GROUP_WITHOUT_IMAGE``.
+    Counted: ``REPORT_OF_CONSILIUM``, ``REPORT_UNREADABLE``, ``REPORT_OF_OTHER_TEMPLATE``, ``GROUP_WITHOUT_LABEL``,
+    ``GROUP_WITHOUT_IMAGE``.
     """
     for path in files:
-        if not _is_report(path):
+        header = _report(path)
+        if header is None:
+            continue
+        if _ours(header):
+            left_out["REPORT_OF_CONSILIUM"] += 1
             continue
         try:
             content = hd.sr.srread(path).content
@@ -49,13 +54,18 @@ def labels_of_reports(source: ReportLabels, files: list[Path], left_out: Counter
             yield from ((image, label) for image in images if label is not None)
 
 
-def _is_report(path: Path) -> bool:
+def _report(path: Path) -> Dataset | None:
     try:
         file, header, _ = open_file(path)
     except UnreadableDicom:
-        return False  # the folder may hold anything
+        return None  # the folder may hold anything
     file.close()
-    return str(header.get("SOPClassUID", "")) in _REPORTS
+    return header if str(header.get("SOPClassUID", "")) in _REPORTS else None
+
+
+def _ours(header: Dataset) -> bool:
+    """Whether ``client/structured_report.py`` has made it: no model may learn from a model."""
+    return (header.get("Manufacturer"), header.get("ContentQualification")) == ("Consilium", "RESEARCH")
 
 
 def _groups(report: Any) -> Iterator[Any]:

@@ -13,7 +13,12 @@ import pytest
 from tests.e2e.pacs import corpus
 from tests.e2e.pacs.network import private
 
-_PACKAGES = {"/usr/sbin/Orthanc": "orthanc orthanc-dicomweb", "dcmqrscp": "dcmtk", "ip": "iproute2"}
+_PACKAGES = {
+    "/usr/sbin/Orthanc": "orthanc orthanc-dicomweb",
+    "dcmqrscp": "dcmtk",
+    "ip": "iproute2",
+    "dciodvfy": "dicom3tools",
+}
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,138 @@
+"""A study's model, come home: run on the hospital's own images, for its own people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from client.audit import Fact, Journal, Kind
+from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
+from client.site import SiteSettings, load, secret
+from tasks import contract as contracts
+
+if TYPE_CHECKING:
+    from client.model import Model
+    from client.outcome import Written
+    from client.predict import Predictions, ScoredPatient
+
+_MOST_ROWS = 30
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The file that was handed over, or its folder.")],
+    sha256: Annotated[str, typer.Option("--sha256", metavar="DIGEST", help="Of that file, as you were told it.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new folder for reports, list and table.")],
+    path: Annotated[
+        Path | None, typer.Option("--path", metavar="FOLDER", help="DICOM files; otherwise what the catalog has.")
+    ] = None,
+    organ: Annotated[str, typer.Option("--organ", help="What all images of --path show, where they do not tell.")] = "",
+    store: Annotated[bool, typer.Option("--store", help="Store the reports in the task's archive.")] = False,
+    store_to: Annotated[
+        str, typer.Option("--store-to", metavar="AET@HOST:PORT", help="Store the reports in this archive.")
+    ] = "",
+    site: SiteFile = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study's model on images of this hospital. Not for clinical use.
+
+    Writes a DICOM structured report a study, a list for the reading room, and a table. Nothing leaves the hospital and
+    nothing is charged; the journal notes that it was done. Exit code 1 when something could not be reported or stored.
+    """
+    from client import outcome, worklist
+    from client import predict as predicting
+    from client import store as storing
+    from client.model import open_model
+
+    settings = load(site)
+    opened = open_model(model, sha256)
+    target = storing.target_of(settings, opened.task, store_to) if store or store_to else None
+    folder = outcome.new_folder(out)
+    with progress(as_json) as told:
+        if path is None:
+            work = worklist.of_catalog(settings, opened.task, told)
+        else:
+            work = worklist.of_folder(settings, opened.task, path, organ, told)
+        found = predicting.predict(opened, work, told)
+        written = outcome.write(folder, settings.name, opened, found, told)
+        _note(settings, opened, found, written, stored=False)
+        if target is not None:
+            storing.store(settings, target, written.reports, told)
+            _note(settings, opened, found, written, stored=True)
+    facts = _facts(opened, found, written, target is not None, out)
+    answer(as_json, facts, *_shown(opened, found, written, target is not None, out))
+    if written.refused:
+        fail(REFUSED)
+
+
+def _note(settings: SiteSettings, model: Model, found: Predictions, written: Written, stored: bool) -> None:
+    facts: dict[str, Fact] = {
+        "study": model.head.study,
+        "task": model.task.name,
+        "model": model.sha256,
+        "patients": len(found.patients),
+        "images": found.images,
+        "left_out": len(found.left_out),
+        "reports": len(written.reports),
+        "stored": stored,
+    }
+    with Journal.open(settings.journal, secret(settings)) as journal:
+        journal.append_event(Kind.PREDICTION, facts)
+
+
+def _facts(model: Model, found: Predictions, written: Written, stored: bool, out: Path) -> dict[str, object]:
+    return {
+        "use": "not for clinical use",
+        "model": asdict(model.head) | {"sha256": model.sha256},
+        "patients": [
+            {"patient": patient.patient, "probability": patient.probability, "images": len(patient.images)}
+            for patient in found.patients
+        ],
+        "left_out": Counter(one.reason for one in found.left_out),
+        "reports": len(written.reports),
+        "reports_refused": written.refused,
+        "stored": stored,
+        "out": out,
+    }
+
+
+def _shown(model: Model, found: Predictions, written: Written, stored: bool, out: Path) -> Iterator[RenderableType]:
+    from client.triage import remarks
+
+    yield Text("NOT FOR CLINICAL USE. Output of a research model.", style="bold red")
+    rows = [_row(model, rank, patient) for rank, patient in enumerate(found.patients[:_MOST_ROWS], start=1)]
+    columns = ("", "patient", "images", f"{model.task.classes[1]} %", "", "contract warnings")
+    yield table(model.task.question, columns, rows, numbers=("images", columns[3]), whole=("",))
+    if len(found.patients) > _MOST_ROWS:
+        yield Text(f"And {len(found.patients) - _MOST_ROWS} more patients.")
+    if found.left_out:
+        remedies = {rule.id: rule.remedy for rule in contracts.of_task(model.task.name).rules}
+        told = Counter(one.reason for one in found.left_out).most_common()
+        reasons = [(reason, number, remedies.get(reason, "")) for reason, number in told]
+        yield table("Not scored", ("reason", "images", "what to do"), reasons, numbers=("images",))
+    for remark in remarks(model, found):
+        yield Text(f"Look at this: {remark}")
+    for kind, number in written.refused.items():
+        yield Text(f"No report could be made of {number} studies ({kind}): their headers hold what no report may have.")
+    where = " and stored in the archive" if stored else ""
+    yield Text(f"Model {model.head.study}, SHA-256 {short(model.sha256)}.")
+    yield Text(
+        f"{len(written.reports)} reports are in {out}{where}. They name patients and must not leave the hospital."
+    )
+
+
+def _row(model: Model, rank: int, patient: ScoredPatient) -> tuple[object, ...]:
+    from client.predict import called
+
+    side = {None: "", True: "at or above threshold", False: "below"}[called(model, patient.probability)]
+    warned = ", ".join(patient.warned)
+    name = "".join(
+        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in patient.patient
+    )  # no command to terminals
+    return rank, name, len(patient.images), f"{100 * patient.probability:.1f}", side, warned

@@ -1,0 +1,134 @@
+"""A model that somebody has handed over: whether it is the one that is meant, and whether it computes the same here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.errors import ModelRefused, OtherRelease, SiteMisconfigured
+from tasks import contract as contracts
+from tasks import model_file
+from tasks import task as tasks
+from tasks.model_file import MOST_BYTES, BadModelFile, ModelHead
+from tasks.models import registry
+from tasks.models.registry import Network
+from tasks.study import release
+from tasks.task import Task
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that was checked.
+
+    Attributes:
+        sha256: of its file.
+        remarks: what a person should know of it, a sentence each.
+    """
+
+    head: ModelHead
+    sha256: str
+    task: Task
+    network: Network
+    remarks: list[str]
+
+    @torch.no_grad()
+    def probabilities(self, examples: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Of the positive class, shape (images,), for examples of shape (images, *example_shape)."""
+        logits = self.network.logits(torch.from_numpy(np.ascontiguousarray(examples)))
+        return torch.sigmoid(logits).numpy().astype(np.float64)
+
+
+def open_model(path: Path, sha256: str) -> Model:
+    """The model in a file, or in the only safetensors file of a folder, ready to score.
+
+    Nothing in the file is believed before its digest is the one that a person was told.
+
+    Raises:
+        SiteMisconfigured: the file cannot be read, or what was typed is no digest.
+        ModelRefused: it is another file than was meant, no model, or its tensors do not fit or are not finite.
+        OtherRelease: the task, the contract or the computation is another one here; every reason at once.
+    """
+    content = _read(path)
+    typed, there = "".join(sha256.split()).lower(), model_file.digest(content)
+    if not _DIGEST.fullmatch(typed):
+        raise SiteMisconfigured(f"--sha256 {sha256!r} is no SHA-256: it has 64 digits from 0 to f; ask the coordinator")
+    if typed != there:
+        raise ModelRefused(
+            f"{path} is another file than was meant: its SHA-256 is {there}, you typed {typed}. Ask who handed it over "
+            "for the digest once more, by another way than the file; if it stays so, do not use the file"
+        )
+    try:
+        head, arrays = model_file.unpack(content)
+    except BadModelFile as error:
+        raise ModelRefused(f"{path}: {error}") from None
+    task = _task(head)
+    try:
+        network = registry.build(head.model, task.example_shape)
+    except registry.UnknownModel as error:
+        raise ModelRefused(f"{path}: {error}") from error
+    if problems := registry.misfits(network.trainable, arrays):
+        raise ModelRefused(f"the tensors in {path} do not fit {head.model.get('name')}: {'; '.join(problems)}")
+    registry.load_arrays(network.trainable, arrays)
+    _refuse_another_computation(head, task, network)
+    network.trainable.eval()
+    return Model(head, there, task, network, _remarks(head))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        file = model_file.found(path)
+        if file.stat().st_size > MOST_BYTES:
+            raise ModelRefused(f"{file} has more than {MOST_BYTES} bytes; no network of this release is so large")
+        return file.read_bytes()
+    except BadModelFile as error:
+        raise SiteMisconfigured(str(error)) from None
+    except OSError as error:
+        raise SiteMisconfigured(f"cannot read the model {path}: {error.strerror}") from error
+
+
+def _task(head: ModelHead) -> Task:
+    if head.task not in tasks.names():
+        raise OtherRelease(f"the model answers {head.task!r}; this release has {', '.join(tasks.names())}")
+    task, problems = tasks.get(head.task), []
+    if task.example_version != head.task_version:
+        problems.append(f"task {task.name} is of version {task.example_version} here, the model of {head.task_version}")
+    if contracts.digest_of_task(task.name) != head.contract:
+        problems.append(f"the acquisition contract of {task.name} is another one here than where it was trained")
+    if problems:
+        raise OtherRelease(
+            f"the model is of release {head.release}, this is {release()}: {'; '.join(problems)}. Install that release"
+        )
+    return task
+
+
+def _refuse_another_computation(head: ModelHead, task: Task, network: Network) -> None:
+    """Another release may be used as long as it computes the same, which its name does not tell and the probe does."""
+    here = model_file.probe(task, network)
+    if not model_file.agrees(head.probe, here):
+        raise OtherRelease(
+            f"this installation computes something else than the model's author: for its test pictures it should give "
+            f"{_numbers(head.probe)} and gives {_numbers(here)}. The model is of release {head.release}, this is "
+            f"{release()}; install that release, in the versions of its constraints.txt"
+        )
+
+
+def _numbers(values: list[float]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values) or "nothing"
+
+
+def _remarks(head: ModelHead) -> list[str]:
+    found = []
+    if head.release != release():
+        found.append(f"The model is of release {head.release}, this is {release()}; on test pictures they agree.")
+    if head.accepted is False:
+        found.append("The model has not passed the gate that its own study has set.")
+    if head.threshold is None:
+        found.append("The study tells no operating threshold: there is an order, and no positive or negative.")
+    return found

@@ -1,0 +1,113 @@
+"""A model comes home: images out of Orthanc, reports into it, found again by C-FIND and QIDO-RS and read back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import pytest
+import yaml
+from pydicom import dcmread
+from typer.testing import CliRunner
+
+from client.cli.main import app
+from client.site import load
+from client.sources.dicomweb import DicomwebArchive
+from client.sources.dimse import DimseArchive
+from client.sources.settings import DicomwebSource, DimseSource, Scope
+from client.sources.spool import opened
+from client.sources.web import session_for
+from tests.client import handed_over
+from tests.e2e.pacs.servers import Orthanc, orthanc
+
+PATIENTS = 4
+REPORTS = Scope(modalities=["SR"])
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    handed_over.found(folder, PATIENTS)
+    return folder
+
+
+@pytest.fixture
+def archive(tmp_path: Path, drawn: Path, own_network: None) -> Iterator[Orthanc]:
+    with orthanc(tmp_path / "orthanc", sorted((drawn / "dicom").rglob("*.dcm"))) as one:
+        yield one
+
+
+def _hospital(way: str, archive: Orthanc, drawn: Path, folder: Path) -> Path:
+    """A hospital whose only source is the archive, ingested."""
+    where: dict[str, Any] = {"kind": way, "url": archive.url}
+    if way == "dimse":
+        where = {"kind": way, "host": "127.0.0.1", "port": archive.dicom, "called_ae": "ORTHANC"}
+    source = where | {"task": handed_over.TASK.name, "issuer": "alder", "path": str(folder / "spool")}
+    source |= {"labels": str(drawn / "labels.csv"), "scope": {"modalities": ["US"]}}
+    file = handed_over.found(folder, 1)
+    values = yaml.safe_load(file.read_text("utf-8"))
+    file.write_text(yaml.safe_dump(values | {"sources": [source]}), "utf-8")
+    _run("ingest", file)
+    return file
+
+
+def _run(*words: object) -> Any:
+    command, site, *rest = words
+    result = CliRunner().invoke(app, [str(word) for word in (command, *rest, "--site", site, "--json")])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def _found_again(way: str, file: Path, folder: Path) -> dict[str, Path]:
+    """The archive's reports by SOPInstanceUID, retrieved with what fetches images."""
+    (source,) = load(file).sources
+    with opened(folder, "reports", 1.0) as spool:
+        if isinstance(source, DicomwebSource):
+            with closing(session_for(source)) as session:
+                web = DicomwebArchive(source, session)
+                instances, _ = web.find(REPORTS)
+                assert not web.fetch(instances, spool)
+        else:
+            assert isinstance(source, DimseSource)
+            instances, _ = DimseArchive(source).find(REPORTS)
+            assert not DimseArchive(source).fetch(instances, spool)
+        assert {instance.modality for instance in instances} == {"SR"}
+        return {path.stem: path for path in spool.images.rglob("*.dcm")}
+
+
+@pytest.mark.parametrize("way", ["dimse", "dicomweb"])
+@pytest.mark.parametrize("addressed", [False, True], ids=["source", "address"])
+def test_reports_are_stored_found_and_read_back(
+    way: str, addressed: bool, archive: Orthanc, drawn: Path, tmp_path: Path
+) -> None:
+    file = _hospital(way, archive, drawn, tmp_path / "hospital")
+    digest = handed_over.write_model(tmp_path / "m.safetensors")
+    target = ["--store-to", f"ORTHANC@127.0.0.1:{archive.dicom}"] if addressed else ["--store"]
+    words = (tmp_path / "m.safetensors", "--sha256", digest, "--out", tmp_path / "out", *target)
+    facts = _run("predict", file, *words)
+    assert (facts["reports"], facts["stored"], facts["left_out"]) == (PATIENTS, True, {})
+
+    written = {dcmread(path).SOPInstanceUID: path for path in (tmp_path / "out" / "reports").iterdir()}
+    came = _found_again(way, file, tmp_path / "reports")
+    assert came.keys() == written.keys()
+    originals = {dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in (drawn / "dicom").rglob("*.dcm")}
+    for uid, path in came.items():
+        assert dcmread(path) == dcmread(written[uid])
+        validator = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, timeout=30)
+        assert "EnhancedSR" in validator.stderr
+        assert "Error" not in validator.stderr
+        content = hd.sr.srread(path).content
+        assert isinstance(content, hd.sr.MeasurementReport)
+        groups = content.get_image_measurement_groups()
+        told = {source.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for g in groups for source in g.source_images}
+        assert told <= originals
+
+    before = facts["patients"]
+    _run("ingest", file)  # what was stored is no image, and changes nothing of what is trained on
+    words = (tmp_path / "m.safetensors", "--sha256", digest, "--out", tmp_path / "again")
+    assert _run("predict", file, *words)["patients"] == before
