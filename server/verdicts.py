@@ -36,14 +36,16 @@ def verdict(hospital: str, gain: Interval) -> str:
     return f"Whether federation helps {hospital} cannot be told: {told}."
 
 
-def how_compared(gains: Mapping[str, Interval], paired: Collection[str]) -> str:
-    """What the intervals of the gains are of."""
+def how_compared(gains: Mapping[str, Interval], paired: Collection[str], noised: bool = False) -> str:
+    """What the intervals of the gains are of; ``noised``: scores leave with noise."""
     if not gains:
         return ""
     same, apart = [h for h in gains if h in paired], [h for h in gains if h not in paired]
     told = []
     if same:
         told.append(f"Both models scored the same patients, and were compared patient by patient: {', '.join(same)}.")
+    if same and noised:
+        told.append("It is a release of its own with its own noise, so it is not the difference of the two AUCs shown.")
     if apart:
         told.append(
             f"Compared as if on different patients, so the interval is rather too wide: {', '.join(apart)}. A paired "

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from server.figures import Figures
-from server.pages.page import Story, about, interval, per_cent, summary
+from server.pages.page import Story, about, compared, interval, per_cent, summary
 from server.pages.provenance import code_digest, versions
-from server.verdicts import how_compared, verdict
+from server.verdicts import verdict
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.task import Task
@@ -126,7 +126,7 @@ def _gains(story: Story) -> Iterator[str]:
             "them. A real hospital can compare for itself, with `consilium-site compare`."
         )
     yield from (f"- {verdict(hospital, gain)}" for hospital, gain in story.found.gains.items())
-    yield from filter(None, ["", how_compared(story.found.gains, story.found.paired)])
+    yield from filter(None, ["", compared(story.found)])
 
 
 def _limits(story: Story) -> Iterator[str]:

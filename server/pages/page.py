@@ -82,7 +82,7 @@ def page(story: Story) -> str:
         pictures={name: Markup(chart.svg()) for name, chart in pictures(story).items()},
         summary=summary(found),
         verdicts=[verdict(hospital, gain) for hospital, gain in found.gains.items()],
-        compared=how_compared(found.gains, found.paired),
+        compared=compared(found),
         federated=federated,
         hospitals=sorted(found.epsilon),
         contract=contracts.digest_of_task(task.name),
@@ -99,6 +99,12 @@ def page(story: Story) -> str:
         per_cent=per_cent,
         megabytes=lambda count: f"{count / 1e6:,.2f} MB",
     )
+
+
+def compared(found: Results) -> str:
+    """How the gains were found."""
+    noised = any(epsilon is not None for epsilon in found.validation_epsilon.values())
+    return how_compared(found.gains, found.paired, noised)
 
 
 def hidden(found: Results) -> list[str]:

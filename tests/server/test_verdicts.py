@@ -87,6 +87,8 @@ def test_a_paired_gain_takes_the_place_of_the_other_one() -> None:
     assert "patient by patient: ash." in told
     assert "too wide: elm." in told
     assert how_compared({}, []) == ""
+    assert "its own noise" not in told
+    assert "its own noise" in how_compared(found.gains, found.paired, noised=True)
     assert found.metrics()["result/ash/gain_low"] == 0.01
 
 
