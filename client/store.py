@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from dicomweb_client.web import DICOMwebClient
@@ -71,26 +72,28 @@ def store(site: SiteSettings, target: Target, reports: Sequence[Path], told: Tol
         ArchiveUnreachable: the archive does not answer, however often it is asked.
         ArchiveRefused: it does not take reports from us.
     """
-    send = _stow if isinstance(target, DicomwebSource) else _c_store
-
-    def one(path: Path) -> Dataset:
-        halt.require_running(site.stop_file)
-        return dcmread(path)
-
     stored = 0
     try:
-        for stored, path in enumerate(reports, start=1):
-            report = one(path)
-            persistently(lambda: send(target, report), _ATTEMPTS, _FIRST_WAIT_S)  # type: ignore[arg-type]  # noqa: B023
+        for path in reports:
+            halt.require_running(site.stop_file)
+            persistently(partial(_send, target, dcmread(path)), _ATTEMPTS, _FIRST_WAIT_S)
+            stored += 1
             told("storing reports", stored, len(reports))
     except Temporary as error:
         raise ArchiveUnreachable(
-            f"{_name(target)} failed {_ATTEMPTS} times, last with: {error}. {stored - 1} of {len(reports)} reports are "
+            f"{_name(target)} failed {_ATTEMPTS} times, last with: {error}. {stored} of {len(reports)} reports are "
             "stored; all of them lie in the folder"
         ) from error
     except Refused as error:
         raise ArchiveRefused(f"{_name(target)} does not take the report: {error}") from error
     return stored
+
+
+def _send(target: Target, report: Dataset) -> None:
+    if isinstance(target, DicomwebSource):
+        _stow(target, report)
+    else:
+        _c_store(target, report)
 
 
 def _name(target: Target) -> str:

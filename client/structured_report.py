@@ -40,13 +40,8 @@ _SERIES_NUMBER = 9100
 _SEXES = ("M", "F", "O")
 _TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
            "StudyTime", "ReferringPhysicianName")  # fmt: skip
-_KEPT = (
-    "SpecificCharacterSet",
-    "IssuerOfPatientID",
-    "StudyDescription",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-)
+_KEPT = ("SpecificCharacterSet", "IssuerOfPatientID", "StudyDescription")
+_METHODS = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
 _LONGEST_DESCRIPTION, _LONGEST_STRING = 64, 64
 _NAMESPACE = uuid.UUID("a3f1c2d0-5b7e-4c59-9f0e-3d6a2b8c1e47")  # drawn once; makes the device's UID of the model
 
@@ -89,7 +84,9 @@ def report_of(model: Model, images: Sequence[ScoredImage]) -> Dataset:
         content_qualification=RESEARCH,
         specific_character_set=None,  # set below: highdicom takes no "" for the default one before code extensions
     )
-    for keyword in _KEPT:
+    if "PatientIdentityRemoved" in report and not any(map(evidence[0].get, _METHODS)):
+        del report.PatientIdentityRemoved  # it may be said only with how (type 1C, PS3.3 C.7.1.1)
+    for keyword in (*_KEPT, *_METHODS):
         if evidence[0].get(keyword):
             report[keyword] = evidence[0][keyword]
     return report

@@ -61,17 +61,25 @@ def predict(
             work = worklist.of_folder(settings, opened.task, path, organ, told)
         found = predicting.predict(opened, work, told)
         written = outcome.write(folder, settings.name, opened, found, told)
-        _note(settings, opened, found, written, stored=False)
-        if target is not None:
-            storing.store(settings, target, written.reports, told)
-            _note(settings, opened, found, written, stored=True)
+        stored = 0
+
+        def sent(label: str, done: int, total: int) -> None:
+            nonlocal stored
+            stored = done
+            told(label, done, total)
+
+        try:
+            if target is not None:
+                storing.store(settings, target, written.reports, sent)
+        finally:
+            _note(settings, opened, found, written, stored)
     facts = _facts(opened, found, written, target is not None, out)
     answer(as_json, facts, *_shown(opened, found, written, target is not None, out))
     if written.refused:
         fail(REFUSED)
 
 
-def _note(settings: SiteSettings, model: Model, found: Predictions, written: Written, stored: bool) -> None:
+def _note(settings: SiteSettings, model: Model, found: Predictions, written: Written, stored: int) -> None:
     facts: dict[str, Fact] = {
         "study": model.head.study,
         "task": model.task.name,

@@ -116,7 +116,7 @@ def test_the_journal_notes_counts_and_the_digest_and_nobody(hospital: Path, tmp_
     assert len(events) == before + 1
     facts = dict(events[-1].facts)
     assert facts["model"] == write_model(tmp_path / "m")
-    assert (facts["patients"], facts["reports"], facts["left_out"], facts["stored"]) == (6, 6, 0, False)
+    assert (facts["patients"], facts["reports"], facts["left_out"], facts["stored"]) == (6, 6, 0, 0)
     assert "ALDER" not in json.dumps(facts)
     assert not re.search(r"\d\.\d+\.\d", json.dumps(facts))
 

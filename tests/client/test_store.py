@@ -13,11 +13,15 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from typer.testing import CliRunner
 
 from client import halt, store
+from client.audit import Kind
+from client.books import open_books
+from client.cli.main import app
 from client.errors import ArchiveRefused, ArchiveUnreachable, SiteMisconfigured, Stopped
 from client.predict import ScoredImage
-from client.site import SiteSettings, load
+from client.site import SiteSettings, load, secret
 from client.sources.association import Peer
 from client.sources.settings import DimseSource
 from client.store import target_of
@@ -121,6 +125,19 @@ def test_the_kill_switch_is_asked_before_each_report(site: SiteSettings, reports
         assert len(stored) == 1
     finally:
         halt.resume(site.stop_file)
+
+
+def test_the_journal_notes_how_many_were_stored(site: SiteSettings, tmp_path: Path) -> None:
+    digest = handed_over.write_model(tmp_path / "m.safetensors")
+    with _provider(lambda number: 0 if number == 1 else 0xA900) as (peer, stored):
+        words = ["predict", tmp_path / "m.safetensors", "--sha256", digest, "--out", tmp_path / "out"]
+        words += ["--path", site.sources[0].path, "--store-to", f"PACS@127.0.0.1:{peer.port}"]
+        result = CliRunner().invoke(app, [*map(str, words), "--site", str(site.key.parent / "site.yaml")])
+    assert result.exit_code == 2
+    assert "0xA900" in result.stderr
+    with open_books(site.ledger, site.journal, secret(site)) as books:
+        (event,) = books.journal.events(Kind.PREDICTION)
+    assert (event.facts["reports"], event.facts["stored"], len(stored)) == (2, 1, 1)
 
 
 def test_where_to_is_a_source_or_an_address(site: SiteSettings, tmp_path: Path) -> None:

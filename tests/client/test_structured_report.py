@@ -131,6 +131,7 @@ def _bare(dataset: Dataset) -> None:
     ):
         if keyword in dataset:
             del dataset[keyword]
+    del dataset.DeidentificationMethod
     dataset.PatientSex = "X"
 
 
