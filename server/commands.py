@@ -1,5 +1,5 @@
 """What ``consilium`` does besides studies: ``compare`` several of them, ``send`` to MLflow what it has not taken,
-``export`` a model for hospitals."""
+``export`` a model for hospitals, write the files of a ``new-task``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rich.markup import escape
 from server import export, tracking
 from server.errors import StudyError
 from server.pages import many
-from tasks import model_file
+from tasks import model_file, new_task
 from tasks.disk import write_whole
 
-COMMANDS = ("compare", "send", "export")
+COMMANDS = ("compare", "send", "export", "new-task")
 
 
 def main(words: Sequence[str]) -> int:
@@ -33,13 +33,20 @@ def main(words: Sequence[str]) -> int:
     out.add_argument("model", metavar="STUDY", help="a folder of outputs/studies, or models:/TASK@candidate of MLflow")
     out.add_argument("--out", type=Path, default=Path(model_file.FILE), help="the file to write")
     out.add_argument("--uri", default="", help="MLflow's store; otherwise the one in outputs/")
+    new = commands.add_parser(
+        "new-task", help="the files of a new clinical task, from a template that passes its tests"
+    )
+    new.add_argument("name", metavar="NAME", help="small letters, digits and underscores, such as thyroid_ultrasound")
+    new.add_argument("--root", type=Path, default=new_task.ROOT, help="the checkout to write into")
     given = parser.parse_args(words)
     console = Console(highlight=False)
     try:
         if given.command == "export":
             return _export(given, console)
+        if given.command == "new-task":
+            return _new_task(given.name, given.root, console)
         return show(given.studies, given.to, console) if given.command == "compare" else _send(given, console)
-    except StudyError as error:
+    except (StudyError, new_task.NewTaskRefused) as error:
         console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
         return 1
 
@@ -75,4 +82,12 @@ def _export(given: argparse.Namespace, console: Console) -> int:
     console.print(f"Wrote {given.out}. Not for clinical use.", soft_wrap=True, markup=False)
     console.print(f"SHA-256 {digest}", soft_wrap=True)
     console.print("Tell it to the hospitals by another way than the file: they type it.")
+    return 0
+
+
+def _new_task(name: str, root: Path, console: Console) -> int:
+    for path in new_task.create(name, root):
+        console.print(f"Wrote {path}", soft_wrap=True, markup=False)
+    console.print(f"It passes: pytest tests/tasks/test_every_task.py -k {name}", soft_wrap=True, markup=False)
+    console.print("Now change what says CHANGE in it, the labels first: they are the hardest part.", soft_wrap=True)
     return 0

@@ -26,7 +26,7 @@ MAY_SEE = {
     "server": {"conf", "tasks", "server"},
 }
 COMPOSER = "server/__main__.py"
-SHARED_IN_TASKS = {"metrics", "models", "phantoms"}
+SHARED_IN_TASKS = {"metrics", "models", "phantoms", "template"}
 SEAMS: dict[str, tuple[str, ...]] = {
     "opacus": ("client/privacy.py",),
     "dp_accounting": ("client/accounting.py",),

@@ -19,6 +19,7 @@ FOLDER = Path(tasks.__file__).parent
 
 def test_every_folder_with_a_task_is_found() -> None:
     told = sorted(path.parent.name for path in FOLDER.glob("*/__init__.py") if "TASK = " in path.read_text("utf-8"))
+    told.remove("template")  # what new tasks are copied from
     assert tasks.names() == told
     assert [tasks.get(name).name for name in told] == told
 

@@ -1,0 +1,94 @@
+"""A new task's files, from ``tasks/template/``: what ``consilium new-task NAME`` writes."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import shutil
+from pathlib import Path
+
+from tasks.template import TASK as TEMPLATE
+
+ROOT = Path(__file__).parents[1]
+_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_LONGEST = 40
+_HEAD = ["| task | question | classes |", "|---|---|---|"]
+_OWN = re.compile(r"\btemplate\b")
+
+
+class NewTaskRefused(ValueError):
+    """Nothing was written; the message has every reason, one a line, with the remedy."""
+
+
+def create(name: str, root: Path = ROOT) -> list[Path]:
+    """Write a task that passes ``tests/tasks/test_every_task.py`` as it is, and asks another question than it should.
+
+    Args:
+        name: of the task and its folder: small letters, digits and underscores.
+        root: of a checkout of the source.
+
+    Returns:
+        What was written: the task's folder, that of its tests, its choice in ``conf/task/``, and the table of tasks
+        that has its row now.
+
+    Raises:
+        NewTaskRefused: the name is bad or taken, or ``root`` is no checkout.
+        OSError: it cannot be written; what was written before is removed.
+    """
+    folder, tests = root / "tasks" / name, root / "tests" / "tasks" / name
+    choice, table = root / "conf" / "task" / f"{name}.yaml", root / "tasks" / "README.md"
+    if problems := [*_checkout(root, table), *_naming(name), *_taken(name, [folder, tests, choice])]:
+        raise NewTaskRefused("\n".join(problems))
+    rows = _with_row(table.read_text("utf-8"), name)
+    try:
+        _copy(root / "tasks" / "template", folder, name)
+        _copy(root / "tests" / "tasks" / "template", tests, name)
+        choice.write_text(f"defaults: [_task]\nname: {name}\n", "utf-8")
+        table.write_text(rows, "utf-8")
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(tests, ignore_errors=True)
+        choice.unlink(missing_ok=True)
+        raise
+    return [folder, tests, choice, table]
+
+
+def _checkout(root: Path, table: Path) -> list[str]:
+    wanted = [root / "tasks" / "template" / "labels.md", root / "tests" / "tasks" / "template", root / "conf" / "task"]
+    missing = [str(path) for path in wanted if not path.exists()]
+    if missing:
+        return [f"{root} is no checkout of Consilium's source, it lacks {', '.join(missing)}: say --root FOLDER"]
+    if "\n".join(_HEAD) not in table.read_text("utf-8"):
+        return [f"{table} has no table that begins with {_HEAD[0]!r}: put it back, the new task's row goes there"]
+    return []
+
+
+def _naming(name: str) -> list[str]:
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST or keyword.iskeyword(name):
+        return [
+            f"{name!r} cannot name a task: at most {_LONGEST} small letters, digits and single underscores, with a "
+            "letter first and no word of Python's own, such as thyroid_ultrasound"
+        ]
+    return []
+
+
+def _taken(name: str, paths: list[Path]) -> list[str]:
+    module = paths[0].with_suffix(".py")
+    there = [str(path) for path in (*paths, module) if path.exists() and _NAME.fullmatch(name)]
+    return [f"{', '.join(there)}: there already, and nothing is overwritten; choose another name"] if there else []
+
+
+def _with_row(text: str, name: str) -> str:
+    """The text with one more row in the table of tasks, in the order of names."""
+    lines = text.split("\n")
+    start = lines.index(_HEAD[0]) + len(_HEAD)
+    end = next(n for n in range(start, len(lines)) if not lines[n].startswith("|"))
+    row = f"| `{name}` | {TEMPLATE.question} | {TEMPLATE.classes[0]}, {TEMPLATE.classes[1]} |"
+    return "\n".join([*lines[:start], *sorted([*lines[start:end], row]), *lines[end:]])
+
+
+def _copy(template: Path, folder: Path, name: str) -> None:
+    folder.mkdir()
+    for path in sorted(template.iterdir()):
+        if path.is_file():
+            (folder / path.name).write_text(_OWN.sub(name, path.read_text("utf-8")), "utf-8")
