@@ -31,6 +31,14 @@ def look(where: Stack, service: str, *dialled: str, writing: tuple[str, ...] = E
 @pytest.fixture(scope="module", autouse=True)
 def study(small: Federation) -> str:
     """Propose, approve at both hospitals, run to the end. Returns the study's name."""
+    try:
+        return played(small)
+    except AssertionError:
+        print(small.server.inside("server", "sh", "-c", "tail -v -n 40 /server/logs/*.log", code=None))
+        raise
+
+
+def played(small: Federation) -> str:
     small.researcher("propose=/desk/study.json")
     document = (small.desk / "study.json").read_text("utf-8")
     for hospital in small.hospitals.values():
@@ -46,9 +54,8 @@ def test_every_round_of_the_study_was_played_by_both(small: Federation, study: s
     assert json.loads(told)["studies"][study] | {"run": None} == {
         "state": "finished", "committed": 3, "rounds": 3, "run": None, "error": "",
     }  # fmt: skip
-    rounds = json.loads((small.desk / "out" / "studies" / study / "federated" / "checkpoint.json").read_text())[
-        "rounds"
-    ]
+    pointer = small.server.inside("server", "cat", f"/server/studies/{study}/federated/checkpoint.json")
+    rounds = json.loads(pointer)["rounds"]
     assert [one["number"] for one in rounds] == [1, 2, 3]
     assert all(sorted(one["hospitals"]) == ["alder", "birch"] and not one["dropped"] for one in rounds)
     results = json.loads((small.desk / "out" / "studies" / study / "results.json").read_text("utf-8"))
