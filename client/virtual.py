@@ -145,7 +145,7 @@ def _policy(study: schema.Study) -> dict[str, Any]:
         "tasks": [study.task.name],
         "models": [study.model.name],
         "max_delta": study.privacy.delta,
-        "min_patients": 5,
+        "min_patients": study.federation.min_patients if isinstance(study.federation, schema.ManifestFederation) else 5,
         "max_rounds": study.federation.rounds,
         "max_steps": study.training.steps * (2 if isinstance(study.strategy, schema.Ditto) else 1),
         "max_upload_bytes": 2**30,

@@ -122,6 +122,7 @@ def _hospitals(study: Study) -> Iterator[str]:
             yield from _unless(_positive, _POSITIVE, f"federation.sizes.{name}", size)
         yield from _unless(_positive, _POSITIVE, "federation.label_skew", federation.label_skew)
     if isinstance(federation, ManifestFederation):
+        yield from _unless(_positive, _POSITIVE, "federation.min_patients", federation.min_patients)
         for name, most in federation.max_training_patients.items():
             yield from _unless(_positive, _POSITIVE, f"federation.max_training_patients.{name}", most)
 
@@ -131,6 +132,8 @@ def _phantom(key: str, phantom: Phantom) -> Iterator[str]:
         yield from _unless(_positive, _POSITIVE, f"{key}.{name}", getattr(phantom, name))
     if not 0 <= phantom.prevalence <= 1:
         yield f"{key}.prevalence={phantom.prevalence}: must lie between 0 and 1"
+    if phantom.positives is not None and not 0 <= phantom.positives <= phantom.patients:
+        yield f"{key}.positives={phantom.positives}: must lie between 0 and its {phantom.patients} patients"
     images = list(phantom.images_per_patient)
     if len(images) != 2 or not 1 <= images[0] <= images[1]:
         yield f"{key}.images_per_patient={images}: must be the least and the most, like [1, 4]"

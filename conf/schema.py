@@ -350,6 +350,8 @@ class Phantom:
     """Centre frequency of the transducer; higher means finer speckle and less depth."""
     images_per_patient: tuple[int, int] = (1, 4)
     """The least and the most images of one patient."""
+    positives: int | None = None
+    """Exactly so many patients have the positive class, whatever ``prevalence`` says; for rare findings."""
 
 
 @dataclass
@@ -378,6 +380,8 @@ class ManifestFederation(Federation):
     """Keep only rows whose column has one of these values."""
     max_training_patients: dict[str, int] = field(default_factory=dict)
     """Makes a hospital small: at most so many of its patients are trained on; its validation patients all stay."""
+    min_patients: int = 5
+    """With fewer patients to train on a simulated hospital refuses, as its policy says."""
 
 
 @dataclass

@@ -87,6 +87,7 @@ def warnings(
     """What a reader must know before any figure; ``shuffled``: mean AUC of models trained on labels at random."""
     federated = arms.get("federated")
     found = list(_one_class(federated)) if federated else ["The model was evaluated nowhere."]
+    found += _opposite(federated) if federated else []
     if by_hospital is not None and by_hospital.low > 0.5 and by_hospital.value >= _TELLING:
         found.append(
             f"The hospital predicts the label. Knowing only the hospital gives a pooled AUC of {_of(by_hospital)}: "
@@ -109,6 +110,20 @@ def _one_class(federated: Arm) -> Iterator[str]:
             exact = figures.size_noise == 0
             why = "has validation patients of one class only" if exact else "has too few of one class for its noise"
             yield f"{hospital} {why}: it has no AUC, and whatever is said of it rests on one class."
+
+
+def _opposite(federated: Arm) -> list[str]:
+    """Hospitals with patients of one class, where others have the other one; noised counts cannot tell."""
+    exact = {name: figures for name, figures in federated.hospitals.items() if figures.size_noise == 0}
+    negative = [name for name, figures in exact.items() if figures.negatives and not figures.positives]
+    positive = [name for name, figures in exact.items() if figures.positives and not figures.negatives]
+    if not negative or not positive:
+        return []
+    return [
+        f"The hospital gives the label away: {', '.join(negative)} validated with negative patients only, "
+        f"{', '.join(positive)} with positive ones only. A model that recognises the hospital is right about them "
+        "without looking for disease: read the figures of hospitals that have both classes, each by itself."
+    ]
 
 
 def _of(interval: Interval) -> str:

@@ -62,6 +62,7 @@ class PhantomHospital:
         gain: overall brightness of the scanner, 1 is neutral.
         frequency_mhz: centre frequency of the transducer; higher means finer speckle and less depth.
         images_per_patient: the least and the most images that one patient has.
+        positives: exactly so many patients have the positive class, whatever ``prevalence`` says; for rare findings.
     """
 
     name: str
@@ -70,6 +71,7 @@ class PhantomHospital:
     gain: float = 1.0
     frequency_mhz: float = 10.0
     images_per_patient: tuple[int, int] = (1, 4)
+    positives: int | None = None
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,8 @@ def _patient(
     # Each patient has numbers of its own: adding patients to a hospital leaves those before them as they were.
     rng = random_numbers(recipe.task, hospital.name, seed, number)
     positive = bool(rng.random() < hospital.prevalence)
+    if hospital.positives is not None:
+        positive = number in _drawn(recipe.task, hospital, seed)
     patient = patient_id(hospital.name, number)
     for instance, image in enumerate(recipe.draw_patient(hospital, rng, positive), start=1):
         name = uid(recipe.task, hospital.name, seed, number, instance)
@@ -87,6 +89,12 @@ def _patient(
         attributes |= {"SOPInstanceUID": name, "InstanceNumber": instance}
         write(folder / "dicom" / patient / f"{instance}.dcm", attributes)
         yield patient, name, recipe.classes[positive]
+
+
+def _drawn(task: str, hospital: PhantomHospital, seed: int) -> set[int]:
+    """Who the positive patients are where their number is given; with more patients they are others."""
+    order = random_numbers(task, hospital.name, seed, "positives").permutation(hospital.patients) + 1
+    return set(order[: hospital.positives].tolist())
 
 
 def _is_complete(folder: Path, digest: str) -> bool:

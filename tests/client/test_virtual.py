@@ -115,10 +115,11 @@ def test_a_hospital_that_is_kept_small_is_counted_as_small(tmp_path: Path) -> No
         Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(tmp_path / f"{n}.png")
         rows.append((f"{n}.png", "north" if n < 12 else "south", f"p{n}", str(n % 2)))
     (tmp_path / "manifest.csv").write_text("\n".join(map(",".join, rows)), "utf-8")
-    federation = schema.ManifestFederation(max_training_patients={"south": 3}, validation_fraction=0.3)
+    federation = schema.ManifestFederation(max_training_patients={"south": 3}, validation_fraction=0.3, min_patients=2)
     study = schema.Study(federation=federation, model=schema.ScatterLinear(), output_dir=str(tmp_path / "out"))
     study.task.name, study.data_root = "breast_ultrasound", str(tmp_path)
     founded = _found(study, tmp_path / "study")
     assert founded.sizes["south"] == founded.reports["south"].patients | {"train": 3}
     assert founded.reports["south"].patients["train"] > 3
     assert founded.sizes["north"] == founded.reports["north"].patients
+    assert load(founded.federated["south"]).policy.min_patients == 2, "it must be allowed to take part at all"

@@ -120,6 +120,7 @@ SENSELESS = {
         "federation.hospitals.alder.gain=0",
         "federation.hospitals.alder.frequency_mhz=-1",
         "federation.hospitals.alder.images_per_patient=[4,1]",
+        "federation.hospitals.alder.positives=161",
         "federation.hospitals.birch.images_per_patient=[1]",
         "model.J=0",
         "model.L=-1",
@@ -149,7 +150,7 @@ SENSELESS = {
     ],
     "model=densenet121": ["model.groups=0", "seed=4294967296", "training.learning_rate=inf"],
     "federation=pneumoniamnist_six": ["federation.sizes.ash=0", "federation.label_skew=0"],
-    "federation=busi_blocks": ["federation.max_training_patients.block3=0"],
+    "federation=busi_blocks": ["federation.max_training_patients.block3=0", "federation.min_patients=0"],
 }
 
 

@@ -51,6 +51,25 @@ def test_hospitals_that_predict_the_label_are_warned_of(
     assert any("The hospital predicts the label" in warning for warning in found.warnings) == warned
 
 
+@pytest.mark.parametrize(
+    ("oak", "yew", "warned"),
+    [((5, 0), (0, 4), True), ((5, 0), (3, 0), False), ((5, 1), (0, 4), False), ((0, 3), (2, 2), False)],
+)
+def test_hospitals_of_opposite_classes_are_warned_of_however_few_their_patients(
+    oak: tuple[int, int], yew: tuple[int, int], warned: bool
+) -> None:
+    found, _ = outcome({"ash": evaluated(1, 2.0), "oak": evaluated(3, 2.0, oak), "yew": evaluated(4, 2.0, yew)})
+    told = [warning for warning in found.warnings if "gives the label away" in warning]
+    assert bool(told) == warned
+    assert all("oak validated with negative patients only, yew with positive ones only" in text for text in told)
+
+
+def test_noised_counts_do_not_tell_that_a_hospital_has_one_class() -> None:
+    each = {"oak": evaluated(3, 2.0, (50, 0), 4.0), "yew": evaluated(4, 2.0, (0, 50), 4.0)}
+    found, _ = outcome({"ash": evaluated(1, 2.0, (500, 500), 2.0), **each})
+    assert not any("gives the label away" in warning for warning in found.warnings)
+
+
 def test_a_model_that_learned_from_random_labels_is_warned_of() -> None:
     federated = {"ash": evaluated(1, 2.0)}
     found, _ = outcome(federated, Arms(shuffled=[{"ash": evaluated(2, 2.0)}, {"ash": evaluated(3, 2.0)}]))

@@ -74,3 +74,13 @@ def test_files_of_somebody_else_are_not_removed(tmp_path: Path) -> None:
 def test_prevalence_is_a_chance_of_each_patient(tmp_path: Path) -> None:
     fill(tmp_path, replace(ALDER, patients=200, prevalence=0.2, images_per_patient=(1, 1)), 0, RECIPE)
     assert 20 < sum(row["label"] == "bright" for row in _rows(tmp_path)) < 60
+
+
+@pytest.mark.parametrize("positives", [0, 1, 6])
+def test_a_rare_finding_has_as_many_patients_as_said(tmp_path: Path, positives: int) -> None:
+    some = replace(ALDER, positives=positives)
+    fill(tmp_path / "one", some, 0, RECIPE)
+    bright = {row["PatientID"] for row in _rows(tmp_path / "one") if row["label"] == "bright"}
+    assert len(bright) == positives
+    fill(tmp_path / "two", some, 1, RECIPE)
+    assert len({row["PatientID"] for row in _rows(tmp_path / "two") if row["label"] == "bright"}) == positives
