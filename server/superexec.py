@@ -30,6 +30,7 @@ _LONGEST_PAUSE_S = 60.0
 _POLL_S = 0.25
 _LOOK_S = 2.0
 _BROKEN = "its process died, or the SuperLink lost its run, {number} times in a row without a new round; see {logs}"
+_UNBORN = "its process ended with code {code} before the study began; the server's logs/{log} says more. Ask again"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,15 @@ class SuperExec:
             if one.process.returncode:
                 with suppress(Refused):
                     self._control.stop(one.run)
+                self._explain(one)
             self._looked = 0.0
+
+    def _explain(self, one: _Playing) -> None:
+        """Whoever asked for a run that died before it said which study it plays would wait for nothing."""
+        path = self._home.runs / f"{one.run}.json"
+        if not path.exists():
+            error = _UNBORN.format(code=one.process.returncode, log=f"run-{one.run}.log")
+            write_whole(path, json.dumps({"state": FAILED, "error": error}).encode())
 
     def _resume(self) -> None:
         """Submit again whatever should run and is not being played."""
