@@ -139,8 +139,11 @@ def make(path: Path, settings: ServerSettings) -> Home:
         ServerMisconfigured: the folder can be entered by others and that cannot be changed.
     """
     for folder in (path, *(path / name for name in FOLDERS)):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
+        except PermissionError as error:
+            raise ServerMisconfigured(f"{folder} must belong to user {os.geteuid()}, who runs this: {error}") from error
     if not (path / _FILE).exists():
         write_whole(path / _FILE, yaml.safe_dump(settings.model_dump(), sort_keys=False).encode())
     secret = path / "superlink" / "superexec.secret"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,11 @@ def test_a_hospital_is_founded_in_the_container(engine: Engine, site_image: str,
 
 
 def test_a_server_is_founded_in_its_container(engine: Engine, server_image: str, tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
     mounted = ("--network=none", "-v", f"{tmp_path}:/server")
-    engine.run(server_image, "init", "--home", "/server", "--host", "federation.example.org", options=mounted)
+    words = ("init", "--home", "/server", "--host", "federation.example.org")
+    engine.run(server_image, *words, options=mounted, code=2)  # the folder is somebody else's
+    os.chown(tmp_path, 10001, 10001)
+    engine.run(server_image, *words, options=mounted)
     assert (tmp_path / "invitation.json").exists()
     nginx = (*mounted, "--entrypoint", "nginx")
     engine.run(server_image, "-t", "-q", "-c", "/server/fence/nginx.conf", "-e", "/tmp/error.log", options=nginx)
