@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from opacus.accountants import RDPAccountant
 from scipy.special import log_ndtr
 from torch import Tensor, nn
@@ -171,7 +172,10 @@ def test_the_divisor_follows_the_rate_and_the_public_size() -> None:
 
 def test_no_term_of_a_researcher_switches_noise_off() -> None:
     """The noise comes from the mechanism that the hospital's ledger has reserved, and from nowhere else."""
-    asked = {f.name for kind in (TrainingTerms, PrivacyTerms) for f in fields(kind)}
+    asked = {f.name for kind in (TrainingTerms, PrivacyTerms) for f in fields(kind)} - {"final_noise"}
+    for ratio in (0.0, 0.09, -1.0, float("nan")):  # a schedule spreads epsilon over the rounds, and has bounds
+        with pytest.raises(ValidationError, match="final_noise"):
+            TrainingTerms(2, 1.0, 0.0, 0.0, 1.0, 1, final_noise=ratio)
     assert not {name for name in asked if "noise" in name or "sigma" in name or "private" in name or "enable" in name}
     assert "mechanism" in inspect.signature(train_locally).parameters
     assert inspect.signature(train_locally).parameters["mechanism"].default is inspect.Parameter.empty
