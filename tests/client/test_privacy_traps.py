@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from opacus.accountants import RDPAccountant
+from pydantic import ValidationError
 from scipy.special import log_ndtr
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
