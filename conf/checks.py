@@ -272,6 +272,7 @@ _RULES: dict[tuple[str, Rule], tuple[str, ...]] = {
     ("must lie above 0 and not above 1", lambda value: 0 < value <= 1): (
         "training.sample_rate",
         "training.final_rate",
+        "evaluation.arm_final_rate",
         "federation.quorum",
         "federation.participation",
     ),

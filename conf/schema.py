@@ -472,6 +472,9 @@ class Evaluation:
     """Chosen before the study begins: it is part of what makes this study this one."""
     arm_learning_rate: float | None = None
     """Learning rate of these arms, which have no noise to fear; ``null`` means the federated one."""
+    arm_final_rate: float | None = None
+    """As ``training.final_rate``, for these arms; ``null`` means the federated one. At a high constant rate it is
+    chance where the last step ends."""
 
 
 def paired_bins(evaluation: Evaluation) -> int:

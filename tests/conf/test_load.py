@@ -142,6 +142,7 @@ SENSELESS = {
         "evaluation.bins=1",
         "evaluation.arms=[bogus]",
         "evaluation.arm_learning_rate=0",
+        "evaluation.arm_final_rate=1.5",
         "runtime.name=bogus",
         "runtime.workers=-1",
         "tracking.name=bogus",
