@@ -36,11 +36,14 @@ Figures = dict[str, float]
 
 
 def measure(runtime: str, hospitals: int) -> Figures:
-    """In this process: seconds to the end of round 1, median of later rounds but the last, and memory in MB."""
+    """In this process: seconds to the end of round 1, median of later rounds but the last, and memory in MB; of ours
+    also the seconds of processor in a later round."""
     one.HOSPITALS, one.ROUNDS = hospitals, ROUNDS
     ends = one.consilium(0) if runtime == OURS else one.flower()
     lengths = [late - early for early, late in pairwise(ends[:-1])]
-    return {"first": ends[0], "later": statistics.median(lengths), "memory": one._memory}
+    busy = [late - early for early, late in pairwise(one.processor[:-1])]
+    processor = {"processor": statistics.median(busy)} if busy else {}
+    return {"first": ends[0], "later": statistics.median(lengths), "memory": one._memory} | processor
 
 
 def in_a_process_of_its_own(runtime: str, hospitals: int, limit_s: float) -> Figures | None:
@@ -111,6 +114,8 @@ def report(console: Console, folder: Path, limit_s: float) -> None:
             (folder / "scale.json").write_text(json.dumps({"machine": machine.facts(), "rows": rows}, indent=1))
             first, later = f"{figures['first']:.2f} s", f"{figures['later']:.3f} s"
             each = f"{1000 * figures['later'] / number:.1f} ms"
+            if "processor" in figures:
+                each += f", {1000 * figures['processor'] / number:.1f} busy"
             table.add_row(
                 runtime, str(number), first, later, each, f"{figures['memory']:.0f} MB", f"{figures['load']:.0f}"
             )

@@ -1,70 +1,84 @@
 """Whether a schedule of noise helps: `python -m tests.benchmarks.bench_schedule`.
 
-The same studies with noise that falls to a third over the rounds, stays, and rises threefold, all within one epsilon;
-alone, and with a learning rate that falls to a tenth. Five seeds, which draw phantoms, splits and initial weights.
-Needs the real images in the folder that ``CONSILIUM_DATA`` names for all but the phantoms. Every study that has ended
-is written down at once, and the next call goes on from there.
+The six hospitals of ``bench_skew``, whose classes differ, and as many whose classes do not. FedAvg with noise that
+falls to a third over the rounds, stays, and rises threefold, all within one epsilon; alone, and with a learning rate
+that falls to a tenth. How far the shared model's loss is above the least there is at the end, and by seed how much
+better or worse than without a schedule.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
+from client.accounting import noise_at, plan_scale
+from conf import schema
+from tasks.study import TrainingTerms
+from tests.benchmarks import bench_skew as skew
 from tests.benchmarks import machine
-from tests.benchmarks.studies import SEEDS, Figures, data_root, difference, level, measure
+from tests.benchmarks.studies import difference, level
 
-FACTORS, RATES = ("0.33", "1", "3"), ("1", "0.1")
-CASES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "phantoms, epsilon 3": ("", ("experiment=demo", "privacy.epsilon=3")),
-    "pneumoniamnist, epsilon 1": ("pneumoniamnist", ("experiment=pneumoniamnist", "privacy.epsilon=1")),
-}
-Rows = dict[str, Figures]
-"""By factor, rate and seed."""
+FACTORS, RATES, SEEDS = (1.0, 1 / 3, 3.0), (1.0, 0.1), 8
+CLASSES = {"classes differ": skew.POSITIVES, "classes alike": (0.5,) * len(skew.POSITIVES)}
+_AT_THE_END = 3
 
 
-def report(console: Console, data: Path | None, output: Path, names: list[str]) -> None:
-    """Measure what is not yet written down; print the table."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    kept = json.loads(output.read_text()) if output.exists() else {"rows": {}}
-    table = Table(
-        title="mean AUC over hospitals: mean and deviation over five seeds; difference by seed to the first row"
-    )
-    for heading in ("study", "final_noise", "final_rate", "AUC", "difference, with 95 % interval"):
+def noises(factor: float) -> list[float]:
+    """The noise multiplier of each round, as a hospital plans it."""
+    terms = replace(TrainingTerms(**asdict(skew.TRAINING)), final_noise=factor)
+    factors = [terms.noise_in(number, skew.ROUNDS) for number in range(1, skew.ROUNDS + 1)]
+    ahead = [(each, terms.steps) for each in factors]
+    scale = plan_scale([], terms.sample_rate, ahead, skew.EPSILON, skew.DELTA)
+    return [noise_at(scale, each) for each in factors]
+
+
+def losses(positives: Sequence[float], planned: list[float], rate: float) -> list[float]:
+    """Mean excess loss of the last rounds, by seed."""
+    training = replace(skew.TRAINING, final_rate=rate)
+    curves = [skew.play(skew.draw(seed, positives), schema.FedAvg(), planned, training) for seed in range(SEEDS)]
+    return [float(np.mean(curve[-_AT_THE_END:])) for curve in curves]
+
+
+def report(console: Console, output: Path) -> None:
+    """Play everything, print the table, write the numbers."""
+    planned = {factor: noises(factor) for factor in FACTORS}
+    found = {
+        title: {
+            f"{factor:.2g} {rate:g}": losses(positives, planned[factor], rate) for rate in RATES for factor in FACTORS
+        }
+        for title, positives in CLASSES.items()
+    }
+    table = Table(title=f"loss above the least after {skew.ROUNDS} rounds at epsilon {skew.EPSILON:g}, {SEEDS} seeds")
+    for heading in ("hospitals", "rate falls to", "noise ends at", "noise", "loss", "less the one without a schedule"):
         table.add_column(heading)
-    for name in names:
-        folder, overrides = CASES[name]
-        if folder and data is None:
-            console.print(f"{name}: not measured, CONSILIUM_DATA names no folder with {folder}/")
-            continue
-        rows: Rows = kept["rows"].setdefault(name, {})
-        base: list[float] = []
-        for factor, rate in [(factor, rate) for rate in RATES for factor in sorted(FACTORS, key=lambda f: f != "1")]:
-            for seed in SEEDS:
-                key = f"{factor} {rate} {seed}"
-                if key not in rows:
-                    own = [f"training.final_noise={factor}", f"training.final_rate={rate}", f"seed={seed}"]
-                    rows[key] = measure([*overrides, *own, *([f"data_root={data}/{folder}"] if folder else [])])
-                    output.write_text(json.dumps({"machine": machine.facts(), "rows": kept["rows"]}, indent=1))
-            aucs = [rows[f"{factor} {rate} {seed}"]["auc"] for seed in SEEDS]
-            base = base or aucs
-            told = "" if aucs is base else difference([a - b for a, b in zip(aucs, base, strict=True)])
-            table.add_row(name, factor, rate, level(aucs), told)
+    for title, rows in found.items():
+        for rate in RATES:
+            for factor in FACTORS:
+                mine, base = rows[f"{factor:.2g} {rate:g}"], rows[f"1 {rate:g}"]
+                told = "" if factor == 1 else difference([a - b for a, b in zip(mine, base, strict=True)])
+                levels = f"{planned[factor][0]:.2f} to {planned[factor][-1]:.2f}"
+                table.add_row(title, f"{rate:g}", f"{factor:.2g}", levels, level(mine), told)
     console.print(table)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    numbers = {"noises": {f"{factor:.2g}": each for factor, each in planned.items()}, "losses": found}
+    output.write_text(json.dumps({"machine": machine.facts(), **numbers}, indent=1))
     console.print(f"numbers: {output}")
 
 
 def main() -> None:
-    """Measure all studies, or some."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/schedule.json"))
-    parser.add_argument("--case", choices=CASES, action="append", help="instead of all")
-    arguments = parser.parse_args()
-    report(Console(width=130), data_root(), arguments.output, arguments.case or list(CASES))
+    torch.set_num_threads(1)
+    report(Console(width=130), parser.parse_args().output)
 
 
 if __name__ == "__main__":

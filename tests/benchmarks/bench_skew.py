@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,10 +73,10 @@ class Problem:
         return float(np.mean([float(value) for value in each]))
 
 
-def draw(seed: int) -> Problem:
+def draw(seed: int, positives: Sequence[float] = POSITIVES) -> Problem:
     """Two classes whose centres are 2 apart; each hospital's scanner adds an offset of its own."""
     rng, hospitals = np.random.default_rng(seed), []
-    for fraction in POSITIVES:
+    for fraction in positives:
         labels = (np.arange(PATIENTS) < fraction * PATIENTS).astype(np.float32)
         inputs = rng.normal(size=(PATIENTS, FEATURES)) + 0.5 * rng.normal(size=FEATURES)
         inputs[:, 0] += 2 * labels
@@ -86,17 +87,20 @@ def draw(seed: int) -> Problem:
     return replace(problem, least=float(found.fun))
 
 
-def play(problem: Problem, settings: schema.Strategy, noise: float) -> Curve:
-    """The excess loss after each round."""
-    study = replace(load.load(["federation.rounds=30"]), strategy=settings, training=TRAINING)
+def play(
+    problem: Problem, settings: schema.Strategy, noises: Sequence[float], training: schema.Training = TRAINING
+) -> Curve:
+    """The excess loss after each round; ``noises`` has the multiplier of each."""
+    study = replace(load.load([f"federation.rounds={ROUNDS}"]), strategy=settings, training=training)
     document = replace(document_of(study, "skew-1"), method=method_of(settings))
-    strategy = build(settings, local_move(TRAINING, 1, ROUNDS))
     module = nn.Linear(FEATURES, 1)
     nn.init.zeros_(module.weight)
     nn.init.zeros_(module.bias)
     weights, curve = arrays_of(module), []
-    memory, kept = strategy.start(weights), [dict[str, NDArray[np.float32]]() for _ in problem.hospitals]
-    for number in range(1, ROUNDS + 1):
+    memory: Arrays = build(settings).start(weights)
+    kept = [dict[str, NDArray[np.float32]]() for _ in problem.hospitals]
+    for number, noise in enumerate(noises, start=1):
+        strategy = build(settings, local_move(training, number, ROUNDS))
         combiner = strategy.combiner(weights, len(problem.hospitals))
         order = TrainOrder(document, number, weights | strategy.told(memory))
         for index, cohort in enumerate(problem.hospitals):
@@ -147,7 +151,7 @@ def report(console: Console, folder: Path) -> None:
     curves: dict[str, dict[str, Curve]] = {}
     for title, noise in (("no noise", 0.0), (f"epsilon {EPSILON:g}", private)):
         curves[title] = {
-            name: np.stack([play(draw(seed), settings, noise) for seed in range(SEEDS)])
+            name: np.stack([play(draw(seed), settings, [noise] * ROUNDS) for seed in range(SEEDS)])
             for name, settings in STRATEGIES.items()
         }
     table = Table(title=f"loss above the least after {ROUNDS} rounds, mean and deviation of {SEEDS} seeds")
