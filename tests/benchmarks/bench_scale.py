@@ -81,6 +81,9 @@ def draw(rows: dict[str, dict[int, Figures]], path: Path) -> None:
         style = {"marker": "o", "color": _COLOURS[runtime], "label": runtime}
         seconds.plot(numbers, [by_number[n]["later"] for n in numbers], **style)
         memory.plot(numbers, [by_number[n]["memory"] for n in numbers], **style)
+        if all("processor" in figures for figures in by_number.values()):
+            busy = [by_number[n]["processor"] for n in numbers]
+            seconds.plot(numbers, busy, color=_COLOURS[runtime], linestyle=":", label="of these, busy")
     for axes, what in ((seconds, "seconds of a later round"), (memory, "memory of all processes, MB")):
         axes.set_xscale("log", base=4)
         axes.set_xticks(HOSPITALS, [str(n) for n in HOSPITALS])
@@ -90,7 +93,7 @@ def draw(rows: dict[str, dict[int, Figures]], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     seconds.set_yscale("log")
     memory.set_ylim(bottom=0)
-    seconds.legend(frameon=False)
+    seconds.legend(frameon=False, loc="lower right")
     figure.suptitle(f"{machine.facts()['processor']}, {os.cpu_count()} cores", fontsize=9)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
