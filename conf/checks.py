@@ -25,12 +25,12 @@ _CHOICES = {
     "wire.up": ("float32", "float16", "int8"),
     "wire.down": ("float32", "float16", "int8"),
     "tracking.name": ("mlflow", "none"),
-    "resume": ("auto", "never"),
 }
 _ARMS = ("local", "pooled", "shuffled")
 _SUBGROUPS = ("sex", "age", "vendor")
 _LARGEST_SEED = 2**32 - 1
 _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
+_STUDY = re.compile(r"auto|never|[A-Za-z0-9][A-Za-z0-9_.-]{0,39}-[0-9a-f]{8}-[0-9]{1,6}")
 _HOSPITAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _RESERVED = ("pooled", "shuffled")
 """The comparison plays imaginary hospitals of these names."""
@@ -86,6 +86,8 @@ def _numbers(study: Study) -> Iterator[str]:
 def _names(study: Study) -> Iterator[str]:
     if not _EXPERIMENT.fullmatch(study.experiment):
         yield f"experiment={study.experiment}: names a folder: at most 40 letters, digits, '_', '-' and '.'"
+    if not _STUDY.fullmatch(study.resume):
+        yield f"resume={study.resume}: must be one of auto, never, or the name of a study"
     if not study.output_dir.strip():
         yield "output_dir is empty: say output_dir=FOLDER"
     for key, name in named_hospitals(study):

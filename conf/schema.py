@@ -565,4 +565,6 @@ class Study:
     propose: str = ""
     """Write the document that the hospitals are asked to approve to this file, and run nothing."""
     resume: str = "auto"
-    """``auto`` continues the newest unfinished study of this very configuration; ``never`` starts a new one."""
+    """``auto`` continues the newest unfinished study of this very configuration; ``never`` starts a new one;
+    a study's name continues or follows that study with its own configuration, of which only ``runtime``, ``tracking``
+    and ``output_dir`` are taken from here."""

@@ -6,9 +6,10 @@ hands in what founds the hospitals of this machine and what plays them.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def main(found: Found, load_app: LoadApp) -> None:
 
     def job(composed: DictConfig) -> None:
         try:
-            study = conf.to_study(composed)
+            study = _named(conf.to_study(composed))
             if isinstance(study.runtime, schema.SuperlinkRuntime):
                 run_deployed(study, study.runtime, console)
             elif study.propose:
@@ -98,6 +99,34 @@ def main(found: Found, load_app: LoadApp) -> None:
     conf.register()
     hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
     _after_a_sweep(ended, console)
+
+
+def _named(study: schema.Study) -> schema.Study:
+    """The study whose name ``resume`` gives, as it was configured when it began; otherwise the one that is configured.
+
+    Raises:
+        StudyError: there is none of that name.
+    """
+    if study.resume in ("auto", "never"):
+        return study
+    path = f"studies/{study.resume}/study.json"
+    if isinstance(study.runtime, schema.SuperlinkRuntime):
+        from server import superlink
+
+        facts, where = superlink.Door(study.runtime).facts(path), study.runtime.address
+    else:
+        file = Path(study.output_dir) / path
+        facts, where = json.loads(file.read_text("utf-8")) if file.exists() else {}, str(file.parents[1])
+    if not facts:
+        raise StudyError(f"resume={study.resume}: there is no such study at {where}")
+    return replace(
+        conf.from_plain(facts["config"]),
+        runtime=study.runtime,
+        tracking=study.tracking,
+        output_dir=study.output_dir,
+        resume="auto",
+        propose="",
+    )
 
 
 def _after_a_sweep(ended: list[Path], console: Console) -> None:

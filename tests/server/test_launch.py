@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from conf import load
 from server import launch
-from server.errors import HospitalNotReady
+from server.errors import HospitalNotReady, StudyError
 from server.folder import locked
 from server.study import open_study
 from tests.server import scripted
@@ -88,3 +89,14 @@ def test_a_study_that_another_process_works_on_is_left_alone(
     with locked(folder := open_study(asked)):
         assert command(monkeypatch, tmp_path) == 1
     assert f"another process works on {folder.name}" in capsys.readouterr().out
+
+
+def test_a_study_is_found_again_by_its_name_with_its_own_configuration(tmp_path: Path) -> None:
+    began = load.load(["experiment=demo", "federation.rounds=7", f"output_dir={tmp_path}"])
+    folder = tmp_path / "studies" / "demo-0123abcd-1"
+    folder.mkdir(parents=True)
+    (folder / "study.json").write_text(json.dumps({"config": load.to_plain(began)}))
+    asked = load.load(["experiment=busi", "data_root=x", f"output_dir={tmp_path}", f"resume={folder.name}"])
+    assert launch._named(asked) == began
+    with pytest.raises(StudyError, match="there is no such study"):
+        launch._named(load.load([f"output_dir={tmp_path}", "resume=demo-0123abcd-2"]))

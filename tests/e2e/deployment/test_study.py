@@ -111,6 +111,8 @@ def test_one_may_leave_and_come_back(small: Federation) -> None:
     assert name in told(small.study_words(*words))
     assert small.facts()["study"] == name, "one study, although two runs asked for it"
     assert len(small.rounds()) == 12
+    assert name in told(small.study_words(f"resume={name}")), "by its name, without its configuration"
+    assert small.facts()["study"] == name
 
 
 def test_a_run_that_describes_no_study_says_why(small: Federation) -> None:
