@@ -39,7 +39,7 @@ bench: $(VENV)/.installed  ## Measure, print tables, write benchmarks/*.json
 	$(BIN)/python -m tests.benchmarks
 
 wheels: $(VENV)/.installed  ## Make all wheels of a release, in the versions of constraints.txt, for the images
-	@rm -rf wheels
+	@rm -rf wheels build
 	$(BIN)/python -m pip wheel --quiet --constraint constraints.txt --wheel-dir wheels '.[server]'
 
 sbom: $(VENV)/.installed  ## List what is in the built images, with licences; fail on one that is not permitted (ENGINE=docker)
@@ -51,4 +51,4 @@ e2e-container: wheels  ## Build both images, check their hardening, play a study
 	$(BIN)/python -m pytest tests/container
 
 clean:  ## Remove the environment and all results
-	rm -rf $(VENV) outputs benchmarks wheels *.egg-info
+	rm -rf $(VENV) outputs benchmarks wheels build *.egg-info
