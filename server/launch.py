@@ -105,7 +105,7 @@ def _named(study: schema.Study) -> schema.Study:
     """The study whose name ``resume`` gives, as it was configured when it began; otherwise the one that is configured.
 
     Raises:
-        StudyError: there is none of that name.
+        StudyError: there is none of that name, or it has finished.
     """
     if study.resume in ("auto", "never"):
         return study
@@ -119,6 +119,8 @@ def _named(study: schema.Study) -> schema.Study:
         facts, where = json.loads(file.read_text("utf-8")) if file.exists() else {}, str(file.parents[1])
     if not facts:
         raise StudyError(f"resume={study.resume}: there is no such study at {where}")
+    if facts.get("finished"):
+        raise StudyError(f"resume={study.resume}: that study has finished; its results are at {where}, in {path[:-11]}")
     return replace(
         conf.from_plain(facts["config"]),
         runtime=study.runtime,

@@ -98,5 +98,8 @@ def test_a_study_is_found_again_by_its_name_with_its_own_configuration(tmp_path:
     (folder / "study.json").write_text(json.dumps({"config": load.to_plain(began)}))
     asked = load.load(["experiment=busi", "data_root=x", f"output_dir={tmp_path}", f"resume={folder.name}"])
     assert launch._named(asked) == began
+    (folder / "study.json").write_text(json.dumps({"config": load.to_plain(began), "finished": True}))
+    with pytest.raises(StudyError, match="has finished"):
+        launch._named(asked)
     with pytest.raises(StudyError, match="there is no such study"):
         launch._named(load.load([f"output_dir={tmp_path}", "resume=demo-0123abcd-2"]))

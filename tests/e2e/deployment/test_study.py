@@ -108,10 +108,10 @@ def test_one_may_leave_and_come_back(small: Federation) -> None:
     words = ("seed=3", "federation.rounds=12")  # long enough that it is not over when one comes back
     told(small.study_words(*words, "runtime.follow=false"))
     name = str(small.facts()["study"])
-    assert name in told(small.study_words(*words))
+    assert name in told(small.study_words(f"resume={name}")), "by its name, without its configuration"
     assert small.facts()["study"] == name, "one study, although two runs asked for it"
     assert len(small.rounds()) == 12
-    assert name in told(small.study_words(f"resume={name}")), "by its name, without its configuration"
+    told(small.study_words(f"resume={name}"), code=1)  # it has finished, and is not begun anew
     assert small.facts()["study"] == name
 
 
