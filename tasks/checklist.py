@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from html import escape
+from pathlib import Path
+
+from tasks.disk import write_whole
+from tasks.study import release
 
 
 class State(StrEnum):
@@ -57,6 +61,17 @@ def count(checklist: Checklist) -> str:
     rest = [f"{counted[state]} {word}" for state, word in ((State.WARN, "to look at"), (State.FAIL, "failed"))
             if counted[state]]  # fmt: skip
     return ", ".join([f"{counted[State.OK]} of {len(states)} claims hold", *rest])
+
+
+def facts(checklist: Checklist) -> dict[str, list[dict[str, str]]]:
+    """The checklist as JSON can hold it."""
+    return {heading: [asdict(claim) for claim in claims] for heading, claims in checklist.items()}
+
+
+def write(path: Path, whose: str, checklist: Checklist, unseen: Sequence[str]) -> None:
+    """Write the page, readable by its owner alone."""
+    text = page(f"{whose}: security checklist", f"Consilium {release()}.", checklist, unseen)
+    write_whole(path, text.encode(), 0o600)
 
 
 def page(title: str, subtitle: str, checklist: Checklist, unseen: Sequence[str]) -> str:

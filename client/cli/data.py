@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from client.audit import Fact, Journal, Kind
-from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
+from client.cli.output import COLOURS, HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
 from client.errors import SiteMisconfigured
 from client.site import SiteSettings, load, secret
 from tasks import contract as contracts
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 # What reads images and trains takes seconds to import: each command does so itself, since `stop` must not wait for it.
 
 TaskName = Annotated[str, typer.Option("--task", help="Only this task; otherwise all that have a source.")]
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def ingest(task: TaskName = "", site: SiteFile = HERE, as_json: AsJson = False) -> None:
@@ -111,7 +110,7 @@ def check(
 
 
 def _rungs(task: Task, rungs: list[Rung]) -> RenderableType:
-    rows = [(Text(rung.state, style=_COLOURS[rung.state]), rung.name, rung.found, rung.remedy) for rung in rungs]
+    rows = [(Text(rung.state, style=COLOURS[rung.state]), rung.name, rung.found, rung.remedy) for rung in rungs]
     return table(f"Is everything ready for {task.name}?", ("", "what", "found", "what to do"), rows, whole=("", "what"))
 
 

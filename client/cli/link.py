@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,7 @@ import typer
 from rich.text import Text
 
 from client import security as examined
-from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, table
+from client.cli.output import COLOURS, HERE, REFUSED, AsJson, SiteFile, answer, fail, table
 from client.errors import SiteMisconfigured
 from client.gateway import QUIET, Link, command, environment, reach
 from client.gateway import enroll as ask
@@ -21,12 +20,9 @@ from client.gateway import link as read_link
 from client.site import SiteSettings, load
 from tasks import checklist, enrolment
 from tasks.checklist import State
-from tasks.disk import write_whole
-from tasks.study import release
 from tasks.supervision import Program, Supervisor, all_well, holder, only_one, stop_on_signals
 
 _LISTEN = "127.0.0.1:9094"
-_COLOURS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red"}
 _LOOK_S = 15.0
 
 
@@ -112,18 +108,20 @@ def security(
     _require_address(gateway)
     found = examined.checklist(settings, site, gateway)
     if html is not None:
-        subtitle = f"Consilium {release()}.."
-        page = checklist.page(f"{settings.name}: security checklist", subtitle, found, examined.UNSEEN)
-        write_whole(html, page.encode(), 0o600)
+        checklist.write(html, settings.name, found, examined.UNSEEN)
     shown = [
         table(heading, ("", "claim", "found", "what to do"), [
-            (Text(claim.state, style=_COLOURS[claim.state]), claim.promise, claim.found, claim.remedy)
+            (Text(claim.state, style=COLOURS[claim.state]), claim.promise, claim.found, claim.remedy)
             for claim in claims
         ], whole=("",))
         for heading, claims in found.items()
     ]  # fmt: skip
-    facts = {heading: [asdict(claim) for claim in claims] for heading, claims in found.items()}
-    answer(as_json, facts, *shown, f"{checklist.count(found)}." + ("" if html is None else f" Page: {html}"))
+    answer(
+        as_json,
+        checklist.facts(found),
+        *shown,
+        f"{checklist.count(found)}." + ("" if html is None else f" Page: {html}"),
+    )
     if checklist.worst(found) is State.FAIL:
         fail(REFUSED)
 

@@ -26,9 +26,12 @@ from typer.core import TyperGroup
 from client.books import Books, open_books
 from client.errors import SiteError, SiteMisconfigured
 from client.site import SiteSettings, load, secret
+from tasks.checklist import State
 
 REFUSED, MISUSED, HALTED = 1, 2, 3
 """Exit codes; ``main.py`` explains them."""
+
+COLOURS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red"}
 
 _AS_JSON = "consilium-site.json"
 

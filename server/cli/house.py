@@ -11,7 +11,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +27,6 @@ from server.home import Home, ServerSettings, make, read
 from tasks import checklist, enrolment
 from tasks.checklist import State
 from tasks.disk import write_whole
-from tasks.study import release
 from tasks.supervision import Program, Supervisor, holder, only_one, stop_on_signals
 
 QUIET = {
@@ -186,17 +184,19 @@ def security(
     house = read(home)
     found = examined.checklist(house, QUIET)
     if html is not None:
-        subtitle = f"Consilium {release()}.."
-        page = checklist.page(f"{house.settings.host}: security checklist", subtitle, found, examined.UNSEEN)
-        write_whole(html, page.encode(), 0o600)
+        checklist.write(html, house.settings.host, found, examined.UNSEEN)
     shown = [
         table(heading, ("", "claim", "found", "what to do"), [
             (claim.state, claim.promise, claim.found, claim.remedy) for claim in claims
         ])
         for heading, claims in found.items()
     ]  # fmt: skip
-    facts = {heading: [asdict(claim) for claim in claims] for heading, claims in found.items()}
-    answer(as_json, facts, *shown, f"{checklist.count(found)}." + ("" if html is None else f" Page: {html}"))
+    answer(
+        as_json,
+        checklist.facts(found),
+        *shown,
+        f"{checklist.count(found)}." + ("" if html is None else f" Page: {html}"),
+    )
     if checklist.worst(found) is State.FAIL:
         fail(REFUSED)
 
