@@ -185,7 +185,7 @@ def _model_of(order: TrainOrder | EvaluateOrder, own: Arrays) -> tuple[Task, Net
     the hospital's ``own``."""
     try:
         task = tasks.get(order.study.task)
-        network = registry.build(order.study.model, task.example_shape)
+        network = registry.build(order.study.model, task.form)
     except (tasks.UnknownTask, registry.UnknownModel) as error:
         raise BadOrder(str(error)) from error
     privacy.refuse_unprivate_layers(network.trainable)

@@ -49,7 +49,7 @@ def train_alone(site: SiteSettings, task: Task, rounds: int, generator: torch.Ge
         UpdateNotFinite: training diverged.
     """
     model, training = asdict(schema.ScatterLinear()), asdict(schema.Training())
-    network = registry.build(model, task.example_shape)
+    network = registry.build(model, task.form)
     cohort = open_cohort(site, task, "train", model, network)
     validation = open_cohort(site, task, "validation", model, network)
     terms = TrainingTerms(**training | {"steps": training["steps"] * rounds})

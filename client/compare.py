@@ -102,7 +102,7 @@ def with_own(
         raise OtherRelease("; ".join(other))
     task = tasks.get(study.task)
     try:
-        network = registry.build(study.model, task.example_shape)
+        network = registry.build(study.model, task.form)
     except registry.UnknownModel as error:
         raise BadOrder(str(error)) from error
     module, first = network.trainable, registry.arrays_of(network.trainable)

@@ -70,7 +70,7 @@ def open_model(path: Path, sha256: str) -> Model:
         raise ModelRefused(f"{path}: {error}") from None
     task = _task(head)
     try:
-        network = registry.build(head.model, task.example_shape)
+        network = registry.build(head.model, task.form)
     except registry.UnknownModel as error:
         raise ModelRefused(f"{path}: {error}") from error
     if problems := registry.misfits(network.trainable, arrays):

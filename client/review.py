@@ -105,7 +105,7 @@ def _leaving(document: StudyDocument) -> tuple[list[Leaving], list[str]]:
 
     found, wrong = [], []
     try:
-        network = registry.build(document.model, tasks.get(document.task).example_shape)
+        network = registry.build(document.model, tasks.get(document.task).form)
         stay = staying(network.trainable, document.method.stays)
         shapes = [p.numel() for name, p in network.trainable.named_parameters() if p.requires_grad and name not in stay]
         size = lean.largest_size(document.wire.up, sum(shapes))

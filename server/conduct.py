@@ -35,7 +35,7 @@ def initial_state(study: schema.Study) -> State:
     """
     try:
         task = tasks.get(study.task.name)
-        network = registry.build(asdict(study.model), task.example_shape, study.seed)
+        network = registry.build(asdict(study.model), task.form, study.seed)
         shared(study, {})
     except (tasks.UnknownTask, registry.UnknownModel, NothingToShare) as error:
         raise conf.ConfigError(str(error)) from error
@@ -51,7 +51,7 @@ def shared(study: schema.Study, weights: Arrays) -> Arrays:
     stays = method_of(study.strategy).stays
     if stays == "nothing":
         return weights
-    network = registry.build(asdict(study.model), tasks.get(study.task.name).example_shape)
+    network = registry.build(asdict(study.model), tasks.get(study.task.name).form)
     stay = staying(network.trainable, stays)
     return {name: value for name, value in weights.items() if name not in stay}
 

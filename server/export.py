@@ -33,7 +33,7 @@ def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
     arrays = load(weights.read_bytes())
     document = document_of(conf.from_plain(folder.facts()["config"]), folder.name)
     task = tasks.get(document.task)
-    network = registry.build(document.model, task.example_shape)
+    network = registry.build(document.model, task.form)
     probe: list[float] = []
     if not registry.misfits(network.trainable, arrays):
         registry.load_arrays(network.trainable, arrays)
@@ -72,7 +72,7 @@ def export(source: str, uri: str, to: Path) -> tuple[ModelHead, str]:
         head, arrays = model_file.unpack(content)
     except BadModelFile as error:
         raise StudyError(f"{source}: {error}") from None
-    network = registry.build(head.model, tasks.get(head.task).example_shape)
+    network = registry.build(head.model, tasks.get(head.task).form)
     if problems := registry.misfits(network.trainable, arrays):
         raise StudyError(
             f"{source} cannot be used outside its study: {'; '.join(problems)}. With a strategy of which a part of the "

@@ -65,7 +65,7 @@ def register(
 
 def _is_whole(study: schema.Study, weights: Path) -> bool:
     task = tasks.get(study.task.name)
-    trainable = registry.build(asdict(study.model), task.example_shape).trainable
+    trainable = registry.build(asdict(study.model), task.form).trainable
     return set(load_file(weights)) == {n for n, p in trainable.named_parameters() if p.requires_grad}
 
 
@@ -105,7 +105,7 @@ class Scorer:
     def __init__(self, data: Path) -> None:
         """``data``: the folder with weights and ``model.json``."""
         what = json.loads((data / _WHAT).read_text("utf-8"))
-        network = registry.build(what["model"], tasks.get(what["task"]).example_shape)
+        network = registry.build(what["model"], tasks.get(what["task"]).form)
         with torch.no_grad():
             weights = load_file(data / _WEIGHTS)
             for name, parameter in network.trainable.named_parameters():

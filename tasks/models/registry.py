@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from conf import schema
+from tasks.task import Form
 
-Shape = tuple[int, int, int]
 _MOST_ORIENTATIONS = 32
 _DENSENET_LEAST = 32
 """It halves rows and columns five times."""
@@ -25,18 +25,26 @@ class Network:
 
     Attributes:
         features: the fixed part, or ``None``: no parameter of it is trained, so its output is computed once for each
-            image and kept. Maps float32 (images, channels, rows, columns) to (images, ...).
-        trainable: the part that is trained and travels; maps what ``features`` gives to logits of shape (images, 1).
+            image and kept. Maps float32 (images, *``Form.shape``) to (images, ...).
+        trainable: the part that is trained and travels; maps what ``features`` gives to logits of shape (images,
+            outputs): of ``Form.findings``, and then, where the network outlines, of every pixel of the first
+            structure, of the second, and so on, pixels in C order.
+        outlines: whether the outputs include structures.
     """
 
     features: nn.Module | None
     trainable: nn.Module
+    outlines: bool = False
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Logits of shape (images,) for images of shape (images, channels, rows, columns)."""
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """All logits, shape (images, outputs), of inputs of shape (images, *``Form.shape``)."""
         kept = inputs if self.features is None else self.features(inputs)
         logits: Tensor = self.trainable(kept)
-        return logits.squeeze(-1)
+        return logits
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Logits of the task's own question, shape (images,), of inputs of shape (images, *``Form.shape``)."""
+        return self.outputs(inputs)[:, 0]
 
 
 def arrays_of(trainable: nn.Module) -> dict[str, NDArray[np.float32]]:
@@ -73,12 +81,12 @@ class UnknownModel(ValueError):
     """There is no such network, or it does not take such options."""
 
 
-def build(spec: Mapping[str, Any], shape: Shape, seed: int = 0) -> Network:
+def build(spec: Mapping[str, Any], form: Form, seed: int = 0) -> Network:
     """The network that a ``conf.schema.Model`` describes.
 
     Args:
         spec: ``name`` and the options of one choice in ``conf/model/``.
-        shape: (channels, rows, columns) of an input image.
+        form: of the task, see ``tasks.task.Task.form``.
         seed: draws the initial weights; the caller's random state is left alone.
 
     Raises:
@@ -95,7 +103,7 @@ def build(spec: Mapping[str, Any], shape: Shape, seed: int = 0) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues seeds for devices, for ever
         try:
-            return builder(options(**spec), shape)
+            return builder(options(**spec), form)
         except ValueError as error:
             raise UnknownModel(f"model {name}: {error}") from error
 
@@ -104,32 +112,38 @@ def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-def _scatter_linear(options: schema.ScatterLinear, shape: Shape) -> Network:
+def _scatter_linear(options: schema.ScatterLinear, form: Form) -> Network:
     from tasks.models.scattering import ScatterFeatures
 
     if options.L > _MOST_ORIENTATIONS:  # memory grows with its square, and the number may come from the network
         raise ValueError(f"L={options.L}: use at most {_MOST_ORIENTATIONS} orientations")
     features = ScatterFeatures(
-        shape=shape[1:], resolution=options.resolution, J=options.J, L=options.L, pool=options.pool
+        shape=_rows_and_columns(form), resolution=options.resolution, J=options.J, L=options.L, pool=options.pool
     )
-    head = nn.Linear(features.features, 1)
+    head = nn.Linear(features.features, form.findings)
     nn.init.zeros_(head.weight)  # a convex problem: zero is the neutral start, and the same at every hospital
     nn.init.zeros_(head.bias)
     return Network(features, head)
 
 
-def _densenet121(options: schema.DenseNet, shape: Shape) -> Network:
+def _densenet121(options: schema.DenseNet, form: Form) -> Network:
     from monai.networks.nets.densenet import DenseNet121
 
-    network = DenseNet121(spatial_dims=2, in_channels=shape[0], out_channels=1)
-    return Network(_frame(shape[1:], _DENSENET_LEAST), _with_group_norm(network, options.groups))
+    network = DenseNet121(spatial_dims=2, in_channels=form.shape[0], out_channels=form.findings)
+    return Network(_frame(_rows_and_columns(form), _DENSENET_LEAST), _with_group_norm(network, options.groups))
 
 
-def _resnet18(options: schema.ResNet, shape: Shape) -> Network:
+def _resnet18(options: schema.ResNet, form: Form) -> Network:
     from monai.networks.nets.resnet import resnet18
 
-    network = resnet18(spatial_dims=2, n_input_channels=shape[0], num_classes=1)
+    network = resnet18(spatial_dims=2, n_input_channels=form.shape[0], num_classes=form.findings)
     return Network(None, _with_group_norm(network, options.groups))
+
+
+def _rows_and_columns(form: Form) -> tuple[int, int]:
+    if len(form.shape) != 3:
+        raise ValueError(f"inputs of shape {form.shape} have no plane of rows and columns")
+    return form.shape[1], form.shape[2]
 
 
 def _frame(shape: tuple[int, int], least: int) -> nn.Module | None:
@@ -154,7 +168,7 @@ def _with_group_norm(network: nn.Module, groups: int) -> nn.Module:
     return network
 
 
-_BUILDERS: dict[str, tuple[type[Any], Callable[[Any, Shape], Network]]] = {
+_BUILDERS: dict[str, tuple[type[Any], Callable[[Any, Form], Network]]] = {
     "scatter_linear": (schema.ScatterLinear, _scatter_linear),
     "densenet121": (schema.DenseNet, _densenet121),
     "resnet18": (schema.ResNet, _resnet18),

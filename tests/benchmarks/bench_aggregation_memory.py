@@ -30,6 +30,7 @@ from server.strategy.choice import build
 from server.strategy.fedavg import mean_combiner
 from server.strategy.strategy import Strategy
 from server.strategy.weighting import uniform
+from tasks.task import Form
 from tasks.wire import Arrays
 
 STOCK = "Flower's mean"
@@ -121,7 +122,7 @@ def densenet_shapes() -> Shapes:
     """Names and shapes of the trainable tensors of DenseNet121 for the smallest task image."""
     from tasks.models import registry
 
-    network = registry.build({"name": "densenet121", "groups": 8}, (1, 64, 64), 1)
+    network = registry.build({"name": "densenet121", "groups": 8}, Form((1, 64, 64)), 1)
     return {key: list(value.shape) for key, value in registry.arrays_of(network.trainable).items()}
 
 

@@ -67,7 +67,7 @@ def consilium(workers: int) -> list[float]:
         )
         folder = open_study(study)
         sites = found(study, folder.path, lambda label, done, total: None).federated
-        model = registry.build(dict(vars(study.model)), tasks.get(study.task.name).example_shape, 1)
+        model = registry.build(dict(vars(study.model)), tasks.get(study.task.name).form, 1)
         client.app.train_locally = timed(client.app.train_locally)
         os.sync()  # what the phantoms have written is no part of a round, but every commit of a ledger waits for it
         ends: list[float] = []

@@ -28,13 +28,13 @@ SPEC: dict[str, str | int | float | bool] = {"name": "scatter_linear", "resoluti
 def weights() -> Arrays:
     """Those of a model that tells images apart, if not lesions."""
     rng = np.random.default_rng(1)
-    fresh = registry.arrays_of(registry.build(SPEC, TASK.example_shape).trainable)
+    fresh = registry.arrays_of(registry.build(SPEC, TASK.form).trainable)
     return {name: (value + rng.normal(0, 0.4, value.shape)).astype(np.float32) for name, value in fresh.items()}
 
 
 def head(**changes: Any) -> ModelHead:
     """Of these weights."""
-    network = registry.build(SPEC, TASK.example_shape)
+    network = registry.build(SPEC, TASK.form)
     registry.load_arrays(network.trainable, weights())
     made = ModelHead(
         study="demo-1",

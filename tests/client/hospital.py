@@ -137,7 +137,7 @@ def weights(document: StudyDocument) -> Arrays:
 
 @cache
 def _weights(model: str) -> Arrays:
-    return registry.arrays_of(registry.build(json.loads(model), tasks.get(TASK).example_shape, 1).trainable)
+    return registry.arrays_of(registry.build(json.loads(model), tasks.get(TASK).form, 1).trainable)
 
 
 def train(document: StudyDocument, round: int = 1, shift: float = 0.0) -> TrainOrder:

@@ -73,7 +73,7 @@ def _examples(site: SiteSettings) -> dict[Path, int]:
 
 
 def _open(site: SiteSettings, side: str = "train") -> int:
-    network = registry.build(MODEL, TASK.example_shape)
+    network = registry.build(MODEL, TASK.form)
     return len(open_cohort(site, TASK, side, MODEL, network).rows)
 
 

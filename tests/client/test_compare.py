@@ -43,7 +43,7 @@ def test_both_figures_are_scikit_learns_and_the_gain_is_their_difference(
     given = {name: value + np.float32(0.01) for name, value in weights(document).items()}
     found = compare.with_own(hospital.settings, document, given, torch.Generator().manual_seed(3))
     task = tasks.get(document.task)
-    network = registry.build(document.model, task.example_shape)
+    network = registry.build(document.model, task.form)
     load_weights(network.trainable, given)
     cohort = open_cohort(hospital.settings, task, "validation", document.model, network)
     expected = roc_auc_score(cohort.patient_labels(), score_patients(network.trainable, cohort))

@@ -24,7 +24,7 @@ def test_it_computes_what_its_author_computed(tmp_path: Path) -> None:
         for typed in (digest, digest.upper(), " ".join(digest[i : i + 8] for i in range(0, 64, 8))):
             opened = open_model(path, typed)
             assert (opened.sha256, opened.head.study, opened.remarks) == (digest, "demo-1", [])
-    network = registry.build(SPEC, TASK.example_shape)
+    network = registry.build(SPEC, TASK.form)
     registry.load_arrays(network.trainable, weights())
     examples = np.random.default_rng(0).random((3, *TASK.example_shape), np.float32)
     told = opened.probabilities(examples)

@@ -273,7 +273,7 @@ def test_frames_of_a_clip_are_images_of_one_patient(tmp_path: Path) -> None:
     clip = next(image for image in of_folder.images if image.frames > 1)
     mine = [image for image in of_folder.images if image.uid == clip.uid]
     assert len(mine) == lung.frames_per_clip > 1
-    network = registry.build(SPEC, lung.example_shape)
+    network = registry.build(SPEC, lung.form)
     opened = Model(head(task=lung.name), "a" * 64, lung, network, [])
     report = report_of(opened, [ScoredImage(image, 0.5, b"") for image in mine])
     (evidence,) = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence

@@ -55,7 +55,7 @@ def test_the_figures_are_those_of_planner_model_and_ledger(
     assert training.after == epsilon_of([earlier, *training.plan], 1e-4)
     assert (scoring.cohort, scoring.asked, scoring.spent) == ("validation", 4.0, 0.0)
 
-    network = registry.build(document.model, get(document.task).example_shape)
+    network = registry.build(document.model, get(document.task).form)
     arrays = registry.arrays_of(network.trainable)
     update, histogram = review.leaving
     assert (update.tensors, update.bytes) == (len(arrays), sum(array.nbytes for array in arrays.values()))

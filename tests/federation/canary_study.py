@@ -131,8 +131,8 @@ def main(output: Path, sent: Path) -> None:
 
 def _order(sites: dict[str, Path], document: StudyDocument) -> list[str]:
     """What the hospitals' answers to one order are worth to the server."""
-    example = tasks.get(document.task).example_shape
-    weights = registry.arrays_of(registry.build(document.model, example, 1).trainable)
+    form = tasks.get(document.task).form
+    weights = registry.arrays_of(registry.build(document.model, form, 1).trainable)
     with LocalGrid(sites, client_app) as grid:
         order = TrainOrder(document, 1, weights)
         roster = Roster(document, grid.nodes)

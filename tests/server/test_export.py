@@ -40,8 +40,8 @@ def ended(home: Path, *overrides: str) -> tuple[schema.Study, StudyFolder, list[
 
 
 def _weights(configuration: schema.Study) -> dict[str, object]:
-    shape = tasks.get(configuration.task.name).example_shape
-    return registry.arrays_of(registry.build(asdict(configuration.model), shape, 1).trainable)  # type: ignore[return-value]
+    form = tasks.get(configuration.task.name).form
+    return registry.arrays_of(registry.build(asdict(configuration.model), form, 1).trainable)  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_the_file_says_what_the_model_belongs_to(whole: tuple[schema.Study, Stud
     assert head.accepted is False
     assert 0 < (head.threshold or 0) < 1
     assert save(arrays) == save(load((folder.path / "federated" / "round-0002.safetensors").read_bytes()))
-    network = registry.build(head.model, tasks.get(head.task).example_shape)
+    network = registry.build(head.model, tasks.get(head.task).form)
     registry.load_arrays(network.trainable, arrays)
     assert model_file.agrees(head.probe, model_file.probe(tasks.get(head.task), network))
 

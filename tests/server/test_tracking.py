@@ -30,6 +30,7 @@ from server.study import open_study
 from server.tracking import PENDING, MlflowTracker, NoTracker, open_tracker
 from server.tracking_store import MlflowStore
 from tasks.models import registry
+from tasks.task import Form
 
 HOSPITALS = ["ash", "elm"]
 
@@ -74,7 +75,7 @@ def tracked(study: schema.Study, told: list[str]) -> tuple[MlflowTracker, StudyF
 
 def weights_of(study: schema.Study, folder: Path) -> Path:
     """A file with a model of the study's kind."""
-    arrays = registry.arrays_of(registry.build(asdict(study.model), (1, 128, 128), 1).trainable)
+    arrays = registry.arrays_of(registry.build(asdict(study.model), Form((1, 128, 128)), 1).trainable)
     path = folder / "round-0003.safetensors"
     path.write_bytes(save(arrays))
     return path
@@ -164,7 +165,7 @@ def test_the_registered_model_scores_as_the_network_does(home: Path) -> None:
     mlflow.set_registry_uri(uri)
     loaded = mlflow.pyfunc.load_model("models:/breast_ultrasound@candidate")
     images = np.random.default_rng(0).random((2, 1, 128, 128), dtype=np.float32)
-    network = registry.build(asdict(study.model), (1, 128, 128), 1)
+    network = registry.build(asdict(study.model), Form((1, 128, 128)), 1)
     assert network.features is not None
     with torch.no_grad():
         expected = torch.sigmoid(network.trainable(network.features(torch.from_numpy(images))).squeeze(-1)).numpy()

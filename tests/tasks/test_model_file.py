@@ -79,7 +79,7 @@ def test_a_folder_stands_for_its_only_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", tasks.names())
 def test_a_probe_tells_models_and_transforms_apart(name: str) -> None:
     task = tasks.get(name)
-    network = registry.build(SPEC, task.example_shape)
+    network = registry.build(SPEC, task.form)
     rng = np.random.default_rng(0)
     arrays = {
         name: value + rng.normal(0, 0.1, value.shape).astype(np.float32)
@@ -97,7 +97,7 @@ def test_a_probe_tells_models_and_transforms_apart(name: str) -> None:
 
 
 def test_tensors_that_do_not_fit_are_all_named() -> None:
-    network = registry.build(SPEC, tasks.get("breast_ultrasound").example_shape).trainable
+    network = registry.build(SPEC, tasks.get("breast_ultrasound").form).trainable
     good = registry.arrays_of(network)
     assert registry.misfits(network, good) == []
     wrong = {"weight": good["weight"].astype(np.float64), "extra": good["bias"]}

@@ -7,11 +7,12 @@ from torch import nn
 
 from tasks.models import registry
 from tasks.models.parts import NothingToShare, staying
+from tasks.task import Form
 
 
 @pytest.mark.parametrize(("name", "head"), [("densenet121", "class_layers.out"), ("resnet18", "fc")])
 def test_the_parts_of_the_real_networks(name: str, head: str) -> None:
-    trainable = registry.build({"name": name, "groups": 8}, (1, 64, 64)).trainable
+    trainable = registry.build({"name": name, "groups": 8}, Form((1, 64, 64))).trainable
     names = {name for name, _ in trainable.named_parameters()}
     assert staying(trainable, "nothing") == frozenset()
     assert staying(trainable, "head") == {f"{head}.weight", f"{head}.bias"}
@@ -23,7 +24,7 @@ def test_the_parts_of_the_real_networks(name: str, head: str) -> None:
 
 def test_a_linear_model_is_all_head() -> None:
     trainable = registry.build(
-        {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}, (1, 64, 64)
+        {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}, Form((1, 64, 64))
     ).trainable
     with pytest.raises(NothingToShare, match="nothing else"):
         staying(trainable, "head")

@@ -14,6 +14,7 @@ from conf import load
 from tasks import task as tasks
 from tasks.models import registry
 from tasks.models.registry import UnknownModel
+from tasks.task import Form
 
 CHOICES = sorted(path.stem for path in (load.FOLDER / "model").glob("*.yaml"))
 SMALL: dict[str, Any] = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}
@@ -30,29 +31,29 @@ def test_every_builder_is_a_choice_and_every_choice_a_builder() -> None:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_network_gives_one_logit_an_image_of_every_task(choice: str) -> None:
     for name in tasks.names():
-        shape = tasks.get(name).example_shape
+        form = tasks.get(name).form
         spec = spec_of(choice) | (
-            {"resolution": 0, "J": 2} if choice == "scatter_linear" and min(shape[1:]) < 64 else {}
+            {"resolution": 0, "J": 2} if choice == "scatter_linear" and min(form.shape[1:]) < 64 else {}
         )
-        logits = registry.build(spec, shape).logits(torch.rand(1, *shape))
+        logits = registry.build(spec, form).logits(torch.rand(1, *form.shape))
         assert logits.shape == (1,)
         assert torch.isfinite(logits).all()
 
 
 def test_images_too_small_for_a_densenet_get_a_frame_of_zeros_and_keep_their_values() -> None:
-    network = registry.build(spec_of("densenet121"), (1, 28, 31))
+    network = registry.build(spec_of("densenet121"), Form((1, 28, 31)))
     assert network.features is not None
     images = torch.rand(2, 1, 28, 31) + 1
     framed = network.features(images)
     assert framed.shape == (2, 1, 32, 32)
     assert torch.equal(framed[..., 2:30, 0:31], images)
     assert float(framed.sum()) == pytest.approx(float(images.sum()), rel=1e-6)
-    assert registry.build(spec_of("densenet121"), (1, 32, 40)).features is None
+    assert registry.build(spec_of("densenet121"), Form((1, 32, 40))).features is None
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_nothing_in_a_network_mixes_patients_or_remembers_them(choice: str) -> None:
-    network = registry.build(spec_of(choice), (1, 64, 64))
+    network = registry.build(spec_of(choice), Form((1, 64, 64)))
     assert list(network.trainable.buffers()) == []
     batch = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
     assert not [
@@ -70,7 +71,7 @@ def test_nothing_in_a_network_mixes_patients_or_remembers_them(choice: str) -> N
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_one_images_logit_does_not_depend_on_its_company(choice: str) -> None:
-    network = registry.build(spec_of(choice), (1, 64, 64), seed=3)
+    network = registry.build(spec_of(choice), Form((1, 64, 64)), seed=3)
     network.trainable.train()
     images = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -82,7 +83,7 @@ def test_one_images_logit_does_not_depend_on_its_company(choice: str) -> None:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_the_seed_alone_decides_the_weights(choice: str) -> None:
     before = torch.get_rng_state()
-    one, same, other = (registry.build(spec_of(choice), (1, 64, 64), seed).trainable for seed in (1, 1, 2))
+    one, same, other = (registry.build(spec_of(choice), Form((1, 64, 64)), seed).trainable for seed in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
     first, second, third = (registry.arrays_of(module) for module in (one, same, other))
     assert first.keys() == second.keys() == {name for name, _ in one.named_parameters()}
@@ -92,7 +93,7 @@ def test_the_seed_alone_decides_the_weights(choice: str) -> None:
 
 
 def test_the_arrays_are_copies() -> None:
-    module = registry.build(SMALL, (1, 64, 64)).trainable
+    module = registry.build(SMALL, Form((1, 64, 64))).trainable
     arrays = registry.arrays_of(module)
     assert {value.dtype for value in arrays.values()} == {np.dtype(np.float32)}
     arrays["bias"] += 1
@@ -123,4 +124,4 @@ def test_the_arrays_are_copies() -> None:
 )
 def test_what_cannot_be_built_is_refused_by_name(spec: dict[str, Any], told: str) -> None:
     with pytest.raises(UnknownModel, match=told):
-        registry.build(spec, (1, 64, 64))
+        registry.build(spec, Form((1, 64, 64)))
