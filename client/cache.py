@@ -55,13 +55,17 @@ class ExampleCache:
         except OSError:
             return False
 
-    def save(self, name: str, example: NDArray[np.float32]) -> None:
-        """Keep an example of the task's shape.
+    def save(self, name: str, example: NDArray[np.float32], masks: NDArray[np.bool_] | None = None) -> None:
+        """Keep an example of the task's shape, and masks of its structures on the same grid, where somebody has
+        outlined them.
 
         Raises:
             CacheFull: it does not fit into the budget, or the disk has less than a gigabyte left.
         """
-        data, path = save({"example": np.ascontiguousarray(example, dtype=np.float32)}), self.path(name)
+        tensors = {"example": np.ascontiguousarray(example, dtype=np.float32)}
+        if masks is not None:
+            tensors["masks"] = np.ascontiguousarray(masks, dtype=np.uint8)
+        data, path = save(tensors), self.path(name)
         self._take(len(data))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -109,13 +113,28 @@ def load_example(path: Path) -> NDArray[np.float32]:
     Raises:
         CacheDamaged: the file is gone or does not hold what was written.
     """
+    return _load(path)[0]
+
+
+def load_masks(path: Path) -> NDArray[np.bool_] | None:
+    """The masks of a prepared example, bool of shape (structures, *example_shape[1:]); ``None`` where nobody has
+    outlined anything.
+
+    Raises:
+        CacheDamaged: see ``load_example``.
+    """
+    masks = _load(path)[1]
+    return None if masks is None else masks.astype(np.bool_)
+
+
+def _load(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
     try:
-        example: NDArray[np.float32] = load(path.read_bytes())["example"]
+        tensors = load(path.read_bytes())
+        return tensors["example"], tensors.get("masks")
     except (OSError, SafetensorError, KeyError) as error:
         raise CacheDamaged(
             f"cannot read the prepared example {path}: {error}; delete it and say: consilium-site ingest"
         ) from error
-    return example
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:

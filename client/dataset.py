@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,13 +32,14 @@ class Cohort:
 
     Attributes:
         inputs: float32 of shape (images, ...): examples, or what the network's fixed part made of them.
-        labels: float32 of shape (images,), 0 or 1.
+        targets: float32 of shape (images, outputs), what the network's outputs should say: 0, 1, or NaN where nobody
+            knows. The task's question, its further findings, then the pixels of each structure if the network outlines.
         rows: for each patient the int64 row numbers of its images in ``inputs``.
         patients: their pseudonyms, in the same order.
     """
 
     inputs: Tensor
-    labels: Tensor
+    targets: Tensor
     rows: list[Tensor]
     patients: tuple[str, ...] = ()
 
@@ -47,16 +49,23 @@ class Cohort:
         A patient with fewer images than asked for brings them again, each as often as the others give or take one.
 
         Returns:
-            Inputs of shape (patients, images, ...) and labels of shape (patients, images).
+            Inputs of shape (patients, images, ...) and targets of shape (patients, images, outputs).
         """
         if not patients:
-            return self.inputs[:0].unsqueeze(1).expand(0, images, *self.inputs.shape[1:]), torch.zeros(0, images)
+            return _nobody(self.inputs, images), _nobody(self.targets, images)
         chosen = torch.stack([_spread(self.rows[p], images, generator) for p in patients])
-        return self.inputs[chosen], self.labels[chosen]
+        return self.inputs[chosen], self.targets[chosen]
 
-    def patient_labels(self) -> Tensor:
-        """1 for a patient with at least one positive image, shape (patients,)."""
-        return torch.stack([self.labels[rows].max() for rows in self.rows])
+    def patient_labels(self, finding: int = 0) -> Tensor:
+        """Of one of the findings, the task's question by default: 1 for a patient with at least one positive image, NaN
+        for one of whom nobody knows; shape (patients,)."""
+        column = self.targets[:, finding].nan_to_num(nan=-1.0)
+        told = torch.stack([column[rows].max() for rows in self.rows])
+        return torch.where(told < 0, math.nan, told)
+
+
+def _nobody(of: Tensor, images: int) -> Tensor:
+    return of[:0].unsqueeze(1).expand(0, images, *of.shape[1:])
 
 
 def _spread(rows: Tensor, images: int, generator: torch.Generator) -> Tensor:
@@ -90,26 +99,29 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
     if len(patients) < least:
         raise TooFewPatients(f"{site.name} has {len(patients)} {side} patient(s) for {task.name}, {least} are needed")
     inputs = _inputs(site, task, side, spec, entries, network.features)
-    labels = torch.tensor([float(entry.label) for entry in entries])
+    targets = torch.tensor([float(entry.label) for entry in entries])[:, None]
     rows: dict[str, list[int]] = {patient: [] for patient in patients}
     for row, entry in enumerate(entries):
         rows[entry.patient].append(row)
-    cohort = Cohort(inputs, labels, [torch.tensor(rows[patient]) for patient in patients], tuple(patients))
-    return _shuffled(cohort, secret(site), site.shuffled_labels) if side == "train" and site.shuffled_labels else cohort
+    cohort = Cohort(inputs, targets, [torch.tensor(rows[patient]) for patient in patients], tuple(patients))
+    if side == "train" and site.shuffled_labels:
+        return _shuffled(cohort, secret(site), site.shuffled_labels, task.form.findings)
+    return cohort
 
 
-def _shuffled(cohort: Cohort, key: bytes, number: int) -> Cohort:
-    """Each patient's images get the label of another patient, of the same one in every round; another ``number`` deals
-    the labels out in another way."""
+def _shuffled(cohort: Cohort, key: bytes, number: int, findings: int) -> Cohort:
+    """Each patient's images get what is known of another patient's findings, of the same one in every round; another
+    ``number`` deals them out in another way."""
 
     def place(patient: int) -> bytes:
         return hmac.digest(key, f"shuffled labels {number} {cohort.patients[patient]}".encode(), "sha256")
 
-    dealt = cohort.patient_labels()[sorted(range(len(cohort.rows)), key=place)]
-    labels = cohort.labels.clone()
-    for rows, label in zip(cohort.rows, dealt, strict=True):
-        labels[rows] = label
-    return replace(cohort, labels=labels)
+    order = sorted(range(len(cohort.rows)), key=place)
+    dealt = torch.stack([cohort.patient_labels(finding)[order] for finding in range(findings)], dim=1)
+    targets = cohort.targets.clone()
+    for rows, told in zip(cohort.rows, dealt, strict=True):
+        targets[rows, :findings] = told
+    return replace(cohort, targets=targets)
 
 
 def _inputs(

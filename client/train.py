@@ -86,7 +86,7 @@ def train_locally(
     before = arrays_of(module)
     expected = max(1.0, terms.sample_rate * public_size)
     private = StepTerms(mechanism.noise_multiplier, clip_norm, expected, max_memory_mb)
-    steps = PatientSteps(module, partial(_loss_of, task), _sgd(terms, pull, list(before)), private, generator)
+    steps = PatientSteps(module, task.loss, _sgd(terms, pull, list(before)), private, generator)
     module.train()
     for patients in privacy.sampled_patients(len(cohort.rows), terms.sample_rate, terms.steps, generator):
         steps.step(patients, lambda chosen: cohort.draw(chosen, terms.images_per_patient, generator))
@@ -123,16 +123,9 @@ def _add_pull(
         vector.grad.add_(constant)
 
 
-def _loss_of(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
-    # A classifier's logits of shape (images, 1) meet labels of shape (images,).
-    return task.loss(outputs.squeeze(-1) if outputs.ndim == labels.ndim + 1 else outputs, labels)
-
-
 @torch.no_grad()
 def score_patients(module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
     """The probability of the positive class for each patient, mean over its images; shape (patients,)."""
     module.eval()
-    images = torch.cat(
-        [torch.sigmoid(module(chunk).squeeze(-1)) for chunk in torch.split(cohort.inputs, _IMAGES_AT_ONCE)]
-    )
+    images = torch.cat([torch.sigmoid(module(chunk)[:, 0]) for chunk in torch.split(cohort.inputs, _IMAGES_AT_ONCE)])
     return np.array([float(images[rows].mean()) for rows in cohort.rows])

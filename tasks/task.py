@@ -1,19 +1,23 @@
 """What a task is, and how one is found by name.
 
-A task says everything that server and hospitals must agree on about a clinical question: how a picture becomes an
-input tensor, which classes there are, and how phantom patients are drawn for it. A task is a folder of this package
-with an object named ``TASK`` in its ``__init__.py``; nothing else has to be registered anywhere.
+A task says everything that server and hospitals must agree on about a clinical question: how a picture or a scan
+becomes an input tensor, what is asked of it, and how phantom patients are drawn for it. A task is a folder of this
+package with an object named ``TASK`` in its ``__init__.py``; nothing else has to be registered anywhere.
+
+Every task has one yes-or-no question, by which models are chosen and hospitals compared. It may ask for more: further
+findings, of which a hospital may not know all, and structures to be outlined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +48,103 @@ class Picture:
         regions: where image data lies inside the frame, from SequenceOfUltrasoundRegions (PS3.3 C.8.5.5); empty when
             the source does not tell.
         spacing_mm: size of a pixel along rows and columns in millimetres, or ``None`` when it is not known.
+        masks: bool of shape (structures, rows, columns), in the order of ``Task.structures``: what a reader outlined.
+            All false where the reader found nothing; ``None`` where nobody has looked.
     """
 
     pixels: NDArray[np.float32]
     regions: tuple[Box, ...] = ()
     spacing_mm: tuple[float, float] | None = None
+    masks: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Measured values in space.
+
+    Attributes:
+        values: of shape (slices, rows, columns); float32, the output of the Modality LUT, or bool.
+        affine: float64 (4, 4), takes (slice, row, column, 1) to the voxel's centre in the patient in millimetres: x to
+            the left, y to the back, z to the head.
+        unit: of the values, "HU" for instance; "" when nobody says.
+    """
+
+    values: NDArray[Any]
+    affine: NDArray[np.float64]
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The volumes of one examination.
+
+    Attributes:
+        volumes: by ``Sequence.name``; a sequence that was not acquired is absent. Grids may differ.
+        masks: by ``Structure.name``, each a volume of bool on a grid of its own; all false where the reader found
+            nothing. ``None`` where nobody has looked.
+    """
+
+    volumes: Mapping[str, Volume]
+    masks: Mapping[str, Volume] | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A further yes-or-no question about the same image.
+
+    Attributes:
+        name: lower-case letters, digits and ``_``; the column of a labels file, which may leave it empty.
+        code: what it is called in a DICOM report.
+    """
+
+    name: str
+    code: Code
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is to be outlined.
+
+    Attributes:
+        name: lower-case letters, digits and ``_``.
+        code: SegmentedPropertyTypeCodeSequence of a DICOM segmentation that outlines it.
+    """
+
+    name: str
+    code: Code
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One kind of series that an examination may have.
+
+    Attributes:
+        name: such as ``T1ce``.
+        described: a regular expression that is sought in SeriesDescription, whatever the case; "" finds every series.
+            A series belongs to the first sequence of the task that finds it.
+    """
+
+    name: str
+    described: str = ""
+
+    def finds(self, description: str) -> bool:
+        """Whether a series of that SeriesDescription is one."""
+        return re.search(self.described, description, re.IGNORECASE) is not None
+
+
+@dataclass(frozen=True)
+class Form:
+    """What goes into a task's network, and what may come out.
+
+    Attributes:
+        shape: of one input, (channels, rows, columns) or (channels, slices, rows, columns).
+        findings: number of yes-or-no questions, the task's own first.
+        structures: number of structures to be outlined.
+    """
+
+    shape: tuple[int, ...]
+    findings: int = 1
+    structures: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,9 +170,12 @@ class PhantomHospital:
     positives: int | None = None
 
 
+Augmentation = Callable[["torch.Tensor", "torch.Tensor", "torch.Generator"], tuple["torch.Tensor", "torch.Tensor"]]
+
+
 @dataclass(frozen=True)
 class Task:
-    """A clinical question with a yes or no answer per image.
+    """A clinical question with a yes or no answer per image, and what else is asked of the same image.
 
     Attributes:
         name: the folder's name.
@@ -84,12 +183,22 @@ class Task:
         classes: the name of the negative and of the positive class, in this order.
         finding: what the positive class is called in a DICOM report.
         procedure: the examination that the images are of, likewise.
-        example_shape: shape of an input tensor, (channels, rows, columns).
-        example_version: changes whenever ``read_example`` computes something else; cached examples carry it.
-        read_example: the declared transform from a picture to a float32 array of ``example_shape`` in [0, 1].
+        example_shape: shape of an input tensor, (channels, rows, columns) or (channels, slices, rows, columns).
+        example_version: changes whenever ``read_example`` or ``read_masks`` computes something else; cached examples
+            carry it.
+        read_example: the declared transform from a ``Picture``, or a ``Scan`` where there are ``sequences``, to a
+            float32 array of ``example_shape`` in [0, 1].
         draw_phantom: writes a phantom hospital's studies as DICOM files into a folder, with ``labels.csv`` in it.
         frames_per_clip: at most so many frames of one file are taken, each as an image of its own with the file's
             label; of a file with more, those of ``frames``.
+        further_findings: asked beside the question; a hospital may not know them, of some images or of all.
+        structures: to be outlined; a hospital may have outlines of some images or of none.
+        read_masks: from the same picture or scan, which has masks, to bool of shape (structures, *example_shape[1:]),
+            on the same grid as the example; present where there are structures.
+        sequences: the task reads scans of these; an examination without the first is refused.
+        example_spacing_mm: size of an example's pixel along each axis, where the transform makes it the same for all.
+        augment: the random part of the transform, drawn anew whenever an image is drawn for training of a network that
+            has no fixed part. From an example, bool masks of shape (structures, ...) and a generator to both.
     """
 
     name: str
@@ -97,11 +206,22 @@ class Task:
     classes: tuple[str, str]
     finding: Code
     procedure: Code
-    example_shape: tuple[int, int, int]
+    example_shape: tuple[int, ...]
     example_version: int
-    read_example: Callable[[Picture], NDArray[np.float32]]
+    read_example: Callable[[Any], NDArray[np.float32]]
     draw_phantom: Callable[[Path, PhantomHospital, int], None]
     frames_per_clip: int = 1
+    further_findings: tuple[Finding, ...] = ()
+    structures: tuple[Structure, ...] = ()
+    read_masks: Callable[[Any], NDArray[np.bool_]] | None = None
+    sequences: tuple[Sequence, ...] = ()
+    example_spacing_mm: tuple[float, ...] | None = None
+    augment: Augmentation | None = None
+
+    @property
+    def form(self) -> Form:
+        """What a network for the task takes and gives."""
+        return Form(self.example_shape, 1 + len(self.further_findings), len(self.structures))
 
     def frames(self, number: int) -> tuple[int, ...]:
         """Which frames of a file with so many are taken: the middles of equal parts. One is the middle of the clip,
@@ -109,19 +229,20 @@ class Task:
         taken = min(number, self.frames_per_clip)
         return tuple((2 * part + 1) * number // (2 * taken) for part in range(taken))
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean binary cross-entropy over the images of one patient.
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean loss over the images of one patient, see ``tasks/losses.py``.
 
         Args:
-            logits: float tensor of shape (images,), the model's output before the sigmoid.
-            labels: float tensor of shape (images,), 1 for the positive class.
+            outputs: float tensor of shape (images, outputs): logits of the findings, then of the structures' pixels,
+                where the network outlines.
+            targets: the same shape; NaN where nobody knows.
 
         Returns:
             A scalar tensor.
         """
-        from torch.nn.functional import binary_cross_entropy_with_logits
+        from tasks.losses import loss_of
 
-        return binary_cross_entropy_with_logits(logits, labels)
+        return loss_of(self.form, outputs, targets)
 
 
 class UnknownTask(LookupError):

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from client.sources.acquisition import Acquisition
 from client.volume import Volume
 from tasks.task import Picture, Task
@@ -27,11 +30,14 @@ class Record:
     Attributes:
         patient_id: the patient's number as its issuer gave it. Stays in the hospital, is not stored by us.
         image_id: what tells this image from all others of its source.
-        label: 0 or 1.
+        label: 0 or 1, the answer to the task's question.
         signature: changes whenever the image's bytes may have changed.
         read: decodes the image. Raises ``Unreadable``.
         read_volume: decodes all of a three-dimensional image, where the source has such. Raises ``Unreadable``.
         acquisition: what its header tells; ``None`` for images derived for research, which have no header.
+        findings: 0, 1 or ``None`` for not known, of each of the task's further findings; empty where none is known.
+        read_masks: reads what was outlined on a picture, bool of shape (structures, rows, columns); ``None`` where
+            nobody has looked. Raises ``Unreadable``.
     """
 
     patient_id: str
@@ -41,6 +47,8 @@ class Record:
     read: Callable[[], Picture]
     read_volume: Callable[[], Volume] | None = None
     acquisition: Acquisition | None = None
+    findings: tuple[int | None, ...] = ()
+    read_masks: Callable[[], NDArray[np.bool_]] | None = None
 
 
 @dataclass(frozen=True)

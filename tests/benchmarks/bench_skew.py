@@ -81,7 +81,7 @@ def draw(seed: int, positives: Sequence[float] = POSITIVES) -> Problem:
         inputs = rng.normal(size=(PATIENTS, FEATURES)) + 0.5 * rng.normal(size=FEATURES)
         inputs[:, 0] += 2 * labels
         rows = list(torch.arange(PATIENTS).view(-1, 1))
-        hospitals.append(Cohort(torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(labels), rows))
+        hospitals.append(Cohort(torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(labels)[:, None], rows))
     problem = Problem(hospitals, 0.0)
     found = minimize(problem.loss, np.zeros(FEATURES + 1), tol=1e-12)
     return replace(problem, least=float(found.fun))

@@ -56,8 +56,8 @@ def stock() -> dict[str, int]:
 
 def real_update(weights: Arrays) -> Arrays:
     """What a few steps on random images without noise change."""
-    network = registry.build({"name": "densenet121", "groups": 8}, (1, _SIDE, _SIDE), 1)
-    inputs, labels = torch.randn(8, 1, _SIDE, _SIDE), torch.tensor([0.0, 1.0] * 4)
+    network = registry.build({"name": "densenet121", "groups": 8}, tasks.Form((1, _SIDE, _SIDE)), 1)
+    inputs, labels = torch.randn(8, 1, _SIDE, _SIDE), torch.tensor([[0.0], [1.0]] * 4)
     cohort = Cohort(inputs, labels, list(torch.arange(8).view(-1, 1)))
     terms = TrainingTerms(3, 0.05, 0.0, 0.0, 1.0, 1)
     task = tasks.get("pneumonia_xray")
@@ -94,8 +94,8 @@ def report(console: Console, output: Path) -> None:
     claim_identity()
     study = load.load(["model=densenet121"])
     document = document_of(study, "bench-1")
-    shape = tasks.get(study.task.name).example_shape
-    weights = registry.arrays_of(registry.build(asdict(study.model), shape, 1).trainable)
+    form = tasks.get(study.task.name).form
+    weights = registry.arrays_of(registry.build(asdict(study.model), form, 1).trainable)
     base = stock()
     rows: dict[str, dict[str, float]] = {"stock Flower, float32": {key: float(value) for key, value in base.items()}}
     updates = {"noise": noise(weights), "real gradients": real_update(weights)}

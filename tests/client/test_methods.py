@@ -36,7 +36,7 @@ def cohort(seed: int = 0, patients: int = 24, positives: float = 0.5) -> Cohort:
     labels = (np.arange(patients) < positives * patients).astype(np.float32)
     inputs = rng.normal(size=(patients, 3)).astype(np.float32)
     inputs[:, 0] += 2 * labels
-    return Cohort(torch.from_numpy(inputs), torch.from_numpy(labels), list(torch.arange(patients).view(-1, 1)))
+    return Cohort(torch.from_numpy(inputs), torch.from_numpy(labels)[:, None], list(torch.arange(patients).view(-1, 1)))
 
 
 def study_of(document: StudyDocument, method: MethodTerms, up: Form = "float32", steps: int = 4) -> StudyDocument:
@@ -83,7 +83,7 @@ def gradient(x: Arrays, patients: Cohort) -> Arrays:
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(x["weight"]))  # type: ignore[union-attr]
         module.bias.copy_(torch.from_numpy(x["bias"]))  # type: ignore[union-attr]
-    TASK.loss(module(patients.inputs).squeeze(-1), patients.labels).backward()
+    TASK.loss(module(patients.inputs), patients.targets).backward()
     return {name: p.grad.numpy() for name, p in module.named_parameters() if p.grad is not None}
 
 
@@ -189,8 +189,8 @@ def optimum() -> Arrays:
 
     def loss(x: np.ndarray) -> float:
         weight, bias = torch.from_numpy(x[:3]), float(x[3])
-        logits = [c.inputs.double() @ weight + bias for c in SKEWED]
-        return float(sum(TASK.loss(z, c.labels.double()) for z, c in zip(logits, SKEWED, strict=True)))
+        logits = [(c.inputs.double() @ weight + bias)[:, None] for c in SKEWED]
+        return float(sum(TASK.loss(z, c.targets.double()) for z, c in zip(logits, SKEWED, strict=True)))
 
     x = minimize(loss, np.zeros(4), tol=1e-12).x
     return {"weight": x[None, :3], "bias": x[3:]}

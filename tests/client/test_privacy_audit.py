@@ -73,7 +73,7 @@ def audited(mechanism: Mechanism, images: int = 2) -> float:
     chosen = torch.from_numpy(np.flatnonzero(present))
     inputs = (1000.0 * torch.eye(CANARIES)[chosen]).repeat_interleave(images, dim=0)
     rows = list(torch.arange(len(inputs)).view(-1, images))
-    cohort = Cohort(inputs, torch.ones(len(inputs)), rows)
+    cohort = Cohort(inputs, torch.ones(len(inputs), 1), rows)
     head = nn.Linear(CANARIES, 1, bias=False)
     nn.init.zeros_(head.weight)
     # A rate so small that no canary is ever learnt, or its gradient would shrink below the clip.

@@ -50,7 +50,7 @@ def patients_with(images: list[int], features: int = 3, size: float = 100.0) -> 
     """Patients of so many identical images each, all pulling the same way, far beyond any clip."""
     ends = np.cumsum(images)
     rows = [torch.arange(end - count, end) for count, end in zip(images, ends, strict=True)]
-    return Cohort(torch.full((int(ends[-1]), features), size), torch.ones(int(ends[-1])), rows)
+    return Cohort(torch.full((int(ends[-1]), features), size), torch.ones(int(ends[-1]), 1), rows)
 
 
 def moved(
@@ -79,7 +79,7 @@ def test_the_noise_of_real_steps_grows_with_the_clip(clip: float) -> None:
 
     60,000 coordinates without gradient: their standard deviation is known to 0.3 %, so 2 % is more than six of its own.
     """
-    cohort = Cohort(torch.zeros(10, 60_000), torch.ones(10), [torch.arange(i, i + 1) for i in range(10)])
+    cohort = Cohort(torch.zeros(10, 60_000), torch.ones(10, 1), [torch.arange(i, i + 1) for i in range(10)])
     update = moved(cohort, 1.5, clip, size=10, images=1, steps=4)
     assert float(update.std()) == pytest.approx(math.sqrt(4) * 1.5 * clip / 10, rel=0.02)
 
@@ -143,14 +143,14 @@ def test_adding_a_patient_moves_the_sum_by_the_clip_and_no_more() -> None:
     """What neighbouring means, with the added patient pulling against the others and having most images."""
     size, without = 4, patients_with([1, 2, 3])
     against = torch.full((50, 3), -1000.0)
-    added = Cohort(torch.cat([without.inputs, against]), torch.ones(56), [*without.rows, torch.arange(6, 56)])
+    added = Cohort(torch.cat([without.inputs, against]), torch.ones(56, 1), [*without.rows, torch.arange(6, 56)])
     difference = moved(added, ALMOST_NONE, 0.2, size=size) - moved(without, ALMOST_NONE, 0.2, size=size)
     assert float(difference.norm()) * size <= 0.2 * (1 + 1e-3)
 
 
 def test_a_round_that_samples_nobody_is_noise_all_the_same() -> None:
     """Skipping it, or sending zeros, tells that nobody was drawn."""
-    cohort = Cohort(torch.ones(5, 60_000), torch.ones(5), [torch.arange(i, i + 1) for i in range(5)])
+    cohort = Cohort(torch.ones(5, 60_000), torch.ones(5, 1), [torch.arange(i, i + 1) for i in range(5)])
     update = moved(cohort, 2.0, 0.5, size=1, steps=9, rate=1e-12)
     assert float(update.std()) == pytest.approx(3 * 2.0 * 0.5, rel=0.02), "the expected number is at least 1"
 
@@ -192,8 +192,8 @@ def test_the_clip_does_not_follow_the_gradients() -> None:
     """
     ordinary, outlier = torch.full((9, 3), 0.1), torch.full((1, 3), 1000.0)
     rows = [torch.arange(i, i + 1) for i in range(10)]
-    cohort = Cohort(torch.cat([ordinary, outlier]), torch.ones(10), rows)
-    without = Cohort(ordinary, torch.ones(9), rows[:9])
+    cohort = Cohort(torch.cat([ordinary, outlier]), torch.ones(10, 1), rows)
+    without = Cohort(ordinary, torch.ones(9, 1), rows[:9])
     difference = moved(cohort, ALMOST_NONE, 0.5, size=1) - moved(without, ALMOST_NONE, 0.5, size=1)
     assert float(difference.norm()) == pytest.approx(0.5, rel=1e-3)
 
@@ -209,7 +209,7 @@ def test_the_clip_of_an_order_is_one_number() -> None:
 
 
 def test_two_runs_in_production_share_no_noise_whatever_is_seeded() -> None:
-    cohort = Cohort(torch.zeros(5, 1000), torch.ones(5), [torch.arange(i, i + 1) for i in range(5)])
+    cohort = Cohort(torch.zeros(5, 1000), torch.ones(5, 1), [torch.arange(i, i + 1) for i in range(5)])
     updates = []
     for _ in range(2):
         torch.manual_seed(0)

@@ -159,7 +159,7 @@ def test_one_patient_more_or_less_changes_one_cell_by_one(
 
 
 def test_a_patient_with_many_images_counts_once(document: StudyDocument) -> None:
-    cohort = Cohort(torch.zeros(5, 1), torch.tensor([0.0, 1, 0, 0, 0]), [torch.arange(4), torch.tensor([4])])
+    cohort = Cohort(torch.zeros(5, 1), torch.tensor([[0.0], [1], [0], [0], [0]]), [torch.arange(4), torch.tensor([4])])
     scored = Scored(np.array([0.2, 0.7]), cohort.patient_labels().numpy())
     sent = evaluate_report(EvaluateOrder(document, 1), scored, Spent(math.inf, 1e-4, 0.0), entropy())
     assert sent.arrays["histogram"].sum(axis=1).tolist() == [1, 1]

@@ -27,7 +27,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 def cohort(hospital: Hospital, side: str) -> Cohort:
     spec = asdict(schema.ScatterLinear(resolution=16, J=2, L=2, pool=2))
     task = tasks.get(TASK)
-    return open_cohort(hospital.settings, task, side, spec, registry.build(spec, task.example_shape))
+    return open_cohort(hospital.settings, task, side, spec, registry.build(spec, task.form))
 
 
 def test_the_phantoms_are_women_of_no_age_on_no_known_scanner(archive: Archive, tmp_path: Path) -> None:
@@ -61,9 +61,9 @@ def test_shuffled_labels_are_the_same_labels_of_other_patients_in_every_round(ar
     own, dealt, again = cohort(plain, "train"), cohort(shuffled, "train"), cohort(shuffled, "train")
     assert Counter(own.patient_labels().tolist()) == Counter(dealt.patient_labels().tolist())
     assert not torch.equal(own.patient_labels(), dealt.patient_labels())
-    assert torch.equal(dealt.labels, again.labels)
+    assert torch.equal(dealt.targets, again.targets)
     assert torch.equal(own.inputs, dealt.inputs)
-    assert not torch.equal(dealt.labels, cohort(other, "train").labels), "another number deals them out anew"
+    assert not torch.equal(dealt.targets, cohort(other, "train").targets), "another number deals them out anew"
     validation = cohort(shuffled, "validation")
-    assert torch.equal(validation.labels, cohort(plain, "validation").labels), "it is judged by the truth"
-    assert all(len(set(dealt.labels[rows].tolist())) == 1 for rows in dealt.rows)
+    assert torch.equal(validation.targets, cohort(plain, "validation").targets), "it is judged by the truth"
+    assert all(len(set(dealt.targets[rows].tolist())) == 1 for rows in dealt.rows)

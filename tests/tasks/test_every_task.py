@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,11 +142,16 @@ def test_a_clip_gives_a_bounded_number_of_frames_evenly_spread(task: Task) -> No
 
 
 def test_the_loss_is_finite_and_smaller_where_it_is_right(task: Task) -> None:
-    labels = torch.tensor([0.0, 1.0, 1.0])
-    right, wrong = (task.loss(size * (2 * labels - 1), labels) for size in (3.0, -3.0))
-    assert right.shape == ()
-    assert 0 <= float(right) < float(wrong) < float("inf")
-    assert torch.isfinite(task.loss(torch.tensor([1e4, -1e4, 0.0]), labels))
+    form = task.form
+    sizes = {form.findings, form.findings + form.structures * math.prod(form.shape[1:])}  # with and without outlines
+    for size in sizes:
+        targets = (torch.arange(3 * size).reshape(3, size) % 2).float()
+        right, wrong = (task.loss(strength * (2 * targets - 1), targets) for strength in (3.0, -3.0))
+        assert right.shape == ()
+        assert 0 <= float(right) < float(wrong) < float("inf")
+        extreme = torch.tensor([1e4, -1e4, 0.0])[:, None].expand(3, size)
+        assert torch.isfinite(task.loss(extreme, targets))
+        assert float(task.loss(extreme, torch.full((3, size), math.nan))) == 0, "what nobody knows teaches nothing"
 
 
 # Phantoms
@@ -217,12 +223,12 @@ def test_there_is_something_to_learn_but_not_everything(name: str, tmp_path: Pat
     model = vars(load.load([f"task={name}"]).model)
     if min(drawn.task.example_shape[1:]) < model["resolution"]:
         model = model | {"resolution": 0, "J": 2}  # smaller images than it is made for
-    network = registry.build(model, drawn.task.example_shape)
+    network = registry.build(model, drawn.task.form)
     assert network.features is not None
     with torch.no_grad():
         inputs = torch.cat([network.features(part) for part in torch.from_numpy(examples).split(64)])
     train = np.isin(patients, sorted(set(patients))[:50])
-    _descend(drawn.task, network.trainable, inputs[train], torch.from_numpy(labels[train]))
+    _descend(drawn.task, network.trainable, inputs[train], torch.from_numpy(labels[train])[:, None])
     with torch.no_grad():
         scores = network.trainable(inputs[~train]).squeeze(-1).numpy()
     held = sorted(set(patients[~train]))
@@ -250,6 +256,6 @@ def _descend(task: Task, head: torch.nn.Module, inputs: torch.Tensor, labels: to
     optimiser = torch.optim.SGD(head.parameters(), terms.training.learning_rate)
     for _ in range(terms.federation.rounds * terms.training.steps):
         optimiser.zero_grad()
-        task.loss(head(inputs).squeeze(-1), labels).backward()
+        task.loss(head(inputs), labels).backward()
         torch.nn.utils.clip_grad_norm_(head.parameters(), terms.privacy.clip_norm)
         optimiser.step()
