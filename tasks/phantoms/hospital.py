@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
@@ -20,6 +20,8 @@ from tasks.task import PhantomHospital
 
 LABELS, MARK = "labels.csv", "phantom.json"
 Attributes = dict[str, Any]
+Dependent = Callable[[Sequence[Attributes]], Attributes]
+"""From the attributes of the patient's files so far to those of one that refers to them, such as a segmentation."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,17 @@ class Recipe:
         version: changes whenever other pictures would be drawn from the same hospital and seed.
         classes: names of the negative and the positive class.
         draw_patient: from the hospital, the patient's random numbers and whether the patient is positive to the
-            attributes of each image: the image modules with the pixels, SOPClassUID and Modality.
+            attributes of each image: the image modules with the pixels, SOPClassUID and Modality, and SeriesNumber
+            where there are several series. Files that refer to others come after them.
+        labelled: what has a row in ``labels.csv``: an image by its SOPInstanceUID, or an examination of many by its
+            StudyInstanceUID.
     """
 
     task: str
     version: int
     classes: tuple[str, str]
-    draw_patient: Callable[[PhantomHospital, np.random.Generator, bool], Iterator[Attributes]]
+    draw_patient: Callable[[PhantomHospital, np.random.Generator, bool], Iterator[Attributes | Dependent]]
+    labelled: str = "SOPInstanceUID"
 
 
 def fill(folder: Path, hospital: PhantomHospital, seed: int, recipe: Recipe) -> None:
@@ -65,7 +71,7 @@ def fill(folder: Path, hospital: PhantomHospital, seed: int, recipe: Recipe) -> 
     numbers = range(1, hospital.patients + 1)
     rows = [row for number in numbers for row in _patient(folder, hospital, seed, recipe, number)]
     text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("PatientID", "SOPInstanceUID", "label"), *rows])
+    csv.writer(text, lineterminator="\n").writerows([("PatientID", recipe.labelled, "label"), *rows])
     _replace(folder / LABELS, text.getvalue())
 
 
@@ -83,12 +89,30 @@ def _patient(
     if hospital.positives is not None:
         positive = number in _drawn(recipe.task, hospital, seed)
     patient = patient_id(hospital.name, number)
-    for instance, image in enumerate(recipe.draw_patient(hospital, rng, positive), start=1):
-        name = uid(recipe.task, hospital.name, seed, number, instance)
-        attributes = common_attributes(recipe.task, hospital.name, number, seed) | image
-        attributes |= {"SOPInstanceUID": name, "InstanceNumber": instance}
+    files: list[Attributes] = []
+    named: set[str] = set()
+    for instance, drawn in enumerate(recipe.draw_patient(hospital, rng, positive), start=1):
+        attributes = drawn(files) if callable(drawn) else _identified(drawn, hospital, seed, recipe, number, instance)
         write(folder / "dicom" / patient / f"{instance}.dcm", attributes)
-        yield patient, name, recipe.classes[positive]
+        files.append(attributes)
+        name = str(attributes[recipe.labelled])
+        if not callable(drawn) and name not in named:
+            named.add(name)
+            yield patient, name, recipe.classes[positive]
+
+
+def _identified(
+    image: Attributes, hospital: PhantomHospital, seed: int, recipe: Recipe, number: int, instance: int
+) -> Attributes:
+    """An image with what says whose it is, and to which series and space it belongs."""
+    named = (recipe.task, hospital.name, seed, number)
+    attributes = common_attributes(recipe.task, hospital.name, number, seed) | image
+    attributes |= {"SOPInstanceUID": uid(*named, instance), "InstanceNumber": instance}
+    if "SeriesNumber" in image:
+        attributes["SeriesInstanceUID"] = uid(*named, "series", image["SeriesNumber"])
+    if "ImagePositionPatient" in image:
+        attributes |= {"FrameOfReferenceUID": uid(*named, "frame of reference"), "PositionReferenceIndicator": ""}
+    return attributes
 
 
 def _drawn(task: str, hospital: PhantomHospital, seed: int) -> set[int]:
