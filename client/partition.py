@@ -85,11 +85,16 @@ def _manifest_sites(study: schema.Study, federation: schema.ManifestFederation, 
         source: dict[str, Any] = {"kind": "manifest", "task": study.task.name, "issuer": site, "path": str(folder)}
         source |= {"where": dict(federation.where), "patients": str(patients)}
         source |= {"patient_column": federation.patient_column, "label_column": federation.label_column}
+        for kind in ("finding_columns", "mask_columns"):
+            if columns := dict(getattr(federation, kind)):
+                source[kind] = columns
         sources[site] = [source | {"max_training_patients": federation.max_training_patients.get(site)}]
     unknown = federation.max_training_patients.keys() - sources.keys()
     if unknown:
         raise ValueError(f"federation.max_training_patients names {sorted(unknown)}; hospitals are {sorted(sources)}")
     notes = [f"Hospitals are simulated: one for each value of {federation.site_column} in a public set of images."]
+    if federation.blocks:
+        notes = [f"Hospitals are simulated: the patients of a public set dealt out to {federation.blocks}."]
     if moved:
         notes.append(f"{moved} patients had images in several of them and were given wholly to one.")
     return Partition(sources, notes)
@@ -100,14 +105,22 @@ def _owners(folder: Path, federation: schema.ManifestFederation) -> tuple[dict[s
 
     A patient must not be trained on in one hospital and validated with in another.
     """
-    columns = [federation.site_column, federation.patient_column, federation.label_column, *federation.where]
+    columns = [federation.patient_column, federation.label_column, *federation.where]
+    if not federation.blocks:
+        columns.append(federation.site_column)
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for row in read_manifest(folder, columns):
         wanted = all(row[column] in values for column, values in federation.where.items())
         if wanted and row[federation.patient_column].strip():
-            votes[row[federation.patient_column].strip()][row[federation.site_column].strip()] += 1
+            patient = row[federation.patient_column].strip()
+            site = _block(patient, federation.blocks) if federation.blocks else row[federation.site_column].strip()
+            votes[patient][site] += 1
     owner = {patient: min(sites, key=lambda site: (-sites[site], site)) for patient, sites in votes.items()}
     return owner, sum(len(sites) > 1 for sites in votes.values())
+
+
+def _block(patient: str, blocks: int) -> str:
+    return f"block{int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], 'big') % blocks}"
 
 
 def _medmnist_sites(study: schema.Study, federation: schema.MedmnistFederation, home: Path) -> Partition:

@@ -125,6 +125,7 @@ def _hospitals(study: Study) -> Iterator[str]:
         yield from _unless(_positive, _POSITIVE, "federation.label_skew", federation.label_skew)
     if isinstance(federation, ManifestFederation):
         yield from _unless(_positive, _POSITIVE, "federation.min_patients", federation.min_patients)
+        yield from _unless(_not_negative, _NOT_NEGATIVE, "federation.blocks", federation.blocks)
         for name, most in federation.max_training_patients.items():
             yield from _unless(_positive, _POSITIVE, f"federation.max_training_patients.{name}", most)
 

@@ -374,8 +374,14 @@ class ManifestFederation(Federation):
     """Column whose values become the hospitals."""
     patient_column: str = "patient_id"
     """Column that names the patient: rows with one value are one patient."""
+    blocks: int = 0
+    """Instead of by a column, patients are dealt out to so many hospitals, by a digest of their names; 0 does not."""
     label_column: str = "label"
     """Column with 0 or 1."""
+    finding_columns: dict[str, str] = field(default_factory=dict)
+    """Of a further finding of the task the column with 0, 1 or nothing."""
+    mask_columns: dict[str, str] = field(default_factory=dict)
+    """Of each structure of the task the column that names its mask files, ``;`` between several."""
     where: dict[str, list[str]] = field(default_factory=dict)
     """Keep only rows whose column has one of these values."""
     max_training_patients: dict[str, int] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from client.sources.acquisition import Acquisition, acquisition_reader
 from client.sources.annotations import labels_of
 from client.sources.labels import KEYS, Labels
 from client.sources.labels_seg import is_segmentation
+from client.sources.outlines import Outlines
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.settings import FolderSource
 from tasks.task import Picture, Task
@@ -22,7 +23,7 @@ from tasks.task import Picture, Task
 
 def list_folder(source: FolderSource, task: Task, withdrawn: frozenset[str]) -> Listing:
     """Every labelled image under the folder; see ``list_files``."""
-    return list_files(source.path, labels_of(source, task), withdrawn, acquisition_reader(source, task), task.frames)
+    return list_files(source.path, labels_of(source, task), withdrawn, acquisition_reader(source, task), task)
 
 
 def list_files(
@@ -30,14 +31,14 @@ def list_files(
     labels: Labels,
     withdrawn: frozenset[str],
     acquired: Callable[[Dataset], Acquisition],
-    frames: Callable[[int], tuple[int, ...]],
+    task: Task,
     answered: Set[str] = frozenset(),
 ) -> Listing:
-    """Every labelled DICOM image under a folder; a file of several frames gives those that ``frames`` chooses.
+    """Every labelled DICOM image under a folder; a file of several frames gives those that ``task.frames`` chooses.
 
     Files that are no DICOM, and labels that no file answers to, are counted; so are the images of files that have no
     label or no PatientID or a withdrawn patient. Labels in ``answered`` are not: they are known to have an image
-    elsewhere.
+    elsewhere. DICOM segmentations in the folder are what was outlined on the images: ``client/sources/outlines.py``.
 
     Raises:
         EmptySource: no DICOM file is there.
@@ -45,17 +46,21 @@ def list_files(
         SiteMisconfigured: the labels file is wrong.
     """
     left_out = Counter(labels.left_out)
-    headers = list(_headers(folder, labels.key, acquired, frames, left_out))
+    segmentations: list[Path] = []
+    headers = list(_headers(folder, labels.key, acquired, task.frames, left_out, segmentations))
     if not headers:
         raise EmptySource(f"no DICOM file under {folder}; is the volume mounted?")
-    records, used = _join(headers, labels, withdrawn, left_out)
+    outlines = Outlines(segmentations, task.structures) if task.structures else None
+    records, used = _join(headers, labels, withdrawn, left_out, outlines)
     if not used:
         raise LabelsMatchNothing(
             f"none of {len(headers)} images has a label: {labels.path} is keyed by {labels.key}, of which it has "
             f"values like {next(iter(labels.values), 'none')!r}; the files have values like {headers[0].name!r}"
         )
     left_out["LABEL_WITHOUT_IMAGE"] += len(labels.values.keys() - used - answered)
-    return Listing(records, +left_out)
+    if outlines is not None:
+        left_out.update(outlines.left_out)
+    return Listing(records, +left_out, list(labels.warnings))
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,10 @@ class _Header:
     uid: str
     patient: str
     frames: tuple[int, ...]
+    """Of those that it has, which are taken."""
+    of: int
+    """How many it has."""
+    size: tuple[int, int]
     acquisition: Acquisition
 
 
@@ -76,6 +85,7 @@ def _headers(
     acquired: Callable[[Dataset], Acquisition],
     frames: Callable[[int], tuple[int, ...]],
     left_out: Counter[str],
+    segmentations: list[Path],
 ) -> Iterator[_Header]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         try:
@@ -84,13 +94,27 @@ def _headers(
             left_out[str(error.reason)] += 1
             continue
         if is_segmentation(header):
+            segmentations.append(path)
             continue
         name, uid, patient = (str(header.get(keyword, "")).strip() for keyword in (key, KEYS[0], "PatientID"))
-        yield _Header(path, name, uid, patient, frames(number_of_frames(header)), acquired(header))
+        number = number_of_frames(header)
+        yield _Header(path, name, uid, patient, frames(number), number, _size(header), acquired(header))
+
+
+def _size(header: Dataset) -> tuple[int, int]:
+    """Rows and columns; 0 where it does not tell, so that no outline fits."""
+    try:
+        return int(header.Rows), int(header.Columns)
+    except (AttributeError, TypeError, ValueError):
+        return 0, 0
 
 
 def _join(
-    headers: list[_Header], labels: Labels, withdrawn: frozenset[str], left_out: Counter[str]
+    headers: list[_Header],
+    labels: Labels,
+    withdrawn: frozenset[str],
+    left_out: Counter[str],
+    outlines: Outlines | None,
 ) -> tuple[list[Record], set[str]]:
     records: dict[str, list[Record]] = {}
     used: set[str] = set()
@@ -107,17 +131,24 @@ def _join(
         elif file.uid in records:
             left_out["DUPLICATE_INSTANCE"] += images
         else:
-            records[file.uid] = list(_records(file, labels.values[file.name]))
+            records[file.uid] = list(_records(file, labels, outlines))
     return [record for of_file in records.values() for record in of_file], used
 
 
-def _records(file: _Header, label: int) -> Iterator[Record]:
+def _records(file: _Header, labels: Labels, outlines: Outlines | None) -> Iterator[Record]:
     stat = file.path.stat()
-    signature = f"{stat.st_size}-{stat.st_mtime_ns}"
     for index in file.frames:
-        name = image_id(file.uid, index, len(file.frames))
-        read = Frame(file.path, index)
-        yield Record(file.patient, name, label, signature, read, acquisition=file.acquisition)
+        masks = None if outlines is None else outlines.of(file.uid, index, file.of, file.size)
+        yield Record(
+            patient_id=file.patient,
+            image_id=image_id(file.uid, index, len(file.frames)),
+            label=labels.values[file.name],
+            signature=f"{stat.st_size}-{stat.st_mtime_ns}" + ("" if masks is None else f"+{masks.signature}"),
+            read=Frame(file.path, index),
+            acquisition=file.acquisition,
+            findings=labels.findings.get(file.name, ()),
+            read_masks=masks,
+        )
 
 
 def image_id(uid: str, index: int, taken: int) -> str:

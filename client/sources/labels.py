@@ -1,15 +1,21 @@
-"""The labels file: a CSV with a column that names what is labelled, and a column ``label``."""
+"""The labels file: a CSV with a column that names what is labelled, a column ``label``, and further findings."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from pydicom.datadict import tag_for_keyword
+
 from client.errors import SiteMisconfigured
+from tasks.task import Finding
+
+Findings = tuple[int | None, ...]
+"""Of each of a task's further findings, 0, 1, or ``None`` where it is not known."""
 
 KEYS = ("SOPInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
 """DICOM keywords by which a row may name its images, the finest first."""
@@ -17,22 +23,35 @@ KEYS = ("SOPInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels by the value of one DICOM attribute, and what was wrong with the file, counted by reason."""
+    """Labels by the value of one DICOM attribute.
+
+    Attributes:
+        path: of the file or folder that they come from.
+        key: keyword of that attribute.
+        values: 0 or 1 by its value.
+        left_out: what was wrong with the file, counted by reason.
+        findings: further findings, likewise; who has none is not among them.
+        warnings: sentences about what a person should look at.
+    """
 
     path: Path
     key: str
     values: dict[str, int]
     left_out: Counter[str]
+    findings: dict[str, Findings] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
-def read_labels(path: Path, classes: tuple[str, str]) -> Labels:
+def read_labels(path: Path, classes: tuple[str, str], further: Sequence[Finding] = ()) -> Labels:
     """Read a labels file.
 
     A label is the name of a class, or 0 or 1. A row that repeats another is dropped; a key whose rows contradict each
-    other has no label at all. Both are counted.
+    other has no label at all. Both are counted. A further finding is 0, 1 or empty, in a column of its name, which may
+    be missing; of several rows those that know it count, and it is not known where they contradict each other.
 
     Raises:
-        SiteMisconfigured: the file cannot be read, lacks a column, or has labels that no class has; with line numbers.
+        SiteMisconfigured: the file cannot be read, lacks a column, or has labels that no class has or findings that are
+            neither 0 nor 1; with line numbers.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -43,12 +62,46 @@ def read_labels(path: Path, classes: tuple[str, str]) -> Labels:
     key = next((k for k in KEYS if k in columns), None)
     if key is None or "label" not in columns:
         raise SiteMisconfigured(f"{path} needs a column 'label' and one of {', '.join(KEYS)}; it has {sorted(columns)}")
-    return Labels(path, key, *_collect(path, rows, key, classes))
+    values, left_out = _collect(path, rows, key, classes, further)
+    findings, contradicted = _findings(rows, key, further)
+    left_out += Counter(CONTRADICTING_FINDINGS=contradicted)
+    return Labels(path, key, values, left_out, findings, _unread_columns(path, columns, further))
 
 
 def meanings(classes: tuple[str, str]) -> dict[str, int]:
     """What a label may say, in lower case, and which class it means."""
     return {"0": 0, "1": 1, classes[0].casefold(): 0, classes[1].casefold(): 1}
+
+
+def finding_of(text: str | None) -> int | None:
+    """What a cell says of a finding; ``None`` where it is empty.
+
+    Raises:
+        ValueError: it says something else than 0 or 1.
+    """
+    told = (text or "").strip()
+    if not told:
+        return None
+    value = float(told)  # programs that know missing values write 1.0
+    if value not in (0, 1):
+        raise ValueError(told)
+    return int(value)
+
+
+def wrong_findings(row: dict[str, str], columns: Iterable[str]) -> list[str]:
+    """The cells of a row that are neither 0 nor 1 nor empty, each as ``column='text'``."""
+    wrong = []
+    for column in columns:
+        try:
+            finding_of(row.get(column))
+        except ValueError:
+            wrong.append(f"{column}={row[column]!r}")
+    return wrong
+
+
+def listed(wrong: Sequence[str]) -> str:
+    """The first ten, a line each, and how many more there are."""
+    return "\n  ".join(wrong[:10]) + ("" if len(wrong) <= 10 else f"\n  and {len(wrong) - 10} more")
 
 
 def _delimiter(file: TextIO) -> str:
@@ -59,22 +112,52 @@ def _delimiter(file: TextIO) -> str:
 
 
 def _collect(
-    path: Path, rows: list[dict[str, str]], key: str, classes: tuple[str, str]
+    path: Path, rows: list[dict[str, str]], key: str, classes: tuple[str, str], further: Sequence[Finding]
 ) -> tuple[dict[str, int], Counter[str]]:
-    meaning = meanings(classes)
+    meaning, names = meanings(classes), [finding.name for finding in further]
     told: list[tuple[str, int]] = []
     wrong: list[str] = []
     for line, row in enumerate(rows, start=2):
         name, text = (row[key] or "").strip(), (row["label"] or "").strip()
         label = meaning.get(text.casefold())
+        unclear = wrong_findings(row, names)
         if not name or label is None:
-            wrong.append(f"line {line}: {key}={name!r}, label={text!r}")
+            unclear = [f"{key}={name!r}", f"label={text!r}", *unclear]
         else:
             told.append((name, label))
+        if unclear:
+            wrong.append(f"line {line}: {', '.join(unclear)}")
     if wrong:
-        shown = "\n  ".join(wrong[:10]) + ("" if len(wrong) <= 10 else f"\n  and {len(wrong) - 10} more")
-        raise SiteMisconfigured(f"{path}: a label must be one of {', '.join(classes)}, 0 or 1:\n  {shown}")
+        rest = f"; of {', '.join(names)} each must be 0, 1 or empty (not known)" if names else ""
+        raise SiteMisconfigured(
+            f"{path}: a label must be one of {', '.join(classes)}, 0 or 1{rest}:\n  {listed(wrong)}"
+        )
     return joined(told)
+
+
+def _findings(rows: list[dict[str, str]], key: str, further: Sequence[Finding]) -> tuple[dict[str, Findings], int]:
+    """Further findings by key, and how often rows contradict each other."""
+    told: dict[str, list[set[int]]] = {}
+    for row in rows:
+        known = told.setdefault((row[key] or "").strip(), [set() for _ in further])
+        for values, finding in zip(known, further, strict=True):
+            value = finding_of(row.get(finding.name))
+            values.update(() if value is None else (value,))
+    findings = {name: tuple(min(v) if len(v) == 1 else None for v in known) for name, known in told.items()}
+    contradicted = sum(len(values) > 1 for known in told.values() for values in known)
+    return {name: values for name, values in findings.items() if any(v is not None for v in values)}, contradicted
+
+
+def _unread_columns(path: Path, columns: set[str], further: Sequence[Finding]) -> list[str]:
+    """A misspelt finding would otherwise be lost in silence; columns named as DICOM attributes are for people."""
+    names = [finding.name for finding in further]
+    unread = sorted(c for c in columns - {"label", *names} if c and tag_for_keyword(c) is None)
+    if not names or not unread:
+        return []
+    return [
+        f"{path.name} has column(s) {', '.join(unread)}, which nothing reads; the further findings of this task are "
+        f"called {', '.join(names)}"
+    ]
 
 
 def joined(told: Iterable[tuple[str, int]]) -> tuple[dict[str, int], Counter[str]]:

@@ -9,9 +9,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from PIL import Image
 
-from client.sources.manifest import MAX_PIXELS
+from client.sources.mask_files import mask_pixels
 from client.sources.nifti_volume import MAX_VOXELS
 from client.sources.record import Unreadable
 from client.sources.settings import MaskLabels
@@ -55,11 +54,7 @@ def marked_pixels(path: Path) -> int:
 
 
 def _of_image(path: Path) -> int:
-    with Image.open(path, formats=("PNG",)) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise Unreadable("MASK_UNREADABLE", f"{path}: {image.width}x{image.height} pixels")
-        deep = image.mode.startswith("I")
-        return int(np.count_nonzero(np.asarray(image if deep else image.convert("L"))))
+    return int(np.count_nonzero(mask_pixels(path, ("PNG",))))
 
 
 def _of_volume(path: Path) -> int:

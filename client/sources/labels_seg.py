@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 
 from client.decoding import Decoder
 from client.dicom import number_of_frames, read_header
@@ -58,43 +60,98 @@ def findings_of(path: Path, header: Dataset, decoder: Decoder) -> dict[str, set[
     Raises:
         UnreadableDicom: it cannot be decoded, or does not say what its frames are.
     """
-    codes = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: _codes(header))
-    found: dict[str, set[str]] = {}
-    for image in guarded(Reason.IMPLAUSIBLE_HEADER, lambda: _referenced(header)):
-        found[image] = set()
-    for frame in range(number_of_frames(header)):
-        segment, images = _frame(header, frame)
-        if segment not in codes:
-            raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, f"frame {frame} is of segment {segment}, not described")
-        # A fractional segmentation marks what is more likely there than not.
-        values = decoder.read_values(path, frame).values
-        limit = 0.5 * float(header.get("MaximumFractionalValue") or 1)
-        for image in images:
-            found.setdefault(image, set()).update({codes[segment]} if (values >= limit).any() else ())
+    found: dict[str, set[str]] = {image: set() for image in referenced_images(header)}
+    limit = least_value(header)
+    for frame in segmented_frames(header):
+        marked = bool((decoder.read_values(path, frame.number).values >= limit).any())
+        for image, _ in frame.images:
+            found.setdefault(image, set()).update({frame.code} if marked else ())
     return found
 
 
-def _codes(header: Dataset) -> dict[int, str]:
-    """Scheme and value of each segment's type, by its number."""
-    types = {int(s.SegmentNumber): s.SegmentedPropertyTypeCodeSequence[0] for s in header.SegmentSequence}
-    return {number: f"{code.CodingSchemeDesignator}:{code.CodeValue}" for number, code in types.items()}
+@dataclass(frozen=True)
+class SegmentedFrame:
+    """One frame of a segmentation.
+
+    Attributes:
+        number: from 0.
+        code: scheme and value of its segment's type, such as ``SCT:86049000``.
+        images: SOPInstanceUIDs of what it was derived from, each with the numbers of the frames, from 0; none of an
+            image with one frame, or where it was derived from all.
+    """
+
+    number: int
+    code: str
+    images: tuple[tuple[str, tuple[int, ...]], ...]
 
 
-def _referenced(header: Dataset) -> list[str]:
-    """Images of the Common Instance Reference module (C.12.2); frames without a mark may have been left out."""
-    series = header.get("ReferencedSeriesSequence") or ()
-    return [str(i.ReferencedSOPInstanceUID) for one in series for i in one.get("ReferencedInstanceSequence") or ()]
+def segmented_frames(header: Dataset) -> list[SegmentedFrame]:
+    """All frames of a segmentation.
+
+    Raises:
+        UnreadableDicom: it does not say what its frames are.
+    """
+    codes = segment_codes(header)
+    frames = []
+    for number in range(number_of_frames(header)):
+        segment, images = _frame(header, number)
+        if segment not in codes:
+            raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, f"frame {number} is of segment {segment}, not described")
+        frames.append(SegmentedFrame(number, codes[segment], images))
+    return frames
 
 
-def _frame(header: Dataset, frame: int) -> tuple[int, list[str]]:
+def least_value(header: Dataset) -> float:
+    """From which value on a pixel is marked: a fractional segmentation marks what is more likely there than not."""
+    return guarded(Reason.IMPLAUSIBLE_HEADER, lambda: 0.5 * float(header.get("MaximumFractionalValue") or 1))
+
+
+def segment_codes(header: Dataset) -> dict[int, str]:
+    """Scheme and value of each segment's type, by its number.
+
+    Raises:
+        UnreadableDicom: a segment does not tell.
+    """
+
+    def read() -> dict[int, str]:
+        types = {int(s.SegmentNumber): s.SegmentedPropertyTypeCodeSequence[0] for s in header.SegmentSequence}
+        return {number: f"{code.CodingSchemeDesignator}:{code.CodeValue}" for number, code in types.items()}
+
+    return guarded(Reason.IMPLAUSIBLE_HEADER, read)
+
+
+def referenced_images(header: Dataset) -> list[str]:
+    """SOPInstanceUIDs of the Common Instance Reference module (C.12.2); frames without a mark may have been left out.
+
+    Raises:
+        UnreadableDicom: they cannot be parsed.
+    """
+
+    def read() -> list[str]:
+        series = header.get("ReferencedSeriesSequence") or ()
+        return [str(i.ReferencedSOPInstanceUID) for one in series for i in one.get("ReferencedInstanceSequence") or ()]
+
+    return guarded(Reason.IMPLAUSIBLE_HEADER, read)
+
+
+def _frame(header: Dataset, frame: int) -> tuple[int, tuple[tuple[str, tuple[int, ...]], ...]]:
     """A frame's segment, and the images that it was derived from."""
     which = group_item(header, frame, "SegmentIdentificationSequence")
     derived = group_item(header, frame, "DerivationImageSequence")
 
-    def read() -> tuple[int, list[str]]:
+    def read() -> tuple[int, tuple[tuple[str, tuple[int, ...]], ...]]:
         if which is None:
             raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, f"frame {frame} has no SegmentIdentificationSequence")
         sources = () if derived is None else derived.get("SourceImageSequence") or ()
-        return int(which.ReferencedSegmentNumber), [str(one.ReferencedSOPInstanceUID) for one in sources]
+        return int(which.ReferencedSegmentNumber), tuple(
+            (str(one.ReferencedSOPInstanceUID), _frame_numbers(one)) for one in sources
+        )
 
     return guarded(Reason.IMPLAUSIBLE_HEADER, read)
+
+
+def _frame_numbers(reference: Dataset) -> tuple[int, ...]:
+    numbers = reference.get("ReferencedFrameNumber")
+    if numbers is None or numbers == "":
+        return ()
+    return tuple(int(n) - 1 for n in (numbers if isinstance(numbers, MultiValue) else [numbers]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +14,11 @@ from PIL import Image
 
 from client.errors import EmptySource, SiteMisconfigured
 from client.sources.clips import Clip, is_clip
+from client.sources.labels import Findings, finding_of, listed, wrong_findings
+from client.sources.mask_files import MAX_PIXELS, files_of, image_size, read_mask_files
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.settings import ManifestSource
 from tasks.task import Picture, Task
-
-MAX_PIXELS = 64_000_000
-"""Larger images are refused before they are decoded."""
 
 
 def list_manifest(source: ManifestSource, task: Task, withdrawn: frozenset[str]) -> Listing:
@@ -26,13 +26,16 @@ def list_manifest(source: ManifestSource, task: Task, withdrawn: frozenset[str])
 
     Raises:
         EmptySource: no row is left.
-        SiteMisconfigured: the manifest cannot be read, lacks a column, has labels other than 0 and 1, or has videos
-            where nothing can decode them.
+        SiteMisconfigured: the manifest cannot be read, lacks a column, has labels or findings other than 0 and 1, or
+            has videos where nothing can decode them.
     """
-    rows = read_manifest(source.path, [source.patient_column, source.label_column, *source.where])
+    of_findings, of_masks = source.finding_columns.values(), source.mask_columns.values()
+    columns = [source.patient_column, source.label_column, *source.where, *of_findings, *of_masks]
+    rows = read_manifest(source.path, columns)
     members = None if source.patients is None else set(source.patients.read_text("utf-8").split())
     left_out: Counter[str] = Counter()
     records: dict[str, list[Record]] = {}
+    wrong: list[str] = []
     for line, row in enumerate(rows, start=2):
         if any(row[column] not in values for column, values in source.where.items()):
             continue
@@ -41,32 +44,74 @@ def list_manifest(source: ManifestSource, task: Task, withdrawn: frozenset[str])
             continue
         if label not in ("0", "1"):
             raise SiteMisconfigured(f"{source.path}/manifest.csv line {line}: {source.label_column}={label!r}, not 0/1")
-        if patient in withdrawn:
+        if unclear := wrong_findings(row, of_findings):
+            wrong.append(f"line {line}: {', '.join(unclear)}")
+        elif patient in withdrawn:
             left_out["WITHDRAWN"] += 1
         elif not patient:
             left_out["NO_PATIENT_ID"] += 1
         elif name in records:
             left_out["DUPLICATE_LABEL_ROW"] += 1
         else:
-            records[name] = list(_records(source.path / name, name, patient, int(label), task))
+            path, findings = source.path / name, _findings(source, row, task)
+            still = partial(_read_image, path)
+            whole = Record(patient, name, int(label), _signature(path), still, findings=findings)
+            records[name] = list(_records(source, row, whole, task, left_out))
+    if wrong:
+        raise SiteMisconfigured(
+            f"{source.path}/manifest.csv: a finding must be 0, 1 or empty (not known):\n  {listed(wrong)}"
+        )
     if not records and not left_out["WITHDRAWN"]:
         raise EmptySource(f"no row of {source.path}/manifest.csv is for this hospital (where {source.where})")
     return Listing([record for of_file in records.values() for record in of_file], +left_out)
 
 
-def _records(path: Path, name: str, patient: str, label: int, task: Task) -> Iterator[Record]:
-    signature = _signature(path)
+def _findings(source: ManifestSource, row: dict[str, str], task: Task) -> Findings:
+    if not source.finding_columns:
+        return ()
+    columns = [source.finding_columns.get(finding.name) for finding in task.further_findings]
+    return tuple(None if column is None else finding_of(row[column]) for column in columns)
+
+
+def _records(
+    source: ManifestSource, row: dict[str, str], whole: Record, task: Task, left_out: Counter[str]
+) -> Iterator[Record]:
+    """The record of an image, or those of a clip's frames, from the one of the whole file."""
+    path = source.path / whole.image_id
+    masks = [
+        files_of(source.path, row[source.mask_columns[one.name]]) for one in task.structures if source.mask_columns
+    ]
     if not is_clip(path):
-        yield Record(patient, name, label, signature, partial(_read_image, path))
+        yield _outlined(whole, path, masks, left_out)
         return
+    left_out["MASK_OF_CLIP"] += any(masks)  # which frame it is of is not said
     try:
         clip = Clip(path, task.frames, MAX_PIXELS)
     except Unreadable as refusal:
-        yield Record(patient, name, label, signature, partial(_refuse, refusal))
+        yield replace(whole, read=partial(_refuse, refusal))
         return
     for frame in clip.wanted:
-        number = name if len(clip.wanted) == 1 else f"{name} frame {frame}"
-        yield Record(patient, number, label, signature, partial(clip.picture, frame))
+        name = whole.image_id if len(clip.wanted) == 1 else f"{whole.image_id} frame {frame}"
+        yield replace(whole, image_id=name, read=partial(clip.picture, frame))
+
+
+def _outlined(record: Record, image: Path, masks: list[list[Path]], left_out: Counter[str]) -> Record:
+    """The record with its masks, if there are some of each structure, and of its size."""
+    if not any(masks):
+        return record
+    if not all(masks):
+        left_out["MASK_INCOMPLETE"] += 1
+        return record
+    size = image_size(image)
+    if size is None:
+        return record  # the image itself will be refused
+    sizes = {image_size(path) for files in masks for path in files}
+    if sizes != {size}:
+        left_out["MASK_UNREADABLE" if None in sizes else "MASK_OF_OTHER_SIZE"] += 1
+        return record
+    signatures = [_signature(path) for files in masks for path in files]
+    signature = "+".join([record.signature, *signatures])
+    return replace(record, signature=signature, read_masks=partial(read_mask_files, masks))
 
 
 def _refuse(refusal: Unreadable) -> Picture:

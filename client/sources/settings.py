@@ -130,8 +130,28 @@ class ManifestSource(_Source):
     where: dict[str, list[str]] = Field(default_factory=dict)
     patient_column: str = "patient_id"
     label_column: str = "label"
+    finding_columns: dict[str, str] = Field(default_factory=dict)
+    """Of a further finding of the task the column that has it: 0, 1, or empty where it is not known."""
+    mask_columns: dict[str, str] = Field(default_factory=dict)
+    """Of each structure of the task the column that names its mask files, with ``;`` between several, which are united;
+    empty where nobody has looked. Pixels above zero mark; a file without any says that nothing was found."""
     patients: Path | None = None
     """A text file with one patient of this source a line; without it all patients are."""
+
+    @model_validator(mode="after")
+    def _columns_of_the_task(self) -> Self:
+        if self.finding_columns or self.mask_columns:
+            task = tasks.get(self.task)
+            known = [finding.name for finding in task.further_findings]
+            if unknown := sorted(self.finding_columns.keys() - set(known)):
+                raise ValueError(f"finding_columns names {unknown}; further findings of {task.name} are {known}")
+            structures = [structure.name for structure in task.structures]
+            if self.mask_columns and set(self.mask_columns) != set(structures):
+                raise ValueError(
+                    f"mask_columns names {sorted(self.mask_columns)}; structures of {task.name} are {structures}, and "
+                    "each needs a column, or nobody could tell what is not there from what nobody looked for"
+                )
+        return self
 
 
 class MedmnistSource(_Source):

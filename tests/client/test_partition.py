@@ -64,6 +64,23 @@ def test_a_cap_for_a_hospital_that_is_not_there_is_refused(tmp_path: Path) -> No
         partition(study, XRAY, tmp_path)
 
 
+def test_without_a_column_patients_are_dealt_out_to_blocks(tmp_path: Path) -> None:
+    rows = [("", f"p{n % 40}", "a") for n in range(60)]
+    divided = partition(_manifest_study(tmp_path, rows, site_column="absent", blocks=3), XRAY, tmp_path)
+    assert sorted(divided.sources) == ["block0", "block1", "block2"]
+    patients = [_patients(sources[0]) for sources in divided.sources.values()]
+    assert sorted(p for some in patients for p in some) == sorted({patient for _, patient, _ in rows})
+    assert min(map(len, patients)) > 5
+    assert divided.notes == ["Hospitals are simulated: the patients of a public set dealt out to 3."]
+
+
+def test_columns_of_findings_and_masks_reach_the_sources(tmp_path: Path) -> None:
+    study = _manifest_study(tmp_path, [("north", "p1", "a")], mask_columns={"lesion": "split"})
+    (source,) = partition(study, XRAY, tmp_path).sources["north"]
+    assert source["mask_columns"] == {"lesion": "split"}
+    assert "finding_columns" not in source
+
+
 def _medmnist_study(folder: Path, sizes: dict[str, int], seed: int = 1, skew: float = 1.0) -> schema.Study:
     labels = np.arange(60).reshape(-1, 1) % 4 == 0
     parts = {"train": slice(0, 40), "val": slice(40, 50), "test": slice(50, 60)}

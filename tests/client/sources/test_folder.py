@@ -12,6 +12,7 @@ from client.sources.labels import read_labels
 from client.sources.settings import FolderSource
 from tasks.breast_ultrasound import TASK
 from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
+from tasks.task import Code, Finding
 from tests.client.sources import small_hospital
 
 NOBODY: frozenset[str] = frozenset()
@@ -118,3 +119,32 @@ def test_bad_rows_are_named_all_at_once(tmp_path: Path) -> None:
         read_labels(_labels(tmp_path, "PatientID,diagnosis\nA,0\n"), TASK.classes)
     with pytest.raises(SiteMisconfigured, match="cannot read"):
         read_labels(tmp_path / "absent.csv", TASK.classes)
+
+
+def test_further_findings_are_read_where_they_are_known(tmp_path: Path) -> None:
+    small_hospital.fill(tmp_path)
+    codes = Code("SCT", "1", "x")
+    asking = replace(TASK, further_findings=(Finding("effusion", codes), Finding("nodule", codes)))
+    _labels(
+        tmp_path,
+        "PatientID,label,nodule,StudyDate,effussion\n"
+        "ALDER-0001,0,1,,\nALDER-0002,1,,,\nALDER-0003,0,0.0,,\nALDER-0003,0,,,\nALDER-0004,1,1,,\nALDER-0004,1,0,,\n",
+    )
+    listing = list_folder(_source(tmp_path), asking, NOBODY)
+    told = {record.patient_id: record.findings for record in listing.records}
+    assert told == {"ALDER-0001": (None, 1), "ALDER-0002": (), "ALDER-0003": (None, 0), "ALDER-0004": ()}
+    assert listing.left_out == {"CONTRADICTING_FINDINGS": 1, "DUPLICATE_LABEL_ROW": 2}
+    assert listing.warnings == [
+        "labels.csv has column(s) effussion, which nothing reads; the further findings of this task are called "
+        "effusion, nodule"
+    ]
+    assert list_folder(_source(tmp_path), TASK, NOBODY).warnings == []
+
+
+def test_findings_that_are_neither_yes_nor_no_are_shown_with_their_lines(tmp_path: Path) -> None:
+    path = _labels(tmp_path, "PatientID,label,nodule\nA,0,yes\nB,benign,1\nC,9,2\n")
+    with pytest.raises(SiteMisconfigured) as refusal:
+        read_labels(path, TASK.classes, [Finding("nodule", Code("SCT", "1", "x"))])
+    told = str(refusal.value).splitlines()
+    assert told[0].endswith("of nodule each must be 0, 1 or empty (not known):")
+    assert told[1:] == ["  line 2: nodule='yes'", "  line 4: PatientID='C', label='9', nodule='2'"]
