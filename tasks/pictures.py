@@ -3,6 +3,9 @@ turn speckle into noise."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -45,6 +48,26 @@ def central_square(pixels: NDArray[np.float32], side: int) -> NDArray[np.float32
     top, left = (pixels.shape[0] - least) // 2, (pixels.shape[1] - least) // 2
     small = _resized(pixels[top : top + least, left : left + least], side, side)
     return np.asarray(small[0].clamp(0, 1).numpy(), dtype=np.float32)
+
+
+def masks_like(picture: Picture, read_example: Callable[[Picture], NDArray[np.float32]]) -> NDArray[np.bool_]:
+    """Masks on the grid of the example, for a transform that moves and resizes pixels and leaves their values alone.
+
+    Each mask goes the way of the image, antialiased as it is; a pixel belongs to a structure that covers half of it.
+
+    Args:
+        picture: with masks.
+        read_example: to (1, side, side).
+
+    Returns:
+        bool (structures, side, side).
+
+    Raises:
+        ValueError: nobody has outlined anything on it.
+    """
+    if picture.masks is None:
+        raise ValueError("the picture has no masks: nobody has outlined anything on it")
+    return np.stack([read_example(replace(picture, pixels=m.astype(np.float32)))[0] >= 0.5 for m in picture.masks])
 
 
 def _resized(pixels: NDArray[np.float32], rows: int, columns: int) -> torch.Tensor:

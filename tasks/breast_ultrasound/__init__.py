@@ -1,7 +1,7 @@
-"""Benign or malignant: a breast lesion on B-mode ultrasound. ``labels.md`` says what the label means."""
+"""Benign or malignant, and where: a breast lesion on B-mode ultrasound. ``labels.md`` says what the label means."""
 
-from tasks.breast_ultrasound.example import read_example
-from tasks.breast_ultrasound.phantom import draw
+from tasks.breast_ultrasound.example import augment, read_example, read_masks
+from tasks.breast_ultrasound.phantom import STRUCTURES, draw
 from tasks.task import Code, Task
 
 TASK = Task(
@@ -14,4 +14,7 @@ TASK = Task(
     example_version=1,
     read_example=read_example,
     draw_phantom=draw,
+    structures=STRUCTURES,
+    read_masks=read_masks,
+    augment=augment,
 )

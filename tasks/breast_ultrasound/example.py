@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.pictures import fitted_square, image_area
+from tasks.augmentation import of_pictures
+from tasks.pictures import fitted_square, image_area, masks_like
 from tasks.task import Picture
 
 SIDE = 128
+
+augment = of_pictures(mirrored=True)
+"""Left and right of a breast lesion mean nothing; up and down do, as shadows fall downwards."""
 
 
 def read_example(picture: Picture) -> NDArray[np.float32]:
@@ -25,3 +29,12 @@ def read_example(picture: Picture) -> NDArray[np.float32]:
         float32 (1, 128, 128) in [0, 1]; the same bits for the same picture.
     """
     return fitted_square(image_area(picture), picture.spacing_mm, SIDE)
+
+
+def read_masks(picture: Picture) -> NDArray[np.bool_]:
+    """The lesion's outline on the grid of ``read_example``: bool (1, 128, 128).
+
+    Raises:
+        ValueError: nobody has outlined anything on the picture.
+    """
+    return masks_like(picture, read_example)

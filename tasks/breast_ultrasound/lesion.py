@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from math import cos, sin
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.phantoms.fields import Field
 
@@ -106,11 +107,7 @@ def echo_of(lesion: Lesion, rng: np.random.Generator, x_mm: Field, z_mm: Field, 
     Returns:
         float32 (rows, columns) in decibels, with the shadow or enhancement behind the lesion.
     """
-    c, s = cos(lesion.tilt), sin(lesion.tilt)
-    across = c * x_mm[None, :] + s * z_mm[:, None]
-    down = (c * z_mm[:, None] - s * x_mm[None, :]) / np.float32(lesion.aspect)
-    angle = (np.arctan2(down, across) * np.float32(_ANGLES / 2 / np.pi)).astype(np.int32) % _ANGLES
-    distance = np.hypot(across, down) / (np.float32(lesion.across) * lesion.outline[angle])  # 1 is the margin
+    distance, angle = _distance(lesion, x_mm, z_mm)
     inside = 1 / (1 + np.exp(((distance - 1) / np.float32(lesion.softness)).clip(-30, 30)))
     around = np.exp(-(((distance - 1.12) / np.float32(0.16)) ** 2))
     rays = _rays(rng)
@@ -121,6 +118,20 @@ def echo_of(lesion: Lesion, rng: np.random.Generator, x_mm: Field, z_mm: Field, 
     path_mm = np.cumsum(inside, axis=0) * np.float32(abs(z_mm[1] - z_mm[0]))
     loss: Field = (echo - path_mm * np.float32(lesion.shadow_db_per_mm) * (1 - inside / 2)).astype(np.float32)
     return loss
+
+
+def outline_of(lesion: Lesion, x_mm: Field, z_mm: Field) -> NDArray[np.bool_]:
+    """Where the lesion is, without its halo and spicules: bool (rows, columns); places as for ``echo_of``."""
+    return _distance(lesion, x_mm, z_mm)[0] < 1
+
+
+def _distance(lesion: Lesion, x_mm: Field, z_mm: Field) -> tuple[Field, NDArray[np.int32]]:
+    """How far from the lesion's centre in units of its margin's distance, and in which direction, 0 to 719."""
+    c, s = cos(lesion.tilt), sin(lesion.tilt)
+    across = c * x_mm[None, :] + s * z_mm[:, None]
+    down = (c * z_mm[:, None] - s * x_mm[None, :]) / np.float32(lesion.aspect)
+    angle = (np.arctan2(down, across) * np.float32(_ANGLES / 2 / np.pi)).astype(np.int32) % _ANGLES
+    return np.hypot(across, down) / (np.float32(lesion.across) * lesion.outline[angle]), angle
 
 
 def _rays(rng: np.random.Generator) -> Field:

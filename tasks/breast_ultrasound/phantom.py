@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.breast_ultrasound.lesion import Lesion, echo_of, lesion_of, seen_again
+from tasks.breast_ultrasound.lesion import Lesion, echo_of, lesion_of, outline_of, seen_again
 from tasks.breast_ultrasound.scanner import Scanner, attributes_of, frame_of, scanner_of
 from tasks.phantoms.fields import Field, smooth_noise
-from tasks.phantoms.hospital import Recipe, fill
+from tasks.phantoms.hospital import Attributes, Dependent, Recipe, fill
+from tasks.phantoms.segmentation import ABNORMALITY, Outlined, segmentation_of
 from tasks.phantoms.ultrasound import envelope, grey_of, scatterers, tgc_error
-from tasks.task import PhantomHospital
+from tasks.task import Code, PhantomHospital, Structure
 
+STRUCTURES = (Structure("lesion", Code("SCT", "52988006", "Lesion")),)
+"""What is outlined."""
 _LOOKS = 2
 _LOSS_DB_PER_CM_MHZ = 1.1  # two-way, of fat and glandular tissue
 
@@ -24,7 +27,8 @@ def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
     """Write a phantom hospital's breast ultrasound images; ``tasks.phantoms.hospital.fill`` says where and how.
 
     Args:
-        folder: becomes ``dicom/<PatientID>/<n>.dcm`` of Ultrasound Image Storage (PS3.3 A.6) and ``labels.csv``.
+        folder: becomes ``dicom/<PatientID>/<n>.dcm`` of Ultrasound Image Storage (PS3.3 A.6), for each a Segmentation
+            (A.51) with the lesion's true outline, and ``labels.csv``.
         hospital: patients, share of malignant lesions, and the look of the scanner.
         seed: the same hospital and seed give the same bytes.
 
@@ -32,35 +36,54 @@ def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
         OSError: the folder cannot be written or belongs to somebody else.
     """
     classes = ("benign", "malignant")
-    fill(folder, hospital, seed, Recipe("breast_ultrasound", 1, classes, _draw_patient))
+    fill(folder, hospital, seed, Recipe("breast_ultrasound", 2, classes, _draw_patient))
 
 
-def _draw_patient(hospital: PhantomHospital, rng: np.random.Generator, positive: bool) -> Iterator[dict[str, Any]]:
+def _draw_patient(
+    hospital: PhantomHospital, rng: np.random.Generator, positive: bool
+) -> Iterator[Attributes | Dependent]:
     scanner = scanner_of(hospital)
     lesion = lesion_of(rng, positive)
     layers = rng.uniform(0.12, 0.3), rng.uniform(0.6, 0.8)
     side = "R" if rng.random() < 0.5 else "L"
     least, most = hospital.images_per_patient
+    outlines = []
     for _ in range(int(rng.integers(least, most + 1))):
-        image = _image(scanner, seen_again(lesion, rng), layers, rng)
+        image, outline = _image(scanner, seen_again(lesion, rng), layers, rng)
+        outlines.append(_in_frame(scanner, outline))
         yield attributes_of(scanner, frame_of(scanner, image, side), side)
+    for number, outline in enumerate(outlines):
+        yield partial(_segmentation, number, outline)
+
+
+def _segmentation(number: int, outline: NDArray[np.bool_], files: Sequence[Attributes]) -> Attributes:
+    return segmentation_of([Outlined(files[number], outline[None])], STRUCTURES, ABNORMALITY)
+
+
+def _in_frame(scanner: Scanner, outline: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    left, top, right, bottom = scanner.region
+    whole = np.zeros(scanner.frame, dtype=np.bool_)
+    whole[top:bottom, left:right] = outline
+    return whole
 
 
 def _image(
     scanner: Scanner, lesion: Lesion, layers: tuple[float, float], rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """One B-mode image, (rows, columns) of the scanner's region."""
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """One B-mode image and the lesion's outline on it, (rows, columns) of the scanner's region."""
     z_mm = np.linspace(0, scanner.depth_mm, scanner.rows, dtype=np.float32)
     x_mm = np.linspace(-0.5, 0.5, scanner.columns, dtype=np.float32) * np.float32(scanner.width_mm)
     depth = rng.uniform(0.3, 0.45) * scanner.depth_mm + 0.25 * lesion.across * lesion.aspect
     place = rng.normal(0, 0.07) * scanner.width_mm
     tissue = _tissue(scanner, layers, z_mm, rng)
-    echo = echo_of(lesion, rng, x_mm - np.float32(place), z_mm - np.float32(depth), tissue)
+    from_centre = x_mm - np.float32(place), z_mm - np.float32(depth)
+    echo = echo_of(lesion, rng, *from_centre, tissue)
     echo -= np.float32(6) * np.square(z_mm / np.float32(scanner.depth_mm))[:, None]
     echo += tgc_error(z_mm, rng)[:, None] + np.float32(rng.normal(0, 1.5))
     noise_db = np.asarray(-72 + np.float32(_LOSS_DB_PER_CM_MHZ * scanner.frequency_mhz) * z_mm / 10, dtype=np.float32)
     magnitude = envelope(rng, scatterers(rng, echo.shape, _LOOKS), echo, scanner.pulse_px, noise_db)
-    return np.rint(255 * grey_of(magnitude, scanner.gain, scanner.gamma)).astype(np.uint8)
+    grey = np.rint(255 * grey_of(magnitude, scanner.gain, scanner.gamma)).astype(np.uint8)
+    return grey, outline_of(lesion, *from_centre)
 
 
 def _tissue(scanner: Scanner, layers: tuple[float, float], z_mm: Field, rng: np.random.Generator) -> Field:

@@ -25,6 +25,19 @@ Dependent = Callable[[Sequence[Attributes]], Attributes]
 
 
 @dataclass(frozen=True)
+class Described:
+    """An image of which a reader has noted more than its class.
+
+    Attributes:
+        image: its attributes.
+        findings: 0, 1 or ``None`` where nobody has noted it, in the order of ``Recipe.further``.
+    """
+
+    image: Attributes
+    findings: tuple[int | None, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What a task adds to the drawing of a hospital.
 
@@ -37,13 +50,15 @@ class Recipe:
             where there are several series. Files that refer to others come after them.
         labelled: what has a row in ``labels.csv``: an image by its SOPInstanceUID, or an examination of many by its
             StudyInstanceUID.
+        further: names of the further findings, which are columns of ``labels.csv``.
     """
 
     task: str
     version: int
     classes: tuple[str, str]
-    draw_patient: Callable[[PhantomHospital, np.random.Generator, bool], Iterator[Attributes | Dependent]]
+    draw_patient: Callable[[PhantomHospital, np.random.Generator, bool], Iterator[Attributes | Described | Dependent]]
     labelled: str = "SOPInstanceUID"
+    further: tuple[str, ...] = ()
 
 
 def fill(folder: Path, hospital: PhantomHospital, seed: int, recipe: Recipe) -> None:
@@ -71,7 +86,7 @@ def fill(folder: Path, hospital: PhantomHospital, seed: int, recipe: Recipe) -> 
     numbers = range(1, hospital.patients + 1)
     rows = [row for number in numbers for row in _patient(folder, hospital, seed, recipe, number)]
     text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("PatientID", recipe.labelled, "label"), *rows])
+    csv.writer(text, lineterminator="\n").writerows([("PatientID", recipe.labelled, "label", *recipe.further), *rows])
     _replace(folder / LABELS, text.getvalue())
 
 
@@ -82,7 +97,7 @@ def random_numbers(*names: object) -> np.random.Generator:
 
 def _patient(
     folder: Path, hospital: PhantomHospital, seed: int, recipe: Recipe, number: int
-) -> Iterator[tuple[str, str, str]]:
+) -> Iterator[tuple[str | int, ...]]:
     # Each patient has numbers of its own: adding patients to a hospital leaves those before them as they were.
     rng = random_numbers(recipe.task, hospital.name, seed, number)
     positive = bool(rng.random() < hospital.prevalence)
@@ -91,14 +106,16 @@ def _patient(
     patient = patient_id(hospital.name, number)
     files: list[Attributes] = []
     named: set[str] = set()
-    for instance, drawn in enumerate(recipe.draw_patient(hospital, rng, positive), start=1):
+    for instance, one in enumerate(recipe.draw_patient(hospital, rng, positive), start=1):
+        drawn, findings = (one.image, one.findings) if isinstance(one, Described) else (one, ())
         attributes = drawn(files) if callable(drawn) else _identified(drawn, hospital, seed, recipe, number, instance)
         write(folder / "dicom" / patient / f"{instance}.dcm", attributes)
         files.append(attributes)
         name = str(attributes[recipe.labelled])
         if not callable(drawn) and name not in named:
             named.add(name)
-            yield patient, name, recipe.classes[positive]
+            noted = ["" if finding is None else finding for finding in findings or [None] * len(recipe.further)]
+            yield patient, name, recipe.classes[positive], *noted
 
 
 def _identified(

@@ -24,6 +24,7 @@ from client.dicom import DicomImage
 from client.evidence import examine
 from client.sources.acquisition import acquisition_reader
 from client.sources.folder import list_folder
+from client.sources.labels_seg import is_segmentation
 from client.sources.record import Record
 from client.sources.settings import FolderSource
 from conf import load
@@ -50,8 +51,12 @@ class Drawn:
     task: Task
     folder: Path
 
-    def paths(self) -> list[Path]:
+    def files(self) -> list[Path]:
         return sorted((self.folder / "dicom").glob("*/*.dcm"))
+
+    def paths(self) -> list[Path]:
+        """Of images; segmentations are no images of the patient."""
+        return [path for path in self.files() if not is_segmentation(dcmread(path, stop_before_pixels=True))]
 
     def rows(self) -> list[dict[str, str]]:
         with (self.folder / "labels.csv").open(newline="", encoding="utf-8") as file:
@@ -209,7 +214,7 @@ def test_the_same_hospital_and_seed_give_the_same_bytes(small: Drawn, tmp_path: 
     small.task.draw_phantom(tmp_path / "again", SMALL, 0)
     small.task.draw_phantom(tmp_path / "other", SMALL, 1)
     again = Drawn(small.task, tmp_path / "again")
-    assert [path.read_bytes() for path in again.paths()] == [path.read_bytes() for path in small.paths()]
+    assert [path.read_bytes() for path in again.files()] == [path.read_bytes() for path in small.files()]
     others = {row["SOPInstanceUID"] for row in Drawn(small.task, tmp_path / "other").rows()}
     assert others.isdisjoint(row["SOPInstanceUID"] for row in small.rows())
 

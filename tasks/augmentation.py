@@ -1,0 +1,70 @@
+"""Random transforms of pictures, drawn anew whenever an image is drawn for training: MONAI's dictionary transforms.
+
+They answer how an image differs from itself when it is taken again: a little moved, turned, brighter, noisier. What no
+second examination would show is left out, such as a heart on the other side.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from tasks.task import Augmentation
+
+
+def of_pictures(
+    mirrored: bool, degrees: float = 8.0, shift: float = 0.06, zoom: float = 0.1, noise: float = 0.02
+) -> Augmentation:
+    """Random changes of a two-dimensional example and its masks; half of the images are moved, half made noisier.
+
+    Args:
+        mirrored: whether left and right may be exchanged, for every second image.
+        degrees: most by which it is turned.
+        shift: most by which it is moved along each axis, as a fraction of its size.
+        zoom: most by which it grows or shrinks, as a fraction.
+        noise: standard deviation of added noise; brightness and contrast change as well, by a tenth at most.
+
+    Returns:
+        From a float32 example (channels, rows, columns) in [0, 1], bool masks (structures, rows, columns), maybe of no
+        structure, and a generator, from which all chances come, to both: same shapes, types and range.
+    """
+
+    def augment(
+        example: torch.Tensor, masks: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        # MONAI takes seconds to import, and nothing but training a network without a fixed part needs it.
+        from monai.transforms.compose import Compose
+        from monai.transforms.intensity.dictionary import RandAdjustContrastd, RandGaussianNoised, RandScaleIntensityd
+        from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
+
+        keys = ["example", "masks"] if len(masks) else ["example"]
+        pixels = [round(shift * size) for size in example.shape[1:]]
+        draw = Compose(
+            [
+                RandFlipd(keys, prob=0.5 if mirrored else 0.0, spatial_axis=1),
+                RandAffined(
+                    keys,
+                    prob=0.5,
+                    rotate_range=math.radians(degrees),
+                    translate_range=pixels,
+                    scale_range=zoom,
+                    mode=["bilinear", "nearest"][: len(keys)],
+                    padding_mode="zeros",
+                ),
+                RandScaleIntensityd(["example"], factors=0.1, prob=0.5),
+                RandAdjustContrastd(["example"], prob=0.5, gamma=(0.9, 1.1)),
+                RandGaussianNoised(["example"], prob=0.5, std=noise),
+            ]
+        )
+        draw.set_random_state(seed=int(torch.randint(2**31, (1,), generator=generator)))
+        found = draw({"example": example, "masks": masks.float()})
+        return _plain(found["example"]).float().clamp(0, 1), _plain(found["masks"]) > 0.5
+
+    return augment
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    from monai.data.meta_tensor import MetaTensor
+
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
