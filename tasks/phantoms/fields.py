@@ -29,6 +29,15 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: tuple[
     return np.asarray(np.einsum("ij,jk->ik", down, np.einsum("ij,kj->ik", coarse, across)), dtype=np.float32)
 
 
+def smooth_volume(rng: np.random.Generator, shape: tuple[int, int, int], scale: tuple[float, float, float]) -> Field:
+    """``smooth_noise`` in three dimensions: float32 of ``shape``, scales in voxels along each axis."""
+    spreads = [_spread(size, float(length)) for size, length in zip(shape, scale, strict=True)]
+    field = rng.standard_normal(tuple(spread.shape[1] for spread in spreads), dtype=np.float32)
+    for axis, spread in enumerate(spreads):
+        field = np.moveaxis(np.einsum("ij,jkl->ikl", spread, np.moveaxis(field, axis, 0)), 0, axis)
+    return np.ascontiguousarray(field, dtype=np.float32)
+
+
 @lru_cache(maxsize=64)
 def _spread(size: int, scale: float) -> Field:
     """Gaussian weights (size, coarse size) from coarse points ``scale`` apart; the squares of a row sum to 1."""
