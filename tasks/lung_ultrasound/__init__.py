@@ -1,8 +1,8 @@
 """Healthy lung or pneumonia: transthoracic ultrasound. ``labels.md`` says what the label means."""
 
-from tasks.lung_ultrasound.example import read_example
+from tasks.lung_ultrasound.example import augment, read_example
 from tasks.lung_ultrasound.phantom import draw
-from tasks.task import Code, Task
+from tasks.task import Code, Finding, Task
 
 TASK = Task(
     name="lung_ultrasound",
@@ -15,4 +15,13 @@ TASK = Task(
     read_example=read_example,
     draw_phantom=draw,
     frames_per_clip=6,
+    # What readers note has no code of its own in SNOMED CT for the artefacts; the scheme 99CONSILIUM is this project's.
+    further_findings=(
+        Finding("b_lines", Code("99CONSILIUM", "B_LINES", "Three or more B-lines in a view")),
+        Finding("consolidation", Code("SCT", "95436008", "Lung consolidation")),
+        Finding("effusion", Code("SCT", "60046008", "Pleural effusion")),
+        Finding("a_lines", Code("99CONSILIUM", "A_LINES", "A-lines")),
+        Finding("pleural_irregularity", Code("99CONSILIUM", "PLEURAL_IRREG", "Irregular pleural line")),
+    ),
+    augment=augment,
 )

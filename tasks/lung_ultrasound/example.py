@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.augmentation import of_pictures
 from tasks.pictures import fitted_square, image_area
 from tasks.task import Picture
 
 SIDE = 128
+
+augment = of_pictures(mirrored=True)
+"""Left and right of a view mean nothing; up and down do, as artefacts lie behind what makes them."""
 
 
 def read_example(picture: Picture) -> NDArray[np.float32]:

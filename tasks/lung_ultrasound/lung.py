@@ -3,8 +3,8 @@
 Air reflects all sound. What an image shows below the pleural line is therefore no anatomy but artefacts, until fluid
 takes the air's place: A-lines are echoes between probe and pleura, at multiples of the pleura's depth; B-lines are
 streaks from small fluid-filled spaces at the surface down to the lower edge, which wipe out A-lines; a consolidation is
-tissue-like where no air is left, with air in its bronchi and a ragged lower border (Volpicelli et al., Intensive Care
-Medicine 38:577, 2012).
+tissue-like where no air is left, with air in its bronchi and a ragged lower border; an effusion is an echo-free layer
+between chest wall and lung (Volpicelli et al., Intensive Care Medicine 38:577, 2012).
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ import numpy as np
 
 from tasks.phantoms.fields import Field, smooth_noise
 
+FINDINGS = ("b_lines", "consolidation", "effusion", "a_lines", "pleural_irregularity")
+"""What readers note of a view."""
+_MANY = 3  # up to two B-lines in a view are normal
+_SEEN_DB = 8.0
+_UNEVEN_MM = 0.55
+_FLUID_DB = -46.0
 _SEPARATION = 3.2  # between the mean severity of healthy and of diseased lungs, in standard deviations
 
 
@@ -27,6 +33,7 @@ class Lung:
         roughness_mm: by how much the pleural line is uneven.
         a_lines_db: strength of the first A-line above the haze of the air.
         consolidation: probability that a view shows one.
+        effusion: likewise.
         sliding_mm: how far the lung moves along the chest wall with a breath, from the middle to either side.
     """
 
@@ -34,6 +41,7 @@ class Lung:
     roughness_mm: float
     a_lines_db: float
     consolidation: float
+    effusion: float
     sliding_mm: float
 
 
@@ -45,6 +53,7 @@ class View:
         b_lines: (position, width, strength in decibels) of each.
         roughness_mm, a_lines_db, sliding_mm: as in ``Lung``.
         consolidation: its middle, half its width and its depth, or ``None``.
+        effusion: thickness of the fluid at either end of the view, 0 where it is dry; ``None`` without one.
     """
 
     b_lines: tuple[tuple[float, float, float], ...]
@@ -52,6 +61,19 @@ class View:
     a_lines_db: float
     sliding_mm: float
     consolidation: tuple[float, float, float] | None
+    effusion: tuple[float, float] | None
+
+    def findings(self) -> tuple[int, ...]:
+        """What a careful reader notes, in the order of ``FINDINGS``."""
+        many = len(self.b_lines) >= _MANY
+        dry = self.effusion is None
+        return (
+            int(many),
+            int(self.consolidation is not None),
+            int(not dry),
+            int(self.a_lines_db > _SEEN_DB and not many and dry),  # B-lines wipe them out, fluid lets no air echo
+            int(self.roughness_mm > _UNEVEN_MM),
+        )
 
 
 def lung_of(rng: np.random.Generator, diseased: bool) -> Lung:
@@ -71,6 +93,7 @@ def lung_of(rng: np.random.Generator, diseased: bool) -> Lung:
         roughness_mm=sign(0.1, 1.0),
         a_lines_db=sign(18, 4, own=1.2),
         consolidation=sign(0.0, 0.55),
+        effusion=sign(0.0, 0.35, own=1.2),
         sliding_mm=sign(6.0, 2.5, own=1.5),
     )
 
@@ -91,12 +114,17 @@ def view_of(lung: Lung, rng: np.random.Generator, width_mm: float) -> View:
     if not spared and rng.random() < lung.consolidation:
         half, depth = float(rng.uniform(0.1, 0.3) * width_mm), float(np.exp(rng.normal(2.5, 0.4)))
         consolidation = (float(rng.uniform(-0.3, 0.3) * width_mm), half, depth)
+    effusion = None
+    if not spared and rng.random() < lung.effusion:
+        effusion = float(rng.uniform(3, 18)), float(rng.uniform(-8, 18))
+        effusion = effusion if rng.random() < 0.5 else effusion[::-1]
     return View(
         b_lines=b_lines,
         roughness_mm=lung.roughness_mm * (0.5 if spared else 1.0),
         a_lines_db=lung.a_lines_db + float(rng.normal(0, 3)),
         sliding_mm=lung.sliding_mm,
         consolidation=consolidation,
+        effusion=effusion,
     )
 
 
@@ -117,18 +145,31 @@ def echo_of(
     Returns:
         float32 (samples, beams); meaningless above the pleural line.
     """
+    fluid_mm = _fluid(view, x_mm)
+    below_mm = below_mm - fluid_mm  # of the lung's own surface, which fluid pushes away from the chest wall
     haze = np.asarray(-31 - 0.16 * below_mm + 3.0 * smooth_noise(rng, below_mm.shape, (24, 10)), dtype=np.float32)
     echo = haze.copy()
     for order in (1, 2, 3):
-        away = (below_mm + line_mm - (order + 1) * pleura_mm) / np.float32(0.8 + 0.2 * order)
-        echo += np.float32(max(0.0, view.a_lines_db - 5.0 * (order - 1))) * np.exp(-(away**2))
+        away = (below_mm + fluid_mm + line_mm - (order + 1) * pleura_mm) / np.float32(0.8 + 0.2 * order)
+        echo += np.float32(max(0.0, view.a_lines_db - 5.0 * (order - 1))) * np.exp(-(away**2)) * (fluid_mm == 0)
     for position, width, strength in view.b_lines:
         beam = np.exp(-(((x_mm - np.float32(position)) / (np.float32(width) + 0.012 * below_mm.clip(0, None))) ** 2))
         ripple = 2.0 * np.sin(below_mm * np.float32(2 * np.pi / 7))  # the ring of the resonating fluid
         echo += beam * (haze + np.float32(strength) + ripple + 0.1 * below_mm - echo)
     if view.consolidation is not None:
         _consolidate(echo, view.consolidation, rng, x_mm, below_mm)
+    if view.effusion is not None:
+        surface = np.exp(-((below_mm / np.float32(1.0)) ** 2)) * (fluid_mm > 0)
+        echo = np.where(below_mm < 0, np.float32(_FLUID_DB), echo + surface * (-9 - echo)).astype(np.float32)
     return echo
+
+
+def _fluid(view: View, x_mm: Field) -> Field:
+    """Thickness of the effusion along the pleura, (beams,), from one end of the view to the other."""
+    if view.effusion is None:
+        return np.zeros_like(x_mm)
+    at = (x_mm - x_mm.min()) / max(float(np.ptp(x_mm)), 1e-6)
+    return np.asarray((view.effusion[0] + at * (view.effusion[1] - view.effusion[0])).clip(0, None), dtype=np.float32)
 
 
 def _consolidate(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.lung_ultrasound.lung import Lung, echo_of, lung_of, view_of
+from tasks.lung_ultrasound.lung import FINDINGS, View, echo_of, lung_of, view_of
 from tasks.lung_ultrasound.probe import Probe, attributes_of, on_screen, probe_of
 from tasks.phantoms.fields import Field, smooth_noise
-from tasks.phantoms.hospital import Recipe, fill
+from tasks.phantoms.hospital import Described, Recipe, fill, random_numbers
 from tasks.phantoms.ultrasound import envelope, framed, grey_of, scatterers, tgc_error
 from tasks.task import PhantomHospital
 
@@ -20,6 +19,8 @@ _CLIPS = 0.5  # the share of files that are clips
 _FRAMES = (3, 6)
 _FRAME_MS = 250.0  # a clip of phantoms shows one breath in a few frames, where a real one has a hundred
 _BREATH_MS = 1500.0
+_UNREAD = 0.15  # the share of files of which nobody has noted findings
+_NOTED = 0.7  # the chance that a hospital notes one of the rarer findings
 _LOOKS = 2
 _LOSS_DB_PER_CM_MHZ = 0.8
 
@@ -29,7 +30,7 @@ def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
 
     Args:
         folder: becomes ``dicom/<PatientID>/<n>.dcm`` of Ultrasound Image Storage (PS3.3 A.6) or Ultrasound Multi-frame
-            Image Storage (A.7), and ``labels.csv``.
+            Image Storage (A.7), and ``labels.csv``, in which some further findings are not known.
         hospital: patients, share of pneumonias and the look of the scanner; below 6 MHz the probe is convex, else
             linear. ``images_per_patient`` counts files.
         seed: the same hospital and seed give the same bytes.
@@ -37,11 +38,16 @@ def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
     Raises:
         OSError: the folder cannot be written or belongs to somebody else.
     """
-    fill(folder, hospital, seed, Recipe("lung_ultrasound", 1, ("healthy", "pathological"), _draw_patient))
+    fill(
+        folder,
+        hospital,
+        seed,
+        Recipe("lung_ultrasound", 2, ("healthy", "pathological"), _draw_patient, further=FINDINGS),
+    )
 
 
-def _draw_patient(hospital: PhantomHospital, rng: np.random.Generator, positive: bool) -> Iterator[dict[str, Any]]:
-    probe = probe_of(hospital)
+def _draw_patient(hospital: PhantomHospital, rng: np.random.Generator, positive: bool) -> Iterator[Described]:
+    probe, noted = probe_of(hospital), _noted(hospital)
     lung = lung_of(rng, positive)
     person = {"PatientSex": "F" if rng.random() < 0.5 else "M", "PatientAge": f"{int(rng.integers(20, 90)):03d}Y"}
     wall_mm = float(np.clip(np.exp(rng.normal(2.95, 0.25)), 11, 0.4 * probe.depth_mm))
@@ -50,22 +56,30 @@ def _draw_patient(hospital: PhantomHospital, rng: np.random.Generator, positive:
         side = "R" if rng.random() < 0.5 else "L"
         frames = int(rng.integers(_FRAMES[0], _FRAMES[1] + 1)) if rng.random() < _CLIPS else 1
         text = f"{probe.frequency_mhz:.0f} MHZ {side} LUNG"
+        view = view_of(lung, rng, probe.width_at(wall_mm))
         clip = [
             framed(image, probe.frame, probe.region, probe.size_mm[0], text)
-            for image in _clip(probe, lung, wall_mm, frames, rng)
+            for image in _clip(probe, view, wall_mm, frames, rng)
         ]
-        yield person | attributes_of(probe, np.stack(clip), side, _FRAME_MS)
+        read = rng.random() >= _UNREAD
+        findings = tuple(value if read and note else None for value, note in zip(view.findings(), noted, strict=True))
+        yield Described(person | attributes_of(probe, np.stack(clip), side, _FRAME_MS), findings)
+
+
+def _noted(hospital: PhantomHospital) -> list[bool]:
+    """Which findings this hospital's readers note at all; the first two everywhere."""
+    rng = random_numbers("noted", hospital.name)
+    return [number < 2 or bool(rng.random() < _NOTED) for number in range(len(FINDINGS))]
 
 
 def _clip(
-    probe: Probe, lung: Lung, wall_mm: float, frames: int, rng: np.random.Generator
+    probe: Probe, view: View, wall_mm: float, frames: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.uint8]]:
     """One place of the chest over a breath: the lung slides along the chest wall, which stands still."""
     shape = (probe.samples, probe.beams)
     z_mm = np.linspace(0, probe.depth_mm, probe.samples, dtype=np.float32)
     width_mm = probe.width_at(wall_mm)
     x_mm = np.linspace(-0.5, 0.5, probe.beams, dtype=np.float32) * np.float32(width_mm)
-    view = view_of(lung, rng, width_mm)
     wall, pleura_mm, ribs = _chest_wall(rng, z_mm, x_mm, wall_mm, shape)
     gain_db = tgc_error(z_mm, rng)[:, None] + np.float32(rng.normal(0, 2))
     noise_db = np.asarray(-68 + np.float32(_LOSS_DB_PER_CM_MHZ * probe.frequency_mhz) * z_mm / 10, dtype=np.float32)

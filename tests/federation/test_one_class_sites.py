@@ -20,7 +20,8 @@ MODEL = ("model.resolution=16", "model.J=2", "model.L=2", "model.pool=2")
 
 def _write_set(folder: Path) -> None:
     """Clips of three frames; the ill have a bright streak, and sites differ in brightness."""
-    rng, rows = np.random.default_rng(0), ["file,x_split_group,site,label_pathology"]
+    signs = "x_blines,x_consolidation,x_effusion,x_alines,x_pleural"
+    rng, rows = np.random.default_rng(0), [f"file,x_split_group,site,label_pathology,{signs}"]
     for level, (site, sizes) in enumerate(SITES.items()):
         for number in range(sum(sizes)):
             ill = number >= sizes[0]
@@ -29,7 +30,8 @@ def _write_set(folder: Path) -> None:
             name = f"{site}{number}.gif"
             first, *others = map(Image.fromarray, frames)
             first.save(folder / name, save_all=True, append_images=others, duration=40)
-            rows.append(f"{name},{site}-{number},{site},{int(ill)}")
+            noted = f"{float(ill)},{float(ill)},,0.0," if site == "clinic" else ",,,,"
+            rows.append(f"{name},{site}-{number},{site},{int(ill)},{noted}")
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n", "utf-8")
 
 

@@ -224,7 +224,8 @@ def test_there_is_something_to_learn_but_not_everything(name: str, tmp_path: Pat
     """By the default model and training, without noise: more than two standard errors above chance."""
     drawn = Drawn(tasks.get(name), tmp_path)
     drawn.task.draw_phantom(tmp_path, FEW_IMAGES, 0)
-    patients, labels, examples = _examples(drawn)
+    patients, targets, examples = _examples(drawn)
+    labels = targets[:, 0]
     model = vars(load.load([f"task={name}"]).model)
     if min(drawn.task.example_shape[1:]) < model["resolution"]:
         model = model | {"resolution": 0, "J": 2}  # smaller images than it is made for
@@ -233,9 +234,9 @@ def test_there_is_something_to_learn_but_not_everything(name: str, tmp_path: Pat
     with torch.no_grad():
         inputs = torch.cat([network.features(part) for part in torch.from_numpy(examples).split(64)])
     train = np.isin(patients, sorted(set(patients))[:50])
-    _descend(drawn.task, network.trainable, inputs[train], torch.from_numpy(labels[train])[:, None])
+    _descend(drawn.task, network.trainable, inputs[train], torch.from_numpy(targets[train]))
     with torch.no_grad():
-        scores = network.trainable(inputs[~train]).squeeze(-1).numpy()
+        scores = network.trainable(inputs[~train])[:, 0].numpy()
     held = sorted(set(patients[~train]))
     told = [labels[patients == patient].max() for patient in held]
     auc = roc_auc_score(told, [scores[patients[~train] == patient].mean() for patient in held])
@@ -245,22 +246,26 @@ def test_there_is_something_to_learn_but_not_everything(name: str, tmp_path: Pat
 
 
 def _examples(drawn: Drawn) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.float32]]:
-    """Patients, labels and examples of images, at most two a patient: enough to see whether there is anything."""
+    """Patients, findings (the label first, NaN for not known) and examples of images, at most two a patient: enough to
+    see whether there is anything."""
     of_patient: dict[str, list[Record]] = {}
     for record in list_folder(drawn.source(), drawn.task, frozenset()).records:
         of_patient.setdefault(record.patient_id, []).append(record)
     records = [record for some in of_patient.values() for record in some[:2]]
     patients = np.array([record.patient_id for record in records])
-    labels = np.array([record.label for record in records], dtype=np.float32)
-    return patients, labels, np.stack([drawn.task.read_example(record.read()) for record in records])
+    unknown = (None,) * len(drawn.task.further_findings)
+    targets = np.array([(record.label, *(record.findings or unknown)) for record in records], dtype=np.float32)
+    return patients, targets, np.stack([drawn.task.read_example(record.read()) for record in records])
 
 
-def _descend(task: Task, head: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> None:
+def _descend(task: Task, head: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> None:
     """A hundred steps with gradients clipped as under privacy, which is what the default learning rate is for."""
     terms = load.load([])
     optimiser = torch.optim.SGD(head.parameters(), terms.training.learning_rate)
     for _ in range(terms.federation.rounds * terms.training.steps):
         optimiser.zero_grad()
-        task.loss(head(inputs), labels).backward()
+        outputs = head(inputs)
+        outlines = torch.full((len(outputs), outputs.shape[1] - targets.shape[1]), math.nan)
+        task.loss(outputs, torch.cat([targets, outlines], dim=1)).backward()
         torch.nn.utils.clip_grad_norm_(head.parameters(), terms.privacy.clip_norm)
         optimiser.step()

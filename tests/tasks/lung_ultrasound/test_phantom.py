@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,13 @@ from pydicom import dcmread
 
 from client.dicom import DicomImage
 from tasks.lung_ultrasound import TASK
-from tasks.lung_ultrasound.lung import View, echo_of, lung_of
+from tasks.lung_ultrasound.lung import FINDINGS, View, echo_of, lung_of
 from tasks.lung_ultrasound.probe import on_screen, probe_of
 from tasks.task import PhantomHospital
 
 CONVEX = PhantomHospital("alder", patients=5, prevalence=0.5, frequency_mhz=3.5, images_per_patient=(2, 2))
 LINEAR = replace(CONVEX, name="cedar", frequency_mhz=9.0)
-CLEAR = View(b_lines=(), roughness_mm=0.0, a_lines_db=15.0, sliding_mm=5.0, consolidation=None)
+CLEAR = View(b_lines=(), roughness_mm=0.0, a_lines_db=15.0, sliding_mm=5.0, consolidation=None, effusion=None)
 
 
 def test_stills_and_clips_say_which_they_are(tmp_path: Path) -> None:
@@ -113,6 +114,44 @@ def test_a_consolidation_looks_like_tissue_and_ends_below() -> None:
     assert gained[44:60, 38:42].mean() > 3
     assert np.abs(gained[110:, 40]).max() < 1
     assert np.abs(gained[44:60, :10]).max() < 1
+
+
+def test_an_effusion_is_a_dark_layer_that_pushes_the_lung_away() -> None:
+    wet = replace(CLEAR, effusion=(10.0, 10.0))
+    echo = _echo(wet)
+    assert echo[42:58].max() < -40, "fluid gives no echo"
+    assert abs(int(np.argmax(echo[50:75].mean(axis=1))) - 10) <= 1, "the lung's surface lies 10 mm deeper"
+    assert echo[78:83].mean() - echo[95:105].mean() < 6, "no A-line of the pleura"
+    half = _echo(replace(CLEAR, effusion=(10.0, -10.0)))
+    assert half[43, 5] < -40
+    np.testing.assert_allclose(half[60:, 60:], _echo(CLEAR)[60:, 60:], atol=1e-4)
+
+
+def test_findings_say_what_is_drawn() -> None:
+    b_lines = tuple((float(x), 2.0, 16.0) for x in (-10, 0, 10))
+    shown = {
+        (0, 0, 0, 1, 0): CLEAR,
+        (1, 0, 0, 0, 0): replace(CLEAR, b_lines=b_lines),
+        (0, 1, 0, 1, 0): replace(CLEAR, b_lines=b_lines[:2], consolidation=(0.0, 12.0, 15.0)),
+        (0, 0, 1, 0, 1): replace(CLEAR, effusion=(3.0, 9.0), roughness_mm=1.0),
+        (0, 0, 0, 0, 0): replace(CLEAR, a_lines_db=4.0),
+    }
+    assert [view.findings() for view in shown.values()] == list(shown)
+    assert tuple(finding.name for finding in TASK.further_findings) == FINDINGS
+
+
+def test_a_hospital_does_not_know_all_findings(tmp_path: Path) -> None:
+    columns = {}
+    for hospital in (CONVEX, LINEAR):
+        TASK.draw_phantom(tmp_path / hospital.name, replace(hospital, patients=20), 0)
+        with (tmp_path / hospital.name / "labels.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        columns[hospital.name] = {name: {row[name] for row in rows} for name in FINDINGS}
+    for told in columns.values():
+        assert told["b_lines"] == {"0", "1", ""}, "of some files nobody has noted it"
+    unknown = {name: {finding for finding, values in told.items() if values == {""}} for name, told in columns.items()}
+    assert any(unknown.values())
+    assert unknown["alder"] != unknown["cedar"], "hospitals note different findings"
 
 
 def test_signs_overlap_between_healthy_and_diseased_lungs() -> None:
