@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import nn
@@ -23,13 +24,14 @@ from client import accounting, approvals, compare, halt, held, kept, methods, po
 from client.accounting import Mechanism
 from client.audit import Journal
 from client.books import Books, standing_books
-from client.dataset import open_cohort
+from client.dataset import Cohort, open_cohort
 from client.errors import BadOrder, NotPermitted, OtherRelease, SiteError
 from client.ledger import Caps, Ledger, Use
 from client.noise import entropy
 from client.policy import COHORTS
+from client.scoring import score_findings, score_outlines, score_patients
 from client.site import SiteSettings
-from client.train import Pull, score_patients, train_locally
+from client.train import Pull, train_locally
 from tasks import study as studies
 from tasks import task as tasks
 from tasks import wire
@@ -159,15 +161,37 @@ def _evaluate(
     order, second = compare.split(order)
     task, network, module = _model_of(order, _kept(order, settings, ledger))
     cohort = open_cohort(settings, task, COHORTS["evaluation"], order.study.model, network)
-    by = order.study.evaluation.subgroups if order.asks == "scores" and order.round == order.study.rounds else []
-    levels = subgroups.levels_of(settings, task, list(cohort.patients)) if by else {}
     labels, scores = cohort.patient_labels().numpy(), score_patients(module, cohort)
-    of_both = None if second is None else report.Pair(second.scores(module, cohort), second.edges)
-    scored = report.Scored(scores, labels, {name: levels[name] for name in by}, of_both)
+    if order.asks == "scores" and order.round == order.study.rounds:
+        scored = _scored_at_last(order, settings, task, module, cohort, report.Scored(scores, labels))
+    else:
+        of_both = None if second is None else report.Pair(second.scores(module, cohort), second.edges)
+        scored = report.Scored(scores, labels, pair=of_both)
 
     mechanism = ledger.reserve(use, partial(_plan_evaluation, order, terms), _caps(terms, settings))
     spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
     return report.evaluate_report(order, scored, spent, entropy())
+
+
+def _scored_at_last(
+    order: EvaluateOrder, settings: SiteSettings, task: Task, module: nn.Module, cohort: Cohort, scored: report.Scored
+) -> report.Scored:
+    """With all that the study asks for once, after its last round."""
+    asked = order.study.evaluation
+    levels = subgroups.levels_of(settings, task, list(cohort.patients)) if asked.subgroups else {}
+    findings, outlines = {}, []
+    if asked.findings:
+        scores = score_findings(module, cohort, task.form.findings)
+        labels = [cohort.patient_labels(number).numpy() for number in range(task.form.findings)]
+        findings = {f.name: np.stack([scores[n], labels[n]]) for n, f in enumerate(task.further_findings, start=1)}
+    if asked.structures:
+        outlines = score_outlines(module, cohort, task.form)
+    return replace(
+        scored,
+        levels={name: levels[name] for name in asked.subgroups},
+        findings=findings,
+        outlines=dict(zip(asked.structures, outlines, strict=True)),
+    )
 
 
 def _asked_before(ledger: Ledger, use: Use) -> list[int]:
@@ -188,6 +212,10 @@ def _model_of(order: TrainOrder | EvaluateOrder, own: Arrays) -> tuple[Task, Net
         network = registry.build(order.study.model, task.form)
     except (tasks.UnknownTask, registry.UnknownModel) as error:
         raise BadOrder(str(error)) from error
+    evaluation = order.study.evaluation
+    asked, due = (evaluation.findings, evaluation.structures), task.asks(network.outlines)
+    if asked != due:
+        raise BadOrder(f"the study asks for findings and structures {asked}, {task.name} with this model has {due}")
     privacy.refuse_unprivate_layers(network.trainable)
     methods.load_model(network.trainable, order, own)
     return task, network, network.trainable

@@ -13,8 +13,9 @@ import torch
 from client.accounting import Mechanism
 from client.dataset import open_cohort
 from client.noise import entropy
+from client.scoring import score_patients
 from client.site import SiteSettings
-from client.train import score_patients, train_locally
+from client.train import train_locally
 from conf import schema
 from tasks.metrics.histogram import ScoreHistogram, score_histogram
 from tasks.metrics.interval import Interval

@@ -7,6 +7,7 @@ holds pseudonyms, labels and sides of the split; no PatientID, no UID and no pat
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from client import findings, index
 from client.audit import Journal, Kind
 from client.cache import ExampleCache
 from client.cache import load_example as load_example
+from client.cache import load_masks as load_masks
 from client.errors import CatalogStale, ContractNotMet, EmptySource
 from client.findings import IngestReport as IngestReport
 from client.index import Index, Ingest
@@ -34,11 +36,13 @@ from tasks.task import Task
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of the catalog: whose it is, its label, and where its example lies."""
+    """One image of the catalog: whose it is, its label, what is known of the task's further findings, and where its
+    example lies."""
 
     patient: str
     label: int
     example: Path
+    findings: tuple[int | None, ...] = ()
 
 
 def ingest(
@@ -120,8 +124,8 @@ def _entries(catalog: Index, site: SiteSettings, task: Task, side: str) -> list[
     cap_of = {issuer: cap if side == "train" and cap is not None else len(rows) for issuer, cap in caps.items()}
     cache = ExampleCache(site, task)
     return [
-        Entry(patient, label, cache.path(example))
-        for issuer, patient, label, example, rank in rows
+        Entry(patient, label, cache.path(example), tuple(json.loads(findings)))
+        for issuer, patient, label, findings, example, rank in rows
         if rank <= cap_of.get(issuer, 0)
     ]
 

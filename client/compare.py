@@ -18,8 +18,9 @@ from client.accounting import Mechanism
 from client.dataset import Cohort, open_cohort
 from client.errors import BadOrder, OtherRelease
 from client.noise import entropy
+from client.scoring import score_patients
 from client.site import SiteSettings
-from client.train import load_weights, score_patients, train_locally
+from client.train import load_weights, train_locally
 from tasks import task as tasks
 from tasks.metrics.histogram import ScoreHistogram
 from tasks.metrics.interval import Interval

@@ -21,8 +21,9 @@ from client import catalog
 from client.errors import PatientInBothSplits, TooFewPatients
 from client.site import SiteSettings, secret
 from tasks.models.registry import Network
-from tasks.task import Task
+from tasks.task import Augmentation, Task
 
+UNKNOWN = 255
 _CHUNK = 64
 
 
@@ -32,16 +33,21 @@ class Cohort:
 
     Attributes:
         inputs: float32 of shape (images, ...): examples, or what the network's fixed part made of them.
-        targets: float32 of shape (images, outputs), what the network's outputs should say: 0, 1, or NaN where nobody
-            knows. The task's question, its further findings, then the pixels of each structure if the network outlines.
+        targets: float32 of shape (images, findings), what the network should say: 0, 1, or NaN where nobody knows; the
+            task's question first, then its further findings.
         rows: for each patient the int64 row numbers of its images in ``inputs``.
         patients: their pseudonyms, in the same order.
+        masks: uint8 of shape (images, structures, ...), 0, 1, or ``UNKNOWN`` where nobody has outlined; ``None`` for a
+            network that does not outline.
+        augment: the random part of the task's transform, if images are drawn with it.
     """
 
     inputs: Tensor
     targets: Tensor
     rows: list[Tensor]
     patients: tuple[str, ...] = ()
+    masks: Tensor | None = None
+    augment: Augmentation | None = None
 
     def draw(self, patients: list[int], images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw images of some patients afresh.
@@ -49,12 +55,17 @@ class Cohort:
         A patient with fewer images than asked for brings them again, each as often as the others give or take one.
 
         Returns:
-            Inputs of shape (patients, images, ...) and targets of shape (patients, images, outputs).
+            Inputs of shape (patients, images, ...) and targets of shape (patients, images, outputs): findings, then the
+            pixels of each structure, if the network outlines.
         """
-        if not patients:
-            return _nobody(self.inputs, images), _nobody(self.targets, images)
-        chosen = torch.stack([_spread(self.rows[p], images, generator) for p in patients])
-        return self.inputs[chosen], self.targets[chosen]
+        chosen = _nobody(images)
+        if patients:
+            chosen = torch.stack([_spread(self.rows[p], images, generator) for p in patients])
+        inputs, targets = self.inputs[chosen], self.targets[chosen]
+        masks = None if self.masks is None else self.masks[chosen]
+        if self.augment is not None and patients:
+            inputs, masks = _augmented(self.augment, inputs, masks, generator)
+        return inputs, targets if masks is None else torch.cat([targets, _pixels(masks.flatten(2))], dim=2)
 
     def patient_labels(self, finding: int = 0) -> Tensor:
         """Of one of the findings, the task's question by default: 1 for a patient with at least one positive image, NaN
@@ -64,8 +75,30 @@ class Cohort:
         return torch.where(told < 0, math.nan, told)
 
 
-def _nobody(of: Tensor, images: int) -> Tensor:
-    return of[:0].unsqueeze(1).expand(0, images, *of.shape[1:])
+def _nobody(images: int) -> Tensor:
+    return torch.empty((0, images), dtype=torch.int64)
+
+
+def _pixels(masks: Tensor) -> Tensor:
+    """As targets: float32, NaN where nobody has outlined."""
+    return torch.where(masks == UNKNOWN, math.nan, masks.float())
+
+
+def _augmented(
+    augment: Augmentation, inputs: Tensor, masks: Tensor | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Each image changed at random. What nobody has outlined stays unknown, whatever is done to it."""
+    images = inputs.flatten(0, 1)
+    none = torch.zeros((len(images), 0, *images.shape[2:]), dtype=torch.uint8)
+    outlined = none if masks is None else masks.flatten(0, 1)
+    both = [
+        augment(i, m.bool(), generator) for i, m in zip(images, outlined.where(outlined != UNKNOWN, 0), strict=True)
+    ]
+    changed = torch.stack([image for image, _ in both]).reshape(inputs.shape)
+    if masks is None:
+        return changed, None
+    moved = torch.stack([mask.to(torch.uint8) for _, mask in both])
+    return changed, torch.where(outlined == UNKNOWN, outlined, moved).reshape(masks.shape)
 
 
 def _spread(rows: Tensor, images: int, generator: torch.Generator) -> Tensor:
@@ -99,14 +132,33 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
     if len(patients) < least:
         raise TooFewPatients(f"{site.name} has {len(patients)} {side} patient(s) for {task.name}, {least} are needed")
     inputs = _inputs(site, task, side, spec, entries, network.features)
-    targets = torch.tensor([float(entry.label) for entry in entries])[:, None]
+    targets = torch.tensor([_findings(task, entry) for entry in entries])
+    masks = _masks(task, entries) if network.outlines else None
     rows: dict[str, list[int]] = {patient: [] for patient in patients}
     for row, entry in enumerate(entries):
         rows[entry.patient].append(row)
-    cohort = Cohort(inputs, targets, [torch.tensor(rows[patient]) for patient in patients], tuple(patients))
+    # What the fixed part made of an image once cannot be made of another variant of it.
+    augment = task.augment if side == "train" and network.features is None else None
+    by_patient = [torch.tensor(rows[patient]) for patient in patients]
+    cohort = Cohort(inputs, targets, by_patient, tuple(patients), masks, augment)
     if side == "train" and site.shuffled_labels:
         return _shuffled(cohort, secret(site), site.shuffled_labels, task.form.findings)
     return cohort
+
+
+def _findings(task: Task, entry: catalog.Entry) -> list[float]:
+    unknown: tuple[None, ...] = (None,) * len(task.further_findings)
+    return [math.nan if known is None else float(known) for known in (entry.label, *(entry.findings or unknown))]
+
+
+def _masks(task: Task, entries: list[catalog.Entry]) -> Tensor:
+    shape = (len(task.structures), *task.example_shape[1:])
+    masks = torch.full((len(entries), *shape), UNKNOWN, dtype=torch.uint8)
+    for row, entry in enumerate(entries):
+        known = catalog.load_masks(entry.example)
+        if known is not None:
+            masks[row] = torch.from_numpy(known.astype(np.uint8))
+    return masks
 
 
 def _shuffled(cohort: Cohort, key: bytes, number: int, findings: int) -> Cohort:

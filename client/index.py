@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 from client.shelf import Shelf
 from client.site import SiteSettings
 
-_VERSION = 5
+_VERSION = 6
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS patients (
     pseudonym TEXT PRIMARY KEY, position REAL NOT NULL, side TEXT NOT NULL CHECK (side IN ('train', 'validation')));
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS images (
     image TEXT NOT NULL, task TEXT NOT NULL, issuer TEXT NOT NULL, patient TEXT NOT NULL REFERENCES patients,
     label INTEGER NOT NULL, signature TEXT NOT NULL, example TEXT NOT NULL, fingerprint INTEGER, jpeg REAL,
     levels INTEGER, unreadable TEXT NOT NULL, rejected TEXT NOT NULL, warned TEXT NOT NULL, facts TEXT NOT NULL,
-    usable INTEGER NOT NULL, PRIMARY KEY (image, task));
+    usable INTEGER NOT NULL, findings TEXT NOT NULL, PRIMARY KEY (image, task));
 CREATE INDEX IF NOT EXISTS images_of_patients ON images (patient);
 CREATE INDEX IF NOT EXISTS images_of_issuers ON images (task, issuer);
 CREATE INDEX IF NOT EXISTS images_of_examples ON images (example);
@@ -75,6 +75,7 @@ class Image:
         rejected, warned: ids of the contract's rules.
         facts: JSON of attributes that name nobody.
         usable: readable and not rejected.
+        findings: 0, 1 or ``None`` for not known, of each further finding of the task; empty where none is known.
     """
 
     image: str
@@ -92,6 +93,7 @@ class Image:
     warned: tuple[str, ...]
     facts: str
     usable: bool
+    findings: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class Index:
                 "INSERT OR IGNORE INTO patients VALUES (?, ?, ?)", {astuple(patient) for patient, _ in both}
             )
             self._connection.executemany(
-                f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 15)})", [_row(image) for _, image in both]
+                f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 16)})", [_row(image) for _, image in both]
             )
             self._connection.execute(_WRITTEN)
 
@@ -183,11 +185,12 @@ class Index:
         query = f"SELECT DISTINCT pseudonym, side FROM images JOIN patients ON patient = pseudonym WHERE {_MINE}"
         return dict(self._connection.execute(query, _mine(task, issuers)))
 
-    def usable(self, task: str, side: str, issuers: Iterable[str]) -> list[tuple[str, str, int, str, int]]:
-        """Issuer, patient, label, example of each usable image of these issuers on a side, and the patient's rank in
-        the issuer's order of positions, from 1; ordered by patient."""
+    def usable(self, task: str, side: str, issuers: Iterable[str]) -> list[tuple[str, str, int, str, str, int]]:
+        """Issuer, patient, label, findings as JSON and example of each usable image of these issuers on a side, and the
+        patient's rank in the issuer's order of positions, from 1; ordered by patient."""
         query = f"""
-            SELECT issuer, patient, label, example, DENSE_RANK() OVER (PARTITION BY issuer ORDER BY position, pseudonym)
+            SELECT issuer, patient, label, findings, example,
+                DENSE_RANK() OVER (PARTITION BY issuer ORDER BY position, pseudonym)
             FROM images JOIN patients ON patient = pseudonym
             WHERE {_MINE} AND side = ? AND usable ORDER BY patient, image"""
         return self._connection.execute(query, (*_mine(task, issuers), side)).fetchall()
@@ -246,7 +249,7 @@ def _row(image: Image) -> tuple[object, ...]:
     signed = None if image.fingerprint is None else (image.fingerprint ^ 1 << 63) - (1 << 63)  # SQLite has no unsigned
     lists = json.dumps(image.rejected), json.dumps(image.warned)
     values = astuple(image)
-    return (*values[:7], signed, *values[8:11], *lists, *values[13:])
+    return (*values[:7], signed, *values[8:11], *lists, *values[13:15], json.dumps(image.findings))
 
 
 def _image(row: tuple[object, ...]) -> Image:
@@ -254,5 +257,5 @@ def _image(row: tuple[object, ...]) -> Image:
     if isinstance(row[7], int):
         values[7] = (row[7] + (1 << 63)) ^ 1 << 63
     values[11], values[12] = tuple(json.loads(str(row[11]))), tuple(json.loads(str(row[12])))
-    values[14] = bool(row[14])
+    values[14], values[15] = bool(row[14]), tuple(json.loads(str(row[15])))
     return Image(*values)  # type: ignore[arg-type]

@@ -117,6 +117,7 @@ class Intake:
             warned=both.warned,
             facts="{}" if acquisition is None else acquisition.facts,
             usable=both.conforms and fingerprint is not None,
+            findings=record.findings,
         )
 
     def _patient(self, issuer: str, patient_id: str) -> Patient:

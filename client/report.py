@@ -10,7 +10,8 @@ What each number is:
                             epsilon, rate and steps can compute it, so it tells nothing more
     update arrays           a release of the training cohort, entered in the ledger; codes of fewer bits are made of it
                             after its noise
-    histograms              releases of the validation cohort, entered in the ledger; also those of two models' scores
+    histograms              releases of the validation cohort, entered in the ledger; also those of two models' scores,
+                            of further findings, of Dice and of distances
 
 A simulated hospital may release without noise; then epsilon is absent.
 """
@@ -30,9 +31,11 @@ from client.audit import Receipt, norm_of, tensors_of
 from client.errors import SiteError
 from client.links import Head
 from client.noise import noised
+from client.scoring import Outlined
 from client.site import SiteSettings
 from tasks import lean, wire
 from tasks.metrics.histogram import score_histogram
+from tasks.metrics.outlining import dice_histogram, distance_histogram
 from tasks.metrics.paired import joint_histogram
 from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
@@ -70,16 +73,22 @@ class Scored:
         labels: 0 or 1, shape (patients,).
         levels: for each attribute that the study asks for, int64 of shape (patients,): the patient's level.
         pair: where two models are compared; then the joint histogram alone leaves.
+        findings: for each further finding that the study asks for, float64 of shape (2, patients): scores, and labels
+            with NaN for patients of whom nobody knows.
+        outlines: for each structure that the study asks for.
     """
 
     scores: NDArray[np.float64]
     labels: NDArray[np.float32]
     levels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     pair: Pair | None = None
+    findings: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    outlines: dict[str, Outlined] = field(default_factory=dict)
 
 
 def evaluate_report(order: EvaluateOrder, scored: Scored, spent: Spent, generator: torch.Generator) -> EvaluateReport:
-    """What leaves after scoring: in each histogram one count for each patient, in one cell, and noise on every cell.
+    """What leaves after scoring: in each histogram at most one count for each patient, in one cell, and noise on every
+    cell.
 
     Adding or removing a patient changes one cell of each histogram by one, so the L2 sensitivity of each is 1, also of
     one that tells the levels of an attribute apart; the ledger has counted them.
@@ -90,6 +99,12 @@ def evaluate_report(order: EvaluateOrder, scored: Scored, spent: Spent, generato
         arrays = {"paired": both}
     else:
         arrays = {"histogram": score_histogram(scored.scores, scored.labels, bins)}
+    for name, (scores, labels) in scored.findings.items():
+        known = ~np.isnan(labels)
+        arrays[wire.FINDING + name] = score_histogram(scores[known], labels[known], bins)
+    for name, outlined in scored.outlines.items():
+        arrays[wire.DICE + name] = dice_histogram(outlined.dice, outlined.wrongly, bins)
+        arrays[wire.DISTANCE + name] = distance_histogram(outlined.distance, bins)
     for attribute, levels in scored.levels.items():
         counts = subgroups.histograms(attribute, levels, scored.scores, scored.labels, bins)
         arrays[attribute] = counts if noise > 0 else subgroups.suppressed(counts)

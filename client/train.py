@@ -1,4 +1,4 @@
-"""Training and scoring on one hospital's cohort. Plain loops; what makes them private is in ``client/privacy.py``."""
+"""Training on one hospital's cohort. A plain loop; what makes it private is in ``client/privacy.py``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client import privacy
@@ -20,8 +19,6 @@ from tasks.models.registry import arrays_of, load_arrays, misfits
 from tasks.study import TrainingTerms
 from tasks.task import Task
 from tasks.wire import Arrays
-
-_IMAGES_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -121,11 +118,3 @@ def _add_pull(
         vector.grad.add_(vector.detach() - towards, alpha=strength)
     if constant is not None:
         vector.grad.add_(constant)
-
-
-@torch.no_grad()
-def score_patients(module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
-    """The probability of the positive class for each patient, mean over its images; shape (patients,)."""
-    module.eval()
-    images = torch.cat([torch.sigmoid(module(chunk)[:, 0]) for chunk in torch.split(cohort.inputs, _IMAGES_AT_ONCE)])
-    return np.array([float(images[rows].mean()) for rows in cohort.rows])

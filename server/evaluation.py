@@ -15,7 +15,7 @@ from server.record import HospitalRound, Roster
 from tasks.metrics.histogram import ScoreHistogram, pooled
 from tasks.metrics.ranking import roc_auc
 from tasks.subgroups import LEVELS
-from tasks.wire import Arrays, EvaluateOrder, EvaluateReport
+from tasks.wire import DICE, DISTANCE, FINDING, Arrays, EvaluateOrder, EvaluateReport
 
 _MOST_PATIENTS = 1e9
 
@@ -78,7 +78,7 @@ def asked(
 
 
 def scores_of(evaluated: Mapping[str, Evaluated]) -> Arrays:
-    """All histograms under one name each: the hospital's, and ``hospital.attribute`` for subgroups."""
+    """All histograms under one name each: the hospital's, and ``hospital.name`` for all that is told beside it."""
     named = {
         hospital if name == "histogram" else f"{hospital}.{name}": counts
         for hospital, found in evaluated.items()
@@ -102,6 +102,9 @@ def _due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
     due: dict[str, tuple[int, ...]] = {"histogram": (2, terms.bins)}
     if order.asks == "scores" and order.round == order.study.rounds:
         due |= {attribute: (len(LEVELS[attribute]), 2, terms.bins) for attribute in terms.subgroups}
+        due |= {FINDING + finding: (2, terms.bins) for finding in terms.findings}
+        due |= {DICE + structure: (2, terms.bins) for structure in terms.structures}
+        due |= {DISTANCE + structure: (terms.bins,) for structure in terms.structures}
     return due
 
 

@@ -67,7 +67,7 @@ class State:
         lost: what rounding took from the model that hospitals were told; it is told next time.
         average: the moving average of the models, if the study has one.
         scores: histograms of the evaluation of that model which would be handed over now: by hospital, and by
-            ``hospital.attribute`` where subgroups were asked.
+            ``hospital.name`` where more was asked: subgroups, further findings, outlines.
         best: the best model so far, if it is to be handed over, and ``chosen`` its round; 0 is the last one.
     """
 

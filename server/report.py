@@ -15,6 +15,7 @@ from server.crossing import Crossed
 from server.errors import CheckpointDamaged
 from server.evaluation import Evaluated, pooled_auc
 from server.figures import Arm, Subgroup, Thresholds, arm_of, histograms_of, knowing_the_hospital, subgroups
+from server.further import OutlineArm, findings, outlines
 from server.rounds import HospitalRound, RoundRecord, State
 from server.verdicts import gains, gate, warnings
 from tasks.metrics.histogram import ScoreHistogram
@@ -40,6 +41,8 @@ class Results:
         shuffled: AUC on everybody's patients of models trained on labels at random, the mean of ``shufflings``.
         validation_epsilon: spent by each hospital's validation patients; ``None`` for exact scores.
         groups: figures of groups of patients, where the study asked for them.
+        findings: for each further finding and arm all figures.
+        outlines: for each structure and arm how it is outlined.
         warnings: what a reader must know before any figure.
         gate: what keeps the model from being accepted; ``None`` where the study has set no thresholds.
     """
@@ -61,6 +64,8 @@ class Results:
     shufflings: int = 0
     validation_epsilon: dict[str, float | None] = field(default_factory=dict)
     groups: list[Subgroup] = field(default_factory=list)
+    findings: dict[str, dict[str, Arm]] = field(default_factory=dict)
+    outlines: dict[str, dict[str, OutlineArm]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     gate: list[str] | None = None
 
@@ -86,11 +91,28 @@ class Results:
                 found[f"result/pooled_patients/{arm}_{key}"] = None if interval is None else interval.value
         if self.shuffled is not None:
             found["result/pooled_patients/shuffled_auc"] = self.shuffled.value
+        found |= self._further_metrics()
         for hospital, gain in self.gains.items():
             found |= {f"result/{hospital}/gain{end}": getattr(gain, what) for end, what in _ENDS.items()}
         if self.gate is not None:
             found["result/gate_passed"] = float(not self.gate)
         return {key: value for key, value in found.items() if value is not None}
+
+    def _further_metrics(self) -> dict[str, float | None]:
+        """Of further findings and structures, on everybody's patients."""
+        found: dict[str, float | None] = {}
+        for finding, arms in self.findings.items():
+            for arm, told in arms.items():
+                auc = told.everybody.auc
+                found[f"result/pooled_patients/{arm}_auc_{finding}"] = None if auc is None else auc.value
+        for structure, outlined in self.outlines.items():
+            for arm, figures in outlined.items():
+                for key in ("dice", "distance", "wrongly_marked"):
+                    interval: Interval | None = getattr(figures.everybody, key)
+                    found[f"result/pooled_patients/{arm}_{key}_{structure}"] = (
+                        None if interval is None else interval.value
+                    )
+        return found
 
 
 _RESULTS = TypeAdapter(Results)
@@ -117,6 +139,7 @@ def results(
     by_arm = {"local": _figures(arms.local), "federated": state.outcome.hospitals, "pooled": _figures(arms.pooled)}
     by_arm["shuffled"] = _repeated(arms.shuffled)
     histograms, noise = _histograms(state)
+    told = {"local": arms.local, "federated": _federated(state), "pooled": arms.pooled}
     details = _details(histograms, {"local": arms.local, "pooled": arms.pooled})
     epsilon, by_hospital, dropped = _epsilon(state.rounds), knowing_the_hospital(histograms), _dropped(state.rounds)
     apart = gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {}
@@ -140,6 +163,8 @@ def results(
         shufflings=len(arms.shuffled),
         validation_epsilon=_validation_epsilon(state.rounds) | crossed.epsilon,
         groups=_groups(state, noise, details),
+        findings=findings(told),
+        outlines=outlines(told),
         warnings=told_first + [f"{hospital} {why}." for hospital, why in crossed.problems.items()],
         gate=gate(details.get("federated"), gates or {}),
     )
@@ -202,6 +227,18 @@ def _histograms(state: State) -> tuple[dict[str, ScoreHistogram], dict[str, floa
     noise = {h: figures.evaluation_noise for h, figures in of_hospitals if figures.evaluation_noise is not None}
     told = {h: counts for h, counts in state.scores.items() if h in noise}
     return {h: ScoreHistogram(counts, noise[h]) for h, counts in told.items()}, noise
+
+
+def _federated(state: State) -> dict[str, Evaluated]:
+    """The evaluation of the model that is handed over, as the hospitals told it."""
+    found = {}
+    for hospital, figures in state.outcome.hospitals.items():
+        told = {name: counts for name, counts in state.scores.items() if name.rpartition(".")[0] == hospital}
+        if hospital in state.scores:
+            scores = {"histogram": state.scores[hospital]}
+            scores |= {name.removeprefix(f"{hospital}."): counts for name, counts in told.items()}
+            found[hospital] = Evaluated(figures, scores)
+    return found
 
 
 def _details(federated: dict[str, ScoreHistogram], others: dict[str, dict[str, Evaluated]]) -> dict[str, Arm]:

@@ -17,6 +17,7 @@ from server.strategy.method import method_of
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.disk import write_whole
+from tasks.models import registry
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
 
 _DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")
@@ -25,14 +26,15 @@ _DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment",
 
 def document_of(study: schema.Study, name: str) -> StudyDocument:
     """What the hospitals are asked to approve."""
+    task, model = tasks.get(study.task.name), asdict(study.model)
     evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
     return StudyDocument(
         name=name,
         release=release(),
-        task=study.task.name,
-        task_version=tasks.get(study.task.name).example_version,
-        contract=contracts.digest_of_task(study.task.name),
-        model=asdict(study.model),
+        task=task.name,
+        task_version=task.example_version,
+        contract=contracts.digest_of_task(task.name),
+        model=model,
         rounds=study.federation.rounds,
         asked=asked_at_most(study),
         training=TrainingTerms(**asdict(study.training)),
@@ -44,6 +46,7 @@ def document_of(study: schema.Study, name: str) -> StudyDocument:
             list(study.evaluation.subgroups),
             schema.paired_bins(study.evaluation),
             study.evaluation.matrix,
+            *task.asks(registry.outlines(model, task.form)),
         ),
         method=method_of(study.strategy),
         wire=WireTerms(**asdict(study.wire)),

@@ -118,12 +118,15 @@ class PrivacyTerms:
 class EvaluationTerms:
     """What leaves of the validation patients: ``releases`` histograms of ``bins`` cells a class, noised together to
     (epsilon, the study's delta); no epsilon asks for exact ones. After the last round more histograms, each over all
-    patients, within the same epsilon: as many as there are ``subgroups``, and those of other models.
+    patients, within the same epsilon: as many as there are ``subgroups``, those of further findings and outlines, and
+    those of other models.
 
     Attributes:
         paired: a second model comes with one order, and one joint histogram of both models' scores leaves, of so many
             bins for each model; 0 for none.
         matrix: so many hospitals' own models are scored here; 0 for none.
+        findings: the task's further findings; of each one more histogram of scores leaves after the last round.
+        structures: the structures that the model outlines; of each two histograms, of Dice and of distances.
     """
 
     releases: Count
@@ -132,14 +135,19 @@ class EvaluationTerms:
     subgroups: list[Attribute] = Field(default_factory=list)
     paired: Annotated[int, Field(ge=0, le=64)] = 0
     matrix: Annotated[int, Field(ge=0, le=1000)] = 0
+    findings: list[Name] = Field(default_factory=list)
+    structures: list[Name] = Field(default_factory=list)
 
     def histograms(self, last: bool) -> int:
         """How many leave after one evaluation: each of them meets every patient once."""
-        return 1 + (len(self.subgroups) if last else 0)
+        return 1 + (self._at_last() if last else 0)
 
     def all_histograms(self) -> int:
         """How many leave over the whole study."""
-        return self.releases + len(self.subgroups) + (self.paired > 0) + self.matrix
+        return self.releases + self._at_last() + (self.paired > 0) + self.matrix
+
+    def _at_last(self) -> int:
+        return len(self.subgroups) + len(self.findings) + 2 * len(self.structures)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -223,6 +223,10 @@ class Task:
         """What a network for the task takes and gives."""
         return Form(self.example_shape, 1 + len(self.further_findings), len(self.structures))
 
+    def asks(self, outlines: bool) -> tuple[list[str], list[str]]:
+        """Names of the further findings, and of the structures that a network outlines, if it outlines any."""
+        return [f.name for f in self.further_findings], [s.name for s in self.structures if outlines]
+
     def frames(self, number: int) -> tuple[int, ...]:
         """Which frames of a file with so many are taken: the middles of equal parts. One is the middle of the clip,
         which is most likely to show what the clip was made for."""

@@ -27,7 +27,7 @@ from safetensors.numpy import save as save_tensors
 
 from tasks.study import STRICT, Count, Digest, Name, StudyDocument
 
-VERSION = 2
+VERSION = 3
 _LARGEST_PUBLIC_SIZE = 10_000_000
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _PACKED_HEAD = "consilium"
@@ -40,6 +40,8 @@ CONTROL = "control-variate."
 """Begins the names of SCAFFOLD's c in an order; no parameter's name can, for '-' is not allowed in Python names."""
 OTHER = "other-model."
 """Begins the names of a second model's tensors in an order to compare."""
+FINDING, DICE, DISTANCE = "finding-", "dice-", "hd95-"
+"""Begin the names of histograms of a further finding, and of how a structure is outlined."""
 EDGES = "score-edges"
 """Name of the bins' edges in an order to compare: float64 of shape (2, bins - 1), the order's own model first."""
 
@@ -150,7 +152,9 @@ class EvaluateReport:
     """Standard deviation of the noise on every number of the arrays; 0 without privacy. Intervals need it."""
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     """``histogram``: float64 of shape (2, bins), counts of negative and positive patients by score in [0, 1]. After the
-    last round also, for each of the study's subgroups, one of shape (levels, 2, bins) under the attribute's name.
+    last round also: for each of the study's subgroups one of shape (levels, 2, bins) under the attribute's name; for
+    each further finding ``finding-NAME`` (2, bins); for each structure ``dice-NAME`` (2, bins) and ``hd95-NAME``
+    (bins,), see ``tasks/metrics/outlining.py``.
     Where two models are compared, ``paired`` alone, of shape (2, bins, bins): class, bin of the order's model, bin of
     the other one."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from server.figures import Arm, Figures, Subgroup
+from server.further import OutlineArm
 from server.pages.svg import (
     COLOURS,
     MARKS,
@@ -41,37 +42,66 @@ _ROW = 15.0
 def forest(found: Results) -> Chart:
     """AUC of each arm at each hospital, with intervals; and the mean over hospitals."""
     arms = [arm for arm in found.arms if arm != "shuffled"]
-    rows = [
-        (h, {arm: interval_of(found.arms[arm][h]) if h in found.arms[arm] else None for arm in arms})
+    rows = {
+        h: {arm: interval_of(found.arms[arm][h]) if h in found.arms[arm] else None for arm in arms}
         for h in found.epsilon
-    ]
-    rows.append(("mean", {arm: found.mean_auc(arm) for arm in arms}))
-    told = "; ".join(f"{name}: " + ", ".join(f"{a} {_words(i)}" for a, i in each.items()) for name, each in rows)
+    }
+    rows["mean"] = {arm: found.mean_auc(arm) for arm in arms}
+    return _forest("AUC of each arm at each hospital", "AUC", rows, arms, 0.5)
+
+
+def findings(found: Results) -> Chart | None:
+    """AUC of each further finding by arm, on everybody's patients."""
+    arms = [arm for arm in NAMES if any(arm in each for each in found.findings.values())]
+    rows = {
+        name.replace("_", " "): {arm: told.everybody.auc for arm, told in each.items()}
+        for name, each in found.findings.items()
+    }
+    return _forest("AUC of further findings", "AUC", rows, arms, 0.5) if rows else None
+
+
+def outlines(structure: str, by_arm: Mapping[str, OutlineArm]) -> Chart:
+    """Mean Dice of a structure at each hospital, and on everybody's patients, by arm."""
+    hospitals = sorted({hospital for told in by_arm.values() for hospital in told.hospitals})
+    rows = {h: {arm: t.hospitals[h].dice if h in t.hospitals else None for arm, t in by_arm.items()} for h in hospitals}
+    rows["everybody"] = {arm: told.everybody.dice for arm, told in by_arm.items()}
+    title = f"Dice of {structure.replace('_', ' ')} at each hospital"
+    return _forest(title, "mean Dice", rows, list(by_arm), 0.0)
+
+
+def _forest(
+    title: str, figure: str, rows: Mapping[str, Mapping[str, Interval | None]], arms: Sequence[str], least: float
+) -> Chart:
+    """One block a row, one whisker an arm; the last row stands out if it sums up the others. From ``least``, or lower
+    where an interval is lower."""
+    words = {name: ", ".join(f"{arm} {_words(i)}" for arm, i in each.items()) for name, each in rows.items()}
+    told = "; ".join(f"{name}: {each}" for name, each in words.items())
     block = _ROW * len(arms) + 14
-    chart = Chart("AUC of each arm at each hospital", told, 0)
-    lows = [i.low for _, each in rows for i in each.values() if i is not None]
-    scale = Scale(min([0.5, *(int(low * 10) / 10 for low in lows)]), 1.0, _LEFT, _RIGHT)
+    chart = Chart(title, told, 0)
+    lows = [i.low for each in rows.values() for i in each.values() if i is not None]
+    scale = Scale(min([least, *(int(low * 10) / 10 for low in lows)]), 1.0, _LEFT, _RIGHT)
     height = legend(chart, 12, [(NAMES[arm], partial(mark, MARKS[arm], colour=COLOURS[arm])) for arm in arms])
     top = height + 8
     bottom = top + block * len(rows)
-    axis_x(chart, scale, bottom, "AUC with 95 % interval", top)
-    chart.add(line(scale(0.5), top, scale(0.5), bottom, "#8a97a5", 1.2, "4 3"))
-    for n, (name, each) in enumerate(rows):
-        y = top + block * n
-        if name == "mean":
+    axis_x(chart, scale, bottom, f"{figure} with 95 % interval", top)
+    if least > 0:
+        chart.add(line(scale(least), top, scale(least), bottom, "#8a97a5", 1.2, "4 3"))
+    for n, (name, each) in enumerate(rows.items()):
+        y, sums_up = top + block * n, name in ("mean", "everybody")
+        if sums_up:
             chart.add(
                 f'<rect x="0" y="{y + 2:g}" width="{WIDTH}" height="{block - 3:g}" fill="#0072b2" opacity="0.06"/>'
             )
-        weight = {"font_weight": "700" if name == "mean" else "500"}
-        chart.add(text(_LEFT - 10, y + block / 2 + 4, name, "end", **weight))
-        for k, (arm, interval) in enumerate(each.items()):
-            _whisker(chart, scale, y + 14 + k * _ROW, interval, arm)
+        label = text(_LEFT - 10, y + block / 2 + 4, _short(name, _LEFT), "end", font_weight="700" if sums_up else "500")
+        chart.add(label)
+        for k, arm in enumerate(arms):
+            _whisker(chart, scale, y + 14 + k * _ROW, each.get(arm), arm, f"no {figure.split()[-1]}")
     return Chart(chart.title, chart.told, bottom + 44, chart.pieces)
 
 
-def _whisker(chart: Chart, scale: Scale, y: float, interval: Interval | None, arm: str) -> None:
+def _whisker(chart: Chart, scale: Scale, y: float, interval: Interval | None, arm: str, absent: str = "no AUC") -> None:
     if interval is None:
-        chart.add(text(_RIGHT + 10, y + 4, "no AUC", fill="#5b6773", font_size="11"))
+        chart.add(text(_RIGHT + 10, y + 4, absent, fill="#5b6773", font_size="11"))
         return
     chart.add(line(scale(interval.low), y, scale(interval.high), y, COLOURS[arm], 2))
     chart.add(mark(MARKS[arm], scale(interval.value), y, COLOURS[arm]))

@@ -6,9 +6,11 @@ auditor needs. No patient, no path and no exact small number stands in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.metrics.interval import Interval
 from tasks.subgroups import LEAST
+from tasks.task import Task
 
 NOT_SHOWN = ("data_root", "output_dir", "tracking", "runtime", "propose", "resume")
 """Parts of the configuration that name places, or may hold a password, or do not change what is computed."""
@@ -63,6 +66,8 @@ def pictures(story: Story) -> dict[str, Chart]:
         "matrix": charts.matrix(found.matrix),
         "reliability": charts.reliability(found.details["federated"]) if "federated" in found.details else None,
         "subgroups": charts.groups(found.groups),
+        "findings": charts.findings(found),
+        **{f"outlines-{structure}": charts.outlines(structure, arms) for structure, arms in found.outlines.items()},
         "convergence": charts.convergence(story.rounds),
         "privacy": charts.privacy(story.rounds, asked),
     }
@@ -89,6 +94,7 @@ def page(story: Story) -> str:
         conformance=story.conformance,
         groups_hidden=hidden(found),
         least=LEAST,
+        distance=partial(distance, task),
         specificity=SPECIFICITY,
         code=code_digest(),
         versions=versions(),
@@ -144,6 +150,23 @@ def about(patients: float, noise: float) -> str:
     if patients < LEAST:
         return f"fewer than {LEAST}"
     return f"about {round(patients / 10) * 10:d}" + (f" ± {2 * noise:.0f}" if noise else "")
+
+
+def distance(task: Task, told: Interval | None) -> str:
+    """A distance with its limits: in millimetres where the task's examples have a size, or else as a fraction of the
+    image's diagonal."""
+    if told is None:
+        return "–"
+    size = diagonal_mm(task)
+    factor, unit = (100.0, "% of the diagonal") if size is None else (size, "mm")
+    return f"{factor * told.value:.1f} ({factor * told.low:.1f}–{factor * told.high:.1f}) {unit}"
+
+
+def diagonal_mm(task: Task) -> float | None:
+    """Of an example of the task; ``None`` where they have no common size."""
+    if task.example_spacing_mm is None:
+        return None
+    return math.hypot(*(n * mm for n, mm in zip(task.example_shape[1:], task.example_spacing_mm, strict=True)))
 
 
 def per_cent(told: Interval | None) -> str:

@@ -108,6 +108,18 @@ def build(spec: Mapping[str, Any], form: Form, seed: int = 0) -> Network:
             raise UnknownModel(f"model {name}: {error}") from error
 
 
+def outlines(spec: Mapping[str, Any], form: Form) -> bool:
+    """Whether ``build`` would give a network that outlines; needs no time.
+
+    Raises:
+        UnknownModel: there is no such network.
+    """
+    return form.structures > 0 and spec.get("name") in _OUTLINE
+
+
+_OUTLINE = frozenset({"scatter_linear", "unet", "segresnet", "dynunet"})
+
+
 def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 

@@ -18,7 +18,8 @@ from client import catalog, compare
 from client.cli.main import app
 from client.dataset import open_cohort
 from client.errors import BadOrder, OtherRelease
-from client.train import load_weights, score_patients
+from client.scoring import score_patients
+from client.train import load_weights
 from tasks import task as tasks
 from tasks.models import registry
 from tasks.study import StudyDocument, canonical

@@ -16,7 +16,7 @@ from client import kept
 from client.accounting import plan_noise
 from client.audit import norm_of
 from client.ledger import Ledger
-from client.train import score_patients
+from client.scoring import score_patients
 from tasks import lean, wire
 from tasks.study import Form, MethodTerms, StudyDocument, WireTerms
 from tasks.wire import (

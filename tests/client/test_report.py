@@ -33,6 +33,7 @@ from client.report import (
     refusal,
     train_report,
 )
+from client.scoring import Outlined
 from client.site import Policy, SiteSettings
 from client.sources.settings import FolderSource
 from tasks import wire
@@ -163,6 +164,24 @@ def test_a_patient_with_many_images_counts_once(document: StudyDocument) -> None
     scored = Scored(np.array([0.2, 0.7]), cohort.patient_labels().numpy())
     sent = evaluate_report(EvaluateOrder(document, 1), scored, Spent(math.inf, 1e-4, 0.0), entropy())
     assert sent.arrays["histogram"].sum(axis=1).tolist() == [1, 1]
+
+
+def test_findings_and_outlines_leave_once_and_nobody_stands_for_the_unknown(document: StudyDocument) -> None:
+    nan = math.nan
+    scored = replace(
+        _scored(np.array([0, 1, 1]), np.array([0.2, 0.6, 0.9])),
+        findings={"effusion": np.array([[0.1, 0.5, 0.8], [0.0, nan, 1.0]])},
+        outlines={"lesion": Outlined(np.array([nan, 0.5, 0.9]), np.array([nan, 0.1, 0.0]), np.array([0.0, nan, nan]))},
+    )
+    sent = evaluate_report(EvaluateOrder(document, 2), scored, Spent(math.inf, 1e-4, 0.0), entropy())
+    assert {name: counts.shape for name, counts in sent.arrays.items()} == {
+        "histogram": (2, 16), "finding-effusion": (2, 16), "dice-lesion": (2, 16), "hd95-lesion": (16,)
+    }  # fmt: skip
+    assert sent.arrays["finding-effusion"].sum(axis=1).tolist() == [1, 1]
+    assert sent.arrays["dice-lesion"].sum(axis=1).tolist() == [1, 2]
+    assert sent.arrays["hd95-lesion"].sum() == 2
+    noised = evaluate_report(EvaluateOrder(document, 2), scored, Spent(1.0, 1e-4, 4.0), entropy()).arrays
+    assert all(np.std(cells - sent.arrays[name]) > 1 for name, cells in noised.items()), "each has its noise"
 
 
 def test_subgroups_leave_once_with_each_patient_in_one_level(document: StudyDocument) -> None:

@@ -66,4 +66,4 @@ def test_shuffled_labels_are_the_same_labels_of_other_patients_in_every_round(ar
     assert not torch.equal(dealt.targets, cohort(other, "train").targets), "another number deals them out anew"
     validation = cohort(shuffled, "validation")
     assert torch.equal(validation.targets, cohort(plain, "validation").targets), "it is judged by the truth"
-    assert all(len(set(dealt.targets[rows].tolist())) == 1 for rows in dealt.rows)
+    assert all(len(dealt.targets[rows].unique()) == 1 for rows in dealt.rows)

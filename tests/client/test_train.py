@@ -15,7 +15,8 @@ from client.accounting import Mechanism
 from client.dataset import Cohort
 from client.errors import BadOrder, ModelRefused, UpdateNotFinite
 from client.noise import entropy
-from client.train import load_weights, score_patients, train_locally
+from client.scoring import score_patients
+from client.train import load_weights, train_locally
 from tasks import task as tasks
 from tasks.models.registry import arrays_of
 from tasks.study import TrainingTerms
