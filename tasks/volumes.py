@@ -8,7 +8,8 @@ else. All of it is deterministic: the same scan gives the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _FWHM = float(np.sqrt(8 * np.log(2)))
+_REACH = 3.0
+"""Standard deviations at which a blur is cut."""
 _GRID = " grid"  # no sequence and no structure has a blank in its name
 _POINTS = 64
 """Points along each axis by which a head is found; more would tell nothing new."""
@@ -74,44 +77,74 @@ def resampled(volumes: Mapping[str, Volume], grid: Grid) -> dict[str, NDArray[np
     and not picked: by the Gaussian that turns its point-spread function into the grid's, each taken to be as wide at
     half its height as the spacing (Cardoso et al., Scale factor point spread function matching, MICCAI 2015).
     """
-    return _on_grid({name: _blurred(volume, grid) for name, volume in volumes.items()}, grid, "bilinear")
+    return _on_grid(volumes, grid, "bilinear", _blurred)
 
 
 def resampled_masks(masks: Mapping[str, Volume], grid: Grid) -> dict[str, NDArray[np.bool_]]:
     """Masks on the grid, each voxel as the nearest one was: a thin rim keeps its share of space, which any threshold
     after an average would take from it. Nothing is marked where the mask does not reach."""
-    found = _on_grid({name: _tensor(mask, mask.values) for name, mask in masks.items()}, grid, "nearest")
+    found = _on_grid(masks, grid, "nearest", lambda mask, grid: mask)
     return {name: values > 0.5 for name, values in found.items()}
 
 
-def _blurred(volume: Volume, grid: Grid) -> MetaTensor:
+def _sigma(volume: Volume, grid: Grid) -> NDArray[np.float64]:
+    """Of the blur along each axis of the volume, in its voxels."""
     source = np.linalg.norm(volume.affine[:3, :3], axis=0)
     wanted = float(grid.spacing_mm.mean())
-    sigma = np.sqrt(np.maximum(0.0, wanted**2 - source**2)) / _FWHM / source
+    return np.asarray(np.sqrt(np.maximum(0.0, wanted**2 - source**2)) / _FWHM / source)
+
+
+def _blurred(volume: Volume, grid: Grid) -> Volume:
+    sigma = _sigma(volume, grid)
+    if not sigma.any():
+        return volume
     values = np.asarray(volume.values, dtype=np.float32)
-    return _tensor(volume, gaussian_filter(values, sigma, mode="nearest", truncate=3) if sigma.any() else values)
+    return replace(volume, values=gaussian_filter(values, sigma, mode="nearest", truncate=_REACH))
 
 
-def _tensor(volume: Volume, values: NDArray[Any]) -> MetaTensor:
-    """With one channel and the affine in MONAI's space."""
-    from monai.data.meta_tensor import MetaTensor
-
-    data = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None]
-    return MetaTensor(data, affine=torch.from_numpy(_LPS_TO_RAS @ volume.affine))
-
-
-def _on_grid(tensors: dict[str, MetaTensor], grid: Grid, mode: str) -> dict[str, NDArray[np.float32]]:
+def _on_grid(
+    volumes: Mapping[str, Volume], grid: Grid, mode: str, made: Callable[[Volume, Grid], Volume]
+) -> dict[str, NDArray[np.float32]]:
     from monai.data.meta_tensor import MetaTensor
     from monai.transforms.spatial.dictionary import ResampleToMatchd
 
-    if not tensors:
-        return {}
-    target = MetaTensor(torch.zeros(1, *grid.shape), affine=torch.from_numpy(_LPS_TO_RAS @ grid.affine))
-    match = ResampleToMatchd(keys=list(tensors), key_dst=_GRID, mode=mode, padding_mode="zeros", align_corners=True)
-    data: dict[Hashable, torch.Tensor] = {_GRID: target}
-    data.update(tensors)
-    found = match(data)
-    return {name: np.asarray(_plain(found[name])[0].numpy(), dtype=np.float32) for name in tensors}
+    near = {name: _near(volume, grid) for name, volume in volumes.items()}
+    data: dict[Hashable, torch.Tensor] = {
+        name: _tensor(made(volume, grid)) for name, volume in near.items() if volume is not None
+    }
+    names = list(data)
+    if names:
+        data[_GRID] = MetaTensor(torch.zeros(1, *grid.shape), affine=torch.from_numpy(_LPS_TO_RAS @ grid.affine))
+        match = ResampleToMatchd(
+            keys=names, key_dst=_GRID, mode=mode, padding_mode="zeros", align_corners=True, dtype=np.float32
+        )
+        data = dict(match(data))
+    nothing = torch.zeros(1, *grid.shape)
+    return {name: np.asarray(_plain(data.get(name, nothing))[0].numpy(), dtype=np.float32) for name in volumes}
+
+
+def _near(volume: Volume, grid: Grid) -> Volume | None:
+    """The part of a volume that the grid can see, since a chest is a thousand times a nodule; ``None`` if there is
+    none."""
+    corners = np.array(list(product(*((-0.5, size - 0.5) for size in grid.shape))))
+    to_index = np.linalg.inv(volume.affine) @ grid.affine
+    seen = corners @ to_index[:3, :3].T + to_index[:3, 3]
+    margin = 2 + np.ceil(_REACH * _sigma(volume, grid))
+    first = np.maximum(0, np.floor(seen.min(axis=0) - margin)).astype(int)
+    last = np.minimum(volume.values.shape, np.ceil(seen.max(axis=0) + margin + 1)).astype(int)
+    if (first >= last).any():
+        return None
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ first
+    return replace(volume, values=volume.values[tuple(map(slice, first, last))], affine=affine)
+
+
+def _tensor(volume: Volume) -> MetaTensor:
+    """With one channel and the affine in MONAI's space."""
+    from monai.data.meta_tensor import MetaTensor
+
+    data = torch.from_numpy(np.ascontiguousarray(volume.values, dtype=np.float32))[None]
+    return MetaTensor(data, affine=torch.from_numpy(_LPS_TO_RAS @ volume.affine))
 
 
 def largest_centre_mm(mask: Volume) -> NDArray[np.float64] | None:
