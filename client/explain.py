@@ -60,6 +60,15 @@ def _departures(review: Review) -> list[str]:
             lines.append(f"After each of at most {times}: how the model changed ({size}){noise}.")
         elif leaving.by:
             lines.append(f"After the last round: the same once more by {' and by '.join(leaving.by)} ({size}){noise}.")
+        elif leaving.of == "findings":
+            told = ", ".join(review.document.evaluation.findings)
+            lines.append(f"After the last round: the same of {told} ({size}){noise}.")
+        elif leaving.of == "outlines":
+            told = ", ".join(review.document.evaluation.structures)
+            lines.append(
+                f"After the last round: how many patients' outlines of {told} the model met how well, by overlap and by "
+                f"distance ({size}){noise}."
+            )
         elif leaving.of == "two models":
             bins = review.document.evaluation.paired
             lines.append(

@@ -131,6 +131,14 @@ def joint_bytes(terms: EvaluationTerms) -> int:
 
 
 def histogram_bytes(terms: EvaluationTerms, last: bool) -> int:
-    """Bytes of one evaluation's histograms of scores."""
-    levels = sum(len(LEVELS[attribute]) for attribute in terms.subgroups) if last else 0
-    return (1 + levels) * _CLASSES * terms.bins * _BYTES_OF_A_CELL
+    """Bytes of one evaluation's histograms."""
+    scores = terms.bins * _CLASSES * _BYTES_OF_A_CELL
+    if not last:
+        return scores
+    levels = sum(len(LEVELS[attribute]) for attribute in terms.subgroups)
+    return scores * (1 + levels + len(terms.findings)) + outline_bytes(terms)
+
+
+def outline_bytes(terms: EvaluationTerms) -> int:
+    """Bytes of the histograms of Dice, two rows of cells, and of distances, one row."""
+    return len(terms.structures) * (_CLASSES + 1) * terms.bins * _BYTES_OF_A_CELL

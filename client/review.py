@@ -7,12 +7,23 @@ stays refused, whoever approves it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from client.accounting import Mechanism, epsilon_of, plan_scale, sequence
 from client.errors import BudgetExhausted
 from client.ledger import Ledger
-from client.policy import COHORTS, PARTS, Part, granted, histogram_bytes, joint_bytes, objections, other_release
+from client.policy import (
+    COHORTS,
+    PARTS,
+    Part,
+    granted,
+    histogram_bytes,
+    joint_bytes,
+    objections,
+    other_release,
+    outline_bytes,
+)
 from client.site import SiteSettings
 from tasks import lean
 from tasks import study as studies
@@ -30,7 +41,7 @@ class Leaving:
         bytes: their size in one message, uncompressed.
         times: messages in the whole study, at most.
         by: attributes by which scores are told apart in it.
-        of: ``two models`` or ``others' models``, where it is not the study's own model that is tried.
+        of: what is counted, where it is not how the study's model answers its question.
     """
 
     part: Part
@@ -39,7 +50,7 @@ class Leaving:
     bytes: int
     times: int
     by: tuple[str, ...] = ()
-    of: str = ""
+    of: Literal["", "findings", "outlines", "two models", "others' models"] = ""
 
 
 @dataclass(frozen=True)
@@ -114,8 +125,15 @@ def _leaving(document: StudyDocument) -> tuple[list[Leaving], list[str]]:
         wrong.append(str(error))
     terms = document.evaluation
     found.append(Leaving("evaluation", 1, 2 * terms.bins, histogram_bytes(terms, last=False), terms.releases))
+    if terms.findings:
+        size = len(terms.findings) * histogram_bytes(terms, last=False)
+        found.append(Leaving("evaluation", len(terms.findings), size // 8, size, 1, of="findings"))
+    if terms.structures:
+        size = outline_bytes(terms)
+        found.append(Leaving("evaluation", 2 * len(terms.structures), size // 8, size, 1, of="outlines"))
     if terms.subgroups:
-        size = histogram_bytes(terms, last=True) - histogram_bytes(terms, last=False)
+        size = histogram_bytes(replace(terms, findings=[], structures=[]), last=True)
+        size -= histogram_bytes(terms, last=False)
         found.append(Leaving("evaluation", len(terms.subgroups), size // 8, size, 1, tuple(terms.subgroups)))
     if terms.paired:
         found.append(Leaving("evaluation", 1, 2 * terms.paired**2, joint_bytes(terms), 1, of="two models"))

@@ -11,6 +11,7 @@ import pytest
 from client.accounting import Mechanism, epsilon_of
 from client.explain import meaning, words
 from client.ledger import Caps, Ledger, Use
+from client.policy import histogram_bytes
 from client.review import Cost, Review, examine
 from client.site import SiteSettings, secret
 from tasks.models import registry
@@ -74,6 +75,20 @@ def test_other_models_are_told_to_who_approves(document: StudyDocument, hospital
     assert "another model comes" in text
     assert "a histogram of 4 x 4 cells for each" in text
     assert "After the last round, 3 times: a model of one hospital alone comes" in text
+
+
+def test_further_findings_and_outlines_are_told_apart(
+    document: StudyDocument, hospital: SiteSettings, ledger: Ledger
+) -> None:
+    terms = replace(document.evaluation, findings=["effusion"], structures=["lesion"])
+    review = examine(replace(document, evaluation=terms), hospital, ledger)
+    _, _, findings, outlines = review.leaving
+    assert (findings.tensors, findings.numbers, findings.times) == (1, 2 * terms.bins, 1)
+    assert (outlines.tensors, outlines.numbers, outlines.times) == (2, 3 * terms.bins, 1)
+    assert findings.bytes + outlines.bytes == histogram_bytes(terms, last=True) - histogram_bytes(terms, last=False)
+    text = "\n".join(_all(review))
+    assert "After the last round: the same of effusion" in text
+    assert "patients' outlines of lesion the model met how well" in text
 
 
 def test_what_this_study_has_spent_is_not_counted_twice(
