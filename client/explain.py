@@ -66,8 +66,8 @@ def _departures(review: Review) -> list[str]:
         elif leaving.of == "outlines":
             told = ", ".join(review.document.evaluation.structures)
             lines.append(
-                f"After the last round: how many patients' outlines of {told} the model met how well, by overlap and by "
-                f"distance ({size}){noise}."
+                f"After the last round: in how many patients the model met a reader's outlines of {told} how well, by "
+                f"overlap and by distance ({size}){noise}."
             )
         elif leaving.of == "two models":
             bins = review.document.evaluation.paired

@@ -88,7 +88,7 @@ def test_further_findings_and_outlines_are_told_apart(
     assert findings.bytes + outlines.bytes == histogram_bytes(terms, last=True) - histogram_bytes(terms, last=False)
     text = "\n".join(_all(review))
     assert "After the last round: the same of effusion" in text
-    assert "patients' outlines of lesion the model met how well" in text
+    assert "met a reader's outlines of lesion how well" in text
 
 
 def test_what_this_study_has_spent_is_not_counted_twice(
