@@ -1,0 +1,114 @@
+"""Every task's phantoms by five models: `python -m tests.benchmarks.bench_tasks`.
+
+Each hospital alone, all patients in one place, federated without noise, and at epsilon 8 and 3, over three seeds; of
+tasks with structures Dice as well. A seed draws phantoms, splits and first weights. Figures are means over seeds, with
+their deviation. ``--set`` tries another configuration. Slow: minutes a task and seed. What has ended is written down
+at once, and the next call goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tasks import task as tasks
+from tests.benchmarks import machine
+
+SEEDS = (1, 2, 3)
+EPSILONS = {"no noise": "null", "epsilon 8": "8", "epsilon 3": "3"}
+QUIET = ("tracking=none", "evaluation.every=100", "evaluation.paired=false")
+Figures = dict[str, float]
+
+
+def command(overrides: Iterable[str], home: Path) -> list[str]:
+    """What a researcher would type."""
+    return [sys.executable, "-W", "ignore", "-m", "server", *overrides, *QUIET, f"output_dir={home}", "resume=never"]
+
+
+def play(overrides: Iterable[str], home: Path) -> dict[str, Figures]:
+    """Run a study in a folder that others share, and return the figures of each of its arms.
+
+    Raises:
+        SystemExit: the study failed; with what it printed.
+    """
+    asked = command(overrides, home)
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(asked)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    newest = max(home.glob("studies/*/results.json"), key=lambda path: path.stat().st_mtime_ns)
+    return figures(json.loads(newest.read_text()))
+
+
+def figures(results: dict[str, Any]) -> dict[str, Figures]:
+    """Of each arm: the mean AUC over hospitals that have one, and on everybody's patients AUC of further findings and
+    Dice of structures."""
+    found: dict[str, Figures] = {}
+    for arm, hospitals in results["arms"].items():
+        told = [figure["auc"] for figure in hospitals.values() if figure["auc"] is not None]
+        found[arm] = {"AUC": float(np.mean(told))} if told else {}
+    for what, key, kind in (("AUC", "auc", "findings"), ("Dice", "dice", "outlines")):
+        for name, arms in results[kind].items():
+            for arm, told in arms.items():
+                if told["everybody"][key] is not None:
+                    found[arm][f"{what} {name}"] = told["everybody"][key]["value"]
+    return found
+
+
+def measure(task: str, seed: int, more: list[str]) -> dict[str, Figures]:
+    """All models of one task and seed, by name."""
+    found: dict[str, Figures] = {}
+    with tempfile.TemporaryDirectory() as home:
+        common = [f"task={task}", "federation=three_phantoms", f"seed={seed}", *more]
+        for name, epsilon in EPSILONS.items():
+            arms = "[local,pooled]" if name == "no noise" else "[]"
+            words = [*common, f"privacy.epsilon={epsilon}", f"evaluation.arms={arms}"]
+            told = play(words, Path(home))
+            found[f"federated, {name}"] = told.pop("federated")
+            found |= told
+    return found
+
+
+def table_of(rows: dict[str, dict[str, Figures]]) -> Table:
+    """One line a task and figure, one column a model."""
+    columns = ("local", "pooled", *(f"federated, {name}" for name in EPSILONS))
+    table = Table(title="phantoms: mean ± deviation over seeds")
+    for heading in ("task", "figure", *columns):
+        table.add_column(heading)
+    for task in sorted({key.rpartition(" ")[0] for key in rows}):
+        of_seeds = [each for key, each in rows.items() if key.rpartition(" ")[0] == task]
+        for figure in dict.fromkeys(name for each in of_seeds for arm in each.values() for name in arm):
+            cells = [[each[c][figure] for each in of_seeds if figure in each.get(c, {})] for c in columns]
+            table.add_row(task, figure, *(f"{np.mean(c):.3f} ± {np.std(c):.3f}" if c else "" for c in cells))
+    return table
+
+
+def main() -> None:
+    """Measure what is not yet written down; print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/tasks.json"))
+    parser.add_argument("--task", choices=tasks.names(), action="append", help="instead of all")
+    parser.add_argument("--seed", type=int, choices=SEEDS, action="append", help="instead of all")
+    parser.add_argument("--set", action="append", default=[], help="an override of the configuration")
+    asked = parser.parse_args()
+    kept = json.loads(asked.output.read_text()) if asked.output.exists() else {"rows": {}}
+    for task in asked.task or tasks.names():
+        for seed in asked.seed or SEEDS:
+            if f"{task} {seed}" not in kept["rows"]:
+                kept["rows"][f"{task} {seed}"] = measure(task, seed, asked.set)
+                asked.output.parent.mkdir(parents=True, exist_ok=True)
+                asked.output.write_text(json.dumps({"machine": machine.facts(), "rows": kept["rows"]}, indent=1))
+    Console(width=150).print(table_of(kept["rows"]))
+
+
+if __name__ == "__main__":
+    main()
