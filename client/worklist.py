@@ -20,6 +20,7 @@ from client.errors import EmptySource, SiteMisconfigured
 from client.intake import keyed
 from client.site import SiteSettings, secret
 from client.sources.folder import image_id
+from client.sources.labels_seg import is_segmentation
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource
 from client.sources.withdrawals import withdrawn
 from tasks import contract as contracts
@@ -84,7 +85,9 @@ def of_catalog(site: SiteSettings, task: Task, told: Told) -> Worklist:
     Raises:
         CatalogStale: nothing was ingested, or under another contract.
         EmptySource: no source of the task has DICOM files.
+        SiteMisconfigured: the task reads scans.
     """
+    _refuse_scans(task)
     catalog.honour_withdrawals(site)
     sources = [source for source in site.sources if source.task == task.name]
     dicom = [source for source in sources if isinstance(source, _DICOM)]
@@ -109,9 +112,10 @@ def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, told: To
         organ: what all of them show, where a file does not tell.
 
     Raises:
-        SiteMisconfigured: there is no such folder.
+        SiteMisconfigured: there is no such folder, or the task reads scans.
         EmptySource: it has no DICOM file.
     """
+    _refuse_scans(task)
     if not folder.is_dir():
         raise SiteMisconfigured(f"{folder} is no folder")
     sources = [source for source in site.sources if source.task == task.name]
@@ -130,6 +134,13 @@ def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, told: To
     if not found.images and not found.left_out:
         raise EmptySource(f"no DICOM file under {folder}")
     return found
+
+
+def _refuse_scans(task: Task) -> None:
+    if task.sequences:
+        raise SiteMisconfigured(
+            f"{task.name} reads whole scans; predictions, reports and the triage page are made of single images only"
+        )
 
 
 def _of_source(
@@ -157,7 +168,7 @@ def _of_source(
 
 def _headers(folder: Path, unwilling: frozenset[str], found: Worklist, told: Told) -> Iterator[tuple[Path, Dataset]]:
     """Headers of images that can be named in a report; the others are left out with a reason. What is no image of a
-    patient at all (a text file, a report) is passed over."""
+    patient at all (a text file, a report, outlines) is passed over."""
     paths, seen = sorted(p for p in folder.rglob("*") if p.is_file()), set[str]()
     for number, path in enumerate(paths, start=1):
         told("reading headers", number, len(paths))
@@ -166,6 +177,8 @@ def _headers(folder: Path, unwilling: frozenset[str], found: Worklist, told: Tol
         except UnreadableDicom as error:
             if str(error.reason) not in ("NOT_DICOM", "NO_PIXEL_DATA"):
                 found.left_out.append(LeftOut("", path, str(error.reason)))
+            continue
+        if is_segmentation(header):
             continue
         patient, uid = _text(header, "PatientID"), _text(header, "SOPInstanceUID")
         if patient in unwilling:
