@@ -22,9 +22,10 @@ def fingerprint(example: NDArray[np.float32]) -> int:
     """The difference hash of an example, 64 bits.
 
     Args:
-        example: float32 (channels, rows, columns).
+        example: float32 (channels, rows, columns), or (channels, slices, rows, columns), of which the middle slice.
     """
-    cells = _cells(example.mean(axis=0), ROWS, COLUMNS + 1)
+    plane = example if example.ndim == 3 else example[:, example.shape[1] // 2]
+    cells = _cells(plane.mean(axis=0), ROWS, COLUMNS + 1)
     bits = (cells[:, 1:] > cells[:, :-1]).ravel()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 

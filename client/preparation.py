@@ -15,15 +15,18 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.cache import ExampleCache
 from client.decoding import Decoder
 from client.evidence import Evidence, examine
 from client.likeness import fingerprint
 from client.pixels.refusal import UnreadableDicom
-from client.sources.folder import Frame
+from client.sources.frame import Frame
+from client.sources.outlines import ReadMasks
 from client.sources.record import Record, Unreadable
 from tasks.task import Picture, Task
+from tasks.volumes import NoExample
 
 _FEW = 40
 """Images for which one more decoding process is worth its start."""
@@ -113,13 +116,41 @@ def _first(
 def _prepared(job: Job, task: Task, cache: ExampleCache, decoder: Decoder | None) -> Prepared | Unreadable:
     try:
         picture = _read(job.record, decoder)
+        example, masks = (_of_scan if task.sequences else _of_picture)(job.record, picture, task, decoder)
     except Unreadable as refusal:
         return refusal
+    except NoExample as refusal:
+        return Unreadable(refusal.reason, str(refusal))
     acquisition = job.record.acquisition
     evidence = examine(picture.pixels, None if acquisition is None else acquisition.bits_stored)
-    example = task.read_example(blacked_out(picture))
-    cache.save(job.example, example)
+    cache.save(job.example, example, masks)
     return Prepared(evidence, fingerprint(example))
+
+
+_Made = tuple[NDArray[np.float32], NDArray[np.bool_] | None]
+
+
+def _of_picture(record: Record, picture: Picture, task: Task, decoder: Decoder | None) -> _Made:
+    outlined = replace(blacked_out(picture), masks=_masks(record, decoder))
+    if outlined.masks is None or task.read_masks is None:
+        return task.read_example(outlined), None
+    return task.read_example(outlined), task.read_masks(outlined)
+
+
+def _masks(record: Record, decoder: Decoder | None) -> NDArray[np.bool_] | None:
+    if record.read_masks is None:
+        return None
+    if decoder is not None and isinstance(record.read_masks, ReadMasks):
+        return record.read_masks.read(decoder.read_values)
+    return record.read_masks()
+
+
+def _of_scan(record: Record, _middle: Picture, task: Task, decoder: Decoder | None) -> _Made:
+    if record.read_scan is None:
+        raise Unreadable("NOT_A_SCAN", f"{task.name} reads scans, and this kind of source has single pictures only")
+    scan = record.read_scan(None if decoder is None else decoder.read_values)
+    example = task.read_example(scan)
+    return example, None if scan.masks is None or task.read_masks is None else task.read_masks(scan)
 
 
 def _read(record: Record, decoder: Decoder | None) -> Picture:

@@ -9,20 +9,22 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from client.dicom import UnreadableDicom, number_of_frames, read_frame, read_header
+from client.dicom import UnreadableDicom, number_of_frames, read_header
 from client.errors import EmptySource, LabelsMatchNothing
 from client.sources.acquisition import Acquisition, acquisition_reader
 from client.sources.annotations import labels_of
+from client.sources.frame import Frame
 from client.sources.labels import KEYS, Labels
 from client.sources.labels_seg import is_segmentation
 from client.sources.outlines import Outlines
-from client.sources.record import Listing, Record, Unreadable
+from client.sources.record import Listing, Record
+from client.sources.scans import list_scans
 from client.sources.settings import FolderSource
-from tasks.task import Picture, Task
+from tasks.task import Task
 
 
 def list_folder(source: FolderSource, task: Task, withdrawn: frozenset[str]) -> Listing:
-    """Every labelled image under the folder; see ``list_files``."""
+    """Every labelled image under the folder; see ``list_files``, and for tasks of volumes ``list_scans``."""
     return list_files(source.path, labels_of(source, task), withdrawn, acquisition_reader(source, task), task)
 
 
@@ -38,13 +40,16 @@ def list_files(
 
     Files that are no DICOM, and labels that no file answers to, are counted; so are the images of files that have no
     label or no PatientID or a withdrawn patient. Labels in ``answered`` are not: they are known to have an image
-    elsewhere. DICOM segmentations in the folder are what was outlined on the images: ``client/sources/outlines.py``.
+    elsewhere. DICOM segmentations in the folder are what was outlined on the images: ``client/sources/outlines.py``. A
+    task with sequences reads scans: ``client/sources/scans.py``.
 
     Raises:
         EmptySource: no DICOM file is there.
         LabelsMatchNothing: no file has a label.
         SiteMisconfigured: the labels file is wrong.
     """
+    if task.sequences:
+        return list_scans(folder, labels, withdrawn, acquired, task, answered)
     left_out = Counter(labels.left_out)
     segmentations: list[Path] = []
     headers = list(_headers(folder, labels.key, acquired, task.frames, left_out, segmentations))
@@ -154,20 +159,3 @@ def _records(file: _Header, labels: Labels, outlines: Outlines | None) -> Iterat
 def image_id(uid: str, index: int, taken: int) -> str:
     """The name of a frame among all images of its source, where so many of its file are taken."""
     return uid if taken == 1 else f"{uid} frame {index}"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Reads one frame of a file.
-
-    Whoever decodes in processes of its own (``client/decoding.py``) takes ``path`` and ``index`` from here.
-    """
-
-    path: Path
-    index: int
-
-    def __call__(self) -> Picture:
-        try:
-            return read_frame(self.path, self.index)
-        except UnreadableDicom as error:
-            raise Unreadable(str(error.reason), str(error)) from error

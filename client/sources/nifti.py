@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from client.dicom import Measured
 from client.errors import EmptySource, LabelsMatchNothing, SiteMisconfigured
 from client.sources.labels import meanings
 from client.sources.nifti_volume import NiftiReader
 from client.sources.record import Listing, Record
 from client.sources.settings import NiftiSource
-from tasks.task import Task
+from tasks.task import Scan, Task
 
 _NO_VALUE = "n/a"  # BIDS: how a table says that it does not know
 
 
 def list_nifti(source: NiftiSource, task: Task, withdrawn: frozenset[str]) -> Listing:
     """Every labelled volume with the source's suffix and entities. A participant is withdrawn as ``sub-01`` or ``01``.
+
+    For a task with sequences the volume has to be of the first one; the files beside it give the others. Where it is
+    not, it is counted as ``NO_SERIES_OF_`` the sequence.
 
     Raises:
         EmptySource: no such volume is there.
@@ -45,8 +51,11 @@ def list_nifti(source: NiftiSource, task: Task, withdrawn: frozenset[str]) -> Li
             left_out["IMAGE_WITHOUT_LABEL"] += 1
         elif not path.is_file():
             left_out["FILE_ABSENT"] += 1  # DataLad and git-annex leave a dangling link for what was not fetched
+        elif task.sequences and task.sequences[0].name not in (scan := _scan(path, task)):
+            left_out[f"NO_SERIES_OF_{task.sequences[0].name.upper()}"] += 1
         else:
-            records.append(_record(source.path, path, participant, labels[participant]))
+            read = ReadScan(scan) if task.sequences else None
+            records.append(_record(source.path, path, participant, labels[participant], read))
     if not seen & labels.keys():
         raise LabelsMatchNothing(
             f"participants.tsv of {source.path} has participants like {next(iter(labels), 'none')!r}, the folders are "
@@ -56,11 +65,43 @@ def list_nifti(source: NiftiSource, task: Task, withdrawn: frozenset[str]) -> Li
     return Listing(records, +left_out)
 
 
-def _record(root: Path, path: Path, participant: str, label: int) -> Record:
-    stat = path.stat()
+def _record(root: Path, path: Path, participant: str, label: int, scan: ReadScan | None) -> Record:
     reader = NiftiReader(path)
     name = path.relative_to(root).as_posix()
-    return Record(participant, name, label, f"{stat.st_size}-{stat.st_mtime_ns}", reader.picture, reader.volume)
+    signature = "+".join(_signature(one.path) for one in ([reader] if scan is None else scan.readers.values()))
+    return Record(participant, name, label, signature, reader.picture, scan)
+
+
+def _signature(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+@dataclass(frozen=True)
+class ReadScan:
+    """Reads volumes of one examination, each a file; what readers outlined on them is not looked for."""
+
+    readers: dict[str, NiftiReader]
+
+    def __call__(self, values: Callable[[Path, int], Measured] | None = None) -> Scan:
+        """Volumes by name of the sequence; ``values`` is for DICOM and not used. Raises ``Unreadable``."""
+        return Scan({name: reader.volume() for name, reader in self.readers.items()})
+
+
+def _scan(path: Path, task: Task) -> dict[str, NiftiReader]:
+    """The file as the sequence that its name tells, and the task's other sequences from the files beside it.
+
+    BIDS tells a sequence by suffix and entities (``ce-gadolinium_T1w``), which is read as a SeriesDescription would be.
+    """
+    found: dict[str, NiftiReader] = {}
+    beside = sorted(one for one in path.parent.glob("*.nii*") if one != path and one.is_file())
+    for one in (path, *beside):
+        entities = one.name.partition(".")[0].split("_")
+        described = "_".join(part for part in entities if not part.startswith(("sub-", "ses-")))
+        name = next((sequence.name for sequence in task.sequences if sequence.finds(described)), None)
+        if name is not None and name not in found:
+            found[name] = NiftiReader(one)
+    return found
 
 
 def _volumes(source: NiftiSource) -> list[Path]:

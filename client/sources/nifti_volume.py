@@ -11,8 +11,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from numpy.typing import NDArray
 
 from client.sources.record import Unreadable
-from client.volume import Volume
-from tasks.task import Picture
+from tasks.task import Picture, Volume
 
 MAX_VOXELS = 512 * 1024 * 1024
 """Larger volumes are refused before they are read; as float32 this many take 2 GiB."""
@@ -41,8 +40,7 @@ class NiftiReader:
         to_patient = _TO_LPS @ image.affine @ inv_ornt_aff(turn, image.shape[:3])
         to_patient[:3] *= _MM[image.header.get_xyzt_units()[0]]
         affine = to_patient[:, [2, 1, 0, 3]]
-        between, rows, columns = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-        return Volume(values, affine, (between, rows, columns), "", ())
+        return Volume(values, affine)
 
     def picture(self) -> Picture:
         """The middle axial slice, grey over the declared range.
@@ -59,7 +57,8 @@ class NiftiReader:
         grey = np.clip((middle - np.float32(low)) / np.float32(high - low), 0, 1).astype(np.float32)
         if grey.min() == grey.max():
             raise Unreadable("CONSTANT_IMAGE", str(self.path))
-        return Picture(grey, (), (volume.spacing_mm[1], volume.spacing_mm[2]))
+        _, rows, columns = np.linalg.norm(volume.affine[:3, :3], axis=0).tolist()
+        return Picture(grey, (), (rows, columns))
 
     def _opened(self) -> Any:
         try:

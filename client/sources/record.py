@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.dicom import Measured
 from client.sources.acquisition import Acquisition
-from client.volume import Volume
-from tasks.task import Picture, Task
+from tasks.task import Picture, Scan, Task
 
 
 class Unreadable(Exception):
@@ -32,8 +33,10 @@ class Record:
         image_id: what tells this image from all others of its source.
         label: 0 or 1, the answer to the task's question.
         signature: changes whenever the image's bytes may have changed.
-        read: decodes the image. Raises ``Unreadable``.
-        read_volume: decodes all of a three-dimensional image, where the source has such. Raises ``Unreadable``.
+        read: decodes the image, or of a scan the slice in the middle, by which it is known again and whose past is
+            looked for. Raises ``Unreadable``.
+        read_scan: decodes all of an examination, where the source has such; from what decodes a frame, such as
+            ``Decoder.read_values``, or ``None`` for this process. Raises ``Unreadable``.
         acquisition: what its header tells; ``None`` for images derived for research, which have no header.
         findings: 0, 1 or ``None`` for not known, of each of the task's further findings; empty where none is known.
         read_masks: reads what was outlined on a picture, bool of shape (structures, rows, columns); ``None`` where
@@ -45,7 +48,7 @@ class Record:
     label: int
     signature: str
     read: Callable[[], Picture]
-    read_volume: Callable[[], Volume] | None = None
+    read_scan: Callable[[Callable[[Path, int], Measured] | None], Scan] | None = None
     acquisition: Acquisition | None = None
     findings: tuple[int | None, ...] = ()
     read_masks: Callable[[], NDArray[np.bool_]] | None = None
