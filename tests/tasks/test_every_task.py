@@ -24,6 +24,7 @@ from client.dicom import DicomImage
 from client.evidence import examine
 from client.sources.acquisition import acquisition_reader
 from client.sources.folder import list_folder
+from client.sources.labels import KEYS
 from client.sources.labels_seg import is_segmentation
 from client.sources.record import Record
 from client.sources.settings import FolderSource
@@ -31,7 +32,7 @@ from conf import load
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.models import registry
-from tasks.task import PhantomHospital, Picture, Task
+from tasks.task import PhantomHospital, Picture, Scan, Task, Volume
 
 FOLDER = Path(tasks.__file__).parent
 HEADINGS = ("## The reference", "## Who makes it, and how", "## Pitfalls")
@@ -62,9 +63,16 @@ class Drawn:
         with (self.folder / "labels.csv").open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
+    def key(self) -> str:
+        """What a row is about: an image, or an examination of many."""
+        return next(key for key in KEYS if key in self.rows()[0])
+
     def source(self) -> FolderSource:
         folder, labels = self.folder / "dicom", self.folder / "labels.csv"
         return FolderSource(kind="folder", task=self.task.name, issuer="alder", path=folder, labels=labels)
+
+
+READS_SCANS = {name for name in tasks.names() if tasks.get(name).sequences}
 
 
 @pytest.fixture(params=tasks.names())
@@ -120,11 +128,13 @@ def test_a_study_can_choose_it(task: Task) -> None:
     assert load.load([f"task={task.name}"]).task.name == task.name
 
 
-# From a picture to an input
+# From a picture or a scan to an input
 
 
+@pytest.mark.parametrize("name", sorted(set(tasks.names()) - READS_SCANS))
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (127, 64), (300, 301)])
-def test_any_picture_becomes_an_example(task: Task, shape: tuple[int, int]) -> None:
+def test_any_picture_becomes_an_example(name: str, shape: tuple[int, int]) -> None:
+    task = tasks.get(name)
     pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
     before = pixels.copy()
     example = task.read_example(Picture(pixels))
@@ -132,6 +142,32 @@ def test_any_picture_becomes_an_example(task: Task, shape: tuple[int, int]) -> N
     assert np.all((example >= 0) & (example <= 1))
     np.testing.assert_array_equal(example, task.read_example(Picture(before)))
     np.testing.assert_array_equal(pixels, before)
+
+
+@pytest.mark.parametrize("name", sorted(READS_SCANS))
+@pytest.mark.parametrize(("shape", "spacing"), [((2, 3, 4), 30.0), ((40, 64, 50), 2.5), ((5, 300, 20), 0.7)])
+def test_any_scan_becomes_an_example(name: str, shape: tuple[int, int, int], spacing: float) -> None:
+    """Of any orientation, with all sequences or the first alone; and its outlines lie on the same grid."""
+    task, rng = tasks.get(name), np.random.default_rng(0)
+    affine = np.eye(4)
+    affine[:3, :3] = np.linalg.qr(rng.normal(size=(3, 3)))[0] * spacing
+    affine[:3, 3] = rng.normal(0, 100, 3)
+    marked = np.zeros(shape, dtype=np.bool_)
+    marked[tuple(size // 2 for size in shape)] = True
+    masks = {structure.name: Volume(marked, affine) for structure in task.structures}
+    values = {one.name: rng.normal(0, 300, shape).astype(np.float32) for one in task.sequences}
+    before = {name: some.copy() for name, some in values.items()}
+    for taken in (task.sequences, task.sequences[:1]):
+        scan = Scan({one.name: Volume(values[one.name], affine) for one in taken}, masks)
+        example = task.read_example(scan)
+        assert (example.shape, example.dtype) == (task.example_shape, np.float32)
+        assert np.all((example >= 0) & (example <= 1))
+        np.testing.assert_array_equal(example, task.read_example(scan))
+        assert task.read_masks is not None
+        found = task.read_masks(scan)
+        assert (found.shape, found.dtype) == ((len(task.structures), *task.example_shape[1:]), np.bool_)
+    for one, some in before.items():
+        np.testing.assert_array_equal(values[one], some)
 
 
 def test_a_clip_gives_a_bounded_number_of_frames_evenly_spread(task: Task) -> None:
@@ -164,10 +200,8 @@ def test_the_loss_is_finite_and_smaller_where_it_is_right(task: Task) -> None:
 
 def test_every_file_has_its_row_and_every_patient_one_label(small: Drawn) -> None:
     headers = [dcmread(path, stop_before_pixels=True) for path in small.paths()]
-    rows = small.rows()
-    assert sorted((h.PatientID, h.SOPInstanceUID) for h in headers) == sorted(
-        (r["PatientID"], r["SOPInstanceUID"]) for r in rows
-    )
+    rows, key = small.rows(), small.key()
+    assert sorted({(h.PatientID, h[key].value) for h in headers}) == sorted((r["PatientID"], r[key]) for r in rows)
     assert {r["label"] for r in rows} <= set(small.task.classes)
     assert len({(r["PatientID"], r["label"]) for r in rows}) == len({r["PatientID"] for r in rows}) == SMALL.patients
 
@@ -215,8 +249,8 @@ def test_the_same_hospital_and_seed_give_the_same_bytes(small: Drawn, tmp_path: 
     small.task.draw_phantom(tmp_path / "other", SMALL, 1)
     again = Drawn(small.task, tmp_path / "again")
     assert [path.read_bytes() for path in again.files()] == [path.read_bytes() for path in small.files()]
-    others = {row["SOPInstanceUID"] for row in Drawn(small.task, tmp_path / "other").rows()}
-    assert others.isdisjoint(row["SOPInstanceUID"] for row in small.rows())
+    others = {row[small.key()] for row in Drawn(small.task, tmp_path / "other").rows()}
+    assert others.isdisjoint(row[small.key()] for row in small.rows())
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -255,7 +289,11 @@ def _examples(drawn: Drawn) -> tuple[NDArray[np.str_], NDArray[np.float32], NDAr
     patients = np.array([record.patient_id for record in records])
     unknown = (None,) * len(drawn.task.further_findings)
     targets = np.array([(record.label, *(record.findings or unknown)) for record in records], dtype=np.float32)
-    return patients, targets, np.stack([drawn.task.read_example(record.read()) for record in records])
+    return patients, targets, np.stack([_example(drawn.task, record) for record in records])
+
+
+def _example(task: Task, record: Record) -> NDArray[np.float32]:
+    return task.read_example(record.read() if record.read_scan is None else record.read_scan(None))
 
 
 def _descend(task: Task, head: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> None:
