@@ -152,11 +152,12 @@ def _of_source(
         sides = opened.sides(task.name, [issuer])
     for path, header in _headers(folder, withdrawn(site), found, told):
         stat = path.stat()
+        own = f"{stat.st_size}-{stat.st_mtime_ns}"  # what the catalog's signature begins with; outlines may follow
         for image in _images(task, path, header):
             row = known.get(keyed(key, "image", issuer, image.name))
             if row is None:
                 found.left_out.append(LeftOut(image.patient, path, "NOT_IN_CATALOG"))
-            elif row.example != cache.name(source, image.name, f"{stat.st_size}-{stat.st_mtime_ns}"):
+            elif not row.signature.startswith(own) or row.example != cache.name(source, image.name, row.signature):
                 found.left_out.append(LeftOut(image.patient, path, "CHANGED_SINCE_INGEST"))
             elif not row.usable:
                 reason = next(iter(row.rejected), row.unreadable or "NOT_USABLE")

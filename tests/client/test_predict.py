@@ -28,6 +28,7 @@ from client.errors import SiteMisconfigured
 from client.model import Model
 from client.predict import ScoredImage
 from client.site import load, secret
+from client.sources.labels_seg import is_segmentation
 from client.sources.labels_sr import labels_of_reports
 from client.sources.settings import ReportLabels
 from client.structured_report import report_of
@@ -75,9 +76,11 @@ def _events(hospital: Path) -> list[Any]:
 
 
 def _copy(hospital: Path, to: Path) -> list[Path]:
+    """Copies of the hospital's images, without the outlines beside them."""
     to.mkdir()
     for path in sorted((hospital / "dicom").rglob("*.dcm")):
-        (to / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
+        if not is_segmentation(dcmread(path, stop_before_pixels=True)):
+            (to / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
     return sorted(to.iterdir())
 
 
