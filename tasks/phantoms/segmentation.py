@@ -74,15 +74,31 @@ def segmentation_of(
     organisation = uid("segmentation dimensions", first["SeriesInstanceUID"], *names)
     in_space = "ImagePositionPatient" in first
     pixels = np.stack([outlined[place].masks[segment] for segment, place in frames])
-    attributes = {keyword: first[keyword] for keyword in _OF_THE_PATIENT if keyword in first}
-    attributes |= {keyword: first[keyword] for keyword in ("PatientSex", "PatientAge") if keyword in first}
+    return (
+        _origin(first, in_space)
+        | _pixels(pixels)
+        | {
+            "SOPInstanceUID": uid("segmentation", *identity, *names),
+            "SeriesInstanceUID": uid("segmentation series", first["SeriesInstanceUID"], *names),
+            "SegmentSequence": [_segment(number, one, category) for number, one in enumerate(structures, start=1)],
+            "DimensionOrganizationSequence": [item({"DimensionOrganizationUID": organisation})],
+            "DimensionIndexSequence": _dimensions(organisation, in_space),
+            "SharedFunctionalGroupsSequence": [_shared(first, in_space)],
+            "PerFrameFunctionalGroupsSequence": [_frame(outlined[place], s, place, in_space) for s, place in frames],
+            "ReferencedSeriesSequence": [_referenced(str(first["SeriesInstanceUID"]), list(images))],
+        }
+    )
+
+
+def _origin(first: Mapping[str, Any], in_space: bool) -> dict[str, Any]:
+    """Whose segmentation it is, of what, and by what it was made."""
+    told = {keyword: first[keyword] for keyword in _OF_THE_PATIENT if keyword in first}
+    told |= {keyword: first[keyword] for keyword in ("PatientSex", "PatientAge") if keyword in first}
     if in_space:
-        attributes |= {"FrameOfReferenceUID": first["FrameOfReferenceUID"], "PositionReferenceIndicator": ""}
-    return attributes | {
+        told |= {"FrameOfReferenceUID": first["FrameOfReferenceUID"], "PositionReferenceIndicator": ""}
+    return told | {
         "SOPClassUID": SEGMENTATION_STORAGE,
-        "SOPInstanceUID": uid("segmentation", *identity, *names),
         "Modality": "SEG",
-        "SeriesInstanceUID": uid("segmentation series", first["SeriesInstanceUID"], *names),
         "SeriesNumber": 100,
         "InstanceNumber": int(first.get("InstanceNumber", 1)),
         "DeviceSerialNumber": "1",
@@ -94,23 +110,22 @@ def segmentation_of(
         "ContentDescription": "True outlines of a phantom",
         "ContentCreatorName": "",
         "SegmentationType": "BINARY",
-        "SegmentSequence": [_segment(number, one, category) for number, one in enumerate(structures, start=1)],
-        "DimensionOrganizationSequence": [item({"DimensionOrganizationUID": organisation})],
-        "DimensionIndexSequence": _dimensions(organisation, in_space),
-        "SharedFunctionalGroupsSequence": [_shared(first, in_space)],
-        "PerFrameFunctionalGroupsSequence": [_frame(outlined[place], s, place, in_space) for s, place in frames],
-        "ReferencedSeriesSequence": [_referenced(str(first["SeriesInstanceUID"]), list(images))],
+    }
+
+
+def _pixels(frames: NDArray[np.bool_]) -> dict[str, Any]:
+    return {
         "NumberOfFrames": len(frames),
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME2",
-        "Rows": pixels.shape[1],
-        "Columns": pixels.shape[2],
+        "Rows": frames.shape[1],
+        "Columns": frames.shape[2],
         "BitsAllocated": 1,
         "BitsStored": 1,
         "HighBit": 0,
         "PixelRepresentation": 0,
         "LossyImageCompression": "00",
-        "PixelData": pack_bits(pixels.astype(np.uint8).ravel()),  # frames follow each other without a gap (PS3.5 8.1.1)
+        "PixelData": pack_bits(frames.astype(np.uint8).ravel()),  # frames follow each other without a gap (PS3.5 8.1.1)
     }
 
 
