@@ -15,7 +15,7 @@ _OTHER = (
 )
 _T1 = r"(t1|mp-?rage|bravo|f?spgr|vibe|tfl|3d[ _]?tfe)"
 _AGENT = (
-    r"(t1[ _-]?(w[ _-]?)?(c|ce|gd|post|pc|km|\+c)(?![a-z])|post(?![ _-]?op|erior)|"
+    r"(t1[ _-]?(w[ _-]?)?(c|ce|gd|pc|km|\+c)(?![a-z])|post(?![ _-]?op|erior)|"
     r"(?<![a-z])(gd|gad|gado|ce|km|contrast|cm|mdc)(?![a-z])|"
     r"gadol|gado|kontrast|contrast|\+ ?(c|gd|km)(?![a-z])|\bc ?\+|enhanced|gadavist|dotarem)"
 )
