@@ -31,7 +31,16 @@ class ConfigError(ValueError):
 
 _NODES: dict[str, dict[str, type]] = {
     "task": {"_task": schema.Task},
-    "model": {"_scatter_linear": schema.ScatterLinear, "_densenet": schema.DenseNet, "_resnet": schema.ResNet},
+    "model": {
+        "_scatter_linear": schema.ScatterLinear,
+        "_densenet": schema.DenseNet,
+        "_resnet": schema.ResNet,
+        "_efficientnet": schema.EfficientNet,
+        "_vit": schema.ViT,
+        "_unet": schema.UNet,
+        "_segresnet": schema.SegResNet,
+        "_dynunet": schema.DynUNet,
+    },
     "strategy": {
         "_fedavg": schema.FedAvg,
         "_fedavgm": schema.FedAvgM,

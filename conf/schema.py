@@ -30,23 +30,25 @@ class Model:
 
 @dataclass
 class ScatterLinear(Model):
-    """A linear head on fixed wavelet-scattering features: the model for small private cohorts."""
+    """A linear head on fixed wavelet-scattering features: the model for small private cohorts. Where the task has
+    structures, a second one outlines them, from fixed features of places."""
 
     name: str = "scatter_linear"
     """Set by the choice."""
     resolution: int = 64
-    """Images are averaged down to this many rows and columns first; 0 leaves them as the task gives them."""
+    """Images are averaged down to this many rows and columns (and slices) first; 0 leaves them as the task gives
+    them."""
     J: int = 4
-    """Scale of the scattering: averages over 2**J pixels."""
+    """Scale of the scattering: averages over 2**J pixels along each axis."""
     L: int = 4
-    """Number of wavelet orientations."""
+    """Number of wavelet orientations; in volumes 3 (axes), 7 (and space diagonals) or 13 (and face diagonals)."""
     pool: int = 4
-    """Each scattering map is averaged to pool x pool cells."""
+    """Each scattering map is averaged to so many cells along each axis."""
 
 
 @dataclass
 class DenseNet(Model):
-    """MONAI's DenseNet121 with group normalisation. Images below 32 rows or columns get a frame of zeros."""
+    """MONAI's DenseNet121 with group normalisation. Images below 32 pixels along an axis get a frame of zeros."""
 
     name: str = "densenet121"
     """Set by the choice."""
@@ -60,6 +62,75 @@ class ResNet(Model):
 
     name: str = "resnet18"
     """Set by the choice."""
+    groups: int = 8
+    """Number of groups of every normalisation layer."""
+
+
+@dataclass
+class EfficientNet(Model):
+    """MONAI's EfficientNet-B0 with group normalisation and nothing random. Images below 32 pixels along an axis get a
+    frame of zeros."""
+
+    name: str = "efficientnet"
+    """Set by the choice."""
+    groups: int = 8
+    """Number of groups of every normalisation layer."""
+
+
+@dataclass
+class ViT(Model):
+    """MONAI's vision transformer, small: it needs more patients than the others."""
+
+    name: str = "vit"
+    """Set by the choice."""
+    patch: int = 16
+    """Pixels along each side of a patch; images are framed with zeros to a multiple of it."""
+    width: int = 192
+    """Values that describe a patch; a multiple of ``heads``."""
+    layers: int = 6
+    """Number of transformer blocks."""
+    heads: int = 3
+    """Attention heads of each."""
+
+
+@dataclass
+class UNet(Model):
+    """MONAI's residual U-Net with group normalisation: outlines structures, and reads the findings from its deepest
+    features."""
+
+    name: str = "unet"
+    """Set by the choice."""
+    width: int = 16
+    """Channels at full resolution; each level below has twice as many. A multiple of ``groups``."""
+    levels: int = 4
+    """Resolutions, 3 to 6; images are framed with zeros so that they can be halved so often."""
+    groups: int = 8
+    """Number of groups of every normalisation layer."""
+
+
+@dataclass
+class SegResNet(Model):
+    """MONAI's SegResNet, of four levels: outlines structures, and reads the findings from its deepest features."""
+
+    name: str = "segresnet"
+    """Set by the choice."""
+    width: int = 8
+    """Channels at full resolution; each level below has twice as many. A multiple of ``groups``."""
+    groups: int = 8
+    """Number of groups of every normalisation layer."""
+
+
+@dataclass
+class DynUNet(Model):
+    """MONAI's DynUNet, the network of nnU-Net: outlines structures, and reads the findings from its deepest
+    features."""
+
+    name: str = "dynunet"
+    """Set by the choice."""
+    width: int = 16
+    """Channels at full resolution; each level below has twice as many. A multiple of ``groups``."""
+    levels: int = 4
+    """Resolutions, 3 to 6; images are framed with zeros so that they can be halved so often."""
     groups: int = 8
     """Number of groups of every normalisation layer."""
 

@@ -17,7 +17,8 @@ def staying(trainable: nn.Module, stays: Stays) -> frozenset[str]:
     """Names of the trained parameters that stay where they are trained.
 
     ``normalisation`` is scale and shift of every normalisation layer (FedBN), ``head`` the last layer that has
-    parameters (FedPer, FedRep). What stays starts everywhere as ``tasks.models.registry.build`` draws it by default.
+    parameters, or the layers that a network with several heads names (FedPer, FedRep). What stays starts everywhere as
+    ``tasks.models.registry.build`` draws it by default.
 
     Raises:
         NothingToShare: the network has no such part, or no other.
@@ -45,6 +46,8 @@ def _normalisation(trainable: nn.Module) -> set[str]:
 
 
 def _head(trainable: nn.Module) -> set[str]:
+    if heads := getattr(trainable, "heads", ()):
+        return {name for name, _ in trainable.named_parameters() if any(f"{name}.".startswith(f"{h}.") for h in heads)}
     layers = [
         (layer, [name for name, _ in m.named_parameters(recurse=False)]) for layer, m in trainable.named_modules()
     ]

@@ -14,13 +14,13 @@ in it is trained, it costs no privacy and is computed once for each image.
 from __future__ import annotations
 
 import math
-from functools import lru_cache, reduce
+from functools import reduce
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, pad
+from torch.nn.functional import pad
 
 _SIGMA = 0.8  # width of the smallest wavelet, in pixels
 _XI = 3 * math.pi / 4  # its centre frequency, in radians a pixel
@@ -49,9 +49,9 @@ class Scattering2D(nn.Module):
 
     def __init__(self, *, shape: tuple[int, int], J: int, L: int = 8, max_order: int = 2) -> None:
         super().__init__()
-        _refuse(shape, J, L, max_order)
+        refuse(shape, J, L, max_order)
         self.shape, self.J, self.L, self.max_order = shape, J, L, max_order
-        self.channels = _channels(J, L, max_order)
+        self.channels = channels(J, L, max_order)
         self.cells = (shape[0] // 2**J, shape[1] // 2**J)
         self._padded = (shape[0] + 2 * 2**J, shape[1] + 2 * 2**J)
         low = _low_pass(self._padded, J)
@@ -105,89 +105,17 @@ class Scattering2D(nn.Module):
         return cells.real[..., 1:-1, 1:-1]
 
 
-class ScatterFeatures(nn.Module):
-    """Scattering made ready for a linear model under differential privacy.
-
-    Maps float32 (images, 1, rows, columns) to float32 (images, ``features``): the scattering averaged to pool x pool
-    cells, each channel less its mean and divided by its spread, the whole vector brought to L2 norm 1.
-
-    What all images share would fill a clipped gradient and tell nothing, so it is taken out; mean and spread must not
-    come from patients, so they come from noise with the spectrum of natural images. The norm of 1 bounds the gradient
-    of a linear model, which is (probability - label) * features, by 1 whatever the image shows.
-
-    Args:
-        shape: rows and columns of the images.
-        resolution: the images are averaged down to this many rows and columns first; 0 leaves them as they are.
-        J, L: as for ``Scattering2D``.
-        pool: cells along each side; fewer when the scattering has fewer.
-        mirror: take the mean with the features of the image's mirror image, where left and right mean the same.
-            Takes twice the time.
-
-    Raises:
-        ValueError: these do not go together; the message says what to change.
-    """
-
-    def __init__(
-        self, *, shape: tuple[int, int], resolution: int = 0, J: int = 4, L: int = 8, pool: int = 3, mirror: bool = True
-    ) -> None:
-        super().__init__()
-        if not 0 <= resolution <= min(shape):
-            raise ValueError(f"scattering: resolution={resolution} would enlarge {shape}: use 0 to {min(shape)}")
-        if pool < 1:
-            raise ValueError(f"scattering: pool={pool} leaves no feature: use 1 or more")
-        self.size = (resolution, resolution) if resolution else shape
-        _refuse(self.size, J, L, 2)
-        self.J, self.L, self.mirror = J, L, mirror
-        self.pool = min(pool, *(n // 2**J for n in self.size))
-        self.features = _channels(J, L, 2) * self.pool**2
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Features of norm 1, float32 (images, features)."""
-        scattering = _filters(self.size, self.J, self.L)
-        mean, spread = _public_statistics(self.size, self.J, self.L, self.pool)
-        small = interpolate(images, size=self.size, mode="area")
-        pooled = adaptive_avg_pool2d(scattering(small), self.pool)
-        if self.mirror:
-            pooled = (pooled + adaptive_avg_pool2d(scattering(small.flip(-1)), self.pool)) / 2
-        return normalize(((pooled - mean) / spread).flatten(1))
-
-
-# Filters and statistics are made when the first image comes, and once in a process: a hospital that has its features in
-# the cache needs neither, and would otherwise spend most of a round on them.
-
-
-@lru_cache(maxsize=4)
-def _filters(size: tuple[int, int], J: int, L: int) -> Scattering2D:
-    return Scattering2D(shape=size, J=J, L=L)
-
-
-@lru_cache(maxsize=4)
-@torch.no_grad()
-def _public_statistics(size: tuple[int, int], J: int, L: int, pool: int) -> tuple[Tensor, Tensor]:
-    """Mean and spread of each channel over noise, (1, channels, 1, 1)."""
-    pooled = adaptive_avg_pool2d(_filters(size, J, L)(_natural_noise(size)), pool)
-    return pooled.mean(dim=(0, 2, 3), keepdim=True), pooled.std(dim=(0, 2, 3), keepdim=True)
-
-
-def _natural_noise(shape: tuple[int, int]) -> Tensor:
-    """Pictures of nothing, float32 (32, 1, rows, columns) in [0, 1], the same on every machine.
-
-    Amplitudes fall as 1 / frequency**a, as those of natural images do (Field, J. Opt. Soc. Am. A 4:2379, 1987).
-    """
-    draw = np.random.RandomState(0)  # the one generator whose numbers NumPy promises never to change
-    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1]))
-    frequency[0, 0] = math.inf
-    exponent = np.linspace(0.8, 1.6, 32)[:, None, None]
-    noise = np.fft.ifft2(np.fft.fft2(draw.standard_normal((32, *shape))) * frequency**-exponent).real
-    pictures = np.clip(0.35 + 0.15 * noise / noise.std(axis=(1, 2), keepdims=True), 0, 1)
-    return torch.from_numpy(pictures[:, None].astype(np.float32))
-
-
-def _channels(J: int, L: int, max_order: int) -> int:
+def channels(J: int, L: int, max_order: int) -> int:
+    """Of a scattering's output, in two dimensions or three."""
     return 1 + J * L + (L * L * J * (J - 1) // 2 if max_order == 2 else 0)
 
 
-def _refuse(shape: tuple[int, int], J: int, L: int, max_order: int) -> None:
+def refuse(shape: tuple[int, int], J: int, L: int, max_order: int) -> None:
+    """Refuse what ``Scattering2D`` cannot do.
+
+    Raises:
+        ValueError: listing every problem, with the remedy.
+    """
     problems = []
     if J < 1 or L < 1:
         problems.append(f"J={J} and L={L} count scales and orientations: use 1 or more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +18,10 @@ from tasks.models.registry import UnknownModel
 from tasks.task import Form
 
 CHOICES = sorted(path.stem for path in (load.FOLDER / "model").glob("*.yaml"))
+OUTLINING = ["dynunet", "scatter_linear", "scatter_linear_3d", "segresnet", "unet"]
+ONLY_OUTLINING = ["dynunet", "segresnet", "unet"]
+FORM = Form((1, 64, 64), findings=2, structures=1)
+VOLUME = Form((2, 32, 40, 36), findings=2, structures=2)
 SMALL: dict[str, Any] = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}
 
 
@@ -28,16 +33,48 @@ def test_every_builder_is_a_choice_and_every_choice_a_builder() -> None:
     assert {spec_of(choice)["name"] for choice in CHOICES} == registry._BUILDERS.keys()
 
 
+def outputs_of(form: Form, outlines: bool) -> int:
+    return form.findings + (form.structures * math.prod(form.shape[1:]) if outlines else 0)
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_the_model_for_small_cohorts_fits_every_task(name: str) -> None:
+    form = tasks.get(name).form
+    spec = spec_of("scatter_linear" if len(form.shape) == 3 else "scatter_linear_3d")
+    if min(form.shape[1:]) < spec["resolution"]:
+        spec |= {"resolution": 0, "J": 2}
+    network = registry.build(spec, form)
+    inputs = torch.rand(1, *form.shape)
+    outputs = network.outputs(inputs)
+    assert outputs.shape == (1, outputs_of(form, network.outlines))
+    assert torch.isfinite(outputs).all()
+    assert torch.equal(network.logits(inputs), outputs[:, 0])
+
+
 @pytest.mark.parametrize("choice", CHOICES)
-def test_a_network_gives_one_logit_an_image_of_every_task(choice: str) -> None:
-    for name in tasks.names():
-        form = tasks.get(name).form
-        spec = spec_of(choice) | (
-            {"resolution": 0, "J": 2} if choice == "scatter_linear" and min(form.shape[1:]) < 64 else {}
-        )
-        logits = registry.build(spec, form).logits(torch.rand(1, *form.shape))
-        assert logits.shape == (1,)
-        assert torch.isfinite(logits).all()
+@pytest.mark.parametrize("form", [FORM, VOLUME], ids=["image", "volume"])
+def test_findings_come_first_and_then_every_pixel_where_a_network_outlines(choice: str, form: Form) -> None:
+    if choice == "scatter_linear" and form is VOLUME:
+        with pytest.raises(UnknownModel, match="model=scatter_linear_3d"):
+            registry.build(spec_of(choice), form)
+        return
+    network = registry.build(spec_of(choice), form)
+    assert network.outlines == (choice in OUTLINING) == registry.outlines(spec_of(choice), form)
+    assert network.outputs(torch.rand(2, *form.shape)).shape == (2, outputs_of(form, network.outlines))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_without_structures_a_network_answers_the_findings_or_says_what_to_take(choice: str) -> None:
+    form = Form((1, 32, 32), findings=3)
+    spec = spec_of(choice) | ({"resolution": 16, "J": 2} if "scatter" in choice else {})
+    if choice in ONLY_OUTLINING:
+        with pytest.raises(UnknownModel, match="take scatter_linear, densenet121"):
+            registry.build(spec, form)
+        return
+    network = registry.build(spec, form)
+    assert not network.outlines
+    assert not registry.outlines(spec, form)
+    assert network.outputs(torch.rand(2, *form.shape)).shape == (2, 3)
 
 
 def test_images_too_small_for_a_densenet_get_a_frame_of_zeros_and_keep_their_values() -> None:
@@ -53,7 +90,7 @@ def test_images_too_small_for_a_densenet_get_a_frame_of_zeros_and_keep_their_val
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_nothing_in_a_network_mixes_patients_or_remembers_them(choice: str) -> None:
-    network = registry.build(spec_of(choice), Form((1, 64, 64)))
+    network = registry.build(spec_of(choice), FORM)
     assert list(network.trainable.buffers()) == []
     batch = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
     assert not [
@@ -71,24 +108,24 @@ def test_nothing_in_a_network_mixes_patients_or_remembers_them(choice: str) -> N
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_one_images_logit_does_not_depend_on_its_company(choice: str) -> None:
-    network = registry.build(spec_of(choice), Form((1, 64, 64)), seed=3)
+    network = registry.build(spec_of(choice), FORM, seed=3)
     network.trainable.train()
     images = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        together = network.logits(images)
-        alone = torch.cat([network.logits(images[i : i + 1]) for i in range(3)])
+        together = network.outputs(images)
+        alone = torch.cat([network.outputs(images[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_the_seed_alone_decides_the_weights(choice: str) -> None:
     before = torch.get_rng_state()
-    one, same, other = (registry.build(spec_of(choice), Form((1, 64, 64)), seed).trainable for seed in (1, 1, 2))
+    one, same, other = (registry.build(spec_of(choice), FORM, seed).trainable for seed in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
     first, second, third = (registry.arrays_of(module) for module in (one, same, other))
     assert first.keys() == second.keys() == {name for name, _ in one.named_parameters()}
     assert all(np.array_equal(first[name], second[name]) for name in first)
-    if choice != "scatter_linear":  # which starts from zero whatever the seed
+    if "scatter_linear" not in choice:  # which starts from zero whatever the seed
         assert any(not np.array_equal(first[name], third[name]) for name in first)
 
 
@@ -103,7 +140,7 @@ def test_the_arrays_are_copies() -> None:
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ({}, "densenet121, resnet18, scatter_linear"),
+        ({}, "densenet121, dynunet, efficientnet"),
         ({"name": "gpt"}, "'gpt'"),
         ({"name": "os.system"}, "'os.system'"),
         (SMALL | {"j": 3, "K": 1}, "j=3, K=1"),
@@ -119,9 +156,15 @@ def test_the_arrays_are_copies() -> None:
         ({"name": "densenet121", "groups": -8}, "groups=-8"),
         ({"name": "resnet18", "groups": 7}, "num_groups"),
         ({"name": "resnet18", "weights": "/etc/passwd"}, "weights"),
+        ({"name": "vit", "patch": 0}, "patch=0"),
+        ({"name": "vit", "width": 100}, "width=100"),
+        ({"name": "vit", "layers": 0}, "layers=0"),
+        ({"name": "unet", "levels": 9}, "levels=9"),
+        ({"name": "dynunet", "width": 20}, "width=20"),
+        ({"name": "segresnet", "groups": 0}, "groups=0"),
     ],
     ids=str,
 )
 def test_what_cannot_be_built_is_refused_by_name(spec: dict[str, Any], told: str) -> None:
     with pytest.raises(UnknownModel, match=told):
-        registry.build(spec, Form((1, 64, 64)))
+        registry.build(spec, Form((1, 64, 64), structures=1 if spec.get("name") in ONLY_OUTLINING else 0))

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasks.models.scattering import ScatterFeatures, Scattering2D
+from tasks.models.scattering import Scattering2D
 
 GOLDEN = Path(__file__).with_name("golden_scattering.npz")
 SMALL = Scattering2D(shape=(32, 32), J=3, L=4)
@@ -113,12 +113,6 @@ def test_an_image_does_not_depend_on_its_batch(monkeypatch: pytest.MonkeyPatch) 
     assert SMALL(images[:0]).shape == (0, *together.shape[1:])
 
 
-def test_holds_nothing_that_could_be_trained_or_sent() -> None:
-    features = ScatterFeatures(shape=(32, 32), J=2, L=4, pool=2)
-    assert not list(features.parameters())
-    assert not features.state_dict()
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -138,42 +132,3 @@ def test_refuses_what_cannot_be_scattered(arguments: dict[str, object], words: s
 def test_refuses_images_that_the_filters_do_not_fit(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="pass"):
         SMALL(torch.zeros(shape))
-
-
-@pytest.mark.parametrize(("changed", "words"), [({"resolution": 64}, "enlarge"), ({"pool": 0}, "no feature")])
-def test_features_refuse_what_they_cannot_make(changed: dict[str, int], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        ScatterFeatures(**({"shape": (32, 32), "resolution": 0, "J": 2, "L": 4, "pool": 2} | changed))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("resolution", "pool", "cells"), [(0, 2, 2), (16, 4, 4), (16, 9, 4)])
-def test_features_have_norm_one_whatever_the_image_shows(resolution: int, pool: int, cells: int) -> None:
-    features = ScatterFeatures(shape=(32, 32), resolution=resolution, J=2, L=4, pool=pool)
-    images = torch.cat([formula_image(32), noise(2, 32, 32), 1e3 * noise(1, 32, 32)])
-    made = features(images)
-    assert made.dtype == torch.float32
-    assert made.shape == (4, features.features)
-    assert features.features == 25 * cells**2
-    assert torch.allclose(made.norm(dim=1), torch.ones(4), atol=1e-5)
-    assert torch.equal(made, features(images))
-
-
-def test_features_of_a_mirror_image_are_the_same_only_when_asked() -> None:
-    images = noise(3, 32, 32)
-    both, one = (ScatterFeatures(shape=(32, 32), J=2, L=4, pool=2, mirror=mirror) for mirror in (True, False))
-    assert torch.allclose(both(images), both(images.flip(-1)), atol=1e-6)
-    assert not torch.allclose(one(images), one(images.flip(-1)), atol=1e-2)
-
-
-def test_features_of_an_image_do_not_depend_on_other_images_or_on_chance() -> None:
-    images = noise(3, 32, 32)
-    torch.manual_seed(1)
-    one = ScatterFeatures(shape=(32, 32), J=2, L=4, pool=2)(images[:1])
-    torch.manual_seed(2)
-    assert torch.allclose(one, ScatterFeatures(shape=(32, 32), J=2, L=4, pool=2)(images)[:1], atol=1e-6)
-
-
-def test_features_of_an_empty_picture_are_finite() -> None:
-    made = ScatterFeatures(shape=(32, 32), J=2, L=4, pool=2)(torch.zeros(1, 1, 32, 32))
-    assert torch.isfinite(made).all()
-    assert made.norm() <= 1 + 1e-5

@@ -1,0 +1,138 @@
+"""MONAI's networks that classify, in two and three dimensions, made private by construction.
+
+Batch normalisation mixes patients and is exchanged for group normalisation, what is random while training is taken out,
+and images whose size a network cannot take get a frame of zeros, which is fixed and not trained.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from conf import schema
+from tasks.models.network import Network
+from tasks.task import Form
+
+_LEAST = 32
+"""DenseNet and EfficientNet halve each axis five times."""
+
+
+def densenet121(options: schema.DenseNet, form: Form) -> Network:
+    """G. Huang et al., Densely connected convolutional networks, CVPR 2017."""
+    from monai.networks.nets.densenet import DenseNet121
+
+    network = DenseNet121(spatial_dims=axes(form), in_channels=form.shape[0], out_channels=form.findings)
+    return Network(frame(form, least=_LEAST), with_group_norm(network, options.groups))
+
+
+def resnet18(options: schema.ResNet, form: Form) -> Network:
+    """K. He et al., Deep residual learning for image recognition, CVPR 2016."""
+    from monai.networks.nets.resnet import resnet18 as monai_resnet18
+
+    network = monai_resnet18(spatial_dims=axes(form), n_input_channels=form.shape[0], num_classes=form.findings)
+    return Network(None, with_group_norm(network, options.groups))
+
+
+def efficientnet(options: schema.EfficientNet, form: Form) -> Network:
+    """B0 of M. Tan and Q. Le, EfficientNet, ICML 2019."""
+    from monai.networks.nets.efficientnet import EfficientNetBN, MBConvBlock
+
+    network = EfficientNetBN(
+        "efficientnet-b0",
+        pretrained=False,
+        spatial_dims=axes(form),
+        in_channels=form.shape[0],
+        num_classes=form.findings,
+    )
+    network.set_swish(memory_efficient=False)  # the other one is a function of its own, which vmap cannot run
+    network._dropout.p = 0.0
+    for block in network.modules():
+        if isinstance(block, MBConvBlock):
+            block.drop_connect_rate = None
+    return Network(frame(form, least=_LEAST), with_group_norm(network, options.groups))
+
+
+def vit(options: schema.ViT, form: Form) -> Network:
+    """A. Dosovitskiy et al., An image is worth 16x16 words, ICLR 2021. It has layer normalisation of its own."""
+    from monai.networks.nets.vit import ViT
+
+    problems = [
+        f"{name}={getattr(options, name)}: use 1 to {most}"
+        for name, most in {"patch": min(form.shape[1:]), "layers": 24, "heads": 16, "width": 1024}.items()
+        if not 1 <= getattr(options, name) <= most
+    ]
+    if not problems and options.width % options.heads:
+        problems.append(f"width={options.width} must be a multiple of heads={options.heads}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    size = framed_size(form, multiple=options.patch)
+    network = ViT(
+        in_channels=form.shape[0],
+        img_size=size,
+        patch_size=options.patch,
+        hidden_size=options.width,
+        mlp_dim=4 * options.width,
+        num_layers=options.layers,
+        num_heads=options.heads,
+        classification=True,
+        num_classes=form.findings,
+        spatial_dims=axes(form),
+        post_activation="none",
+        qkv_bias=True,
+    )
+    return Network(frame(form, multiple=options.patch), _First(network))
+
+
+class _First(nn.Module):
+    """Of a network that gives more than its answer, the answer."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What comes first."""
+        answer: Tensor = self.network(images)[0]
+        return answer
+
+
+def axes(form: Form) -> int:
+    """2 for images, 3 for volumes."""
+    return len(form.shape) - 1
+
+
+def framed_size(form: Form, least: int = 1, multiple: int = 1) -> tuple[int, ...]:
+    """Size of an input with its frame along each axis: at least so much, and a multiple."""
+    return tuple(-(-max(size, least) // multiple) * multiple for size in form.shape[1:])
+
+
+def frame(form: Form, least: int = 1, multiple: int = 1) -> nn.Module | None:
+    """Zeros around inputs that are smaller, see ``framed_size``: on both sides the same, or one more behind."""
+    widths: list[int] = []
+    for size, framed in zip(form.shape[1:], framed_size(form, least, multiple), strict=True):
+        extra = framed - size
+        widths = [extra // 2, extra - extra // 2, *widths]  # the last axis comes first
+    if not any(widths):
+        return None
+    return nn.ZeroPad2d(tuple(widths)) if axes(form) == 2 else nn.ZeroPad3d(tuple(widths))  # type: ignore[arg-type]
+
+
+def with_group_norm(network: nn.Module, groups: int) -> nn.Module:
+    """The network with every batch normalisation exchanged.
+
+    MONAI's own ``norm`` option does not reach the blocks of its ResNet (1.6.1), so it is not used for any.
+    """
+    if groups < 1:
+        raise ValueError(f"groups={groups}: use 1 or more")
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                setattr(parent, name, nn.GroupNorm(groups, child.num_features))
+    return network
+
+
+def unframed(maps: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
+    """The middle of maps (images, structures, ...): what ``frame`` has put zeros around."""
+    for axis, n in enumerate(size, start=2):
+        maps = maps.narrow(axis, (maps.shape[axis] - n) // 2, n)
+    return maps

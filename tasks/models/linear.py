@@ -1,0 +1,90 @@
+"""``scatter_linear``: linear heads on fixed features of images and of their places."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from conf import schema
+from tasks.models.local import Grid, LocalFeatures
+from tasks.models.network import Network
+from tasks.models.scatter import ScatterFeatures, Size
+from tasks.task import Form
+
+_MOST_ORIENTATIONS = 32
+
+
+def scatter_linear(options: schema.ScatterLinear, form: Form) -> Network:
+    """A linear model of the findings, and where the task has structures another one that outlines them."""
+    if options.L > _MOST_ORIENTATIONS:  # memory grows with its square, and the number may come from the network
+        raise ValueError(f"L={options.L}: use at most {_MOST_ORIENTATIONS} orientations")
+    try:
+        whole = ScatterFeatures(
+            shape=form.shape, resolution=options.resolution, J=options.J, L=options.L, pool=options.pool
+        )
+    except ValueError as error:
+        if len(form.shape) == 4:
+            raise ValueError(f"{error}; model=scatter_linear_3d has options for volumes") from error
+        raise
+    if form.structures:
+        places = LocalFeatures(shape=form.shape)
+        heads = LinearOutlines(whole.features, form.findings, form.structures, places.grids, form.shape[1:])
+        return Network(Both(whole, places), heads, outlines=True)
+    head = nn.Linear(whole.features, form.findings)
+    nn.init.zeros_(head.weight)  # a convex problem: zero is the neutral start, and the same at every hospital
+    nn.init.zeros_(head.bias)
+    return Network(whole, head)
+
+
+class LinearOutlines(nn.Module):
+    """A linear model on features of the whole image and of its places.
+
+    Maps float32 (images, ``features`` + the grids' values) to logits (images, findings + structures * pixels).
+
+    Args:
+        features: number of features of the whole image, which come first.
+        findings: number of yes-or-no questions.
+        structures: number of structures to be outlined.
+        grids: of ``LocalFeatures``.
+        pixels: size of the image along each axis.
+    """
+
+    def __init__(self, features: int, findings: int, structures: int, grids: tuple[Grid, ...], pixels: Size) -> None:
+        super().__init__()
+        self.findings = nn.Linear(features, findings)
+        self.structures = nn.ModuleList(nn.Linear(grid.values, structures, bias=False) for grid in grids)
+        self.level = nn.Parameter(torch.zeros(structures))
+        self.heads = ("findings", "structures", "level")
+        self._grids, self._pixels = grids, pixels
+        self._sizes = [features, *(math.prod(grid.cells) * grid.values for grid in grids)]
+        for p in self.parameters():
+            nn.init.zeros_(p)  # a convex problem but for Dice: zero is the neutral start
+
+    def forward(self, kept: Tensor) -> Tensor:
+        """All logits."""
+        whole, *places = torch.split(kept, self._sizes, dim=1)
+        mode = "bilinear" if len(self._pixels) == 2 else "trilinear"
+        outlines: Tensor = self.level[:, None].expand(len(kept), -1, 1)
+        by_cells: dict[Size, Tensor] = {}
+        for grid, values, linear in zip(self._grids, places, self.structures, strict=True):
+            by_place = linear(values.reshape(len(kept), -1, grid.values)).transpose(1, 2)
+            logits = by_place.reshape(len(kept), -1, *grid.cells)
+            by_cells[grid.cells] = by_cells[grid.cells] + logits if grid.cells in by_cells else logits
+        for logits in by_cells.values():  # fewer interpolations to the image's size
+            outlines = outlines + interpolate(logits, size=self._pixels, mode=mode).flatten(2)
+        return torch.cat([self.findings(whole), outlines.flatten(1)], dim=1)
+
+
+class Both(nn.Module):
+    """Two fixed parts of one image, flat and one after the other: float32 (images, values of both)."""
+
+    def __init__(self, whole: nn.Module, places: nn.Module) -> None:
+        super().__init__()
+        self.whole, self.places = whole, places
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What both say, flat."""
+        return torch.cat([self.whole(images), self.places(images)], dim=1)
