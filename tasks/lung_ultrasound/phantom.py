@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.lung_ultrasound.lung import FINDINGS, View, echo_of, lung_of, view_of
-from tasks.lung_ultrasound.probe import Probe, attributes_of, on_screen, probe_of
+from tasks.lung_ultrasound.probe import attributes_of, probe_of
 from tasks.phantoms.fields import Field, smooth_noise
 from tasks.phantoms.hospital import Described, Recipe, fill, random_numbers
+from tasks.phantoms.probe import Probe, on_screen
 from tasks.phantoms.ultrasound import envelope, framed, grey_of, scatterers, tgc_error
 from tasks.task import PhantomHospital
 

@@ -14,7 +14,8 @@ from pydicom import dcmread
 from client.dicom import DicomImage
 from tasks.lung_ultrasound import TASK
 from tasks.lung_ultrasound.lung import FINDINGS, View, echo_of, lung_of
-from tasks.lung_ultrasound.probe import on_screen, probe_of
+from tasks.lung_ultrasound.probe import probe_of
+from tasks.phantoms.probe import on_screen
 from tasks.task import PhantomHospital
 
 CONVEX = PhantomHospital("alder", patients=5, prevalence=0.5, frequency_mhz=3.5, images_per_patient=(2, 2))
