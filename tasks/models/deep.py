@@ -80,6 +80,8 @@ def vit(options: schema.ViT, form: Form) -> Network:
         post_activation="none",
         qkv_bias=True,
     )
+    for block in network.blocks:
+        block.norm_cross_attn = nn.Identity()  # belongs to an attention that is not there: noise, and never a gradient
     return Network(frame(form, multiple=options.patch), _First(network))
 
 

@@ -123,9 +123,10 @@ def _maps_of_scale(planes: Tensor, J: int, L: int, oriented: bool) -> Tensor:
 
 def _moved(planes: Tensor, pixels: int) -> Tensor:
     """Images moved towards the origin, and mirrored where they end."""
-    axes = planes.dim() - 2
-    longer = pad(planes, (0, pixels) * axes, mode="reflect")
-    return longer[(..., *[slice(pixels, None)] * axes)]
+    moved = pad(planes, (0, pixels) * (planes.dim() - 2), mode="reflect")
+    for axis in range(2, planes.dim()):
+        moved = moved.narrow(axis, pixels, planes.shape[axis])
+    return moved
 
 
 def _centred(maps: Tensor, side: int) -> Tensor:

@@ -128,6 +128,10 @@ def dynunet(options: schema.DynUNet, form: Form) -> Network:
         filters=filters,
         norm_name=("group", {"num_groups": options.groups}),
     )
+    # MONAI registers every block a second time, as part of ``skip_layers``. With two names for a parameter
+    # ``torch.func.functional_call`` does not put back what it has exchanged.
+    for twice in ("input_block", "downsamples", "bottleneck", "upsamples"):
+        delattr(network, twice)
 
     def run(backbone: DynUNet, images: Tensor) -> tuple[Tensor, Tensor]:
         maps, deepest = _through_dynunet(backbone.skip_layers, images)

@@ -22,6 +22,29 @@ def test_the_parts_of_the_real_networks(name: str, head: str) -> None:
     assert not scales & staying(trainable, "head")
 
 
+@pytest.mark.parametrize(
+    ("spec", "head"),
+    [
+        ({"name": "unet"}, "backbone.outlines"),
+        ({"name": "segresnet"}, "backbone.conv_final.2"),
+        ({"name": "dynunet"}, "backbone.output_block"),
+    ],
+)
+def test_a_network_with_two_heads_has_both_as_its_head(spec: dict[str, str], head: str) -> None:
+    trainable = registry.build(spec, Form((1, 32, 32), 2, 1)).trainable
+    names = staying(trainable, "head")
+    assert {name.rpartition(".")[0].removesuffix(".conv.conv") for name in names} == {head, "findings"}
+    scales = staying(trainable, "normalisation")
+    assert scales
+    assert not scales & names
+
+
+def test_linear_heads_are_all_head() -> None:
+    trainable = registry.build({"name": "scatter_linear"}, Form((1, 64, 64), 2, 1)).trainable
+    with pytest.raises(NothingToShare, match="nothing else"):
+        staying(trainable, "head")
+
+
 def test_a_linear_model_is_all_head() -> None:
     trainable = registry.build(
         {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}, Form((1, 64, 64))
