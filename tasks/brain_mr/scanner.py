@@ -95,16 +95,17 @@ def scanner_of(hospital: PhantomHospital) -> Scanner:
     planes = int(rng.integers(2, 4))
     thick = int(rng.integers(2, planes + 1))
 
-    def protocol(name: str, repetition: float, echo: float, inversion: float = 0, sagittal: bool = False) -> Protocol:
+    def protocol(name: str, repetition: float, echo: float, nulls: float = 0, sagittal: bool = False) -> Protocol:
         own = np.exp(rng.normal(0, 0.08, 2))
         across, within = (2, 2) if sagittal else (planes, thick)
+        inversion = nulls * _nulling_ms(repetition * own[0])
         return Protocol(
             name, _NAMES[name][vendor], repetition * own[0], echo * own[1], inversion, across, within, sagittal
         )
 
     protocols = (
         protocol("T1ce", 520, 12, sagittal=bool(rng.random() < 0.3)),
-        protocol("FLAIR", 9000, 115, inversion=float(rng.uniform(2350, 2550))),
+        protocol("FLAIR", 9000, 115, nulls=float(rng.uniform(0.95, 1.05))),
         protocol("T2", 4800, 98),
         protocol("T1", 540, 12),
     )
@@ -119,6 +120,12 @@ def scanner_of(hospital: PhantomHospital) -> Scanner:
         protocols=protocols,
         missed=missed,
     )
+
+
+def _nulling_ms(repetition: float) -> float:
+    """The inversion time at which fluid has no signal."""
+    t1 = _PROPERTIES["csf"][1]
+    return float(t1 * np.log(2 / (1 + np.exp(-repetition / t1))))
 
 
 def signal(scanner: Scanner, protocol: Protocol, shares: Field) -> Field:
@@ -136,8 +143,7 @@ def signal(scanner: Scanner, protocol: Protocol, shares: Field) -> Field:
             t1 = _RELAXED_MS if name == "enhancing" else t1 * 0.9
         recovered = 1 - np.exp(-protocol.repetition / t1)
         if protocol.inversion:
-            inversion = protocol.inversion * (1.06 if scanner.field_t > 2 else 1)
-            recovered = abs(1 - 2 * np.exp(-inversion / t1) + np.exp(-protocol.repetition / t1))
+            recovered = abs(1 - 2 * np.exp(-protocol.inversion / t1) + np.exp(-protocol.repetition / t1))
         strength.append(density * recovered * np.exp(-protocol.echo / t2))
     relative = np.array(strength, dtype=np.float32) / np.float32(max(strength[:2]))
     return np.asarray(np.einsum("t,tzyx->zyx", relative, shares), dtype=np.float32)

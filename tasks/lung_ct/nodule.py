@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tasks.phantoms.fields import Field
 
-_SEPARATION = 2.8  # between the mean suspicion of benign and of malignant nodules, in standard deviations
+_SEPARATION = 3.2  # between the mean suspicion of benign and of malignant nodules, in standard deviations
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def nodule_of(rng: np.random.Generator, malignant: bool) -> Nodule:
         share = 1 / (1 + np.exp(-(suspicion + own * rng.standard_normal())))
         return float(benign + (malignant - benign) * share)
 
-    radius = float(np.clip(np.exp(rng.normal(np.log(sign(3.2, 7.0, own=1.2)), 0.22)), 2.2, 13.0))
+    radius = float(np.clip(np.exp(rng.normal(np.log(sign(3.2, 8.0)), 0.18)), 2.2, 13.0))
     subsolid = rng.random() < sign(0.05, 0.4)
     spiculated = max(0.0, sign(-0.35, 0.9))
     calcified = not subsolid and rng.random() < sign(0.45, 0.0)

@@ -97,9 +97,9 @@ def _lung(rng: np.random.Generator, at_mm: tuple[Field, Field, Field], radius: f
     if rng.random() < 0.3:  # emphysema: holes in the lung
         holes = smooth_volume(rng, shape, (6 / down, 6 / back, 6 / left))
         density += np.where(holes > 1.1, np.float32(-70), np.float32(0))
-    for _ in range(int(rng.poisson(7)) + 2):
+    for _ in range(int(rng.poisson(4)) + 2):
         _vessel(density, rng, at_mm)
-    if rng.random() < 0.35:
+    if rng.random() < 0.2:
         _wall(density, rng, at_mm, radius)
     return density
 
@@ -110,7 +110,7 @@ def _vessel(density: Field, rng: np.random.Generator, at_mm: tuple[Field, Field,
     axes = [np.moveaxis(density, along, 0), at_mm[along], *(at_mm[i] for i in range(3) if i != along)]
     target, t, u, v = axes
     span = np.float32(t[-1] - t[0])
-    radius = np.float32(np.exp(rng.normal(0.1, 0.45))) * (1 - np.float32(rng.uniform(0, 0.6)) * (t - t[0]) / span)
+    radius = np.float32(np.exp(rng.normal(0, 0.4))) * (1 - np.float32(rng.uniform(0, 0.6)) * (t - t[0]) / span)
     places, slope = [], np.ones_like(t)
     for axis in (u, v):
         lean, bend = rng.normal(0, 0.45), rng.normal(0, 0.006)
