@@ -33,7 +33,7 @@ def test_the_parts_of_the_real_networks(name: str, head: str) -> None:
 def test_a_network_with_two_heads_has_both_as_its_head(spec: dict[str, str], head: str) -> None:
     trainable = registry.build(spec, Form((1, 32, 32), 2, 1)).trainable
     names = staying(trainable, "head")
-    assert {name.rpartition(".")[0].removesuffix(".conv.conv") for name in names} == {head, "findings"}
+    assert {name.rpartition(".")[0].removesuffix(".conv").removesuffix(".conv") for name in names} == {head, "findings"}
     scales = staying(trainable, "normalisation")
     assert scales
     assert not scales & names
