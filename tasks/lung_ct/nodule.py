@@ -53,14 +53,14 @@ def nodule_of(rng: np.random.Generator, malignant: bool) -> Nodule:
 
     radius = float(np.clip(np.exp(rng.normal(np.log(sign(3.2, 8.0)), 0.18)), 2.2, 13.0))
     subsolid = rng.random() < sign(0.05, 0.4)
-    spiculated = max(0.0, sign(-0.35, 0.9))
+    spiculated = max(0.0, sign(-0.4, 1.1))
     calcified = not subsolid and rng.random() < sign(0.45, 0.0)
     lobes = _directions(rng, int(rng.integers(3, 7)))
     spicules = _directions(rng, int(rng.integers(7, 14)) if spiculated > 0.1 else 0)
     return Nodule(
         radius=radius,
         stretch=np.exp(rng.normal(0, 0.12, 3)).astype(np.float32),
-        lobes=np.column_stack([lobes, rng.uniform(0.3, 1, len(lobes)) * sign(0.02, 0.4)]).astype(np.float32),
+        lobes=np.column_stack([lobes, rng.uniform(0.3, 1, len(lobes)) * sign(0.02, 0.5)]).astype(np.float32),
         spicules=np.column_stack([spicules, rng.uniform(0.4, 1, len(spicules)) * spiculated]).astype(np.float32),
         softness=sign(0.4, 1.3),
         density=rng.normal(-560, 60) if subsolid else sign(55, 25) + rng.normal(0, 12),

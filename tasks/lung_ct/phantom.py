@@ -97,9 +97,9 @@ def _lung(rng: np.random.Generator, at_mm: tuple[Field, Field, Field], radius: f
     if rng.random() < 0.3:  # emphysema: holes in the lung
         holes = smooth_volume(rng, shape, (6 / down, 6 / back, 6 / left))
         density += np.where(holes > 1.1, np.float32(-70), np.float32(0))
-    for _ in range(int(rng.poisson(4)) + 2):
+    for _ in range(int(rng.poisson(3)) + 1):
         _vessel(density, rng, at_mm)
-    if rng.random() < 0.2:
+    if rng.random() < 0.15:
         _wall(density, rng, at_mm, radius)
     return density
 
