@@ -33,6 +33,7 @@ _NODES: dict[str, dict[str, type]] = {
     "task": {"_task": schema.Task},
     "model": {
         "_scatter_linear": schema.ScatterLinear,
+        "_scatter_outline": schema.ScatterOutline,
         "_densenet": schema.DenseNet,
         "_resnet": schema.ResNet,
         "_efficientnet": schema.EfficientNet,

@@ -30,8 +30,7 @@ class Model:
 
 @dataclass
 class ScatterLinear(Model):
-    """A linear head on fixed wavelet-scattering features: the model for small private cohorts. Where the task has
-    structures, a second one outlines them, from fixed features of places."""
+    """A linear head on fixed wavelet-scattering features: the model for small private cohorts."""
 
     name: str = "scatter_linear"
     """Set by the choice."""
@@ -44,6 +43,14 @@ class ScatterLinear(Model):
     """Number of wavelet orientations; in volumes 3 (axes), 7 (and space diagonals) or 13 (and face diagonals)."""
     pool: int = 4
     """Each scattering map is averaged to so many cells along each axis."""
+
+
+@dataclass
+class ScatterOutline(ScatterLinear):
+    """``scatter_linear``, and a second linear head that outlines structures from fixed features of places."""
+
+    name: str = "scatter_outline"
+    """Set by the choice."""
 
 
 @dataclass

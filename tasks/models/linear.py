@@ -1,4 +1,4 @@
-"""``scatter_linear``: linear heads on fixed features of images and of their places."""
+"""``scatter_linear`` and ``scatter_outline``: linear heads on fixed features of images and of their places."""
 
 from __future__ import annotations
 
@@ -18,25 +18,34 @@ _MOST_ORIENTATIONS = 32
 
 
 def scatter_linear(options: schema.ScatterLinear, form: Form) -> Network:
-    """A linear model of the findings, and where the task has structures another one that outlines them."""
-    if options.L > _MOST_ORIENTATIONS:  # memory grows with its square, and the number may come from the network
-        raise ValueError(f"L={options.L}: use at most {_MOST_ORIENTATIONS} orientations")
-    try:
-        whole = ScatterFeatures(
-            shape=form.shape, resolution=options.resolution, J=options.J, L=options.L, pool=options.pool
-        )
-    except ValueError as error:
-        if len(form.shape) == 4:
-            raise ValueError(f"{error}; model=scatter_linear_3d has options for volumes") from error
-        raise
-    if form.structures:
-        places = LocalFeatures(shape=form.shape)
-        heads = LinearOutlines(whole.features, form.findings, form.structures, places.grids, form.shape[1:])
-        return Network(Both(whole, places), heads, outlines=True)
+    """A linear model of the findings."""
+    whole = _whole(options, form)
     head = nn.Linear(whole.features, form.findings)
     nn.init.zeros_(head.weight)  # a convex problem: zero is the neutral start, and the same at every hospital
     nn.init.zeros_(head.bias)
     return Network(whole, head)
+
+
+def scatter_outline(options: schema.ScatterOutline, form: Form) -> Network:
+    """A linear model of the findings, and another one that outlines the structures."""
+    if not form.structures:
+        raise ValueError("the task has no structures to outline; take model=scatter_linear")
+    whole, places = _whole(options, form), LocalFeatures(shape=form.shape)
+    heads = LinearOutlines(whole.features, form.findings, form.structures, places.grids, form.shape[1:])
+    return Network(Both(whole, places), heads, outlines=True)
+
+
+def _whole(options: schema.ScatterLinear, form: Form) -> ScatterFeatures:
+    if options.L > _MOST_ORIENTATIONS:  # memory grows with its square, and the number may come from the network
+        raise ValueError(f"L={options.L}: use at most {_MOST_ORIENTATIONS} orientations")
+    try:
+        return ScatterFeatures(
+            shape=form.shape, resolution=options.resolution, J=options.J, L=options.L, pool=options.pool
+        )
+    except ValueError as error:
+        if len(form.shape) == 4:
+            raise ValueError(f"{error}; model={options.name}_3d has options for volumes") from error
+        raise
 
 
 class LinearOutlines(nn.Module):

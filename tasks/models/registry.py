@@ -87,7 +87,7 @@ def outlines(spec: Mapping[str, Any], form: Form) -> bool:
     return form.structures > 0 and spec.get("name") in _OUTLINE
 
 
-_OUTLINE = frozenset({"scatter_linear", "unet", "segresnet", "dynunet"})
+_OUTLINE = frozenset({"scatter_outline", "unet", "segresnet", "dynunet"})
 
 
 def _is_count(value: object) -> bool:
@@ -96,6 +96,7 @@ def _is_count(value: object) -> bool:
 
 _BUILDERS: dict[str, tuple[type[Any], Callable[[Any, Form], Network]]] = {
     "scatter_linear": (schema.ScatterLinear, linear.scatter_linear),
+    "scatter_outline": (schema.ScatterOutline, linear.scatter_outline),
     "densenet121": (schema.DenseNet, deep.densenet121),
     "resnet18": (schema.ResNet, deep.resnet18),
     "efficientnet": (schema.EfficientNet, deep.efficientnet),

@@ -40,7 +40,7 @@ def test_a_network_with_two_heads_has_both_as_its_head(spec: dict[str, str], hea
 
 
 def test_linear_heads_are_all_head() -> None:
-    trainable = registry.build({"name": "scatter_linear"}, Form((1, 64, 64), 2, 1)).trainable
+    trainable = registry.build({"name": "scatter_outline"}, Form((1, 64, 64), 2, 1)).trainable
     with pytest.raises(NothingToShare, match="nothing else"):
         staying(trainable, "head")
 
