@@ -182,23 +182,23 @@ def head_centre_mm(volume: Volume) -> NDArray[np.float64]:
     return np.asarray([*sides.mean(axis=0), top - _HALF_MM])
 
 
-def standardised(values: NDArray[np.float32], reach: float) -> NDArray[np.float32]:
-    """Grey values of a sequence without unit as robust z-scores of the head, ``-reach`` to ``reach`` as 0 to 1.
+def standardised(values: NDArray[np.float32], inside: NDArray[np.bool_], reach: float) -> NDArray[np.float32]:
+    """Grey values of a sequence without unit as robust z-scores, ``-reach`` to ``reach`` as 0 to 1; 0 outside.
 
-    Median and median absolute deviation, not mean and standard deviation: scalp, vessels and tumour are a small part
-    of the head, whose extremes these do not follow. Air is 0.
+    Median and median absolute deviation, not mean and standard deviation: vessels, tumour and what is left of the scalp
+    are a small part, whose extremes these do not follow.
 
     Args:
         values: float32, of any shape.
+        inside: bool of the same shape, what the scores are of.
         reach: in standard deviations of a normal distribution; beyond it values are cut.
     """
-    head = values > head_threshold(values)
-    if not head.any():
+    if not inside.any():
         return np.zeros_like(values)
-    middle = np.median(values[head])
-    spread = 1.4826 * float(np.median(np.abs(values[head] - middle)))
+    middle = np.median(values[inside])
+    spread = 1.4826 * float(np.median(np.abs(values[inside] - middle)))
     score = (values - middle) / np.float32(max(spread, 1e-6 * max(1.0, abs(float(middle)))))
-    return np.where(head, ((score / np.float32(reach) + 1) / 2).clip(0, 1), 0).astype(np.float32)
+    return np.where(inside, ((score / np.float32(reach) + 1) / 2).clip(0, 1), 0).astype(np.float32)
 
 
 def augmented(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tasks.brain_mr.brain import brain_of
 from tasks.brain_mr.sequences import SEQUENCES
 from tasks.brain_mr.structures import STRUCTURES
 from tasks.task import Scan
@@ -26,15 +27,14 @@ from tasks.volumes import (
 SHAPE = (48, 48, 48)
 SPACING_MM = (4.0, 4.0, 4.0)
 _REACH = 4.0
-"""Robust standard deviations about the head's median that become 0 to 1; the brightest fat and rims are beyond."""
+"""Robust standard deviations about the brain's median that become 0 to 1; the brightest rims are beyond."""
 
 
 def read_example(scan: Scan) -> NDArray[np.float32]:
     """All sequences on one grid of 192 mm at 4 mm about the brain, each standardised by itself.
 
-    The sequences of one session share the patient's space; what moved between them is not put right. The brain is found
-    on the contrast-enhanced T1 and not cut out: standardisation by median and median absolute deviation does not mind
-    the scalp.
+    The sequences of one session share the patient's space; what moved between them is not put right. What is outside
+    the brain, as far as that can be told on the contrast-enhanced T1 (``brain.py``), is 0.
 
     Args:
         scan: with the volume ``T1ce``, and ``FLAIR``, ``T2`` and ``T1`` where they were acquired.
@@ -47,9 +47,12 @@ def read_example(scan: Scan) -> NDArray[np.float32]:
         NoExample: CONSTANT_IMAGE, nothing can be seen on the contrast-enhanced T1.
     """
     found = resampled(scan.volumes, _grid(scan))
-    missing = np.zeros(SHAPE, dtype=np.float32)
-    channels = [standardised(found[one.name], _REACH) if one.name in found else missing for one in SEQUENCES]
-    return np.stack(channels)
+    brain = brain_of(found[SEQUENCES[0].name])
+    example = np.zeros((len(SEQUENCES), *SHAPE), dtype=np.float32)
+    for channel, sequence in zip(example, SEQUENCES, strict=True):
+        if sequence.name in found:
+            channel[:] = standardised(found[sequence.name], brain, _REACH)
+    return example
 
 
 def read_masks(scan: Scan) -> NDArray[np.bool_]:

@@ -42,7 +42,7 @@ class Tumour:
     patches: float
 
 
-_SEPARATION = 2.8  # between the mean suspicion of low and of high grade, in standard deviations
+_SEPARATION = 3.4  # between the mean suspicion of low and of high grade, in standard deviations
 
 
 def tumour_of(rng: np.random.Generator, high_grade: bool) -> Tumour:
@@ -59,16 +59,16 @@ def tumour_of(rng: np.random.Generator, high_grade: bool) -> Tumour:
         return float(low + (high - low) * share)
 
     side = -1 if rng.random() < 0.5 else 1
-    rim = sign(-4.5, 8.5)
+    rim = sign(-5.0, 10.0)
     return Tumour(
         centre=(float(rng.uniform(-12, 28)), float(rng.uniform(-42, 42)), float(side * rng.uniform(20, 38))),
-        radius=float(np.clip(np.exp(rng.normal(np.log(16), 0.25)), 9, 27)),
+        radius=float(np.clip(np.exp(rng.normal(np.log(19), 0.18)), 11, 27)),
         stretch=tuple(np.exp(rng.normal(0, 0.15, 3)).tolist()),
         roughness=sign(0.05, 0.3),
-        oedema=max(1.0, sign(1, 17, own=1.0)),
+        oedema=max(1.0, sign(0, 20)),
         rim=rim if rim > 1.5 else 0.0,
         necrosis=float(np.clip(sign(-0.3, 1.2), 0, 1)),
-        patches=float(np.clip(sign(-0.15, 0.35, own=1.2), 0, 1)),
+        patches=float(np.clip(sign(-0.25, 0.35, own=1.2), 0, 1)),
     )
 
 

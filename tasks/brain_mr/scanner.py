@@ -29,7 +29,7 @@ _PROPERTIES: dict[str, tuple[float, float, float]] = {
     "necrosis": (0.95, 2400, 350),
 }
 _T1_OF_FIELD = {1.5: 1.0, 3.0: 1.25}
-_RELAXED_MS = 420
+_RELAXED_MS = 330
 """T1 of what took up the contrast agent."""
 
 
@@ -104,7 +104,7 @@ def scanner_of(hospital: PhantomHospital) -> Scanner:
         )
 
     protocols = (
-        protocol("T1ce", 520, 12, sagittal=bool(rng.random() < 0.3)),
+        protocol("T1ce", 520, 12, sagittal=bool(rng.random() < 0.2)),
         protocol("FLAIR", 9000, 115, nulls=float(rng.uniform(0.95, 1.05))),
         protocol("T2", 4800, 98),
         protocol("T1", 540, 12),
@@ -116,7 +116,7 @@ def scanner_of(hospital: PhantomHospital) -> Scanner:
         field_t=float(rng.choice([1.5, 3.0])),
         gain=float(hospital.gain * np.exp(rng.normal(0, 0.3))),
         noise=float(rng.uniform(0.03, 0.07)),
-        bias=float(rng.uniform(0.05, 0.16)),
+        bias=float(rng.uniform(0.03, 0.12)),
         protocols=protocols,
         missed=missed,
     )

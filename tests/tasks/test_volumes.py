@@ -142,15 +142,17 @@ def test_standard_scores_do_not_know_the_receivers_gain(gain: float) -> None:
     rng = np.random.default_rng(0)
     values = np.abs(rng.normal(0, 0.02, (12, 12, 12)).astype(np.float32))
     values[3:9, 3:9, 3:9] = rng.normal(1, 0.1, (6, 6, 6))
-    scores = standardised(values, 4.0)
+    inside = values > 0.5
+    scores = standardised(values, inside, 4.0)
     assert (scores.dtype, scores[0, 0, 0]) == (np.float32, 0)
     assert np.median(scores[3:9, 3:9, 3:9]) == pytest.approx(0.5, abs=0.01)
-    np.testing.assert_allclose(standardised(values * np.float32(gain), 4.0), scores, atol=1e-3)
+    np.testing.assert_allclose(standardised(values * np.float32(gain), inside, 4.0), scores, atol=1e-3)
 
 
 def test_standard_scores_of_nothing_are_nothing() -> None:
-    for values in (np.zeros((3, 3, 3), dtype=np.float32), np.full((3, 3, 3), 5, dtype=np.float32)):
-        assert np.isfinite(standardised(values, 4.0)).all()
+    values = np.full((3, 3, 3), 5, dtype=np.float32)
+    assert not standardised(values, np.zeros((3, 3, 3), dtype=np.bool_), 4.0).any()
+    np.testing.assert_allclose(standardised(values, np.ones((3, 3, 3), dtype=np.bool_), 4.0), 0.5)
 
 
 def test_monais_transforms_leave_the_threads_random_numbers_alone() -> None:
