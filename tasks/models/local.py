@@ -29,12 +29,13 @@ _ORIENTATIONS = {2: 4, 3: 7}
 _COSINES = 16
 _COSINES_AT = {2: 3, 3: 2}
 """The scale whose grid has the cosines."""
-_LENGTH = 8.0
-"""Norm that all vectors of a place have together at most. The gradient of a Dice coefficient is a mean over places that
-mostly agree: with length 1 it had norm 0.01 to 0.1 where that of a finding has 0.5, and under one clip for both the
-noise would have drowned it."""
 _BANDWIDTH = 0.5
 """Standard deviation of a projection of typical noise, in radians; the smaller, the smoother is what can be learned."""
+
+REACH = 8.0
+"""Bound on the norm of all that describes a place. The gradient of a Dice coefficient is a mean over places that mostly
+agree: with 1 it had norm 0.01 to 0.1 where that of a finding has 0.5, and under one clip for both the noise would have
+drowned it."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class LocalFeatures(nn.Module):
     """Maps float32 (images, channels, ...) to float32 (images, ``features``): the grids one after the other, each in
     the order (places, values).
 
-    The vector of a place has L2 norm below 8 / sqrt(number of grids), so that all vectors of a place together, however
-    they are interpolated, have norm below 8. What all images share is taken out, see ``tasks/models/scatter.py``.
+    The vector of a place has L2 norm below ``REACH`` / sqrt(number of grids), so that all vectors of a place together,
+    however they are interpolated, have norm below ``REACH``. What all images share is taken out, see
+    ``tasks/models/scatter.py``.
     Of several channels, a channel that is zero everywhere adds nothing but to the cosines.
 
     Args:
@@ -82,7 +84,7 @@ class LocalFeatures(nn.Module):
         position = _position(self.grids[-1].cells).expand(len(images), -1, *self.grids[-1].cells)
         described = [*(_shortened(maps) for maps in standard), cosines, position]
         flat = [maps.flatten(2).transpose(1, 2).flatten(1) for maps in described]
-        return torch.cat(flat, dim=1) * (_LENGTH / math.sqrt(len(described)))
+        return torch.cat(flat, dim=1) * (REACH / math.sqrt(len(described)))
 
 
 def _working(size: Size) -> Size:

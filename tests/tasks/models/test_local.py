@@ -27,7 +27,7 @@ def by_grid(features: LocalFeatures, flat: torch.Tensor) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_all_vectors_of_a_place_together_have_norm_below_eight(shape: tuple[int, ...]) -> None:
+def test_all_vectors_of_a_place_together_are_short(shape: tuple[int, ...]) -> None:
     features = LocalFeatures(shape=shape)
     for images in (images_of(shape), 1e3 * images_of(shape), torch.zeros(1, *shape)):
         made = features(images)
@@ -35,7 +35,7 @@ def test_all_vectors_of_a_place_together_have_norm_below_eight(shape: tuple[int,
         assert made.shape == (len(images), features.features)
         assert torch.isfinite(made).all()
         squares = [float((part**2).sum(dim=2).max()) for part in by_grid(features, made)]
-        assert sum(squares) < 64 * (1 + 1e-5)
+        assert sum(squares) < local.REACH**2 * (1 + 1e-5)
         assert torch.equal(made, features(images))
 
 
