@@ -1,6 +1,6 @@
 """Pneumonia or not: a child's chest X-ray. ``labels.md`` says what the label means."""
 
-from tasks.pneumonia_xray.example import read_example
+from tasks.pneumonia_xray.example import augment, read_example
 from tasks.pneumonia_xray.phantom import draw
 from tasks.task import Code, Task
 
@@ -14,4 +14,5 @@ TASK = Task(
     example_version=1,
     read_example=read_example,
     draw_phantom=draw,
+    augment=augment,
 )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.augmentation import of_pictures
 from tasks.pictures import central_square
 from tasks.task import Picture
 
 SIDE = 28
+
+augment = of_pictures(mirrored=False, degrees=5.0)
+"""The heart is on one side, so left and right stay where they are."""
 
 
 def read_example(picture: Picture) -> NDArray[np.float32]:

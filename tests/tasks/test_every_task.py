@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ ALWAYS = (
     *("Rows", "Columns", "BitsStored", "PhotometricInterpretation", "LossyImageCompression", "BurnedInAnnotation"),
 )
 SMALL = PhantomHospital("alder", patients=6, prevalence=0.5)
-FEW_SCANS = PhantomHospital("alder", patients=40, prevalence=0.5)
+FEW_SCANS = PhantomHospital("alder", patients=30, prevalence=0.5)
 FEW_IMAGES = PhantomHospital("alder", patients=100, prevalence=0.5, images_per_patient=(1, 1))
 
 
@@ -282,6 +282,23 @@ def test_the_same_hospital_and_seed_give_the_same_bytes(small: Drawn, tmp_path: 
     assert [path.read_bytes() for path in again.files()] == [path.read_bytes() for path in small.files()]
     others = {row[small.key()] for row in Drawn(small.task, tmp_path / "other").rows()}
     assert others.isdisjoint(row[small.key()] for row in small.rows())
+
+
+def test_outlines_reach_the_examples_grid_and_findings_their_columns(small: Drawn) -> None:
+    records = list_folder(small.source(), small.task, frozenset()).records
+    structures = len(small.task.structures)
+    seen = np.zeros(structures, dtype=np.bool_)
+    for record in records:
+        assert len(record.findings) in (0, len(small.task.further_findings))
+        if structures and not small.task.sequences:
+            assert small.task.read_masks is not None
+            assert record.read_masks is not None
+            masks = small.task.read_masks(replace(record.read(), masks=record.read_masks()))
+            assert (masks.shape, masks.dtype) == ((structures, *small.task.example_shape[1:]), np.bool_)
+            seen |= masks.any(axis=(1, 2))
+    assert seen.all() or small.task.sequences
+    columns = set(small.rows()[0]) - {*KEYS, "label"}
+    assert columns == {finding.name for finding in small.task.further_findings}
 
 
 @pytest.mark.parametrize("name", sorted(set(tasks.names()) - READS_SCANS))
