@@ -9,10 +9,13 @@ import torch
 from client.sources.folder import list_folder
 from client.sources.settings import FolderSource
 from tasks.brain_mr import TASK
+from tasks.brain_mr.brain import brain_of
 from tasks.brain_mr.example import augment, read_example, read_masks
-from tasks.brain_mr.scanner import scanner_of
+from tasks.brain_mr.head import AT, STEP_MM, head_of, tumour_of
+from tasks.brain_mr.head import SHAPE as HEAD
+from tasks.brain_mr.scanner import scanner_of, signal
 from tasks.task import PhantomHospital, Scan, Volume
-from tasks.volumes import NoExample, axial_grid
+from tasks.volumes import NoExample, axial_grid, resampled
 
 NAMES = [sequence.name for sequence in TASK.sequences]
 
@@ -72,6 +75,32 @@ def test_sequences_of_another_grid_and_gain_agree() -> None:
     other = np.ascontiguousarray(values[:, ::-1].transpose(1, 0, 2)) * 37
     example = read_example(Scan({"T1ce": Volume(values, affine), "T2": Volume(other, turned)}))
     np.testing.assert_allclose(example[0], example[NAMES.index("T2")], atol=2e-3)
+
+
+@pytest.mark.parametrize("skull", [True, False])
+def test_the_brain_is_told_from_the_scalp(skull: bool) -> None:
+    """On phantoms whose tissue is known, at 4 mm; and a brain whose skull was taken away before stays a brain."""
+    affine = axial_grid(np.zeros(3), HEAD, STEP_MM).affine
+    grid = axial_grid(np.zeros(3), (48, 48, 48), (4.0, 4.0, 4.0))
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        shares = head_of(rng, tumour_of(rng, high_grade=bool(seed % 2)))
+        outside = shares[AT["scalp"]] + shares[AT["bone"]]
+        scanner = scanner_of(PhantomHospital("alder", 1))
+        image = signal(scanner, scanner.protocols[0], shares) * (1 if skull else outside < 0.1)
+        maps = {"image": image, "outside": outside, "all": shares.sum(axis=0)}
+        found = resampled({name: Volume(values, affine) for name, values in maps.items()}, grid)
+        brain = brain_of(found["image"])
+        true = (found["all"] > 0.5) & (found["outside"] < 0.5)
+        assert 2 * (brain & true).sum() / (brain.sum() + true.sum()) > 0.93
+        assert brain[found["outside"] > 0.8].mean() < 0.1, "little of the scalp"
+
+
+def test_nothing_has_no_brain_and_what_has_no_inside_is_all() -> None:
+    assert not brain_of(np.zeros((5, 5, 5), dtype=np.float32)).any()
+    thin = np.zeros((9, 9, 9), dtype=np.float32)
+    thin[4, 4, 2:7] = 1
+    np.testing.assert_array_equal(brain_of(thin), thin > 0)
 
 
 def test_an_empty_volume_is_refused() -> None:
