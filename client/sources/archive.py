@@ -16,6 +16,9 @@ from client.sources.settings import DicomwebSource, DimseSource, Scope
 from client.sources.spool import Instance, Refusal, Spool, is_uid, opened
 from tasks.task import Task
 
+_SEGMENTATION = "SEG"
+"""Modality of segmentations (PS3.3 C.8.20.1)."""
+
 
 class Archive(Protocol):
     """An archive that can be searched, and that hands out what it stores."""
@@ -52,7 +55,8 @@ def list_archive(
 ) -> Listing:
     """Bring the spool up to date with the archive, then list it as a folder.
 
-    Only labelled images of patients who have not withdrawn are fetched; what is spooled and whole is not fetched again.
+    Only labelled images of patients who have not withdrawn are fetched, and the segmentations of
+    their studies where the task outlines; what is spooled and whole is not fetched again.
 
     Raises:
         EmptySource: the archive has no image in scope.
@@ -63,7 +67,11 @@ def list_archive(
     found, left_out = archive.find(source.scope)
     if not found:
         raise EmptySource(f"{owner} has no image for {source.scope.modalities} {source.scope.dates() or 'of any date'}")
-    wanted = _choose(found, labels, withdrawn, left_out)
+    outlines = [instance for instance in found if instance.modality == _SEGMENTATION]
+    images = [instance for instance in found if instance.modality != _SEGMENTATION]
+    wanted = _choose(images, labels, withdrawn, left_out)
+    if task.structures:
+        wanted += _outlining(outlines, wanted)
     with opened(
         source.path, f"{owner} for {task.name} of {source.issuer}", source.max_gigabytes, source.holds
     ) as spool:
@@ -108,6 +116,13 @@ def _choose(found: list[Instance], labels: Labels, withdrawn: frozenset[str], le
         else:
             wanted[instance.uid] = instance
     return list(wanted.values())
+
+
+def _outlining(segmentations: list[Instance], wanted: list[Instance]) -> list[Instance]:
+    """Those that may speak of a wanted image: of the same study and patient."""
+    studies = {(image.study, image.patient_id) for image in wanted}
+    chosen = [one for one in segmentations if is_uid(one.uid) and (one.study, one.patient_id) in studies]
+    return list({one.uid: one for one in chosen}.values())
 
 
 def _name(instance: Instance, labels: Labels) -> str:

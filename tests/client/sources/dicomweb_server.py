@@ -116,7 +116,11 @@ class _Handler(BaseHTTPRequestHandler):
             "series": ["SeriesInstanceUID", "Modality", "BodyPartExamined"],
             "instances": ["SOPInstanceUID", "SOPClassUID"],
         }[level]
-        match = {f"{header[k].tag:08X}": {"vr": header[k].VR, "Value": [str(header[k].value)]} for k in keywords}
+        match = {
+            f"{header[k].tag:08X}": {"vr": header[k].VR, "Value": [str(header[k].value)]}
+            for k in keywords
+            if k in header
+        }
         if level == "instances" and self.service.tells_syntax:
             match["00083002"] = {"vr": "UI", "Value": [str(header.file_meta.TransferSyntaxUID)]}
         return match

@@ -28,6 +28,8 @@ from client.sources.folder import list_folder
 from client.sources.record import Listing
 from client.sources.settings import DicomwebSource, FolderSource
 from tasks.breast_ultrasound import TASK
+from tasks.phantoms.dicom_writer import write
+from tasks.phantoms.segmentation import Outlined, segmentation_of
 from tests.client.sources import small_hospital
 from tests.client.sources.certificates import Certificates
 from tests.client.sources.dicomweb_server import Service, running
@@ -140,6 +142,31 @@ def test_only_labelled_images_of_willing_patients_are_fetched(tmp_path: Path, se
     assert {record.patient_id for record in listing.records} == {"ALDER-0001"}
     assert listing.left_out == {"WITHDRAWN": 2, "IMAGE_WITHOUT_LABEL": 4, "LABEL_WITHOUT_IMAGE": 1}
     assert sorted(service.sent) == ["1-1.dcm", "1-2.dcm"]
+
+
+def test_segmentations_of_wanted_images_come_with_them(tmp_path: Path) -> None:
+    files = small_hospital.fill(tmp_path)
+    first, other, unlabelled = dcmread(files[0]), dcmread(files[2]), dcmread(files[4])
+    masks = np.random.default_rng(0).random((1, first.Rows, first.Columns)) < 0.3
+    for name, image in (("a", first), ("b", other), ("c", unlabelled)):
+        plain = {element.keyword: element.value for element in image if element.keyword}
+        path = tmp_path / "dicom" / f"{name}.dcm"
+        write(path, segmentation_of([Outlined(plain, masks)], TASK.structures))
+        files.append(path)
+    rows = f"SOPInstanceUID,label\n{first.SOPInstanceUID},1\n{other.SOPInstanceUID},0\n"
+    (tmp_path / "labels.csv").write_text(rows, "utf-8")
+    with running(Service(files)) as service:
+        both = _source(tmp_path, service.url, scope={"modalities": ["US", "SEG"]})
+        listing = list_dicomweb(both, TASK, NOBODY)
+        assert len(listing.records) == 2
+        for record in listing.records:
+            assert record.read_masks is not None
+            np.testing.assert_array_equal(record.read_masks(), masks)
+        assert listing.left_out == {"IMAGE_WITHOUT_LABEL": 6}
+        assert sorted(service.sent) == ["1-1.dcm", "2-1.dcm", "a.dcm", "b.dcm"]
+        (record,) = list_dicomweb(both, TASK, frozenset({str(first.PatientID)})).records
+        assert record.read_masks is not None
+        assert len(_spooled(tmp_path)) == 2, "outlines go with their images"
 
 
 def test_a_withdrawal_deletes_what_was_fetched(tmp_path: Path, service: Service) -> None:
