@@ -25,7 +25,7 @@ from client.accounting import Mechanism
 from client.audit import Journal
 from client.books import Books, standing_books
 from client.dataset import Cohort, open_cohort
-from client.errors import BadOrder, NotPermitted, OtherRelease, SiteError
+from client.errors import BadOrder, ModelRefused, NotPermitted, OtherRelease, SiteError
 from client.ledger import Caps, Ledger, Use
 from client.noise import entropy
 from client.policy import COHORTS
@@ -37,6 +37,7 @@ from tasks import task as tasks
 from tasks import wire
 from tasks.models import registry
 from tasks.models.registry import Network
+from tasks.models.weights import in_folder
 from tasks.study import PrivacyTerms, StudyDocument, TrainingTerms
 from tasks.task import Task
 from tasks.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
@@ -131,7 +132,7 @@ def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, journa
 
 def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger) -> TrainReport:
     own = _kept(order, settings, ledger)
-    task, network, module = _model_of(order, own)
+    task, network, module = _model_of(order, own, settings.weights)
     cohort = open_cohort(settings, task, COHORTS["training"], order.study.model, network)
     size = report.public_size(settings, len(cohort.rows))
 
@@ -159,7 +160,7 @@ def _evaluate(
     order: EvaluateOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger
 ) -> EvaluateReport:
     order, second = compare.split(order)
-    task, network, module = _model_of(order, _kept(order, settings, ledger))
+    task, network, module = _model_of(order, _kept(order, settings, ledger), settings.weights)
     cohort = open_cohort(settings, task, COHORTS["evaluation"], order.study.model, network)
     labels, scores = cohort.patient_labels().numpy(), score_patients(module, cohort)
     if order.asks == "scores" and order.round == order.study.rounds:
@@ -204,12 +205,14 @@ def _kept(order: TrainOrder | EvaluateOrder, settings: SiteSettings, ledger: Led
     return kept.read(settings, ledger, order.study.name, COHORTS["training"]) if methods.keeps(order.study) else {}
 
 
-def _model_of(order: TrainOrder | EvaluateOrder, own: Arrays) -> tuple[Task, Network, nn.Module]:
+def _model_of(order: TrainOrder | EvaluateOrder, own: Arrays, weights: Path) -> tuple[Task, Network, nn.Module]:
     """The order's task and network, the latter's trainable part checked for privacy and holding the order's weights and
     the hospital's ``own``."""
     try:
         task = tasks.get(order.study.task)
-        network = registry.build(order.study.model, task.form)
+        network = registry.build(order.study.model, task.form, find=in_folder(weights))
+    except registry.WeightsMissing as error:
+        raise ModelRefused(str(error)) from error
     except (tasks.UnknownTask, registry.UnknownModel) as error:
         raise BadOrder(str(error)) from error
     evaluation = order.study.evaluation

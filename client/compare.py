@@ -16,7 +16,7 @@ from torch import nn
 from client import policy
 from client.accounting import Mechanism
 from client.dataset import Cohort, open_cohort
-from client.errors import BadOrder, OtherRelease
+from client.errors import BadOrder, ModelRefused, OtherRelease
 from client.noise import entropy
 from client.scoring import score_patients
 from client.site import SiteSettings
@@ -27,6 +27,7 @@ from tasks.metrics.interval import Interval
 from tasks.metrics.paired import JointHistogram, are_edges, auc_difference, joint_histogram
 from tasks.metrics.ranking import roc_auc
 from tasks.models import registry
+from tasks.models.weights import in_folder
 from tasks.study import StudyDocument
 from tasks.wire import EDGES, OTHER, Arrays, EvaluateOrder
 
@@ -96,6 +97,7 @@ def with_own(
     Raises:
         OtherRelease: this installation would compute something else than the study did.
         BadOrder: the weights do not fit the study's network.
+        ModelRefused: the study's file of weights is not here.
         NoCohort: see ``client.dataset.open_cohort``.
         UpdateNotFinite: training diverged.
     """
@@ -103,7 +105,9 @@ def with_own(
         raise OtherRelease("; ".join(other))
     task = tasks.get(study.task)
     try:
-        network = registry.build(study.model, task.form)
+        network = registry.build(study.model, task.form, find=in_folder(site.weights))
+    except registry.WeightsMissing as error:
+        raise ModelRefused(str(error)) from error
     except registry.UnknownModel as error:
         raise BadOrder(str(error)) from error
     module, first = network.trainable, registry.arrays_of(network.trainable)

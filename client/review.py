@@ -100,7 +100,7 @@ def examine(document: StudyDocument, settings: SiteSettings, ledger: Ledger) -> 
     """Hold a study against the hospital's policy and ledger."""
     refused = {part: [*other_release(document), *objections(document, part, settings)] for part in PARTS}
     costs = [_cost(document, part, settings, ledger) for part in PARTS]
-    leaving, unknown = _leaving(document)
+    leaving, unknown = _leaving(document, settings)
     refused["training"] += unknown
     for part in PARTS:
         refused[part] += [reason for cost in costs if cost.part == part for reason in _over_budget(cost)]
@@ -109,14 +109,15 @@ def examine(document: StudyDocument, settings: SiteSettings, ledger: Ledger) -> 
     return Review(document, studies.digest(document), question, leaving, costs, refused)
 
 
-def _leaving(document: StudyDocument) -> tuple[list[Leaving], list[str]]:
+def _leaving(document: StudyDocument, settings: SiteSettings) -> tuple[list[Leaving], list[str]]:
     """What leaves, and why the network cannot be built here if it cannot."""
     from tasks.models import registry
     from tasks.models.parts import NothingToShare, staying
+    from tasks.models.weights import in_folder
 
     found, wrong = [], []
     try:
-        network = registry.build(document.model, tasks.get(document.task).form)
+        network = registry.build(document.model, tasks.get(document.task).form, find=in_folder(settings.weights))
         stay = staying(network.trainable, document.method.stays)
         shapes = [p.numel() for name, p in network.trainable.named_parameters() if p.requires_grad and name not in stay]
         size = lean.largest_size(document.wire.up, sum(shapes))

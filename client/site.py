@@ -85,6 +85,9 @@ class SiteSettings(Settings):
     kept: Path = Path("kept")
     """Folder of what the hospital keeps of a study between rounds, such as its own part of the model. Part of the
     backup: without it the hospital cannot go on in a study that keeps something."""
+    weights: Path = Path("weights")
+    """Folder of ``*.safetensors`` files with weights that a study's network may start from or keep. An order says which
+    one by its SHA-256; nothing is ever downloaded."""
     stop_file: Path = Path("STOP")
     """While this file exists nothing leaves; ``consilium-site stop`` makes it."""
     withdrawals: Path | None = None

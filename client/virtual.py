@@ -134,7 +134,15 @@ def _site(study: schema.Study, name: str, sources: list[dict[str, Any]]) -> dict
         "log": f"{name}.log",
         "validation_fraction": study.federation.validation_fraction,
         "sources": sources,
+        **_weights(study),
     }
+
+
+def _weights(study: schema.Study) -> dict[str, Any]:
+    """The researcher's own folder of weights, where there is one."""
+    if not isinstance(study.model, schema.Deep) or not study.model.weights:
+        return {}
+    return {"weights": str(Path(study.model.weights).resolve().parent)}
 
 
 def _policy(study: schema.Study) -> dict[str, Any]:

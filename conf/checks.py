@@ -9,6 +9,7 @@ from dataclasses import fields
 
 from conf import schema
 from conf.schema import (
+    Deep,
     EnrolledFederation,
     ManifestFederation,
     MedmnistFederation,
@@ -26,6 +27,7 @@ _CHOICES = {
     "wire.down": ("float32", "float16", "int8"),
     "tracking.name": ("mlflow", "none"),
 }
+_FREEZES = ("nothing", "encoder")
 _ARMS = ("local", "pooled", "shuffled")
 _SUBGROUPS = ("sex", "age", "vendor")
 _LARGEST_SEED = 2**32 - 1
@@ -75,8 +77,8 @@ def _numbers(study: Study) -> Iterator[str]:
             yield from _unless(rule, text, key, _at(study, key))
     for option in fields(study.model):
         value = getattr(study.model, option.name)
-        if option.name == "resolution":
-            yield from _unless(_not_negative, _NOT_NEGATIVE, "model.resolution", value)
+        if option.name == "resolution" or (option.name == "groups" and getattr(study.model, "freeze", "") == "encoder"):
+            yield from _unless(_not_negative, _NOT_NEGATIVE, f"model.{option.name}", value)
         elif isinstance(value, int | float):
             yield from _unless(_positive, _POSITIVE, f"model.{option.name}", value)
     for name, (text, rule) in _OPTIONS_OF_STRATEGIES.items():
@@ -144,6 +146,11 @@ def _phantom(key: str, phantom: Phantom) -> Iterator[str]:
 
 def _combinations(study: Study) -> Iterator[str]:
     yield from _deployment(study)
+    if isinstance(study.model, Deep):
+        if study.model.freeze not in _FREEZES:
+            yield f"model.freeze={study.model.freeze}: must be one of {', '.join(_FREEZES)}"
+        elif study.model.freeze != "nothing" and not study.model.weights:
+            yield f"model.freeze={study.model.freeze}: say model.weights=FILE, or model.freeze=nothing"
     if study.federation.late_rounds and (why := _takes_nothing_late(study.strategy)):
         yield f"federation.late_rounds={study.federation.late_rounds}: {why}; say federation.late_rounds=0"
     if isinstance(study.strategy, Robust) and study.strategy.weighting != "uniform":

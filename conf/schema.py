@@ -54,38 +54,53 @@ class ScatterOutline(ScatterLinear):
 
 
 @dataclass
-class DenseNet(Model):
+class Deep(Model):
+    """What all networks of layers have."""
+
+    weights: str = ""
+    """Safetensors file that the network starts from; "" for none. Orders carry its SHA-256 only, so every hospital must
+    have the same file, in the folder that its ``site.yaml`` names as ``weights``. The last layer is always new."""
+    freeze: str = "nothing"
+    """``nothing`` trains all of it; ``encoder`` trains the last layer alone: the rest is computed once for each image,
+    kept, and never travels. Needs ``weights``; for networks that classify."""
+
+
+@dataclass
+class DenseNet(Deep):
     """MONAI's DenseNet121 with group normalisation. Images below 32 pixels along an axis get a frame of zeros."""
 
     name: str = "densenet121"
     """Set by the choice."""
     groups: int = 8
-    """Number of groups of every normalisation layer; batch normalisation mixes patients and is never used."""
+    """Number of groups of every normalisation layer; batch normalisation mixes patients and is never trained. 0 keeps
+    it, for a frozen encoder whose file has its statistics."""
 
 
 @dataclass
-class ResNet(Model):
+class ResNet(Deep):
     """MONAI's ResNet18 with group normalisation."""
 
     name: str = "resnet18"
     """Set by the choice."""
     groups: int = 8
-    """Number of groups of every normalisation layer."""
+    """Number of groups of every normalisation layer; 0 keeps batch normalisation, for a frozen encoder whose file has
+    its statistics."""
 
 
 @dataclass
-class EfficientNet(Model):
+class EfficientNet(Deep):
     """MONAI's EfficientNet-B0 with group normalisation and nothing random. Images below 32 pixels along an axis get a
     frame of zeros."""
 
     name: str = "efficientnet"
     """Set by the choice."""
     groups: int = 8
-    """Number of groups of every normalisation layer."""
+    """Number of groups of every normalisation layer; 0 keeps batch normalisation, for a frozen encoder whose file has
+    its statistics."""
 
 
 @dataclass
-class ViT(Model):
+class ViT(Deep):
     """MONAI's vision transformer, small: it needs more patients than the others."""
 
     name: str = "vit"
@@ -101,7 +116,7 @@ class ViT(Model):
 
 
 @dataclass
-class UNet(Model):
+class UNet(Deep):
     """MONAI's residual U-Net with group normalisation: outlines structures, and reads the findings from its deepest
     features."""
 
@@ -116,7 +131,7 @@ class UNet(Model):
 
 
 @dataclass
-class SegResNet(Model):
+class SegResNet(Deep):
     """MONAI's SegResNet, of four levels: outlines structures, and reads the findings from its deepest features."""
 
     name: str = "segresnet"
@@ -128,7 +143,7 @@ class SegResNet(Model):
 
 
 @dataclass
-class DynUNet(Model):
+class DynUNet(Deep):
     """MONAI's DynUNet, the network of nnU-Net: outlines structures, and reads the findings from its deepest
     features."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.serverapp import Grid
@@ -17,7 +17,7 @@ from server.pages import writing
 from server.report import Results
 from server.rounds import Roster, RoundRecord, State, run_rounds
 from server.strategy.method import method_of
-from server.study import document_of
+from server.study import document_of, model_of, weights_of
 from server.tracking import Tracker
 from tasks import task as tasks
 from tasks.models import registry
@@ -35,7 +35,7 @@ def initial_state(study: schema.Study) -> State:
     """
     try:
         task = tasks.get(study.task.name)
-        network = registry.build(asdict(study.model), task.form, study.seed)
+        network = registry.build(model_of(study), task.form, study.seed, weights_of(study))
         shared(study, {})
     except (tasks.UnknownTask, registry.UnknownModel, NothingToShare) as error:
         raise conf.ConfigError(str(error)) from error
@@ -51,7 +51,7 @@ def shared(study: schema.Study, weights: Arrays) -> Arrays:
     stays = method_of(study.strategy).stays
     if stays == "nothing":
         return weights
-    network = registry.build(asdict(study.model), tasks.get(study.task.name).form)
+    network = registry.build(model_of(study), tasks.get(study.task.name).form, find=weights_of(study))
     stay = staying(network.trainable, stays)
     return {name: value for name, value in weights.items() if name not in stay}
 

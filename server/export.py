@@ -14,7 +14,7 @@ from conf import load as conf
 from server.errors import StudyError
 from server.folder import StudyFolder
 from server.report import Results
-from server.study import document_of
+from server.study import document_of, weights_of
 from tasks import model_file, study
 from tasks import task as tasks
 from tasks.disk import write_whole
@@ -31,9 +31,10 @@ def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
         weights: the file of the checkpoint that holds the model.
     """
     arrays = load(weights.read_bytes())
-    document = document_of(conf.from_plain(folder.facts()["config"]), folder.name)
+    configuration = conf.from_plain(folder.facts()["config"])
+    document = document_of(configuration, folder.name)
     task = tasks.get(document.task)
-    network = registry.build(document.model, task.form)
+    network = registry.build(document.model, task.form, find=weights_of(configuration))
     probe: list[float] = []
     if not registry.misfits(network.trainable, arrays):
         registry.load_arrays(network.trainable, arrays)
@@ -72,7 +73,10 @@ def export(source: str, uri: str, to: Path) -> tuple[ModelHead, str]:
         head, arrays = model_file.unpack(content)
     except BadModelFile as error:
         raise StudyError(f"{source}: {error}") from None
-    network = registry.build(head.model, tasks.get(head.task).form)
+    try:
+        network = registry.build(head.model, tasks.get(head.task).form)
+    except registry.WeightsMissing as error:
+        raise StudyError(f"{source} has a frozen encoder, which is not in it: {error}") from error
     if problems := registry.misfits(network.trainable, arrays):
         raise StudyError(
             f"{source} cannot be used outside its study: {'; '.join(problems)}. With a strategy of which a part of the "

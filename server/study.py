@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from conf import load as conf
 from conf import schema
@@ -17,7 +18,7 @@ from server.strategy.method import method_of
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.disk import write_whole
-from tasks.models import registry
+from tasks.models import registry, weights
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
 
 _DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")
@@ -26,7 +27,7 @@ _DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment",
 
 def document_of(study: schema.Study, name: str) -> StudyDocument:
     """What the hospitals are asked to approve."""
-    task, model = tasks.get(study.task.name), asdict(study.model)
+    task, model = tasks.get(study.task.name), model_of(study)
     evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
     return StudyDocument(
         name=name,
@@ -51,6 +52,28 @@ def document_of(study: schema.Study, name: str) -> StudyDocument:
         method=method_of(study.strategy),
         wire=WireTerms(**asdict(study.wire)),
     )
+
+
+def model_of(study: schema.Study) -> dict[str, Any]:
+    """Name and options of the network, with the SHA-256 of its file of weights for the file's path.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    model = asdict(study.model)
+    if path := model.get("weights"):
+        try:
+            model["weights"] = weights.digest_of(Path(path))
+        except OSError as error:
+            raise conf.ConfigError(f"model.weights={path}: cannot be read: {error}") from error
+    return model
+
+
+def weights_of(study: schema.Study) -> weights.Finder | None:
+    """Finds the researcher's own file of weights."""
+    if not isinstance(study.model, schema.Deep) or not study.model.weights:
+        return None
+    return weights.in_folder(Path(study.model.weights).parent)
 
 
 def digest(study: schema.Study) -> str:

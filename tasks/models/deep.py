@@ -22,7 +22,7 @@ def densenet121(options: schema.DenseNet, form: Form) -> Network:
     from monai.networks.nets.densenet import DenseNet121
 
     network = DenseNet121(spatial_dims=axes(form), in_channels=form.shape[0], out_channels=form.findings)
-    return Network(frame(form, least=_LEAST), with_group_norm(network, options.groups))
+    return Network(frame(form, least=_LEAST), with_group_norm(network, options))
 
 
 def resnet18(options: schema.ResNet, form: Form) -> Network:
@@ -30,7 +30,7 @@ def resnet18(options: schema.ResNet, form: Form) -> Network:
     from monai.networks.nets.resnet import resnet18 as monai_resnet18
 
     network = monai_resnet18(spatial_dims=axes(form), n_input_channels=form.shape[0], num_classes=form.findings)
-    return Network(None, with_group_norm(network, options.groups))
+    return Network(None, with_group_norm(network, options))
 
 
 def efficientnet(options: schema.EfficientNet, form: Form) -> Network:
@@ -49,7 +49,7 @@ def efficientnet(options: schema.EfficientNet, form: Form) -> Network:
     for block in network.modules():
         if isinstance(block, MBConvBlock):
             block.drop_connect_rate = None
-    return Network(frame(form, least=_LEAST), with_group_norm(network, options.groups))
+    return Network(frame(form, least=_LEAST), with_group_norm(network, options))
 
 
 def vit(options: schema.ViT, form: Form) -> Network:
@@ -90,11 +90,11 @@ class _First(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.backbone = network
 
     def forward(self, images: Tensor) -> Tensor:
         """What comes first."""
-        answer: Tensor = self.network(images)[0]
+        answer: Tensor = self.backbone(images)[0]
         return answer
 
 
@@ -119,13 +119,16 @@ def frame(form: Form, least: int = 1, multiple: int = 1) -> nn.Module | None:
     return nn.ZeroPad2d(tuple(widths)) if axes(form) == 2 else nn.ZeroPad3d(tuple(widths))  # type: ignore[arg-type]
 
 
-def with_group_norm(network: nn.Module, groups: int) -> nn.Module:
+def with_group_norm(network: nn.Module, options: schema.DenseNet | schema.ResNet | schema.EfficientNet) -> nn.Module:
     """The network with every batch normalisation exchanged.
 
     MONAI's own ``norm`` option does not reach the blocks of its ResNet (1.6.1), so it is not used for any.
     """
+    groups = options.groups
+    if groups == 0 and options.weights and options.freeze == "encoder":
+        return network  # with statistics from a file that never change it mixes nothing
     if groups < 1:
-        raise ValueError(f"groups={groups}: use 1 or more")
+        raise ValueError(f"groups={groups}: use 1 or more; 0 is for freeze=encoder")
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.modules.batchnorm._BatchNorm):

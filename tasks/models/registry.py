@@ -14,6 +14,7 @@ from torch import nn
 from conf import schema
 from tasks.models import deep, linear, segmenting
 from tasks.models.network import Network as Network
+from tasks.models.weights import Finder, NoWeights, equipped
 from tasks.task import Form
 
 
@@ -51,29 +52,43 @@ class UnknownModel(ValueError):
     """There is no such network, or it does not take such options."""
 
 
-def build(spec: Mapping[str, Any], form: Form, seed: int = 0) -> Network:
+class WeightsMissing(UnknownModel):
+    """The file of weights that a network is to have is not here."""
+
+
+def build(spec: Mapping[str, Any], form: Form, seed: int = 0, find: Finder | None = None) -> Network:
     """The network that a ``conf.schema.Model`` describes.
 
     Args:
         spec: ``name`` and the options of one choice in ``conf/model/``.
         form: of the task, see ``tasks.task.Task.form``.
         seed: draws the initial weights; the caller's random state is left alone.
+        find: where a file of weights is; ``None`` where there is none, or where the caller brings values of all that is
+            trained.
 
     Raises:
         UnknownModel: naming the unknown name or options, and what there is.
+        WeightsMissing: the network is to have weights from a file that ``find`` does not find.
     """
     name = spec.get("name")
     if name not in _BUILDERS:
         raise UnknownModel(f"model.name={name!r}: must be one of {', '.join(sorted(_BUILDERS))}")
     options, builder = _BUILDERS[name]
     known = {f.name: f for f in fields(options)}
-    wrong = [f"{k}={v!r}" for k, v in spec.items() if k not in known or (k != "name" and not _is_count(v))]
+    wrong = [f"{k}={v!r}" for k, v in spec.items() if k not in known or (k != "name" and not _fits(k, v))]
     if wrong:
         raise UnknownModel(f"model {name}: cannot use {', '.join(wrong)}; options are {', '.join(sorted(known))}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues seeds for devices, for ever
         try:
-            return builder(options(**spec), form)
+            network = builder(options(**spec), form)
+            if digest := spec.get("weights"):
+                return equipped(network, form, digest, spec.get("freeze", "nothing"), find)
+            if spec.get("freeze", "nothing") != "nothing":
+                raise ValueError(f"freeze={spec['freeze']!r} needs weights=FILE")
+            return network
+        except NoWeights as error:
+            raise WeightsMissing(f"model {name}: {error}") from error
         except ValueError as error:
             raise UnknownModel(f"model {name}: {error}") from error
 
@@ -90,7 +105,9 @@ def outlines(spec: Mapping[str, Any], form: Form) -> bool:
 _OUTLINE = frozenset({"scatter_outline", "unet", "segresnet", "dynunet"})
 
 
-def _is_count(value: object) -> bool:
+def _fits(option: str, value: object) -> bool:
+    if option in ("weights", "freeze"):
+        return isinstance(value, str)
     return type(value) is int and value >= 0
 
 

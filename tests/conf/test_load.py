@@ -175,6 +175,8 @@ def test_values_that_make_no_sense_are_refused_by_name_all_at_once(choice: str) 
         (["evaluation.matrix=2"], "evaluation.matrix=2: there are 3 hospitals"),
         (["evaluation.shufflings=0"], "evaluation.shufflings=0"),
         (["output_dir="], "output_dir is empty"),
+        (["model=vit", "model.freeze=encoder"], "model.freeze=encoder: say model.weights=FILE"),
+        (["model=vit", "model.freeze=all"], "model.freeze=all: must be one of nothing, encoder"),
     ],
 )
 def test_what_does_not_go_together_is_refused_by_name(overrides: list[str], told: str) -> None:
