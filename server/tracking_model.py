@@ -126,8 +126,7 @@ class Scorer:
     def predict(self, images: NDArray[np.float32], params: dict[str, Any] | None = None) -> NDArray[np.float32]:
         """The probability of the positive class, shape (images,), for float32 images as the task's examples are."""
         inputs = torch.from_numpy(np.ascontiguousarray(images))
-        features = inputs if self._network.features is None else self._network.features(inputs)
-        return np.asarray(torch.sigmoid(self._network.trainable(features).squeeze(-1)).numpy())
+        return np.asarray(torch.sigmoid(self._network.logits(inputs)).numpy())
 
 
 def _load_pyfunc(path: str) -> Scorer:

@@ -24,10 +24,12 @@ from typing import Any
 
 import psutil
 
+from conf import load as conf
 from conf import schema
 from server import tracking_model
 from server.folder import StudyFolder
 from server.rounds import RoundRecord
+from server.study import model_of
 from tasks import contract as contracts
 from tasks import task as tasks
 
@@ -96,6 +98,8 @@ class MlflowStore:
         tags = {"fl_kind": "study", "mlflow.note.content": "\n\n".join(notes)}
         run = self._known.get("") or self._new_run(self._folder.name, tags)
         told = {key: value for key, value in self._folder.facts()["config"].items() if key not in _STAYS_HERE}
+        if told["model"].get("weights"):  # the file's digest, not its place
+            told["model"] = model_of(conf.from_plain(self._folder.facts()["config"]))
         self._log_batch(run, params=_flat(told))
         return run
 

@@ -30,6 +30,7 @@ from server.study import open_study
 from server.tracking import PENDING, MlflowTracker, NoTracker, open_tracker
 from server.tracking_store import MlflowStore
 from tasks.models import registry
+from tasks.models.weights import digest_of, in_folder
 from tasks.task import Form
 
 HOSPITALS = ["ash", "elm"]
@@ -171,6 +172,28 @@ def test_the_registered_model_scores_as_the_network_does(home: Path) -> None:
         expected = torch.sigmoid(network.trainable(network.features(torch.from_numpy(images))).squeeze(-1)).numpy()
     np.testing.assert_allclose(loaded.predict(images), expected, rtol=1e-5)
     assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 1, 128, 128)
+
+
+def test_a_frozen_encoder_is_registered_with_the_model_and_its_place_is_not_told(home: Path) -> None:
+    vit = {"name": "vit", "patch": 32, "width": 24, "layers": 1, "heads": 3}
+    (home / "encoders").mkdir()
+    file = home / "encoders" / "encoder.safetensors"
+    file.write_bytes(save(registry.arrays_of(registry.build(vit, Form((1, 128, 128)), 9).trainable)))
+    options = [f"model.{name}={value}" for name, value in vit.items() if name != "name"]
+    study = configuration(home, "frozen", "model=vit", *options, f"model.weights={file}", "model.freeze=encoder")
+    tracker, folder = tracked(study, [])
+    weights = folder.path / "round-0003.safetensors"
+    weights.write_bytes(save({"weight": np.ones((1, 24), np.float32), "bias": np.zeros(1, np.float32)}))
+    tracker.finish([record(1)], {"result/gate_passed": 0.0}, [weights])
+    assert runs_of(home, folder)[""].data.params["model.weights"] == digest_of(file)
+    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    loaded = mlflow.pyfunc.load_model("models:/breast_ultrasound@candidate")
+    images = np.random.default_rng(0).random((2, 1, 128, 128), dtype=np.float32)
+    spec = vit | {"weights": digest_of(file), "freeze": "encoder"}
+    network = registry.build(spec, Form((1, 128, 128)), find=in_folder(file.parent))
+    assert network.features is not None
+    expected = torch.sigmoid(network.features(torch.from_numpy(images)).sum(dim=1)).numpy()
+    np.testing.assert_allclose(loaded.predict(images), expected, rtol=1e-5)
 
 
 def test_a_model_of_which_a_part_stays_at_the_hospitals_is_not_registered(home: Path) -> None:
