@@ -51,11 +51,12 @@ def list_nifti(source: NiftiSource, task: Task, withdrawn: frozenset[str]) -> Li
             left_out["IMAGE_WITHOUT_LABEL"] += 1
         elif not path.is_file():
             left_out["FILE_ABSENT"] += 1  # DataLad and git-annex leave a dangling link for what was not fetched
-        elif task.sequences and task.sequences[0].name not in (scan := _scan(path, task)):
+        elif not task.sequences:
+            records.append(_record(source.path, path, participant, labels[participant], None))
+        elif (scan := _scan(path, task)) is None:
             left_out[f"NO_SERIES_OF_{task.sequences[0].name.upper()}"] += 1
         else:
-            read = ReadScan(scan) if task.sequences else None
-            records.append(_record(source.path, path, participant, labels[participant], read))
+            records.append(_record(source.path, path, participant, labels[participant], ReadScan(scan)))
     if not seen & labels.keys():
         raise LabelsMatchNothing(
             f"participants.tsv of {source.path} has participants like {next(iter(labels), 'none')!r}, the folders are "
@@ -88,20 +89,26 @@ class ReadScan:
         return Scan({name: reader.volume() for name, reader in self.readers.items()})
 
 
-def _scan(path: Path, task: Task) -> dict[str, NiftiReader]:
-    """The file as the sequence that its name tells, and the task's other sequences from the files beside it.
+def _scan(path: Path, task: Task) -> dict[str, NiftiReader] | None:
+    """The file as the task's first sequence, and its other sequences from the files beside it; ``None`` where the file
+    is not of the first.
 
     BIDS tells a sequence by suffix and entities (``ce-gadolinium_T1w``), which is read as a SeriesDescription would be.
     """
-    found: dict[str, NiftiReader] = {}
-    beside = sorted(one for one in path.parent.glob("*.nii*") if one != path and one.is_file())
-    for one in (path, *beside):
-        entities = one.name.partition(".")[0].split("_")
-        described = "_".join(part for part in entities if not part.startswith(("sub-", "ses-")))
-        name = next((sequence.name for sequence in task.sequences if sequence.finds(described)), None)
-        if name is not None and name not in found:
-            found[name] = NiftiReader(one)
+    if _sequence(path, task) != task.sequences[0].name:
+        return None
+    found = {task.sequences[0].name: NiftiReader(path)}
+    for beside in sorted(path.parent.glob("*.nii*")):
+        name = _sequence(beside, task)
+        if name is not None and name not in found and beside.is_file():
+            found[name] = NiftiReader(beside)
     return found
+
+
+def _sequence(path: Path, task: Task) -> str | None:
+    entities = path.name.partition(".")[0].split("_")
+    described = "_".join(part for part in entities if not part.startswith(("sub-", "ses-")))
+    return next((sequence.name for sequence in task.sequences if sequence.finds(described)), None)
 
 
 def _volumes(source: NiftiSource) -> list[Path]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
@@ -20,12 +21,15 @@ from client.decoding import Decoder
 from client.errors import EmptySource, LabelsMatchNothing
 from client.preparation import Decoding, Job, Prepared, prepare
 from client.site import SiteSettings
+from client.sources.dicomweb import list_dicomweb
 from client.sources.folder import list_folder
+from client.sources.nifti import list_nifti
 from client.sources.record import Listing, Record, Unreadable
-from client.sources.settings import FolderSource
+from client.sources.settings import DicomwebSource, FolderSource, NiftiSource
 from tasks import task as tasks
 from tasks.brain_mr.scanner import scanner_of
 from tasks.task import PhantomHospital, Scan, Task
+from tests.client.sources.dicomweb_server import Service, running
 
 BRAIN, LUNG = tasks.get("brain_mr"), tasks.get("lung_ct")
 NOBODY: frozenset[str] = frozenset()
@@ -337,6 +341,50 @@ def test_a_slice_or_an_outline_that_cannot_be_decoded_costs_the_examination(lung
     image.write_bytes(image.read_bytes()[:-2000])
     with pytest.raises(Unreadable):
         _read(_of(listing, FIRST[:-1] + "2"))
+
+
+# From an archive and from BIDS
+
+
+def test_an_archive_gives_the_same_scans(lung: Path, tmp_path: Path) -> None:
+    expected = _list(lung, LUNG)
+    source = {"kind": "dicomweb", "task": LUNG.name, "issuer": "alder", "path": tmp_path / "spool"}
+    source |= {"labels": lung / "labels.csv", "scope": {"modalities": ["CT", "SEG"]}}
+    with running(Service(sorted((lung / "dicom").rglob("*.dcm")))) as service:
+        found = list_dicomweb(DicomwebSource.model_validate(source | {"url": service.url}), LUNG, NOBODY)
+    assert not found.left_out
+    assert len(found.records) == len(expected.records)
+    for one, other in zip(found.records, expected.records, strict=True):
+        assert (one.image_id, one.patient_id, one.label) == (other.image_id, other.patient_id, other.label)
+        there, here = _read(one), _read(other)
+        np.testing.assert_array_equal(there.volumes["CT"].values, here.volumes["CT"].values)
+        assert there.masks is not None
+        assert here.masks is not None
+        np.testing.assert_array_equal(there.masks["nodule"].values, here.masks["nodule"].values)
+
+
+def test_bids_tells_sequences_by_file_names(brain: Path, tmp_path: Path) -> None:
+    """The scan that was written as NIfTI gives the example of the scan that was read as DICOM."""
+    scan = _read(_of(_list(brain, BRAIN), FIRST))
+    names = {"T1ce": "ce-gadolinium_T1w", "T1": "T1w", "T2": "T2w", "FLAIR": "FLAIR"}
+    folder = tmp_path / "bids"
+    for participant, taken in (("sub-01", names), ("sub-02", {"T1": "T1w"})):
+        (folder / participant / "anat").mkdir(parents=True)
+        for sequence, name in taken.items():
+            volume = scan.volumes[sequence]
+            affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine  # of (slice, row, column), to RAS
+            image = nib.Nifti1Image(volume.values, affine)
+            image.header.set_xyzt_units("mm")
+            nib.save(image, folder / participant / "anat" / f"{participant}_{name}.nii.gz")
+    (folder / "participants.tsv").write_text("participant_id\tgrade\nsub-01\t1\nsub-02\t0\n", "utf-8")
+    source = NiftiSource(kind="nifti", task="brain_mr", issuer="b", path=folder, label_column="grade", suffix="T1w")
+    listing = list_nifti(source, BRAIN, NOBODY)
+    (record,) = listing.records
+    assert listing.left_out == {"NO_SERIES_OF_T1CE": 2}, "the plain T1 beside it, and the participant without contrast"
+    assert (record.patient_id, record.label) == ("sub-01", 1)
+    found = _read(record)
+    assert set(found.volumes) == set(names)
+    np.testing.assert_allclose(BRAIN.read_example(found), BRAIN.read_example(scan), atol=2e-3)
 
 
 # On to the cache
