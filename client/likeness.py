@@ -24,10 +24,15 @@ def fingerprint(example: NDArray[np.float32]) -> int:
     Args:
         example: float32 (channels, rows, columns), or (channels, slices, rows, columns), of which the middle slice.
     """
-    plane = example if example.ndim == 3 else example[:, example.shape[1] // 2]
-    cells = _cells(plane.mean(axis=0), ROWS, COLUMNS + 1)
+    cells = _cells(plane_of(example), ROWS, COLUMNS + 1)
     bits = (cells[:, 1:] > cells[:, :-1]).ravel()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def plane_of(example: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of an example's channels, float32 (rows, columns); of a volume the slice in its middle."""
+    plane = example if example.ndim == 3 else example[:, example.shape[1] // 2]
+    return np.asarray(plane.mean(axis=0), dtype=np.float32)
 
 
 def _cells(pixels: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from client.check import Rung
 from client.errors import SiteError
 from client.findings import IngestReport, alike
 from client.index import Image
+from client.likeness import plane_of
 from client.site import SiteSettings
 from tasks import contract as contracts
 from tasks.task import Task
@@ -117,9 +118,9 @@ def _figure(image: Image, caption: str, cache: ExampleCache) -> str:
 
 
 def png(example: NDArray[np.float32]) -> bytes:
-    """An example as a grey PNG: the mean of its channels."""
+    """An example as a grey PNG: the mean of its channels, and of a volume the slice in its middle."""
     stream = io.BytesIO()
-    Picture.fromarray((example.mean(axis=0) * 255).clip(0, 255).astype(np.uint8)).save(stream, "PNG")
+    Picture.fromarray((plane_of(example) * 255).clip(0, 255).astype(np.uint8)).save(stream, "PNG")
     return stream.getvalue()
 
 

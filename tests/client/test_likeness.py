@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.likeness import confirm, fingerprint, nominate
+from client.likeness import confirm, fingerprint, nominate, plane_of
 from tasks.phantoms.fields import smooth_noise
 
 
@@ -33,6 +33,21 @@ def test_a_copy_is_found_under_another_patient_only() -> None:
     patients = [f"p{number}" for number in range(40)] + ["other", "third", "p9"]
     candidates = nominate([fingerprint(image) for image in images], patients, 1000)
     assert confirm(candidates, lambda position: images[position]) == [(3, 40), (7, 41)]
+
+
+def test_a_copy_of_a_volume_is_found_by_its_middle_and_confirmed_by_all_of_it() -> None:
+    def volume(seed: int) -> NDArray[np.float32]:
+        return np.stack([_image(10 * seed + place)[0] for place in range(5)])[None]
+
+    volumes = [volume(seed) for seed in range(4)]
+    same_middle = volumes[2].copy()
+    same_middle[0, [0, 1, 3, 4]] = volumes[3][0, [0, 1, 3, 4]]
+    volumes += [volumes[1], same_middle]
+    assert fingerprint(volumes[0]) == fingerprint(volumes[0][:, 2])
+    assert plane_of(volumes[0]).shape == (128, 128)
+    candidates = nominate([fingerprint(one) for one in volumes], [f"p{n}" for n in range(6)], 1000)
+    assert set(candidates) == {(1, 4), (2, 5)}
+    assert confirm(candidates, lambda position: volumes[position]) == [(1, 4)]
 
 
 def test_what_only_resembles_is_not_confirmed() -> None:
