@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tasks.phantoms.dicom_writer import pixel_attributes
-from tasks.phantoms.hospital import Recipe, fill
+from tasks.phantoms.hospital import Described, Recipe, fill
 from tasks.task import PhantomHospital
 
 ALDER = PhantomHospital("alder", patients=6, prevalence=0.5, images_per_patient=(1, 2))
@@ -84,3 +84,18 @@ def test_a_rare_finding_has_as_many_patients_as_said(tmp_path: Path, positives: 
     assert len(bright) == positives
     fill(tmp_path / "two", some, 1, RECIPE)
     assert len({row["PatientID"] for row in _rows(tmp_path / "two") if row["label"] == "bright"}) == positives
+
+
+def test_what_a_reader_has_noted_has_columns_of_its_own(tmp_path: Path) -> None:
+    def draw(hospital: PhantomHospital, rng: np.random.Generator, positive: bool) -> Iterator[Described]:
+        for image in _draw(hospital, rng, positive):
+            yield Described(image, (1, None))
+        yield Described(next(_draw(hospital, rng, positive)))
+
+    fill(
+        tmp_path,
+        replace(ALDER, patients=2, images_per_patient=(1, 1)),
+        0,
+        replace(RECIPE, draw_patient=draw, further=("a", "b")),
+    )
+    assert [(row["a"], row["b"]) for row in _rows(tmp_path)] == [("1", ""), ("", "")] * 2
