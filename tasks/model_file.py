@@ -27,7 +27,7 @@ from safetensors.numpy import load, save
 
 from tasks.models.registry import Network
 from tasks.study import STRICT, Count, Digest, Name
-from tasks.task import Picture, Task
+from tasks.task import Picture, Scan, Task, Volume
 from tasks.wire import Arrays
 
 FILE = "model.safetensors"
@@ -36,6 +36,7 @@ MOST_BYTES = 1 << 31
 _HEAD = "consilium"
 _LENGTH = 8
 _PICTURES = ((480, 640), (400, 400), (700, 300))
+_SCANS = ((24, 96, 96), (32, 80, 100), (20, 120, 90))
 _CLOSE = 1e-3
 """Logits that differ by more than this, plus this fraction, were computed in another way: float32 gives about 1e-5."""
 
@@ -122,8 +123,9 @@ def digest(content: bytes) -> str:
 
 @torch.no_grad()
 def probe(task: Task, network: Network) -> list[float]:
-    """The network's logits for pictures of several shapes, each through the task's own transform."""
-    examples = np.stack([task.read_example(_picture(rows, columns)) for rows, columns in _PICTURES])
+    """The network's logits for pictures or scans of several shapes, each through the task's own transform."""
+    made = [_scan(task, *size) for size in _SCANS] if task.sequences else [_picture(*size) for size in _PICTURES]
+    examples = np.stack([task.read_example(one) for one in made])
     network.trainable.eval()
     return [float(logit) for logit in network.logits(torch.from_numpy(examples))]
 
@@ -139,6 +141,16 @@ def _picture(rows: int, columns: int) -> Picture:
     blobs = (x * x // 97 + y * y // 61 + x * y // 131) % 256
     grey: NDArray[np.float32] = ((blobs + (x * 37 + y * 101) % 64) % 256).astype(np.float32) / np.float32(255)
     return Picture(grey, ((columns // 10, rows // 12, columns - 7, rows - 5),), (0.2, 0.25))
+
+
+def _scan(task: Task, slices: int, rows: int, columns: int) -> Scan:
+    """The same in every sequence, in space, with a ball in the middle for every structure."""
+    z, y, x = np.mgrid[0:slices, 0:rows, 0:columns]
+    values = ((z * z * 7 + x * x // 5 + y * y // 3 + x * y // 11 + z * 31) % 256).astype(np.float32) * 4 - 700
+    ball = (z - slices // 2) ** 2 * 9 + (y - rows // 2) ** 2 + (x - columns // 2) ** 2 < (rows // 5) ** 2
+    affine = np.diag([3.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]].astype(np.float64)  # slices along z, rows along y
+    volumes = {sequence.name: Volume(values, affine) for sequence in task.sequences}
+    return Scan(volumes, {structure.name: Volume(ball, affine) for structure in task.structures})
 
 
 def head_text(head: ModelHead) -> Mapping[str, object]:
