@@ -1,7 +1,8 @@
 """Examinations as scans: the DICOM files of a folder, sorted by study and series, and stacked to volumes.
 
 Of each of the task's sequences the longest stack is taken that is a volume (``client/stacks.py``), among all series
-whose SeriesDescription the sequence finds. An examination is one image of the task: its name is the StudyInstanceUID.
+of the contract's modalities whose SeriesDescription the sequence finds. An examination is one image of the task: its
+name is the StudyInstanceUID.
 """
 
 from __future__ import annotations
@@ -121,7 +122,10 @@ def _file(path: Path, header: Dataset, key: str, acquired: Callable[[Dataset], A
         for keyword in (key, "PatientID", "SeriesInstanceUID", "SeriesDescription")
     )
     told = description[:_LONGEST_DESCRIPTION]
-    sequence = next((one.name for one in task.sequences if one.finds(told)), "")
+    modality = str(header.get("Modality", "") or "").strip().upper()
+    # PET and CT of one study may be called alike; a file that does not tell is for the contract to judge.
+    meant = modality in ("", *contracts.of_task(task.name).modalities)
+    sequence = next((one.name for one in task.sequences if meant and one.finds(told)), "")
     slices = tuple(slices_of(path, header)) if sequence else ()
     stat = path.stat()
     return _File(name, patient, series, sequence, slices, acquired(header), f"{stat.st_size}-{stat.st_mtime_ns}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pydicom.uid import generate_uid
 from client.cache import ExampleCache, load_example, load_masks
 from client.catalog import ingest
 from client.decoding import Decoder
+from client.dicom import UnreadableDicom, read_header
 from client.errors import EmptySource, LabelsMatchNothing
 from client.preparation import Decoding, Job, Prepared, prepare
 from client.site import SiteSettings
@@ -29,6 +31,7 @@ from client.sources.settings import DicomwebSource, FolderSource, NiftiSource
 from tasks import task as tasks
 from tasks.brain_mr.scanner import scanner_of
 from tasks.task import PhantomHospital, Scan, Task
+from tests.client.dicom_files import ROBUSTNESS, needs_robustness_set, robustness_rows
 from tests.client.sources.dicomweb_server import Service, running
 
 BRAIN, LUNG = tasks.get("brain_mr"), tasks.get("lung_ct")
@@ -196,6 +199,21 @@ def test_the_longest_volume_of_a_sequence_is_taken(brain: Path) -> None:
     assert len(_read(_of(_list(brain, BRAIN), FIRST)).volumes["FLAIR"].values) == len(flair)
 
 
+def test_a_longer_series_of_another_modality_is_not_taken(lung: Path) -> None:
+    """As in PET-CT, where the PET comes under the same description."""
+    images = _files(lung, FIRST, _is_image)
+    slices = len(_read(_of(_list(lung, LUNG), FIRST)).volumes["CT"].values)
+    _change(images[: len(images) - 4], lambda d: setattr(d, "Modality", "PT"))
+    assert len(_read(_of(_list(lung, LUNG), FIRST)).volumes["CT"].values) == 4 < slices
+    _change(images, lambda d: setattr(d, "Modality", "PT"))
+    listing = _list(lung, LUNG)
+    assert listing.left_out["NO_SERIES_OF_CT"] == 1
+    _change(images, lambda d: setattr(d, "Modality", ""))
+    record = _of(_list(lung, LUNG), FIRST)
+    assert record.acquisition is not None
+    assert record.acquisition.judgement.rejected == ("modality",)
+
+
 def test_a_series_in_another_space_is_not_laid_over_the_first(brain: Path) -> None:
     _change(_files(brain, FIRST, _is("T2")), lambda d: setattr(d, "FrameOfReferenceUID", "1.2.3"))
     listing = _list(brain, BRAIN)
@@ -341,6 +359,27 @@ def test_a_slice_or_an_outline_that_cannot_be_decoded_costs_the_examination(lung
     image.write_bytes(image.read_bytes()[:-2000])
     with pytest.raises(Unreadable):
         _read(_of(listing, FIRST[:-1] + "2"))
+
+
+@needs_robustness_set
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("task", [BRAIN, LUNG], ids=lambda task: str(task.name))
+def test_files_of_any_kind_are_left_out_by_a_reason(task: Task, tmp_path: Path) -> None:
+    """The real set: old, broken and hostile files, none of which is a chest CT or a brain MR of a glioma."""
+    studies = set()
+    for row in robustness_rows():
+        with suppress(UnreadableDicom):
+            studies.add(str(read_header(ROBUSTNESS / row["file"]).get("StudyInstanceUID", "") or "").strip())
+    rows = "".join(f"{name},{number % 2}\n" for number, name in enumerate(sorted(studies - {""})))
+    (tmp_path / "labels.csv").write_text(f"StudyInstanceUID,label\n{rows}", "utf-8")
+    source = FolderSource(kind="folder", task=task.name, issuer="x", path=ROBUSTNESS, labels=tmp_path / "labels.csv")
+    listing = list_folder(source, task, NOBODY)
+    assert sum(listing.left_out.values()) > 100
+    for record in listing.records:
+        assert record.acquisition is not None
+        assert not record.acquisition.judgement.conforms
+        with suppress(Unreadable):
+            assert "CT" in _read(record).volumes
 
 
 # From an archive and from BIDS
