@@ -17,6 +17,7 @@ from tasks import task as tasks
 from tasks.model_file import MOST_BYTES, BadModelFile, ModelHead
 from tasks.models import registry
 from tasks.models.registry import Network
+from tasks.models.weights import Finder
 from tasks.study import release
 from tasks.task import Task
 
@@ -45,10 +46,13 @@ class Model:
         return torch.sigmoid(logits).numpy().astype(np.float64)
 
 
-def open_model(path: Path, sha256: str) -> Model:
+def open_model(path: Path, sha256: str, find: Finder | None = None) -> Model:
     """The model in a file, or in the only safetensors file of a folder, ready to score.
 
     Nothing in the file is believed before its digest is the one that a person was told.
+
+    Args:
+        find: where a frozen encoder's weights are, which a model's file does not have.
 
     Raises:
         SiteMisconfigured: the file cannot be read, or what was typed is no digest.
@@ -70,7 +74,7 @@ def open_model(path: Path, sha256: str) -> Model:
         raise ModelRefused(f"{path}: {error}") from None
     task = _task(head)
     try:
-        network = registry.build(head.model, task.form)
+        network = registry.build(head.model, task.form, find=find)
     except registry.UnknownModel as error:
         raise ModelRefused(f"{path}: {error}") from error
     if problems := registry.misfits(network.trainable, arrays):

@@ -49,9 +49,10 @@ def predict(
     from client import predict as predicting
     from client import store as storing
     from client.model import open_model
+    from tasks.models.weights import in_folder
 
     settings = load(site)
-    opened = open_model(model, sha256)
+    opened = open_model(model, sha256, in_folder(settings.weights))
     target = storing.target_of(settings, opened.task, store_to) if store or store_to else None
     folder = outcome.new_folder(out)
     with progress(as_json) as told:

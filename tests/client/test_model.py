@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
+from safetensors.torch import save_file
 
 from client import model as opening
 from client.errors import ModelRefused, OtherRelease, SiteMisconfigured
 from client.model import open_model
 from tasks import model_file
 from tasks.models import registry
-from tests.client.handed_over import SPEC, TASK, weights, write_model
+from tasks.models.weights import digest_of, in_folder
+from tests.client.handed_over import SPEC, TASK, head, weights, write_model
 
 
 def test_it_computes_what_its_author_computed(tmp_path: Path) -> None:
@@ -115,3 +118,21 @@ def test_a_network_that_is_not_here_is_refused(tmp_path: Path) -> None:
     digest = write_model(tmp_path / "m.safetensors", model={"name": "somebody_elses"})
     with pytest.raises(ModelRefused, match="must be one of"):
         open_model(tmp_path, digest)
+
+
+def test_a_frozen_encoder_is_looked_for_among_the_hospitals_weights(tmp_path: Path) -> None:
+    vit: dict[str, Any] = {"name": "vit", "patch": 32, "width": 24, "layers": 1, "heads": 3}
+    encoder = registry.build(vit, TASK.form, 3).trainable
+    (tmp_path / "weights").mkdir()
+    kept = tmp_path / "weights" / "e.safetensors"
+    save_file({name: p.detach().contiguous() for name, p in encoder.named_parameters()}, kept)
+    spec = vit | {"weights": digest_of(kept), "freeze": "encoder"}
+    network = registry.build(spec, TASK.form, find=in_folder(tmp_path / "weights"))
+    made = head(model=spec, probe=model_file.probe(TASK, network))
+    content = model_file.pack(made, registry.arrays_of(network.trainable))
+    (tmp_path / "m.safetensors").write_bytes(content)
+    digest = model_file.digest(content)
+    with pytest.raises(ModelRefused, match=r"weights"):
+        open_model(tmp_path / "m.safetensors", digest)
+    opened = open_model(tmp_path / "m.safetensors", digest, in_folder(tmp_path / "weights"))
+    assert opened.probabilities(np.zeros((2, *TASK.example_shape), np.float32)).shape == (2,)
