@@ -69,7 +69,7 @@ class Illness:
     @property
     def burden(self) -> float:
         """How ill the patient is, about 0 to 1: who is very ill is X-rayed in bed."""
-        load = sum(one.density * one.extent_mm for one in self.opacities) / 90
+        load = sum(one.density * one.extent_mm for one in self.opacities) / 120
         return float(min(1.0, load + 0.3 * len(self.effusions) + 0.4 * (self.collapse is not None)))
 
 
@@ -104,7 +104,7 @@ def _peripheral(rng: np.random.Generator, severity: float) -> Opacity:
     density = float(np.exp(rng.normal(-0.85, 0.35)) * severity**0.6)
     across, down = float(rng.uniform(0.3, 0.95)), float(rng.normal(0.25, 0.4))
     return Opacity(
-        _side(rng), across, down, float(rng.uniform(-0.8, 0.3)), float(rng.uniform(16, 38)), min(density, 0.9)
+        _side(rng), across, down, float(rng.uniform(-0.8, 0.3)), float(rng.uniform(22, 46)), min(density, 0.9)
     )
 
 
