@@ -21,6 +21,7 @@ from client.dataset import open_cohort
 from client.errors import CacheDamaged, CacheFull, CatalogStale, ContractNotMet, EmptySource
 from client.preparation import Decoding, blacked_out
 from client.site import SiteSettings, secret
+from client.sources.labels_seg import is_segmentation
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.breast_ultrasound import TASK
@@ -58,7 +59,9 @@ def _source(images: Path, **more: Any) -> dict[str, Any]:
 
 
 def _files(images: Path) -> list[Path]:
-    return sorted((images / "dicom").rglob("*.dcm"))
+    """The images, without the outlines beside them."""
+    files = sorted((images / "dicom").rglob("*.dcm"))
+    return [path for path in files if not is_segmentation(dcmread(path, stop_before_pixels=True))]
 
 
 def _edit(path: Path, **changes: Any) -> None:
@@ -230,7 +233,7 @@ def test_withdrawal_counts_from_the_next_round_on(images: Path, found_hospital: 
     training, files, computed = _open(site), len(_examples(site)), site.catalog / "inputs"
     assert list(computed.iterdir())
     leaving = _one_training_patient(site, images)
-    own = len(list((images / "dicom" / leaving).iterdir()))
+    own = len([path for path in _files(images) if path.parent.name == leaving])
     list_of_names.write_text(f"{leaving}\nNOBODY-1\n", "utf-8")
     assert _open(site) == training - 1
     assert len(_examples(site)) == files - own
