@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from server.figures import Figures
-from server.pages.page import Story, about, compared, interval, per_cent, summary
+from server.pages.page import Story, about, compared, distance, interval, per_cent, summary
 from server.pages.provenance import code_digest, versions
 from server.verdicts import verdict
 from tasks import contract as contracts
@@ -101,6 +101,21 @@ def _figures(story: Story, task: Task) -> Iterator[str]:
     yield "| | AUC | sensitivity | specificity | Brier | calibration error |\n|---|---|---|---|---|---|"
     for name, figures in [*federated.hospitals.items(), ("everybody", federated.everybody)]:
         yield f"| {name} | {_row(figures)} |"
+    yield from ("", *_further(story, task))
+
+
+def _further(story: Story, task: Task) -> Iterator[str]:
+    """How the federated model does what is asked beside the question."""
+    for finding, arms in story.found.findings.items():
+        if "federated" in arms:
+            auc = arms["federated"].everybody.auc
+            yield f"- {finding.replace('_', ' ')}: AUC {'none' if auc is None else f'{auc.value:.2f} ({interval(auc)})'}"
+    for structure, outlined in story.found.outlines.items():
+        if "federated" in outlined:
+            figures = outlined["federated"].everybody
+            dice = "none" if figures.dice is None else f"{figures.dice.value:.2f} ({interval(figures.dice)})"
+            far = distance(task, figures.distance)
+            yield f"- outline of {structure.replace('_', ' ')}: mean Dice {dice}, 95 % Hausdorff distance {far}"
 
 
 def _row(figures: Figures) -> str:

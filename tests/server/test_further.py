@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from server.comparison import Arms
 from server.evaluation import Evaluated
 from server.further import findings, outlines
+from server.pages.card import card
 from server.pages.page import Story, distance, page, pictures
 from tasks import task as tasks
 from tasks.metrics.histogram import score_histogram
@@ -97,6 +98,13 @@ def test_the_page_shows_them() -> None:
     text = page(whole_story())
     for words in ("How well it outlines", "Further findings", "95 % Hausdorff distance", "% of the diagonal"):
         assert words in text
+
+
+def test_the_model_card_tells_them() -> None:
+    text = card(whole_story(), "0" * 64)
+    assert "- effusion: AUC 0.9" in text
+    assert "- outline of lesion: mean Dice 0.7" in text
+    assert "% of the diagonal" in text
 
 
 def test_distances_are_in_millimetres_where_examples_have_a_size() -> None:
