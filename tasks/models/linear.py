@@ -76,14 +76,16 @@ class LinearOutlines(nn.Module):
         """All logits."""
         whole, *places = torch.split(kept, self._sizes, dim=1)
         mode = "bilinear" if len(self._pixels) == 2 else "trilinear"
-        outlines: Tensor = self.level[:, None].expand(len(kept), -1, 1)
         by_cells: dict[Size, Tensor] = {}
         for grid, values, linear in zip(self._grids, places, self.structures, strict=True):
             by_place = linear(values.reshape(len(kept), -1, grid.values)).transpose(1, 2)
             logits = by_place.reshape(len(kept), -1, *grid.cells)
             by_cells[grid.cells] = by_cells[grid.cells] + logits if grid.cells in by_cells else logits
-        for logits in by_cells.values():  # fewer interpolations to the image's size
-            outlines = outlines + interpolate(logits, size=self._pixels, mode=mode).flatten(2)
+        coarse, *finer = sorted(by_cells)
+        logits = by_cells[coarse] + self.level.view(1, -1, *[1] * len(coarse))
+        for cells in finer:  # grid by grid: interpolating each to the image's size would take most of a step's time
+            logits = by_cells[cells] + interpolate(logits, size=cells, mode=mode)
+        outlines = interpolate(logits, size=self._pixels, mode=mode)
         return torch.cat([self.findings(whole), outlines.flatten(1)], dim=1)
 
 

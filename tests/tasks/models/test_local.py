@@ -101,7 +101,8 @@ def test_logits_are_those_of_a_linear_model_on_interpolated_features(pixels: tup
     made = heads(torch.cat([whole, *(m.flatten(2).transpose(1, 2).flatten(1) for m in maps)], dim=1))
 
     mode = "bilinear" if len(pixels) == 2 else "trilinear"
-    places = torch.cat([interpolate(m, size=pixels, mode=mode) for m in maps], dim=1)
+    fine, *coarser = (interpolate(m, size=grids[0].cells, mode=mode) for m in maps)
+    places = interpolate(torch.cat([fine, *coarser], dim=1), size=pixels, mode=mode)
     weight = torch.cat([linear.weight for linear in heads.structures], dim=1)  # type: ignore[arg-type]
     outlines = torch.einsum("sf,nf...->ns...", weight, places) + heads.level.view(1, 2, *[1] * len(pixels))
     assert made.shape == (2, 2 + 2 * math.prod(pixels))
