@@ -109,7 +109,8 @@ def _further(story: Story, task: Task) -> Iterator[str]:
     for finding, arms in story.found.findings.items():
         if "federated" in arms:
             auc = arms["federated"].everybody.auc
-            yield f"- {finding.replace('_', ' ')}: AUC {'none' if auc is None else f'{auc.value:.2f} ({interval(auc)})'}"
+            told = "none" if auc is None else f"{auc.value:.2f} ({interval(auc)})"
+            yield f"- {finding.replace('_', ' ')}: AUC {told}"
     for structure, outlined in story.found.outlines.items():
         if "federated" in outlined:
             figures = outlined["federated"].everybody
