@@ -1,9 +1,11 @@
 """What training minimises: one loss for findings and outlines, on what is known of each image.
 
-Findings: binary cross-entropy of each that is known. Outlines: cross-entropy of every pixel plus the soft Dice loss
-(Milletari et al., V-Net, 3DV 2016), which does not let a large background drown a small structure; their mean is the
-better of either alone in most comparisons (Ma et al., Loss odyssey in medical image segmentation, Med Image Anal 71,
-2021). Both parts weigh the same.
+Findings: binary cross-entropy of each that is known. The task's own question weighs as much as all further findings
+together: under one clip they would else take most of what a patient may say, and models are chosen by the question.
+
+Outlines: cross-entropy of every pixel plus the soft Dice loss (Milletari et al., V-Net, 3DV 2016), which does not let a
+large background drown a small structure; their mean is the better of either alone in most comparisons (Ma et al., Loss
+odyssey in medical image segmentation, Med Image Anal 71, 2021). All of them together weigh as much as the question.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from tasks.task import Form
 
 
 def loss_of(form: Form, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean over images of the mean over what is known of each; a scalar. Runs under ``torch.func.vmap``.
+    """Of the images of a patient, the mean loss of the question, of the further findings and of the outlines, each over
+    what is known, added up; a scalar. Runs under ``torch.func.vmap``.
 
     Args:
         form: of the task.
@@ -31,7 +34,9 @@ def loss_of(form: Form, outputs: Tensor, targets: Tensor) -> Tensor:
     known = ~torch.isnan(targets)
     truth = torch.where(known, targets, 0.0)
     cross_entropy = binary_cross_entropy_with_logits(outputs, truth, reduction="none") * known
-    total = _mean(cross_entropy[:, : form.findings], known[:, : form.findings])
+    total = _mean(cross_entropy[:, :1], known[:, :1])
+    if form.findings > 1:
+        total = total + _mean(cross_entropy[:, 1 : form.findings], known[:, 1 : form.findings])
     if outputs.shape[1] > form.findings:
         total = total + _outlining(
             form, *(t[:, form.findings :] for t in (outputs, truth, known.float(), cross_entropy))

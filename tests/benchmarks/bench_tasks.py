@@ -27,6 +27,14 @@ from tests.benchmarks import machine
 SEEDS = (1, 2, 3)
 EPSILONS = {"no noise": "null", "epsilon 8": "8", "epsilon 3": "3"}
 QUIET = ("tracking=none", "evaluation.every=100", "evaluation.paired=false")
+FEDERATIONS = {
+    "cardiac_ultrasound": "three_heart_phantoms",
+    "chest_xray": "three_chest_phantoms",
+    "lung_ultrasound": "three_lung_phantoms",
+    "lung_ct": "three_scan_phantoms",
+    "brain_mr": "three_scan_phantoms",
+}
+SMALL = ("model.resolution=0", "model.J=2", "model.L=8", "training.learning_rate=32", "privacy.clip_norm=0.5")
 OUTLINE = ("strategy=fedavgm", "training.learning_rate=2", "training.momentum=0.9")
 """What a model with a clip for two heads wants; ``conf/experiment/`` says the same."""
 Figures = dict[str, float]
@@ -36,7 +44,7 @@ def models(name: str) -> dict[str, list[str]]:
     """Overrides that choose a model which fits a task, by the model's name."""
     form = tasks.get(name).form
     volumes = "_3d" if len(form.shape) == 4 else ""
-    small = ["model.resolution=0", "model.J=2"] if min(form.shape[1:]) < 32 else []
+    small = list(SMALL) if min(form.shape[1:]) < 32 else []
     found = {"scatter_linear": [f"model=scatter_linear{volumes}", *small]}
     if form.structures:
         found["scatter_outline"] = [f"model=scatter_outline{volumes}", *small, *OUTLINE]
@@ -81,7 +89,7 @@ def measure(task: str, seed: int, more: list[str]) -> dict[str, Figures]:
     """All models of one task and seed, by name."""
     found: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory() as home:
-        common = [f"task={task}", "federation=three_phantoms", f"seed={seed}", *more]
+        common = [f"task={task}", f"federation={FEDERATIONS.get(task, 'three_phantoms')}", f"seed={seed}", *more]
         for name, epsilon in EPSILONS.items():
             arms = "[local,pooled]" if name == "no noise" else "[]"
             words = [*common, f"privacy.epsilon={epsilon}", f"evaluation.arms={arms}"]
