@@ -59,7 +59,7 @@ CASES = {
             "privacy=none",
             "federation.rounds=6",
             "training.steps=8",
-            "training.learning_rate=0.5",
+            "training.learning_rate=0.05",
             "training.sample_rate=0.1",
             "training.images_per_patient=1",
         ),
