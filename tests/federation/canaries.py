@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -39,18 +40,26 @@ def plant(hospital: Path) -> None:
     patients: dict[str, int] = {}
     home = hospital / "dicom" / TEXTS["folder"]
     home.mkdir()
-    for number, path in enumerate(sorted((hospital / "dicom").glob("*/*.dcm"))):
-        image = pydicom.dcmread(path)
+    files = {path: pydicom.dcmread(path) for path in sorted((hospital / "dicom").glob("*/*.dcm"))}
+    named: dict[str, str] = {}
+    for number, (path, image) in enumerate(files.items()):
         patient = patients.setdefault(image.PatientID, len(patients))
-        label = labels[image.SOPInstanceUID]
         for keyword in ("PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID"):
             setattr(image, keyword, f"{TEXTS[keyword]}{patient}")
         image.PatientName, image.InstitutionName = TEXTS["PatientName"], TEXTS["InstitutionName"]
-        _rename(image, f"{TEXTS['SOPInstanceUID']}{number}")
+        label = labels.get(image.SOPInstanceUID)
+        named[image.SOPInstanceUID] = f"{TEXTS['SOPInstanceUID']}{number}"
+        _rename(image, named[image.SOPInstanceUID])
+        path.unlink()
+        if label is None:
+            image.SeriesInstanceUID += ".1"
+            image.walk(partial(_refer, named))  # the images that were outlined come before
+            image.save_as(home / f"{TEXTS['file']} outline-{number}.dcm")
+            continue
         image.PixelData = _with_pattern(image)
         image.save_as(home / f"{TEXTS['file']} {number}.dcm")
-        path.unlink()
         rows.append((image.PatientID, image.SOPInstanceUID, label))
+    image, label = next((one, row[2]) for one in files.values() for row in rows[1:] if row[1] == one.SOPInstanceUID)
     _rename(image, f"{TEXTS['SOPInstanceUID']}999")
     image.PixelData = image.PixelData[:100]
     image.save_as(home / f"{TEXTS['file']} cut.dcm")
@@ -58,6 +67,11 @@ def plant(hospital: Path) -> None:
     (home / f"{TEXTS['file']} broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + TEXTS["PatientName"].encode() + PIXELS)
     with (hospital / "labels.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _refer(named: dict[str, str], dataset: pydicom.Dataset, element: pydicom.DataElement) -> None:
+    if element.keyword == "ReferencedSOPInstanceUID":
+        element.value = named[element.value]
 
 
 def _rename(image: pydicom.FileDataset, uid: str) -> None:

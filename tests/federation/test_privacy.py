@@ -212,7 +212,7 @@ def test_a_network_that_mixes_patients_is_refused_before_anyone_is_touched(
     hospital = Hospital.found(tmp_path, archive)
     hospital.approve(document)
     mixing = Network(nn.Identity(), nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(128 * 128, 1)))
-    monkeypatch.setattr(registry, "build", lambda *given: mixing)
+    monkeypatch.setattr(registry, "build", lambda *given, **more: mixing)
     order = TrainOrder(document, 1, weights(document))
     assert hospital.ask(order) == Refusal(document.name, 1, ErrorCode.MODEL_REFUSED)
     assert hospital.entries() == []
