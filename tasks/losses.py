@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tasks.task import Form
+from tasks.form import Form
 
 
 def loss_of(form: Form, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.form import Form as Form
+
 if TYPE_CHECKING:
     import torch
 
@@ -130,21 +132,6 @@ class Sequence:
     def finds(self, description: str) -> bool:
         """Whether a series of that SeriesDescription is one."""
         return re.search(self.described, description, re.IGNORECASE) is not None
-
-
-@dataclass(frozen=True)
-class Form:
-    """What goes into a task's network, and what may come out.
-
-    Attributes:
-        shape: of one input, (channels, rows, columns) or (channels, slices, rows, columns).
-        findings: number of yes-or-no questions, the task's own first.
-        structures: number of structures to be outlined.
-    """
-
-    shape: tuple[int, ...]
-    findings: int = 1
-    structures: int = 0
 
 
 @dataclass(frozen=True)
