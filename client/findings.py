@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from client.cache import ExampleCache, load_example
 from client.index import Image, Index
@@ -69,6 +69,8 @@ class IngestReport:
         warnings: sentences about what a person should look at.
         contract: how the images keep the contract.
         likeness: images that look alike.
+        findings: for each further finding of the task, patients of whom it is known, and those who have it.
+        outlined: patients with an image on which somebody has outlined the task's structures, or found none.
     """
 
     images: int
@@ -78,6 +80,8 @@ class IngestReport:
     warnings: list[str]
     contract: ContractReport
     likeness: Likeness
+    findings: dict[str, tuple[int, int]] = field(default_factory=dict)
+    outlined: int = 0
 
 
 def report(task: Task, catalog: Index, issuers: Sequence[str], cache: ExampleCache) -> IngestReport:
@@ -101,7 +105,19 @@ def report(task: Task, catalog: Index, issuers: Sequence[str], cache: ExampleCac
     warnings += _on_likeness(likeness)
     if +left_out:
         warnings.append(f"left out: {counts(+left_out)}")
-    return IngestReport(len(usable), patients, classes, +left_out, warnings, contract, likeness)
+    outlined = len({image.patient for image in usable if image.outlined})
+    return IngestReport(
+        len(usable), patients, classes, +left_out, warnings, contract, likeness, _known(task, usable), outlined
+    )
+
+
+def _known(task: Task, usable: Sequence[Image]) -> dict[str, tuple[int, int]]:
+    found = {}
+    for number, finding in enumerate(task.further_findings):
+        told = [(image.patient, image.findings[number]) for image in usable if image.findings]
+        known = {patient for patient, value in told if value is not None}
+        found[finding.name] = len(known), len({patient for patient, value in told if value == 1})
+    return found
 
 
 def contract_report(

@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 from client.shelf import Shelf
 from client.site import SiteSettings
 
-_VERSION = 6
+_VERSION = 7
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS patients (
     pseudonym TEXT PRIMARY KEY, position REAL NOT NULL, side TEXT NOT NULL CHECK (side IN ('train', 'validation')));
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS images (
     image TEXT NOT NULL, task TEXT NOT NULL, issuer TEXT NOT NULL, patient TEXT NOT NULL REFERENCES patients,
     label INTEGER NOT NULL, signature TEXT NOT NULL, example TEXT NOT NULL, fingerprint INTEGER, jpeg REAL,
     levels INTEGER, unreadable TEXT NOT NULL, rejected TEXT NOT NULL, warned TEXT NOT NULL, facts TEXT NOT NULL,
-    usable INTEGER NOT NULL, findings TEXT NOT NULL, PRIMARY KEY (image, task));
+    usable INTEGER NOT NULL, findings TEXT NOT NULL, outlined INTEGER NOT NULL, PRIMARY KEY (image, task));
 CREATE INDEX IF NOT EXISTS images_of_patients ON images (patient);
 CREATE INDEX IF NOT EXISTS images_of_issuers ON images (task, issuer);
 CREATE INDEX IF NOT EXISTS images_of_examples ON images (example);
@@ -76,6 +76,7 @@ class Image:
         facts: JSON of attributes that name nobody.
         usable: readable and not rejected.
         findings: 0, 1 or ``None`` for not known, of each further finding of the task; empty where none is known.
+        outlined: whether somebody has outlined the task's structures on it, or found none.
     """
 
     image: str
@@ -94,6 +95,7 @@ class Image:
     facts: str
     usable: bool
     findings: tuple[int | None, ...] = ()
+    outlined: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Index:
                 "INSERT OR IGNORE INTO patients VALUES (?, ?, ?)", {astuple(patient) for patient, _ in both}
             )
             self._connection.executemany(
-                f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 16)})", [_row(image) for _, image in both]
+                f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 17)})", [_row(image) for _, image in both]
             )
             self._connection.execute(_WRITTEN)
 
@@ -249,7 +251,7 @@ def _row(image: Image) -> tuple[object, ...]:
     signed = None if image.fingerprint is None else (image.fingerprint ^ 1 << 63) - (1 << 63)  # SQLite has no unsigned
     lists = json.dumps(image.rejected), json.dumps(image.warned)
     values = astuple(image)
-    return (*values[:7], signed, *values[8:11], *lists, *values[13:15], json.dumps(image.findings))
+    return (*values[:7], signed, *values[8:11], *lists, *values[13:15], json.dumps(image.findings), values[16])
 
 
 def _image(row: tuple[object, ...]) -> Image:
@@ -257,5 +259,5 @@ def _image(row: tuple[object, ...]) -> Image:
     if isinstance(row[7], int):
         values[7] = (row[7] + (1 << 63)) ^ 1 << 63
     values[11], values[12] = tuple(json.loads(str(row[11]))), tuple(json.loads(str(row[12])))
-    values[14], values[15] = bool(row[14]), tuple(json.loads(str(row[15])))
+    values[14], values[15], values[16] = bool(row[14]), tuple(json.loads(str(row[15]))), bool(row[16])
     return Image(*values)  # type: ignore[arg-type]

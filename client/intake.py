@@ -118,6 +118,7 @@ class Intake:
             facts="{}" if acquisition is None else acquisition.facts,
             usable=both.conforms and fingerprint is not None,
             findings=record.findings,
+            outlined=isinstance(found, Prepared | Image) and found.outlined,
         )
 
     def _patient(self, issuer: str, patient_id: str) -> Patient:

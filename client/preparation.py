@@ -49,10 +49,12 @@ class Prepared:
     Attributes:
         evidence: found in the whole frame.
         fingerprint: of the example, see ``client/likeness.py``.
+        outlined: whether somebody has outlined the task's structures, or found none.
     """
 
     evidence: Evidence
     fingerprint: int
+    outlined: bool = False
 
 
 class Decoding:
@@ -124,7 +126,7 @@ def _prepared(job: Job, task: Task, cache: ExampleCache, decoder: Decoder | None
     acquisition = job.record.acquisition
     evidence = examine(picture.pixels, None if acquisition is None else acquisition.bits_stored)
     cache.save(job.example, example, masks)
-    return Prepared(evidence, fingerprint(example))
+    return Prepared(evidence, fingerprint(example), masks is not None)
 
 
 _Made = tuple[NDArray[np.float32], NDArray[np.bool_] | None]

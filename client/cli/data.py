@@ -72,6 +72,10 @@ def _report(name: str, report: IngestReport) -> Iterator[RenderableType]:
     rows: list[tuple[object, ...]] = [("images that can be used", report.images)]
     rows += [(f"patients, {side}", number) for side, number in report.patients.items()]
     rows += [(f"patients with {label}", number) for label, number in report.classes.items()]
+    rows += [
+        (f"patients with {finding}, of {known} known", number) for finding, (known, number) in report.findings.items()
+    ]
+    rows += [("patients with outlines", report.outlined)] if tasks.get(name).structures else []
     rows += [(f"left out: {reason}", number) for reason, number in sorted(report.left_out.items())]
     yield table(f"Catalog of {name}", ("", "number"), rows, numbers=("number",))
     if rules := {**report.contract.every, **report.contract.warned}:

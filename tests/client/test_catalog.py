@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import sqlite3
@@ -87,6 +88,8 @@ def test_everything_that_keeps_the_contract_is_taken_in(site: SiteSettings, imag
     assert report.images == report.contract.examined == report.contract.conforming == number
     assert sum(report.patients.values()) == 14
     assert sum(report.classes.values()) == 14
+    assert report.outlined == 14
+    assert ingest(site, TASK).outlined == 14, "also when nothing is read again"
     assert seen[-1] == ("alder", number, number)
     assert report.contract.warned == {"matrix": number}, "phantoms are smaller than real images"
     sides = {side: {entry.patient for entry in entries(site, TASK, side)} for side in ("train", "validation")}
@@ -95,6 +98,23 @@ def test_everything_that_keeps_the_contract_is_taken_in(site: SiteSettings, imag
     example = load_example(entries(site, TASK, "train")[0].example)
     assert example.shape == TASK.example_shape
     assert example.dtype == np.float32
+
+
+def test_what_is_known_of_further_findings_is_counted(found_hospital: Found, tmp_path: Path) -> None:
+    lung = tasks.get("lung_ultrasound")
+    lung.draw_phantom(tmp_path / "lung", PhantomHospital("alder", 8, prevalence=0.5, images_per_patient=(1, 1)), 3)
+    folder, labels = tmp_path / "lung" / "dicom", tmp_path / "lung" / "labels.csv"
+    source = {"kind": "folder", "task": lung.name, "issuer": "alder", "path": str(folder), "labels": str(labels)}
+    site = found_hospital(sources=[source], policy={"min_patients": 1, "tasks": [lung.name]})
+    report = ingest(site, lung)
+    with labels.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    told = {f.name: [row[f.name] for row in rows if row.get(f.name)] for f in lung.further_findings}
+    assert {name: known for name, (known, _) in report.findings.items()} == {n: len(v) for n, v in told.items()}
+    assert {name: having for name, (_, having) in report.findings.items()} == {
+        name: sum(value in ("1", "present") for value in values) for name, values in told.items()
+    }
+    assert report.outlined == 0
 
 
 def test_a_second_ingest_decodes_nothing(site: SiteSettings) -> None:
