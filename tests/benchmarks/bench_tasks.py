@@ -35,8 +35,8 @@ FEDERATIONS = {
     "brain_mr": "three_scan_phantoms",
 }
 SMALL = ("model.resolution=0", "model.J=2", "model.L=8", "training.learning_rate=32", "privacy.clip_norm=0.5")
-OUTLINE = ("strategy=fedavgm", "training.learning_rate=2", "training.momentum=0.9")
-"""What a model with a clip for two heads wants; ``conf/experiment/`` says the same."""
+OUTLINE = ("federation.rounds=5", "training.steps=20", "training.learning_rate=2", "training.momentum=0.9")
+"""As ``conf/experiment/breast_outlined.yaml``."""
 Figures = dict[str, float]
 
 
@@ -109,7 +109,7 @@ def table_of(rows: dict[str, dict[str, Figures]]) -> Table:
         of_seeds = [each for key, each in rows.items() if key.rpartition(" ")[0] == task]
         for figure in dict.fromkeys(name for each in of_seeds for arm in each.values() for name in arm):
             cells = [[each[c][figure] for each in of_seeds if figure in each.get(c, {})] for c in columns]
-            table.add_row(task, figure, *(f"{np.mean(c):.3f} ± {np.std(c):.3f}" if c else "" for c in cells))
+            table.add_row(task, figure, *(f"{np.mean(c):.3f} ± {np.std(c, ddof=1):.3f}" if c else "" for c in cells))
     return table
 
 
