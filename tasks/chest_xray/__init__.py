@@ -17,7 +17,7 @@ TASK = Task(
     further_findings=(
         Finding("consolidation", Code("SCT", "95436008", "Lung consolidation")),
         Finding("effusion", Code("SCT", "60046008", "Pleural effusion")),
-        Finding("cardiomegaly", Code("SCT", "287272002", "Cardiomegaly")),
+        Finding("cardiomegaly", Code("SCT", "8186001", "Cardiomegaly")),
         Finding("pneumothorax", Code("SCT", "36118008", "Pneumothorax")),
     ),
     augment=augment,
