@@ -1,4 +1,4 @@
-"""Random transforms of pictures, drawn anew whenever an image is drawn for training: MONAI's dictionary transforms.
+"""Random transforms, drawn anew whenever an image is drawn for training: MONAI's dictionary transforms.
 
 They answer how an image differs from itself when it is taken again: a little moved, turned, brighter, noisier. What no
 second examination would show is left out, such as a heart on the other side.
@@ -7,6 +7,8 @@ second examination would show is left out, such as a heart on the other side.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -33,38 +35,60 @@ def of_pictures(
     def augment(
         example: torch.Tensor, masks: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        # MONAI takes seconds to import, and nothing but training a network without a fixed part needs it.
-        from monai.transforms.compose import Compose
+        pixels = [round(shift * size) for size in example.shape[1:]]
+        return drawn(example, masks, generator, lambda keys: transforms(keys, pixels))
+
+    def transforms(keys: Sequence[str], pixels: list[int]) -> list[Any]:
         from monai.transforms.intensity.dictionary import RandAdjustContrastd, RandGaussianNoised, RandScaleIntensityd
         from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
 
-        keys = ["example", "masks"] if len(masks) else ["example"]
-        pixels = [round(shift * size) for size in example.shape[1:]]
-        draw = Compose(
-            [
-                RandFlipd(keys, prob=0.5 if mirrored else 0.0, spatial_axis=1),
-                RandAffined(
-                    keys,
-                    prob=0.5,
-                    rotate_range=math.radians(degrees),
-                    translate_range=pixels,
-                    scale_range=zoom,
-                    mode=["bilinear", "nearest"][: len(keys)],
-                    padding_mode="zeros",
-                ),
-                RandScaleIntensityd(["example"], factors=0.1, prob=0.5),
-                RandAdjustContrastd(["example"], prob=0.5, gamma=(0.9, 1.1)),
-                RandGaussianNoised(["example"], prob=0.5, std=noise),
-            ]
-        )
-        draw.set_random_state(seed=int(torch.randint(2**31, (1,), generator=generator)))
-        found = draw({"example": example, "masks": masks.float()})
-        return _plain(found["example"]).float().clamp(0, 1), _plain(found["masks"]) > 0.5
+        return [
+            RandFlipd(keys, prob=0.5 if mirrored else 0.0, spatial_axis=1),
+            RandAffined(
+                keys,
+                prob=0.5,
+                rotate_range=math.radians(degrees),
+                translate_range=pixels,
+                scale_range=zoom,
+                mode=["bilinear", "nearest"][: len(keys)],
+                padding_mode="zeros",
+            ),
+            RandScaleIntensityd(["example"], factors=0.1, prob=0.5),
+            RandAdjustContrastd(["example"], prob=0.5, gamma=(0.9, 1.1)),
+            RandGaussianNoised(["example"], prob=0.5, std=noise),
+        ]
 
     return augment
 
 
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
+def drawn(
+    example: torch.Tensor,
+    masks: torch.Tensor,
+    generator: torch.Generator,
+    transforms: Callable[[Sequence[str]], list[Any]],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """An example and its masks under MONAI's random transforms, whose chances all come from the generator.
+
+    Args:
+        example: float32 (channels, ...) in [0, 1].
+        masks: bool (structures, ...), maybe of no structure.
+        transforms: dictionary transforms of the keys that it is given: always ``example``, and ``masks`` where there
+            are some. Intensities have to be ``example``'s alone.
+
+    Returns:
+        Both, of the same shapes, types and range.
+    """
+    # MONAI takes seconds to import, and nothing but training a network without a fixed part needs it.
+    from monai.transforms.compose import Compose
+
+    draw = Compose(transforms(["example", "masks"] if len(masks) else ["example"]))
+    draw.set_random_state(seed=int(torch.randint(2**31, (1,), generator=generator)))
+    found = draw({"example": example, "masks": masks.float()})
+    return plain(found["example"]).float().clamp(0, 1), plain(found["masks"]) > 0.5
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Without what MONAI attaches to it."""
     from monai.data.meta_tensor import MetaTensor
 
     return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
+from tasks.augmentation import drawn, plain
 from tasks.task import Volume
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _on_grid(
         )
         data = dict(match(data))
     nothing = torch.zeros(1, *grid.shape)
-    return {name: np.asarray(_plain(data.get(name, nothing))[0].numpy(), dtype=np.float32) for name in volumes}
+    return {name: np.asarray(plain(data.get(name, nothing))[0].numpy(), dtype=np.float32) for name in volumes}
 
 
 def _near(volume: Volume, grid: Grid) -> Volume | None:
@@ -207,26 +208,12 @@ def augmented(
     generator: torch.Generator,
     transforms: Callable[[Sequence[str]], list[Any]],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """An example and its masks under MONAI's random transforms, whose chances all come from the generator.
+    """``tasks.augmentation.drawn`` for scans: a channel that is 0 everywhere was not acquired and stays so.
 
     Args:
-        example: float32 (channels, slices, rows, columns) in [0, 1]; a channel that is 0 everywhere was not acquired
-            and stays so.
+        example: float32 (channels, slices, rows, columns) in [0, 1].
         masks: bool (structures, slices, rows, columns), maybe of no structure.
-        transforms: dictionary transforms of the keys that it is given: always ``example``, and ``masks`` where there
-            are some. Intensities have to be ``example``'s alone.
     """
-    from monai.transforms.compose import Compose
-
-    keys = ["example", "masks"] if len(masks) else ["example"]
-    draw = Compose(transforms(keys))
-    draw.set_random_state(seed=int(torch.randint(2**31, (1,), generator=generator)))
-    found = draw({"example": example, "masks": masks.float()})
+    changed, moved = drawn(example, masks, generator, transforms)
     acquired = (example.flatten(1) > 0).any(dim=1)[:, None, None, None]
-    return _plain(found["example"]).clamp(0, 1) * acquired, _plain(found["masks"]) > 0.5
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    from monai.data.meta_tensor import MetaTensor
-
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+    return changed * acquired, moved
