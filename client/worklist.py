@@ -21,6 +21,7 @@ from client.intake import keyed
 from client.site import SiteSettings, secret
 from client.sources.folder import image_id
 from client.sources.labels_seg import is_segmentation
+from client.sources.record import signature_of
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource
 from client.sources.withdrawals import withdrawn
 from tasks import contract as contracts
@@ -151,8 +152,7 @@ def _of_source(
         known = {image.image: image for image in opened.images(task.name, [issuer])}
         sides = opened.sides(task.name, [issuer])
     for path, header in _headers(folder, withdrawn(site), found, told):
-        stat = path.stat()
-        own = f"{stat.st_size}-{stat.st_mtime_ns}"  # what the catalog's signature begins with; outlines may follow
+        own = signature_of(path)  # what the catalog's signature begins with; outlines may follow
         for image in _images(task, path, header):
             row = known.get(keyed(key, "image", issuer, image.name))
             if row is None:

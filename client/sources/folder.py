@@ -17,7 +17,7 @@ from client.sources.frame import Frame
 from client.sources.labels import KEYS, Labels
 from client.sources.labels_seg import is_segmentation
 from client.sources.outlines import Outlines
-from client.sources.record import Listing, Record
+from client.sources.record import Listing, Record, signature_of
 from client.sources.scans import list_scans
 from client.sources.settings import FolderSource
 from tasks.task import Task
@@ -141,14 +141,14 @@ def _join(
 
 
 def _records(file: _Header, labels: Labels, outlines: Outlines | None) -> Iterator[Record]:
-    stat = file.path.stat()
+    own = signature_of(file.path)
     for index in file.frames:
         masks = None if outlines is None else outlines.of(file.uid, index, file.of, file.size)
         yield Record(
             patient_id=file.patient,
             image_id=image_id(file.uid, index, len(file.frames)),
             label=labels.values[file.name],
-            signature=f"{stat.st_size}-{stat.st_mtime_ns}" + ("" if masks is None else f"+{masks.signature}"),
+            signature=own + ("" if masks is None else f"+{masks.signature}"),
             read=Frame(file.path, index),
             acquisition=file.acquisition,
             findings=labels.findings.get(file.name, ()),

@@ -7,18 +7,22 @@ C.7.6.16.2.6). Frames are decoded in processes of their own, like all DICOM pixe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
 from client.decoding import Decoder
-from client.dicom import number_of_frames, read_header
+from client.dicom import Measured, number_of_frames, read_header
 from client.pixels.groups import group_item
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
+from client.sources.record import Unreadable
 from client.sources.settings import SegmentationLabels
+from tasks.task import Structure
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _NOT_MEANT = (Reason.NOT_DICOM, Reason.NO_PIXEL_DATA)  # the folder may hold anything
@@ -104,6 +108,27 @@ def segmented_frames(header: Dataset) -> list[SegmentedFrame]:
 def least_value(header: Dataset) -> float:
     """From which value on a pixel is marked: a fractional segmentation marks what is more likely there than not."""
     return guarded(Reason.IMPLAUSIBLE_HEADER, lambda: 0.5 * float(header.get("MaximumFractionalValue") or 1))
+
+
+def mask_of(path: Path, frame: int, least: float, values: Callable[[Path, int], Measured]) -> NDArray[np.bool_]:
+    """Which pixels a frame of a segmentation marks, bool (rows, columns).
+
+    Args:
+        least: see ``least_value``.
+        values: decodes a frame, such as ``Decoder.read_values``.
+
+    Raises:
+        Unreadable: SEGMENTATION_UNREADABLE.
+    """
+    try:
+        return np.asarray(values(path, frame).values >= least)
+    except UnreadableDicom as error:
+        raise Unreadable("SEGMENTATION_UNREADABLE", f"{path} frame {frame}: {error}") from error
+
+
+def codes_of(structures: Sequence[Structure]) -> list[str]:
+    """Scheme and value of each structure's code, as ``segment_codes`` writes them."""
+    return [f"{one.code.scheme}:{one.code.value}" for one in structures]
 
 
 def segment_codes(header: Dataset) -> dict[int, str]:

@@ -16,7 +16,7 @@ from client.errors import EmptySource, SiteMisconfigured
 from client.sources.clips import Clip, is_clip
 from client.sources.labels import Findings, finding_of, listed, wrong_findings
 from client.sources.mask_files import MAX_PIXELS, files_of, image_size, read_mask_files
-from client.sources.record import Listing, Record, Unreadable
+from client.sources.record import Listing, Record, Unreadable, signature_of
 from client.sources.settings import ManifestSource
 from tasks.task import Picture, Task
 
@@ -138,10 +138,9 @@ def read_manifest(folder: Path, columns: list[str]) -> list[dict[str, str]]:
 
 def _signature(path: Path) -> str:
     try:
-        stat = path.stat()
+        return signature_of(path)
     except OSError:
         return "absent"
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def _read_image(path: Path) -> Picture:

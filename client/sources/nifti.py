@@ -15,7 +15,7 @@ from client.dicom import Measured
 from client.errors import EmptySource, LabelsMatchNothing, SiteMisconfigured
 from client.sources.labels import meanings
 from client.sources.nifti_volume import NiftiReader
-from client.sources.record import Listing, Record
+from client.sources.record import Listing, Record, signature_of
 from client.sources.settings import NiftiSource
 from tasks.task import Scan, Task
 
@@ -69,13 +69,8 @@ def list_nifti(source: NiftiSource, task: Task, withdrawn: frozenset[str]) -> Li
 def _record(root: Path, path: Path, participant: str, label: int, scan: ReadScan | None) -> Record:
     reader = NiftiReader(path)
     name = path.relative_to(root).as_posix()
-    signature = "+".join(_signature(one.path) for one in ([reader] if scan is None else scan.readers.values()))
+    signature = "+".join(signature_of(one.path) for one in ([reader] if scan is None else scan.readers.values()))
     return Record(participant, name, label, signature, reader.picture, scan)
-
-
-def _signature(path: Path) -> str:
-    stat = path.stat()
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from client.dicom import Measured, read_header, read_values
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
-from client.sources.labels_seg import least_value, referenced_images, segment_codes, segmented_frames
-from client.sources.record import Unreadable
+from client.sources.labels_seg import codes_of, least_value, mask_of, referenced_images, segment_codes, segmented_frames
+from client.sources.record import signature_of
 from tasks.task import Structure
 
 _Place = tuple[str, int | None]
@@ -63,10 +63,7 @@ class ReadMasks:
         """
         masks = np.zeros(self.shape, dtype=np.bool_)
         for mark in self.marks:
-            try:
-                masks[mark.structure] |= values(mark.path, mark.frame).values >= mark.least
-            except UnreadableDicom as error:
-                raise Unreadable("SEGMENTATION_UNREADABLE", f"{mark.path} frame {mark.frame}: {error}") from error
+            masks[mark.structure] |= mask_of(mark.path, mark.frame, mark.least, values)
         return masks
 
 
@@ -82,7 +79,7 @@ class Outlines:
     def __init__(self, files: Iterable[Path], structures: Sequence[Structure]) -> None:
         """Read their headers; no pixel is decoded."""
         self.left_out: Counter[str] = Counter()
-        self._codes = [f"{one.code.scheme}:{one.code.value}" for one in structures]
+        self._codes = codes_of(structures)
         self._sought: dict[_Place, set[int]] = defaultdict(set)
         self._referenced: dict[str, set[int]] = defaultdict(set)
         self._marks: dict[_Place, list[Mark]] = defaultdict(list)
@@ -135,14 +132,9 @@ class Outlines:
             self.left_out["SEGMENTATION_OF_OTHER_SIZE"] += 1
             return None
         marks = tuple(mark for place in places for mark in self._marks.get(place, ()))
-        signature = "+".join(_signature(path) for path in sorted(self._files[image]))
+        signature = "+".join(signature_of(path) for path in sorted(self._files[image]))
         return ReadMasks((len(self._codes), *size), marks, signature)
 
 
 def _places(image: str, frames: tuple[int, ...]) -> list[_Place]:
     return [(image, frame) for frame in frames] if frames else [(image, None)]
-
-
-def _signature(path: Path) -> str:
-    stat = path.stat()
-    return f"{stat.st_size}-{stat.st_mtime_ns}"

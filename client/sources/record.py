@@ -24,6 +24,12 @@ class Unreadable(Exception):
         self.reason = reason
 
 
+def signature_of(path: Path) -> str:
+    """Changes whenever a file's bytes may have changed: its size and the time of its last change."""
+    stat = path.stat()
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
 @dataclass(frozen=True)
 class Record:
     """One labelled image.

@@ -16,10 +16,18 @@ import numpy as np
 from pydicom import Dataset
 
 from client.dicom import Measured, read_values
-from client.pixels.refusal import Reason, UnreadableDicom, guarded
+from client.pixels.refusal import Reason, guarded
 from client.slices import Plane, Slice, slices_of
-from client.sources.labels_seg import SegmentedFrame, least_value, referenced_images, segment_codes, segmented_frames
-from client.sources.record import Unreadable
+from client.sources.labels_seg import (
+    SegmentedFrame,
+    codes_of,
+    least_value,
+    mask_of,
+    referenced_images,
+    segment_codes,
+    segmented_frames,
+)
+from client.sources.record import signature_of
 from client.stacks import Stack
 from client.volume import affine_of
 from tasks.task import Structure, Volume
@@ -57,7 +65,7 @@ def read_segmentation(path: Path, header: Dataset, structures: Sequence[Structur
     Raises:
         UnreadableDicom: it does not say what its frames are.
     """
-    codes = [f"{one.code.scheme}:{one.code.value}" for one in structures]
+    codes = codes_of(structures)
     sought = {codes.index(code) for code in segment_codes(header).values() if code in codes}
     if not sought:
         return None
@@ -66,7 +74,7 @@ def read_segmentation(path: Path, header: Dataset, structures: Sequence[Structur
     marks = [(codes.index(one.code), one, planes[one.number]) for one in frames if one.code in codes]
     matrix = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: (int(header.Rows), int(header.Columns)))
     named = {image for one in frames for image, _ in one.images}
-    referenced, stat = frozenset(referenced_images(header)) | named, path.stat()
+    referenced = frozenset(referenced_images(header)) | named
     return Segmentation(
         path,
         frozenset(sought),
@@ -74,7 +82,7 @@ def read_segmentation(path: Path, header: Dataset, structures: Sequence[Structur
         referenced,
         matrix,
         least_value(header),
-        f"{stat.st_size}-{stat.st_mtime_ns}",
+        signature_of(path),
     )
 
 
@@ -115,10 +123,7 @@ class ReadOutlines:
         for name, (stack, marks) in self.outlined.items():
             mask = np.zeros((len(stack.slices), *stack.slices[0].matrix), dtype=np.bool_)
             for mark in marks:
-                try:
-                    mask[mark.slice] |= decode(mark.path, mark.frame).values >= mark.least
-                except UnreadableDicom as error:
-                    raise Unreadable("SEGMENTATION_UNREADABLE", f"{mark.path} frame {mark.frame}: {error}") from error
+                mask[mark.slice] |= mask_of(mark.path, mark.frame, mark.least, decode)
             masks[name] = Volume(mask, affine_of(stack))
         return masks
 

@@ -23,7 +23,7 @@ from client.sources.acquisition import Acquisition
 from client.sources.frame import Frame
 from client.sources.labels import Labels
 from client.sources.labels_seg import is_segmentation
-from client.sources.record import Listing, Record, Unreadable
+from client.sources.record import Listing, Record, Unreadable, signature_of
 from client.sources.scan_outlines import ReadOutlines, Segmentation, placed, read_segmentation
 from client.stacks import NoVolume, Stack, arrange
 from client.volume import read_volume
@@ -127,8 +127,7 @@ def _file(path: Path, header: Dataset, key: str, acquired: Callable[[Dataset], A
     meant = modality in ("", *contracts.of_task(task.name).modalities)
     sequence = next((one.name for one in task.sequences if meant and one.finds(told)), "")
     slices = tuple(slices_of(path, header)) if sequence else ()
-    stat = path.stat()
-    return _File(name, patient, series, sequence, slices, acquired(header), f"{stat.st_size}-{stat.st_mtime_ns}")
+    return _File(name, patient, series, sequence, slices, acquired(header), signature_of(path))
 
 
 def _refusal(files: Sequence[_File], named: Set[str], withdrawn: frozenset[str]) -> str:
