@@ -6,8 +6,9 @@ import hashlib
 import hmac
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
         raise TooFewPatients(f"{site.name} has {len(patients)} {side} patient(s) for {task.name}, {least} are needed")
     inputs = _inputs(site, task, side, spec, entries, network.features)
     targets = torch.tensor([_findings(task, entry) for entry in entries])
-    masks = _masks(task, entries) if network.outlines else None
+    masks = _kept(site, task, side, "masks", entries, partial(_masks, task, entries)) if network.outlines else None
     rows: dict[str, list[int]] = {patient: [] for patient in patients}
     for row, entry in enumerate(entries):
         rows[entry.patient].append(row)
@@ -142,7 +143,7 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
     by_patient = [torch.tensor(rows[patient]) for patient in patients]
     cohort = Cohort(inputs, targets, by_patient, tuple(patients), masks, augment)
     if side == "train" and site.shuffled_labels:
-        return _shuffled(cohort, secret(site), site.shuffled_labels, task.form.findings)
+        return _shuffled(cohort, secret(site), site.shuffled_labels)
     return cohort
 
 
@@ -161,7 +162,7 @@ def _masks(task: Task, entries: list[catalog.Entry]) -> Tensor:
     return masks
 
 
-def _shuffled(cohort: Cohort, key: bytes, number: int, findings: int) -> Cohort:
+def _shuffled(cohort: Cohort, key: bytes, number: int) -> Cohort:
     """Each patient's images get what is known of another patient's findings, of the same one in every round; another
     ``number`` deals them out in another way."""
 
@@ -169,10 +170,10 @@ def _shuffled(cohort: Cohort, key: bytes, number: int, findings: int) -> Cohort:
         return hmac.digest(key, f"shuffled labels {number} {cohort.patients[patient]}".encode(), "sha256")
 
     order = sorted(range(len(cohort.rows)), key=place)
-    dealt = torch.stack([cohort.patient_labels(finding)[order] for finding in range(findings)], dim=1)
+    dealt = torch.stack([cohort.patient_labels(n)[order] for n in range(cohort.targets.shape[1])], dim=1)
     targets = cohort.targets.clone()
     for rows, told in zip(cohort.rows, dealt, strict=True):
-        targets[rows, :findings] = told
+        targets[rows] = told
     return replace(cohort, targets=targets)
 
 
@@ -185,16 +186,23 @@ def _inputs(
     features: nn.Module | None,
 ) -> Tensor:
     model = hashlib.sha256(json.dumps(dict(spec), sort_keys=True).encode()).hexdigest()[:16]
-    name = f"{site.name}-{task.name}-{side}-{model if features is not None else 'examples'}.safetensors"
-    path = site.catalog / "inputs" / name
+    what = model if features is not None else "examples"
+    return _kept(site, task, side, what, entries, lambda: torch.cat(list(_computed(entries, features))))
+
+
+def _kept(
+    site: SiteSettings, task: Task, side: str, what: str, entries: list[catalog.Entry], make: Callable[[], Tensor]
+) -> Tensor:
+    """What was made of these entries once, from one file; made and kept where there is none."""
+    path = site.catalog / "inputs" / f"{site.name}-{task.name}-{side}-{what}.safetensors"
     made_of = hashlib.sha256(json.dumps([entry.example.name for entry in entries]).encode()).hexdigest()
     kept = _read_kept(path, made_of)
     if kept is None:
-        kept = torch.cat(list(_computed(entries, features)))
+        kept = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({"inputs": kept}, partial, metadata={"made_of": made_of})
-        partial.replace(path)
+        unfinished = path.with_suffix(".partial")
+        save_file({"inputs": kept}, unfinished, metadata={"made_of": made_of})
+        unfinished.replace(path)
     return kept
 
 
