@@ -13,11 +13,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 from torch import nn
 
 from client import accounting, approvals, compare, halt, held, kept, methods, policy, privacy, report, site, subgroups
@@ -29,7 +30,7 @@ from client.errors import BadOrder, ModelRefused, NotPermitted, OtherRelease, Si
 from client.ledger import Caps, Ledger, Use
 from client.noise import entropy
 from client.policy import COHORTS
-from client.scoring import score_findings, score_outlines, score_patients
+from client.scoring import score_findings, score_outlines
 from client.site import SiteSettings
 from client.train import Pull, train_locally
 from tasks import study as studies
@@ -162,37 +163,39 @@ def _evaluate(
     order, second = compare.split(order)
     task, network, module = _model_of(order, _kept(order, settings, ledger), settings.weights)
     cohort = open_cohort(settings, task, COHORTS["evaluation"], order.study.model, network)
-    labels, scores = cohort.patient_labels().numpy(), score_patients(module, cohort)
-    if order.asks == "scores" and order.round == order.study.rounds:
-        scored = _scored_at_last(order, settings, task, module, cohort, report.Scored(scores, labels))
-    else:
-        of_both = None if second is None else report.Pair(second.scores(module, cohort), second.edges)
-        scored = report.Scored(scores, labels, pair=of_both)
+    scores = score_findings(module, cohort, task.form.findings)
+    scored = report.Scored(scores[0], cohort.patient_labels().numpy())
+    if second is not None:
+        scored = replace(scored, pair=report.Pair(second.scores(module, cohort), second.edges))
+    elif order.asks == "scores" and order.round == order.study.rounds:
+        scored = replace(scored, **_told_at_last(order, settings, task, module, cohort, scores))
 
     mechanism = ledger.reserve(use, partial(_plan_evaluation, order, terms), _caps(terms, settings))
     spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
     return report.evaluate_report(order, scored, spent, entropy())
 
 
-def _scored_at_last(
-    order: EvaluateOrder, settings: SiteSettings, task: Task, module: nn.Module, cohort: Cohort, scored: report.Scored
-) -> report.Scored:
-    """With all that the study asks for once, after its last round."""
+def _told_at_last(
+    order: EvaluateOrder,
+    settings: SiteSettings,
+    task: Task,
+    module: nn.Module,
+    cohort: Cohort,
+    scores: NDArray[np.float64],
+) -> dict[str, Any]:
+    """Fields of ``report.Scored`` that the study asks for once, after its last round; ``scores`` are of all findings,
+    shape (findings, patients)."""
     asked = order.study.evaluation
     levels = subgroups.levels_of(settings, task, list(cohort.patients)) if asked.subgroups else {}
-    findings, outlines = {}, []
-    if asked.findings:
-        scores = score_findings(module, cohort, task.form.findings)
-        labels = [cohort.patient_labels(number).numpy() for number in range(task.form.findings)]
-        findings = {f.name: np.stack([scores[n], labels[n]]) for n, f in enumerate(task.further_findings, start=1)}
-    if asked.structures:
-        outlines = score_outlines(module, cohort, task.form)
-    return replace(
-        scored,
-        levels={name: levels[name] for name in asked.subgroups},
-        findings=findings,
-        outlines=dict(zip(asked.structures, outlines, strict=True)),
-    )
+    outlines = score_outlines(module, cohort, task.form) if asked.structures else []
+    return {
+        "levels": {name: levels[name] for name in asked.subgroups},
+        "findings": {
+            name: np.stack([scores[number], cohort.patient_labels(number).numpy()])
+            for number, name in enumerate(asked.findings, start=1)
+        },
+        "outlines": dict(zip(asked.structures, outlines, strict=True)),
+    }
 
 
 def _asked_before(ledger: Ledger, use: Use) -> list[int]:

@@ -15,10 +15,9 @@ from server.crossing import Crossed
 from server.errors import CheckpointDamaged
 from server.evaluation import Evaluated, pooled_auc
 from server.figures import Arm, Subgroup, Thresholds, arm_of, histograms_of, knowing_the_hospital, subgroups
-from server.further import OutlineArm, findings, outlines
+from server.further import ByArm, OutlineArm, findings, outlines
 from server.rounds import HospitalRound, RoundRecord, State
 from server.verdicts import gains, gate, warnings
-from tasks.metrics.histogram import ScoreHistogram
 from tasks.metrics.interval import Interval, mean, repeated
 
 
@@ -138,9 +137,9 @@ def results(
     crossed = crossed or Crossed()
     by_arm = {"local": _figures(arms.local), "federated": state.outcome.hospitals, "pooled": _figures(arms.pooled)}
     by_arm["shuffled"] = _repeated(arms.shuffled)
-    histograms, noise = _histograms(state)
     told = {"local": arms.local, "federated": _federated(state), "pooled": arms.pooled}
-    details = _details(histograms, {"local": arms.local, "pooled": arms.pooled})
+    histograms = histograms_of(told["federated"])
+    details = _details(told)
     epsilon, by_hospital, dropped = _epsilon(state.rounds), knowing_the_hospital(histograms), _dropped(state.rounds)
     apart = gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {}
     shuffled = repeated([told for told in map(_pooled, arms.shuffled) if told is not None])
@@ -162,7 +161,7 @@ def results(
         shuffled=shuffled,
         shufflings=len(arms.shuffled),
         validation_epsilon=_validation_epsilon(state.rounds) | crossed.epsilon,
-        groups=_groups(state, noise, details),
+        groups=_groups(state, told["federated"], details),
         findings=findings(told),
         outlines=outlines(told),
         warnings=told_first + [f"{hospital} {why}." for hospital, why in crossed.problems.items()],
@@ -221,36 +220,27 @@ def _epsilon(rounds: list[RoundRecord]) -> dict[str, float | None]:
     return {h: next((r.hospitals[h].epsilon for r in reversed(rounds) if _spent(r, h)), None) for h in hospitals}
 
 
-def _histograms(state: State) -> tuple[dict[str, ScoreHistogram], dict[str, float]]:
-    """The last evaluation's histogram and its noise, by hospital."""
-    of_hospitals = state.outcome.hospitals.items()
-    noise = {h: figures.evaluation_noise for h, figures in of_hospitals if figures.evaluation_noise is not None}
-    told = {h: counts for h, counts in state.scores.items() if h in noise}
-    return {h: ScoreHistogram(counts, noise[h]) for h, counts in told.items()}, noise
-
-
 def _federated(state: State) -> dict[str, Evaluated]:
     """The evaluation of the model that is handed over, as the hospitals told it."""
     found = {}
-    for hospital, figures in state.outcome.hospitals.items():
-        told = {name: counts for name, counts in state.scores.items() if name.rpartition(".")[0] == hospital}
-        if hospital in state.scores:
-            scores = {"histogram": state.scores[hospital]}
-            scores |= {name.removeprefix(f"{hospital}."): counts for name, counts in told.items()}
-            found[hospital] = Evaluated(figures, scores)
+    for hospital, figures in sorted(state.outcome.hospitals.items()):
+        if figures.evaluation_noise is not None and hospital in state.scores:
+            more = {name: counts for name, counts in state.scores.items() if name.rpartition(".")[0] == hospital}
+            scores = {name.removeprefix(f"{hospital}."): counts for name, counts in more.items()}
+            found[hospital] = Evaluated(figures, {"histogram": state.scores[hospital], **scores})
     return found
 
 
-def _details(federated: dict[str, ScoreHistogram], others: dict[str, dict[str, Evaluated]]) -> dict[str, Arm]:
-    histograms = {"federated": federated} | {arm: histograms_of(each) for arm, each in others.items()}
-    found = {arm: arm_of(each) for arm, each in histograms.items()}
-    return {arm: told for arm, told in found.items() if told is not None}
+def _details(told: ByArm) -> dict[str, Arm]:
+    found = {arm: arm_of(histograms_of(each)) for arm, each in told.items()}
+    return {arm: figures for arm, figures in found.items() if figures is not None}
 
 
-def _groups(state: State, noise: dict[str, float], details: dict[str, Arm]) -> list[Subgroup]:
+def _groups(state: State, federated: Mapping[str, Evaluated], details: dict[str, Arm]) -> list[Subgroup]:
     if "federated" not in details:
         return []
     everybody = details["federated"].everybody
+    noise = {hospital: found.figures.evaluation_noise or 0.0 for hospital, found in federated.items()}
     return subgroups(state.scores, noise, Thresholds(everybody.specific.threshold, everybody.youden.threshold))
 
 

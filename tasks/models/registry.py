@@ -94,11 +94,7 @@ def build(spec: Mapping[str, Any], form: Form, seed: int = 0, find: Finder | Non
 
 
 def outlines(spec: Mapping[str, Any], form: Form) -> bool:
-    """Whether ``build`` would give a network that outlines; needs no time.
-
-    Raises:
-        UnknownModel: there is no such network.
-    """
+    """Whether ``build`` would give a network that outlines; needs no time. Of an unknown network it says no."""
     return form.structures > 0 and spec.get("name") in _OUTLINE
 
 

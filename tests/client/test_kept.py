@@ -16,7 +16,7 @@ from client import kept
 from client.accounting import plan_noise
 from client.audit import norm_of
 from client.ledger import Ledger
-from client.scoring import score_patients
+from client.scoring import score_findings
 from tasks import lean, wire
 from tasks.study import Form, MethodTerms, StudyDocument, WireTerms
 from tasks.wire import (
@@ -154,11 +154,11 @@ def test_a_personal_model_is_paid_for_and_is_what_scores(
 
     scored = []
 
-    def look(module: Any, cohort: Any) -> Any:
+    def look(module: Any, cohort: Any, findings: int) -> Any:
         scored.append({name: p.detach().numpy().copy() for name, p in module.named_parameters()})
-        return score_patients(module, cohort)
+        return score_findings(module, cohort, findings)
 
-    monkeypatch.setattr(client.app, "score_patients", look)
+    monkeypatch.setattr(client.app, "score_findings", look)
     assert isinstance(hospital.ask(evaluate(study)), EvaluateReport)
     for name, value in scored[0].items():
         np.testing.assert_array_equal(value, own(hospital, study)[f"personal/{name}"])
@@ -203,11 +203,11 @@ def test_a_model_arrives_whole_then_as_its_change_then_not_at_all(
     first = weights(study)
     seen: list[Arrays] = []
 
-    def look(module: Any, cohort: Any) -> Any:
+    def look(module: Any, cohort: Any, findings: int) -> Any:
         seen.append({name: p.detach().numpy().copy() for name, p in module.named_parameters()})
-        return score_patients(module, cohort)
+        return score_findings(module, cohort, findings)
 
-    monkeypatch.setattr(client.app, "score_patients", look)
+    monkeypatch.setattr(client.app, "score_findings", look)
     assert isinstance(hospital.ask(train(study, 1)), TrainReport)
     second, coded, change = changed(study, first, 1)
     assert isinstance(hospital.ask(EvaluateOrder(study, 1, coded, change)), EvaluateReport)
