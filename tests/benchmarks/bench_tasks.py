@@ -1,9 +1,10 @@
-"""Every task's phantoms: `python -m tests.benchmarks.bench_tasks`.
+"""Every task's phantoms, and real images: `python -m tests.benchmarks.bench_tasks`.
 
 Each hospital alone, all patients in one place, federated without noise, and at epsilon 8 and 3, over three seeds; by
 ``scatter_linear``, and of tasks with structures by ``scatter_outline`` as well. A seed draws phantoms, splits and first
-weights. Figures are means over seeds, with their deviation. ``--set`` tries another configuration. Slow: minutes a task
-and seed. What has ended is written down at once, and the next call goes on from there.
+weights. Real images come from the folder that ``CONSILIUM_DATA`` names, and are left out where there is none. Figures
+are means over seeds, with their deviation. ``--set`` tries another configuration. Slow: minutes a task and seed. What
+has ended is written down at once, and the next call goes on from there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rich.table import Table
 
 from tasks import task as tasks
 from tests.benchmarks import machine
+from tests.benchmarks.studies import data_root
 
 SEEDS = (1, 2, 3)
 EPSILONS = {"no noise": "null", "epsilon 8": "8", "epsilon 3": "3"}
@@ -35,9 +37,21 @@ FEDERATIONS = {
     "brain_mr": "three_scan_phantoms",
 }
 SMALL = ("model.resolution=0", "model.J=2", "model.L=8", "training.learning_rate=32", "privacy.clip_norm=0.5")
+REAL = {
+    "busi": "us_breast_busi",
+    "busi_outlined": "us_breast_busi_seg",
+    "lung": "us_lung_sites",
+    "pneumoniamnist": "pneumoniamnist",
+}
+"""Experiments on real images, and what each reads of the folder that has them."""
 OUTLINE = ("federation.rounds=5", "training.steps=20", "training.learning_rate=2", "training.momentum=0.9")
 """As ``conf/experiment/breast_outlined.yaml``."""
 Figures = dict[str, float]
+
+
+def federation(task: str) -> str:
+    """The hospitals of a task's phantoms."""
+    return FEDERATIONS.get(task, "three_phantoms")
 
 
 def models(name: str) -> dict[str, list[str]]:
@@ -85,15 +99,28 @@ def figures(results: dict[str, Any]) -> dict[str, Figures]:
     return found
 
 
-def measure(task: str, seed: int, more: list[str]) -> dict[str, Figures]:
-    """All models of one task and seed, by name."""
+def studies(names: Iterable[str]) -> dict[str, list[str]]:
+    """Overrides of every study of some tasks and experiments, by what it is called in the table."""
+    found: dict[str, list[str]] = {}
+    data = data_root()
+    for name in names:
+        if name not in REAL:
+            common = [f"task={name}", f"federation={federation(name)}"]
+            found |= {f"{name} {model}": [*common, *words] for model, words in models(name).items()}
+        elif data is not None:
+            found[name] = [f"experiment={name}", f"data_root={data / REAL[name]}"]
+    return found
+
+
+def measure(words: Iterable[str], seed: int) -> dict[str, Figures]:
+    """All models of one study and seed, by name."""
     found: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory() as home:
-        common = [f"task={task}", f"federation={FEDERATIONS.get(task, 'three_phantoms')}", f"seed={seed}", *more]
+        common = [*words, f"seed={seed}"]
         for name, epsilon in EPSILONS.items():
             arms = "[local,pooled]" if name == "no noise" else "[]"
-            words = [*common, f"privacy.epsilon={epsilon}", f"evaluation.arms={arms}"]
-            told = play(words, Path(home))
+            asked = [*common, f"privacy.epsilon={epsilon}", f"evaluation.arms={arms}"]
+            told = play(asked, Path(home))
             found[f"federated, {name}"] = told.pop("federated")
             found |= told
     return found
@@ -102,8 +129,8 @@ def measure(task: str, seed: int, more: list[str]) -> dict[str, Figures]:
 def table_of(rows: dict[str, dict[str, Figures]]) -> Table:
     """One line a task and figure, one column a model."""
     columns = ("local", "pooled", *(f"federated, {name}" for name in EPSILONS))
-    table = Table(title="phantoms: mean ± deviation over seeds")
-    for heading in ("task and model", "figure", *columns):
+    table = Table(title="mean ± deviation over seeds")
+    for heading in ("study", "figure", *columns):
         table.add_column(heading)
     for task in sorted({key.rpartition(" ")[0] for key in rows}):
         of_seeds = [each for key, each in rows.items() if key.rpartition(" ")[0] == task]
@@ -117,20 +144,20 @@ def main() -> None:
     """Measure what is not yet written down; print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/tasks.json"))
-    parser.add_argument("--task", choices=tasks.names(), action="append", help="instead of all")
+    names = [*tasks.names(), *REAL]
+    parser.add_argument("--study", choices=names, action="append", help="a task or an experiment, instead of all")
     parser.add_argument("--seed", type=int, choices=SEEDS, action="append", help="instead of all")
     parser.add_argument("--model", choices=("scatter_linear", "scatter_outline"), help="instead of both")
     parser.add_argument("--set", action="append", default=[], help="an override of the configuration")
     asked = parser.parse_args()
     kept = json.loads(asked.output.read_text()) if asked.output.exists() else {"rows": {}}
-    for task in asked.task or tasks.names():
+    for name, words in studies(asked.study or names).items():
         for seed in asked.seed or SEEDS:
-            for model, words in models(task).items():
-                key = f"{task} {model} {seed}"
-                if key not in kept["rows"] and (asked.model is None or model == asked.model):
-                    kept["rows"][key] = measure(task, seed, [*words, *asked.set])
-                    asked.output.parent.mkdir(parents=True, exist_ok=True)
-                    asked.output.write_text(json.dumps({"machine": machine.facts(), "rows": kept["rows"]}, indent=1))
+            key = f"{name} {seed}"
+            if key not in kept["rows"] and (asked.model is None or asked.model in name.split()):
+                kept["rows"][key] = measure([*words, *asked.set], seed)
+                asked.output.parent.mkdir(parents=True, exist_ok=True)
+                asked.output.write_text(json.dumps({"machine": machine.facts(), "rows": kept["rows"]}, indent=1))
     Console(width=150).print(table_of(kept["rows"]))
 
 

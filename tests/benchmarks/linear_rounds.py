@@ -1,0 +1,188 @@
+"""Private federated rounds of a linear head on fixed features, many draws of the noise side by side.
+
+The arithmetic of ``client/train.py`` and ``server/strategy/fedavg.py`` without what surrounds it: no orders, no ledger,
+no wire, and seeded noise, for a search through hundreds of configurations. A linear head's gradient has a closed form,
+and its norm follows from the products of a patient's images with each other, so no patient's gradient is ever written
+down. ``alike`` compares a step with the real one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from client import report, site, virtual
+from client.accounting import Mechanism, noise_at, plan_scale
+from client.dataset import Cohort, open_cohort
+from client.train import train_locally
+from conf import schema
+from tasks import task as tasks
+from tasks.models import registry
+from tasks.study import TrainingTerms
+from tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """Both sides of one hospital's split, as features of its images."""
+
+    train: Cohort
+    validation: Cohort
+    public_size: int
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One configuration of the training of a linear head; ``conf.schema`` explains the fields."""
+
+    training: TrainingTerms
+    rounds: int
+    epsilon: float | None
+    delta: float
+    clip_norm: float
+    ema: float = 0.0
+    server_momentum: float = 0.0
+
+
+def hospitals(study: schema.Study, folder: Path) -> list[Hospital]:
+    """Found the study's simulated hospitals, and compute features of all their images."""
+    task = tasks.get(study.task.name)
+    founded = virtual.found(study, folder, lambda issuer, done, total: None)
+    spec = dict(vars(study.model))
+    network = registry.build(spec, task.form, study.seed)
+    found = []
+    for path in founded.federated.values():
+        settings = site.load(path)
+        train, validation = (open_cohort(settings, task, side, spec, network) for side in ("train", "validation"))
+        found.append(Hospital(train, validation, report.public_size(settings, len(train.rows))))
+    return found
+
+
+def noises(terms: Terms) -> list[float]:
+    """The noise multiplier of each round, as a hospital plans it that takes part in every one."""
+    if terms.epsilon is None:
+        return [0.0] * terms.rounds
+    training = terms.training
+    factors = [training.noise_in(number, terms.rounds) for number in range(1, terms.rounds + 1)]
+    ahead = [(factor, training.steps) for factor in factors]
+    scale = plan_scale([], training.sample_rate, ahead, terms.epsilon, terms.delta)
+    return [noise_at(scale, factor) for factor in factors]
+
+
+def play(task: Task, each: list[Hospital], terms: Terms, draws: int, seed: int = 0) -> Tensor:
+    """Train from zero. Returns the delivered heads, float32 of shape (draws, findings, features + 1), bias last."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (draws, task.form.findings, each[0].train.inputs.shape[1] + 1)
+    weights, velocity, average = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
+    shares = np.array([hospital.public_size for hospital in each], dtype=float)
+    for number, noise in enumerate(noises(terms), start=1):
+        update = torch.zeros(shape)
+        for hospital, share in zip(each, shares / shares.sum(), strict=True):
+            rate = terms.training.rate_in(number, terms.rounds)
+            update += float(share) * (_locally(hospital, terms, rate, noise, weights, generator) - weights)
+        velocity = terms.server_momentum * velocity + update
+        weights = weights + velocity
+        average = weights if number == 1 else weights + terms.ema * (average - weights)
+    return average
+
+
+def _locally(
+    hospital: Hospital, terms: Terms, rate: float, noise: float, start: Tensor, generator: torch.Generator
+) -> Tensor:
+    """The heads after one hospital's steps of a round. Draws share the images, and nothing else; images are drawn once
+    a round and not once a step, since drawing them would take most of the time."""
+    training, cohort, weights = terms.training, hospital.train, start.clone()
+    velocity = torch.zeros_like(weights)
+    expected = max(1.0, training.sample_rate * hospital.public_size)
+    inputs, targets = cohort.draw(list(range(len(cohort.rows))), training.images_per_patient, generator)
+    inputs = _with_bias(inputs)
+    products = inputs @ inputs.transpose(1, 2)
+    for step in range(training.steps):
+        joins = torch.rand((len(inputs), len(weights)), generator=generator) <= training.sample_rate
+        gradient = _clipped_sum(weights, inputs, products, targets, joins, terms.clip_norm if noise else None)
+        gradient += noise * terms.clip_norm * torch.randn(gradient.shape, generator=generator)
+        gradient = gradient / expected + training.weight_decay * weights
+        velocity = gradient if step == 0 else training.momentum * velocity + gradient
+        weights -= rate * velocity
+    return weights
+
+
+def _with_bias(inputs: Tensor) -> Tensor:
+    return torch.cat([inputs, torch.ones((*inputs.shape[:-1], 1))], dim=-1)
+
+
+def _clipped_sum(
+    weights: Tensor, inputs: Tensor, products: Tensor, targets: Tensor, joins: Tensor, clip: float | None
+) -> Tensor:
+    """The sum of the patients' clipped gradients of ``tasks.losses.loss_of``, for each draw's weights.
+
+    Args:
+        weights: shape (draws, findings, features).
+        inputs: shape (patients, images, features).
+        products: of each patient's images with each other, shape (patients, images, images).
+        targets: shape (patients, images, findings), NaN where nobody knows.
+        joins: bool, shape (patients, draws).
+    """
+    draws, findings, features = weights.shape
+    patients, images, _ = inputs.shape
+    known = ~torch.isnan(targets)
+    question, further = (part.sum(dim=(1, 2), keepdim=True).clamp(min=1) for part in (known[..., :1], known[..., 1:]))
+    share = torch.cat([1 / question, (1 / further).expand(-1, -1, findings - 1)], dim=2) * known
+    flat = inputs.reshape(-1, features)
+    logits = (flat @ weights.reshape(-1, features).T).reshape(patients, images, draws, findings)
+    slopes = (torch.sigmoid(logits) - targets.nan_to_num()[:, :, None]) * share[:, :, None]
+    if clip is not None:
+        squares = torch.einsum("pidf,pij,pjdf->pd", slopes, products, slopes)
+        joins = joins * (clip / squares.clamp(min=1e-24).sqrt()).clamp(max=1)
+    slopes = slopes * joins[:, None, :, None]
+    return (slopes.reshape(-1, draws * findings).T @ flat).reshape(weights.shape)
+
+
+def alike(task: Task, hospital: Hospital, terms: Terms) -> float:
+    """The greatest difference that one clipped step without noise, on everybody, makes from the real one."""
+    training = TrainingTerms(**{**vars(terms.training), "steps": 1, "sample_rate": 1.0, "images_per_patient": 1})
+    rows = [rows[:1] for rows in hospital.train.rows]
+    one_image = Cohort(hospital.train.inputs, hospital.train.targets, rows, hospital.train.patients)
+    head = torch.nn.Linear(one_image.inputs.shape[1], task.form.findings)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    silent = 1e-6
+    real = train_locally(
+        head, task, one_image, training, Mechanism(silent, 1.0, 1), terms.clip_norm, hospital.public_size,
+        torch.Generator().manual_seed(1),
+    )  # fmt: skip
+    start = torch.zeros((1, task.form.findings, one_image.inputs.shape[1] + 1))
+    small = Terms(training, 1, None, terms.delta, terms.clip_norm)
+    ours = _locally(
+        Hospital(one_image, hospital.validation, hospital.public_size), small, training.learning_rate, silent, start,
+        torch.Generator().manual_seed(1),
+    )  # fmt: skip
+    both = np.concatenate([real["weight"], real["bias"][:, None]], axis=1)
+    return float(np.abs(ours[0].numpy() - both).max())
+
+
+def aucs(task: Task, each: list[Hospital], heads: Tensor) -> NDArray[np.float64]:
+    """Of each draw and finding, the mean AUC over hospitals that have one; NaN where none has. Shape (draws,
+    findings)."""
+    draws, findings, features = heads.shape
+    told = np.full((len(each), draws, findings), np.nan)
+    for index, hospital in enumerate(each):
+        cohort = hospital.validation
+        scores = torch.sigmoid(_with_bias(cohort.inputs) @ heads.reshape(-1, features).T)
+        scores = scores.reshape(-1, draws, findings)
+        patients = torch.stack([scores[rows].mean(dim=0) for rows in cohort.rows]).numpy()
+        for finding in range(findings):
+            labels = cohort.patient_labels(finding).numpy()
+            known = ~np.isnan(labels)
+            if len(set(labels[known])) == 2:
+                for draw in range(draws):
+                    told[index, draw, finding] = roc_auc_score(labels[known], patients[known, draw, finding])
+    with np.errstate(invalid="ignore"):
+        counts = (~np.isnan(told)).sum(axis=0)
+        return np.where(counts > 0, np.nansum(told, axis=0) / np.maximum(counts, 1), np.nan)
