@@ -21,18 +21,22 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 from torch import nn
 
-from client import accounting, approvals, compare, halt, held, kept, methods, policy, privacy, report, site, subgroups
-from client.accounting import Mechanism
-from client.audit import Journal
-from client.books import Books, standing_books
-from client.dataset import Cohort, open_cohort
+from client import policy, privacy, report, site
+from client.books import accounting
+from client.books.accounting import Mechanism
+from client.books.audit import Journal
+from client.books.ledger import Caps, Ledger, Use
+from client.books.pair import Books, standing_books
+from client.cohort import subgroups
+from client.cohort.dataset import Cohort, open_cohort
 from client.errors import BadOrder, ModelRefused, NotPermitted, OtherRelease, SiteError
-from client.ledger import Caps, Ledger, Use
-from client.noise import entropy
+from client.oversight import approvals, halt
 from client.policy import COHORTS
-from client.scoring import score_findings, score_outlines
 from client.site import SiteSettings
-from client.train import Pull, train_locally
+from client.training import compare, held, kept, methods
+from client.training.noise import entropy
+from client.training.scoring import score_findings, score_outlines
+from client.training.train import Pull, train_locally
 from tasks import study as studies
 from tasks import task as tasks
 from tasks import wire

@@ -7,7 +7,8 @@ of patients, taken from the hospital's public size so that the divisor tells not
 step of noise. Neighbouring datasets differ by adding or removing one patient with all images.
 
 C is a number of the order. There is no clipping to a percentile of the gradients: such a bound depends on the patients
-itself, and noise in proportion to it protects nobody. What the steps cost is computed in ``client/accounting.py``.
+itself, and noise in proportion to it protects nobody. What the steps cost is computed in
+``client/books/accounting.py``.
 
 Several augmented copies of an image (De et al., 2022) are more rows of its patient: K images in M copies each are an
 input of K * M rows, whose mean loss has the mean gradient; nothing here has to know.
@@ -25,8 +26,8 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from client.errors import ModelRefused
-from client.gradients import Loss, PatientGradients, Route
-from client.noise import noised, uniform
+from client.training.gradients import Loss, PatientGradients, Route
+from client.training.noise import noised, uniform
 
 _LOG = logging.getLogger(__name__)
 _NO_CLIPPING = 1e30  # infinity times no noise would be NaN
@@ -67,7 +68,7 @@ class PatientSteps:
 
         Args:
             optimizer: makes the optimizer, such as SGD with its rates, of the parameters that it is given.
-            generator: draws the noise; ``client.noise.entropy()`` outside tests.
+            generator: draws the noise; ``client.training.noise.entropy()`` outside tests.
 
         Raises:
             ModelRefused: there is nothing to train, or it is not in float32.
@@ -134,7 +135,7 @@ class _NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus is not typed
 def sampled_patients(patients: int, sample_rate: float, steps: int, generator: torch.Generator) -> Iterator[list[int]]:
     """For each step the numbers of the patients that take part, each with the same probability; may be empty.
 
-    Opacus' sampler would draw from the generator itself; ``client/noise.py`` says why that is not enough.
+    Opacus' sampler would draw from the generator itself; ``client/training/noise.py`` says why that is not enough.
     """
     for _ in range(steps):
         yield (uniform(patients, generator) <= sample_rate).nonzero().flatten().tolist()

@@ -26,13 +26,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client import subgroups
-from client.audit import Receipt, norm_of, tensors_of
+from client.books.audit import Receipt, norm_of, tensors_of
+from client.books.links import Head
+from client.cohort import subgroups
 from client.errors import SiteError
-from client.links import Head
-from client.noise import noised
-from client.scoring import Outlined
 from client.site import SiteSettings
+from client.training.noise import noised
+from client.training.scoring import Outlined
 from tasks import lean, wire
 from tasks.metrics.histogram import score_histogram
 from tasks.metrics.outlining import dice_histogram, distance_histogram

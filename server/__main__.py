@@ -37,8 +37,8 @@ def found(study: schema.Study, folder: Path, advance: Advance) -> Hospitals:
     Raises:
         HospitalNotReady: images, labels, settings or folders of one cannot be used.
     """
-    from client import virtual  # takes seconds, which a mistyped command need not wait for
     from client.errors import SiteError
+    from client.setup import partition, virtual  # takes seconds, which a mistyped command need not wait for
 
     try:
         founded = virtual.found(study, folder, lambda issuer, done, total: advance(f"ingest {issuer}", done, total))
@@ -47,7 +47,7 @@ def found(study: schema.Study, folder: Path, advance: Advance) -> Hospitals:
     return Hospitals(
         federated=founded.federated,
         alone=founded.alone,
-        imaginary={"pooled": [virtual.POOLED], "shuffled": virtual.shufflings(study)},
+        imaginary={"pooled": [partition.POOLED], "shuffled": virtual.shufflings(study)},
         sizes=founded.sizes,
         warnings={name: ingested.warnings for name, ingested in founded.reports.items()},
         notes=founded.notes,

@@ -1,8 +1,8 @@
 """The acquisition contract of a task: what an image must be, so that a model may learn from it.
 
 Each task's folder has a ``contract.yaml``: organ and modalities, rules that are checked one by one in their order, and
-the fractions that a hospital must reach to take part. Hospitals check it (``client/contract.py``); the server repeats
-its digest in the study document, so that all of them check the same.
+the fractions that a hospital must reach to take part. Hospitals check it (``client/reading/contract.py``); the server
+repeats its digest in the study document, so that all of them check the same.
 
 A rule holds, is violated, or cannot be decided because an attribute is absent; real files lack most attributes that
 nobody needs. What follows is the rule's own choice: ``on_violation`` and ``on_missing``.
@@ -131,7 +131,7 @@ class LosslessSyntax(_Rule):
 
 
 class NoJpegGrid(_Rule):
-    """The pixels show no trace of JPEG: no 8x8 blocks with quantised coefficients; see ``client/evidence.py``."""
+    """The pixels show no trace of JPEG, no 8x8 blocks with quantised coefficients: ``client/reading/evidence.py``."""
 
     check: Literal["no_jpeg_grid"]
     below: Fraction

@@ -3,8 +3,8 @@
     conf <- tasks <- client
     conf <- tasks <- server          server/__main__.py alone composes client and server
 
-Each third-party library with a seam is imported in the files of its seam only. Every rule is shown a violation, so a
-rule that sees nothing cannot pass.
+Inside ``client`` rooms see what ``CLIENT_ROOMS`` says, which knows no ring. Each third-party library with a seam is
+imported in the files of its seam only. Every rule is shown a violation, so a rule that sees nothing cannot pass.
 """
 
 from __future__ import annotations
@@ -25,19 +25,43 @@ MAY_SEE = {
     "client": {"conf", "tasks", "client"},
     "server": {"conf", "tasks", "server"},
 }
+CLIENT_ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "pixels": set(),
+    "reading": {"pixels"},
+    "sources": {"errors", "pixels", "reading"},
+    "site": {"errors", "sources"},
+    "policy": {"errors", "site"},
+    "books": {"errors"},
+    "cohort": {"errors", "pixels", "reading", "sources", "site", "books"},
+    "training": {"errors", "site", "policy", "books", "cohort"},
+    "report": {"errors", "site", "books", "cohort", "training"},
+    "oversight": {"errors", "site", "policy", "books"},
+    "app": {"errors", "site", "policy", "books", "cohort", "training", "report", "oversight"},
+    "setup": {"errors", "sources", "site", "policy", "books", "cohort", "oversight"},
+    "link": {"errors", "sources", "site", "books", "oversight", "app"},
+    "prediction": {"errors", "pixels", "reading", "sources", "site", "cohort", "oversight"},
+    "cli": {"errors", "site", "policy", "books", "cohort", "training", "oversight", "setup", "link", "prediction"},
+}
+"""What a room of ``client``, or a file beside the rooms, may import; it names only what is named before it."""
+BESIDE_ITS_ROOM = {"privacy": "training"}
+"""Files that stand beside the rooms because their readers look for them there, and belong to one all the same."""
 COMPOSER = "server/__main__.py"
 SHARED_IN_TASKS = {"metrics", "models", "phantoms", "template"}
 SEAMS: dict[str, tuple[str, ...]] = {
     "opacus": ("client/privacy.py",),
-    "dp_accounting": ("client/accounting.py",),
+    "dp_accounting": ("client/books/accounting.py",),
     "mlflow": ("server/tracking*.py",),
     "hydra": ("conf/load.py", "server/launch.py"),
     "omegaconf": ("conf/load.py", "conf/schema.py", "server/launch.py"),
-    "pydicom": ("client/*.py", "client/*/*.py", "tasks/phantoms/*.py"),
-    "pynetdicom": ("client/*.py", "client/*/*.py"),
+    "pydicom": (
+        *(f"client/{room}/*.py" for room in ("pixels", "reading", "sources", "prediction")),
+        "tasks/phantoms/*.py",
+    ),
+    "pynetdicom": ("client/sources/*.py", "client/prediction/store.py"),
 }
 PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp"}
-FLOWER_SEAMS = ("client/flower_private.py", "server/flower_private.py")
+FLOWER_SEAMS = ("client/link/flower_private.py", "server/flower_private.py")
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 RUNS_TEXT = {"eval", "exec", "__import__"}
@@ -107,6 +131,24 @@ def wrong_arrows(file: str, source: str) -> list[str]:
         return []
     allowed = MAY_SEE[file.split("/")[0]]
     return [str(i) for i in imports(file, source) if i.top in (*HOUSES, "tests") and i.top not in allowed]
+
+
+def wrong_rooms(file: str, source: str) -> list[str]:
+    """Each room of the hospital sees the rooms that it names, and nothing has a place outside of them."""
+    own = _room(PurePosixPath(file).with_suffix("").parts)
+    if own is None:
+        return []
+    if own not in CLIENT_ROOMS:
+        return [f"{file} stands in no room"]
+    seen = ((i, _room(tuple(i.module.split(".")))) for i in imports(file, source))
+    return [str(i) for i, room in seen if room is not None and room not in {own} | CLIENT_ROOMS[own]]
+
+
+def _room(parts: tuple[str, ...]) -> str | None:
+    """The room of a file or module, by its path; ``None`` outside ``client``."""
+    if parts[0] != "client" or parts[1:2] in ((), ("__init__",)):
+        return None
+    return BESIDE_ITS_ROOM.get(parts[1], parts[1])
 
 
 def wrong_configuration(file: str, source: str) -> list[str]:
@@ -180,6 +222,7 @@ def long_functions(file: str, source: str) -> list[str]:
 
 RULES = [
     wrong_arrows,
+    wrong_rooms,
     wrong_configuration,
     wrong_neighbours,
     wrong_seams,
@@ -210,9 +253,18 @@ def test_the_source_keeps_the_rule(rule) -> None:  # type: ignore[no-untyped-def
         (wrong_arrows, "client/app.py", "import server.rounds"),
         (wrong_arrows, "server/rounds.py", "def f():\n    from client.app import app"),
         (wrong_arrows, "server/app.py", "if TYPE_CHECKING:\n    from client import ledger"),
-        (wrong_arrows, "tasks/wire.py", "from client.ledger import Ledger"),
+        (wrong_arrows, "tasks/wire.py", "from client.books.ledger import Ledger"),
         (wrong_arrows, "conf/load.py", "from tasks import task"),
         (wrong_arrows, "server/rounds.py", "import tests.server"),
+        (wrong_rooms, "client/books/ledger.py", "from client.cohort.catalog import ingest"),
+        (wrong_rooms, "client/books/ledger.py", "from client import site"),
+        (wrong_rooms, "client/cohort/index.py", "def f():\n    from client.training import train"),
+        (wrong_rooms, "client/cohort/index.py", "from client.privacy import PatientSteps"),
+        (wrong_rooms, "client/pixels/form.py", "import client.reading.dicom"),
+        (wrong_rooms, "client/sources/folder.py", "from ..site import load"),
+        (wrong_rooms, "client/prediction/store.py", "from client.setup import page"),
+        (wrong_rooms, "client/training/train.py", "from client.app import app"),
+        (wrong_rooms, "client/attic.py", ""),
         (wrong_configuration, "client/site.py", "from conf import load"),
         (wrong_configuration, "client/site.py", "from conf.load import load"),
         (wrong_neighbours, "tasks/pneumonia_xray/phantom.py", "from tasks.breast_ultrasound import scanner"),
@@ -220,7 +272,7 @@ def test_the_source_keeps_the_rule(rule) -> None:  # type: ignore[no-untyped-def
         (wrong_neighbours, "tasks/pneumonia_xray/phantom.py", "from ..breast_ultrasound import scanner"),
         (wrong_neighbours, "tasks/task.py", "from tasks.breast_ultrasound import TASK"),
         (wrong_neighbours, "tasks/models/registry.py", "import tasks.breast_ultrasound.example"),
-        (wrong_seams, "client/train.py", "from opacus.optimizers import DPOptimizer"),
+        (wrong_seams, "client/training/train.py", "from opacus.optimizers import DPOptimizer"),
         (wrong_seams, "client/privacy.py", "import dp_accounting as dp"),
         (wrong_seams, "server/rounds.py", "def f():\n    import mlflow"),
         (wrong_seams, "client/report.py", "import mlflow"),
@@ -228,6 +280,8 @@ def test_the_source_keeps_the_rule(rule) -> None:  # type: ignore[no-untyped-def
         (wrong_seams, "conf/schema.py", "import hydra"),
         (wrong_seams, "server/report.py", "import pydicom"),
         (wrong_seams, "tasks/breast_ultrasound/example.py", "from pydicom import dcmread"),
+        (wrong_seams, "client/cohort/index.py", "import pydicom"),
+        (wrong_seams, "client/reading/dicom.py", "import pynetdicom"),
         (private_flower, "server/rounds.py", "from flwr.supercore.run import Run"),
         (private_flower, "client/app.py", "import flwr.proto.message_pb2"),
         (private_flower, "tasks/wire.py", "from flwr.common import Metrics"),
@@ -252,9 +306,18 @@ def test_the_rule_would_see_a_violation(rule, file: str, source: str) -> None:  
 @pytest.mark.parametrize(
     ("rule", "file", "source"),
     [
-        (wrong_arrows, COMPOSER, "from client import virtual\nfrom server import launch"),
+        (wrong_arrows, COMPOSER, "from client.setup import virtual\nfrom server import launch"),
         (wrong_arrows, "client/app.py", "from tasks import wire\nfrom conf import schema\nimport serverless"),
-        (wrong_configuration, "client/virtual.py", "from conf import schema\nfrom conf.schema import Study"),
+        (wrong_configuration, "client/setup/virtual.py", "from conf import schema\nfrom conf.schema import Study"),
+        (wrong_rooms, "client/__init__.py", ""),
+        (
+            wrong_rooms,
+            "client/app.py",
+            "from client import report\nfrom client.training import noise",
+        ),
+        (wrong_rooms, "client/training/train.py", "from client import privacy\nfrom client.training import noise"),
+        (wrong_rooms, "client/privacy.py", "from client.training.noise import noised"),
+        (wrong_rooms, "server/rounds.py", "from server import record"),
         (wrong_neighbours, "tasks/breast_ultrasound/phantom.py", "from tasks.breast_ultrasound import scanner"),
         (wrong_neighbours, "tasks/breast_ultrasound/phantom.py", "from tasks.phantoms import fields"),
         (wrong_seams, "client/privacy.py", "import opacus"),
@@ -263,13 +326,25 @@ def test_the_rule_would_see_a_violation(rule, file: str, source: str) -> None:  
         (private_flower, "server/flower_private.py", "from flwr.supercore.run import Run"),
         (private_flower, "client/app.py", "from flwr.app import Message\nfrom flwr.clientapp import ClientApp"),
         (code_from_elsewhere, "tasks/task.py", "import_module(f'tasks.{name}')"),
-        (code_from_elsewhere, "client/train.py", "module.eval()"),
+        (code_from_elsewhere, "client/training/train.py", "module.eval()"),
         (long_functions, "server/rounds.py", "def f():\n" + "    x = 1\n" * 59),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_the_rule_lets_pass_what_is_meant_to(rule, file: str, source: str) -> None:  # type: ignore[no-untyped-def]
     assert rule(file, source) == []
+
+
+def test_the_rooms_of_the_hospital_stand_in_an_order_and_every_arrow_is_used() -> None:
+    before: set[str] = set()
+    for room, seen in CLIENT_ROOMS.items():
+        assert seen <= before, f"{room} would see itself by a detour"
+        before.add(room)
+    drawn: dict[str, set[str]] = {room: set() for room in CLIENT_ROOMS}
+    for file, source in sources().items():
+        if own := _room(PurePosixPath(file).with_suffix("").parts):
+            drawn[own] |= {room for i in imports(file, source) if (room := _room(tuple(i.module.split("."))))} - {own}
+    assert drawn == CLIENT_ROOMS
 
 
 def cycles(graph: dict[str, set[str]]) -> list[list[str]]:

@@ -10,7 +10,7 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from client.audit import Fact, Journal, Kind
+from client.books.audit import Fact, Journal, Kind
 from client.cli.output import COLOURS, HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
 from client.errors import SiteMisconfigured
 from client.site import SiteSettings, load, secret
@@ -20,10 +20,10 @@ from tasks.checklist import State
 from tasks.task import Task
 
 if TYPE_CHECKING:
-    from client.baseline import Baseline
-    from client.check import Rung
-    from client.describe import Description
-    from client.findings import IngestReport
+    from client.cohort.describe import Description
+    from client.cohort.findings import IngestReport
+    from client.setup.check import Rung
+    from client.training.baseline import Baseline
 
 # What reads images and trains takes seconds to import: each command does so itself, since `stop` must not wait for it.
 
@@ -35,8 +35,8 @@ def ingest(task: TaskName = "", site: SiteFile = HERE, as_json: AsJson = False) 
 
     May be interrupted at any time; the next one goes on from there.
     """
-    from client import catalog
-    from client.preparation import Decoding
+    from client.cohort import catalog
+    from client.cohort.preparation import Decoding
 
     settings = load(site)
     found: dict[str, IngestReport] = {}
@@ -98,8 +98,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Say what still keeps the hospital from taking part, and what to do about it. Exit code 1 when something does."""
-    from client.check import ladder
-    from client.page import write_page
+    from client.setup.check import ladder
+    from client.setup.page import write_page
 
     settings = load(site)
     found = [(one, ladder(settings, one)) for one in _tasks(settings, task)]
@@ -125,7 +125,7 @@ def describe_cohort(
     as_json: AsJson = False,
 ) -> None:
     """Describe the cohort: patients, devices, and how the contract is kept. Exact unless it is for sending."""
-    from client import describe
+    from client.cohort import describe
 
     settings = load(site)
     told = [describe.describe(settings, one) for one in _tasks(settings, task)]
@@ -162,7 +162,7 @@ def baseline(
     as_json: AsJson = False,
 ) -> None:
     """Train on this hospital's patients alone, to see what it has. Nothing leaves and nothing is charged."""
-    from client.baseline import train_alone
+    from client.training.baseline import train_alone
 
     settings = load(site)
     found = {one.name: train_alone(settings, one, rounds) for one in _tasks(settings, task)}

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from client import approvals as decided
-from client import halt
-from client.audit import Fact, Journal, Kind
-from client.books import Books
+from client.books.audit import Fact, Journal, Kind
+from client.books.pair import Books
 from client.cli.output import HALTED, HERE, AsJson, By, SiteFile, answer, fail, moment, opened, table, who
 from client.errors import SiteError, SiteMisconfigured
-from client.founding import found_books, write_example
+from client.oversight import approvals as decided
+from client.oversight import halt
+from client.setup.founding import found_books, write_example
 from client.site import SiteSettings, load, secret
 
 

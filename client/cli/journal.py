@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client.audit import Event, Fact, Kind, Receipt
+from client.books.audit import Event, Fact, Kind, Receipt
 from client.cli.ledger import verify
 from client.cli.output import HERE, AsJson, SiteFile, amount, answer, moment, opened, plain, short, table
 

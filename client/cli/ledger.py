@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from client.accounting import epsilon_of
-from client.books import faults_of_books
+from client.books.accounting import epsilon_of
+from client.books.ledger import Ledger
+from client.books.pair import faults_of_books
 from client.cli.output import HERE, REFUSED, AsJson, SiteFile, amount, answer, fail, moment, opened, table
 from client.errors import SiteMisconfigured
-from client.ledger import Ledger
 from client.site import SiteSettings, delta_cap, load, secret
 
 app = typer.Typer(name="ledger", invoke_without_command=True)

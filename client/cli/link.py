@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from client import security as examined
 from client.cli.output import COLOURS, HERE, REFUSED, AsJson, SiteFile, answer, fail, table
 from client.errors import SiteMisconfigured
-from client.gateway import QUIET, Link, command, environment, reach
-from client.gateway import enroll as ask
-from client.gateway import link as read_link
+from client.link import security as examined
+from client.link.gateway import QUIET, Link, command, environment, reach
+from client.link.gateway import enroll as ask
+from client.link.gateway import link as read_link
 from client.site import SiteSettings, load
 from tasks import checklist, enrolment
 from tasks.checklist import State
@@ -129,7 +129,7 @@ def security(
 def _programs(settings: SiteSettings, found: Link, site: Path, only: Part, gateway: str) -> list[Program]:
     _require_address(gateway)
     logs = settings.link / "logs"
-    train = [sys.executable, "-m", "client.trainer", gateway, str(found.secret)]
+    train = [sys.executable, "-m", "client.link.trainer", gateway, str(found.secret)]
     host = gateway.rpartition(":")[0]
     own = QUIET | {"CONSILIUM_SITE": str(site), "OMP_WAIT_POLICY": "PASSIVE", "NO_PROXY": host, "no_proxy": host}
     parts = {

@@ -12,15 +12,15 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from client.audit import Fact, Journal, Kind
+from client.books.audit import Fact, Journal, Kind
 from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
 from client.site import SiteSettings, load, secret
 from tasks import contract as contracts
 
 if TYPE_CHECKING:
-    from client.model import Model
-    from client.outcome import Written
-    from client.predict import Predictions, ScoredPatient
+    from client.prediction.model import Model
+    from client.prediction.outcome import Written
+    from client.prediction.predict import Predictions, ScoredPatient
 
 _MOST_ROWS = 30
 
@@ -45,10 +45,10 @@ def predict(
     Writes a DICOM structured report a study, a list for the reading room, and a table. Nothing leaves the hospital and
     nothing is charged; the journal notes that it was done. Exit code 1 when something could not be reported or stored.
     """
-    from client import outcome, worklist
-    from client import predict as predicting
-    from client import store as storing
-    from client.model import open_model
+    from client.prediction import outcome, worklist
+    from client.prediction import predict as predicting
+    from client.prediction import store as storing
+    from client.prediction.model import open_model
     from tasks.models.weights import in_folder
 
     settings = load(site)
@@ -112,7 +112,7 @@ def _facts(model: Model, found: Predictions, written: Written, stored: bool, out
 
 
 def _shown(model: Model, found: Predictions, written: Written, stored: bool, out: Path) -> Iterator[RenderableType]:
-    from client.triage import remarks
+    from client.prediction.triage import remarks
 
     yield Text("NOT FOR CLINICAL USE. Output of a research model.", style="bold red")
     rows = [_row(model, rank, patient) for rank, patient in enumerate(found.patients[:_MOST_ROWS], start=1)]
@@ -137,7 +137,7 @@ def _shown(model: Model, found: Predictions, written: Written, stored: bool, out
 
 
 def _row(model: Model, rank: int, patient: ScoredPatient) -> tuple[object, ...]:
-    from client.predict import called
+    from client.prediction.predict import called
 
     side = {None: "", True: "at or above threshold", False: "below"}[called(model, patient.probability)]
     warned = ", ".join(patient.warned)

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from client.books import Books, open_books
+from client.books.pair import Books, open_books
 from client.errors import SiteError, SiteMisconfigured
 from client.site import SiteSettings, load, secret
 from tasks.checklist import State

@@ -10,10 +10,8 @@ import typer
 from rich.padding import Padding
 from rich.text import Text
 
-from client import approvals as decided
 from client import policy
-from client.approvals import MOST_BYTES, Decision
-from client.books import Books
+from client.books.pair import Books
 from client.cli.output import (
     HERE,
     REFUSED,
@@ -31,8 +29,10 @@ from client.cli.output import (
     who,
 )
 from client.errors import NotApproved, SiteMisconfigured
-from client.explain import words
-from client.review import Review, examine
+from client.oversight import approvals as decided
+from client.oversight.approvals import MOST_BYTES, Decision
+from client.oversight.explain import words
+from client.oversight.review import Review, examine
 from client.site import SiteSettings
 from tasks import study as documents
 from tasks.metrics.interval import Interval
@@ -190,7 +190,7 @@ def compare(
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    from client.compare import with_own
+    from client.training.compare import with_own
 
     with opened(site) as (settings, books):
         document = _document(study, settings, books)

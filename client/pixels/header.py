@@ -16,10 +16,23 @@ from typing import cast
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
 
+NATIVE = frozenset(
+    map(
+        str,
+        (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian),
+    )
+)
+"""Transfer syntaxes that store pixel values uncompressed (PS3.5 A.1 to A.3, A.5); among them no value can change."""
 MAX_READS = 1_000_000
 """An element takes two or three reads; a header of more is built to exhaust its reader."""
 MAX_INFLATED = 1 << 29

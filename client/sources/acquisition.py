@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-from client.contract import Declared, Judgement, bits_stored, judge_header, value_of
 from client.pixels.header import transfer_syntax
+from client.reading.contract import Declared, Judgement, bits_stored, judge_header, value_of
 from client.sources.settings import Source
 from tasks import contract as contracts
 from tasks.task import Task

@@ -44,7 +44,7 @@ from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.presentation import PresentationContext
 
 from client.errors import ArchiveRefused
-from client.sources.fidelity import NATIVE
+from client.pixels.header import NATIVE
 from client.sources.patience import Temporary
 from client.sources.secrets import owned
 from client.sources.settings import DimseSource

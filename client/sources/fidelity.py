@@ -5,20 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from enum import StrEnum
 
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
-
-NATIVE = frozenset(
-    map(
-        str,
-        (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian),
-    )
-)
-"""Transfer syntaxes that store pixel values uncompressed (PS3.5 A.1 to A.3, A.5); among them no value can change."""
+from client.pixels.header import NATIVE
 
 
 class Verdict(StrEnum):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from client.dicom import UnreadableDicom, number_of_frames, read_header
 from client.errors import EmptySource, LabelsMatchNothing
+from client.reading.dicom import UnreadableDicom, number_of_frames, read_header
 from client.sources.acquisition import Acquisition, acquisition_reader
 from client.sources.annotations import labels_of
 from client.sources.frame import Frame

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.dicom import UnreadableDicom, read_frame
+from client.reading.dicom import UnreadableDicom, read_frame
 from client.sources.record import Unreadable
 from tasks.task import Picture
 
@@ -14,7 +14,7 @@ from tasks.task import Picture
 class Frame:
     """Reads one frame of a file.
 
-    Whoever decodes in processes of its own (``client/decoding.py``) takes ``path`` and ``index`` from here.
+    Whoever decodes in processes of its own (``client/reading/decoding.py``) takes ``path`` and ``index`` from here.
     """
 
     path: Path

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
-from client.decoding import Decoder
-from client.dicom import Measured, number_of_frames, read_header
 from client.pixels.groups import group_item
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
+from client.reading.decoding import Decoder
+from client.reading.dicom import Measured, number_of_frames, read_header
 from client.sources.record import Unreadable
 from client.sources.settings import SegmentationLabels
 from tasks.task import Structure

@@ -64,7 +64,7 @@ def _report(path: Path) -> Dataset | None:
 
 
 def _ours(header: Dataset) -> bool:
-    """Whether ``client/structured_report.py`` has made it: no model may learn from a model."""
+    """Whether ``client/prediction/structured_report.py`` has made it: no model may learn from a model."""
     return (header.get("Manufacturer"), header.get("ContentQualification")) == ("Consilium", "RESEARCH")
 
 

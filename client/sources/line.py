@@ -16,8 +16,8 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet  # type: ignore[attr-defined]
 
 from client.errors import ArchiveRefused, SpoolFull
+from client.pixels.header import NATIVE
 from client.sources.association import associate, storage_contexts
-from client.sources.fidelity import NATIVE
 from client.sources.patience import Temporary
 from client.sources.settings import DimseSource
 from client.sources.spool import Instance, Refusal, Refused, Spool

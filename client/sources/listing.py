@@ -28,6 +28,6 @@ def list_source(source: Source, task: Task, withdrawn: frozenset[str]) -> Listin
     """All labelled images of a source; see the kind's own file for what it raises.
 
     Args:
-        withdrawn: PatientIDs to leave out, see ``client/sources/withdrawals.py``; they are counted as ``WITHDRAWN``.
+        withdrawn: PatientIDs to leave out, see ``client/cohort/withdrawals.py``; they are counted as ``WITHDRAWN``.
     """
     return _LISTERS[source.kind](source, task, withdrawn)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.dicom import Measured
 from client.errors import EmptySource, LabelsMatchNothing, SiteMisconfigured
+from client.reading.dicom import Measured
 from client.sources.labels import meanings
 from client.sources.nifti_volume import NiftiReader
 from client.sources.record import Listing, Record, signature_of

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.dicom import Measured, read_header, read_values
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
+from client.reading.dicom import Measured, read_header, read_values
 from client.sources.labels_seg import codes_of, least_value, mask_of, referenced_images, segment_codes, segmented_frames
 from client.sources.record import signature_of
 from tasks.task import Structure

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from client.dicom import Measured
+from client.reading.dicom import Measured
 from client.sources.acquisition import Acquisition
 from tasks.task import Picture, Scan, Task
 

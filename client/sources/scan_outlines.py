@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from client.dicom import Measured, read_values
 from client.pixels.refusal import Reason, guarded
-from client.slices import Plane, Slice, slices_of
+from client.reading.dicom import Measured, read_values
+from client.reading.slices import Plane, Slice, slices_of
+from client.reading.stacks import Stack
+from client.reading.volume import affine_of
 from client.sources.labels_seg import (
     SegmentedFrame,
     codes_of,
@@ -28,8 +30,6 @@ from client.sources.labels_seg import (
     segmented_frames,
 )
 from client.sources.record import signature_of
-from client.stacks import Stack
-from client.volume import affine_of
 from tasks.task import Structure, Volume
 
 _SAME_PLACE_MM = 0.05

@@ -1,8 +1,8 @@
 """Examinations as scans: the DICOM files of a folder, sorted by study and series, and stacked to volumes.
 
-Of each of the task's sequences the longest stack is taken that is a volume (``client/stacks.py``), among all series
-of the contract's modalities whose SeriesDescription the sequence finds. An examination is one image of the task: its
-name is the StudyInstanceUID.
+Of each of the task's sequences the longest stack is taken that is a volume (``client/reading/stacks.py``), among all
+series of the contract's modalities whose SeriesDescription the sequence finds. An examination is one image of the task:
+its name is the StudyInstanceUID.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from client.contract import Judgement, merged
-from client.dicom import Measured, UnreadableDicom, read_header
 from client.errors import EmptySource, LabelsMatchNothing
-from client.slices import Slice, slices_of
+from client.reading.contract import Judgement, merged
+from client.reading.dicom import Measured, UnreadableDicom, read_header
+from client.reading.slices import Slice, slices_of
+from client.reading.stacks import NoVolume, Stack, arrange
+from client.reading.volume import read_volume
 from client.sources.acquisition import Acquisition
 from client.sources.frame import Frame
 from client.sources.labels import Labels
 from client.sources.labels_seg import is_segmentation
 from client.sources.record import Listing, Record, Unreadable, signature_of
 from client.sources.scan_outlines import ReadOutlines, Segmentation, placed, read_segmentation
-from client.stacks import NoVolume, Stack, arrange
-from client.volume import read_volume
 from tasks import contract as contracts
 from tasks.task import Scan, Task
 

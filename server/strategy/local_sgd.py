@@ -1,6 +1,6 @@
 """What the server may know of a hospital's training without asking: it follows from the order and from public numbers.
 
-A hospital takes K steps of SGD with learning rate eta and momentum mu, as ``client/train.py`` does:
+A hospital takes K steps of SGD with learning rate eta and momentum mu, as ``client/training/train.py`` does:
 
     v_t = mu v_{t-1} + g_t,   x_t = x_{t-1} - eta v_t      so
     update = - eta sum_t r_t g_t,   r_t = 1 + mu + ... + mu^(K-t)

@@ -31,11 +31,11 @@ from pydicom.uid import JPEG2000Lossless, generate_uid
 from rich.console import Console
 from rich.table import Table
 
-from client import catalog
-from client.cache import load_example
-from client.dicom import read_frame, read_header
-from client.founding import found_books
-from client.preparation import Decoding
+from client.cohort import catalog
+from client.cohort.cache import load_example
+from client.cohort.preparation import Decoding
+from client.reading.dicom import read_frame, read_header
+from client.setup.founding import found_books
 from client.site import SiteSettings, load
 from client.sources.acquisition import acquisition_reader
 from tasks import task as tasks

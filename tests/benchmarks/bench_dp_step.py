@@ -37,9 +37,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from client.gradients import PatientGradients, Route
-from client.noise import entropy
 from client.privacy import PatientSteps, StepTerms
+from client.training.gradients import PatientGradients, Route
+from client.training.noise import entropy
 
 Step = Callable[[], None]
 _SGD = partial(torch.optim.SGD, lr=1e-3, momentum=0.9)

@@ -21,10 +21,10 @@ from rich.progress import track
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from client.accounting import Mechanism
-from client.noise import entropy
-from client.scoring import score_outlines, score_patients
-from client.train import load_weights, train_locally
+from client.books.accounting import Mechanism
+from client.training.noise import entropy
+from client.training.scoring import score_outlines, score_patients
+from client.training.train import load_weights, train_locally
 from conf import load, schema
 from tasks import task as tasks
 from tasks.models import registry

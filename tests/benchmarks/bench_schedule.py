@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from client.accounting import noise_at, plan_scale
+from client.books.accounting import noise_at, plan_scale
 from conf import schema
 from tasks.study import TrainingTerms
 from tests.benchmarks import bench_skew as skew

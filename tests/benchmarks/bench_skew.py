@@ -27,11 +27,11 @@ from scipy.optimize import minimize
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from client import methods
-from client.accounting import Mechanism, plan_noise
-from client.dataset import Cohort
-from client.noise import entropy
-from client.train import Pull, train_locally
+from client.books.accounting import Mechanism, plan_noise
+from client.cohort.dataset import Cohort
+from client.training import methods
+from client.training.noise import entropy
+from client.training.train import Pull, train_locally
 from conf import load, schema
 from server.strategy.choice import build
 from server.strategy.local_sgd import local_move

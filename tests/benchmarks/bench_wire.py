@@ -21,10 +21,10 @@ from monai.networks.nets.densenet import DenseNet121
 from rich.console import Console
 from rich.table import Table
 
-from client.accounting import Mechanism
-from client.dataset import Cohort
-from client.noise import entropy
-from client.train import train_locally
+from client.books.accounting import Mechanism
+from client.cohort.dataset import Cohort
+from client.training.noise import entropy
+from client.training.train import train_locally
 from conf import load
 from server.flower_private import claim_identity, deflate
 from server.post import Post

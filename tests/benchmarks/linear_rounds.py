@@ -1,9 +1,9 @@
 """Private federated rounds of a linear head on fixed features, many draws of the noise side by side.
 
-The arithmetic of ``client/train.py`` and ``server/strategy/fedavg.py`` without what surrounds it: no orders, no ledger,
-no wire, and seeded noise, for a search through hundreds of configurations. A linear head's gradient has a closed form,
-and its norm follows from the products of a patient's images with each other, so no patient's gradient is ever written
-down. ``alike`` compares a step with the real one.
+The arithmetic of ``client/training/train.py`` and ``server/strategy/fedavg.py`` without what surrounds it: no orders,
+no ledger, no wire, and seeded noise, for a search through hundreds of configurations. A linear head's gradient has a
+closed form, and its norm follows from the products of a patient's images with each other, so no patient's gradient is
+ever written down. ``alike`` compares a step with the real one.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from client import report, site, virtual
-from client.accounting import Mechanism, noise_at, plan_scale
-from client.dataset import Cohort, open_cohort
-from client.train import train_locally
+from client import report, site
+from client.books.accounting import Mechanism, noise_at, plan_scale
+from client.cohort.dataset import Cohort, open_cohort
+from client.setup import virtual
+from client.training.train import train_locally
 from conf import schema
 from tasks import task as tasks
 from tasks.models import registry

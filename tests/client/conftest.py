@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from client.founding import found_books, write_example
+from client.setup.founding import found_books, write_example
 from client.site import SiteSettings, load
 
 

@@ -32,7 +32,7 @@ from pydicom.uid import (
 )
 from rle.utils import encode_pixel_data as encode_rle
 
-from client.dicom import Reason, UnreadableDicom, read_frame
+from client.reading.dicom import Reason, UnreadableDicom, read_frame
 
 DATA = os.environ.get("CONSILIUM_DATA", "")
 ROBUSTNESS = Path(DATA) / "dicom_robustness"

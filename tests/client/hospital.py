@@ -14,13 +14,14 @@ import numpy as np
 import yaml
 from flwr.app import Context, Message, RecordDict
 
-from client import approvals, catalog
-from client.accounting import epsilon_of
 from client.app import app
-from client.audit import Receipt
-from client.books import Books, open_books
-from client.founding import found_books, write_example
-from client.ledger import Entry
+from client.books.accounting import epsilon_of
+from client.books.audit import Receipt
+from client.books.ledger import Entry
+from client.books.pair import Books, open_books
+from client.cohort import catalog
+from client.oversight import approvals
+from client.setup.founding import found_books, write_example
 from client.site import SiteSettings, load, secret
 from server.flower_private import claim_identity, deflate, inflate
 from tasks import task as tasks

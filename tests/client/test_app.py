@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import client.app
-from client import approvals, halt
-from client.accounting import epsilon_of, plan_noise
-from client.audit import Journal
+from client.books.accounting import epsilon_of, plan_noise
+from client.books.audit import Journal
 from client.errors import LedgerUnwritable
-from client.train import train_locally
+from client.oversight import approvals, halt
+from client.training.train import train_locally
 from server.flower_private import deflate
 from tasks import wire
 from tasks.contract import digest_of_task

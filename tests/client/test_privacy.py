@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from client.errors import ModelRefused
-from client.gradients import PatientGradients, Route
-from client.noise import entropy
 from client.privacy import PatientSteps, StepTerms, refuse_unprivate_layers, sampled_patients
+from client.training.gradients import PatientGradients, Route
+from client.training.noise import entropy
 
 SGD = partial(torch.optim.SGD, lr=1.0)
 ALMOST_NONE = 1e-9  # noise so small that the clipped sum shows, and yet not zero, which would switch clipping off

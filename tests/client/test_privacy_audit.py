@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from torch import nn
 
-from client.accounting import Mechanism, epsilon_of, plan_noise
-from client.dataset import Cohort
-from client.noise import entropy
-from client.train import train_locally
+from client.books.accounting import Mechanism, epsilon_of, plan_noise
+from client.cohort.dataset import Cohort
+from client.training.noise import entropy
+from client.training.train import train_locally
 from tasks import task as tasks
 from tasks.study import TrainingTerms
 

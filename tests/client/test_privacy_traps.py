@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import client
-from client.accounting import Mechanism, epsilon_of, plan_noise
-from client.dataset import Cohort
+from client.books.accounting import Mechanism, epsilon_of, plan_noise
+from client.cohort.dataset import Cohort
 from client.errors import ModelRefused
-from client.noise import Entropy, entropy
 from client.privacy import PatientSteps, StepTerms, refuse_unprivate_layers
-from client.train import train_locally
+from client.training.noise import Entropy, entropy
+from client.training.train import train_locally
 from tasks import task as tasks
 from tasks.study import PrivacyTerms, TrainingTerms
 
@@ -221,7 +221,7 @@ def test_two_runs_in_production_share_no_noise_whatever_is_seeded() -> None:
     assert not (updates[0] == updates[1]).any()
 
 
-MAY_SEED = {"client/noise.py", "client/partition.py"}
+MAY_SEED = {"client/training/noise.py", "client/setup/partition.py"}
 """The first seeds what is not private from the operating system; the second deals out patients of simulated sites."""
 SEEDS = {"manual_seed", "seed", "default_rng", "RandomState", "Random", "set_state", "set_rng_state", "Generator"}
 
@@ -263,7 +263,7 @@ def test_the_hospitals_app_trains_and_reports_with_entropy() -> None:
         (call,) = (call for name, call in calls(ast.parse(source)) if name == wanted)
         given = [ast.unparse(argument) for argument in [*call.args, *(k.value for k in call.keywords)]]
         assert "entropy()" in given
-    assert "from client.noise import entropy" in source
+    assert "from client.training.noise import entropy" in source
     assert isinstance(entropy(), Entropy)
 
 

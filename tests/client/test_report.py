@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from client import errors, report
-from client.audit import Receipt
-from client.dataset import Cohort
-from client.links import Head
-from client.noise import entropy
+from client.books.audit import Receipt
+from client.books.links import Head
+from client.cohort.dataset import Cohort
 from client.report import (
     Pair,
     Scored,
@@ -33,9 +32,10 @@ from client.report import (
     refusal,
     train_report,
 )
-from client.scoring import Outlined
 from client.site import Policy, SiteSettings
 from client.sources.settings import FolderSource
+from client.training.noise import entropy
+from client.training.scoring import Outlined
 from tasks import wire
 from tasks.metrics.histogram import score_histogram
 from tasks.study import StudyDocument

@@ -193,7 +193,9 @@ os._exit(0)
 
 
 @pytest.mark.parametrize(("name", "service", "program"), [
-    ("birch", "gateway", "client.supernode"), ("birch", "trainer", "client.trainer"), ("server", "server", "mlflow"),
+    ("birch", "gateway", "client.link.supernode"),
+    ("birch", "trainer", "client.link.trainer"),
+    ("server", "server", "mlflow"),
 ])  # fmt: skip
 def test_health_checks_tell_when_a_program_is_gone_and_when_it_is_back(
     small: Federation, name: str, service: str, program: str
@@ -201,7 +203,7 @@ def test_health_checks_tell_when_a_program_is_gone_and_when_it_is_back(
     where = stack(small, name)
     until(lambda: where.healthy(service), 300, "it is well")
     state = {"gateway": "/state/link/gateway.json", "trainer": "/state/link/trainer.json", "server": "/server/up.json"}
-    key = {"client.supernode": "gateway", "client.trainer": "trainer"}.get(program, program)
+    key = {"client.link.supernode": "gateway", "client.link.trainer": "trainer"}.get(program, program)
 
     def kill() -> bool:
         """Until it is caught down: the pause before the next start grows."""

@@ -21,9 +21,9 @@ from flwr.app import Message
 
 import client.app
 from client import report
-from client.dataset import Cohort, open_cohort
+from client.cohort.dataset import Cohort, open_cohort
 from client.site import SiteSettings
-from client.train import train_locally
+from client.training.train import train_locally
 from server import local_grid
 from server.__main__ import client_app
 from server.errors import RoundFailed

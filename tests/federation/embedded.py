@@ -12,8 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
-from client.books import Books, open_books
-from client.ledger import Entry
+from client.books.ledger import Entry
+from client.books.pair import Books, open_books
 from client.site import load as load_site
 from client.site import secret
 from conf import load, schema

@@ -221,7 +221,7 @@ def test_a_patient_of_two_hospitals_is_given_wholly_to_one(tmp_path: Path) -> No
 
 
 def test_no_patient_is_trained_on_and_validated_with(tmp_path: Path) -> None:
-    from client import catalog
+    from client.cohort import catalog
     from client.site import load as load_site
     from tasks import task as tasks
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from client.partition import partition
+from client.setup.partition import partition
 from tasks import task as tasks
 from tests.federation.canaries import (
     PIXELS,

@@ -16,7 +16,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from mlflow import MlflowClient
 
-from client.accounting import epsilon_of
+from client.books.accounting import epsilon_of
 from server import crossing, launch
 from server.__main__ import client_app
 from server.checkpoint import read_state

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.accounting import epsilon_of
+from client.books.accounting import epsilon_of
 from server import launch
 from server.__main__ import client_app
 from tasks import wire

@@ -15,8 +15,8 @@ import yaml
 from torch import nn
 
 import client.app
-from client.accounting import epsilon_of
-from client.train import train_locally
+from client.books.accounting import epsilon_of
+from client.training.train import train_locally
 from conf import schema
 from server.__main__ import client_app, found
 from server.launch import Hospitals, run_study

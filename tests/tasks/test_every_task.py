@@ -24,9 +24,9 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from client.contract import judge_pixels
-from client.dicom import DicomImage
-from client.evidence import examine
+from client.reading.contract import judge_pixels
+from client.reading.dicom import DicomImage
+from client.reading.evidence import examine
 from client.sources.acquisition import acquisition_reader
 from client.sources.folder import list_folder
 from client.sources.labels import KEYS

@@ -11,9 +11,9 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLossless, JPEGLSLossless, RLELossless
 
-from client.dicom import Reason, read_frame
 from client.pixels.codestream import read_codestream
 from client.pixels.form import Form
+from client.reading.dicom import Reason, read_frame
 from tests.client.dicom_files import ENCODERS, jpeg, refused, write, write_compressed
 
 GREY = np.arange(40 * 33, dtype=np.uint8).reshape(40, 33)

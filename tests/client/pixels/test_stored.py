@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from client.dicom import DicomImage, Reason, UnreadableDicom
 from client.pixels.form import Form
 from client.pixels.stored import OVERSHOOT, stored_values
+from client.reading.dicom import DicomImage, Reason, UnreadableDicom
 from tests.client.dicom_files import refused, write
 
 

@@ -13,7 +13,7 @@ from pydicom.data import get_palette_files
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from client.dicom import DicomImage, Reason, read_frame
+from client.reading.dicom import DicomImage, Reason, read_frame
 from tests.client.dicom_files import ROBUSTNESS, needs_robustness_set, refused, write
 
 FILES = ROBUSTNESS / "files"

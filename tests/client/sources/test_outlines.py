@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 
-from client.decoding import Decoder
+from client.reading.decoding import Decoder
 from client.sources.folder import list_folder
 from client.sources.outlines import ReadMasks
 from client.sources.record import Listing, Record, Unreadable

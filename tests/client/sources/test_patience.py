@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from client.pixels.header import NATIVE
 from client.sources import patience
-from client.sources.fidelity import NATIVE, Verdict, judge
+from client.sources.fidelity import Verdict, judge
 from client.sources.patience import Temporary, persistently
 
 RLE, JPEG, PLAIN, BIG = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"

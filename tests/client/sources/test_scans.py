@@ -16,12 +16,12 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
-from client.cache import ExampleCache, load_example, load_masks
-from client.catalog import ingest
-from client.decoding import Decoder
-from client.dicom import UnreadableDicom, read_header
+from client.cohort.cache import ExampleCache, load_example, load_masks
+from client.cohort.catalog import ingest
+from client.cohort.preparation import Decoding, Job, Prepared, prepare
 from client.errors import EmptySource, LabelsMatchNothing
-from client.preparation import Decoding, Job, Prepared, prepare
+from client.reading.decoding import Decoder
+from client.reading.dicom import UnreadableDicom, read_header
 from client.site import SiteSettings
 from client.sources.dicomweb import list_dicomweb
 from client.sources.folder import list_folder

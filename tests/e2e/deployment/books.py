@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.books import open_books
+from client.books.pair import open_books
 from client.site import load, secret
 from tests.e2e.deployment.federation import Hospital
 

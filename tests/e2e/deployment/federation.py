@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from client import virtual
 from client.cli import link
+from client.setup import virtual
 from conf import load
 from conf.schema import Phantom, PhantomFederation
 from server.cli import house, people

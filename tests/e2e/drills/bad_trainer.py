@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.app import app as honest
-from client.trainer import Gateway, Trainer
+from client.link.trainer import Gateway, Trainer
 from tasks.wire import Arrays, TrainReport, decode, encode
 
 _NOISE = np.random.default_rng(1)

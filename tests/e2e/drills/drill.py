@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.books import open_books
+from client.books.pair import open_books
 from client.site import load, secret
 from tests.e2e.deployment.federation import SMALL, Federation, Hospital, Process, until
 

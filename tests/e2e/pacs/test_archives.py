@@ -15,9 +15,9 @@ from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from client.errors import ArchiveRefused, ArchiveUnreachable, EmptySource
+from client.pixels.header import NATIVE
 from client.sources.digest import examine
 from client.sources.dimse import DimseArchive
-from client.sources.fidelity import NATIVE
 from client.sources.listing import list_source
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource

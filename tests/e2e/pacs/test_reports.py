@@ -22,7 +22,7 @@ from client.sources.dimse import DimseArchive
 from client.sources.settings import DicomwebSource, DimseSource, Scope
 from client.sources.spool import opened
 from client.sources.web import session_for
-from tests.client import handed_over
+from tests.client.prediction import handed_over
 from tests.e2e.pacs.servers import Orthanc, orthanc
 
 PATIENTS = 4

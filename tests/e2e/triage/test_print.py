@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import triage
-from client.page import png
-from client.predict import Predictions, ScoredImage, ScoredPatient
-from client.worklist import LeftOut, LocalImage
-from tests.client.handed_over import model
+from client.cohort.picture import png
+from client.prediction import triage
+from client.prediction.predict import Predictions, ScoredImage, ScoredPatient
+from client.prediction.worklist import LeftOut, LocalImage
+from tests.client.prediction.handed_over import model
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

@@ -8,7 +8,7 @@ import pytest
 from pydicom import dcmread
 from scipy.ndimage import binary_dilation
 
-from client.dicom import read_frame
+from client.reading.dicom import read_frame
 from client.sources.folder import list_folder
 from client.sources.settings import FolderSource
 from tasks.breast_ultrasound import TASK

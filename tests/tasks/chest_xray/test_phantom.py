@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 
-from client.dicom import read_frame
+from client.reading.dicom import read_frame
 from client.sources.acquisition import acquisition_reader
 from client.sources.settings import FolderSource
 from tasks.chest_xray import TASK

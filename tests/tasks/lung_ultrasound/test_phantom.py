@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 
-from client.dicom import DicomImage
+from client.reading.dicom import DicomImage
 from tasks.lung_ultrasound import TASK
 from tasks.lung_ultrasound.lung import FINDINGS, View, echo_of, lung_of
 from tasks.lung_ultrasound.probe import probe_of

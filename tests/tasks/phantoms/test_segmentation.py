@@ -11,8 +11,8 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from client.decoding import Decoder
-from client.dicom import read_header
+from client.reading.decoding import Decoder
+from client.reading.dicom import read_header
 from client.sources.labels_seg import findings_of, is_segmentation
 from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
 from tasks.phantoms.segmentation import ABNORMALITY, Outlined, segmentation_of

@@ -12,10 +12,10 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage
 
-from client.dicom import read_header
-from client.slices import slices_of
-from client.stacks import Check, State, arrange
-from client.volume import affine_of, read_volume
+from client.reading.dicom import read_header
+from client.reading.slices import slices_of
+from client.reading.stacks import Check, State, arrange
+from client.reading.volume import affine_of, read_volume
 from tasks.phantoms.dicom_writer import uid
 from tasks.phantoms.hospital import Attributes, Dependent, Recipe, fill
 from tasks.phantoms.volume import averaged, outlines, slices

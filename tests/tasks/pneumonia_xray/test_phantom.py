@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from client.dicom import read_frame
+from client.reading.dicom import read_frame
 from tasks.pneumonia_xray import TASK
 from tasks.task import PhantomHospital, Picture
 

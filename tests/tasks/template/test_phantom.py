@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from client.dicom import read_frame
+from client.reading.dicom import read_frame
 from tasks.task import PhantomHospital
 from tasks.template import TASK
 

@@ -1,0 +1,227 @@
+"""The hospital's catalog: what its sources hold, what of it keeps the contract, and where the prepared examples lie.
+
+``ingest`` goes through the sources once: it judges each header, decodes each new or changed image that passes, applies
+the task's declared transform, and keeps the result without pickle under a digest of what it was made from. The index
+holds pseudonyms, labels and sides of the split; no PatientID, no UID and no path is stored in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.books.audit import Journal, Kind
+from client.cohort import findings, index
+from client.cohort.cache import ExampleCache
+from client.cohort.cache import load_example as load_example
+from client.cohort.cache import load_masks as load_masks
+from client.cohort.findings import IngestReport as IngestReport
+from client.cohort.index import Index, Ingest
+from client.cohort.intake import Intake, Progress, keyed
+from client.cohort.preparation import Decoding
+from client.cohort.withdrawals import withdrawn
+from client.errors import CatalogStale, ContractNotMet, EmptySource
+from client.site import SiteSettings, secret
+from client.sources.listing import list_source
+from client.sources.record import Listing
+from client.sources.settings import Source
+from tasks import contract as contracts
+from tasks import task as tasks
+from tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of the catalog: whose it is, its label, what is known of the task's further findings, and where its
+    example lies."""
+
+    patient: str
+    label: int
+    example: Path
+    findings: tuple[int | None, ...] = ()
+
+
+def ingest(
+    site: SiteSettings,
+    task: Task,
+    progress: Progress = lambda issuer, done, total: None,
+    decoding: Decoding | None = None,
+) -> IngestReport:
+    """Bring the catalog up to date with the sources: read what is new or changed, forget what is gone.
+
+    An interrupted ingest keeps what it had read; the next one goes on from there.
+
+    Args:
+        decoding: processes that several ingests share; without it this one starts its own.
+
+    Raises:
+        NoCohort: a source is empty, or its labels match nothing, or no image could be used.
+        SiteMisconfigured: a source's files are wrong, or the cache is full.
+    """
+    sources = [source for source in site.sources if source.task == task.name]
+    if not sources:
+        raise EmptySource(f"{site.name} has no source for task {task.name!r}; add one to `sources` in site.yaml")
+    honour_withdrawals(site)
+    unwilling = withdrawn(site)
+    listings = [(source, list_source(source, task, unwilling)) for source in sources]
+    _refuse_derived(site, task, listings)
+    issuers = [source.issuer for source in sources]
+    with ExitStack() as stack:
+        catalog = stack.enter_context(index.opened(site))
+        taking = Intake(site, task, catalog, progress, decoding or stack.enter_context(Decoding()))
+        keep: set[str] = set()
+        for source, listing in listings:
+            keep |= taking.take_in(source, listing.records)
+        gone = [image for image in catalog.images(task.name, issuers) if image.image not in keep]
+        taking.cache.delete([*catalog.forget(gone), *catalog.unused(taking.superseded)])
+        taking.cache.sweep(catalog.examples(task.name))
+        _note(catalog, task, listings)
+        report = findings.report(task, catalog, issuers, taking.cache)
+    if not report.images:
+        kind = ContractNotMet if report.contract.conforming < report.contract.examined else EmptySource
+        raise kind(f"{site.name}: no image of task {task.name!r} can be used ({findings.counts(report.left_out)})")
+    return report
+
+
+def entries(site: SiteSettings, task: Task, side: str) -> list[Entry]:
+    """The usable images of one side of the split, ordered by patient.
+
+    A source's ``max_training_patients`` takes the first so many of its training patients in the order of their hash.
+    """
+    with index.opened(site) as catalog:
+        return _entries(catalog, site, task, side)
+
+
+def sides(site: SiteSettings, task: Task) -> dict[str, list[Entry]]:
+    """``entries`` of both sides, of a catalog that may take part. What a round asks; see ``Index.kept``.
+
+    Raises:
+        CatalogStale, ContractNotMet: see ``require_contract``.
+    """
+    caps = tuple(_caps(site, task).items())
+
+    def answer(catalog: Index) -> dict[str, list[Entry]]:
+        _require_contract(catalog, site, task)
+        return {side: _entries(catalog, site, task, side) for side in ("train", "validation")}
+
+    with index.opened(site) as catalog:
+        return catalog.kept((task.name, contracts.digest_of_task(task.name), caps), lambda: answer(catalog))
+
+
+def _caps(site: SiteSettings, task: Task) -> dict[str, int | None]:
+    """How many training patients each issuer of the task may have at most."""
+    return {s.issuer: s.max_training_patients for s in site.sources if s.task == task.name}
+
+
+def _entries(catalog: Index, site: SiteSettings, task: Task, side: str) -> list[Entry]:
+    caps = _caps(site, task)
+    # Hospitals that are simulated on one machine share a catalog; each sees the patients of its own issuers.
+    rows = catalog.usable(task.name, side, caps)
+    cap_of = {issuer: cap if side == "train" and cap is not None else len(rows) for issuer, cap in caps.items()}
+    cache = ExampleCache(site, task)
+    return [
+        Entry(patient, label, cache.path(example), tuple(json.loads(findings)))
+        for issuer, patient, label, findings, example, rank in rows
+        if rank <= cap_of.get(issuer, 0)
+    ]
+
+
+def report(site: SiteSettings, task: Task) -> IngestReport:
+    """What the last ingest found, without reading the sources again.
+
+    Raises:
+        CatalogStale: there was none, or it was made under another contract.
+    """
+    issuers = [source.issuer for source in site.sources if source.task == task.name]
+    with index.opened(site) as catalog:
+        _require_current(site, task, catalog.ingests(task.name, issuers))
+        return findings.report(task, catalog, issuers, ExampleCache(site, task))
+
+
+def require_contract(site: SiteSettings, task: Task) -> None:
+    """Pass if the catalog was made under this release's contract and reaches its fractions.
+
+    Raises:
+        CatalogStale: there was no ingest, or under another contract.
+        ContractNotMet: naming each fraction that is too low.
+    """
+    with index.opened(site) as catalog:
+        _require_contract(catalog, site, task)
+
+
+def _require_contract(catalog: Index, site: SiteSettings, task: Task) -> None:
+    issuers = [source.issuer for source in site.sources if source.task == task.name]
+    _require_current(site, task, catalog.ingests(task.name, issuers))
+    found = findings.contract_report(task, catalog, issuers)
+    if found.shortfalls:
+        raise ContractNotMet(f"{site.name} cannot take part in {task.name}: {'; '.join(found.shortfalls)}")
+
+
+def honour_withdrawals(site: SiteSettings) -> int:
+    """Forget who has withdrawn since the last time: images, examples and all that was computed from them.
+
+    Called before every round, so a withdrawal counts from the next one on. The journal is told first.
+
+    Returns:
+        How many patients were forgotten.
+
+    Raises:
+        SiteMisconfigured: the list cannot be read; nobody is trained on while it is missing.
+        LedgerBroken: the journal cannot be written, so nothing was forgotten.
+    """
+    names = withdrawn(site)
+    if not names or not (site.catalog / "index.sqlite").exists():
+        return 0
+    key = secret(site)
+    issuers = sorted({source.issuer for source in site.sources})
+    pseudonyms = [keyed(key, "patient", issuer, name) for issuer in issuers for name in sorted(names)]
+    with index.opened(site) as catalog:
+        images = catalog.of_patients(pseudonyms)
+        patients = len({image.patient for image in images})
+        if not patients:
+            return 0
+        with Journal.open(site.journal, key) as journal:
+            journal.append_event(Kind.WITHDRAWAL, {"patients": patients, "images": len(images)})
+        unused = catalog.forget(images)
+    for name in {image.task for image in images}:
+        mine = {image.example for image in images if image.task == name}
+        ExampleCache(site, tasks.get(name)).delete(example for example in unused if example in mine)
+    return patients
+
+
+def _refuse_derived(site: SiteSettings, task: Task, listings: Sequence[tuple[Source, Listing]]) -> None:
+    derived = {source.kind for source, listing in listings for record in listing.records if record.acquisition is None}
+    allowed = site.simulated and contracts.of_task(task.name).derived == "simulated_only"
+    if derived and not allowed:
+        raise ContractNotMet(
+            f"{site.name}: sources of kind {', '.join(sorted(derived))} hold images derived for research; they have no "
+            f"header in which the contract of {task.name} could be checked. Use the DICOM originals"
+            + ("" if site.simulated else ", or say `simulated: true` where this is no real hospital")
+        )
+
+
+def _require_current(site: SiteSettings, task: Task, ingests: Sequence[Ingest]) -> None:
+    missing = {s.issuer for s in site.sources if s.task == task.name} - {ingest.issuer for ingest in ingests}
+    if missing or not ingests:
+        raise CatalogStale(f"{site.name} has not ingested its images of {task.name}; say: consilium-site ingest")
+    if any(ingest.contract != contracts.digest_of_task(task.name) for ingest in ingests):
+        raise CatalogStale(
+            f"{site.name} has ingested {task.name} under another contract than this release's; "
+            "say: consilium-site ingest (only headers are read again)"
+        )
+
+
+def _note(catalog: Index, task: Task, listings: Sequence[tuple[Source, Listing]]) -> None:
+    for issuer in {source.issuer for source, _ in listings}:
+        left_out: Counter[str] = Counter()
+        warnings = []
+        for source, listing in listings:
+            if source.issuer == issuer:
+                left_out.update(listing.left_out)
+                warnings += listing.warnings
+        digest = contracts.digest_of_task(task.name)
+        catalog.note_ingest(Ingest(task.name, issuer, digest, dict(left_out), warnings, index.now()))

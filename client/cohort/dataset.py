@@ -1,0 +1,221 @@
+"""A cohort: one side of the split as tensors, grouped by patient, because the patient is what privacy counts."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from client.cohort import catalog
+from client.errors import PatientInBothSplits, TooFewPatients
+from client.site import SiteSettings, secret
+from tasks.models.registry import Network
+from tasks.task import Augmentation, Task
+
+UNKNOWN = 255
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Patients and their images.
+
+    Attributes:
+        inputs: float32 of shape (images, ...): examples, or what the network's fixed part made of them.
+        targets: float32 of shape (images, findings), what the network should say: 0, 1, or NaN where nobody knows; the
+            task's question first, then its further findings.
+        rows: for each patient the int64 row numbers of its images in ``inputs``.
+        patients: their pseudonyms, in the same order.
+        masks: uint8 of shape (images, structures, ...), 0, 1, or ``UNKNOWN`` where nobody has outlined; ``None`` for a
+            network that does not outline.
+        augment: the random part of the task's transform, if images are drawn with it.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    rows: list[Tensor]
+    patients: tuple[str, ...] = ()
+    masks: Tensor | None = None
+    augment: Augmentation | None = None
+
+    def draw(self, patients: list[int], images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw images of some patients afresh.
+
+        A patient with fewer images than asked for brings them again, each as often as the others give or take one.
+
+        Returns:
+            Inputs of shape (patients, images, ...) and targets of shape (patients, images, outputs): findings, then the
+            pixels of each structure, if the network outlines.
+        """
+        chosen = _nobody(images)
+        if patients:
+            chosen = torch.stack([_spread(self.rows[p], images, generator) for p in patients])
+        inputs, targets = self.inputs[chosen], self.targets[chosen]
+        masks = None if self.masks is None else self.masks[chosen]
+        if self.augment is not None and patients:
+            inputs, masks = _augmented(self.augment, inputs, masks, generator)
+        return inputs, targets if masks is None else torch.cat([targets, _pixels(masks.flatten(2))], dim=2)
+
+    def patient_labels(self, finding: int = 0) -> Tensor:
+        """Of one of the findings, the task's question by default: 1 for a patient with at least one positive image, NaN
+        for one of whom nobody knows; shape (patients,)."""
+        column = self.targets[:, finding].nan_to_num(nan=-1.0)
+        told = torch.stack([column[rows].max() for rows in self.rows])
+        return torch.where(told < 0, math.nan, told)
+
+
+def _nobody(images: int) -> Tensor:
+    return torch.empty((0, images), dtype=torch.int64)
+
+
+def _pixels(masks: Tensor) -> Tensor:
+    """As targets: float32, NaN where nobody has outlined."""
+    return torch.where(masks == UNKNOWN, math.nan, masks.float())
+
+
+def _augmented(
+    augment: Augmentation, inputs: Tensor, masks: Tensor | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Each image changed at random. What nobody has outlined stays unknown, whatever is done to it."""
+    images = inputs.flatten(0, 1)
+    none = torch.zeros((len(images), 0, *images.shape[2:]), dtype=torch.uint8)
+    outlined = none if masks is None else masks.flatten(0, 1)
+    both = [
+        augment(i, m.bool(), generator) for i, m in zip(images, outlined.where(outlined != UNKNOWN, 0), strict=True)
+    ]
+    changed = torch.stack([image for image, _ in both]).reshape(inputs.shape)
+    if masks is None:
+        return changed, None
+    moved = torch.stack([mask.to(torch.uint8) for _, mask in both])
+    return changed, torch.where(outlined == UNKNOWN, outlined, moved).reshape(masks.shape)
+
+
+def _spread(rows: Tensor, images: int, generator: torch.Generator) -> Tensor:
+    rounds = -(-images // len(rows))
+    shuffled = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(rounds)]
+    return torch.cat(shuffled)[:images]
+
+
+def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, Any], network: Network) -> Cohort:
+    """The hospital's cohort for a task, ready for a network's trainable part.
+
+    What the fixed part makes of each image is computed at the first call and kept; later calls read one file.
+
+    Args:
+        side: ``train`` or ``validation``.
+        spec: the order's model, part of the kept file's name.
+
+    Raises:
+        CatalogStale, ContractNotMet: see ``client.cohort.catalog.sides``.
+        TooFewPatients: fewer than the policy's minimum, or none.
+        PatientInBothSplits: the catalog has one patient on both sides.
+    """
+    catalog.honour_withdrawals(site)
+    sides = catalog.sides(site, task)
+    entries = sides[side]
+    shared = set.intersection(*({entry.patient for entry in each} for each in sides.values()))
+    if shared:
+        raise PatientInBothSplits(f"{len(shared)} patient(s) are on both sides of the split of {site.name}")
+    patients = sorted({entry.patient for entry in entries})
+    least = site.policy.min_patients if side == "train" else 1
+    if len(patients) < least:
+        raise TooFewPatients(f"{site.name} has {len(patients)} {side} patient(s) for {task.name}, {least} are needed")
+    inputs = _inputs(site, task, side, spec, entries, network.features)
+    targets = torch.tensor([_findings(task, entry) for entry in entries])
+    masks = _kept(site, task, side, "masks", entries, partial(_masks, task, entries)) if network.outlines else None
+    rows: dict[str, list[int]] = {patient: [] for patient in patients}
+    for row, entry in enumerate(entries):
+        rows[entry.patient].append(row)
+    # What the fixed part made of an image once cannot be made of another variant of it.
+    augment = task.augment if side == "train" and network.features is None else None
+    by_patient = [torch.tensor(rows[patient]) for patient in patients]
+    cohort = Cohort(inputs, targets, by_patient, tuple(patients), masks, augment)
+    if side == "train" and site.shuffled_labels:
+        return _shuffled(cohort, secret(site), site.shuffled_labels)
+    return cohort
+
+
+def _findings(task: Task, entry: catalog.Entry) -> list[float]:
+    unknown: tuple[None, ...] = (None,) * len(task.further_findings)
+    return [math.nan if known is None else float(known) for known in (entry.label, *(entry.findings or unknown))]
+
+
+def _masks(task: Task, entries: list[catalog.Entry]) -> Tensor:
+    shape = (len(task.structures), *task.example_shape[1:])
+    masks = torch.full((len(entries), *shape), UNKNOWN, dtype=torch.uint8)
+    for row, entry in enumerate(entries):
+        known = catalog.load_masks(entry.example)
+        if known is not None:
+            masks[row] = torch.from_numpy(known.astype(np.uint8))
+    return masks
+
+
+def _shuffled(cohort: Cohort, key: bytes, number: int) -> Cohort:
+    """Each patient's images get what is known of another patient's findings, of the same one in every round; another
+    ``number`` deals them out in another way."""
+
+    def place(patient: int) -> bytes:
+        return hmac.digest(key, f"shuffled labels {number} {cohort.patients[patient]}".encode(), "sha256")
+
+    order = sorted(range(len(cohort.rows)), key=place)
+    dealt = torch.stack([cohort.patient_labels(n)[order] for n in range(cohort.targets.shape[1])], dim=1)
+    targets = cohort.targets.clone()
+    for rows, told in zip(cohort.rows, dealt, strict=True):
+        targets[rows] = told
+    return replace(cohort, targets=targets)
+
+
+def _inputs(
+    site: SiteSettings,
+    task: Task,
+    side: str,
+    spec: Mapping[str, Any],
+    entries: list[catalog.Entry],
+    features: nn.Module | None,
+) -> Tensor:
+    model = hashlib.sha256(json.dumps(dict(spec), sort_keys=True).encode()).hexdigest()[:16]
+    what = model if features is not None else "examples"
+    return _kept(site, task, side, what, entries, lambda: torch.cat(list(_computed(entries, features))))
+
+
+def _kept(
+    site: SiteSettings, task: Task, side: str, what: str, entries: list[catalog.Entry], make: Callable[[], Tensor]
+) -> Tensor:
+    """What was made of these entries once, from one file; made and kept where there is none."""
+    path = site.catalog / "inputs" / f"{site.name}-{task.name}-{side}-{what}.safetensors"
+    made_of = hashlib.sha256(json.dumps([entry.example.name for entry in entries]).encode()).hexdigest()
+    kept = _read_kept(path, made_of)
+    if kept is None:
+        kept = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".partial")
+        save_file({"inputs": kept}, unfinished, metadata={"made_of": made_of})
+        unfinished.replace(path)
+    return kept
+
+
+def _read_kept(path: Path, made_of: str) -> Tensor | None:
+    if not path.exists():
+        return None
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor("inputs") if file.metadata()["made_of"] == made_of else None
+
+
+@torch.no_grad()
+def _computed(entries: list[catalog.Entry], features: nn.Module | None) -> Iterator[Tensor]:
+    for start in range(0, len(entries), _CHUNK):
+        chunk = np.stack([catalog.load_example(entry.example) for entry in entries[start : start + _CHUNK]])
+        images = torch.from_numpy(chunk)
+        yield (images if features is None else features(images)).contiguous()

@@ -1,0 +1,212 @@
+"""What an ingest found, in figures. For the hospital's own eyes; ``for_sending`` makes them fit to be shown around."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from client.cohort.cache import ExampleCache, load_example
+from client.cohort.index import Image, Index
+from client.cohort.likeness import confirm, nominate
+from tasks import contract as contracts
+from tasks.task import Task
+
+SMALL = 10
+"""Counts below this may point at persons and never leave; larger ones are rounded to a multiple of it."""
+_MOST_CANDIDATES = 5_000
+
+
+@dataclass(frozen=True)
+class ContractReport:
+    """How a hospital's labelled images keep the contract.
+
+    Attributes:
+        examined: labelled images with a header, those that cannot be read among them.
+        conforming: of these, readable and not rejected.
+        unlabelled: images in scope without a label.
+        derived: research images without a header, which were not examined.
+        first: rejected images by the first rule that rejects them, in the contract's order.
+        every: rejected images by every rule that rejects them.
+        warned: images by rules that were broken or undecided without consequence.
+        shortfalls: sentences on what keeps the hospital from taking part; none if nothing does.
+    """
+
+    examined: int
+    conforming: int
+    unlabelled: int
+    derived: int
+    first: dict[str, int]
+    every: dict[str, int]
+    warned: dict[str, int]
+    shortfalls: list[str]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Images of different patients that show the same.
+
+    Attributes:
+        pairs: how many.
+        across_sides: pairs with one image in training and one in validation.
+        complete: whether all candidates were compared; if not there may be more.
+    """
+
+    pairs: int
+    across_sides: int
+    complete: bool
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What an ingest found. For the hospital's own eyes: it has exact counts.
+
+    Attributes:
+        images: usable images in the catalog.
+        patients: patients by side of the split.
+        classes: patients with at least one image of the class, by class name.
+        left_out: images, files and label rows that were not used, by reason; a rule of the contract as ``RULE:id``.
+        warnings: sentences about what a person should look at.
+        contract: how the images keep the contract.
+        likeness: images that look alike.
+        findings: for each further finding of the task, patients of whom it is known, and those who have it.
+        outlined: patients with an image on which somebody has outlined the task's structures, or found none.
+    """
+
+    images: int
+    patients: dict[str, int]
+    classes: dict[str, int]
+    left_out: Counter[str]
+    warnings: list[str]
+    contract: ContractReport
+    likeness: Likeness
+    findings: dict[str, tuple[int, int]] = field(default_factory=dict)
+    outlined: int = 0
+
+
+def report(task: Task, catalog: Index, issuers: Sequence[str], cache: ExampleCache) -> IngestReport:
+    """Put together what the index holds of these issuers for a task."""
+    images = catalog.images(task.name, issuers)
+    usable = [image for image in images if image.usable]
+    sides = catalog.sides(task.name, issuers)
+    contract = contract_report(task, catalog, issuers, images)
+    left_out = Counter(image.unreadable for image in images if image.unreadable)
+    left_out.update({f"RULE:{rule}": number for rule, number in contract.first.items()})
+    warnings = []
+    for ingest in sorted(catalog.ingests(task.name, issuers), key=lambda ingest: ingest.issuer):
+        left_out.update(ingest.left_out)
+        warnings += ingest.warnings
+    likeness = _likeness(usable, sides, cache)
+    patients = {side: len({i.patient for i in usable if sides[i.patient] == side}) for side in ("train", "validation")}
+    of_class = [{image.patient for image in usable if image.label == number} for number in (0, 1)]
+    classes = {name: len(patients) for name, patients in zip(task.classes, of_class, strict=True)}
+    warnings += _on_classes(task, classes, len(of_class[0] & of_class[1]))
+    warnings += [f"cannot take part: {sentence}" for sentence in contract.shortfalls]
+    warnings += _on_likeness(likeness)
+    if +left_out:
+        warnings.append(f"left out: {counts(+left_out)}")
+    outlined = len({image.patient for image in usable if image.outlined})
+    return IngestReport(
+        len(usable), patients, classes, +left_out, warnings, contract, likeness, _known(task, usable), outlined
+    )
+
+
+def _known(task: Task, usable: Sequence[Image]) -> dict[str, tuple[int, int]]:
+    found = {}
+    for number, finding in enumerate(task.further_findings):
+        told = [(image.patient, image.findings[number]) for image in usable if image.findings]
+        known = {patient for patient, value in told if value is not None}
+        found[finding.name] = len(known), len({patient for patient, value in told if value == 1})
+    return found
+
+
+def contract_report(
+    task: Task, catalog: Index, issuers: Sequence[str], images: Sequence[Image] | None = None
+) -> ContractReport:
+    """How the catalog's images keep the task's contract."""
+    everything = catalog.images(task.name, issuers) if images is None else images
+    contract = contracts.of_task(task.name)
+    unlabelled = sum(i.left_out.get("IMAGE_WITHOUT_LABEL", 0) for i in catalog.ingests(task.name, issuers))
+    examined = [image for image in everything if image.facts != "{}"]
+    rejected = [image for image in examined if image.rejected]
+    first = Counter(image.rejected[0] for image in rejected)
+    every = Counter(rule for image in rejected for rule in image.rejected)
+    warned = Counter(rule for image in examined for rule in image.warned)
+    conforming = sum(image.usable for image in examined)
+    shortfalls = []
+    if examined and conforming < contract.join.conforming * len(examined):
+        worst = f"; most fail {max(first, key=lambda rule: first[rule])!r}" if first else ""
+        shortfalls.append(
+            f"{_percent(conforming, len(examined))} of the labelled images keep the contract, "
+            f"{contract.join.conforming:.0%} are needed{worst}"
+        )
+    labelled = len(everything)
+    if labelled + unlabelled and labelled < contract.join.labelled * (labelled + unlabelled):
+        shortfalls.append(
+            f"{_percent(labelled, labelled + unlabelled)} of the images in scope have a label, "
+            f"{contract.join.labelled:.0%} are needed"
+        )
+    order = [rule.id for rule in contract.rules]
+    return ContractReport(
+        examined=len(examined),
+        conforming=conforming,
+        unlabelled=unlabelled,
+        derived=len(everything) - len(examined),
+        first={rule: first[rule] for rule in order if first[rule]},
+        every={rule: every[rule] for rule in order if every[rule]},
+        warned={rule: warned[rule] for rule in order if warned[rule]},
+        shortfalls=shortfalls,
+    )
+
+
+def for_sending(counts: Mapping[str, int]) -> dict[str, str]:
+    """Counts that may be shown outside: small ones suppressed, others rounded, so that no difference of two of them
+    tells a small one. Nothing of Consilium sends them; a person may."""
+    return {name: coarse(number) for name, number in counts.items()}
+
+
+def coarse(number: int) -> str:
+    """``<10``, or about how many."""
+    return f"<{SMALL}" if number < SMALL else f"about {round(number / SMALL) * SMALL}"
+
+
+def counts(left_out: Mapping[str, int]) -> str:
+    """Reasons and how often, as one line."""
+    return ", ".join(f"{reason} {n}" for reason, n in sorted(left_out.items())) or "nothing left out"
+
+
+def alike(usable: Sequence[Image], cache: ExampleCache) -> tuple[list[tuple[Image, Image]], bool]:
+    """Pairs of images of different patients that show the same, and whether all candidates were compared."""
+    printed = [(image, image.fingerprint) for image in usable if image.fingerprint is not None]
+    candidates = nominate([p for _, p in printed], [image.patient for image, _ in printed], _MOST_CANDIDATES)
+    pairs = confirm(candidates, lambda position: load_example(cache.path(printed[position][0].example)))
+    return [(printed[a][0], printed[b][0]) for a, b in pairs], len(candidates) < _MOST_CANDIDATES
+
+
+def _likeness(usable: Sequence[Image], sides: Mapping[str, str], cache: ExampleCache) -> Likeness:
+    pairs, complete = alike(usable, cache)
+    across = sum(sides[one.patient] != sides[other.patient] for one, other in pairs)
+    return Likeness(len(pairs), across, complete)
+
+
+def _on_classes(task: Task, classes: Mapping[str, int], mixed: int) -> list[str]:
+    found = [f"no patient is {name}: this hospital has one class only" for name, n in classes.items() if n == 0]
+    if mixed:
+        found.append(f"{mixed} patient(s) have images of both classes; each is scored as {task.classes[1]}")
+    return found
+
+
+def _on_likeness(likeness: Likeness) -> list[str]:
+    if not likeness.pairs:
+        return []
+    least = "" if likeness.complete else "at least "
+    across = f", {likeness.across_sides} of them across the split" if likeness.across_sides else ""
+    return [
+        f"{least}{likeness.pairs} pair(s) of images of different patients look the same{across}: one patient under two "
+        "numbers, or a copied image; `consilium-site check --html FILE` shows them"
+    ]
+
+
+def _percent(part: int, whole: int) -> str:
+    """Rounded down, so that what is too low never reads as enough."""
+    return f"{int(1000 * part / whole) / 10:g} %"

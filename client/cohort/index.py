@@ -1,0 +1,263 @@
+"""The catalog's index: which images there are, whose they are under their pseudonym, and what was found in them.
+
+It can be made again from the sources at any time, so another version's tables are dropped, not converted. Reading goes
+on while an ingest writes (write-ahead log).
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from client.books.shelf import Shelf
+from client.site import SiteSettings
+
+_VERSION = 7
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS patients (
+    pseudonym TEXT PRIMARY KEY, position REAL NOT NULL, side TEXT NOT NULL CHECK (side IN ('train', 'validation')));
+CREATE TABLE IF NOT EXISTS images (
+    image TEXT NOT NULL, task TEXT NOT NULL, issuer TEXT NOT NULL, patient TEXT NOT NULL REFERENCES patients,
+    label INTEGER NOT NULL, signature TEXT NOT NULL, example TEXT NOT NULL, fingerprint INTEGER, jpeg REAL,
+    levels INTEGER, unreadable TEXT NOT NULL, rejected TEXT NOT NULL, warned TEXT NOT NULL, facts TEXT NOT NULL,
+    usable INTEGER NOT NULL, findings TEXT NOT NULL, outlined INTEGER NOT NULL, PRIMARY KEY (image, task));
+CREATE INDEX IF NOT EXISTS images_of_patients ON images (patient);
+CREATE INDEX IF NOT EXISTS images_of_issuers ON images (task, issuer);
+CREATE INDEX IF NOT EXISTS images_of_examples ON images (example);
+CREATE TABLE IF NOT EXISTS ingests (
+    task TEXT NOT NULL, issuer TEXT NOT NULL, contract TEXT NOT NULL, left_out TEXT NOT NULL, warnings TEXT NOT NULL,
+    at TEXT NOT NULL, PRIMARY KEY (task, issuer));
+CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, number INTEGER NOT NULL);
+INSERT OR IGNORE INTO state VALUES ('written', 0);
+"""
+_MOST_KEPT = 1024  # many simulated hospitals play in one process
+_ANEW = "DROP TABLE IF EXISTS images; DROP TABLE IF EXISTS ingests;"
+_WRITTEN = "UPDATE state SET number = abs(random()) WHERE name = 'written'"
+_MINE = "task = ? AND issuer IN (SELECT value FROM json_each(?))"
+
+_SHELF: Shelf[sqlite3.Connection] = Shelf()
+atexit.register(_SHELF.close)
+_KEPT: OrderedDict[tuple[Path, Hashable], tuple[Any, Any]] = OrderedDict()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient under the pseudonym. ``position`` in [0, 1) and the side follow from the key and never change."""
+
+    pseudonym: str
+    position: float
+    side: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of one task.
+
+    Attributes:
+        image: its own pseudonym.
+        issuer: whose patient numbers are meant.
+        patient: pseudonym.
+        label: 0 or 1.
+        signature: changes with the bytes.
+        example: name of the prepared example.
+        fingerprint, jpeg, levels: what was found in the pixels; absent where they were not decoded.
+        unreadable: why it could not be decoded, "" if it could or was not tried.
+        rejected, warned: ids of the contract's rules.
+        facts: JSON of attributes that name nobody.
+        usable: readable and not rejected.
+        findings: 0, 1 or ``None`` for not known, of each further finding of the task; empty where none is known.
+        outlined: whether somebody has outlined the task's structures on it, or found none.
+    """
+
+    image: str
+    task: str
+    issuer: str
+    patient: str
+    label: int
+    signature: str
+    example: str
+    fingerprint: int | None
+    jpeg: float | None
+    levels: int | None
+    unreadable: str
+    rejected: tuple[str, ...]
+    warned: tuple[str, ...]
+    facts: str
+    usable: bool
+    findings: tuple[int | None, ...] = ()
+    outlined: bool = False
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """The last ingest of an issuer's images for a task.
+
+    Attributes:
+        contract: digest of the contract under which they were judged.
+        left_out: what the listing of the source left out, by reason.
+        warnings: what the source had to say.
+        at: when, in UTC.
+    """
+
+    task: str
+    issuer: str
+    contract: str
+    left_out: dict[str, int]
+    warnings: list[str]
+    at: datetime
+
+
+class Index:
+    """An open index. Every method that writes is one transaction."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        """Use ``opened``."""
+        self._path, self._connection = path, connection
+
+    def images(self, task: str, issuers: Iterable[str]) -> list[Image]:
+        """All images of these issuers for a task, in no particular order of patients."""
+        rows = self._connection.execute(f"SELECT * FROM images WHERE {_MINE}", _mine(task, issuers))
+        return [_image(row) for row in rows]
+
+    def kept(self, question: Hashable, answer: Callable[[], T]) -> T:
+        """The answer to a question about the catalog, worked out once and again after something was written.
+
+        Every round asks what the last one asked, and a large catalog takes a second to go through.
+
+        Args:
+            question: with all that the answer depends on besides the catalog.
+        """
+        query = "SELECT number FROM state WHERE name = 'written'"
+        now = (self._connection.execute(query).fetchone()[0], self._path.stat().st_ino)
+        at, known = _KEPT.pop((self._path, question), (None, None))
+        if at != now:
+            known = answer()
+        _KEPT[self._path, question] = now, known
+        while len(_KEPT) > _MOST_KEPT:
+            _KEPT.popitem(last=False)
+        return cast(T, known)
+
+    def put(self, images: Iterable[tuple[Patient, Image]]) -> None:
+        """Add images or replace what is known of them; a patient who is known keeps the side."""
+        both = list(images)
+        with self._connection:
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO patients VALUES (?, ?, ?)", {astuple(patient) for patient, _ in both}
+            )
+            self._connection.executemany(
+                f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 17)})", [_row(image) for _, image in both]
+            )
+            self._connection.execute(_WRITTEN)
+
+    def forget(self, images: Iterable[Image]) -> list[str]:
+        """Delete images. Returns the names of examples that no other image uses."""
+        gone = list(images)
+        with self._connection:
+            self._connection.executemany(
+                "DELETE FROM images WHERE image = ? AND task = ?", [(image.image, image.task) for image in gone]
+            )
+            self._connection.execute(_WRITTEN)
+        return self.unused(image.example for image in gone)
+
+    def examples(self, task: str) -> set[str]:
+        """The names of all examples of a task, whoever's they are."""
+        return {name for (name,) in self._connection.execute("SELECT example FROM images WHERE task = ?", (task,))}
+
+    def unused(self, examples: Iterable[str]) -> list[str]:
+        """Those of the examples that no image uses."""
+        return [example for example in examples if not self._in_use(example)]
+
+    def of_patients(self, pseudonyms: Iterable[str]) -> list[Image]:
+        """All images of some patients, of every task."""
+        query = "SELECT * FROM images WHERE patient IN (SELECT value FROM json_each(?))"
+        return [_image(row) for row in self._connection.execute(query, (json.dumps(list(pseudonyms)),))]
+
+    def sides(self, task: str, issuers: Iterable[str]) -> dict[str, str]:
+        """Side of the split of each patient with images of a task."""
+        query = f"SELECT DISTINCT pseudonym, side FROM images JOIN patients ON patient = pseudonym WHERE {_MINE}"
+        return dict(self._connection.execute(query, _mine(task, issuers)))
+
+    def usable(self, task: str, side: str, issuers: Iterable[str]) -> list[tuple[str, str, int, str, str, int]]:
+        """Issuer, patient, label, findings as JSON and example of each usable image of these issuers on a side, and the
+        patient's rank in the issuer's order of positions, from 1; ordered by patient."""
+        query = f"""
+            SELECT issuer, patient, label, findings, example,
+                DENSE_RANK() OVER (PARTITION BY issuer ORDER BY position, pseudonym)
+            FROM images JOIN patients ON patient = pseudonym
+            WHERE {_MINE} AND side = ? AND usable ORDER BY patient, image"""
+        return self._connection.execute(query, (*_mine(task, issuers), side)).fetchall()
+
+    def note_ingest(self, ingest: Ingest) -> None:
+        """Remember when an issuer's images were ingested, and under which contract."""
+        with self._connection:
+            told = json.dumps(ingest.left_out), json.dumps(ingest.warnings), ingest.at.isoformat(timespec="seconds")
+            row = (ingest.task, ingest.issuer, ingest.contract, *told)
+            self._connection.execute("INSERT OR REPLACE INTO ingests VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._connection.execute(_WRITTEN)
+
+    def ingests(self, task: str, issuers: Iterable[str]) -> list[Ingest]:
+        """The last ingest of each issuer that had one."""
+        rows = self._connection.execute(f"SELECT * FROM ingests WHERE {_MINE}", _mine(task, issuers))
+        return [
+            Ingest(name, issuer, contract, json.loads(left_out), json.loads(warnings), datetime.fromisoformat(at))
+            for name, issuer, contract, left_out, warnings, at in rows
+        ]
+
+    def _in_use(self, example: str) -> bool:
+        query = "SELECT EXISTS (SELECT 1 FROM images WHERE example = ?)"
+        return bool(self._connection.execute(query, (example,)).fetchone()[0])
+
+
+@contextmanager
+def opened(site: SiteSettings) -> Iterator[Index]:
+    """The hospital's index, made when there is none. It stays open for the next question."""
+    path = site.catalog / "index.sqlite"
+    with _SHELF.use((path,), partial(_connected, path)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            connection.executescript(f"{_ANEW} {_SCHEMA} PRAGMA user_version = {_VERSION};")
+            connection.execute("PRAGMA journal_mode = WAL")
+        yield Index(path, connection)
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, timeout=60)) as connection:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        yield connection
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def _mine(task: str, issuers: Iterable[str]) -> tuple[str, str]:
+    return task, json.dumps(list(issuers))
+
+
+def _row(image: Image) -> tuple[object, ...]:
+    signed = None if image.fingerprint is None else (image.fingerprint ^ 1 << 63) - (1 << 63)  # SQLite has no unsigned
+    lists = json.dumps(image.rejected), json.dumps(image.warned)
+    values = astuple(image)
+    return (*values[:7], signed, *values[8:11], *lists, *values[13:15], json.dumps(image.findings), values[16])
+
+
+def _image(row: tuple[object, ...]) -> Image:
+    values = list(row)
+    if isinstance(row[7], int):
+        values[7] = (row[7] + (1 << 63)) ^ 1 << 63
+    values[11], values[12] = tuple(json.loads(str(row[11]))), tuple(json.loads(str(row[12])))
+    values[14], values[15], values[16] = bool(row[14]), tuple(json.loads(str(row[15]))), bool(row[16])
+    return Image(*values)  # type: ignore[arg-type]

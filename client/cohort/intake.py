@@ -1,0 +1,145 @@
+"""Taking one source's records into the catalog: what is settled stays, what is new or changed is prepared."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from contextlib import closing
+
+from client.cohort.cache import ExampleCache
+from client.cohort.index import Image, Index, Patient
+from client.cohort.preparation import Decoding, Job, Prepared, prepare
+from client.reading.contract import Judgement, judge_pixels, merged
+from client.reading.evidence import Evidence
+from client.site import SiteSettings, secret
+from client.sources.record import Record, Unreadable
+from client.sources.settings import Source
+from tasks import contract as contracts
+from tasks.task import Task
+
+_AT_ONCE = 50
+_MAY_PASS = ("UNREADABLE_FILE", "TIME_LIMIT", "MEMORY_LIMIT", "DECODER_DIED")
+"""Reasons that may lie in the machine's state rather than in the file: such an image is tried again."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with the issuer, how many images are done and how many there are."""
+
+
+class Intake:
+    """One ingest under way.
+
+    Attributes:
+        cache: where examples go.
+        superseded: examples of images that have changed since.
+    """
+
+    def __init__(self, site: SiteSettings, task: Task, catalog: Index, progress: Progress, decoding: Decoding) -> None:
+        self._site, self._task, self._catalog, self._progress = site, task, catalog, progress
+        self._decoding = decoding
+        self._key = secret(site)
+        self._contract = contracts.of_task(task.name)
+        self.cache = ExampleCache(site, task)
+        self.superseded: list[str] = []
+
+    def take_in(self, source: Source, records: list[Record]) -> set[str]:
+        """Bring one source up to date. Returns the keys of all its images."""
+        known = {image.image: image for image in self._catalog.images(self._task.name, [source.issuer])}
+        settled: list[tuple[Patient, Image]] = []
+        jobs: list[tuple[str, Job]] = []
+        for record in records:
+            name = keyed(self._key, "image", source.issuer, record.image_id)
+            job = Job(record, self.cache.name(str(source.path), record.image_id, record.signature))
+            if self._is_settled(job, known.get(name)):
+                settled.append(self._row(name, source, job, known.get(name)))
+            else:
+                jobs.append((name, job))
+            if name in known and known[name].example != job.example:
+                self.superseded.append(known[name].example)
+        self._catalog.put(settled)
+        self._progress(source.issuer, len(settled), len(records))
+        self._work_off(source, jobs, len(settled))
+        return {name for name, _ in jobs} | {image.image for _, image in settled}
+
+    def _is_settled(self, job: Job, old: Image | None) -> bool:
+        """Whether decoding would tell nothing new."""
+        acquisition = job.record.acquisition
+        if acquisition is not None and not acquisition.judgement.conforms:
+            return True
+        if old is None or (old.signature, old.example) != (job.record.signature, job.example):
+            return False
+        if old.unreadable:
+            return old.unreadable not in _MAY_PASS
+        return old.fingerprint is not None and self.cache.has(job.example)
+
+    def _work_off(self, source: Source, jobs: list[tuple[str, Job]], before: int) -> None:
+        names = [name for name, _ in jobs]
+        rows: list[tuple[Patient, Image]] = []
+        total = before + len(jobs)
+        # Closed here and not whenever it is collected: its threads must end before the decoding processes do.
+        with closing(prepare([job for _, job in jobs], self._task, self.cache, self._decoding)) as outcomes:
+            try:
+                for done, (name, (job, outcome)) in enumerate(zip(names, outcomes, strict=True), start=before + 1):
+                    rows.append(self._row(name, source, job, outcome))
+                    if len(rows) >= _AT_ONCE or done == total:
+                        self._catalog.put(rows)
+                        rows.clear()
+                        self._progress(source.issuer, done, total)
+            finally:
+                self._catalog.put(rows)  # an interrupt loses nothing that was read
+
+    def _row(
+        self, name: str, source: Source, job: Job, found: Prepared | Unreadable | Image | None
+    ) -> tuple[Patient, Image]:
+        """The index's row of an image: what its header says now, and what was found in its pixels, now or before."""
+        record, acquisition = job.record, job.record.acquisition
+        header = Judgement() if acquisition is None else acquisition.judgement
+        fingerprint, evidence, unreadable = _pixels(found if header.conforms else None)
+        pixels = Judgement()
+        if acquisition is not None and evidence is not None:
+            pixels = judge_pixels(self._contract, evidence, acquisition.bits_stored)
+        both = merged(self._contract, header, pixels)
+        patient = self._patient(source.issuer, record.patient_id)
+        return patient, Image(
+            image=name,
+            task=self._task.name,
+            issuer=source.issuer,
+            patient=patient.pseudonym,
+            label=record.label,
+            signature=record.signature,
+            example=job.example,
+            fingerprint=fingerprint,
+            jpeg=None if evidence is None else evidence.jpeg,
+            levels=None if evidence is None else evidence.levels,
+            unreadable=unreadable,
+            rejected=both.rejected,
+            warned=both.warned,
+            facts="{}" if acquisition is None else acquisition.facts,
+            usable=both.conforms and fingerprint is not None,
+            findings=record.findings,
+            outlined=isinstance(found, Prepared | Image) and found.outlined,
+        )
+
+    def _patient(self, issuer: str, patient_id: str) -> Patient:
+        """The patient's pseudonym. The side follows from the key, and is never decided again."""
+        position = int(keyed(self._key, "split", issuer, patient_id)[:13], 16) / 16**13
+        side = "validation" if position < self._site.validation_fraction else "train"
+        return Patient(keyed(self._key, "patient", issuer, patient_id), position, side)
+
+
+def _pixels(found: Prepared | Unreadable | Image | None) -> tuple[int | None, Evidence | None, str]:
+    """Fingerprint, evidence, and why there is none."""
+    if isinstance(found, Unreadable):
+        return None, None, found.reason
+    if isinstance(found, Prepared):
+        return found.fingerprint, found.evidence, ""
+    if found is None or found.levels is None:
+        return None, None, "" if found is None else found.unreadable
+    return found.fingerprint, Evidence(found.jpeg, found.levels), found.unreadable
+
+
+def keyed(key: bytes, purpose: str, issuer: str, name: str) -> str:
+    """HMAC-SHA-256: without the hospital's key nobody can guess back or link what it names."""
+    message = json.dumps([purpose, issuer, name]).encode()
+    return hmac.new(key, message, hashlib.sha256).hexdigest()[:32]

@@ -1,0 +1,174 @@
+"""From a source's record to a prepared example: decode, look for evidence, black out, transform, keep.
+
+DICOM is decoded in processes of its own (``client/reading/decoding.py``), as many as the machine has processors; the
+rest runs in threads beside them. At no time are more images in memory than a few a process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.cohort.cache import ExampleCache
+from client.cohort.likeness import fingerprint
+from client.pixels.refusal import UnreadableDicom
+from client.reading.decoding import Decoder
+from client.reading.evidence import Evidence, examine
+from client.sources.frame import Frame
+from client.sources.outlines import ReadMasks
+from client.sources.record import Record, Unreadable
+from tasks.task import Picture, Task
+from tasks.volumes import NoExample
+
+_FEW = 40
+"""Images for which one more decoding process is worth its start."""
+_MOST = 8
+"""Decoding processes that one process can keep busy with the rest."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A record to prepare, and the name under which its example is kept."""
+
+    record: Record
+    example: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of an image once it is prepared.
+
+    Attributes:
+        evidence: found in the whole frame.
+        fingerprint: of the example, see ``client/cohort/likeness.py``.
+        outlined: whether somebody has outlined the task's structures, or found none.
+    """
+
+    evidence: Evidence
+    fingerprint: int
+    outlined: bool = False
+
+
+class Decoding:
+    """Decoding processes that start when the first DICOM file comes, and serve every ingest until the block ends."""
+
+    def __init__(self) -> None:
+        """Declare it; nothing starts yet."""
+        self._stack = ExitStack()
+        self._decoder: Decoder | None = None
+        self.workers = 0
+
+    def __enter__(self) -> Decoding:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def decoder(self, images: int) -> Decoder:
+        """The processes; when they start, as many as so many images are worth."""
+        if self._decoder is None:
+            self.workers = min(os.cpu_count() or 1, _MOST, -(-images // _FEW))
+            self._decoder = self._stack.enter_context(Decoder(workers=self.workers))
+        return self._decoder
+
+
+def prepare(
+    jobs: Sequence[Job], task: Task, cache: ExampleCache, decoding: Decoding
+) -> Generator[tuple[Job, Prepared | Unreadable]]:
+    """Prepare images side by side; results come in the order of the jobs. Close it before ``decoding`` ends.
+
+    Raises:
+        CacheFull: see ``ExampleCache.save``.
+        DecoderNotStarted: decoding processes do not come up on this machine.
+    """
+    dicom = any(isinstance(job.record.read, Frame) for job in jobs)
+    decoder = decoding.decoder(len(jobs)) if dicom else None
+    number = max(1, decoding.workers) + 1
+    waiting: deque[tuple[Job, Future[Prepared | Unreadable]]] = deque()
+    with ThreadPoolExecutor(number) as threads:
+        try:
+            for job in jobs:
+                waiting.append((job, threads.submit(_prepared, job, task, cache, decoder)))
+                if len(waiting) > 2 * number:
+                    yield _first(waiting)
+            while waiting:
+                yield _first(waiting)
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _first(
+    waiting: deque[tuple[Job, Future[Prepared | Unreadable]]],
+) -> tuple[Job, Prepared | Unreadable]:
+    job, future = waiting.popleft()
+    return job, future.result()
+
+
+def _prepared(job: Job, task: Task, cache: ExampleCache, decoder: Decoder | None) -> Prepared | Unreadable:
+    try:
+        picture = _read(job.record, decoder)
+        example, masks = (_of_scan if task.sequences else _of_picture)(job.record, picture, task, decoder)
+    except Unreadable as refusal:
+        return refusal
+    except NoExample as refusal:
+        return Unreadable(refusal.reason, str(refusal))
+    acquisition = job.record.acquisition
+    evidence = examine(picture.pixels, None if acquisition is None else acquisition.bits_stored)
+    cache.save(job.example, example, masks)
+    return Prepared(evidence, fingerprint(example), masks is not None)
+
+
+_Made = tuple[NDArray[np.float32], NDArray[np.bool_] | None]
+
+
+def _of_picture(record: Record, picture: Picture, task: Task, decoder: Decoder | None) -> _Made:
+    outlined = replace(blacked_out(picture), masks=_masks(record, decoder))
+    if outlined.masks is None or task.read_masks is None:
+        return task.read_example(outlined), None
+    return task.read_example(outlined), task.read_masks(outlined)
+
+
+def _masks(record: Record, decoder: Decoder | None) -> NDArray[np.bool_] | None:
+    if record.read_masks is None:
+        return None
+    if decoder is not None and isinstance(record.read_masks, ReadMasks):
+        return record.read_masks.read(decoder.read_values)
+    return record.read_masks()
+
+
+def _of_scan(record: Record, _middle: Picture, task: Task, decoder: Decoder | None) -> _Made:
+    if record.read_scan is None:
+        raise Unreadable("NOT_A_SCAN", f"{task.name} reads scans, and this kind of source has single pictures only")
+    scan = record.read_scan(None if decoder is None else decoder.read_values)
+    example = task.read_example(scan)
+    return example, None if scan.masks is None or task.read_masks is None else task.read_masks(scan)
+
+
+def _read(record: Record, decoder: Decoder | None) -> Picture:
+    if decoder is None or not isinstance(record.read, Frame):
+        return record.read()
+    try:
+        return decoder.read(record.read.path, record.read.index)
+    except UnreadableDicom as error:
+        raise Unreadable(str(error.reason), str(error)) from error
+
+
+def blacked_out(picture: Picture) -> Picture:
+    """The picture with black outside its ultrasound regions, where names, dates and scales are burned in."""
+    if not picture.regions:
+        return picture
+    pixels = np.zeros_like(picture.pixels)
+    for left, top, right, bottom in picture.regions:
+        pixels[top:bottom, left:right] = picture.pixels[top:bottom, left:right]
+    return replace(picture, pixels=pixels)

@@ -1,0 +1,51 @@
+"""Which group a patient belongs to, from what the catalog keeps of the headers. Nothing of it is released by itself."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.cohort import index
+from client.site import SiteSettings
+from tasks.metrics.histogram import score_histogram
+from tasks.subgroups import LEAST, LEVELS, level
+from tasks.task import Task
+
+_KEYWORDS = {"sex": "PatientSex", "age": "PatientAge", "vendor": "Manufacturer"}
+
+
+def levels_of(site: SiteSettings, task: Task, patients: list[str]) -> dict[str, NDArray[np.int64]]:
+    """For each attribute the level of each patient, int64 of shape (patients,).
+
+    A patient whose images differ has the level of the first image that tells one, in the order of their pseudonyms.
+    """
+    issuers = [source.issuer for source in site.sources if source.task == task.name]
+    found = {name: np.full(len(patients), len(levels) - 1) for name, levels in LEVELS.items()}
+    row_of = {patient: row for row, patient in enumerate(patients)}
+    with index.opened(site) as catalog:
+        images = sorted(catalog.images(task.name, issuers), key=lambda image: image.image, reverse=True)
+    for image in images:
+        if image.usable and image.patient in row_of:
+            facts = json.loads(image.facts)
+            for name, keyword in _KEYWORDS.items():
+                told = level(name, str(facts.get(keyword, "")))
+                if told != len(LEVELS[name]) - 1:
+                    found[name][row_of[image.patient]] = told
+    return found
+
+
+def histograms(
+    attribute: str, levels: NDArray[np.int64], scores: NDArray[np.float64], labels: NDArray[np.float32], bins: int
+) -> NDArray[np.float64]:
+    """One score histogram a level, shape (levels, 2, bins): each patient is counted once."""
+    return np.stack(
+        [score_histogram(scores[levels == n], labels[levels == n], bins) for n in range(len(LEVELS[attribute]))]
+    )
+
+
+def suppressed(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same without the levels that have fewer than ``LEAST`` patients of a class. For exact counts, which only
+    simulated hospitals release: noise protects small groups better than leaving them out does."""
+    return np.where((counts.sum(axis=-1) >= LEAST).all(axis=-1)[:, None, None], counts, 0.0)

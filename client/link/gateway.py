@@ -1,0 +1,176 @@
+"""The gateway: Flower's SuperNode, the only program of the hospital that talks to the server. It has no data.
+
+It dials out over HTTPS, through the proxy that ``HTTPS_PROXY`` names if it names one, and listens inside the hospital
+for the trainer alone, which proves by a shared secret that it is the trainer.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from client.errors import SiteMisconfigured
+from client.site import SiteSettings
+from tasks import enrolment
+from tasks.disk import write_secret
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+"""Nothing calls home, and no run makes us install anything."""
+_WAIT_S = 5.0
+_AHEAD_S, _BEHIND_S = 4.0, 240.0
+"""Flower lets a signed time be 5 s ahead and 305 s behind; who is this far off is refused, or soon will be."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """What connects the hospital with the server; all of it lies in one folder."""
+
+    server: str
+    key: Path
+    authority: Path
+    secret: Path
+
+
+def link(settings: SiteSettings, only_trainer: bool = False) -> Link:
+    """What ``consilium-site enroll`` made. A trainer that is apart from the gateway needs, and should see, only the
+    secret that the two share.
+
+    Raises:
+        SiteMisconfigured: naming all that is missing.
+    """
+    folder = settings.link
+    found = Link(settings.server or "", folder / "node.key", folder / "authority.crt", folder / "trainer.secret")
+    needed = (found.secret,) if only_trainer else (found.key, found.authority, found.secret)
+    missing = [str(path) for path in needed if not path.exists()]
+    if missing:
+        raise SiteMisconfigured(f"there is no {', no '.join(missing)}: consilium-site enroll --invitation FILE")
+    if not settings.server:
+        raise SiteMisconfigured("site.yaml names no server: add the line `server: HOST:PORT` from the invitation")
+    for path in {found.key, found.secret} & set(needed):
+        if path.stat().st_mode & 0o077:
+            raise SiteMisconfigured(f"{path} is readable by others than its owner; say: chmod 600 {path}")
+    return found
+
+
+def enroll(settings: SiteSettings, invitation: enrolment.Invitation) -> enrolment.Request:
+    """Make the hospital's key pair where there is none, keep the server's authority, and ask to be admitted.
+
+    Raises:
+        SiteMisconfigured: another server's authority is there already, or ``site.yaml`` names another server.
+    """
+    folder = settings.link
+    if settings.server is not None and settings.server != invitation.server:
+        raise SiteMisconfigured(f"site.yaml names the server {settings.server}, the invitation {invitation.server}")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    authority = folder / "authority.crt"
+    if authority.exists() and authority.read_text("utf-8") != invitation.certificate_authority:
+        raise SiteMisconfigured(f"{authority} is of another server; if that is meant, remove it first")
+    authority.write_text(invitation.certificate_authority, "utf-8")
+    for name, content in (("node.key", enrolment.new_key()), ("trainer.secret", os.urandom(32))):
+        with suppress(FileExistsError):
+            write_secret(folder / name, content)
+    try:
+        return enrolment.request(settings.name, (folder / "node.key").read_bytes())
+    except enrolment.BadEnrolment as error:
+        raise SiteMisconfigured(f"{folder / 'node.key'}: {error}") from error
+
+
+def command(found: Link, listen: str) -> list[str]:
+    """What starts the gateway; it listens for the trainer at ``listen``, a ``host:port``."""
+    host, _, port = listen.rpartition(":")
+    program = [sys.executable, "-m", "client.link.supernode", "--superlink", found.server]
+    program += ["--root-certificates", str(found.authority), "--auth-supernode-private-key", str(found.key)]
+    program += ["--isolation", "process", "--superexec-auth-secret-file", str(found.secret)]
+    return [*program, "--host", host, "--port", port]
+
+
+def environment(found: Link) -> dict[str, str]:
+    """Variables of the gateway's process."""
+    return QUIET | {"FLWR_HOME": str(found.key.parent), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+
+def handshake(found: Link) -> tuple[str, str, datetime]:
+    """Dial the server and let it prove who it is. Returns TLS version, cipher, and when its certificate expires.
+
+    Raises:
+        OSError: it cannot be reached, or its certificate is not good.
+    """
+    with _secured(found) as secure:
+        expires = ssl.cert_time_to_seconds(str((secure.getpeercert() or {})["notAfter"]))
+        cipher = secure.cipher()
+        return secure.version() or "", cipher[0] if cipher else "", datetime.fromtimestamp(expires, UTC)
+
+
+def reach(found: Link) -> str:
+    """Dial the server as the gateway does. Returns what is wrong, empty when nothing is."""
+    try:
+        with _secured(found) as secure:
+            secure.sendall(f"GET /health HTTP/1.1\r\nHost: {found.server}\r\nConnection: close\r\n\r\n".encode())
+            answer = HTTPResponse(secure)
+            answer.begin()
+    except ssl.SSLCertVerificationError as error:
+        return f"the certificate of {found.server} is not good: {error.verify_message}; tell the coordinator"
+    except (OSError, HTTPException) as error:
+        return f"{found.server} cannot be reached: {error or type(error).__name__}"
+    if answer.status != 200:
+        return f"{found.server} answers, but is not well (HTTP {answer.status})"
+    return _clock(answer.headers.get("Date"))
+
+
+def _clock(date: str | None) -> str:
+    """What is wrong with our clock or the server's; Flower refuses a hospital whose clock is off."""
+    if date is None:
+        return ""
+    ahead = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
+    if -_BEHIND_S <= ahead <= _AHEAD_S:
+        return ""
+    way = "ahead of" if ahead > 0 else "behind"
+    return f"this machine's clock is {abs(ahead):.0f} s {way} the server's, which is too much: set it by NTP"
+
+
+@contextmanager
+def _secured(found: Link) -> Iterator[ssl.SSLSocket]:
+    host, _, port = found.server.rpartition(":")
+    context = ssl.create_default_context(cafile=str(found.authority))
+    with _dial(host, int(port)) as raw, context.wrap_socket(raw, server_hostname=host) as secure:
+        yield secure
+
+
+def proxy_of(host: str) -> tuple[str, int] | None:
+    """Host and port of the proxy through which a host is dialled, if there is one."""
+    proxy = getproxies().get("https")
+    if not proxy or proxy_bypass(host):
+        return None
+    where = urlsplit(proxy)
+    return where.hostname or "", where.port or 3128
+
+
+def _dial(host: str, port: int) -> socket.socket:
+    proxy = proxy_of(host)
+    connection = socket.create_connection(proxy or (host, port), _WAIT_S)
+    if proxy is None:
+        return connection
+    connection.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+    said = b""
+    while b"\r\n\r\n" not in said and (piece := connection.recv(1024)):
+        said += piece
+    if not said.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")):
+        connection.close()
+        raise OSError(f"the proxy {proxy[0]}:{proxy[1]} refuses: {said.splitlines()[:1]}")
+    return connection

@@ -1,0 +1,227 @@
+"""What to show the security officer: what this hospital's installation promises, each promise looked at as it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from client.books.audit import Receipt
+from client.books.pair import faults_of_books, open_books
+from client.errors import SiteError, SiteMisconfigured
+from client.link import gateway
+from client.oversight import approvals, halt
+from client.site import SiteSettings, delta_cap, secret
+from client.sources.settings import DicomwebSource, DimseSource
+from tasks import enrolment, process
+from tasks.checklist import Checklist, Claim, State
+from tasks.study import release
+
+UNSEEN = (
+    "Whether the disk is encrypted and its backups are guarded.",
+    "Firewalls: outward, only the gateway needs a way, to the server's address and port; inward nobody needs one.",
+    "Who else has an account on this machine: who may read the trainer's files may read the images.",
+    "Whether the image that runs is the one that was examined: pin it by digest.",
+)
+"""What matters as well, and cannot be seen from inside."""
+
+_PACKAGES = ("consilium-fl", "flwr", "torch", "opacus", "pydicom", "dp-accounting")
+_STATES = ("both", "gateway", "trainer")
+_FEW_DAYS = 30
+
+
+def checklist(settings: SiteSettings, site: Path, listen: str) -> Checklist:
+    """Look at everything. Nothing is changed; the server is dialled once, from where the gateway runs.
+
+    Args:
+        site: path of ``site.yaml``.
+        listen: ``host:port`` at which the gateway is meant to listen for the trainer.
+    """
+    running = _running(settings)
+    return {
+        "Programs": list(_programs(settings, running, listen)),
+        "The way to the server": list(_way(settings, running)),
+        "Secrets": list(_secrets(settings)),
+        "What leaves": list(_leaving(settings)),
+        "Privacy": list(_privacy(settings)),
+        "Images": list(_images(settings)),
+        "Software": list(_software(site)),
+    }
+
+
+def _running(settings: SiteSettings) -> dict[str, process.Process]:
+    """Gateway and trainer, as far as they run where this is asked."""
+    found: dict[str, process.Process] = {}
+    for name in _STATES:
+        try:
+            programs = json.loads((settings.link / f"{name}.json").read_text("utf-8"))
+            found |= {part: process.look(told["pid"]) for part, told in programs.items() if told["pid"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _programs(settings: SiteSettings, running: Mapping[str, process.Process], listen: str) -> Iterator[Claim]:
+    if not running:
+        yield Claim("Gateway and trainer run as they should", State.WARN, "neither runs where this was asked",
+                    "Ask while they run: consilium-site run; in containers, ask inside each")  # fmt: skip
+    host, _, port = listen.rpartition(":")
+    inner = process.addresses(host, int(port))
+    for name, one in running.items():
+        yield from process.hardening(name, one)
+        yield process.listening(name, one, inner if name == "gateway" else ())
+        yield process.silent(name, one, gateway.QUIET)
+    if trainer := running.get("trainer"):
+        allowed = inner | {end for source in settings.sources for end in _archive(source)}
+        yield process.dialling("trainer", trainer, allowed, "the gateway and your archives")
+    if (dialler := running.get("gateway")) and settings.server:
+        yield process.dialling("gateway", dialler, _outward(settings.server), "the server or your proxy")
+
+
+def _archive(source: object) -> set[tuple[str, int]]:
+    """Where an archive is; a web archive may stand behind several addresses."""
+    if isinstance(source, DimseSource):
+        return process.addresses(source.host, source.port)
+    if isinstance(source, DicomwebSource):
+        host, port = source.address()
+        return process.addresses(host, port)
+    return set()
+
+
+def _outward(server: str) -> set[tuple[str, int]]:
+    host, _, port = server.rpartition(":")
+    return process.addresses(*(gateway.proxy_of(host) or (host, int(port))))
+
+
+def _way(settings: SiteSettings, running: Mapping[str, process.Process]) -> Iterator[Claim]:
+    try:
+        link = gateway.link(settings)
+    except SiteMisconfigured as error:
+        apart = set(running) == {"trainer"}
+        found = "the trainer has neither key nor way to the server; ask at the gateway" if apart else str(error)
+        yield Claim("The gateway has a key of its own", State.OK if apart else State.WARN, found)
+        return
+    own = enrolment.key_fingerprint(enrolment.request(settings.name, link.key.read_bytes()))
+    yield Claim("Every call is signed with a key that was made here", State.OK, f"P-384, fingerprint {own}",
+                see=f"read it to the coordinator; {link.key} never leaves")  # fmt: skip
+    authority = enrolment.certificate_fingerprint(link.authority.read_text("utf-8"))
+    yield Claim("One authority is believed, and no other", State.OK, f"fingerprint {authority}",
+                see=f"openssl x509 -in {link.authority} -noout -subject -fingerprint -sha256")  # fmt: skip
+    promise = "The server proves who it is, and all traffic is encrypted"
+    see = f"openssl s_client -connect {link.server} -CAfile {link.authority} -verify_return_error </dev/null"
+    try:
+        spoken, cipher, expires = gateway.handshake(link)
+    except OSError as error:
+        yield Claim(promise, State.FAIL, f"{link.server}: {error}", "Nothing is sent as long as that is so", see)
+        return
+    days = (expires.timestamp() - time.time()) / 86400
+    found = f"{spoken}, {cipher}; certificate valid for {days:.0f} days"
+    few = days < _FEW_DAYS
+    yield Claim(promise, State.WARN if few else State.OK, found, "Remind the coordinator: renew" if few else "", see)
+
+
+def _secrets(settings: SiteSettings) -> Iterator[Claim]:
+    paths = {"the hospital's secret": settings.key}
+    paths |= {"the gateway's key": settings.link / "node.key"}
+    paths |= {"the secret between gateway and trainer": settings.link / "trainer.secret"}
+    paths |= {"the privacy ledger": settings.ledger, "the journal": settings.journal}
+    for source in settings.sources:
+        named = {"the archive's token": getattr(source, "token", None)}
+        named |= {"the archive's password": getattr(source, "password", None)}
+        named |= {"the key for the archive": getattr(source, "certificate_key", None)}
+        paths |= {name: path for name, path in named.items() if path is not None}
+    yield from process.secrets(paths)
+
+
+def _leaving(settings: SiteSettings) -> Iterator[Claim]:
+    """Only where the books are: a gateway that is apart has none."""
+    if not settings.ledger.exists():
+        yield Claim("The gateway has neither books nor images", State.OK, "no ledger here; ask at the trainer")
+        return
+    see = "consilium-site ledger verify"
+    promise = "Every message that left has a receipt, and no row of the books was changed"
+    try:
+        key = secret(settings)
+        faults = faults_of_books(settings.ledger, settings.journal, key)
+        if not faults:
+            with open_books(settings.ledger, settings.journal, key) as books:
+                receipts, rows = books.journal.receipts(), books.ledger.head().seq + 1
+                missing = books.without_receipt()
+                decisions = approvals.decisions(books.journal).values()
+    except SiteError as error:
+        faults = [str(error)]
+    if faults:
+        yield Claim(promise, State.FAIL, "; ".join(faults), "Stop (consilium-site stop) and restore both books", see)
+        return
+    yield Claim(promise, State.OK, f"{rows} rows of the ledger and {len(receipts)} receipts agree; {_kinds(receipts)}"
+                + (f"; {len(missing)} answers were made and not sent" if missing else ""), see=see)  # fmt: skip
+    automatic = [decision for decision in decisions if decision.approved and decision.automatic]
+    approved = [decision for decision in decisions if decision.approved and not decision.automatic]
+    by = f", by {', '.join(sorted({decision.by for decision in approved}))}" if approved else ""
+    yield Claim("No study runs that a person here has not approved", State.WARN if automatic else State.OK,
+                f"{len(approved)} approved{by}" + (f"; {len(automatic)} approved by nobody" if automatic else ""),
+                "policy.auto_approve is for simulated hospitals" if automatic else "",
+                "consilium-site approvals")  # fmt: skip
+    yield Claim("One command stops everything", State.OK,
+                "it is in force: nothing leaves" if halt.stopped(settings.stop_file) else "it is not in force",
+                see=f"consilium-site stop, or: touch {settings.stop_file}")  # fmt: skip
+
+
+def _kinds(receipts: Sequence[Receipt]) -> str:
+    if not receipts:
+        return "nothing has left"
+    counted: dict[str, int] = {}
+    for receipt in receipts:
+        counted[receipt.message] = counted.get(receipt.message, 0) + 1
+    total = sum(receipt.bytes for receipt in receipts)
+    return ", ".join(f"{number} {kind}" for kind, number in sorted(counted.items())) + f", {total / 1e6:.2f} MB in all"
+
+
+def _privacy(settings: SiteSettings) -> Iterator[Claim]:
+    policy = settings.policy
+    yield Claim("A patient's privacy loss has a bound that no researcher can raise", State.OK,
+                f"epsilon {policy.max_epsilon_study:g} a study, {policy.max_epsilon_life:g} over all of them, delta "
+                f"{delta_cap(settings):.1g}", see="consilium-site ledger")  # fmt: skip
+    lax = policy.without_privacy or policy.scores == "exact" or policy.auto_approve
+    yield Claim("No score and no update leaves without noise", State.WARN if lax else State.OK,
+                "a simulated hospital, whose policy allows it" if lax else f"scores: {policy.scores}; updates: noised",
+                "Only a hospital that does not exist may" if lax else "")  # fmt: skip
+    listed = settings.withdrawals is not None
+    yield Claim("Patients who withdraw are forgotten", State.OK if listed else State.WARN,
+                f"the list is {settings.withdrawals}" if listed else "no list is named",
+                "" if listed else "Name one in site.yaml (withdrawals), an empty one if need be")  # fmt: skip
+
+
+def _images(settings: SiteSettings) -> Iterator[Claim]:
+    for number, source in enumerate(settings.sources, 1):
+        name = f"source {number} ({source.kind})"
+        if isinstance(source, DicomwebSource | DimseSource):
+            secure = source.tls if isinstance(source, DimseSource) else source.url.startswith("https")
+            yield Claim(f"Images of {name} come encrypted", State.OK if secure else State.WARN,
+                        "TLS" if secure else "in the clear",
+                        "" if secure else "Use TLS, or vouch for the network between archive and trainer")  # fmt: skip
+        elif not source.path.exists():
+            yield Claim(f"Images of {name} are not here", State.OK, f"{source.path} does not exist here")
+        else:
+            writable = os.access(source.path, os.W_OK)
+            yield Claim(f"Images of {name} cannot be changed from here", State.WARN if writable else State.OK,
+                        f"{source.path} can be written by user {os.geteuid()}" if writable else
+                        f"{source.path} cannot be written by user {os.geteuid()}",
+                        "Mount it read-only, as the compose file does" if writable else "",
+                        f"touch {source.path}/x")  # fmt: skip
+
+
+def _software(site: Path) -> Iterator[Claim]:
+    found = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    yield Claim("What runs is a release", State.OK, f"Consilium {release()}: {found}", see="pip list")
+    try:
+        there = f"mlflow {version('mlflow')} is installed, and nothing of the hospital's imports it"
+        yield Claim("No experiment tracker is installed", State.WARN, there, "The image has none")
+    except PackageNotFoundError:
+        yield Claim("No experiment tracker is installed", State.OK, "MLflow is not installed")
+    digest = hashlib.sha256(site.read_bytes()).hexdigest()
+    yield Claim("The settings are those that were examined", State.OK, f"SHA-256 {digest}", see=f"sha256sum {site}")

@@ -1,0 +1,172 @@
+"""The trainer: answers the orders that the gateway has, one after the other, each in a process of its own.
+
+What takes long to import is imported once, here, and every order is answered by a fork: as separate as a new program,
+without its seven seconds. This process itself never reads an order. It has no route but the gateway, and answers with
+the app that is installed here, whatever the run's bundle holds.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.clientapp import ClientApp
+
+from client.link.flower_private import Acquirer, GatewayAway, Receipt, answer, answer_for_the_dead
+
+POLL_S = 0.1
+_AWAY_S = 1.0
+_UNREAD_S = 60.0
+"""How long a process may take until it has read its order."""
+_HEAD = 16
+_TRIES = 2
+"""So often an order is tried whose process dies before it has read it."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Where the gateway is, and what it and the trainer share."""
+
+    address: str
+    secret: bytes
+
+
+class Trainer:
+    """Asks the gateway until it is stopped."""
+
+    def __init__(self, gateway: Gateway, app: ClientApp) -> None:
+        self._gateway, self._app = gateway, app
+        self._acquirer = Acquirer(gateway.address, gateway.secret)
+        self._stop = threading.Event()
+        self._told = ""
+
+    def run(self) -> None:
+        """Until SIGTERM; an order that is being answered then is dropped, and asked again by the server."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        while not self._stop.is_set():
+            try:
+                token = self._acquirer.next()
+                self._tell("answers orders")
+            except GatewayAway as error:
+                self._tell(f"the gateway does not answer: {error}")
+                self._stop.wait(_AWAY_S)
+                continue
+            if token is None:
+                self._stop.wait(POLL_S)
+            else:
+                self._answer(token)
+
+    def _tell(self, text: str) -> None:
+        if text != self._told:
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
+        self._told = text
+
+    def _answer(self, token: str) -> None:
+        for _ in range(_TRIES):
+            child, heard, held = self._fork(token)
+            try:
+                receipt, how = self._wait(child, heard)
+            finally:
+                os.close(heard)
+                os.close(held)
+            if how == 0 or self._stop.is_set():
+                return
+            self._tell(f"process {child} that had the order ended with {how}")
+            if receipt is not None:
+                self._say_so(token, receipt)
+                return
+
+    def _fork(self, token: str) -> tuple[int, int, int]:
+        """A child that answers: its id, a pipe on which it tells what it has, and one that ends it with us."""
+        heard, said = os.pipe()
+        alive, held = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(heard)
+            os.close(held)
+            _be_child(self._gateway.address, token, self._app, said, alive)
+        os.close(said)
+        os.close(alive)
+        return child, heard, held
+
+    def _wait(self, child: int, heard: int) -> tuple[Receipt | None, int]:
+        """Wait for the child; kill it once nobody waits for its answer any more, or when we are stopped."""
+        said, told = b"", False
+        ends = time.monotonic() + _UNREAD_S
+        while True:
+            if told:
+                time.sleep(0.02)
+            elif select.select([heard], [], [], 0.05)[0]:
+                piece = os.read(heard, 65536)
+                said, told = said + piece, not piece
+                if told and (receipt := _received(said)):
+                    ends = time.monotonic() + receipt.ttl_s
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                while piece := os.read(heard, 65536):  # what it told just before it died
+                    said += piece
+                return _received(said), os.waitstatus_to_exitcode(status)
+            if time.monotonic() > ends or self._stop.is_set():
+                os.kill(child, signal.SIGKILL)
+
+    def _say_so(self, token: str, receipt: Receipt) -> None:
+        try:
+            answer_for_the_dead(self._gateway.address, token, receipt)
+        except GatewayAway as error:
+            self._tell(f"the gateway does not answer: {error}")
+
+
+def _be_child(address: str, token: str, app: ClientApp, said: int, alive: int) -> None:
+    """Answer the order and end. Never returns."""
+    code = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, lambda *_: os._exit(4))  # Flower: the gateway has given the order up
+        threading.Thread(target=_leave_with_the_parent, args=(alive,), daemon=True).start()
+
+        def received(receipt: Receipt) -> None:
+            os.write(said, receipt.node.to_bytes(8) + int(receipt.ttl_s * 1000).to_bytes(8) + receipt.head)
+            os.close(said)
+
+        answer(address, token, app, received)
+        code = 0
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(code)
+
+
+def _leave_with_the_parent(alive: int) -> None:
+    """A parent that was killed cannot say so, and its orphan would go on spending the hospital's budget."""
+    os.read(alive, 1)
+    os._exit(3)
+
+
+def _received(said: bytes) -> Receipt | None:
+    """What the child has told, ``None`` when it died before it had an order."""
+    if len(said) <= _HEAD:
+        return None
+    return Receipt(said[_HEAD:], int.from_bytes(said[:8]), int.from_bytes(said[8:_HEAD]) / 1000)
+
+
+def main() -> None:
+    """Train for the gateway at the address that is the first argument; the second names the shared secret's file."""
+    from torch import _dynamo as _dynamo  # what the first step of an optimiser would load, for every order anew
+
+    from client.app import app
+    from tasks import task as tasks
+
+    for name in tasks.names():
+        tasks.get(name)
+    Trainer(Gateway(sys.argv[1], Path(sys.argv[2]).read_bytes()), app).run()
+
+
+if __name__ == "__main__":
+    main()

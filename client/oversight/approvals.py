@@ -1,0 +1,176 @@
+"""Which studies the hospital's people have approved. An order of any other study is refused.
+
+A decision is an event in the journal: who approved or revoked which document, and when, with the document's text. The
+last event about a digest is the one that counts. A study that was ordered and not approved waits in the folder
+``pending`` beside the journal until somebody has read it; the server can fill that folder, so it holds little.
+
+Documents are kept as text, and their digests are of that text: what was decided under an older release stays readable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from client.books.audit import Event, Fact, Journal, Kind
+from client.errors import NotApproved, SiteMisconfigured
+from client.site import SiteSettings
+from tasks import study as studies
+from tasks.study import StudyDocument
+
+NOBODY = "nobody"
+
+MOST_WAITING = 100
+MOST_BYTES = 64 * 1024
+FEWEST_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The last word about one study.
+
+    Attributes:
+        document: its canonical text.
+        by: who, as given to the command; ``NOBODY`` when the site approved by itself.
+        approved: false when the approval was revoked.
+        automatic: nobody was asked; only a simulated hospital does that.
+    """
+
+    digest: str
+    study: str
+    document: str
+    at: datetime
+    by: str
+    approved: bool
+    automatic: bool
+
+
+def require(document: StudyDocument, journal: Journal, settings: SiteSettings) -> None:
+    """Let only an approved study pass.
+
+    Raises:
+        NotApproved: nobody has approved it, so it waits for review from now on; or the approval was revoked.
+    """
+    digest = studies.digest(document)
+    decision = decisions(journal).get(digest)
+    if decision is None and settings.simulated and settings.policy.auto_approve:
+        _decide(journal, Kind.APPROVAL, document.name, studies.canonical(document), NOBODY, automatic=True)
+    elif decision is None:
+        kept = keep(document, settings)
+        remedy = f"consilium-site review, then consilium-site approve {digest[:12]}" if kept else "too large to keep"
+        raise NotApproved(f"nobody has approved study {document.name}, digest {digest}: {remedy}")
+    elif not decision.approved:
+        when = f"{decision.at:%Y-%m-%d %H:%M} UTC"
+        raise NotApproved(f"the approval of study {document.name} was revoked by {decision.by} at {when}")
+
+
+def decisions(journal: Journal) -> dict[str, Decision]:
+    """The last decision about every study that was decided about, by digest, the newest at the end."""
+    last: dict[str, Decision] = {}
+    for event in journal.events():
+        if event.kind in (Kind.APPROVAL, Kind.REVOCATION):
+            digest = str(event.facts["digest"])
+            last.pop(digest, None)
+            last[digest] = _decision(digest, event)
+    return last
+
+
+def _decision(digest: str, event: Event) -> Decision:
+    facts, approved = event.facts, event.kind == Kind.APPROVAL
+    what, by = (digest, str(facts["study"]), str(facts["document"])), str(facts["by"])
+    return Decision(*what, event.at, by, approved, bool(facts["automatic"]))
+
+
+def approve(document: StudyDocument, by: str, journal: Journal, settings: SiteSettings) -> None:
+    """Record that a person approves the study; it waits no longer.
+
+    Raises:
+        SiteMisconfigured: ``by`` names nobody.
+    """
+    _decide(journal, Kind.APPROVAL, document.name, studies.canonical(document), by)
+    _file_of(studies.digest(document), settings).unlink(missing_ok=True)
+
+
+def revoke(decision: Decision, by: str, journal: Journal) -> None:
+    """Record that a person takes an approval back; the study's next order is refused.
+
+    Raises:
+        SiteMisconfigured: ``by`` names nobody.
+    """
+    _decide(journal, Kind.REVOCATION, decision.study, decision.document, by)
+
+
+def _decide(journal: Journal, kind: Kind, study: str, document: str, by: str, automatic: bool = False) -> None:
+    if not by.strip() or not by.isprintable() or len(by) > 200:
+        raise SiteMisconfigured("say who decides with --by: a name of at most 200 printable characters")
+    facts: dict[str, Fact] = {"study": study, "digest": _digest(document), "by": by.strip(), "automatic": automatic}
+    try:
+        journal.append_event(kind, {**facts, "document": document})
+    except ValueError as error:
+        raise SiteMisconfigured(f"{error}: neither the study nor --by may have one in it") from None
+
+
+def keep(document: StudyDocument, settings: SiteSettings) -> bool:
+    """Let a study wait for review; the one that has waited longest makes room. False when it is too large to keep."""
+    text = studies.canonical(document).encode()
+    if len(text) > MOST_BYTES:
+        return False
+    path = _file_of(studies.digest(document), settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    draft.write_bytes(text)
+    draft.replace(path)
+    for old in _files(settings)[:-MOST_WAITING]:
+        old.unlink(missing_ok=True)
+    return True
+
+
+def waiting(settings: SiteSettings) -> dict[str, str]:
+    """Text of the studies that wait for a decision, by digest, the one that was asked for last at the end.
+
+    Raises:
+        SiteMisconfigured: a file in ``pending`` is not what its name says.
+    """
+    found = {path.stem: path.read_bytes().decode("utf-8", "replace") for path in _files(settings)}
+    if wrong := [digest for digest, text in found.items() if _digest(text) != digest]:
+        paths = ", ".join(str(_file_of(digest, settings)) for digest in wrong)
+        raise SiteMisconfigured(f"not what the name says: {paths}; remove it, the study's next order brings it again")
+    return found
+
+
+def one_of(digits: str, known: Iterable[str]) -> str:
+    """The one digest that starts with these digits.
+
+    Raises:
+        NotApproved: too few digits, no such digest, or several.
+    """
+    if len(digits) < FEWEST_DIGITS:
+        raise NotApproved(f"{digits!r} is too short: give at least {FEWEST_DIGITS} digits of the digest")
+    found = sorted(digest for digest in known if digest.startswith(digits.lower()))
+    if not found:
+        raise NotApproved(f"no study here has a digest that starts with {digits}; consilium-site review FILE brings it")
+    if len(found) > 1:
+        raise NotApproved(f"{len(found)} studies have a digest that starts with {digits}: {', '.join(found)}")
+    return found[0]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_of(digest: str, settings: SiteSettings) -> Path:
+    return settings.journal.parent / "pending" / f"{digest}.json"
+
+
+def _files(settings: SiteSettings) -> list[Path]:
+    """The files in ``pending``, the oldest first."""
+    dated = []
+    for path in (settings.journal.parent / "pending").glob("[0-9a-f]*.json"):
+        with suppress(FileNotFoundError):  # somebody has decided about it this very moment
+            dated.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(dated)]

@@ -1,0 +1,149 @@
+"""A review in plain words. Every sentence is for a reader who knows the law and the hospital, not the mathematics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from client.oversight.review import Cost, Review
+from client.policy import Part
+from tasks.study import StudyDocument
+
+_APART = "No patient is on both sides, so the two costs do not add up for anybody."
+
+
+def words(review: Review) -> dict[str, list[str]]:
+    """The review as sentences, by heading."""
+    return {
+        "What is asked": _asked(review),
+        "What leaves this hospital": _departures(review),
+        "What it costs the patients": [*(line for cost in review.costs for line in _price(cost)), _APART],
+        "What the policy says": _verdict(review),
+    }
+
+
+def _asked(review: Review) -> list[str]:
+    document = review.document
+    terms, model = document.training, ", ".join(f"{k} {v}" for k, v in document.model.items() if k != "name")
+    return [
+        f'The study {document.name} asks: "{review.question}" (task {document.task}, version {document.task_version}).',
+        f"A model of the kind {document.model.get('name')}{f' ({model})' if model else ''} is trained here and "
+        f"elsewhere, in {_times(document.rounds, 'round')}. The images stay here; only the model travels.",
+        f"This hospital trains in {document.asked} of the rounds at most.",
+        *_method(document),
+        f"In a round it takes {_times(document.steps_a_round(), 'step')}. At each step every training patient joins "
+        f"with probability {terms.sample_rate:g}, with {_times(terms.images_per_patient, 'image')}.",
+        f"The model is also tried on the validation patients, {_times(document.evaluation.releases, 'time')}; "
+        "they are never trained on.",
+    ]
+
+
+def _method(document: StudyDocument) -> Iterator[str]:
+    method = document.method
+    if method.stays == "normalisation":
+        yield "The scales of its normalisation layers are this hospital's own: they are trained here and never leave."
+    if method.stays == "head":
+        yield "Its last layer is this hospital's own: it is trained here and never leaves."
+    if method.personal is not None:
+        yield "A second model is trained for this hospital alone, in as many steps again; it never leaves."
+    if method.proximal or method.control_variates:
+        yield "Training here is drawn towards the shared model by what the server sends, whoever the patients are."
+
+
+def _departures(review: Review) -> list[str]:
+    lines = []
+    for leaving in review.leaving:
+        size = f"{leaving.numbers:,} numbers in {_times(leaving.tensors, 'tensor')}, {leaving.bytes:,} bytes"
+        noise = _is_noised(review, leaving.part)
+        if leaving.part == "training":
+            times = _times(leaving.times, "round")
+            lines.append(f"After each of at most {times}: how the model changed ({size}){noise}.")
+        elif leaving.by:
+            lines.append(f"After the last round: the same once more by {' and by '.join(leaving.by)} ({size}){noise}.")
+        elif leaving.of == "findings":
+            told = ", ".join(review.document.evaluation.findings)
+            lines.append(f"After the last round: the same of {told} ({size}){noise}.")
+        elif leaving.of == "outlines":
+            told = ", ".join(review.document.evaluation.structures)
+            lines.append(
+                f"After the last round: in how many patients the model met a reader's outlines of {told} how well, by "
+                f"overlap and by distance ({size}){noise}."
+            )
+        elif leaving.of == "two models":
+            bins = review.document.evaluation.paired
+            lines.append(
+                "After the last round, once: another model comes, and how many patients with and without the finding "
+                f"got which scores from both leaves (a histogram of {bins} x {bins} cells for each, {size}){noise}."
+            )
+        elif leaving.of:
+            lines.append(
+                f"After the last round, {_times(leaving.times, 'time')}: a model of one hospital alone comes, and the "
+                f"same figures of it leave ({size}){noise}."
+            )
+        else:
+            lines.append(
+                f"{_times(leaving.times, 'time')}: how many patients with and without the finding got which score "
+                f"(a histogram of {review.document.evaluation.bins} cells for each, {size}){noise}."
+            )
+    lines.append(
+        "With each message: the study's name, the round, this hospital's name and public size, and the epsilon spent. "
+        "When something goes wrong, a code and no text. Nothing else: no image, no patient's name or number."
+    )
+    return lines
+
+
+def _is_noised(review: Review, part: Part) -> str:
+    cost = next(cost for cost in review.costs if cost.part == part)
+    return ", WITHOUT noise" if cost.granted is None else ", with noise on every number"
+
+
+def _price(cost: Cost) -> Iterator[str]:
+    who = "training patients" if cost.part == "training" else "validation patients"
+    if cost.granted is None or cost.asked is None:
+        yield f"The {who} get no protection: no noise is added, so no bound on what can be learned of one of them."
+        return
+    lowered = "" if cost.granted == cost.asked else f", of which the policy grants {cost.granted:g}"
+    yield f"For the {who}: epsilon {cost.asked:g} is asked{lowered}, at delta {cost.delta:g}. {meaning(cost)}"
+    if cost.plan is not None and cost.after is not None:
+        noises = sorted({f"{mechanism.noise_multiplier:.2f}" for mechanism in cost.plan}, key=float)
+        some = noises[0] if len(noises) == 1 else f"{noises[0]} to {noises[-1]}"
+        yield (
+            f"Noise of {some} times the most that one patient can change is added, "
+            f"{_times(sum(mechanism.count for mechanism in cost.plan), 'time')} in all."
+        )
+        so_far = f" ({_amount(cost.spent_by_study)} of it by this study)" if cost.spent_by_study else ""
+        yield (
+            f"All studies so far have spent {_amount(cost.spent)}{so_far} of the {cost.cap:g} that these patients may "
+            f"spend in their life. After this study it would be {_amount(cost.after)}, and "
+            f"{_amount(max(0.0, cost.cap - cost.after))} would remain."
+        )
+
+
+def meaning(cost: Cost) -> str:
+    """What epsilon promises, in one sentence that promises no more (Dwork and Roth, 2014, section 2.3)."""
+    epsilon = cost.granted or 0.0
+    factor = math.exp(min(epsilon, 700))
+    odds = f"{factor:.3g}" if factor < 100 else f"{factor:,.0f}" if factor < 1e7 else f"{factor:.1e}"
+    weak = ": a worst case, and by itself a weak promise" if factor >= 100 else ", even in the worst case"
+    return (
+        f"That means: whoever sees all that leaves, and knows everything else about a patient, can change the odds "
+        f"that this patient was among them by a factor of at most {odds}{weak}; and with a probability of about "
+        f"{cost.delta:g} even that may fail."
+    )
+
+
+def _verdict(review: Review) -> list[str]:
+    parts_of: dict[str, list[str]] = {}
+    for part, reasons in review.refused.items():
+        for reason in reasons:
+            parts_of.setdefault(reason, []).append(part)
+    lines = [f"REFUSED ({' and '.join(parts)}): {reason}." for reason, parts in parts_of.items()]
+    return lines or ["The policy permits all of it."]
+
+
+def _amount(epsilon: float) -> str:
+    return f"{epsilon:.2f}" if math.isfinite(epsilon) else "more than any number, by training without noise,"
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")

@@ -1,0 +1,132 @@
+"""Storing reports in the hospital's own archive: C-STORE (PS3.4 annex B) or STOW-RS (PS3.18 section 10.5).
+
+This is the one place where Consilium writes into an archive, and only when a person asks for it. It adds reports in a
+series of their own; no image is touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from dicomweb_client.web import DICOMwebClient
+from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import build_context
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from client.errors import ArchiveRefused, ArchiveUnreachable, SiteMisconfigured
+from client.oversight import halt
+from client.site import SiteSettings
+from client.sources.association import Peer, associate
+from client.sources.patience import Temporary, persistently
+from client.sources.settings import DicomwebSource, DimseSource
+from client.sources.spool import Refused
+from client.sources.web import named, session_for
+from tasks.task import Task
+
+_ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
+_SYNTAXES = [str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)]
+_WHERE = re.compile(r"(?P<called>[^@\\\s]{1,16})@(?P<host>[A-Za-z0-9.-]+):(?P<port>\d{1,5})")
+_ATTEMPTS, _FIRST_WAIT_S = 4, 1.0
+_SUCCESS, _OUT_OF_RESOURCES = 0x0000, 0xA700
+_WARNINGS = (0xB000, 0xB006, 0xB007)
+"""Statuses of C-STORE (PS3.4 table B.2-1); with a warning the report is stored."""
+Told = Callable[[str, int, int], None]
+Target = Peer | DimseSource | DicomwebSource
+
+
+def target_of(site: SiteSettings, task: Task, where: str = "") -> Target:
+    """Where reports are stored: ``AET@host:port``, or else the only archive among the task's sources.
+
+    An address that one of the sources has is dialled as that source says, with its TLS.
+
+    Raises:
+        SiteMisconfigured: what is given is no such address; or there is no archive, or more than one.
+    """
+    archives = [s for s in site.sources if isinstance(s, DimseSource | DicomwebSource)]
+    if where:
+        given = _WHERE.fullmatch(where)
+        if given is None or not 0 < int(given["port"]) < 65536:
+            raise SiteMisconfigured(f"--store-to {where!r}: say AET@host:port, such as PACS@pacs.example.org:104")
+        peer = Peer(given["host"], int(given["port"]), given["called"])
+        dimse = [source for source in archives if isinstance(source, DimseSource)]
+        known = (s for s in dimse if (s.host, s.port, s.called_ae) == (peer.host, peer.port, peer.called_ae))
+        return next(known, peer)
+    mine = [source for source in archives if source.task == task.name]
+    if len(mine) != 1:
+        raise SiteMisconfigured(
+            f"{len(mine)} sources of {task.name} are archives: say where with --store-to AET@host:port"
+        )
+    return mine[0]
+
+
+def store(site: SiteSettings, target: Target, reports: Sequence[Path], told: Told) -> int:
+    """Store reports, one after the other; the kill switch is asked before each. Returns how many.
+
+    Raises:
+        Stopped: the hospital has stopped.
+        ArchiveUnreachable: the archive does not answer, however often it is asked.
+        ArchiveRefused: it does not take reports from us.
+    """
+    stored = 0
+    try:
+        for path in reports:
+            halt.require_running(site.stop_file)
+            persistently(partial(_send, target, dcmread(path)), _ATTEMPTS, _FIRST_WAIT_S)
+            stored += 1
+            told("storing reports", stored, len(reports))
+    except Temporary as error:
+        raise ArchiveUnreachable(
+            f"{_name(target)} failed {_ATTEMPTS} times, last with: {error}. {stored} of {len(reports)} reports are "
+            "stored; all of them lie in the folder"
+        ) from error
+    except Refused as error:
+        raise ArchiveRefused(f"{_name(target)} does not take the report: {error}") from error
+    return stored
+
+
+def _send(target: Target, report: Dataset) -> None:
+    if isinstance(target, DicomwebSource):
+        _stow(target, report)
+    else:
+        _c_store(target, report)
+
+
+def _name(target: Target) -> str:
+    return target.url if isinstance(target, DicomwebSource) else f"{target.called_ae} at {target.host}:{target.port}"
+
+
+def _c_store(target: Peer | DimseSource, report: Dataset) -> None:
+    # An association without any accepted context is aborted, and nobody knows why: every archive accepts the second.
+    contexts = [build_context(_ENHANCED_SR, [*_SYNTAXES]), build_context(Verification)]
+    association = associate(target, contexts)
+    try:
+        status = association.send_c_store(report)
+    except ValueError as error:  # no accepted presentation context
+        raise ArchiveRefused(f"{_name(target)} does not take Enhanced SR: {error}") from error
+    except RuntimeError as error:
+        raise Temporary(f"the association broke: {error}") from error
+    finally:
+        if association.is_established:
+            association.release()
+    code = status.get("Status")
+    if code is None or code == _OUT_OF_RESOURCES:
+        raise Temporary("no answer to C-STORE" if code is None else f"C-STORE ends with status 0x{code:04X}")
+    if code != _SUCCESS and code not in _WARNINGS:
+        raise ArchiveRefused(f"{_name(target)}: C-STORE ends with status 0x{code:04X} {status.get('ErrorComment', '')}")
+
+
+def _stow(target: DicomwebSource, report: Dataset) -> None:
+    url = target.url.rstrip("/")
+    with closing(session_for(target)) as session:
+        client = DICOMwebClient(url, session, timeout=(target.connect_seconds, target.silence_seconds))
+        client.set_http_retry_params(retry=False)
+        with named(url):
+            answer = client.store_instances([report], str(report.StudyInstanceUID))
+    if answer.get("FailedSOPSequence"):
+        code = answer.FailedSOPSequence[0].get("FailureReason")
+        raise ArchiveRefused(f"{url}: STOW-RS fails with reason {code if code is None else hex(code)}")

@@ -1,0 +1,195 @@
+"""Predictions as DICOM structured reports: Enhanced SR after TID 1500 (PS3.16), one a study, in a series of its own.
+
+    Imaging Measurement Report
+    ├── observer: a device, this release of Consilium
+    ├── Comment: not for clinical use
+    └── Imaging Measurements
+        ├── Measurement Group, one an image: its image, the finding in question, the algorithm with the model's digest,
+        │   Certainty of Finding (DCM 111012) in percent
+        └── Measurement Group of the study: all its images, the mean, and on which side of the operating threshold it is
+
+A certainty of 3 percent is what a report of a finding says of a finding that is hardly there; who reads the report must
+read the number. ``client/sources/labels_sr.py`` leaves such reports out, so that no model learns from a model.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import highdicom as hd
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from highdicom.sr import CodedConcept
+from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.sr.codedict import codes
+from pydicom.uid import UID, generate_uid
+
+from client.prediction.model import Model
+from client.prediction.predict import ScoredImage, called, mean
+from client.reading.dicom import read_header
+from tasks.study import release
+from tasks.task import Code
+
+NOT_FOR_CLINICAL_USE = "NOT FOR CLINICAL USE"
+RESEARCH = "RESEARCH"
+"""ContentQualification (0018,9004) of every report (PS3.3 C.12.1.1, C.8.13.2.1.1)."""
+_SCHEME = "99CONSILIUM"
+_ALGORITHM = "Consilium"
+_SERIES_NUMBER = 9100
+_SEXES = ("M", "F", "O")
+_TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+           "StudyTime", "ReferringPhysicianName")  # fmt: skip
+_KEPT = ("SpecificCharacterSet", "IssuerOfPatientID", "StudyDescription")
+_METHODS = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
+_LONGEST_DESCRIPTION, _LONGEST_STRING = 64, 64
+_NAMESPACE = uuid.UUID("a3f1c2d0-5b7e-4c59-9f0e-3d6a2b8c1e47")  # drawn once; makes the device's UID of the model
+
+
+def report_of(model: Model, images: Sequence[ScoredImage]) -> Dataset:
+    """The report of one study.
+
+    Args:
+        images: of one patient and one study.
+
+    Raises:
+        Exception: of pydicom's or highdicom's, when the images' headers hold values that no report may have.
+    """
+    evidence = [_header(scored) for scored in images]
+    each = [_group(model, [scored], [header]) for scored, header in zip(images, evidence, strict=True)]
+    content = hd.sr.MeasurementReport(
+        hd.sr.ObservationContext(observer_device_context=_device(model)),
+        _coded(model.task.procedure),
+        [*each, _group(model, images, evidence, whole=True)],
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    relation = hd.sr.RelationshipTypeValues.CONTAINS
+    content[0].ContentSequence.insert(-1, hd.sr.TextContentItem(codes.DCM.Comment, comment(model), relation))
+    report = hd.sr.EnhancedSR(
+        list({str(header.SOPInstanceUID): header for header in evidence}.values()),
+        content[0],
+        series_instance_uid=generate_uid(prefix=None),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=generate_uid(prefix=None),
+        instance_number=1,
+        manufacturer=_ALGORITHM,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        manufacturer_model_name=_ALGORITHM,
+        software_versions=release(),
+        device_serial_number=model.sha256[:_LONGEST_STRING],
+        series_description=f"{NOT_FOR_CLINICAL_USE}: {model.task.name}"[:_LONGEST_DESCRIPTION],
+        coding_schemes=[_scheme()],
+        content_qualification=RESEARCH,
+        specific_character_set=None,  # set below: highdicom takes no "" for the default one before code extensions
+    )
+    if "PatientIdentityRemoved" in report and not any(map(evidence[0].get, _METHODS)):
+        del report.PatientIdentityRemoved  # it may be said only with how (type 1C, PS3.3 C.7.1.1)
+    for keyword in (*_KEPT, *_METHODS):
+        if evidence[0].get(keyword):
+            report[keyword] = evidence[0][keyword]
+    return report
+
+
+def comment(model: Model) -> str:
+    """What stands in every report for its reader."""
+    threshold = model.head.threshold
+    told = "The study tells no threshold." if threshold is None else (
+        f"The study's operating threshold is {100 * threshold:.1f} percent."
+    )  # fmt: skip
+    origin = f"Study {model.head.study}, model SHA-256 {model.sha256}."
+    return (
+        f"{NOT_FOR_CLINICAL_USE}. Output of a research model that no authority has cleared; it must not be used for "
+        f"the care of any patient. Question: {model.task.question} Of a clip some frames are scored, each as an image; "
+        f"the last group has the mean over the images of this study. {told} {origin}"
+    )
+
+
+def _header(scored: ScoredImage) -> Dataset:
+    """The image's header with every attribute that a report copies, empty where the image has none (type 2)."""
+    header = read_header(scored.image.path)
+    for keyword in _TYPE_2:
+        if keyword not in header or header[keyword].value is None:
+            header.add_new(keyword, dictionary_VR(keyword), "")
+    if header.PatientSex not in _SEXES:  # highdicom makes no report of another; empty is allowed (PS3.3 C.7.1.1)
+        header.PatientSex = ""
+    return header
+
+
+def _device(model: Model) -> hd.sr.ObserverContext:
+    return hd.sr.ObserverContext(
+        codes.DCM.Device,
+        hd.sr.DeviceObserverIdentifyingAttributes(
+            uid=UID(f"2.25.{uuid.uuid5(_NAMESPACE, model.sha256).int}"),
+            name=_ALGORITHM,
+            manufacturer_name=_ALGORITHM,
+            model_name=_ALGORITHM,
+            serial_number=model.sha256[:_LONGEST_STRING],
+        ),
+    )
+
+
+def _group(
+    model: Model, images: Sequence[ScoredImage], headers: Sequence[Dataset], whole: bool = False
+) -> hd.sr.MeasurementsAndQualitativeEvaluations:
+    probability = mean(images)
+    positive = called(model, probability) if whole else None
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        hd.sr.TrackingIdentifier(generate_uid(prefix=None), "study" if whole else _name(images[0], headers[0])),
+        finding_type=_coded(model.task.finding),
+        algorithm_id=_algorithm(model),
+        measurements=[
+            hd.sr.Measurement(
+                codes.DCM.CertaintyOfFinding,
+                round(100 * probability, 2),
+                codes.UCUM.Percent,
+                derivation=codes.SCT.Mean if whole else None,
+            )
+        ],
+        qualitative_evaluations=None if positive is None else [_side(positive)],
+        source_images=_sources(images, headers),
+    )
+
+
+def _name(scored: ScoredImage, header: Dataset) -> str:
+    frame = f", frame {scored.image.frame + 1}" if scored.image.frames > 1 else ""
+    return f"image {header.get('InstanceNumber') or ''}".strip() + frame
+
+
+def _algorithm(model: Model) -> hd.sr.AlgorithmIdentification:
+    """Its version is the study and the file, by which the very model can be found again."""
+    parameters = [f"network {model.head.model.get('name')}", f"SHA-256 {model.sha256}", NOT_FOR_CLINICAL_USE]
+    if model.head.threshold is not None:
+        parameters.append(f"operating threshold {100 * model.head.threshold:.2f} percent")
+    name, version = f"{_ALGORITHM} {model.task.name}", f"{model.head.study} {model.sha256}"
+    return hd.sr.AlgorithmIdentification(name, version, parameters)
+
+
+def _side(positive: bool) -> hd.sr.QualitativeEvaluation:
+    value = ("AT-OR-ABOVE", "At or above the threshold") if positive else ("BELOW", "Below the threshold")
+    name = CodedConcept("OPERATING-POINT", _SCHEME, "Mean against the study's operating threshold")
+    return hd.sr.QualitativeEvaluation(name, CodedConcept(value[0], _SCHEME, value[1]))
+
+
+def _sources(images: Sequence[ScoredImage], headers: Sequence[Dataset]) -> list[hd.sr.SourceImageForMeasurementGroup]:
+    """Each file once, with the numbers (from 1) of the frames that were scored where it has several."""
+    classes = {scored.image.uid: str(header.SOPClassUID) for scored, header in zip(images, headers, strict=True)}
+    frames: dict[str, list[int]] = {uid: [] for uid in classes}
+    for scored in images:
+        if scored.image.frames > 1:
+            frames[scored.image.uid].append(scored.image.frame + 1)
+    return [
+        hd.sr.SourceImageForMeasurementGroup(classes[uid], uid, referenced_frame_numbers=numbers or None)
+        for uid, numbers in frames.items()
+    ]
+
+
+def _coded(code: Code) -> CodedConcept:
+    return CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def _scheme() -> CodingSchemeIdentificationItem:
+    return CodingSchemeIdentificationItem(
+        designator=_SCHEME, name="Consilium private codes", responsible_organization="Consilium"
+    )

@@ -1,0 +1,182 @@
+"""The reading room's list as one page: the highest probability first. It fetches nothing and stays in the hospital."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+
+from client.prediction.model import Model
+from client.prediction.predict import Predictions, ScoredImage, ScoredPatient, called
+from client.prediction.worklist import LeftOut
+from tasks import contract as contracts
+from tasks.study import release
+
+_MOST_PATIENTS, _MOST_IMAGES, _MOST_LEFT_OUT = 500, 4, 500
+_BANNER = "Not for clinical use"
+_STYLE = """
+:root { --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --red: #9a1616; --bar: #2f5f98; --warn: #7a4b00 }
+* { box-sizing: border-box }
+body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); max-width: 70rem; margin: 0 auto;
+  padding-bottom: 3rem }
+table { border-collapse: collapse; width: 100% } .pages > tbody > tr > td { padding: 0 1rem }
+.pages > thead th { position: sticky; top: 0; z-index: 1 }
+.banner { background: var(--red); color: #fff; font-weight: 700; font-size: 1.05rem; padding: .55rem 1rem;
+  text-align: left; -webkit-print-color-adjust: exact; print-color-adjust: exact }
+.banner small { font-weight: 400; font-size: .85rem; margin-left: .6rem }
+h1 { font-size: 1.35rem; margin: 1.2rem 0 .2rem } h2 { font-size: 1.1rem; margin: 2.2rem 0 .4rem }
+p { margin: .3rem 0 } .soft { color: var(--soft) } .remark { border-left: 4px solid var(--warn); padding-left: .7rem }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .8rem 0; font-size: .9rem }
+dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
+.list { margin-top: .6rem } .list th { text-align: left; font-size: .8rem; color: var(--soft); font-weight: 600 }
+.list th, .list td { padding: .5rem .8rem .5rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
+.list tr { break-inside: avoid }
+td.rank { color: var(--soft); width: 2.2rem } td.who { width: 14rem } td.score { width: 14rem } .side { display: block }
+.number { font-size: 1.25rem; font-weight: 650; font-variant-numeric: tabular-nums }
+.bar { position: relative; height: .7rem; background: #dfe5eb; margin: .35rem 0; -webkit-print-color-adjust: exact;
+  print-color-adjust: exact } .bar i { position: absolute; inset: 0 auto 0 0; background: var(--bar) }
+.bar b { position: absolute; top: -.25rem; bottom: -.25rem; width: 2px; background: var(--ink) }
+figure { display: inline-block; margin: 0 .5rem .4rem 0 } figcaption { font-size: .75rem; color: var(--soft) }
+img { width: 104px; height: 104px; background: #000; object-fit: contain; display: block }
+.warn { color: var(--warn); font-size: .85rem } .id { font-weight: 600; overflow-wrap: anywhere }
+@media (max-width: 640px) { .list td, .list th { display: block; width: auto; border: 0; padding: .15rem 0 }
+  .list tr { display: block; border-bottom: 1px solid var(--line); padding: .6rem 0 } .list thead { display: none } }
+@media print { @page { margin: 12mm } body { max-width: none; font-size: 12px } .pages > thead th { position: static }
+  .pages > tbody > tr > td { padding: 0 } td.who, td.score { width: 11rem } img { width: 72px; height: 72px } }
+"""
+
+
+def page(site: str, model: Model, found: Predictions, made: datetime) -> str:
+    """The page.
+
+    Args:
+        site: the hospital's name.
+        made: when, in local time.
+    """
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'; "
+        'img-src data:">'
+        f"<title>{_BANNER}: {escape(model.task.name)} at {escape(site)}</title><style>{_STYLE}</style>"
+        f"<table role=presentation class=pages><thead><tr><th class=banner>{_words()}</th></tr></thead><tbody><tr><td>"
+        f"<h1>{escape(model.task.question)}</h1>"
+        f"<p class=soft>{len(found.patients)} patients, {found.images} images, highest probability of "
+        f"<b>{escape(model.task.classes[1])}</b> first. A patient's probability is the mean over the images.</p>"
+        f"{''.join(f'<p class=remark>{escape(text)}</p>' for text in remarks(model, found))}"
+        f"{_facts(site, model, made)}{_patients(model, found.patients)}{_left_out(model, found.left_out)}"
+        "</td></tr></tbody></table></html>"
+    )
+
+
+def remarks(model: Model, found: Predictions) -> list[str]:
+    """What a reader must know before any number."""
+    told = list(model.remarks)
+    if trained := sum(patient.trained for patient in found.patients):
+        told.append(
+            f"{trained} of {len(found.patients)} patients are on the training side of this hospital's split. If it "
+            "took part in the study, the model has been trained on them, and their numbers look better than they are."
+        )
+    if found.left_out:
+        told.append(f"{len(found.left_out)} images were not scored; they are listed with the reason.")
+    return told
+
+
+def _words() -> str:
+    return (
+        f"{_BANNER}<small>Output of a research model. It must not guide the care of any patient. "
+        "Patients' data: must not leave the hospital.</small>"
+    )
+
+
+def _facts(site: str, model: Model, made: datetime) -> str:
+    threshold = model.head.threshold
+    rows = {
+        "Hospital": site,
+        "Model": f"study {model.head.study}, {model.head.model.get('name')}, SHA-256 {model.sha256}",
+        "Operating threshold": "none" if threshold is None else f"{100 * threshold:.1f} % (the line in each bar)",
+        "Computed": f"{made:%Y-%m-%d %H:%M} by Consilium {release()}",
+    }
+    return f"<dl>{''.join(f'<dt>{name}</dt><dd>{escape(value)}</dd>' for name, value in rows.items())}</dl>"
+
+
+def _patients(model: Model, patients: Sequence[ScoredPatient]) -> str:
+    rows = "".join(_row(model, rank, patient) for rank, patient in enumerate(patients[:_MOST_PATIENTS], start=1))
+    more = len(patients) - _MOST_PATIENTS
+    return (
+        "<table class=list><thead><tr><th></th><th>Patient</th><th>Probability</th><th>As the model sees it</th></tr>"
+        f"</thead><tbody>{rows}</tbody></table>"
+        + (f"<p>And {more} more in scores.csv.</p>" if more > 0 else "")
+        + _meanings(model, patients)
+    )
+
+
+def _row(model: Model, rank: int, patient: ScoredPatient) -> str:
+    examined = sorted({(s.image.study_date, s.image.accession) for s in patient.images})
+    when = "<br>".join(escape(f"{_date(day)} {accession}".strip()) for day, accession in examined[:_MOST_IMAGES])
+    trained = "<p class=warn>Training side of this hospital's split</p>" if patient.trained else ""
+    return (
+        f"<tr><td class=rank>{rank}</td><td class=who><div class=id>{escape(patient.patient)}</div>"
+        f"<div class=soft>{when}</div>{trained}{_warnings(patient)}</td>"
+        f"<td class=score>{_bar(model, patient.probability)}</td><td>{_pictures(patient.images)}</td></tr>"
+    )
+
+
+def _warnings(patient: ScoredPatient) -> str:
+    return f"<p class=warn>Contract warns: {escape(', '.join(patient.warned))}</p>" if patient.warned else ""
+
+
+def _meanings(model: Model, patients: Sequence[ScoredPatient]) -> str:
+    """What the contract's warnings mean, once for all patients."""
+    warned = {rule for patient in patients for rule in patient.warned}
+    rules = [rule for rule in contracts.of_task(model.task.name).rules if rule.id in warned]
+    told = "".join(f"<dt>{escape(rule.id)}</dt><dd>{escape(rule.remedy)}</dd>" for rule in rules)
+    return f"<dl><dt class=warn>Contract warnings</dt><dd></dd>{told}</dl>" if rules else ""
+
+
+def _bar(model: Model, probability: float) -> str:
+    threshold, positive = model.head.threshold, called(model, probability)
+    line = "" if threshold is None else f"<b style='left:calc({100 * threshold:.2f}% - 1px)'></b>"
+    side = "" if positive is None else f"{'at or above' if positive else 'below'} the threshold"
+    return (
+        f"<span class=number>{100 * probability:.1f} %</span> <span class='soft side'>{side}</span>"
+        f"<div class=bar><i style='width:{100 * probability:.2f}%'></i>{line}</div>"
+    )
+
+
+def _pictures(images: Sequence[ScoredImage]) -> str:
+    """The images of the highest probability."""
+    shown = sorted(images, key=lambda scored: -scored.probability)
+    parts = [
+        f"<figure><img alt='' src='data:image/png;base64,{base64.b64encode(scored.seen).decode()}'>"
+        f"<figcaption>{100 * scored.probability:.1f} %</figcaption></figure>"
+        for scored in shown[:_MOST_IMAGES]
+    ]
+    more = len(shown) - _MOST_IMAGES
+    return "".join(parts) + (f"<span class=soft>and {more} more</span>" if more > 0 else "")
+
+
+def _left_out(model: Model, left_out: Sequence[LeftOut]) -> str:
+    if not left_out:
+        return ""
+    remedies = {rule.id: rule.remedy for rule in contracts.of_task(model.task.name).rules}
+    reasons = Counter(one.reason for one in left_out)
+    told = "".join(
+        f"<dt>{number} &times; {escape(reason)}</dt><dd>{escape(remedies.get(reason, ''))}</dd>"
+        for reason, number in reasons.most_common()
+    )
+    rows = "".join(
+        f"<tr><td>{escape(one.patient or 'unknown')}</td><td>{escape(one.path.name)}</td><td>{escape(one.reason)}</td>"
+        for one in left_out[:_MOST_LEFT_OUT]
+    )
+    more = len(left_out) - _MOST_LEFT_OUT
+    return (
+        f"<h2>Not scored</h2><dl>{told}</dl>"
+        f"<table class=list><thead><tr><th>Patient</th><th>File</th><th>Reason</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>" + (f"<p>And {more} more in scores.csv.</p>" if more > 0 else "")
+    )
+
+
+def _date(day: str) -> str:
+    return f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 and day.isdecimal() else day

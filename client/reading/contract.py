@@ -1,0 +1,343 @@
+"""Does an image keep its task's contract? Rules are checked in the contract's order, header first, pixels later.
+
+``judge_header`` costs less than a millisecond and decodes nothing. ``judge_pixels`` adds what
+``client/reading/evidence.py`` found once the frame is decoded anyway; its findings are kept in the catalog, so a
+contract whose limits change needs no second decoding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import HTJ2K, JPEG2000
+
+from client.pixels.codestream import LOSSLESS
+from client.pixels.form import integer
+from client.pixels.header import NATIVE, transfer_syntax
+from client.reading.evidence import Evidence
+from client.reading.stacks import State
+from tasks import contract as contracts
+from tasks.contract import Contract
+
+_SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
+_SECONDARY_CONVERSIONS = {"WSD", "SYN"}  # workstation, synthetic image (PS3.3 C.8.6.1)
+_CAMERA_CONVERSIONS = {"DV", "DI", "DF", "SD", "SI", "DRW"}  # video, interface, film, scans, drawing
+_CAMERA_MODALITIES = {"XC", "GM", "DMS", "HD", "DOC"}
+_CAMERA_MAKERS = re.compile(r"\b(iphone|ipad|apple|sm-[a-z]\d+|redmi|xiaomi|huawei|oneplus|gopro)\b", re.I)
+_MAY_BE_LOSSLESS = {str(JPEG2000), str(HTJ2K)}
+_KEEP_VALUES = {*map(str, NATIVE), *map(str, LOSSLESS), "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.8.1"}
+_MAKERS = ("Manufacturer", "ManufacturerModelName", "SecondaryCaptureDeviceManufacturer")
+_CENTIMETRE = 3  # PhysicalUnitsXDirection (C.8.5.5.1.15)
+_TEXTS = frozenset(("CS", "DS", "IS", "LO", "SH", "UI"))
+_UNSIGNED = {"US": 2, "UL": 4}
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+
+_Predicate = Callable[["_Image", Any], State]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What the hospital says of all images of a source, in ``site.yaml``, where files do not tell.
+
+    Attributes:
+        organ: the organ that all of them show.
+        organ_words: the hospital's own words for BodyPartExamined, and the organ they mean.
+    """
+
+    organ: str = ""
+    organ_words: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a contract says of one image: ids of rules, in the contract's order.
+
+    Attributes:
+        rejected: rules for which the image cannot be used; the first names the reason that is counted.
+        warned: rules that were broken or undecided without that consequence.
+    """
+
+    rejected: tuple[str, ...] = ()
+    warned: tuple[str, ...] = ()
+
+    @property
+    def conforms(self) -> bool:
+        return not self.rejected
+
+
+NOTHING_DECLARED = Declared()
+
+
+def judge_header(contract: Contract, header: Dataset, declared: Declared = NOTHING_DECLARED) -> Judgement:
+    """Check all rules that need no pixels.
+
+    A value that cannot be read, whatever the reason, counts as missing: the rule says what follows.
+    """
+    image = _Image(contract, header, declared)
+    rules = [(rule, _HEADER[rule.check]) for rule in contract.rules if rule.check in _HEADER]
+    return _judged(contract, {rule.id: _tried(predicate, image, rule) for rule, predicate in rules})
+
+
+def judge_pixels(contract: Contract, evidence: Evidence, bits_stored: int | None) -> Judgement:
+    """Check the rules about pixels, on what was found in the decoded frame."""
+    states = {}
+    for rule in contract.rules:
+        if isinstance(rule, contracts.NoJpegGrid):
+            states[rule.id] = State.UNKNOWN if evidence.jpeg is None else _state(evidence.jpeg < rule.below)
+        elif isinstance(rule, contracts.DepthUsed):
+            deep = bits_stored is not None and bits_stored > 8
+            states[rule.id] = _state(not deep or evidence.levels >= rule.min_levels)
+    return _judged(contract, states)
+
+
+def merged(contract: Contract, *parts: Judgement) -> Judgement:
+    """Several judgements of one image as one, in the contract's order."""
+    rejected = {name for part in parts for name in part.rejected}
+    warned = {name for part in parts for name in part.warned}
+    order = [rule.id for rule in contract.rules]
+    return Judgement(tuple(n for n in order if n in rejected), tuple(n for n in order if n in warned))
+
+
+def bits_stored(header: Dataset) -> int | None:
+    """BitsStored, where the header has it."""
+    return integer(header, "BitsStored")
+
+
+def _judged(contract: Contract, states: dict[str, State]) -> Judgement:
+    rejected, warned = [], []
+    for rule in contract.rules:
+        state = states.get(rule.id, State.HOLDS)
+        if state is State.HOLDS:
+            continue
+        action = rule.on_violation if state is State.VIOLATED else rule.on_missing
+        if action == "reject":
+            rejected.append(rule.id)
+        elif action == "warn":
+            warned.append(rule.id)
+    return Judgement(tuple(rejected), tuple(warned))
+
+
+class _Image:
+    """One header; each value is converted once, since several rules ask for the same."""
+
+    def __init__(self, contract: Contract, header: Dataset, declared: Declared) -> None:
+        self.contract, self.header, self.declared = contract, header, declared
+        self._texts: dict[str, str] = {}
+
+    def text(self, keyword: str) -> str:
+        """A value in capitals, without blanks around it; ``ImageType[0]`` takes one of several. "" when absent."""
+        if keyword not in self._texts:
+            name, _, index = keyword.partition("[")
+            value = value_of(self.header, name)
+            if index and value is not None:
+                place = int(index[:-1])
+                several = [value] if isinstance(value, str) else list(value)
+                value = several[place] if place < len(several) else None
+            self._texts[keyword] = "" if value is None else str(value).strip().upper()
+        return self._texts[keyword]
+
+    def items(self, keyword: str) -> list[Dataset]:
+        """The items of a sequence; none when it is absent."""
+        return list(value_of(self.header, keyword) or ())
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
+
+
+def value_of(dataset: Dataset, keyword: str) -> Any:
+    """A value of a header; ``None`` when it is absent or empty.
+
+    Plain ASCII texts (as ``str`` or a list of them) and unsigned numbers are taken from the bytes as the file has them,
+    in a tenth of the time that pydicom's conversion takes; all else is converted by pydicom.
+    """
+    tag = _tag(keyword)
+    if tag not in dataset:
+        return None
+    raw = dataset.get_item(tag)
+    if not isinstance(raw, RawDataElement) or not isinstance(raw.value, bytes):
+        return dataset[tag].value
+    if raw.VR in _UNSIGNED and len(raw.value) == _UNSIGNED[raw.VR]:
+        return int.from_bytes(raw.value, "little" if raw.is_little_endian else "big")
+    if raw.VR not in _TEXTS or not raw.value.isascii():
+        return dataset[tag].value
+    parts = [part.strip(" \0") for part in raw.value.decode("ascii").split("\\")]
+    return (parts[0] or None) if len(parts) == 1 else parts
+
+
+def _tried(predicate: _Predicate, image: _Image, rule: Any) -> State:
+    try:
+        return predicate(image, rule)
+    except Exception:  # pydicom converts values when they are asked for, and a broken one may raise anything
+        return State.UNKNOWN
+
+
+def _state(holds: bool) -> State:
+    return State.HOLDS if holds else State.VIOLATED
+
+
+def _known(value: str, holds: Callable[[str], bool]) -> State:
+    return _state(holds(value)) if value else State.UNKNOWN
+
+
+def _one_of(image: _Image, rule: Any) -> State:
+    wanted = {value.upper() for value in rule.values}
+    return _known(image.text(rule.attribute), lambda value: value in wanted)
+
+
+def _none_of(image: _Image, rule: Any) -> State:
+    unwanted = {value.upper() for value in rule.values}
+    return _known(image.text(rule.attribute), lambda value: value not in unwanted)
+
+
+def _range(image: _Image, rule: Any) -> State:
+    low = float("-inf") if rule.min is None else rule.min
+    high = float("inf") if rule.max is None else rule.max
+    return _known(image.text(rule.attribute), lambda value: low <= float(value) <= high)
+
+
+def _present(image: _Image, rule: Any) -> State:
+    return State.HOLDS if any(map(image.text, rule.attributes)) else State.UNKNOWN
+
+
+def _matrix(image: _Image, rule: Any) -> State:
+    rows, columns = value_of(image.header, "Rows"), value_of(image.header, "Columns")
+    if not rows or not columns:
+        return State.UNKNOWN
+    return _state(rows >= rule.min_rows and columns >= rule.min_columns)
+
+
+def _modality(image: _Image, rule: Any) -> State:
+    return _known(image.text("Modality"), lambda value: value in image.contract.modalities)
+
+
+def _sop_class(image: _Image, rule: Any) -> State:
+    return _known(image.text("SOPClassUID"), lambda value: value in rule.uids)
+
+
+def _not_secondary_capture(image: _Image, rule: Any) -> State:
+    uid, conversion = image.text("SOPClassUID"), image.text("ConversionType")
+    if uid == _SECONDARY or uid.startswith(f"{_SECONDARY}.") or conversion in _SECONDARY_CONVERSIONS:
+        return State.VIOLATED
+    return State.HOLDS if uid else State.UNKNOWN
+
+
+def _not_photographed(image: _Image, rule: Any) -> State:
+    if image.text("ConversionType") in _CAMERA_CONVERSIONS or image.text("Modality") in _CAMERA_MODALITIES:
+        return State.VIOLATED
+    makers = [image.text(name) for name in _MAKERS]
+    if any(_CAMERA_MAKERS.search(maker) for maker in makers):
+        return State.VIOLATED
+    return State.HOLDS if any(makers) else State.UNKNOWN
+
+
+def _lossy_history(image: _Image, rule: Any) -> State:
+    """A flag that says so counts even where the ratio beside it cannot be read."""
+    flag, ratios = image.text("LossyImageCompression"), _ratios(image.header)
+    if flag == "01" or image.text("LossyImageCompressionMethod") or any(ratio > 1 for ratio in ratios):
+        return _state(bool(ratios) and max(ratios) <= rule.max_ratio)
+    return State.HOLDS if flag == "00" else State.UNKNOWN
+
+
+def _ratios(header: Dataset) -> list[float]:
+    """Of every compression in the image's history; none when one of them cannot be read."""
+    try:
+        value = value_of(header, "LossyImageCompressionRatio")
+        return [float(one) for one in ([value] if isinstance(value, int | float | str) else value or []) if one != ""]
+    except Exception:
+        return []
+
+
+def _lossless_syntax(image: _Image, rule: Any) -> State:
+    """JPEG 2000 and HTJ2K may be coded either way; "00" in LossyImageCompression settles it, "01" too."""
+    syntax = str(transfer_syntax(image.header))
+    if syntax in _KEEP_VALUES:
+        return State.HOLDS
+    if syntax not in _MAY_BE_LOSSLESS:
+        return State.VIOLATED
+    flag = image.text("LossyImageCompression")
+    return _state(flag == "00") if flag in ("00", "01") else State.UNKNOWN
+
+
+def _calibrated(image: _Image, rule: Any) -> State:
+    if any(map(image.text, _SPACINGS)):
+        return State.HOLDS
+    for region in image.items("SequenceOfUltrasoundRegions"):
+        units = [value_of(region, f"PhysicalUnits{axis}Direction") for axis in "XY"]
+        if units == [_CENTIMETRE, _CENTIMETRE] and all(value_of(region, f"PhysicalDelta{axis}") for axis in "XY"):
+            return State.HOLDS
+    groups = image.items("SharedFunctionalGroupsSequence")
+    return State.HOLDS if groups and value_of(groups[0], "PixelMeasuresSequence") else State.UNKNOWN
+
+
+def _regions(image: _Image, rule: Any) -> State:
+    """A region without area, or outside the frame, is none (PS3.3 C.8.5.5.1.3)."""
+    regions = image.items("SequenceOfUltrasoundRegions")
+    if not regions:
+        return State.UNKNOWN
+    rows, columns = value_of(image.header, "Rows") or 0, value_of(image.header, "Columns") or 0
+    return _state(any(_inside(region, "X", columns) and _inside(region, "Y", rows) for region in regions))
+
+
+def _inside(region: Dataset, axis: str, size: int) -> bool:
+    low, high = value_of(region, f"RegionLocationMin{axis}0"), value_of(region, f"RegionLocationMax{axis}1")
+    return bool(0 <= low < high < size)
+
+
+def _organ(image: _Image, rule: Any) -> State:
+    wanted = {word.upper() for word in (*rule.words, image.contract.organ)}
+    meaning = {word.upper(): organ.upper() for word, organ in image.declared.organ_words.items()}
+    items = image.items("AnatomicRegionSequence")
+    words = {image.text("BodyPartExamined"), *(_code(item)[0] for item in items)} - {""}
+    codes = {_code(item)[1] for item in items}
+    if codes & set(rule.codes) or any(meaning.get(word, word) in wanted for word in words):
+        return State.HOLDS
+    if words or codes:
+        return State.VIOLATED
+    return _known(image.declared.organ, lambda organ: organ.upper() in wanted)
+
+
+def _code(item: Dataset) -> tuple[str, str]:
+    """Meaning in capitals, and scheme and value, of a coded entry (PS3.3 section 8.8)."""
+    meaning, scheme, value = (
+        str(value_of(item, keyword) or "").strip() for keyword in ("CodeMeaning", "CodingSchemeDesignator", "CodeValue")
+    )
+    return meaning.upper(), f"{scheme}:{value}"
+
+
+def _laterality(image: _Image, rule: Any) -> State:
+    side = image.text("ImageLaterality") or image.text("Laterality")
+    return _known(side, lambda value: value in rule.values)
+
+
+def _view(image: _Image, rule: Any) -> State:
+    told = {image.text("ViewPosition"), *(_code(item)[0] for item in image.items("ViewCodeSequence"))} - {""}
+    return _state(bool(told & {value.upper() for value in rule.values})) if told else State.UNKNOWN
+
+
+_HEADER: dict[str, _Predicate] = {
+    "one_of": _one_of,
+    "none_of": _none_of,
+    "range": _range,
+    "present": _present,
+    "matrix": _matrix,
+    "modality": _modality,
+    "sop_class": _sop_class,
+    "not_secondary_capture": _not_secondary_capture,
+    "not_photographed": _not_photographed,
+    "lossy_history": _lossy_history,
+    "lossless_syntax": _lossless_syntax,
+    "calibrated": _calibrated,
+    "regions": _regions,
+    "organ": _organ,
+    "laterality": _laterality,
+    "view": _view,
+}

@@ -1,0 +1,164 @@
+"""Where the frames of DICOM files lie in the patient: what has to be known before they can be stacked to a volume.
+
+Classic files have one slice each, with the Image Plane module (PS3.3 C.7.6.2); enhanced ones have many, with functional
+groups (C.7.6.16.2.1, C.7.6.16.2.3, C.7.6.16.2.4). Lengths are millimetres, directions are those of the patient: x to
+the left, y to the back, z to the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.uid import UID
+
+from client.pixels.calibration import spacing_mm
+from client.pixels.form import integer, number_of_frames
+from client.pixels.groups import group_item
+from client.pixels.refusal import Reason, guarded
+
+Vector = tuple[float, float, float]
+
+_NOT_SQUARE = 1e-2
+"""How far directions may be from unit length and from a right angle; they are written with few digits."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Where a slice lies.
+
+    Attributes:
+        position: centre of the first pixel (ImagePositionPatient).
+        along_row: direction in which the column number grows (ImageOrientationPatient, first three).
+        along_column: direction in which the row number grows.
+        spacing_mm: between rows and between columns (PixelSpacing).
+    """
+
+    position: Vector
+    along_row: Vector
+    along_column: Vector
+    spacing_mm: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One frame that may belong to a volume.
+
+    Attributes:
+        path, frame: where its pixels are.
+        instance: SOPInstanceUID; two slices with the same one are copies.
+        plane: where it lies, ``None`` when the file does not say or says what cannot be.
+        matrix: rows and columns.
+        frame_of_reference: FrameOfReferenceUID; positions of different ones cannot be compared.
+        kind: what else tells apart images of the same place: ImageType, echo, b-value, time and the like.
+        thickness_mm: SliceThickness.
+        declared_spacing_mm: SpacingBetweenSlices.
+        declared_number: how many slices the acquisition has (ImagesInAcquisition, NumberOfSlices).
+        tilt_degrees: GantryDetectorTilt.
+    """
+
+    path: Path
+    frame: int
+    instance: str
+    plane: Plane | None
+    matrix: tuple[int, int]
+    frame_of_reference: str
+    kind: tuple[str, ...]
+    thickness_mm: float | None
+    declared_spacing_mm: float | None
+    declared_number: int | None
+    tilt_degrees: float | None
+
+
+def slices_of(path: Path, header: Dataset) -> list[Slice]:
+    """All frames of a file, with what its header (from ``client.reading.dicom.read_header``) says of their place.
+
+    Raises:
+        UnreadableDicom: IMPLAUSIBLE_HEADER, an attribute that is needed is no number.
+    """
+    return guarded(
+        Reason.IMPLAUSIBLE_HEADER, lambda: [_slice(path, header, frame) for frame in range(number_of_frames(header))]
+    )
+
+
+def _slice(path: Path, header: Dataset, frame: int) -> Slice:
+    measures = group_item(header, frame, "PixelMeasuresSequence") or header
+    number = integer(header, "ImagesInAcquisition") or integer(header, "NumberOfSlices")
+    frames = number_of_frames(header)
+    return Slice(
+        path=path,
+        frame=frame,
+        instance=str(header.get("SOPInstanceUID", "")),
+        plane=_plane(header, frame),
+        matrix=(integer(header, "Rows") or 0, integer(header, "Columns") or 0),
+        frame_of_reference=str(header.get("FrameOfReferenceUID", "")),
+        kind=_kind(header, frame),
+        thickness_mm=_length(measures, "SliceThickness"),
+        declared_spacing_mm=_length(measures, "SpacingBetweenSlices"),
+        declared_number=number if frames == 1 else None,
+        tilt_degrees=_number(header, "GantryDetectorTilt"),
+    )
+
+
+def _plane(header: Dataset, frame: int) -> Plane | None:
+    where = group_item(header, frame, "PlanePositionSequence") or header
+    how = group_item(header, frame, "PlaneOrientationSequence") or header
+    position, directions = _floats(where, "ImagePositionPatient", 3), _floats(how, "ImageOrientationPatient", 6)
+    spacing = spacing_mm(header, frame)
+    if position is None or directions is None or spacing is None:
+        return None
+    along_row, along_column = np.array(directions[:3]), np.array(directions[3:])
+    lengths = float(np.linalg.norm(along_row)), float(np.linalg.norm(along_column))
+    if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(float(along_row @ along_column))) > _NOT_SQUARE:
+        return None
+    return Plane(_vector(position), _vector(along_row / lengths[0]), _vector(along_column / lengths[1]), spacing)
+
+
+def _vector(values: Any) -> Vector:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
+
+
+_TELLING = ("EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue", "StackID", "InversionTime")
+_TELLING_GROUPS = {
+    "FrameContentSequence": ("StackID", "TemporalPositionIndex"),
+    "MREchoSequence": ("EffectiveEchoTime",),
+    "MRDiffusionSequence": ("DiffusionBValue",),
+    "CTImageFrameTypeSequence": ("FrameType",),
+    "MRImageFrameTypeSequence": ("FrameType",),
+}
+
+
+def _kind(header: Dataset, frame: int) -> tuple[str, ...]:
+    """Attributes by which series hold several images of one place.
+
+    TriggerTime is none of them: some scanners write each slice's own, and a volume would fall into single slices.
+    """
+    found = [f"ImageType={header.get('ImageType', '')}"]
+    found += [f"{keyword}={header[keyword].value}" for keyword in _TELLING if keyword in header]
+    for macro, keywords in _TELLING_GROUPS.items():
+        item = group_item(header, frame, macro)
+        found += [f"{keyword}={item[keyword].value}" for keyword in keywords if item is not None and keyword in item]
+    return tuple(found)
+
+
+def _floats(source: Dataset, keyword: str, count: int) -> list[float] | None:
+    value = source.get(keyword)
+    if value is None or value == "" or isinstance(value, UID | str) or len(value) != count:
+        return None
+    numbers = [float(number) for number in value]
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _number(source: Dataset, keyword: str) -> float | None:
+    value = source.get(keyword)
+    return None if value in (None, "") else float(value)
+
+
+def _length(source: Dataset, keyword: str) -> float | None:
+    """Some scanners write 0 where they mean unknown, and a few count spacing backwards."""
+    value = _number(source, keyword)
+    return None if not value or not np.isfinite(value) else abs(value)

@@ -1,0 +1,205 @@
+"""The readiness ladder: what must hold before a hospital can take part, rung by rung, each with what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import torch
+
+from client.books.accounting import epsilon_of
+from client.books.pair import open_books
+from client.cohort import catalog
+from client.cohort.cache import LEAST_FREE
+from client.cohort.findings import IngestReport
+from client.cohort.withdrawals import withdrawn
+from client.errors import SiteError
+from client.oversight.halt import stopped
+from client.policy import COHORTS
+from client.site import SiteSettings, delta_cap, secret
+from tasks import contract as contracts
+from tasks.checklist import State
+from tasks.task import Task
+
+_WAIT_S = 5.0
+_FEW_OF_A_CLASS = 5
+_NEARLY_SPENT = 0.8
+_SLACK = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One thing that was looked at: what was found, and what to do unless it is well."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def ladder(site: SiteSettings, task: Task) -> list[Rung]:
+    """Look at everything. Nothing is changed and nothing leaves; a rung that fails does not hide the next."""
+    return [*_cohort(site, task), _withdrawals(site), _disk(site), *_books(site), _server(site), _processor()]
+
+
+def _cohort(site: SiteSettings, task: Task) -> Iterator[Rung]:
+    try:
+        report = catalog.report(site, task)
+    except SiteError as error:
+        yield Rung("data readable", State.FAIL, str(error), "consilium-site ingest")
+        return
+    yield _readable(report)
+    yield _labels(report, task)
+    yield _contract(report, task)
+    yield _patients(report, site)
+    yield _classes(report)
+    yield _copies(report)
+
+
+def _readable(report: IngestReport) -> Rung:
+    reasons = {
+        reason: number
+        for reason, number in report.left_out.items()
+        if ":" not in reason and not any(word in reason for word in ("LABEL", "WITHDRAWN", "PATIENT", "DUPLICATE"))
+    }
+    lost = sum(reasons.values())
+    found = f"{report.images} images can be used" + (f", {lost} files cannot be read" if lost else "")
+    if not report.images:
+        return Rung("data readable", State.FAIL, found, "See what the ingest left out and why: consilium-site ingest")
+    if lost > report.images:
+        most = max(reasons, key=lambda reason: reasons[reason])
+        return Rung("data readable", State.WARN, found, f"Most are {most}; is the folder the right one, is it whole?")
+    return Rung("data readable", State.OK, found)
+
+
+def _labels(report: IngestReport, task: Task) -> Rung:
+    without, unmatched = report.contract.unlabelled, report.left_out["LABEL_WITHOUT_IMAGE"]
+    contradicting = report.left_out["CONTRADICTING_LABEL_ROWS"]
+    labelled = report.contract.examined + report.contract.derived
+    found = f"{labelled} images have a label, {without} have none; {unmatched} labels have no image"
+    if labelled < contracts.of_task(task.name).join.labelled * (labelled + without):
+        return Rung("labels joined", State.FAIL, found, "Label more of the images in scope, or narrow the scope")
+    if unmatched > labelled or contradicting:
+        found += f", {contradicting} contradict each other" if contradicting else ""
+        return Rung("labels joined", State.WARN, found, "Compare the labels file's numbers with those in the images")
+    return Rung("labels joined", State.OK, found)
+
+
+def _contract(report: IngestReport, task: Task) -> Rung:
+    told = report.contract
+    if not told.examined:
+        return Rung("contract", State.WARN, f"{told.derived} derived images, which have no header to examine",
+                    "Nothing can be said about their acquisition: use originals in a real hospital")  # fmt: skip
+    found = f"{told.conforming} of {told.examined} images keep the contract"
+    if not told.first:
+        return Rung("contract", State.OK, found)
+    worst = max(told.first, key=lambda rule: told.first[rule])
+    remedy = next(rule.remedy for rule in contracts.of_task(task.name).rules if rule.id == worst)
+    short = told.conforming < contracts.of_task(task.name).join.conforming * told.examined
+    return Rung("contract", State.FAIL if short else State.WARN, f"{found}; most fail {worst!r}", remedy)
+
+
+def _patients(report: IngestReport, site: SiteSettings) -> Rung:
+    train, validation, least = report.patients["train"], report.patients["validation"], site.policy.min_patients
+    found = f"{train} to train on, {validation} to validate with"
+    if train < least or not validation:
+        return Rung("patients", State.FAIL, found, f"At least {least} (policy.min_patients) and 1 are needed")
+    size = site.public_size
+    if size is not None and not size / 2 <= train <= size * 2:
+        return Rung("patients", State.WARN, f"{found}; public_size says {size}",
+                    "Declare a round number near the number of training patients")  # fmt: skip
+    return Rung("patients", State.OK, found)
+
+
+def _classes(report: IngestReport) -> Rung:
+    found = ", ".join(f"{number} {name}" for name, number in report.classes.items())
+    least = min(report.classes.values())
+    if least == 0:
+        return Rung("classes", State.FAIL, found, "One class only: nothing can be learnt or scored; check the labels")
+    if least < _FEW_OF_A_CLASS:
+        return Rung("classes", State.WARN, found, "Scores on so few patients of a class say next to nothing")
+    return Rung("classes", State.OK, found)
+
+
+def _copies(report: IngestReport) -> Rung:
+    alike = report.likeness
+    if not alike.pairs:
+        return Rung("no copies", State.OK, "no two patients have the same image")
+    found = f"{alike.pairs} pairs of images of different patients look the same, {alike.across_sides} across the split"
+    return Rung("no copies", State.WARN, found, "Look at them in the page of --html; join the patients or drop a copy")
+
+
+def _withdrawals(site: SiteSettings) -> Rung:
+    try:
+        names = withdrawn(site)
+    except SiteError as error:
+        return Rung("withdrawals", State.FAIL, str(error), "Nobody is trained on while the list cannot be read")
+    if site.withdrawals is None:
+        return Rung("withdrawals", State.WARN, "no list is named", "Name one in site.yaml, an empty one if need be")
+    return Rung("withdrawals", State.OK, f"{len(names)} names on the list")
+
+
+def _disk(site: SiteSettings) -> Rung:
+    folder = next(path for path in (site.catalog, *site.catalog.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    found = f"{free / 1e9:.1f} GB free at {folder}"
+    if free < LEAST_FREE:
+        return Rung("disk", State.FAIL, found, "Make room: below 1 GB nothing is prepared, and the books cannot grow")
+    if free < 5 * LEAST_FREE:
+        return Rung("disk", State.WARN, found, "Make room before the next ingest")
+    return Rung("disk", State.OK, found)
+
+
+def _books(site: SiteSettings) -> Iterator[Rung]:
+    """Whether the hospital answers, what is left of its budget, and whether its clock agrees with its own journal."""
+    try:
+        with open_books(site.ledger, site.journal, secret(site)) as books:
+            delta, life = delta_cap(site), site.policy.max_epsilon_life
+            spent = {cohort: epsilon_of(books.ledger.spent(cohort), delta) for cohort in COHORTS.values()}
+            moments = [event.at for event in books.journal.events()]
+            moments += [receipt.at for receipt in books.journal.receipts() if receipt.at is not None]
+    except SiteError as error:
+        yield Rung("books", State.FAIL, str(error), "consilium-site ledger verify")
+        return
+    yield _running(site)
+    found = ", ".join(f"{cohort} {epsilon:.2f} of {life:g}" for cohort, epsilon in spent.items())
+    most = max(spent.values())
+    state = State.FAIL if most >= life else State.WARN if most >= _NEARLY_SPENT * life else State.OK
+    remedy = "" if state is State.OK else "policy.max_epsilon_life bounds what a patient loses, ever"
+    yield Rung("budget", state, f"epsilon spent: {found}", remedy)
+    yield _clock(max(moments, default=None))
+
+
+def _running(site: SiteSettings) -> Rung:
+    if stopped(site.stop_file):
+        return Rung("answering", State.FAIL, f"the hospital has stopped ({site.stop_file})", "consilium-site resume")
+    return Rung("answering", State.OK, "the hospital answers orders")
+
+
+def _clock(newest: datetime | None) -> Rung:
+    now = datetime.now(UTC)
+    if newest is not None and newest > now + _SLACK:
+        found = f"it is {now:%Y-%m-%d %H:%M} UTC here, the journal has been at {newest:%Y-%m-%d %H:%M}"
+        return Rung("clock", State.FAIL, found, "Set the clock (NTP): by a wrong one certificates are refused")
+    return Rung("clock", State.OK, f"{now:%Y-%m-%d %H:%M} UTC, not before the journal's last entry")
+
+
+def _server(site: SiteSettings) -> Rung:
+    if site.server is None:
+        return Rung("server", State.WARN, "no server is named", "Name it in site.yaml as `server: host:port`")
+    host, port = site.server.rsplit(":", 1)
+    try:
+        with socket.create_connection((host, int(port)), timeout=_WAIT_S):
+            return Rung("server", State.OK, f"{site.server} accepts connections")
+    except (OSError, OverflowError) as error:
+        return Rung("server", State.FAIL, f"{site.server}: {error}",
+                    "Outgoing connections to it must be allowed; ask who runs the firewall")  # fmt: skip
+
+
+def _processor() -> Rung:
+    if torch.cuda.is_available():
+        return Rung("processor", State.OK, f"{torch.cuda.get_device_name(0)}, {torch.get_num_threads()} threads")
+    return Rung("processor", State.OK, f"no GPU; {torch.get_num_threads()} threads are enough for scatter_linear")

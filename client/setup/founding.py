@@ -1,0 +1,38 @@
+"""What a hospital needs before its first order: settings, a secret, empty books. Nothing that exists is replaced."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from client.books.pair import create_books, open_books
+from client.site import SiteSettings, secret
+
+
+def write_example(path: Path, name: str) -> None:
+    """Write a commented ``site.yaml`` for a hospital of that name.
+
+    Raises:
+        FileExistsError: there is one already.
+    """
+    text = (files("client") / "container" / "site.example.yaml").read_text("utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(re.sub(r"\bexample-hospital\b", name, text))
+
+
+def found_books(settings: SiteSettings) -> list[Path]:
+    """Make secret, ledger and journal where there are none. Returns the files that were made.
+
+    Raises:
+        LedgerBroken: one of the books was lost, so only a backup helps; or they do not open.
+        SiteMisconfigured: the secret was lost, or is readable by others.
+    """
+    wanted = [settings.key, settings.ledger, settings.journal]
+    missing = [path for path in wanted if not path.exists()]
+    key = secret(settings)
+    if settings.journal in missing:  # it is made last; an unused ledger alone is a founding that was interrupted
+        create_books(settings.ledger, settings.journal, key)
+    with open_books(settings.ledger, settings.journal, key):
+        return missing

@@ -1,8 +1,0 @@
-"""The gateway's program; ``client.gateway`` says with which options."""
-
-from __future__ import annotations
-
-from client.flower_private import supernode
-
-if __name__ == "__main__":
-    supernode()

@@ -1,0 +1,72 @@
+"""What a hospital's own images can teach: training here, for here. Nothing leaves, so nothing is charged to the ledger.
+
+It trains without noise on the training patients and scores the validation patients, as a study would; both figures and
+weights are exact and therefore private. They are shown to the hospital's people and kept nowhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+
+from client.books.accounting import Mechanism
+from client.cohort.dataset import open_cohort
+from client.site import SiteSettings
+from client.training.noise import entropy
+from client.training.scoring import score_patients
+from client.training.train import train_locally
+from conf import schema
+from tasks.metrics.histogram import ScoreHistogram, score_histogram
+from tasks.metrics.interval import Interval
+from tasks.metrics.ranking import roc_auc
+from tasks.models import registry
+from tasks.study import TrainingTerms
+from tasks.task import Task
+
+_BINS = 4096
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Figures of a model that only this hospital's patients have taught.
+
+    Attributes:
+        trained_on, scored: patients of the two sides.
+        auc: area under the ROC curve on the validation patients with its 95 % interval; ``None`` when one class is
+            missing among them.
+    """
+
+    trained_on: int
+    scored: int
+    auc: Interval | None
+
+
+def train_alone(site: SiteSettings, task: Task, rounds: int, generator: torch.Generator | None = None) -> Baseline:
+    """Train the default model for so many rounds of the default study, without noise and without releasing anything.
+
+    Raises:
+        NoCohort: see ``open_cohort``.
+        UpdateNotFinite: training diverged.
+    """
+    model, training = asdict(schema.ScatterLinear()), asdict(schema.Training())
+    network = registry.build(model, task.form)
+    cohort = open_cohort(site, task, "train", model, network)
+    validation = open_cohort(site, task, "validation", model, network)
+    terms = TrainingTerms(**training | {"steps": training["steps"] * rounds})
+    mechanism = Mechanism(0.0, terms.sample_rate, terms.steps)
+    patients = len(cohort.rows)
+    train_locally(
+        network.trainable,
+        task,
+        cohort,
+        terms,
+        mechanism,
+        schema.Privacy().clip_norm,
+        patients,
+        entropy() if generator is None else generator,
+        site.max_memory_mb,
+    )
+    scores = score_patients(network.trainable, validation)
+    histogram = score_histogram(scores, validation.patient_labels().numpy(), _BINS)
+    return Baseline(patients, len(validation.rows), roc_auc(ScoreHistogram(histogram)))

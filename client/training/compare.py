@@ -1,0 +1,137 @@
+"""Two models on the same validation patients: what an order to compare brings, and what a hospital may ask for itself.
+
+A real hospital's own model never leaves it, so whether federation helps that hospital is found out there: exactly, from
+raw scores, shown to its people and kept nowhere. That costs no patient anything, because nothing is released.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from client import policy
+from client.books.accounting import Mechanism
+from client.cohort.dataset import Cohort, open_cohort
+from client.errors import BadOrder, ModelRefused, OtherRelease
+from client.site import SiteSettings
+from client.training.noise import entropy
+from client.training.scoring import score_patients
+from client.training.train import load_weights, train_locally
+from tasks import task as tasks
+from tasks.metrics.histogram import ScoreHistogram
+from tasks.metrics.interval import Interval
+from tasks.metrics.paired import JointHistogram, are_edges, auc_difference, joint_histogram
+from tasks.metrics.ranking import roc_auc
+from tasks.models import registry
+from tasks.models.weights import in_folder
+from tasks.study import StudyDocument
+from tasks.wire import EDGES, OTHER, Arrays, EvaluateOrder
+
+_FINEST = 512
+
+
+@dataclass(frozen=True)
+class Second:
+    """The other model of an order, whole, and the edges of both models' bins, float64 of shape (2, bins - 1)."""
+
+    weights: Arrays
+    edges: NDArray[np.float64]
+
+    def scores(self, module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
+        """Its score of each patient; ``module`` holds it afterwards.
+
+        Raises:
+            BadOrder: its tensors do not fit the network.
+        """
+        load_weights(module, self.weights)
+        return score_patients(module, cohort)
+
+
+def split(order: EvaluateOrder) -> tuple[EvaluateOrder, Second | None]:
+    """The order with its first model alone, and what is compared with it, if anything is.
+
+    Raises:
+        BadOrder: the edges are missing or are none of the study's bins.
+    """
+    if order.asks != "paired":
+        return order, None
+    edges = order.arrays.get(EDGES)
+    due = (2, order.study.evaluation.paired - 1)
+    if edges is None or edges.dtype != np.float64 or edges.shape != due or not are_edges(edges):
+        raise BadOrder(f"{EDGES} must be float64 of shape {due}, between 0 and 1 and not decreasing in a row")
+    other = {name.removeprefix(OTHER): value for name, value in order.arrays.items() if name.startswith(OTHER)}
+    mine = {name: value for name, value in order.arrays.items() if name != EDGES and not name.startswith(OTHER)}
+    return replace(order, arrays=mine), Second(other, edges)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A study's model beside one that only this hospital's patients have taught, on its validation patients.
+
+    Attributes:
+        trained_on, scored: patients of the two sides.
+        federated, own: AUC of the two models.
+        gain: AUC of the study's model less that of its own, by a paired comparison. All three are ``None`` when one
+            class is missing among those scored.
+    """
+
+    trained_on: int
+    scored: int
+    federated: Interval | None
+    own: Interval | None
+    gain: Interval | None
+
+
+def with_own(
+    site: SiteSettings, study: StudyDocument, weights: Arrays, generator: torch.Generator | None = None
+) -> Verdict:
+    """Train a model here as the study would, but alone and without noise, and score it beside the study's.
+
+    Args:
+        weights: of the study's model, whole.
+
+    Raises:
+        OtherRelease: this installation would compute something else than the study did.
+        BadOrder: the weights do not fit the study's network.
+        ModelRefused: the study's file of weights is not here.
+        NoCohort: see ``client.cohort.dataset.open_cohort``.
+        UpdateNotFinite: training diverged.
+    """
+    if other := policy.other_release(study):
+        raise OtherRelease("; ".join(other))
+    task = tasks.get(study.task)
+    try:
+        network = registry.build(study.model, task.form, find=in_folder(site.weights))
+    except registry.WeightsMissing as error:
+        raise ModelRefused(str(error)) from error
+    except registry.UnknownModel as error:
+        raise BadOrder(str(error)) from error
+    module, first = network.trainable, registry.arrays_of(network.trainable)
+    training = open_cohort(site, task, "train", study.model, network)
+    validation = open_cohort(site, task, "validation", study.model, network)
+    load_weights(module, weights)
+    of_study = score_patients(module, validation)
+    load_weights(module, first)
+    terms = replace(study.training, steps=study.training.steps * study.rounds)
+    nothing = Mechanism(0.0, terms.sample_rate, terms.steps)
+    noise, memory = entropy() if generator is None else generator, site.max_memory_mb
+    patients = len(training.rows)
+    train_locally(module, task, training, terms, nothing, study.privacy.clip_norm, patients, noise, memory)
+    of_own = score_patients(module, validation)
+    labels = validation.patient_labels().numpy()
+    joint = joint_histogram(of_study, of_own, labels, np.stack([_between(of_study), _between(of_own)]))
+    federated, own = (roc_auc(ScoreHistogram(joint.sum(axis=axis))) for axis in (2, 1))
+    return Verdict(patients, len(labels), federated, own, auc_difference(JointHistogram(joint)))
+
+
+def _between(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Edges that keep all patients apart, or as many quantiles as can be afforded."""
+    distinct = np.unique(scores)
+    if len(distinct) <= _FINEST:
+        middle = (distinct[1:] + distinct[:-1]) / 2
+        return np.pad(middle, (0, _FINEST - 1 - len(middle)), constant_values=1.0)
+    return np.quantile(scores, np.arange(1, _FINEST) / _FINEST)

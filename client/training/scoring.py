@@ -1,0 +1,109 @@
+"""What a model says of one hospital's patients: probabilities of findings, and how its outlines meet the readers'.
+
+A patient's probability is the mean over its images. A patient's Dice and distance are means over those images on which
+a reader has outlined the structure; of the others, what counts is how much the model marks where nothing is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from client.cohort.dataset import UNKNOWN, Cohort
+from tasks.task import Form
+
+_IMAGES_AT_ONCE = 128
+_PERCENTILE = 95
+
+
+def score_patients(module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
+    """The probability of the task's question for each patient; shape (patients,)."""
+    scores: NDArray[np.float64] = score_findings(module, cohort, 1)[0]
+    return scores
+
+
+@torch.no_grad()
+def score_findings(module: nn.Module, cohort: Cohort, findings: int) -> NDArray[np.float64]:
+    """The probability of each of the first so many findings for each patient; shape (findings, patients)."""
+    module.eval()
+    images = torch.cat([torch.sigmoid(outputs[:, :findings]) for outputs in _outputs(module, cohort)])
+    return np.stack([images[rows].double().mean(dim=0).numpy() for rows in cohort.rows], axis=1)
+
+
+@dataclass(frozen=True)
+class Outlined:
+    """How a model outlines one structure; all of shape (patients,).
+
+    Attributes:
+        dice: mean Dice coefficient over the patient's images on which a reader outlined the structure; NaN where there
+            is none.
+        distance: likewise the mean of the 95 % Hausdorff distance between the two outlines, as a fraction of the
+            image's diagonal; 1 where the model marks nothing.
+        wrongly: for a patient with outlines read, none of which has the structure: mean fraction of the image that is
+            marked; NaN for others.
+    """
+
+    dice: NDArray[np.float64]
+    distance: NDArray[np.float64]
+    wrongly: NDArray[np.float64]
+
+
+@torch.no_grad()
+def score_outlines(module: nn.Module, cohort: Cohort, form: Form) -> list[Outlined]:
+    """How the model outlines each structure of the task.
+
+    Raises:
+        ValueError: the network does not outline.
+    """
+    if cohort.masks is None:
+        raise ValueError("this network does not outline, so there is nothing to compare with the readers' outlines")
+    module.eval()
+    marked = torch.cat([outputs[:, form.findings :] > 0 for outputs in _outputs(module, cohort)])
+    marked = marked.reshape(cohort.masks.shape)
+    return [_outlined(marked[:, s], cohort.masks[:, s], cohort.rows) for s in range(form.structures)]
+
+
+def _outputs(module: nn.Module, cohort: Cohort) -> Iterator[Tensor]:
+    for chunk in torch.split(cohort.inputs, _IMAGES_AT_ONCE):
+        yield module(chunk)
+
+
+def _outlined(marked: Tensor, masks: Tensor, rows: list[Tensor]) -> Outlined:
+    images = [_image(m.numpy(), truth.numpy()) for m, truth in zip(marked, masks, strict=True)]
+    dice, distance, wrongly = (np.array(values) for values in zip(*images, strict=True))
+    found = Outlined(*(np.array([_mean(values[of.numpy()]) for of in rows]) for values in (dice, distance, wrongly)))
+    return Outlined(found.dice, found.distance, np.where(np.isnan(found.dice), found.wrongly, math.nan))
+
+
+def _image(marked: NDArray[np.bool_], truth: NDArray[np.uint8]) -> tuple[float, float, float]:
+    """Dice, distance, wrongly marked; NaN where they mean nothing."""
+    if truth.flat[0] == UNKNOWN:
+        return math.nan, math.nan, math.nan
+    real = truth.astype(np.bool_)
+    if not real.any():
+        return math.nan, math.nan, float(marked.mean())
+    dice = 2 * float((marked & real).sum()) / float(marked.sum() + real.sum())
+    return dice, hausdorff(marked, real), math.nan
+
+
+def hausdorff(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """The larger of the two 95th percentiles of the distances from one outline to the other (as in BraTS, Menze et al.,
+    IEEE TMI 34:1993, 2015), as a fraction of the image's diagonal; 1 where either marks nothing."""
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance  # slow to import; few studies outline
+
+    if not one.any() or not other.any():
+        return 1.0
+    marked, truth = (torch.from_numpy(mask)[None, None] for mask in (one, other))
+    distance = float(compute_hausdorff_distance(marked, truth, include_background=True, percentile=_PERCENTILE))
+    return min(distance / math.hypot(*one.shape), 1.0)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan

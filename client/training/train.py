@@ -1,0 +1,120 @@
+"""Training on one hospital's cohort. A plain loop; what makes it private is in ``client/privacy.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from client import privacy
+from client.books.accounting import Mechanism
+from client.cohort.dataset import Cohort
+from client.errors import BadOrder, UpdateNotFinite
+from client.privacy import PatientSteps, StepTerms
+from tasks.models.registry import arrays_of, load_arrays, misfits
+from tasks.study import TrainingTerms
+from tasks.task import Task
+from tasks.wire import Arrays
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What is added to every gradient after its noise: ``strength * (x - towards) + constant``.
+
+    It depends on the model and on what was released before, never on patients, so it costs no privacy and needs no
+    clipping. Tensors by parameter name; ``constant`` empty is zero.
+    """
+
+    strength: float
+    towards: Arrays
+    constant: Arrays = field(default_factory=dict)
+
+
+def load_weights(module: nn.Module, arrays: Arrays, staying: frozenset[str] = frozenset()) -> None:
+    """Give a network's trainable part the values that an order brought.
+
+    Args:
+        staying: names of parameters that no order brings.
+
+    Raises:
+        BadOrder: listing every tensor that is missing, unknown, of another shape, or not finite.
+    """
+    if problems := misfits(module, arrays, staying):
+        raise BadOrder("the order's weights do not fit the model: " + "; ".join(problems))
+    load_arrays(module, arrays)
+
+
+def train_locally(
+    module: nn.Module,
+    task: Task,
+    cohort: Cohort,
+    terms: TrainingTerms,
+    mechanism: Mechanism,
+    clip_norm: float,
+    public_size: int,
+    generator: torch.Generator,
+    max_memory_mb: int = 1024,
+    pull: Pull | None = None,
+) -> Arrays:
+    """Take the order's steps on the hospital's patients; ``module`` is trained in place.
+
+    Args:
+        module: the network's trainable part, with the order's weights.
+        mechanism: the noise that the ledger has reserved.
+        public_size: what the expected number of patients is computed from.
+        generator: draws patients, images and noise; ``client.training.noise.entropy()`` outside tests.
+        max_memory_mb: what a step may allocate on top of model and cohort, in MiB.
+        pull: is added to the noised gradients.
+
+    Returns:
+        New minus old value of each trainable tensor.
+
+    Raises:
+        ValueError: the ledger has reserved other steps, or another sampling rate, than the terms ask for.
+        UpdateNotFinite: training diverged.
+        ModelRefused: the model cannot be trained patient by patient within the memory, or keeps state of its own.
+    """
+    if (mechanism.sample_rate, mechanism.count) != (terms.sample_rate, terms.steps):
+        raise ValueError(f"reserved are {mechanism}, asked for are {terms}: these steps are not in the ledger")
+    before = arrays_of(module)
+    expected = max(1.0, terms.sample_rate * public_size)
+    private = StepTerms(mechanism.noise_multiplier, clip_norm, expected, max_memory_mb)
+    steps = PatientSteps(module, task.loss, _sgd(terms, pull, list(before)), private, generator)
+    module.train()
+    for patients in privacy.sampled_patients(len(cohort.rows), terms.sample_rate, terms.steps, generator):
+        steps.step(patients, lambda chosen: cohort.draw(chosen, terms.images_per_patient, generator))
+    update = {name: value - before[name] for name, value in arrays_of(module).items()}
+    if not all(np.isfinite(value).all() for value in update.values()):
+        raise UpdateNotFinite(f"training diverged within {terms.steps} steps at learning rate {terms.learning_rate:g}")
+    return update
+
+
+def _sgd(terms: TrainingTerms, pull: Pull | None, names: list[str]) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
+    """Makes SGD of the one vector of all parameters, which stand in it in the order of ``names``."""
+
+    def make(parameters: list[Tensor]) -> torch.optim.Optimizer:
+        rate, momentum, decay = terms.learning_rate, terms.momentum, terms.weight_decay
+        sgd = torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+        if pull is not None:
+            # Opacus calls this optimizer when the gradient is clipped, noised and divided.
+            sgd.register_step_pre_hook(partial(_add_pull, pull.strength, _row(pull.towards), _row(pull.constant)))
+        return sgd
+
+    def _row(arrays: Arrays) -> Tensor | None:
+        return torch.from_numpy(np.concatenate([arrays[name].reshape(-1) for name in names])) if arrays else None
+
+    return make
+
+
+def _add_pull(
+    strength: float, towards: Tensor | None, constant: Tensor | None, sgd: torch.optim.Optimizer, *given: object
+) -> None:
+    (vector,) = sgd.param_groups[0]["params"]
+    if towards is not None:
+        vector.grad.add_(vector.detach() - towards, alpha=strength)
+    if constant is not None:
+        vector.grad.add_(constant)

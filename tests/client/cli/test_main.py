@@ -1,0 +1,245 @@
+"""``consilium-site`` from the outside: what its people type, what they read, and the exit codes that programs see."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from client.books.accounting import Mechanism
+from client.books.audit import Receipt
+from client.books.ledger import Caps, Use
+from client.books.pair import Books, open_books
+from client.cli.main import app
+from client.site import SiteSettings, load, secret
+from tasks.study import StudyDocument, canonical, digest
+
+COHORT = "train"
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def home(tmp_path: Path, found_hospital: Callable[..., SiteSettings]) -> Path:
+    """The folder of a hospital that has answered one order and refused another."""
+    settings = found_hospital()
+    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+        _answered(books, "earlier", 1)
+        books.journal.append_receipt(_receipt(books, "other", 1, "Refusal", "ab" * 32))
+    return tmp_path
+
+
+@pytest.fixture
+def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("CONSILIUM_SITE", str(home / "site.yaml"))
+    return lambda *arguments, **more: CliRunner().invoke(app, [str(argument) for argument in arguments], **more)
+
+
+def _answered(books: Books, study: str, round: int) -> None:
+    use = Use(COHORT, study, round, f"order {study} {round}")
+    books.ledger.reserve(use, lambda spent: Mechanism(2.0, 0.8, 3), Caps(8.0, 20.0, 1e-4))
+    books.ledger.commit(use, b"reply")
+    sha256 = books.ledger.entries()[-1].reply_sha256
+    assert sha256 is not None
+    books.journal.append_receipt(_receipt(books, study, round, "TrainReport", sha256))
+
+
+def _receipt(books: Books, study: str, round: int, message: str, sha256: str) -> Receipt:
+    cohort, tensors = (COHORT, {"weight": "float32 (1, 10)"}) if message == "TrainReport" else (None, {})
+    norm, before, after = (0.5, 0.0, 1.9) if cohort else (None, None, None)
+    return Receipt(study, round, message, cohort, 5400, sha256, tensors, norm, before, after, books.ledger.head())
+
+
+def _answer(result: Result, code: int = 0) -> Any:
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_hospital_is_founded_once(tmp_path: Path) -> None:
+    site = tmp_path / "new" / "site.yaml"
+    refused = CliRunner().invoke(app, ["init", "--site", str(site)])
+    assert refused.exit_code == 2
+    assert "--name" in refused.stderr
+    made = _answer(CliRunner().invoke(app, ["init", "--site", str(site), "--name", "st-anne", "--json"]))["made"]
+    assert [Path(path).name for path in made] == ["site.yaml", "site.key", "ledger.sqlite", "journal.sqlite"]
+    assert load(site).name == load(site).sources[0].issuer == "st-anne"
+    before = {path: path.read_bytes() for path in site.parent.iterdir()}
+    assert _answer(CliRunner().invoke(app, ["init", "--site", str(site), "--json"]))["made"] == []
+    assert {path: path.read_bytes() for path in site.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("lost", ["ledger.sqlite", "journal.sqlite", "site.key"])
+def test_what_was_lost_is_not_founded_anew(home: Path, run: Run, lost: str) -> None:
+    (home / lost).unlink()
+    result = run("init")
+    assert result.exit_code in (1, 2)
+    assert "backup" in result.stderr
+    assert not (home / lost).exists()
+
+
+def test_from_review_to_approval_to_revocation(home: Path, run: Run, document: StudyDocument) -> None:
+    file = home / "study.json"
+    file.write_text(json.dumps(json.loads(canonical(document)), indent=2), "utf-8")
+    told = run("review", file)
+    assert told.exit_code == 0, told.output
+    for heading in ("What is asked", "What leaves this hospital", "What it costs the patients", digest(document)):
+        assert heading in told.stdout
+    review = _answer(run("review", file, "--json"))
+    assert (review["digest"], review["state"]) == (digest(document), "not approved")
+    assert review["costs"][0]["cap"] == 20.0
+    assert [each["digest"] for each in _answer(run("review", "--json"))] == [digest(document)]
+
+    short = digest(document)[:8]
+    approved = _answer(run("approve", short, "--by", "Dr. Ada Noor", "--json"))
+    assert (approved["digest"], approved["state"], approved["by"]) == (digest(document), "approved", "Dr. Ada Noor")
+    assert _answer(run("review", "--json")) == []
+    assert _answer(run("review", short, "--json"))["state"] == "approved", "a digest reads the study again"
+    assert _answer(run("revoke", short, "--json"))["state"] == "revoked"
+    assert [(d["state"], d["study"]) for d in _answer(run("approvals", "--json"))] == [("revoked", document.name)]
+
+
+def test_nobody_approves_what_was_never_read(run: Run, document: StudyDocument) -> None:
+    answer = _answer(run("approve", digest(document), "--json"), code=1)
+    assert answer["error"] == "NOT_APPROVED"
+    assert "review it first" in answer["message"] or "review FILE" in answer["message"]
+
+
+def test_a_study_that_the_policy_refuses_is_told_with_exit_code_1(
+    home: Path, run: Run, document: StudyDocument
+) -> None:
+    file = home / "study.json"
+    fine = replace(document, evaluation=replace(document.evaluation, bins=1024))
+    file.write_text(canonical(fine), "utf-8")
+    refused = _answer(run("review", file, "--json"), code=1)["refused"]
+    assert refused == {"training": [], "evaluation": ["1024 cells a histogram, policy.max_bins is 64"]}
+    approved = run("approve", digest(fine)[:12], "--by", "Ada")
+    assert approved.exit_code == 0
+    assert "refused all the same (evaluation): 1024 cells" in approved.stdout
+
+
+@pytest.mark.parametrize(("content", "says"), [("{}", "not a study document"), ("\x00", "not a study document")])
+def test_what_is_no_study_is_misuse(home: Path, run: Run, content: str, says: str) -> None:
+    (home / "study.json").write_text(content, "utf-8")
+    result = run("review", home / "study.json")
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert run("review", home / "absent.json").exit_code == 2
+
+
+def test_a_document_cannot_talk_to_the_terminal(home: Path, run: Run, document: StudyDocument) -> None:
+    file = home / "study.json"
+    evil = {"name": "scatter_linear", "note": "\x1b]0;owned\x07[red]markup[/red]"}
+    file.write_text(canonical(replace(document, model=evil)), "utf-8")
+    told = run("review", file)
+    assert "\x1b" not in told.output
+    assert "[red]markup[/red]" in told.output
+
+
+def test_the_ledger_is_told_against_the_caps(home: Path, run: Run) -> None:
+    facts = _answer(run("ledger", "--json"))
+    (cohort,), (study,) = facts["cohorts"], facts["studies"]
+    assert (cohort["cohort"], cohort["cap"], cohort["orders"]) == (COHORT, 20.0, 1)
+    assert cohort["left"] == pytest.approx(20.0 - cohort["epsilon"])
+    assert (study["study"], study["cap"], study["lost"]) == ("earlier", 8.0, 0)
+    table = run("ledger").stdout
+    assert f"{cohort['epsilon']:.3f}" in table
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def test_an_order_that_was_cut_short_is_counted_as_lost(home: Path, run: Run) -> None:
+    settings = load(home / "site.yaml")
+    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+        plan = Mechanism(2.0, 0.8, 3)
+        books.ledger.reserve(Use(COHORT, "earlier", 2, "cut short"), lambda spent: plan, Caps(8.0, 20.0, 1e-4))
+    assert _answer(run("ledger", "--json"))["studies"][0]["lost"] == 1
+
+
+def test_a_row_that_was_changed_is_named(home: Path, run: Run) -> None:
+    for command in ("ledger", "audit"):
+        assert _answer(run(command, "verify", "--json")) == {
+            "faults": [],
+            "without_receipt": [],
+            "rows": {"ledger": 3, "journal": 3},
+        }
+    with sqlite3.connect(home / "ledger.sqlite") as database:
+        database.execute("DROP TRIGGER chain_keeps_values")
+        database.execute("""UPDATE chain SET body = replace(body, '"count":3', '"count":1') WHERE seq = 1""")
+    for command in ("ledger", "audit"):
+        result = run(command, "verify")
+        assert result.exit_code == 1
+        assert "FAULT ledger: row 1: was changed" in " ".join(result.output.split())
+
+
+def test_a_backup_has_both_books_and_restores(home: Path, run: Run) -> None:
+    copies = _answer(run("ledger", "backup", home / "safe", "--json"))["copies"]
+    for copy in map(Path, copies):
+        for suffix in ("-wal", "-shm"):
+            (home / (copy.name + suffix)).unlink(missing_ok=True)
+        copy.replace(home / copy.name)
+    assert run("ledger", "verify").exit_code == 0
+    assert run("ledger", "backup", home).exit_code == 2, "a folder that exists is not written into"
+
+
+def test_the_journal_is_filtered(run: Run) -> None:
+    def kinds(*arguments: str) -> list[tuple[str, str]]:
+        found = _answer(run("audit", *arguments, "--json"))
+        return [(entry["kind"], entry.get("study") or entry["facts"]["by"]) for entry in found]
+
+    run("stop", "--by", "Ada", "--reason", "asked by the board")
+    everything = [("receipt", "earlier"), ("receipt", "other"), ("stop", "Ada")]
+    assert kinds() == everything
+    assert kinds("--kind", "receipt") == everything[:2]
+    assert kinds("--kind", "stop") == everything[2:]
+    assert kinds("--study", "earlier") == everything[:1]
+    assert kinds("--since", "2020-01-01") == everything
+    assert kinds("--since", "2999-01-01T00:00+02:00") == []
+    table = run("audit").stdout
+    assert "SHA-256 abababababab" in " ".join(table.split())
+    assert max(map(len, table.splitlines())) <= 80
+    assert run("audit", "--kind", "gossip").exit_code == 2
+    assert run("audit", "--since", "yesterday").exit_code == 2
+
+
+def test_stop_and_resume(home: Path, run: Run) -> None:
+    assert _answer(run("status", "--json"))["stopped"] is False
+    assert _answer(run("stop", "--by", "Ada", "--json"))["already"] is False
+    assert _answer(run("stop", "--by", "Ada", "--json"))["already"] is True
+    assert (home / "STOP").exists()
+    assert _answer(run("status", "--json"), code=3)["stopped"] is True
+    assert _answer(run("resume", "--by", "Ada", "--json"))["had_stopped"] is True
+    assert _answer(run("resume", "--by", "Ada", "--json"))["had_stopped"] is False
+    assert [e["kind"] for e in _answer(run("audit", "--json"))[2:]] == ["stop", "resumption"]
+
+
+def test_a_hospital_with_broken_books_stops_and_stays_stopped(home: Path, run: Run) -> None:
+    (home / "journal.sqlite").unlink()
+    stopped = run("stop", "--by", "Ada")
+    assert stopped.exit_code == 0
+    assert "The journal does not know it" in stopped.stdout
+    assert run("resume", "--by", "Ada").exit_code == 1
+    assert (home / "STOP").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "review", "approvals", "ledger", "audit", "stop", "resume"])
+def test_a_wrong_site_file_is_exit_code_2(tmp_path: Path, command: str) -> None:
+    missing = ["--site", str(tmp_path / "nowhere.yaml")]
+    assert CliRunner().invoke(app, [command, *missing]).exit_code == 2
+    answer = _answer(CliRunner().invoke(app, [command, *missing, "--json"]), code=2)
+    assert (answer["error"], answer["kind"]) == ("SITE_MISCONFIGURED", "SiteMisconfigured")
+
+
+def test_the_installed_command_tells_its_exit_codes(home: Path) -> None:
+    command = Path(sys.executable).parent / "consilium-site"
+    told = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "Exit codes: 0 done." in told
+    site = ["--site", str(home / "site.yaml")]
+    status = subprocess.run([command, "status", *site, "--json"], capture_output=True, timeout=120, check=True)
+    assert json.loads(status.stdout)["messages_left"] == 2

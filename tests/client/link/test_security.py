@@ -1,0 +1,96 @@
+"""The hospital's checklist: what holds is found to hold, and what was broken is found broken."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from client.cli.main import app
+from client.link import gateway
+from client.link.security import checklist
+from client.site import SiteSettings, load
+from server import pki
+from server.home import ServerSettings, make
+from tasks import enrolment
+from tasks.checklist import Claim, State
+
+LISTEN = "127.0.0.1:9094"
+
+
+def found(settings: SiteSettings, site: Path) -> dict[str, Claim]:
+    """All claims by what they promise."""
+    return {claim.promise: claim for claims in checklist(settings, site, LISTEN).values() for claim in claims}
+
+
+@pytest.fixture
+def enrolled(tmp_path: Path, found_hospital: Callable[..., SiteSettings]) -> SiteSettings:
+    settings = found_hospital(server="localhost:9")
+    home = make(tmp_path / "home", ServerSettings(host="localhost"))
+    pki.found_authority(home)
+    invitation = enrolment.Invitation(server="localhost:9", certificate_authority=home.authority.read_text())
+    gateway.enroll(settings, invitation)
+    return settings
+
+
+def test_a_hospital_that_does_not_run_says_so_and_the_rest_is_looked_at(enrolled: SiteSettings, tmp_path: Path) -> None:
+    claims = found(enrolled, tmp_path / "site.yaml")
+    assert claims["Gateway and trainer run as they should"].state is State.WARN
+    books = claims["Every message that left has a receipt, and no row of the books was changed"]
+    assert (books.state, "nothing has left" in books.found) == (State.OK, True)
+    assert claims["The server proves who it is, and all traffic is encrypted"].state is State.FAIL  # nobody is there
+    assert claims["No study runs that a person here has not approved"].state is State.OK
+    secrets = [claim for promise, claim in claims.items() if promise.startswith("Nobody but its owner")]
+    assert len(secrets) == 5
+    assert all(claim.state is State.OK for claim in secrets)
+
+
+def test_what_is_broken_is_found(enrolled: SiteSettings, tmp_path: Path) -> None:
+    enrolled.key.chmod(0o644)
+    assert (
+        found(enrolled, tmp_path / "site.yaml")["Nobody but its owner reads the hospital's secret"].state is State.FAIL
+    )
+    enrolled.key.chmod(0o600)
+    content = bytearray(enrolled.ledger.read_bytes())
+    place = content.rfind(b"genesis")
+    content[place : place + 7] = b"genesiz"
+    enrolled.ledger.write_bytes(bytes(content))
+    books = found(enrolled, tmp_path / "site.yaml")[
+        "Every message that left has a receipt, and no row of the books was changed"
+    ]
+    assert books.state is State.FAIL
+    assert "consilium-site stop" in books.remedy
+
+
+def test_a_running_program_is_looked_at_where_its_state_file_says(enrolled: SiteSettings, tmp_path: Path) -> None:
+    """This very process stands for a trainer: it does not listen, and lacks the variables that silence libraries."""
+    state = {"trainer": {"pid": os.getpid(), "well": True, "starts": 1}}
+    (enrolled.link / "trainer.json").write_text(json.dumps(state))
+    claims = found(enrolled, tmp_path / "site.yaml")
+    assert "The trainer is not root" in claims
+    assert claims["Nothing in the trainer calls home"].state is State.FAIL
+
+
+def test_the_command_writes_a_page_for_its_owner_alone_and_fails_where_a_claim_does(
+    enrolled: SiteSettings, tmp_path: Path
+) -> None:
+    site, html = tmp_path / "site.yaml", tmp_path / "checklist.html"
+    ended = CliRunner().invoke(app, ["security", "--site", str(site), "--html", str(html), "--json"])
+    assert ended.exit_code == 1  # the server cannot be reached
+    told = json.loads(ended.stdout)
+    assert {"Programs", "The way to the server", "Secrets", "What leaves", "Privacy", "Images", "Software"} == set(told)
+    assert html.stat().st_mode & 0o777 == 0o600
+    text = html.read_text()
+    assert "security checklist" in text
+    assert all(one["promise"].split("'")[0] in text for claims in told.values() for one in claims)
+    assert load(site).key.read_bytes().hex() not in text
+
+
+def test_an_address_without_a_port_is_refused(enrolled: SiteSettings, tmp_path: Path) -> None:
+    ended = CliRunner().invoke(app, ["security", "--site", str(tmp_path / "site.yaml"), "--gateway", "nowhere"])
+    assert ended.exit_code == 2
+    assert "HOST:PORT" in ended.output

@@ -1,0 +1,133 @@
+"""Approval: nothing runs that nobody approved, the last word counts, and what waits stays small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from client.books.audit import Journal
+from client.errors import NotApproved, SiteMisconfigured
+from client.oversight import approvals
+from client.oversight.approvals import NOBODY, decisions, keep, one_of, require, waiting
+from client.site import SiteSettings, secret
+from tasks.study import StudyDocument, canonical, digest
+
+Found = Callable[..., SiteSettings]
+
+
+@pytest.fixture
+def hospital(found_hospital: Found) -> SiteSettings:
+    return found_hospital()
+
+
+@pytest.fixture
+def journal(hospital: SiteSettings) -> Iterator[Journal]:
+    with Journal.open(hospital.journal, secret(hospital)) as opened:
+        yield opened
+
+
+def test_an_unapproved_study_is_refused_and_waits(
+    document: StudyDocument, hospital: SiteSettings, journal: Journal
+) -> None:
+    with pytest.raises(NotApproved, match=digest(document)):
+        require(document, journal, hospital)
+    assert waiting(hospital) == {digest(document): canonical(document)}
+    assert decisions(journal) == {}
+
+
+def test_an_approved_study_passes_and_waits_no_longer(
+    document: StudyDocument, hospital: SiteSettings, journal: Journal
+) -> None:
+    keep(document, hospital)
+    approvals.approve(document, "Dr. Ada Noor", journal, hospital)
+    require(document, journal, hospital)
+    decision = decisions(journal)[digest(document)]
+    assert (decision.by, decision.approved, decision.automatic) == ("Dr. Ada Noor", True, False)
+    assert decision.document == canonical(document)
+    assert waiting(hospital) == {}
+
+
+@pytest.mark.parametrize("change", [{"rounds": 3}, {"release": "9.9"}, {"name": "demo-2"}])
+def test_approval_is_for_this_very_document(
+    document: StudyDocument, hospital: SiteSettings, journal: Journal, change: dict[str, object]
+) -> None:
+    approvals.approve(document, "Ada", journal, hospital)
+    with pytest.raises(NotApproved):
+        require(replace(document, **change), journal, hospital)  # type: ignore[arg-type]
+
+
+def test_the_last_word_counts(document: StudyDocument, hospital: SiteSettings, journal: Journal) -> None:
+    approvals.approve(document, "Ada", journal, hospital)
+    approvals.revoke(decisions(journal)[digest(document)], "Ben", journal)
+    with pytest.raises(NotApproved, match="revoked by Ben at 20"):
+        require(document, journal, hospital)
+    approvals.approve(document, "Cleo", journal, hospital)
+    require(document, journal, hospital)
+
+
+def test_a_simulated_hospital_approves_by_itself_and_says_so(document: StudyDocument, found_hospital: Found) -> None:
+    hospital = found_hospital(simulated=True, policy={"auto_approve": True})
+    with Journal.open(hospital.journal, secret(hospital)) as journal:
+        require(document, journal, hospital)
+        require(document, journal, hospital)
+        assert len(journal.events()) == 1, "asked and answered once"
+        decision = decisions(journal)[digest(document)]
+        assert (decision.by, decision.automatic) == (NOBODY, True)
+        approvals.revoke(decision, "Ben", journal)
+        with pytest.raises(NotApproved, match="revoked"):
+            require(document, journal, hospital)  # nobody's approval does not undo a person's no
+
+
+def test_a_simulated_hospital_that_was_not_told_to_approve_does_not(
+    document: StudyDocument, found_hospital: Found
+) -> None:
+    hospital = found_hospital(simulated=True)
+    with Journal.open(hospital.journal, secret(hospital)) as journal, pytest.raises(NotApproved):
+        require(document, journal, hospital)
+
+
+@pytest.mark.parametrize("by", ["", "  ", "Ada\x1b[2J", "x" * 201, "/home/ada"])
+def test_who_decides_is_a_name(document: StudyDocument, hospital: SiteSettings, journal: Journal, by: str) -> None:
+    with pytest.raises(SiteMisconfigured, match="--by"):
+        approvals.approve(document, by, journal, hospital)
+    assert decisions(journal) == {}
+
+
+def test_the_server_cannot_fill_the_disk(
+    document: StudyDocument, hospital: SiteSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approvals, "MOST_WAITING", 3)
+    asked = [replace(document, name=f"demo-{number}") for number in range(5)]
+    for each in asked:
+        assert keep(each, hospital)
+    assert list(waiting(hospital)) == [digest(each) for each in asked[2:]]
+    keep(asked[2], hospital)
+    keep(document, hospital)
+    assert digest(asked[2]) in waiting(hospital), "what was asked for again is recent again"
+    assert not keep(replace(document, model={"name": "x" * approvals.MOST_BYTES}), hospital)
+
+
+def test_a_study_too_large_to_keep_is_refused_too(
+    document: StudyDocument, hospital: SiteSettings, journal: Journal
+) -> None:
+    with pytest.raises(NotApproved, match="too large to keep"):
+        require(replace(document, model={"name": "x" * approvals.MOST_BYTES}), journal, hospital)
+
+
+def test_a_waiting_file_that_was_changed_is_named(document: StudyDocument, hospital: SiteSettings) -> None:
+    keep(document, hospital)
+    path = next((hospital.journal.parent / "pending").iterdir())
+    path.write_text(path.read_text("utf-8").replace('"rounds":2', '"rounds":99'), "utf-8")
+    with pytest.raises(SiteMisconfigured, match=path.name):
+        waiting(hospital)
+
+
+def test_a_digest_may_be_abbreviated_as_long_as_it_is_unique(tmp_path: Path) -> None:
+    known = ["abcdef0123456789", "abcdef0199999999"]
+    assert one_of("ABCDEF01234", known) == known[0]
+    for digits, says in (("abcdef01", "2 studies"), ("abcdef0", "too short"), ("00000000", "no study here")):
+        with pytest.raises(NotApproved, match=says):
+            one_of(digits, known)

@@ -1,0 +1,138 @@
+"""A model that was handed over is used only where it is the one that is meant and computes the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save
+from safetensors.torch import save_file
+
+from client.errors import ModelRefused, OtherRelease, SiteMisconfigured
+from client.prediction import model as opening
+from client.prediction.model import open_model
+from tasks import model_file
+from tasks.models import registry
+from tasks.models.weights import digest_of, in_folder
+from tests.client.prediction.handed_over import SPEC, TASK, head, weights, write_model
+
+
+def test_it_computes_what_its_author_computed(tmp_path: Path) -> None:
+    digest = write_model(tmp_path / "m.safetensors")
+    for path in (tmp_path / "m.safetensors", tmp_path):
+        for typed in (digest, digest.upper(), " ".join(digest[i : i + 8] for i in range(0, 64, 8))):
+            opened = open_model(path, typed)
+            assert (opened.sha256, opened.head.study, opened.remarks) == (digest, "demo-1", [])
+    network = registry.build(SPEC, TASK.form)
+    registry.load_arrays(network.trainable, weights())
+    examples = np.random.default_rng(0).random((3, *TASK.example_shape), np.float32)
+    told = opened.probabilities(examples)
+    assert told.shape == (3,)
+    assert told.dtype == np.float64
+    np.testing.assert_allclose(told, 1 / (1 + np.exp(-network.logits(torch.from_numpy(examples)).detach().numpy())))
+
+
+def test_another_file_is_refused_before_anything_in_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    digest = write_model(path)
+    path.write_bytes(b"\x80\x04cos\nsystem\n.")
+    with pytest.raises(ModelRefused, match=r"another file than was meant.*you typed " + digest):
+        open_model(path, digest)
+    for typed in ("", digest[:12], "g" * 64):
+        with pytest.raises(SiteMisconfigured, match="is no SHA-256"):
+            open_model(path, typed)
+    with pytest.raises(SiteMisconfigured, match="cannot read the model"):
+        open_model(tmp_path / "absent", digest)
+    (tmp_path / "n.safetensors").touch()
+    with pytest.raises(SiteMisconfigured, match="has 2 safetensors files"):
+        open_model(tmp_path, digest)
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04K\x01.", save(weights())], ids=["pickle", "no head"])
+def test_what_is_no_model_of_consilium_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m.safetensors").write_bytes(content)
+    with pytest.raises(ModelRefused, match=r"no safetensors file|no head"):
+        open_model(tmp_path, model_file.digest(content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"task_version": 99}, "of version 1 here, the model of 99"),
+        ({"contract": "e" * 64}, "acquisition contract"),
+        ({"task": "nowhere"}, "answers 'nowhere'"),
+        ({"probe": [0.0, 0.0, 0.0]}, "computes something else"),
+        ({"probe": []}, "computes something else"),
+    ],
+)
+def test_another_computation_is_refused(tmp_path: Path, changes: dict[str, object], why: str) -> None:
+    digest = write_model(tmp_path / "m.safetensors", **changes)
+    with pytest.raises(OtherRelease, match=why):
+        open_model(tmp_path, digest)
+
+
+def test_all_that_is_another_is_told_at_once(tmp_path: Path) -> None:
+    digest = write_model(tmp_path / "m.safetensors", task_version=99, contract="e" * 64, release="9.9")
+    with pytest.raises(OtherRelease, match=r"release 9\.9.*version 1 here.*contract.*Install that release"):
+        open_model(tmp_path, digest)
+
+
+def test_another_release_that_computes_the_same_is_used_and_told(tmp_path: Path) -> None:
+    digest = write_model(tmp_path / "m.safetensors", release="9.9", accepted=False, threshold=None)
+    told = open_model(tmp_path, digest).remarks
+    assert "release 9.9" in told[0]
+    assert "gate" in told[1]
+    assert "no operating threshold" in told[2]
+
+
+def test_a_transform_that_has_changed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a release would be whose author forgot to raise the task's version."""
+    digest = write_model(tmp_path / "m.safetensors")
+    darker = replace(TASK, read_example=lambda picture: TASK.read_example(picture) ** 2)
+    monkeypatch.setattr(opening.tasks, "get", lambda name: darker)
+    with pytest.raises(OtherRelease, match="computes something else"):
+        open_model(tmp_path, digest)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "why"),
+    [
+        ({"weight": weights()["weight"]}, "bias is missing"),
+        (weights() | {"more": np.zeros(1, np.float32)}, "more is unknown"),
+        (weights() | {"bias": np.zeros(2, np.float32)}, r"bias is float32 \(2,\), not float32 \(1,\)"),
+        (weights() | {"bias": np.zeros(1, np.float16)}, "bias is float16"),
+        (weights() | {"bias": np.array([np.inf], np.float32)}, "not finite"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], why: str) -> None:
+    digest = write_model(tmp_path / "m.safetensors", arrays)
+    with pytest.raises(ModelRefused, match=why):
+        open_model(tmp_path, digest)
+
+
+def test_a_network_that_is_not_here_is_refused(tmp_path: Path) -> None:
+    digest = write_model(tmp_path / "m.safetensors", model={"name": "somebody_elses"})
+    with pytest.raises(ModelRefused, match="must be one of"):
+        open_model(tmp_path, digest)
+
+
+def test_a_frozen_encoder_is_looked_for_among_the_hospitals_weights(tmp_path: Path) -> None:
+    vit: dict[str, Any] = {"name": "vit", "patch": 32, "width": 24, "layers": 1, "heads": 3}
+    encoder = registry.build(vit, TASK.form, 3).trainable
+    (tmp_path / "weights").mkdir()
+    kept = tmp_path / "weights" / "e.safetensors"
+    save_file({name: p.detach().contiguous() for name, p in encoder.named_parameters()}, kept)
+    spec = vit | {"weights": digest_of(kept), "freeze": "encoder"}
+    network = registry.build(spec, TASK.form, find=in_folder(tmp_path / "weights"))
+    made = head(model=spec, probe=model_file.probe(TASK, network))
+    content = model_file.pack(made, registry.arrays_of(network.trainable))
+    (tmp_path / "m.safetensors").write_bytes(content)
+    digest = model_file.digest(content)
+    with pytest.raises(ModelRefused, match=r"weights"):
+        open_model(tmp_path / "m.safetensors", digest)
+    opened = open_model(tmp_path / "m.safetensors", digest, in_folder(tmp_path / "weights"))
+    assert opened.probabilities(np.zeros((2, *TASK.example_shape), np.float32)).shape == (2,)

@@ -1,0 +1,127 @@
+"""Simulated hospitals: founded like real ones, quickly, with caps that bind; resumed with the books they had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client.books.pair import open_books
+from client.errors import LedgerMissing, NotPermitted
+from client.oversight import approvals
+from client.policy import objections, permit
+from client.setup import virtual
+from client.setup.partition import POOLED, SHUFFLED
+from client.setup.virtual import APPROVED_BY_NOBODY
+from client.site import load, secret
+from conf import schema
+from tasks.contract import digest_of_task
+from tasks.study import EvaluationTerms, MethodTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
+from tasks.wire import TrainOrder
+
+
+def _study(folder: Path, hospitals: int = 2, epsilon: float | None = 6.0) -> schema.Study:
+    phantoms = {f"h{n}": schema.Phantom(patients=6, images_per_patient=(1, 1)) for n in range(hospitals)}
+    federation = schema.PhantomFederation(hospitals=phantoms, rounds=4)
+    study = schema.Study(federation=federation, model=schema.ScatterLinear(), output_dir=str(folder))
+    study.task.name = "breast_ultrasound"
+    study.privacy.epsilon, study.evaluation.epsilon, study.evaluation.bins = epsilon, 3.0, 16
+    return study
+
+
+def _document(epsilon: float | None, rounds: int = 4) -> StudyDocument:
+    return StudyDocument(
+        name="simulated-1",
+        release=release(),
+        task="breast_ultrasound",
+        task_version=1,
+        contract=digest_of_task("breast_ultrasound"),
+        model={"name": "scatter_linear"},
+        rounds=rounds,
+        asked=rounds,
+        training=TrainingTerms(3, 8.0, 0.0, 0.0, 0.8, 4),
+        privacy=PrivacyTerms(epsilon, 1e-4, 0.5),
+        evaluation=EvaluationTerms(4, 16, 3.0),
+        method=MethodTerms(),
+        wire=WireTerms(),
+    )
+
+
+def _found(study: schema.Study, folder: Path) -> virtual.VirtualHospitals:
+    return virtual.found(study, folder, lambda issuer, done, total: None)
+
+
+def test_simulated_hospitals_have_books_and_say_that_nobody_was_asked(tmp_path: Path) -> None:
+    founded = _found(_study(tmp_path), tmp_path / "study")
+    assert list(founded.federated) == ["h0", "h1"]
+    assert list(founded.alone) == ["h0", "h1", POOLED, SHUFFLED, *(f"{SHUFFLED}.{n}" for n in (2, 3, 4, 5))]
+    assert [load(path).shuffled_labels for path in founded.alone.values()] == [0, 0, 0, 1, 2, 3, 4, 5]
+    assert APPROVED_BY_NOBODY in founded.notes
+    assert {name: report.images for name, report in founded.reports.items()} == {"h0": 6, "h1": 6}
+    for path in (*founded.federated.values(), *founded.alone.values()):
+        settings = load(path)
+        assert settings.simulated
+        with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+            approvals.require(_document(6.0), books.journal, settings)
+            assert [d.automatic for d in approvals.decisions(books.journal).values()] == [True]
+
+
+def test_their_caps_are_what_the_study_asks_and_no_more(tmp_path: Path) -> None:
+    founded = _found(_study(tmp_path), tmp_path / "study")
+    federated, alone = load(founded.federated["h0"]), load(founded.alone["h0"])
+    assert permit(TrainOrder(_document(6.0), 1), federated).epsilon == 6.0
+    assert permit(TrainOrder(_document(60.0), 1), federated).epsilon == 6.0
+    for order in (TrainOrder(_document(None), 1), TrainOrder(_document(6.0, rounds=5), 1)):
+        with pytest.raises(NotPermitted):
+            permit(order, federated)
+    assert permit(TrainOrder(_document(None), 1), alone).epsilon is None
+    exact = EvaluationTerms(4, 1024, None)
+    assert objections(StudyDocument(**{**vars(_document(None)), "evaluation": exact}), "evaluation", alone) == []
+
+
+def test_a_study_that_is_resumed_keeps_its_books(tmp_path: Path) -> None:
+    study = _study(tmp_path)
+    settings = load(_found(study, tmp_path / "study").federated["h0"])
+    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+        approvals.require(_document(6.0), books.journal, settings)
+        head = books.journal.head()
+    _found(study, tmp_path / "study")
+    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+        assert books.journal.head() == head
+    settings.ledger.unlink()
+    with pytest.raises(LedgerMissing):
+        _found(study, tmp_path / "study")
+
+
+def test_a_study_without_noise_is_allowed_where_it_asks_for_that(tmp_path: Path) -> None:
+    settings = load(_found(_study(tmp_path, hospitals=1, epsilon=None), tmp_path / "study").federated["h0"])
+    assert permit(TrainOrder(_document(None), 1), settings).epsilon is None
+
+
+def test_phantoms_and_catalogs_are_made_once_for_all_studies(tmp_path: Path) -> None:
+    study = _study(tmp_path, hospitals=8)
+    _found(study, tmp_path / "first")
+    made = {p: p.stat().st_mtime_ns for pattern in ("*.dcm", "*.safetensors") for p in tmp_path.rglob(pattern)}
+    assert {path.suffix for path in made} == {".dcm", ".safetensors"}
+    _found(study, tmp_path / "second")
+    again = {p: p.stat().st_mtime_ns for pattern in ("*.dcm", "*.safetensors") for p in tmp_path.rglob(pattern)}
+    assert again == made
+
+
+def test_a_hospital_that_is_kept_small_is_counted_as_small(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rows = [("file", "site", "patient_id", "label")]
+    for n in range(24):
+        Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(tmp_path / f"{n}.png")
+        rows.append((f"{n}.png", "north" if n < 12 else "south", f"p{n}", str(n % 2)))
+    (tmp_path / "manifest.csv").write_text("\n".join(map(",".join, rows)), "utf-8")
+    federation = schema.ManifestFederation(max_training_patients={"south": 3}, validation_fraction=0.3, min_patients=2)
+    study = schema.Study(federation=federation, model=schema.ScatterLinear(), output_dir=str(tmp_path / "out"))
+    study.task.name, study.data_root = "breast_ultrasound", str(tmp_path)
+    founded = _found(study, tmp_path / "study")
+    assert founded.sizes["south"] == founded.reports["south"].patients | {"train": 3}
+    assert founded.reports["south"].patients["train"] > 3
+    assert founded.sizes["north"] == founded.reports["north"].patients
+    assert load(founded.federated["south"]).policy.min_patients == 2, "it must be allowed to take part at all"

@@ -1,0 +1,78 @@
+"""Every network that can be named is one that a hospital may train: nothing mixes patients, and each patient's
+gradient, by whichever route, is the one that a plain loop computes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from client.privacy import refuse_unprivate_layers
+from client.training.gradients import PatientGradients
+from tasks.losses import loss_of
+from tasks.models import registry
+from tasks.task import Form
+
+IMAGE, VOLUME = Form((1, 32, 40), 2, 1), Form((2, 16, 16, 24), 2, 2)
+SPECS: list[dict[str, Any]] = [
+    {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 3, "pool": 2},
+    {"name": "scatter_outline", "resolution": 16, "J": 2, "L": 3, "pool": 2},
+    {"name": "densenet121"},
+    {"name": "resnet18"},
+    {"name": "efficientnet"},
+    {"name": "vit", "patch": 8, "width": 24, "layers": 2, "heads": 3},
+    {"name": "unet", "width": 8, "levels": 3, "groups": 4},
+    {"name": "segresnet", "width": 8},
+    {"name": "dynunet", "width": 8, "levels": 3, "groups": 4},
+]
+HEAVY_IN_SPACE = ("densenet121", "resnet18")
+CASES = [
+    pytest.param(spec, form, id=f"{spec['name']}-{len(form.shape) - 1}d")
+    for spec in SPECS
+    for form in (IMAGE, VOLUME)
+    if form is IMAGE or spec["name"] not in HEAVY_IN_SPACE
+]
+
+
+def patients_of(network: registry.Network, form: Form, patients: int = 2) -> tuple[Tensor, Tensor]:
+    """Two images a patient, and targets of which one finding and the outlines of one image are not known."""
+    draw = torch.Generator().manual_seed(5)
+    images = torch.rand(patients * 2, *form.shape, generator=draw)
+    kept = images if network.features is None else network.features(images)
+    with torch.no_grad():
+        outputs = network.trainable(kept).shape[1]
+    targets = (torch.rand(patients * 2, outputs, generator=draw) < 0.4).float()
+    targets[0, 1] = float("nan")
+    targets[1, form.findings :] = float("nan")
+    return kept.unflatten(0, (patients, 2)), targets.unflatten(0, (patients, 2))  # type: ignore[no-untyped-call]
+
+
+def by_hand(module: nn.Module, form: Form, inputs: Tensor, targets: Tensor) -> Tensor:
+    rows = []
+    for images, known in zip(inputs, targets, strict=True):
+        module.zero_grad()
+        loss_of(form, module(images), known).backward()
+        rows.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(("spec", "form"), CASES)
+def test_a_patients_gradient_is_its_own_by_every_route(spec: dict[str, Any], form: Form) -> None:
+    network = registry.build(spec, form, seed=3)
+    module = network.trainable.train()
+    refuse_unprivate_layers(module)
+    if "scatter" in spec["name"]:  # which starts from zero, where its gradients say little
+        with torch.no_grad():
+            for p in module.parameters():
+                p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    inputs, targets = patients_of(network, form)
+    expected = by_hand(module, form, inputs, targets)
+    assert expected.shape == (2, sum(p.numel() for p in module.parameters())), "every parameter is trained"
+    gradients = PatientGradients(module, partial(loss_of, form), max_memory_mb=4096)
+    gradients.choose_route(inputs[:1], targets[:1])  # refuses a network that keeps state
+    scale = float(expected.abs().max())
+    for made in (gradients._together, gradients._each_for_itself):
+        assert torch.allclose(made(inputs, targets), expected, atol=1e-4 * scale), made.__name__

@@ -1,0 +1,193 @@
+"""Training one hospital's share of a round, through the function that the hospital's app calls."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from client.books.accounting import Mechanism
+from client.cohort.dataset import Cohort
+from client.errors import BadOrder, ModelRefused, UpdateNotFinite
+from client.training.noise import entropy
+from client.training.scoring import score_patients
+from client.training.train import load_weights, train_locally
+from tasks import task as tasks
+from tasks.models.registry import arrays_of
+from tasks.study import TrainingTerms
+from tasks.wire import Arrays
+
+TASK = tasks.get("breast_ultrasound")
+NO_NOISE = 0.0
+
+
+def seeded(seed: int = 5) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def cohort_of(patients: int = 30, features: int = 6) -> Cohort:
+    """Patients with one to three images each; the first feature tells the label."""
+    torch.manual_seed(2)
+    rows, images = [], 0
+    for patient in range(patients):
+        count = 1 + patient % 3
+        rows.append(torch.arange(images, images + count))
+        images += count
+    labels = torch.cat([torch.full((len(r),), float(i % 2)) for i, r in enumerate(rows)])
+    inputs = torch.randn(images, features)
+    inputs[:, 0] += 4 * labels - 2
+    return Cohort(inputs, labels[:, None], rows)
+
+
+def train(
+    module: nn.Module,
+    cohort: Cohort,
+    noise: float,
+    asked: TrainingTerms,
+    generator: torch.Generator,
+    task: tasks.Task = TASK,
+) -> Arrays:
+    mechanism = Mechanism(noise, asked.sample_rate, asked.steps)
+    return train_locally(module, task, cohort, asked, mechanism, 1.0, len(cohort.rows), generator)
+
+
+def terms(steps: int = 5, rate: float = 1.0, learning_rate: float = 1.0) -> TrainingTerms:
+    return TrainingTerms(steps, learning_rate, 0.0, 0.0, rate, 2)
+
+
+def test_it_learns_with_noise_and_without() -> None:
+    for noise in (NO_NOISE, 0.5):
+        module, cohort = nn.Linear(6, 1), cohort_of()
+        train(module, cohort, noise, terms(20), seeded())
+        scores, labels = score_patients(module, cohort), cohort.patient_labels().numpy()
+        assert scores[labels == 1].mean() > scores[labels == 0].mean() + 0.3
+
+
+def test_the_update_is_new_minus_old_of_every_trainable_tensor() -> None:
+    module = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 1))
+    module[0].bias.requires_grad_(False)
+    before, frozen = arrays_of(module), module[0].bias.clone()
+    update = train(module, cohort_of(), 1.0, terms(), entropy())
+    assert update.keys() == before.keys() == {"0.weight", "2.weight", "2.bias"}
+    for name, after in arrays_of(module).items():
+        assert np.array_equal(update[name], after - before[name])
+        assert np.abs(update[name]).max() > 0
+    assert torch.equal(module[0].bias, frozen)
+
+
+def test_a_seed_repeats_a_round_and_entropy_does_not() -> None:
+    def update(generator: torch.Generator) -> Arrays:
+        module = nn.Linear(6, 1)
+        nn.init.zeros_(module.weight)
+        nn.init.zeros_(module.bias)
+        return train(module, cohort_of(), 1.0, terms(rate=0.4), generator)
+
+    assert np.array_equal(update(seeded())["weight"], update(seeded())["weight"])
+    assert not np.array_equal(update(entropy())["weight"], update(entropy())["weight"])
+
+
+def test_a_patient_with_many_images_counts_as_one_with_one() -> None:
+    """The loss is the mean over a patient's images: ten equal images give the gradient of one."""
+    inputs, labels = torch.ones(11, 3), torch.ones(11, 1)
+    one, ten = Cohort(inputs, labels, [torch.arange(1)]), Cohort(inputs, labels, [torch.arange(1, 11)])
+    moved = []
+    for cohort in (one, ten):
+        module = nn.Linear(3, 1)
+        nn.init.zeros_(module.weight)
+        nn.init.zeros_(module.bias)
+        moved.append(train(module, cohort, NO_NOISE, terms(1), seeded())["weight"])
+    assert np.allclose(moved[0], moved[1])
+
+
+class Outliner(nn.Module):
+    """Answers the question by the brightest pixel, and outlines by a convolution."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        self.convolution = (nn.Conv2d if dimensions == 2 else nn.Conv3d)(1, 1, 3, padding=1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        pixels = self.convolution(inputs).flatten(1)
+        return torch.cat([pixels.amax(dim=1, keepdim=True), pixels], dim=1)
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (6, 6, 6)], ids=["2D", "3D"])
+def test_a_task_with_structures_learns_to_outline_what_is_known(sides: tuple[int, ...]) -> None:
+    module = Outliner(len(sides))
+    inputs = torch.randn(12, 1, *sides)
+    masks = (inputs > 0).float().flatten(1)
+    targets = torch.cat([torch.full((12, 1), math.nan), masks], dim=1)
+    targets[:4] = math.nan  # of two patients nobody knows anything
+    task = replace(TASK, example_shape=(1, *sides), structures=(tasks.Structure("lesion", TASK.finding),))
+
+    def loss() -> float:
+        return binary_cross_entropy_with_logits(module(inputs)[:, 1:], masks).item()
+
+    before = loss()
+    train(module, Cohort(inputs, targets, list(torch.arange(12).view(6, 2))), 0.1, terms(20), seeded(), task)
+    assert loss() < before
+
+
+def test_divergence_is_an_error_and_not_an_update() -> None:
+    module = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 1))
+    with pytest.raises(UpdateNotFinite, match=r"diverged within 60 steps at learning rate 1e\+30"):
+        train(module, cohort_of(), NO_NOISE, terms(60, learning_rate=1e30), seeded())
+
+
+def test_too_little_memory_is_told() -> None:
+    module, mechanism = nn.Linear(100_000, 1), Mechanism(1.0, 1.0, 5)
+    with pytest.raises(ModelRefused, match="1 MiB are allowed"):
+        train_locally(module, TASK, cohort_of(features=100_000), terms(), mechanism, 1.0, 30, seeded(), 1)
+
+
+@pytest.mark.parametrize(
+    "reserved", [Mechanism(1.0, 1.0, 4), Mechanism(1.0, 0.5, 5)], ids=["fewer steps", "other rate"]
+)
+def test_steps_that_the_ledger_has_not_reserved_are_not_taken(reserved: Mechanism) -> None:
+    module = nn.Linear(6, 1)
+    before = arrays_of(module)["weight"]
+    with pytest.raises(ValueError, match="not in the ledger"):
+        train_locally(module, TASK, cohort_of(), terms(5, 1.0), reserved, 1.0, 30, seeded())
+    assert np.array_equal(arrays_of(module)["weight"], before)
+
+
+def test_weights_that_do_not_fit_are_all_named() -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    arrays = arrays_of(module) | {"extra": np.zeros(1, np.float32)}
+    arrays["0.weight"] = arrays["0.weight"].astype(np.float64)
+    arrays["0.bias"] = np.array([0, math.nan], np.float32)
+    del arrays["1.bias"]
+    before = arrays_of(module)
+    with pytest.raises(BadOrder) as refused:
+        load_weights(module, arrays)
+    for problem in (
+        "0.weight is float64",
+        "0.bias has values that are not finite",
+        "1.bias is missing",
+        "extra is unknown",
+    ):
+        assert problem in str(refused.value)
+    assert all(np.array_equal(before[name], value) for name, value in arrays_of(module).items())
+
+
+def test_weights_that_fit_are_taken() -> None:
+    module = nn.Linear(3, 1)
+    wanted = {name: np.full_like(value, 7) for name, value in arrays_of(module).items()}
+    load_weights(module, wanted)
+    assert all((value == 7).all() for value in arrays_of(module).values())
+
+
+def test_a_patients_score_is_the_mean_over_its_images() -> None:
+    module = nn.Linear(1, 1)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+        module.bias.zero_()
+    cohort = Cohort(
+        torch.tensor([[0.0], [100.0], [-100.0]]), torch.zeros(3, 1), [torch.tensor([0, 1]), torch.tensor([2])]
+    )
+    assert score_patients(module, cohort) == pytest.approx([0.75, 0.0])
