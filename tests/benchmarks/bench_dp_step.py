@@ -41,7 +41,7 @@ from client.privacy import PatientSteps, StepTerms
 from client.training.gradients import PatientGradients, Route
 from client.training.noise import entropy
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 _SGD = partial(torch.optim.SGD, lr=1e-3, momentum=0.9)
 _MEGABYTE = 2**20
 
@@ -62,7 +62,9 @@ class Measured:
 
 def model_of(name: str) -> tuple[nn.Module, tuple[int, ...], tuple[int, ...]]:
     """A MONAI network, the shape of an image and the shape of its label."""
-    from monai.networks.nets import DenseNet121, SegResNet, UNet
+    from monai.networks.nets.densenet import DenseNet121
+    from monai.networks.nets.segresnet import SegResNet
+    from monai.networks.nets.unet import UNet
 
     torch.manual_seed(0)
     if name == "densenet121":
@@ -112,7 +114,7 @@ def ours(module: nn.Module, inputs: Tensor, labels: Tensor, forced: tuple[Route,
 def _without_inplace(module: nn.Module) -> nn.Module:
     for layer in module.modules():
         if getattr(layer, "inplace", False):
-            layer.inplace = False
+            layer.inplace = False  # type: ignore[assignment]
     return module
 
 
@@ -223,9 +225,10 @@ def _row(
     if mode in failures:
         return Measured(model, mode, images * args.patients, failure=failures[mode])
     base = _BASE[images]
-    ratios = [statistics.median(t[mode]) / statistics.median(t[base]) for t in (wall, cpu)]
+    wall_ratio, cpu_ratio = (statistics.median(t[mode]) / statistics.median(t[base]) for t in (wall, cpu))
     peak = peak_in_child(model, mode, args)
-    return Measured(model, mode, images * args.patients, statistics.median(wall[mode]) * 1e3, *ratios, peak)
+    milliseconds = statistics.median(wall[mode]) * 1e3
+    return Measured(model, mode, images * args.patients, milliseconds, wall_ratio, cpu_ratio, peak)
 
 
 def crossover(repeats: int) -> list[dict[str, Any]]:
@@ -299,7 +302,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.peak:
-        print(peak_mb(*args.peak, args.patients))
+        model, mode = args.peak
+        print(peak_mb(model, mode, args.patients))
         return
     rows = [row for model in args.models for row in measure(model, args)]
     small = crossover(args.repeats)

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+from unittest.mock import patch
 
 from rich.console import Console
 from rich.table import Table
@@ -31,13 +32,15 @@ from tests.benchmarks import machine
 HOSPITALS, ROUNDS = 8, 8
 RUNTIMES = ("consilium, one process", "consilium, two workers", "flower on ray")
 _FEATURES = 20
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def consilium(workers: int) -> list[float]:
     """Play a study with real hospitals; when each round had ended, in seconds from the start of the runtime."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import client.app
+    from client.training.train import train_locally
     from conf.load import load
     from server.__main__ import client_app, found
     from server.checkpoint import write_state
@@ -68,7 +71,6 @@ def consilium(workers: int) -> list[float]:
         folder = open_study(study)
         sites = found(study, folder.path, lambda label, done, total: None).federated
         model = registry.build(dict(vars(study.model)), tasks.get(study.task.name).form, 1)
-        client.app.train_locally = timed(client.app.train_locally)
         os.sync()  # what the phantoms have written is no part of a round, but every commit of a ledger waits for it
         ends: list[float] = []
         started = time.perf_counter()
@@ -79,7 +81,8 @@ def consilium(workers: int) -> list[float]:
             _trained.append(0.0)
             processor.append(time.process_time())
 
-        with LocalGrid(sites, client_app, workers) as grid:
+        watched = patch.object(client.app, "train_locally", timed(train_locally))
+        with watched, LocalGrid(sites, client_app, workers) as grid:
             roster = Roster(document_of(study, folder.name), grid.nodes)
             run_rounds(study, roster, grid, State(registry.arrays_of(model.trainable)), publish)
             note_memory()
@@ -109,7 +112,7 @@ def timed(train: Callable[P, T]) -> Callable[P, T]:
 def flower() -> list[float]:
     """The same number of hospitals, features and rounds in Flower's simulation, with one Ray actor a core."""
     import torch
-    from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+    from flwr.app import ArrayRecord, ConfigRecordValues, Context, Message, MetricRecord, RecordDict
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid, ServerApp
     from flwr.serverapp.strategy import FedAvg
@@ -142,7 +145,7 @@ def flower() -> list[float]:
         strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=HOSPITALS)
         strategy.start(grid, initial, num_rounds=ROUNDS, evaluate_fn=ended)
 
-    resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+    resources: dict[str, dict[str, ConfigRecordValues]] = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
     run_simulation(server, client, num_supernodes=HOSPITALS, backend_config=resources)
     return ends
 

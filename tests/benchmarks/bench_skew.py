@@ -67,7 +67,7 @@ class Problem:
     def loss(self, x: NDArray[np.float64]) -> float:
         weight, bias = torch.from_numpy(x[:-1]), float(x[-1])
         each = [
-            binary_cross_entropy_with_logits(c.inputs.double() @ weight + bias, c.labels.double())
+            binary_cross_entropy_with_logits(c.inputs.double() @ weight + bias, c.targets[:, 0].double())
             for c in self.hospitals
         ]
         return float(np.mean([float(value) for value in each]))

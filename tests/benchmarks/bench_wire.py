@@ -94,8 +94,8 @@ def report(console: Console, output: Path) -> None:
     claim_identity()
     study = load.load(["model=densenet121"])
     document = document_of(study, "bench-1")
-    form = tasks.get(study.task.name).form
-    weights = registry.arrays_of(registry.build(asdict(study.model), form, 1).trainable)
+    model = registry.build(asdict(study.model), tasks.get(study.task.name).form, 1)
+    weights = registry.arrays_of(model.trainable)
     base = stock()
     rows: dict[str, dict[str, float]] = {"stock Flower, float32": {key: float(value) for key, value in base.items()}}
     updates = {"noise": noise(weights), "real gradients": real_update(weights)}
