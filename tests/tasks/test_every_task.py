@@ -276,12 +276,15 @@ def test_files_keep_the_tasks_own_contract(small: Drawn) -> None:
 
 
 def test_the_same_hospital_and_seed_give_the_same_bytes(small: Drawn, tmp_path: Path) -> None:
-    small.task.draw_phantom(tmp_path / "again", SMALL, 0)
-    small.task.draw_phantom(tmp_path / "other", SMALL, 1)
-    again = Drawn(small.task, tmp_path / "again")
-    assert [path.read_bytes() for path in again.files()] == [path.read_bytes() for path in small.files()]
-    others = {row[small.key()] for row in Drawn(small.task, tmp_path / "other").rows()}
-    assert others.isdisjoint(row[small.key()] for row in small.rows())
+    """Of its first patients as well where it has fewer."""
+    first = replace(SMALL, patients=2)
+    small.task.draw_phantom(tmp_path / "again", first, 0)
+    small.task.draw_phantom(tmp_path / "other", first, 1)
+    again, other = (Drawn(small.task, tmp_path / name) for name in ("again", "other"))
+    before = [path for path in small.files() if path.parent.name in {row["PatientID"] for row in again.rows()}]
+    assert [path.read_bytes() for path in again.files()] == [path.read_bytes() for path in before]
+    assert again.rows() == small.rows()[: len(again.rows())]
+    assert {row[small.key()] for row in other.rows()}.isdisjoint(row[small.key()] for row in small.rows())
 
 
 def test_outlines_reach_the_examples_grid_and_findings_their_columns(small: Drawn) -> None:

@@ -27,7 +27,7 @@ def _scans(folder: Path, hospital: PhantomHospital) -> list[tuple[int, Scan]]:
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Scan]]:
-    return _scans(tmp_path_factory.mktemp("alder"), PhantomHospital("alder", patients=12, prevalence=0.5))
+    return _scans(tmp_path_factory.mktemp("alder"), PhantomHospital("alder", patients=4, prevalence=0.5))
 
 
 def test_lung_is_dark_and_the_nodule_is_not(scans: list[tuple[int, Scan]]) -> None:

@@ -144,7 +144,7 @@ def test_findings_say_what_is_drawn() -> None:
 def test_a_hospital_does_not_know_all_findings(tmp_path: Path) -> None:
     columns = {}
     for hospital in (CONVEX, LINEAR):
-        TASK.draw_phantom(tmp_path / hospital.name, replace(hospital, patients=20), 0)
+        TASK.draw_phantom(tmp_path / hospital.name, replace(hospital, patients=12), 0)
         with (tmp_path / hospital.name / "labels.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         columns[hospital.name] = {name: {row[name] for row in rows} for name in FINDINGS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,12 @@ SMALL: dict[str, Any] = {"name": "scatter_linear", "resolution": 16, "J": 2, "L"
 
 
 def spec_of(choice: str) -> dict[str, Any]:
-    return asdict(load.load([f"model={choice}"]).model)
+    return dict(_composed(choice))
+
+
+@cache
+def _composed(choice: str) -> dict[str, Any]:
+    return asdict(load.load([f"model={choice}"]).model)  # a sixth of a second each
 
 
 def test_every_builder_is_a_choice_and_every_choice_a_builder() -> None:
