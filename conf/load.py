@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -76,6 +77,7 @@ _NODES: dict[str, dict[str, type]] = {
 """What the YAML files build on, by group."""
 
 
+@cache
 def register() -> None:
     """Tell Hydra the dataclasses that the YAML files build on (as ``_name`` in their defaults lists)."""
     store = ConfigStore.instance()

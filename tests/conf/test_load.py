@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ def wanted(path: Path) -> list[str]:
     return [*REAL_IMAGES, *(DOOR if path.stem == "deployed" else [])]
 
 
+@cache
+def composed(path: Path) -> schema.Study:
+    """The study that has a choice and what it wants."""
+    return load.load([f"{path.parent.name}={path.stem}", *wanted(path)])
+
+
 def refusal(*overrides: str) -> str:
     with pytest.raises(load.ConfigError) as caught:
         load.load(overrides)
@@ -38,14 +45,14 @@ def refusal(*overrides: str) -> str:
 
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_file_is_a_choice_that_composes(path: Path) -> None:
-    study = load.load([f"{path.parent.name}={path.stem}", *wanted(path)])
+    study = composed(path)
     text = json.dumps(load.to_plain(study), allow_nan=False)
     assert load.from_plain(json.loads(text)) == study  # as it travels to a server
 
 
 @pytest.mark.parametrize("path", sorted((load.FOLDER / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_an_experiment_names_itself_and_opens_with_the_command_that_runs_it(path: Path) -> None:
-    assert load.load([f"experiment={path.stem}", *wanted(path)]).experiment == path.stem
+    assert composed(path).experiment == path.stem
     assert path.read_text("utf-8").splitlines()[1].startswith(f"# consilium experiment={path.stem}")
 
 

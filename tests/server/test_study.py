@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from conf import load, schema
+from server.conduct import initial_state
 from server.errors import CheckpointDamaged, StudyBusy
 from server.folder import locked
 from server.study import digest, document_of, open_study
@@ -25,6 +26,17 @@ def configuration(folder: Path, *overrides: str) -> schema.Study:
 @cache
 def loaded(*overrides: str) -> schema.Study:
     return load.load(["experiment=demo", *overrides])
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (load.FOLDER / "experiment").glob("*.yaml")))
+def test_every_experiment_has_a_network_that_fits_its_task(name: str) -> None:
+    """And a document that hospitals can read. ``tests/conf`` says that it composes."""
+    door = ("address=server:8444", "authority=authority.crt", "certificate=me.pem")
+    more = [f"runtime.{each}" for each in door] if name == "deployed" else []
+    study = load.load([f"experiment={name}", "data_root=somewhere", *more])
+    assert initial_state(study).weights
+    document = document_of(study, "experiment-1")
+    assert (document.task, document.model["name"]) == (study.task.name, study.model.name)
 
 
 def test_an_unfinished_study_of_the_same_configuration_goes_on(tmp_path: Path) -> None:
