@@ -1,6 +1,6 @@
 """Which training of ``scatter_outline`` wins within a privacy budget: `python -m tests.benchmarks.bench_outlines`.
 
-One change at a time from the configuration that the experiments with outlines have. Hospitals' own training without
+One change at a time from an experiment with outlines. Hospitals' own training without
 messages, on phantoms of seeds that no reported table uses. An outline's gradient has no closed form, so that a
 configuration takes minutes where ``bench_search`` takes seconds: a handful of them is tried, with one draw of the noise
 a seed. What has ended is written down at once, and the next call goes on from there.
@@ -30,10 +30,11 @@ from tasks import task as tasks
 from tasks.models import registry
 from tasks.study import TrainingTerms
 from tests.benchmarks import linear_rounds, machine
-from tests.benchmarks.bench_tasks import federation, models
+from tests.benchmarks.bench_tasks import PHANTOMS
 from tests.benchmarks.linear_rounds import Hospital, Terms
 
 SEEDS, EPSILONS = (11, 12), (8.0, 3.0)
+ONE = ("training.images_per_patient=1",)
 CHANGES: dict[str, tuple[str, ...]] = {
     "as it is": (),
     "half the rate": ("training.learning_rate=1",),
@@ -41,11 +42,19 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "half the steps": ("training.steps=10",),
     "twice the steps": ("training.steps=40",),
     "everybody, a quarter of the steps": ("training.sample_rate=1", "training.steps=5"),
-    "everybody, half the steps": ("training.sample_rate=1", "training.steps=10"),
-    "twice the clip norm, half the rate": ("privacy.clip_norm=0.5", "training.learning_rate=1"),
-    "less than half the clip norm": ("privacy.clip_norm=0.1", "training.learning_rate=5"),
-    "falling rate": ("training.final_rate=0.1", "training.learning_rate=4"),
-    "two images a patient": ("training.images_per_patient=2",),
+    "one image": (*ONE,),
+    "one image, half the rate": (*ONE, "training.learning_rate=1"),
+    "one image, everybody": (*ONE, "training.sample_rate=1"),
+    "one image, everybody, half the rate": (*ONE, "training.sample_rate=1", "training.learning_rate=1"),
+    "one image, everybody, a quarter of the rate": (*ONE, "training.sample_rate=1", "training.learning_rate=0.5"),
+    "one image, everybody, twice the clip norm, a quarter of the rate": (
+        *ONE,
+        "training.sample_rate=1",
+        "training.learning_rate=0.5",
+        "privacy.clip_norm=0.5",
+    ),
+    "one image, everybody, half the steps": (*ONE, "training.sample_rate=1", "training.steps=10"),
+    "one image, everybody, falling rate": (*ONE, "training.sample_rate=1", "training.final_rate=0.1"),
 }
 Figures = dict[str, float]
 
@@ -83,22 +92,21 @@ def play(study: schema.Study, each: list[Hospital]) -> Figures:
 def main() -> None:
     """Play what is not yet written down; print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=[name for name in tasks.names() if tasks.get(name).structures])
+    parser.add_argument("experiment", choices=[name for name in PHANTOMS if name.endswith("_outlined")])
     parser.add_argument("--output", type=Path, default=Path("benchmarks"))
     parser.add_argument("--folder", type=Path, help="keeps phantoms and features for the next call")
     parser.add_argument("--change", choices=CHANGES, action="append", help="instead of all")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    file = asked.output / f"outlines-{asked.task}.json"
+    file = asked.output / f"outlines-{asked.experiment}.json"
     rows: dict[str, Figures] = json.loads(file.read_text())["rows"] if file.exists() else {}
     asked.output.mkdir(parents=True, exist_ok=True)
-    common = [f"task={asked.task}", f"federation={federation(asked.task)}", *models(asked.task)["scatter_outline"]]
     wanted = [(seed, epsilon, change) for seed in SEEDS for epsilon in EPSILONS for change in asked.change or CHANGES]
     with tempfile.TemporaryDirectory() as scratch:
         folder = asked.folder or Path(scratch)
-        fixed = [*common, "tracking=none", "evaluation.arms=[]", f"output_dir={folder}"]
+        fixed = [f"experiment={asked.experiment}", "tracking=none", "evaluation.arms=[]", f"output_dir={folder}"]
         known: dict[int, list[Hospital]] = {}
-        for seed, epsilon, change in track(wanted, asked.task):
+        for seed, epsilon, change in track(wanted, asked.experiment):
             study = load.load([*fixed, f"seed={seed}", f"privacy.epsilon={epsilon}", *CHANGES[change]])
             key = f"{change} {epsilon:g} {seed}"
             if key not in rows:
@@ -106,7 +114,7 @@ def main() -> None:
                     known[seed] = linear_rounds.hospitals(study, folder / f"books-outlines-{seed}")
                 rows[key] = play(study, known[seed])
                 file.write_text(json.dumps({"machine": machine.facts(), "rows": rows}, indent=1))
-    table = Table(title=f"{asked.task}: mean of {len(SEEDS)} seeds, AUC of the question and Dice")
+    table = Table(title=f"{asked.experiment}: mean of {len(SEEDS)} seeds, AUC of the question and Dice")
     for heading in ("change", *(f"epsilon {epsilon:g}" for epsilon in EPSILONS)):
         table.add_column(heading)
     for change in CHANGES:

@@ -1,10 +1,10 @@
 """Every task's phantoms, and real images: `python -m tests.benchmarks.bench_tasks`.
 
-Each hospital alone, all patients in one place, federated without noise, and at epsilon 8 and 3, over three seeds; by
-``scatter_linear``, and of tasks with structures by ``scatter_outline`` as well. A seed draws phantoms, splits and first
-weights. Real images come from the folder that ``CONSILIUM_DATA`` names, and are left out where there is none. Figures
-are means over seeds, with their deviation. ``--set`` tries another configuration. Slow: minutes a task and seed. What
-has ended is written down at once, and the next call goes on from there.
+Each hospital alone, all patients in one place, federated without noise, and at epsilon 8 and 3, over three seeds, by
+the experiments as they are in ``conf/experiment``. A seed draws phantoms, splits and first weights. Real images come
+from the folder that ``CONSILIUM_DATA`` names, and are left out where there is none. Figures are means over seeds, with
+their deviation; at an epsilon each seed's is a mean over draws of the noise. ``--set`` tries another configuration.
+Slow: minutes an experiment and seed. What has ended is written down at once, and the next call goes on from there.
 """
 
 from __future__ import annotations
@@ -22,21 +22,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tasks import task as tasks
 from tests.benchmarks import machine
 from tests.benchmarks.studies import data_root
 
 SEEDS = (1, 2, 3)
 EPSILONS = {"no noise": "null", "epsilon 8": "8", "epsilon 3": "3"}
 QUIET = ("tracking=none", "evaluation.every=100", "evaluation.paired=false")
-FEDERATIONS = {
-    "cardiac_ultrasound": "three_heart_phantoms",
-    "chest_xray": "three_chest_phantoms",
-    "lung_ultrasound": "three_lung_phantoms",
-    "lung_ct": "three_scan_phantoms",
-    "brain_mr": "three_scan_phantoms",
-}
-SMALL = ("model.resolution=0", "model.J=2", "model.L=8", "training.learning_rate=32", "privacy.clip_norm=0.5")
+PHANTOMS = (
+    "demo", "lung_phantoms", "chest_phantoms", "pneumonia_phantoms", "heart_phantoms", "nodule_phantoms",
+    "glioma_phantoms", "breast_outlined", "heart_outlined", "nodules_outlined", "gliomas_outlined",
+)  # fmt: skip
 REAL = {
     "busi": "us_breast_busi",
     "busi_outlined": "us_breast_busi_seg",
@@ -44,25 +39,9 @@ REAL = {
     "pneumoniamnist": "pneumoniamnist",
 }
 """Experiments on real images, and what each reads of the folder that has them."""
-OUTLINE = ("federation.rounds=5", "training.steps=20", "training.learning_rate=2", "training.momentum=0.9")
-"""As ``conf/experiment/breast_outlined.yaml``."""
+DRAWS = 3
+"""How often what is private is trained: one draw of the noise alone says little."""
 Figures = dict[str, float]
-
-
-def federation(task: str) -> str:
-    """The hospitals of a task's phantoms."""
-    return FEDERATIONS.get(task, "three_phantoms")
-
-
-def models(name: str) -> dict[str, list[str]]:
-    """Overrides that choose a model which fits a task, by the model's name."""
-    form = tasks.get(name).form
-    volumes = "_3d" if len(form.shape) == 4 else ""
-    small = list(SMALL) if min(form.shape[1:]) < 32 else []
-    found = {"scatter_linear": [f"model=scatter_linear{volumes}", *small]}
-    if form.structures:
-        found["scatter_outline"] = [f"model=scatter_outline{volumes}", *small, *OUTLINE]
-    return found
 
 
 def command(overrides: Iterable[str], home: Path) -> list[str]:
@@ -100,29 +79,27 @@ def figures(results: dict[str, Any]) -> dict[str, Figures]:
 
 
 def studies(names: Iterable[str]) -> dict[str, list[str]]:
-    """Overrides of every study of some tasks and experiments, by what it is called in the table."""
-    found: dict[str, list[str]] = {}
+    """Overrides by experiment, without those whose images are not here."""
     data = data_root()
-    for name in names:
-        if name not in REAL:
-            common = [f"task={name}", f"federation={federation(name)}"]
-            found |= {f"{name} {model}": [*common, *words] for model, words in models(name).items()}
-        elif data is not None:
-            found[name] = [f"experiment={name}", f"data_root={data / REAL[name]}"]
-    return found
+    found = {name: [f"experiment={name}"] for name in names}
+    if data is None:
+        return {name: words for name, words in found.items() if name not in REAL}
+    return {n: [*words, f"data_root={data / REAL[n]}"] if n in REAL else words for n, words in found.items()}
 
 
-def measure(words: Iterable[str], seed: int) -> dict[str, Figures]:
-    """All models of one study and seed, by name."""
+def measure(words: Iterable[str], seed: int, draws: int) -> dict[str, Figures]:
+    """The figures of one study and seed, by how its model was trained."""
     found: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory() as home:
         common = [*words, f"seed={seed}"]
         for name, epsilon in EPSILONS.items():
             arms = "[local,pooled]" if name == "no noise" else "[]"
             asked = [*common, f"privacy.epsilon={epsilon}", f"evaluation.arms={arms}"]
-            told = play(asked, Path(home))
-            found[f"federated, {name}"] = told.pop("federated")
-            found |= told
+            told = [play(asked, Path(home)) for _ in range(1 if name == "no noise" else draws)]
+            found[f"federated, {name}"] = {
+                figure: float(np.mean([each["federated"][figure] for each in told])) for figure in told[0]["federated"]
+            }
+            found |= {arm: figures for arm, figures in told[0].items() if arm != "federated"}
     return found
 
 
@@ -144,18 +121,17 @@ def main() -> None:
     """Measure what is not yet written down; print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/tasks.json"))
-    names = [*tasks.names(), *REAL]
-    parser.add_argument("--study", choices=names, action="append", help="a task or an experiment, instead of all")
+    parser.add_argument("--study", choices=[*PHANTOMS, *REAL], action="append", help="instead of all")
     parser.add_argument("--seed", type=int, choices=SEEDS, action="append", help="instead of all")
-    parser.add_argument("--model", choices=("scatter_linear", "scatter_outline"), help="instead of both")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="trainings of a seed at each epsilon")
     parser.add_argument("--set", action="append", default=[], help="an override of the configuration")
     asked = parser.parse_args()
     kept = json.loads(asked.output.read_text()) if asked.output.exists() else {"rows": {}}
-    for name, words in studies(asked.study or names).items():
+    for name, words in studies(asked.study or [*PHANTOMS, *REAL]).items():
         for seed in asked.seed or SEEDS:
             key = f"{name} {seed}"
-            if key not in kept["rows"] and (asked.model is None or asked.model in name.split()):
-                kept["rows"][key] = measure([*words, *asked.set], seed)
+            if key not in kept["rows"]:
+                kept["rows"][key] = measure([*words, *asked.set], seed, asked.draws)
                 asked.output.parent.mkdir(parents=True, exist_ok=True)
                 asked.output.write_text(json.dumps({"machine": machine.facts(), "rows": kept["rows"]}, indent=1))
     Console(width=150).print(table_of(kept["rows"]))

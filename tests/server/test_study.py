@@ -54,7 +54,7 @@ def test_where_a_study_runs_may_change(tmp_path: Path, override: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=2", "training.steps=77", "privacy.epsilon=7", "privacy=none", "federation.rounds=3", "model.J=3",
+    ["seed=2", "training.steps=77", "privacy.epsilon=7", "privacy=none", "federation.rounds=3", "model.J=2",
      "federation.hospitals.alder.patients=9", "evaluation.bins=16", "federation.quorum=1"],
 )  # fmt: skip
 def test_what_a_study_computes_may_not(tmp_path: Path, override: str) -> None:
