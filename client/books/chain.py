@@ -10,6 +10,7 @@ the same disk.
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -201,8 +202,17 @@ class Chain:
         return f"the {self._purpose} {self.path}"
 
     def _query(self, statement: str, *values: object) -> Iterator[Stored]:
+        """Rows as they are asked for. It waits outside of every ``with``: most callers stop early and leave it to the
+        garbage collector, and what runs then swallows an interrupt, that is, prints it and goes on."""
         with database.named_errors(self.path):
-            yield from self._db.execute(statement, values)
+            found = self._db.execute(statement, values)
+        while (stored := self._fetched(found)) is not None:
+            yield stored
+
+    def _fetched(self, found: sqlite3.Cursor) -> Stored | None:
+        with database.named_errors(self.path):
+            stored: Stored | None = found.fetchone()
+        return stored
 
     def _insert(self, seq: int, kind: str, body: dict[str, Any], previous: str) -> Row:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")

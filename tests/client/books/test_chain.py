@@ -5,10 +5,13 @@ import resource
 import shutil
 import sqlite3
 import stat
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 
 from client.books import links
 from client.books.chain import Chain
-from client.books.links import BEFORE_ALL, Head
+from client.books.links import BEFORE_ALL, Head, Row
 from client.errors import LedgerBroken, LedgerMissing, LedgerRolledBack, LedgerTampered, LedgerUnwritable
 
 SECRET = bytes(range(32))
@@ -426,3 +429,51 @@ def test_creation_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
     assert _in_child(create) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def _stop_early(rows: Iterator[Row]) -> None:
+    for row in rows:
+        if row.seq in (2, 4):
+            return
+
+
+def _interrupted(line: int, call: Callable[[], object]) -> tuple[bool, bool]:
+    """Raise KeyboardInterrupt at that line of a call, counted as Python executes them, as a signal would. Whether the
+    call has so many, and whether the interrupt reached the caller."""
+    seen = 0
+
+    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal seen
+        seen += event == "line"
+        if event == "line" and seen == line:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True, True
+    finally:
+        sys.settrace(before)
+    return seen >= line, False
+
+
+@pytest.mark.parametrize(
+    "ask", [Chain.head, lambda chain: _stop_early(chain.rows()), lambda chain: _stop_early(chain.backwards())]
+)
+def test_an_interrupt_is_never_swallowed(
+    path: Path, ask: Callable[[Chain], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python prints and forgets what is raised while the garbage collector closes a generator that was left early."""
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: ignored.append(told.object))
+    with Chain.open(path, SECRET, "book") as chain:
+        for line in range(1, 1000):
+            there, reached = _interrupted(line, lambda: ask(chain))
+            assert reached == there, f"swallowed at line {line}: {ignored}"
+            if not there:
+                break
+    assert 20 < line < 999
+    assert ignored == []
