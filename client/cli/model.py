@@ -30,7 +30,8 @@ def predict(
     sha256: Annotated[str, typer.Option("--sha256", metavar="DIGEST", help="Of that file, as you were told it.")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new folder for reports, list and table.")],
     path: Annotated[
-        Path | None, typer.Option("--path", metavar="FOLDER", help="DICOM files; otherwise what the catalog has.")
+        Path | None,
+        typer.Option("--path", metavar="FOLDER", help="DICOM files, images or scans; otherwise what the catalog has."),
     ] = None,
     organ: Annotated[str, typer.Option("--organ", help="What all images of --path show, where they do not tell.")] = "",
     store: Annotated[bool, typer.Option("--store", help="Store the reports in the task's archive.")] = False,
@@ -112,19 +113,20 @@ def _facts(model: Model, found: Predictions, written: Written, stored: bool, out
 
 
 def _shown(model: Model, found: Predictions, written: Written, stored: bool, out: Path) -> Iterator[RenderableType]:
-    from client.prediction.triage import remarks
+    from client.prediction.triage import noun, remarks
 
     yield Text("NOT FOR CLINICAL USE. Output of a research model.", style="bold red")
     rows = [_row(model, rank, patient) for rank, patient in enumerate(found.patients[:_MOST_ROWS], start=1)]
-    columns = ("", "patient", "images", f"{model.task.classes[1]} %", "", "contract warnings")
-    yield table(model.task.question, columns, rows, numbers=("images", columns[3]), whole=("",))
+    columns = ("", "patient", noun(model.task), f"{model.task.classes[1]} %", "", "contract warnings")
+    yield table(model.task.question, columns, rows, numbers=columns[2:4], whole=("",))
     if len(found.patients) > _MOST_ROWS:
         yield Text(f"And {len(found.patients) - _MOST_ROWS} more patients.")
     if found.left_out:
         remedies = {rule.id: rule.remedy for rule in contracts.of_task(model.task.name).rules}
         told = Counter(one.reason for one in found.left_out).most_common()
         reasons = [(reason, number, remedies.get(reason, "")) for reason, number in told]
-        yield table("Not scored", ("reason", "images", "what to do"), reasons, numbers=("images",))
+        title = "Not used" if model.task.sequences else "Not scored"
+        yield table(title, ("reason", "how many", "what to do"), reasons, numbers=("how many",))
     for remark in remarks(model, found):
         yield Text(f"Look at this: {remark}")
     for kind, number in written.refused.items():

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,10 @@ _FEW = 40
 """Images for which one more decoding process is worth its start."""
 _MOST = 8
 """Decoding processes that one process can keep busy with the rest."""
+
+
+J = TypeVar("J")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -93,12 +98,21 @@ def prepare(
     """
     dicom = any(isinstance(job.record.read, Frame) for job in jobs)
     decoder = decoding.decoder(len(jobs)) if dicom else None
+    return side_by_side(lambda job: _prepared(job, task, cache, decoder), jobs, decoding)
+
+
+def side_by_side(work: Callable[[J], R], jobs: Iterable[J], decoding: Decoding) -> Generator[tuple[J, R]]:
+    """What work gives of each job, in threads that keep all decoding processes busy; in the order of the jobs.
+
+    Close it before ``decoding`` ends. A few jobs a process are under way or waiting to be taken, however many there
+    are.
+    """
     number = max(1, decoding.workers) + 1
-    waiting: deque[tuple[Job, Future[Prepared | Unreadable]]] = deque()
+    waiting: deque[tuple[J, Future[R]]] = deque()
     with ThreadPoolExecutor(number) as threads:
         try:
             for job in jobs:
-                waiting.append((job, threads.submit(_prepared, job, task, cache, decoder)))
+                waiting.append((job, threads.submit(work, job)))
                 if len(waiting) > 2 * number:
                     yield _first(waiting)
             while waiting:
@@ -108,9 +122,7 @@ def prepare(
                 future.cancel()
 
 
-def _first(
-    waiting: deque[tuple[Job, Future[Prepared | Unreadable]]],
-) -> tuple[Job, Prepared | Unreadable]:
+def _first(waiting: deque[tuple[J, Future[R]]]) -> tuple[J, R]:
     job, future = waiting.popleft()
     return job, future.result()
 

@@ -20,7 +20,7 @@ from tasks.disk import write_secret
 
 REPORTS, TRIAGE, SCORES = "reports", "triage.html", "scores.csv"
 _COLUMNS = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "frame", "file", "probability of the image",
-            "of the patient", "at or above threshold", "contract warnings", "training side",
+            "of the patient", "at or above threshold", "contract warnings", "read without", "training side",
             "not scored because")  # fmt: skip
 
 
@@ -106,9 +106,10 @@ def _rows(model: Model, found: Predictions) -> Iterator[tuple[object, ...]]:
             image = scored.image
             names = (_plain(image.patient), image.study, image.uid, image.frame + 1, _plain(str(image.path)))
             numbers = (f"{scored.probability:.6f}", f"{patient.probability:.6f}", side)
-            yield (*names, *numbers, " ".join(image.warned), "yes" if image.trained else "", "")
+            told = (" ".join(image.warned), " ".join(image.without), "yes" if image.trained else "")
+            yield (*names, *numbers, *told, "")
     for one in found.left_out:
-        yield (_plain(one.patient), "", "", "", _plain(str(one.path)), "", "", "", "", "", one.reason)
+        yield (_plain(one.patient), "", "", "", _plain(str(one.path)), "", "", "", "", "", "", one.reason)
 
 
 def _plain(text: str) -> str:

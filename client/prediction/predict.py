@@ -5,8 +5,9 @@ Images are decoded in processes that may be killed, like those of an ingest, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -14,16 +15,20 @@ from numpy.typing import NDArray
 
 from client.cohort.cache import load_example
 from client.cohort.picture import png
-from client.cohort.preparation import Decoding, blacked_out
+from client.cohort.preparation import Decoding, blacked_out, side_by_side
 from client.pixels.refusal import UnreadableDicom
+from client.prediction.local_image import LeftOut, LocalImage, Told, Worklist
 from client.prediction.model import Model
-from client.prediction.worklist import LeftOut, LocalImage, Told, Worklist, with_pixels
-from client.reading.contract import judge_pixels
+from client.reading.contract import Judgement, judge_pixels, merged
+from client.reading.decoding import Decoder
 from client.reading.evidence import examine
+from client.sources.record import Unreadable
 from tasks import contract as contracts
-from tasks.task import Picture, Task
+from tasks.task import Task
+from tasks.volumes import NoExample
 
-_AT_ONCE = 32
+_AT_ONCE, _SCANS_AT_ONCE = 32, 4
+"""A scan takes a network as much memory as dozens of pictures."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +104,10 @@ def predict(model: Model, work: Worklist, told: Told) -> Predictions:
     """
     left_out = list(work.left_out)
     by_patient: dict[str, list[ScoredImage]] = {}
-    total = len(work.images)
-    with Decoding() as decoding:
-        ready = _examples(model.task, work.images, decoding, left_out)
+    total, at_once = len(work.images), _SCANS_AT_ONCE if model.task.sequences else _AT_ONCE
+    with Decoding() as decoding, closing(_examples(model.task, work.images, decoding, left_out)) as ready:
         done = 0
-        while some := list(islice(ready, _AT_ONCE)):
+        while some := list(islice(ready, at_once)):
             probabilities = model.probabilities(np.stack([example for _, example in some]))
             for (image, example), probability in zip(some, probabilities, strict=True):
                 by_patient.setdefault(image.patient, []).append(ScoredImage(image, float(probability), png(example)))
@@ -116,26 +120,34 @@ def predict(model: Model, work: Worklist, told: Told) -> Predictions:
 
 def _examples(
     task: Task, images: Sequence[LocalImage], decoding: Decoding, left_out: list[LeftOut]
-) -> Iterator[tuple[LocalImage, NDArray[np.float32]]]:
+) -> Generator[tuple[LocalImage, NDArray[np.float32]]]:
     for image in images:
         if image.example is not None:
             yield image, load_example(image.example)
     fresh = [image for image in images if image.example is None]
     if not fresh:
         return
-    pictures = decoding.decoder(len(fresh)).read_all((image.path, image.frame) for image in fresh)
-    for image, picture in zip(fresh, pictures, strict=True):
-        if isinstance(picture, UnreadableDicom):
-            left_out.append(LeftOut(image.patient, image.path, str(picture.reason)))
-        elif (kept := _kept(task, image, picture, left_out)) is not None:
-            yield kept, task.read_example(blacked_out(picture))
+    decoder = decoding.decoder(len(fresh))
+    with closing(side_by_side(lambda image: _read(task, image, decoder), fresh, decoding)) as found:
+        for image, outcome in found:
+            if isinstance(outcome, str):
+                left_out.append(LeftOut(image.patient, image.path, outcome))
+            else:
+                yield outcome
 
 
-def _kept(task: Task, image: LocalImage, picture: Picture, left_out: list[LeftOut]) -> LocalImage | None:
-    """The image with what its pixels tell of it; ``None`` where they break the contract."""
-    found = examine(picture.pixels, image.bits_stored)
-    judged = judge_pixels(contracts.of_task(task.name), found, image.bits_stored)
-    if not judged.conforms:
-        left_out.append(LeftOut(image.patient, image.path, judged.rejected[0]))
-        return None
-    return with_pixels(task, image, judged)
+def _read(task: Task, image: LocalImage, decoder: Decoder) -> tuple[LocalImage, NDArray[np.float32]] | str:
+    """The image with what its pixels tell of it, and its example; why there is none where it cannot be read or its
+    pixels break the contract."""
+    contract = contracts.of_task(task.name)
+    try:
+        picture = decoder.read(image.path, image.frame)
+        judged = judge_pixels(contract, examine(picture.pixels, image.bits_stored), image.bits_stored)
+        if not judged.conforms:
+            return judged.rejected[0]
+        seen = blacked_out(picture) if image.scan is None else image.scan(decoder.read_values)
+        example = task.read_example(seen)
+    except (UnreadableDicom, Unreadable, NoExample) as refusal:
+        return str(refusal.reason)
+    both = merged(contract, Judgement(warned=image.warned), judged)
+    return replace(image, warned=both.warned), example

@@ -8,6 +8,9 @@
         │   Certainty of Finding (DCM 111012) in percent
         └── Measurement Group of the study: all its images, the mean, and on which side of the operating threshold it is
 
+A scan is one image and the only one of its study: there is the study's group alone, with every slice that was read. The
+segmentation by which a scan was read is no source of the group; it stands among the evidence (PS3.3 C.17.2).
+
 A certainty of 3 percent is what a report of a finding says of a finding that is hardly there; who reads the report must
 read the number. ``client/sources/labels_sr.py`` leaves such reports out, so that no model learns from a model.
 """
@@ -15,7 +18,8 @@ read the number. ``client/sources/labels_sr.py`` leaves such reports out, so tha
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import highdicom as hd
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -25,9 +29,10 @@ from pydicom.datadict import dictionary_VR
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID, generate_uid
 
+from client.prediction.local_image import LocalImage
 from client.prediction.model import Model
 from client.prediction.predict import ScoredImage, called, mean
-from client.reading.dicom import read_header
+from client.reading.dicom import number_of_frames, read_header
 from tasks.study import release
 from tasks.task import Code
 
@@ -55,18 +60,19 @@ def report_of(model: Model, images: Sequence[ScoredImage]) -> Dataset:
     Raises:
         Exception: of pydicom's or highdicom's, when the images' headers hold values that no report may have.
     """
-    evidence = [_header(scored) for scored in images]
-    each = [_group(model, [scored], [header]) for scored, header in zip(images, evidence, strict=True)]
+    headers = _headers(images)
+    own = headers[images[0].image.path]
+    each = [] if model.task.sequences else [_group(model, [scored], headers) for scored in images]
     content = hd.sr.MeasurementReport(
         hd.sr.ObservationContext(observer_device_context=_device(model)),
         _coded(model.task.procedure),
-        [*each, _group(model, images, evidence, whole=True)],
+        [*each, _group(model, images, headers, whole=True)],
         title=codes.DCM.ImagingMeasurementReport,
     )
     relation = hd.sr.RelationshipTypeValues.CONTAINS
     content[0].ContentSequence.insert(-1, hd.sr.TextContentItem(codes.DCM.Comment, comment(model), relation))
     report = hd.sr.EnhancedSR(
-        list({str(header.SOPInstanceUID): header for header in evidence}.values()),
+        list({str(header.SOPInstanceUID): header for header in headers.values()}.values()),
         content[0],
         series_instance_uid=generate_uid(prefix=None),
         series_number=_SERIES_NUMBER,
@@ -84,11 +90,11 @@ def report_of(model: Model, images: Sequence[ScoredImage]) -> Dataset:
         content_qualification=RESEARCH,
         specific_character_set=None,  # set below: highdicom takes no "" for the default one before code extensions
     )
-    if "PatientIdentityRemoved" in report and not any(map(evidence[0].get, _METHODS)):
+    if "PatientIdentityRemoved" in report and not any(map(own.get, _METHODS)):
         del report.PatientIdentityRemoved  # it may be said only with how (type 1C, PS3.3 C.7.1.1)
     for keyword in (*_KEPT, *_METHODS):
-        if evidence[0].get(keyword):
-            report[keyword] = evidence[0][keyword]
+        if own.get(keyword):
+            report[keyword] = own[keyword]
     return report
 
 
@@ -98,17 +104,33 @@ def comment(model: Model) -> str:
     told = "The study tells no threshold." if threshold is None else (
         f"The study's operating threshold is {100 * threshold:.1f} percent."
     )  # fmt: skip
+    scored = "All slices that the group names are scored as one image." if model.task.sequences else (
+        "Of a clip some frames are scored, each as an image; the last group has the mean over the images of this study."
+    )  # fmt: skip
     origin = f"Study {model.head.study}, model SHA-256 {model.sha256}."
     return (
         f"{NOT_FOR_CLINICAL_USE}. Output of a research model that no authority has cleared; it must not be used for "
-        f"the care of any patient. Question: {model.task.question} Of a clip some frames are scored, each as an image; "
-        f"the last group has the mean over the images of this study. {told} {origin}"
+        f"the care of any patient. Question: {model.task.question} {scored} {told} {origin}"
     )
 
 
-def _header(scored: ScoredImage) -> Dataset:
-    """The image's header with every attribute that a report copies, empty where the image has none (type 2)."""
-    header = read_header(scored.image.path)
+def _headers(images: Sequence[ScoredImage]) -> dict[Path, Dataset]:
+    """By file, those of all that was read for the images; first the first image's own, of which a report is made."""
+    paths = dict.fromkeys(path for scored in images for path in _files(scored.image))
+    return {path: _header(path) for path in paths}
+
+
+def _files(image: LocalImage) -> Iterator[Path]:
+    yield image.path
+    if image.scan is not None:
+        yield from (one.path for stack in image.scan.stacks.values() for one in stack.slices)
+        outlined = {} if image.scan.outlines is None else image.scan.outlines.outlined
+        yield from (mark.path for _, marks in outlined.values() for mark in marks)
+
+
+def _header(path: Path) -> Dataset:
+    """A file's header with every attribute that a report copies, empty where the file has none (type 2)."""
+    header = read_header(path)
     for keyword in _TYPE_2:
         if keyword not in header or header[keyword].value is None:
             header.add_new(keyword, dictionary_VR(keyword), "")
@@ -131,12 +153,13 @@ def _device(model: Model) -> hd.sr.ObserverContext:
 
 
 def _group(
-    model: Model, images: Sequence[ScoredImage], headers: Sequence[Dataset], whole: bool = False
+    model: Model, images: Sequence[ScoredImage], headers: Mapping[Path, Dataset], whole: bool = False
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
     probability = mean(images)
     positive = called(model, probability) if whole else None
+    name = "study" if whole else _name(images[0], headers[images[0].image.path])
     return hd.sr.MeasurementsAndQualitativeEvaluations(
-        hd.sr.TrackingIdentifier(generate_uid(prefix=None), "study" if whole else _name(images[0], headers[0])),
+        hd.sr.TrackingIdentifier(generate_uid(prefix=None), name),
         finding_type=_coded(model.task.finding),
         algorithm_id=_algorithm(model),
         measurements=[
@@ -144,7 +167,7 @@ def _group(
                 codes.DCM.CertaintyOfFinding,
                 round(100 * probability, 2),
                 codes.UCUM.Percent,
-                derivation=codes.SCT.Mean if whole else None,
+                derivation=codes.SCT.Mean if whole and not model.task.sequences else None,
             )
         ],
         qualitative_evaluations=None if positive is None else [_side(positive)],
@@ -172,17 +195,28 @@ def _side(positive: bool) -> hd.sr.QualitativeEvaluation:
     return hd.sr.QualitativeEvaluation(name, CodedConcept(value[0], _SCHEME, value[1]))
 
 
-def _sources(images: Sequence[ScoredImage], headers: Sequence[Dataset]) -> list[hd.sr.SourceImageForMeasurementGroup]:
+def _sources(
+    images: Sequence[ScoredImage], headers: Mapping[Path, Dataset]
+) -> list[hd.sr.SourceImageForMeasurementGroup]:
     """Each file once, with the numbers (from 1) of the frames that were scored where it has several."""
-    classes = {scored.image.uid: str(header.SOPClassUID) for scored, header in zip(images, headers, strict=True)}
-    frames: dict[str, list[int]] = {uid: [] for uid in classes}
-    for scored in images:
-        if scored.image.frames > 1:
-            frames[scored.image.uid].append(scored.image.frame + 1)
+    frames: dict[Path, list[int]] = {}
+    for path, frame in (read for scored in images for read in _frames(scored.image)):
+        numbers = frames.setdefault(path, [])
+        if number_of_frames(headers[path]) > 1:
+            numbers.append(frame + 1)
     return [
-        hd.sr.SourceImageForMeasurementGroup(classes[uid], uid, referenced_frame_numbers=numbers or None)
-        for uid, numbers in frames.items()
+        hd.sr.SourceImageForMeasurementGroup(
+            str(headers[path].SOPClassUID), str(headers[path].SOPInstanceUID), referenced_frame_numbers=numbers or None
+        )
+        for path, numbers in frames.items()
     ]
+
+
+def _frames(image: LocalImage) -> Iterator[tuple[Path, int]]:
+    if image.scan is None:
+        yield image.path, image.frame
+    else:
+        yield from ((one.path, one.frame) for stack in image.scan.stacks.values() for one in stack.slices)
 
 
 def _coded(code: Code) -> CodedConcept:

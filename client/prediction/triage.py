@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 
+from client.prediction.local_image import LeftOut, LocalImage
 from client.prediction.model import Model
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient, called
-from client.prediction.worklist import LeftOut
 from tasks import contract as contracts
 from tasks.study import release
+from tasks.task import Task
 
 _MOST_PATIENTS, _MOST_IMAGES, _MOST_LEFT_OUT = 500, 4, 500
 _BANNER = "Not for clinical use"
@@ -40,11 +41,13 @@ td.rank { color: var(--soft); width: 2.2rem } td.who { width: 14rem } td.score {
 .bar b { position: absolute; top: -.25rem; bottom: -.25rem; width: 2px; background: var(--ink) }
 figure { display: inline-block; margin: 0 .5rem .4rem 0 } figcaption { font-size: .75rem; color: var(--soft) }
 img { width: 104px; height: 104px; background: #000; object-fit: contain; display: block }
+img.scan { width: 208px; height: 208px }
 .warn { color: var(--warn); font-size: .85rem } .id { font-weight: 600; overflow-wrap: anywhere }
 @media (max-width: 640px) { .list td, .list th { display: block; width: auto; border: 0; padding: .15rem 0 }
   .list tr { display: block; border-bottom: 1px solid var(--line); padding: .6rem 0 } .list thead { display: none } }
 @media print { @page { margin: 12mm } body { max-width: none; font-size: 12px } .pages > thead th { position: static }
-  .pages > tbody > tr > td { padding: 0 } td.who, td.score { width: 11rem } img { width: 72px; height: 72px } }
+  .pages > tbody > tr > td { padding: 0 } td.who, td.score { width: 11rem } img { width: 72px; height: 72px }
+  img.scan { width: 144px; height: 144px } }
 """
 
 
@@ -55,6 +58,7 @@ def page(site: str, model: Model, found: Predictions, made: datetime) -> str:
         site: the hospital's name.
         made: when, in local time.
     """
+    what = noun(model.task)
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'; "
@@ -62,12 +66,17 @@ def page(site: str, model: Model, found: Predictions, made: datetime) -> str:
         f"<title>{_BANNER}: {escape(model.task.name)} at {escape(site)}</title><style>{_STYLE}</style>"
         f"<table role=presentation class=pages><thead><tr><th class=banner>{_words()}</th></tr></thead><tbody><tr><td>"
         f"<h1>{escape(model.task.question)}</h1>"
-        f"<p class=soft>{len(found.patients)} patients, {found.images} images, highest probability of "
-        f"<b>{escape(model.task.classes[1])}</b> first. A patient's probability is the mean over the images.</p>"
+        f"<p class=soft>{len(found.patients)} patients, {found.images} {what}, highest probability of "
+        f"<b>{escape(model.task.classes[1])}</b> first. A patient's probability is the mean over the {what}.</p>"
         f"{''.join(f'<p class=remark>{escape(text)}</p>' for text in remarks(model, found))}"
         f"{_facts(site, model, made)}{_patients(model, found.patients)}{_left_out(model, found.left_out)}"
         "</td></tr></tbody></table></html>"
     )
+
+
+def noun(task: Task) -> str:
+    """What is scored."""
+    return "scans" if task.sequences else "images"
 
 
 def remarks(model: Model, found: Predictions) -> list[str]:
@@ -79,7 +88,8 @@ def remarks(model: Model, found: Predictions) -> list[str]:
             "took part in the study, the model has been trained on them, and their numbers look better than they are."
         )
     if found.left_out:
-        told.append(f"{len(found.left_out)} images were not scored; they are listed with the reason.")
+        not_used = "Not used of scans, their series and outlines, and files" if model.task.sequences else "Not scored"
+        told.append(f"{not_used}: {len(found.left_out)}, listed with the reason.")
     return told
 
 
@@ -105,11 +115,19 @@ def _patients(model: Model, patients: Sequence[ScoredPatient]) -> str:
     rows = "".join(_row(model, rank, patient) for rank, patient in enumerate(patients[:_MOST_PATIENTS], start=1))
     more = len(patients) - _MOST_PATIENTS
     return (
-        "<table class=list><thead><tr><th></th><th>Patient</th><th>Probability</th><th>As the model sees it</th></tr>"
+        "<table class=list><thead><tr><th></th><th>Patient</th><th>Probability</th>"
+        f"<th>As the model sees it{_planes(model.task)}</th></tr>"
         f"</thead><tbody>{rows}</tbody></table>"
         + (f"<p>And {more} more in scores.csv.</p>" if more > 0 else "")
         + _meanings(model, patients)
     )
+
+
+def _planes(task: Task) -> str:
+    if not task.sequences:
+        return ""
+    names = ", ".join(sequence.name for sequence in task.sequences)
+    return escape(f": the middle slice of {names}, row by row" if len(task.sequences) > 1 else ": the middle slice")
 
 
 def _row(model: Model, rank: int, patient: ScoredPatient) -> str:
@@ -149,12 +167,21 @@ def _pictures(images: Sequence[ScoredImage]) -> str:
     """The images of the highest probability."""
     shown = sorted(images, key=lambda scored: -scored.probability)
     parts = [
-        f"<figure><img alt='' src='data:image/png;base64,{base64.b64encode(scored.seen).decode()}'>"
-        f"<figcaption>{100 * scored.probability:.1f} %</figcaption></figure>"
+        f"<figure><img{_size(scored.image)} alt='' src='data:image/png;base64,"
+        f"{base64.b64encode(scored.seen).decode()}'>"
+        f"<figcaption>{100 * scored.probability:.1f} %{_without(scored.image)}</figcaption></figure>"
         for scored in shown[:_MOST_IMAGES]
     ]
     more = len(shown) - _MOST_IMAGES
     return "".join(parts) + (f"<span class=soft>and {more} more</span>" if more > 0 else "")
+
+
+def _size(image: LocalImage) -> str:
+    return "" if image.scan is None else " class=scan"
+
+
+def _without(image: LocalImage) -> str:
+    return escape(f", read without {', '.join(image.without)}") if image.without else ""
 
 
 def _left_out(model: Model, left_out: Sequence[LeftOut]) -> str:
@@ -172,7 +199,7 @@ def _left_out(model: Model, left_out: Sequence[LeftOut]) -> str:
     )
     more = len(left_out) - _MOST_LEFT_OUT
     return (
-        f"<h2>Not scored</h2><dl>{told}</dl>"
+        f"<h2>{'Not used' if model.task.sequences else 'Not scored'}</h2><dl>{told}</dl>"
         f"<table class=list><thead><tr><th>Patient</th><th>File</th><th>Reason</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>" + (f"<p>And {more} more in scores.csv.</p>" if more > 0 else "")
     )

@@ -37,8 +37,12 @@ class Acquisition:
 
 def acquisition_reader(source: Source, task: Task) -> Callable[[Dataset], Acquisition]:
     """Reads headers of a source under the task's contract."""
+    return reader_under(Declared(source.organ_declared, source.organ_words), task)
+
+
+def reader_under(declared: Declared, task: Task) -> Callable[[Dataset], Acquisition]:
+    """Reads headers under the task's contract, with what somebody declares of all of them."""
     contract = contracts.of_task(task.name)
-    declared = Declared(source.organ_declared, source.organ_words)
 
     def read(header: Dataset) -> Acquisition:
         return Acquisition(judge_header(contract, header, declared), bits_stored(header), _facts(header))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from client.cohort.cache import ExampleCache, load_example, load_masks
-from client.cohort.preparation import Decoding, Job, Prepared, blacked_out, prepare
+from client.cohort.preparation import Decoding, Job, Prepared, blacked_out, prepare, side_by_side
 from client.site import SiteSettings
 from client.sources.folder import list_folder
 from client.sources.record import Record, Unreadable
@@ -69,3 +71,19 @@ def test_outlines_that_cannot_be_read_cost_the_picture(records: list[Record], fo
     assert isinstance(refused, Unreadable)
     assert refused.reason == "MASK_UNREADABLE"
     assert isinstance(other, Prepared)
+
+
+def test_work_side_by_side_keeps_its_order_and_what_nobody_waits_for_is_dropped() -> None:
+    begun: list[int] = []
+
+    def slower_at_first(job: int) -> int:
+        begun.append(job)
+        time.sleep(0.02 if job < 4 else 0)
+        return job * job
+
+    with Decoding() as decoding:
+        assert list(side_by_side(slower_at_first, range(50), decoding)) == [(job, job * job) for job in range(50)]
+        begun.clear()
+        with closing(side_by_side(slower_at_first, range(50), decoding)) as work:
+            assert next(work) == (0, 0)
+        assert len(begun) < 10

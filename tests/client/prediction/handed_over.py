@@ -18,35 +18,37 @@ from tasks.contract import digest_of_task
 from tasks.model_file import ModelHead
 from tasks.models import registry
 from tasks.study import release
-from tasks.task import PhantomHospital
+from tasks.task import PhantomHospital, Task
 from tasks.wire import Arrays
 
 TASK = tasks.get("breast_ultrasound")
-SPEC: dict[str, str | int | float | bool] = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}
+Spec = dict[str, str | int | float | bool]
+SPEC: Spec = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}
+SCAN_SPEC: Spec = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 3, "pool": 2}
 
 
-def weights() -> Arrays:
+def weights(task: Task = TASK, spec: Spec = SPEC) -> Arrays:
     """Those of a model that tells images apart, if not lesions."""
     rng = np.random.default_rng(1)
-    fresh = registry.arrays_of(registry.build(SPEC, TASK.form).trainable)
+    fresh = registry.arrays_of(registry.build(spec, task.form).trainable)
     return {name: (value + rng.normal(0, 0.4, value.shape)).astype(np.float32) for name, value in fresh.items()}
 
 
-def head(**changes: Any) -> ModelHead:
+def head(asked: Task = TASK, spec: Spec = SPEC, **changes: Any) -> ModelHead:
     """Of these weights."""
-    network = registry.build(SPEC, TASK.form)
-    registry.load_arrays(network.trainable, weights())
+    network = registry.build(spec, asked.form)
+    registry.load_arrays(network.trainable, weights(asked, spec))
     made = ModelHead(
         study="demo-1",
         document="d" * 64,
         release=release(),
-        task=TASK.name,
-        task_version=TASK.example_version,
-        contract=digest_of_task(TASK.name),
-        model=SPEC,
+        task=asked.name,
+        task_version=asked.example_version,
+        contract=digest_of_task(asked.name),
+        model=spec,
         threshold=0.43,
         accepted=True,
-        probe=model_file.probe(TASK, network),
+        probe=model_file.probe(asked, network),
     )
     return replace(made, **changes)
 
@@ -56,6 +58,11 @@ def write_model(path: Path, arrays: Arrays | None = None, **changes: Any) -> str
     content = model_file.pack(head(**changes), weights() if arrays is None else arrays)
     path.write_bytes(content)
     return model_file.digest(content)
+
+
+def write_scan_model(path: Path, task: Task) -> str:
+    """The file of a model of a task that reads scans; returns its digest."""
+    return write_model(path, weights(task, SCAN_SPEC), asked=task, spec=SCAN_SPEC)
 
 
 def model(folder: Path, **changes: Any) -> Model:
@@ -74,4 +81,16 @@ def found(folder: Path, patients: int = 6, **changes: Any) -> Path:
     (folder / "site.key").touch(0o600)
     (folder / "site.key").write_bytes(b"k" * 32)  # a fixed split
     found_books(load(file))
+    return file
+
+
+def found_scans(folder: Path, task: Task, name: str, patients: int) -> Path:
+    """A hospital of that name with phantoms of a task that reads scans; returns its ``site.yaml``."""
+    file = found(folder, patients=1)
+    task.draw_phantom(folder / task.name, PhantomHospital(name, patients, prevalence=0.5), 0)
+    values = yaml.safe_load(file.read_text("utf-8"))
+    source = {"kind": "folder", "task": task.name, "issuer": name, "path": str(folder / task.name / "dicom")}
+    source |= {"labels": str(folder / task.name / "labels.csv")}
+    policy = values["policy"] | {"tasks": [task.name]}
+    file.write_text(yaml.safe_dump(values | {"sources": [source], "policy": policy}), "utf-8")
     return file

@@ -6,7 +6,6 @@ import csv
 import json
 import re
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from typer.testing import CliRunner
 from client.books.audit import Kind
 from client.books.pair import open_books
 from client.cli.main import app
-from client.errors import SiteMisconfigured
 from client.prediction import worklist
 from client.prediction.model import Model
 from client.prediction.predict import ScoredImage
@@ -288,15 +286,6 @@ def test_frames_of_a_clip_are_images_of_one_patient(tmp_path: Path) -> None:
     named = [groups[n].source_images[0].ReferencedSOPSequence[0].ReferencedFrameNumber for n in range(len(mine))]
     assert named == [image.frame + 1 for image in mine]
     assert len(groups[-1].source_images) == 1
-
-
-def test_a_task_of_scans_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    site = load(found(tmp_path, patients=1))
-    scans = replace(tasks.get("breast_ultrasound"), sequences=(tasks.Sequence("CT"),))
-    with pytest.raises(SiteMisconfigured, match="reads whole scans"):
-        worklist.of_folder(site, scans, tmp_path, "", lambda *told: None)
-    with pytest.raises(SiteMisconfigured, match="reads whole scans"):
-        worklist.of_catalog(site, scans, lambda *told: None)
 
 
 def test_outlines_that_lie_beside_the_images_are_no_images(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
-from client.prediction.model import Model
+from client.prediction.model import Model, open_model
 from client.prediction.predict import ScoredImage
 from client.prediction.structured_report import report_of
 from client.prediction.worklist import of_folder
+from client.reading.slices import slices_of
+from client.reading.stacks import Stack
 from client.site import load
+from client.sources.examinations import ReadScan
+from tasks import task as tasks
 from tasks.task import PhantomHospital
 from tests.client.prediction import handed_over
 from tests.client.prediction.handed_over import TASK, model
@@ -153,12 +158,7 @@ def test_it_is_valid_whatever_the_images_lack(hospital: Path, tmp_path: Path, ed
     if edit is _many:
         (first,) = report.content.get_image_measurement_groups()[0].source_images
         assert first.ReferencedSOPSequence[0].ReferencedFrameNumber == 2
-    validator = shutil.which("dciodvfy")
-    if validator is None:
-        pytest.skip("dciodvfy is not installed: Debian package dicom3tools")
-    told = subprocess.run([validator, str(tmp_path / "sr.dcm")], capture_output=True, text=True, timeout=30)
-    assert "EnhancedSR" in told.stderr
-    assert [line for line in told.stderr.splitlines() if line.startswith("Error")] == []
+    _is_valid(tmp_path / "sr.dcm")
 
 
 def test_every_report_has_names_of_its_own(hospital: Path, tmp_path: Path) -> None:
@@ -167,3 +167,54 @@ def test_every_report_has_names_of_its_own(hospital: Path, tmp_path: Path) -> No
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
         assert len({report[keyword].value for report in reports}) == 2
         assert all(report[keyword].value.startswith("2.25.") for report in reports)
+
+
+@pytest.mark.parametrize("name", ["lung_ct", "brain_mr"])
+def test_of_a_scan_every_slice_and_the_mark_are_in_the_evidence(tmp_path: Path, name: str) -> None:
+    task = tasks.get(name)
+    site = load(handed_over.found_scans(tmp_path, task, "alder", 1))
+    opened = open_model(tmp_path / "m", handed_over.write_scan_model(tmp_path / "m", task))
+    (image,) = of_folder(site, task, tmp_path / name / "dicom", "", lambda *told: None).images
+    report = _written(tmp_path / "sr.dcm", opened, [ScoredImage(image, 0.9, b"")])
+    (group,) = report.content.get_image_measurement_groups()
+    assert float(group.get_measurements()[0].value) == 90.0
+    assert group.get_measurements()[0].derivation is None
+    (side,) = group.get_qualitative_evaluations()
+    assert side.value.value == "AT-OR-ABOVE"
+    files = [dcmread(path, stop_before_pixels=True) for path in (tmp_path / name / "dicom").rglob("*.dcm")]
+    slices = {f.SOPInstanceUID for f in files if f.Modality != "SEG"}
+    assert len(slices) > 20
+    assert {source.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for source in group.source_images} == slices
+    (mark,) = [f.SOPInstanceUID for f in files if f.Modality == "SEG"]
+    assert _uids(report.CurrentRequestedProcedureEvidenceSequence) == slices | {mark}
+    assert (report.PatientID, report.StudyInstanceUID) == (image.patient, image.study)
+    _is_valid(tmp_path / "sr.dcm")
+
+
+def test_of_a_scan_in_one_file_the_frames_are_named(hospital: Path, tmp_path: Path) -> None:
+    (scored, _) = _scored(hospital, tmp_path / "in", _many)
+    header = dcmread(scored.image.path, stop_before_pixels=True)
+    slices = tuple(slices_of(scored.image.path, header)[:2])
+    scan = ReadScan({"CT": Stack(slices, (0.0, 1.0), (), None)}, None)
+    image = replace(scored.image, scan=scan)
+    report = _written(tmp_path / "sr.dcm", model(tmp_path), [replace(scored, image=image)])
+    (source,) = report.content.get_image_measurement_groups()[0].source_images
+    assert list(source.ReferencedSOPSequence[0].ReferencedFrameNumber) == [1, 2]
+
+
+def _uids(evidence: Any) -> set[str]:
+    return {
+        item.ReferencedSOPInstanceUID
+        for study in evidence
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }
+
+
+def _is_valid(path: Path) -> None:
+    validator = shutil.which("dciodvfy")
+    if validator is None:
+        pytest.skip("dciodvfy is not installed: Debian package dicom3tools")
+    told = subprocess.run([validator, str(path)], capture_output=True, text=True, timeout=30)
+    assert "EnhancedSR" in told.stderr
+    assert [line for line in told.stderr.splitlines() if line.startswith("Error")] == []

@@ -13,9 +13,9 @@ import pytest
 
 from client.cohort.picture import png
 from client.prediction import triage
+from client.prediction.local_image import LeftOut, LocalImage
 from client.prediction.model import Model
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient
-from client.prediction.worklist import LeftOut, LocalImage
 from tests.client.prediction.handed_over import model
 
 AT = datetime(2026, 11, 25, 9, 30, tzinfo=UTC)

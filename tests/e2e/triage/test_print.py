@@ -12,8 +12,8 @@ import pytest
 
 from client.cohort.picture import png
 from client.prediction import triage
+from client.prediction.local_image import LeftOut, LocalImage
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient
-from client.prediction.worklist import LeftOut, LocalImage
 from tests.client.prediction.handed_over import model
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")

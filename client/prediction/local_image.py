@@ -1,0 +1,129 @@
+"""An image that lies here as DICOM files, by its names: what a prediction is made of, and what is left out of it.
+
+Unlike the catalog this knows patients and images by their names, because a report has to name them. It is made for one
+prediction and kept nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydicom import Dataset
+
+from client.cohort import index
+from client.cohort.cache import ExampleCache
+from client.cohort.intake import keyed
+from client.site import SiteSettings, secret
+from client.sources.examinations import ReadScan
+from tasks.task import Task
+
+Told = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done and how much there is."""
+
+
+@dataclass(frozen=True)
+class LocalImage:
+    """One frame to score, or one scan, of which the frame in the middle stands for all.
+
+    Attributes:
+        patient, study, uid, accession, study_date: as the file has them.
+        name: the image's among all of its source.
+        path, frame, frames: the file, the frame that is scored (from 0), and how many it has.
+        warned: rules of the contract that warn of it.
+        bits_stored: for the rules about pixels; ``None`` where those were checked already.
+        example: the prepared example, where the catalog has one.
+        trained: the patient is on the training side of this hospital's split.
+        scan: reads the scan; ``None`` of a picture.
+        without: the task's sequences that the scan does not have.
+    """
+
+    patient: str
+    study: str
+    uid: str
+    name: str
+    accession: str
+    study_date: str
+    path: Path
+    frame: int
+    frames: int
+    warned: tuple[str, ...] = ()
+    bits_stored: int | None = None
+    example: Path | None = None
+    trained: bool = False
+    scan: ReadScan | None = None
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What is not scored or not used, and why: a rule of the contract, or a word from the reader's list. Of a scan it
+    may be one series or outline, or all of it."""
+
+    patient: str
+    path: Path
+    reason: str
+
+
+@dataclass
+class Worklist:
+    """Images to score, and what is left out."""
+
+    images: list[LocalImage] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def add(self, one: LocalImage | LeftOut) -> None:
+        """Put it where it belongs."""
+        if isinstance(one, LeftOut):
+            self.left_out.append(one)
+        else:
+            self.images.append(one)
+
+
+class Catalogued:
+    """What the catalog knows of one source's images."""
+
+    def __init__(self, site: SiteSettings, task: Task, issuer: str, source: str) -> None:
+        """Read it.
+
+        Args:
+            source: path of the source, as its settings have it.
+        """
+        self._key, self._cache, self._issuer, self._source = secret(site), ExampleCache(site, task), issuer, source
+        with index.opened(site) as opened:
+            self._known = {image.image: image for image in opened.images(task.name, [issuer])}
+            self._sides = opened.sides(task.name, [issuer])
+
+    def settled(self, image: LocalImage, own: str) -> LocalImage | LeftOut:
+        """The image with its example, or why it has none.
+
+        Args:
+            own: what the catalog's signature must begin with if the files are as they were; outlines may follow.
+        """
+        row = self._known.get(keyed(self._key, "image", self._issuer, image.name))
+        if row is None:
+            return LeftOut(image.patient, image.path, "NOT_IN_CATALOG")
+        kept = self._cache.name(self._source, image.name, row.signature)
+        if not row.signature.startswith(own) or row.example != kept:
+            return LeftOut(image.patient, image.path, "CHANGED_SINCE_INGEST")
+        if not row.usable:
+            return LeftOut(image.patient, image.path, next(iter(row.rejected), row.unreadable or "NOT_USABLE"))
+        trained, example = self._sides.get(row.patient) == "train", self._cache.path(kept)
+        return replace(image, warned=row.warned, trained=trained, example=example)
+
+
+def on_training_side(site: SiteSettings, task: Task) -> Callable[[str], bool]:
+    """Tells of a PatientID whether any source of the task has it on the training side of the split."""
+    key, issuers = secret(site), [source.issuer for source in site.sources if source.task == task.name]
+    with index.opened(site) as opened:
+        sides = opened.sides(task.name, issuers)
+    return lambda patient: any(sides.get(keyed(key, "patient", issuer, patient)) == "train" for issuer in issuers)
+
+
+def text_of(header: Dataset, keyword: str) -> str:
+    """An attribute as text; "" where it is missing or broken."""
+    try:
+        return str(header.get(keyword) or "").strip()
+    except Exception:  # pydicom converts values when they are asked for, and a broken one may raise anything
+        return ""

@@ -1,0 +1,107 @@
+"""Scans to score: examinations as an ingest sorts and stacks them, without its labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from pydicom import Dataset
+
+from client.prediction.local_image import Catalogued, LeftOut, LocalImage, Told, Worklist, text_of
+from client.reading.dicom import number_of_frames, read_header
+from client.sources.acquisition import Acquisition
+from client.sources.examinations import Examination, Stacked, examinations, stacked
+from client.sources.record import Unreadable
+from tasks.task import Task
+
+NO_IMAGE = ("NOT_DICOM", "NO_PIXEL_DATA")
+"""Reasons of files that are no image of a patient at all (a text file, a report); they are passed over."""
+Acquired = Callable[[Dataset], Acquisition]
+
+
+def catalogued_scans(
+    folder: Path,
+    task: Task,
+    acquired: Acquired,
+    catalogued: Catalogued,
+    unwilling: frozenset[str],
+    found: Worklist,
+    told: Told,
+) -> None:
+    """Add the scans under a source's folder, as far as its catalog has them as they are."""
+    for image, scan in _scans(folder, task, acquired, unwilling, found, told):
+        found.add(catalogued.settled(image, scan.signature))
+
+
+def judged_scans(
+    folder: Path,
+    task: Task,
+    acquired: Acquired,
+    trained: Callable[[str], bool],
+    unwilling: frozenset[str],
+    found: Worklist,
+    told: Told,
+) -> None:
+    """Add the scans under any folder, held against the header rules of the task's contract."""
+    for image, scan in _scans(folder, task, acquired, unwilling, found, told):
+        judged, bits = scan.acquisition.judgement, scan.acquisition.bits_stored
+        if judged.conforms:
+            found.add(replace(image, warned=judged.warned, trained=trained(image.patient), bits_stored=bits))
+        else:
+            found.add(LeftOut(image.patient, image.path, judged.rejected[0]))
+
+
+def _scans(
+    folder: Path, task: Task, acquired: Acquired, unwilling: frozenset[str], found: Worklist, told: Told
+) -> Iterator[tuple[LocalImage, Stacked]]:
+    """Scans that can be named in a report; others, and what a scan has to do without, are left out with a reason."""
+
+    def refused(path: Path, reason: str) -> None:
+        if reason not in NO_IMAGE:
+            found.left_out.append(LeftOut("", path, reason))
+
+    def reading(done: int, total: int) -> None:
+        told("reading headers", done, total)
+
+    for examination in examinations(folder, "StudyInstanceUID", acquired, task, refused, reading):
+        first = examination.files[0]
+        if reason := _unnamed(examination, unwilling):
+            patient = "" if reason == "WITHDRAWN" else first.patient
+            found.left_out.append(LeftOut(patient, first.path, reason))
+            continue
+        lost: Counter[str] = Counter()
+        try:
+            scan = stacked(examination, task, lost)
+        except Unreadable as refusal:
+            found.left_out.append(LeftOut(first.patient, first.path, refusal.reason))
+            continue
+        found.left_out += [LeftOut(first.patient, scan.middle.path, reason) for reason in lost.elements()]
+        yield _image(examination, scan, task), scan
+
+
+def _unnamed(examination: Examination, unwilling: frozenset[str]) -> str:
+    """Why no report may or can name it; "" where one can."""
+    if examination.patients & unwilling:
+        return "WITHDRAWN"
+    if examination.unassigned:
+        return examination.unassigned
+    return "" if examination.study.strip() else "NO_UID"
+
+
+def _image(examination: Examination, scan: Stacked, task: Task) -> LocalImage:
+    header = read_header(scan.middle.path)
+    return LocalImage(
+        patient=examination.files[0].patient,
+        study=examination.study,
+        uid=scan.middle.instance,
+        name=examination.study,
+        accession=text_of(header, "AccessionNumber"),
+        study_date=text_of(header, "StudyDate"),
+        path=scan.middle.path,
+        frame=scan.middle.frame,
+        frames=number_of_frames(header),
+        scan=scan.read,
+        without=tuple(sequence.name for sequence in task.sequences if sequence.name not in scan.read.stacks),
+    )
