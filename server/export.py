@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors.numpy import load
 
 from conf import load as conf
+from conf import schema
 from server.errors import StudyError
 from server.folder import StudyFolder
 from server.report import Results
@@ -53,8 +54,15 @@ def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
         probe=probe,
     )
     path = folder.path / model_file.FILE
-    write_whole(path, model_file.pack(head, arrays))
+    write_whole(path, model_file.pack(head, arrays, _encoder(configuration.model)))
     return path
+
+
+def _encoder(model: schema.Model) -> bytes:
+    """The frozen encoder's file, which nobody but those who took part would have."""
+    if not isinstance(model, schema.Deep) or model.freeze != "encoder":
+        return b""
+    return Path(model.weights).read_bytes()
 
 
 def export(source: str, uri: str, to: Path) -> tuple[ModelHead, str]:
@@ -70,13 +78,13 @@ def export(source: str, uri: str, to: Path) -> tuple[ModelHead, str]:
     """
     content = _registered(source, uri) if source.startswith(_REGISTERED) else _of_study(Path(source))
     try:
-        head, arrays = model_file.unpack(content)
+        head, arrays, find = model_file.unpack(content)
     except BadModelFile as error:
         raise StudyError(f"{source}: {error}") from None
     try:
-        network = registry.build(head.model, tasks.get(head.task).form)
-    except registry.WeightsMissing as error:
-        raise StudyError(f"{source} has a frozen encoder, which is not in it: {error}") from error
+        network = registry.build(head.model, tasks.get(head.task).form, find=find)
+    except registry.UnknownModel as error:
+        raise StudyError(f"{source} cannot be rebuilt from what is in it: {error}") from error
     if problems := registry.misfits(network.trainable, arrays):
         raise StudyError(
             f"{source} cannot be used outside its study: {'; '.join(problems)}. With a strategy of which a part of the "

@@ -7,7 +7,6 @@ holds is executed.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
 from conf import schema
 from server.folder import StudyFolder
 from server.study import model_of, weights_of
+from tasks import model_file
 from tasks import task as tasks
 from tasks.models import registry
-from tasks.models.weights import in_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
 CANDIDATE, ACCEPTED = "candidate", "accepted"
 """Aliases: the newest model, and the newest one that every hospital's figures have let through the study's gate."""
 _DATA, _WEIGHTS, _WHAT = "data", "weights.safetensors", "model.json"
-_ENCODER = "encoder"
-"""Folder beside them with the file of a frozen encoder."""
 _LONGEST_DESCRIPTION = 5000
 
 
@@ -70,7 +66,8 @@ def register(
 def _is_whole(study: schema.Study, weights: Path) -> bool:
     task = tasks.get(study.task.name)
     trainable = registry.build(model_of(study), task.form, find=weights_of(study)).trainable
-    return set(load_file(weights)) == {n for n, p in trainable.named_parameters() if p.requires_grad}
+    _, arrays, _ = model_file.unpack(weights.read_bytes())
+    return not registry.misfits(trainable, arrays)
 
 
 def _logged(client: MlflowClient, study: schema.Study, folder: StudyFolder, run: str, weights: Path) -> tuple[str, str]:
@@ -92,9 +89,6 @@ def _logged(client: MlflowClient, study: schema.Study, folder: StudyFolder, run:
         (Path(place) / _DATA / _WEIGHTS).write_bytes(weights.read_bytes())
         what = {"task": task.name, "model": model_of(study), "study": folder.name}
         (Path(place) / _DATA / _WHAT).write_text(json.dumps(what), "utf-8")
-        if isinstance(study.model, schema.Deep) and study.model.freeze != "nothing":  # not in the checkpoint
-            (Path(place) / _DATA / _ENCODER).mkdir()
-            shutil.copy(study.model.weights, Path(place) / _DATA / _ENCODER / "encoder.safetensors")
         model.save(str(Path(place) / "MLmodel"))
         client.log_model_artifacts(logged.model_id, place)
     client.finalize_logged_model(logged.model_id, "READY")
@@ -112,13 +106,9 @@ class Scorer:
     def __init__(self, data: Path) -> None:
         """``data``: the folder with weights and ``model.json``."""
         what = json.loads((data / _WHAT).read_text("utf-8"))
-        frozen = in_folder(data / _ENCODER) if (data / _ENCODER).exists() else None
-        network = registry.build(what["model"], tasks.get(what["task"]).form, find=frozen)
-        with torch.no_grad():
-            weights = load_file(data / _WEIGHTS)
-            for name, parameter in network.trainable.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(torch.from_numpy(weights[name]))
+        _, arrays, find = model_file.unpack((data / _WEIGHTS).read_bytes())
+        network = registry.build(what["model"], tasks.get(what["task"]).form, find=find)
+        registry.load_arrays(network.trainable, arrays)
         self._network = network
         network.trainable.eval()
 

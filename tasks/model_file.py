@@ -2,7 +2,8 @@
 
 The coordinator's side writes it when a study ends, a hospital reads it to run the model on its own images. Nothing in
 it can run: names, shapes and numbers, and the network is built from the reader's own code. Its SHA-256 is what a
-person passes on beside it.
+person passes on beside it. Of a network with a frozen encoder it carries that encoder's file whole, byte for byte: its
+digest, which the study's document has, is checked whenever the network is built.
 
 The head has a probe: what the model answers to a few pictures that are made by a formula. Whoever reads the file asks
 the same of the model as it was rebuilt, so that a release, a library or a processor that computes something else is
@@ -26,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from tasks.models.registry import Network
+from tasks.models.weights import Finder, carried
 from tasks.study import STRICT, Count, Digest, Name
 from tasks.task import Picture, Scan, Task, Volume
 from tasks.wire import Arrays
@@ -34,6 +36,8 @@ FILE = "model.safetensors"
 """Its name in a study's folder."""
 MOST_BYTES = 1 << 31
 _HEAD = "consilium"
+_ENCODER = "encoder-file"
+"""A tensor of bytes; no parameter has that name, for '-' is not allowed in Python names."""
 _LENGTH = 8
 _PICTURES = ((480, 640), (400, 400), (700, 300))
 _SCANS = ((24, 96, 96), (32, 80, 100), (20, 120, 90))
@@ -75,14 +79,19 @@ class BadModelFile(ValueError):
 _ADAPTER: TypeAdapter[ModelHead] = TypeAdapter(ModelHead)
 
 
-def pack(head: ModelHead, arrays: Arrays) -> bytes:
-    """The file's content; the same for the same model."""
+def pack(head: ModelHead, arrays: Arrays, encoder: bytes = b"") -> bytes:
+    """The file's content; the same for the same model.
+
+    Args:
+        encoder: content of the frozen encoder's file, if the network has one.
+    """
     text = json.dumps(_ADAPTER.dump_python(head), sort_keys=True, allow_nan=False)
-    return save(dict(sorted(arrays.items())), {_HEAD: text})
+    carried = {_ENCODER: np.frombuffer(encoder, dtype=np.uint8)} if encoder else {}
+    return save(dict(sorted(arrays.items())) | carried, {_HEAD: text})
 
 
-def unpack(content: bytes) -> tuple[ModelHead, Arrays]:
-    """Head and tensors.
+def unpack(content: bytes) -> tuple[ModelHead, Arrays, Finder | None]:
+    """Head, trained tensors, and what finds the frozen encoder's file, where one is carried.
 
     Raises:
         BadModelFile: it is no safetensors file, or has no head or a wrong one.
@@ -96,7 +105,9 @@ def unpack(content: bytes) -> tuple[ModelHead, Arrays]:
     if _HEAD not in told:
         raise BadModelFile(f"it has no head of Consilium: ask for the study's {FILE}, or `consilium export`")
     try:
-        return _ADAPTER.validate_json(told[_HEAD]), arrays
+        encoder = arrays.pop(_ENCODER, None)
+        find = None if encoder is None else carried(encoder.tobytes())
+        return _ADAPTER.validate_json(told[_HEAD]), arrays, find
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
         raise BadModelFile(f"its head is of another release, or damaged: {problems}") from None

@@ -50,10 +50,9 @@ def predict(
     from client.prediction import predict as predicting
     from client.prediction import store as storing
     from client.prediction.model import open_model
-    from tasks.models.weights import in_folder
 
     settings = load(site)
-    opened = open_model(model, sha256, in_folder(settings.weights))
+    opened = open_model(model, sha256)
     target = storing.target_of(settings, opened.task, store_to) if store or store_to else None
     folder = outcome.new_folder(out)
     with progress(as_json) as told:

@@ -17,7 +17,6 @@ from tasks import task as tasks
 from tasks.model_file import MOST_BYTES, BadModelFile, ModelHead
 from tasks.models import registry
 from tasks.models.registry import Network
-from tasks.models.weights import Finder
 from tasks.study import release
 from tasks.task import Task
 
@@ -46,13 +45,10 @@ class Model:
         return torch.sigmoid(logits).numpy().astype(np.float64)
 
 
-def open_model(path: Path, sha256: str, find: Finder | None = None) -> Model:
+def open_model(path: Path, sha256: str) -> Model:
     """The model in a file, or in the only safetensors file of a folder, ready to score.
 
     Nothing in the file is believed before its digest is the one that a person was told.
-
-    Args:
-        find: where a frozen encoder's weights are, which a model's file does not have.
 
     Raises:
         SiteMisconfigured: the file cannot be read, or what was typed is no digest.
@@ -69,7 +65,7 @@ def open_model(path: Path, sha256: str, find: Finder | None = None) -> Model:
             "for the digest once more, by another way than the file; if it stays so, do not use the file"
         )
     try:
-        head, arrays = model_file.unpack(content)
+        head, arrays, find = model_file.unpack(content)
     except BadModelFile as error:
         raise ModelRefused(f"{path}: {error}") from None
     task = _task(head)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -28,8 +28,8 @@ from tasks.models.parts import staying
 from tasks.models.scatter import natural_noise
 from tasks.task import Form
 
-Finder = Callable[[str], Path | None]
-"""From a SHA-256 in hexadecimal digits to the file that has it, or ``None``."""
+Finder = Callable[[str], Path | bytes | None]
+"""From a SHA-256 in hexadecimal digits to the file that has it, or to its content, or ``None``."""
 
 FREEZES = ("nothing", "encoder")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -65,6 +65,15 @@ def in_folder(folder: Path) -> Finder:
     return find
 
 
+def carried(content: bytes) -> Finder:
+    """Knows one file, of which the content is at hand."""
+
+    def find(digest: str) -> bytes | None:
+        return content if hashlib.sha256(content).hexdigest() == digest else None
+
+    return find
+
+
 def equipped(network: Network, form: Form, digest: str, freeze: str, find: Finder | None) -> Network:
     """The network with weights from a file.
 
@@ -84,23 +93,24 @@ def equipped(network: Network, form: Form, digest: str, freeze: str, find: Finde
         raise ValueError(f"weights={digest!r} is no SHA-256 of a file")
     if freeze == "nothing" and find is None:
         return network
-    path = None if find is None else find(digest)
-    if path is None:
+    file = None if find is None else find(digest)
+    if file is None:
         raise NoWeights(
             f"it needs the safetensors file of weights with SHA-256 {digest}, which is not here: put it into the "
             "folder that site.yaml names as `weights`"
         )
-    _load(network.trainable, path)
+    _load(network.trainable, file)
     return network if freeze == "nothing" else _frozen(network, form)
 
 
 @torch.no_grad()
-def _load(trainable: nn.Module, path: Path) -> None:
+def _load(trainable: nn.Module, file: Path | bytes) -> None:
     """Give all but the last layer the file's values."""
+    name_of_file = file.name if isinstance(file, Path) else "the model's file"
     try:
-        told = load_file(path)
+        told = load_file(file) if isinstance(file, Path) else load(file)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+        raise ValueError(f"cannot read the weights in {name_of_file}: {error}") from error
     head = staying(trainable, "head")
     expected = {name: tensor for name, tensor in trainable.state_dict().items() if not name.endswith(_COUNTER)}
     # Some networks stand inside another module, whose name the file of a bare network does not have.
@@ -116,7 +126,7 @@ def _load(trainable: nn.Module, path: Path) -> None:
         elif not bool(torch.isfinite(there).all()):
             problems.append(f"{name} has values that are not finite")
     if problems:
-        raise ValueError(f"the weights in {path.name} do not fit: {_few(sorted(problems))}")
+        raise ValueError(f"the weights in {name_of_file} do not fit: {_few(sorted(problems))}")
     for name in wanted:
         expected[name].copy_(given[name])
 

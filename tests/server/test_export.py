@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load, save
 
 from conf import load as conf
@@ -15,11 +17,12 @@ from server.checkpoint import write_state
 from server.errors import StudyError
 from server.folder import StudyFolder
 from server.record import State
-from server.study import document_of, open_study
+from server.study import document_of, model_of, open_study
 from server.tracking import NoTracker, open_tracker
 from tasks import model_file, study
 from tasks import task as tasks
 from tasks.models import registry
+from tasks.models.weights import in_folder
 from tests.server import outcome
 
 
@@ -53,7 +56,8 @@ def test_the_file_says_what_the_model_belongs_to(whole: tuple[schema.Study, Stud
     configuration, folder, files = whole
     content = (folder.path / model_file.FILE).read_bytes()
     assert folder.path / model_file.FILE in files
-    head, arrays = model_file.unpack(content)
+    head, arrays, find = model_file.unpack(content)
+    assert find is None
     document = document_of(configuration, folder.name)
     assert (head.study, head.document, head.release) == (folder.name, study.digest(document), document.release)
     assert (head.task, head.task_version, head.contract) == (document.task, document.task_version, document.contract)
@@ -105,10 +109,49 @@ def test_a_model_of_which_a_part_stays_is_not_handed_over(tmp_path: Path) -> Non
     state: State = replace(state, weights=part)  # type: ignore[no-redef]
     write_state(folder.path / "federated", state)
     conduct.record(folder, found, state, NoTracker())
-    head, _ = model_file.unpack((folder.path / model_file.FILE).read_bytes())
+    head, _, _ = model_file.unpack((folder.path / model_file.FILE).read_bytes())
     assert head.probe == []
     with pytest.raises(StudyError, match=r"bias is missing.*stays at the hospitals"):
         export.export(str(folder.path), "", tmp_path / "out.safetensors")
+
+
+def test_a_frozen_encoder_is_handed_over_with_the_head(tmp_path: Path) -> None:
+    """The file alone gives the probabilities of the study's network, here and at a hospital's door."""
+    vit = {"name": "vit", "patch": 32, "width": 24, "layers": 1, "heads": 3}
+    form = tasks.get("breast_ultrasound").form
+    kept = tmp_path / "encoders" / "encoder.safetensors"
+    kept.parent.mkdir()
+    kept.write_bytes(save(registry.arrays_of(registry.build(vit, form, 9).trainable)))
+    options = [f"model.{name}={value}" for name, value in vit.items() if name != "name"]
+    frozen = [f"model.weights={kept}", "model.freeze=encoder"]
+    overrides = ["model=vit", *options, *frozen, "tracking=none"]
+    configuration = replace(conf.load(overrides), output_dir=str(tmp_path))
+    folder = open_study(configuration)
+    network = registry.build(model_of(configuration), form, find=in_folder(kept.parent))
+    rng = np.random.default_rng(0)
+    head = {n: rng.normal(0, 1, a.shape).astype(np.float32) for n, a in registry.arrays_of(network.trainable).items()}
+    registry.load_arrays(network.trainable, head)
+    found, state = outcome.outcome({"ash": outcome.evaluated(1, 2.0)})
+    state = replace(state, weights=head)
+    write_state(folder.path / "federated", state)
+    conduct.record(folder, found, state, NoTracker())
+    told, digest = export.export(str(folder.path), "", tmp_path / "out.safetensors")
+    kept.unlink()
+    content = (tmp_path / "out.safetensors").read_bytes()
+    assert digest == model_file.digest(content)
+    _, arrays, find = model_file.unpack(content)
+    assert arrays.keys() == {"weight", "bias"}, "what travelled"
+    alone = registry.build(told.model, form, find=find)
+    registry.load_arrays(alone.trainable, arrays)
+    images = torch.from_numpy(rng.random((4, *form.shape), dtype=np.float32))
+    with torch.no_grad():
+        expected = torch.sigmoid(network.logits(images)).numpy()
+        np.testing.assert_allclose(torch.sigmoid(alone.logits(images)).numpy(), expected, atol=1e-6)
+    assert np.ptp(expected) > 0.001, "the network tells images apart"
+    assert str(tmp_path).encode() not in content
+    (folder.path / model_file.FILE).write_bytes(model_file.pack(told, arrays, save(head)))
+    with pytest.raises(StudyError, match=r"cannot be rebuilt.*SHA-256"):
+        export.export(str(folder.path), "", tmp_path / "other.safetensors")
 
 
 def test_what_is_no_study_says_what_to_name(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from server.rounds import HospitalRound, RoundRecord, State
 from server.study import open_study
 from server.tracking import PENDING, MlflowTracker, NoTracker, open_tracker
 from server.tracking_store import MlflowStore
+from tasks import model_file
+from tasks.model_file import ModelHead
 from tasks.models import registry
 from tasks.models.weights import digest_of, in_folder
 from tasks.task import Form
@@ -77,8 +79,14 @@ def tracked(study: schema.Study, told: list[str]) -> tuple[MlflowTracker, StudyF
 def weights_of(study: schema.Study, folder: Path) -> Path:
     """A file with a model of the study's kind."""
     arrays = registry.arrays_of(registry.build(asdict(study.model), Form((1, 128, 128)), 1).trainable)
-    path = folder / "round-0003.safetensors"
-    path.write_bytes(save(arrays))
+    return packed(folder, asdict(study.model), arrays)
+
+
+def packed(folder: Path, model: dict[str, Any], arrays: dict[str, Any], encoder: bytes = b"") -> Path:
+    """A study's file of its model."""
+    head = ModelHead("demo-1", "a" * 64, "0", "breast_ultrasound", 1, "b" * 64, model, None, None, [])
+    path = folder / model_file.FILE
+    path.write_bytes(model_file.pack(head, arrays, encoder))
     return path
 
 
@@ -146,7 +154,7 @@ def test_a_study_is_a_run_and_each_hospital_a_child(home: Path) -> None:
     assert steps(home, runs["ash"].info.run_id, "epsilon") == [(1, 0.5), (2, 1.0), (3, 1.5)]
 
     paths = {file.path for file in store(home).list_artifacts(parent.info.run_id)}
-    assert paths == {"figures", "model-card.md", "results.json", "round-0003.safetensors"}
+    assert paths == {"figures", "model-card.md", "results.json", model_file.FILE}
     assert [f.path for f in store(home).list_artifacts(parent.info.run_id, "figures")] == ["figures/auc.svg"]
     assert (home / "mlartifacts").is_dir()
     for alias in ("candidate", "accepted"):
@@ -182,14 +190,14 @@ def test_a_frozen_encoder_is_registered_with_the_model_and_its_place_is_not_told
     options = [f"model.{name}={value}" for name, value in vit.items() if name != "name"]
     study = configuration(home, "frozen", "model=vit", *options, f"model.weights={file}", "model.freeze=encoder")
     tracker, folder = tracked(study, [])
-    weights = folder.path / "round-0003.safetensors"
-    weights.write_bytes(save({"weight": np.ones((1, 24), np.float32), "bias": np.zeros(1, np.float32)}))
+    spec = vit | {"weights": digest_of(file), "freeze": "encoder"}
+    last = {"weight": np.ones((1, 24), np.float32), "bias": np.zeros(1, np.float32)}
+    weights = packed(folder.path, spec, last, file.read_bytes())
     tracker.finish([record(1)], {"result/gate_passed": 0.0}, [weights])
     assert runs_of(home, folder)[""].data.params["model.weights"] == digest_of(file)
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
     loaded = mlflow.pyfunc.load_model("models:/breast_ultrasound@candidate")
     images = np.random.default_rng(0).random((2, 1, 128, 128), dtype=np.float32)
-    spec = vit | {"weights": digest_of(file), "freeze": "encoder"}
     network = registry.build(spec, Form((1, 128, 128)), find=in_folder(file.parent))
     assert network.features is not None
     expected = torch.sigmoid(network.features(torch.from_numpy(images)).sum(dim=1)).numpy()
@@ -199,8 +207,7 @@ def test_a_frozen_encoder_is_registered_with_the_model_and_its_place_is_not_told
 def test_a_model_of_which_a_part_stays_at_the_hospitals_is_not_registered(home: Path) -> None:
     study = configuration(home, "partial")
     tracker, folder = tracked(study, told := [])
-    part = folder.path / "round-0001.safetensors"
-    part.write_bytes(save({"bias": np.zeros(1, np.float32)}))
+    part = packed(folder.path, asdict(study.model), {"bias": np.zeros(1, np.float32)})
     tracker.finish([record(1)], {}, [part])
     assert told == []
     assert not store(home).search_model_versions(f"run_id = '{runs_of(home, folder)[''].info.run_id}'")

@@ -42,10 +42,20 @@ ARRAYS = {"weight": np.arange(6, dtype=np.float32).reshape(1, 6), "bias": np.one
 def test_what_comes_out_is_what_went_in() -> None:
     content = model_file.pack(head(), ARRAYS)
     assert content == model_file.pack(head(), dict(reversed(ARRAYS.items())))
-    told, arrays = model_file.unpack(content)
+    told, arrays, find = model_file.unpack(content)
     assert told == head()
+    assert find is None
     assert {name: value.tolist() for name, value in arrays.items()} == {n: v.tolist() for n, v in ARRAYS.items()}
     assert load(content).keys() == ARRAYS.keys(), "any reader of safetensors can read the weights"
+
+
+def test_an_encoders_file_is_carried_byte_for_byte() -> None:
+    encoder = save({"odd": np.arange(7, dtype=np.float32)})
+    _, arrays, find = model_file.unpack(model_file.pack(head(), ARRAYS, encoder))
+    assert arrays.keys() == ARRAYS.keys()
+    assert find is not None
+    assert find(model_file.digest(encoder)) == encoder
+    assert find("0" * 64) is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
-from safetensors.torch import save_file
 
 from client.errors import ModelRefused, OtherRelease, SiteMisconfigured
 from client.prediction import model as opening
-from client.prediction.model import open_model
+from client.prediction.model import Model, open_model
 from tasks import model_file
 from tasks.models import registry
-from tasks.models.weights import digest_of, in_folder
+from tasks.models.weights import carried
 from tests.client.prediction.handed_over import SPEC, TASK, head, weights, write_model
 
 
@@ -120,19 +120,22 @@ def test_a_network_that_is_not_here_is_refused(tmp_path: Path) -> None:
         open_model(tmp_path, digest)
 
 
-def test_a_frozen_encoder_is_looked_for_among_the_hospitals_weights(tmp_path: Path) -> None:
+def test_a_frozen_encoder_comes_with_the_model_and_is_the_one_that_the_study_has(tmp_path: Path) -> None:
     vit: dict[str, Any] = {"name": "vit", "patch": 32, "width": 24, "layers": 1, "heads": 3}
-    encoder = registry.build(vit, TASK.form, 3).trainable
-    (tmp_path / "weights").mkdir()
-    kept = tmp_path / "weights" / "e.safetensors"
-    save_file({name: p.detach().contiguous() for name, p in encoder.named_parameters()}, kept)
-    spec = vit | {"weights": digest_of(kept), "freeze": "encoder"}
-    network = registry.build(spec, TASK.form, find=in_folder(tmp_path / "weights"))
-    made = head(model=spec, probe=model_file.probe(TASK, network))
-    content = model_file.pack(made, registry.arrays_of(network.trainable))
-    (tmp_path / "m.safetensors").write_bytes(content)
-    digest = model_file.digest(content)
-    with pytest.raises(ModelRefused, match=r"weights"):
-        open_model(tmp_path / "m.safetensors", digest)
-    opened = open_model(tmp_path / "m.safetensors", digest, in_folder(tmp_path / "weights"))
-    assert opened.probabilities(np.zeros((2, *TASK.example_shape), np.float32)).shape == (2,)
+    encoder = save(registry.arrays_of(registry.build(vit, TASK.form, 3).trainable))
+    spec = vit | {"weights": hashlib.sha256(encoder).hexdigest(), "freeze": "encoder"}
+    network = registry.build(spec, TASK.form, find=carried(encoder))
+    registry.load_arrays(network.trainable, {"weight": np.ones((1, 24), np.float32)})
+    made, last = head(model=spec, probe=model_file.probe(TASK, network)), registry.arrays_of(network.trainable)
+
+    def opened(content: bytes) -> Model:
+        (tmp_path / "m.safetensors").write_bytes(content)
+        return open_model(tmp_path / "m.safetensors", model_file.digest(content))
+
+    examples = np.random.default_rng(0).random((2, *TASK.example_shape), np.float32)
+    expected = torch.sigmoid(network.logits(torch.from_numpy(examples))).detach().numpy()
+    np.testing.assert_allclose(opened(model_file.pack(made, last, encoder)).probabilities(examples), expected)
+    other = save(registry.arrays_of(registry.build(vit, TASK.form, 4).trainable))
+    for absent in (b"", other):
+        with pytest.raises(ModelRefused, match="weights with SHA-256"):
+            opened(model_file.pack(made, last, absent))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tasks.models import registry
 from tasks.models.registry import UnknownModel, WeightsMissing
-from tasks.models.weights import Finder, digest_of, in_folder
+from tasks.models.weights import Finder, carried, digest_of, in_folder
 from tasks.task import Form
 
 FORM = Form((1, 32, 32), 2)
@@ -171,3 +171,13 @@ def test_a_file_that_is_no_safetensors_is_refused(folder: Path) -> None:
     file.write_bytes(b"\x80\x04 not tensors")
     with pytest.raises(UnknownModel, match="cannot read"):
         built(RESNET, digest_of(file), in_folder(folder))
+
+
+def test_a_file_may_be_at_hand_instead_of_in_a_folder(folder: Path) -> None:
+    digest = kept(folder, tensors_of(VIT))
+    (file,) = folder.iterdir()
+    there, here = built(VIT, digest, in_folder(folder)), built(VIT, digest, carried(file.read_bytes()))
+    for name, value in there.trainable.state_dict().items():
+        assert torch.equal(value, here.trainable.state_dict()[name])
+    with pytest.raises(WeightsMissing):
+        built(VIT, digest, carried(file.read_bytes() + b"\0"))
