@@ -27,6 +27,7 @@ from client.sources.folder import list_folder
 from client.sources.settings import FolderSource
 from tasks import task as tasks
 from tasks.task import Task
+from tests.client.dicom_files import ROBUSTNESS, needs_robustness_set
 from tests.client.prediction.handed_over import found_scans, write_scan_model
 
 LUNG, BRAIN = tasks.get("lung_ct"), tasks.get("brain_mr")
@@ -268,3 +269,15 @@ def test_scans_are_scored_a_few_at_a_time_and_each_by_itself(drawn: Path) -> Non
     for patient in found.patients:
         first, second = (scored.probability for scored in patient.images)
         np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+@needs_robustness_set
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("task", [LUNG, BRAIN], ids=lambda task: str(task.name))
+def test_files_of_any_kind_are_left_out_by_a_reason(drawn: Path, task: Task) -> None:
+    """The real set: old, broken and hostile files, none of which is a chest CT or a brain MR of a glioma."""
+    work = _listed(drawn, task, ROBUSTNESS)
+    assert len(work.left_out) > 50, "examinations, not files"
+    assert all(one.reason for one in work.left_out)
+    found = predict(_model(drawn, task), work, lambda *told: None)
+    assert found.patients == []
