@@ -36,6 +36,7 @@ DRAWN, KEPT, FINALISTS = 16, 4, 2
 """Configurations that are drawn; that are played again; that are tried on other features."""
 _FEW, _MANY = 4, 12
 _MOST_STEPS = 200
+_APART = 1e-4
 Options = dict[str, int]
 
 PICTURES: tuple[Options, ...] = (
@@ -130,6 +131,16 @@ class Search:
             training.images_per_patient,
         )  # fmt: skip
 
+    def check(self) -> None:
+        """See that a step here is a hospital's.
+
+        Raises:
+            SystemExit: it is not.
+        """
+        apart = linear_rounds.alike(self._task, self._hospitals(0, SEEDS[0])[0], self.default().terms(EPSILONS[0]))
+        if apart > _APART:
+            raise SystemExit(f"a step of the search differs by {apart:g} from a hospital's: linear_rounds.py is wrong")
+
     def score(self, each: Configuration, epsilon: float | None, draws: int) -> float:
         """The mean AUC of the question over seeds and draws; written down."""
         by_seed = []
@@ -202,6 +213,7 @@ def main() -> None:
     overrides = [f"experiment={asked.experiment}", *asked.set]
     with tempfile.TemporaryDirectory() as scratch:
         search = Search(overrides, asked.folder or Path(scratch))
+        search.check()
         final = search.run()
         table = table_of(search, final)
     asked.output.mkdir(parents=True, exist_ok=True)

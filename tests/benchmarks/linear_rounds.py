@@ -48,7 +48,6 @@ class Terms:
     delta: float
     clip_norm: float
     ema: float = 0.0
-    server_momentum: float = 0.0
 
 
 def hospitals(study: schema.Study, folder: Path) -> list[Hospital]:
@@ -80,15 +79,14 @@ def play(task: Task, each: list[Hospital], terms: Terms, draws: int, seed: int =
     """Train from zero. Returns the delivered heads, float32 of shape (draws, findings, features + 1), bias last."""
     generator = torch.Generator().manual_seed(seed)
     shape = (draws, task.form.findings, each[0].train.inputs.shape[1] + 1)
-    weights, velocity, average = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
+    weights, average = torch.zeros(shape), torch.zeros(shape)
     shares = np.array([hospital.public_size for hospital in each], dtype=float)
     for number, noise in enumerate(noises(terms), start=1):
         update = torch.zeros(shape)
         for hospital, share in zip(each, shares / shares.sum(), strict=True):
             rate = terms.training.rate_in(number, terms.rounds)
             update += float(share) * (_locally(hospital, terms, rate, noise, weights, generator) - weights)
-        velocity = terms.server_momentum * velocity + update
-        weights = weights + velocity
+        weights = weights + update
         average = weights if number == 1 else weights + terms.ema * (average - weights)
     return average
 
