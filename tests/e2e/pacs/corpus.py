@@ -26,7 +26,8 @@ def fill(folder: Path) -> list[Path]:
     hospital = PhantomHospital("alder", patients=8, images_per_patient=(2, 3))
     TASK.draw_phantom(folder / "drawn", hospital, 0)
     paths = []
-    for number, path in enumerate(sorted((folder / "drawn" / "dicom").rglob("*.dcm")) + _bundled()):
+    drawn = [path for path in sorted((folder / "drawn" / "dicom").rglob("*.dcm")) if not _outlines(path)]
+    for number, path in enumerate(drawn + _bundled()):
         dataset = dcmread(path)
         if number % 2 == 0 or not dataset.get("PatientID"):
             dataset.PatientID = f"E2E-{number:03d}"
@@ -41,6 +42,11 @@ def fill(folder: Path) -> list[Path]:
     rows = [f"{dcmread(path, stop_before_pixels=True).SOPInstanceUID},{n % 2}" for n, path in enumerate(paths)]
     (folder / "labels.csv").write_text("\n".join(["SOPInstanceUID,label", *rows, ""]), "utf-8")
     return paths
+
+
+def _outlines(path: Path) -> bool:
+    """Whether it is a segmentation, which is no image that anybody labels."""
+    return str(dcmread(path, stop_before_pixels=True).Modality) == "SEG"
 
 
 def _bundled() -> list[Path]:
