@@ -86,8 +86,8 @@ def pack(head: ModelHead, arrays: Arrays, encoder: bytes = b"") -> bytes:
         encoder: content of the frozen encoder's file, if the network has one.
     """
     text = json.dumps(_ADAPTER.dump_python(head), sort_keys=True, allow_nan=False)
-    carried = {_ENCODER: np.frombuffer(encoder, dtype=np.uint8)} if encoder else {}
-    return save(dict(sorted(arrays.items())) | carried, {_HEAD: text})
+    beside = {_ENCODER: np.frombuffer(encoder, dtype=np.uint8)} if encoder else {}
+    return save(dict(sorted(arrays.items())) | beside, {_HEAD: text})
 
 
 def unpack(content: bytes) -> tuple[ModelHead, Arrays, Finder | None]:

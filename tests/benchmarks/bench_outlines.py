@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,28 +34,32 @@ from tests.benchmarks.bench_tasks import PHANTOMS
 from tests.benchmarks.linear_rounds import Hospital, Terms
 
 SEEDS, EPSILONS = (11, 12), (8.0, 3.0)
-ONE = ("training.images_per_patient=1",)
 CHANGES: dict[str, tuple[str, ...]] = {
     "as it is": (),
-    "half the rate": ("training.learning_rate=1",),
-    "twice the rate": ("training.learning_rate=4",),
-    "half the steps": ("training.steps=10",),
-    "twice the steps": ("training.steps=40",),
-    "everybody, a quarter of the steps": ("training.sample_rate=1", "training.steps=5"),
-    "one image": (*ONE,),
-    "one image, half the rate": (*ONE, "training.learning_rate=1"),
-    "one image, everybody": (*ONE, "training.sample_rate=1"),
-    "one image, everybody, half the rate": (*ONE, "training.sample_rate=1", "training.learning_rate=1"),
-    "one image, everybody, a quarter of the rate": (*ONE, "training.sample_rate=1", "training.learning_rate=0.5"),
-    "one image, everybody, twice the clip norm, a quarter of the rate": (
-        *ONE,
+    "rate 2": ("training.learning_rate=2",),
+    "all": ("training.sample_rate=1",),
+    "rate 2, all": ("training.learning_rate=2", "training.sample_rate=1"),
+    "rate 0.5, all": ("training.learning_rate=0.5", "training.sample_rate=1"),
+    "rate 2 falling to 0.2, all": (
+        "training.learning_rate=2",
+        "training.final_rate=0.1",
         "training.sample_rate=1",
-        "training.learning_rate=0.5",
-        "privacy.clip_norm=0.5",
     ),
-    "one image, everybody, half the steps": (*ONE, "training.sample_rate=1", "training.steps=10"),
-    "one image, everybody, falling rate": (*ONE, "training.sample_rate=1", "training.final_rate=0.1"),
+    "four images": ("training.images_per_patient=4",),
+    "four images, rate 2": ("training.images_per_patient=4", "training.learning_rate=2"),
+    "four images, rate 4": ("training.images_per_patient=4", "training.learning_rate=4"),
+    "four images, rate 2, half the steps": (
+        "training.images_per_patient=4",
+        "training.learning_rate=2",
+        "training.steps=10",
+    ),
+    "four images, rate 2, twice the steps": (
+        "training.images_per_patient=4",
+        "training.learning_rate=2",
+        "training.steps=40",
+    ),
 }
+"""The experiment has rate 1, one image a patient, 40 % of the patients in each of 20 steps a round."""
 Figures = dict[str, float]
 
 
@@ -69,7 +73,7 @@ def play(study: schema.Study, each: list[Hospital]) -> Figures:
     shares = np.array([hospital.public_size for hospital in each], dtype=float)
     for number, noise in enumerate(linear_rounds.noises(terms), start=1):
         rate = training.rate_in(number, terms.rounds)
-        now = TrainingTerms(**{**vars(training), "learning_rate": rate})
+        now = replace(training, learning_rate=rate)
         update = {name: np.zeros_like(value) for name, value in weights.items()}
         for hospital, share in zip(each, (shares / shares.sum()).tolist(), strict=True):
             load_weights(module, weights)

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks import machine
-from tests.benchmarks.studies import data_root
+from tests.benchmarks.studies import data_root, results_of
 
 SEEDS = (1, 2, 3)
 EPSILONS = {"no noise": "null", "epsilon 8": "8", "epsilon 3": "3"}
-QUIET = ("tracking=none", "evaluation.every=100", "evaluation.paired=false")
+QUIET = ("resume=never", "tracking=none", "evaluation.every=100", "evaluation.paired=false")
 PHANTOMS = (
     "demo", "lung_phantoms", "chest_phantoms", "pneumonia_phantoms", "heart_phantoms", "nodule_phantoms",
     "glioma_phantoms", "breast_outlined", "heart_outlined", "nodules_outlined", "gliomas_outlined",
@@ -42,25 +40,6 @@ REAL = {
 DRAWS = 3
 """How often what is private is trained: one draw of the noise alone says little."""
 Figures = dict[str, float]
-
-
-def command(overrides: Iterable[str], home: Path) -> list[str]:
-    """What a researcher would type."""
-    return [sys.executable, "-W", "ignore", "-m", "server", *overrides, *QUIET, f"output_dir={home}", "resume=never"]
-
-
-def play(overrides: Iterable[str], home: Path) -> dict[str, Figures]:
-    """Run a study in a folder that others share, and return the figures of each of its arms.
-
-    Raises:
-        SystemExit: the study failed; with what it printed.
-    """
-    asked = command(overrides, home)
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(asked)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    newest = max(home.glob("studies/*/results.json"), key=lambda path: path.stat().st_mtime_ns)
-    return figures(json.loads(newest.read_text()))
 
 
 def figures(results: dict[str, Any]) -> dict[str, Figures]:
@@ -94,8 +73,8 @@ def measure(words: Iterable[str], seed: int, draws: int) -> dict[str, Figures]:
         common = [*words, f"seed={seed}"]
         for name, epsilon in EPSILONS.items():
             arms = "[local,pooled]" if name == "no noise" else "[]"
-            asked = [*common, f"privacy.epsilon={epsilon}", f"evaluation.arms={arms}"]
-            told = [play(asked, Path(home)) for _ in range(1 if name == "no noise" else draws)]
+            asked = [*common, *QUIET, f"privacy.epsilon={epsilon}", f"evaluation.arms={arms}"]
+            told = [figures(results_of(asked, Path(home))) for _ in range(1 if name == "no noise" else draws)]
             found[f"federated, {name}"] = {
                 figure: float(np.mean([each["federated"][figure] for each in told])) for figure in told[0]["federated"]
             }

@@ -8,7 +8,7 @@ ever written down. ``alike`` compares a step with the real one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +145,7 @@ def _clipped_sum(
 
 def alike(task: Task, hospital: Hospital, terms: Terms) -> float:
     """The greatest difference that one clipped step without noise, on everybody, makes from the real one."""
-    training = TrainingTerms(**{**vars(terms.training), "steps": 1, "sample_rate": 1.0, "images_per_patient": 1})
+    training = replace(terms.training, steps=1, sample_rate=1.0, images_per_patient=1)
     rows = [rows[:1] for rows in hospital.train.rows]
     one_image = Cohort(hospital.train.inputs, hospital.train.targets, rows, hospital.train.patients)
     head = torch.nn.Linear(one_image.inputs.shape[1], task.form.findings)

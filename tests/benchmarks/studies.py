@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import t
@@ -24,6 +25,21 @@ def data_root() -> Path | None:
     return Path(named) if named and Path(named, "pneumoniamnist").is_dir() else None
 
 
+def results_of(words: Iterable[str], home: Path) -> dict[str, Any]:
+    """Run a study as a researcher would type it. Returns its ``results.json``, the newest in the folder.
+
+    Raises:
+        SystemExit: the study failed; with what it printed.
+    """
+    command = [sys.executable, "-W", "ignore", "-m", "server", *words, f"output_dir={home}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    newest = max(home.glob("studies/*/results.json"), key=lambda path: path.stat().st_mtime_ns)
+    found: dict[str, Any] = json.loads(newest.read_text())
+    return found
+
+
 def measure(overrides: Iterable[str]) -> Figures:
     """Mean AUC over hospitals after the last round, the study's bytes each way, and the seconds of its rounds.
 
@@ -31,12 +47,7 @@ def measure(overrides: Iterable[str]) -> Figures:
         SystemExit: the study failed; with what it printed.
     """
     with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-W", "ignore", "-m", "server", *overrides, *QUIET, f"output_dir={home}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-        (path,) = Path(home).glob("studies/*/results.json")
-        results = json.loads(path.read_text())
+        results = results_of([*overrides, *QUIET], Path(home))
     aucs = [hospital["auc"] for hospital in results["arms"]["federated"].values()]
     down, up = (float(sum(results[way].values())) for way in ("bytes_down", "bytes_up"))
     return {"auc": float(np.mean(aucs)), "down": down, "up": up, "seconds": results["seconds"]}
