@@ -24,7 +24,7 @@ from client.pixels.refusal import UnreadableDicom
 from client.reading.decoding import Decoder
 from client.reading.evidence import Evidence, examine
 from client.sources.frame import Frame
-from client.sources.outlines import ReadMasks
+from client.sources.labels.outlines import ReadMasks
 from client.sources.record import Record, Unreadable
 from tasks.task import Picture, Task
 from tasks.volumes import NoExample

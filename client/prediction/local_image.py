@@ -16,7 +16,7 @@ from client.cohort import index
 from client.cohort.cache import ExampleCache
 from client.cohort.intake import keyed
 from client.site import SiteSettings, secret
-from client.sources.examinations import ReadScan
+from client.sources.files.examinations import ReadScan
 from tasks.task import Task
 
 Told = Callable[[str, int, int], None]

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from client.prediction.local_image import Catalogued, LeftOut, LocalImage, Told, Worklist, text_of
 from client.reading.dicom import number_of_frames, read_header
 from client.sources.acquisition import Acquisition
-from client.sources.examinations import Examination, Stacked, examinations, stacked
+from client.sources.files.examinations import Examination, Stacked, examinations, stacked
 from client.sources.record import Unreadable
 from tasks.task import Task
 

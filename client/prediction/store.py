@@ -21,11 +21,11 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from client.errors import ArchiveRefused, ArchiveUnreachable, SiteMisconfigured
 from client.oversight import halt
 from client.site import SiteSettings
-from client.sources.association import Peer, associate
-from client.sources.patience import Temporary, persistently
+from client.sources.pacs.association import Peer, associate
+from client.sources.pacs.patience import Temporary, persistently
+from client.sources.pacs.spool import Refused
+from client.sources.pacs.web import named, session_for
 from client.sources.settings import DicomwebSource, DimseSource
-from client.sources.spool import Refused
-from client.sources.web import named, session_for
 from tasks.task import Task
 
 _ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"

@@ -12,7 +12,7 @@ A scan is one image and the only one of its study: there is the study's group al
 segmentation by which a scan was read is no source of the group; it stands among the evidence (PS3.3 C.17.2).
 
 A certainty of 3 percent is what a report of a finding says of a finding that is hardly there; who reads the report must
-read the number. ``client/sources/labels_sr.py`` leaves such reports out, so that no model learns from a model.
+read the number. ``client/sources/labels/reports.py`` leaves such reports out, so that no model learns from a model.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from client.reading.contract import Declared
 from client.reading.dicom import UnreadableDicom, number_of_frames, read_header
 from client.site import SiteSettings
 from client.sources.acquisition import Acquisition, acquisition_reader, reader_under
-from client.sources.folder import image_id
-from client.sources.labels_seg import is_segmentation
+from client.sources.files.folder import image_id
+from client.sources.labels.segmentations import is_segmentation
 from client.sources.record import signature_of
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource
 from tasks.task import Task

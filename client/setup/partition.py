@@ -14,8 +14,8 @@ import numpy as np
 
 from client.errors import EmptySource
 from client.site import NAME
-from client.sources.manifest import read_manifest
-from client.sources.medmnist import read_archive
+from client.sources.files.manifest import read_manifest
+from client.sources.files.medmnist import read_archive
 from client.sources.settings import MedmnistSource
 from conf import schema
 from tasks.task import PhantomHospital, Task

@@ -1,1 +1,1 @@
-"""Where a hospital's images come from: one file a kind of source, each giving the same records."""
+"""Where a hospital's images, labels and outlines come from: each kind of source gives the same records."""

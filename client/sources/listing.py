@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from client.sources.dicomweb import list_dicomweb
-from client.sources.dimse import list_dimse
-from client.sources.folder import list_folder
-from client.sources.manifest import list_manifest
-from client.sources.medmnist import list_medmnist
-from client.sources.nifti import list_nifti
+from client.sources.files.folder import list_folder
+from client.sources.files.manifest import list_manifest
+from client.sources.files.medmnist import list_medmnist
+from client.sources.files.nifti import list_nifti
+from client.sources.pacs.dicomweb import list_dicomweb
+from client.sources.pacs.dimse import list_dimse
 from client.sources.record import Lister, Listing
 from client.sources.settings import Source
 from tasks.task import Task

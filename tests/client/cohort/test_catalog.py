@@ -22,7 +22,7 @@ from client.cohort.dataset import open_cohort
 from client.cohort.preparation import Decoding, blacked_out
 from client.errors import CacheDamaged, CacheFull, CatalogStale, ContractNotMet, EmptySource
 from client.site import SiteSettings, secret
-from client.sources.labels_seg import is_segmentation
+from client.sources.labels.segmentations import is_segmentation
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.breast_ultrasound import TASK

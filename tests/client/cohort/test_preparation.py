@@ -14,7 +14,7 @@ import pytest
 from client.cohort.cache import ExampleCache, load_example, load_masks
 from client.cohort.preparation import Decoding, Job, Prepared, blacked_out, prepare, side_by_side
 from client.site import SiteSettings
-from client.sources.folder import list_folder
+from client.sources.files.folder import list_folder
 from client.sources.record import Record, Unreadable
 from client.sources.settings import FolderSource
 from tasks.breast_ultrasound import TASK

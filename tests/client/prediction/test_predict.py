@@ -27,8 +27,8 @@ from client.prediction.predict import ScoredImage
 from client.prediction.structured_report import report_of
 from client.reading.dicom import read_frame
 from client.site import load, secret
-from client.sources.labels_seg import is_segmentation
-from client.sources.labels_sr import labels_of_reports
+from client.sources.labels.reports import labels_of_reports
+from client.sources.labels.segmentations import is_segmentation
 from client.sources.settings import ReportLabels
 from tasks import task as tasks
 from tasks.models import registry

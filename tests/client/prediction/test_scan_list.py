@@ -23,7 +23,7 @@ from client.prediction.model import Model, open_model
 from client.prediction.predict import predict
 from client.prediction.worklist import of_folder
 from client.site import load
-from client.sources.folder import list_folder
+from client.sources.files.folder import list_folder
 from client.sources.settings import FolderSource
 from tasks import task as tasks
 from tasks.task import Task

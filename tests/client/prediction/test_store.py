@@ -26,7 +26,7 @@ from client.prediction.store import target_of
 from client.prediction.structured_report import report_of
 from client.prediction.worklist import of_folder
 from client.site import SiteSettings, load, secret
-from client.sources.association import Peer
+from client.sources.pacs.association import Peer
 from client.sources.settings import DimseSource
 from tests.client.prediction import handed_over
 from tests.client.prediction.handed_over import TASK, model

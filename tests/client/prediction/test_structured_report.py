@@ -21,7 +21,7 @@ from client.prediction.worklist import of_folder
 from client.reading.slices import slices_of
 from client.reading.stacks import Stack
 from client.site import load
-from client.sources.examinations import ReadScan
+from client.sources.files.examinations import ReadScan
 from tasks import task as tasks
 from tasks.task import PhantomHospital
 from tests.client.prediction import handed_over

@@ -16,7 +16,7 @@ from client.reading.contract import NOTHING_DECLARED, Declared, Judgement, judge
 from client.reading.dicom import UnreadableDicom, read_header
 from client.reading.evidence import Evidence
 from client.sources.acquisition import acquisition_reader
-from client.sources.labels_seg import is_segmentation
+from client.sources.labels.segmentations import is_segmentation
 from client.sources.settings import FolderSource
 from tasks import contract as contracts
 from tasks import task as tasks

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from client.cli.main import app
 from client.site import load
-from client.sources.dicomweb import DicomwebArchive
-from client.sources.dimse import DimseArchive
+from client.sources.pacs.dicomweb import DicomwebArchive
+from client.sources.pacs.dimse import DimseArchive
+from client.sources.pacs.spool import opened
+from client.sources.pacs.web import session_for
 from client.sources.settings import DicomwebSource, DimseSource, Scope
-from client.sources.spool import opened
-from client.sources.web import session_for
 from tests.client.prediction import handed_over
 from tests.e2e.pacs.servers import Orthanc, orthanc
 

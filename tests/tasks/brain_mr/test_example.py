@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.sources.folder import list_folder
+from client.sources.files.folder import list_folder
 from client.sources.settings import FolderSource
 from tasks.brain_mr import TASK
 from tasks.brain_mr.brain import brain_of

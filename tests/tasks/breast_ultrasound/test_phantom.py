@@ -9,7 +9,7 @@ from pydicom import dcmread
 from scipy.ndimage import binary_dilation
 
 from client.reading.dicom import read_frame
-from client.sources.folder import list_folder
+from client.sources.files.folder import list_folder
 from client.sources.settings import FolderSource
 from tasks.breast_ultrasound import TASK
 from tasks.breast_ultrasound.example import read_masks

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from client.sources.folder import list_folder
+from client.sources.files.folder import list_folder
 from client.sources.settings import FolderSource
 from tasks.lung_ct import TASK
 from tasks.lung_ct.nodule import nodule_of

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from client.reading.decoding import Decoder
 from client.reading.dicom import read_header
-from client.sources.labels_seg import findings_of, is_segmentation
+from client.sources.labels.segmentations import findings_of, is_segmentation
 from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
 from tasks.phantoms.segmentation import ABNORMALITY, Outlined, segmentation_of
 from tasks.task import Code, Structure

@@ -1,0 +1,154 @@
+"""Source: a BIDS data set (Brain Imaging Data Structure 1.10): NIfTI volumes, labels in ``participants.tsv``.
+
+NIfTI is what research leaves of a hospital's originals: acquisition and history are lost, so it counts as derived data.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.errors import EmptySource, LabelsMatchNothing, SiteMisconfigured
+from client.reading.dicom import Measured
+from client.sources.labels.table import meanings
+from client.sources.nifti_volume import NiftiReader
+from client.sources.record import Listing, Record, signature_of
+from client.sources.settings import NiftiSource
+from tasks.task import Scan, Task
+
+_NO_VALUE = "n/a"  # BIDS: how a table says that it does not know
+
+
+def list_nifti(source: NiftiSource, task: Task, withdrawn: frozenset[str]) -> Listing:
+    """Every labelled volume with the source's suffix and entities. A participant is withdrawn as ``sub-01`` or ``01``.
+
+    For a task with sequences the volume has to be of the first one; the files beside it give the others. Where it is
+    not, it is counted as ``NO_SERIES_OF_`` the sequence.
+
+    Raises:
+        EmptySource: no such volume is there.
+        LabelsMatchNothing: no volume has a participant with a label.
+        SiteMisconfigured: ``participants.tsv`` cannot be read, lacks a column, or has labels that no class has.
+    """
+    left_out: Counter[str] = Counter()
+    labels = _participants(source, task.classes, left_out)
+    volumes = _volumes(source)
+    if not volumes:
+        raise EmptySource(
+            f"no sub-*/**/*_{source.suffix}.nii(.gz) with {source.entities or 'any entity'} under {source.path}"
+        )
+    records = []
+    seen = set()
+    for path in volumes:
+        participant = path.relative_to(source.path).parts[0]
+        seen.add(participant)
+        if participant in withdrawn or participant.removeprefix("sub-") in withdrawn:
+            left_out["WITHDRAWN"] += 1
+        elif participant not in labels:
+            left_out["IMAGE_WITHOUT_LABEL"] += 1
+        elif not path.is_file():
+            left_out["FILE_ABSENT"] += 1  # DataLad and git-annex leave a dangling link for what was not fetched
+        elif not task.sequences:
+            records.append(_record(source.path, path, participant, labels[participant], None))
+        elif (scan := _scan(path, task)) is None:
+            left_out[f"NO_SERIES_OF_{task.sequences[0].name.upper()}"] += 1
+        else:
+            records.append(_record(source.path, path, participant, labels[participant], ReadScan(scan)))
+    if not seen & labels.keys():
+        raise LabelsMatchNothing(
+            f"participants.tsv of {source.path} has participants like {next(iter(labels), 'none')!r}, the folders are "
+            f"called like {min(seen)!r}"
+        )
+    left_out["LABEL_WITHOUT_IMAGE"] += len(labels.keys() - seen)
+    return Listing(records, +left_out)
+
+
+def _record(root: Path, path: Path, participant: str, label: int, scan: ReadScan | None) -> Record:
+    reader = NiftiReader(path)
+    name = path.relative_to(root).as_posix()
+    signature = "+".join(signature_of(one.path) for one in ([reader] if scan is None else scan.readers.values()))
+    return Record(participant, name, label, signature, reader.picture, scan)
+
+
+@dataclass(frozen=True)
+class ReadScan:
+    """Reads volumes of one examination, each a file; what readers outlined on them is not looked for."""
+
+    readers: dict[str, NiftiReader]
+
+    def __call__(self, values: Callable[[Path, int], Measured] | None = None) -> Scan:
+        """Volumes by name of the sequence; ``values`` is for DICOM and not used. Raises ``Unreadable``."""
+        return Scan({name: reader.volume() for name, reader in self.readers.items()})
+
+
+def _scan(path: Path, task: Task) -> dict[str, NiftiReader] | None:
+    """The file as the task's first sequence, and its other sequences from the files beside it; ``None`` where the file
+    is not of the first.
+
+    BIDS tells a sequence by suffix and entities (``ce-gadolinium_T1w``), which is read as a SeriesDescription would be.
+    """
+    if _sequence(path, task) != task.sequences[0].name:
+        return None
+    found = {task.sequences[0].name: NiftiReader(path)}
+    for beside in sorted(path.parent.glob("*.nii*")):
+        name = _sequence(beside, task)
+        if name is not None and name not in found and beside.is_file():
+            found[name] = NiftiReader(beside)
+    return found
+
+
+def _sequence(path: Path, task: Task) -> str | None:
+    entities = path.name.partition(".")[0].split("_")
+    described = "_".join(part for part in entities if not part.startswith(("sub-", "ses-")))
+    return next((sequence.name for sequence in task.sequences if sequence.finds(described)), None)
+
+
+def _volumes(source: NiftiSource) -> list[Path]:
+    """Files of the raw data only: ``derivatives`` and ``sourcedata`` do not start with ``sub-``."""
+    wanted = {f"{entity}-{value}" for entity, value in source.entities.items()}
+    found = []
+    for path in source.path.glob("sub-*/**/*.nii*"):
+        stem, _, ending = path.name.partition(".")
+        *entities, suffix = stem.split("_")
+        if ending in ("nii", "nii.gz") and suffix == source.suffix and wanted <= set(entities):
+            found.append(path)
+    return sorted(found)
+
+
+def _participants(source: NiftiSource, classes: tuple[str, str], left_out: Counter[str]) -> dict[str, int]:
+    path = source.path / "participants.tsv"
+    meaning = meanings(classes)
+    labels: dict[str, int] = {}
+    wrong, contradicted = [], set()
+    for line, row in enumerate(_rows(path, source.label_column), start=2):
+        name, text = (row["participant_id"] or "").strip(), (row[source.label_column] or "").strip()
+        label = meaning.get(text.casefold())
+        if text in ("", _NO_VALUE):
+            left_out["PARTICIPANT_WITHOUT_LABEL"] += 1
+        elif label is None or not name.startswith("sub-"):
+            wrong.append(f"line {line}: participant_id={name!r}, {source.label_column}={text!r}")
+        elif name not in labels:
+            labels[name] = label
+        elif labels[name] == label:
+            left_out["DUPLICATE_LABEL_ROW"] += 1
+        else:
+            contradicted.add(name)
+    if wrong:
+        shown = "\n  ".join(wrong[:10]) + ("" if len(wrong) <= 10 else f"\n  and {len(wrong) - 10} more")
+        raise SiteMisconfigured(f"{path}: a label must be one of {', '.join(classes)}, 0, 1 or n/a:\n  {shown}")
+    left_out["CONTRADICTING_LABEL_ROWS"] += len(contradicted)
+    return {name: label for name, label in labels.items() if name not in contradicted}
+
+
+def _rows(path: Path, label_column: str) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, delimiter="\t")
+            if missing := {"participant_id", label_column} - set(reader.fieldnames or ()):
+                raise SiteMisconfigured(f"{path} lacks the column(s) {', '.join(sorted(missing))}")
+            return list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SiteMisconfigured(f"cannot read {path}: {error}") from error

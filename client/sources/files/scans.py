@@ -1,0 +1,86 @@
+"""Labelled examinations of a folder, each a scan: ``client/sources/files/examinations.py`` joined with labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Set
+from pathlib import Path
+
+from pydicom import Dataset
+
+from client.errors import EmptySource, LabelsMatchNothing
+from client.sources.acquisition import Acquisition
+from client.sources.files.examinations import Examination, examinations, stacked
+from client.sources.frame import Frame
+from client.sources.labels.table import Labels
+from client.sources.record import Listing, Record, Unreadable
+from tasks.task import Task
+
+
+def list_scans(
+    folder: Path,
+    labels: Labels,
+    withdrawn: frozenset[str],
+    acquired: Callable[[Dataset], Acquisition],
+    task: Task,
+    answered: Set[str] = frozenset(),
+) -> Listing:
+    """Every labelled examination under a folder that has the task's first sequence as a volume.
+
+    Counted per file: why it cannot be read. Per examination: ``WITHDRAWN``, ``IMAGE_WITHOUT_LABEL``, ``NO_PATIENT_ID``,
+    ``STUDY_OF_SEVERAL_PATIENTS``, ``NO_SERIES_OF_<first sequence>``, or why its series is no volume (``Unstackable``).
+    Per further sequence: the same with ``SERIES_`` before it, and ``SERIES_IN_OTHER_SPACE`` where its frame of
+    reference is not the first sequence's. Per segmentation: see ``client/sources/labels/scan_outlines.py``. The
+    contract is judged on all slices that are read: what one of them breaks the examination breaks.
+
+    An examination has the label of its StudyInstanceUID, AccessionNumber or PatientID; where labels are by
+    SOPInstanceUID it is positive if one of its images is.
+
+    Raises:
+        EmptySource: no DICOM image is there.
+        LabelsMatchNothing: no examination has a label.
+    """
+    left_out = Counter(labels.left_out)
+    found = examinations(folder, labels.key, acquired, task, lambda path, reason: left_out.update([reason]))
+    if not found:
+        raise EmptySource(f"no DICOM image under {folder}; is the volume mounted?")
+    records, used = [], set()
+    for examination in found:
+        named = {file.name for file in examination.files if file.name in labels.values}
+        used |= named
+        if reason := _refusal(examination, named, withdrawn):
+            left_out[reason] += 1
+            continue
+        try:
+            records.append(_record(examination, labels, named, task, left_out))
+        except Unreadable as refusal:
+            left_out[refusal.reason] += 1
+    if not used:
+        raise LabelsMatchNothing(
+            f"none of {len(found)} examinations has a label: {labels.path} is keyed by {labels.key}, of which it has "
+            f"values like {next(iter(labels.values), 'none')!r}; the files have values like "
+            f"{found[0].files[0].name!r}"
+        )
+    left_out["LABEL_WITHOUT_IMAGE"] += len(labels.values.keys() - used - answered)
+    return Listing(records, +left_out, list(labels.warnings))
+
+
+def _refusal(examination: Examination, named: Set[str], withdrawn: frozenset[str]) -> str:
+    if examination.patients & withdrawn:
+        return "WITHDRAWN"
+    return examination.unassigned if named else "IMAGE_WITHOUT_LABEL"
+
+
+def _record(examination: Examination, labels: Labels, named: Set[str], task: Task, left_out: Counter[str]) -> Record:
+    scan = stacked(examination, task, left_out)
+    findings = [labels.findings[name] for name in sorted(named) if name in labels.findings]
+    return Record(
+        patient_id=examination.files[0].patient,
+        image_id=examination.study,
+        label=max(labels.values[name] for name in named),
+        signature=scan.signature,
+        read=Frame(scan.middle.path, scan.middle.frame),
+        read_scan=scan.read,
+        acquisition=scan.acquisition,
+        findings=findings[0] if findings else (),
+    )

@@ -1,0 +1,1 @@
+"""What readers said of images: files of labels, structured reports, segmentations, masks."""

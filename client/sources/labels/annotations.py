@@ -1,0 +1,63 @@
+"""Labels from what readers have drawn and measured: structured reports, segmentations, mask images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from client.errors import SiteMisconfigured
+from client.sources.labels.mask_images import labels_of_masks
+from client.sources.labels.reports import labels_of_reports
+from client.sources.labels.segmentations import labels_of_segmentations
+from client.sources.labels.table import KEYS, Labels, joined, read_labels
+from client.sources.settings import Annotations, DicomwebSource, DimseSource, FolderSource
+from tasks.task import Task
+
+Found = Iterator[tuple[str, int]]
+"""SOPInstanceUID of an image and its label, as often as something says so."""
+
+_READERS: dict[str, Callable[[Any, list[Path], Counter[str]], Found]] = {
+    "sr": labels_of_reports,
+    "seg": labels_of_segmentations,
+    "masks": labels_of_masks,
+}
+
+
+def labels_of(source: FolderSource | DicomwebSource | DimseSource, task: Task) -> Labels:
+    """The labels of a source of DICOM images, from its labels file or its annotations.
+
+    Raises:
+        SiteMisconfigured: see ``read_labels`` and ``read_annotations``.
+    """
+    if source.annotations is not None:
+        return read_annotations(source.annotations)
+    assert source.labels is not None  # the settings see to it
+    return read_labels(source.labels, task.classes, task.further_findings)
+
+
+def read_annotations(annotations: Annotations) -> Labels:
+    """Labels by SOPInstanceUID from the files under ``annotations.path``.
+
+    A file that cannot be used is counted and costs itself only. Annotations that say the same of an image count once;
+    an image of which they say both has no label. Both are counted, as for a labels file.
+
+    Raises:
+        SiteMisconfigured: the folder is not there, or no file in it says anything of any image.
+    """
+    if not annotations.path.is_dir():
+        raise SiteMisconfigured(
+            f"{annotations.path} is no folder; annotations of kind {annotations.kind} are read there"
+        )
+    left_out: Counter[str] = Counter()
+    files = sorted(path for path in annotations.path.rglob("*") if path.is_file())
+    values, repeated = joined(_READERS[annotations.kind](annotations, files, left_out))
+    left_out.update(repeated)
+    if not values:
+        story = ", ".join(f"{reason} {number}" for reason, number in sorted(left_out.items())) or "no file"
+        raise SiteMisconfigured(
+            f"none of {len(files)} files under {annotations.path} labels an image ({story}); do kind "
+            f"{annotations.kind!r} and its codes fit what is there?"
+        )
+    return Labels(annotations.path, KEYS[0], values, left_out)

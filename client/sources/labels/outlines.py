@@ -1,0 +1,147 @@
+"""What DICOM segmentations (PS3.3 A.51) in a folder outline on the pictures beside them.
+
+A segment is a structure of the task where its SegmentedPropertyTypeCodeSequence is the structure's code; a frame of it
+belongs to the image, and to the frame, that it was derived from. Several segmentations of an image are united.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.pixels.refusal import Reason, UnreadableDicom, guarded
+from client.reading.dicom import Measured, read_header, read_values
+from client.sources.labels.segmentations import (
+    codes_of,
+    least_value,
+    mask_of,
+    referenced_images,
+    segment_codes,
+    segmented_frames,
+)
+from client.sources.record import signature_of
+from tasks.task import Structure
+
+_Place = tuple[str, int | None]
+"""SOPInstanceUID and frame of an image; ``None`` is all of its frames."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A frame of a segmentation, the structure that it outlines, and from which value on a pixel is marked."""
+
+    structure: int
+    path: Path
+    frame: int
+    least: float
+
+
+@dataclass(frozen=True)
+class ReadMasks:
+    """Reads what was outlined on one picture.
+
+    Attributes:
+        shape: structures, rows and columns.
+        marks: of the picture; none where nothing was found.
+        signature: changes whenever the segmentations may have changed.
+    """
+
+    shape: tuple[int, int, int]
+    marks: tuple[Mark, ...]
+    signature: str
+
+    def __call__(self) -> NDArray[np.bool_]:
+        """Decode in this process; see ``read``."""
+        return self.read(read_values)
+
+    def read(self, values: Callable[[Path, int], Measured]) -> NDArray[np.bool_]:
+        """The masks, bool of ``shape``.
+
+        Args:
+            values: decodes a frame, such as ``Decoder.read_values``.
+
+        Raises:
+            Unreadable: SEGMENTATION_UNREADABLE.
+        """
+        masks = np.zeros(self.shape, dtype=np.bool_)
+        for mark in self.marks:
+            masks[mark.structure] |= mask_of(mark.path, mark.frame, mark.least, values)
+        return masks
+
+
+class Outlines:
+    """All segmentations of a folder, by the images that they speak of.
+
+    Attributes:
+        left_out: counts of ``SEGMENTATION_UNREADABLE``, ``SEGMENTATION_OF_OTHER_SIZE`` (than the image, which then has
+            no masks) and ``SEGMENTATION_INCOMPLETE`` (of images on which not all structures of the task were sought:
+            nobody can tell what was not found there from what was not sought).
+    """
+
+    def __init__(self, files: Iterable[Path], structures: Sequence[Structure]) -> None:
+        """Read their headers; no pixel is decoded."""
+        self.left_out: Counter[str] = Counter()
+        self._codes = codes_of(structures)
+        self._sought: dict[_Place, set[int]] = defaultdict(set)
+        self._referenced: dict[str, set[int]] = defaultdict(set)
+        self._marks: dict[_Place, list[Mark]] = defaultdict(list)
+        self._files: dict[str, set[Path]] = defaultdict(set)
+        self._sizes: dict[Path, tuple[int, int]] = {}
+        for path in files:
+            try:
+                self._add(path)
+            except UnreadableDicom:
+                self.left_out["SEGMENTATION_UNREADABLE"] += 1
+
+    def _add(self, path: Path) -> None:
+        header = read_header(path)
+        sought = {self._codes.index(code) for code in segment_codes(header).values() if code in self._codes}
+        if not sought:
+            return  # of something else
+        least, frames, referenced = least_value(header), segmented_frames(header), referenced_images(header)
+        self._sizes[path] = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: (int(header.Rows), int(header.Columns)))
+        for image in referenced:
+            self._referenced[image] |= sought
+            self._files[image].add(path)
+        for frame in frames:
+            for image, numbers in frame.images:
+                self._files[image].add(path)
+                for place in _places(image, numbers):
+                    self._sought[place] |= sought
+                    if frame.code in self._codes:
+                        structure = self._codes.index(frame.code)
+                        self._marks[place].append(Mark(structure, path, frame.number, least))
+
+    def of(self, image: str, frame: int, frames: int, size: tuple[int, int]) -> ReadMasks | None:
+        """What reads the masks of a picture; ``None`` where nobody has looked for all structures.
+
+        Args:
+            image: SOPInstanceUID.
+            frame: of the image, from 0.
+            frames: how many the image has. Only of an image with one it says enough that a segmentation refers to it;
+                others are taken as looked at where a frame of a segmentation refers to theirs.
+            size: rows and columns.
+        """
+        places: list[_Place] = [(image, None), (image, frame)]
+        sought = set().union(*(self._sought.get(place, ()) for place in places))
+        sought |= self._referenced.get(image, set()) if frames == 1 else set()
+        if not sought:
+            return None
+        if len(sought) < len(self._codes):
+            self.left_out["SEGMENTATION_INCOMPLETE"] += 1
+            return None
+        if any(self._sizes[path] != size for path in self._files[image]):
+            self.left_out["SEGMENTATION_OF_OTHER_SIZE"] += 1
+            return None
+        marks = tuple(mark for place in places for mark in self._marks.get(place, ()))
+        signature = "+".join(signature_of(path) for path in sorted(self._files[image]))
+        return ReadMasks((len(self._codes), *size), marks, signature)
+
+
+def _places(image: str, frames: tuple[int, ...]) -> list[_Place]:
+    return [(image, frame) for frame in frames] if frames else [(image, None)]

@@ -1,0 +1,114 @@
+"""Labels from structured reports: measurement groups of TID 1500 (PS3.16), read through highdicom.
+
+A group speaks of images: its source images, or those on which its regions were drawn. Its label is what one of its
+qualitative evaluations says, its finding, or whether a measurement reaches a limit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+from pydicom import Dataset
+
+from client.pixels.header import open_file
+from client.pixels.refusal import UnreadableDicom
+from client.sources.labels.segmentations import SEGMENTATION
+from client.sources.settings import ReportLabels
+
+_REPORTS = {f"1.2.840.10008.5.1.4.1.1.88.{number}" for number in (22, 33, 34)}
+"""Enhanced, Comprehensive and Comprehensive 3D SR Storage."""
+_FINDING = "finding"
+
+
+def labels_of_reports(source: ReportLabels, files: list[Path], left_out: Counter[str]) -> Iterator[tuple[str, int]]:
+    """SOPInstanceUID and label of each image that a measurement group speaks of.
+
+    Counted: ``REPORT_OF_CONSILIUM``, ``REPORT_UNREADABLE``, ``REPORT_OF_OTHER_TEMPLATE``, ``GROUP_WITHOUT_LABEL``,
+    ``GROUP_WITHOUT_IMAGE``.
+    """
+    for path in files:
+        header = _report(path)
+        if header is None:
+            continue
+        if _ours(header):
+            left_out["REPORT_OF_CONSILIUM"] += 1
+            continue
+        try:
+            content = hd.sr.srread(path).content
+            groups = list(_groups(content)) if isinstance(content, hd.sr.MeasurementReport) else None
+            told = None if groups is None else [(_label(group, source), sorted(_images(group[0]))) for group in groups]
+        except Exception:  # highdicom checks the template as it reads, and says what is wrong in many ways
+            left_out["REPORT_UNREADABLE"] += 1
+            continue
+        if told is None:
+            left_out["REPORT_OF_OTHER_TEMPLATE"] += 1
+            continue
+        for label, images in told:
+            left_out["GROUP_WITHOUT_LABEL"] += label is None
+            left_out["GROUP_WITHOUT_IMAGE"] += label is not None and not images
+            yield from ((image, label) for image in images if label is not None)
+
+
+def _report(path: Path) -> Dataset | None:
+    try:
+        file, header, _ = open_file(path)
+    except UnreadableDicom:
+        return None  # the folder may hold anything
+    file.close()
+    return header if str(header.get("SOPClassUID", "")) in _REPORTS else None
+
+
+def _ours(header: Dataset) -> bool:
+    """Whether ``client/prediction/structured_report.py`` has made it: no model may learn from a model."""
+    return (header.get("Manufacturer"), header.get("ContentQualification")) == ("Consilium", "RESEARCH")
+
+
+def _groups(report: Any) -> Iterator[Any]:
+    return chain(
+        report.get_image_measurement_groups(),
+        report.get_planar_roi_measurement_groups(),
+        report.get_volumetric_roi_measurement_groups(),
+    )
+
+
+def _label(group: Any, source: ReportLabels) -> int | None:
+    """1, 0, or ``None`` when the group does not tell, or tells both."""
+    told = set(_values(group, source))
+    return told.pop() if len(told) == 1 else None
+
+
+def _values(group: Any, source: ReportLabels) -> Iterator[int]:
+    if source.at_least is not None:
+        for measurement in group.get_measurements():
+            if _code(measurement.name) == source.concept:
+                yield int(float(measurement.value) >= source.at_least)
+        return
+    if source.concept == _FINDING:
+        concepts = [group.finding_type]
+    else:
+        evaluations = group.get_qualitative_evaluations()
+        concepts = [evaluation.value for evaluation in evaluations if _code(evaluation.name) == source.concept]
+    for concept in concepts:
+        if concept is not None and _code(concept) in (*source.positive, *source.negative):
+            yield int(_code(concept) in source.positive)
+
+
+def _code(concept: Any) -> str:
+    return f"{concept.scheme_designator}:{concept.value}"
+
+
+def _images(item: Dataset) -> set[str]:
+    """All images that a content item or one below it refers to; segmentations are no images of the patient."""
+    found = {
+        str(reference.ReferencedSOPInstanceUID)
+        for reference in (item.get("ReferencedSOPSequence") or ())
+        if item.get("ValueType") == "IMAGE" and reference.get("ReferencedSOPClassUID") != SEGMENTATION
+    }
+    for below in item.get("ContentSequence") or ():
+        found |= _images(below)
+    return found

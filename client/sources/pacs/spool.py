@@ -1,0 +1,242 @@
+"""The spool: a folder in the hospital that holds what an archive has given, and proof of what it is.
+
+``images/`` has one DICOM file an instance, just as it was received; ``spool.sqlite`` knows which of them are whole, in
+which transfer syntax each came, in which the archive holds it, and the digest of its pixels.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import re
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from client.errors import SiteMisconfigured, SpoolFull
+from client.sources.pacs.digest import NotWhole, examine
+from client.sources.pacs.fidelity import Verdict, judge
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS instances (
+    uid TEXT PRIMARY KEY, bytes INTEGER NOT NULL, received TEXT NOT NULL, held TEXT NOT NULL, verdict TEXT NOT NULL,
+    pixel_sha256 TEXT NOT NULL);
+"""
+_UID = re.compile(r"[0-9][0-9.]{0,63}")  # PS3.5 9.1; the leading zeros of some vendors' parts do no harm
+
+
+class Refusal(StrEnum):
+    """Why an instance is not in the spool though the archive was asked for it."""
+
+    TRANSCODED = "TRANSCODED"
+    """It came in another encoding than it is stored in, and one of the two is compressed."""
+    ARCHIVE_FAILED = "ARCHIVE_FAILED"
+    """The archive answers, but does not give this instance."""
+    GONE_FROM_ARCHIVE = "GONE_FROM_ARCHIVE"
+    """The archive listed it and then does not know it."""
+    BROKEN_IN_ARCHIVE = "BROKEN_IN_ARCHIVE"
+    """The transfer was complete, and what came is not a whole DICOM file."""
+    INVALID_UID = "INVALID_UID"
+    """Its SOPInstanceUID is none (PS3.5 9.1)."""
+
+
+class Refused(Exception):
+    """One instance is not taken in; the others may be."""
+
+    def __init__(self, reason: Refusal, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One image that an archive says it has.
+
+    Attributes:
+        study, series, uid: its instance UIDs.
+        patient_id, accession: PatientID and AccessionNumber, empty when the archive does not tell.
+        modality: Modality of its series.
+        sop_class: SOPClassUID, empty when the archive does not tell.
+        held: transfer syntaxes in which the archive stores it, from AvailableTransferSyntaxUID (0008,3002); empty
+            when the archive does not tell.
+    """
+
+    study: str
+    series: str
+    uid: str
+    patient_id: str
+    accession: str
+    modality: str
+    sop_class: str = ""
+    held: frozenset[str] = frozenset()
+
+
+class Spool:
+    """An opened spool; ``opened`` makes it. ``parts`` is for files that are on their way."""
+
+    def __init__(self, folder: Path, index: sqlite3.Connection, max_bytes: int, holds: frozenset[str]) -> None:
+        self.images, self.parts = folder / "images", folder / "parts"
+        self._max_bytes, self._holds = max_bytes, holds
+        self._folder, self._index = folder, index
+        shutil.rmtree(self.parts, ignore_errors=True)  # what an interrupted retrieval left
+        for directory in (self.images, self.parts):
+            directory.mkdir(parents=True, exist_ok=True)
+        self._used: int = index.execute("SELECT COALESCE(SUM(bytes), 0) FROM instances").fetchone()[0]
+
+    def missing(self, instances: list[Instance]) -> list[Instance]:
+        """Those that are not here whole, or that turn out to be transcoded by what the archive says now."""
+        rows = self._index.execute("SELECT uid, bytes, received FROM instances")
+        known = {uid: (size, received) for uid, size, received in rows}
+        return [i for i in instances if i.uid not in known or not self._stands(i, *known[i.uid])]
+
+    def _stands(self, instance: Instance, size: int, received: str) -> bool:
+        verdict = judge(received, instance.held, self._holds)
+        values = (" ".join(sorted(instance.held)), verdict, instance.uid)
+        self._index.execute("UPDATE instances SET held = ?, verdict = ? WHERE uid = ?", values)
+        if verdict is Verdict.TRANSCODED:
+            self._remove(instance.uid)
+        return verdict is not Verdict.TRANSCODED and _size(self._file(instance.uid)) == size
+
+    def forget_others(self, instances: list[Instance]) -> int:
+        """Delete what is not among these: it left the archive or the scope, lost its label, or was withdrawn."""
+        keep = {instance.uid for instance in instances}
+        gone = [uid for (uid,) in self._index.execute("SELECT uid FROM instances") if uid not in keep]
+        for uid in gone:
+            self._remove(uid)
+        self._index.commit()
+        for path in self.images.rglob("*.dcm"):  # a file without a row: the process died between the two
+            if path.stem not in keep:
+                path.unlink()
+        return len(gone)
+
+    def _remove(self, uid: str) -> None:
+        self._file(uid).unlink(missing_ok=True)
+        for (size,) in self._index.execute("DELETE FROM instances WHERE uid = ? RETURNING bytes", (uid,)).fetchall():
+            self._used -= size
+
+    def refuse_beyond(self, incoming: int) -> None:
+        """Raise ``SpoolFull`` when so many more bytes do not fit."""
+        if self._used + incoming > self._max_bytes:
+            raise SpoolFull(
+                f"the spool {self._folder} may hold {self._max_bytes / 1e9:g} GB and has {self._used / 1e9:.3f}; raise "
+                "max_gigabytes of the source or narrow its scope. What is there stays, and is not fetched again"
+            )
+
+    def take_in(self, instance: Instance, part: Path) -> None:
+        """Move a received file to its place, once it is whole and what was asked for.
+
+        Raises:
+            Refused: it is cut, another instance than was asked for, or was transcoded on its way.
+            SpoolFull: it does not fit.
+        """
+        try:
+            evidence = examine(part)
+        except NotWhole as error:
+            raise Refused(Refusal.BROKEN_IN_ARCHIVE, str(error)) from error
+        if evidence.sop_instance != instance.uid:
+            raise Refused(Refusal.ARCHIVE_FAILED, "another instance came than was asked for")
+        verdict = judge(evidence.transfer_syntax, instance.held, self._holds)
+        if verdict is Verdict.TRANSCODED:
+            stored = sorted(instance.held or self._holds)
+            raise Refused(Refusal.TRANSCODED, f"{evidence.transfer_syntax} came, {stored} is stored")
+        size = part.stat().st_size
+        self.refuse_beyond(size)
+        self._store(instance, part, (size, evidence.transfer_syntax, verdict, evidence.pixel_sha256))
+
+    def _store(self, instance: Instance, part: Path, found: tuple[int, str, Verdict, str]) -> None:
+        size, received, verdict, digest = found
+        place = self._file(instance.uid)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        self._remove(instance.uid)
+        part.replace(place)  # the row comes after the file: a crash between them fetches again, and trusts no half file
+        row = (instance.uid, size, received, " ".join(sorted(instance.held)), verdict, digest)
+        self._index.execute("INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._index.commit()
+        self._used += size
+
+    def verdicts(self) -> Counter[Verdict]:
+        """How many instances have which verdict on their transfer syntax."""
+        rows = self._index.execute("SELECT verdict, COUNT(*) FROM instances GROUP BY verdict")
+        return Counter({Verdict(name): number for name, number in rows})
+
+    def remember(self, name: str, words: Iterable[str]) -> None:
+        """Keep what was learned about the archive, for later listings that need not ask it for anything."""
+        self._index.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, " ".join(sorted(words))))
+        self._index.commit()
+
+    def remembered(self, name: str) -> set[str]:
+        """What ``remember`` kept under that name."""
+        row = self._index.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return set(row[0].split()) if row else set()
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the pixels by SOPInstanceUID."""
+        return dict(self._index.execute("SELECT uid, pixel_sha256 FROM instances").fetchall())
+
+    def _file(self, uid: str) -> Path:
+        return self.images / hashlib.sha256(uid.encode()).hexdigest()[:2] / f"{uid}.dcm"
+
+
+def is_uid(text: str) -> bool:
+    """Whether the text can be a UID; what can is safe as a file name."""
+    return _UID.fullmatch(text) is not None
+
+
+@contextmanager
+def opened(folder: Path, owner: str, max_gigabytes: float, holds: Iterable[str] = ()) -> Iterator[Spool]:
+    """The spool of that folder, for one process at a time.
+
+    Args:
+        owner: which source fills it; another one is refused.
+        max_gigabytes: most that it may hold, in 10^9 bytes.
+        holds: transfer syntaxes that the archive holds among all its images, see ``judge``.
+
+    Raises:
+        SiteMisconfigured: the folder belongs to another source or process, or cannot be written.
+        SpoolFull: the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (folder / "lock").open("a") as lock, closing(sqlite3.connect(folder / "spool.sqlite")) as index:
+            _lock(folder, lock.fileno())
+            index.executescript(_SCHEMA)
+            _claim(folder, index, owner)
+            yield Spool(folder, index, int(max_gigabytes * 1e9), frozenset(holds))
+    except (OSError, sqlite3.OperationalError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error):
+            raise SpoolFull(f"the disk of {folder} is full; what is there stays, and is not fetched again") from error
+        raise SiteMisconfigured(f"cannot use the spool {folder}: {error}") from error
+
+
+def _lock(folder: Path, descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SiteMisconfigured(
+            f"another process fills the spool {folder} at this moment; wait until it ends"
+        ) from None
+
+
+def _claim(folder: Path, index: sqlite3.Connection, owner: str) -> None:
+    known = index.execute("SELECT value FROM facts WHERE name = 'owner'").fetchone()
+    if known is None:
+        index.execute("INSERT INTO facts VALUES ('owner', ?)", (owner,))
+        index.commit()
+    elif known[0] != owner:
+        raise SiteMisconfigured(
+            f"the spool {folder} belongs to {known[0]}, not to {owner}; give each source its own path"
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

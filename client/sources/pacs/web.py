@@ -1,0 +1,113 @@
+"""HTTP to an archive: who we are, whom we trust, and what its failures mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+from requests.auth import AuthBase, HTTPBasicAuth
+
+from client.errors import ArchiveRefused, SiteMisconfigured
+from client.sources.pacs.patience import Temporary
+from client.sources.pacs.spool import Refusal, Refused
+from client.sources.secrets import owned, read_secret
+from client.sources.settings import DicomwebSource
+
+_MAY_PASS = {408, 425, 429} | set(range(500, 600))
+_GONE = {404, 410}
+
+
+def session_for(source: DicomwebSource) -> requests.Session:
+    """A session with the source's credentials and certificates.
+
+    The environment is not listened to: a ``.netrc`` would replace the token, and ``REQUESTS_CA_BUNDLE`` the authority.
+
+    Raises:
+        SiteMisconfigured: a secret is missing or readable by others, or a certificate file is missing.
+    """
+    session = requests.Session()
+    session.trust_env = False
+    session.max_redirects = 0  # a redirect could carry the request to another machine, or out of TLS
+    if source.token is not None:
+        read_secret(source.token)
+        session.auth = _Bearer(source)
+    elif source.user is not None and source.password is not None:
+        session.auth = HTTPBasicAuth(source.user.encode(), read_secret(source.password).encode())
+    session.verify = True
+    if source.authority is not None:
+        session.verify = str(_there(source.authority))
+    if source.certificate is not None and source.certificate_key is not None:
+        session.cert = (str(_there(source.certificate)), str(owned(source.certificate_key)))
+    return session
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise SiteMisconfigured(f"the certificate file {path} is missing")
+    return path
+
+
+class _Bearer(AuthBase):
+    """Adds the token (RFC 6750), read afresh each time: tokens are short-lived, and something renews the file."""
+
+    def __init__(self, source: DicomwebSource) -> None:
+        self._path = source.token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        assert self._path is not None
+        request.headers["Authorization"] = f"Bearer {read_secret(self._path)}"
+        return request
+
+
+@contextmanager
+def named(url: str) -> Iterator[None]:
+    """Turn what ``requests`` raises into what it means for us.
+
+    Raises:
+        Temporary: no connection, silence, a cut answer, 408, 425, 429 or 5xx.
+        Refused: one resource cannot be had.
+        ArchiveRefused: 401, 403, an untrusted certificate, a redirect.
+    """
+    try:
+        yield
+    except requests.HTTPError as error:
+        raise _by_status(error.response, url) from error
+    except requests.exceptions.SSLError as error:
+        if "EOF" in str(error):  # the archive went away in the middle of the handshake
+            raise Temporary(_short(error)) from error
+        raise ArchiveRefused(
+            f"{url}: TLS failed ({_short(error)}); give the certificate authority of the archive as `authority`, and "
+            "`certificate` with `certificate_key` if it asks for one; verification is never switched off"
+        ) from error
+    except requests.TooManyRedirects as error:
+        raise ArchiveRefused(f"{url} redirects to another address; put the final address into `url`") from error
+    except requests.exceptions.JSONDecodeError as error:
+        raise Refused(Refusal.ARCHIVE_FAILED, f"{url} answers something that is no JSON") from error
+    except requests.RequestException as error:
+        raise Temporary(_short(error)) from error
+
+
+def _by_status(response: requests.Response | None, url: str) -> Exception:
+    if response is None:
+        return Temporary("no answer")
+    status = response.status_code
+    if status == 401:
+        return ArchiveRefused(f"{url} says 401: it does not know us; check `token`, or `user` and `password`")
+    if status == 403:
+        return ArchiveRefused(f"{url} says 403: it knows us and forbids this; ask its administrator for read access")
+    if status in _MAY_PASS:
+        return Temporary(f"HTTP {status}", _seconds(response.headers.get("Retry-After", "")))
+    return Refused(Refusal.GONE_FROM_ARCHIVE if status in _GONE else Refusal.ARCHIVE_FAILED, f"HTTP {status}")
+
+
+def _seconds(text: str) -> float:
+    return float(min(int(text), 600)) if text.isdecimal() else 0
+
+
+def _short(error: Exception) -> str:
+    """The kind of error only: its text repeats the address with everything that was asked for."""
+    cause = error.args[0] if error.args else error
+    reason = getattr(cause, "reason", None)
+    return type(error).__name__ + (f" ({type(reason).__name__})" if reason is not None else "")

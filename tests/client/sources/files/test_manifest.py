@@ -1,0 +1,128 @@
+"""Public image sets: rows that are not taken are counted, withdrawn patients too."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from client.errors import EmptySource, SiteMisconfigured
+from client.sources.files.manifest import list_manifest
+from client.sources.files.medmnist import list_medmnist
+from client.sources.record import Unreadable
+from client.sources.settings import ManifestSource, MedmnistSource
+from tasks.breast_ultrasound import TASK
+from tasks.lung_ultrasound import TASK as LUNG
+
+NOBODY: frozenset[str] = frozenset()
+
+
+def _manifest(folder: Path, *rows: str, **settings: object) -> ManifestSource:
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(folder / "a.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "flat.png")
+    (folder / "manifest.csv").write_text("\n".join(["file,patient_id,label,site", *rows, ""]), "utf-8")
+    values = {"kind": "manifest", "task": TASK.name, "issuer": "set", "path": folder}
+    return ManifestSource.model_validate(values | settings)
+
+
+def test_rows_are_records(tmp_path: Path) -> None:
+    source = _manifest(tmp_path, "a.png,P1,0,x", "a.png,P1,0,x", "flat.png,P2,1,x", "b.png,,1,x", "c.png,P3,1,y")
+    listing = list_manifest(source, TASK, NOBODY)
+    assert [record.patient_id for record in listing.records] == ["P1", "P2", "P3"]
+    assert listing.left_out == {"DUPLICATE_LABEL_ROW": 1, "NO_PATIENT_ID": 1}
+    assert listing.records[0].read().pixels.max() == pytest.approx(63 / 255)
+    for record, reason in zip(listing.records[1:], ["CONSTANT_IMAGE", "DECODE_FAILED"], strict=True):
+        with pytest.raises(Unreadable) as refusal:
+            record.read()
+        assert refusal.value.reason == reason
+
+
+def test_members_and_withdrawals(tmp_path: Path) -> None:
+    source = _manifest(tmp_path, "a.png,P1,0,x", "b.png,P2,1,y", where={"site": ["x", "y"]})
+    assert list_manifest(source, TASK, frozenset({"P2"})).left_out == {"WITHDRAWN": 1}
+    everybody = list_manifest(source, TASK, frozenset({"P1", "P2"}))
+    assert everybody.records == []
+    assert everybody.left_out == {"WITHDRAWN": 2}
+    with pytest.raises(EmptySource):
+        list_manifest(_manifest(tmp_path, "a.png,P1,0,x", where={"site": ["z"]}), TASK, NOBODY)
+    with pytest.raises(SiteMisconfigured, match="line 2"):
+        list_manifest(_manifest(tmp_path, "a.png,P1,2,x"), TASK, NOBODY)
+
+
+def _outlined(folder: Path, *cells: str, **settings: object) -> ManifestSource:
+    """One image for each cell of masks, of patients P0, P1 and so on."""
+    for name, mark in (("m0.png", (0, 0)), ("m1.png", (5, 3)), ("m2.png", (6, 1))):
+        mask = np.zeros((8, 8), np.uint8)
+        mask[mark] = 255 * (name != "m0.png")
+        Image.fromarray(mask).save(folder / name)
+    Image.fromarray(np.ones((8, 9), np.uint8)).save(folder / "wide.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    for number in range(len(cells)):
+        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(folder / f"{number}.png")
+    rows = [f"{n}.png,P{n},0,{cell}" for n, cell in enumerate(cells)]
+    (folder / "manifest.csv").write_text("\n".join(["file,patient_id,label,masks", *rows, ""]), "utf-8")
+    values = {"kind": "manifest", "task": TASK.name, "issuer": "set", "path": folder}
+    return ManifestSource.model_validate(values | {"mask_columns": {"lesion": "masks"}} | settings)
+
+
+def test_masks_are_united_and_an_empty_one_says_that_nothing_was_found(tmp_path: Path) -> None:
+    cells = ["m1.png; m2.png", "m0.png", "", "wide.png", "m1.png;broken.png"]
+    listing = list_manifest(_outlined(tmp_path, *cells), TASK, NOBODY)
+    both, empty, *rest = (record.read_masks for record in listing.records)
+    assert both is not None
+    assert empty is not None
+    assert both().shape == (1, 8, 8)
+    assert np.argwhere(both()).tolist() == [[0, 5, 3], [0, 6, 1]]
+    assert not empty().any()
+    assert rest == [None, None, None], "nobody has looked, or what there is cannot be used"
+    assert listing.left_out == {"MASK_OF_OTHER_SIZE": 1, "MASK_UNREADABLE": 1}
+    assert len({record.signature for record in listing.records[:2]}) == 2
+
+
+def test_a_mask_that_breaks_after_it_was_listed_is_refused(tmp_path: Path) -> None:
+    (record,) = list_manifest(_outlined(tmp_path, "m1.png"), TASK, NOBODY).records
+    (tmp_path / "m1.png").write_bytes((tmp_path / "m1.png").read_bytes()[:-30])
+    assert record.read_masks is not None
+    with pytest.raises(Unreadable) as refusal:
+        record.read_masks()
+    assert refusal.value.reason == "MASK_UNREADABLE"
+
+
+def test_findings_come_from_columns_of_any_name(tmp_path: Path) -> None:
+    columns = {"b_lines": "x_blines", "effusion": "x_eff"}
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
+    header = "file,patient_id,label,x_blines,x_eff,other"
+    values = {"kind": "manifest", "task": LUNG.name, "issuer": "set", "path": tmp_path, "finding_columns": columns}
+    source = ManifestSource.model_validate(values)
+    names = [finding.name for finding in LUNG.further_findings]
+    (tmp_path / "manifest.csv").write_text(f"{header}\na.png,P1,1,1.0,0.0,maybe\nb.png,P1,1,,,\n", "utf-8")
+    first, second = list_manifest(source, LUNG, NOBODY).records
+    assert {n: v for n, v in zip(names, first.findings, strict=True) if v is not None} == {"b_lines": 1, "effusion": 0}
+    assert set(second.findings) == {None}
+    (tmp_path / "manifest.csv").write_text(f"{header}\na.png,P1,1,0.5,1,\nb.png,P1,1,1,x,\n", "utf-8")
+    with pytest.raises(SiteMisconfigured, match=r"line 2: x_blines='0.5'\n  line 3: x_eff='x'"):
+        list_manifest(source, LUNG, NOBODY)
+
+
+def test_columns_of_what_the_task_does_not_ask_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="further findings of breast_ultrasound are"):
+        _manifest(tmp_path, finding_columns={"b_lines": "x"})
+    with pytest.raises(ValidationError, match=r"structures of breast_ultrasound are \['lesion'\]"):
+        _manifest(tmp_path, mask_columns={"heart": "x"})
+
+
+def test_medmnist_images_can_be_withdrawn(tmp_path: Path) -> None:
+    parts = {f"{part}_images": np.full((2, 4, 4), 9, np.uint8) for part in ("train", "val", "test")}
+    labels = {f"{part}_labels": np.array([[0], [1]], np.uint8) for part in ("train", "val", "test")}
+    np.savez(tmp_path / "set.npz", **parts, **labels)
+    (tmp_path / "indices").write_text("0 1 5", "utf-8")
+    source = MedmnistSource(
+        kind="medmnist", task=TASK.name, issuer="set", path=tmp_path / "set.npz", indices=tmp_path / "indices"
+    )
+    listing = list_medmnist(source, TASK, frozenset({"image-000001"}))
+    assert [(record.patient_id, record.label) for record in listing.records] == [
+        ("image-000000", 0),
+        ("image-000005", 1),
+    ]
+    assert listing.left_out == {"WITHDRAWN": 1}
