@@ -43,6 +43,7 @@ _NODES: dict[str, dict[str, type]] = {
         "_segresnet": schema.SegResNet,
         "_dynunet": schema.DynUNet,
     },
+    "training": {"_training": schema.Training},
     "strategy": {
         "_fedavg": schema.FedAvg,
         "_fedavgm": schema.FedAvgM,

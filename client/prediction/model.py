@@ -39,10 +39,20 @@ class Model:
     remarks: list[str]
 
     @torch.no_grad()
-    def probabilities(self, examples: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Of the positive class, shape (images,), for examples of shape (images, *example_shape)."""
-        logits = self.network.logits(torch.from_numpy(np.ascontiguousarray(examples)))
-        return torch.sigmoid(logits).numpy().astype(np.float64)
+    def look(self, examples: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+        """What it says of examples of shape (images, *example_shape).
+
+        Returns:
+            Probabilities of the positive class, shape (images,); and what it marks, shape (images, structures,
+            *example_shape[1:]), ``None`` where it outlines nothing.
+        """
+        outputs = self.network.outputs(torch.from_numpy(np.ascontiguousarray(examples)))
+        probabilities = torch.sigmoid(outputs[:, 0]).numpy().astype(np.float64)
+        if not self.network.outlines:
+            return probabilities, None
+        form = self.task.form
+        marked = (outputs[:, form.findings :] > 0).numpy()
+        return probabilities, marked.reshape(len(examples), form.structures, *form.shape[1:])
 
 
 def open_model(path: Path, sha256: str) -> Model:

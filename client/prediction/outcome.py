@@ -22,6 +22,7 @@ REPORTS, TRIAGE, SCORES = "reports", "triage.html", "scores.csv"
 _COLUMNS = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "frame", "file", "probability of the image",
             "of the patient", "at or above threshold", "contract warnings", "read without", "training side",
             "not scored because")  # fmt: skip
+"""After them, where the model outlines: of each structure, the percent of the image that it marks."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def _table(model: Model, found: Predictions) -> str:
     stream = io.StringIO()
     rows = csv.writer(stream)
     rows.writerow(("NOT FOR CLINICAL USE", f"study {model.head.study}", f"SHA-256 {model.sha256}"))
-    rows.writerow(_COLUMNS)
+    structures = model.task.structures if model.network.outlines else ()
+    rows.writerow((*_COLUMNS, *(f"{structure.name}, percent of the image" for structure in structures)))
     rows.writerows(_rows(model, found))
     return stream.getvalue()
 
@@ -107,7 +109,7 @@ def _rows(model: Model, found: Predictions) -> Iterator[tuple[object, ...]]:
             names = (_plain(image.patient), image.study, image.uid, image.frame + 1, _plain(str(image.path)))
             numbers = (f"{scored.probability:.6f}", f"{patient.probability:.6f}", side)
             told = (" ".join(image.warned), " ".join(image.without), "yes" if image.trained else "")
-            yield (*names, *numbers, *told, "")
+            yield (*names, *numbers, *told, "", *(f"{100 * part:.4f}" for part in scored.marked))
     for one in found.left_out:
         yield (_plain(one.patient), "", "", "", _plain(str(one.path)), "", "", "", "", "", "", one.reason)
 

@@ -5,7 +5,7 @@ Images are decoded in processes that may be killed, like those of an ingest, and
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -33,11 +33,18 @@ _AT_ONCE, _SCANS_AT_ONCE = 32, 4
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """An image with its probability of the positive class, and a PNG of it as the model sees it."""
+    """An image and what the model says of it.
+
+    Attributes:
+        probability: of the positive class.
+        seen: PNG of it as the model sees it, with the outlines that the model draws.
+        marked: of each structure the fraction of the image that the model marks; empty where it outlines nothing.
+    """
 
     image: LocalImage
     probability: float
     seen: bytes
+    marked: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,14 +115,21 @@ def predict(model: Model, work: Worklist, told: Told) -> Predictions:
     with Decoding() as decoding, closing(_examples(model.task, work.images, decoding, left_out)) as ready:
         done = 0
         while some := list(islice(ready, at_once)):
-            probabilities = model.probabilities(np.stack([example for _, example in some]))
-            for (image, example), probability in zip(some, probabilities, strict=True):
-                by_patient.setdefault(image.patient, []).append(ScoredImage(image, float(probability), png(example)))
+            for scored in _looked_at(model, some):
+                by_patient.setdefault(scored.image.patient, []).append(scored)
             done += len(some)
             told("scoring", done, total)
     told("scoring", total, total)
     patients = [ScoredPatient(name, tuple(images)) for name, images in by_patient.items()]
     return Predictions(sorted(patients, key=lambda patient: (-patient.probability, patient.patient)), left_out)
+
+
+def _looked_at(model: Model, some: Sequence[tuple[LocalImage, NDArray[np.float32]]]) -> Iterator[ScoredImage]:
+    probabilities, marked = model.look(np.stack([example for _, example in some]))
+    for n, (image, example) in enumerate(some):
+        outlines = None if marked is None else marked[n]
+        fractions = () if outlines is None else tuple(float(structure.mean()) for structure in outlines)
+        yield ScoredImage(image, float(probabilities[n]), png(example, outlines), fractions)
 
 
 def _examples(

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
+from itertools import cycle
 
+from client.cohort.picture import COLOURS
 from client.prediction.local_image import LeftOut, LocalImage
 from client.prediction.model import Model
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient, called
@@ -41,13 +43,14 @@ td.rank { color: var(--soft); width: 2.2rem } td.who { width: 14rem } td.score {
 .bar b { position: absolute; top: -.25rem; bottom: -.25rem; width: 2px; background: var(--ink) }
 figure { display: inline-block; margin: 0 .5rem .4rem 0 } figcaption { font-size: .75rem; color: var(--soft) }
 img { width: 104px; height: 104px; background: #000; object-fit: contain; display: block }
-img.scan { width: 208px; height: 208px }
+img.large { width: 208px; height: 208px } .legend i { display: inline-block; width: .8rem; height: .3rem;
+  margin: 0 .3rem 0 .6rem; -webkit-print-color-adjust: exact; print-color-adjust: exact }
 .warn { color: var(--warn); font-size: .85rem } .id { font-weight: 600; overflow-wrap: anywhere }
 @media (max-width: 640px) { .list td, .list th { display: block; width: auto; border: 0; padding: .15rem 0 }
   .list tr { display: block; border-bottom: 1px solid var(--line); padding: .6rem 0 } .list thead { display: none } }
 @media print { @page { margin: 12mm } body { max-width: none; font-size: 12px } .pages > thead th { position: static }
   .pages > tbody > tr > td { padding: 0 } td.who, td.score { width: 11rem } img { width: 72px; height: 72px }
-  img.scan { width: 144px; height: 144px } }
+  img.large { width: 144px; height: 144px } }
 """
 
 
@@ -116,18 +119,33 @@ def _patients(model: Model, patients: Sequence[ScoredPatient]) -> str:
     more = len(patients) - _MOST_PATIENTS
     return (
         "<table class=list><thead><tr><th></th><th>Patient</th><th>Probability</th>"
-        f"<th>As the model sees it{_planes(model.task)}</th></tr>"
+        f"<th>As the model sees it{_planes(model)}{_legend(model)}</th></tr>"
         f"</thead><tbody>{rows}</tbody></table>"
         + (f"<p>And {more} more in scores.csv.</p>" if more > 0 else "")
         + _meanings(model, patients)
     )
 
 
-def _planes(task: Task) -> str:
-    if not task.sequences:
+def _planes(model: Model) -> str:
+    if not model.task.sequences:
         return ""
-    names = ", ".join(sequence.name for sequence in task.sequences)
-    return escape(f": the middle slice of {names}, row by row" if len(task.sequences) > 1 else ": the middle slice")
+    which = "the slice of which most is outlined" if model.network.outlines else "the middle slice"
+    names = [sequence.name for sequence in model.task.sequences]
+    return escape(f": {which}" + (f" of {', '.join(names)}, row by row" if len(names) > 1 else ""))
+
+
+def _legend(model: Model) -> str:
+    """What each colour of the outlines is."""
+    if not model.network.outlines:
+        return ""
+    named = zip(model.task.structures, cycle(COLOURS), strict=False)
+    keys = [f"<i style='background:{colour}'></i>{escape(words(structure.name))}" for structure, colour in named]
+    return f"<span class=legend>{' '.join(keys)}</span>"
+
+
+def words(name: str) -> str:
+    """A structure's name for a person."""
+    return name.replace("_", " ")
 
 
 def _row(model: Model, rank: int, patient: ScoredPatient) -> str:
@@ -167,7 +185,7 @@ def _pictures(images: Sequence[ScoredImage]) -> str:
     """The images of the highest probability."""
     shown = sorted(images, key=lambda scored: -scored.probability)
     parts = [
-        f"<figure><img{_size(scored.image)} alt='' src='data:image/png;base64,"
+        f"<figure><img{_size(scored)} alt='' src='data:image/png;base64,"
         f"{base64.b64encode(scored.seen).decode()}'>"
         f"<figcaption>{100 * scored.probability:.1f} %{_without(scored.image)}</figcaption></figure>"
         for scored in shown[:_MOST_IMAGES]
@@ -176,8 +194,9 @@ def _pictures(images: Sequence[ScoredImage]) -> str:
     return "".join(parts) + (f"<span class=soft>and {more} more</span>" if more > 0 else "")
 
 
-def _size(image: LocalImage) -> str:
-    return "" if image.scan is None else " class=scan"
+def _size(scored: ScoredImage) -> str:
+    """Several planes, or outlines, want room."""
+    return " class=large" if scored.image.scan is not None or scored.marked else ""
 
 
 def _without(image: LocalImage) -> str:

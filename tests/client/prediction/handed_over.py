@@ -24,6 +24,7 @@ from tasks.wire import Arrays
 TASK = tasks.get("breast_ultrasound")
 Spec = dict[str, str | int | float | bool]
 SPEC: Spec = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}
+OUTLINE_SPEC: Spec = SPEC | {"name": "scatter_outline"}
 SCAN_SPEC: Spec = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 3, "pool": 2}
 
 

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from client.books.audit import Kind
 from client.books.pair import open_books
 from client.cli.main import app
+from client.cohort.picture import COLOURS
 from client.prediction import worklist
 from client.prediction.model import Model
 from client.prediction.predict import ScoredImage
@@ -33,7 +34,7 @@ from client.sources.settings import ReportLabels
 from tasks import task as tasks
 from tasks.models import registry
 from tasks.task import PhantomHospital
-from tests.client.prediction.handed_over import SPEC, TASK, found, head, model, write_model
+from tests.client.prediction.handed_over import OUTLINE_SPEC, SPEC, TASK, found, head, model, weights, write_model
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,25 @@ def test_the_catalog_and_its_files_give_the_same_probabilities(hospital: Path, t
         images = [float(row["probability of the image"]) for row in mine]
         assert patient["probability"] == pytest.approx(np.mean(images), abs=1e-5)
         assert {row["at or above threshold"] for row in mine} == {"yes" if np.mean(images) >= 0.43 else "no"}
+
+
+def test_what_a_model_outlines_is_drawn_and_measured(hospital: Path, tmp_path: Path) -> None:
+    outlining = {"arrays": weights(spec=OUTLINE_SPEC), "spec": OUTLINE_SPEC}
+    digest = write_model(tmp_path / "outlining.safetensors", **outlining)
+    words = ["predict", tmp_path / "outlining.safetensors", "--sha256", digest, "--out", tmp_path / "out"]
+    told = CliRunner().invoke(app, [str(word) for word in (*words, "--site", hospital / "site.yaml")])
+    assert told.exit_code == 0, told.output
+    network = model(tmp_path, **outlining).network
+    rows = _rows(tmp_path / "out")
+    for row in rows:
+        example = TASK.read_example(read_frame(Path(row["file"]), int(row["frame"]) - 1))
+        marked = network.outputs(torch.from_numpy(example[None]))[0, TASK.form.findings :] > 0
+        expected = pytest.approx(100 * float(marked.float().mean()), abs=0.05)
+        assert float(row["lesion, percent of the image"]) == expected
+    assert len({row["lesion, percent of the image"] for row in rows}) > 1
+    page = (tmp_path / "out" / "triage.html").read_text("utf-8")
+    assert f"<span class=legend><i style='background:{COLOURS[0]}'></i>lesion</span>" in page
+    assert page.count("<img class=large ") == len(rows)
 
 
 def test_what_is_written_is_for_its_owner_alone(hospital: Path, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_the_page_shows_the_middle_slices_and_what_is_missing(drawn: Path, brain
     _facts(_predict(drawn, BRAIN, tmp_path / "out", "--path", brain))
     page = (tmp_path / "out" / "triage.html").read_text("utf-8")
     assert "the middle slice of T1ce, FLAIR, T2, T1, row by row" in page
-    assert page.count("<img class=scan ") == 2
+    assert page.count("<img class=large ") == 2
     without = {row["PatientID"]: row["read without"].split() for row in _rows(tmp_path / "out")}
     assert "T2" in without[FIRST]
     assert "T2" not in without["ALDER-0002"]
