@@ -1,4 +1,5 @@
-"""Everything that is measured, one after the other; each prints a table and writes ``benchmarks/NAME.json``."""
+"""Everything that is measured, one after the other; each prints a table and writes ``benchmarks/NAME.json``. Searches
+(``search_*.py``) are no part of it: each is started by itself, for one experiment."""
 
 from __future__ import annotations
 

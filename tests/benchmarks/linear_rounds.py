@@ -166,18 +166,22 @@ def alike(task: Task, hospital: Hospital, terms: Terms) -> float:
     return float(np.abs(ours[0].numpy() - both).max())
 
 
-def aucs(task: Task, each: list[Hospital], heads: Tensor) -> NDArray[np.float64]:
+def scores(cohort: Cohort, heads: Tensor) -> NDArray[np.float64]:
+    """The probability of each finding for each patient; shape (patients, draws, findings)."""
+    draws, findings, features = heads.shape
+    images = torch.sigmoid(_with_bias(cohort.inputs) @ heads.reshape(-1, features).T).reshape(-1, draws, findings)
+    return torch.stack([images[rows].double().mean(dim=0) for rows in cohort.rows]).numpy()
+
+
+def aucs(each: list[Hospital], heads: Tensor) -> NDArray[np.float64]:
     """Of each draw and finding, the mean AUC over hospitals that have one; NaN where none has. Shape (draws,
     findings)."""
-    draws, findings, features = heads.shape
+    draws, findings, _ = heads.shape
     told = np.full((len(each), draws, findings), np.nan)
     for index, hospital in enumerate(each):
-        cohort = hospital.validation
-        scores = torch.sigmoid(_with_bias(cohort.inputs) @ heads.reshape(-1, features).T)
-        scores = scores.reshape(-1, draws, findings)
-        patients = torch.stack([scores[rows].mean(dim=0) for rows in cohort.rows]).numpy()
+        patients = scores(hospital.validation, heads)
         for finding in range(findings):
-            labels = cohort.patient_labels(finding).numpy()
+            labels = hospital.validation.patient_labels(finding).numpy()
             known = ~np.isnan(labels)
             if len(set(labels[known])) == 2:
                 for draw in range(draws):

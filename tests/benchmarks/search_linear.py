@@ -1,4 +1,4 @@
-"""Which configuration of a linear head wins within a privacy budget: `python -m tests.benchmarks.bench_search`.
+"""Which configuration of a linear head wins within a privacy budget: `python -m tests.benchmarks.search_linear`.
 
 For one experiment: configurations of the training are drawn at random and played at epsilon 8 and at epsilon 3, the
 best of them played again with more draws of the noise, and the best of those on other features with longer and shorter
@@ -147,7 +147,7 @@ class Search:
         for seed in SEEDS:
             hospitals = self._hospitals(each.features, seed)
             heads = linear_rounds.play(self._task, hospitals, each.terms(epsilon), draws, seed)
-            by_seed.append(linear_rounds.aucs(self._task, hospitals, heads).mean(axis=0))
+            by_seed.append(linear_rounds.aucs(hospitals, heads).mean(axis=0))
         told = np.stack(by_seed)
         row = asdict(each) | {"epsilon": epsilon, "draws": draws, "by_seed": told.tolist()}
         self.played.append(row)
