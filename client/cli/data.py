@@ -12,6 +12,7 @@ from rich.text import Text
 
 from client.books.audit import Fact, Journal, Kind
 from client.cli.output import COLOURS, HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
+from client.cohort.remedies import RULE, remedy_of
 from client.errors import SiteMisconfigured
 from client.site import SiteSettings, load, secret
 from tasks import contract as contracts
@@ -76,17 +77,19 @@ def _report(name: str, report: IngestReport) -> Iterator[RenderableType]:
         (f"patients with {finding}, of {known} known", number) for finding, (known, number) in report.findings.items()
     ]
     rows += [("patients with outlines", report.outlined)] if tasks.get(name).structures else []
-    rows += [(f"left out: {reason}", number) for reason, number in sorted(report.left_out.items())]
     yield table(f"Catalog of {name}", ("", "number"), rows, numbers=("number",))
+    if left_out := sorted((word, n) for word, n in report.left_out.items() if not word.startswith(RULE)):
+        told = [(word, number, remedy_of(tasks.get(name), word)) for word, number in left_out]
+        yield table("Left out", ("reason", "number", "what to do"), told, numbers=("number",))
     if rules := {**report.contract.every, **report.contract.warned}:
         remedies = {rule.id: rule.remedy for rule in contracts.of_task(name).rules}
-        told = [
+        judged = [
             (rule, report.contract.first.get(rule, 0), report.contract.warned.get(rule, 0), remedies[rule])
             for rule in remedies
             if rule in rules
         ]
         columns = ("rule of the contract", "rejected", "warned", "what to do")
-        yield table("What the contract has to say", columns, told, numbers=columns[1:3])
+        yield table("What the contract has to say", columns, judged, numbers=columns[1:3])
     for warning in report.warnings:
         yield Text(f"Look at this: {warning}")
 

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from client.books.audit import Fact, Journal, Kind
 from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
+from client.cohort.remedies import remedy_of
 from client.site import SiteSettings, load, secret
-from tasks import contract as contracts
 
 if TYPE_CHECKING:
     from client.prediction.model import Model
@@ -121,9 +121,8 @@ def _shown(model: Model, found: Predictions, written: Written, stored: bool, out
     if len(found.patients) > _MOST_ROWS:
         yield Text(f"And {len(found.patients) - _MOST_ROWS} more patients.")
     if found.left_out:
-        remedies = {rule.id: rule.remedy for rule in contracts.of_task(model.task.name).rules}
         told = Counter(one.reason for one in found.left_out).most_common()
-        reasons = [(reason, number, remedies.get(reason, "")) for reason, number in told]
+        reasons = [(reason, number, remedy_of(model.task, reason)) for reason, number in told]
         title = "Not used" if model.task.sequences else "Not scored"
         yield table(title, ("reason", "how many", "what to do"), reasons, numbers=("how many",))
     for remark in remarks(model, found):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from client.cohort.cache import ExampleCache, load_example
 from client.cohort.index import Image, Index
 from client.cohort.likeness import confirm, nominate
+from client.cohort.remedies import RULE
 from tasks import contract as contracts
 from tasks.task import Task
 
@@ -91,7 +92,7 @@ def report(task: Task, catalog: Index, issuers: Sequence[str], cache: ExampleCac
     sides = catalog.sides(task.name, issuers)
     contract = contract_report(task, catalog, issuers, images)
     left_out = Counter(image.unreadable for image in images if image.unreadable)
-    left_out.update({f"RULE:{rule}": number for rule, number in contract.first.items()})
+    left_out.update({f"{RULE}{rule}": number for rule, number in contract.first.items()})
     warnings = []
     for ingest in sorted(catalog.ingests(task.name, issuers), key=lambda ingest: ingest.issuer):
         left_out.update(ingest.left_out)

@@ -10,6 +10,7 @@ from html import escape
 from itertools import cycle
 
 from client.cohort.picture import COLOURS
+from client.cohort.remedies import remedy_of
 from client.prediction.local_image import LeftOut, LocalImage
 from client.prediction.model import Model
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient, called
@@ -206,10 +207,9 @@ def _without(image: LocalImage) -> str:
 def _left_out(model: Model, left_out: Sequence[LeftOut]) -> str:
     if not left_out:
         return ""
-    remedies = {rule.id: rule.remedy for rule in contracts.of_task(model.task.name).rules}
     reasons = Counter(one.reason for one in left_out)
     told = "".join(
-        f"<dt>{number} &times; {escape(reason)}</dt><dd>{escape(remedies.get(reason, ''))}</dd>"
+        f"<dt>{number} &times; {escape(reason)}</dt><dd>{escape(remedy_of(model.task, reason))}</dd>"
         for reason, number in reasons.most_common()
     )
     rows = "".join(

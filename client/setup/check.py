@@ -15,6 +15,7 @@ from client.books.pair import open_books
 from client.cohort import catalog
 from client.cohort.cache import LEAST_FREE
 from client.cohort.findings import IngestReport
+from client.cohort.remedies import remedy_of
 from client.cohort.withdrawals import withdrawn
 from client.errors import SiteError
 from client.oversight.halt import stopped
@@ -51,7 +52,7 @@ def _cohort(site: SiteSettings, task: Task) -> Iterator[Rung]:
     except SiteError as error:
         yield Rung("data readable", State.FAIL, str(error), "consilium-site ingest")
         return
-    yield _readable(report)
+    yield _readable(report, task)
     yield _labels(report, task)
     yield _contract(report, task)
     yield _patients(report, site)
@@ -59,7 +60,7 @@ def _cohort(site: SiteSettings, task: Task) -> Iterator[Rung]:
     yield _copies(report)
 
 
-def _readable(report: IngestReport) -> Rung:
+def _readable(report: IngestReport, task: Task) -> Rung:
     reasons = {
         reason: number
         for reason, number in report.left_out.items()
@@ -71,7 +72,7 @@ def _readable(report: IngestReport) -> Rung:
         return Rung("data readable", State.FAIL, found, "See what the ingest left out and why: consilium-site ingest")
     if lost > report.images:
         most = max(reasons, key=lambda reason: reasons[reason])
-        return Rung("data readable", State.WARN, found, f"Most are {most}; is the folder the right one, is it whole?")
+        return Rung("data readable", State.WARN, found, f"Most are {most}. {remedy_of(task, most)}")
     return Rung("data readable", State.OK, found)
 
 
