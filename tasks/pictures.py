@@ -16,10 +16,13 @@ from tasks.task import Box, Picture
 
 def image_area(picture: Picture) -> NDArray[np.float32]:
     """The largest ultrasound region: a second one is a trace or a thumbnail, and around them stand burned-in texts."""
-    if not picture.regions:
-        return picture.pixels
-    left, top, right, bottom = max(picture.regions, key=_area)
+    left, top, right, bottom = _area_of(picture)
     return picture.pixels[top:bottom, left:right]
+
+
+def _area_of(picture: Picture) -> Box:
+    rows, columns = picture.pixels.shape
+    return max(picture.regions, key=_area) if picture.regions else (0, 0, columns, rows)
 
 
 def fitted_square(
@@ -68,6 +71,28 @@ def masks_like(picture: Picture, read_example: Callable[[Picture], NDArray[np.fl
     if picture.masks is None:
         raise ValueError("the picture has no masks: nobody has outlined anything on it")
     return np.stack([read_example(replace(picture, pixels=m.astype(np.float32)))[0] >= 0.5 for m in picture.masks])
+
+
+def masks_from_square(picture: Picture, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The way back from ``fitted_square(image_area(picture), ...)``: masks on the square at their place on the picture.
+
+    Args:
+        masks: bool (structures, side, side).
+
+    Returns:
+        bool (structures, rows, columns) of the picture, nothing outside its image area; a pixel is marked where the
+        mask, bilinear between the square's pixels, covers half of it.
+    """
+    left, top, right, bottom = _area_of(picture)
+    side = masks.shape[-1]
+    rows, columns = _fitted_size(bottom - top, right - left, picture.spacing_mm or (1.0, 1.0), side)
+    first_row, first_column = (side - rows) // 2, (side - columns) // 2
+    inside = masks[:, first_row : first_row + rows, first_column : first_column + columns]
+    whole = torch.from_numpy(np.ascontiguousarray(inside, dtype=np.float32))[None]
+    large = interpolate(whole, size=(bottom - top, right - left), mode="bilinear", antialias=True, align_corners=False)
+    placed = np.zeros((len(masks), *picture.pixels.shape), dtype=np.bool_)
+    placed[:, top:bottom, left:right] = large[0].numpy() >= 0.5
+    return placed
 
 
 def _resized(pixels: NDArray[np.float32], rows: int, columns: int) -> torch.Tensor:

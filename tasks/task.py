@@ -103,6 +103,11 @@ class Finding:
     code: Code
 
 
+ANATOMY = Code("SCT", "123037004", "Anatomical Structure")
+ABNORMALITY = Code("SCT", "49755003", "Morphologically Abnormal Structure")
+"""Categories of what may be outlined (PS3.16 CID 7150)."""
+
+
 @dataclass(frozen=True)
 class Structure:
     """What is to be outlined.
@@ -110,10 +115,12 @@ class Structure:
     Attributes:
         name: lower-case letters, digits and ``_``.
         code: SegmentedPropertyTypeCodeSequence of a DICOM segmentation that outlines it.
+        category: SegmentedPropertyCategoryCodeSequence of one that Consilium writes; of others it is not read.
     """
 
     name: str
     code: Code
+    category: Code = ANATOMY
 
 
 @dataclass(frozen=True)
@@ -182,6 +189,9 @@ class Task:
         structures: to be outlined; a hospital may have outlines of some images or of none.
         read_masks: from the same picture or scan, which has masks, to bool of shape (structures, *example_shape[1:]),
             on the same grid as the example; present where there are structures.
+        place_masks: the way back, from a picture or scan and masks on the example's grid: of a picture bool of shape
+            (structures, rows, columns), of a scan of shape (structures, slices, rows, columns) on the grid of the first
+            sequence; present where there are structures.
         sequences: the task reads scans of these; an examination without the first is refused.
         example_spacing_mm: size of an example's pixel along each axis, where the transform makes it the same for all.
         augment: the random part of the transform, drawn anew whenever an image is drawn for training of a network that
@@ -201,6 +211,7 @@ class Task:
     further_findings: tuple[Finding, ...] = ()
     structures: tuple[Structure, ...] = ()
     read_masks: Callable[[Any], NDArray[np.bool_]] | None = None
+    place_masks: Callable[[Any, NDArray[np.bool_]], NDArray[np.bool_]] | None = None
     sequences: tuple[Sequence, ...] = ()
     example_spacing_mm: tuple[float, ...] | None = None
     augment: Augmentation | None = None

@@ -88,6 +88,21 @@ def resampled_masks(masks: Mapping[str, Volume], grid: Grid) -> dict[str, NDArra
     return {name: values > 0.5 for name, values in found.items()}
 
 
+def placed_masks(masks: NDArray[np.bool_], grid: Grid, volume: Volume) -> NDArray[np.bool_]:
+    """Masks on the grid at their place in a volume, smooth between the grid's voxels.
+
+    Args:
+        masks: bool (structures, *grid.shape).
+
+    Returns:
+        bool (structures, *volume.values.shape), nothing where the grid does not reach.
+    """
+    on = Grid(volume.values.shape, volume.affine)
+    named = {str(number): Volume(mask, grid.affine) for number, mask in enumerate(masks)}
+    found = _on_grid(named, on, "bilinear", lambda mask, grid: mask)
+    return np.stack([values >= 0.5 for values in found.values()])
+
+
 def _sigma(volume: Volume, grid: Grid) -> NDArray[np.float64]:
     """Of the blur along each axis of the volume, in its voxels."""
     source = np.linalg.norm(volume.affine[:3, :3], axis=0)

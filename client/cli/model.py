@@ -28,23 +28,24 @@ _MOST_ROWS = 30
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The file that was handed over, or its folder.")],
     sha256: Annotated[str, typer.Option("--sha256", metavar="DIGEST", help="Of that file, as you were told it.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new folder for reports, list and table.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new folder for all that is written.")],
     path: Annotated[
         Path | None,
         typer.Option("--path", metavar="FOLDER", help="DICOM files, images or scans; otherwise what the catalog has."),
     ] = None,
     organ: Annotated[str, typer.Option("--organ", help="What all images of --path show, where they do not tell.")] = "",
-    store: Annotated[bool, typer.Option("--store", help="Store the reports in the task's archive.")] = False,
+    store: Annotated[bool, typer.Option("--store", help="Store reports and outlines in the task's archive.")] = False,
     store_to: Annotated[
-        str, typer.Option("--store-to", metavar="AET@HOST:PORT", help="Store the reports in this archive.")
+        str, typer.Option("--store-to", metavar="AET@HOST:PORT", help="Store them in this archive.")
     ] = "",
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Run a study's model on images of this hospital. Not for clinical use.
 
-    Writes a DICOM structured report a study, a list for the reading room, and a table. Nothing leaves the hospital and
-    nothing is charged; the journal notes that it was done. Exit code 1 when something could not be reported or stored.
+    Writes a DICOM structured report a study, segmentations where the model outlines, a list for the reading room, and a
+    table. Nothing leaves the hospital and nothing is charged; the journal notes that it was done. Exit code 1 when
+    something could not be reported or stored.
     """
     from client.prediction import outcome, worklist
     from client.prediction import predict as predicting
@@ -71,7 +72,7 @@ def predict(
 
         try:
             if target is not None:
-                storing.store(settings, target, written.reports, sent)
+                storing.store(settings, target, [*written.reports, *written.outlines], sent)
         finally:
             _note(settings, opened, found, written, stored)
     facts = _facts(opened, found, written, target is not None, out)
@@ -89,6 +90,7 @@ def _note(settings: SiteSettings, model: Model, found: Predictions, written: Wri
         "images": found.images,
         "left_out": len(found.left_out),
         "reports": len(written.reports),
+        "outlines": len(written.outlines),
         "stored": stored,
     }
     with Journal.open(settings.journal, secret(settings)) as journal:
@@ -105,6 +107,7 @@ def _facts(model: Model, found: Predictions, written: Written, stored: bool, out
         ],
         "left_out": Counter(one.reason for one in found.left_out),
         "reports": len(written.reports),
+        "outlines": len(written.outlines),
         "reports_refused": written.refused,
         "stored": stored,
         "out": out,
@@ -128,11 +131,13 @@ def _shown(model: Model, found: Predictions, written: Written, stored: bool, out
     for remark in remarks(model, found):
         yield Text(f"Look at this: {remark}")
     for kind, number in written.refused.items():
-        yield Text(f"No report could be made of {number} studies ({kind}): their headers hold what no report may have.")
+        yield Text(f"No report or no outlines of {number} studies ({kind}): their headers hold what neither may have.")
     where = " and stored in the archive" if stored else ""
     yield Text(f"Model {model.head.study}, SHA-256 {short(model.sha256)}.")
+    outlines = f" and {len(written.outlines)} segmentations" if written.outlines else ""
     yield Text(
-        f"{len(written.reports)} reports are in {out}{where}. They name patients and must not leave the hospital."
+        f"{len(written.reports)} reports{outlines} are in {out}{where}. They name patients and must not leave the "
+        "hospital."
     )
 
 

@@ -61,6 +61,7 @@ _LABELS = {
 _OUTLINES = {
     "NO_OUTLINE": "The task reads images with outlines only: put a DICOM segmentation beside it",
     "SEGMENTATION_UNREADABLE": "The segmentation is damaged: export it once more",
+    "SEGMENTATION_OF_CONSILIUM": "A model's outlines, from which no model may learn; nothing is to be done",
     "SEGMENTATION_INCOMPLETE": "It lacks a segment that the task outlines: add it, empty where nothing was found",
     "SEGMENTATION_OF_OTHER_SIZE": "It has other rows and columns than its image: outline the image itself",
     "SEGMENTATION_OFF_GRID": "A frame lies between the slices: resample it onto the series that it was drawn on",

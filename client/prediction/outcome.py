@@ -6,19 +6,23 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from pydicom import Dataset
 
+from client.cohort.preparation import Decoding
 from client.errors import SiteMisconfigured
-from client.prediction import structured_report, triage
+from client.prediction import triage
 from client.prediction.model import Model
-from client.prediction.predict import Predictions, called
+from client.prediction.predict import Predictions, ScoredImage, called
+from client.prediction.segmentation import segmentations_of
+from client.prediction.structured_report import report_of
 from tasks.disk import write_secret
 
-REPORTS, TRIAGE, SCORES = "reports", "triage.html", "scores.csv"
+REPORTS, OUTLINES, TRIAGE, SCORES = "reports", "outlines", "triage.html", "scores.csv"
 _COLUMNS = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "frame", "file", "probability of the image",
             "of the patient", "at or above threshold", "contract warnings", "read without", "training side",
             "not scored because")  # fmt: skip
@@ -31,11 +35,13 @@ class Written:
 
     Attributes:
         reports: the files, in the order of the list.
-        refused: studies of which no report could be made, by the kind of error.
+        outlines: likewise the segmentations of a model that outlines.
+        refused: studies of which a report or a segmentation could not be made, by the kind of error.
     """
 
-    reports: list[Path]
-    refused: Counter[str]
+    reports: list[Path] = field(default_factory=list)
+    outlines: list[Path] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
 
 
 def new_folder(path: Path) -> Path:
@@ -55,7 +61,8 @@ def new_folder(path: Path) -> Path:
 
 
 def write(folder: Path, site: str, model: Model, found: Predictions, told: Callable[[str, int, int], None]) -> Written:
-    """Write ``reports/*.dcm``, one a study, ``triage.html`` and ``scores.csv``, mode 0600.
+    """Write ``reports/*.dcm``, one a study, ``outlines/*.dcm`` where the model outlines, ``triage.html`` and
+    ``scores.csv``, mode 0600.
 
     Args:
         folder: a new one, see ``new_folder``.
@@ -63,26 +70,40 @@ def write(folder: Path, site: str, model: Model, found: Predictions, told: Calla
     Raises:
         SiteMisconfigured: the disk cannot be written; it is full, for instance.
     """
-    reports: list[Path] = []
-    refused: Counter[str] = Counter()
+    written = Written()
     studies = [images for patient in found.patients for images in patient.studies().values()]
     try:
-        (folder / REPORTS).mkdir(mode=0o700)
-        for number, images in enumerate(studies, start=1):
-            told("writing reports", number, len(studies))
-            try:
-                content = _encoded(structured_report.report_of(model, images))
-            except Exception as error:  # headers hold anything, and highdicom checks as it writes
-                refused[type(error).__name__] += 1
-                continue
-            reports.append(folder / REPORTS / f"{number:05d}.dcm")
-            write_secret(reports[-1], content)
-        made = datetime.now().astimezone()
-        write_secret(folder / TRIAGE, triage.page(site, model, found, made).encode())
+        with Decoding() as decoding:
+            for number, images in enumerate(studies, start=1):
+                told("writing reports", number, len(studies))
+                _write(folder / REPORTS, written.reports, written.refused, partial(_report, model, images))
+                if model.network.outlines:
+                    decoder = decoding.decoder(found.images)
+                    made = partial(segmentations_of, model, images, decoder)
+                    _write(folder / OUTLINES, written.outlines, written.refused, made)
+        now = datetime.now().astimezone()
+        write_secret(folder / TRIAGE, triage.page(site, model, found, now).encode())
         write_secret(folder / SCORES, _table(model, found).encode())
     except OSError as error:
         raise SiteMisconfigured(f"cannot write to {folder}: {error.strerror}") from error
-    return Written(reports, refused)
+    return written
+
+
+def _report(model: Model, images: list[ScoredImage]) -> list[Dataset]:
+    return [report_of(model, images)]
+
+
+def _write(folder: Path, files: list[Path], refused: Counter[str], make: Callable[[], list[Dataset]]) -> None:
+    """Write what is made of one study, numbered on; what cannot be made is counted."""
+    try:
+        contents = [_encoded(one) for one in make()]
+    except Exception as error:  # headers hold anything, and highdicom checks as it writes
+        refused[type(error).__name__] += 1
+        return
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for content in contents:
+        files.append(folder / f"{len(files) + 1:05d}.dcm")
+        write_secret(files[-1], content)
 
 
 def _encoded(report: Dataset) -> bytes:
@@ -109,7 +130,8 @@ def _rows(model: Model, found: Predictions) -> Iterator[tuple[object, ...]]:
             names = (_plain(image.patient), image.study, image.uid, image.frame + 1, _plain(str(image.path)))
             numbers = (f"{scored.probability:.6f}", f"{patient.probability:.6f}", side)
             told = (" ".join(image.warned), " ".join(image.without), "yes" if image.trained else "")
-            yield (*names, *numbers, *told, "", *(f"{100 * part:.4f}" for part in scored.marked))
+            parts = () if scored.outline is None else scored.outline.fractions()
+            yield (*names, *numbers, *told, "", *(f"{100 * part:.4f}" for part in parts))
     for one in found.left_out:
         yield (_plain(one.patient), "", "", "", _plain(str(one.path)), "", "", "", "", "", "", one.reason)
 

@@ -19,6 +19,7 @@ from client.cohort.preparation import Decoding, blacked_out, side_by_side
 from client.pixels.refusal import UnreadableDicom
 from client.prediction.local_image import LeftOut, LocalImage, Told, Worklist
 from client.prediction.model import Model
+from client.prediction.outline import Outline
 from client.reading.contract import Judgement, judge_pixels, merged
 from client.reading.decoding import Decoder
 from client.reading.evidence import examine
@@ -38,13 +39,13 @@ class ScoredImage:
     Attributes:
         probability: of the positive class.
         seen: PNG of it as the model sees it, with the outlines that the model draws.
-        marked: of each structure the fraction of the image that the model marks; empty where it outlines nothing.
+        outline: what the model marks; ``None`` where it outlines nothing.
     """
 
     image: LocalImage
     probability: float
     seen: bytes
-    marked: tuple[float, ...] = ()
+    outline: Outline | None = None
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,9 @@ def predict(model: Model, work: Worklist, told: Told) -> Predictions:
 def _looked_at(model: Model, some: Sequence[tuple[LocalImage, NDArray[np.float32]]]) -> Iterator[ScoredImage]:
     probabilities, marked = model.look(np.stack([example for _, example in some]))
     for n, (image, example) in enumerate(some):
-        outlines = None if marked is None else marked[n]
-        fractions = () if outlines is None else tuple(float(structure.mean()) for structure in outlines)
-        yield ScoredImage(image, float(probabilities[n]), png(example, outlines), fractions)
+        masks = None if marked is None else marked[n]
+        outline = None if masks is None else Outline.of(masks)
+        yield ScoredImage(image, float(probabilities[n]), png(example, masks), outline)
 
 
 def _examples(

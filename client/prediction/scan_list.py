@@ -13,11 +13,13 @@ from client.prediction.local_image import Catalogued, LeftOut, LocalImage, Told,
 from client.reading.dicom import number_of_frames, read_header
 from client.sources.acquisition import Acquisition
 from client.sources.files.examinations import Examination, Stacked, examinations, stacked
+from client.sources.labels.segmentations import OWN
 from client.sources.record import Unreadable
 from tasks.task import Task
 
-NO_IMAGE = ("NOT_DICOM", "NO_PIXEL_DATA")
-"""Reasons of files that are no image of a patient at all (a text file, a report); they are passed over."""
+NO_IMAGE = ("NOT_DICOM", "NO_PIXEL_DATA", OWN)
+"""Reasons of files that are no image of a patient at all (a text file, a report, what a model has outlined); they are
+passed over."""
 Acquired = Callable[[Dataset], Acquisition]
 
 

@@ -1,7 +1,7 @@
-"""Storing reports in the hospital's own archive: C-STORE (PS3.4 annex B) or STOW-RS (PS3.18 section 10.5).
+"""Storing reports and segmentations in the hospital's own archive: C-STORE (PS3.4 annex B) or STOW-RS (PS3.18 10.5).
 
-This is the one place where Consilium writes into an archive, and only when a person asks for it. It adds reports in a
-series of their own; no image is touched.
+This is the one place where Consilium writes into an archive, and only when a person asks for it. It adds series of
+their own; no image is touched.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ from client.sources.pacs.web import named, session_for
 from client.sources.settings import DicomwebSource, DimseSource
 from tasks.task import Task
 
-_ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
+_KINDS = ("1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.66.4")
+"""Enhanced SR Storage and Segmentation Storage."""
 _SYNTAXES = [str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)]
 _WHERE = re.compile(r"(?P<called>[^@\\\s]{1,16})@(?P<host>[A-Za-z0-9.-]+):(?P<port>\d{1,5})")
 _ATTEMPTS, _FIRST_WAIT_S = 4, 1.0
 _SUCCESS, _OUT_OF_RESOURCES = 0x0000, 0xA700
 _WARNINGS = (0xB000, 0xB006, 0xB007)
-"""Statuses of C-STORE (PS3.4 table B.2-1); with a warning the report is stored."""
+"""Statuses of C-STORE (PS3.4 table B.2-1); with a warning the file is stored."""
 Told = Callable[[str, int, int], None]
 Target = Peer | DimseSource | DicomwebSource
 
 
 def target_of(site: SiteSettings, task: Task, where: str = "") -> Target:
-    """Where reports are stored: ``AET@host:port``, or else the only archive among the task's sources.
+    """Where they are stored: ``AET@host:port``, or else the only archive among the task's sources.
 
     An address that one of the sources has is dialled as that source says, with its TLS.
 
@@ -64,50 +65,50 @@ def target_of(site: SiteSettings, task: Task, where: str = "") -> Target:
     return mine[0]
 
 
-def store(site: SiteSettings, target: Target, reports: Sequence[Path], told: Told) -> int:
-    """Store reports, one after the other; the kill switch is asked before each. Returns how many.
+def store(site: SiteSettings, target: Target, files: Sequence[Path], told: Told) -> int:
+    """Store files, one after the other; the kill switch is asked before each. Returns how many.
 
     Raises:
         Stopped: the hospital has stopped.
         ArchiveUnreachable: the archive does not answer, however often it is asked.
-        ArchiveRefused: it does not take reports from us.
+        ArchiveRefused: it does not take them from us.
     """
     stored = 0
     try:
-        for path in reports:
+        for path in files:
             halt.require_running(site.stop_file)
             persistently(partial(_send, target, dcmread(path)), _ATTEMPTS, _FIRST_WAIT_S)
             stored += 1
-            told("storing reports", stored, len(reports))
+            told("storing", stored, len(files))
     except Temporary as error:
         raise ArchiveUnreachable(
-            f"{_name(target)} failed {_ATTEMPTS} times, last with: {error}. {stored} of {len(reports)} reports are "
+            f"{_name(target)} failed {_ATTEMPTS} times, last with: {error}. {stored} of {len(files)} files are "
             "stored; all of them lie in the folder"
         ) from error
     except Refused as error:
-        raise ArchiveRefused(f"{_name(target)} does not take the report: {error}") from error
+        raise ArchiveRefused(f"{_name(target)} does not take the file: {error}") from error
     return stored
 
 
-def _send(target: Target, report: Dataset) -> None:
+def _send(target: Target, dataset: Dataset) -> None:
     if isinstance(target, DicomwebSource):
-        _stow(target, report)
+        _stow(target, dataset)
     else:
-        _c_store(target, report)
+        _c_store(target, dataset)
 
 
 def _name(target: Target) -> str:
     return target.url if isinstance(target, DicomwebSource) else f"{target.called_ae} at {target.host}:{target.port}"
 
 
-def _c_store(target: Peer | DimseSource, report: Dataset) -> None:
-    # An association without any accepted context is aborted, and nobody knows why: every archive accepts the second.
-    contexts = [build_context(_ENHANCED_SR, [*_SYNTAXES]), build_context(Verification)]
+def _c_store(target: Peer | DimseSource, dataset: Dataset) -> None:
+    # An association without any accepted context is aborted, and nobody knows why: every archive accepts the last.
+    contexts = [*(build_context(kind, [*_SYNTAXES]) for kind in _KINDS), build_context(Verification)]
     association = associate(target, contexts)
     try:
-        status = association.send_c_store(report)
+        status = association.send_c_store(dataset)
     except ValueError as error:  # no accepted presentation context
-        raise ArchiveRefused(f"{_name(target)} does not take Enhanced SR: {error}") from error
+        raise ArchiveRefused(f"{_name(target)} does not take {dataset.SOPClassUID.name}: {error}") from error
     except RuntimeError as error:
         raise Temporary(f"the association broke: {error}") from error
     finally:
@@ -120,13 +121,13 @@ def _c_store(target: Peer | DimseSource, report: Dataset) -> None:
         raise ArchiveRefused(f"{_name(target)}: C-STORE ends with status 0x{code:04X} {status.get('ErrorComment', '')}")
 
 
-def _stow(target: DicomwebSource, report: Dataset) -> None:
+def _stow(target: DicomwebSource, dataset: Dataset) -> None:
     url = target.url.rstrip("/")
     with closing(session_for(target)) as session:
         client = DICOMwebClient(url, session, timeout=(target.connect_seconds, target.silence_seconds))
         client.set_http_retry_params(retry=False)
         with named(url):
-            answer = client.store_instances([report], str(report.StudyInstanceUID))
+            answer = client.store_instances([dataset], str(dataset.StudyInstanceUID))
     if answer.get("FailedSOPSequence"):
         code = answer.FailedSOPSequence[0].get("FailureReason")
         raise ArchiveRefused(f"{url}: STOW-RS fails with reason {code if code is None else hex(code)}")

@@ -25,29 +25,20 @@ import highdicom as hd
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
-from pydicom.datadict import dictionary_VR
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID, generate_uid
 
+from client.prediction.derived import LONGEST, NOT_FOR_CLINICAL_USE, coded, complete, equipment, source_header
 from client.prediction.local_image import LocalImage
 from client.prediction.model import Model
 from client.prediction.predict import ScoredImage, called, mean
-from client.reading.dicom import number_of_frames, read_header
-from tasks.study import release
-from tasks.task import Code
+from client.reading.dicom import number_of_frames
+from client.sources.labels.own import MANUFACTURER
 
-NOT_FOR_CLINICAL_USE = "NOT FOR CLINICAL USE"
 RESEARCH = "RESEARCH"
 """ContentQualification (0018,9004) of every report (PS3.3 C.12.1.1, C.8.13.2.1.1)."""
 _SCHEME = "99CONSILIUM"
-_ALGORITHM = "Consilium"
 _SERIES_NUMBER = 9100
-_SEXES = ("M", "F", "O")
-_TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
-           "StudyTime", "ReferringPhysicianName")  # fmt: skip
-_KEPT = ("SpecificCharacterSet", "IssuerOfPatientID", "StudyDescription")
-_METHODS = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
-_LONGEST_DESCRIPTION, _LONGEST_STRING = 64, 64
 _NAMESPACE = uuid.UUID("a3f1c2d0-5b7e-4c59-9f0e-3d6a2b8c1e47")  # drawn once; makes the device's UID of the model
 
 
@@ -65,7 +56,7 @@ def report_of(model: Model, images: Sequence[ScoredImage]) -> Dataset:
     each = [] if model.task.sequences else [_group(model, [scored], headers) for scored in images]
     content = hd.sr.MeasurementReport(
         hd.sr.ObservationContext(observer_device_context=_device(model)),
-        _coded(model.task.procedure),
+        coded(model.task.procedure),
         [*each, _group(model, images, headers, whole=True)],
         title=codes.DCM.ImagingMeasurementReport,
     )
@@ -78,23 +69,15 @@ def report_of(model: Model, images: Sequence[ScoredImage]) -> Dataset:
         series_number=_SERIES_NUMBER,
         sop_instance_uid=generate_uid(prefix=None),
         instance_number=1,
-        manufacturer=_ALGORITHM,
         is_complete=True,
         is_final=False,
         is_verified=False,
-        manufacturer_model_name=_ALGORITHM,
-        software_versions=release(),
-        device_serial_number=model.sha256[:_LONGEST_STRING],
-        series_description=f"{NOT_FOR_CLINICAL_USE}: {model.task.name}"[:_LONGEST_DESCRIPTION],
         coding_schemes=[_scheme()],
         content_qualification=RESEARCH,
         specific_character_set=None,  # set below: highdicom takes no "" for the default one before code extensions
+        **equipment(model),
     )
-    if "PatientIdentityRemoved" in report and not any(map(own.get, _METHODS)):
-        del report.PatientIdentityRemoved  # it may be said only with how (type 1C, PS3.3 C.7.1.1)
-    for keyword in (*_KEPT, *_METHODS):
-        if own.get(keyword):
-            report[keyword] = own[keyword]
+    complete(report, own)
     return report
 
 
@@ -117,7 +100,7 @@ def comment(model: Model) -> str:
 def _headers(images: Sequence[ScoredImage]) -> dict[Path, Dataset]:
     """By file, those of all that was read for the images; first the first image's own, of which a report is made."""
     paths = dict.fromkeys(path for scored in images for path in _files(scored.image))
-    return {path: _header(path) for path in paths}
+    return {path: source_header(path) for path in paths}
 
 
 def _files(image: LocalImage) -> Iterator[Path]:
@@ -128,26 +111,15 @@ def _files(image: LocalImage) -> Iterator[Path]:
         yield from (mark.path for _, marks in outlined.values() for mark in marks)
 
 
-def _header(path: Path) -> Dataset:
-    """A file's header with every attribute that a report copies, empty where the file has none (type 2)."""
-    header = read_header(path)
-    for keyword in _TYPE_2:
-        if keyword not in header or header[keyword].value is None:
-            header.add_new(keyword, dictionary_VR(keyword), "")
-    if header.PatientSex not in _SEXES:  # highdicom makes no report of another; empty is allowed (PS3.3 C.7.1.1)
-        header.PatientSex = ""
-    return header
-
-
 def _device(model: Model) -> hd.sr.ObserverContext:
     return hd.sr.ObserverContext(
         codes.DCM.Device,
         hd.sr.DeviceObserverIdentifyingAttributes(
             uid=UID(f"2.25.{uuid.uuid5(_NAMESPACE, model.sha256).int}"),
-            name=_ALGORITHM,
-            manufacturer_name=_ALGORITHM,
-            model_name=_ALGORITHM,
-            serial_number=model.sha256[:_LONGEST_STRING],
+            name=MANUFACTURER,
+            manufacturer_name=MANUFACTURER,
+            model_name=MANUFACTURER,
+            serial_number=model.sha256[:LONGEST],
         ),
     )
 
@@ -160,7 +132,7 @@ def _group(
     name = "study" if whole else _name(images[0], headers[images[0].image.path])
     return hd.sr.MeasurementsAndQualitativeEvaluations(
         hd.sr.TrackingIdentifier(generate_uid(prefix=None), name),
-        finding_type=_coded(model.task.finding),
+        finding_type=coded(model.task.finding),
         algorithm_id=_algorithm(model),
         measurements=[
             hd.sr.Measurement(
@@ -185,7 +157,7 @@ def _algorithm(model: Model) -> hd.sr.AlgorithmIdentification:
     parameters = [f"network {model.head.model.get('name')}", f"SHA-256 {model.sha256}", NOT_FOR_CLINICAL_USE]
     if model.head.threshold is not None:
         parameters.append(f"operating threshold {100 * model.head.threshold:.2f} percent")
-    name, version = f"{_ALGORITHM} {model.task.name}", f"{model.head.study} {model.sha256}"
+    name, version = f"{MANUFACTURER} {model.task.name}", f"{model.head.study} {model.sha256}"
     return hd.sr.AlgorithmIdentification(name, version, parameters)
 
 
@@ -217,10 +189,6 @@ def _frames(image: LocalImage) -> Iterator[tuple[Path, int]]:
         yield image.path, image.frame
     else:
         yield from ((one.path, one.frame) for stack in image.scan.stacks.values() for one in stack.slices)
-
-
-def _coded(code: Code) -> CodedConcept:
-    return CodedConcept(code.value, code.scheme, code.meaning)
 
 
 def _scheme() -> CodingSchemeIdentificationItem:

@@ -197,7 +197,7 @@ def _pictures(images: Sequence[ScoredImage]) -> str:
 
 def _size(scored: ScoredImage) -> str:
     """Several planes, or outlines, want room."""
-    return " class=large" if scored.image.scan is not None or scored.marked else ""
+    return " class=large" if scored.image.scan is not None or scored.outline is not None else ""
 
 
 def _without(image: LocalImage) -> str:

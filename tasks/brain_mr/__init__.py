@@ -1,6 +1,6 @@
 """Low-grade or high-grade: a glioma on brain MR. ``labels.md`` says what the label means."""
 
-from tasks.brain_mr.example import SHAPE, SPACING_MM, augment, read_example, read_masks
+from tasks.brain_mr.example import SHAPE, SPACING_MM, augment, place_masks, read_example, read_masks
 from tasks.brain_mr.phantom import draw
 from tasks.brain_mr.sequences import SEQUENCES
 from tasks.brain_mr.structures import STRUCTURES
@@ -18,6 +18,7 @@ TASK = Task(
     draw_phantom=draw,
     structures=STRUCTURES,
     read_masks=read_masks,
+    place_masks=place_masks,
     sequences=SEQUENCES,
     example_spacing_mm=SPACING_MM,
     augment=augment,

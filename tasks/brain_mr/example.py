@@ -19,6 +19,7 @@ from tasks.volumes import (
     augmented,
     axial_grid,
     head_centre_mm,
+    placed_masks,
     resampled,
     resampled_masks,
     standardised,
@@ -67,6 +68,15 @@ def read_masks(scan: Scan) -> NDArray[np.bool_]:
     found = resampled_masks(scan.masks, _grid(scan))
     whole, core, enhancing = (found[structure.name] for structure in STRUCTURES)
     return np.stack([whole | core | enhancing, core | enhancing, enhancing])
+
+
+def place_masks(scan: Scan, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The way back from ``read_masks``: on the grid of the contrast-enhanced T1, bool (3, slices, rows, columns).
+
+    Raises:
+        NoExample: as ``read_example``.
+    """
+    return placed_masks(masks, _grid(scan), scan.volumes[SEQUENCES[0].name])
 
 
 def _grid(scan: Scan) -> Grid:

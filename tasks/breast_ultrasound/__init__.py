@@ -1,6 +1,6 @@
 """Benign or malignant, and where: a breast lesion on B-mode ultrasound. ``labels.md`` says what the label means."""
 
-from tasks.breast_ultrasound.example import augment, read_example, read_masks
+from tasks.breast_ultrasound.example import augment, place_masks, read_example, read_masks
 from tasks.breast_ultrasound.phantom import STRUCTURES, draw
 from tasks.task import Code, Task
 
@@ -16,5 +16,6 @@ TASK = Task(
     draw_phantom=draw,
     structures=STRUCTURES,
     read_masks=read_masks,
+    place_masks=place_masks,
     augment=augment,
 )

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.augmentation import of_pictures
-from tasks.pictures import fitted_square, image_area, masks_like
+from tasks.pictures import fitted_square, image_area, masks_from_square, masks_like
 from tasks.task import Picture
 
 SIDE = 128
@@ -38,3 +38,7 @@ def read_masks(picture: Picture) -> NDArray[np.bool_]:
         ValueError: nobody has outlined anything on the picture.
     """
     return masks_like(picture, read_example)
+
+
+place_masks = masks_from_square
+"""The way back from ``read_masks``."""

@@ -13,11 +13,11 @@ from tasks.breast_ultrasound.lesion import Lesion, echo_of, lesion_of, outline_o
 from tasks.breast_ultrasound.scanner import Scanner, attributes_of, frame_of, scanner_of
 from tasks.phantoms.fields import Field, smooth_noise
 from tasks.phantoms.hospital import Attributes, Dependent, Recipe, fill
-from tasks.phantoms.segmentation import ABNORMALITY, Outlined, segmentation_of
+from tasks.phantoms.segmentation import Outlined, segmentation_of
 from tasks.phantoms.ultrasound import envelope, grey_of, scatterers, tgc_error
-from tasks.task import Code, PhantomHospital, Structure
+from tasks.task import ABNORMALITY, Code, PhantomHospital, Structure
 
-STRUCTURES = (Structure("lesion", Code("SCT", "52988006", "Lesion")),)
+STRUCTURES = (Structure("lesion", Code("SCT", "52988006", "Lesion"), ABNORMALITY),)
 """What is outlined."""
 _LOOKS = 2
 _LOSS_DB_PER_CM_MHZ = 1.1  # two-way, of fat and glandular tissue
@@ -57,7 +57,7 @@ def _draw_patient(
 
 
 def _segmentation(number: int, outline: NDArray[np.bool_], files: Sequence[Attributes]) -> Attributes:
-    return segmentation_of([Outlined(files[number], outline[None])], STRUCTURES, ABNORMALITY)
+    return segmentation_of([Outlined(files[number], outline[None])], STRUCTURES)
 
 
 def _in_frame(scanner: Scanner, outline: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -1,6 +1,6 @@
 """Two chambers or four, and the left heart's outlines: apical echocardiography. ``labels.md`` says what that means."""
 
-from tasks.cardiac_ultrasound.example import augment, read_example, read_masks
+from tasks.cardiac_ultrasound.example import augment, place_masks, read_example, read_masks
 from tasks.cardiac_ultrasound.phantom import STRUCTURES, draw
 from tasks.task import Code, Task
 
@@ -16,5 +16,6 @@ TASK = Task(
     draw_phantom=draw,
     structures=STRUCTURES,
     read_masks=read_masks,
+    place_masks=place_masks,
     augment=augment,
 )

@@ -1,6 +1,6 @@
 """Benign or malignant: a nodule on chest CT. ``labels.md`` says what the label means."""
 
-from tasks.lung_ct.example import SHAPE, SPACING_MM, augment, read_example, read_masks
+from tasks.lung_ct.example import SHAPE, SPACING_MM, augment, place_masks, read_example, read_masks
 from tasks.lung_ct.phantom import draw
 from tasks.lung_ct.structures import STRUCTURES
 from tasks.task import Code, Sequence, Task
@@ -17,6 +17,7 @@ TASK = Task(
     draw_phantom=draw,
     structures=STRUCTURES,
     read_masks=read_masks,
+    place_masks=place_masks,
     # Any thin series will do, and the longest is the thinnest; no scout view, which is one image, no reformat.
     sequences=(
         Sequence("CT", r"^(?!.*(scout|topogram|localizer|surview|dose|mip|minip|coronal|sagittal|\bcor\b|\bsag\b))"),

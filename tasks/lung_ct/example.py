@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from tasks.lung_ct.structures import STRUCTURES
 from tasks.task import Scan
-from tasks.volumes import Grid, NoExample, augmented, axial_grid, largest_centre_mm, resampled, resampled_masks
+from tasks.volumes import (
+    Grid,
+    NoExample,
+    augmented,
+    axial_grid,
+    largest_centre_mm,
+    placed_masks,
+    resampled,
+    resampled_masks,
+)
 
 SHAPE = (40, 40, 40)
 SPACING_MM = (1.0, 1.0, 1.0)
@@ -49,6 +58,15 @@ def read_masks(scan: Scan) -> NDArray[np.bool_]:
     """
     found = resampled_masks({} if scan.masks is None else scan.masks, _grid(scan))
     return np.stack([found[structure.name] for structure in STRUCTURES])
+
+
+def place_masks(scan: Scan, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The way back from ``read_masks``: on the grid of the CT, bool (1, slices, rows, columns).
+
+    Raises:
+        NoExample: as ``read_example``.
+    """
+    return placed_masks(masks, _grid(scan), scan.volumes["CT"])
 
 
 def _grid(scan: Scan) -> Grid:

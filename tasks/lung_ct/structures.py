@@ -1,6 +1,6 @@
 """What is outlined on a chest CT. Codes as in the DICOM segmentations of LIDC-IDRI (Fedorov et al., Med Phys 47:5953,
 2020)."""
 
-from tasks.task import Code, Structure
+from tasks.task import ABNORMALITY, Code, Structure
 
-STRUCTURES = (Structure("nodule", Code("SCT", "27925004", "Nodule")),)
+STRUCTURES = (Structure("nodule", Code("SCT", "27925004", "Nodule"), ABNORMALITY),)

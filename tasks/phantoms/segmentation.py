@@ -15,10 +15,6 @@ from tasks.phantoms.dicom_writer import common_attributes, item, uid
 from tasks.task import Code, Structure
 
 SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
-ANATOMY = Code("SCT", "123037004", "Anatomical Structure")
-ABNORMALITY = Code("SCT", "49755003", "Morphologically Abnormal Structure")
-"""Categories of what may be outlined (PS3.16 CID 7150)."""
-
 _OF_THE_PATIENT = tuple(common_attributes("", "x", 0, 0).keys() - {"SeriesInstanceUID", "SeriesNumber"})
 _DERIVATION = Code("DCM", "113076", "Segmentation")
 _PURPOSE = Code("DCM", "121322", "Source image for image processing operation")
@@ -42,7 +38,6 @@ class Outlined:
 def segmentation_of(
     outlined: Sequence[Outlined],
     structures: Sequence[Structure],
-    category: Code = ANATOMY,
     omit_empty: bool = False,
 ) -> dict[str, Any]:
     """The attributes of a binary segmentation, to be written by ``dicom_writer.write``.
@@ -53,7 +48,6 @@ def segmentation_of(
     Args:
         outlined: of one series: one image, frames of one image, or slices with ImagePositionPatient, in order.
         structures: what was sought, each a segment, in the order of the masks.
-        category: SegmentedPropertyCategoryCodeSequence of all of them.
         omit_empty: leave out frames without a marked pixel, but the first, as many programs do. The images without a
             frame are among those referred to (C.12.2) all the same.
 
@@ -80,7 +74,7 @@ def segmentation_of(
         | {
             "SOPInstanceUID": uid("segmentation", *identity, *names),
             "SeriesInstanceUID": uid("segmentation series", first["SeriesInstanceUID"], *names),
-            "SegmentSequence": [_segment(number, one, category) for number, one in enumerate(structures, start=1)],
+            "SegmentSequence": [_segment(number, one) for number, one in enumerate(structures, start=1)],
             "DimensionOrganizationSequence": [item({"DimensionOrganizationUID": organisation})],
             "DimensionIndexSequence": _dimensions(organisation, in_space),
             "SharedFunctionalGroupsSequence": [_shared(first, in_space)],
@@ -142,13 +136,13 @@ def _coded(code: Code) -> Dataset:
     return item({"CodeValue": code.value, "CodingSchemeDesignator": code.scheme, "CodeMeaning": code.meaning})
 
 
-def _segment(number: int, structure: Structure, category: Code) -> Dataset:
+def _segment(number: int, structure: Structure) -> Dataset:
     return item(
         {
             "SegmentNumber": number,
             "SegmentLabel": structure.name.replace("_", " "),
             "SegmentAlgorithmType": "MANUAL",
-            "SegmentedPropertyCategoryCodeSequence": [_coded(category)],
+            "SegmentedPropertyCategoryCodeSequence": [_coded(structure.category)],
             "SegmentedPropertyTypeCodeSequence": [_coded(structure.code)],
         }
     )

@@ -304,6 +304,44 @@ def test_outlines_reach_the_examples_grid_and_findings_their_columns(small: Draw
     assert columns == {finding.name for finding in small.task.further_findings}
 
 
+def test_outlines_find_their_way_back(small: Drawn) -> None:
+    task = small.task
+    for record in list_folder(small.source(), task, frozenset()).records[:4] if task.structures else []:
+        assert task.read_masks is not None
+        assert task.place_masks is not None
+        seen, drawn = _with_masks(record)
+        masks = task.read_masks(seen)
+        placed = task.place_masks(seen, masks)
+        assert (placed.shape, placed.dtype) == (drawn.shape, np.bool_)
+        for structure in range(len(task.structures)):
+            if drawn[structure].any() and masks[structure].sum() > 20:
+                assert _dice(placed[structure], drawn[structure]) > 0.7
+        again = task.read_masks(_changed(seen, task, placed))
+        assert _dice(again, masks) > 0.9
+
+
+def _with_masks(record: Record) -> tuple[Any, NDArray[np.bool_]]:
+    """What a task reads, and its masks on the grid of the picture or the first volume."""
+    if record.read_scan is None:
+        assert record.read_masks is not None
+        masks = record.read_masks()
+        return replace(record.read(), masks=masks), masks
+    scan = record.read_scan(None)
+    assert scan.masks is not None
+    return scan, np.stack([mask.values for mask in scan.masks.values()])
+
+
+def _changed(seen: Any, task: Task, masks: NDArray[np.bool_]) -> Any:
+    if not isinstance(seen, Scan):
+        return replace(seen, masks=masks)
+    grid = seen.volumes[task.sequences[0].name].affine
+    return replace(seen, masks={s.name: Volume(m, grid) for s, m in zip(task.structures, masks, strict=True)})
+
+
+def _dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    return 2 * float((one & other).sum()) / float(one.sum() + other.sum())
+
+
 @pytest.mark.parametrize("name", sorted(set(tasks.names()) - READS_SCANS))
 def test_there_is_something_to_learn_but_not_everything(name: str, tmp_path: Path) -> None:
     """By the default model and training, without noise: more than two standard errors above chance."""

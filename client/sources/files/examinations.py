@@ -21,8 +21,9 @@ from client.reading.slices import Slice, slices_of
 from client.reading.stacks import NoVolume, Stack, arrange
 from client.reading.volume import read_volume
 from client.sources.acquisition import Acquisition
+from client.sources.labels.own import is_own
 from client.sources.labels.scan_outlines import ReadOutlines, Segmentation, placed, read_segmentation
-from client.sources.labels.segmentations import is_segmentation
+from client.sources.labels.segmentations import OWN, is_segmentation
 from client.sources.record import Unreadable, signature_of
 from tasks import contract as contracts
 from tasks.task import Scan, Task
@@ -95,7 +96,8 @@ def examinations(
     Args:
         key: keyword of the attribute that becomes ``ImageFile.name``.
         acquired: reads an image's header under the task's contract.
-        refused: called with a file that cannot be read and the reason, ``SEGMENTATION_UNREADABLE`` for a segmentation.
+        refused: called with a file that is not used and the reason: ``SEGMENTATION_OF_CONSILIUM``, or why it cannot be
+            read, ``SEGMENTATION_UNREADABLE`` for a segmentation.
         told: called with how many files are read and how many there are.
     """
     studies: dict[str, Examination] = {}
@@ -106,6 +108,9 @@ def examinations(
         try:
             header = read_header(path)
             segments = is_segmentation(header)
+            if segments and is_own(header):
+                refused(path, OWN)
+                continue
             study = str(header.get("StudyInstanceUID", ""))
             mine = studies.setdefault(study, Examination(study))
             if not segments:

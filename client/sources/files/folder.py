@@ -16,7 +16,8 @@ from client.sources.files.scans import list_scans
 from client.sources.frame import Frame
 from client.sources.labels.annotations import labels_of
 from client.sources.labels.outlines import Outlines
-from client.sources.labels.segmentations import is_segmentation
+from client.sources.labels.own import is_own
+from client.sources.labels.segmentations import OWN, is_segmentation
 from client.sources.labels.table import KEYS, Labels
 from client.sources.record import Listing, Record, signature_of
 from client.sources.settings import FolderSource
@@ -99,7 +100,10 @@ def _headers(
             left_out[str(error.reason)] += 1
             continue
         if is_segmentation(header):
-            segmentations.append(path)
+            if is_own(header):
+                left_out[OWN] += 1
+            else:
+                segmentations.append(path)
             continue
         name, uid, patient = (str(header.get(keyword, "")).strip() for keyword in (key, KEYS[0], "PatientID"))
         number = number_of_frames(header)

@@ -17,6 +17,7 @@ from pydicom import Dataset
 
 from client.pixels.header import open_file
 from client.pixels.refusal import UnreadableDicom
+from client.sources.labels.own import is_own
 from client.sources.labels.segmentations import SEGMENTATION
 from client.sources.settings import ReportLabels
 
@@ -35,7 +36,7 @@ def labels_of_reports(source: ReportLabels, files: list[Path], left_out: Counter
         header = _report(path)
         if header is None:
             continue
-        if _ours(header):
+        if is_own(header):
             left_out["REPORT_OF_CONSILIUM"] += 1
             continue
         try:
@@ -61,11 +62,6 @@ def _report(path: Path) -> Dataset | None:
         return None  # the folder may hold anything
     file.close()
     return header if str(header.get("SOPClassUID", "")) in _REPORTS else None
-
-
-def _ours(header: Dataset) -> bool:
-    """Whether ``client/prediction/structured_report.py`` has made it: no model may learn from a model."""
-    return (header.get("Manufacturer"), header.get("ContentQualification")) == ("Consilium", "RESEARCH")
 
 
 def _groups(report: Any) -> Iterator[Any]:

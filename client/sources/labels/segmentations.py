@@ -20,11 +20,13 @@ from client.pixels.groups import group_item
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
 from client.reading.decoding import Decoder
 from client.reading.dicom import Measured, number_of_frames, read_header
+from client.sources.labels.own import is_own
 from client.sources.record import Unreadable
 from client.sources.settings import SegmentationLabels
 from tasks.task import Structure
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+OWN = "SEGMENTATION_OF_CONSILIUM"
 _NOT_MEANT = (Reason.NOT_DICOM, Reason.NO_PIXEL_DATA)  # the folder may hold anything
 
 
@@ -34,12 +36,16 @@ def labels_of_segmentations(
     """SOPInstanceUID and label of each image on which a positive or a negative finding is outlined.
 
     An image that a segmentation refers to without marking a pixel of a listed finding is negative where
-    ``empty_is_negative``, else counted as ``SEGMENTED_WITHOUT_FINDING``. Also counted: ``SEGMENTATION_UNREADABLE``.
+    ``empty_is_negative``, else counted as ``SEGMENTED_WITHOUT_FINDING``. Also counted: ``SEGMENTATION_UNREADABLE``,
+    ``SEGMENTATION_OF_CONSILIUM``.
     """
     with Decoder() as decoder:
         for path in files:
             try:
                 header = read_header(path)
+                if is_segmentation(header) and is_own(header):
+                    left_out[OWN] += 1
+                    continue
                 marked = findings_of(path, header, decoder) if is_segmentation(header) else {}
             except UnreadableDicom as error:
                 left_out["SEGMENTATION_UNREADABLE"] += error.reason not in _NOT_MEANT

@@ -26,6 +26,7 @@ Spec = dict[str, str | int | float | bool]
 SPEC: Spec = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}
 OUTLINE_SPEC: Spec = SPEC | {"name": "scatter_outline"}
 SCAN_SPEC: Spec = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 3, "pool": 2}
+SCAN_OUTLINE_SPEC: Spec = SCAN_SPEC | {"name": "scatter_outline"}
 
 
 def weights(task: Task = TASK, spec: Spec = SPEC) -> Arrays:

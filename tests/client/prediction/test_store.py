@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SegmentationStorage
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -90,7 +90,14 @@ def test_every_report_arrives_as_it_was_written(site: SiteSettings, reports: lis
     with _provider(syntax=syntax) as (peer, stored):
         assert store.store(site, peer, reports, lambda *one: told.append(one)) == 2
     assert stored == [dcmread(path) for path in reports]
-    assert told == [("storing reports", 1, 2), ("storing reports", 2, 2)]
+    assert told == [("storing", 1, 2), ("storing", 2, 2)]
+
+
+def test_outlines_are_stored_as_reports_are(site: SiteSettings) -> None:
+    paths = [path for path in sorted(site.sources[0].path.rglob("*.dcm")) if dcmread(path).Modality == "SEG"]
+    with _provider(sop_class=SegmentationStorage) as (peer, stored):
+        assert store.store(site, peer, paths, lambda *one: None) == len(paths) > 0
+    assert stored == [dcmread(path) for path in paths]
 
 
 def test_an_archive_that_is_short_of_resources_is_asked_again(site: SiteSettings, reports: list[Path]) -> None:
@@ -99,7 +106,7 @@ def test_an_archive_that_is_short_of_resources_is_asked_again(site: SiteSettings
     assert len(stored) == 2
     with (
         _provider(lambda number: 0 if number == 1 else 0xA700) as (peer, stored),
-        pytest.raises(ArchiveUnreachable, match=r"failed 4 times.*0xA700.*1 of 2 reports are stored"),
+        pytest.raises(ArchiveUnreachable, match=r"failed 4 times.*0xA700.*1 of 2 files are stored"),
     ):
         store.store(site, peer, reports, lambda *told: None)
 
@@ -109,7 +116,7 @@ def test_a_refusal_is_named(site: SiteSettings, reports: list[Path]) -> None:
         store.store(site, peer, reports, lambda *told: None)
     with (
         _provider(sop_class="1.2.840.10008.5.1.4.1.1.6.1") as (peer, _),
-        pytest.raises(ArchiveRefused, match="does not take Enhanced SR"),
+        pytest.raises(ArchiveRefused, match="does not take Enhanced SR Storage"),
     ):
         store.store(site, peer, reports, lambda *told: None)
     with pytest.raises(ArchiveUnreachable, match="no connection"):

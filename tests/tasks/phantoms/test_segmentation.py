@@ -15,10 +15,10 @@ from client.reading.decoding import Decoder
 from client.reading.dicom import read_header
 from client.sources.labels.segmentations import findings_of, is_segmentation
 from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
-from tasks.phantoms.segmentation import ABNORMALITY, Outlined, segmentation_of
-from tasks.task import Code, Structure
+from tasks.phantoms.segmentation import Outlined, segmentation_of
+from tasks.task import ABNORMALITY, Code, Structure
 
-LESION = Structure("lesion", Code("SCT", "52988006", "Lesion"))
+LESION = Structure("lesion", Code("SCT", "52988006", "Lesion"), ABNORMALITY)
 HEART = Structure("heart", Code("SCT", "80891009", "Heart"))
 ULTRASOUND, CLIP, CT = "6.1", "3.1", "2"
 
@@ -60,7 +60,7 @@ def _written(path: Path, attributes: dict[str, Any]) -> hd.seg.Segmentation:
 
 def test_one_image_gives_its_masks_back(tmp_path: Path) -> None:
     image, masks = _image(ULTRASOUND), _masks(2)
-    read = _written(tmp_path / "seg.dcm", segmentation_of([Outlined(image, masks)], [LESION, HEART], ABNORMALITY))
+    read = _written(tmp_path / "seg.dcm", segmentation_of([Outlined(image, masks)], [LESION, HEART]))
     pixels = read.get_pixels_by_source_instance([image["SOPInstanceUID"]])
     np.testing.assert_array_equal(pixels[0].transpose(2, 0, 1), masks)
     described = [read.get_segment_description(number) for number in read.segment_numbers]

@@ -1,0 +1,62 @@
+"""What is common to all DICOM objects that a prediction leaves: whose they are, who made them, and that they are no
+finding of a physician."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from highdicom.sr import CodedConcept
+from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+
+from client.prediction.model import Model
+from client.reading.dicom import read_header
+from client.sources.labels.own import MANUFACTURER
+from tasks.study import release
+from tasks.task import Code
+
+NOT_FOR_CLINICAL_USE = "NOT FOR CLINICAL USE"
+LONGEST = 64
+"""Characters of a DICOM long string (PS3.5 6.2)."""
+_SEXES = ("M", "F", "O")
+_TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+           "StudyTime", "ReferringPhysicianName")  # fmt: skip
+_KEPT = ("SpecificCharacterSet", "IssuerOfPatientID", "StudyDescription")
+_METHODS = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
+
+
+def source_header(path: Path) -> Dataset:
+    """A file's header with every attribute that an object made of it copies, empty where the file has none (type 2)."""
+    header = read_header(path)
+    for keyword in _TYPE_2:
+        if keyword not in header or header[keyword].value is None:
+            header.add_new(keyword, dictionary_VR(keyword), "")
+    if header.PatientSex not in _SEXES:  # highdicom makes nothing of another; empty is allowed (PS3.3 C.7.1.1)
+        header.PatientSex = ""
+    return header
+
+
+def equipment(model: Model) -> dict[str, Any]:
+    """Who made it (PS3.3 C.7.5.1), and the description of its series, as highdicom's constructors take them."""
+    return {
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": MANUFACTURER,
+        "software_versions": release(),
+        "device_serial_number": model.sha256[:LONGEST],
+        "series_description": f"{NOT_FOR_CLINICAL_USE}: {model.task.name}"[:LONGEST],
+    }
+
+
+def complete(made: Dataset, source: Dataset) -> None:
+    """Give what highdicom has made the attributes of its image that highdicom does not copy."""
+    if "PatientIdentityRemoved" in made and not any(map(source.get, _METHODS)):
+        del made.PatientIdentityRemoved  # it may be said only with how (type 1C, PS3.3 C.7.1.1)
+    for keyword in (*_KEPT, *_METHODS):
+        if source.get(keyword):
+            made[keyword] = source[keyword]
+
+
+def coded(code: Code) -> CodedConcept:
+    """For highdicom."""
+    return CodedConcept(code.value, code.scheme, code.meaning)

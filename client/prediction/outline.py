@@ -1,0 +1,33 @@
+"""What a model marks on an example, kept small: there may be thousands of images before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Masks on an example's grid, a bit a voxel.
+
+    Attributes:
+        shape: structures, then the example's without its channels.
+    """
+
+    shape: tuple[int, ...]
+    bits: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, masks: NDArray[np.bool_]) -> Outline:
+        """Of bool masks."""
+        return cls(masks.shape, np.packbits(masks))
+
+    def masks(self) -> NDArray[np.bool_]:
+        """The masks again."""
+        return np.unpackbits(self.bits, count=int(np.prod(self.shape))).reshape(self.shape).astype(np.bool_)
+
+    def fractions(self) -> tuple[float, ...]:
+        """Of each structure the fraction of the image that is marked."""
+        return tuple(float(mask.mean()) for mask in self.masks())

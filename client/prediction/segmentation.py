@@ -1,0 +1,142 @@
+"""What a model outlines as DICOM segmentations (PS3.3 A.51), on the images' own pixels, in a series of their own.
+
+A segment is a structure of the task, made by an algorithm that is named with the study and the model's digest. Of
+pictures there is one segmentation each, of a scan one on its first sequence, without the slices on which nothing is
+marked.
+``client/sources/labels/own.py`` knows them again, so that no model learns from a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import UltrasoundImageStorage, generate_uid
+
+from client.prediction.derived import LONGEST, NOT_FOR_CLINICAL_USE, coded, complete, equipment, source_header
+from client.prediction.local_image import LocalImage
+from client.prediction.model import Model
+from client.prediction.predict import ScoredImage
+from client.reading.decoding import Decoder
+from client.reading.dicom import number_of_frames
+from client.reading.stacks import Stack
+from client.sources.labels.own import MANUFACTURER
+
+_SERIES_NUMBER = 9101
+
+
+def segmentations_of(model: Model, images: Sequence[ScoredImage], decoder: Decoder) -> list[Dataset]:
+    """The segmentations of one study's images, all of one series; none where the model outlines nothing.
+
+    Args:
+        images: of one patient and one study.
+
+    Raises:
+        UnreadableDicom, Unreadable, NoExample: an image cannot be read a second time.
+        Exception: of pydicom's or highdicom's, when the images' headers hold values that no segmentation may have.
+    """
+    series, found = generate_uid(prefix=None), []
+    for scored in images:
+        if scored.outline is not None and model.task.place_masks is not None:
+            if scored.image.scan is None:
+                picture = decoder.read(scored.image.path, scored.image.frame)
+                masks = model.task.place_masks(picture, scored.outline.masks())
+                found.append(_of_picture(model, scored.image, masks))
+            else:
+                masks = model.task.place_masks(scored.image.scan(decoder.read_values), scored.outline.masks())
+                stack = scored.image.scan.stacks[model.task.sequences[0].name]
+                found += _of_stack(model, stack, np.moveaxis(masks, 1, 0))
+    for number, one in enumerate(found, start=1):
+        one.SeriesInstanceUID, one.InstanceNumber = series, number
+    return found
+
+
+def _of_picture(model: Model, image: LocalImage, masks: NDArray[np.bool_]) -> Dataset:
+    """Of masks (structures, rows, columns)."""
+    header = source_header(image.path)
+    if "NumberOfFrames" not in header:
+        return _segmentation(model, [header], masks[None])
+    # highdicom knows several frames in space only, so a clip's frame is a still to it, and is called what it is here.
+    kind, header.SOPClassUID = header.SOPClassUID, UltrasoundImageStorage
+    made = _segmentation(model, [header], masks[None])
+    for item in _references(made, str(header.SOPInstanceUID)):
+        item.ReferencedSOPClassUID = kind
+    for group in made.PerFrameFunctionalGroupsSequence if number_of_frames(header) > 1 else ():
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber = image.frame + 1
+    return made
+
+
+def _references(within: Dataset, uid: str) -> Iterator[Dataset]:
+    """All items that refer to an instance."""
+    if str(within.get("ReferencedSOPInstanceUID", "")) == uid:
+        yield within
+    for element in within:
+        for item in element.value if element.VR == "SQ" else ():
+            yield from _references(item, uid)
+
+
+def _of_stack(model: Model, stack: Stack, masks: NDArray[np.bool_]) -> list[Dataset]:
+    """Of masks (slices, structures, rows, columns): one of all files with a slice each, one of each file with many."""
+    by_path: dict[Path, list[int]] = {}
+    for number, one in enumerate(stack.slices):
+        by_path.setdefault(one.path, []).append(number)
+    headers = {path: source_header(path) for path in by_path}
+    single = [path for path, header in headers.items() if number_of_frames(header) == 1]
+    found = []
+    if single:
+        chosen = [by_path[path][0] for path in single]
+        found.append(_segmentation(model, [headers[path] for path in single], masks[chosen]))
+    for path in headers.keys() - single:
+        whole = np.zeros((number_of_frames(headers[path]), *masks.shape[1:]), dtype=np.bool_)
+        whole[[stack.slices[number].frame for number in by_path[path]]] = masks[by_path[path]]
+        found.append(_segmentation(model, [headers[path]], whole))
+    return found
+
+
+def _segmentation(model: Model, headers: list[Dataset], masks: NDArray[np.bool_]) -> Dataset:
+    """Of masks (frames, structures, rows, columns), a frame a header or all of one file."""
+    made = hd.seg.Segmentation(
+        headers,
+        np.moveaxis(masks, 1, -1).astype(np.uint8),
+        SegmentationTypeValues.BINARY,
+        _segments(model),
+        series_instance_uid=generate_uid(prefix=None),  # that of all segmentations of the study is given later
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=generate_uid(prefix=None),
+        instance_number=1,
+        content_label="RESEARCH",
+        content_description=f"{NOT_FOR_CLINICAL_USE}: {model.head.study}"[:LONGEST],
+        omit_empty_frames=len(masks) > 1,
+        **equipment(model),
+    )
+    complete(made, headers[0])
+    if "FrameOfReferenceUID" not in made:
+        made.PatientOrientation = ""  # type 2C where nothing says how it lies (PS3.3 C.7.6.1)
+    return made
+
+
+def _segments(model: Model) -> list[SegmentDescription]:
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=f"{MANUFACTURER} {model.task.name}"[:LONGEST],
+        family=codes.cid7162.ArtificialIntelligence,
+        version=model.head.study[:LONGEST],
+        source=MANUFACTURER,
+        parameters={"SHA-256": model.sha256},
+    )
+    return [
+        SegmentDescription(
+            number,
+            structure.name.replace("_", " "),
+            coded(structure.category),
+            coded(structure.code),
+            SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm,
+        )
+        for number, structure in enumerate(model.task.structures, start=1)
+    ]
