@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,7 +118,7 @@ def progress(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
 def plain(value: Any) -> Any:
     """The value as JSON can hold it: no number where there is no bound, times in ISO 8601."""
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}  # asdict breaks a Counter
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -82,6 +82,15 @@ def test_an_ingest_is_told_and_written_into_the_journal(tmp_path: Path) -> None:
     assert events[0]["facts"]["patients"] == 6
 
 
+def test_what_is_left_out_is_told_with_what_to_do(tmp_path: Path) -> None:
+    _found(tmp_path, 6)
+    for number in range(3):
+        (tmp_path / "dicom" / f"note-{number}.txt").write_text("no image")
+    assert _json(_run(tmp_path, "ingest", "--json"))[TASK.name]["left_out"] == {"NOT_DICOM": 3}
+    shown = " ".join(_run(tmp_path, "ingest").stdout.split())
+    assert "NOT_DICOM 3 Most folders hold some" in shown
+
+
 def test_a_task_without_source_is_misuse(ingested: Path) -> None:
     for command in ("ingest", "check", "describe", "baseline"):
         result = _run(ingested, command, "--task", "pneumonia_xray")

@@ -42,13 +42,13 @@ def archive(tmp_path: Path, drawn: Path, own_network: None) -> Iterator[Orthanc]
         yield one
 
 
-def _hospital(way: str, archive: Orthanc, drawn: Path, folder: Path) -> Path:
+def _hospital(way: str, archive: Orthanc, drawn: Path, folder: Path, *modalities: str) -> Path:
     """A hospital whose only source is the archive, ingested."""
     where: dict[str, Any] = {"kind": way, "url": archive.url}
     if way == "dimse":
         where = {"kind": way, "host": "127.0.0.1", "port": archive.dicom, "called_ae": "ORTHANC"}
     source = where | {"task": handed_over.TASK.name, "issuer": "alder", "path": str(folder / "spool")}
-    source |= {"labels": str(drawn / "labels.csv"), "scope": {"modalities": ["US"]}}
+    source |= {"labels": str(drawn / "labels.csv"), "scope": {"modalities": ["US", *modalities]}}
     file = handed_over.found(folder, 1)
     values = yaml.safe_load(file.read_text("utf-8"))
     file.write_text(yaml.safe_dump(values | {"sources": [source]}), "utf-8")
@@ -111,3 +111,20 @@ def test_reports_are_stored_found_and_read_back(
     _run("ingest", file)  # what was stored is no image, and changes nothing of what is trained on
     words = (tmp_path / "m.safetensors", "--sha256", digest, "--out", tmp_path / "again")
     assert _run("predict", file, *words)["patients"] == before
+
+
+@pytest.mark.parametrize("way", ["dimse", "dicomweb"])
+def test_outlines_are_stored_and_no_model_learns_from_them(
+    way: str, archive: Orthanc, drawn: Path, tmp_path: Path
+) -> None:
+    file = _hospital(way, archive, drawn, tmp_path / "hospital", "SEG")
+    spec = handed_over.OUTLINE_SPEC
+    digest = handed_over.write_model(tmp_path / "m.safetensors", handed_over.weights(spec=spec), spec=spec)
+    words = (tmp_path / "m.safetensors", "--sha256", digest, "--out", tmp_path / "out", "--store")
+    facts = _run("predict", file, *words)
+    assert facts["outlines"] >= PATIENTS
+    before = _run("ingest", file)[handed_over.TASK.name]  # the archive gives what was stored
+    assert before["left_out"] == {"SEGMENTATION_OF_CONSILIUM": facts["outlines"]}
+    assert before["outlined"] == PATIENTS, "by the readers' own outlines, as before"
+    again = _run("ingest", file)[handed_over.TASK.name]
+    assert (again["images"], again["outlined"]) == (before["images"], PATIENTS)
