@@ -2,8 +2,7 @@
 
 A segment is a structure of the task, made by an algorithm that is named with the study and the model's digest. Of
 pictures there is one segmentation each, of a scan one on its first sequence, without the slices on which nothing is
-marked.
-``client/sources/labels/own.py`` knows them again, so that no model learns from a model.
+marked. ``client/sources/labels/own.py`` knows them again, so that no model learns from a model.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def _of_stack(model: Model, stack: Stack, masks: NDArray[np.bool_]) -> list[Data
     if single:
         chosen = [by_path[path][0] for path in single]
         found.append(_segmentation(model, [headers[path] for path in single], masks[chosen]))
-    for path in headers.keys() - single:
+    for path in (path for path in headers if path not in single):
         whole = np.zeros((number_of_frames(headers[path]), *masks.shape[1:]), dtype=np.bool_)
         whole[[stack.slices[number].frame for number in by_path[path]]] = masks[by_path[path]]
         found.append(_segmentation(model, [headers[path]], whole))

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
+from pydicom.uid import EnhancedMRImageStorage, generate_uid
 from typer.testing import CliRunner
 
 from client.cli.main import app
@@ -22,8 +24,10 @@ from client.prediction.model import Model, open_model
 from client.prediction.outline import Outline
 from client.prediction.predict import ScoredImage
 from client.prediction.segmentation import segmentations_of
+from client.prediction.worklist import of_folder
 from client.reading.decoding import Decoder
 from client.reading.dicom import read_frame, read_header
+from client.site import load
 from client.sources.files.folder import list_folder
 from client.sources.settings import FolderSource
 from tasks import task as tasks
@@ -40,17 +44,19 @@ ULTRASOUND_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.3.1"
 class Hospital:
     """One with phantoms of a task and a model that outlines them, after a prediction."""
 
-    def __init__(self, home: Path, task: Task) -> None:
+    def __init__(self, home: Path, task: Task, change: Callable[[Path], None] = lambda dicom: None) -> None:
         self.task, self.spec = task, SCAN_OUTLINE_SPEC if task.sequences else OUTLINE_SPEC
         home.mkdir()
         scans = bool(task.sequences)
         self.site = handed_over.found_scans(home, task, "alder", 2) if scans else handed_over.found(home, 3)
         self.dicom = (home / task.name if scans else home) / "dicom"
+        change(self.dicom)
         self.labels = self.dicom.parent / "labels.csv"
         self.file = home / "m.safetensors"
         self.digest = write_model(self.file, weights(task, self.spec), asked=task, spec=self.spec)
         self.out = home / "out"
         words = ["predict", self.file, "--sha256", self.digest, "--out", self.out, "--path", self.dicom, "--json"]
+        words += ["--organ", task.name.partition("_")[0]]  # where a file does not tell
         told = CliRunner().invoke(app, [str(word) for word in (*words, "--site", self.site)])
         assert told.exit_code == 0, told.output
         self.facts: Any = json.loads(told.stdout)
@@ -147,6 +153,42 @@ def test_no_model_learns_from_them(hospital: Hospital, tmp_path: Path) -> None:
         if one.read_masks is not None:
             assert other.read_masks is not None
             np.testing.assert_array_equal(one.read_masks(), other.read_masks())
+
+
+def test_of_an_enhanced_file_each_slice_that_is_marked_has_a_frame(tmp_path: Path) -> None:
+    hospital = Hospital(tmp_path / "enhanced", BRAIN, _enhanced)
+    model = hospital.model
+    for path in hospital.outlines():
+        segmentation = hd.seg.segread(path)
+        ((_, _, uid),) = segmentation.get_source_image_uids()
+        (file,) = [one for one in hospital.dicom.rglob("enhanced.dcm") if dcmread(one).SOPInstanceUID == uid]
+        scan = of_folder(load(hospital.site), BRAIN, file.parent, "brain", lambda *told: None).images[0].scan
+        assert scan is not None
+        seen = scan(None)
+        _, marked = model.look(BRAIN.read_example(seen)[None])
+        assert marked is not None
+        assert BRAIN.place_masks is not None
+        placed = BRAIN.place_masks(seen, marked[0])
+        stack = scan.stacks[BRAIN.sequences[0].name]
+        numbers = [one.frame + 1 for one in stack.slices]
+        pixels = segmentation.get_pixels_by_source_frame(
+            uid, numbers, ignore_spatial_locations=True, assert_missing_frames_are_empty=True
+        )
+        np.testing.assert_array_equal(np.moveaxis(pixels, -1, 0).astype(np.bool_), placed)
+
+
+def _enhanced(dicom: Path) -> None:
+    """Put the slices of each patient's first sequence into one file of many frames."""
+    for folder in dicom.iterdir():
+        files = {path: dcmread(path) for path in sorted(folder.glob("*.dcm"))}
+        first = {p: d for p, d in files.items() if d.Modality == "MR" and BRAIN.sequences[0].finds(d.SeriesDescription)}
+        slices, uids = list(first.values()), [generate_uid(prefix=None) for _ in range(2)]
+        made = hd.legacy.LegacyConvertedEnhancedMRImage(slices, uids[0], 1, uids[1], 1)
+        made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+        made.SeriesDescription = slices[0].SeriesDescription
+        made.save_as(folder / "enhanced.dcm", enforce_file_format=True)
+        for path in first:
+            path.unlink()
 
 
 def test_of_a_clip_the_frames_that_were_scored_are_outlined(tmp_path: Path) -> None:
