@@ -105,7 +105,7 @@ def check(
     from client.setup.page import write_page
 
     settings = load(site)
-    found = [(one, ladder(settings, one)) for one in _tasks(settings, task)]
+    found = [(one, [*ladder(settings, one), _server(settings)]) for one in _tasks(settings, task)]
     if html is not None:
         write_page(html, settings, found)
     shown: list[RenderableType] = [_rungs(one, rungs) for one, rungs in found]
@@ -114,6 +114,22 @@ def check(
     answer(as_json, {one.name: rungs for one, rungs in found}, *shown)
     if any(rung.state is State.FAIL for _, rungs in found for rung in rungs):
         fail(REFUSED)
+
+
+def _server(settings: SiteSettings) -> Rung:
+    from client.link import gateway
+    from client.setup.check import Rung
+
+    if settings.server is None:
+        return Rung("server", State.WARN, "no server is named", "Name it in site.yaml as `server: host:port`")
+    if gateway.is_apart(settings):
+        return Rung("server", State.OK, "the gateway, which runs elsewhere, reaches it; this side reaches nobody")
+    try:
+        gateway.connect(settings.server)
+    except (OSError, OverflowError) as error:
+        remedy = "Outgoing connections to it must be allowed, or HTTPS_PROXY name a proxy; ask who runs the firewall"
+        return Rung("server", State.FAIL, f"{settings.server}: {error}", remedy)
+    return Rung("server", State.OK, f"{settings.server} accepts connections")
 
 
 def _rungs(task: Task, rungs: list[Rung]) -> RenderableType:

@@ -117,6 +117,23 @@ def handshake(found: Link) -> tuple[str, str, datetime]:
         return secure.version() or "", cipher[0] if cipher else "", datetime.fromtimestamp(expires, UTC)
 
 
+def is_apart(settings: SiteSettings) -> bool:
+    """Whether this is the trainer of a hospital whose gateway runs elsewhere: of what ``enroll`` made it has the shared
+    secret alone, and it is meant to reach nobody."""
+    folder = settings.link
+    return (folder / "trainer.secret").exists() and not (folder / "authority.crt").exists()
+
+
+def connect(server: str) -> None:
+    """Connect with a server, a ``host:port``, the way the gateway goes; before anything is enrolled as well.
+
+    Raises:
+        OSError, OverflowError: it cannot be reached.
+    """
+    host, _, port = server.rpartition(":")
+    _dial(host, int(port)).close()
+
+
 def reach(found: Link) -> str:
     """Dial the server as the gateway does. Returns what is wrong, empty when nothing is."""
     try:

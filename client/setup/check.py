@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +24,6 @@ from tasks import contract as contracts
 from tasks.checklist import State
 from tasks.task import Task
 
-_WAIT_S = 5.0
 _FEW_OF_A_CLASS = 5
 _NEARLY_SPENT = 0.8
 _SLACK = timedelta(minutes=5)
@@ -42,8 +40,8 @@ class Rung:
 
 
 def ladder(site: SiteSettings, task: Task) -> list[Rung]:
-    """Look at everything. Nothing is changed and nothing leaves; a rung that fails does not hide the next."""
-    return [*_cohort(site, task), _withdrawals(site), _disk(site), *_books(site), _server(site), _processor()]
+    """Look at all that is in the house. Nothing is changed and nothing leaves; a rung that fails hides no other."""
+    return [*_cohort(site, task), _withdrawals(site), _disk(site), *_books(site), _processor()]
 
 
 def _cohort(site: SiteSettings, task: Task) -> Iterator[Rung]:
@@ -186,18 +184,6 @@ def _clock(newest: datetime | None) -> Rung:
         found = f"it is {now:%Y-%m-%d %H:%M} UTC here, the journal has been at {newest:%Y-%m-%d %H:%M}"
         return Rung("clock", State.FAIL, found, "Set the clock (NTP): by a wrong one certificates are refused")
     return Rung("clock", State.OK, f"{now:%Y-%m-%d %H:%M} UTC, not before the journal's last entry")
-
-
-def _server(site: SiteSettings) -> Rung:
-    if site.server is None:
-        return Rung("server", State.WARN, "no server is named", "Name it in site.yaml as `server: host:port`")
-    host, port = site.server.rsplit(":", 1)
-    try:
-        with socket.create_connection((host, int(port)), timeout=_WAIT_S):
-            return Rung("server", State.OK, f"{site.server} accepts connections")
-    except (OSError, OverflowError) as error:
-        return Rung("server", State.FAIL, f"{site.server}: {error}",
-                    "Outgoing connections to it must be allowed; ask who runs the firewall")  # fmt: skip
 
 
 def _processor() -> Rung:

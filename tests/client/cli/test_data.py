@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,37 @@ def test_a_stopped_hospital_and_a_server_that_answers(tmp_path: Path) -> None:
         rungs = _rungs(tmp_path, 1)
     assert rungs["server"]["state"] == "ok"
     assert (rungs["answering"]["state"], rungs["answering"]["remedy"]) == ("fail", "consilium-site resume")
+
+
+def test_a_server_is_dialled_through_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _found(tmp_path, 4)
+    _change(tmp_path, server="consilium.invalid:443")
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        asked: list[bytes] = []
+
+        def serve() -> None:
+            connection, _ = proxy.accept()
+            with connection:
+                asked.append(connection.recv(1024).splitlines()[0])
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        rungs = _rungs(tmp_path, 1)
+        thread.join(10)
+    assert asked == [b"CONNECT consilium.invalid:443 HTTP/1.1"]
+    assert rungs["server"]["state"] == "ok"
+
+
+def test_a_trainer_apart_from_its_gateway_is_not_blamed_for_reaching_nobody(tmp_path: Path) -> None:
+    settings = _found(tmp_path, 4)
+    _change(tmp_path, server="consilium.invalid:443")
+    assert _rungs(tmp_path, 1)["server"]["state"] == "fail"
+    settings.link.mkdir()
+    (settings.link / "trainer.secret").write_bytes(b"s" * 32)
+    rung = _rungs(tmp_path, 1)["server"]
+    assert (rung["state"], "the gateway" in rung["found"]) == ("ok", True)
 
 
 def test_the_page_stays_in_the_house(ingested: Path, tmp_path: Path) -> None:
