@@ -29,6 +29,7 @@ _SICK_S, _STARTING_S = 60.0, 300.0
 on a busy machine takes minutes and only gets worse when it is begun anew."""
 _TICK_S = 0.2
 _LOOK_S = 5.0
+_TAIL, _LONGEST_LINE = 4096, 300
 _PATIENCE_S = 15.0
 _PR_SET_PDEATHSIG = 1
 
@@ -137,7 +138,9 @@ class Supervisor:
         pause = PAUSES_S[min(child.soon, len(PAUSES_S) - 1)]
         child.process, child.is_well, child.again = None, False, now + pause
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        self._tell(f"{child.program.name}: {how} after {lived:.0f} s; again in {pause:g} s ({child.program.log})")
+        log = child.program.log
+        words = f", which ends with: {last}" if (last := _last_line(log)) else ""
+        self._tell(f"{child.program.name}: {how} after {lived:.0f} s; again in {pause:g} s ({log}{words})")
 
     def _examine(self, child: _Child, healthy: Healthy, now: float) -> None:
         child.is_well = healthy()
@@ -189,6 +192,18 @@ def _end_orphans(child: _Child) -> None:
     if child.process is not None:
         with suppress(ProcessLookupError):
             os.killpg(child.process.pid, signal.SIGKILL)  # it was the first of its session
+
+
+def _last_line(log: Path) -> str:
+    """The last line of a log that says anything, without what would command a terminal; "" where there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(-min(_TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+    except OSError:
+        return ""
+    last = next((line for line in reversed(lines) if line), "")
+    return "".join(c for c in last if c.isprintable())[:_LONGEST_LINE]
 
 
 def stop_on_signals(supervisor: Supervisor) -> None:

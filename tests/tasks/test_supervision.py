@@ -103,6 +103,15 @@ def test_pauses_grow_while_it_ends_soon(tmp_path: Path) -> None:
     assert [one.split("again in ")[1].split()[0] for one in said if "ended with" in one][:3] == ["0.01", "0.02", "0.02"]
 
 
+@pytest.mark.usefixtures("quick")
+def test_what_ended_is_told_with_the_last_line_of_its_log(tmp_path: Path) -> None:
+    said: list[str] = []
+    code = "print('earlier'); print('you are\\x1b[2J not admitted\\n'); raise SystemExit(3)"
+    program = Program("a", [sys.executable, "-c", code], tmp_path / "a.log")
+    run(Supervisor([program], said.append), lambda: until(lambda: any("code 3" in one for one in said)))
+    assert f"({tmp_path / 'a.log'}, which ends with: you are[2J not admitted)" in said[0]
+
+
 def test_real_pauses_reach_beyond_the_time_in_which_flower_refuses() -> None:
     assert sum(supervision.PAUSES_S) > 60
 
