@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.pictures import central_square, fitted_square, image_area
+from tasks.pictures import central_square, fitted_square, image_area, masks_from_square
 from tasks.task import Picture
 
 
@@ -30,7 +30,7 @@ def test_only_the_largest_region_is_seen() -> None:
     pixels = np.ones((200, 300), dtype=np.float32)
     pixels[20:120, 30:130] = 0.25
     assert (image_area(Picture(pixels, regions=((0, 0, 40, 10), (30, 20, 130, 120)))) == 0.25).all()
-    assert image_area(Picture(pixels)) is pixels
+    np.testing.assert_array_equal(image_area(Picture(pixels)), pixels)
 
 
 def test_a_wide_image_is_padded_with_black_and_not_stretched() -> None:
@@ -38,6 +38,24 @@ def test_a_wide_image_is_padded_with_black_and_not_stretched() -> None:
     assert (square[32:96] == 1).all()
     assert not square[:32].any()
     assert not square[96:].any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.tuples(st.integers(20, 300), st.integers(20, 300)),
+    inset=st.tuples(*[st.integers(0, 5)] * 4),
+    spacing=st.none() | st.tuples(st.floats(0.1, 1), st.floats(0.1, 1)),
+)
+def test_masks_of_a_square_return_to_the_image_area_and_nowhere_else(
+    size: tuple[int, int], inset: tuple[int, int, int, int], spacing: tuple[float, float] | None
+) -> None:
+    left, top, right, bottom = inset[0], inset[1], size[1] - inset[2], size[0] - inset[3]
+    picture = Picture(np.ones(size, np.float32), ((left, top, right, bottom),), spacing)
+    everything = masks_from_square(picture, np.ones((2, 64, 64), np.bool_))
+    expected = np.zeros((2, *size), np.bool_)
+    expected[:, top:bottom, left:right] = True
+    np.testing.assert_array_equal(everything, expected)
+    assert not masks_from_square(picture, np.zeros((1, 64, 64), np.bool_)).any()
 
 
 def test_pixels_that_are_not_square_are_made_so() -> None:
