@@ -13,6 +13,7 @@ from client.cohort.picture import COLOURS
 from client.cohort.remedies import remedy_of
 from client.prediction.local_image import LeftOut, LocalImage
 from client.prediction.model import Model
+from client.prediction.outline import words
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient, called
 from tasks import contract as contracts
 from tasks.study import release
@@ -142,11 +143,6 @@ def _legend(model: Model) -> str:
     named = zip(model.task.structures, cycle(COLOURS), strict=False)
     keys = [f"<i style='background:{colour}'></i>{escape(words(structure.name))}" for structure, colour in named]
     return f"<span class=legend>{' '.join(keys)}</span>"
-
-
-def words(name: str) -> str:
-    """A structure's name for a person."""
-    return name.replace("_", " ")
 
 
 def _row(model: Model, rank: int, patient: ScoredPatient) -> str:
