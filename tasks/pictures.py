@@ -38,10 +38,9 @@ def fitted_square(
     Returns:
         float32 (1, side, side) in [0, 1]; the same bits for the same pixels.
     """
-    rows, columns = _fitted_size(pixels.shape[0], pixels.shape[1], spacing_mm or (1.0, 1.0), side)
-    small = _resized(pixels, rows, columns)
-    top, left = (side - rows) // 2, (side - columns) // 2
-    square = pad(small, (left, side - columns - left, top, side - rows - top))
+    left, top, right, bottom = _fitted(pixels.shape, spacing_mm, side)
+    small = _resized(pixels, bottom - top, right - left)
+    square = pad(small, (left, side - right, top, side - bottom))
     return np.asarray(square[0].clamp(0, 1).numpy(), dtype=np.float32)
 
 
@@ -84,14 +83,11 @@ def masks_from_square(picture: Picture, masks: NDArray[np.bool_]) -> NDArray[np.
         mask, bilinear between the square's pixels, covers half of it.
     """
     left, top, right, bottom = _area_of(picture)
-    side = masks.shape[-1]
-    rows, columns = _fitted_size(bottom - top, right - left, picture.spacing_mm or (1.0, 1.0), side)
-    first_row, first_column = (side - rows) // 2, (side - columns) // 2
-    inside = masks[:, first_row : first_row + rows, first_column : first_column + columns]
-    whole = torch.from_numpy(np.ascontiguousarray(inside, dtype=np.float32))[None]
-    large = interpolate(whole, size=(bottom - top, right - left), mode="bilinear", antialias=True, align_corners=False)
+    rows, columns = bottom - top, right - left
+    first_column, first_row, end_column, end_row = _fitted((rows, columns), picture.spacing_mm, masks.shape[-1])
     placed = np.zeros((len(masks), *picture.pixels.shape), dtype=np.bool_)
-    placed[:, top:bottom, left:right] = large[0].numpy() >= 0.5
+    for whole, mask in zip(placed, masks[:, first_row:end_row, first_column:end_column], strict=True):
+        whole[top:bottom, left:right] = _resized(mask.astype(np.float32), rows, columns)[0, 0].numpy() >= 0.5
     return placed
 
 
@@ -105,8 +101,10 @@ def _area(box: Box) -> int:
     return (right - left) * (bottom - top)
 
 
-def _fitted_size(rows: int, columns: int, spacing_mm: tuple[float, float], side: int) -> tuple[int, int]:
-    """Rows and columns of the image when its longer physical side fills the square."""
-    height, width = rows * spacing_mm[0], columns * spacing_mm[1]
+def _fitted(shape: tuple[int, ...], spacing_mm: tuple[float, float] | None, side: int) -> Box:
+    """Where an image lies in a square that its longer physical side fills."""
+    height, width = (length * spacing for length, spacing in zip(shape, spacing_mm or (1.0, 1.0), strict=True))
     scale = side / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (side - rows) // 2, (side - columns) // 2
+    return left, top, left + columns, top + rows

@@ -122,6 +122,11 @@ class Structure:
     code: Code
     category: Code = ANATOMY
 
+    @property
+    def label(self) -> str:
+        """Its name for a person, and SegmentLabel (PS3.3 C.8.20.4) of a segmentation."""
+        return self.name.replace("_", " ")
+
 
 @dataclass(frozen=True)
 class Sequence:

@@ -131,7 +131,10 @@ def _shown(model: Model, found: Predictions, written: Written, stored: bool, out
     for remark in remarks(model, found):
         yield Text(f"Look at this: {remark}")
     for kind, number in written.refused.items():
-        yield Text(f"No report or no outlines of {number} studies ({kind}): their headers hold what neither may have.")
+        yield Text(
+            f"{number} reports or outlines could not be made ({kind}): headers hold what none may have, or an image "
+            "cannot be read again."
+        )
     where = " and stored in the archive" if stored else ""
     yield Text(f"Model {model.head.study}, SHA-256 {short(model.sha256)}.")
     outlines = f" and {len(written.outlines)} segmentations" if written.outlines else ""

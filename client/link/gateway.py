@@ -54,8 +54,7 @@ def link(settings: SiteSettings, only_trainer: bool = False) -> Link:
     Raises:
         SiteMisconfigured: naming all that is missing.
     """
-    folder = settings.link
-    found = Link(settings.server or "", folder / "node.key", folder / "authority.crt", folder / "trainer.secret")
+    found = _files(settings)
     needed = (found.secret,) if only_trainer else (found.key, found.authority, found.secret)
     missing = [str(path) for path in needed if not path.exists()]
     if missing:
@@ -74,21 +73,21 @@ def enroll(settings: SiteSettings, invitation: enrolment.Invitation) -> enrolmen
     Raises:
         SiteMisconfigured: another server's authority is there already, or ``site.yaml`` names another server.
     """
-    folder = settings.link
+    found = _files(settings)
     if settings.server is not None and settings.server != invitation.server:
         raise SiteMisconfigured(f"site.yaml names the server {settings.server}, the invitation {invitation.server}")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    authority = folder / "authority.crt"
+    settings.link.mkdir(parents=True, exist_ok=True, mode=0o700)
+    authority = found.authority
     if authority.exists() and authority.read_text("utf-8") != invitation.certificate_authority:
         raise SiteMisconfigured(f"{authority} is of another server; if that is meant, remove it first")
     authority.write_text(invitation.certificate_authority, "utf-8")
-    for name, content in (("node.key", enrolment.new_key()), ("trainer.secret", os.urandom(32))):
+    for path, content in ((found.key, enrolment.new_key()), (found.secret, os.urandom(32))):
         with suppress(FileExistsError):
-            write_secret(folder / name, content)
+            write_secret(path, content)
     try:
-        return enrolment.request(settings.name, (folder / "node.key").read_bytes())
+        return enrolment.request(settings.name, found.key.read_bytes())
     except enrolment.BadEnrolment as error:
-        raise SiteMisconfigured(f"{folder / 'node.key'}: {error}") from error
+        raise SiteMisconfigured(f"{found.key}: {error}") from error
 
 
 def command(found: Link, listen: str) -> list[str]:
@@ -120,8 +119,14 @@ def handshake(found: Link) -> tuple[str, str, datetime]:
 def is_apart(settings: SiteSettings) -> bool:
     """Whether this is the trainer of a hospital whose gateway runs elsewhere: of what ``enroll`` made it has the shared
     secret alone, and it is meant to reach nobody."""
+    found = _files(settings)
+    return found.secret.exists() and not found.authority.exists()
+
+
+def _files(settings: SiteSettings) -> Link:
+    """Where what connects the hospital lies, or would lie."""
     folder = settings.link
-    return (folder / "trainer.secret").exists() and not (folder / "authority.crt").exists()
+    return Link(settings.server or "", folder / "node.key", folder / "authority.crt", folder / "trainer.secret")
 
 
 def connect(server: str) -> None:

@@ -36,7 +36,7 @@ class Written:
     Attributes:
         reports: the files, in the order of the list.
         outlines: likewise the segmentations of a model that outlines.
-        refused: studies of which a report or a segmentation could not be made, by the kind of error.
+        refused: how often a study's report or its segmentations could not be made, by the kind of error.
     """
 
     reports: list[Path] = field(default_factory=list)

@@ -31,8 +31,3 @@ class Outline:
     def fractions(self) -> tuple[float, ...]:
         """Of each structure the fraction of the image that is marked."""
         return tuple(float(mask.mean()) for mask in self.masks())
-
-
-def words(name: str) -> str:
-    """A structure's name for a person."""
-    return name.replace("_", " ")

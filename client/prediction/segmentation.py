@@ -21,7 +21,6 @@ from pydicom.uid import UltrasoundImageStorage, generate_uid
 from client.prediction.derived import LONGEST, NOT_FOR_CLINICAL_USE, coded, complete, equipment, source_header
 from client.prediction.local_image import LocalImage
 from client.prediction.model import Model
-from client.prediction.outline import words
 from client.prediction.predict import ScoredImage
 from client.reading.decoding import Decoder
 from client.reading.dicom import number_of_frames
@@ -132,7 +131,7 @@ def _segments(model: Model) -> list[SegmentDescription]:
     return [
         SegmentDescription(
             number,
-            words(structure.name),
+            structure.label,
             coded(structure.category),
             coded(structure.code),
             SegmentAlgorithmTypeValues.AUTOMATIC,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dicomweb_client.web import DICOMwebClient
 from pydicom import Dataset, dcmread
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import EnhancedSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, SegmentationStorage
 from pynetdicom import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -28,8 +28,7 @@ from client.sources.pacs.web import named, session_for
 from client.sources.settings import DicomwebSource, DimseSource
 from tasks.task import Task
 
-_KINDS = ("1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.66.4")
-"""Enhanced SR Storage and Segmentation Storage."""
+_KINDS = (EnhancedSRStorage, SegmentationStorage)
 _SYNTAXES = [str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)]
 _WHERE = re.compile(r"(?P<called>[^@\\\s]{1,16})@(?P<host>[A-Za-z0-9.-]+):(?P<port>\d{1,5})")
 _ATTEMPTS, _FIRST_WAIT_S = 4, 1.0

@@ -13,7 +13,6 @@ from client.cohort.picture import COLOURS
 from client.cohort.remedies import remedy_of
 from client.prediction.local_image import LeftOut, LocalImage
 from client.prediction.model import Model
-from client.prediction.outline import words
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient, called
 from tasks import contract as contracts
 from tasks.study import release
@@ -141,7 +140,7 @@ def _legend(model: Model) -> str:
     if not model.network.outlines:
         return ""
     named = zip(model.task.structures, cycle(COLOURS), strict=False)
-    keys = [f"<i style='background:{colour}'></i>{escape(words(structure.name))}" for structure, colour in named]
+    keys = [f"<i style='background:{colour}'></i>{escape(structure.label)}" for structure, colour in named]
     return f"<span class=legend>{' '.join(keys)}</span>"
 
 

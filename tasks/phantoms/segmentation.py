@@ -140,7 +140,7 @@ def _segment(number: int, structure: Structure) -> Dataset:
     return item(
         {
             "SegmentNumber": number,
-            "SegmentLabel": structure.name.replace("_", " "),
+            "SegmentLabel": structure.label,
             "SegmentAlgorithmType": "MANUAL",
             "SegmentedPropertyCategoryCodeSequence": [_coded(structure.category)],
             "SegmentedPropertyTypeCodeSequence": [_coded(structure.code)],

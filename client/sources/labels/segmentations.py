@@ -43,10 +43,12 @@ def labels_of_segmentations(
         for path in files:
             try:
                 header = read_header(path)
-                if is_segmentation(header) and is_own(header):
+                if not is_segmentation(header):
+                    continue
+                if is_own(header):
                     left_out[OWN] += 1
                     continue
-                marked = findings_of(path, header, decoder) if is_segmentation(header) else {}
+                marked = findings_of(path, header, decoder)
             except UnreadableDicom as error:
                 left_out["SEGMENTATION_UNREADABLE"] += error.reason not in _NOT_MEANT
                 continue
