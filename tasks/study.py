@@ -21,9 +21,15 @@ from tasks import subgroups
 
 STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
-Positive = Annotated[float, Field(gt=0)]
-Probability = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""A rate, a length or a pull. The bounds keep all arithmetic far from float32's limits: below its normal range, for
+instance, rounding would let one patient move a sum by more than the clip."""
+Epsilon = Annotated[float, Field(gt=0, le=1000)]
+Delta = Annotated[float, Field(ge=1e-15, lt=1)]
+Probability = Annotated[float, Field(ge=1e-6, le=1)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+PublicSize = Annotated[int, Field(ge=1, le=10_000_000)]
+Option = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=0, le=1_000_000)] | float | bool
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$")]
 
 
@@ -38,9 +44,9 @@ class TrainingTerms:
     steps: Count
     learning_rate: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
     sample_rate: Probability
-    images_per_patient: Count
+    images_per_patient: Annotated[int, Field(ge=1, le=1000)]
     final_rate: Probability = 1.0
     final_noise: Annotated[float, Field(ge=0.1, le=10)] = 1.0
 
@@ -75,10 +81,10 @@ class MethodTerms:
             again as the shared one.
     """
 
-    proximal: Annotated[float, Field(ge=0)] = 0.0
+    proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     control_variates: bool = False
     stays: Stays = "nothing"
-    head_steps: Annotated[int, Field(ge=0)] = 0
+    head_steps: Annotated[int, Field(ge=0, le=100_000)] = 0
     personal: Positive | None = None
 
     @model_validator(mode="after")
@@ -109,8 +115,8 @@ class WireTerms:
 class PrivacyTerms:
     """The privacy that is asked for: (epsilon, delta) of one patient over the whole study; no epsilon asks for none."""
 
-    epsilon: Positive | None
-    delta: Annotated[float, Field(gt=0, lt=1)]
+    epsilon: Epsilon | None
+    delta: Delta
     clip_norm: Positive
 
 
@@ -131,12 +137,12 @@ class EvaluationTerms:
 
     releases: Count
     bins: Annotated[int, Field(ge=2, le=65536)]
-    epsilon: Positive | None
-    subgroups: list[Attribute] = Field(default_factory=list)
+    epsilon: Epsilon | None
+    subgroups: Annotated[list[Attribute], Field(max_length=20)] = Field(default_factory=list)
     paired: Annotated[int, Field(ge=0, le=64)] = 0
     matrix: Annotated[int, Field(ge=0, le=1000)] = 0
-    findings: list[Name] = Field(default_factory=list)
-    structures: list[Name] = Field(default_factory=list)
+    findings: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
+    structures: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
 
     def histograms(self, last: bool) -> int:
         """How many leave after one evaluation: each of them meets every patient once."""
@@ -162,6 +168,8 @@ class StudyDocument:
         model: name and options of the network, as ``conf.schema`` has them.
         rounds: how many rounds of training it has at most.
         asked: in how many of them one hospital trains at most; it plans its noise for so many and refuses more.
+        sizes: by hospital the size that it declares in public and by which its updates count. Fixed before the study
+            begins: no message can claim another.
     """
 
     name: Name
@@ -169,7 +177,7 @@ class StudyDocument:
     task: Name
     task_version: Count
     contract: Digest
-    model: dict[str, str | int | float | bool]
+    model: Annotated[dict[Annotated[str, Field(max_length=40)], Option], Field(max_length=40)]
     rounds: Count
     asked: Count
     training: TrainingTerms
@@ -177,6 +185,7 @@ class StudyDocument:
     evaluation: EvaluationTerms
     method: MethodTerms
     wire: WireTerms
+    sizes: Annotated[dict[Name, PublicSize], Field(max_length=10_000)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

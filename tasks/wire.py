@@ -26,10 +26,11 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from tasks.study import STRICT, Count, Digest, Name, StudyDocument
+from tasks.subgroups import LEVELS
 
-VERSION = 3
-_LARGEST_PUBLIC_SIZE = 10_000_000
+VERSION = 4
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+_HASH = re.compile(r"[0-9a-f]{64}")
 _PACKED_HEAD = "consilium"
 _TOLD = 10
 """Problems that a refusal lists: what arrives must not decide how much is written to a log."""
@@ -56,6 +57,7 @@ class ErrorCode(StrEnum):
     STOPPED = "STOPPED"
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
     LEDGER_BROKEN = "LEDGER_BROKEN"
+    BOOKS_BEHIND = "BOOKS_BEHIND"
     NO_COHORT = "NO_COHORT"
     MODEL_REFUSED = "MODEL_REFUSED"
     UPDATE_NOT_FINITE = "UPDATE_NOT_FINITE"
@@ -91,6 +93,9 @@ class TrainOrder:
     """The tensors of the model that travel, float32, by parameter name; ``control-variate.*`` are SCAFFOLD's c."""
     change: Change | None = None
     """``None``: the arrays are the whole model."""
+    books: Digest | None = None
+    """The head of the hospital's ledger that the server saw last: a witness elsewhere, by whom the hospital learns that
+    its books were put back. No part of what is asked, so of neither the digest nor the JSON text."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -99,13 +104,13 @@ class TrainReport:
 
     study: Name
     round: Count
-    public_size: Annotated[int, Field(ge=1, le=_LARGEST_PUBLIC_SIZE)]
-    """The size that the hospital declares in public; never an exact count."""
     epsilon: Annotated[float, Field(ge=0)] | None
     """Spent on this study's training so far, at ``delta``; ``None`` when no privacy was asked for and none given."""
     delta: float
     noise_multiplier: Annotated[float, Field(ge=0)]
     """Standard deviation of each step's noise in units of the study's ``clip_norm``; 0 without privacy."""
+    books: Digest
+    """Hash of the last row of the hospital's ledger: opaque, and the same hospital finds it again in its books."""
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     """New minus old value of each tensor that travels, in the study's form ``wire.up``."""
 
@@ -127,6 +132,8 @@ class EvaluateOrder:
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     change: Change | None = None
     asks: Asks = "scores"
+    books: Digest | None = None
+    """As in ``TrainOrder``."""
 
     @model_validator(mode="after")
     def _agreed(self) -> Self:
@@ -150,6 +157,8 @@ class EvaluateReport:
     delta: float
     noise: Annotated[float, Field(ge=0)]
     """Standard deviation of the noise on every number of the arrays; 0 without privacy. Intervals need it."""
+    books: Digest
+    """As in ``TrainReport``."""
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     """``histogram``: float64 of shape (2, bins), counts of negative and positive patients by score in [0, 1]. After the
     last round also: for each of the study's subgroups one of shape (levels, 2, bins) under the attribute's name; for
@@ -176,13 +185,35 @@ _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (TrainOrder, TrainReport, EvaluateOrder, EvaluateReport, Refusal)
 }
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
+_NOT_SCALARS = {name: {"arrays", "books"} if name.endswith("Order") else {"arrays"} for name in _KINDS}
+
+
+def due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the float64 arrays in the report on an order: they follow from the order alone."""
+    terms = order.study.evaluation
+    if order.asks == "paired":
+        return {"paired": (2, terms.paired, terms.paired)}
+    shapes: dict[str, tuple[int, ...]] = {"histogram": (2, terms.bins)}
+    if order.asks == "scores" and order.round == order.study.rounds:
+        shapes |= {attribute: (len(LEVELS[attribute]), 2, terms.bins) for attribute in terms.subgroups}
+        shapes |= {FINDING + finding: (2, terms.bins) for finding in terms.findings}
+        shapes |= {DICE + structure: (2, terms.bins) for structure in terms.structures}
+        shapes |= {DISTANCE + structure: (terms.bins,) for structure in terms.structures}
+    return shapes
 
 
 def encode(message: Message) -> RecordDict:
     """The message as Flower carries it. Equal messages, equal bytes, in whatever order their arrays are."""
     head = ConfigRecord({"version": VERSION, "kind": type(message).__name__, "json": _scalars(message)})
     arrays = ArrayRecord({name: Array(np.asarray(message.arrays[name], order="C")) for name in sorted(message.arrays)})
-    return RecordDict({"head": head, "arrays": arrays})
+    records = RecordDict({"head": head, "arrays": arrays})
+    return addressed(records, message.books) if isinstance(message, TrainOrder | EvaluateOrder) else records
+
+
+def addressed(records: RecordDict, books: str | None) -> RecordDict:
+    """An encoded order for one hospital: with the head of its ledger that was seen last. The arrays are shared."""
+    head = ConfigRecord({**records.config_records["head"], "books": books or ""})
+    return RecordDict({"head": head, "arrays": records.array_records["arrays"]})
 
 
 def decode(records: RecordDict, kind: type[M], *or_kinds: type[N]) -> M | N:
@@ -194,10 +225,15 @@ def decode(records: RecordDict, kind: type[M], *or_kinds: type[N]) -> M | N:
     try:
         head, record = records["head"], records["arrays"]
         version, told, text = head["version"], head["kind"], head["json"]
+        books = head.get("books", "")  # type: ignore[union-attr]
         arrays = {str(name): array.numpy() for name, array in record.items()}  # type: ignore[union-attr]
     except Exception as error:  # Flower raises whatever a malformed record provokes
         raise WireError(f"not a Consilium message ({type(error).__name__})") from error
     message: M | N = _checked(version, told, text, arrays, (kind, *or_kinds))
+    if isinstance(message, TrainOrder | EvaluateOrder) and books != "":
+        if not isinstance(books, str) or not _HASH.fullmatch(books):
+            raise WireError(f"{told}: books is {_short(books)}, which is no hash")
+        return replace(message, books=books)
     return message
 
 
@@ -252,7 +288,7 @@ def digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 def _scalars(message: Message) -> str:
     kind = type(message)
-    values = _ADAPTERS[kind.__name__].dump_python(message, mode="python", exclude={"arrays"})
+    values = _ADAPTERS[kind.__name__].dump_python(message, mode="python", exclude=_NOT_SCALARS[kind.__name__])
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -274,18 +310,21 @@ def _checked(version: object, kind: object, text: object, arrays: Arrays, expect
 def _read(kind: str, text: str) -> Any:
     """The message without arrays. Kept, because all hospitals of one process are sent the same text."""
     scalars = _ADAPTERS[kind].validate_json(text)
-    if scalars.arrays:
-        raise WireError(f"{kind}: the head must not carry arrays")
+    if scalars.arrays or (kind.endswith("Order") and scalars.books is not None):
+        raise WireError(f"{kind}: the head must not carry arrays, and books not in its text")
     return scalars
 
 
 def _check_arrays(kind: str, arrays: Arrays) -> None:
     """Names that a torch module could have, and numbers in this machine's own format: nothing else is computed with."""
     wrong = [f"{_short(name)} is no name of a tensor" for name in arrays if not _ARRAY_NAME.fullmatch(name)]
+    # NumPy reads bytes that begin like a zip archive as an archive and not as an array.
+    wrong += [f"{_short(name)} is no array" for name, value in arrays.items() if not isinstance(value, np.ndarray)]
     wrong += [
         f"{_short(name)} has dtype {_short(value.dtype.str)}"
         for name, value in arrays.items()
-        if value.dtype.kind not in "fiub" or value.dtype.itemsize > 8 or not value.dtype.isnative
+        if isinstance(value, np.ndarray)
+        and (value.dtype.kind not in "fiub" or value.dtype.itemsize > 8 or not value.dtype.isnative)
     ]
     if wrong:
         raise WireError(f"{kind}: {_listed(wrong)}")

@@ -18,6 +18,11 @@ from tasks.models.weights import Finder, NoWeights, equipped
 from tasks.task import Form
 
 
+LARGEST = 1e4
+"""No value of a model is larger, on either side: sums of products stay far below float32's limits, and nobody can ask a
+hospital with weights that are made to overflow on one patient's image."""
+
+
 def arrays_of(trainable: nn.Module) -> dict[str, NDArray[np.float32]]:
     """The trained tensors by name, as float32 copies: what travels."""
     return {name: p.detach().numpy().copy() for name, p in trainable.named_parameters() if p.requires_grad}
@@ -27,7 +32,7 @@ def misfits(
     trainable: nn.Module, arrays: Mapping[str, NDArray[Any]], staying: frozenset[str] = frozenset()
 ) -> list[str]:
     """Why these tensors are not values of the trained parameters: every one that is missing, unknown, of another shape
-    or type, or not finite. Those named in ``staying`` come from elsewhere."""
+    or type, not finite, or larger than ``LARGEST``. Those named in ``staying`` come from elsewhere."""
     expected = {name: p for name, p in trainable.named_parameters() if p.requires_grad and name not in staying}
     problems = [f"{name} is missing" for name in expected.keys() - arrays.keys()]
     problems += [f"{name} is unknown" for name in arrays.keys() - expected.keys()]
@@ -37,6 +42,8 @@ def misfits(
             problems.append(f"{name} is {value.dtype} {value.shape}, not float32 {shape}")
         elif not np.isfinite(value).all():
             problems.append(f"{name} has values that are not finite")
+        elif value.size and np.abs(value).max() > LARGEST:
+            problems.append(f"{name} has values beyond {LARGEST:g}, which no training that converges meets")
     return sorted(problems)
 
 
