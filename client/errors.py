@@ -9,6 +9,7 @@
     ├── Stopped                    STOPPED              the hospital has stopped: nothing leaves
     ├── BudgetExhausted            BUDGET_EXHAUSTED     the ledger has no privacy budget left for it
     ├── LedgerBroken               LEDGER_BROKEN        ledger or journal is missing, altered, or too old
+    ├── BooksBehind                BOOKS_BEHIND         the server has seen a row of the ledger that is not in it
     ├── NoCohort                   NO_COHORT            there is nobody to train on or to score
     │   ├── CatalogStale                                nothing was ingested, or under another contract
     │   ├── ContractNotMet                              too few images are as the task's contract wants them
@@ -16,11 +17,13 @@
     │   ├── EmptySource                                 no image where images should be
     │   ├── LabelsMatchNothing                          images and labels have no patient in common
     │   ├── TooFewPatients                              fewer than the policy's minimum
+    │   ├── SamePersonTwice                             two issuers' patients look like one, and nobody has signed
     │   └── PatientInBothSplits                         a patient would be trained on and validated with
     ├── ModelRefused               MODEL_REFUSED        not private, or not the model that was meant
     ├── UpdateNotFinite            UPDATE_NOT_FINITE    training diverged
     ├── NotHeld                    NOT_HELD             the order says how a model has changed that is not held here
     └── SiteMisconfigured          SITE_MISCONFIGURED   site.yaml, the key or a file it names is wrong
+        ├── TermsChanged                                site.yaml is not what the ledger's sums rest on
         ├── KeptLost                                    what the hospital keeps of a study is gone or broken
         ├── CacheFull                                   prepared images do not fit into what they may take
         ├── CacheDamaged                                a prepared image is gone or broken
@@ -73,6 +76,10 @@ class LedgerBroken(SiteError):
     code = ErrorCode.LEDGER_BROKEN
 
 
+class BooksBehind(SiteError):
+    code = ErrorCode.BOOKS_BEHIND
+
+
 class LedgerMissing(LedgerBroken):
     pass
 
@@ -117,6 +124,10 @@ class TooFewPatients(NoCohort):
     pass
 
 
+class SamePersonTwice(NoCohort):
+    pass
+
+
 class PatientInBothSplits(NoCohort):
     pass
 
@@ -135,6 +146,10 @@ class NotHeld(SiteError):
 
 class SiteMisconfigured(SiteError):
     code = ErrorCode.SITE_MISCONFIGURED
+
+
+class TermsChanged(SiteMisconfigured):
+    pass
 
 
 class KeptLost(SiteMisconfigured):

@@ -109,6 +109,19 @@ def sequence(scale: float, sample_rate: float, ahead: Sequence[Ahead]) -> list[M
     return [Mechanism(noise_at(scale, factor), sample_rate, count) for factor, count in _together(ahead)]
 
 
+def gaussian_of(epsilon: float, delta: float) -> Mechanism:
+    """One look at everybody that costs this much, or a little more: for what is known only by its price.
+
+    Raises:
+        ValueError: epsilon is not above 0, or so large that no noise is left.
+    """
+    sigma = gaussian_mechanism.get_sigma_gaussian(epsilon, delta) if 0 < epsilon <= _MOST_EPSILON else 0.0
+    noise = math.floor(sigma * _DIGITS) / _DIGITS
+    if noise <= 0:
+        raise ValueError(f"epsilon {epsilon:g}: must be above 0 and at most {_MOST_EPSILON:g}")
+    return Mechanism(noise, 1.0, 1)
+
+
 def noise_at(scale: float, factor: float) -> float:
     """The noise multiplier of a factor, rounded up to four decimals; at factor 1 it is the scale."""
     return _rounded_up(scale * factor - _SAME)

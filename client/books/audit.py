@@ -43,6 +43,11 @@ class Kind(StrEnum):
     WITHDRAWAL = "withdrawal"
     INGEST = "ingest"
     PREDICTION = "prediction"
+    REBASE = "rebase"
+    BOOKS_BEHIND = "books_behind"
+    ACKNOWLEDGEMENT = "acknowledgement"
+    JOURNAL_REPLACED = "journal_replaced"
+    IDENTITIES = "identities"
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Receipt:
     epsilon_after: float | None
     ledger: Head | None
     """The ledger's last row at that moment; none only when there was no ledger to read, which is why it was refused."""
+    policy: str = ""
+    """SHA-256 of the hospital's policy and caps at that moment, so that raised caps leave a trace."""
     repeated: bool = False
     """The stored reply to an order that was answered before: it spent nothing this time."""
     seq: int | None = None

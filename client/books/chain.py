@@ -145,6 +145,11 @@ class Chain:
         if stored is None:
             self._refuse(links.faults([], self._key, 0, BEFORE_ALL))
 
+    def contains(self, hash: str) -> bool:
+        """Whether a genuine row has this hash; newest rows are looked at first."""
+        found = self._query(f"{_SELECT} WHERE hash = ? ORDER BY seq DESC", hash)
+        return any(links.is_genuine(self._key, stored) for stored in found)
+
     def rows(self, after: Head | None = None) -> Iterator[Row]:
         """Rows from the genesis on, or those after a head, with every hash and every link checked.
 

@@ -10,6 +10,9 @@ reservation and forgets nothing. What happens when the same order is asked again
     committed, reply replaced    ``AlreadyAnswered``: training again would release the same round a second time. Only a
                                  server that has gone back behind what it knew asks for it, and could do so for ever
 
+With its first order a study sets aside all that it will need, of both cohorts: what is set aside for one study is spent
+for all others. So a study is refused as a whole, before it has cost anybody anything, or can be paid to its end.
+
 Replies may be tens of megabytes, so only the newest one of a study on a cohort is kept, beside the chain; its SHA-256
 is in the chain. Every sum is made from rows that were verified by the object that makes it.
 """
@@ -18,35 +21,25 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
+from client.books.account import Account, Earmark
+from client.books.account import Entry as Entry
+from client.books.account import Use as Use
 from client.books.accounting import Mechanism, epsilon_of
 from client.books.chain import RESTORE, Chain
-from client.books.links import Head, Row
+from client.books.links import Head
+from client.books.terms import Terms, may_have_moved
 from client.errors import AlreadyAnswered, BudgetExhausted, LedgerBroken, LedgerTampered
 
 _PURPOSE = "ledger"
 _REPLIES = "CREATE TABLE replies (committed INTEGER PRIMARY KEY, reply BLOB NOT NULL) STRICT"
 _ROUNDING = 1e-6
 _OTHER_REPLY = "the stored reply is not the one that was committed"
-
-Plan = Callable[[list[Mechanism]], Mechanism]
-"""From what the study has spent on the cohort to the mechanism that the next order will use."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """Who wants to touch whom: one order."""
-
-    cohort: str
-    study: str
-    round: int
-    order_digest: str
-
 
 @dataclass(frozen=True)
 class Caps:
@@ -58,22 +51,21 @@ class Caps:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One reservation, and its commit if there was one.
+class Planned:
+    """What an order will use, and what its study needs from here on.
 
     Attributes:
-        reserved, committed: numbers of rows.
-        reserved_at, committed_at: UTC in ISO 8601.
+        now: the order's own mechanism.
+        needed: by cohort all that the study still needs, in the order of its use and with ``now`` in it; nothing is set
+            aside on a cohort that is not named.
     """
 
-    reserved: int
-    reserved_at: str
-    use: Use
-    mechanism: Mechanism
-    committed: int | None = None
-    committed_at: str | None = None
-    reply_sha256: str | None = None
-    reply_bytes: int | None = None
+    now: Mechanism
+    needed: dict[str, list[Mechanism]] = field(default_factory=dict)
+
+
+Plan = Callable[[Account], Planned]
+"""From all that stands in the ledger to what the next order will use."""
 
 
 class Ledger:
@@ -82,17 +74,20 @@ class Ledger:
     def __init__(self, chain: Chain, witness: Callable[[], Head] | None) -> None:
         """Use ``create`` or ``open``."""
         self._chain, self._witness = chain, witness
-        self._entries: dict[int, Entry] = {}
+        self._account = Account()
         self._read: Head | None = None
 
     @classmethod
-    def create(cls, path: Path, secret: bytes, witness: Callable[[], Head] | None = None) -> Self:
-        """A new, empty ledger. ``witness``: see ``open``.
+    def create(
+        cls, path: Path, secret: bytes, terms: Terms | None = None, witness: Callable[[], Head] | None = None
+    ) -> Self:
+        """A new ledger with nothing but the terms on which its sums will rest. ``witness``: see ``open``.
 
         Raises:
             LedgerBroken: there is one already.
         """
-        return cls(Chain.create(path, secret, _PURPOSE, {}, _REPLIES), witness)
+        facts = {"terms": None if terms is None else terms.body()}
+        return cls(Chain.create(path, secret, _PURPOSE, facts, _REPLIES), witness)
 
     @classmethod
     def open(cls, path: Path, secret: bytes, witness: Callable[[], Head] | None = None) -> Self:
@@ -132,25 +127,58 @@ class Ledger:
         return reply
 
     def reserve(self, use: Use, plan: Plan, caps: Caps) -> Mechanism:
-        """Enter the mechanism that ``plan`` makes, if it stays within the caps. Returns the mechanism.
+        """Enter the mechanism that ``plan`` makes, if all that the study needs stays within the caps. Returns it.
 
         Planning, checking and entering are one transaction: two processes cannot both take the last of the budget.
         When it returns, the entry is on the disk; whatever it raises, nothing was entered.
 
         Raises:
-            BudgetExhausted: a cap would be passed.
+            BudgetExhausted: a cap would be passed, now or before the study has ended.
             AlreadyAnswered: the order was committed before; ``stored_reply`` may have the reply.
             LedgerBroken: a row is not as it was written, or the disk does not take the entry.
         """
         with self._chain.transaction():
-            entries = self.entries()
-            _refuse_answered(entries, use)
-            of_study, of_life = _mechanisms(entries, use.cohort, use.study), _mechanisms(entries, use.cohort)
-            mechanism = plan(of_study)
-            _check(f"{use.cohort}: epsilon for this study", [*of_study, mechanism], caps.study, caps.delta)
-            _check(f"{use.cohort}: epsilon for life", [*of_life, mechanism], caps.life, caps.delta)
-            self._chain.append("reserved", {**asdict(use), "mechanism": asdict(mechanism), **self._seen()})
-        return mechanism
+            account = self.account()
+            _refuse_answered(account.entries.values(), use)
+            planned = plan(account)
+            _check_caps(account, use, planned, caps)
+            for cohort, needed in planned.needed.items():
+                self._set_aside(account, Earmark(use.study, cohort, needed, caps.delta))
+            self._chain.append("reserved", {**asdict(use), "mechanism": asdict(planned.now), **self._seen()})
+        return planned.now
+
+    def _set_aside(self, account: Account, mark: Earmark) -> None:
+        """Enter what a study needs, unless that is what it has set aside already."""
+        known = account.has_planned(mark.cohort, mark.study)
+        if not known or account.earmarked(mark.cohort, mark.study) != mark.mechanisms:
+            self._chain.append("planned", {**asdict(mark), **self._seen()})
+
+    def release(self, study: str) -> list[Earmark]:
+        """Free what a study has set aside and not reserved. Returns what that was; nothing is entered if it is none."""
+        with self._chain.transaction():
+            freed = [mark for mark in self.account().earmarks() if mark.study == study]
+            if freed:
+                self._chain.append("released", {"study": study, **self._seen()})
+        return freed
+
+    def rebase(self, terms: Terms) -> bool:
+        """Enter other terms. Returns whether somebody may have changed sides; then all that was spent before counts on
+        both, see ``client.books.account``."""
+        with self._chain.transaction():
+            account = self.account()
+            moved = account.terms is None or may_have_moved(account.terms, terms, account.issuers)
+            self._chain.append("rebased", {"terms": terms.body(), "moved": moved, **self._seen()})
+        return moved
+
+    def acknowledge(self, lost: str, charges: Mapping[str, Mechanism]) -> None:
+        """Enter that the row with this hash is lost, and what the lost rows may have spent, by cohort."""
+        body = {"hash": lost, "charges": {cohort: asdict(mechanism) for cohort, mechanism in charges.items()}}
+        with self._chain.transaction():
+            self._chain.append("acknowledged", {**body, **self._seen()})
+
+    def contains(self, hash: str) -> bool:
+        """Whether a row with this hash stands here, or its loss was acknowledged."""
+        return self._chain.contains(hash) or hash in self.account().acknowledged
 
     def commit(self, use: Use, reply: bytes) -> None:
         """Close the newest open reservation of the order and store the reply, in place of the study's earlier one.
@@ -172,8 +200,8 @@ class Ledger:
             self._chain.execute("INSERT INTO replies VALUES (?, ?)", row.seq, reply)
 
     def spent(self, cohort: str, study: str | None = None) -> list[Mechanism]:
-        """What was reserved on a cohort, by one study or by all, oldest first."""
-        return _mechanisms(self.entries(), cohort, study)
+        """What counts on a cohort, for one study or for life, oldest first; see ``client.books.account``."""
+        return self.account().spent(cohort, study)
 
     def entries(self) -> list[Entry]:
         """Every reservation, oldest first.
@@ -181,10 +209,18 @@ class Ledger:
         Raises:
             LedgerTampered: a row is not as it was written.
         """
+        return list(self.account().entries.values())
+
+    def account(self) -> Account:
+        """What all rows add up to. It is kept and grows with the ledger.
+
+        Raises:
+            LedgerTampered: a row is not as it was written.
+        """
         for row in self._chain.rows(after=self._read):
-            self._take(row)
+            self._account.take(row)
             self._read = Head(row.seq, row.hash)
-        return list(self._entries.values())
+        return self._account
 
     def cohorts(self) -> list[str]:
         """Cohorts that were ever touched, in order of the alphabet."""
@@ -253,24 +289,6 @@ class Ledger:
         """Committed entries with the number of the committing row, in the order of the commits."""
         return sorted(((e.committed, e) for e in self.entries() if e.committed is not None), key=lambda pair: pair[0])
 
-    def _take(self, row: Row) -> None:
-        body = row.body
-        if row.kind == "reserved":
-            use = Use(body["cohort"], body["study"], body["round"], body["order_digest"])
-            self._entries[row.seq] = Entry(row.seq, row.at, use, Mechanism(**body["mechanism"]))
-        elif row.kind == "committed":
-            self._entries[body["reserved"]] = replace(
-                self._entries[body["reserved"]],
-                committed=row.seq,
-                committed_at=row.at,
-                reply_sha256=body["sha256"],
-                reply_bytes=body["bytes"],
-            )
-
-
-def _mechanisms(entries: Iterable[Entry], cohort: str, study: str | None = None) -> list[Mechanism]:
-    return [e.mechanism for e in entries if e.use.cohort == cohort and study in (None, e.use.study)]
-
 
 def _refuse_answered(entries: Iterable[Entry], use: Use) -> None:
     for entry in entries:
@@ -289,6 +307,17 @@ def _line(use: Use) -> tuple[str, str]:
 
 def _is_reply_of(entry: Entry, reply: bytes | None) -> bool:
     return isinstance(reply, bytes) and hashlib.sha256(reply).hexdigest() == entry.reply_sha256
+
+
+def _check_caps(account: Account, use: Use, planned: Planned, caps: Caps) -> None:
+    """That the study can be paid to its end on the order's own cohort; whoever plans the other one has checked that."""
+    needed = planned.needed.get(use.cohort, [planned.now])
+    study = [*account.spent(use.cohort, use.study), *needed]
+    _check(f"{use.cohort}: epsilon for study {use.study}", study, caps.study, caps.delta)
+    others = account.earmarks(use.cohort, without=use.study)
+    set_aside = [mechanism for mark in others for mechanism in mark.mechanisms]
+    life = [*account.spent(use.cohort), *needed, *set_aside]
+    _check(f"{use.cohort}: epsilon for life", life, caps.life, min([caps.delta, *(mark.delta for mark in others)]))
 
 
 def _check(what: str, mechanisms: list[Mechanism], cap: float, delta: float) -> None:

@@ -18,6 +18,7 @@ from client.books.audit import Journal
 from client.books.chain import RESTORE, Chain
 from client.books.ledger import Ledger
 from client.books.shelf import Shelf
+from client.books.terms import Terms
 from client.errors import LedgerBroken, LedgerMissing
 
 _SHELF: Shelf[Books] = Shelf()
@@ -80,17 +81,18 @@ class Books:
         return [e.committed for e in self.ledger.entries() if e.committed and e.reply_sha256 not in mentioned]
 
 
-def create_books(ledger: Path, journal: Path, secret: bytes) -> None:
-    """Empty books for a hospital that has never answered an order.
+def create_books(ledger: Path, journal: Path, secret: bytes, terms: Terms | None = None) -> None:
+    """Empty books for a hospital that has never answered an order, with the terms on which their sums will rest.
 
-    A kill in the middle leaves an untouched ledger without a journal, from which calling again goes on.
+    A kill in the middle leaves an untouched ledger without a journal, from which calling again goes on. Whoever calls
+    with other terms then finds the first ones in it, and has to rebase them.
 
     Raises:
         LedgerBroken: there are books already.
     """
     if os.path.lexists(journal):
         raise LedgerBroken(f"the journal {journal} exists already; nothing was made")
-    made = Ledger.open(ledger, secret) if os.path.lexists(ledger) else Ledger.create(ledger, secret)
+    made = Ledger.open(ledger, secret) if os.path.lexists(ledger) else Ledger.create(ledger, secret, terms)
     with made:
         if made.head().seq > 0:
             raise LedgerMissing(f"the ledger {ledger} is in use, but its journal {journal} is missing. {RESTORE}")

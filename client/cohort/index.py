@@ -2,11 +2,15 @@
 
 It can be made again from the sources at any time, so another version's tables are dropped, not converted. Reading goes
 on while an ingest writes (write-ahead log).
+
+Which side of the split a patient is on is stored nowhere: it follows from the patient's position and from the fraction
+that ``site.yaml`` has and the ledger holds it to. So no earlier ingest under other settings can have moved anybody.
 """
 
 from __future__ import annotations
 
 import atexit
+import hmac
 import json
 import sqlite3
 from collections import OrderedDict
@@ -19,12 +23,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from client.books.shelf import Shelf
-from client.site import SiteSettings
+from client.errors import CatalogStale
+from client.site import SiteSettings, secret
 
-_VERSION = 7
+_VERSION = 8
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS patients (
-    pseudonym TEXT PRIMARY KEY, position REAL NOT NULL, side TEXT NOT NULL CHECK (side IN ('train', 'validation')));
+CREATE TABLE IF NOT EXISTS patients (pseudonym TEXT PRIMARY KEY, position REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS images (
     image TEXT NOT NULL, task TEXT NOT NULL, issuer TEXT NOT NULL, patient TEXT NOT NULL REFERENCES patients,
     label INTEGER NOT NULL, signature TEXT NOT NULL, example TEXT NOT NULL, fingerprint INTEGER, jpeg REAL,
@@ -36,11 +40,19 @@ CREATE INDEX IF NOT EXISTS images_of_examples ON images (example);
 CREATE TABLE IF NOT EXISTS ingests (
     task TEXT NOT NULL, issuer TEXT NOT NULL, contract TEXT NOT NULL, left_out TEXT NOT NULL, warnings TEXT NOT NULL,
     at TEXT NOT NULL, PRIMARY KEY (task, issuer));
+CREATE TABLE IF NOT EXISTS compared (
+    image TEXT NOT NULL, task TEXT NOT NULL, fingerprint INTEGER NOT NULL, PRIMARY KEY (image, task));
+CREATE TABLE IF NOT EXISTS alike (pair TEXT PRIMARY KEY, one TEXT NOT NULL, other TEXT NOT NULL, images TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS told_apart (pair TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, number INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS key (fingerprint TEXT PRIMARY KEY);
 INSERT OR IGNORE INTO state VALUES ('written', 0);
 """
 _MOST_KEPT = 1024  # many simulated hospitals play in one process
-_ANEW = "DROP TABLE IF EXISTS images; DROP TABLE IF EXISTS ingests;"
+_ANEW = "".join(
+    f"DROP TABLE IF EXISTS {table};"
+    for table in ("images", "patients", "ingests", "compared", "alike", "told_apart", "state", "key")
+)
 _WRITTEN = "UPDATE state SET number = abs(random()) WHERE name = 'written'"
 _MINE = "task = ? AND issuer IN (SELECT value FROM json_each(?))"
 
@@ -52,11 +64,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Patient:
-    """A patient under the pseudonym. ``position`` in [0, 1) and the side follow from the key and never change."""
+    """A patient under the pseudonym. ``position`` in [0, 1) follows from the key and never changes."""
 
     pseudonym: str
     position: float
-    side: str
 
 
 @dataclass(frozen=True)
@@ -120,9 +131,9 @@ class Ingest:
 class Index:
     """An open index. Every method that writes is one transaction."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        """Use ``opened``."""
-        self._path, self._connection = path, connection
+    def __init__(self, path: Path, connection: sqlite3.Connection, fraction: float) -> None:
+        """Use ``opened``. Patients whose position is below ``fraction`` are for validation."""
+        self._path, self._connection, self._fraction = path, connection, fraction
 
     def images(self, task: str, issuers: Iterable[str]) -> list[Image]:
         """All images of these issuers for a task, in no particular order of patients."""
@@ -139,20 +150,21 @@ class Index:
         """
         query = "SELECT number FROM state WHERE name = 'written'"
         now = (self._connection.execute(query).fetchone()[0], self._path.stat().st_ino)
-        at, known = _KEPT.pop((self._path, question), (None, None))
+        asked = self._path, (self._fraction, question)
+        at, known = _KEPT.pop(asked, (None, None))
         if at != now:
             known = answer()
-        _KEPT[self._path, question] = now, known
+        _KEPT[asked] = now, known
         while len(_KEPT) > _MOST_KEPT:
             _KEPT.popitem(last=False)
         return cast(T, known)
 
     def put(self, images: Iterable[tuple[Patient, Image]]) -> None:
-        """Add images or replace what is known of them; a patient who is known keeps the side."""
+        """Add images or replace what is known of them."""
         both = list(images)
         with self._connection:
             self._connection.executemany(
-                "INSERT OR IGNORE INTO patients VALUES (?, ?, ?)", {astuple(patient) for patient, _ in both}
+                "INSERT OR REPLACE INTO patients VALUES (?, ?)", {astuple(patient) for patient, _ in both}
             )
             self._connection.executemany(
                 f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 17)})", [_row(image) for _, image in both]
@@ -184,8 +196,10 @@ class Index:
 
     def sides(self, task: str, issuers: Iterable[str]) -> dict[str, str]:
         """Side of the split of each patient with images of a task."""
-        query = f"SELECT DISTINCT pseudonym, side FROM images JOIN patients ON patient = pseudonym WHERE {_MINE}"
-        return dict(self._connection.execute(query, _mine(task, issuers)))
+        query = f"""
+            SELECT DISTINCT pseudonym, CASE WHEN position < ? THEN 'validation' ELSE 'train' END
+            FROM images JOIN patients ON patient = pseudonym WHERE {_MINE}"""
+        return dict(self._connection.execute(query, (self._fraction, *_mine(task, issuers))))
 
     def usable(self, task: str, side: str, issuers: Iterable[str]) -> list[tuple[str, str, int, str, str, int]]:
         """Issuer, patient, label, findings as JSON and example of each usable image of these issuers on a side, and the
@@ -194,8 +208,9 @@ class Index:
             SELECT issuer, patient, label, findings, example,
                 DENSE_RANK() OVER (PARTITION BY issuer ORDER BY position, pseudonym)
             FROM images JOIN patients ON patient = pseudonym
-            WHERE {_MINE} AND side = ? AND usable ORDER BY patient, image"""
-        return self._connection.execute(query, (*_mine(task, issuers), side)).fetchall()
+            WHERE {_MINE} AND (position < ?) = ? AND usable ORDER BY patient, image"""
+        values = (*_mine(task, issuers), self._fraction, side == "validation")
+        return self._connection.execute(query, values).fetchall()
 
     def note_ingest(self, ingest: Ingest) -> None:
         """Remember when an issuer's images were ingested, and under which contract."""
@@ -220,14 +235,33 @@ class Index:
 
 @contextmanager
 def opened(site: SiteSettings) -> Iterator[Index]:
-    """The hospital's index, made when there is none. It stays open for the next question."""
+    """The hospital's index, made when there is none. It stays open for the next question.
+
+    Raises:
+        CatalogStale: it was made with another key than the site's, so pseudonyms and split are another hospital's.
+    """
     path = site.catalog / "index.sqlite"
     with _SHELF.use((path,), partial(_connected, path)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != _VERSION:
             connection.executescript(f"{_ANEW} {_SCHEMA} PRAGMA user_version = {_VERSION};")
             connection.execute("PRAGMA journal_mode = WAL")
-        yield Index(path, connection)
+        _require_key(connection, site)
+        yield Index(path, connection, site.validation_fraction)
+
+
+def _require_key(connection: sqlite3.Connection, site: SiteSettings) -> None:
+    own = hmac.digest(secret(site), b"consilium catalog", "sha256").hex()
+    found = connection.execute("SELECT fingerprint FROM key").fetchone()
+    if found is None:
+        with connection:
+            connection.execute("INSERT INTO key VALUES (?)", (own,))
+    elif found[0] != own:
+        raise CatalogStale(
+            f"the catalog {site.catalog} was made with another key than {site.key}: its patients would be on other "
+            "sides of the split. Name a folder of its own in `catalog` of site.yaml, or delete this one, and say: "
+            "consilium-site ingest"
+        )
 
 
 @contextmanager

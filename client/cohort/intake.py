@@ -36,7 +36,7 @@ class Intake:
     """
 
     def __init__(self, site: SiteSettings, task: Task, catalog: Index, progress: Progress, decoding: Decoding) -> None:
-        self._site, self._task, self._catalog, self._progress = site, task, catalog, progress
+        self._task, self._catalog, self._progress = task, catalog, progress
         self._decoding = decoding
         self._key = secret(site)
         self._contract = contracts.of_task(task.name)
@@ -122,10 +122,9 @@ class Intake:
         )
 
     def _patient(self, issuer: str, patient_id: str) -> Patient:
-        """The patient's pseudonym. The side follows from the key, and is never decided again."""
+        """The patient's pseudonym, and the place in the split that follows from the key."""
         position = int(keyed(self._key, "split", issuer, patient_id)[:13], 16) / 16**13
-        side = "validation" if position < self._site.validation_fraction else "train"
-        return Patient(keyed(self._key, "patient", issuer, patient_id), position, side)
+        return Patient(keyed(self._key, "patient", issuer, patient_id), position)
 
 
 def _pixels(found: Prepared | Unreadable | Image | None) -> tuple[int | None, Evidence | None, str]:

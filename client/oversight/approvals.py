@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from client.books.account import Earmark
 from client.books.audit import Event, Fact, Journal, Kind
+from client.books.pair import Books
 from client.errors import NotApproved, SiteMisconfigured
+from client.oversight.signature import sign
 from client.site import SiteSettings
 from tasks import study as studies
 from tasks.study import StudyDocument
@@ -96,23 +99,20 @@ def approve(document: StudyDocument, by: str, journal: Journal, settings: SiteSe
     _file_of(studies.digest(document), settings).unlink(missing_ok=True)
 
 
-def revoke(decision: Decision, by: str, journal: Journal) -> None:
-    """Record that a person takes an approval back; the study's next order is refused.
+def revoke(decision: Decision, by: str, books: Books) -> list[Earmark]:
+    """Record that a person takes an approval back; the study's next order is refused. Returns what the study had set
+    aside of the patients' epsilon, which is free again; approved again, it is planned anew.
 
     Raises:
         SiteMisconfigured: ``by`` names nobody.
     """
-    _decide(journal, Kind.REVOCATION, decision.study, decision.document, by)
+    _decide(books.journal, Kind.REVOCATION, decision.study, decision.document, by)
+    return books.ledger.release(decision.study)
 
 
 def _decide(journal: Journal, kind: Kind, study: str, document: str, by: str, automatic: bool = False) -> None:
-    if not by.strip() or not by.isprintable() or len(by) > 200:
-        raise SiteMisconfigured("say who decides with --by: a name of at most 200 printable characters")
-    facts: dict[str, Fact] = {"study": study, "digest": _digest(document), "by": by.strip(), "automatic": automatic}
-    try:
-        journal.append_event(kind, {**facts, "document": document})
-    except ValueError as error:
-        raise SiteMisconfigured(f"{error}: neither the study nor --by may have one in it") from None
+    facts: dict[str, Fact] = {"study": study, "digest": _digest(document), "automatic": automatic}
+    sign(journal, kind, by, {**facts, "document": document})
 
 
 def keep(document: StudyDocument, settings: SiteSettings) -> bool:

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from client.books.pair import create_books, open_books
+from client.oversight.premises import terms_of
 from client.site import SiteSettings, secret
 
 
@@ -33,6 +34,6 @@ def found_books(settings: SiteSettings) -> list[Path]:
     missing = [path for path in wanted if not path.exists()]
     key = secret(settings)
     if settings.journal in missing:  # it is made last; an unused ledger alone is a founding that was interrupted
-        create_books(settings.ledger, settings.journal, key)
+        create_books(settings.ledger, settings.journal, key, terms_of(settings))
     with open_books(settings.ledger, settings.journal, key):
         return missing

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.books.account import Account
 from client.books.accounting import Mechanism, epsilon_of
-from client.books.ledger import Caps, Ledger, Use
+from client.books.ledger import Caps, Ledger, Planned, Use
 from client.errors import (
     AlreadyAnswered,
     BudgetExhausted,
@@ -47,8 +48,8 @@ def _use(round: int = 1, study: str = "s1", cohort: str = "chest/train") -> Use:
     return Use(cohort, study, round, hashlib.sha256(f"{cohort} {study} {round}".encode()).hexdigest())
 
 
-def _step(spent: list[Mechanism]) -> Mechanism:
-    return STEP
+def _step(account: Account) -> Planned:
+    return Planned(STEP)
 
 
 def _answer(ledger: Ledger, use: Use, reply: bytes, caps: Caps = NO_CAPS) -> None:
@@ -74,14 +75,14 @@ def test_a_ledger_is_made_once_and_never_by_opening(tmp_path: Path, path: Path) 
 
 def test_the_plan_sees_what_the_study_has_spent_on_this_cohort_only(ledger: Ledger) -> None:
     first, second = Mechanism(4.0, 0.5, 10), Mechanism(5.0, 0.5, 10)
-    ledger.reserve(_use(1), lambda spent: first, NO_CAPS)
+    ledger.reserve(_use(1), lambda account: Planned(first), NO_CAPS)
     ledger.reserve(_use(1, study="s2"), _step, NO_CAPS)
     ledger.reserve(_use(1, cohort="chest/validation"), _step, NO_CAPS)
     seen: list[list[Mechanism]] = []
 
-    def plan(spent: list[Mechanism]) -> Mechanism:
-        seen.append(spent)
-        return second
+    def plan(account: Account) -> Planned:
+        seen.append([entry.mechanism for entry in account.own("chest/train", "s1")])
+        return Planned(second)
 
     assert ledger.reserve(_use(2), plan, NO_CAPS) == second
     assert seen == [[first]]
@@ -93,7 +94,7 @@ def test_the_plan_sees_what_the_study_has_spent_on_this_cohort_only(ledger: Ledg
 
 def test_a_mechanism_comes_back_exactly(path: Path, ledger: Ledger) -> None:
     exact = Mechanism(math.nextafter(1.1, 2), 1 / 3, 7)
-    ledger.reserve(_use(), lambda spent: exact, NO_CAPS)
+    ledger.reserve(_use(), lambda account: Planned(exact), NO_CAPS)
     with Ledger.open(path, SECRET) as again:
         assert again.spent("chest/train") == [exact]
 
@@ -102,7 +103,7 @@ def test_the_cap_of_a_study_holds(ledger: Ledger) -> None:
     caps = Caps(epsilon_of([STEP] * 2, DELTA), math.inf, DELTA)
     ledger.reserve(_use(1), _step, caps)
     ledger.reserve(_use(2), _step, caps)
-    with pytest.raises(BudgetExhausted, match=r"chest/train: epsilon for this study would be 1\.698, the cap is 1\.35"):
+    with pytest.raises(BudgetExhausted, match=r"chest/train: epsilon for study s1 would be 1\.698, the cap is 1\.35"):
         ledger.reserve(_use(3), _step, caps)
     assert ledger.spent("chest/train") == [STEP] * 2
     ledger.reserve(_use(1, study="s2"), _step, caps)
@@ -120,8 +121,8 @@ def test_the_cap_for_life_holds_over_studies(ledger: Ledger) -> None:
 
 def test_no_noise_passes_no_finite_cap(ledger: Ledger) -> None:
     with pytest.raises(BudgetExhausted, match="would be inf"):
-        ledger.reserve(_use(), lambda spent: Mechanism(0.0, 1.0, 1), Caps(100, 100, DELTA))
-    ledger.reserve(_use(), lambda spent: Mechanism(0.0, 1.0, 1), NO_CAPS)
+        ledger.reserve(_use(), lambda account: Planned(Mechanism(0.0, 1.0, 1)), Caps(100, 100, DELTA))
+    ledger.reserve(_use(), lambda account: Planned(Mechanism(0.0, 1.0, 1)), NO_CAPS)
 
 
 def test_a_cap_that_is_not_a_number_lets_nothing_pass(ledger: Ledger) -> None:
@@ -130,7 +131,7 @@ def test_a_cap_that_is_not_a_number_lets_nothing_pass(ledger: Ledger) -> None:
 
 
 def test_a_plan_that_fails_enters_nothing_and_locks_nothing(path: Path, ledger: Ledger) -> None:
-    def plan(spent: list[Mechanism]) -> Mechanism:
+    def plan(account: Account) -> Planned:
         raise BudgetExhausted("no noise would do")
 
     with pytest.raises(BudgetExhausted, match="no noise would do"):
@@ -302,10 +303,10 @@ def test_any_sequence_of_orders_and_crashes_is_counted(
     ledger.__exit__()
 
 
-def _slow_step(spent: list[Mechanism]) -> Mechanism:
+def _slow_step(account: Account) -> Planned:
     """Long enough for the other process to plan from the same history, if it could."""
     time.sleep(0.005)
-    return STEP
+    return Planned(STEP)
 
 
 def _reserve_at_the_signal(path: Path, use: Use, caps: Caps, reading: int, writing: int) -> int:

@@ -26,7 +26,7 @@ import pytest
 
 from client.books.accounting import Mechanism
 from client.books.audit import Journal, Receipt
-from client.books.ledger import Caps, Ledger, Use
+from client.books.ledger import Caps, Ledger, Planned, Use
 from client.books.pair import create_books, open_books, replace_lost_journal
 from client.errors import LedgerMissing
 
@@ -105,7 +105,7 @@ def _work(path: Path, first: int, announce: Callable[[str], None]) -> None:
     with Ledger.open(path, SECRET) as ledger:
         announce("open 0")
         for number in itertools.count(first):
-            ledger.reserve(_use(number), lambda spent: STEP, NO_CAPS)
+            ledger.reserve(_use(number), lambda account: Planned(STEP), NO_CAPS)
             announce(f"reserved {number}")
             ledger.commit(_use(number), _reply(number))
             announce(f"committed {number}")
@@ -188,9 +188,9 @@ def template(folder: Path) -> Path:
     template = folder / "template"
     create_books(template / "ledger", template / "journal", SECRET)
     with open_books(template / "ledger", template / "journal", SECRET) as books:
-        books.ledger.reserve(_use(1), lambda spent: STEP, NO_CAPS)
+        books.ledger.reserve(_use(1), lambda account: Planned(STEP), NO_CAPS)
         books.ledger.commit(_use(1), _reply(1))
-        books.ledger.reserve(_use(2), lambda spent: STEP, NO_CAPS)
+        books.ledger.reserve(_use(2), lambda account: Planned(STEP), NO_CAPS)
     return template
 
 
@@ -208,7 +208,7 @@ def test_killed_at_every_line_of_an_order_nothing_announced_is_lost(template: Pa
 
     def order(place: Path, announce: Callable[[str], None]) -> None:
         with open_books(place / "ledger", place / "journal", SECRET) as books:
-            books.ledger.reserve(_use(3), lambda spent: STEP, NO_CAPS)
+            books.ledger.reserve(_use(3), lambda account: Planned(STEP), NO_CAPS)
             announce("reserved 3")
             books.ledger.commit(_use(3), _reply(3))
             announce("committed 3")
@@ -229,7 +229,7 @@ def test_killed_at_every_line_of_an_order_nothing_announced_is_lost(template: Pa
             assert (stored is None) == (books.ledger.stored_reply(_use(1)) == _reply(1))
             assert len(books.without_receipt()) == 1 + (stored is not None) - receipts
             if stored is None:  # asked again, it is done again and paid again
-                books.ledger.reserve(_use(3), lambda spent: STEP, NO_CAPS)
+                books.ledger.reserve(_use(3), lambda account: Planned(STEP), NO_CAPS)
                 books.ledger.commit(_use(3), _reply(3))
                 assert len(books.ledger.spent("chest/train", "s1")) == len(rounds) + 1
             outcomes.add((rounds.count(3), stored is not None, receipts))

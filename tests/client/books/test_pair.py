@@ -13,7 +13,7 @@ import pytest
 
 from client.books.accounting import Mechanism
 from client.books.audit import Journal, Kind, Receipt
-from client.books.ledger import Caps, Ledger, Use
+from client.books.ledger import Caps, Ledger, Planned, Use
 from client.books.pair import Books, create_books, open_books, replace_lost_journal
 from client.errors import LedgerBroken, LedgerMissing, LedgerRolledBack, LedgerTampered
 from tasks.wire import ErrorCode
@@ -38,7 +38,7 @@ def _use(round: int) -> Use:
 
 
 def _answer(books: Books, round: int, send: bool = True) -> None:
-    books.ledger.reserve(_use(round), lambda spent: Mechanism(4.0, 1.0, 1), NO_CAPS)
+    books.ledger.reserve(_use(round), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
     reply = b"reply %d" % round
     books.ledger.commit(_use(round), reply)
     if send:
@@ -119,7 +119,7 @@ def test_an_old_backup_that_was_worked_with_alone_is_refused(folder: Path, name:
     if name == "ledger":
         with Ledger.open(folder / "ledger", SECRET) as ledger:
             for round in range(10, 20):
-                ledger.reserve(_use(round), lambda spent: Mechanism(4.0, 1.0, 1), NO_CAPS)
+                ledger.reserve(_use(round), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
     else:
         with Journal.open(folder / "journal", SECRET) as journal:
             for _ in range(10):
@@ -131,7 +131,7 @@ def test_an_old_backup_that_was_worked_with_alone_is_refused(folder: Path, name:
 def test_a_new_ledger_in_place_of_the_old_is_refused_even_before_any_reply(tmp_path: Path) -> None:
     create_books(tmp_path / "ledger", tmp_path / "journal", SECRET)
     with open_books(tmp_path / "ledger", tmp_path / "journal", SECRET) as books:
-        books.ledger.reserve(_use(1), lambda spent: Mechanism(4.0, 1.0, 1), NO_CAPS)
+        books.ledger.reserve(_use(1), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
     (tmp_path / "ledger").unlink()
     Ledger.create(tmp_path / "ledger", SECRET).__exit__()
     with pytest.raises(LedgerRolledBack, match="row 0: is not the row that was seen"):

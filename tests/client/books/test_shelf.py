@@ -15,7 +15,7 @@ import pytest
 from client.books import pair, shelf
 from client.books.accounting import Mechanism
 from client.books.audit import Receipt
-from client.books.ledger import Caps, Use
+from client.books.ledger import Caps, Planned, Use
 from client.books.pair import create_books, open_books, standing_books
 from client.books.shelf import Shelf
 from client.errors import LedgerMissing, LedgerRolledBack, LedgerTampered
@@ -35,7 +35,7 @@ class House:
         """Reserve and commit; how many entries the ledger has then."""
         with standing_books(self.ledger, self.journal, SECRET) as books:
             use = Use("train", "study", round, f"order {round}")
-            books.ledger.reserve(use, lambda spent: Mechanism(50.0, 1.0, 1), CAPS)
+            books.ledger.reserve(use, lambda account: Planned(Mechanism(50.0, 1.0, 1)), CAPS)
             books.ledger.commit(use, b"reply")
             return len(books.ledger.entries())
 
@@ -70,7 +70,7 @@ def test_what_another_process_has_entered_is_seen(house: House) -> None:
     house.answer(1)
     with open_books(house.ledger, house.journal, SECRET) as books:
         use = Use("train", "other", 1, "other")
-        books.ledger.reserve(use, lambda spent: Mechanism(50.0, 1.0, 1), CAPS)
+        books.ledger.reserve(use, lambda account: Planned(Mechanism(50.0, 1.0, 1)), CAPS)
     assert house.answer(2) == 3
 
 

@@ -18,7 +18,7 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from client.books.accounting import Mechanism
-from client.books.ledger import Caps, Use
+from client.books.ledger import Caps, Planned, Use
 from client.books.pair import open_books
 from client.cli.main import app
 from client.setup.founding import found_books, write_example
@@ -134,7 +134,7 @@ def test_what_is_wrong_is_a_rung_that_fails(tmp_path: Path) -> None:
         _change(tmp_path, server=f"127.0.0.1:{nobody.getsockname()[1]}", withdrawals=str(tmp_path / "absent.txt"))
         with open_books(settings.ledger, settings.journal, secret(settings)) as books:
             use = Use("train", "other", 1, "order")
-            books.ledger.reserve(use, lambda spent: Mechanism(0.7, 1.0, 1), Caps(1e6, 1e6, 1e-4))
+            books.ledger.reserve(use, lambda account: Planned(Mechanism(0.7, 1.0, 1)), Caps(1e6, 1e6, 1e-4))
         rungs = _rungs(tmp_path, 1)
     failing = {name for name, rung in rungs.items() if rung["state"] == "fail"}
     assert {"contract", "patients", "withdrawals", "server"} <= failing

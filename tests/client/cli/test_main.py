@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from client.books.accounting import Mechanism
 from client.books.audit import Receipt
-from client.books.ledger import Caps, Use
+from client.books.ledger import Caps, Planned, Use
 from client.books.pair import Books, open_books
 from client.cli.main import app
 from client.site import SiteSettings, load, secret
@@ -45,7 +45,7 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def _answered(books: Books, study: str, round: int) -> None:
     use = Use(COHORT, study, round, f"order {study} {round}")
-    books.ledger.reserve(use, lambda spent: Mechanism(2.0, 0.8, 3), Caps(8.0, 20.0, 1e-4))
+    books.ledger.reserve(use, lambda account: Planned(Mechanism(2.0, 0.8, 3)), Caps(8.0, 20.0, 1e-4))
     books.ledger.commit(use, b"reply")
     sha256 = books.ledger.entries()[-1].reply_sha256
     assert sha256 is not None
@@ -158,7 +158,9 @@ def test_an_order_that_was_cut_short_is_counted_as_lost(home: Path, run: Run) ->
     settings = load(home / "site.yaml")
     with open_books(settings.ledger, settings.journal, secret(settings)) as books:
         plan = Mechanism(2.0, 0.8, 3)
-        books.ledger.reserve(Use(COHORT, "earlier", 2, "cut short"), lambda spent: plan, Caps(8.0, 20.0, 1e-4))
+        books.ledger.reserve(
+            Use(COHORT, "earlier", 2, "cut short"), lambda account: Planned(plan), Caps(8.0, 20.0, 1e-4)
+        )
     assert _answer(run("ledger", "--json"))["studies"][0]["lost"] == 1
 
 

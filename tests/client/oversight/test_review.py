@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from client.books.accounting import Mechanism, epsilon_of
-from client.books.ledger import Caps, Ledger, Use
+from client.books.ledger import Caps, Ledger, Planned, Use
 from client.oversight.explain import meaning, words
 from client.oversight.review import Cost, Review, examine
 from client.policy import histogram_bytes
@@ -34,7 +34,7 @@ def ledger(hospital: SiteSettings) -> Iterator[Ledger]:
 
 
 def _spend(ledger: Ledger, study: str, mechanism: Mechanism, cohort: str = "train") -> None:
-    ledger.reserve(Use(cohort, study, 1, f"order of {study}"), lambda spent: mechanism, NO_CAPS)
+    ledger.reserve(Use(cohort, study, 1, f"order of {study}"), lambda account: Planned(mechanism), NO_CAPS)
 
 
 def test_the_figures_are_those_of_planner_model_and_ledger(

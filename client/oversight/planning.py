@@ -1,0 +1,194 @@
+"""How a study is paid for: planned whole, on both cohorts, before its first order has cost anybody anything.
+
+The least noise is taken with which all that a study still needs stays within its own epsilon, and within what its
+patients have left for life: with what was spent, and with what other studies have set aside. A study for which little
+is left gets more noise; one for which that would drown what it asks is refused before it begins. What an approval is
+told and what an order gets are planned here, by the same lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from client.books import accounting
+from client.books.account import Account, Entry, Use
+from client.books.accounting import Ahead, Mechanism
+from client.books.ledger import Caps, Ledger, Planned
+from client.errors import BudgetExhausted, NotPermitted
+from client.policy import COHORTS, PARTS, Part, granted, objections
+from client.site import SiteSettings
+from tasks.study import PrivacyTerms, StudyDocument
+from tasks.wire import EvaluateOrder, TrainOrder
+
+_MOST_NOISE = 10.0
+"""Times the noise for which the study's own epsilon would do. Beyond it what leaves is noise: to answer would spend the
+last of a life on nothing."""
+
+
+@dataclass(frozen=True)
+class _Need:
+    """What a part of a study still needs of its cohort: factors of the noise with counts, at this sampling rate.
+
+    Attributes:
+        tried: the scale with which the last order was planned; 0 for none.
+    """
+
+    rate: float
+    ahead: Sequence[Ahead]
+    tried: float
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How a part of a study would be planned now.
+
+    Attributes:
+        alone: what it still needs, with the least noise for its own epsilon; ``None`` when no noise would do.
+        plan: with the noise that it would get, more than that where little is left for life; ``None`` when it would be
+            refused as a whole.
+        why: it would be refused; "" if it would not.
+    """
+
+    alone: list[Mechanism] | None
+    plan: list[Mechanism] | None
+    why: str
+
+
+def reserve(
+    order: TrainOrder | EvaluateOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger
+) -> Mechanism:
+    """Enter what an order will use. With its study's first order, all that the study needs is set aside.
+
+    A reservation that was lost to a crash stays spent, so the rest gets more noise: in the last round nothing but what
+    planning has left over pays for a second one, and the noise is several times the usual (``client/PRIVACY.md`` has
+    figures).
+
+    Raises:
+        BudgetExhausted: the study cannot be paid to its end.
+        NotPermitted: the study asks each hospital for fewer rounds.
+        AlreadyAnswered, LedgerBroken: see ``Ledger.reserve``.
+    """
+    return ledger.reserve(use, partial(_planned, order, terms, settings), caps_of(terms, settings))
+
+
+def caps_of(terms: PrivacyTerms, settings: SiteSettings) -> Caps:
+    """What one study and a life may spend; nothing bounds what is done without noise, which the policy of a simulated
+    hospital has allowed."""
+    if terms.epsilon is None:
+        return Caps(float("inf"), float("inf"), terms.delta)
+    return Caps(terms.epsilon, settings.policy.max_epsilon_life, terms.delta)
+
+
+def outlook(document: StudyDocument, part: Part, settings: SiteSettings, account: Account) -> Outlook:
+    """How a part of a study would be planned if its next order came now."""
+    terms, cohort = granted(document, part, settings), COHORTS[part]
+    need = _still_needed(document, part, account.own(cohort, document.name))
+    if terms.epsilon is None:
+        plan = accounting.sequence(0.0, need.rate, need.ahead)
+        return Outlook(plan, plan, "")
+    alone: list[Mechanism] | None = None
+    try:
+        spent = account.spent(cohort, document.name)
+        alone = _within(need, spent, terms.epsilon, terms.delta, f"{cohort}: this study")
+        return Outlook(alone, _affordable(need, cohort, document.name, terms, settings, account), "")
+    except BudgetExhausted as error:
+        return Outlook(alone, None, str(error))
+
+
+def _planned(
+    order: TrainOrder | EvaluateOrder, terms: PrivacyTerms, settings: SiteSettings, account: Account
+) -> Planned:
+    study, part = order.study, PARTS[isinstance(order, EvaluateOrder)]
+    own = account.own(COHORTS[part], study.name)
+    if isinstance(order, TrainOrder):
+        need = _training(study, _turn(study, order.round, [e.use.round for e in own]), own)
+        count = study.steps_a_round()
+    else:
+        count = study.evaluation.histograms(order.round == study.rounds) if order.asks == "scores" else 1
+        need = _scoring(study, own, count)
+    if not need.ahead:
+        raise NotPermitted(f"round {order.round}: the study asks each hospital {study.asked} time(s) at most")
+    if terms.epsilon is None:
+        return Planned(Mechanism(0.0, need.rate, count))
+    needed = _affordable(need, COHORTS[part], study.name, terms, settings, account)
+    now = Mechanism(needed[0].noise_multiplier, need.rate, count)
+    return Planned(now, {COHORTS[part]: needed, **_other_part(study, part, settings, account)})
+
+
+def _other_part(
+    study: StudyDocument, part: Part, settings: SiteSettings, account: Account
+) -> dict[str, list[Mechanism]]:
+    """What the study needs of the other cohort, unless that is set aside already, or its orders are refused anyway."""
+    other = PARTS[1 - PARTS.index(part)]
+    cohort, terms = COHORTS[other], granted(study, other, settings)
+    if terms.epsilon is None or account.has_planned(cohort, study.name) or objections(study, other, settings):
+        return {}
+    need = _still_needed(study, other, account.own(cohort, study.name))
+    return {cohort: _affordable(need, cohort, study.name, terms, settings, account)} if need.ahead else {}
+
+
+def _still_needed(study: StudyDocument, part: Part, own: list[Entry]) -> _Need:
+    """Without knowing which round comes next."""
+    if part == "training":
+        return _training(study, len({e.use.round for e in own}) + 1, own)
+    return _scoring(study, own, 0)
+
+
+def _training(study: StudyDocument, turn: int, own: list[Entry]) -> _Need:
+    """All rounds from this turn of the hospital on, each with the noise that the schedule gives it."""
+    before = [entry.use.round for entry in own]
+    last = study.training.noise_in(_turn(study, before[-1], before[:-1]), study.asked) if before else 1.0
+    tried = accounting.scale_of(own[-1].mechanism.noise_multiplier, last) if own else 0.0
+    return _Need(study.training.sample_rate, study.noise_ahead(turn), tried)
+
+
+def _scoring(study: StudyDocument, own: list[Entry], now: int) -> _Need:
+    left = max(now, study.evaluation.all_histograms() - sum(entry.mechanism.count for entry in own))
+    return _Need(1.0, [(1.0, left)] if left > 0 else [], own[-1].mechanism.noise_multiplier if own else 0.0)
+
+
+def _turn(study: StudyDocument, round: int, before: list[int]) -> int:
+    return study.turn(round, len(set(before) - {round}))
+
+
+def _affordable(
+    need: _Need, cohort: str, study: str, terms: PrivacyTerms, settings: SiteSettings, account: Account
+) -> list[Mechanism]:
+    """What is needed, with the least noise that keeps to the study's epsilon and to what is left for life.
+
+    Raises:
+        BudgetExhausted: no noise would do, or only one that drowns what is asked.
+    """
+    assert terms.epsilon is not None
+    if not need.ahead:
+        return []
+    spent, others = account.spent(cohort, study), account.earmarks(cohort, without=study)
+    alone = _within(need, spent, terms.epsilon, terms.delta, f"{cohort}: study {study}")
+    of_life = [*account.spent(cohort), *(mechanism for mark in others for mechanism in mark.mechanisms)]
+    if of_life == spent:  # then a study's cap, which is no larger than a life's, has said all
+        return alone
+    cap, delta = settings.policy.max_epsilon_life, min([terms.delta, *(mark.delta for mark in others)])
+    if accounting.epsilon_of([*of_life, *alone], delta) <= cap:
+        return alone
+    named = ", ".join(sorted({mark.study for mark in others}))
+    hint = f"; {named} has set some aside, which `consilium-site revoke` frees" if named else ""
+    within = _within(need, of_life, cap, delta, f"{cohort}: a life's epsilon of {cap:g}{hint}")
+    more = within[0].noise_multiplier / alone[0].noise_multiplier
+    if more > _MOST_NOISE:
+        raise BudgetExhausted(
+            f"{cohort}: so little is left of a life's epsilon of {cap:g} that study {study} would need "
+            f"{more:.0f} times its noise and learn nothing: it is refused as a whole, and nothing was charged{hint}"
+        )
+    return within
+
+
+def _within(need: _Need, spent: list[Mechanism], epsilon: float, delta: float, what: str) -> list[Mechanism]:
+    if not need.ahead:
+        return []
+    try:
+        scale = accounting.plan_scale(spent, need.rate, need.ahead, epsilon, delta, need.tried)
+    except BudgetExhausted as error:
+        raise BudgetExhausted(f"{what}: {error}") from None
+    return accounting.sequence(scale, need.rate, need.ahead)

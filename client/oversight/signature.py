@@ -1,0 +1,33 @@
+"""A person's name under what was decided, in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from client.books.audit import Event, Fact, Journal, Kind
+from client.errors import SiteMisconfigured
+
+_LONGEST = 200
+
+
+def sign(journal: Journal, kind: Kind, by: str, facts: Mapping[str, Fact]) -> Event:
+    """Enter a decision with the name of who made it.
+
+    Raises:
+        SiteMisconfigured: ``by`` names nobody, or it or a fact has a UID or a path in it.
+    """
+    try:
+        return journal.append_event(kind, {**facts, "by": require_name(by)})
+    except ValueError as error:
+        raise SiteMisconfigured(f"{error}: neither the study nor --by may have one in it") from None
+
+
+def require_name(by: str) -> str:
+    """The name as it is entered.
+
+    Raises:
+        SiteMisconfigured: it names nobody.
+    """
+    if not by.strip() or not by.isprintable() or len(by) > _LONGEST:
+        raise SiteMisconfigured(f"say who decides with --by: a name of at most {_LONGEST} printable characters")
+    return by.strip()
