@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks.disk import private_file, private_folder, write_private
+
 PAUSES_S = (1.0, 5.0, 15.0, 30.0, 60.0)
 """Seconds before the next start, by how often the program has ended soon. A SuperLink refuses a hospital that comes
 back within about 60 s of an unclean end; the pauses together reach beyond that."""
@@ -114,8 +116,8 @@ class Supervisor:
 
     def _start(self, child: _Child, now: float) -> None:
         program = child.program
-        program.log.parent.mkdir(parents=True, exist_ok=True)
-        with program.log.open("ab") as log:
+        private_folder(program.log.parent)
+        with private_file(program.log).open("ab") as log:
             child.process = subprocess.Popen(
                 list(program.command),
                 stdin=subprocess.DEVNULL,
@@ -177,10 +179,8 @@ class Supervisor:
         }
         text = json.dumps(facts, indent=1)
         if text != self._written:
-            partial = self._state.with_name(self._state.name + ".partial")
             try:
-                partial.write_text(text, "utf-8")
-                partial.replace(self._state)
+                write_private(self._state, text.encode())
                 self._written = text
             except OSError as error:  # a full disk must not end what still runs
                 self._tell(f"cannot write {self._state}: {error.strerror}")
@@ -216,8 +216,8 @@ def stop_on_signals(supervisor: Supervisor) -> None:
 def only_one(path: Path) -> Iterator[bool]:
     """Hold a lock file with this process's id. Gives whether nobody else holds it; the system lets go of it when the
     process ends, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    private_folder(path.parent)
+    with private_file(path).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

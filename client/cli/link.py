@@ -48,22 +48,32 @@ def enroll(
     """Make this hospital's key pair, and a request for the coordinator. Nothing in the request is secret."""
     settings = load(site)
     try:
-        invited = enrolment.read_invitation(invitation.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, enrolment.BadEnrolment) as error:
+        invited = enrolment.invitation_in(invitation)
+    except enrolment.BadEnrolment as error:
         raise SiteMisconfigured(f"{invitation}: {error}") from error
     asked = ask(settings, invited)
     path = out or site.parent / f"{settings.name}.request.json"
-    path.write_text(asked.model_dump_json(indent=1) + "\n", "utf-8")
-    key, authority = enrolment.key_fingerprint(asked), enrolment.authority_fingerprint(invited)
+    try:
+        path.write_text(asked.model_dump_json(indent=1) + "\n", "utf-8")
+    except OSError as error:
+        raise SiteMisconfigured(f"cannot write the request {path}: {error.strerror}; say --out elsewhere") from error
+    facts = {
+        "request": path,
+        "key": enrolment.key_fingerprint(asked),
+        "authority": enrolment.authority_fingerprint(invited),
+        "server": invited.server,
+        "public_size": asked.public_size,
+    }
     lines = [
         f"wrote {path}; send it to the coordinator",
-        f"your key:             {key}",
-        f"the server's authority: {authority}",
-        "Read both to each other on the telephone; then say: consilium-site run",
+        f"your key:             {facts['key']}",
+        f"the server's authority: {facts['authority']}",
+        f"your public size:     {asked.public_size}, which the server fixes when it admits you",
+        "Read key and authority to each other on the telephone; then say: consilium-site run",
     ]
     if settings.server is None:
         lines.append(f"Add to {site}:   server: {invited.server}")
-    answer(as_json, {"request": path, "key": key, "authority": authority, "server": invited.server}, *lines)
+    answer(as_json, facts, *lines)
 
 
 def run(

@@ -14,6 +14,7 @@ import typer
 
 from client.cli import data, house, journal, ledger, link, model, studies
 from client.cli.output import Commands
+from tasks.disk import keep_to_owner
 
 EXIT_CODES = (
     "Exit codes: 0 done. 1 refused, not found, or a verification failed. 2 the command line, site.yaml or a file it "
@@ -53,4 +54,5 @@ app.command()(house.resume)
 
 def main() -> None:
     """Entry point of ``consilium-site``."""
+    keep_to_owner()
     app()

@@ -19,6 +19,7 @@ from safetensors.numpy import load, save
 
 from client.errors import CacheDamaged, CacheFull
 from client.site import SiteSettings
+from tasks.disk import private_tree, write_private
 from tasks.task import Task
 
 LEAST_FREE = 10**9
@@ -67,10 +68,7 @@ class ExampleCache:
             tensors["masks"] = np.ascontiguousarray(masks, dtype=np.uint8)
         data, path = save(tensors), self.path(name)
         self._take(len(data))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(data)
-        partial.replace(path)  # a crash leaves a whole file or none
+        write_private(path, data)  # a crash leaves a whole file or none
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove examples, and with them everything that was computed from the task's examples."""
@@ -83,9 +81,12 @@ class ExampleCache:
 
     def sweep(self, known: Container[str]) -> None:
         """Remove what an interrupted ingest left behind and no index knows, once it is an hour old: before that it may
-        belong to an ingest that is under way."""
+        belong to an ingest that is under way. What stays, and an older release left open to others, is closed."""
+        private_tree(self._folder.parent)
+        private_tree(self._inputs)
         for entry in _files(self._folder):
-            if entry.name.partition(".")[0] not in known and entry.stat().st_mtime < time.time() - _UNDER_WAY_S:
+            left = entry.name.endswith(".partial") or entry.name.partition(".")[0] not in known
+            if left and entry.stat().st_mtime < time.time() - _UNDER_WAY_S:
                 Path(entry.path).unlink(missing_ok=True)
 
     def used(self) -> int:

@@ -23,7 +23,7 @@ from urllib.request import getproxies, proxy_bypass
 from client.errors import SiteMisconfigured
 from client.site import SiteSettings
 from tasks import enrolment
-from tasks.disk import write_secret
+from tasks.disk import private_tree, write_private, write_secret
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -71,23 +71,38 @@ def enroll(settings: SiteSettings, invitation: enrolment.Invitation) -> enrolmen
     """Make the hospital's key pair where there is none, keep the server's authority, and ask to be admitted.
 
     Raises:
-        SiteMisconfigured: another server's authority is there already, or ``site.yaml`` names another server.
+        SiteMisconfigured: another server's authority is there already, ``site.yaml`` names another server, or no public
+            size that a server would take.
     """
     found = _files(settings)
     if settings.server is not None and settings.server != invitation.server:
         raise SiteMisconfigured(f"site.yaml names the server {settings.server}, the invitation {invitation.server}")
-    settings.link.mkdir(parents=True, exist_ok=True, mode=0o700)
+    size = _declared_size(settings)
+    private_tree(settings.link)
     authority = found.authority
     if authority.exists() and authority.read_text("utf-8") != invitation.certificate_authority:
         raise SiteMisconfigured(f"{authority} is of another server; if that is meant, remove it first")
-    authority.write_text(invitation.certificate_authority, "utf-8")
+    write_private(authority, invitation.certificate_authority.encode())
     for path, content in ((found.key, enrolment.new_key()), (found.secret, os.urandom(32))):
         with suppress(FileExistsError):
             write_secret(path, content)
     try:
-        return enrolment.request(settings.name, found.key.read_bytes())
+        return enrolment.request(settings.name, found.key.read_bytes(), size)
     except enrolment.BadEnrolment as error:
         raise SiteMisconfigured(f"{found.key}: {error}") from error
+
+
+def _declared_size(settings: SiteSettings) -> int:
+    """The public size that the request carries: how much the hospital's updates weigh, fixed when it is admitted."""
+    size = settings.public_size
+    if size is None:
+        raise SiteMisconfigured(
+            "site.yaml has no public_size, and the server fixes the weight of your updates by it when it admits you: "
+            "add the line `public_size: N`, N a round number near your number of training patients"
+        )
+    if size > enrolment.LARGEST:
+        raise SiteMisconfigured(f"public_size {size} in site.yaml is above {enrolment.LARGEST}, the most that is taken")
+    return size
 
 
 def command(found: Link, listen: str) -> list[str]:

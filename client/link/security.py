@@ -13,7 +13,7 @@ from pathlib import Path
 from client.books.audit import Receipt
 from client.books.pair import faults_of_books, open_books
 from client.errors import SiteError, SiteMisconfigured
-from client.link import gateway
+from client.link import gateway, secrecy
 from client.oversight import approvals, halt
 from client.site import SiteSettings, delta_cap, secret
 from client.sources.settings import DicomwebSource, DimseSource
@@ -45,7 +45,7 @@ def checklist(settings: SiteSettings, site: Path, listen: str) -> Checklist:
     return {
         "Programs": list(_programs(settings, running, listen)),
         "The way to the server": list(_way(settings, running)),
-        "Secrets": list(_secrets(settings)),
+        "Secrets": list(secrecy.claims(settings)),
         "What leaves": list(_leaving(settings)),
         "Privacy": list(_privacy(settings)),
         "Images": list(_images(settings)),
@@ -105,10 +105,15 @@ def _way(settings: SiteSettings, running: Mapping[str, process.Process]) -> Iter
         found = "the trainer has neither key nor way to the server; ask at the gateway" if apart else str(error)
         yield Claim("The gateway has a key of its own", State.OK if apart else State.WARN, found)
         return
-    own = enrolment.key_fingerprint(enrolment.request(settings.name, link.key.read_bytes()))
+    try:
+        own = enrolment.own_fingerprint(link.key.read_bytes())
+        authority = enrolment.certificate_fingerprint(link.authority.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        yield Claim("The gateway's key and the server's authority can be read", State.FAIL, str(error),
+                    "Remove both and say consilium-site enroll again")  # fmt: skip
+        return
     yield Claim("Every call is signed with a key that was made here", State.OK, f"P-384, fingerprint {own}",
                 see=f"read it to the coordinator; {link.key} never leaves")  # fmt: skip
-    authority = enrolment.certificate_fingerprint(link.authority.read_text("utf-8"))
     yield Claim("One authority is believed, and no other", State.OK, f"fingerprint {authority}",
                 see=f"openssl x509 -in {link.authority} -noout -subject -fingerprint -sha256")  # fmt: skip
     promise = "The server proves who it is, and all traffic is encrypted"
@@ -122,19 +127,6 @@ def _way(settings: SiteSettings, running: Mapping[str, process.Process]) -> Iter
     found = f"{spoken}, {cipher}; certificate valid for {days:.0f} days"
     few = days < _FEW_DAYS
     yield Claim(promise, State.WARN if few else State.OK, found, "Remind the coordinator: renew" if few else "", see)
-
-
-def _secrets(settings: SiteSettings) -> Iterator[Claim]:
-    paths = {"the hospital's secret": settings.key}
-    paths |= {"the gateway's key": settings.link / "node.key"}
-    paths |= {"the secret between gateway and trainer": settings.link / "trainer.secret"}
-    paths |= {"the privacy ledger": settings.ledger, "the journal": settings.journal}
-    for source in settings.sources:
-        named = {"the archive's token": getattr(source, "token", None)}
-        named |= {"the archive's password": getattr(source, "password", None)}
-        named |= {"the key for the archive": getattr(source, "certificate_key", None)}
-        paths |= {name: path for name, path in named.items() if path is not None}
-    yield from process.secrets(paths)
 
 
 def _leaving(settings: SiteSettings) -> Iterator[Claim]:

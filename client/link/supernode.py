@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from client.link.flower_private import supernode
+from tasks.disk import keep_to_owner
 
 if __name__ == "__main__":
+    keep_to_owner()
     supernode()

@@ -19,6 +19,7 @@ from pathlib import Path
 from flwr.clientapp import ClientApp
 
 from client.link.flower_private import Acquirer, GatewayAway, Receipt, answer, answer_for_the_dead
+from tasks.disk import keep_to_owner
 
 POLL_S = 0.1
 _AWAY_S = 1.0
@@ -163,6 +164,7 @@ def main() -> None:
     from client.app import app
     from tasks import task as tasks
 
+    keep_to_owner()
     for name in tasks.names():
         tasks.get(name)
     Trainer(Gateway(sys.argv[1], Path(sys.argv[2]).read_bytes()), app).run()

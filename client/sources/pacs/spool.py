@@ -22,6 +22,7 @@ from pathlib import Path
 from client.errors import SiteMisconfigured, SpoolFull
 from client.sources.pacs.digest import NotWhole, examine
 from client.sources.pacs.fidelity import Verdict, judge
+from tasks.disk import close_to_others, private_database, private_file, private_folder, private_tree
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -86,8 +87,8 @@ class Spool:
         self._max_bytes, self._holds = max_bytes, holds
         self._folder, self._index = folder, index
         shutil.rmtree(self.parts, ignore_errors=True)  # what an interrupted retrieval left
-        for directory in (self.images, self.parts):
-            directory.mkdir(parents=True, exist_ok=True)
+        private_folder(self.parts)
+        private_tree(self.images)
         self._used: int = index.execute("SELECT COALESCE(SUM(bytes), 0) FROM instances").fetchone()[0]
 
     def missing(self, instances: list[Instance]) -> list[Instance]:
@@ -153,8 +154,9 @@ class Spool:
     def _store(self, instance: Instance, part: Path, found: tuple[int, str, Verdict, str]) -> None:
         size, received, verdict, digest = found
         place = self._file(instance.uid)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(place.parent)
         self._remove(instance.uid)
+        close_to_others(part)
         part.replace(place)  # the row comes after the file: a crash between them fetches again, and trusts no half file
         row = (instance.uid, size, received, " ".join(sorted(instance.held)), verdict, digest)
         self._index.execute("INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -203,8 +205,8 @@ def opened(folder: Path, owner: str, max_gigabytes: float, holds: Iterable[str] 
         SpoolFull: the disk is full.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (folder / "lock").open("a") as lock, closing(sqlite3.connect(folder / "spool.sqlite")) as index:
+        file = private_database(folder / "spool.sqlite")
+        with private_file(folder / "lock").open("a") as lock, closing(sqlite3.connect(file)) as index:
             _lock(folder, lock.fileno())
             index.executescript(_SCHEMA)
             _claim(folder, index, owner)

@@ -1,0 +1,81 @@
+"""Whether what a hospital keeps to itself is for its owner alone: keys, books, images, and what tells of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from shlex import quote
+
+from client.site import SiteSettings
+from client.sources.settings import DicomwebSource, DimseSource
+from tasks import process
+from tasks.checklist import Claim, State
+from tasks.disk import open_to_others
+
+_NAMED = 3
+"""So many files are named; all are counted."""
+_BESIDE = ("-wal", "-shm", "-journal")
+
+
+def claims(settings: SiteSettings) -> Iterator[Claim]:
+    """One claim for each file or folder that is here; a gateway that is apart has few of them."""
+    yield from process.secrets(_keys(settings))
+    for name, paths in _kept(settings).items():
+        yield from _kept_from_others(name, paths)
+
+
+def _keys(settings: SiteSettings) -> Mapping[str, Path]:
+    paths = {"the hospital's secret": settings.key}
+    paths |= {"the gateway's key": settings.link / "node.key"}
+    paths |= {"the secret between gateway and trainer": settings.link / "trainer.secret"}
+    paths |= {"the privacy ledger": settings.ledger, "the journal": settings.journal}
+    for source in settings.sources:
+        named = {"the archive's token": getattr(source, "token", None)}
+        named |= {"the archive's password": getattr(source, "password", None)}
+        named |= {"the key for the archive": getattr(source, "certificate_key", None)}
+        paths |= {name: path for name, path in named.items() if path is not None}
+    return paths
+
+
+def _kept(settings: SiteSettings) -> Mapping[str, Sequence[Path]]:
+    """Files, and folders with all that lies in them, by what they are to a person."""
+    books = (settings.ledger, settings.journal)
+    paths = {
+        "prepared images and their index": [settings.catalog],
+        "what studies leave here between rounds": [settings.kept],
+        "studies that wait for a decision": [settings.journal.parent / "pending"],
+        "the hospital's log": [settings.log],
+        "the link to the server": [settings.link],
+        "what SQLite keeps beside the books": [book.with_name(book.name + end) for book in books for end in _BESIDE],
+    }
+    for number, source in enumerate(settings.sources, 1):
+        if isinstance(source, DicomwebSource | DimseSource):
+            paths[f"images from the archive (source {number})"] = [source.path]
+    return paths
+
+
+def _kept_from_others(name: str, paths: Sequence[Path]) -> Iterator[Claim]:
+    promise = f"Nobody but their owner reaches {name}"
+    there = [path for path in paths if path.exists()]
+    if not there:
+        return
+    words = " ".join(quote(str(path)) for path in there)
+    see = f"find -L {words} -perm /077"
+    try:
+        offending = [one for path in there for one in open_to_others(path)]
+        ours = all(one.stat().st_uid == os.geteuid() for one in offending)
+    except OSError as error:
+        yield Claim(promise, State.WARN, f"cannot be looked at: {error}", "Ask as the owner of all files in it", see)
+        return
+    if offending:
+        whose = "" if ours else ", as the owner of each; not all are yours"
+        yield Claim(promise, State.FAIL, _told(offending), f"chmod -R go= {words}{whose}", see)
+    else:
+        yield Claim(promise, State.OK, f"for their owner alone: {words}", see=see)
+
+
+def _told(offending: Sequence[Path]) -> str:
+    named = ", ".join(f"{one} (mode {one.stat().st_mode & 0o777:04o})" for one in offending[:_NAMED])
+    more = len(offending) - _NAMED
+    return f"open to others: {named}" + (f" and {more} more" if more > 0 else "")

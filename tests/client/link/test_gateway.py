@@ -1,0 +1,91 @@
+"""Enrolment at the hospital: what is made, for whom it is readable, and what is refused in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from client.cli.main import app
+from client.errors import SiteMisconfigured
+from client.link import gateway
+from client.site import SiteSettings
+from server import pki
+from server.home import ServerSettings, make
+from tasks import enrolment
+from tasks.disk import open_to_others
+from tasks.enrolment import Invitation
+
+
+@pytest.fixture(scope="module")
+def invitation(tmp_path_factory: pytest.TempPathFactory) -> Invitation:
+    home = make(tmp_path_factory.mktemp("server"), ServerSettings(host="localhost"))
+    pki.found_authority(home)
+    return Invitation(server="localhost:9", certificate_authority=home.authority.read_text())
+
+
+def test_a_request_carries_the_public_size_and_the_link_is_for_its_owner(
+    found_hospital: Callable[..., SiteSettings], invitation: Invitation
+) -> None:
+    settings = found_hospital(public_size=300)
+    settings.link.mkdir(mode=0o755)
+    asked = gateway.enroll(settings, invitation)
+    assert enrolment.read_request(asked.model_dump_json()).public_size == 300
+    assert {path.name for path in settings.link.iterdir()} == {"node.key", "authority.crt", "trainer.secret"}
+    assert list(open_to_others(settings.link)) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(None, "add the line `public_size: N`"), (10_000_001, "above 10000000")], ids=["none", "huge"]
+)
+def test_a_hospital_without_a_size_that_a_server_takes_is_told_so_before_a_key_is_made(
+    found_hospital: Callable[..., SiteSettings], invitation: Invitation, size: int | None, told: str
+) -> None:
+    settings = found_hospital(public_size=size, simulated=True)
+    with pytest.raises(SiteMisconfigured, match=told):
+        gateway.enroll(settings, invitation)
+    assert not settings.link.exists()
+
+
+def _enroll(site: Path, invitation: Path, *more: str) -> tuple[int, str]:
+    ended = CliRunner().invoke(app, ["enroll", "--site", str(site), "--invitation", str(invitation), *more])
+    assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
+    return ended.exit_code, ended.output
+
+
+def test_the_command_tells_what_is_to_be_read_aloud(
+    found_hospital: Callable[..., SiteSettings], invitation: Invitation, tmp_path: Path
+) -> None:
+    settings = found_hospital(public_size=300)
+    file = tmp_path / "invitation.json"
+    file.write_text(invitation.model_dump_json())
+    code, told = _enroll(tmp_path / "site.yaml", file, "--json")
+    asked = enrolment.request_in(tmp_path / "st-anne.request.json")
+    assert code == 0
+    assert json.loads(told)["key"] == enrolment.key_fingerprint(asked)
+    assert json.loads(told)["key"] == enrolment.own_fingerprint((settings.link / "node.key").read_bytes())
+    assert json.loads(told)["public_size"] == asked.public_size == 300
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"{}", b"[" * 60_000, b'{"server": 3}', b"x" * 100_000])
+def test_what_is_no_invitation_ends_in_a_sentence(
+    found_hospital: Callable[..., SiteSettings], tmp_path: Path, content: bytes
+) -> None:
+    found_hospital(public_size=300)
+    file = tmp_path / "invitation.json"
+    file.write_bytes(content)
+    code, told = _enroll(tmp_path / "site.yaml", file)
+    assert (code, "SiteMisconfigured" in told, "invitation" in told) == (2, True, True)
+
+
+def test_a_place_where_the_request_cannot_be_written_is_told(
+    found_hospital: Callable[..., SiteSettings], invitation: Invitation, tmp_path: Path
+) -> None:
+    found_hospital(public_size=300)
+    file = tmp_path / "invitation.json"
+    file.write_text(invitation.model_dump_json())
+    code, told = _enroll(tmp_path / "site.yaml", file, "--out", str(tmp_path / "no" / "request.json"))
+    assert (code, "say --out" in told) == (2, True)
