@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,16 +24,17 @@ from torch import nn
 from client import policy, privacy, report, site
 from client.books import accounting
 from client.books.accounting import Mechanism
-from client.books.audit import Journal
-from client.books.ledger import Caps, Ledger, Use
+from client.books.audit import Journal, Receipt
+from client.books.ledger import Ledger, Use
 from client.books.pair import Books, standing_books
 from client.cohort import subgroups
 from client.cohort.dataset import Cohort, open_cohort
 from client.errors import BadOrder, ModelRefused, NotPermitted, OtherRelease, SiteError
-from client.oversight import approvals, halt
+from client.oversight import approvals, halt, planning, premises
 from client.policy import COHORTS
 from client.site import SiteSettings
 from client.training import compare, held, kept, methods
+from client.training.methods import Trained
 from client.training.noise import entropy
 from client.training.scoring import score_findings, score_outlines
 from client.training.train import Pull, train_locally
@@ -43,7 +44,7 @@ from tasks import wire
 from tasks.models import registry
 from tasks.models.registry import Network
 from tasks.models.weights import in_folder
-from tasks.study import PrivacyTerms, StudyDocument, TrainingTerms
+from tasks.study import PrivacyTerms, TrainingTerms
 from tasks.task import Task
 from tasks.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
@@ -77,6 +78,7 @@ def _answer(message: Message, context: Context, kind: type[Order], work: Work[Or
 
     Whatever: a panic in a decoder that is written in Rust is no ``Exception``, and Flower would send its text.
     """
+    came = time.monotonic()
     study, round, settings = "unknown", 0, None
     reply: Report | Refusal
     try:
@@ -88,10 +90,19 @@ def _answer(message: Message, context: Context, kind: type[Order], work: Work[Or
                 reply = _answered(order, settings, books, work)
             except BaseException as error:
                 reply = _refusal(settings, study, round, error)
-                books.journal.append_receipt(report.receipt_of_refusal(reply, books.ledger.head()))
+                _enter(settings, books, report.receipt_of_refusal(reply, books.ledger.head()))
     except BaseException as error:
         reply = _refusal(settings, study, round, error)
+    if settings is not None:
+        _wait_for_tick(came, settings.tick_s)
     return Message(wire.encode(reply), reply_to=message)
+
+
+def _wait_for_tick(came: float, tick_s: float) -> None:
+    """How long an answer takes tells how many patients there are; so it leaves at a multiple of a public time after the
+    order came, and what can be read off the clock is as coarse as that."""
+    if tick_s > 0:
+        time.sleep(-(time.monotonic() - came) % tick_s)
 
 
 def _refusal(settings: SiteSettings | None, study: str, round: int, error: BaseException) -> Refusal:
@@ -104,6 +115,8 @@ def _refusal(settings: SiteSettings | None, study: str, round: int, error: BaseE
 def _answered(order: Order, settings: SiteSettings, books: Books, work: Work[Order]) -> Report:
     """Permit, approve, work, commit, write the receipt. An order that was answered before gets the stored reply."""
     halt.require_running(settings.stop_file)
+    premises.require_terms(settings, books.ledger)
+    premises.require_not_behind(order.books, order.study.name, books)
     order = held.whole(order, settings)
     terms = _permitted(order, settings, books.journal)
     approvals.require(order.study, books.journal, settings)
@@ -121,8 +134,13 @@ def _answered(order: Order, settings: SiteSettings, books: Books, work: Work[Ord
     halt.require_running(settings.stop_file)
     after = _spent(books.ledger, use, terms)
     spending = report.Spending(use.cohort, before, after, books.ledger.head(), repeated)
-    books.journal.append_receipt(report.receipt(reply, packed, spending))
+    _enter(settings, books, report.receipt(reply, packed, spending))
     return reply
+
+
+def _enter(settings: SiteSettings, books: Books, receipt: Receipt) -> None:
+    """Enter a receipt, with the policy under which the message leaves."""
+    books.journal.append_receipt(replace(receipt, policy=premises.policy_digest(settings)))
 
 
 def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, journal: Journal) -> PrivacyTerms:
@@ -141,24 +159,49 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
     cohort = open_cohort(settings, task, COHORTS["training"], order.study.model, network)
     size = report.public_size(settings, len(cohort.rows))
 
-    plan = partial(_plan_training, order, terms, _asked_before(ledger, use))
-    mechanism = ledger.reserve(use, plan, _caps(terms, settings))
-    left = mechanism.count
+    mechanism = planning.reserve(order, use, terms, settings, ledger)
+    spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
 
-    def steps(asked: TrainingTerms, pull: Pull | None) -> Arrays:
-        nonlocal left
-        left -= asked.steps
-        if left < 0:
-            raise ValueError(f"more than the {mechanism.count} steps that are in the ledger")
-        some = replace(mechanism, count=asked.steps)
-        memory = settings.max_memory_mb
-        return train_locally(module, task, cohort, asked, some, terms.clip_norm, size, entropy(), memory, pull)
+    def train_on(patients: Cohort) -> Trained:
+        steps = _Steps(module, task, patients, mechanism, terms.clip_norm, size, settings.max_memory_mb)
+        methods.load_model(module, order, own)
+        return methods.train_round(module, order, own, steps)
 
-    trained = methods.train_round(module, order, own, steps)
+    # From here on a report leaves, whoever the patients are.
+    try:
+        trained = train_on(cohort)
+    except Exception as error:
+        _tell_or_raise(error, mechanism, order, settings)
+        trained = train_on(replace(cohort, rows=[], patients=()))
     if methods.keeps(order.study):
         kept.write(settings, ledger, use, trained.kept)
-    spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
-    return report.train_report(order, trained.update, size, spent)
+    return report.train_report(order, trained.update, spent, ledger.head())
+
+
+class _Steps:
+    """Takes private steps on one cohort, and no more of them than the ledger has reserved."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        task: Task,
+        cohort: Cohort,
+        mechanism: Mechanism,
+        clip_norm: float,
+        size: int,
+        max_memory_mb: int,
+    ) -> None:
+        self._mechanism, self._left = mechanism, mechanism.count
+        self._trained = (module, task, cohort)
+        self._clip_norm, self._size, self._max_memory_mb = clip_norm, size, max_memory_mb
+
+    def __call__(self, asked: TrainingTerms, pull: Pull | None) -> Arrays:
+        self._left -= asked.steps
+        if self._left < 0:
+            raise ValueError(f"more than the {self._mechanism.count} steps that are in the ledger")
+        some = replace(self._mechanism, count=asked.steps)
+        how = (asked, some, self._clip_norm, self._size)
+        return train_locally(*self._trained, *how, entropy(), self._max_memory_mb, pull)
 
 
 def _evaluate(
@@ -166,17 +209,47 @@ def _evaluate(
 ) -> EvaluateReport:
     order, second = compare.split(order)
     task, network, module = _model_of(order, _kept(order, settings, ledger), settings.weights)
+    if second is not None:
+        second.require_fit(module)
     cohort = open_cohort(settings, task, COHORTS["evaluation"], order.study.model, network)
+
+    mechanism = planning.reserve(order, use, terms, settings, ledger)
+    spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
+
+    # From here on a report leaves, whoever the patients are.
+    try:
+        counts = report.counted(order, _scored(order, settings, task, module, cohort, second))
+    except Exception as error:
+        _tell_or_raise(error, mechanism, order, settings)
+        counts = report.nobody_counted(order)
+    return report.evaluate_report(order, counts, spent, ledger.head(), entropy())
+
+
+def _tell_or_raise(
+    error: Exception, mechanism: Mechanism, order: TrainOrder | EvaluateOrder, settings: SiteSettings
+) -> None:
+    """What has failed while patients were touched is told here, and a report of noise alone leaves: the code of a
+    refusal would tell that somebody is there on whom it fails. Without noise nobody is protected, so it may be told."""
+    if not mechanism.noise_multiplier:
+        raise error
+    _note(settings, order.study.name, order.round, error)
+
+
+def _scored(
+    order: EvaluateOrder,
+    settings: SiteSettings,
+    task: Task,
+    module: nn.Module,
+    cohort: Cohort,
+    second: compare.Second | None,
+) -> report.Scored:
     scores = score_findings(module, cohort, task.form.findings)
     scored = report.Scored(scores[0], cohort.patient_labels().numpy())
     if second is not None:
-        scored = replace(scored, pair=report.Pair(second.scores(module, cohort), second.edges))
-    elif order.asks == "scores" and order.round == order.study.rounds:
-        scored = replace(scored, **_told_at_last(order, settings, task, module, cohort, scores))
-
-    mechanism = ledger.reserve(use, partial(_plan_evaluation, order, terms), _caps(terms, settings))
-    spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
-    return report.evaluate_report(order, scored, spent, entropy())
+        return replace(scored, pair=report.Pair(second.scores(module, cohort), second.edges))
+    if order.asks == "scores" and order.round == order.study.rounds:
+        return replace(scored, **_told_at_last(order, settings, task, module, cohort, scores))
+    return scored
 
 
 def _told_at_last(
@@ -200,11 +273,6 @@ def _told_at_last(
         },
         "outlines": dict(zip(asked.structures, outlines, strict=True)),
     }
-
-
-def _asked_before(ledger: Ledger, use: Use) -> list[int]:
-    """The rounds of all reservations of the study on the cohort, oldest first."""
-    return [e.use.round for e in ledger.entries() if (e.use.study, e.use.cohort) == (use.study, use.cohort)]
 
 
 def _kept(order: TrainOrder | EvaluateOrder, settings: SiteSettings, ledger: Ledger) -> Arrays:
@@ -231,49 +299,10 @@ def _model_of(order: TrainOrder | EvaluateOrder, own: Arrays, weights: Path) -> 
     return task, network, network.trainable
 
 
-def _plan_training(order: TrainOrder, terms: PrivacyTerms, before: list[int], spent: list[Mechanism]) -> Mechanism:
-    """Noise for this round such that all rounds that are left for this hospital, each with the noise that the schedule
-    gives it, keep the study within the terms.
-
-    ``before`` are the rounds of its reservations in this study so far. One that was lost to a crash stays spent, so the
-    rest gets more noise: in the last round nothing but what planning has left over pays for a second reservation, and
-    the noise is several times the usual (``client/PRIVACY.md`` has figures).
-    """
-    study, turn = order.study, _turn(order.study, order.round, before)
-    if turn > study.asked:
-        raise NotPermitted(f"round {order.round}: the study asks each hospital {study.asked} time(s) at most")
-    ahead, rate = study.noise_ahead(turn), study.training.sample_rate
-    factor, steps = ahead[0]
-    if terms.epsilon is None:
-        return Mechanism(0.0, rate, steps)
-    last = study.training.noise_in(_turn(study, before[-1], before[:-1]), study.asked) if before else 1.0
-    tried = accounting.scale_of(spent[-1].noise_multiplier, last) if spent else 0.0
-    scale = accounting.plan_scale(spent, rate, ahead, terms.epsilon, terms.delta, tried)
-    return Mechanism(accounting.noise_at(scale, factor), rate, steps)
-
-
-def _turn(study: StudyDocument, round: int, before: list[int]) -> int:
-    return study.turn(round, len(set(before) - {round}))
-
-
-def _plan_evaluation(order: EvaluateOrder, terms: PrivacyTerms, spent: list[Mechanism]) -> Mechanism:
-    asked = order.study.evaluation
-    now = asked.histograms(order.round == order.study.rounds) if order.asks == "scores" else 1
-    left = max(now, asked.all_histograms() - sum(mechanism.count for mechanism in spent))
-    noise = 0.0 if terms.epsilon is None else accounting.plan_noise(spent, 1.0, left, terms.epsilon, terms.delta)
-    return Mechanism(noise, 1.0, now)
-
-
 def _use_of(order: TrainOrder | EvaluateOrder) -> Use:
     """Whose privacy the order spends; ``COHORTS`` says why."""
     cohort = COHORTS["training" if isinstance(order, TrainOrder) else "evaluation"]
     return Use(cohort, order.study.name, order.round, wire.digest(order))
-
-
-def _caps(terms: PrivacyTerms, settings: SiteSettings) -> Caps:
-    if terms.epsilon is None:  # the policy has allowed it, for a simulated hospital
-        return Caps(float("inf"), float("inf"), terms.delta)
-    return Caps(terms.epsilon, settings.policy.max_epsilon_life, terms.delta)
 
 
 def _spent(ledger: Ledger, use: Use, terms: PrivacyTerms) -> float:

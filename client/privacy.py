@@ -17,11 +17,13 @@ input of K * M rows, whose mean loss has the mean gradient; nothing here has to 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from opacus.optimizers import DPOptimizer
+from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processed
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
@@ -30,7 +32,6 @@ from client.training.gradients import Loss, PatientGradients, Route
 from client.training.noise import noised, uniform
 
 _LOG = logging.getLogger(__name__)
-_NO_CLIPPING = 1e30  # infinity times no noise would be NaN
 
 Draw = Callable[[list[int]], tuple[Tensor, Tensor]]
 """From patients' numbers to their images and labels, shapes (patients, images, ...)."""
@@ -73,13 +74,12 @@ class PatientSteps:
         Raises:
             ModelRefused: there is nothing to train, or it is not in float32.
         """
-        self._private = terms.noise_multiplier > 0
         self._gradients = PatientGradients(module, loss, terms.max_memory_mb)
         self._optimizer = _NoisyOptimizer(optimizer([self._gradients.vector]), terms, generator)
 
     @property
-    def route(self) -> Route | None:
-        """How gradients are computed, and why; ``None`` until the first patient has come."""
+    def route(self) -> Route:
+        """How gradients are computed."""
         return self._gradients.route
 
     @property
@@ -87,18 +87,21 @@ class PatientSteps:
         """How many patients are in hand at a time."""
         return self._gradients.patients_at_once
 
+    def prepare(self, inputs: Tensor, labels: Tensor) -> None:
+        """Once, before the first step: see ``PatientGradients.prepare``.
+
+        Raises:
+            ModelRefused: one patient at a time needs more memory than allowed, or the model keeps state of its own.
+        """
+        self._gradients.prepare(inputs, labels)
+
     def step(self, patients: list[int], draw: Draw) -> None:
         """Take one step on the patients that were sampled; with none, a step of noise.
 
         Args:
             draw: is asked for as many patients at a time as are in hand at a time.
-
-        Raises:
-            ModelRefused: one patient at a time needs more memory than allowed, or the model keeps state of its own.
         """
-        if patients and self.route is None:
-            self._gradients.choose_route(*draw(patients[:1]))
-        at_once = self.patients_at_once  # for this step; the first one may find out that it must be fewer
+        at_once = self.patients_at_once
         for start in range(0, max(len(patients), 1), at_once):
             chosen = patients[start : start + at_once]
             self._gradients.vector.grad_sample = self._gradients_of(chosen, draw)  # type: ignore[attr-defined]
@@ -109,27 +112,53 @@ class PatientSteps:
     def _gradients_of(self, patients: list[int], draw: Draw) -> Tensor:
         if not patients:
             return self._gradients.vector.new_zeros((0, len(self._gradients.vector)))
-        gradients = self._gradients.compute(*draw(patients))
-        if self._private:
-            _drop_broken(gradients)
-        return gradients
+        return self._gradients.compute(*draw(patients))
 
 
 class _NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus is not typed
-    """Opacus' optimizer (clip, add up, scale, and check that no gradient is used twice) with our noise."""
+    """Opacus' optimizer (scale, and check that no gradient is used twice) with our sum and our noise.
+
+    Opacus clips and adds up in float32, where a sum of many gradients rounds by more than the noise's grid, and a
+    gradient below float32's normal range by more than the clip. Here norms and sums are in double precision, one
+    patient after the other.
+    """
 
     def __init__(self, optimizer: torch.optim.Optimizer, terms: StepTerms, generator: torch.Generator) -> None:
         super().__init__(
             optimizer,
             noise_multiplier=terms.noise_multiplier,
-            max_grad_norm=terms.clip_norm if terms.noise_multiplier > 0 else _NO_CLIPPING,
+            max_grad_norm=terms.clip_norm,
             expected_batch_size=terms.expected_patients,  # a float serves: the sum is divided by it
             generator=generator,
         )
 
+    def clip_and_accumulate(self) -> None:
+        """Add each patient's gradient to the sum, none longer than C.
+
+        One that is not finite adds nothing: an error, or a ruined sum, would tell that the patient is there. Without
+        noise nothing is clipped and nothing hidden.
+        """
+        (vector,) = self.params
+        _check_processed_flag(vector.grad_sample)
+        if vector.summed_grad is None:
+            vector.summed_grad = torch.zeros(vector.shape, dtype=torch.float64)
+        broken = 0
+        for gradient in vector.grad_sample:
+            norm = float(torch.linalg.vector_norm(gradient, dtype=torch.float64)) if self.noise_multiplier else 0.0
+            if math.isfinite(norm):
+                vector.summed_grad.add_(gradient, alpha=min(1.0, self.max_grad_norm / norm) if norm else 1.0)
+            else:
+                broken += 1
+        if broken:
+            _LOG.warning("%d of %d gradients are not finite and count as zero", broken, len(vector.grad_sample))
+        _mark_as_processed(vector.grad_sample)
+
     def add_noise(self) -> None:
-        for p in self.params:
-            p.grad = noised(p.summed_grad, self.noise_multiplier * self.max_grad_norm, self.generator).view_as(p)
+        (vector,) = self.params
+        _check_processed_flag(vector.summed_grad)
+        std = self.noise_multiplier * self.max_grad_norm
+        vector.grad = noised(vector.summed_grad, std, self.generator).to(vector.dtype)
+        _mark_as_processed(vector.summed_grad)
 
 
 def sampled_patients(patients: int, sample_rate: float, steps: int, generator: torch.Generator) -> Iterator[list[int]]:
@@ -150,11 +179,3 @@ def refuse_unprivate_layers(module: nn.Module) -> None:
     problems = ModuleValidator.validate(module, strict=False)
     if problems:
         raise ModelRefused("; ".join(str(problem) for problem in problems))
-
-
-def _drop_broken(gradients: Tensor) -> None:
-    """A patient whose gradient is not finite adds nothing: an error would tell that the patient is there."""
-    broken = ~gradients.sum(dim=1).isfinite()
-    if broken.any():
-        _LOG.warning("%d of %d gradients are not finite and count as zero", int(broken.sum()), len(broken))
-        gradients[broken] = 0

@@ -3,9 +3,9 @@
 What each number is:
 
     study, round, code      repeat the order, or come from a fixed list
-    public_size             declared in public by the hospital
+    books                   hash of the ledger's last row, made with the hospital's key: opaque to everybody else
     epsilon, delta          follow from the noise, the sampling rate and the number of steps; no patient enters them
-    noise_multiplier        was planned from the study's terms, the hospital's caps and what the study had spent. How
+    noise_multiplier        was planned from the study's terms, the hospital's caps and what studies had spent. How
                             many patients there are does not enter: the sampling rate is the order's. Whoever has
                             epsilon, rate and steps can compute it, so it tells nothing more
     update arrays           a release of the training cohort, entered in the ledger; codes of fewer bits are made of it
@@ -13,7 +13,9 @@ What each number is:
     histograms              releases of the validation cohort, entered in the ledger; also those of two models' scores,
                             of further findings, of Dice and of distances
 
-A simulated hospital may release without noise; then epsilon is absent.
+Whether a report leaves, which kind, its names, shapes and size follow from the order: once a cohort is open, no value
+of an image, label or weight decides anything but the numbers that the noise is added to. (The length of an update in
+8 bits follows from the released numbers.) A simulated hospital may release without noise; then epsilon is absent.
 """
 
 from __future__ import annotations
@@ -49,10 +51,10 @@ class Spent:
     noise_multiplier: float
 
 
-def train_report(order: TrainOrder, update: Arrays, public_size: int, spent: Spent) -> TrainReport:
+def train_report(order: TrainOrder, update: Arrays, spent: Spent, books: Head) -> TrainReport:
     """What leaves after training."""
     cost = (_finite(spent.epsilon), spent.delta, spent.noise_multiplier)
-    return TrainReport(order.study.name, order.round, public_size, *cost, update)
+    return TrainReport(order.study.name, order.round, *cost, books.hash, update)
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,13 @@ class Scored:
     outlines: dict[str, Outlined] = field(default_factory=dict)
 
 
-def evaluate_report(order: EvaluateOrder, scored: Scored, spent: Spent, generator: torch.Generator) -> EvaluateReport:
-    """What leaves after scoring: in each histogram at most one count for each patient, in one cell, and noise on every
-    cell.
+def counted(order: EvaluateOrder, scored: Scored) -> Arrays:
+    """The patients in histograms: in each at most one count for each patient, in one cell. None of it leaves as it is.
 
     Adding or removing a patient changes one cell of each histogram by one, so the L2 sensitivity of each is 1, also of
     one that tells the levels of an attribute apart; the ledger has counted them.
     """
-    noise, bins = spent.noise_multiplier, order.study.evaluation.bins
+    bins = order.study.evaluation.bins
     if scored.pair is not None:
         both = joint_histogram(scored.scores, scored.pair.scores, scored.labels, scored.pair.edges)
         arrays = {"paired": both}
@@ -106,11 +107,34 @@ def evaluate_report(order: EvaluateOrder, scored: Scored, spent: Spent, generato
         arrays[wire.DICE + name] = dice_histogram(outlined.dice, outlined.wrongly, bins)
         arrays[wire.DISTANCE + name] = distance_histogram(outlined.distance, bins)
     for attribute, levels in scored.levels.items():
-        counts = subgroups.histograms(attribute, levels, scored.scores, scored.labels, bins)
-        arrays[attribute] = counts if noise > 0 else subgroups.suppressed(counts)
+        arrays[attribute] = subgroups.histograms(attribute, levels, scored.scores, scored.labels, bins)
+    return arrays
+
+
+def nobody_counted(order: EvaluateOrder) -> Arrays:
+    """The histograms of no patient: with their noise, what leaves when scoring has failed."""
+    return {name: np.zeros(shape) for name, shape in wire.due(order).items()}
+
+
+def evaluate_report(
+    order: EvaluateOrder, counts: Arrays, spent: Spent, books: Head, generator: torch.Generator
+) -> EvaluateReport:
+    """What leaves after scoring: ``counts`` with noise on every cell, under names and in shapes that follow from the
+    order alone.
+
+    Raises:
+        ValueError: the counts have other names or shapes.
+    """
+    if {name: value.shape for name, value in counts.items()} != wire.due(order):
+        raise ValueError(f"due are {wire.due(order)}")
+    noise = spent.noise_multiplier
     if noise > 0:
-        arrays = {name: noised(torch.from_numpy(counts), noise, generator).numpy() for name, counts in arrays.items()}
-    return EvaluateReport(order.study.name, order.round, _finite(spent.epsilon), spent.delta, noise, arrays)
+        arrays = {name: noised(torch.from_numpy(cells), noise, generator).numpy() for name, cells in counts.items()}
+    else:
+        few = order.study.evaluation.subgroups
+        arrays = {name: subgroups.suppressed(cells) if name in few else cells for name, cells in counts.items()}
+    cost = (_finite(spent.epsilon), spent.delta, noise)
+    return EvaluateReport(order.study.name, order.round, *cost, books.hash, arrays)
 
 
 def refusal(study: str, round: int, error: BaseException) -> Refusal:
@@ -170,7 +194,7 @@ def public_size(site: SiteSettings, patients: int) -> int:
     """The hospital's declared size; without a declaration, its training patients to one significant digit."""
     if site.public_size is not None:
         return site.public_size
-    unit = int(10 ** int(math.log10(patients)))
+    unit = int(10 ** int(math.log10(max(1, patients))))
     return max(1, round(patients / unit)) * unit
 
 

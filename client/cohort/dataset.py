@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from client.cohort import catalog
+from client.cohort.alone import side_by_side
 from client.errors import PatientInBothSplits, TooFewPatients
 from client.site import SiteSettings, secret
 from tasks.models.registry import Network
 from tasks.task import Augmentation, Task
 
 UNKNOWN = 255
-_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ class Cohort:
         if self.augment is not None and patients:
             inputs, masks = _augmented(self.augment, inputs, masks, generator)
         return inputs, targets if masks is None else torch.cat([targets, _pixels(masks.flatten(2))], dim=2)
+
+    def nobody(self, images: int) -> tuple[Tensor, Tensor]:
+        """What ``draw`` gives, of one patient whom nobody is: zeros."""
+        outputs = self.targets.shape[1] + (0 if self.masks is None else self.masks[0].numel())
+        return torch.zeros(1, images, *self.inputs.shape[1:]), torch.zeros(1, images, outputs)
 
     def patient_labels(self, finding: int = 0) -> Tensor:
         """Of one of the findings, the task's question by default: 1 for a patient with at least one positive image, NaN
@@ -187,7 +192,7 @@ def _inputs(
 ) -> Tensor:
     model = hashlib.sha256(json.dumps(dict(spec), sort_keys=True).encode()).hexdigest()[:16]
     what = model if features is not None else "examples"
-    return _kept(site, task, side, what, entries, lambda: torch.cat(list(_computed(entries, features))))
+    return _kept(site, task, side, what, entries, lambda: torch.cat(_computed(entries, features)))
 
 
 def _kept(
@@ -213,9 +218,14 @@ def _read_kept(path: Path, made_of: str) -> Tensor | None:
         return file.get_tensor("inputs") if file.metadata()["made_of"] == made_of else None
 
 
+def _computed(entries: list[catalog.Entry], features: nn.Module | None) -> list[Tensor]:
+    """Of each image by itself what the fixed part makes of it: nobody's features depend on who else is there."""
+    if features is not None and entries:
+        _features(features, entries[0])  # some parts make ready what they need at their first image
+    return side_by_side(partial(_features, features), entries)
+
+
 @torch.no_grad()
-def _computed(entries: list[catalog.Entry], features: nn.Module | None) -> Iterator[Tensor]:
-    for start in range(0, len(entries), _CHUNK):
-        chunk = np.stack([catalog.load_example(entry.example) for entry in entries[start : start + _CHUNK]])
-        images = torch.from_numpy(chunk)
-        yield (images if features is None else features(images)).contiguous()
+def _features(features: nn.Module | None, entry: catalog.Entry) -> Tensor:
+    image = torch.from_numpy(catalog.load_example(entry.example))[None]
+    return (image if features is None else features(image)).contiguous()

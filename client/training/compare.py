@@ -20,7 +20,7 @@ from client.errors import BadOrder, ModelRefused, OtherRelease
 from client.site import SiteSettings
 from client.training.noise import entropy
 from client.training.scoring import score_patients
-from client.training.train import load_weights, train_locally
+from client.training.train import load_weights, require_fit, train_locally
 from tasks import task as tasks
 from tasks.metrics.histogram import ScoreHistogram
 from tasks.metrics.interval import Interval
@@ -41,12 +41,16 @@ class Second:
     weights: Arrays
     edges: NDArray[np.float64]
 
-    def scores(self, module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
-        """Its score of each patient; ``module`` holds it afterwards.
+    def require_fit(self, module: nn.Module) -> None:
+        """Pass if its tensors are values of the network's.
 
         Raises:
-            BadOrder: its tensors do not fit the network.
+            BadOrder: they are not.
         """
+        require_fit(module, self.weights)
+
+    def scores(self, module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
+        """Its score of each patient; ``module`` holds it afterwards."""
         load_weights(module, self.weights)
         return score_patients(module, cohort)
 

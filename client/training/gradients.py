@@ -6,57 +6,44 @@ What a patient's gradient is worth for privacy is ``client/privacy.py``'s busine
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call, grad, vmap
-from torch.nn.modules.conv import _ConvNd
+from torch.func import grad, vmap
 
+from client.cohort.alone import is_linear, linear_outputs, side_by_side
 from client.errors import ModelRefused
 
 _LOG = logging.getLogger(__name__)
 _MOST_AT_ONCE = 256
 _MEGABYTE = 2**20
-_SMALL = 2 * _MEGABYTE
-# What a step holds for every trained number besides its value, in bytes: momentum, sum, clipped gradient, noised
-# gradient; and for each patient in hand its gradient, once in pieces and once as a vector.
-_BYTES_A_PARAMETER, _BYTES_A_GRADIENT = 16, 8
+# What a step holds for every trained number besides its value, in bytes: momentum, the sum and the noised sum in double
+# precision, the gradient that the optimizer takes; and for each patient in hand its gradient, once in pieces and once
+# as a vector.
+_BYTES_A_PARAMETER, _BYTES_A_GRADIENT = 24, 8
 # Each saved activation has a gradient of its size at some time of the backward pass.
 _ACTIVATION_COPIES = 2
+_LANES = 64
+"""A multiple of the values that any processor's vector instructions take at once: with so many, none is left over for
+instructions of another kind, which may round another way."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From a patient's outputs and labels, shapes (images, ...), to the mean loss over its images."""
 
 
 class Route(StrEnum):
-    """How patients' gradients are computed, and why; chosen from model and shapes alone, never from timing.
-
-    Under vmap weight gradients of convolutions become one grouped convolution, which is slow; a loop calls every
-    operator once a patient, which is slow when there is little to do. Measured (tests/benchmarks/bench_dp_step.py,
-    16 patients of 4 images, a network of two convolutions), CPU time in units of the plain step:
-
-        kept for backward, MiB a patient    0.1   0.4   0.7   1.4   3.8   7.5
-        loop                                4.2   2.5   2.0   1.4   0.9   0.7
-        vmap                                1.7   1.7   1.3   1.2   1.8   1.6
+    """How patients' gradients are computed; chosen from the model alone, never from timing.
 
     The loop gives each processor thread a patient of its own. Operators on a few images share badly among threads: of
-    DenseNet121's step on two threads, patients in turn took 2.5 times the plain step, patients side by side 0.9.
+    DenseNet121's step on two threads, patients in turn took 2.5 times the plain step, patients side by side 0.9
+    (``tests/benchmarks/bench_dp_step.py``).
     """
 
-    NO_CONVOLUTION = "together under vmap: no convolution"
-    SMALL = "together under vmap: convolutions of less than 2 MiB a patient"
-    CONVOLUTIONS = "each for itself: convolutions of 2 MiB a patient or more"
-    NOT_VECTORISED = "each for itself: vmap cannot run this model"
-
-    @property
-    def together(self) -> bool:
-        """Whether one call computes several patients."""
-        return self in (Route.NO_CONVOLUTION, Route.SMALL)
+    LINEAR = "together: one linear layer"
+    EACH = "each for itself"
 
 
 class PatientGradients:
@@ -69,8 +56,8 @@ class PatientGradients:
 
     Attributes:
         vector: all trainable parameters as one; shape (parameters,).
-        route: how gradients are computed; ``None`` before ``choose_route``.
-        patients_at_once: how many patients ``compute`` may be given; 1 before ``choose_route``.
+        route: how gradients are computed.
+        patients_at_once: how many patients ``compute`` may be given; 1 before ``prepare``.
     """
 
     def __init__(self, module: nn.Module, loss: Loss, max_memory_mb: int) -> None:
@@ -85,31 +72,28 @@ class PatientGradients:
         self._module, self._loss, self._max_memory_mb = module, loss, max_memory_mb
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.vector = _one_vector(self._parameters)
-        self.route: Route | None = None
-        self.patients_at_once = self._affordable = 1
-        self._threads = ThreadPoolExecutor(torch.get_num_threads(), "patient")
+        self.route = Route.LINEAR if is_linear(module) else Route.EACH
+        self.patients_at_once = 1
 
-    def choose_route(self, inputs: Tensor, labels: Tensor) -> None:
-        """Find out from one patient how to compute, and tell the log.
+    def prepare(self, inputs: Tensor, labels: Tensor) -> None:
+        """Find out how many patients can be in hand, and that the model can be trained at all, from a patient whom
+        nobody is: what is asked of a model must not depend on anyone's images.
 
         Args:
-            inputs: shape (1, images, ...).
-            labels: shape (1, images, ...).
+            inputs: zeros of shape (1, images, ...).
+            labels: likewise.
 
         Raises:
             ModelRefused: one patient at a time needs more memory than allowed, or the model keeps state of its own.
         """
         saved = self._bytes_saved(inputs[0], labels[0])
-        self._affordable = self._patients_affordable(saved * _ACTIVATION_COPIES + inputs.nbytes + labels.nbytes)
-        self._take(_route_of(self._module, saved))
-
-    def _take(self, route: Route, why: str = "") -> None:
-        self.route = route
-        self.patients_at_once = min(self._affordable, _MOST_AT_ONCE if route.together else torch.get_num_threads())
-        _LOG.info("patients' gradients %s; %d at a time%s", route, self.patients_at_once, why)
+        affordable = self._patients_affordable(saved * _ACTIVATION_COPIES + inputs.nbytes + labels.nbytes)
+        most = _MOST_AT_ONCE if self.route is Route.LINEAR else torch.get_num_threads()
+        self.patients_at_once = min(affordable, most)
+        _LOG.info("patients' gradients %s; %d at a time", self.route, self.patients_at_once)
 
     def compute(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Each patient's gradient. A model that vmap cannot run is found out by the first call, and looped from then.
+        """Each patient's gradient, whoever the others are.
 
         Args:
             inputs: shape (patients, images, ...).
@@ -118,35 +102,15 @@ class PatientGradients:
         Returns:
             float32 of shape (patients, parameters).
         """
-        if self.route is not None and self.route.together:
-            try:
-                return self._together(inputs, labels)
-            except Exception as error:  # whatever it is: if it is not vmap's, the loop meets it again and raises it
-                self._take(Route.NOT_VECTORISED, f" ({type(error).__name__}: {str(error).partition(chr(10))[0]})")
-        return self._each_for_itself(inputs, labels)
-
-    def _together(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        def patient_loss(values: dict[str, Tensor], images: Tensor, targets: Tensor) -> Tensor:
-            return self._loss(functional_call(self._module, values, (images,)), targets)
-
-        values = {name: p.detach() for name, p in self._parameters.items()}
-        each = vmap(grad(patient_loss), in_dims=(None, 0, 0), randomness="different")(values, inputs, labels)
         rows = self.vector.new_empty((len(inputs), len(self.vector)))
-        for name, columns in zip(values, torch.split(rows, [p.numel() for p in values.values()], dim=1), strict=True):
-            columns.copy_(each.pop(name).flatten(start_dim=1))
-        return rows
-
-    def _each_for_itself(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        rows = self.vector.new_empty((len(inputs), len(self.vector)))
-        if len(inputs) == 1:
-            self._one(rows[0], inputs[0], labels[0])
-        else:
-            with _one_thread_an_operator():
-                list(self._threads.map(self._one, rows, inputs, labels))
+        if self.route is Route.LINEAR and isinstance(self._module, nn.Linear):
+            return _linear_gradients(self._module, self._loss, inputs, labels, rows)
+        side_by_side(self._one, rows, inputs, labels)
         return rows
 
     def _one(self, row: Tensor, images: Tensor, targets: Tensor) -> None:
-        loss = self._loss(self._module(images), targets)
+        # Copies, which begin at addresses of the same alignment: some products round by where their numbers lie.
+        loss = self._loss(self._module(images.clone()), targets.clone())
         each = torch.autograd.grad(loss, list(self._parameters.values()), materialize_grads=True)
         torch.cat([g.reshape(-1) for g in each], out=row)
 
@@ -180,7 +144,27 @@ class PatientGradients:
         moved = [name for name, b in self._module.named_buffers() if not torch.equal(b, before[name])]
         if moved:
             raise ModelRefused(f"{', '.join(moved)} changes while the model runs, so patients leave traces in it")
+        if self.route is Route.LINEAR:
+            return sum(seen.values()) + images.nbytes  # the products, before they are added up
         return sum(seen.values())
+
+
+def _linear_gradients(layer: nn.Linear, loss: Loss, inputs: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+    """Gradients of a linear layer: of a weight it is the sum over images of input times the loss's slope."""
+    slopes = _slopes(loss, linear_outputs(layer, inputs), labels)
+    sums = sum(slopes[:, i, :, None] * inputs[:, i, None, :] for i in range(inputs.shape[1]))
+    rows[:, : layer.weight.numel()] = torch.as_tensor(sums).flatten(start_dim=1)
+    if layer.bias is not None:
+        rows[:, layer.weight.numel() :] = torch.as_tensor(sum(slopes.unbind(dim=1)))
+    return rows
+
+
+def _slopes(loss: Loss, outputs: Tensor, labels: Tensor) -> Tensor:
+    """How each patient's loss rises with each of its outputs; shape (patients, images, outputs)."""
+    missing = -len(outputs) % _LANES
+    padded = [torch.cat([t, t.new_zeros((missing, *t.shape[1:]))]) for t in (outputs, labels)]
+    slopes: Tensor = vmap(grad(loss))(*padded)
+    return slopes[: len(outputs)]
 
 
 def _one_vector(parameters: dict[str, nn.Parameter]) -> nn.Parameter:
@@ -194,19 +178,3 @@ def _one_vector(parameters: dict[str, nn.Parameter]) -> nn.Parameter:
     for p, piece in zip(parameters.values(), pieces, strict=True):
         p.data = piece.view_as(p)
     return vector
-
-
-@contextmanager
-def _one_thread_an_operator() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _route_of(module: nn.Module, bytes_saved: int) -> Route:
-    if not any(isinstance(layer, _ConvNd) for layer in module.modules()):
-        return Route.NO_CONVOLUTION
-    return Route.SMALL if bytes_saved < _SMALL else Route.CONVOLUTIONS

@@ -1,5 +1,8 @@
 """What a model says of one hospital's patients: probabilities of findings, and how its outlines meet the readers'.
 
+A score is always a number: of a logit that is none, because an order's weights overflow on an image or the model has
+diverged, the probability is 0.5. An error would tell that a patient is there on whom it happens.
+
 A patient's probability is the mean over its images. A patient's Dice and distance are means over those images on which
 a reader has outlined the structure; of the others, what counts is how much the model marks where nothing is.
 """
@@ -7,7 +10,6 @@ a reader has outlined the structure; of the others, what counts is how much the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from client.cohort.alone import outputs_of
 from client.cohort.dataset import UNKNOWN, Cohort
 from tasks.task import Form
 
-_IMAGES_AT_ONCE = 128
+_NO_NUMBER = 0.5
 _PERCENTILE = 95
 
 
@@ -32,7 +35,8 @@ def score_patients(module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
 def score_findings(module: nn.Module, cohort: Cohort, findings: int) -> NDArray[np.float64]:
     """The probability of each of the first so many findings for each patient; shape (findings, patients)."""
     module.eval()
-    images = torch.cat([torch.sigmoid(outputs[:, :findings]) for outputs in _outputs(module, cohort)])
+    logits = outputs_of(module, cohort.inputs, cohort.rows)[:, :findings]
+    images = torch.sigmoid(logits).nan_to_num(nan=_NO_NUMBER)
     return np.stack([images[rows].double().mean(dim=0).numpy() for rows in cohort.rows], axis=1)
 
 
@@ -64,14 +68,9 @@ def score_outlines(module: nn.Module, cohort: Cohort, form: Form) -> list[Outlin
     if cohort.masks is None:
         raise ValueError("this network does not outline, so there is nothing to compare with the readers' outlines")
     module.eval()
-    marked = torch.cat([outputs[:, form.findings :] > 0 for outputs in _outputs(module, cohort)])
+    marked = outputs_of(module, cohort.inputs, cohort.rows)[:, form.findings :] > 0  # what is no number is not
     marked = marked.reshape(cohort.masks.shape)
     return [_outlined(marked[:, s], cohort.masks[:, s], cohort.rows) for s in range(form.structures)]
-
-
-def _outputs(module: nn.Module, cohort: Cohort) -> Iterator[Tensor]:
-    for chunk in torch.split(cohort.inputs, _IMAGES_AT_ONCE):
-        yield module(chunk)
 
 
 def _outlined(marked: Tensor, masks: Tensor, rows: list[Tensor]) -> Outlined:

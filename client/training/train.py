@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,8 @@ from tasks.models.registry import arrays_of, load_arrays, misfits
 from tasks.study import TrainingTerms
 from tasks.task import Task
 from tasks.wire import Arrays
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,20 @@ def load_weights(module: nn.Module, arrays: Arrays, staying: frozenset[str] = fr
         staying: names of parameters that no order brings.
 
     Raises:
-        BadOrder: listing every tensor that is missing, unknown, of another shape, or not finite.
+        BadOrder: listing every tensor that is missing, unknown, of another shape, not finite or too large.
+    """
+    require_fit(module, arrays, staying)
+    load_arrays(module, arrays)
+
+
+def require_fit(module: nn.Module, arrays: Arrays, staying: frozenset[str] = frozenset()) -> None:
+    """Pass if an order's weights are values of a network's trainable part.
+
+    Raises:
+        BadOrder: as ``load_weights``.
     """
     if problems := misfits(module, arrays, staying):
         raise BadOrder("the order's weights do not fit the model: " + "; ".join(problems))
-    load_arrays(module, arrays)
 
 
 def train_locally(
@@ -75,7 +87,7 @@ def train_locally(
 
     Raises:
         ValueError: the ledger has reserved other steps, or another sampling rate, than the terms ask for.
-        UpdateNotFinite: training diverged.
+        UpdateNotFinite: training without noise diverged.
         ModelRefused: the model cannot be trained patient by patient within the memory, or keeps state of its own.
     """
     if (mechanism.sample_rate, mechanism.count) != (terms.sample_rate, terms.steps):
@@ -85,12 +97,24 @@ def train_locally(
     private = StepTerms(mechanism.noise_multiplier, clip_norm, expected, max_memory_mb)
     steps = PatientSteps(module, task.loss, _sgd(terms, pull, list(before)), private, generator)
     module.train()
+    steps.prepare(*cohort.nobody(terms.images_per_patient))
     for patients in privacy.sampled_patients(len(cohort.rows), terms.sample_rate, terms.steps, generator):
         steps.step(patients, lambda chosen: cohort.draw(chosen, terms.images_per_patient, generator))
     update = {name: value - before[name] for name, value in arrays_of(module).items()}
     if not all(np.isfinite(value).all() for value in update.values()):
-        raise UpdateNotFinite(f"training diverged within {terms.steps} steps at learning rate {terms.learning_rate:g}")
+        return _diverged(module, before, terms, private)
     return update
+
+
+def _diverged(module: nn.Module, before: Arrays, terms: TrainingTerms, private: StepTerms) -> Arrays:
+    """The update of a module whose numbers have run away: none. With noise that is no error, or its code would depend
+    on what patients do to the numbers; the server sees from the update that it is nothing."""
+    told = f"training diverged within {terms.steps} steps at learning rate {terms.learning_rate:g}"
+    if not private.noise_multiplier:
+        raise UpdateNotFinite(told)
+    _LOG.warning("%s; the update that leaves is zero", told)
+    load_arrays(module, before)
+    return {name: np.zeros_like(value) for name, value in before.items()}
 
 
 def _sgd(terms: TrainingTerms, pull: Pull | None, names: list[str]) -> Callable[[list[Tensor]], torch.optim.Optimizer]:

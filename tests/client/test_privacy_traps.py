@@ -151,7 +151,7 @@ def test_adding_a_patient_moves_the_sum_by_the_clip_and_no_more() -> None:
 def test_a_round_that_samples_nobody_is_noise_all_the_same() -> None:
     """Skipping it, or sending zeros, tells that nobody was drawn."""
     cohort = Cohort(torch.ones(5, 60_000), torch.ones(5, 1), [torch.arange(i, i + 1) for i in range(5)])
-    update = moved(cohort, 2.0, 0.5, size=1, steps=9, rate=1e-12)
+    update = moved(cohort, 2.0, 0.5, size=1, steps=9, rate=1e-6)
     assert float(update.std()) == pytest.approx(3 * 2.0 * 0.5, rel=0.02), "the expected number is at least 1"
 
 
@@ -273,7 +273,6 @@ def test_the_last_batch_is_neither_dropped_nor_weighted_otherwise(patients: int)
     inputs = 100 * torch.eye(patients).unsqueeze(1)
     module = head(patients)
     steps = PatientSteps(module, binary_cross_entropy_with_logits, SGD, StepTerms(ALMOST_NONE, 1.0, 4.0, 64), seeded())
-    steps._gradients.choose_route(inputs[:1], torch.ones(1, 1, 1))
     steps._gradients.patients_at_once = 3
     steps.step(list(range(patients)), lambda chosen: (inputs[chosen], torch.ones(len(chosen), 1, 1)))
     assert torch.allclose(module.weight[0], torch.full((patients,), 0.25), rtol=1e-3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from monai.networks.nets import DenseNet121, SegResNet, UNet
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from client.cohort.alone import linear_outputs
 from client.errors import ModelRefused
 from client.training.gradients import PatientGradients, Route
 
@@ -23,6 +23,10 @@ Made = tuple[nn.Module, tuple[int, ...], tuple[int, ...]]
 
 def linear() -> Made:
     return nn.Linear(20, 1), (20,), (1,)
+
+
+def two_findings() -> Made:
+    return nn.Linear(37, 2, bias=False), (37,), (2,)
 
 
 def small_convolutions() -> Made:
@@ -75,13 +79,14 @@ def deciding() -> Made:
 
 
 MODELS: list[tuple[Callable[[], Made], Route]] = [
-    (linear, Route.NO_CONVOLUTION),
-    (partly_trained, Route.NO_CONVOLUTION),
-    (deciding, Route.NOT_VECTORISED),
-    (small_convolutions, Route.SMALL),
-    (densenet, Route.CONVOLUTIONS),
-    (segresnet, Route.CONVOLUTIONS),
-    (unet3d, Route.CONVOLUTIONS),
+    (linear, Route.LINEAR),
+    (two_findings, Route.LINEAR),
+    (partly_trained, Route.EACH),
+    (deciding, Route.EACH),
+    (small_convolutions, Route.EACH),
+    (densenet, Route.EACH),
+    (segresnet, Route.EACH),
+    (unet3d, Route.EACH),
 ]
 
 
@@ -109,14 +114,51 @@ def test_every_route_gives_each_patients_own_gradient(make: Callable[[], Made], 
     expected = by_hand(module, inputs, labels)
 
     gradients = PatientGradients(module, binary_cross_entropy_with_logits, max_memory_mb=2048)
-    gradients.choose_route(inputs[:1], labels[:1])
+    gradients.prepare(torch.zeros_like(inputs[:1]), torch.zeros_like(labels[:1]))
     scale = float(expected.abs().max())
     assert torch.allclose(gradients.compute(inputs, labels), expected, atol=2e-5 * scale)
     assert gradients.route is route
-    if route is not Route.NOT_VECTORISED and len(gradients.vector) < 1_000_000:
-        assert torch.allclose(
-            gradients._together(inputs, labels), gradients._each_for_itself(inputs, labels), atol=2e-5 * scale
-        )
+
+
+@pytest.mark.parametrize("make", [linear, two_findings, partly_trained, small_convolutions, segresnet, unet3d])
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_a_patients_gradient_is_the_same_to_the_last_bit_whoever_else_is_there(
+    make: Callable[[], Made], size: float
+) -> None:
+    """Large weights that nearly cancel make rounding as large as what is learned from: a coordinator may send them."""
+    torch.manual_seed(2)
+    module, image, label = make()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.mul_(size)
+    gradients = PatientGradients(module, binary_cross_entropy_with_logits, max_memory_mb=2048)
+    few = 5 if len(image) > 1 else 40
+    inputs, labels = patients_of(image, label, few)
+    together = gradients.compute(inputs, labels)
+    for chosen in ([3], [4, 3], [0, 1, 2, 3], list(range(1, few)), [3, *range(few - 1, 3, -1)]):
+        alone = gradients.compute(inputs[chosen], labels[chosen])
+        assert alone.numpy().tobytes() == together[chosen].numpy().tobytes()
+
+
+def test_a_matrix_product_of_all_patients_would_have_let_them_touch_each_other() -> None:
+    """The wrong version: what the last bits of a row are depends on the rows beside it."""
+    torch.manual_seed(0)
+    features, null = torch.randn(250, 1953), torch.randn(1953)
+    weight = 1e4 * null
+    moved = [
+        count for count in range(1, 250) if not torch.equal((features[:count] @ weight), (features @ weight)[:count])
+    ]
+    alone = [count for count in (1, 2, 63, 64, 65, 249) if not _same_for(features, weight, count)]
+    assert alone == []
+    if not moved:
+        pytest.skip("this processor's matrix products happen to treat all rows alike")
+
+
+def _same_for(features: Tensor, weight: Tensor, count: int) -> bool:
+    layer = nn.Linear(len(weight), 1)
+    with torch.no_grad():
+        layer.weight.copy_(weight[None])
+    return torch.equal(linear_outputs(layer, features[:count]), linear_outputs(layer, features)[:count])
 
 
 def test_two_threads_with_a_patient_each_compute_what_one_does() -> None:
@@ -127,7 +169,7 @@ def test_two_threads_with_a_patient_each_compute_what_one_does() -> None:
     torch.set_num_threads(2)
     try:
         gradients = PatientGradients(module, binary_cross_entropy_with_logits, max_memory_mb=2048)
-        gradients.choose_route(inputs[:1], labels[:1])
+        gradients.prepare(torch.zeros_like(inputs[:1]), torch.zeros_like(labels[:1]))
         assert gradients.patients_at_once == 2
         found = torch.cat([gradients.compute(inputs[i : i + 2], labels[i : i + 2]) for i in (0, 2, 4)])
         assert torch.get_num_threads() == 2
@@ -147,29 +189,17 @@ def test_what_the_model_computes_does_not_change_and_follows_the_vector() -> Non
     assert all((p == 0).all() for p in module.parameters())
 
 
-def test_a_model_that_vmap_cannot_run_is_looped_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
-    module, image, label = deciding()
-    gradients = PatientGradients(module, binary_cross_entropy_with_logits, max_memory_mb=64)
-    with caplog.at_level(logging.INFO, "client.training.gradients"):
-        gradients.choose_route(*patients_of(image, label, 1))
-        gradients.compute(*patients_of(image, label, 3))
-    assert gradients.patients_at_once == 1
-    assert "vmap cannot run this model" in caplog.text
-    assert "data-dependent control flow" in caplog.text
-
-
 def test_a_model_that_is_simply_broken_says_so_itself() -> None:
     gradients = PatientGradients(nn.Linear(3, 1), binary_cross_entropy_with_logits, max_memory_mb=64)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        gradients.choose_route(*patients_of((4,), (1,), 1))
+        gradients.prepare(*patients_of((4,), (1,), 1))
 
 
-def test_dropout_goes_through_vmap_with_a_mask_for_each_patient() -> None:
+def test_dropout_has_a_mask_for_each_patient() -> None:
     module = nn.Sequential(nn.Dropout(0.5), nn.Linear(200, 1))
     gradients = PatientGradients(module, binary_cross_entropy_with_logits, max_memory_mb=64)
     inputs, labels = torch.ones(2, 1, 200), torch.ones(2, 1, 1)
-    gradients.choose_route(inputs[:1], labels[:1])
-    assert gradients.route is Route.NO_CONVOLUTION
+    gradients.prepare(inputs[:1], labels[:1])
     one, other = gradients.compute(inputs, labels)
     assert ((one == 0) != (other == 0)).any()
 
@@ -190,7 +220,7 @@ class Counting(nn.Module):
 def test_a_model_in_which_patients_leave_traces_is_refused() -> None:
     gradients = PatientGradients(Counting(), binary_cross_entropy_with_logits, max_memory_mb=64)
     with pytest.raises(ModelRefused, match="seen changes while the model runs"):
-        gradients.choose_route(*patients_of((4,), (1,), 1))
+        gradients.prepare(*patients_of((4,), (1,), 1))
 
 
 def test_nothing_to_train_and_other_precisions_are_refused() -> None:
@@ -204,7 +234,7 @@ def test_more_memory_is_more_patients_at_a_time() -> None:
     at_once = []
     for megabytes in (20, 40, 80):
         gradients = PatientGradients(nn.Linear(100_000, 1), binary_cross_entropy_with_logits, max_memory_mb=megabytes)
-        gradients.choose_route(*patients_of((100_000,), (1,), 1))
+        gradients.prepare(*patients_of((100_000,), (1,), 1))
         at_once.append(gradients.patients_at_once)
     assert at_once == sorted(set(at_once))
     assert at_once[2] >= 3 * at_once[0]
@@ -214,7 +244,7 @@ def test_too_little_memory_for_one_patient_is_told_with_the_remedy() -> None:
     module, image, label = segresnet()
     gradients = PatientGradients(module, binary_cross_entropy_with_logits, max_memory_mb=2)
     with pytest.raises(ModelRefused, match=r"needs about \d+ MiB, 2 MiB are allowed: raise max_memory_mb"):
-        gradients.choose_route(*patients_of(image, label, 1))
+        gradients.prepare(*patients_of(image, label, 1))
 
 
 _PEAK = """
@@ -230,17 +260,18 @@ def status(field):
     return next(int(l.split()[1]) for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(field))
 
 torch.set_num_threads(int(sys.argv[3]))
-layers = [nn.Linear(256, 1024), nn.ReLU(), nn.Linear(1024, 1)]
+layers = [nn.Linear(100_000, 1)]
 if sys.argv[1] == "convolutions":
     layers = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 1, 3), nn.Flatten(), nn.LazyLinear(1)]
-shape = (256,) if sys.argv[1] == "linear" else (1, 96, 96)
-module = nn.Sequential(*layers)
+shape = (100_000,) if sys.argv[1] == "linear" else (1, 96, 96)
+module = layers[0] if sys.argv[1] == "linear" else nn.Sequential(*layers)
 module(torch.zeros(1, *shape))
-inputs, labels = torch.rand(300, 4, *shape), torch.ones(300, 4, 1)
+inputs, labels = torch.rand(300, 1, *shape), torch.ones(300, 1, 1)
 draw = lambda chosen: (inputs[chosen], labels[chosen])
 sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 terms = StepTerms(1.0, 1.0, 10.0, int(sys.argv[2]))
 steps = PatientSteps(module, binary_cross_entropy_with_logits, sgd, terms, entropy())
+steps.prepare(inputs[:1], labels[:1])
 steps.step([0], draw)  # code is loaded at the first step
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
@@ -256,5 +287,5 @@ def test_a_step_stays_within_its_memory(model: str, threads: int) -> None:
     call = [sys.executable, "-c", _PEAK, model, "60", str(threads)]
     shown = subprocess.run(call, check=True, capture_output=True, text=True, timeout=300).stdout.split()
     at_once, peak = int(shown[0]), float(shown[1])
-    assert at_once == threads if model == "convolutions" else 5 < at_once < 30
+    assert at_once == threads if model == "convolutions" else 5 < at_once < 256
     assert peak < 60

@@ -60,7 +60,7 @@ def by_hand(module: nn.Module, form: Form, inputs: Tensor, targets: Tensor) -> T
 
 
 @pytest.mark.parametrize(("spec", "form"), CASES)
-def test_a_patients_gradient_is_its_own_by_every_route(spec: dict[str, Any], form: Form) -> None:
+def test_a_patients_gradient_is_its_own_whoever_else_is_there(spec: dict[str, Any], form: Form) -> None:
     network = registry.build(spec, form, seed=3)
     module = network.trainable.train()
     refuse_unprivate_layers(module)
@@ -72,7 +72,11 @@ def test_a_patients_gradient_is_its_own_by_every_route(spec: dict[str, Any], for
     expected = by_hand(module, form, inputs, targets)
     assert expected.shape == (2, sum(p.numel() for p in module.parameters())), "every parameter is trained"
     gradients = PatientGradients(module, partial(loss_of, form), max_memory_mb=4096)
-    gradients.choose_route(inputs[:1], targets[:1])  # refuses a network that keeps state
-    scale = float(expected.abs().max())
-    for made in (gradients._together, gradients._each_for_itself):
-        assert torch.allclose(made(inputs, targets), expected, atol=1e-4 * scale), made.__name__
+    gradients.prepare(torch.zeros_like(inputs[:1]), torch.zeros_like(targets[:1]))  # refuses a network that keeps state
+    found = gradients.compute(inputs, targets)
+    assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+    if spec["name"] != "vit":  # its dropout draws another mask each time
+        for patient in (0, 1):
+            assert torch.equal(
+                gradients.compute(inputs[patient : patient + 1], targets[patient : patient + 1])[0], found[patient]
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 
@@ -133,10 +134,24 @@ def test_a_task_with_structures_learns_to_outline_what_is_known(sides: tuple[int
     assert loss() < before
 
 
+RUNAWAY = TrainingTerms(60, 1e6, 0.99, 1.0, 1.0, 1)
+
+
 def test_divergence_is_an_error_and_not_an_update() -> None:
     module = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 1))
-    with pytest.raises(UpdateNotFinite, match=r"diverged within 60 steps at learning rate 1e\+30"):
-        train(module, cohort_of(), NO_NOISE, terms(60, learning_rate=1e30), seeded())
+    with pytest.raises(UpdateNotFinite, match=r"diverged within 60 steps at learning rate 1e\+06"):
+        train(module, cohort_of(), NO_NOISE, RUNAWAY, seeded())
+
+
+def test_with_noise_an_update_that_runs_away_is_zero_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Its code would depend on what patients do to the numbers. The model is as it was, so that what stays is sound."""
+    module = nn.Linear(6, 1)
+    before = [p.detach().clone() for p in module.parameters()]
+    with caplog.at_level(logging.WARNING, "client.training.train"):
+        update = train(module, cohort_of(), 1.0, RUNAWAY, seeded())
+    assert all((value == 0).all() for value in update.values())
+    assert all(torch.equal(p, value) for p, value in zip(module.parameters(), before, strict=True))
+    assert "diverged within 60 steps" in caplog.text
 
 
 def test_too_little_memory_is_told() -> None:
