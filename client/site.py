@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,8 @@ _Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$"
 """What a hospital's name looks like."""
+
+_TICK_S = 10.0
 
 Scores = Literal["none", "noised", "exact"]
 
@@ -41,6 +44,8 @@ class Policy(Settings):
     """Most rounds of training in one study."""
     max_steps: int = Field(default=100, ge=1)
     """Most optimiser steps in one round."""
+    max_images_per_patient: int = Field(default=16, ge=1)
+    """Most images of a patient that one step may draw; with ``max_steps`` it bounds how long a round takes."""
     max_upload_bytes: int = Field(default=64 * 2**20, ge=1)
     """Most bytes of tensors that may leave in one round."""
     scores: Scores = "noised"
@@ -101,6 +106,9 @@ class SiteSettings(Settings):
     gateway and trainer share. ``consilium-site enroll`` makes it."""
     log: Path = Path("site.log")
     """What went wrong and why, for the hospital's own eyes."""
+    reply_tick_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """A reply leaves at the next multiple of so many seconds after its order came, so that its moment does not tell how
+    many patients there are. By default 10; 0, at once, is for simulated hospitals, whose default it is."""
     shuffled_labels: int = Field(default=0, ge=0)
     """Deal the training labels out among the patients at random: a simulated hospital that has nothing to teach, with
     which a study shows that it learns from nothing else."""
@@ -109,7 +117,8 @@ class SiteSettings(Settings):
     max_cache_gigabytes: float = Field(default=50, gt=0)
     """Most that the prepared images of one task may take on the disk, in 10^9 bytes."""
     validation_fraction: float = Field(default=0.3, gt=0, lt=1)
-    """Fraction of patients that is kept for validation. Decided once: it must not change while the ledger lives."""
+    """Fraction of patients that is kept for validation. Decided once: it stands in the ledger, as the sources' issuers
+    and the policy's caps do, and with another value no order is answered before ``consilium-site ledger rebase``."""
     sources: list[Source] = Field(min_length=1)
     policy: Policy
 
@@ -123,6 +132,8 @@ class SiteSettings(Settings):
                 "policy.auto_approve": self.policy.auto_approve,
                 "policy.scores: exact": self.policy.scores == "exact",
                 "shuffled_labels": self.shuffled_labels,
+                "reply_tick_s: 0": self.reply_tick_s == 0,
+                "max_training_patients of a source": any(s.max_training_patients is not None for s in self.sources),
             }
             if wrong := [name for name, value in lax.items() if value]:
                 problems.append(f"{', '.join(wrong)}: only for a site with `simulated: true`")
@@ -133,6 +144,14 @@ class SiteSettings(Settings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+
+    @property
+    def tick_s(self) -> float:
+        """Seconds at whose multiples replies leave; 0: at once."""
+        if self.reply_tick_s is not None:
+            return self.reply_tick_s
+        return 0.0 if self.simulated else _TICK_S
 
 
 def _shared_paths(settings: SiteSettings) -> list[str]:
@@ -153,6 +172,15 @@ def delta_cap(settings: SiteSettings) -> float:
     """
     policy_cap = settings.policy.max_delta
     return policy_cap if settings.public_size is None else min(policy_cap, 0.1 / settings.public_size)
+
+
+def declared_size(settings: SiteSettings, patients: int) -> int:
+    """The size that the hospital declares in public; without a declaration, of a simulated one, its training patients
+    to one significant digit, 1 for none."""
+    if settings.public_size is not None:
+        return settings.public_size
+    unit = int(10 ** int(math.log10(max(1, patients))))
+    return max(1, round(patients / unit)) * unit
 
 
 def load(path: Path) -> SiteSettings:

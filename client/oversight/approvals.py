@@ -29,7 +29,7 @@ from tasks.study import StudyDocument
 NOBODY = "nobody"
 
 MOST_WAITING = 100
-MOST_BYTES = 64 * 1024
+MOST_BYTES = 256 * 1024
 FEWEST_DIGITS = 8
 
 

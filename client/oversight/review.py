@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from client.books.accounting import Mechanism, epsilon_of, plan_scale, sequence
+from client.books.account import Account
+from client.books.accounting import Mechanism, epsilon_of
 from client.books.ledger import Ledger
-from client.errors import BudgetExhausted
+from client.oversight import planning
 from client.policy import (
     COHORTS,
     PARTS,
@@ -60,11 +61,16 @@ class Cost:
     Attributes:
         asked: the study's epsilon.
         granted: the smaller of that and the hospital's cap for one study.
-        plan: the noise that keeps the whole part within ``granted``, turn by turn; ``None`` when none does.
+        plan: what the part has had, and what it would get from here on, turn by turn; ``None`` when it would be refused
+            as a whole.
+        alone: the same with the noise for which ``granted`` would do, if these patients had everything left; it is
+            ``plan`` unless little is left for life. ``None`` when no noise would do.
         spent: by all studies so far.
         spent_by_study: by this study so far.
-        after: by all studies, when this one has run to its end.
+        set_aside: for other studies that have begun and not ended, beside ``spent``.
+        after: by all studies, when this one and all that have begun have run to their end.
         cap: the hospital's cap for life.
+        refused: why it would be refused as a whole; "" if it would not.
     """
 
     part: Part
@@ -73,10 +79,18 @@ class Cost:
     granted: float | None
     delta: float
     plan: list[Mechanism] | None
+    alone: list[Mechanism] | None
     spent: float
     spent_by_study: float
+    set_aside: float
     after: float | None
     cap: float
+    refused: str
+
+    @property
+    def squeezed(self) -> bool:
+        """Whether it gets more noise than it would if these patients had everything left."""
+        return self.plan is not None and self.plan != self.alone
 
 
 @dataclass(frozen=True)
@@ -99,11 +113,13 @@ class Review:
 def examine(document: StudyDocument, settings: SiteSettings, ledger: Ledger) -> Review:
     """Hold a study against the hospital's policy and ledger."""
     refused = {part: [*other_release(document), *objections(document, part, settings)] for part in PARTS}
-    costs = [_cost(document, part, settings, ledger) for part in PARTS]
+    account = ledger.account()
+    costs = [_cost(document, part, settings, account) for part in PARTS]
+    unpaid = _unpaid(document, costs, refused, account)
     leaving, unknown = _leaving(document, settings)
     refused["training"] += unknown
     for part in PARTS:
-        refused[part] += [reason for cost in costs if cost.part == part for reason in _over_budget(cost)]
+        refused[part] += unpaid[part]
         refused[part] += [reason for each in leaving if each.part == part for reason in _too_large(each, settings)]
     question = tasks.get(document.task).question if document.task in tasks.names() else "unknown to this release"
     return Review(document, studies.digest(document), question, leaving, costs, refused)
@@ -149,44 +165,38 @@ def _too_large(leaving: Leaving, settings: SiteSettings) -> Iterator[str]:
         yield f"{leaving.bytes:,} bytes in one message, policy.max_upload_bytes is {settings.policy.max_upload_bytes:,}"
 
 
-def _cost(document: StudyDocument, part: Part, settings: SiteSettings, ledger: Ledger) -> Cost:
-    terms, cohort = granted(document, part, settings), COHORTS[part]
-    asked = document.privacy.epsilon if part == "training" else document.evaluation.epsilon
-    by_others = [m for study in ledger.studies() if study != document.name for m in ledger.spent(cohort, study)]
-    plan = _planned(document, part, terms.epsilon, terms.delta)
+def _cost(document: StudyDocument, part: Part, settings: SiteSettings, account: Account) -> Cost:
+    terms, cohort, name = granted(document, part, settings), COHORTS[part], document.name
+    outlook = planning.outlook(document, part, settings, account)
+    had = [entry.mechanism for entry in account.own(cohort, name)]
+    others = [mechanism for mark in account.earmarks(cohort, without=name) for mechanism in mark.mechanisms]
+    to_come = None if outlook.plan is None else [*outlook.plan, *others]
     return Cost(
         part,
         cohort,
-        asked,
-        terms.epsilon,
-        terms.delta,
-        plan,
-        spent=epsilon_of(ledger.spent(cohort), terms.delta),
-        spent_by_study=epsilon_of(ledger.spent(cohort, document.name), terms.delta),
-        after=None if plan is None else epsilon_of([*by_others, *plan], terms.delta),
+        asked=document.privacy.epsilon if part == "training" else document.evaluation.epsilon,
+        granted=terms.epsilon,
+        delta=terms.delta,
+        plan=None if outlook.plan is None else [*had, *outlook.plan],
+        alone=None if outlook.alone is None else [*had, *outlook.alone],
+        spent=epsilon_of(account.spent(cohort), terms.delta),
+        spent_by_study=epsilon_of(account.spent(cohort, name), terms.delta),
+        set_aside=epsilon_of(others, terms.delta),
+        after=None if to_come is None else epsilon_of([*account.spent(cohort), *to_come], terms.delta),
         cap=settings.policy.max_epsilon_life,
+        refused=outlook.why,
     )
 
 
-def _planned(document: StudyDocument, part: Part, epsilon: float | None, delta: float) -> list[Mechanism] | None:
-    """The whole part of the study, as the hospital will plan it at the first order."""
-    rate, ahead = 1.0, [(1.0, document.evaluation.all_histograms())]
-    if part == "training":
-        rate, ahead = document.training.sample_rate, document.noise_ahead()
-    try:
-        scale = 0.0 if epsilon is None else plan_scale([], rate, ahead, epsilon, delta)
-    except BudgetExhausted:
-        return None
-    return sequence(scale, rate, ahead)
-
-
-def _over_budget(cost: Cost) -> Iterator[str]:
-    if cost.granted is None:
-        return
-    if cost.plan is None or cost.after is None:
-        yield f"no amount of noise keeps it within epsilon {cost.granted:g}"
-    elif cost.after > cost.cap:
-        yield (
-            f"the {cost.cohort} patients would have spent {cost.after:.2f} in their life, "
-            f"policy.max_epsilon_life is {cost.cap:g}: it would end early"
-        )
+def _unpaid(
+    document: StudyDocument, costs: list[Cost], refused: dict[Part, list[str]], account: Account
+) -> dict[Part, list[str]]:
+    """What cannot be paid. A study is paid as a whole, so that refuses the other part too; not where that is set aside
+    already, needs no epsilon, or would be refused anyway."""
+    found: dict[Part, list[str]] = {part: [] for part in PARTS}
+    for cost in costs:
+        alone = bool(refused[cost.part]) or account.has_planned(cost.cohort, document.name)
+        for other in costs if cost.refused else ():
+            if other is cost or not (alone or other.granted is None):
+                found[other.part].append(cost.refused)
+    return found

@@ -22,7 +22,7 @@ from client.cohort.catalog import IngestReport, entries, ingest
 from client.cohort.preparation import Decoding
 from client.setup.founding import found_books
 from client.setup.partition import POOLED, SHUFFLED, partition
-from client.site import SiteSettings, load
+from client.site import SiteSettings, declared_size, load
 from conf import schema
 from tasks import task as tasks
 from tasks.task import Task
@@ -45,6 +45,8 @@ class VirtualHospitals:
             whose labels are dealt out at random, each time anew.
         reports: by name, what each ingest found.
         sizes: by name, patients that are trained on and validated with, after ``max_training_patients``.
+        public_sizes: by name, what the federated ones declare in public: their training patients to one significant
+            digit, which a real hospital does not tell.
         notes: sentences that must stand beside every result.
     """
 
@@ -52,6 +54,7 @@ class VirtualHospitals:
     alone: dict[str, Path]
     reports: dict[str, IngestReport]
     sizes: dict[str, dict[str, int]]
+    public_sizes: dict[str, int]
     notes: list[str] = field(default_factory=list)
 
 
@@ -90,7 +93,8 @@ def found(study: schema.Study, folder: Path, progress: Progress) -> VirtualHospi
     with Decoding() as decoding:
         reports = {name: ingest(settings, task, progress, decoding) for name, settings in hospitals.items()}
     sizes = {name: _sizes(settings, task) for name, settings in hospitals.items()}
-    return VirtualHospitals(federated, alone, reports, sizes, [*shares.notes, APPROVED_BY_NOBODY])
+    declared = {name: declared_size(hospitals[name], own["train"]) for name, own in sizes.items()}
+    return VirtualHospitals(federated, alone, reports, sizes, declared, [*shares.notes, APPROVED_BY_NOBODY])
 
 
 def shufflings(study: schema.Study) -> list[str]:
@@ -154,6 +158,7 @@ def _policy(study: schema.Study) -> dict[str, Any]:
         "min_patients": study.federation.min_patients if isinstance(study.federation, schema.ManifestFederation) else 5,
         "max_rounds": study.federation.rounds,
         "max_steps": study.training.steps * (2 if isinstance(study.strategy, schema.Ditto) else 1),
+        "max_images_per_patient": study.training.images_per_patient,
         "max_upload_bytes": 2**30,
         "scores": "exact" if study.evaluation.epsilon is None else "noised",
         "max_bins": max(study.evaluation.bins, schema.paired_bins(study.evaluation) ** 2),

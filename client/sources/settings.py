@@ -38,7 +38,8 @@ class _Source(Settings):
     """IssuerOfPatientID: patients of two issuers are two patients, however alike their numbers."""
     path: Path
     max_training_patients: int | None = Field(default=None, ge=1)
-    """Train on at most so many; for simulating a small hospital."""
+    """Train on at most so many; for simulating a small hospital, and refused on any other: when a patient goes, the
+    next in line comes in, so that two patients differ between the cohorts and not one."""
     organ_declared: str = ""
     """The organ that every image of this source shows, as the hospital vouches; used where a file does not tell."""
     organ_words: dict[str, str] = Field(default_factory=dict)

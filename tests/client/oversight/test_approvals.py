@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from client.books.audit import Journal
+from client.books.pair import open_books
 from client.errors import NotApproved, SiteMisconfigured
 from client.oversight import approvals
 from client.oversight.approvals import NOBODY, decisions, keep, one_of, require, waiting
@@ -61,7 +62,7 @@ def test_approval_is_for_this_very_document(
 
 def test_the_last_word_counts(document: StudyDocument, hospital: SiteSettings, journal: Journal) -> None:
     approvals.approve(document, "Ada", journal, hospital)
-    approvals.revoke(decisions(journal)[digest(document)], "Ben", journal)
+    _revoke(hospital, decisions(journal)[digest(document)])
     with pytest.raises(NotApproved, match="revoked by Ben at 20"):
         require(document, journal, hospital)
     approvals.approve(document, "Cleo", journal, hospital)
@@ -76,7 +77,7 @@ def test_a_simulated_hospital_approves_by_itself_and_says_so(document: StudyDocu
         assert len(journal.events()) == 1, "asked and answered once"
         decision = decisions(journal)[digest(document)]
         assert (decision.by, decision.automatic) == (NOBODY, True)
-        approvals.revoke(decision, "Ben", journal)
+        _revoke(hospital, decision)
         with pytest.raises(NotApproved, match="revoked"):
             require(document, journal, hospital)  # nobody's approval does not undo a person's no
 
@@ -107,14 +108,23 @@ def test_the_server_cannot_fill_the_disk(
     keep(asked[2], hospital)
     keep(document, hospital)
     assert digest(asked[2]) in waiting(hospital), "what was asked for again is recent again"
-    assert not keep(replace(document, model={"name": "x" * approvals.MOST_BYTES}), hospital)
+    assert not keep(_too_large(document), hospital)
 
 
 def test_a_study_too_large_to_keep_is_refused_too(
     document: StudyDocument, hospital: SiteSettings, journal: Journal
 ) -> None:
     with pytest.raises(NotApproved, match="too large to keep"):
-        require(replace(document, model={"name": "x" * approvals.MOST_BYTES}), journal, hospital)
+        require(_too_large(document), journal, hospital)
+
+
+def _too_large(document: StudyDocument) -> StudyDocument:
+    return replace(document, sizes={f"{number:040}": 200 for number in range(9999)})
+
+
+def _revoke(hospital: SiteSettings, decision: approvals.Decision) -> None:
+    with open_books(hospital.ledger, hospital.journal, secret(hospital)) as books:
+        assert approvals.revoke(decision, "Ben", books) == []
 
 
 def test_a_waiting_file_that_was_changed_is_named(document: StudyDocument, hospital: SiteSettings) -> None:

@@ -117,10 +117,9 @@ def test_a_life_that_would_be_overspent_is_told_beforehand(
 ) -> None:
     _spend(ledger, "earlier", Mechanism(0.5, 1.0, 4))
     review = examine(document, hospital, ledger)
-    assert review.costs[0].after is not None
-    assert review.costs[0].after > hospital.policy.max_epsilon_life
-    assert "policy.max_epsilon_life is 20: it would end early" in review.refused["training"][0]
-    assert review.refused["evaluation"] == []
+    assert (review.costs[0].plan, review.costs[0].after) == (None, None)
+    assert "train: a life's epsilon of 20: epsilon 20 is spent" in review.refused["training"][0]
+    assert review.refused["evaluation"] == review.refused["training"], "a study is paid as a whole"
 
 
 def test_every_reason_stands_in_the_words_once(document: StudyDocument, hospital: SiteSettings, ledger: Ledger) -> None:
@@ -156,12 +155,12 @@ def test_no_noise_is_never_called_protection(document: StudyDocument, found_hosp
     text = "\n".join(_all(review))
     assert "The training patients get no protection" in text
     assert "WITHOUT noise" in text
-    assert "have spent more than any number" in text
+    assert "epsilon 20 is spent" in text, "whoever was scored without noise has no epsilon left"
 
 
 @pytest.mark.parametrize(("epsilon", "factor", "weak"), [(0.5, "1.65", False), (3, "20.1", False), (8, "2,981", True)])
 def test_epsilon_is_told_as_the_bound_it_is(epsilon: float, factor: str, weak: bool) -> None:
-    sentence = meaning(Cost("training", "a/train", epsilon, epsilon, 1e-4, None, 0.0, 0.0, None, 20.0))
+    sentence = meaning(Cost("training", "a", epsilon, epsilon, 1e-4, None, None, 0, 0, 0, None, 20, ""))
     assert f"by a factor of at most {factor}" in sentence
     assert ("a weak promise" in sentence) == weak
     assert "0.0001 even that may fail" in sentence
@@ -185,3 +184,35 @@ def test_a_schedule_of_noise_is_told_with_the_least_and_the_most(
     assert 7.8 < epsilon_of(plan, 1e-4) <= 8.0
     told = " ".join(line for lines in words(review).values() for line in lines)
     assert f"Noise of {last:.2f} to {first:.2f} times the most that one patient can change is added, 6 times" in told
+
+
+def test_a_study_for_which_little_is_left_is_told_to_get_more_noise(
+    document: StudyDocument, found_hospital: Found
+) -> None:
+    hospital = found_hospital(policy={"max_epsilon_study": 8.0, "max_epsilon_life": 10.0})
+    with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
+        _spend(ledger, "earlier", Mechanism(1.2, 0.8, 4))
+        cost = examine(document, hospital, ledger).costs[0]
+        assert cost.plan is not None
+        assert cost.alone is not None
+        assert cost.squeezed
+        assert cost.plan[0].noise_multiplier > 1.2 * cost.alone[0].noise_multiplier
+        assert epsilon_of(ledger.spent("train") + cost.alone, 1e-4) > 10, "as it was planned before"
+        assert cost.after == epsilon_of(ledger.spent("train") + cost.plan, 1e-4) <= 10
+
+
+def test_what_others_have_set_aside_is_not_left(document: StudyDocument, found_hospital: Found) -> None:
+    hospital = found_hospital(policy={"max_epsilon_study": 8.0, "max_epsilon_life": 9.0})
+    other, step = replace(document, name="other"), Mechanism(1.2, 0.8, 3)
+    with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
+        needed = {"train": [replace(step, count=6)]}
+        ledger.reserve(Use("train", "other", 1, "o"), lambda account: Planned(step, needed), Caps(8.0, 9.0, 1e-4))
+        cost = examine(document, hospital, ledger).costs[0]
+        assert cost.set_aside == epsilon_of([step], 1e-4)
+        assert cost.plan is not None
+        assert cost.after == epsilon_of([*needed["train"], *cost.plan], 1e-4) <= 9
+        assert not examine(other, hospital, ledger).costs[0].set_aside, "its own is its own"
+        ledger.release("other")
+        freed = examine(document, hospital, ledger).costs[0]
+        assert freed.plan is not None
+        assert freed.plan[0].noise_multiplier < cost.plan[0].noise_multiplier
