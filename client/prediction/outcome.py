@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from client.prediction import triage
 from client.prediction.model import Model
 from client.prediction.predict import Predictions, ScoredImage, called
 from client.prediction.segmentation import segmentations_of
+from client.prediction.spreadsheet import table_of
 from client.prediction.structured_report import report_of
 from tasks.disk import write_secret
 
@@ -82,8 +82,8 @@ def write(folder: Path, site: str, model: Model, found: Predictions, told: Calla
                     made = partial(segmentations_of, model, images, decoder)
                     _write(folder / OUTLINES, written.outlines, written.refused, made)
         now = datetime.now().astimezone()
-        write_secret(folder / TRIAGE, triage.page(site, model, found, now).encode())
-        write_secret(folder / SCORES, _table(model, found).encode())
+        write_secret(folder / TRIAGE, triage.page(site, model, found, now).encode("utf-8", "replace"))
+        write_secret(folder / SCORES, table_of(_table(model, found)).encode())
     except OSError as error:
         raise SiteMisconfigured(f"cannot write to {folder}: {error.strerror}") from error
     return written
@@ -112,30 +112,18 @@ def _encoded(report: Dataset) -> bytes:
     return stream.getvalue()
 
 
-def _table(model: Model, found: Predictions) -> str:
-    stream = io.StringIO()
-    rows = csv.writer(stream)
-    rows.writerow(("NOT FOR CLINICAL USE", f"study {model.head.study}", f"SHA-256 {model.sha256}"))
+def _table(model: Model, found: Predictions) -> Iterator[tuple[object, ...]]:
+    yield "NOT FOR CLINICAL USE", f"study {model.head.study}", f"SHA-256 {model.sha256}"
     structures = model.task.structures if model.network.outlines else ()
-    rows.writerow((*_COLUMNS, *(f"{structure.name}, percent of the image" for structure in structures)))
-    rows.writerows(_rows(model, found))
-    return stream.getvalue()
-
-
-def _rows(model: Model, found: Predictions) -> Iterator[tuple[object, ...]]:
+    yield (*_COLUMNS, *(f"{structure.name}, percent of the image" for structure in structures))
     for patient in found.patients:
         side = {None: "", True: "yes", False: "no"}[called(model, patient.probability)]
         for scored in patient.images:
             image = scored.image
-            names = (_plain(image.patient), image.study, image.uid, image.frame + 1, _plain(str(image.path)))
+            names = (image.patient, image.study, image.uid, image.frame + 1, image.path)
             numbers = (f"{scored.probability:.6f}", f"{patient.probability:.6f}", side)
             told = (" ".join(image.warned), " ".join(image.without), "yes" if image.trained else "")
             parts = () if scored.outline is None else scored.outline.fractions()
             yield (*names, *numbers, *told, "", *(f"{100 * part:.4f}" for part in parts))
     for one in found.left_out:
-        yield (_plain(one.patient), "", "", "", _plain(str(one.path)), "", "", "", "", "", "", one.reason)
-
-
-def _plain(text: str) -> str:
-    """A spreadsheet must not take a name for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+        yield one.patient, "", "", "", one.path, "", "", "", "", "", "", one.reason

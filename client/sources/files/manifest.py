@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +14,8 @@ from PIL import Image
 from client.errors import EmptySource, SiteMisconfigured
 from client.sources.files.clips import Clip, is_clip
 from client.sources.labels.mask_files import MAX_PIXELS, files_of, image_size, read_mask_files
-from client.sources.labels.table import Findings, finding_of, listed, wrong_findings
+from client.sources.labels.rows import Table, listed, read_table, shown
+from client.sources.labels.table import Findings, finding_of, wrong_findings
 from client.sources.record import Listing, Record, Unreadable, signature_of
 from client.sources.settings import ManifestSource
 from tasks.task import Picture, Task
@@ -31,19 +31,21 @@ def list_manifest(source: ManifestSource, task: Task, withdrawn: frozenset[str])
     """
     of_findings, of_masks = source.finding_columns.values(), source.mask_columns.values()
     columns = [source.patient_column, source.label_column, *source.where, *of_findings, *of_masks]
-    rows = read_manifest(source.path, columns)
-    members = None if source.patients is None else set(source.patients.read_text("utf-8").split())
+    table = _manifest(source.path, columns)
+    members = None if source.patients is None else _members(source.patients)
     left_out: Counter[str] = Counter()
     records: dict[str, list[Record]] = {}
     wrong: list[str] = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in zip(table.lines, table.rows, strict=True):
         if any(row[column] not in values for column, values in source.where.items()):
             continue
         patient, label, name = row[source.patient_column].strip(), row[source.label_column].strip(), row["file"]
         if members is not None and patient not in members:
             continue
         if label not in ("0", "1"):
-            raise SiteMisconfigured(f"{source.path}/manifest.csv line {line}: {source.label_column}={label!r}, not 0/1")
+            raise SiteMisconfigured(
+                f"{source.path}/manifest.csv line {line}: {source.label_column}={shown(label)}, not 0/1"
+            )
         if unclear := wrong_findings(row, of_findings):
             wrong.append(f"line {line}: {', '.join(unclear)}")
         elif patient in withdrawn:
@@ -124,16 +126,22 @@ def read_manifest(folder: Path, columns: list[str]) -> list[dict[str, str]]:
     Raises:
         SiteMisconfigured: it cannot be read or lacks one of the columns.
     """
+    return _manifest(folder, columns).rows
+
+
+def _manifest(folder: Path, columns: list[str]) -> Table:
     path = folder / "manifest.csv"
+    table = read_table(path, delimiter=",")
+    if missing := {"file", *columns} - set(table.columns):
+        raise SiteMisconfigured(f"{path} lacks the column(s) {', '.join(sorted(missing))}")
+    return table
+
+
+def _members(path: Path) -> set[str]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = {"file", *columns} - set(reader.fieldnames or ())
-            if missing:
-                raise SiteMisconfigured(f"{path} lacks the column(s) {', '.join(sorted(missing))}")
-            return list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SiteMisconfigured(f"cannot read {path}: {error}") from error
+        return set(path.read_text("utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SiteMisconfigured(f"cannot read the list of patients {path}: {error}") from error
 
 
 def _signature(path: Path) -> str:

@@ -5,7 +5,6 @@ NIfTI is what research leaves of a hospital's originals: acquisition and history
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from client.errors import EmptySource, LabelsMatchNothing, SiteMisconfigured
 from client.reading.dicom import Measured
+from client.sources.labels.rows import listed, read_table, shown
 from client.sources.labels.table import meanings
 from client.sources.nifti_volume import NiftiReader
 from client.sources.record import Listing, Record, signature_of
@@ -123,13 +123,16 @@ def _participants(source: NiftiSource, classes: tuple[str, str], left_out: Count
     meaning = meanings(classes)
     labels: dict[str, int] = {}
     wrong, contradicted = [], set()
-    for line, row in enumerate(_rows(path, source.label_column), start=2):
-        name, text = (row["participant_id"] or "").strip(), (row[source.label_column] or "").strip()
+    table = read_table(path, delimiter="\t")
+    if missing := {"participant_id", source.label_column} - set(table.columns):
+        raise SiteMisconfigured(f"{path} lacks the column(s) {', '.join(sorted(missing))}")
+    for line, row in zip(table.lines, table.rows, strict=True):
+        name, text = row["participant_id"].strip(), row[source.label_column].strip()
         label = meaning.get(text.casefold())
         if text in ("", _NO_VALUE):
             left_out["PARTICIPANT_WITHOUT_LABEL"] += 1
         elif label is None or not name.startswith("sub-"):
-            wrong.append(f"line {line}: participant_id={name!r}, {source.label_column}={text!r}")
+            wrong.append(f"line {line}: participant_id={shown(name)}, {source.label_column}={shown(text)}")
         elif name not in labels:
             labels[name] = label
         elif labels[name] == label:
@@ -137,18 +140,6 @@ def _participants(source: NiftiSource, classes: tuple[str, str], left_out: Count
         else:
             contradicted.add(name)
     if wrong:
-        shown = "\n  ".join(wrong[:10]) + ("" if len(wrong) <= 10 else f"\n  and {len(wrong) - 10} more")
-        raise SiteMisconfigured(f"{path}: a label must be one of {', '.join(classes)}, 0, 1 or n/a:\n  {shown}")
+        raise SiteMisconfigured(f"{path}: a label must be one of {', '.join(classes)}, 0, 1 or n/a:\n  {listed(wrong)}")
     left_out["CONTRADICTING_LABEL_ROWS"] += len(contradicted)
     return {name: label for name, label in labels.items() if name not in contradicted}
-
-
-def _rows(path: Path, label_column: str) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter="\t")
-            if missing := {"participant_id", label_column} - set(reader.fieldnames or ()):
-                raise SiteMisconfigured(f"{path} lacks the column(s) {', '.join(sorted(missing))}")
-            return list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SiteMisconfigured(f"cannot read {path}: {error}") from error

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 from pydicom.datadict import tag_for_keyword
 
 from client.errors import SiteMisconfigured
+from client.sources.labels.rows import Table, listed, names, read_table, shown
 from tasks.task import Finding
 
 Findings = tuple[int | None, ...]
@@ -50,22 +49,18 @@ def read_labels(path: Path, classes: tuple[str, str], further: Sequence[Finding]
     be missing; of several rows those that know it count, and it is not known where they contradict each other.
 
     Raises:
-        SiteMisconfigured: the file cannot be read, lacks a column, or has labels that no class has or findings that are
-            neither 0 nor 1; with line numbers.
+        SiteMisconfigured: the file cannot be read, has rows that are not as its header says, lacks a column, or has
+            labels that no class has or findings that are neither 0 nor 1; with line numbers.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, delimiter=_delimiter(file)))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SiteMisconfigured(f"cannot read the labels file {path}: {error}") from error
-    columns = set(rows[0]) if rows else set()
-    key = next((k for k in KEYS if k in columns), None)
-    if key is None or "label" not in columns:
-        raise SiteMisconfigured(f"{path} needs a column 'label' and one of {', '.join(KEYS)}; it has {sorted(columns)}")
-    values, left_out = _collect(path, rows, key, classes, further)
-    findings, contradicted = _findings(rows, key, further)
+    table = read_table(path)
+    key = next((k for k in KEYS if k in table.columns), None)
+    if key is None or "label" not in table.columns:
+        has = f"it has {names(table.columns)}" if table.columns else "it is empty"
+        raise SiteMisconfigured(f"{path} needs a column 'label' and one of {', '.join(KEYS)}; {has}")
+    values, left_out = _collect(path, table, key, classes, further)
+    findings, contradicted = _findings(table.rows, key, further)
     left_out += Counter(CONTRADICTING_FINDINGS=contradicted)
-    return Labels(path, key, values, left_out, findings, _unread_columns(path, columns, further))
+    return Labels(path, key, values, left_out, findings, _unread_columns(path, set(table.columns), further))
 
 
 def meanings(classes: tuple[str, str]) -> dict[str, int]:
@@ -95,40 +90,29 @@ def wrong_findings(row: dict[str, str], columns: Iterable[str]) -> list[str]:
         try:
             finding_of(row.get(column))
         except ValueError:
-            wrong.append(f"{column}={row[column]!r}")
+            wrong.append(f"{column}={shown(row[column])}")
     return wrong
 
 
-def listed(wrong: Sequence[str]) -> str:
-    """The first ten, a line each, and how many more there are."""
-    return "\n  ".join(wrong[:10]) + ("" if len(wrong) <= 10 else f"\n  and {len(wrong) - 10} more")
-
-
-def _delimiter(file: TextIO) -> str:
-    """What parts the columns; spreadsheets of many countries save a CSV with semicolons."""
-    header = file.readline()
-    file.seek(0)
-    return max(",;\t", key=header.count)
-
-
 def _collect(
-    path: Path, rows: list[dict[str, str]], key: str, classes: tuple[str, str], further: Sequence[Finding]
+    path: Path, table: Table, key: str, classes: tuple[str, str], further: Sequence[Finding]
 ) -> tuple[dict[str, int], Counter[str]]:
-    meaning, names = meanings(classes), [finding.name for finding in further]
+    meaning, further_names = meanings(classes), [finding.name for finding in further]
     told: list[tuple[str, int]] = []
     wrong: list[str] = []
-    for line, row in enumerate(rows, start=2):
-        name, text = (row[key] or "").strip(), (row["label"] or "").strip()
+    for line, row in zip(table.lines, table.rows, strict=True):
+        name, text = row[key].strip(), row["label"].strip()
         label = meaning.get(text.casefold())
-        unclear = wrong_findings(row, names)
+        unclear = wrong_findings(row, further_names)
         if not name or label is None:
-            unclear = [f"{key}={name!r}", f"label={text!r}", *unclear]
+            unclear = [f"{key}={shown(name)}", f"label={shown(text)}", *unclear]
         else:
             told.append((name, label))
         if unclear:
             wrong.append(f"line {line}: {', '.join(unclear)}")
     if wrong:
-        rest = f"; of {', '.join(names)} each must be 0, 1 or empty (not known)" if names else ""
+        of = ", ".join(further_names)
+        rest = f"; of {of} each must be 0, 1 or empty (not known)" if of else ""
         raise SiteMisconfigured(
             f"{path}: a label must be one of {', '.join(classes)}, 0 or 1{rest}:\n  {listed(wrong)}"
         )
@@ -139,7 +123,7 @@ def _findings(rows: list[dict[str, str]], key: str, further: Sequence[Finding]) 
     """Further findings by key, and how often rows contradict each other."""
     told: dict[str, list[set[int]]] = {}
     for row in rows:
-        known = told.setdefault((row[key] or "").strip(), [set() for _ in further])
+        known = told.setdefault(row[key].strip(), [set() for _ in further])
         for values, finding in zip(known, further, strict=True):
             value = finding_of(row.get(finding.name))
             values.update(() if value is None else (value,))
@@ -150,13 +134,13 @@ def _findings(rows: list[dict[str, str]], key: str, further: Sequence[Finding]) 
 
 def _unread_columns(path: Path, columns: set[str], further: Sequence[Finding]) -> list[str]:
     """A misspelt finding would otherwise be lost in silence; columns named as DICOM attributes are for people."""
-    names = [finding.name for finding in further]
-    unread = sorted(c for c in columns - {"label", *names} if c and tag_for_keyword(c) is None)
-    if not names or not unread:
+    known = [finding.name for finding in further]
+    unread = sorted(c for c in columns - {"label", *known} if c and tag_for_keyword(c) is None)
+    if not known or not unread:
         return []
     return [
-        f"{path.name} has column(s) {', '.join(unread)}, which nothing reads; the further findings of this task are "
-        f"called {', '.join(names)}"
+        f"{path.name} has column(s) {names(unread)}, which nothing reads; the further findings of this task are "
+        f"called {', '.join(known)}"
     ]
 
 

@@ -1,0 +1,133 @@
+"""Tables of text as hospitals and research sets write them.
+
+A row that is not as the header says is told, with its line: guessing at it would give a patient somebody else's label.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from client.errors import SiteMisconfigured
+
+MOST_BYTES = 256 * 2**20
+"""Some millions of rows."""
+MOST_COLUMNS = 10_000
+_SHOWN = 60
+_DELIMITERS = ",;\t"
+_SAVE = "save it as CSV in UTF-8"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that was read whole.
+
+    Attributes:
+        columns: as the first line names them.
+        rows: text by column; every row has all.
+        lines: at which line of the file each row begins, from 1.
+    """
+
+    columns: tuple[str, ...]
+    rows: list[dict[str, str]]
+    lines: list[int]
+
+
+def read_table(path: Path, delimiter: str = "") -> Table:
+    """Read a table whose first line names the columns; rows without any text are passed over.
+
+    Args:
+        delimiter: what parts the cells; found out where it is not said, as spreadsheets of many countries save a CSV
+            with semicolons.
+
+    Raises:
+        SiteMisconfigured: the file cannot be read, is no such table, or has rows with another number of cells than its
+            header or with NUL characters; with line numbers.
+    """
+    text = _text(path)
+    header = text[: text.find("\n") + 1] or text
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter or max(_DELIMITERS, key=header.count), strict=True
+    )
+    try:
+        columns = _columns(path, next(reader, []))
+        table, wrong = Table(columns, [], []), []
+        for line, cells in _cells(reader):
+            if fault := _fault(columns, cells):
+                wrong.append(f"line {line}: {fault}")
+            elif any(map(str.strip, cells)):
+                table.rows.append(dict(zip(columns, cells, strict=False)))  # more cells than columns are empty
+                table.lines.append(line)
+    except csv.Error as error:
+        raise SiteMisconfigured(
+            f"cannot read {path}, line {reader.line_num}: {error}; is a quotation mark not closed before it?"
+        ) from error
+    if wrong:
+        raise SiteMisconfigured(f"{path} has rows that are not as its header says; mend them:\n  {listed(wrong)}")
+    return table
+
+
+def listed(wrong: Sequence[str]) -> str:
+    """The first ten, a line each, and how many more there are."""
+    return "\n  ".join(wrong[:10]) + ("" if len(wrong) <= 10 else f"\n  and {len(wrong) - 10} more")
+
+
+def shown(text: str) -> str:
+    """A cell as a message shows it: in quotes, on one line, no command to a terminal, cut where it is long."""
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
+
+
+def names(columns: Sequence[str]) -> str:
+    """Names of columns as a message shows them."""
+    more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
+    return ", ".join(c if c.isprintable() and c and len(c) <= _SHOWN else shown(c) for c in columns[:20]) + more
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise SiteMisconfigured(f"cannot read {path}: {error}") from error
+    if len(content) > MOST_BYTES:
+        raise SiteMisconfigured(
+            f"{path} is larger than {MOST_BYTES // 2**20} MiB; leave out columns that nothing reads"
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SiteMisconfigured(f"cannot read {path}, line {line}: its text is not UTF-8 ({error}); {_SAVE}") from error
+
+
+def _columns(path: Path, header: list[str]) -> tuple[str, ...]:
+    if len(header) > MOST_COLUMNS:
+        raise SiteMisconfigured(f"{path} has {len(header)} columns, more than {MOST_COLUMNS}; is it the right file?")
+    if twice := [name for name, number in Counter(header).items() if name and number > 1]:
+        raise SiteMisconfigured(f"{path} has several columns {names(twice)}: which one counts? Leave one of each")
+    if any("\0" in name for name in header):
+        raise SiteMisconfigured(f"{path}, line 1: there are NUL characters in it; {_SAVE}")
+    return tuple(header)
+
+
+def _cells(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Rows, each with the line at which it begins; a cell may have line breaks."""
+    line = reader.line_num + 1
+    for cells in reader:
+        yield line, cells
+        line = reader.line_num + 1
+
+
+def _fault(columns: tuple[str, ...], cells: list[str]) -> str:
+    """What is wrong with a row, "" when nothing is. Some spreadsheets end each line with more empty cells."""
+    if not any(map(str.strip, cells)):
+        return ""
+    if len(cells) < len(columns) or any(cells[len(columns) :]):
+        return f"{len(cells)} cells, the header has {len(columns)}; it begins with {', '.join(map(shown, cells[:2]))}"
+    damaged = next((name for name, cell in zip(columns, cells, strict=False) if "\0" in cell), None)
+    return "" if damaged is None else f"a NUL character in column {shown(damaged)}; {_SAVE}"
