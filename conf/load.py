@@ -24,6 +24,8 @@ from conf.checks import problems
 
 FOLDER = Path(__file__).parent
 MAIN = "run"
+_BEGINS = "${"
+_SHOWN, _LONGEST = 5, 80
 
 
 class ConfigError(ValueError):
@@ -136,16 +138,41 @@ def to_plain(study: schema.Study) -> dict[str, object]:
 def from_plain(values: Mapping[str, object]) -> schema.Study:
     """The inverse of ``to_plain``, checked anew: the values may come from another machine.
 
+    They are text and nothing else: OmegaConf would put this machine's environment and files in the place of
+    ``${...}``, so a text that has any is refused before OmegaConf sees it.
+
     Raises:
-        ConfigError: as ``load``.
+        ConfigError: as ``load``; or something in it would be interpolated.
     """
+    try:
+        places = list(_interpolated(values))
+    except RecursionError:
+        raise ConfigError("the configuration is nested deeper than any that could be meant") from None
+    if places:
+        raise ConfigError(f"{', '.join(places[:_SHOWN])}: '${{' stands for a value of the machine that reads it; "
+                          "write the value itself")  # fmt: skip
+    if not isinstance(values, Mapping):
+        raise ConfigError("a configuration has keys and values")
     composed = OmegaConf.structured(schema.Study)
     try:
         for group, choices in _NODES.items():
             composed[group] = OmegaConf.structured(_node_of(group, list(choices.values()), values.get(group)))
         return to_study(cast(DictConfig, OmegaConf.merge(composed, OmegaConf.create(dict(values)))))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise ConfigError(_first_causes(error)) from error
+
+
+def _interpolated(value: object, place: str = "") -> Iterator[str]:
+    """Where a text, of a key or a value, holds the beginning of an interpolation."""
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            inner = f"{place}.{key}" if place else str(key)
+            yield from [repr(inner[:_LONGEST])] if _BEGINS in str(key) else _interpolated(below, inner)
+    elif isinstance(value, list | tuple):
+        for below in value:
+            yield from _interpolated(below, place)
+    elif isinstance(value, str) and _BEGINS in value:
+        yield place[:_LONGEST]
 
 
 def _node_of(group: str, nodes: Sequence[type], part: object) -> type:

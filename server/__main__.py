@@ -48,6 +48,7 @@ def found(study: schema.Study, folder: Path, advance: Advance) -> Hospitals:
         federated=founded.federated,
         alone=founded.alone,
         imaginary={"pooled": [partition.POOLED], "shuffled": virtual.shufflings(study)},
+        public_sizes=founded.public_sizes,
         sizes=founded.sizes,
         warnings={name: ingested.warnings for name, ingested in founded.reports.items()},
         notes=founded.notes,

@@ -22,15 +22,15 @@ from flwr.serverapp import Grid
 from conf import load as conf
 from conf import schema
 from conf.schema import EnrolledFederation, SuperlinkRuntime
-from server import report
+from server import report, signing
 from server.comparison import Arms
 from server.conduct import conduct, initial_state, record, summary
-from server.errors import NotAdmitted, RoundFailed, StudyBusy, StudyError, TrackingFailed
+from server.errors import NotAdmitted, NotSigned, RoundFailed, StudyBusy, StudyError, TrackingFailed
 from server.flower_private import play
 from server.folder import FAILED, FINISHED, PROPOSED, RUNNING, StudyFolder, locked
 from server.home import Home, read
 from server.rounds import State
-from server.study import document_of, open_study
+from server.study import document_of, fixed_sizes, is_digest, open_study
 from server.superlink_grid import SuperlinkGrid
 from server.tracking import Tracker, open_tracker
 from tasks.disk import write_whole
@@ -44,6 +44,7 @@ NOTES = [
     "it: consilium-site compare.",
 ]
 _MLFLOW_S = 120.0
+_DOCUMENT = "document.json"
 _REFUSED = "refused with"
 
 
@@ -69,22 +70,28 @@ def play_study(home: Home, grid: Grid, run: int, text: str) -> None:
         StudyError: the study failed; its folder says why.
     """
     try:
-        study = _of_this_server(home, conf.from_plain(json.loads(text)))
+        asked = signing.read(home, run, text)
+        study = _of_this_server(home, conf.from_plain(asked.study))
         initial = initial_state(study)
+    except NotSigned as error:
+        _note_run(home, run, state=FAILED, error=f"Nobody is known to ask for it: {error}")
+        raise
     except ValueError as error:  # ConfigError as well
         _note_run(home, run, state=FAILED, error=f"The configuration cannot be meant: {error}")
         raise
     folder = open_study(study)
+    told = {"study": folder.name} | ({"asked_by": asked.by} if asked.by else {})
     try:
         with locked(folder):
             folder.note(state=PROPOSED if study.propose else RUNNING, run=run, error="")
-            _note_run(home, run, study=folder.name)
+            folder.note(asked_by=folder.facts().get("asked_by") or asked.by)
+            _note_run(home, run, **told)
             if study.propose:
-                write_whole(folder.path / "document.json", (canonical(document_of(study, folder.name)) + "\n").encode())
+                _propose(home, study, folder)
                 return
             _conduct(home, study, folder, grid, initial)
     except StudyBusy:
-        _note_run(home, run, study=folder.name)
+        _note_run(home, run, **told)
     except StudyError as error:
         folder.note(state=FAILED, error=f"{type(error).__name__}: {error}")
         raise
@@ -94,13 +101,30 @@ def play_study(home: Home, grid: Grid, run: int, text: str) -> None:
         raise
 
 
+def _propose(home: Home, study: schema.Study, folder: StudyFolder) -> None:
+    """Write the document for the hospitals; who takes part, and with which sizes, is fixed from then on."""
+    _invited(home, study, folder)
+    document = document_of(study, folder.name, fixed_sizes(folder))
+    write_whole(folder.path / _DOCUMENT, (canonical(document) + "\n").encode())
+
+
 def _of_this_server(home: Home, study: schema.Study) -> schema.Study:
-    """Where results go is the server's own affair, whoever asks."""
+    """Where results go is the server's own affair, whoever asks, and no text of theirs is a path here.
+
+    Raises:
+        ConfigError: it names hospitals that are not enrolled, or a file of weights by its path.
+    """
     if not isinstance(study.federation, EnrolledFederation) or not isinstance(study.runtime, SuperlinkRuntime):
         raise conf.ConfigError("a server plays with enrolled hospitals only: federation=enrolled")
     tracking = replace(study.tracking, uri=home.mlflow if study.tracking.name == "mlflow" else "")
     runtime = replace(study.runtime, authority="", certificate="")  # paths on the researcher's machine
-    return replace(study, output_dir=str(home.path), tracking=tracking, runtime=runtime, data_root="")
+    if isinstance(study.model, schema.Deep) and study.model.weights and not is_digest(study.model.weights):
+        raise conf.ConfigError(
+            "model.weights: a server knows files of weights by their SHA-256 alone, in its folder weights/; a "
+            "researcher's `consilium` of this release sends it"
+        )
+    propose = _DOCUMENT if study.propose else ""
+    return replace(study, output_dir=str(home.path), tracking=tracking, runtime=runtime, data_root="", propose=propose)
 
 
 def _conduct(home: Home, study: schema.Study, folder: StudyFolder, grid: Grid, initial: State) -> None:
@@ -114,7 +138,7 @@ def _conduct(home: Home, study: schema.Study, folder: StudyFolder, grid: Grid, i
     def attempt() -> State:
         assert isinstance(study.federation, EnrolledFederation)
         patient = SuperlinkGrid(grid, study.federation.patience_s, study.federation.deadline_s)
-        return conduct(study, folder, nodes, patient, initial, committed)
+        return conduct(study, folder, nodes, patient, initial, committed, home.witness)
 
     state = again(attempt, _attempts(study))
     outcome = report.results(folder.name, state, Arms(), NOTES, asdict(study.evaluation.gate))
@@ -148,7 +172,11 @@ def _attempts(study: schema.Study) -> int:
 
 
 def _invited(home: Home, study: schema.Study, folder: StudyFolder) -> dict[str, int]:
-    """Node number by name of those whom the study invited when it was first started."""
+    """Node number by name of those whom the study invited when it was first started. Their sizes are fixed with them.
+
+    Raises:
+        NotAdmitted: one was not admitted, or not any more, or before sizes were fixed.
+    """
     admitted = home.hospitals()
     names = folder.facts().get("hospitals")
     if names is None:
@@ -159,6 +187,9 @@ def _invited(home: Home, study: schema.Study, folder: StudyFolder) -> dict[str, 
         raise NotAdmitted("no hospital was admitted yet: consilium-server admit REQUEST")
     if missing := [name for name in names if name not in admitted]:
         raise NotAdmitted(f"not admitted, or not any more: {', '.join(missing)}; admitted: {', '.join(admitted)}")
+    if unsized := [name for name in names if admitted[name].public_size is None]:
+        raise NotAdmitted(f"no public size is known of {', '.join(unsized)}: consilium-server admit their new REQUEST")
+    fixed_sizes(folder, {name: admitted[name].public_size or 0 for name in names})
     return {name: admitted[name].node for name in names}
 
 

@@ -12,14 +12,19 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from server.errors import CheckpointDamaged
-from server.rounds import HospitalRound, RoundRecord, State
+from server.rounds import RoundRecord, State
 from tasks.disk import write_whole
+from tasks.study import Digest
 from tasks.wire import Arrays
 
 _POINTER = "checkpoint.json"
+_KINDS = {"round", "memory", "lost", "average", "best", "scores"}
+_ROUNDS, _BOOKS = TypeAdapter(list[RoundRecord]), TypeAdapter(dict[str, Digest])
 
 
 def write_state(folder: Path, state: State) -> None:
@@ -37,6 +42,7 @@ def write_state(folder: Path, state: State) -> None:
         "arrays": {name.split("-")[0]: [name, _sha256(content)] for name, content in arrays.items()},
         "rounds": [asdict(record) for record in state.rounds],
         "chosen": state.chosen,
+        "books": state.books,
     }
     write_whole(folder / _POINTER, json.dumps(pointer, indent=1).encode())
     for old in folder.glob("*.safetensors"):
@@ -56,13 +62,15 @@ def read_state(folder: Path) -> State | None:
     try:
         pointer = json.loads(path.read_text("utf-8"))
         arrays = {kind: _arrays(folder, *named) for kind, named in pointer["arrays"].items()}
-        weights, memory, chosen = arrays.pop("round"), arrays.pop("memory"), int(pointer["chosen"])
-        rounds = [_record(values) for values in pointer["rounds"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        rounds, books = _ROUNDS.validate_python(pointer["rounds"]), _BOOKS.validate_python(pointer["books"])
+        chosen = int(pointer["chosen"])
+        if not 0 <= chosen <= len(rounds) or not {"round", "memory"} <= arrays.keys() <= _KINDS:
+            raise ValueError("it tells of a round or of arrays that no checkpoint has")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
         raise CheckpointDamaged(
             f"cannot read {path}: {error}; restore the folder from a backup, or resume=never"
         ) from error
-    return State(weights, rounds, memory, chosen=chosen, **arrays)
+    return State(arrays.pop("round"), rounds, chosen=chosen, books=books, **arrays)
 
 
 def model_file(folder: Path, state: State) -> Path:
@@ -78,8 +86,8 @@ def records(pointer: bytes | None) -> list[RoundRecord]:
         ValueError: it is no such file.
     """
     try:
-        return [] if pointer is None else [_record(values) for values in json.loads(pointer)["rounds"]]
-    except (KeyError, TypeError, AttributeError) as error:
+        return [] if pointer is None else _ROUNDS.validate_python(json.loads(pointer)["rounds"])
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no checkpoint: {error!r}") from error
 
 
@@ -92,9 +100,3 @@ def _arrays(folder: Path, name: str, sha256: str) -> Arrays:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _record(values: dict[str, object]) -> RoundRecord:
-    hospitals = {name: HospitalRound(**figures) for name, figures in values.pop("hospitals").items()}  # type: ignore[attr-defined]
-    pooled = values.pop("pooled_auc")
-    return RoundRecord(hospitals=hospitals, pooled_auc=pooled and tuple(pooled), **values)  # type: ignore[arg-type]

@@ -43,6 +43,7 @@ class Arms:
 def compare(
     study: schema.Study,
     name: str,
+    sizes: Mapping[str, int],
     folder: Path,
     grid: LocalGrid,
     imaginary: Mapping[str, Sequence[str]],
@@ -53,6 +54,7 @@ def compare(
 
     Args:
         name: the federated study's id; the arms' ids start with it.
+        sizes: of its document.
         folder: where the arms' checkpoints go; what is there is not trained again.
         grid: plays the hospitals, and the imaginary ones.
         imaginary: for the arms ``pooled`` and ``shuffled``, the names of hospitals that have everybody's patients; the
@@ -60,10 +62,11 @@ def compare(
     """
     hospitals = {h: node for h, node in grid.nodes.items() if not any(h in each for each in imaginary.values())}
     settings, found = _without_noise(study), Arms()
+    known = {who: max(1, sizes.get(who, sum(sizes.values()))) for who in grid.nodes}
 
     def alone(who: str, label: str, judges: Mapping[str, int] | None = None) -> tuple[Arrays, dict[str, Evaluated]]:
         """Train at one hospital and evaluate there, or at the judges."""
-        roster = Roster(document_of(settings, f"{name}.{label}"), {who: grid.nodes[who]})
+        roster = Roster(document_of(settings, f"{name}.{label}", known), {who: grid.nodes[who]})
         weights = _trained(settings, roster, grid, folder / label.replace("local.", "local-"), initial, advance)
         return weights, _evaluated(settings, replace(roster, nodes=dict(judges or roster.nodes)), grid, weights)
 

@@ -17,9 +17,11 @@ from server.pages import writing
 from server.report import Results
 from server.rounds import Roster, RoundRecord, State, run_rounds
 from server.strategy.method import method_of
-from server.study import document_of, model_of, weights_of
+from server.study import document_of, fixed_sizes, model_of, weights_of
 from server.tracking import Tracker
+from server.witness import Witness
 from tasks import task as tasks
+from tasks.model_file import digest
 from tasks.models import registry
 from tasks.models.parts import NothingToShare, staying
 from tasks.wire import Arrays
@@ -63,12 +65,14 @@ def conduct(
     grid: Grid,
     initial: State,
     committed: Committed,
+    witnessed: Path | None = None,
 ) -> State:
-    """Play the rounds that are left, from the last one that was committed.
+    """Play the rounds that are left, from the last one that was committed. The study's folder has the hospitals' sizes.
 
     Args:
         nodes: the grid's node number of each invited hospital.
         committed: told of each round once nothing can undo it.
+        witnessed: folder with what all studies of a server have seen of hospitals' books.
 
     Raises:
         StudyError: as ``server.rounds.run_rounds``.
@@ -80,7 +84,8 @@ def conduct(
         committed(state)
 
     state = read_state(checkpoints) or replace(initial, weights=shared(study, initial.weights))
-    return run_rounds(study, Roster(document_of(study, folder.name), nodes), grid, state, publish)
+    document = document_of(study, folder.name, fixed_sizes(folder))
+    return run_rounds(study, Roster(document, nodes, Witness(state.books, witnessed)), grid, state, publish)
 
 
 def record(
@@ -92,6 +97,7 @@ def record(
 ) -> list[Path]:
     """Write the model, numbers, charts, report and model card, and tell the tracker. Returns the files."""
     model = export.write(folder, outcome, model_file(folder.path / CHECKPOINTS, state))
+    folder.note(model_sha256=digest(model.read_bytes()))
     files = [*writing.write(folder, outcome, state.rounds, model, conformance), model]
     tracker.finish(state.rounds, outcome.metrics(), files)
     return files
@@ -103,4 +109,5 @@ def summary(last: RoundRecord) -> str:
     parts = [f"AUC {auc:.3f}" if auc is not None else "", f"epsilon {max(spent):.2f}" if spent else ""]
     parts.append(f"dropped: {', '.join(last.dropped)}" if last.dropped else "")
     parts.append(f"late: {', '.join(last.carried)}" if last.carried else "")
+    parts.append(f"look at: {', '.join(last.named)}" if last.named else "")
     return "  ".join(filter(None, parts))

@@ -21,6 +21,7 @@ from server.evaluation import Evaluated, asked
 from server.local_grid import LocalGrid
 from server.record import Roster, State
 from server.study import document_of
+from server.witness import Witness
 from tasks import wire
 from tasks.disk import write_whole
 from tasks.metrics.histogram import ScoreHistogram
@@ -51,15 +52,24 @@ class Crossed:
     problems: dict[str, str] = field(default_factory=dict)
 
 
-def cross(study: schema.Study, name: str, folder: Path, grid: LocalGrid, state: State, arms: Arms) -> Crossed:
+def cross(
+    study: schema.Study,
+    name: str,
+    sizes: Mapping[str, int],
+    folder: Path,
+    grid: LocalGrid,
+    state: State,
+    arms: Arms,
+) -> Crossed:
     """Ask for what the study wants of it.
 
     Args:
         name: the study's id.
+        sizes: of its document.
         folder: where answers are kept.
         grid: plays the study's own hospitals.
     """
-    roster = Roster(document_of(study, name), grid.nodes)
+    roster = Roster(document_of(study, name, sizes), grid.nodes, Witness(state.books))
     found = Crossed()
     if schema.paired_bins(study.evaluation):
         _pairs(study, roster, folder, grid, state, arms, found)
@@ -75,20 +85,39 @@ def cross(study: schema.Study, name: str, folder: Path, grid: LocalGrid, state: 
 def _pairs(
     study: schema.Study, roster: Roster, folder: Path, grid: LocalGrid, state: State, arms: Arms, found: Crossed
 ) -> None:
-    bins = schema.paired_bins(study.evaluation)
+    what = "did not compare the two models on the same patients"
     for hospital, weights in arms.own.items():
-        federated = _federated(state, hospital)
-        alone = arms.local.get(hospital)
-        if federated is None or alone is None or not alone.scores or not pays(federated):
+        order = _order_for(study, roster, state, arms, hospital, weights)
+        if order is None:
             continue
-        order = paired_order(roster, study.federation.rounds, state.model, weights, federated, alone.histogram(), bins)
         only = replace(roster, nodes={hospital: roster.nodes[hospital]})
         told = _told(study, only, grid, order, folder / "paired")
-        _note(found, told, "did not compare the two models on the same patients")
-        each = told[hospital]
-        if not each.problem:
-            gain = auc_difference(JointHistogram(each.scores["paired"], each.figures.evaluation_noise or 0.0))
-            found.gains.update({} if gain is None else {hospital: gain})
+        _note(found, told, what)
+        try:
+            gain = _gain(told[hospital])
+        except Exception as error:  # whatever its histogram provokes costs the hospital its comparison alone
+            found.problems[hospital] = f"{what} (nothing can be made of its histogram, {type(error).__name__})"
+            continue
+        found.gains.update({} if gain is None else {hospital: gain})
+
+
+def _order_for(
+    study: schema.Study, roster: Roster, state: State, arms: Arms, hospital: str, own: Arrays
+) -> EvaluateOrder | None:
+    """The order to a hospital to compare; ``None`` where its histograms have no bins to choose, or it would not pay."""
+    federated, alone, bins = _federated(state, hospital), arms.local.get(hospital), schema.paired_bins(study.evaluation)
+    if federated is None or alone is None or not alone.scores or not pays(federated):
+        return None
+    try:
+        return paired_order(roster, study.federation.rounds, state.model, own, federated, alone.histogram(), bins)
+    except (ValueError, ArithmeticError, IndexError):
+        return None
+
+
+def _gain(each: Evaluated) -> Interval | None:
+    if each.problem:
+        return None
+    return auc_difference(JointHistogram(each.scores["paired"], each.figures.evaluation_noise or 0.0))
 
 
 def pays(released: ScoreHistogram) -> bool:
@@ -127,7 +156,7 @@ def _told(
 ) -> dict[str, Evaluated]:
     """Each hospital's answer: the one that is kept, or a new one, which is kept at once."""
     files = {hospital: folder / f"{hospital}.answer" for hospital in roster.nodes}
-    kept = {h: wire.unpack(file.read_bytes(), EvaluateReport) for h, file in files.items() if file.exists()}
+    kept = {hospital: report for hospital, file in files.items() if (report := _kept(file)) is not None}
     left = {hospital: node for hospital, node in roster.nodes.items() if hospital not in kept}
 
     def keep(hospital: str, report: EvaluateReport) -> None:
@@ -136,6 +165,14 @@ def _told(
 
     new = asked(study, replace(roster, nodes=left), grid, order, told=keep) if left else {}
     return {hospital: Evaluated.of(report) for hospital, report in kept.items()} | new
+
+
+def _kept(file: Path) -> EvaluateReport | None:
+    """An answer that was kept; one that cannot be read is asked for again."""
+    try:
+        return wire.unpack(file.read_bytes(), EvaluateReport)
+    except (FileNotFoundError, wire.WireError):
+        return None
 
 
 def _note(found: Crossed, told: Mapping[str, Evaluated], what: str) -> None:

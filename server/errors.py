@@ -10,6 +10,7 @@ StudyError
 ├── TrackingFailed       the results store cannot be used
 ├── ServerMisconfigured  the server's folder, its settings, or a file or program that it needs
 ├── ServerUnreachable    the server does not answer, or does not let this researcher in
+├── NotSigned            nobody who may ask for a study has signed what a run brings
 └── NotAdmitted          a hospital is not, or is already, among those that were admitted
 """
 
@@ -62,6 +63,10 @@ class ServerMisconfigured(StudyError):
 
 
 class ServerUnreachable(StudyError):
+    pass
+
+
+class NotSigned(StudyError):
     pass
 
 

@@ -9,13 +9,14 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from conf import schema
-from server.exchange import exchange
+from server import spending
+from server.exchange import Answer, exchange
 from server.post import Post
 from server.record import HospitalRound, Roster
+from tasks import wire
 from tasks.metrics.histogram import ScoreHistogram, pooled
 from tasks.metrics.ranking import roc_auc
-from tasks.subgroups import LEVELS
-from tasks.wire import DICE, DISTANCE, FINDING, Arrays, EvaluateOrder, EvaluateReport
+from tasks.wire import Arrays, EvaluateOrder, EvaluateReport
 
 _MOST_PATIENTS = 1e9
 
@@ -66,15 +67,22 @@ def asked(
     """What each hospital answers to an order to evaluate; ``told`` hears of every usable report as it comes."""
     results = {}
     for answer in exchange(grid, roster, order, EvaluateReport, study.federation.deadline_s, post or Post()):
-        problem = answer.problem or _unusable(answer.report, order)
         figures = HospitalRound(bytes_down=answer.bytes_down, bytes_up=answer.bytes_up)
-        if problem or answer.report is None:
-            results[answer.hospital] = Evaluated(figures, problem=problem)
-        else:
-            if told is not None:
-                told(answer.hospital, answer.report)
-            results[answer.hospital] = Evaluated.of(answer.report, figures)
+        results[answer.hospital] = found = _judged(answer, order, figures)
+        if told is not None and answer.report is not None and not found.problem:
+            told(answer.hospital, answer.report)
     return results
+
+
+def _judged(answer: Answer[EvaluateReport], order: EvaluateOrder, figures: HospitalRound) -> Evaluated:
+    """What an answer tells, or why it tells nothing: what a report provokes costs the hospital that report alone."""
+    try:
+        problem = answer.problem or _unusable(answer.report, order)
+        if problem or answer.report is None:
+            return Evaluated(figures, problem=problem)
+        return Evaluated.of(answer.report, figures)
+    except Exception as error:
+        return Evaluated(figures, problem=f"nothing can be made of its histograms ({type(error).__name__})")
 
 
 def scores_of(evaluated: Mapping[str, Evaluated]) -> Arrays:
@@ -94,24 +102,10 @@ def pooled_auc(evaluated: Mapping[str, Evaluated]) -> tuple[float, float, float]
     return None if auc is None else (auc.value, auc.low, auc.high)
 
 
-def _due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
-    """Shapes of what an order asks for, by name."""
-    terms = order.study.evaluation
-    if order.asks == "paired":
-        return {"paired": (2, terms.paired, terms.paired)}
-    due: dict[str, tuple[int, ...]] = {"histogram": (2, terms.bins)}
-    if order.asks == "scores" and order.round == order.study.rounds:
-        due |= {attribute: (len(LEVELS[attribute]), 2, terms.bins) for attribute in terms.subgroups}
-        due |= {FINDING + finding: (2, terms.bins) for finding in terms.findings}
-        due |= {DICE + structure: (2, terms.bins) for structure in terms.structures}
-        due |= {DISTANCE + structure: (terms.bins,) for structure in terms.structures}
-    return due
-
-
 def _unusable(report: EvaluateReport | None, order: EvaluateOrder) -> str:
     if report is None:
         return "no report"
-    terms, due = order.study.evaluation, _due(order)
+    due = wire.due(order)
     if report.arrays.keys() != due.keys():
         return f"due are {', '.join(due)} and nothing else"
     for name, shape in due.items():
@@ -120,6 +114,4 @@ def _unusable(report: EvaluateReport | None, order: EvaluateOrder) -> str:
             return f"{name} is {counts.dtype} {counts.shape}, not float64 {shape}"
         if not (np.abs(counts) <= _MOST_PATIENTS).all():
             return f"{name} must hold numbers up to {_MOST_PATIENTS:g}"
-    if report.noise > _MOST_PATIENTS or (terms.epsilon is not None and report.noise == 0):
-        return f"its noise of {report.noise:g} is not what the study asks for"
-    return ""
+    return spending.unsound(report.noise, report, order.study.evaluation.epsilon, order.study.privacy.delta)

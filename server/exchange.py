@@ -1,16 +1,20 @@
 """One order to many hospitals, and their answers as they come: checked, or with the reason why there is none.
 
 Answers to earlier orders come in between where the study takes them (``late.py``).
+
+A hospital can lose its own answer here and nothing else: whatever its reply provokes while it is read, up to a panic in
+a library, is the reason why there is no report, told in words of ours.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from server.late import Late
@@ -20,6 +24,9 @@ from tasks import wire
 from tasks.wire import ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 _POLL_S = 0.05
+_MOST_TOLD = 400
+_MARKUP = re.compile(r"[^\w\s.,:;()'=/+*-]", re.ASCII)
+"""What could mean something to a terminal, a page or a model card."""
 
 
 @runtime_checkable
@@ -64,7 +71,7 @@ def exchange(
     """
     overdue: Late = late or Late()
     ends = time.monotonic() + deadline_s
-    contents = post.contents(order, list(roster.nodes))
+    contents = _addressed(post, order, roster, list(roster.nodes))
     down = {name: wire.size(content) for name, content in contents.items()}
     action = "train" if isinstance(order, TrainOrder) else "evaluate"
     ttl = overdue.lives_s(deadline_s) if overdue.carries else None
@@ -87,15 +94,17 @@ def exchange(
                 reply = arrived.pop(0)
                 name = reply.metadata.reply_to_message_id
                 if was := overdue.take(name):
-                    report, problem, up = _read(reply, order.study.name, was.round, kind)
+                    report, problem, up = _read(reply, roster, was.hospital, was.round, kind)
                     yield Answer(was.hospital, was.round, report, problem, 0, up)
                     continue
+                if name not in waiting:
+                    continue  # a second answer to one order, or one to an order that is not ours
                 hospital = waiting.pop(name)
-                report, problem, up = _read(reply, order.study.name, order.round, kind)
+                report, problem, up = _read(reply, roster, hospital, order.round, kind)
                 if problem == _NOT_HELD and hospital not in again:
                     again.add(hospital)
                     post.forget(hospital)
-                    contents |= post.contents(order, [hospital])
+                    contents |= _addressed(post, order, roster, [hospital])
                     down[hospital] += wire.size(contents[hospital])
                     waiting |= send([hospital])
                     continue
@@ -128,16 +137,52 @@ def _forget(grid: Grid, messages: Iterable[str]) -> None:
 _NOT_HELD = f"refused with {ErrorCode.NOT_HELD}"
 
 
-def _read(reply: Message, study: str, round: int, kind: type[R]) -> tuple[R | None, str, int]:
+def _addressed(
+    post: Post, order: TrainOrder | EvaluateOrder, roster: Roster, hospitals: list[str]
+) -> dict[str, RecordDict]:
+    """The order for each hospital, with the head of its ledger that was seen last."""
+    contents = post.contents(order, hospitals)
+    heads = {hospital: roster.witness.head(hospital) for hospital in hospitals}
+    return {hospital: wire.addressed(content, heads[hospital]) if heads[hospital] else content
+            for hospital, content in contents.items()}  # fmt: skip
+
+
+def _read(reply: Message, roster: Roster, hospital: str, round: int, kind: type[R]) -> tuple[R | None, str, int]:
+    """The report on the order of a round, or why there is none, and how many bytes came."""
+    try:
+        report, problem, up = _report_in(reply, roster.document.name, round, kind)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in a library that is written in Rust is no Exception
+        return None, f"its answer cannot be read ({type(error).__name__})", 0
+    if report is not None:  # whatever becomes of its figures
+        roster.witness.saw(hospital, report.books)
+    return report, problem, up
+
+
+def _report_in(reply: Message, study: str, round: int, kind: type[R]) -> tuple[R | None, str, int]:
     if reply.has_error():
-        return None, f"its client failed (Flower error {reply.error.code})", 0
+        return None, f"its client failed (Flower error {int(reply.error.code)})", 0
     up = wire.size(reply.content)
     try:
         report: R | Refusal = wire.decode(reply.content, kind, Refusal)
     except wire.WireError as error:
-        return None, str(error), up
+        return None, plain(str(error)), up
     if isinstance(report, Refusal):
-        return None, f"refused with {report.code}", up
+        return None, f"refused with {report.code}{_REMEDIES.get(report.code, '')}", up
     if (report.study, report.round) != (study, round):
-        return None, f"answered to study {report.study}, round {report.round}", up
+        return None, f"answered to study {plain(report.study)}, round {report.round}", up
     return report, "", up
+
+
+def plain(text: str) -> str:
+    """A text in which others may have had a say, as text: short, and with nothing that could be markup."""
+    return _MARKUP.sub("?", text if len(text) <= _MOST_TOLD else f"{text[:_MOST_TOLD]} and more")
+
+
+_REMEDIES = {
+    ErrorCode.BOOKS_BEHIND: (
+        ": its ledger lacks what this server has seen of it, so an older copy was put back. Its own people know more; "
+        "they have to bring the newer books back, or it has to be admitted anew"
+    )
+}

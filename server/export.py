@@ -15,7 +15,7 @@ from conf import schema
 from server.errors import StudyError
 from server.folder import StudyFolder
 from server.report import Results
-from server.study import document_of, weights_of
+from server.study import document_of, fixed_sizes, weights_file, weights_of
 from tasks import model_file, study
 from tasks import task as tasks
 from tasks.disk import write_whole
@@ -33,7 +33,7 @@ def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
     """
     arrays = load(weights.read_bytes())
     configuration = conf.from_plain(folder.facts()["config"])
-    document = document_of(configuration, folder.name)
+    document = document_of(configuration, folder.name, fixed_sizes(folder))
     task = tasks.get(document.task)
     network = registry.build(document.model, task.form, find=weights_of(configuration))
     probe: list[float] = []
@@ -54,15 +54,16 @@ def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
         probe=probe,
     )
     path = folder.path / model_file.FILE
-    write_whole(path, model_file.pack(head, arrays, _encoder(configuration.model)))
+    write_whole(path, model_file.pack(head, arrays, _encoder(configuration)))
     return path
 
 
-def _encoder(model: schema.Model) -> bytes:
+def _encoder(configuration: schema.Study) -> bytes:
     """The frozen encoder's file, which nobody but those who took part would have."""
-    if not isinstance(model, schema.Deep) or model.freeze != "encoder":
+    path = weights_file(configuration)
+    if path is None or not isinstance(configuration.model, schema.Deep) or configuration.model.freeze != "encoder":
         return b""
-    return Path(model.weights).read_bytes()
+    return path.read_bytes()
 
 
 def export(source: str, uri: str, to: Path) -> tuple[ModelHead, str]:

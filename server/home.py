@@ -39,12 +39,14 @@ class ServerSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Hospital:
-    """One that was admitted: ``node`` is its number in the SuperLink, ``key`` the fingerprint of its public key."""
+    """One that was admitted: ``node`` is its number in the SuperLink, ``key`` the fingerprint of its public key,
+    ``public_size`` what it declares; ``None`` where it was admitted by an older release."""
 
     name: str
     node: int
     key: str
     admitted: str
+    public_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class Home:
         return self.path / "runs"
 
     @property
+    def witness(self) -> Path:
+        """One small file a hospital: the head of its ledger that was seen last."""
+        return self.path / "witness"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 
@@ -128,7 +135,7 @@ class Home:
         write_whole(self.path / "hospitals.json", json.dumps(values, indent=1).encode())
 
 
-FOLDERS = ("pki", "superlink", "mlflow", "studies", "runs", "fence", "logs", "researchers")
+FOLDERS = ("pki", "superlink", "mlflow", "studies", "runs", "fence", "logs", "researchers", "weights", "witness")
 _FILE = "server.yaml"
 
 

@@ -103,6 +103,11 @@ def discount(late: int) -> float:
 
 def discounted(update: Arrays, late: int) -> Arrays:
     """The update times its discount, in its own dtypes. Tensors are replaced one by one, so none is held twice."""
-    for name in list(update) if late else []:
-        update[name] = np.multiply(update[name], discount(late), dtype=update[name].dtype)
+    return scaled(update, discount(late))
+
+
+def scaled(update: Arrays, factor: float) -> Arrays:
+    """The update times a factor, likewise."""
+    for name in list(update) if factor != 1 else []:
+        update[name] = np.multiply(update[name], factor, dtype=update[name].dtype)
     return update

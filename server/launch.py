@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from server.local_grid import LocalGrid
 from server.pages import writing
 from server.report import Results
 from server.rounds import RoundRecord, State
-from server.study import document_of, open_study
+from server.study import document_of, fixed_sizes, open_study
 from server.tracking import Tracker, open_tracker
 from server.verdicts import verdict
 from server.workers import LoadApp
@@ -48,6 +48,7 @@ class Hospitals:
         federated: settings file of each hospital that takes part, by name.
         alone: the same hospitals for the comparison arms, and imaginary ones with everybody's patients.
         imaginary: for the arms ``pooled`` and ``shuffled``, the names of their hospitals in ``alone``.
+        public_sizes: what each hospital of ``federated`` declares in public, by which its updates count.
         sizes: training and validation patients by hospital; only of simulated hospitals does anyone know them.
         warnings: what each hospital's ingest wants a person to look at.
         notes: what must be said beside every result.
@@ -57,6 +58,7 @@ class Hospitals:
     federated: dict[str, Path]
     alone: dict[str, Path]
     imaginary: dict[str, list[str]]
+    public_sizes: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -78,7 +80,7 @@ def main(found: Found, load_app: LoadApp) -> None:
             if isinstance(study.runtime, schema.SuperlinkRuntime):
                 run_deployed(study, study.runtime, console)
             elif study.propose:
-                propose(study, console)
+                propose(study, found, console)
             else:
                 outcome = run_study(study, found, load_app, console, list(HydraConfig.get().overrides.task))
                 ended.append(Path(study.output_dir).resolve() / "studies" / outcome.study)
@@ -160,12 +162,13 @@ def run_study(
         if folder.resumed:
             console.print(f"Going on with {folder.name}.")
         hospitals = found(study, folder.path, bars.advance)
+        sizes = fixed_sizes(folder, hospitals.public_sizes)
         _refuse_another_matrix(study, hospitals)
         _introduce(console, study, folder, hospitals)
         tracker = open_tracker(study, folder, list(hospitals.federated), hospitals.notes, partial(_warn, console))
         state = _federated(study, folder, hospitals, load_app, initial, tracker, bars)
-        arms = _arms(study, folder, hospitals, load_app, initial, bars)
-        crossed = _crossed(study, folder, hospitals, load_app, state, arms)
+        arms = _arms(study, folder, sizes, hospitals, load_app, initial, bars)
+        crossed = _crossed(study, folder, sizes, hospitals, load_app, state, arms)
         gates = asdict(study.evaluation.gate)
         outcome = report.results(folder.name, state, arms, hospitals.notes, gates, crossed)
         record(folder, outcome, state, tracker, hospitals.conformance)
@@ -218,14 +221,19 @@ def run_deployed(study: schema.Study, runtime: schema.SuperlinkRuntime, console:
     _show(console, study, folder, report.read(folder / writing.NUMBERS), links)
 
 
-def propose(study: schema.Study, console: Console) -> None:
+def propose(study: schema.Study, found: Found, console: Console) -> None:
     """Write the study's document for the hospitals; the same command without ``propose`` later runs that very study.
+
+    The document has the hospitals' sizes, so they are founded for it.
 
     Raises:
         ConfigError, StudyError: as ``run_study``.
     """
     initial_state(study)
-    document = document_of(study, open_study(study).name)
+    folder = open_study(study)
+    with locked(folder), _Bars(console) as bars:
+        sizes = fixed_sizes(folder, found(study, folder.path, bars.advance).public_sizes)
+    document = document_of(study, folder.name, sizes)
     write_whole(Path(study.propose), (canonical(document) + "\n").encode())
     console.print(f"{document.name}: wrote {study.propose}, digest {digest(document)}", soft_wrap=True)
     console.print("Hospitals read it with `consilium-site review FILE`. The same command without propose runs it.")
@@ -251,6 +259,7 @@ def _federated(
 def _arms(
     study: schema.Study,
     folder: StudyFolder,
+    sizes: Mapping[str, int],
     hospitals: Hospitals,
     load_app: LoadApp,
     initial: State,
@@ -258,13 +267,14 @@ def _arms(
 ) -> comparison.Arms:
     with LocalGrid(hospitals.alone, load_app, study.runtime.workers) as grid:
         return comparison.compare(
-            study, folder.name, folder.path / "arms", grid, hospitals.imaginary, initial.weights, bars.advance
+            study, folder.name, sizes, folder.path / "arms", grid, hospitals.imaginary, initial.weights, bars.advance
         )
 
 
 def _crossed(
     study: schema.Study,
     folder: StudyFolder,
+    sizes: Mapping[str, int],
     hospitals: Hospitals,
     load_app: LoadApp,
     state: State,
@@ -273,7 +283,7 @@ def _crossed(
     if not arms.own or not (study.evaluation.paired or study.evaluation.matrix):
         return crossing.Crossed()
     with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
-        return crossing.cross(study, folder.name, folder.path / "crossed", grid, state, arms)
+        return crossing.cross(study, folder.name, sizes, folder.path / "crossed", grid, state, arms)
 
 
 def _introduce(console: Console, study: schema.Study, folder: StudyFolder, hospitals: Hospitals) -> None:

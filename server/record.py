@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from server.witness import Witness
 from tasks.study import StudyDocument
 from tasks.wire import Arrays
 
@@ -21,6 +22,7 @@ class HospitalRound:
         auc, auc_low, auc_high: on its validation patients, with a 95 % interval; ``None`` where not evaluated, or
             where it has patients of one class only.
         bytes_down, bytes_up: of the messages to and from it.
+        update_norm: L2 norm of its update as it came; ``None`` where it did not train.
     """
 
     epsilon: float | None = None
@@ -31,6 +33,7 @@ class HospitalRound:
     auc_high: float | None = None
     bytes_down: int = 0
     bytes_up: int = 0
+    update_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class RoundRecord:
     Attributes:
         pooled_auc: of all validation patients as if they were one hospital's, with its interval.
         carried: hospitals whose late update is in this round's model, and the round that they were asked in.
+        named: hospitals whose update counts and deserves a look, and why: it stands out, is nothing, or was shortened.
     """
 
     number: int
@@ -50,6 +54,7 @@ class RoundRecord:
     invited: list[str] = field(default_factory=list)
     pooled_auc: tuple[float, float, float] | None = None
     carried: dict[str, int] = field(default_factory=dict)
+    named: dict[str, str] = field(default_factory=dict)
 
     def mean_auc(self) -> float | None:
         """Unweighted mean over the hospitals that have an AUC."""
@@ -69,6 +74,7 @@ class State:
         scores: histograms of the evaluation of that model which would be handed over now: by hospital, and by
             ``hospital.name`` where more was asked: subgroups, further findings, outlines.
         best: the best model so far, if it is to be handed over, and ``chosen`` its round; 0 is the last one.
+        books: the head of each hospital's ledger that was seen last, see ``server/witness.py``.
     """
 
     weights: Arrays
@@ -79,6 +85,7 @@ class State:
     best: Arrays = field(default_factory=dict)
     chosen: int = 0
     scores: Arrays = field(default_factory=dict)
+    books: dict[str, str] = field(default_factory=dict)
 
     @property
     def model(self) -> Arrays:
@@ -93,7 +100,9 @@ class State:
 
 @dataclass(frozen=True)
 class Roster:
-    """The study as the hospitals have approved it, and the grid's node number of each invited hospital by name."""
+    """The study as the hospitals have approved it, the grid's node number of each invited hospital by name, and what
+    was seen of their books."""
 
     document: StudyDocument
     nodes: dict[str, int]
+    witness: Witness = field(default_factory=Witness)

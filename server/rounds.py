@@ -30,8 +30,6 @@ from tasks.wire import TrainOrder
 
 __all__ = ["HospitalRound", "Roster", "RoundRecord", "State", "evaluate", "evaluates", "play_round", "run_rounds"]
 
-_MOST_PATIENTS = 1e9
-
 Publish = Callable[[State], None]
 
 
@@ -98,8 +96,9 @@ def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State, po
 
     # 6. The record.
     seconds, asked, auc = time.perf_counter() - started, list(invited.nodes), pooled_auc(evaluated)
-    record = RoundRecord(number, seconds, update_norm, hospitals, dropped, asked, auc, folded.carried)
+    record = RoundRecord(number, seconds, update_norm, hospitals, dropped, asked, auc, folded.carried, folded.named)
     after = replace(state, weights=weights, rounds=[*state.rounds, record], memory=memory, lost=lost, average=average)
+    after = replace(after, books=roster.witness.seen())
     after = delivery.with_the_best(study, after)
     return replace(after, scores=scores_of(evaluated)) if after.outcome is record and evaluated else after
 
@@ -108,6 +107,7 @@ def _joined(trained: HospitalRound, evaluated: HospitalRound) -> HospitalRound:
     return replace(
         evaluated,
         epsilon=trained.epsilon,
+        update_norm=trained.update_norm,
         bytes_down=trained.bytes_down + evaluated.bytes_down,
         bytes_up=trained.bytes_up + evaluated.bytes_up,
     )

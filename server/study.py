@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import stat
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from conf import load as conf
 from conf import schema
-from server.errors import StudyBusy
+from server.errors import CheckpointDamaged, StudyBusy
 from server.folder import FILE, StudyFolder
 from server.participation import asked_at_most
 from server.rounds import evaluates
@@ -18,15 +21,19 @@ from server.strategy.method import method_of
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.disk import write_whole
+from tasks.model_file import MOST_BYTES
 from tasks.models import registry, weights
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
 
+WEIGHTS = "weights"
+"""Folder of a server with files of weights that studies may name."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")
 """Where and how a study runs may change when it is resumed; what it computes may not."""
 
 
-def document_of(study: schema.Study, name: str) -> StudyDocument:
-    """What the hospitals are asked to approve."""
+def document_of(study: schema.Study, name: str, sizes: Mapping[str, int]) -> StudyDocument:
+    """What the hospitals are asked to approve; ``sizes`` are what they declare in public, by name."""
     task, model = tasks.get(study.task.name), model_of(study)
     evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
     return StudyDocument(
@@ -51,7 +58,26 @@ def document_of(study: schema.Study, name: str) -> StudyDocument:
         ),
         method=method_of(study.strategy),
         wire=WireTerms(**asdict(study.wire)),
+        sizes=dict(sizes),
     )
+
+
+def fixed_sizes(folder: StudyFolder, declared: Mapping[str, int] | None = None) -> dict[str, int]:
+    """By hospital the size by which its updates count: as it was declared when the study was first started.
+
+    Args:
+        declared: what they declare now, written down where the study has none yet.
+
+    Raises:
+        CheckpointDamaged: the study's folder has none, and none are given.
+    """
+    known = folder.facts().get("sizes")
+    if known is None and declared is not None:
+        known = dict(declared)
+        folder.note(sizes=known)
+    if known is None:
+        raise CheckpointDamaged(f"{folder.path / FILE} has no sizes of hospitals: it is of another release")
+    return dict(known)
 
 
 def model_of(study: schema.Study) -> dict[str, Any]:
@@ -61,19 +87,54 @@ def model_of(study: schema.Study) -> dict[str, Any]:
         ConfigError: there is no such file.
     """
     model = asdict(study.model)
-    if path := model.get("weights"):
-        try:
-            model["weights"] = weights.digest_of(Path(path))
-        except OSError as error:
-            raise conf.ConfigError(f"model.weights={path}: cannot be read: {error}") from error
+    if (path := weights_file(study)) is not None:
+        model["weights"] = _digest_of(path)
     return model
 
 
 def weights_of(study: schema.Study) -> weights.Finder | None:
-    """Finds the researcher's own file of weights."""
+    """Finds the file of weights that the network starts from."""
+    path = weights_file(study)
+    return None if path is None else (lambda digest: path if _digest_of(path) == digest else None)
+
+
+def weights_file(study: schema.Study) -> Path | None:
+    """The file that ``model.weights`` means: on a researcher's machine by its path, at a server by its SHA-256 among
+    the files of ``weights/``. Nothing else is opened; ``None`` where the network starts from no file.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
     if not isinstance(study.model, schema.Deep) or not study.model.weights:
         return None
-    return weights.in_folder(Path(study.model.weights).parent)
+    named = study.model.weights
+    if is_digest(named) and isinstance(study.runtime, schema.SuperlinkRuntime):
+        folder = Path(study.output_dir) / WEIGHTS
+        files = [path for path in sorted(folder.glob("*.safetensors")) if _is_plain(path)]
+        found = next((path for path in files if _digest_of(path) == named), None)
+    else:
+        folder, found = Path(named).parent, Path(named) if Path(named).is_file() else None
+    if found is None:
+        raise conf.ConfigError(f"model.weights={named}: cannot be read: there is no such file in {folder.name or '.'}/")
+    return found
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text is a SHA-256 in hexadecimal digits."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def _is_plain(path: Path) -> bool:
+    """A file in the folder itself, of a size that a model can have: no link, pipe or device."""
+    found = path.lstat()
+    return stat.S_ISREG(found.st_mode) and found.st_size <= MOST_BYTES
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        return weights.digest_of(path)
+    except OSError as error:
+        raise conf.ConfigError(f"model.weights={path}: cannot be read: {error.strerror}") from error
 
 
 def digest(study: schema.Study) -> str:

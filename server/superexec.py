@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from server import signing
 from server.errors import StudyError
 from server.flower_private import Acquirer, Control, Refused
 from server.folder import FAILED, RUNNING, StudyFolder, committed
@@ -150,7 +151,8 @@ class SuperExec:
             folder.note(state=FAILED, error=f"{told}. The last time: {facts.get('error') or 'unknown'}")
             return
         folder.note(resumptions={"rounds": rounds, "number": number, "at": time.time()})  # a full disk ends it here
-        run = self._control.start(json.dumps(facts["config"] | {"resume": "auto", "propose": ""}))
+        values = facts["config"] | {"resume": "auto", "propose": ""}
+        run = self._control.start(signing.signed(values, self._home.certificate_key, self._home.certificate))
         folder.note(run=run)
         write_whole(self._home.runs / f"{run}.json", json.dumps({"study": folder.name}).encode())
         print(f"{folder.name}: goes on after round {rounds}, as run {run}", flush=True)

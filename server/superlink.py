@@ -12,16 +12,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from conf import load as conf
 from conf import schema
 from conf.schema import SuperlinkRuntime
+from server import signing
 from server.checkpoint import records
 from server.errors import ServerUnreachable, StudyError
 from server.flower_private import Control, Refused
 from server.rounds import RoundRecord
+from server.study import model_of
 from tasks.disk import write_whole
 
 _POLL_S = 1.0
@@ -74,18 +77,31 @@ class Door:
 
 
 def submit(study: schema.Study, runtime: SuperlinkRuntime) -> int:
-    """Hand the study over. Returns the number of its run.
+    """Hand the study over, signed. Returns the number of its run.
 
     Raises:
         ServerUnreachable: with the reason.
     """
-    text = json.dumps(conf.to_plain(study))
+    certificate = Path(runtime.certificate).expanduser()
     try:
-        return Control(
-            runtime.address, Path(runtime.authority).expanduser(), Path(runtime.certificate).expanduser()
-        ).start(text)
-    except (Refused, OSError) as error:
+        text = signing.signed(conf.to_plain(_as_text(study, runtime)), certificate, certificate)
+        return Control(runtime.address, Path(runtime.authority).expanduser(), certificate).start(text)
+    except (Refused, OSError, ValueError) as error:
         raise ServerUnreachable(f"{runtime.address} did not take the study: {error}") from error
+
+
+def _as_text(study: schema.Study, runtime: SuperlinkRuntime) -> schema.Study:
+    """The study without paths of this machine: a file of weights by its SHA-256, the others not at all."""
+    if isinstance(study.model, schema.Deep) and study.model.weights:
+        study = replace(study, model=replace(study.model, weights=model_of(study)["weights"]))
+    return replace(
+        study,
+        runtime=replace(runtime, authority="", certificate=""),
+        tracking=schema.Tracking(study.tracking.name),
+        output_dir=schema.Study().output_dir,
+        data_root="",
+        propose="document.json" if study.propose else "",
+    )
 
 
 def name_of(door: Door, run: int, patience_s: float = _PATIENCE_S) -> str:

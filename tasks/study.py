@@ -32,6 +32,8 @@ PublicSize = Annotated[int, Field(ge=1, le=10_000_000)]
 Option = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=0, le=1_000_000)] | float | bool
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$")]
 
+LEAST_NOISE, MOST_NOISE = 0.3, 1e5
+"""No hospital that protects its patients plans a noise multiplier below the one, nor needs one above the other."""
 
 Attribute = Annotated[str, AfterValidator(subgroups.known)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -34,6 +34,7 @@ QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # jobs run scorers, which are code
     "MLFLOW_ENABLE_AI_GATEWAY": "false",  # it calls whatever address a researcher gives it
     "DO_NOT_TRACK": "true",
     "PYTHONUNBUFFERED": "1",
@@ -209,8 +210,9 @@ def status(home: HomeFolder = HERE, as_json: AsJson = False) -> None:
         table("Programs", ("", "process", "well", "starts"), [
             (name, p["pid"] or "-", "yes" if p["well"] else "no", p["starts"]) for name, p in facts["programs"].items()
         ]),
-        table("Hospitals", ("", "state", "admitted", "key"), [
-            (name, h["state"], h["admitted"], h["key"]) for name, h in facts["hospitals"].items()
+        table("Hospitals", ("", "state", "admitted", "size", "key"), [
+            (name, h["state"], h["admitted"], h["public_size"] or "-", h["key"])
+            for name, h in facts["hospitals"].items()
         ]),
         table("Studies", ("", "state", "rounds", "why"), [
             (name, s["state"], f"{s['committed']} of {s['rounds']}", s["error"]) for name, s in facts["studies"].items()
@@ -232,7 +234,8 @@ def _facts(home: Home) -> dict[str, Any]:
         programs = {}
     states = _states(home) if is_up else {}
     hospitals = {
-        name: {"state": states.get(one.node, "unknown"), "admitted": one.admitted, "key": one.key}
+        name: {"state": states.get(one.node, "unknown"), "admitted": one.admitted, "key": one.key,
+               "public_size": one.public_size}
         for name, one in home.hospitals().items()
     }
     researchers = sorted(path.stem for path in (home.path / "researchers").glob("*.pem"))

@@ -6,13 +6,14 @@ import os
 import re
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from server import fence, pki
+from server import fence, pki, witness
 from server.cli.output import HERE, AsJson, HomeFolder, answer
 from server.errors import NotAdmitted, ServerMisconfigured, ServerUnreachable
 from server.flower_private import Control, Refused
@@ -46,12 +47,21 @@ def admit(
     admitted = house.hospitals()
     if asked.hospital in admitted and admitted[asked.hospital].key != key:
         raise NotAdmitted(f"{asked.hospital} was admitted with another key; say consilium-server revoke first")
-    if asked.hospital not in admitted:
-        node = _register(house, asked)
+    one = admitted.get(asked.hospital)
+    if one is None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        house.register(admitted | {asked.hospital: Hospital(asked.hospital, node, key, now)})
-    facts = {"hospital": asked.hospital, "key": key, "new": asked.hospital not in admitted}
-    answer(as_json, facts, f"{asked.hospital} is admitted. Its key is {key}", "Read that to them on the telephone.")
+        one = Hospital(asked.hospital, _register(house, asked), key, now)
+    size = asked.public_size
+    house.register(admitted | {asked.hospital: replace(one, public_size=size)})
+    facts = {"hospital": asked.hospital, "key": key, "public_size": size, "new": asked.hospital not in admitted}
+    answer(
+        as_json,
+        facts,
+        f"{asked.hospital} is admitted. Its key is {key}",
+        f"It says in public that about {size} of its patients are trained on; its updates count by that in every study "
+        "that begins from now on.",
+        "Read both to them on the telephone.",
+    )
 
 
 def _register(home: Home, asked: enrolment.Request) -> int:
@@ -81,6 +91,7 @@ def revoke(name: Name, home: HomeFolder = HERE, as_json: AsJson = False) -> None
         except Refused as error:
             raise ServerUnreachable(f"the SuperLink did not remove the key: {error}. Is the server up?") from error
         house.register({other: one for other, one in admitted.items() if other != name})
+        witness.forget(house.witness, name)  # who comes back under this name brings new books
         answer(as_json, {"hospital": name}, f"{name} takes part no more.")
     elif (house.path / "researchers" / f"{name}.pem").exists():
         pki.revoke_researcher(house, name)

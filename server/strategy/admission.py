@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from server.strategy.strategy import LARGEST
 from tasks.wire import Arrays
 
-LARGEST = 1e6
-"""Training that converges moves no weight so far in one round; from there no later round would come back."""
+_SHOWN = 3
 
 
 def unusable(update: Arrays, weights: Arrays) -> str:
@@ -16,14 +19,22 @@ def unusable(update: Arrays, weights: Arrays) -> str:
     One value that is not finite, or so large that a sum overflows, would make the whole model so; a tensor of another
     shape would be broadcast.
     """
-    if update.keys() != weights.keys():
-        return f"tensors {sorted(update.keys() ^ weights.keys())} are missing or unknown"
+    if other := sorted(update.keys() ^ weights.keys()):
+        more = f" and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""
+        return f"tensors {', '.join(name[:60] for name in other[:_SHOWN])}{more} are missing or unknown"
     for name, value in update.items():
         expected = weights[name]
         if value.shape != expected.shape or value.dtype != expected.dtype:
             return f"{name} is {value.dtype} {value.shape}, not {expected.dtype} {expected.shape}"
         if not np.isfinite(value).all():
             return f"{name} has values that are not finite"
-        if value.size and np.abs(value).max() > LARGEST:
-            return f"{name} has values beyond {LARGEST:g}"
+        if value.size and _reach(value, expected) > LARGEST:
+            return f"{name} would lead to values beyond {LARGEST:g}, which no training that converges meets"
     return ""
+
+
+def _reach(update: NDArray[Any], value: NDArray[Any]) -> float:
+    """The largest value of the hospital's own model."""
+    with np.errstate(over="ignore"):
+        reached = np.add(update, value)
+    return float(np.abs(reached, out=reached).max())

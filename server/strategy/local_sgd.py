@@ -1,12 +1,14 @@
 """What the server may know of a hospital's training without asking: it follows from the order and from public numbers.
 
-A hospital takes K steps of SGD with learning rate eta and momentum mu, as ``client/training/train.py`` does:
+A hospital takes K steps of SGD with learning rate eta and momentum mu, as ``client/training/train.py`` does. A pull of
+strength p towards the model x_0 that it began with (FedProx, and weight decay but for a constant) is part of the step:
 
-    v_t = mu v_{t-1} + g_t,   x_t = x_{t-1} - eta v_t      so
-    update = - eta sum_t r_t g_t,   r_t = 1 + mu + ... + mu^(K-t)
+    v_t = mu v_{t-1} + g_t + p (x_{t-1} - x_0),   x_t = x_{t-1} - eta v_t      so
+    update = - eta sum_t r_t g_t,   r_t = 1 + mu + ... + mu^(K-t) where p = 0
 
-Each g_t is a sum of patient gradients, clipped to C and noised with standard deviation sigma C, divided by the expected
-number of patients q N, where N is the hospital's public size.
+The system is linear, so each r_t is its answer to one unit of gradient at step t, whatever p is. Each g_t is a sum of
+patient gradients, clipped to C and noised with standard deviation sigma C, divided by the expected number of patients
+q N, where N is the hospital's public size; and a constant, where there is one.
 """
 
 from __future__ import annotations
@@ -17,16 +19,29 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.schema import Privacy, Training
+from conf import schema
 from tasks.study import TrainingTerms
 
 _ROUNDED = 1.5
 """A size declared to one significant digit may stand for almost this many times as many patients."""
 
+Training = schema.Training | TrainingTerms
 
-def responses(steps: int, momentum: float) -> NDArray[np.float64]:
-    """r_t of each step: how far, in units of the learning rate, one unit of gradient at that step moves the model."""
-    return np.cumsum(momentum ** np.arange(steps))[::-1]
+
+def responses(steps: int, momentum: float, pull: float = 0.0) -> NDArray[np.float64]:
+    """r_t of each step: how far, in units of the learning rate, one unit of gradient at that step moves the model.
+
+    Args:
+        pull: the learning rate times p.
+    """
+    if not pull:
+        return np.cumsum(momentum ** np.arange(steps))[::-1]
+    moved, velocity, position = np.empty(steps), 0.0, 0.0
+    for step in range(steps):
+        velocity = momentum * velocity + (step == 0) - pull * position
+        position += velocity
+        moved[step] = position
+    return moved[::-1]
 
 
 def local_move(training: Training, round: int, rounds: int) -> float:
@@ -40,23 +55,31 @@ def expected_patients(training: Training, public_size: int) -> float:
     return max(1.0, training.sample_rate * public_size)
 
 
-def noise_std(training: Training, privacy: Privacy, noise_multiplier: float, public_size: int) -> float:
-    """Standard deviation of the privacy noise in each coordinate of an update.
+def noise_std(
+    training: Training, clip_norm: float, noise_multiplier: float, public_size: int, strength: float = 0.0
+) -> float:
+    """Standard deviation of the privacy noise in each coordinate of an update, at the rate that ``training`` has.
 
-    Later gradients are taken at points that earlier noise has moved; that they answer to it is neglected, and so is
-    weight decay.
+    Later gradients are taken at points that earlier noise has moved; that they answer to it is neglected.
+
+    Args:
+        strength: p beside weight decay, which ``training`` has.
     """
-    each = noise_multiplier * privacy.clip_norm / expected_patients(training, public_size)
-    return float(training.learning_rate * each * np.linalg.norm(responses(training.steps, training.momentum)))
+    r = _responses(training, strength)
+    each = noise_multiplier * clip_norm / expected_patients(training, public_size)
+    return float(training.learning_rate * each * np.linalg.norm(r))
 
 
 def honest_norm(
     training: Training,
-    privacy: Privacy,
+    clip_norm: float,
     noise_multiplier: float,
     public_size: int,
     dimension: int,
     failure: float = 1e-6,
+    *,
+    strength: float = 0.0,
+    constant: float = 0.0,
 ) -> float:
     """A length that the update of a hospital that follows the order exceeds with probability ``failure`` at most.
 
@@ -65,19 +88,26 @@ def honest_norm(
     several times shorter.
 
     Args:
-        dimension: number of trainable values.
+        training: with the round's learning rate and as many steps as train what is sent.
+        dimension: number of values that are sent.
+        strength: p beside weight decay, which ``training`` has.
+        constant: most length of what is added to every gradient, weight decay of the model itself among it.
 
     Raises:
-        ValueError: with weight decay, whose pull depends on the model; without noise nothing is clipped.
+        ValueError: without noise nothing is clipped.
     """
-    if training.weight_decay:
-        raise ValueError("the pull of weight decay depends on the model, so this bound needs training.weight_decay=0")
     if not noise_multiplier > 0:
         raise ValueError("without noise a hospital clips no patient, so its update has no bound")
-    r, q, log = responses(training.steps, training.momentum), training.sample_rate, math.log(2 / failure)
-    patients = _ROUNDED * public_size
-    expected, variance = q * patients * r.sum(), q * (1 - q) * patients * np.square(r).sum()
-    sampled = min(expected + math.sqrt(2 * variance * log) + r.max() * log / 3, patients * r.sum())
-    signal = training.learning_rate * privacy.clip_norm * sampled / expected_patients(training, public_size)
-    noise = noise_std(training, privacy, noise_multiplier, public_size) * (math.sqrt(dimension) + math.sqrt(2 * log))
-    return float(signal + noise)
+    r, q, log = _responses(training, strength), training.sample_rate, math.log(2 / failure)
+    a, patients = np.abs(r), _ROUNDED * public_size
+    expected, variance = q * patients * a.sum(), q * (1 - q) * patients * np.square(a).sum()
+    sampled = min(expected + math.sqrt(2 * variance * log) + a.max() * log / 3, patients * a.sum())
+    signal = training.learning_rate * clip_norm * sampled / expected_patients(training, public_size)
+    std = noise_std(training, clip_norm, noise_multiplier, public_size, strength)
+    pulled = training.learning_rate * abs(float(r.sum())) * constant
+    return float(signal + std * (math.sqrt(dimension) + math.sqrt(2 * log)) + pulled)
+
+
+def _responses(training: Training, strength: float) -> NDArray[np.float64]:
+    pull = training.learning_rate * (strength + training.weight_decay)
+    return responses(training.steps, training.momentum, pull)

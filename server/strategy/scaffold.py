@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from server.strategy.strategy import moved
+from server.strategy.strategy import LARGEST, moved
 from tasks.wire import CONTROL, Arrays
 
 
@@ -48,7 +48,7 @@ def scaffold_step(
         local_move: K eta_l: how far one unit of gradient moves a hospital's model in a round.
     """
     control = {
-        CONTROL + name: (1 - share) * memory[CONTROL + name] - (share / local_move) * value
+        CONTROL + name: np.clip((1 - share) * memory[CONTROL + name] - (share / local_move) * value, -LARGEST, LARGEST)
         for name, value in update.items()
     }
     return moved(weights, update.__getitem__, server_learning_rate), control

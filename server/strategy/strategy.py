@@ -26,7 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import CannotCombine
+from tasks.models import registry
 from tasks.wire import Arrays
+
+LARGEST = 0.9 * registry.LARGEST
+"""No value of a model goes further: hospitals refuse a model beyond ``registry.LARGEST``, to which rounding may add a
+little, so a study that went there would have ended."""
 
 
 class Combiner(Protocol):
@@ -89,7 +94,8 @@ class Strategy:
 
 
 def moved(weights: Arrays, change: Callable[[str], NDArray[Any]], scale: float = 1.0) -> Arrays:
-    """``weights + scale * change`` in the dtypes of ``weights``; a tensor's change is asked for when it is needed.
+    """``weights + scale * change`` in the dtypes of ``weights``, within ``LARGEST``; a tensor's change is asked for
+    when it is needed.
 
     Raises:
         CannotCombine: a value of the new model is not finite. Training can never recover from that, so it must not be
@@ -106,7 +112,7 @@ def moved(weights: Arrays, change: Callable[[str], NDArray[Any]], scale: float =
             f"the new model would not be finite in {', '.join(broken[:5])}: some update is far too long; "
             "a smaller learning rate, or strategy=norm_bounding, keeps it in bounds"
         )
-    return new
+    return {name: np.clip(value, -LARGEST, LARGEST, out=value) for name, value in new.items()}
 
 
 def norm(update: Arrays) -> float:

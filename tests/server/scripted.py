@@ -11,9 +11,10 @@ from conf import load, schema
 from server.local_grid import LocalGrid
 from server.rounds import Roster
 from server.study import document_of
-from tests.server.scripted_app import WEIGHTS, honest_histogram, honest_joint, honest_update, load_app, load_nothing
+from tests.server.scripted_app import SIZE, WEIGHTS, honest_histogram, honest_joint, honest_update, load_app, load_nothing
 
 __all__ = [
+    "SIZE",
     "WEIGHTS",
     "honest_histogram",
     "honest_joint",
@@ -43,4 +44,4 @@ def house(folder: Path, **behaviours: Any) -> dict[str, Path]:
 
 
 def roster(asked: schema.Study, grid: LocalGrid) -> Roster:
-    return Roster(document_of(asked, "scripted-1"), grid.nodes)
+    return Roster(document_of(asked, "scripted-1", dict.fromkeys(grid.nodes, SIZE)), grid.nodes)

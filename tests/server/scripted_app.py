@@ -24,7 +24,9 @@ from tasks import wire
 from tasks.wire import ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 WEIGHTS = {"weight": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "bias": np.zeros(1, np.float32)}
-SIZE, NOISE = 20, 1.5
+SIZE, NOISE = 2000, 1.5
+BOOKS = "b" * 64
+"""The head of everybody's ledger, which no row ever follows."""
 
 
 def load_app() -> ClientApp:
@@ -67,7 +69,9 @@ def _train(message: Message, context: Context) -> Message:
     settings = _settings(context)
     order = wire.decode(message.content, TrainOrder)
     behaviour = _behaviour(settings, "train", order.round)
-    honest = TrainReport(order.study.name, order.round, SIZE, 1.0, 1e-4, NOISE, honest_update(settings["name"], order))
+    honest = TrainReport(
+        order.study.name, order.round, 1.0, 1e-4, NOISE, BOOKS, honest_update(settings["name"], order)
+    )
     if behaviour == "wrong tensor dtype":
         return _reply(message, replace(honest, arrays={k: v.astype(np.float64) for k, v in honest.arrays.items()}))
     if behaviour == "missing tensor":
@@ -95,7 +99,7 @@ def _evaluate(message: Message, context: Context) -> Message:
     arrays = honest_histogram(settings["name"], order.study.evaluation.bins)
     if order.asks == "paired":
         arrays = honest_joint(settings["name"], order)
-    honest = EvaluateReport(order.study.name, order.round, None, 1e-4, 0.0, arrays)
+    honest = EvaluateReport(order.study.name, order.round, None, 1e-4, 0.0, BOOKS, arrays)
     if order.asks == "paired":
         return _reply(message, honest) if behaviour == "well" else _misbehave(behaviour, message, honest)
     spoilt: dict[str, wire.Arrays] = {
@@ -121,7 +125,7 @@ def _misbehave(behaviour: str, message: Message, honest: TrainReport | EvaluateR
         "another study": lambda: _reply(message, replace(honest, study="other-1")),
         "another round": lambda: _reply(message, replace(honest, round=honest.round + 1)),
         "refuse": lambda: _reply(message, Refusal(honest.study, honest.round, ErrorCode.BUDGET_EXHAUSTED)),
-        "another kind": lambda: _reply(message, EvaluateReport(honest.study, honest.round, None, 1e-4, 0.0)),
+        "another kind": lambda: _reply(message, EvaluateReport(honest.study, honest.round, None, 1e-4, 0.0, BOOKS)),
         "no records": lambda: Message(RecordDict(), reply_to=message),
         "markup": lambda: _forged(message, kind="[/][red]" * 50),
         "text for numbers": lambda: _forged(message, arrays={"weight": np.array(["a"]), "histogram": np.array(["a"])}),

@@ -21,7 +21,10 @@ def arms(folder: Path, *overrides: str, told: list[tuple[str, int, int]] | None 
     known = {"ash": "well", "elm": "well", "everybody": "well", "nobody": "well", "nobody.2": "well"} | houses
     advance = (told if told is not None else []).append
     with LocalGrid(scripted.house(folder, **known), scripted.load_app) as grid:
-        return compare(asked, "demo-1", folder / "arms", grid, IMAGINARY, scripted.WEIGHTS, lambda *step: advance(step))
+        return compare(
+            asked, "demo-1", {"ash": 90, "elm": 70}, folder / "arms", grid, IMAGINARY, scripted.WEIGHTS,
+            lambda *step: advance(step),
+        )  # fmt: skip
 
 
 def test_every_arm_is_trained_where_it_belongs_and_judged_at_every_hospital(tmp_path: Path) -> None:

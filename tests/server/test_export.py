@@ -17,7 +17,7 @@ from server.checkpoint import write_state
 from server.errors import StudyError
 from server.folder import StudyFolder
 from server.record import State
-from server.study import document_of, model_of, open_study
+from server.study import document_of, fixed_sizes, model_of, open_study
 from server.tracking import NoTracker, open_tracker
 from tasks import model_file, study
 from tasks import task as tasks
@@ -26,10 +26,14 @@ from tasks.models.weights import in_folder
 from tests.server import outcome
 
 
+SIZES = {"ash": 90, "elm": 70}
+
+
 def ended(home: Path, *overrides: str) -> tuple[schema.Study, StudyFolder, list[Path]]:
     """A study of two rounds that has just recorded what it found."""
     configuration = replace(conf.load(list(overrides)), output_dir=str(home))
     folder = open_study(configuration)
+    fixed_sizes(folder, SIZES)
     found, state = outcome.outcome(
         {"ash": outcome.evaluated(1, 2.0), "elm": outcome.evaluated(2, 1.5)}, gates={"auc": 0.99}
     )
@@ -58,7 +62,7 @@ def test_the_file_says_what_the_model_belongs_to(whole: tuple[schema.Study, Stud
     assert folder.path / model_file.FILE in files
     head, arrays, find = model_file.unpack(content)
     assert find is None
-    document = document_of(configuration, folder.name)
+    document = document_of(configuration, folder.name, SIZES)
     assert (head.study, head.document, head.release) == (folder.name, study.digest(document), document.release)
     assert (head.task, head.task_version, head.contract) == (document.task, document.task_version, document.contract)
     assert head.model == document.model
@@ -104,6 +108,7 @@ def test_the_registry_has_the_same_bytes(
 def test_a_model_of_which_a_part_stays_is_not_handed_over(tmp_path: Path) -> None:
     configuration = replace(conf.load(["experiment=demo", "tracking=none"]), output_dir=str(tmp_path))
     folder = open_study(configuration)
+    fixed_sizes(folder, SIZES)
     found, state = outcome.outcome({"ash": outcome.evaluated(1, 2.0)})
     part = {name: value for name, value in _weights(configuration).items() if name == "weight"}
     state: State = replace(state, weights=part)  # type: ignore[no-redef]
@@ -127,6 +132,7 @@ def test_a_frozen_encoder_is_handed_over_with_the_head(tmp_path: Path) -> None:
     overrides = ["model=vit", *options, *frozen, "tracking=none"]
     configuration = replace(conf.load(overrides), output_dir=str(tmp_path))
     folder = open_study(configuration)
+    fixed_sizes(folder, SIZES)
     network = registry.build(model_of(configuration), form, find=in_folder(kept.parent))
     rng = np.random.default_rng(0)
     head = {n: rng.normal(0, 1, a.shape).astype(np.float32) for n, a in registry.arrays_of(network.trainable).items()}

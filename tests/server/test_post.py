@@ -19,7 +19,7 @@ FORMS: tuple[Form, ...] = ("float16", "int8")
 
 
 def document(form: str) -> StudyDocument:
-    return document_of(scripted.study(f"wire.down={form}"), "post-1")
+    return document_of(scripted.study(f"wire.down={form}"), "post-1", {})
 
 
 def model(seed: int) -> Arrays:

@@ -16,6 +16,7 @@ from flwr.app import Message
 from server.errors import RoundFailed
 from server.local_grid import LocalGrid
 from server.rounds import RoundRecord, State, run_rounds
+from server.witness import Witness
 from tasks.metrics.histogram import ScoreHistogram
 from tasks.metrics.ranking import roc_auc
 from tasks.wire import Arrays, TrainOrder
@@ -30,7 +31,8 @@ def play(folder: Path, *overrides: str, start: State | None = None, workers: int
     published: list[State] = []
     with LocalGrid(scripted.house(folder, **houses), scripted.load_app, workers) as grid:
         state = start or State(scripted.WEIGHTS)
-        ended = run_rounds(asked, scripted.roster(asked, grid), grid, state, published.append)
+        roster = replace(scripted.roster(asked, grid), witness=Witness(state.books))
+        ended = run_rounds(asked, roster, grid, state, published.append)
     assert [len(state.rounds) for state in published] == list(range(len(state.rounds) + 1, len(ended.rounds) + 1))
     return ended
 
@@ -103,14 +105,14 @@ BAD_UPDATES = [
     ("wrong tensor dtype", "float64"),
     ("missing tensor", "weight"),
     ("another tensor", "hook"),
-    ("no noise", "trained without noise"),
+    ("no noise", "without noise"),
     ("another study", "other-1"),
     ("another round", "round 2"),
     ("another kind", "EvaluateReport"),
     ("refuse", "BUDGET_EXHAUSTED"),
     ("no records", "not a Consilium message"),
     ("markup", "where TrainReport or Refusal is due"),
-    ("text for numbers", "<U1"),
+    ("text for numbers", "dtype"),
     ("raise", "its client failed"),
     ("panic", "its client failed"),
     ("leave", "its client failed"),

@@ -35,7 +35,7 @@ def test_every_experiment_has_a_network_that_fits_its_task(name: str) -> None:
     more = [f"runtime.{each}" for each in door] if name == "deployed" else []
     study = load.load([f"experiment={name}", "data_root=somewhere", *more])
     assert initial_state(study).weights
-    document = document_of(study, "experiment-1")
+    document = document_of(study, "experiment-1", {})
     assert (document.task, document.model["name"]) == (study.task.name, study.model.name)
 
 
@@ -150,14 +150,14 @@ def test_the_document_says_what_the_configuration_says(tmp_path: Path) -> None:
     asked = configuration(
         tmp_path, "federation.rounds=5", "evaluation.every=2", "evaluation.epsilon=3", "evaluation.bins=16"
     )
-    document = document_of(asked, "demo-1")
+    document = document_of(asked, "demo-1", {"ash": 90})
     assert document.rounds == 5
     assert document.evaluation.releases == 3  # after rounds 2, 4 and 5
     assert document.training.steps == asked.training.steps
     assert document.privacy.epsilon == asked.privacy.epsilon
     assert document.model["name"] == asked.model.name
     assert documents.read(documents.canonical(document)) == document
-    assert documents.digest(document) != documents.digest(document_of(replace(asked, seed=2), "demo-2"))
+    assert documents.digest(document) != documents.digest(document_of(replace(asked, seed=2), "demo-2", {"ash": 90}))
 
 
 def test_the_facts_are_json_without_surprises(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def play(folder: Path, until: int, late_rounds: int, rounds: int = 3) -> tuple[S
     )
     houses = scripted.house(folder, ash="well", birch="well", elm="well")
     inner = LinkStateGrid(houses, "elm", until)
-    roster = Roster(document_of(asked, "scripted-1"), inner.nodes)
+    roster = Roster(document_of(asked, "scripted-1", dict.fromkeys(inner.nodes, scripted.SIZE)), inner.nodes)
     state = run_rounds(asked, roster, SuperlinkGrid(inner, 0, 20), State(scripted.WEIGHTS), lambda state: None)
     return state, inner
 

@@ -102,6 +102,6 @@ def test_two_attackers_of_seven_do_not_keep_a_robust_strategy_from_the_optimum(
 
 def test_the_same_two_carry_fedavg_away_and_norm_bounding_stays_near(convex: Convex) -> None:
     problem, attacks = agreeing(convex), {"birch": "scaled", "fir": "scaled"}
-    assert np.linalg.norm(play(schema.FedAvg(), problem, 3, 5, attacks) - problem.optimum) > 1e6
+    assert np.linalg.norm(play(schema.FedAvg(), problem, 3, 5, attacks) - problem.optimum) > 1e3
     bounded = play(schema.NormBounding(norm_bound=0.05), problem, 3, 300, attacks)
     assert np.linalg.norm(bounded - problem.optimum) < 0.5

@@ -7,6 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from client.privacy import PatientSteps, StepTerms
@@ -47,7 +49,7 @@ def test_the_noise_of_an_update_is_as_large_as_that_of_a_hospital_without_patien
     for _ in range(terms.steps):
         steps.step([], lambda patients: (torch.zeros(0), torch.zeros(0)))
     measured = float((layer.weight.detach() - before).std())
-    assert measured == pytest.approx(noise_std(terms, PRIVACY, noise_multiplier, public_size), rel=0.02)
+    assert measured == pytest.approx(noise_std(terms, PRIVACY.clip_norm, noise_multiplier, public_size), rel=0.02)
 
 
 @pytest.mark.parametrize("sample_rate", [0.05, 0.5, 1.0])
@@ -64,7 +66,7 @@ def test_no_honest_update_is_longer_than_the_bound_and_the_bound_is_not_idle(
     steps[:, :, 0] += sampled * PRIVACY.clip_norm
     updates = terms.learning_rate * np.einsum("t,ntd->nd", r, steps) / (sample_rate * patients)
     longest = np.linalg.norm(updates, axis=1).max()
-    bound = honest_norm(terms, PRIVACY, sigma, patients, dimension)
+    bound = honest_norm(terms, PRIVACY.clip_norm, sigma, patients, dimension)
     assert longest < bound
     assert bound < 2.5 * longest
 
@@ -72,11 +74,53 @@ def test_no_honest_update_is_longer_than_the_bound_and_the_bound_is_not_idle(
 def test_the_bound_holds_for_a_hospital_that_has_rounded_its_size_down() -> None:
     terms = training(sample_rate=1.0)
     longest = terms.learning_rate * PRIVACY.clip_norm * 149 / 100 * terms.steps  # 149 patients, declared as 100
-    assert longest < honest_norm(terms, PRIVACY, 1e-9, 100, 30)
+    assert longest < honest_norm(terms, PRIVACY.clip_norm, 1e-9, 100, 30)
 
 
-def test_what_has_no_bound_is_refused() -> None:
+def test_without_noise_there_is_no_bound() -> None:
     with pytest.raises(ValueError, match="without noise"):
-        honest_norm(training(), PRIVACY, 0.0, 100, 30)
-    with pytest.raises(ValueError, match="weight_decay=0"):
-        honest_norm(Training(weight_decay=0.1), PRIVACY, 1.0, 100, 30)
+        honest_norm(training(), PRIVACY.clip_norm, 0.0, 100, 30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 12),
+    st.floats(0, 0.95),
+    st.floats(0, 1),
+    st.floats(0, 2),
+    st.floats(0.01, 1.5),
+    st.integers(0, 2**32 - 1),
+)
+def test_updates_under_every_pull_stay_within_the_bound(
+    steps: int, momentum: float, decay: float, strength: float, rate: float, seed: int
+) -> None:
+    """The hospital's own optimiser, step by step, with all its patients pulling as they please."""
+    rng = np.random.default_rng(seed)
+    terms = Training(steps, rate, momentum, decay, sample_rate=0.5)
+    size, dimension, sigma = 40, 6, 0.8
+    start, extra = rng.normal(size=dimension) * 3, rng.normal(size=dimension)
+    x, velocity = start.copy(), np.zeros(dimension)
+    toward = rng.normal(size=dimension)
+    for _ in range(steps):
+        toward = toward if rng.random() < 0.7 else rng.normal(size=dimension)
+        patients = rng.binomial(int(1.49 * size), 0.5)
+        gradient = patients * PRIVACY.clip_norm * toward / np.linalg.norm(toward)
+        gradient += rng.normal(size=dimension) * sigma * PRIVACY.clip_norm
+        gradient = gradient / expected_patients(terms, size) + strength * (x - start) + decay * x + extra
+        velocity = momentum * velocity + gradient
+        x = x - rate * velocity
+    constant = decay * float(np.linalg.norm(start)) + float(np.linalg.norm(extra))
+    bound = honest_norm(
+        terms, PRIVACY.clip_norm, sigma, size, dimension, 1e-9, strength=strength, constant=constant
+    )
+    assert np.linalg.norm(x - start) < bound
+
+
+def test_responses_with_a_pull_are_those_of_the_optimiser() -> None:
+    weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    sgd = torch.optim.SGD([weight], lr=0.3, momentum=0.6)
+    for step in range(5):
+        weight.grad = torch.full_like(weight, float(step == 1)) + 0.7 * weight.detach()
+        sgd.step()
+    assert weight.item() == pytest.approx(-0.3 * responses(5, 0.6, 0.3 * 0.7)[1])
+    np.testing.assert_allclose(responses(5, 0.6, 1e-12), responses(5, 0.6))

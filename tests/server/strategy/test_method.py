@@ -23,4 +23,4 @@ NAMES = sorted(path.stem for path in (load.FOLDER / "strategy").glob("*.yaml"))
 @pytest.mark.parametrize("name", NAMES)
 def test_the_document_says_what_the_strategy_asks_for(name: str) -> None:
     study = load.load([f"strategy={name}"])
-    assert document_of(study, "s-1").method == method_of(study.strategy) == METHODS.get(name, MethodTerms())
+    assert document_of(study, "s-1", {}).method == method_of(study.strategy) == METHODS.get(name, MethodTerms())
