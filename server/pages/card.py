@@ -5,6 +5,7 @@ Every section must say something: a card with an empty section is not written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from server.figures import Figures
@@ -14,6 +15,24 @@ from server.verdicts import verdict
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.task import Task
+
+_MARKUP = re.compile(r"[&<>\[\]`|*_~\\$@]|(?<=:)//|www\.|^[-+=#:]|^\d+[.)]", re.IGNORECASE)
+"""What CommonMark, GitHub's dialect of it or HTML gives a meaning: emphasis, code, links (bare ones as well), images,
+tags, cells of tables, and at the beginning headings and lists."""
+
+
+def plain(text: object) -> str:
+    """Somebody else's words as Markdown that shows them on one line and means nothing more.
+
+    What has a meaning becomes a character reference, which never has one (CommonMark 0.31, section 2.5).
+    """
+    words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return _MARKUP.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), words)
+
+
+def _code(text: object) -> str:
+    """Somebody else's word in type of fixed width, where only its end has a meaning."""
+    return f"`{''.join(c if c.isprintable() and c != '`' else ' ' for c in str(text)).strip() or '-'}`"
 
 
 def card(story: Story, model_sha256: str) -> str:
@@ -28,7 +47,7 @@ def card(story: Story, model_sha256: str) -> str:
     told = sections(story, model_sha256)
     if empty := [heading for heading, text in told.items() if not text.strip()]:
         raise ValueError(f"the model card has nothing to say under {', '.join(empty)}")
-    head = f"# Model card: {story.found.study}\n\n**Research only. Not for clinical use.**\n"
+    head = f"# Model card: {plain(story.found.study)}\n\n**Research only. Not for clinical use.**\n"
     return head + "".join(f"\n## {heading}\n\n{text.strip()}\n" for heading, text in told.items())
 
 
@@ -53,17 +72,17 @@ def sections(story: Story, model_sha256: str) -> dict[str, str]:
         "Limits": "\n".join(_limits(story)),
         "Provenance": (
             f"Code `{code_digest()}`.\n{', '.join(f'{name} {number}' for name, number in versions().items())}.\n"
-            f"Study `{story.found.study}`, seed {story.config['seed']}."
+            f"Study {_code(story.found.study)}, seed {plain(story.config['seed'])}."
         ),
     }
 
 
 def _what(story: Story, task: Task, sha256: str) -> str:
     model = story.config["model"]
-    options = ", ".join(f"{key} {value}" for key, value in model.items() if key != "name")
+    options = plain(", ".join(f"{key} {value}" for key, value in model.items() if key != "name"))
     return (
-        f"The trainable part of a `{model['name']}` ({options}) after {len(story.rounds)} rounds of federated training "
-        f"with `{story.config['strategy']['name']}`. Weights: safetensors, SHA-256 `{sha256}`."
+        f"The trainable part of a {_code(model['name'])} ({options}) after {len(story.rounds)} rounds of federated "
+        f"training with {_code(story.config['strategy']['name'])}. Weights: safetensors, SHA-256 `{sha256}`."
     )
 
 
@@ -75,15 +94,15 @@ def _trained_on(story: Story, task: Task) -> Iterator[str]:
         figures = None if federated is None else federated.hospitals.get(name)
         known = figures is not None
         sizes = [about(n, figures.size_noise) for n in (figures.negatives, figures.positives)] if figures else []
-        yield f"| {name} | {' | '.join(sizes) if known else 'not evaluated | not evaluated'} |"
-    yield from ("", *story.found.notes)
+        yield f"| {plain(name)} | {' | '.join(sizes) if known else 'not evaluated | not evaluated'} |"
+    yield from ("", *map(plain, story.found.notes))
 
 
 def _privacy(story: Story) -> str:
     terms = story.config["privacy"]
     if terms["epsilon"] is None:
         return "None: no noise was added. The weights may tell of single patients; treat them as patient data."
-    spent = ", ".join(f"{name} {value:.2f}" for name, value in story.found.epsilon.items() if value is not None)
+    spent = ", ".join(f"{plain(name)} {value:.2f}" for name, value in story.found.epsilon.items() if value is not None)
     return (
         f"Differential privacy for each training patient with all images: epsilon {terms['epsilon']:g} at delta "
         f"{terms['delta']:g} was asked for. Spent, by the hospitals' ledgers: {spent}. Accountant: composed privacy "
@@ -92,7 +111,7 @@ def _privacy(story: Story) -> str:
 
 
 def _figures(story: Story, task: Task) -> Iterator[str]:
-    yield summary(story.found)
+    yield plain(summary(story.found))
     federated = story.found.details.get("federated")
     if federated is None:
         return
@@ -100,7 +119,7 @@ def _figures(story: Story, task: Task) -> Iterator[str]:
     yield f"\nSensitivity and specificity for {task.classes[1]} at a score of {threshold:.2f}; 95 % intervals.\n"
     yield "| | AUC | sensitivity | specificity | Brier | calibration error |\n|---|---|---|---|---|---|"
     for name, figures in [*federated.hospitals.items(), ("everybody", federated.everybody)]:
-        yield f"| {name} | {_row(figures)} |"
+        yield f"| {plain(name)} | {_row(figures)} |"
     yield from ("", *_further(story, task))
 
 
@@ -110,13 +129,13 @@ def _further(story: Story, task: Task) -> Iterator[str]:
         if "federated" in arms:
             auc = arms["federated"].everybody.auc
             told = "none" if auc is None else f"{auc.value:.2f} ({interval(auc)})"
-            yield f"- {finding.replace('_', ' ')}: AUC {told}"
+            yield f"- {plain(finding.replace('_', ' '))}: AUC {told}"
     for structure, outlined in story.found.outlines.items():
         if "federated" in outlined:
             figures = outlined["federated"].everybody
             dice = "none" if figures.dice is None else f"{figures.dice.value:.2f} ({interval(figures.dice)})"
             far = distance(task, figures.distance)
-            yield f"- outline of {structure.replace('_', ' ')}: mean Dice {dice}, 95 % Hausdorff distance {far}"
+            yield f"- outline of {plain(structure.replace('_', ' '))}: mean Dice {dice}, 95 % Hausdorff distance {far}"
 
 
 def _row(figures: Figures) -> str:
@@ -132,7 +151,7 @@ def _groups(story: Story) -> Iterator[str]:
     for group in story.found.groups:
         figures = group.figures
         told = "too few patients, or not told" if figures is None else _row(figures).split(" | ")[0]
-        yield f"- {group.attribute}, {group.level}: {told}"
+        yield f"- {plain(group.attribute)}, {plain(group.level)}: {told}"
 
 
 def _gains(story: Story) -> Iterator[str]:
@@ -141,12 +160,12 @@ def _gains(story: Story) -> Iterator[str]:
             "Not compared: models of single hospitals are known in simulation only, and only when a study asks for "
             "them. A real hospital can compare for itself, with `consilium-site compare`."
         )
-    yield from (f"- {verdict(hospital, gain)}" for hospital, gain in story.found.gains.items())
-    yield from filter(None, ["", compared(story.found)])
+    yield from (f"- {plain(verdict(hospital, gain))}" for hospital, gain in story.found.gains.items())
+    yield from filter(None, ["", plain(compared(story.found))])
 
 
 def _limits(story: Story) -> Iterator[str]:
-    yield from (f"- {warning}" for warning in story.found.warnings)
+    yield from (f"- {plain(warning)}" for warning in story.found.warnings)
     yield "- Thresholds were chosen on the patients that they are judged on."
     yield "- Nothing is known of hospitals that did not take part, of other scanners, or of other years."
     yield "- Scores are known by bins of a histogram; figures are no finer than that."

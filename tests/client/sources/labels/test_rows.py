@@ -1,4 +1,4 @@
-"""Whatever stands in a table, it is read as its header says or refused in a sentence with a line; none is guessed at."""
+"""Whatever stands in a table, it is read as its header says or refused in a sentence with a line."""
 
 from __future__ import annotations
 
