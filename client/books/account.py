@@ -8,6 +8,8 @@
                            counts on both. Composing the two bounds whoever moved, and whoever did not
     acknowledged           rows were lost whose hash somebody else has seen; what they may have spent counts on either
                            cohort for life, and in every study that stands here already
+
+Cohorts are sides of the split; the names of people on either side are not known here.
 """
 
 from __future__ import annotations
@@ -117,6 +119,10 @@ class Account:
             and (study is None or (begun is not None and begun < charge.row))
         ]
         return [mechanism for _, mechanism in sorted(found, key=lambda pair: pair[0])]
+
+    def everything(self) -> list[Mechanism]:
+        """What was spent on any cohort, once each: what would count on every one if somebody changed sides now."""
+        return [*(e.mechanism for e in self.entries.values()), *(charge.mechanism for charge in self._charges)]
 
     def earmarked(self, cohort: str, study: str) -> list[Mechanism]:
         """What a study has set aside of a cohort and not reserved yet."""

@@ -41,6 +41,7 @@ _REPLIES = "CREATE TABLE replies (committed INTEGER PRIMARY KEY, reply BLOB NOT 
 _ROUNDING = 1e-6
 _OTHER_REPLY = "the stored reply is not the one that was committed"
 
+
 @dataclass(frozen=True)
 class Caps:
     """Most epsilon that one study, and all studies together, may spend on a cohort, at delta."""

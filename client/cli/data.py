@@ -11,9 +11,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from client.books.audit import Fact, Journal, Kind
-from client.cli.output import COLOURS, HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
+from client.cli.output import COLOURS, HERE, REFUSED, AsJson, By, SiteFile, answer, fail, progress, short, table, who
 from client.cohort.remedies import RULE, remedy_of
-from client.errors import SiteMisconfigured
+from client.errors import CatalogStale, SiteMisconfigured
+from client.oversight import signature
 from client.site import SiteSettings, load, secret
 from tasks import contract as contracts
 from tasks import task as tasks
@@ -113,6 +114,41 @@ def check(
         shown.append(Text(f"{html} shows patients' images; it must not leave the hospital."))
     answer(as_json, {one.name: rungs for one, rungs in found}, *shown)
     if any(rung.state is State.FAIL for _, rungs in found for rung in rungs):
+        fail(REFUSED)
+
+
+def identities(
+    sign: Annotated[bool, typer.Option("--sign", help="Sign that all pairs listed are different people.")] = False,
+    site: SiteFile = HERE,
+    by: By = "",
+    as_json: AsJson = False,
+) -> None:
+    """List patients of two issuers who look like one person. Exit code 1 while there are any of whom nobody has signed.
+
+    One person under two numbers counts twice and may be on both sides of the split, so the tasks of such patients wait.
+    If they are one person: give sources that number the same people one issuer in site.yaml, or drop one. If they are
+    two: --sign. ``check --html`` shows images of a task's patients, by the same pseudonyms.
+    """
+    from client.cohort import identity, index
+
+    settings = load(site)
+    issuers = identity.issuers_to_compare(settings)
+    with index.opened(settings) as catalog:
+        if issuers and not catalog.are_compared(issuers):
+            raise CatalogStale(identity.not_compared(issuers))
+        pairs = catalog.alike(issuers)
+        if sign and pairs:
+            with Journal.open(settings.journal, secret(settings)) as journal:
+                digests: dict[str, Fact] = {"pairs": identity.SEPARATOR.join(pair.pair for pair in pairs)}
+                signature.sign(journal, Kind.IDENTITIES, who(by), {**digests, "number": len(pairs)})
+            catalog.tell_apart(pair.pair for pair in pairs)
+    columns = ("patient", "of", "patient ", "of ", "images alike")
+    rows = [(short(p.one), p.issuer, short(p.other), p.other_issuer, p.images) for p in pairs]
+    title = "Patients of two issuers who look like one person, by pseudonym"
+    said = f"Signed by {who(by)}: these are different people." if sign else "Nobody has signed that they are two."
+    shown = (table(title, columns, rows, numbers=columns[4:]), Text(said)) if rows else ("There are none.",)
+    answer(as_json, {"pairs": pairs, "signed": sign}, *shown)
+    if pairs and not sign:
         fail(REFUSED)
 
 

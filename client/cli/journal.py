@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from client.cli.output import HERE, AsJson, SiteFile, amount, answer, moment, op
 app = typer.Typer(name="audit", invoke_without_command=True)
 
 RECEIPT = "receipt"
+_DIGESTS = ("digest", "terms", "seen", "lost", "pairs")
 
 
 def _kind(value: str) -> str:
@@ -46,29 +48,38 @@ def show(
         return
     start = _moment(since)
     with opened(site) as (_, books):
+        changed = _policy_changes(books.journal.receipts())
         receipts = books.journal.receipts(study or None, since=start) if kind in ("", RECEIPT) else []
         events = books.journal.events(Kind(kind) if kind else None, study or None, start) if kind != RECEIPT else []
     found: list[Receipt | Event] = [*receipts, *events]
     found.sort(key=lambda entry: entry.seq or 0)
-    rows = [_row(entry) for entry in found]
+    rows = [_row(entry, changed) for entry in found]
     columns = ("row", "at (UTC)", "what", "details")
     shown = table("Journal", columns, rows, numbers=("row",), whole=("at (UTC)",))
     answer(as_json, [_facts(entry) for entry in found], shown if rows else "Nothing of that kind is in the journal.")
 
 
-def _row(entry: Receipt | Event) -> tuple[object, ...]:
+def _policy_changes(receipts: list[Receipt]) -> set[int]:
+    """Rows of the receipts before which policy or caps were changed, of all receipts in their order."""
+    return {
+        after.seq or 0 for before, after in pairwise(receipts) if before.policy and before.policy != after.policy
+    }
+
+
+def _row(entry: Receipt | Event, changed: set[int]) -> tuple[object, ...]:
     if isinstance(entry, Event):
         facts = {name: fact for name, fact in entry.facts.items() if name not in ("study", "document")}
         details = [_fact(name, fact) for name, fact in facts.items() if fact not in ("", False, None)]
         study = [str(entry.facts["study"])] if "study" in entry.facts else []
         return entry.seq, moment(entry.at), entry.kind, ", ".join(study + details)
-    return entry.seq, moment(entry.at), entry.message, _details(entry)
+    note = f", POLICY CHANGED to {short(entry.policy)}" if entry.seq in changed else ""
+    return entry.seq, moment(entry.at), entry.message, _details(entry) + note
 
 
 def _fact(name: str, fact: Fact) -> str:
     if fact is True:
         return name
-    return f"{name} {short(str(fact)) if name == 'digest' else fact}"
+    return f"{name} {short(str(fact)) if name in _DIGESTS else fact}"
 
 
 def _details(receipt: Receipt) -> str:

@@ -3,6 +3,7 @@ other, and one without the other cannot be restored."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,10 @@ from rich.text import Text
 from client.books.accounting import epsilon_of
 from client.books.ledger import Ledger
 from client.books.pair import faults_of_books
-from client.cli.output import HERE, REFUSED, AsJson, SiteFile, amount, answer, fail, moment, opened, table
+from client.cli import mending
+from client.cli.output import HERE, REFUSED, AsJson, SiteFile, amount, answer, fail, moment, opened, short, table
 from client.errors import SiteMisconfigured
+from client.oversight import premises
 from client.site import SiteSettings, delta_cap, load, secret
 
 app = typer.Typer(name="ledger", invoke_without_command=True)
@@ -27,57 +30,80 @@ def show(context: typer.Context, site: SiteFile = HERE, as_json: AsJson = False)
         return
     with opened(site) as (settings, books):
         cohorts, studies = _by_cohort(books.ledger, settings), _by_study(books.ledger, settings)
-        head = books.ledger.head()
+        head, change, lost = books.ledger.head(), premises.change_of(settings, books.ledger), premises.lost_heads(books)
     delta = delta_cap(settings)
     life = table(
         f"Spent by all studies, epsilon at delta {delta:g}",
-        ("cohort", "spent", "cap for life", "left", "orders"),
-        [(c["cohort"], amount(c["epsilon"]), f"{c['cap']:g}", amount(c["left"]), c["orders"]) for c in cohorts],
-        numbers=("spent", "cap for life", "left", "orders"),
-    )
+        ("cohort", "spent", "with set aside", "cap for life", "left", "orders"),
+        [(c["cohort"], amount(c["epsilon"]), amount(c["with_set_aside"]), f"{c['cap']:g}", amount(c["left"]),
+          c["orders"]) for c in cohorts],
+        numbers=("spent", "with set aside", "cap for life", "left", "orders"),
+        whole=("cohort",),
+    )  # fmt: skip
     each = table(
         "Spent by each study",
-        ("study", "cohort", "spent", "cap", "orders", "lost", "last (UTC)"),
-        [(s["study"], s["cohort"], amount(s["epsilon"]), f"{s['cap']:g}", s["orders"], s["lost"], moment(s["last"]))
-         for s in studies],
-        numbers=("spent", "cap", "orders", "lost"),
-        whole=("last (UTC)",),
+        ("study", "cohort", "spent", "set aside", "cap", "orders", "lost", "last (UTC)"),
+        [(s["study"], s["cohort"], amount(s["epsilon"]), amount(s["set_aside"]), f"{s['cap']:g}", s["orders"],
+          s["lost"], moment(s["last"])) for s in studies],
+        numbers=("spent", "set aside", "cap", "orders", "lost"),
+        whole=("cohort", "last (UTC)"),
     )  # fmt: skip
     facts = {"delta": delta, "cohorts": cohorts, "studies": studies, "head": {"row": head.seq, "hash": head.hash}}
-    answer(as_json, facts, *((life, "", each) if cohorts else ("Nothing was spent yet.",)))
+    facts["terms_differ"], facts["lost"] = [] if change is None else change.differs, lost
+    wrong = [Text(line) for line in _wrong(change, lost)]
+    answer(as_json, facts, *((life, "", each) if cohorts else ("Nothing was spent yet.",)), *wrong)
+
+
+def _wrong(change: premises.Change | None, lost: list[str]) -> Iterator[str]:
+    """What keeps the hospital from answering, although every row is as it was written."""
+    for phrase in () if change is None else change.differs:
+        yield f"TERMS {phrase}: put site.yaml back, or consilium-site ledger rebase"
+    for hash in lost:
+        yield f"BEHIND the coordinator has seen entry {short(hash)}, which is not here: restore the newest backup"
 
 
 def _by_cohort(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
-    cap, found = settings.policy.max_epsilon_life, []
-    for cohort in ledger.cohorts():
-        spent = ledger.spent(cohort)
-        epsilon = epsilon_of(spent, delta_cap(settings))
-        found.append({"cohort": cohort, "epsilon": epsilon, "cap": cap, "left": max(0.0, cap - epsilon)})
-        found[-1]["orders"] = len(spent)
+    cap, delta, account, found = settings.policy.max_epsilon_life, delta_cap(settings), ledger.account(), []
+    for cohort in sorted({*ledger.cohorts(), *(mark.cohort for mark in account.earmarks())}):
+        spent = account.spent(cohort)
+        aside = [mechanism for mark in account.earmarks(cohort) for mechanism in mark.mechanisms]
+        epsilon = epsilon_of([*spent, *aside], delta)
+        found.append({
+            "cohort": cohort,
+            "epsilon": epsilon_of(spent, delta),
+            "with_set_aside": epsilon,
+            "cap": cap,
+            "left": max(0.0, cap - epsilon),
+            "orders": len(spent),
+        })  # fmt: skip
     return found
 
 
 def _by_study(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
-    """A lost order was reserved and never answered: its work was cut short, and it has spent all the same."""
-    delta, found = delta_cap(settings), []
+    """A lost order was reserved and never answered: its work was cut short, and it has spent all the same. What is set
+    aside is spent by nobody yet, and kept from all other studies."""
+    delta, account, found = delta_cap(settings), ledger.account(), []
     pairs = dict.fromkeys((entry.use.study, entry.use.cohort) for entry in ledger.entries())
+    pairs |= dict.fromkeys((mark.study, mark.cohort) for mark in account.earmarks())
     for study, cohort in pairs:
-        entries = [e for e in ledger.entries() if (e.use.study, e.use.cohort) == (study, cohort)]
+        entries = account.own(cohort, study)
         found.append({
             "study": study,
             "cohort": cohort,
-            "epsilon": epsilon_of(ledger.spent(cohort, study), delta),
+            "epsilon": epsilon_of(account.spent(cohort, study), delta),
+            "set_aside": epsilon_of(account.earmarked(cohort, study), delta),
             "cap": settings.policy.max_epsilon_study,
             "orders": len(entries),
             "lost": sum(entry.committed is None for entry in entries),
-            "last": datetime.fromisoformat(entries[-1].reserved_at),
+            "last": datetime.fromisoformat(entries[-1].reserved_at) if entries else None,
         })  # fmt: skip
     return found
 
 
 @app.command()
 def verify(site: SiteFile = HERE, as_json: AsJson = False) -> None:
-    """Check every row of ledger and journal, and each against the other. Exit code 1 when anything is wrong."""
+    """Check every row of ledger and journal, each against the other, and site.yaml and what others have seen against
+    the ledger. Exit code 1 when anything is wrong."""
     settings = load(site)
     faults = faults_of_books(settings.ledger, settings.journal, secret(settings))
     if faults:
@@ -85,10 +111,13 @@ def verify(site: SiteFile = HERE, as_json: AsJson = False) -> None:
         fail(REFUSED)
     with opened(site) as (_, books):
         without = books.without_receipt()
+        wrong = list(_wrong(premises.change_of(settings, books.ledger), premises.lost_heads(books)))
         rows = {"ledger": books.ledger.head().seq + 1, "journal": books.journal.head().seq + 1}
     lines = [f"{name}: all {count} rows are as they were written" for name, count in rows.items()]
     lines += [f"ledger row {row}: its reply has no receipt, so it has not left" for row in without]
-    answer(as_json, {"faults": [], "without_receipt": without, "rows": rows}, *map(Text, lines))
+    answer(as_json, {"faults": wrong, "without_receipt": without, "rows": rows}, *map(Text, lines + wrong))
+    if wrong:
+        fail(REFUSED)
 
 
 @app.command()
@@ -107,3 +136,8 @@ def backup(
         copies = [folder / settings.ledger.name, folder / settings.journal.name]
         books.backup(ledger=copies[0], journal=copies[1])
     answer(as_json, {"copies": copies}, *(Text(f"wrote {copy}") for copy in copies))
+
+
+app.command()(mending.rebase)
+app.command()(mending.acknowledge)
+app.command("replace-journal")(mending.replace_journal)

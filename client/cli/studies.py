@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ from client.errors import NotApproved, SiteMisconfigured
 from client.oversight import approvals as decided
 from client.oversight.approvals import MOST_BYTES, Decision
 from client.oversight.explain import words
-from client.oversight.review import Review, examine
+from client.oversight.review import Cost, Review, examine
 from client.site import SiteSettings
 from tasks import study as documents
 from tasks.metrics.interval import Interval
@@ -144,20 +145,37 @@ def approve(digest: Digest, site: SiteFile = HERE, by: By = "", as_json: AsJson 
         known = _known(settings, books)
         document = _readable(known[decided.one_of(digest, known)])
         decided.approve(document, who(by), books.journal, settings)
-        refused = examine(document, settings, books.ledger).refused
+        found = examine(document, settings, books.ledger)
         decision = decided.decisions(books.journal)[documents.digest(document)]
     lines = [f"Approved {decision.study} ({short(decision.digest)}), by {decision.by}."]
+    refused = found.refused
     lines += [f"It is refused all the same ({part}): {why}." for part, reasons in refused.items() for why in reasons]
+    lines += [squeeze for cost in found.costs for squeeze in _squeeze(cost)]
     answer(as_json, _facts(decision) | {"refused": refused}, *(Text(_printable(line)) for line in lines))
 
 
+def _squeeze(cost: Cost) -> Iterator[str]:
+    """That it cannot be paid in full, and is planned within what is left."""
+    if cost.squeezed and cost.plan is not None and cost.alone is not None:
+        get, want = cost.plan[-1].noise_multiplier, cost.alone[-1].noise_multiplier
+        yield (
+            f"Little is left of what the {cost.cohort} patients may spend in their life: as things stand the study "
+            f"gets noise of {get:.2f} there, and not the {want:.2f} for which its epsilon of {cost.granted:g} would do."
+        )
+
+
 def revoke(digest: Digest, site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
-    """Take an approval back: the study's next order is refused. What was spent stays spent."""
+    """Take an approval back: the study's next order is refused.
+
+    What was spent stays spent; what the study had set aside for its further rounds is free again.
+    """
     with opened(site) as (_, books):
         known = decided.decisions(books.journal)
-        decided.revoke(known[decided.one_of(digest, known)], who(by), books.journal)
+        freed = decided.revoke(known[decided.one_of(digest, known)], who(by), books)
         decision = decided.decisions(books.journal)[decided.one_of(digest, known)]
-    answer(as_json, _facts(decision), Text(f"Revoked {decision.study} ({short(decision.digest)}), by {decision.by}."))
+    lines = [f"Revoked {decision.study} ({short(decision.digest)}), by {decision.by}."]
+    lines += [f"What it had set aside of the {mark.cohort} patients' epsilon is free again." for mark in freed]
+    answer(as_json, _facts(decision) | {"freed": [mark.cohort for mark in freed]}, *map(Text, lines))
 
 
 def approvals(site: SiteFile = HERE, as_json: AsJson = False) -> None:

@@ -11,11 +11,11 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.books.audit import Journal, Kind
-from client.cohort import findings, index
+from client.cohort import findings, identity, index
 from client.cohort.cache import ExampleCache
 from client.cohort.cache import load_example as load_example
 from client.cohort.cache import load_masks as load_masks
@@ -80,7 +80,8 @@ def ingest(
         taking.cache.delete([*catalog.forget(gone), *catalog.unused(taking.superseded)])
         taking.cache.sweep(catalog.examples(task.name))
         _note(catalog, task, listings)
-        report = findings.report(task, catalog, issuers, taking.cache)
+        identity.compare(catalog, site)
+        report = _report(catalog, site, task, issuers)
     if not report.images:
         kind = ContractNotMet if report.contract.conforming < report.contract.examined else EmptySource
         raise kind(f"{site.name}: no image of task {task.name!r} can be used ({findings.counts(report.left_out)})")
@@ -101,15 +102,18 @@ def sides(site: SiteSettings, task: Task) -> dict[str, list[Entry]]:
 
     Raises:
         CatalogStale, ContractNotMet: see ``require_contract``.
+        SamePersonTwice: see ``identity.require_told_apart``.
     """
     caps = tuple(_caps(site, task).items())
 
     def answer(catalog: Index) -> dict[str, list[Entry]]:
         _require_contract(catalog, site, task)
+        identity.require_told_apart(catalog, site, task)
         return {side: _entries(catalog, site, task, side) for side in ("train", "validation")}
 
+    question = task.name, contracts.digest_of_task(task.name), caps, tuple(identity.issuers_to_compare(site))
     with index.opened(site) as catalog:
-        return catalog.kept((task.name, contracts.digest_of_task(task.name), caps), lambda: answer(catalog))
+        return catalog.kept(question, lambda: answer(catalog))
 
 
 def _caps(site: SiteSettings, task: Task) -> dict[str, int | None]:
@@ -139,7 +143,13 @@ def report(site: SiteSettings, task: Task) -> IngestReport:
     issuers = [source.issuer for source in site.sources if source.task == task.name]
     with index.opened(site) as catalog:
         _require_current(site, task, catalog.ingests(task.name, issuers))
-        return findings.report(task, catalog, issuers, ExampleCache(site, task))
+        return _report(catalog, site, task, issuers)
+
+
+def _report(catalog: Index, site: SiteSettings, task: Task, issuers: Sequence[str]) -> IngestReport:
+    found = findings.report(task, catalog, issuers, ExampleCache(site, task))
+    problem = identity.problem_of(catalog, site, task)
+    return replace(found, warnings=[*found.warnings, f"cannot take part: {problem}"]) if problem else found
 
 
 def require_contract(site: SiteSettings, task: Task) -> None:

@@ -41,8 +41,10 @@ CREATE TABLE IF NOT EXISTS ingests (
     task TEXT NOT NULL, issuer TEXT NOT NULL, contract TEXT NOT NULL, left_out TEXT NOT NULL, warnings TEXT NOT NULL,
     at TEXT NOT NULL, PRIMARY KEY (task, issuer));
 CREATE TABLE IF NOT EXISTS compared (
-    image TEXT NOT NULL, task TEXT NOT NULL, fingerprint INTEGER NOT NULL, PRIMARY KEY (image, task));
-CREATE TABLE IF NOT EXISTS alike (pair TEXT PRIMARY KEY, one TEXT NOT NULL, other TEXT NOT NULL, images TEXT NOT NULL);
+    image TEXT NOT NULL, task TEXT NOT NULL, fingerprint INTEGER, among TEXT NOT NULL, PRIMARY KEY (image, task));
+CREATE TABLE IF NOT EXISTS alike (
+    pair TEXT PRIMARY KEY, one TEXT NOT NULL, issuer TEXT NOT NULL, other TEXT NOT NULL, other_issuer TEXT NOT NULL,
+    images INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS told_apart (pair TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, number INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS key (fingerprint TEXT PRIMARY KEY);
@@ -126,6 +128,25 @@ class Ingest:
     left_out: dict[str, int]
     warnings: list[str]
     at: datetime
+
+
+@dataclass(frozen=True)
+class AlikePair:
+    """Two patients of two issuers who look like one person.
+
+    Attributes:
+        pair: keyed digest of the two.
+        one, other: pseudonyms.
+        issuer, other_issuer: who numbers them.
+        images: how many pairs of their images look the same.
+    """
+
+    pair: str
+    one: str
+    issuer: str
+    other: str
+    other_issuer: str
+    images: int
 
 
 class Index:
@@ -212,6 +233,47 @@ class Index:
         values = (*_mine(task, issuers), self._fraction, side == "validation")
         return self._connection.execute(query, values).fetchall()
 
+    def usable_images(self, issuers: Iterable[str]) -> list[Image]:
+        """All usable images of these issuers, of every task."""
+        query = "SELECT * FROM images WHERE usable AND issuer IN (SELECT value FROM json_each(?))"
+        return [_image(row) for row in self._connection.execute(query, (json.dumps(list(issuers)),))]
+
+    def are_compared(self, issuers: list[str]) -> bool:
+        """Whether every usable image of these issuers was compared with those of the others, as it is now."""
+        query = """
+            SELECT NOT EXISTS (
+                SELECT 1 FROM images LEFT JOIN compared USING (image, task)
+                WHERE usable AND issuer IN (SELECT value FROM json_each(?1))
+                AND (among IS NOT ?1 OR compared.fingerprint IS NOT images.fingerprint))"""
+        return bool(self._connection.execute(query, (json.dumps(issuers),)).fetchone()[0])
+
+    def note_compared(self, issuers: list[str], images: Iterable[Image], alike: Iterable[AlikePair]) -> None:
+        """Remember which images of these issuers were compared, and who looks like whom."""
+        rows = [(image.image, image.task, _signed(image.fingerprint), json.dumps(issuers)) for image in images]
+        with self._connection:
+            self._connection.execute("DELETE FROM alike")
+            self._connection.executemany("INSERT OR REPLACE INTO compared VALUES (?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT INTO alike VALUES (?, ?, ?, ?, ?, ?)", map(astuple, alike))
+            self._connection.execute(_WRITTEN)
+
+    def tell_apart(self, pairs: Iterable[str]) -> None:
+        """Remember, by their digests, pairs of which somebody has signed that they are two persons."""
+        with self._connection:
+            self._connection.executemany("INSERT OR IGNORE INTO told_apart VALUES (?)", [(pair,) for pair in pairs])
+            self._connection.execute(_WRITTEN)
+
+    def alike(self, issuers: Iterable[str], task: str | None = None) -> list[AlikePair]:
+        """Pairs of whom nobody has signed anything, both with usable images, one at least of a task if one is named."""
+        query = """
+            SELECT * FROM alike WHERE pair NOT IN (SELECT pair FROM told_apart)
+            AND issuer IN (SELECT value FROM json_each(?1)) AND other_issuer IN (SELECT value FROM json_each(?1))
+            AND EXISTS (SELECT 1 FROM images WHERE patient = one AND usable)
+            AND EXISTS (SELECT 1 FROM images WHERE patient = other AND usable)
+            AND (?2 IS NULL OR EXISTS (SELECT 1 FROM images WHERE patient IN (one, other) AND task = ?2 AND usable))
+            ORDER BY images DESC, pair"""
+        rows = self._connection.execute(query, (json.dumps(list(issuers)), task))
+        return [AlikePair(*row) for row in rows]
+
     def note_ingest(self, ingest: Ingest) -> None:
         """Remember when an issuer's images were ingested, and under which contract."""
         with self._connection:
@@ -282,10 +344,14 @@ def _mine(task: str, issuers: Iterable[str]) -> tuple[str, str]:
 
 
 def _row(image: Image) -> tuple[object, ...]:
-    signed = None if image.fingerprint is None else (image.fingerprint ^ 1 << 63) - (1 << 63)  # SQLite has no unsigned
     lists = json.dumps(image.rejected), json.dumps(image.warned)
-    values = astuple(image)
-    return (*values[:7], signed, *values[8:11], *lists, *values[13:15], json.dumps(image.findings), values[16])
+    values, seen = astuple(image), _signed(image.fingerprint)
+    return (*values[:7], seen, *values[8:11], *lists, *values[13:15], json.dumps(image.findings), values[16])
+
+
+def _signed(fingerprint: int | None) -> int | None:
+    """As SQLite can hold it, which has no unsigned numbers."""
+    return None if fingerprint is None else (fingerprint ^ 1 << 63) - (1 << 63)
 
 
 def _image(row: tuple[object, ...]) -> Image:

@@ -18,6 +18,7 @@ ROWS, COLUMNS = 8, 8
 _BANDS = 4
 _MOST_BITS = _BANDS - 1  # two hashes that differ in so many bits agree in at least one of four bands
 _SAME = 0.99
+_GRID = 24
 
 
 def fingerprint(example: NDArray[np.float32]) -> int:
@@ -96,6 +97,9 @@ def confirm(pairs: Sequence[tuple[int, int]], load: Callable[[int], NDArray[np.f
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Of examples of two tasks, which may have other shapes, on a common grid."""
+    if one.shape != other.shape:
+        one, other = (_cells(plane_of(each), _GRID, _GRID).astype(np.float32) for each in (one, other))
     a, b = one.ravel() - one.mean(), other.ravel() - other.mean()
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / size if size else 0.0

@@ -11,12 +11,13 @@ import torch
 
 from client.books.accounting import epsilon_of
 from client.books.pair import open_books
-from client.cohort import catalog
+from client.cohort import catalog, identity, index
 from client.cohort.cache import LEAST_FREE
 from client.cohort.findings import IngestReport
 from client.cohort.remedies import remedy_of
 from client.cohort.withdrawals import withdrawn
 from client.errors import SiteError
+from client.oversight import premises
 from client.oversight.halt import stopped
 from client.policy import COHORTS
 from client.site import SiteSettings, delta_cap, secret
@@ -56,6 +57,7 @@ def _cohort(site: SiteSettings, task: Task) -> Iterator[Rung]:
     yield _patients(report, site)
     yield _classes(report)
     yield _copies(report)
+    yield _identities(site, task)
 
 
 def _readable(report: IngestReport, task: Task) -> Rung:
@@ -131,6 +133,14 @@ def _copies(report: IngestReport) -> Rung:
     return Rung("no copies", State.WARN, found, "Look at them in the page of --html; join the patients or drop a copy")
 
 
+def _identities(site: SiteSettings, task: Task) -> Rung:
+    with index.opened(site) as opened:
+        problem = identity.problem_of(opened, site, task)
+    if problem:
+        return Rung("one person once", State.FAIL, problem, "consilium-site identities")
+    return Rung("one person once", State.OK, "nobody looks like a patient of another issuer, or somebody has signed")
+
+
 def _withdrawals(site: SiteSettings) -> Rung:
     try:
         names = withdrawn(site)
@@ -160,11 +170,16 @@ def _books(site: SiteSettings) -> Iterator[Rung]:
             spent = {cohort: epsilon_of(books.ledger.spent(cohort), delta) for cohort in COHORTS.values()}
             moments = [event.at for event in books.journal.events()]
             moments += [receipt.at for receipt in books.journal.receipts() if receipt.at is not None]
+            set_aside = {mark.cohort for mark in books.ledger.account().earmarks()}
+            change, lost = premises.change_of(site, books.ledger), premises.lost_heads(books)
     except SiteError as error:
         yield Rung("books", State.FAIL, str(error), "consilium-site ledger verify")
         return
     yield _running(site)
+    yield _terms(change)
+    yield _seen(lost)
     found = ", ".join(f"{cohort} {epsilon:.2f} of {life:g}" for cohort, epsilon in spent.items())
+    found += f"; more of {' and '.join(sorted(set_aside))} is set aside for studies" if set_aside else ""
     most = max(spent.values())
     state = State.FAIL if most >= life else State.WARN if most >= _NEARLY_SPENT * life else State.OK
     remedy = "" if state is State.OK else "policy.max_epsilon_life bounds what a patient loses, ever"
@@ -176,6 +191,19 @@ def _running(site: SiteSettings) -> Rung:
     if stopped(site.stop_file):
         return Rung("answering", State.FAIL, f"the hospital has stopped ({site.stop_file})", "consilium-site resume")
     return Rung("answering", State.OK, "the hospital answers orders")
+
+
+def _terms(change: premises.Change | None) -> Rung:
+    if change is None:
+        return Rung("terms", State.OK, "site.yaml says what the ledger's sums rest on")
+    return Rung("terms", State.FAIL, "; ".join(change.differs), "Put site.yaml back, or consilium-site ledger rebase")
+
+
+def _seen(lost: list[str]) -> Rung:
+    if not lost:
+        return Rung("witness", State.OK, "no order has named an entry that is not in the ledger")
+    found = f"the coordinator has seen {len(lost)} entries that are not in the ledger, the last one {lost[-1][:12]}"
+    return Rung("witness", State.FAIL, found, "Restore the newest backup; without one: consilium-site ledger acknowledge")
 
 
 def _clock(newest: datetime | None) -> Rung:
