@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
+from conf.schema import SuperlinkRuntime
 from server import export, tracking
 from server.errors import StudyError
 from server.pages import many
@@ -33,6 +35,8 @@ def main(words: Sequence[str]) -> int:
     out.add_argument("model", metavar="STUDY", help="a folder of outputs/studies, or models:/TASK@candidate of MLflow")
     out.add_argument("--out", type=Path, default=Path(model_file.FILE), help="the file to write")
     out.add_argument("--uri", default="", help="MLflow's store; otherwise the one in outputs/")
+    out.add_argument("--studies", type=Path, help="the folder of studies, which vouch for a registered model; else "
+                     "beside MLflow's store, or at the server that --uri names")  # fmt: skip
     new = commands.add_parser(
         "new-task", help="the files of a new clinical task, from a template that passes its tests"
     )
@@ -76,13 +80,31 @@ def _send(given: argparse.Namespace, console: Console) -> int:
 
 def _export(given: argparse.Namespace, console: Console) -> int:
     uri = given.uri or f"sqlite:///{Path('outputs/mlflow.db').resolve()}"
-    head, digest = export.export(given.model, uri, given.out)
+    head, digest = export.export(given.model, uri, given.out, _vouching(uri, given.studies))
     for name, value in model_file.head_text(head).items():
         console.print(f"{name}: {value}", markup=False)
     console.print(f"Wrote {given.out}. Not for clinical use.", soft_wrap=True, markup=False)
     console.print(f"SHA-256 {digest}", soft_wrap=True)
     console.print("Tell it to the hospitals by another way than the file: they type it.")
     return 0
+
+
+def _vouching(uri: str, studies: Path | None) -> export.Vouching | None:
+    """Who says which model a study has ended with: its folder here, or the server behind whose fence MLflow is."""
+    if studies is not None:
+        return export.in_folder(studies)
+    if uri.startswith("sqlite:///"):
+        return export.in_folder(Path(uri.removeprefix("sqlite:///")).parent / "studies")
+    if not uri.startswith("https://"):
+        return None
+    from server import superlink
+
+    files = [
+        os.environ.get(name, "") for name in ("MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH")
+    ]
+    door = superlink.Door(SuperlinkRuntime(address=uri.removeprefix("https://").strip("/"), authority=files[0],
+                                           certificate=files[1]))  # fmt: skip
+    return lambda name: door.facts(f"studies/{name}/study.json")
 
 
 def _new_task(name: str, root: Path, console: Console) -> int:

@@ -1,19 +1,22 @@
 """The model of a study as the one file that is handed to hospitals; ``tasks/model_file.py`` has its form.
 
 It is written when a study ends, stands in the study's folder and in MLflow's registry, byte for byte the same: the
-digest in the model card is the one that a hospital is told.
+digest in the model card is the one that a hospital is told. A registry is a view that others may have written to: what
+comes from there is taken only if its SHA-256 is the one that the study's own folder vouches for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.numpy import load
 
 from conf import load as conf
 from conf import schema
 from server.errors import StudyError
-from server.folder import StudyFolder
+from server.folder import FILE, StudyFolder
 from server.report import Results
 from server.study import document_of, fixed_sizes, weights_file, weights_of
 from tasks import model_file, study
@@ -22,7 +25,9 @@ from tasks.disk import write_whole
 from tasks.model_file import BadModelFile, ModelHead
 from tasks.models import registry
 
+Vouching = Callable[[str], Mapping[str, Any]]
 _REGISTERED = "models:/"
+_DIGEST = "model_sha256"
 
 
 def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
@@ -66,22 +71,25 @@ def _encoder(configuration: schema.Study) -> bytes:
     return path.read_bytes()
 
 
-def export(source: str, uri: str, to: Path) -> tuple[ModelHead, str]:
+def export(source: str, uri: str, to: Path, vouching: Vouching | None = None) -> tuple[ModelHead, str]:
     """Copy a model to a file of its own. Returns its head and its SHA-256.
 
     Args:
         source: a study's folder, or a registered model as MLflow names it: ``models:/TASK@candidate``,
             ``models:/TASK/3``.
         uri: MLflow's store, for a registered model.
+        vouching: from a study's name to what its own folder says, for a registered model.
 
     Raises:
-        StudyError: there is no such model, or none that could be used outside the study.
+        StudyError: there is no such model, none that could be used outside the study, or another than the study's own.
     """
     content = _registered(source, uri) if source.startswith(_REGISTERED) else _of_study(Path(source))
     try:
         head, arrays, find = model_file.unpack(content)
     except BadModelFile as error:
         raise StudyError(f"{source}: {error}") from None
+    if source.startswith(_REGISTERED):
+        _vouched(source, head.study, model_file.digest(content), vouching)
     try:
         network = registry.build(head.model, tasks.get(head.task).form, find=find)
     except registry.UnknownModel as error:
@@ -96,6 +104,35 @@ def export(source: str, uri: str, to: Path) -> tuple[ModelHead, str]:
     to.parent.mkdir(parents=True, exist_ok=True)
     write_whole(to, content)
     return head, model_file.digest(content)
+
+
+def in_folder(studies: Path) -> Vouching:
+    """What the folders of studies on this machine say."""
+
+    def facts(name: str) -> dict[str, Any]:
+        path = studies / name
+        return StudyFolder(name, path, resumed=True).facts() if (path / FILE).exists() else {}
+
+    return facts
+
+
+def _vouched(source: str, study_name: str, digest: str, vouching: Vouching | None) -> None:
+    """Refuse a model that the study which it names did not end with.
+
+    Raises:
+        StudyError: the study is not known, has not ended, or has ended with another model.
+    """
+    told = None if vouching is None else vouching(study_name).get(_DIGEST)
+    if told is None:
+        raise StudyError(
+            f"{source} says that it is of the study {study_name}, and no folder of that study vouches for its SHA-256 "
+            f"{digest}: say --studies FOLDER, where the studies are, or export the study's folder itself"
+        )
+    if told != digest:
+        raise StudyError(
+            f"{source} has SHA-256 {digest}, and its study {study_name} has ended with {told}: somebody has put "
+            "another model into the registry. Export the study's folder, and tell whoever runs MLflow"
+        )
 
 
 def _of_study(folder: Path) -> bytes:

@@ -1,8 +1,9 @@
 """The fence: nginx before the SuperLink, which itself asks nobody who reaches its Control API for a name.
 
 Two doors. Hospitals reach the Fleet API and the health check. Researchers, with a certificate of ours, reach five calls
-of the Control API, the studies' files for reading, and MLflow. Nobody reaches the Runtime API; it is for processes of
-this machine. What is not named here is refused.
+of the Control API, the studies' files, and MLflow, both for reading: the server itself writes to MLflow, behind the
+fence. Nobody reaches the Runtime API; it is for processes of this machine. What is not named here is refused, and the
+access log has the name in each researcher's certificate.
 """
 
 from __future__ import annotations
@@ -31,6 +32,22 @@ FLEET = (
 """Calls of the Fleet API that an admitted hospital makes. Registering is not among them: ``admit`` does that."""
 CONTROL = ("start-run", "stop-run", "list-runs", "list-nodes", "stream-logs")
 """Calls of the Control API that a researcher makes."""
+SEARCHES = (
+    "2.0/mlflow/experiments/search",
+    "2.0/mlflow/experiments/search-datasets",
+    "2.0/mlflow/runs/search",
+    "2.0/mlflow/logged-models/search",
+    "2.0/mlflow/registered-models/get-latest-versions",
+    "3.0/mlflow/traces/search",
+    "3.0/mlflow/traces/metrics",
+    "3.0/mlflow/traces/batchGetInfos",
+    "3.0/mlflow/datasets/search",
+    "3.0/mlflow/issues/search",
+)
+"""Calls of MLflow 3.17 that read and are made with POST, under /api/ and /ajax-api/. Everything else that reads is made
+with GET, but for /graphql, whose only mutation echoes a text."""
+RUNS = ("/ajax-api/3.0/jobs", "/ajax-api/3.0/mlflow/jobs", "/ajax-api/2.0/mlflow/gateway-proxy")
+"""Paths that make MLflow do something for whoever asks, not all of them with POST."""
 ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
 """MLflow 3.17 has an assistant that runs commands on its server for whoever seems to be on that machine, which behind a
 fence is everybody. No option of MLflow's switches it off."""
@@ -83,7 +100,8 @@ events {{ worker_connections 2048; }}"""
 
 def _common(home: Home) -> str:
     folder = home.path / "fence"
-    return f"""  access_log {home.logs}/fence-access.log;
+    return f"""  log_format names '$remote_addr "$ssl_client_s_dn" [$time_iso8601] "$request" $status $body_bytes_sent';
+  access_log {home.logs}/fence-access.log names;
   client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/fastcgi;
@@ -133,11 +151,22 @@ def _doors(home: Home) -> str:
     location /v1/ {{ return 404; }}
     location /studies/ {{ alias {home.path}/studies/; {_READ_ONLY} }}
     location /runs/ {{ alias {home.runs}/; {_READ_ONLY} }}
-    location {ASSISTANT} {{ return 404; }}
-    location / {{ proxy_set_header Host 127.0.0.1:{s.mlflow_port}; proxy_pass http://mlflow; }}
+{_nowhere()}
+    location ~ ^/(api|ajax-api)/({_SEARCHES})$ {{ limit_except GET POST {{ deny all; }} {_mlflow(home)} }}
+    location = /graphql {{ limit_except GET POST {{ deny all; }} {_mlflow(home)} }}
+    location / {{ limit_except GET {{ deny all; }} {_mlflow(home)} }}
   }}"""
 
 
+def _mlflow(home: Home) -> str:
+    return f"proxy_set_header Host 127.0.0.1:{home.settings.mlflow_port}; proxy_pass http://mlflow;"
+
+
+def _nowhere() -> str:
+    return "\n".join(f"    location ^~ {path} {{ return 404; }}" for path in (ASSISTANT, *RUNS))
+
+
+_SEARCHES = "|".join(SEARCHES).replace(".", "[.]")
 _SUPERLINK = "proxy_pass https://superlink;"
 _READ_ONLY = "limit_except GET { deny all; } default_type application/octet-stream; add_header Cache-Control no-store;"
 

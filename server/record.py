@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,6 +61,15 @@ class RoundRecord:
         """Unweighted mean over the hospitals that have an AUC."""
         values = [h.auc for h in self.hospitals.values() if h.auc is not None]
         return float(np.mean(values)) if values else None
+
+
+def how_often(rounds: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Of what was said of hospitals round by round: in how many rounds, and what the last time."""
+    told: dict[str, list[str]] = {}
+    for record in rounds:
+        for hospital, reason in record.items():
+            told.setdefault(hospital, []).append(reason)
+    return {hospital: f"{len(each)} of {len(rounds)} rounds, last: {each[-1]}" for hospital, each in told.items()}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from server.errors import CheckpointDamaged
 from server.evaluation import Evaluated, pooled_auc
 from server.figures import Arm, Subgroup, Thresholds, arm_of, histograms_of, knowing_the_hospital, subgroups
 from server.further import ByArm, OutlineArm, findings, outlines
+from server.record import how_often
 from server.rounds import HospitalRound, RoundRecord, State
 from server.verdicts import gains, gate, warnings
 from tasks.metrics.interval import Interval, mean, repeated
@@ -31,6 +32,7 @@ class Results:
         bytes_down, bytes_up: of all rounds, by hospital.
         seconds: of all federated rounds.
         dropped: how often each hospital was left out of a round, and why the last time.
+        named: how often each hospital's update deserved a look though it counted, and why the last time.
         notes: what must be said beside the figures.
         details: for each arm all figures, of each hospital and of everybody.
         by_hospital: pooled AUC of a model that knows the hospital and no image.
@@ -67,6 +69,7 @@ class Results:
     outlines: dict[str, dict[str, OutlineArm]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     gate: list[str] | None = None
+    named: dict[str, str] = field(default_factory=dict)
 
     def mean_auc(self, arm: str) -> Interval | None:
         """Unweighted mean over the hospitals that have an AUC in every arm, so that arms compare."""
@@ -140,10 +143,13 @@ def results(
     told = {"local": arms.local, "federated": _federated(state), "pooled": arms.pooled}
     histograms = histograms_of(told["federated"])
     details = _details(told)
-    epsilon, by_hospital, dropped = _epsilon(state.rounds), knowing_the_hospital(histograms), _dropped(state.rounds)
+    epsilon, by_hospital = _epsilon(state.rounds), knowing_the_hospital(histograms)
+    dropped = how_often([record.dropped for record in state.rounds])
+    named = how_often([record.named for record in state.rounds])
     apart = gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {}
     shuffled = repeated([told for told in map(_pooled, arms.shuffled) if told is not None])
-    told_first = warnings(details, by_hospital, dropped, any(v is not None for v in epsilon.values()), shuffled)
+    private = any(v is not None for v in epsilon.values())
+    told_first = warnings(details, by_hospital, dropped, private, shuffled, named)
     return Results(
         study=name,
         arms={arm: figures for arm, figures in by_arm.items() if figures},
@@ -166,6 +172,7 @@ def results(
         outlines=outlines(told),
         warnings=told_first + [f"{hospital} {why}." for hospital, why in crossed.problems.items()],
         gate=gate(details.get("federated"), gates or {}),
+        named=named,
     )
 
 
@@ -250,14 +257,6 @@ def _spent(record: RoundRecord, hospital: str) -> bool:
 
 def _total(rounds: list[RoundRecord], hospitals: list[str], what: str) -> dict[str, int]:
     return {h: sum(getattr(r.hospitals[h], what) for r in rounds if h in r.hospitals) for h in hospitals}
-
-
-def _dropped(rounds: list[RoundRecord]) -> dict[str, str]:
-    reasons: dict[str, list[str]] = {}
-    for record in rounds:
-        for hospital, reason in record.dropped.items():
-            reasons.setdefault(hospital, []).append(reason)
-    return {hospital: f"{len(told)} of {len(rounds)} rounds, last: {told[-1]}" for hospital, told in reasons.items()}
 
 
 def table(found: Results, study: schema.Study) -> Table:

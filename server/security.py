@@ -78,7 +78,7 @@ def _doors(home: Home) -> Iterator[Claim]:
     same = written.exists() and written.read_text("utf-8") == fence.configuration(home)
     yield Claim("The fence lets through what is listed and nothing else", State.OK if same else State.FAIL,
                 f"hospitals: {len(fence.FLEET)} calls and /health; researchers: {len(fence.CONTROL)} calls, studies' "
-                "files, MLflow" if same else f"{written} is not what this release writes",
+                "files and MLflow for reading" if same else f"{written} is not what this release writes",
                 "" if same else "consilium-server down, then up", f"less {written}")  # fmt: skip
     wide = _address(s.researchers_address) in ("0.0.0.0", "::")
     yield Claim("The researchers' door is on an inner network", State.WARN if wide else State.OK,

@@ -28,6 +28,7 @@ from conf import load as conf
 from conf import schema
 from server import tracking_model
 from server.folder import StudyFolder
+from server.record import how_often
 from server.rounds import RoundRecord
 from server.study import model_of
 from tasks import contract as contracts
@@ -159,10 +160,18 @@ class MlflowStore:
         for name in ending.files:
             folder = "figures" if name.startswith("figures/") else None
             self._client.log_artifact(self._run, str(self._folder.path / name), folder)
+        self._name(records)
         accepted = ending.metrics.get("result/gate_passed") == 1
         tracking_model.register(self._client, self._study, self._folder, self._run, ending.files, accepted)
         for run in (*self._children.values(), self._run):
             self._client.set_terminated(run)
+
+    def _name(self, records: list[RoundRecord]) -> None:
+        """Hospitals whose updates deserve a look, as tags of the study's run and of theirs."""
+        for hospital, why in how_often([record.named for record in records]).items():
+            self._client.set_tag(self._run, f"fl_look_at.{hospital}", why)
+            if hospital in self._children:
+                self._client.set_tag(self._children[hospital], "fl_look_at", why)
 
     def _metrics(self, values: Mapping[str, Any], records: list[RoundRecord], step: int) -> list[Any]:
         """The same moment for a round however often it is told, so that a store keeps one point of it."""
@@ -264,4 +273,5 @@ def _of_hospital(record: RoundRecord, hospital: str) -> dict[str, float | None]:
         "evaluation_epsilon": figures.evaluation_epsilon,
         "bytes_up": figures.bytes_up,
         "bytes_down": figures.bytes_down,
+        "update_norm": figures.update_norm,
     }

@@ -83,8 +83,14 @@ def warnings(
     dropped: Mapping[str, str],
     private: bool,
     shuffled: Interval | None = None,
+    named: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """What a reader must know before any figure; ``shuffled``: mean AUC of models trained on labels at random."""
+    """What a reader must know before any figure.
+
+    Args:
+        shuffled: mean AUC of models trained on labels at random.
+        named: by hospital how often its update deserved a look, and why the last time.
+    """
     federated = arms.get("federated")
     found = list(_one_class(federated)) if federated else ["The model was evaluated nowhere."]
     found += _opposite(federated) if federated else []
@@ -101,7 +107,8 @@ def warnings(
         )
     if not private:
         found.append("The training was not private: no noise was added, and patients have no guarantee.")
-    return found + [f"{hospital} was left out of rounds ({why})." for hospital, why in dropped.items()]
+    found += [f"{hospital} was left out of rounds ({why})." for hospital, why in dropped.items()]
+    return found + [f"Look at what {hospital} sends ({why})." for hospital, why in (named or {}).items()]
 
 
 def _one_class(federated: Arm) -> Iterator[str]:

@@ -3,17 +3,20 @@
 Ten hospitals with label skew train a logistic regression on invented patients; some hospitals are attackers. Updates go
 through the real admission check and the real strategies; there is no wire and no noise in the first table. The second
 table is with patient-level privacy: the same poisoned hospitals with and without clipping, and norm bounding with the
-length that no honest private update exceeds.
+length that no honest private update exceeds. The third (alone with `--studies`) plays whole studies with default
+settings, real hospitals' code and real messages, in which one hospital of five is hostile.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,7 @@ from server.strategy.strategy import norm
 from tasks.wire import Arrays
 
 HOSPITALS, PATIENTS, FEATURES, ROUNDS, SEEDS = 10, 100, 20, 30, 5
+STUDY_SEEDS = 3
 FRACTIONS = (0.1, 0.2, 0.3, 0.4)
 TRAINING = schema.Training(steps=5, learning_rate=0.5, sample_rate=0.5)
 PRIVACY = schema.Privacy(clip_norm=1.0)
@@ -253,7 +257,7 @@ def by_strategy(console: Console) -> dict[str, dict[str, dict[str, Figures]]]:
 def with_clipping(console: Console) -> dict[str, dict[str, Figures]]:
     """Second table. result[attack][arm]."""
     noise_multiplier, attackers = 1.0, 3
-    bound = honest_norm(TRAINING, PRIVACY, noise_multiplier, PATIENTS, FEATURES)
+    bound = honest_norm(TRAINING, PRIVACY.clip_norm, noise_multiplier, PATIENTS, FEATURES)
     private = Privately(PRIVACY.clip_norm, noise_multiplier)
     arms: dict[str, tuple[schema.Strategy, Privately]] = {
         "fedavg, not clipped": (schema.FedAvg(weighting="uniform"), Privately()),
@@ -284,14 +288,33 @@ def with_clipping(console: Console) -> dict[str, dict[str, Figures]]:
     return found
 
 
+def whole_studies(console: Console) -> dict[str, list[dict[str, object]]]:
+    """Third table. result[attack] has one study a seed."""
+    from tests.benchmarks import attacked_study as studies  # takes seconds, and threads that are set before
+
+    played: dict[str, list[studies.Played]] = {attack: [] for attack in studies.ATTACKS}
+    with tempfile.TemporaryDirectory() as output:
+        for seed in range(1, STUDY_SEEDS + 1):
+            for number, (title, attack) in enumerate(studies.ATTACKS.items()):
+                played[title].append(studies.play(Path(output), f"attack-{number}", attack, seed))
+                console.print(f"seed {seed}, {title}: {played[title][-1]}", markup=False)
+    console.print(studies.table(played), markup=False)
+    return {title: [asdict(one) for one in each] for title, each in played.items()}
+
+
 def main() -> None:
-    """Print both tables and write their numbers."""
+    """Print the tables and write their numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/attacks.json"))
-    output = parser.parse_args().output
-    console, started = Console(width=120), time.perf_counter()
-    with np.errstate(all="ignore"):
-        found = {"by_strategy": by_strategy(console), "with_clipping": with_clipping(console)}
+    parser.add_argument("--studies", action="store_true", help="the third table alone")
+    given = parser.parse_args()
+    output, console, started = given.output, Console(width=120), time.perf_counter()
+    found: dict[str, object] = {}
+    if not given.studies:
+        with np.errstate(all="ignore"):
+            found = {"by_strategy": by_strategy(console), "with_clipping": with_clipping(console)}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    found["studies"] = whole_studies(console)
     seconds = time.perf_counter() - started
     output.parent.mkdir(parents=True, exist_ok=True)
     machine = {"platform": platform.platform(), "python": platform.python_version(), "numpy": np.__version__}

@@ -11,7 +11,15 @@ from conf import load, schema
 from server.local_grid import LocalGrid
 from server.rounds import Roster
 from server.study import document_of
-from tests.server.scripted_app import SIZE, WEIGHTS, honest_histogram, honest_joint, honest_update, load_app, load_nothing
+from tests.server.scripted_app import (
+    SIZE,
+    WEIGHTS,
+    honest_histogram,
+    honest_joint,
+    honest_update,
+    load_app,
+    load_nothing,
+)
 
 __all__ = [
     "SIZE",

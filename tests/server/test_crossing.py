@@ -38,7 +38,8 @@ def crossed(folder: Path, *overrides: str, noise: float = 0.0, state: State | No
     known = dict.fromkeys(HOUSES, "well") | houses
     before, arms = ended(noise)
     with LocalGrid(scripted.house(folder, **known), scripted.load_app) as grid:
-        return cross(study, "scripted-1", dict.fromkeys(HOUSES, scripted.SIZE), folder / "crossed", grid, state or before, arms)
+        sizes = dict.fromkeys(HOUSES, scripted.SIZE)
+        return cross(study, "scripted-1", sizes, folder / "crossed", grid, state or before, arms)
 
 
 def test_each_hospital_compares_its_own_model_with_the_federated_one(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from tasks.models import registry
 from tasks.models.weights import in_folder
 from tests.server import outcome
 
-
 SIZES = {"ash": 90, "elm": 70}
 
 

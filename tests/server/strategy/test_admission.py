@@ -8,6 +8,7 @@ import pytest
 from server.strategy.admission import unusable
 from server.strategy.strategy import LARGEST
 
+FAR = "b would lead to values beyond 9000, which no training that converges meets"
 MODEL = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(3, np.float32)}
 
 
@@ -20,10 +21,9 @@ MODEL = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(3, np.float32)}
         ({"b": np.zeros(3, np.float64)}, "b is float64 (3,), not float32 (3,)"),
         ({"b": np.array([0, np.nan, 0], np.float32)}, "b has values that are not finite"),
         ({"b": np.array([0, -np.inf, 0], np.float32)}, "b has values that are not finite"),
-        ({"b": np.array([0, -2 * LARGEST, 0], np.float32)}, "b would lead to values beyond 9000, which no training that converges meets"),
+        ({"b": np.array([0, -2 * LARGEST, 0], np.float32)}, FAR),
         ({"b": np.array([0, -LARGEST, 0], np.float32)}, ""),
-        ({"b": np.array([0, 3e38, 0], np.float32)}, "b would lead to values beyond 9000, which no training that "
-                                                    "converges meets"),
+        ({"b": np.array([0, 3e38, 0], np.float32)}, FAR),
         ({str(n): np.zeros(1) for n in range(9)}, "0, 1, 2 and 6 more are missing or unknown"),
     ],
 )
