@@ -83,6 +83,8 @@ def _to_study(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
         yield f"task {study.task!r} is not among policy.tasks ({', '.join(policy.tasks)})"
     if model not in policy.models:
         yield f"model {model!r} is not among policy.models ({', '.join(policy.models)})"
+    if (size := study.sizes.get(site.name)) is not None and site.public_size is not None and size != site.public_size:
+        yield f"it counts this hospital as of size {size}, public_size is {site.public_size}"
     if study.rounds > policy.max_rounds:
         yield f"{study.rounds} rounds, policy.max_rounds is {policy.max_rounds}"
 
@@ -91,6 +93,8 @@ def _to_training(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
     policy, steps = site.policy, study.steps_a_round()
     if steps > policy.max_steps:
         yield f"{steps} steps a round, policy.max_steps is {policy.max_steps}"
+    if (images := study.training.images_per_patient) > policy.max_images_per_patient:
+        yield f"{images} images of a patient a step, policy.max_images_per_patient is {policy.max_images_per_patient}"
     if study.privacy.epsilon is None and not (site.simulated and policy.without_privacy):
         yield "it asks for training without noise, policy.without_privacy is false"
 

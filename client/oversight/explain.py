@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from client.oversight.review import Cost, Review
+from client.oversight.settings import every_setting
 from client.policy import Part
 from tasks.study import StudyDocument
 
@@ -19,6 +20,7 @@ def words(review: Review) -> dict[str, list[str]]:
         "What leaves this hospital": _departures(review),
         "What it costs the patients": [*(line for cost in review.costs for line in _price(cost)), _APART],
         "What the policy says": _verdict(review),
+        "Every setting, as it stands in the document": every_setting(review.document),
     }
 
 
@@ -33,6 +35,10 @@ def _asked(review: Review) -> list[str]:
         *_method(document),
         f"In a round it takes {_times(document.steps_a_round(), 'step')}. At each step every training patient joins "
         f"with probability {terms.sample_rate:g}, with {_times(terms.images_per_patient, 'image')}.",
+        f"What one patient can "
+        f"change in a step is cut off at {document.privacy.clip_norm:g}, and the model then moves by "
+        f"{terms.learning_rate:g} times the result"
+        + (f", at last by {terms.final_rate:g} of that." if terms.final_rate != 1 else "."),
         f"The model is also tried on the validation patients, {_times(document.evaluation.releases, 'time')}; "
         "they are never trained on.",
     ]
