@@ -145,7 +145,6 @@ class SiteSettings(Settings):
             raise ValueError("; ".join(problems))
         return self
 
-
     @property
     def tick_s(self) -> float:
         """Seconds at whose multiples replies leave; 0: at once."""

@@ -61,9 +61,7 @@ def show(
 
 def _policy_changes(receipts: list[Receipt]) -> set[int]:
     """Rows of the receipts before which policy or caps were changed, of all receipts in their order."""
-    return {
-        after.seq or 0 for before, after in pairwise(receipts) if before.policy and before.policy != after.policy
-    }
+    return {after.seq or 0 for before, after in pairwise(receipts) if before.policy and before.policy != after.policy}
 
 
 def _row(entry: Receipt | Event, changed: set[int]) -> tuple[object, ...]:

@@ -203,7 +203,7 @@ def _seen(lost: list[str]) -> Rung:
     if not lost:
         return Rung("witness", State.OK, "no order has named an entry that is not in the ledger")
     found = f"the coordinator has seen {len(lost)} entries that are not in the ledger, the last one {lost[-1][:12]}"
-    return Rung("witness", State.FAIL, found, "Restore the newest backup; without one: consilium-site ledger acknowledge")
+    return Rung("witness", State.FAIL, found, "Restore the newest backup, or consilium-site ledger acknowledge")
 
 
 def _clock(newest: datetime | None) -> Rung:
