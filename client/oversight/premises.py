@@ -59,8 +59,9 @@ def change_of(settings: SiteSettings, ledger: Ledger) -> Change | None:
     account, now = ledger.account(), terms_of(settings)
     if account.terms is None:
         return Change(["the ledger does not say on which split, issuers and caps its sums rest"], moves=True)
-    found = list(differences(account.terms, now))
-    return Change(found, may_have_moved(account.terms, now, account.issuers)) if found else None
+    if account.terms == now:
+        return None
+    return Change(list(differences(account.terms, now)), may_have_moved(account.terms, now, account.issuers))
 
 
 def require_terms(settings: SiteSettings, ledger: Ledger) -> None:
@@ -158,7 +159,7 @@ def acknowledge(settings: SiteSettings, books: Books, digits: str, spent: Mappin
 
 def policy_digest(settings: SiteSettings) -> str:
     """SHA-256 of the policy and of all terms, which each receipt names: what was allowed when it left."""
-    return _digest({"policy": settings.policy.model_dump(mode="json"), "terms": terms_of(settings).body()})
+    return _digest([settings.policy.model_dump_json(), terms_of(settings).body()])
 
 
 def _digest(value: object) -> str:
