@@ -58,8 +58,9 @@ def private_file(path: Path) -> Path:
     Raises:
         OSError: it cannot be made.
     """
-    with suppress(FileExistsError):  # the real path, as a link to what is not there yet would exist already
-        os.close(os.open(os.path.realpath(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    if not path.exists():  # nor is what it links to there, which is then made
+        with suppress(FileExistsError):  # somebody else has made it this very moment
+            os.close(os.open(os.path.realpath(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     close_to_others(path)
     return path
 
