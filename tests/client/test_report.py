@@ -25,7 +25,9 @@ from client.report import (
     Scored,
     Spending,
     Spent,
+    counted,
     evaluate_report,
+    nobody_counted,
     public_size,
     receipt,
     receipt_of_refusal,
@@ -51,10 +53,17 @@ def _scored(labels: NDArray[np.int64], scores: NDArray[np.float64], **levels: ND
     return Scored(scores, labels.astype(np.float32), levels)
 
 
+BOOKS = Head(7, "ab" * 32)
+
+
+def _report(order: EvaluateOrder, scored: Scored, spent: Spent) -> EvaluateReport:
+    return evaluate_report(order, counted(order, scored), spent, BOOKS, entropy())
+
+
 def _histogram(
     document: StudyDocument, scores: NDArray[np.float64], labels: NDArray[np.int64], noise: float
 ) -> NDArray[np.float64]:
-    sent = evaluate_report(EvaluateOrder(document, 1), _scored(labels, scores), Spent(1.0, 1e-4, noise), entropy())
+    sent = _report(EvaluateOrder(document, 1), _scored(labels, scores), Spent(1.0, 1e-4, noise))
     assert sent.noise == noise
     histogram: NDArray[np.float64] = sent.arrays["histogram"]
     return histogram
@@ -73,16 +82,16 @@ def test_the_fields_that_leave_are_these_and_no_others() -> None:
     """Whoever adds a field must say here what it is: ``client/report.py`` lists why each may leave."""
     fields = {kind: {f.name for f in dataclasses.fields(kind)} for kind in (TrainReport, EvaluateReport, Refusal)}
     assert fields == {
-        TrainReport: {"study", "round", "public_size", "epsilon", "delta", "noise_multiplier", "arrays"},
-        EvaluateReport: {"study", "round", "epsilon", "delta", "noise", "arrays"},
+        TrainReport: {"study", "round", "epsilon", "delta", "noise_multiplier", "books", "arrays"},
+        EvaluateReport: {"study", "round", "epsilon", "delta", "noise", "books", "arrays"},
         Refusal: {"study", "round", "code", "arrays"},
     }
 
 
 def test_what_leaves_after_training(document: StudyDocument) -> None:
-    sent = train_report(TrainOrder(document, 2), UPDATE, 200, SPENT)
+    sent = train_report(TrainOrder(document, 2), UPDATE, SPENT, BOOKS)
     assert (sent.study, sent.round) == (document.name, 2), "repeats the order"
-    assert sent.public_size == 200
+    assert sent.books == BOOKS.hash, "opaque, and no number of rows"
     assert (sent.epsilon, sent.delta, sent.noise_multiplier) == (3.5, 1e-5, 1.25)
     assert sent.arrays.keys() == UPDATE.keys()
     assert all(np.array_equal(sent.arrays[name], value) for name, value in UPDATE.items())
@@ -91,14 +100,14 @@ def test_what_leaves_after_training(document: StudyDocument) -> None:
 def test_what_leaves_after_scoring(document: StudyDocument) -> None:
     labels, scores = np.array([0, 1, 1]), np.array([0.1, 0.6, 0.99])
     spent = Spent(math.inf, 1e-5, 0.0)
-    sent = evaluate_report(EvaluateOrder(document, 2), _scored(labels, scores), spent, entropy())
+    sent = _report(EvaluateOrder(document, 2), _scored(labels, scores), spent)
     assert (sent.study, sent.round, sent.epsilon, sent.delta) == (document.name, 2, None, 1e-5)
     assert sent.arrays.keys() == {"histogram"}
     np.testing.assert_array_equal(sent.arrays["histogram"], score_histogram(scores, labels, 16))
 
 
 def test_no_noise_is_no_epsilon(document: StudyDocument) -> None:
-    assert train_report(TrainOrder(document, 1), UPDATE, 200, Spent(math.inf, 1e-5, 0.0)).epsilon is None
+    assert train_report(TrainOrder(document, 1), UPDATE, Spent(math.inf, 1e-5, 0.0), BOOKS).epsilon is None
 
 
 # --- histograms ---------------------------------------------------------------------------------------------------
@@ -109,7 +118,7 @@ PATIENTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1)), min_size=2, m
 def _joint(order: EvaluateOrder, patients: list[tuple[float, int]], edges: NDArray[np.float64]) -> NDArray[np.float64]:
     scores, labels = np.array([s for s, _ in patients]), np.array([label for _, label in patients])
     scored = Scored(scores, labels.astype(np.float32), pair=Pair(1 - scores**2, edges))
-    sent = evaluate_report(order, scored, Spent(math.inf, 1e-4, 0.0), entropy())
+    sent = _report(order, scored, Spent(math.inf, 1e-4, 0.0))
     assert sent.arrays.keys() == {"paired"}, "and no score of either model by itself"
     joint: NDArray[np.float64] = sent.arrays["paired"]
     return joint
@@ -137,7 +146,7 @@ def test_the_joint_histogram_gets_the_noise_of_the_ledger_on_every_cell(document
     )
     edges = np.tile(np.linspace(0, 1, 41)[1:-1], (2, 1))
     scored = Scored(np.array([0.2]), np.array([1], np.float32), pair=Pair(np.array([0.7]), edges))
-    cells = evaluate_report(order, scored, Spent(1.0, 1e-4, 2.0), entropy()).arrays["paired"]
+    cells = _report(order, scored, Spent(1.0, 1e-4, 2.0)).arrays["paired"]
     assert cells.shape == (2, 40, 40)
     assert np.std(cells) == pytest.approx(2.0, rel=0.06)
     assert len(np.unique(cells)) > 0.99 * cells.size, "two may meet on the noise's grid"
@@ -159,28 +168,49 @@ def test_one_patient_more_or_less_changes_one_cell_by_one(
     assert np.count_nonzero(difference) == 1
 
 
+def test_counts_of_another_form_than_the_order_asks_for_never_leave(document: StudyDocument) -> None:
+    """Not even with noise: names and shapes must follow from the order alone."""
+    order = EvaluateOrder(document, 1)
+    for counts in ({}, {"histogram": np.zeros((2, 15))}, {**nobody_counted(order), "more": np.zeros(2)}):
+        with pytest.raises(ValueError, match="due are"):
+            evaluate_report(order, counts, Spent(1.0, 1e-4, 2.0), BOOKS, entropy())
+
+
+def test_nobody_is_counted_in_the_form_in_which_anybody_is(document: StudyDocument) -> None:
+    terms = replace(document.evaluation, paired=4, findings=["effusion"], structures=["lesion"], subgroups=["sex"])
+    study = replace(document, evaluation=terms)
+    for order in (EvaluateOrder(study, 1), EvaluateOrder(study, 2), EvaluateOrder(study, 2, asks="paired")):
+        counts = nobody_counted(order)
+        assert {name: cells.shape for name, cells in counts.items()} == wire.due(order)
+        assert all((cells == 0).all() for cells in counts.values())
+        sent = evaluate_report(order, counts, Spent(1.0, 1e-4, 2.0), BOOKS, entropy()).arrays
+        assert all(np.std(cells) > 0.5 for cells in sent.values()), "noise alone"
+
+
 def test_a_patient_with_many_images_counts_once(document: StudyDocument) -> None:
     cohort = Cohort(torch.zeros(5, 1), torch.tensor([[0.0], [1], [0], [0], [0]]), [torch.arange(4), torch.tensor([4])])
     scored = Scored(np.array([0.2, 0.7]), cohort.patient_labels().numpy())
-    sent = evaluate_report(EvaluateOrder(document, 1), scored, Spent(math.inf, 1e-4, 0.0), entropy())
+    sent = _report(EvaluateOrder(document, 1), scored, Spent(math.inf, 1e-4, 0.0))
     assert sent.arrays["histogram"].sum(axis=1).tolist() == [1, 1]
 
 
 def test_findings_and_outlines_leave_once_and_nobody_stands_for_the_unknown(document: StudyDocument) -> None:
     nan = math.nan
+    terms = replace(document.evaluation, findings=["effusion"], structures=["lesion"])
+    document = replace(document, evaluation=terms)
     scored = replace(
         _scored(np.array([0, 1, 1]), np.array([0.2, 0.6, 0.9])),
         findings={"effusion": np.array([[0.1, 0.5, 0.8], [0.0, nan, 1.0]])},
         outlines={"lesion": Outlined(np.array([nan, 0.5, 0.9]), np.array([nan, 0.1, 0.0]), np.array([0.0, nan, nan]))},
     )
-    sent = evaluate_report(EvaluateOrder(document, 2), scored, Spent(math.inf, 1e-4, 0.0), entropy())
+    sent = _report(EvaluateOrder(document, 2), scored, Spent(math.inf, 1e-4, 0.0))
     assert {name: counts.shape for name, counts in sent.arrays.items()} == {
         "histogram": (2, 16), "finding-effusion": (2, 16), "dice-lesion": (2, 16), "hd95-lesion": (16,)
     }  # fmt: skip
     assert sent.arrays["finding-effusion"].sum(axis=1).tolist() == [1, 1]
     assert sent.arrays["dice-lesion"].sum(axis=1).tolist() == [1, 2]
     assert sent.arrays["hd95-lesion"].sum() == 2
-    noised = evaluate_report(EvaluateOrder(document, 2), scored, Spent(1.0, 1e-4, 4.0), entropy()).arrays
+    noised = _report(EvaluateOrder(document, 2), scored, Spent(1.0, 1e-4, 4.0)).arrays
     assert all(np.std(cells - sent.arrays[name]) > 1 for name, cells in noised.items()), "each has its noise"
 
 
@@ -189,11 +219,11 @@ def test_subgroups_leave_once_with_each_patient_in_one_level(document: StudyDocu
     labels, scores = np.arange(32) % 2, np.linspace(0, 1, 32)
     sex = np.r_[np.zeros(30, np.int64), np.ones(2, np.int64)]
     order = EvaluateOrder(replace(document, evaluation=replace(document.evaluation, subgroups=["sex"])), 2)
-    sent = evaluate_report(order, _scored(labels, scores, sex=sex), Spent(math.inf, 1e-4, 0.0), entropy())
+    sent = _report(order, _scored(labels, scores, sex=sex), Spent(math.inf, 1e-4, 0.0))
     assert sent.arrays["sex"].shape == (3, 2, 16)
     assert sent.arrays["sex"].sum(axis=(1, 2)).tolist() == [30, 0, 0]
     np.testing.assert_array_equal(sent.arrays["sex"][0], score_histogram(scores[:30], labels[:30], 16))
-    noisy = evaluate_report(order, _scored(labels, scores, sex=sex), Spent(1.0, 1e-4, 1.5), entropy())
+    noisy = _report(order, _scored(labels, scores, sex=sex), Spent(1.0, 1e-4, 1.5))
     assert (noisy.arrays["sex"] != np.round(noisy.arrays["sex"])).all(), "a level of nobody has its noise as well"
 
 
@@ -274,7 +304,7 @@ def test_every_code_but_internal_has_an_error_and_every_error_a_code() -> None:
 
 
 def test_a_receipt_says_what_left_and_what_it_cost(document: StudyDocument) -> None:
-    reply = train_report(TrainOrder(document, 2), UPDATE, 200, SPENT)
+    reply = train_report(TrainOrder(document, 2), UPDATE, SPENT, BOOKS)
     packed = wire.pack(reply)
     assert receipt(reply, packed, Spending("train", 1.5, 3.5, Head(7, "ab"), repeated=True)) == Receipt(
         study=document.name,
