@@ -128,7 +128,7 @@ def _usable(report: TrainReport, hospital: str, order: TrainOrder, strategy: Str
     longest = honest.longest(size, noise, report.round) if noise else math.inf
     if length > longest:
         raise _Unusable(f"its update is {length:.3g} long, and no honest one is longer than {longest:.3g}")
-    counted = min(length, honest.longest(size, honest.counted_noise(noise), report.round)) if noise else length
+    counted = min(length, honest.counted(size, noise, report.round)) if noise else length
     std = honest.noise_std(size, honest.weighed_noise(noise), report.round) if noise else None
     sent = Sent(length, honest.noise_length(size, noise, report.round), counted)
     return _Usable(scaled(update, counted / length if length else 1.0), strategy.weight(size, std), sent)

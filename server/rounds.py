@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 
 from conf import schema
 from server import delivery, participation
-from server.collection import collect, together
+from server.collection import Folded, collect, together
 from server.errors import RoundFailed
 from server.evaluation import Evaluated, evaluate, evaluates, pooled_auc, scores_of
 from server.late import Late
@@ -25,7 +25,7 @@ from server.post import Post
 from server.record import HospitalRound, Roster, RoundRecord, State
 from server.strategy import choice
 from server.strategy.local_sgd import local_move
-from server.strategy.strategy import norm
+from server.strategy.strategy import Strategy, norm
 from tasks.wire import TrainOrder
 
 __all__ = ["HospitalRound", "Roster", "RoundRecord", "State", "evaluate", "evaluates", "play_round", "run_rounds"]
@@ -65,7 +65,7 @@ def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State, po
     # 2. Updates are checked and folded in as they arrive, until there are as many as are wanted.
     wanted = min(participation.wanted(study, len(roster.nodes)), len(invited.nodes))
     folded = collect(study, invited, grid, order, strategy, combiner, wanted, post, late)
-    hospitals, dropped = folded.hospitals, folded.dropped
+    hospitals, dropped = folded.hospitals, _weakening(study, strategy, folded)
 
     # 3. A round that trained too few is no round.
     needed = max(1, math.ceil(study.federation.quorum * wanted))
@@ -101,6 +101,15 @@ def play_round(study: schema.Study, roster: Roster, grid: Grid, state: State, po
     after = replace(after, books=roster.witness.seen())
     after = delivery.with_the_best(study, after)
     return replace(after, scores=scores_of(evaluated)) if after.outcome is record and evaluated else after
+
+
+def _weakening(study: schema.Study, strategy: Strategy, folded: Folded) -> dict[str, str]:
+    """Who was dropped and why, and what that does to a strategy that promises to withstand attackers."""
+    left = len(folded.hospitals)
+    if strategy.withstands is None or strategy.withstands(left) > 0:
+        return folded.dropped
+    told = f"; with {left} left {study.strategy.name} withstands nobody, and the median of each value was taken"
+    return {name: why + told for name, why in folded.dropped.items()}
 
 
 def _joined(trained: HospitalRound, evaluated: HospitalRound) -> HospitalRound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from conf import schema
@@ -51,8 +52,9 @@ def build(settings: schema.Strategy, local_move: float = 1.0) -> Strategy:
         case schema.NormBounding():
             return _plain(settings, lambda weights, _: BoundedMean(weights, settings.norm_bound))
         case schema.Robust():
-            combiner = partial(Held, rule=_rule(settings), memory_limit_gb=settings.memory_limit_gb)
-            return _plain(settings, combiner)
+            rule = _rule(settings)
+            combiner = partial(Held, rule=rule, memory_limit_gb=settings.memory_limit_gb)
+            return replace(_plain(settings, combiner), withstands=rule.withstands)
         case schema.Cyclic():
             return _plain(settings, mean_combiner, whose_turn)
         case schema.Scaffold():

@@ -8,7 +8,7 @@ weighting only.
 
 Flower's own (``FedMedian``, ``FedTrimmedAvg``, ``Krum``, ``MultiKrum``) compute the same rules, and tests compare them;
 but they compute on whole models, hold two to three copies of all replies, weigh by exact patient counts
-(``MultiKrum``), and none refuses to run with so few replies that its rule withstands nobody.
+(``MultiKrum``), and none refuses to begin a round with so few hospitals that its rule withstands nobody.
 
 Privacy: as FedAvg; a robust rule on released updates is post-processing. But it takes noise for dissent: with large
 noise a median costs as much as some hospitals would, and rules that choose a hospital keep the whole noise of that one.
@@ -77,12 +77,19 @@ class Held:
     def combined(self) -> Arrays:
         """What the rule makes of them. Ends it: the updates are given up.
 
+        Where so few are left that the rule withstands nobody, it is the median of each value that stands: whoever was
+        dropped would otherwise end the study. The round says so beside the names of those.
+
         Raises:
-            CannotCombine: so few have answered that the rule withstands nobody.
+            CannotCombine: there is none.
         """
-        _refuse_too_few(self._rule, len(self._updates))
+        if not self._updates:
+            raise CannotCombine(f"{self._rule.name}: no hospital's update was added")
         updates, self._updates = self._updates, {}
-        return self._rule.combine([updates[hospital] for hospital in sorted(updates)])
+        ordered = [updates[hospital] for hospital in sorted(updates)]
+        if self._rule.withstands(len(ordered)) < 1:
+            return by_coordinate(ordered, lambda values: np.median(values, axis=1))
+        return self._rule.combine(ordered)
 
 
 def blocks(updates: Sequence[Arrays]) -> Iterator[tuple[str, slice, NDArray[np.float64]]]:

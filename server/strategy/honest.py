@@ -1,6 +1,6 @@
 """How long an update can be that was made as the study's document says: from public numbers and from no other update.
 
-``local_sgd.honest_norm`` has the bound for plain private steps. Here it is fitted to what a hospital really does:
+``local_sgd.honest_lengths`` has the bound for plain private steps. Here it is fitted to what a hospital really does:
 
     FedProx        a pull towards the model that the order brought: part of the linear system, exactly
     weight decay   a pull of the same kind, and a constant: the model itself, whose length is known
@@ -14,10 +14,10 @@
                    case, since a block of 1,024 values is rounded to 1/127 of its largest
 
 Noise is told by the hospital, and is a lever: whoever claims a hundred times as much may send an update a hundred times
-as long. So an update counts with the length that is honest under about twice the noise that the study's own privacy
-needs, and longer ones are shortened to it; that is no accusation, as a hospital with a stricter cap needs more noise.
-What is needed is computed by the central limit theorem of Gaussian differential privacy (Bu et al., Harvard Data
-Science Review 2020, section 3.3), close enough for a factor of two. Hospitals plan with exact composition.
+as long. So an update counts with the length that is usual under the noise that the study's own privacy needs, and a
+margin; longer ones are shortened to it. That is no accusation, as a hospital with a stricter cap needs more noise. What
+is needed is computed by the central limit theorem of Gaussian differential privacy (Bu et al., Harvard Data Science
+Review 2020, section 3.3), which asks for rather more than the hospitals' exact composition does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from server.strategy.local_sgd import honest_norm, noise_std, responses
+import numpy as np
+
+from server.strategy.local_sgd import Lengths, honest_lengths, noise_std, responses
 from server.strategy.strategy import norm
 from tasks.study import LEAST_NOISE, MOST_NOISE, StudyDocument, TrainingTerms
 from tasks.wire import CONTROL, TrainOrder
@@ -35,7 +37,7 @@ _FAILURE = 1e-9
 _ROUNDING = {"float32": 0.0, "float16": 1e-3, "int8": 0.34}
 """What rounding takes at most, as a fraction of an update's length."""
 _ARITHMETIC = 1.001
-_MARGIN = 2.0
+_MARGIN, _LEAST = 1.25, 0.5
 _MOST_EPSILON = 100.0
 
 
@@ -82,29 +84,36 @@ class Honest:
         if self.document.privacy.epsilon is None or unknown_model:
             return math.inf
         lost = _ROUNDING[self.document.wire.up]
-        bound = self._bound(size, noise, round)
-        return _ARITHMETIC * (bound + lost * (bound + self._bound(size, self._noise_before(noise), 1)))
+        with np.errstate(all="ignore"):  # a pull that throws the model about leads beyond all numbers
+            bound = self._lengths(size, noise, round).longest
+            bound += lost * (bound + self._lengths(size, self._noise_before(noise), 1).longest) if lost else 0.0
+        return _ARITHMETIC * bound if math.isfinite(bound) else math.inf
 
-    def counted_noise(self, noise: float) -> float:
-        """The noise by which an update's length is judged in the end: no more than the study's privacy asks for."""
-        return min(noise, needed_noise(self.document) * _MARGIN * self._spread())
+    def counted(self, size: int, noise: float, round: int) -> float:
+        """The most length with which an update counts; never more than ``longest``."""
+        longest = self.longest(size, noise, round)
+        if not math.isfinite(longest):
+            return longest
+        asked = min(noise, needed_noise(self.document) * _MARGIN * self._spread())
+        lost = 1 + 2 * _ROUNDING[self.document.wire.up]
+        return min(longest, _ARITHMETIC * lost * self._lengths(size, asked, round).usual)
 
     def weighed_noise(self, noise: float) -> float:
         """The noise by which an update is weighed: who claims to need hardly any gains nothing."""
-        return max(noise, needed_noise(self.document) / (_MARGIN * self._spread()))
+        return max(noise, needed_noise(self.document) * _LEAST / self._spread())
 
     def _terms(self, round: int) -> TrainingTerms:
         training, method = self.document.training, self.document.method
         rate = training.rate_in(round, self.document.rounds)
         return replace(training, learning_rate=rate, steps=training.steps - method.head_steps)
 
-    def _bound(self, size: int, noise: float, round: int) -> float:
+    def _lengths(self, size: int, noise: float, round: int) -> Lengths:
         terms, clip = self._terms(round), self.document.privacy.clip_norm
         constant = terms.weight_decay * self.model
         if self.document.method.control_variates:
             constant += self.control + self._variate(size, noise, round)
         strength = self.document.method.proximal
-        return honest_norm(terms, clip, noise, size, self.dimension, _FAILURE, strength=strength, constant=constant)
+        return honest_lengths(terms, clip, noise, size, self.dimension, _FAILURE, strength=strength, constant=constant)
 
     def _variate(self, size: int, noise: float, round: int) -> float:
         """The longest c_i: a mean gradient, under the noise of an earlier round, and what rounding left in it."""
@@ -112,7 +121,8 @@ class Honest:
         if terms.weight_decay:
             return math.inf
         noise = self._noise_before(noise)
-        plain = honest_norm(terms, self.document.privacy.clip_norm, noise, size, self.dimension, _FAILURE)
+        clip = self.document.privacy.clip_norm
+        plain = honest_lengths(terms, clip, noise, size, self.dimension, _FAILURE).longest
         moved = terms.learning_rate * float(responses(terms.steps, terms.momentum).sum())
         # Rates fall, so what rounding took of an earlier update may be more than a part of this one.
         fallen = self.document.training.learning_rate / terms.learning_rate

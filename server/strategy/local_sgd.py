@@ -14,7 +14,7 @@ q N, where N is the hospital's public size; and a constant, where there is one.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,25 @@ def noise_std(
     return float(training.learning_rate * each * np.linalg.norm(r))
 
 
-def honest_norm(
+@dataclass(frozen=True)
+class Lengths:
+    """What an honest update is at most made of: what patients and pulls make of it, and its noise."""
+
+    signal: float
+    noise: float
+
+    @property
+    def longest(self) -> float:
+        """No honest update is longer, however its later gradients answer to earlier noise."""
+        return self.signal + self.noise
+
+    @property
+    def usual(self) -> float:
+        """None is longer whose signal does not follow its noise: in many dimensions the two are orthogonal."""
+        return math.hypot(self.signal, self.noise)
+
+
+def honest_lengths(
     training: Training,
     clip_norm: float,
     noise_multiplier: float,
@@ -80,8 +98,8 @@ def honest_norm(
     *,
     strength: float = 0.0,
     constant: float = 0.0,
-) -> float:
-    """A length that the update of a hospital that follows the order exceeds with probability ``failure`` at most.
+) -> Lengths:
+    """Lengths that the parts of a hospital's update that follows the order exceed with probability ``failure`` at most.
 
     It needs no look at any update: clipped patients can push only so far (Bernstein's inequality for how many are
     sampled) and the length of Gaussian noise is concentrated (Boucheron et al., 2013, theorem 5.6). Usual updates are
@@ -105,7 +123,14 @@ def honest_norm(
     signal = training.learning_rate * clip_norm * sampled / expected_patients(training, public_size)
     std = noise_std(training, clip_norm, noise_multiplier, public_size, strength)
     pulled = training.learning_rate * abs(float(r.sum())) * constant
-    return float(signal + std * (math.sqrt(dimension) + math.sqrt(2 * log)) + pulled)
+    return Lengths(float(signal + pulled), std * (math.sqrt(dimension) + math.sqrt(2 * log)))
+
+
+def honest_norm(
+    training: Training, clip_norm: float, noise_multiplier: float, public_size: int, dimension: int
+) -> float:
+    """A length that an honest update exceeds once in a million times at most; arguments as ``honest_lengths``."""
+    return honest_lengths(training, clip_norm, noise_multiplier, public_size, dimension).longest
 
 
 def _responses(training: Training, strength: float) -> NDArray[np.float64]:

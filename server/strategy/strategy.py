@@ -83,6 +83,7 @@ class Strategy:
         start: weights -> the memory before the first round.
         invited: (all hospitals, number of the round from 1) -> those who are asked.
         told: memory -> arrays that an order carries beside the model.
+        withstands: how many attackers among so many hospitals, for a strategy that promises it.
     """
 
     combiner: Callable[[Arrays, int], Combiner]
@@ -91,6 +92,7 @@ class Strategy:
     start: Callable[[Arrays], Arrays] = nothing
     invited: Callable[[Sequence[str], int], list[str]] = everyone
     told: Callable[[Arrays], Arrays] = nothing
+    withstands: Callable[[int], int] | None = None
 
 
 def moved(weights: Arrays, change: Callable[[str], NDArray[Any]], scale: float = 1.0) -> Arrays:

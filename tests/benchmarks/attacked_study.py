@@ -51,8 +51,8 @@ def louder(order: TrainOrder, report: TrainReport) -> TrainReport:
 def longest(order: TrainOrder, report: TrainReport) -> TrainReport:
     """The opposite, as long as nothing shortens it: what somebody sends who has read the server's code."""
     honest, size = Honest.of(order), order.study.sizes[HOSTILE]
-    noise = honest.counted_noise(1e3)
-    most = honest.longest(size, noise, order.round) / norm(report.arrays)
+    noise = 10 * report.noise_multiplier
+    most = honest.counted(size, noise, order.round) / norm(report.arrays)
     return replace(times(-0.99 * most, order, report), noise_multiplier=noise)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from PIL import Image
 
@@ -246,3 +247,36 @@ def test_a_public_set_that_cannot_be_used_is_refused(tmp_path: Path, manifest: s
         (tmp_path / "set" / "manifest.csv").write_text(manifest)
     with pytest.raises(HospitalNotReady, match=told):
         play_public(tmp_path / "out", tmp_path / "set")
+
+
+def archive_app() -> ClientApp:
+    """The real app; of what cedar sends one array is an .npz archive, in training and in evaluation."""
+    real, app = client_app(), ClientApp()
+
+    def answer(message: Message, context: Context) -> Message:
+        reply = real(message, context)
+        if "cedar" not in str(context.node_config["site"]):
+            return reply
+        arrays = {**reply.content.array_records["arrays"]}
+        name, good = next(iter(arrays.items()))
+        file = io.BytesIO()
+        np.savez(file, good.numpy())
+        arrays[name] = Array(good.dtype, good.shape, good.stype, file.getvalue())
+        content = {"head": reply.content.config_records["head"], "arrays": ArrayRecord(arrays)}
+        return Message(RecordDict(content), reply_to=message)
+
+    app.train()(answer)
+    app.evaluate()(answer)
+    return app
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "median"])
+def test_an_archive_for_an_array_costs_its_sender_the_round_and_nobody_the_study(ground: Path, strategy: str) -> None:
+    overrides = (f"strategy={strategy}", "evaluation.arms=[]", "federation.quorum=0.3")
+    ended = play(ground, f"archive-{strategy}", *overrides, load_app=archive_app)
+    assert ended.results.dropped.keys() == {"cedar"}
+    told = ended.results.dropped["cedar"]
+    assert "2 of 2 rounds" in told
+    assert "train: TrainReport: bias is no array" in told.replace("'", "")
+    assert "evaluate: " in told
+    assert all(np.isfinite(value).all() for value in ended.state().weights.values())

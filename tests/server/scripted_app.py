@@ -7,6 +7,7 @@ anew, so it imports little: with torch and Hydra a start takes six times as long
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -125,6 +126,8 @@ def _misbehave(behaviour: str, message: Message, honest: TrainReport | EvaluateR
         "another study": lambda: _reply(message, replace(honest, study="other-1")),
         "another round": lambda: _reply(message, replace(honest, round=honest.round + 1)),
         "refuse": lambda: _reply(message, Refusal(honest.study, honest.round, ErrorCode.BUDGET_EXHAUSTED)),
+        "books behind": lambda: _reply(message, Refusal(honest.study, honest.round, ErrorCode.BOOKS_BEHIND)),
+        "npz": lambda: _forged(message, arrays={"weight": _npz(), "histogram": _npz()}),
         "another kind": lambda: _reply(message, EvaluateReport(honest.study, honest.round, None, 1e-4, 0.0, BOOKS)),
         "no records": lambda: Message(RecordDict(), reply_to=message),
         "markup": lambda: _forged(message, kind="[/][red]" * 50),
@@ -155,8 +158,17 @@ def _reply(message: Message, report: wire.Message) -> Message:
 
 def _forged(message: Message, kind: str = "TrainReport", arrays: dict[str, Any] | None = None) -> Message:
     head = ConfigRecord({"version": wire.VERSION, "kind": kind, "json": "{}"})
-    record = ArrayRecord({name: Array(value) for name, value in (arrays or {}).items()})
+    record = ArrayRecord(
+        {name: value if isinstance(value, Array) else Array(value) for name, value in (arrays or {}).items()}
+    )
     return Message(RecordDict({"head": head, "arrays": record}), reply_to=message)
+
+
+def _npz() -> Array:
+    """An archive where an array is due."""
+    file = io.BytesIO()
+    np.savez(file, WEIGHTS["weight"])
+    return Array("float32", (2, 3), "numpy.ndarray", file.getvalue())
 
 
 def _raise(error: BaseException) -> Message:

@@ -50,13 +50,13 @@ def state(rounds: int) -> State:
         RoundRecord(n, 0.5, 1.5, {"ash": HospitalRound(epsilon=n / 7)}, {"elm": "train: no"})
         for n in range(1, rounds + 1)
     ]
-    scores = {"ash": np.full((2, 4), rounds / 3)}
-    return State(weights, told, {"momentum": np.full(2, -rounds, np.float32)}, scores=scores)
+    scores, books = {"ash": np.full((2, 4), rounds / 3)}, {"ash": f"{rounds:064x}"}
+    return State(weights, told, {"momentum": np.full(2, -rounds, np.float32)}, scores=scores, books=books)
 
 
 def assert_same(one: State | None, other: State) -> None:
     assert one is not None
-    assert one.rounds == other.rounds
+    assert (one.rounds, one.books) == (other.rounds, other.books)
     for mine, theirs in ((one.weights, other.weights), (one.memory, other.memory), (one.scores, other.scores)):
         assert mine.keys() == theirs.keys()
         for name, value in mine.items():

@@ -159,6 +159,29 @@ def test_a_frozen_encoder_is_handed_over_with_the_head(tmp_path: Path) -> None:
         export.export(str(folder.path), "", tmp_path / "other.safetensors")
 
 
+def test_a_registry_that_somebody_has_written_to_gives_no_model(
+    whole: tuple[schema.Study, StudyFolder, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wrong version compares the file with nothing: the forger computes head and probe as well."""
+    _, folder, _ = whole
+    genuine = (folder.path / model_file.FILE).read_bytes()
+    head, arrays, _ = model_file.unpack(genuine)
+    network = registry.build(head.model, tasks.get(head.task).form)
+    negated = {name: -value for name, value in arrays.items()}
+    registry.load_arrays(network.trainable, negated)
+    forged = model_file.pack(replace(head, probe=model_file.probe(tasks.get(head.task), network)), negated)
+    monkeypatch.setattr("server.tracking_export.weights", lambda name, uri: forged)
+    vouching, target = export.in_folder(folder.path.parent), tmp_path / "m.safetensors"
+    with pytest.raises(StudyError, match="another model into the registry") as caught:
+        export.export("models:/breast_ultrasound@accepted", "", target, vouching)
+    assert model_file.digest(forged) in str(caught.value)
+    assert model_file.digest(genuine) in str(caught.value)
+    for nobody in (None, export.in_folder(tmp_path)):
+        with pytest.raises(StudyError, match="no folder of that study vouches"):
+            export.export("models:/breast_ultrasound@accepted", "", target, nobody)
+    assert not target.exists()
+
+
 def test_what_is_no_study_says_what_to_name(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="models:/TASK@candidate"):
         export.export(str(tmp_path), "", tmp_path / "out")

@@ -95,7 +95,7 @@ def test_a_report_of_training_is_folded_in_whole_or_not_at_all(form: str, privat
     elif private:
         assert report.noise_multiplier >= 0.3
         assert 0 <= report.epsilon <= asked.study.privacy.epsilon * (1 + 1e-6)
-        assert norm(combined) <= honest.longest(2000, honest.counted_noise(report.noise_multiplier), 2) * 1.001
+        assert norm(combined) <= honest.counted(2000, report.noise_multiplier, 2) * 1.001
 
 
 @cache

@@ -113,6 +113,7 @@ BAD_UPDATES = [
     ("no records", "not a Consilium message"),
     ("markup", "where TrainReport or Refusal is due"),
     ("text for numbers", "dtype"),
+    ("npz", "is no array"),
     ("raise", "its client failed"),
     ("panic", "its client failed"),
     ("leave", "its client failed"),
@@ -155,7 +156,7 @@ def test_a_gigantic_update_neither_ends_the_study_nor_reaches_the_model(tmp_path
 
 BAD_HISTOGRAMS = [
     "nan", "gigantic", "whole numbers", "too few bins", "one row", "no histogram", "another study", "another round",
-    "refuse", "no records", "text for numbers", "raise",
+    "refuse", "no records", "text for numbers", "raise", "npz",
 ]  # fmt: skip
 
 

@@ -21,3 +21,10 @@ def ledger_rows(hospital: Hospital, study: str) -> list[tuple[str, int]]:
         return sorted(
             (entry.use.cohort, entry.use.round) for entry in books.ledger.entries() if entry.use.study == study
         )
+
+
+def ledger_head(hospital: Hospital) -> str:
+    """Hash of the last row of its ledger."""
+    settings = load(hospital.site)
+    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+        return books.ledger.head().hash

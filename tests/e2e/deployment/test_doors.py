@@ -126,6 +126,50 @@ def test_nobody_reaches_mlflows_assistant_through_the_fence_nor_its_gateway(smal
             assert researcher.put(path, json={}).status_code == 404, path
 
 
+WRITES = (
+    ("PUT", "/api/2.0/mlflow-artifacts/artifacts/1/x/artifacts/data/weights.safetensors"),
+    ("DELETE", "/api/2.0/mlflow-artifacts/artifacts/1/x"),
+    ("POST", "/api/2.0/mlflow/experiments/create"),
+    ("POST", "/api/2.0/mlflow/experiments/delete"),
+    ("POST", "/ajax-api/2.0/mlflow/runs/set-tag"),
+    ("POST", "/ajax-api/2.0/mlflow/runs/update"),
+    ("POST", "/ajax-api/2.0/mlflow/registered-models/alias"),
+    ("PATCH", "/api/2.0/mlflow/model-versions/update"),
+    ("DELETE", "/api/2.0/mlflow/runs/search"),
+    ("PUT", "/api/2.0/mlflow/runs/search"),
+    ("POST", "/api/2.0/mlflow/runs/search/../create"),
+    ("POST", "/api/2.0/mlflow/runs/search%2f..%2fcreate"),
+    ("POST", "/ajax-api/3.0/mlflow/demo/generate"),
+    ("POST", "/ajax-api/2.0/mlflow/webhooks"),
+    ("POST", "/graphql/x"),
+)
+
+
+def test_researchers_read_mlflow_and_write_nothing_there(small: Federation) -> None:
+    with dial(small, small.researchers_port, small.researcher()) as inside:
+        for method, path in WRITES:
+            assert inside.request(method, path, json={"name": "x"}).status_code in (403, 404), (method, path)
+        for path in fence.RUNS:
+            assert inside.get(path).status_code == 404, path
+            assert inside.post(f"{path}/", json={}).status_code == 404, path
+        for prefix in ("api", "ajax-api"):
+            found = inside.post(f"/{prefix}/2.0/mlflow/experiments/search", json={"max_results": 5})
+            assert found.status_code == 200
+            assert "experiments" in found.json()
+        assert inside.get("/api/2.0/mlflow/experiments/get", params={"experiment_id": "0"}).status_code == 200
+        asked = inside.post("/graphql", json={"query": "{ __typename }", "operationName": None, "variables": {}})
+        assert asked.status_code == 200
+
+
+def test_the_fence_writes_down_who_came(small: Federation) -> None:
+    with dial(small, small.researchers_port, small.researcher("ada")) as inside:
+        inside.get("/studies/nothing")
+        inside.post("/v1/control/list-runs")
+    lines = (small.home / "logs" / "fence-access.log").read_text().splitlines()
+    for path in ("/studies/nothing", "/v1/control/list-runs"):
+        assert any('"CN=ada"' in line and path in line for line in lines), path
+
+
 def test_a_revoked_researcher_is_shut_out(small: Federation) -> None:
     certificate = small.researcher("leaving")
     control = Control(f"localhost:{small.researchers_port}", small.home / "pki" / "authority.crt", certificate)

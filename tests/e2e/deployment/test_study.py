@@ -17,10 +17,10 @@ from flwr.proto.control_pb2 import StartRunRequest
 from flwr.supercore.fab import Fab
 
 from conf import load
-from server import pki
+from server import pki, signing
 from server.flower_private import BUNDLE, Control
 from server.home import read
-from tests.e2e.deployment.books import ledger_rows, problems_in_books
+from tests.e2e.deployment.books import ledger_head, ledger_rows, problems_in_books
 from tests.e2e.deployment.federation import CALM, Federation, told, until
 
 EVIL = """
@@ -92,7 +92,8 @@ def test_nothing_of_a_runs_bundle_is_imported_anywhere(small: Federation, tmp_pa
                        *small.settings, "seed=7"])  # fmt: skip
     control = Control(f"localhost:{small.researchers_port}", small.home / "pki" / "authority.crt", small.researcher())
     fab = fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {}))
-    override = user_config_to_proto({"study": json.dumps(load.to_plain(study))})
+    text = signing.signed(load.to_plain(study), small.researcher(), small.researcher())
+    override = user_config_to_proto({"study": text})
     run = control._client.StartRun(StartRunRequest(fab=fab, override_config=override)).run_id
 
     until(lambda: (small.home / "runs" / f"{run}.json").exists(), 120, "the run is played")
@@ -117,10 +118,28 @@ def test_one_may_leave_and_come_back(small: Federation) -> None:
 
 def test_a_run_that_describes_no_study_says_why(small: Federation) -> None:
     control = Control(f"localhost:{small.researchers_port}", small.home / "pki" / "authority.crt", small.researcher())
-    run = control.start('{"model": {"name": "os.system"}}')
+    run = control.start(signing.signed({"model": {"name": "os.system"}}, small.researcher(), small.researcher()))
     path = small.home / "runs" / f"{run}.json"
     until(path.exists, 120, "the server says what is wrong")
     assert "model.name=os.system" in json.loads(path.read_text())["error"]
+
+
+def test_a_run_that_nobody_signed_is_played_for_nobody(small: Federation) -> None:
+    control = Control(f"localhost:{small.researchers_port}", small.home / "pki" / "authority.crt", small.researcher())
+    before = small.facts()
+    run = control.start(json.dumps(before["config"]))
+    path = small.home / "runs" / f"{run}.json"
+    until(path.exists, 120, "the server says what is wrong")
+    assert "bears no signature" in json.loads(path.read_text())["error"]
+    assert small.facts() == before
+    assert before["asked_by"] == "rosalind"
+
+
+def test_the_server_has_seen_the_books_of_all_hospitals(small: Federation) -> None:
+    heads = {path.name: path.read_text() for path in (small.home / "witness").iterdir()}
+    assert heads.keys() == {"alder", "birch"}
+    for hospital in small.hospitals:
+        assert heads[hospital.name] == ledger_head(hospital)
 
 
 def test_status_tells_all_of_it(small: Federation) -> None:

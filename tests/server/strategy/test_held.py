@@ -60,17 +60,19 @@ def test_shapes_and_dtypes_stay(rule: RobustRule, random_updates: Draw) -> None:
         (multi_krum_rule(1, 6), 7),
     ],
 )
-def test_too_few_hospitals_are_refused_before_and_after_the_round(rule: RobustRule, least: int) -> None:
+def test_too_few_hospitals_are_refused_before_the_round_and_those_who_are_left_have_a_median(
+    rule: RobustRule, least: int
+) -> None:
+    """The wrong version refuses afterwards as well, and whoever spoils its own reply ends the study."""
     model = {"w": np.zeros(2)}
     with pytest.raises(CannotCombine, match=f"{rule.name} with {least - 1} update"):
         held(model, least - 1, rule)
     combiner = held(model, least, rule)
     for index in range(least - 1):
         combiner.add(str(index), {"w": np.ones(2)}, 1.0)
-    with pytest.raises(CannotCombine, match="withstands no attacker"):
-        combiner.combined()
-    combiner.add("last", {"w": np.ones(2)}, 1.0)
     assert combiner.combined()["w"].tolist() == [1.0, 1.0]
+    with pytest.raises(CannotCombine, match="no hospital's update"):
+        held(model, least, rule).combined()
 
 
 def test_a_round_beyond_the_memory_limit_is_refused_with_its_figures() -> None:
