@@ -21,7 +21,7 @@ from tasks.wire import ErrorCode, EvaluateOrder, Refusal, TrainOrder
 from tests.client.hospital import Archive, Hospital, draw_archive, evaluate, read, train
 
 bounded = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
-more = bounded if settings.get_current_profile_name() == "steady" else settings(bounded, max_examples=1000)
+more = bounded if settings.get_current_profile_name() == "steady" else settings(bounded, max_examples=300)
 
 
 @pytest.fixture(scope="module")
