@@ -164,3 +164,12 @@ def test_a_study_of_another_release_is_refused_by_that_name(change: dict[str, An
 def test_a_task_that_this_release_does_not_have_is_not_permitted() -> None:
     with pytest.raises(NotPermitted, match="task 'astrology' is not among"):
         permit(TrainOrder(_study(task="astrology"), 1, WEIGHTS), _site())
+
+
+def test_a_hospital_counts_by_the_size_that_it_declares_and_by_no_other() -> None:
+    other = _study(sizes={"A": 10_000, "B": 1})
+    for order in (TrainOrder(other, 1, WEIGHTS), EvaluateOrder(other, 1, WEIGHTS)):
+        with pytest.raises(NotPermitted, match="counts this hospital as of size 10000, public_size is 200"):
+            permit(order, _site())
+    assert permit(TrainOrder(_study(sizes={"A": 200, "B": 1}), 1, WEIGHTS), _site())
+    assert permit(TrainOrder(other, 1, WEIGHTS), _site(simulated=True, public_size=None))
