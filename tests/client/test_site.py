@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from client.errors import SiteMisconfigured
-from client.site import Policy, SiteSettings, delta_cap, load, secret
+from client.site import Policy, SiteSettings, declared_size, delta_cap, load, secret
 
 EXAMPLE = Path(__file__).parents[2] / "client" / "container" / "site.example.yaml"
 
@@ -58,11 +58,30 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 
 def test_a_real_hospital_cannot_give_up_the_guarantee(tmp_path: Path) -> None:
     lax = {"without_privacy": True, "auto_approve": True, "scores": "exact"}
+    (source,) = yaml.safe_load(EXAMPLE.read_text("utf-8"))["sources"]
+    capped = {"sources": [source | {"max_training_patients": 10}], "reply_tick_s": 0}
     with pytest.raises(SiteMisconfigured) as caught:
-        load(_written(tmp_path, public_size=None, policy=lax))
-    for part in ("without_privacy", "auto_approve", "scores: exact", "public_size is missing"):
+        load(_written(tmp_path, public_size=None, policy=lax, **capped))
+    named = ("without_privacy", "auto_approve", "scores: exact", "public_size is missing", "max_training_patients")
+    for part in (*named, "reply_tick_s: 0"):
         assert part in str(caught.value)
-    assert load(_written(tmp_path, public_size=None, simulated=True, policy=lax)).policy.auto_approve
+    assert load(_written(tmp_path, public_size=None, simulated=True, policy=lax, **capped)).policy.auto_approve
+
+
+@pytest.mark.parametrize(
+    ("simulated", "told", "tick"),
+    [(False, None, 10.0), (False, 0.5, 0.5), (True, None, 0.0), (True, 0, 0), (True, 3, 3)],
+)
+def test_replies_leave_at_a_tick_unless_the_hospital_is_simulated(
+    tmp_path: Path, simulated: bool, told: float | None, tick: float
+) -> None:
+    assert load(_written(tmp_path, simulated=simulated, reply_tick_s=told)).tick_s == tick
+
+
+@pytest.mark.parametrize(("patients", "size"), [(0, 1), (1, 1), (14, 10), (15, 20), (96, 100), (135, 100), (944, 900)])
+def test_a_simulated_hospital_declares_its_patients_to_one_digit(tmp_path: Path, patients: int, size: int) -> None:
+    assert declared_size(load(_written(tmp_path, simulated=True, public_size=None)), patients) == size
+    assert declared_size(load(_written(tmp_path)), patients) == 200
 
 
 def test_one_study_cannot_be_allowed_more_than_all_together(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def test_simulated_hospitals_have_books_and_say_that_nobody_was_asked(tmp_path: 
     assert [load(path).shuffled_labels for path in founded.alone.values()] == [0, 0, 0, 1, 2, 3, 4, 5]
     assert APPROVED_BY_NOBODY in founded.notes
     assert {name: report.images for name, report in founded.reports.items()} == {"h0": 6, "h1": 6}
+    assert founded.public_sizes == {name: size["train"] for name, size in founded.sizes.items()}, "one digit each"
     for path in (*founded.federated.values(), *founded.alone.values()):
         settings = load(path)
         assert settings.simulated
