@@ -58,9 +58,9 @@ class Deep(Model):
     """What all networks of layers have."""
 
     weights: str = ""
-    """Safetensors file that the network starts from, on the machine that conducts the study; "" for none. Orders carry
-    its SHA-256 only, so every hospital must have the same file, in the folder that its ``site.yaml`` names as
-    ``weights``. The last layer is always new."""
+    """Safetensors file that the network starts from; "" for none. Orders carry its SHA-256 only, so every hospital must
+    have the same file, in the folder that its ``site.yaml`` names as ``weights``, and so must a server that conducts the
+    study, in its own ``weights/``. The last layer is always new."""
     freeze: str = "nothing"
     """``nothing`` trains all of it; ``encoder`` trains the last layer alone: the rest is computed once for each image,
     kept, and never travels. Needs ``weights``; for networks that classify."""

@@ -229,10 +229,11 @@ def play(address: str, authority: Path, token: str, play_study: PlayStudy) -> No
         Exception: what ``play_study`` raises; the SuperLink is told that the run has failed.
     """
     from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-    from flwr.superlink.grid.http_grid import HttpGrid
+    from flwr.superlink.grid import http_grid
 
-    grid = HttpGrid(address, False, authority.read_bytes(), token=token)
+    grid = http_grid.HttpGrid(address, False, authority.read_bytes(), token=token)
     client = grid._runtime_client
+    survive_bad_replies(http_grid, client)
     heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
     heartbeat.start()
     outcome, details = SubStatus.FAILED, "The study's process ended."
@@ -254,6 +255,35 @@ def play(address: str, authority: Path, token: str, play_study: PlayStudy) -> No
         if heartbeat.is_running:
             heartbeat.stop()
         grid.close()
+
+
+def survive_bad_replies(module: Any, client: Any) -> None:
+    """Have a reply that cannot be inflated, or that answers another order than the SuperLink took it for, become its
+    sender's error. Flower inflates what hospitals have pushed outside any fence: one of them would end every study.
+
+    Args:
+        module: the one that inflates, which is changed.
+        client: pulls messages for it, and is changed.
+    """
+    orders: dict[str, str] = {}
+    pull, inflate_contents = client.PullMessages, module.inflate_object_from_contents
+
+    def pulled(request: Any) -> Any:
+        response = pull(request)
+        orders.clear()
+        orders.update({one.metadata.message_id: one.metadata.reply_to_message_id for one in response.messages_list})
+        return response
+
+    def inflated(object_id: str, contents: dict[str, bytes]) -> Any:
+        try:
+            message = inflate_contents(object_id, contents)
+            if isinstance(message, Message) and message.metadata.reply_to_message_id == orders[object_id]:
+                return message
+        except Exception:  # whatever the bytes provoke
+            pass
+        return unavailable(0, orders.get(object_id, ""))
+
+    client.PullMessages, module.inflate_object_from_contents = pulled, inflated
 
 
 def unavailable(node: int, message_id: str) -> Message:

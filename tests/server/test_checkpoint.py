@@ -21,6 +21,8 @@ from server import checkpoint
 from server.checkpoint import read_state, write_state
 from server.errors import CheckpointDamaged
 from server.rounds import HospitalRound, RoundRecord, State
+from tests import spoiling
+from tests.spoiling import MANY
 
 figures = st.floats(allow_nan=False, allow_infinity=False)
 hospitals = st.builds(
@@ -199,3 +201,28 @@ def test_rounds_of_another_form_are_named(tmp_path: Path, rounds: object) -> Non
     (tmp_path / "checkpoint.json").write_text(json.dumps(pointer | {"rounds": rounds}))
     with pytest.raises(CheckpointDamaged, match=r"checkpoint\.json"):
         read_state(tmp_path)
+
+
+@MANY
+@given(st.data())
+def test_whatever_lies_in_the_folder_is_a_state_or_is_named(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """And what is read can be gone on with: the round that is handed over is there, figures are numbers."""
+    folder = tmp_path_factory.mktemp("spoilt")
+    write_state(folder, state(2))
+    path = folder / "checkpoint.json"
+    if data.draw(st.booleans()):
+        path.write_text(data.draw(spoiling.json_of(json.loads(path.read_text()))), "utf-8", "surrogatepass")
+    else:
+        path.write_bytes(data.draw(spoiling.bytes_of(path.read_bytes())))
+    try:
+        found = read_state(folder)
+    except CheckpointDamaged:
+        return
+    assert found is not None
+    if found.rounds:
+        assert found.outcome in found.rounds
+    for record in found.rounds:
+        assert record.mean_auc() is None or isinstance(record.mean_auc(), float)
+    write_state(tmp_path_factory.mktemp("again"), found)

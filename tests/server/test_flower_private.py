@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from server.flower_private import Run, claim_identity, deflate, inflate
+from server.flower_private import Run, claim_identity, deflate, inflate, survive_bad_replies
 
 
 @pytest.fixture
@@ -89,3 +91,24 @@ print("made")
 
 def test_the_type_that_a_grid_must_name_is_there() -> None:
     assert Run.__name__ == "Run"
+
+
+def test_a_reply_that_cannot_be_inflated_or_answers_for_somebody_else_is_its_senders_error() -> None:
+    """The wrong version, Flower's own, raises out of the pull, and the other replies of it are lost with it."""
+    claim_identity()
+    order = inflate(deflate(Message(RecordDict(), 1, "train")))
+    good, contents = deflate(Message(RecordDict(), reply_to=order))
+    told = [SimpleNamespace(metadata=SimpleNamespace(message_id=good, reply_to_message_id=order.metadata.message_id))]
+    client = SimpleNamespace(PullMessages=lambda request: SimpleNamespace(messages_list=told))
+    module = SimpleNamespace(inflate_object_from_contents=inflate_object_from_contents)
+    survive_bad_replies(module, client)
+    client.PullMessages(None)
+    assert not module.inflate_object_from_contents(good, dict(contents)).has_error()
+    spoilt = dict.fromkeys(contents, b"")
+    for objects in ({}, spoilt, {good: b"\x00" * 40}, {good: contents[good][:-3]}):
+        reply = module.inflate_object_from_contents(good, objects)
+        assert reply.has_error()
+        assert reply.metadata.reply_to_message_id == order.metadata.message_id
+    told[0].metadata.reply_to_message_id = "another hospital's order"
+    client.PullMessages(None)
+    assert module.inflate_object_from_contents(good, dict(contents)).has_error()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from tasks import model_file
@@ -16,6 +18,8 @@ from tasks.contract import digest_of_task
 from tasks.model_file import BadModelFile, ModelHead
 from tasks.models import registry
 from tasks.study import release
+from tests import spoiling
+from tests.spoiling import MANY
 
 SPEC: dict[str, str | int | float | bool] = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}
 
@@ -117,3 +121,18 @@ def test_tensors_that_do_not_fit_are_all_named() -> None:
         "bias has values that are not finite"
     ]
     assert registry.misfits(network, {"weight": good["weight"]}, frozenset({"bias"})) == []
+
+
+@MANY
+@given(st.data())
+def test_a_spoilt_file_is_a_model_or_is_refused_in_words(data: st.DataObject) -> None:
+    if data.draw(st.booleans()):
+        content = data.draw(spoiling.bytes_of(model_file.pack(head(), ARRAYS, b"an encoder")))
+    else:
+        content = save(ARRAYS, {"consilium": data.draw(spoiling.json_of(asdict(head())))})
+    try:
+        told, arrays, _ = model_file.unpack(content)
+    except BadModelFile:
+        return
+    assert told.threshold is None or 0 <= told.threshold <= 1
+    assert all(isinstance(value, np.ndarray) for value in arrays.values())

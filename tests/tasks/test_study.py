@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from tasks import study
 from tasks.study import BadDocument, PrivacyTerms, StudyDocument
+from tests import spoiling
+from tests.spoiling import MANY
 
 
 def test_a_document_is_read_back_however_it_is_spaced(document: StudyDocument) -> None:
@@ -174,3 +176,20 @@ def test_other_models_histograms_are_counted_before_the_first_leaves(document: S
 def test_a_text_that_is_no_document_is_refused(text: str) -> None:
     with pytest.raises(BadDocument):
         study.read(text)
+
+
+@MANY
+@given(data=st.data())
+def test_a_spoilt_document_is_a_document_or_is_refused_in_words(document: StudyDocument, data: st.DataObject) -> None:
+    whole = study.canonical(replace(document, sizes={"ash": 90, "elm": 7}))
+    if data.draw(st.booleans()):
+        text = data.draw(spoiling.json_of(json.loads(whole)))
+    else:
+        text = data.draw(spoiling.bytes_of(whole.encode())).decode("utf-8", "replace")
+    try:
+        found = study.read(text)
+    except BadDocument:
+        return
+    assert study.read(study.canonical(found)) == found
+    assert 1e-6 <= found.privacy.clip_norm <= 1e6
+    assert all(1 <= size <= 10_000_000 for size in found.sizes.values())
