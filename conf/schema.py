@@ -59,8 +59,8 @@ class Deep(Model):
 
     weights: str = ""
     """Safetensors file that the network starts from; "" for none. Orders carry its SHA-256 only, so every hospital must
-    have the same file, in the folder that its ``site.yaml`` names as ``weights``, and so must a server that conducts the
-    study, in its own ``weights/``. The last layer is always new."""
+    have the same file, in the folder that its ``site.yaml`` names as ``weights``, and so must a server that conducts
+    the study, in its own ``weights/``. The last layer is always new."""
     freeze: str = "nothing"
     """``nothing`` trains all of it; ``encoder`` trains the last layer alone: the rest is computed once for each image,
     kept, and never travels. Needs ``weights``; for networks that classify."""

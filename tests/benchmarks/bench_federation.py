@@ -69,7 +69,8 @@ def consilium(workers: int) -> list[float]:
             ]
         )
         folder = open_study(study)
-        sites = found(study, folder.path, lambda label, done, total: None).federated
+        founded = found(study, folder.path, lambda label, done, total: None)
+        sites, sizes = founded.federated, founded.public_sizes
         model = registry.build(dict(vars(study.model)), tasks.get(study.task.name).form, 1)
         os.sync()  # what the phantoms have written is no part of a round, but every commit of a ledger waits for it
         ends: list[float] = []
@@ -83,7 +84,7 @@ def consilium(workers: int) -> list[float]:
 
         watched = patch.object(client.app, "train_locally", timed(train_locally))
         with watched, LocalGrid(sites, client_app, workers) as grid:
-            roster = Roster(document_of(study, folder.name), grid.nodes)
+            roster = Roster(document_of(study, folder.name, sizes), grid.nodes)
             run_rounds(study, roster, grid, State(registry.arrays_of(model.trainable)), publish)
             note_memory()
         return ends

@@ -92,7 +92,7 @@ def play(
 ) -> Curve:
     """The excess loss after each round; ``noises`` has the multiplier of each."""
     study = replace(load.load([f"federation.rounds={ROUNDS}"]), strategy=settings, training=training)
-    document = replace(document_of(study, "skew-1"), method=method_of(settings))
+    document = replace(document_of(study, "skew-1", {}), method=method_of(settings))
     module = nn.Linear(FEATURES, 1)
     nn.init.zeros_(module.weight)
     nn.init.zeros_(module.bias)

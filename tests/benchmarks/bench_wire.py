@@ -85,7 +85,7 @@ def ours(document: StudyDocument, weights: Arrays, update: Arrays, form: Form) -
     started = time.perf_counter()
     lean.restore(coded, form, weights)
     restoring = time.perf_counter() - started
-    up = weight(wire.encode(TrainReport(document.name, 2, 200, 1.0, 1e-4, 1.5, coded)))
+    up = weight(wire.encode(TrainReport(document.name, 2, 1.0, 1e-4, 1.5, "b" * 64, coded)))
     return {"down": scored + trained, "up": up, "making": making, "restoring": restoring}
 
 
@@ -93,7 +93,7 @@ def report(console: Console, output: Path) -> None:
     """Measure, print the table, write the numbers."""
     claim_identity()
     study = load.load(["model=densenet121"])
-    document = document_of(study, "bench-1")
+    document = document_of(study, "bench-1", {"h": 200})
     model = registry.build(asdict(study.model), tasks.get(study.task.name).form, 1)
     weights = registry.arrays_of(model.trainable)
     base = stock()

@@ -109,7 +109,7 @@ def main(output: Path, sent: Path) -> None:
     ):
         ended = play(output, "canary", "tracking=mlflow", "evaluation.arms=[]")
         sites = {name: ended.folder / "sites" / f"{name}.yaml" for name in HOSPITALS}
-        document = document_of(configure(output, "canary"), ended.results.study)
+        document = document_of(configure(output, "canary"), ended.results.study, ended.sizes())
         refused = _order(sites, replace(document, rounds=10**6, name="too-long"))
         print(ended.shown, ended.results, refused)
 

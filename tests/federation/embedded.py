@@ -61,6 +61,11 @@ class Ended:
         assert state is not None
         return state
 
+    def sizes(self) -> dict[str, int]:
+        """By hospital, as the study's document has them."""
+        facts = json.loads((self.folder / "study.json").read_text("utf-8"))
+        return dict(facts["sizes"])
+
     def numbers(self) -> dict[str, Any]:
         numbers: dict[str, Any] = json.loads((self.folder / "results.json").read_text("utf-8"))
         return numbers

@@ -205,6 +205,8 @@ def _others(document: StudyDocument) -> dict[str, StudyDocument]:
     return found | {
         "wire.up": replace(document, wire=WireTerms(up="int8")),
         "wire.down": replace(document, wire=WireTerms(down="int8")),
+        "sizes": replace(document, sizes={"ash": 90}),
+        "another size": replace(document, sizes={"ash": 91}),
     }
 
 
@@ -231,6 +233,25 @@ def test_every_field_of_an_order_changes_its_digest(document: StudyDocument) -> 
     told = {f.name for f in fields(StudyDocument)} - {"training", "privacy", "evaluation", "method", "wire"}
     assert told <= orders.keys()
     assert len({wire.digest(order) for order in orders.values()}) == len(orders)
+
+
+def test_what_a_hospital_is_told_of_its_books_is_no_part_of_what_is_asked(document: StudyDocument) -> None:
+    """An order that was answered is the same order whatever the server has seen since."""
+    order = TrainOrder(document, 1, {"w": np.zeros(3, np.float32)})
+    sent = wire.encode(order)
+    told = [wire.addressed(sent, head) for head in ("a" * 64, "b" * 64, None)]
+    received = [wire.decode(each, TrainOrder) for each in told]
+    assert [one.books for one in received] == ["a" * 64, "b" * 64, None]
+    assert {wire.digest(one) for one in received} == {wire.digest(order)}
+    assert all(each["arrays"] is sent["arrays"] for each in told), "the model is shared"
+
+
+@pytest.mark.parametrize("books", ["x", "A" * 64, "a" * 63, "a" * 64 + "\n", 7])
+def test_a_head_that_is_no_hash_is_refused(document: StudyDocument, books: Any) -> None:
+    records = wire.encode(TrainOrder(document, 1))
+    records["head"]["books"] = books
+    with pytest.raises(WireError, match="which is no hash"):
+        wire.decode(records, TrainOrder)
 
 
 # --- what does not arrive ---------------------------------------------------------------------------------------------
