@@ -16,9 +16,8 @@
     │   ├── ArchiveUnreachable                          the archive does not answer, however often it is asked
     │   ├── EmptySource                                 no image where images should be
     │   ├── LabelsMatchNothing                          images and labels have no patient in common
-    │   ├── TooFewPatients                              fewer than the policy's minimum
-    │   ├── SamePersonTwice                             two issuers' patients look like one, and nobody has signed
-    │   └── PatientInBothSplits                         a patient would be trained on and validated with
+    │   ├── TooFewPatients                              fewer than the policy's minimum: no study can be approved
+    │   └── SamePersonTwice                             two issuers' patients look like one, and nobody has signed
     ├── ModelRefused               MODEL_REFUSED        not private, or not the model that was meant
     ├── UpdateNotFinite            UPDATE_NOT_FINITE    training diverged
     ├── NotHeld                    NOT_HELD             the order says how a model has changed that is not held here
@@ -125,10 +124,6 @@ class TooFewPatients(NoCohort):
 
 
 class SamePersonTwice(NoCohort):
-    pass
-
-
-class PatientInBothSplits(NoCohort):
     pass
 
 

@@ -197,13 +197,19 @@ def load(path: Path) -> SiteSettings:
 @lru_cache(maxsize=512)  # asked at every order; the text is the key, so an edit counts from the next order on
 def _settings(text: str, path: Path) -> SiteSettings:
     try:
-        settings = SiteSettings.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise SiteMisconfigured(f"cannot read {path}: {error}") from error
+        settings = SiteSettings.model_validate(_values(text, path))
     except ValidationError as error:
         problems = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
         raise SiteMisconfigured(f"{path} has {len(problems)} problem(s):\n" + "\n".join(problems)) from None
     return _anchored(settings, path.parent.resolve())
+
+
+def _values(text: str, path: Path) -> object:
+    """What the YAML says. Some values, such as a date, are judged only when they are made, with errors of any kind."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise SiteMisconfigured(f"cannot read {path}: {error}") from error
 
 
 def _anchored(settings: SiteSettings, folder: Path) -> SiteSettings:

@@ -29,6 +29,7 @@ from client.cli.output import (
     table,
     who,
 )
+from client.cohort.enough import require_enough
 from client.errors import NotApproved, SiteMisconfigured
 from client.oversight import approvals as decided
 from client.oversight.approvals import MOST_BYTES, Decision
@@ -36,6 +37,7 @@ from client.oversight.explain import words
 from client.oversight.review import Cost, Review, examine
 from client.site import SiteSettings
 from tasks import study as documents
+from tasks import task as tasks
 from tasks.metrics.interval import Interval
 from tasks.study import BadDocument, StudyDocument
 
@@ -140,10 +142,15 @@ def _state(decision: Decision | None) -> str:
 
 
 def approve(digest: Digest, site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
-    """Approve a study that was reviewed: its orders are answered from now on, within the policy and the budget."""
+    """Approve a study that was reviewed: its orders are answered from now on, within the policy and the budget.
+
+    The hospital must have ingested enough patients to take part.
+    """
     with opened(site) as (settings, books):
         known = _known(settings, books)
         document = _readable(known[decided.one_of(digest, known)])
+        if document.task in tasks.names():
+            require_enough(settings, tasks.get(document.task))
         decided.approve(document, who(by), books.journal, settings)
         found = examine(document, settings, books.ledger)
         decision = decided.decisions(books.journal)[documents.digest(document)]

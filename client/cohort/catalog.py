@@ -98,16 +98,18 @@ def entries(site: SiteSettings, task: Task, side: str) -> list[Entry]:
 
 
 def sides(site: SiteSettings, task: Task) -> dict[str, list[Entry]]:
-    """``entries`` of both sides, of a catalog that may take part. What a round asks; see ``Index.kept``.
+    """``entries`` of both sides. What a round asks; see ``Index.kept``. Whether they are enough to take part is asked
+    when a study is approved, see ``enough.py``.
 
     Raises:
-        CatalogStale, ContractNotMet: see ``require_contract``.
+        CatalogStale: there was no ingest, or under another contract.
         SamePersonTwice: see ``identity.require_told_apart``.
     """
     caps = tuple(_caps(site, task).items())
 
     def answer(catalog: Index) -> dict[str, list[Entry]]:
-        _require_contract(catalog, site, task)
+        issuers = [source.issuer for source in site.sources if source.task == task.name]
+        _require_current(site, task, catalog.ingests(task.name, issuers))
         identity.require_told_apart(catalog, site, task)
         return {side: _entries(catalog, site, task, side) for side in ("train", "validation")}
 

@@ -25,6 +25,7 @@ from typing import Any, TypeVar, cast
 from client.books.shelf import Shelf
 from client.errors import CatalogStale
 from client.site import SiteSettings, secret
+from tasks.disk import private_database
 
 _VERSION = 8
 _SCHEMA = """
@@ -328,8 +329,7 @@ def _require_key(connection: sqlite3.Connection, site: SiteSettings) -> None:
 
 @contextmanager
 def _connected(path: Path) -> Iterator[sqlite3.Connection]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path, timeout=60)) as connection:
+    with closing(sqlite3.connect(private_database(path), timeout=60)) as connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         yield connection
 

@@ -10,7 +10,6 @@ Documents are kept as text, and their digests are of that text: what was decided
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,10 +19,13 @@ from pathlib import Path
 from client.books.account import Earmark
 from client.books.audit import Event, Fact, Journal, Kind
 from client.books.pair import Books
+from client.cohort.enough import require_enough
 from client.errors import NotApproved, SiteMisconfigured
 from client.oversight.signature import sign
 from client.site import SiteSettings
 from tasks import study as studies
+from tasks import task as tasks
+from tasks.disk import write_private
 from tasks.study import StudyDocument
 
 NOBODY = "nobody"
@@ -58,10 +60,12 @@ def require(document: StudyDocument, journal: Journal, settings: SiteSettings) -
 
     Raises:
         NotApproved: nobody has approved it, so it waits for review from now on; or the approval was revoked.
+        NoCohort: a simulated hospital has too little to approve it by itself.
     """
     digest = studies.digest(document)
     decision = decisions(journal).get(digest)
     if decision is None and settings.simulated and settings.policy.auto_approve:
+        require_enough(settings, tasks.get(document.task))
         _decide(journal, Kind.APPROVAL, document.name, studies.canonical(document), NOBODY, automatic=True)
     elif decision is None:
         kept = keep(document, settings)
@@ -120,11 +124,7 @@ def keep(document: StudyDocument, settings: SiteSettings) -> bool:
     text = studies.canonical(document).encode()
     if len(text) > MOST_BYTES:
         return False
-    path = _file_of(studies.digest(document), settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    draft.write_bytes(text)
-    draft.replace(path)
+    write_private(_file_of(studies.digest(document), settings), text)
     for old in _files(settings)[:-MOST_WAITING]:
         old.unlink(missing_ok=True)
     return True

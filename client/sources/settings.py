@@ -16,7 +16,13 @@ from tasks import task as tasks
 class Settings(BaseModel):
     """Base of all settings: a misspelt key is an error, and nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _no_nul(self) -> Self:
+        if wrong := [name for name, value in self if isinstance(value, str | Path) and "\0" in str(value)]:
+            raise ValueError(f"{', '.join(wrong)}: there is a NUL character in it, which no file or name can have")
+        return self
 
 
 def _known_task(name: str) -> str:

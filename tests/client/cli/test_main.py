@@ -136,7 +136,7 @@ def test_what_is_no_study_is_misuse(home: Path, run: Run, content: str, says: st
 
 def test_a_document_cannot_talk_to_the_terminal(home: Path, run: Run, document: StudyDocument) -> None:
     file = home / "study.json"
-    evil = {"name": "scatter_linear", "note": "\x1b]0;owned\x07[red]markup[/red]"}
+    evil: dict[str, str | int | float | bool] = {"name": "scatter_linear", "note": "\x1b]0;owned\x07[red]markup[/red]"}
     file.write_text(canonical(replace(document, model=evil)), "utf-8")
     told = run("review", file)
     assert "\x1b" not in told.output

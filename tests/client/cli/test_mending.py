@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -60,8 +61,8 @@ def test_other_terms_are_shown_with_their_price_and_signed(hospital: Hospital) -
     assert "rebase" in _say(hospital, "audit").output
 
 
-def _ledger(hospital: Hospital) -> dict[str, list[dict[str, float]]]:
-    told: dict[str, list[dict[str, float]]] = json.loads(_say(hospital, "ledger", "--json").output)
+def _ledger(hospital: Hospital) -> dict[str, list[dict[str, Any]]]:
+    told: dict[str, list[dict[str, Any]]] = json.loads(_say(hospital, "ledger", "--json").output)
     return told
 
 

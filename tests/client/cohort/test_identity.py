@@ -29,7 +29,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 def _source(archive: Archive, issuer: str, folder: Path | None = None) -> dict[str, Any]:
     (own,) = archive.settings()["sources"]
-    return own | {"issuer": issuer} | ({} if folder is None else {"path": str(folder)})
+    return {**own, "issuer": issuer, **({} if folder is None else {"path": str(folder)})}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from client.books.ledger import Caps, Ledger, Planned, Use
 from client.errors import BudgetExhausted, NotPermitted
 from client.oversight import planning
 from client.oversight.review import examine
-from client.policy import COHORTS, granted
+from client.policy import COHORTS, Part, granted
 from client.site import SiteSettings, secret
 from tasks import wire
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument
@@ -36,7 +36,7 @@ def tight(found_hospital: Found) -> SiteSettings:
 
 
 def _ask(order: Order, hospital: SiteSettings) -> Mechanism:
-    part = "training" if isinstance(order, TrainOrder) else "evaluation"
+    part: Part = "training" if isinstance(order, TrainOrder) else "evaluation"
     use = Use(COHORTS[part], order.study.name, order.round, wire.digest(order))
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
         mechanism = planning.reserve(order, use, granted(order.study, part, hospital), hospital, ledger)
