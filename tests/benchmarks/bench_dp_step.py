@@ -25,7 +25,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleModule
@@ -38,7 +37,6 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from client.privacy import PatientSteps, StepTerms
-from client.training.gradients import PatientGradients, Route
 from client.training.noise import entropy
 
 Step = Callable[[], object]
@@ -102,12 +100,11 @@ def plain(module: nn.Module, inputs: Tensor, labels: Tensor) -> Step:
     return step
 
 
-def ours(module: nn.Module, inputs: Tensor, labels: Tensor, forced: tuple[Route, int] | None = None) -> Step:
-    """The hospital's own engine; ``forced`` overrides the route that it would choose."""
+def ours(module: nn.Module, inputs: Tensor, labels: Tensor) -> Step:
+    """The hospital's own engine."""
     terms = StepTerms(1.0, 1.0, len(inputs), max_memory_mb=4096)
     steps = PatientSteps(module, binary_cross_entropy_with_logits, _SGD, terms, entropy())
-    if forced is not None:
-        steps._gradients.route, steps._gradients.patients_at_once = forced
+    steps.prepare(torch.zeros_like(inputs[:1]), torch.zeros_like(labels[:1]))
     return lambda: steps.step(list(range(len(inputs))), lambda chosen: (inputs[chosen], labels[chosen]))
 
 
@@ -151,12 +148,10 @@ def ghost(module: nn.Module, inputs: Tensor, labels: Tensor) -> Step:
 MODES: dict[str, tuple[Callable[[nn.Module, Tensor, Tensor], Step], int]] = {
     "plain": (plain, 4),
     "ours": (ours, 4),
-    "ours, forced to vmap in fours": (partial(ours, forced=(Route.SMALL, 4)), 4),
     "Opacus hooks": (hooks, 4),
     "Opacus ghost": (ghost, 4),
     "plain, one image each": (plain, 1),
     "ours, one image each": (ours, 1),
-    "ours, forced to vmap in fours, one image each": (partial(ours, forced=(Route.SMALL, 4)), 1),
     "Opacus hooks, one image each": (hooks, 1),
     "Opacus ghost, one image each": (ghost, 1),
 }
@@ -231,46 +226,7 @@ def _row(
     return Measured(model, mode, images * args.patients, milliseconds, wall_ratio, cpu_ratio, peak)
 
 
-def crossover(repeats: int) -> list[dict[str, Any]]:
-    """Loop against vmap for a network of two convolutions of growing size; where the rule of ``Route`` comes from."""
-    rows = []
-    for channels, side in [(8, 14), (8, 28), (16, 28), (32, 28), (16, 64), (32, 64)]:
-        module = _two_convolutions(channels)
-        inputs, labels = torch.rand(16, 4, 1, side, side), torch.randint(0, 2, (16, 4, 1)).float()
-        gradients = PatientGradients(module, binary_cross_entropy_with_logits, max_memory_mb=4096)
-        kept = gradients._bytes_saved(inputs[0], labels[0]) / _MEGABYTE
-        runs: dict[str, Step] = {
-            "plain": plain(module, inputs, labels),
-            "loop": partial(gradients._each_for_itself, inputs, labels),
-            "vmap": partial(gradients._together, inputs, labels),
-        }
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(repeats + 1):
-            for name, run in runs.items():
-                used = time.process_time()
-                run()
-                times[name].append(time.process_time() - used)
-        base, *others = (statistics.median(t[1:]) for t in times.values())
-        rows.append({"kept_mb": kept, "plain_ms": base * 1e3, "loop": others[0] / base, "vmap": others[1] / base})
-    return rows
-
-
-def _two_convolutions(channels: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, channels, 3, padding=1),
-        nn.GroupNorm(4, channels),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(channels, 2 * channels, 3, padding=1),
-        nn.GroupNorm(4, 2 * channels),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(8 * channels, 1),
-    )
-
-
-def show(rows: list[Measured], small: list[dict[str, Any]], console: Console) -> None:
+def show(rows: list[Measured], console: Console) -> None:
     table = Table(title="A private step against a plain one")
     for name in ("model", "mode", "images", "ms", "x plain, wall", "x plain, CPU", "peak MiB"):
         table.add_column(name, justify="left" if name in ("model", "mode") else "right")
@@ -282,12 +238,6 @@ def show(rows: list[Measured], small: list[dict[str, Any]], console: Console) ->
         table.add_row(row.model, row.mode, str(row.images), *shown)
         if row.failure:
             table.add_row("", f"[red]{row.failure[:90]}[/red]")
-    console.print(table)
-    table = Table(title="Loop or vmap: two convolutions, 16 patients of 4 images, CPU time x plain")
-    for name in ("kept for backward, MiB a patient", "loop", "vmap"):
-        table.add_column(name, justify="right")
-    for crossing in small:
-        table.add_row(*(f"{crossing[key]:.2f}" for key in ("kept_mb", "loop", "vmap")))
     console.print(table)
 
 
@@ -306,15 +256,14 @@ def main() -> None:
         print(peak_mb(model, mode, args.patients))
         return
     rows = [row for model in args.models for row in measure(model, args)]
-    small = crossover(args.repeats)
-    show(rows, small, Console(width=120))
+    show(rows, Console(width=120))
     conditions = {
         "threads": args.threads,
         "patients": args.patients,
         "repeats": args.repeats,
         "torch": torch.__version__,
     }
-    args.out.write_text(json.dumps({"conditions": conditions, "rows": [asdict(r) for r in rows], "crossover": small}))
+    args.out.write_text(json.dumps({"conditions": conditions, "rows": [asdict(r) for r in rows]}))
 
 
 if __name__ == "__main__":

@@ -41,11 +41,18 @@ HOSPITALS = ["ash", "elm"]
 def record(number: int, **hospitals: HospitalRound) -> RoundRecord:
     told = {
         "ash": HospitalRound(
-            epsilon=number / 2, auc=0.5 + number / 10, auc_low=0.4, auc_high=0.9, bytes_down=10, bytes_up=20
+            epsilon=number / 2,
+            auc=0.5 + number / 10,
+            auc_low=0.4,
+            auc_high=0.9,
+            bytes_down=10,
+            bytes_up=20,
+            update_norm=2.5 * number,
         ),
         "elm": HospitalRound(epsilon=None, auc=None, bytes_down=10, bytes_up=2),
     }
-    return RoundRecord(number, 0.25, 1.5, told | hospitals, {"elm": "train: no"})
+    named = {"ash": "its update stands out"}
+    return RoundRecord(number, 0.25, 1.5, told | hospitals, {"elm": "train: no"}, named=named)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +138,10 @@ def test_a_study_is_a_run_and_each_hospital_a_child(home: Path) -> None:
     assert parent.info.run_name == folder.name
     assert parent.data.tags["mlflow.note.content"] == "Nobody real.\n\nSecond note."
     assert parent.data.metrics["round/number"] == 3
+    assert steps(home, parent.info.run_id, "site/ash/update_norm") == [(1, 2.5), (2, 5.0), (3, 7.5)]
+    assert parent.data.tags["fl_look_at.ash"] == "3 of 3 rounds, last: its update stands out"
+    assert runs["ash"].data.tags["fl_look_at"] == parent.data.tags["fl_look_at.ash"]
+    assert "fl_look_at" not in runs["elm"].data.tags
     assert parent.data.metrics["system/system_memory_usage_megabytes"] > 0
     for name, child in runs.items():
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id

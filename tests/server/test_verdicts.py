@@ -7,7 +7,7 @@ import pytest
 
 from server.comparison import Arms
 from server.crossing import Crossed
-from server.verdicts import how_compared, verdict
+from server.verdicts import how_compared, verdict, warnings
 from tasks.metrics.interval import Interval
 from tests.server.outcome import evaluated, outcome
 
@@ -136,3 +136,8 @@ def test_groups_are_pooled_over_hospitals_and_small_ones_are_not_shown() -> None
     assert shown["female"].positives == 64
     assert shown["male"] is None
     assert found.groups[0].share == pytest.approx(64 * 2 / (64 * 2 + 18))
+
+
+def test_whose_updates_deserve_a_look_is_a_warning() -> None:
+    told = warnings({}, None, {}, True, named={"cedar": "3 of 10 rounds, last: its update is nothing: length 0"})
+    assert "Look at what cedar sends (3 of 10 rounds, last: its update is nothing: length 0)." in told

@@ -202,7 +202,7 @@ class Federation:
 
     def enroll(self, hospital: Hospital) -> None:
         values = yaml.safe_load(hospital.site.read_text("utf-8"))
-        values |= {"server": f"localhost:{self.hospitals_port}", "link": hospital.link.name}
+        values |= {"server": f"localhost:{self.hospitals_port}", "link": hospital.link.name, "public_size": 20}
         values["policy"] |= {
             "max_epsilon_life": 10_000.0,
             "max_steps": 1000,
