@@ -148,3 +148,10 @@ def test_what_is_kept_and_shown_names_nobody(twice: Hospital, archive: Archive) 
     names = {patient.name for patient in (archive.folder / "dicom").iterdir()}
     assert len(names) == 24
     assert not [name for name in names if name in shown]
+
+
+def test_who_was_compared_among_other_issuers_is_compared_again(twice: Hospital) -> None:
+    """An issuer that comes back was not compared with what the others have read in meanwhile."""
+    with index.opened(twice.settings) as opened:
+        assert opened.are_compared(["research", "st-anne"])
+        assert not opened.are_compared(["another", "research", "st-anne"])
