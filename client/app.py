@@ -41,6 +41,7 @@ from client.training.train import Pull, train_locally
 from tasks import study as studies
 from tasks import task as tasks
 from tasks import wire
+from tasks.disk import private_file
 from tasks.models import registry
 from tasks.models.registry import Network
 from tasks.models.weights import in_folder
@@ -157,7 +158,7 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
     own = _kept(order, settings, ledger)
     task, network, module = _model_of(order, own, settings.weights)
     cohort = open_cohort(settings, task, COHORTS["training"], order.study.model, network)
-    size = report.public_size(settings, len(cohort.rows))
+    size = site.declared_size(settings, len(cohort.rows))
 
     mechanism = planning.reserve(order, use, terms, settings, ledger)
     spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
@@ -200,8 +201,9 @@ class _Steps:
         if self._left < 0:
             raise ValueError(f"more than the {self._mechanism.count} steps that are in the ledger")
         some = replace(self._mechanism, count=asked.steps)
-        how = (asked, some, self._clip_norm, self._size)
-        return train_locally(*self._trained, *how, entropy(), self._max_memory_mb, pull)
+        module, task, cohort = self._trained
+        clip_norm, size, memory = self._clip_norm, self._size, self._max_memory_mb
+        return train_locally(module, task, cohort, asked, some, clip_norm, size, entropy(), memory, pull)
 
 
 def _evaluate(
@@ -331,7 +333,7 @@ def _note(settings: SiteSettings | None, study: str, round: int, error: BaseExce
     text = str(error) if isinstance(error, SiteError) else "".join(traceback.format_exception(error))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        with settings.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        with private_file(settings.log).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{now} study={study} round={round} {type(error).__name__}: {text}\n")
     except OSError as unwritten:
         _LOG.error("cannot write %s (%s); what happened: %s", settings.log, unwritten.strerror, type(error).__name__)

@@ -32,7 +32,6 @@ from client.books.audit import Receipt, norm_of, tensors_of
 from client.books.links import Head
 from client.cohort import subgroups
 from client.errors import SiteError
-from client.site import SiteSettings
 from client.training.noise import noised
 from client.training.scoring import Outlined
 from tasks import lean, wire
@@ -188,14 +187,6 @@ def receipt_of_refusal(reply: Refusal, ledger: Head) -> Receipt:
         epsilon_after=None,
         ledger=ledger,
     )
-
-
-def public_size(site: SiteSettings, patients: int) -> int:
-    """The hospital's declared size; without a declaration, its training patients to one significant digit."""
-    if site.public_size is not None:
-        return site.public_size
-    unit = int(10 ** int(math.log10(max(1, patients))))
-    return max(1, round(patients / unit)) * unit
 
 
 def _finite(epsilon: float) -> float | None:

@@ -225,14 +225,14 @@ def decode(records: RecordDict, kind: type[M], *or_kinds: type[N]) -> M | N:
     try:
         head, record = records["head"], records["arrays"]
         version, told, text = head["version"], head["kind"], head["json"]
-        books = head.get("books", "")  # type: ignore[union-attr]
+        books = head.get("books", "")
         arrays = {str(name): array.numpy() for name, array in record.items()}  # type: ignore[union-attr]
     except Exception as error:  # Flower raises whatever a malformed record provokes
         raise WireError(f"not a Consilium message ({type(error).__name__})") from error
     message: M | N = _checked(version, told, text, arrays, (kind, *or_kinds))
     if isinstance(message, TrainOrder | EvaluateOrder) and books != "":
         if not isinstance(books, str) or not _HASH.fullmatch(books):
-            raise WireError(f"{told}: books is {_short(books)}, which is no hash")
+            raise WireError(f"{_short(told)}: books is {_short(books)}, which is no hash")
         return replace(message, books=books)
     return message
 

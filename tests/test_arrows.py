@@ -40,7 +40,7 @@ CLIENT_ROOMS: dict[str, set[str]] = {
     "cohort": {"errors", "pixels", "reading", "sources", "sources.labels", "sources.listing", "site", "books"},
     "training": {"errors", "site", "policy", "books", "cohort"},
     "report": {"errors", "site", "books", "cohort", "training"},
-    "oversight": {"errors", "site", "policy", "books"},
+    "oversight": {"errors", "site", "policy", "books", "cohort"},
     "app": {"errors", "site", "policy", "books", "cohort", "training", "report", "oversight"},
     "setup": {"errors", "sources", "sources.files", "site", "policy", "books", "cohort", "oversight"},
     "link": {"errors", "sources", "site", "books", "oversight", "app"},

@@ -29,7 +29,6 @@ from client.cli.output import (
     table,
     who,
 )
-from client.cohort.enough import require_enough
 from client.errors import NotApproved, SiteMisconfigured
 from client.oversight import approvals as decided
 from client.oversight.approvals import MOST_BYTES, Decision
@@ -146,6 +145,8 @@ def approve(digest: Digest, site: SiteFile = HERE, by: By = "", as_json: AsJson 
 
     The hospital must have ingested enough patients to take part.
     """
+    from client.cohort.enough import require_enough  # takes seconds to import
+
     with opened(site) as (settings, books):
         known = _known(settings, books)
         document = _readable(known[decided.one_of(digest, known)])

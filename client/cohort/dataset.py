@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from client.cohort import catalog
 from client.cohort.alone import side_by_side
-from client.errors import PatientInBothSplits, TooFewPatients
 from client.site import SiteSettings, secret
+from tasks.disk import private_file, private_folder
 from tasks.models.registry import Network
 from tasks.task import Augmentation, Task
 
@@ -123,22 +123,13 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
         spec: the order's model, part of the kept file's name.
 
     Raises:
-        CatalogStale, ContractNotMet: see ``client.cohort.catalog.sides``.
-        TooFewPatients: fewer than the policy's minimum, or none.
-        PatientInBothSplits: the catalog has one patient on both sides.
+        CatalogStale, SamePersonTwice: see ``client.cohort.catalog.sides``.
     """
     catalog.honour_withdrawals(site)
-    sides = catalog.sides(site, task)
-    entries = sides[side]
-    shared = set.intersection(*({entry.patient for entry in each} for each in sides.values()))
-    if shared:
-        raise PatientInBothSplits(f"{len(shared)} patient(s) are on both sides of the split of {site.name}")
+    entries = catalog.sides(site, task)[side]
     patients = sorted({entry.patient for entry in entries})
-    least = site.policy.min_patients if side == "train" else 1
-    if len(patients) < least:
-        raise TooFewPatients(f"{site.name} has {len(patients)} {side} patient(s) for {task.name}, {least} are needed")
     inputs = _inputs(site, task, side, spec, entries, network.features)
-    targets = torch.tensor([_findings(task, entry) for entry in entries])
+    targets = torch.tensor([_findings(task, entry) for entry in entries]).reshape(len(entries), task.form.findings)
     masks = _kept(site, task, side, "masks", entries, partial(_masks, task, entries)) if network.outlines else None
     rows: dict[str, list[int]] = {patient: [] for patient in patients}
     for row, entry in enumerate(entries):
@@ -192,7 +183,7 @@ def _inputs(
 ) -> Tensor:
     model = hashlib.sha256(json.dumps(dict(spec), sort_keys=True).encode()).hexdigest()[:16]
     what = model if features is not None else "examples"
-    return _kept(site, task, side, what, entries, lambda: torch.cat(_computed(entries, features)))
+    return _kept(site, task, side, what, entries, lambda: _computed(task, entries, features))
 
 
 def _kept(
@@ -204,8 +195,8 @@ def _kept(
     kept = _read_kept(path, made_of)
     if kept is None:
         kept = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".partial")
+        private_folder(path.parent)
+        unfinished = private_file(path.with_suffix(".partial"))
         save_file({"inputs": kept}, unfinished, metadata={"made_of": made_of})
         unfinished.replace(path)
     return kept
@@ -218,14 +209,16 @@ def _read_kept(path: Path, made_of: str) -> Tensor | None:
         return file.get_tensor("inputs") if file.metadata()["made_of"] == made_of else None
 
 
-def _computed(entries: list[catalog.Entry], features: nn.Module | None) -> list[Tensor]:
+def _computed(task: Task, entries: list[catalog.Entry], features: nn.Module | None) -> Tensor:
     """Of each image by itself what the fixed part makes of it: nobody's features depend on who else is there."""
-    if features is not None and entries:
-        _features(features, entries[0])  # some parts make ready what they need at their first image
-    return side_by_side(partial(_features, features), entries)
+    blank = _made_by(features, torch.zeros(1, *task.example_shape))  # some parts make ready what they need at first
+    return torch.cat([blank[:0], *side_by_side(partial(_features, features), entries)])
+
+
+def _features(features: nn.Module | None, entry: catalog.Entry) -> Tensor:
+    return _made_by(features, torch.from_numpy(catalog.load_example(entry.example))[None])
 
 
 @torch.no_grad()
-def _features(features: nn.Module | None, entry: catalog.Entry) -> Tensor:
-    image = torch.from_numpy(catalog.load_example(entry.example))[None]
+def _made_by(features: nn.Module | None, image: Tensor) -> Tensor:
     return (image if features is None else features(image)).contiguous()

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from client.books.accounting import Mechanism, epsilon_of
 from client.oversight.review import Cost, Review
 from client.oversight.settings import every_setting
 from client.policy import Part
 from tasks.study import StudyDocument
 
-_APART = "No patient is on both sides, so the two costs do not add up for anybody."
+_APART = (
+    "No patient is on both sides, so the two costs do not add up for anybody. (Where sides were changed, what was spent "
+    "before counts on both.)"
+)
+_SMALL_DELTA = 1e-6
 
 
 def words(review: Review) -> dict[str, list[str]]:
@@ -111,18 +116,28 @@ def _price(cost: Cost) -> Iterator[str]:
     lowered = "" if cost.granted == cost.asked else f", of which the policy grants {cost.granted:g}"
     yield f"For the {who}: epsilon {cost.asked:g} is asked{lowered}, at delta {cost.delta:g}. {meaning(cost)}"
     if cost.plan is not None and cost.after is not None:
-        noises = sorted({f"{mechanism.noise_multiplier:.2f}" for mechanism in cost.plan}, key=float)
-        some = noises[0] if len(noises) == 1 else f"{noises[0]} to {noises[-1]}"
+        squeezed = ""
+        if cost.squeezed and cost.alone is not None:
+            squeezed = f", instead of {_noise(cost.alone)}, because little is left for these patients' life"
         yield (
-            f"Noise of {some} times the most that one patient can change is added, "
+            f"Noise of {_noise(cost.plan)} times the most that one patient can change is added{squeezed}, "
             f"{_times(sum(mechanism.count for mechanism in cost.plan), 'time')} in all."
         )
+        small = epsilon_of(cost.plan, _SMALL_DELTA)
+        yield f"At the smaller delta {_SMALL_DELTA:g} the same noise is worth epsilon {small:.2f}."
+        if cost.set_aside:
+            yield f"Other studies that have begun have set aside {cost.set_aside:.2f} beside what they have spent."
         so_far = f" ({_amount(cost.spent_by_study)} of it by this study)" if cost.spent_by_study else ""
         yield (
             f"All studies so far have spent {_amount(cost.spent)}{so_far} of the {cost.cap:g} that these patients may "
             f"spend in their life. After this study it would be {_amount(cost.after)}, and "
             f"{_amount(max(0.0, cost.cap - cost.after))} would remain."
         )
+
+
+def _noise(plan: list[Mechanism]) -> str:
+    noises = sorted({f"{mechanism.noise_multiplier:.2f}" for mechanism in plan}, key=float)
+    return noises[0] if len(noises) == 1 else f"{noises[0]} to {noises[-1]}"
 
 
 def meaning(cost: Cost) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from client.books.accounting import Mechanism
 from client.cohort.dataset import open_cohort
+from client.cohort.enough import require_enough
 from client.site import SiteSettings
 from client.training.noise import entropy
 from client.training.scoring import score_patients
@@ -51,6 +52,7 @@ def train_alone(site: SiteSettings, task: Task, rounds: int, generator: torch.Ge
     """
     model, training = asdict(schema.ScatterLinear()), asdict(schema.Training())
     network = registry.build(model, task.form)
+    require_enough(site, task)
     cohort = open_cohort(site, task, "train", model, network)
     validation = open_cohort(site, task, "validation", model, network)
     terms = TrainingTerms(**training | {"steps": training["steps"] * rounds})

@@ -16,6 +16,7 @@ from torch import nn
 from client import policy
 from client.books.accounting import Mechanism
 from client.cohort.dataset import Cohort, open_cohort
+from client.cohort.enough import require_enough
 from client.errors import BadOrder, ModelRefused, OtherRelease
 from client.site import SiteSettings
 from client.training.noise import entropy
@@ -102,7 +103,7 @@ def with_own(
         OtherRelease: this installation would compute something else than the study did.
         BadOrder: the weights do not fit the study's network.
         ModelRefused: the study's file of weights is not here.
-        NoCohort: see ``client.cohort.dataset.open_cohort``.
+        NoCohort: see ``client.cohort.enough.require_enough``.
         UpdateNotFinite: training diverged.
     """
     if other := policy.other_release(study):
@@ -115,6 +116,7 @@ def with_own(
     except registry.UnknownModel as error:
         raise BadOrder(str(error)) from error
     module, first = network.trainable, registry.arrays_of(network.trainable)
+    require_enough(site, task)
     training = open_cohort(site, task, "train", study.model, network)
     validation = open_cohort(site, task, "validation", study.model, network)
     load_weights(module, weights)

@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 from client.errors import BadOrder, NotHeld
 from client.site import SiteSettings
 from tasks import lean, wire
+from tasks.disk import write_private
 from tasks.wire import Arrays, EvaluateOrder, TrainOrder
 
 Order = TypeVar("Order", TrainOrder, EvaluateOrder)
@@ -57,10 +58,7 @@ def keep(order: TrainOrder | EvaluateOrder, settings: SiteSettings) -> None:
         return
     path = _file(order, settings)
     content = save({name: order.arrays[name] for name in sorted(order.arrays)})
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    write_private(path, content)
 
 
 def _read(path: Path) -> Arrays | None:

@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from client.books.ledger import Ledger, Use
 from client.errors import KeptLost
 from client.site import SiteSettings
-from tasks.disk import write_whole
+from tasks.disk import private_folder, write_whole
 from tasks.wire import Arrays
 
 _DIGITS = 32
@@ -47,7 +47,7 @@ def read(settings: SiteSettings, ledger: Ledger, study: str, cohort: str) -> Arr
 def write(settings: SiteSettings, ledger: Ledger, use: Use, arrays: Arrays) -> None:
     """Put on the disk what an order leaves, beside what the last committed one left; what is older goes."""
     path, newest = _file(settings, use), _last_committed(ledger, use.study, use.cohort)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     write_whole(path, save(arrays), mode=0o600)
     counting = {path, path if newest is None else _file(settings, newest)}
     for old in set(path.parent.glob(f"{_stem(settings, use)}*")) - counting:

@@ -17,7 +17,6 @@ from tasks.models.network import Network as Network
 from tasks.models.weights import Finder, NoWeights, equipped
 from tasks.task import Form
 
-
 LARGEST = 1e4
 """No value of a model is larger, on either side: sums of products stay far below float32's limits, and nobody can ask a
 hospital with weights that are made to overflow on one patient's image."""

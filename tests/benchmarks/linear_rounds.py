@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from client import report, site
+from client import site
 from client.books.accounting import Mechanism, noise_at, plan_scale
 from client.cohort.dataset import Cohort, open_cohort
 from client.setup import virtual
@@ -60,7 +60,7 @@ def hospitals(study: schema.Study, folder: Path) -> list[Hospital]:
     for path in founded.federated.values():
         settings = site.load(path)
         train, validation = (open_cohort(settings, task, side, spec, network) for side in ("train", "validation"))
-        found.append(Hospital(train, validation, report.public_size(settings, len(train.rows))))
+        found.append(Hospital(train, validation, site.declared_size(settings, len(train.rows))))
     return found
 
 

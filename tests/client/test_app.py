@@ -14,6 +14,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 
 import client.app
 from client.books.accounting import epsilon_of, plan_noise
@@ -394,11 +395,22 @@ def test_weights_that_do_not_fit_are_a_bad_order(approved: Hospital, document: S
     assert approved.entries() == []
 
 
-def test_too_few_patients_are_no_cohort(tmp_path: Path, archive: Archive, document: StudyDocument) -> None:
-    hospital = Hospital.found(tmp_path, archive, policy={"min_patients": 1000})
-    hospital.approve(document)
-    _refused(hospital.ask(train(document)), document, ErrorCode.NO_COHORT)
-    assert hospital.entries() == []
+def test_how_many_patients_there_are_is_in_no_answer_to_an_order(
+    tmp_path: Path, archive: Archive, document: StudyDocument
+) -> None:
+    """Not even on which side of the policy's minimum, nor that there is nobody: people are told when they approve."""
+    for name, least in (("few", 1000), ("enough", 1)):
+        hospital = Hospital.found(tmp_path / name, archive, policy={"min_patients": least})
+        hospital.approve(document)
+        assert isinstance(hospital.ask(train(document)), TrainReport)
+    names = [str(dcmread(file, stop_before_pixels=True).PatientID) for file in archive.folder.rglob("*.dcm")]
+    empty = draw_archive(tmp_path / "empty")
+    (tmp_path / "withdrawn.txt").write_text("\n".join(sorted(set(names))), "utf-8")
+    nobody = Hospital.found(tmp_path / "nobody", empty, withdrawals=str(tmp_path / "withdrawn.txt"))
+    nobody.approve(document)
+    for reply in (nobody.ask(train(document)), nobody.ask(evaluate(document, round=2))):
+        assert isinstance(reply, TrainReport | EvaluateReport)
+        assert all(np.std(value) > 0 for value in reply.arrays.values() if value.size > 1), "noise alone"
 
 
 # --- what a study and a life cost ---------------------------------------------------------------------------------

@@ -28,13 +28,12 @@ from client.report import (
     counted,
     evaluate_report,
     nobody_counted,
-    public_size,
     receipt,
     receipt_of_refusal,
     refusal,
     train_report,
 )
-from client.site import Policy, SiteSettings
+from client.site import Policy, SiteSettings, declared_size
 from client.sources.settings import FolderSource
 from client.training.noise import entropy
 from client.training.scoring import Outlined
@@ -256,19 +255,19 @@ def test_the_noise_is_new_every_time(document: StudyDocument) -> None:
 
 @pytest.mark.parametrize("patients", [1, 9, 123, 10**6])
 def test_a_declared_size_is_sent_whoever_is_there(patients: int) -> None:
-    assert public_size(_site(200), patients) == 200
+    assert declared_size(_site(200), patients) == 200
 
 
 @pytest.mark.parametrize(
     ("patients", "sent"), [(1, 1), (7, 7), (9, 9), (10, 10), (14, 10), (16, 20), (99, 100), (149, 100), (951, 1000)]
 )
 def test_a_simulated_hospital_rounds_to_one_digit(patients: int, sent: int) -> None:
-    assert public_size(_site(None), patients) == sent
+    assert declared_size(_site(None), patients) == sent
 
 
 @given(patients=st.integers(1, 10_000_000))
 def test_one_significant_digit_and_never_far_off(patients: int) -> None:
-    sent = public_size(_site(None), patients)
+    sent = declared_size(_site(None), patients)
     assert len(str(sent).rstrip("0")) == 1
     assert abs(sent - patients) <= patients / 2
     assert isinstance(sent, int)

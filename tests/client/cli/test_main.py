@@ -22,6 +22,7 @@ from client.books.pair import Books, open_books
 from client.cli.main import app
 from client.site import SiteSettings, load, secret
 from tasks.study import StudyDocument, canonical, digest
+from tests.client.hospital import Hospital, draw_archive
 
 COHORT = "train"
 Run = Callable[..., Result]
@@ -39,7 +40,9 @@ def home(tmp_path: Path, found_hospital: Callable[..., SiteSettings]) -> Path:
 
 @pytest.fixture
 def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The hospital has no images, and most of these tests are about other things than whether it has enough."""
     monkeypatch.setenv("CONSILIUM_SITE", str(home / "site.yaml"))
+    monkeypatch.setattr("client.cohort.enough.require_enough", lambda settings, task: None)
     return lambda *arguments, **more: CliRunner().invoke(app, [str(argument) for argument in arguments], **more)
 
 
@@ -104,6 +107,32 @@ def test_from_review_to_approval_to_revocation(home: Path, run: Run, document: S
     assert _answer(run("review", short, "--json"))["state"] == "approved", "a digest reads the study again"
     assert _answer(run("revoke", short, "--json"))["state"] == "revoked"
     assert [(d["state"], d["study"]) for d in _answer(run("approvals", "--json"))] == [("revoked", document.name)]
+
+
+@pytest.mark.parametrize(("least", "code"), [(5, 0), (1000, 1)])
+def test_who_has_too_few_patients_is_told_when_approving(
+    tmp_path: Path, document: StudyDocument, monkeypatch: pytest.MonkeyPatch, least: int, code: int
+) -> None:
+    """By then, because an order's answer must not tell; before there was any image as well."""
+    hospital = Hospital.found(tmp_path / "site", draw_archive(tmp_path / "archive"), policy={"min_patients": least})
+    monkeypatch.setenv("CONSILIUM_SITE", str(hospital.file))
+    (tmp_path / "study.json").write_text(canonical(document), "utf-8")
+    CliRunner().invoke(app, ["review", str(tmp_path / "study.json")])
+    told = CliRunner().invoke(app, ["approve", digest(document)[:12], "--by", "Ada"])
+    assert told.exit_code == code, told.output
+    if code:
+        assert "1000 are needed to take part: ingest more" in told.stderr
+
+
+def test_nobody_approves_before_images_were_read(
+    home: Path, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONSILIUM_SITE", str(home / "site.yaml"))
+    (home / "study.json").write_text(canonical(document), "utf-8")
+    CliRunner().invoke(app, ["review", str(home / "study.json")])
+    told = CliRunner().invoke(app, ["approve", digest(document)[:12], "--by", "Ada"])
+    assert told.exit_code == 1
+    assert "say: consilium-site ingest" in told.stderr
 
 
 def test_nobody_approves_what_was_never_read(run: Run, document: StudyDocument) -> None:

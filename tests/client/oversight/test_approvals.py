@@ -10,11 +10,12 @@ import pytest
 
 from client.books.audit import Journal
 from client.books.pair import open_books
-from client.errors import NotApproved, SiteMisconfigured
+from client.errors import CatalogStale, NotApproved, SiteMisconfigured
 from client.oversight import approvals
 from client.oversight.approvals import NOBODY, decisions, keep, one_of, require, waiting
 from client.site import SiteSettings, secret
 from tasks.study import StudyDocument, canonical, digest
+from tests.client.hospital import draw_archive
 
 Found = Callable[..., SiteSettings]
 
@@ -69,8 +70,11 @@ def test_the_last_word_counts(document: StudyDocument, hospital: SiteSettings, j
     require(document, journal, hospital)
 
 
-def test_a_simulated_hospital_approves_by_itself_and_says_so(document: StudyDocument, found_hospital: Found) -> None:
-    hospital = found_hospital(simulated=True, policy={"auto_approve": True})
+def test_a_simulated_hospital_approves_by_itself_and_says_so(
+    document: StudyDocument, found_hospital: Found, tmp_path: Path
+) -> None:
+    archive = draw_archive(tmp_path / "archive")
+    hospital = found_hospital(simulated=True, policy={"auto_approve": True, "min_patients": 5}, **archive.settings())
     with Journal.open(hospital.journal, secret(hospital)) as journal:
         require(document, journal, hospital)
         require(document, journal, hospital)
@@ -80,6 +84,16 @@ def test_a_simulated_hospital_approves_by_itself_and_says_so(document: StudyDocu
         _revoke(hospital, decision)
         with pytest.raises(NotApproved, match="revoked"):
             require(document, journal, hospital)  # nobody's approval does not undo a person's no
+
+
+def test_a_simulated_hospital_with_too_little_does_not_approve_by_itself(
+    document: StudyDocument, found_hospital: Found
+) -> None:
+    hospital = found_hospital(simulated=True, policy={"auto_approve": True})
+    with Journal.open(hospital.journal, secret(hospital)) as journal:
+        with pytest.raises(CatalogStale):
+            require(document, journal, hospital)
+        assert journal.events() == []
 
 
 def test_a_simulated_hospital_that_was_not_told_to_approve_does_not(
