@@ -209,6 +209,7 @@ class Federation:
             "max_rounds": 100,
         }  # it takes part in many studies here
         hospital.site.write_text(yaml.safe_dump(values), "utf-8")
+        told(site_command("ledger", "rebase", "--yes", "--by", "the tests", "--site", hospital.site))
         request = self.folder / f"{hospital.name}.request.json"
         link.enroll(invitation=self.home / "invitation.json", out=request, site=hospital.site)
         people.admit(request, home=self.home)
