@@ -12,8 +12,8 @@ from client.policy import Part
 from tasks.study import StudyDocument
 
 _APART = (
-    "No patient is on both sides, so the two costs do not add up for anybody. (Where sides were changed, what was spent "
-    "before counts on both.)"
+    "No patient is on both sides, so the two costs do not add up for anybody. (Where sides were changed, what was "
+    "spent before counts on both.)"
 )
 _SMALL_DELTA = 1e-6
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from server.figures import Figures
+from server.gaussian_privacy import epsilon_at
 from server.pages.page import Story, about, compared, distance, interval, per_cent, summary
 from server.pages.provenance import code_digest, versions
 from server.verdicts import verdict
@@ -16,6 +17,7 @@ from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.task import Task
 
+_SMALL_DELTA = 1e-6
 _MARKUP = re.compile(r"[&<>\[\]`|*_~\\$@]|(?<=:)//|www\.|^[-+=#:]|^\d+[.)]", re.IGNORECASE)
 """What CommonMark, GitHub's dialect of it or HTML gives a meaning: emphasis, code, links (bare ones as well), images,
 tags, cells of tables, and at the beginning headings and lists."""
@@ -102,12 +104,47 @@ def _privacy(story: Story) -> str:
     terms = story.config["privacy"]
     if terms["epsilon"] is None:
         return "None: no noise was added. The weights may tell of single patients; treat them as patient data."
-    spent = ", ".join(f"{plain(name)} {value:.2f}" for name, value in story.found.epsilon.items() if value is not None)
-    return (
-        f"Differential privacy for each training patient with all images: epsilon {terms['epsilon']:g} at delta "
-        f"{terms['delta']:g} was asked for. Spent, by the hospitals' ledgers: {spent}. Accountant: composed privacy "
-        "loss distributions (dp-accounting), add-or-remove neighbours."
+    return "\n".join(f"- {line}" for line in _guarantee(story))
+
+
+def _guarantee(story: Story) -> Iterator[str]:
+    """What a statement of differential privacy must say (Ponomareva et al., "How to DP-fy ML", JAIR 77, 2023, section
+    5.3; NIST SP 800-226)."""
+    terms, scoring = story.config["privacy"], story.config["evaluation"]["epsilon"]
+    spent = {name: value for name, value in story.found.epsilon.items() if value is not None}
+    told = ", ".join(f"{plain(name)} {value:.2f}" for name, value in spent.items())
+    yield (
+        "Unit: one patient, that is one PatientID of one issuer, with all images. A person with two numbers is two; in "
+        "two hospitals, their epsilons add up. Neighbours differ by adding or removing one patient."
     )
+    yield (
+        "Trust: each hospital adds the noise before anything leaves it; the coordinator need not be trusted. Released "
+        "are every round's update and every histogram of scores, not only this model."
+    )
+    yield (
+        f"Training patients: epsilon {terms['epsilon']:g} at delta {terms['delta']:g} was asked for. Spent, by the "
+        f"hospitals' ledgers: {told}{_at_a_smaller_delta(spent, terms['delta'])}."
+    )
+    yield (
+        "Validation patients, who are other people: no noise, treat their figures as patient data."
+        if scoring is None
+        else f"Validation patients, who are other people: epsilon {scoring:g} at delta {terms['delta']:g} at most."
+    )
+    yield (
+        "Accountant: composed privacy loss distributions (dp-accounting), rounded upwards; it assumes Poisson "
+        "sampling, by each hospital's own coins, which nobody else sees."
+    )
+    yield (
+        "Settings: whatever was tried on these patients before was a study of its own and is charged in their "
+        "hospitals' ledgers; the figures here are of this study alone."
+    )
+
+
+def _at_a_smaller_delta(spent: dict[str, float], delta: float) -> str:
+    if not spent or delta <= _SMALL_DELTA:
+        return ""
+    most = max(epsilon_at(value, delta, _SMALL_DELTA) for value in spent.values())
+    return f"; at delta {_SMALL_DELTA:g} that is about {most:.1f} at most"
 
 
 def _figures(story: Story, task: Task) -> Iterator[str]:

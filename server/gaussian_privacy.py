@@ -1,0 +1,38 @@
+"""What an (epsilon, delta) is worth at another delta, read as the one Gaussian mechanism that has it.
+
+Of a composition of sampled Gaussian mechanisms the coordinator knows epsilon at one delta only; a hospital knows all of
+it and its ``review`` gives the exact figure. Many small steps add up to nearly one Gaussian mechanism (Dong, Roth and
+Su, "Gaussian differential privacy", JRSS B 84:3, 2022, theorem 3.7), so this is an approximation, and told as one.
+"""
+
+from __future__ import annotations
+
+import math
+
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+_MOST_MU = 1e3
+
+
+def mu_of(epsilon: float, delta: float) -> float:
+    """The mu of Gaussian differential privacy whose epsilon at delta this is."""
+    return float(brentq(lambda mu: _delta(epsilon, mu) - delta, 1e-9, _MOST_MU))
+
+
+def epsilon_at(epsilon: float, delta: float, other: float) -> float:
+    """Epsilon at another delta, of the Gaussian mechanism that has ``epsilon`` at ``delta``."""
+    if epsilon <= 0:
+        return 0.0
+    mu = mu_of(epsilon, delta)
+    return (
+        float(brentq(lambda e: _delta(e, mu) - other, 0.0, mu**2 / 2 + 40 * mu + 1e-6))
+        if _delta(0, mu) > other
+        else 0.0
+    )
+
+
+def _delta(epsilon: float, mu: float) -> float:
+    """Corollary 2.13 there; the second term in logarithms, since e^epsilon is large where its factor is small."""
+    lost = math.exp(min(epsilon + float(norm.logcdf(-epsilon / mu - mu / 2)), 0.0))
+    return float(norm.cdf(-epsilon / mu + mu / 2)) - lost
