@@ -23,8 +23,8 @@ def ledger_rows(hospital: Hospital, study: str) -> list[tuple[str, int]]:
         )
 
 
-def ledger_head(hospital: Hospital) -> str:
-    """Hash of the last row of its ledger."""
+def ledger_contains(hospital: Hospital, head: str) -> bool:
+    """Whether a row of its ledger has this hash."""
     settings = load(hospital.site)
     with open_books(settings.ledger, settings.journal, secret(settings)) as books:
-        return books.ledger.head().hash
+        return books.ledger.contains(head)
