@@ -187,7 +187,7 @@ class StudyDocument:
     evaluation: EvaluationTerms
     method: MethodTerms
     wire: WireTerms
-    sizes: Annotated[dict[Name, PublicSize], Field(max_length=10_000)] = Field(default_factory=dict)
+    sizes: Annotated[dict[Name, PublicSize], Field(max_length=10_000)]
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -44,4 +44,5 @@ def document() -> StudyDocument:
         evaluation=EvaluationTerms(2, 16, 4.0),
         method=MethodTerms(),
         wire=WireTerms(),
+        sizes={},
     )

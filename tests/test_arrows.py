@@ -39,7 +39,7 @@ CLIENT_ROOMS: dict[str, set[str]] = {
     "books": {"errors"},
     "cohort": {"errors", "pixels", "reading", "sources", "sources.labels", "sources.listing", "site", "books"},
     "training": {"errors", "site", "policy", "books", "cohort"},
-    "report": {"errors", "site", "books", "cohort", "training"},
+    "report": {"errors", "books", "cohort", "training"},
     "oversight": {"errors", "site", "policy", "books", "cohort"},
     "app": {"errors", "site", "policy", "books", "cohort", "training", "report", "oversight"},
     "setup": {"errors", "sources", "sources.files", "site", "policy", "books", "cohort", "oversight"},

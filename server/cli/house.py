@@ -234,8 +234,12 @@ def _facts(home: Home) -> dict[str, Any]:
         programs = {}
     states = _states(home) if is_up else {}
     hospitals = {
-        name: {"state": states.get(one.node, "unknown"), "admitted": one.admitted, "key": one.key,
-               "public_size": one.public_size}
+        name: {
+            "state": states.get(one.node, "unknown"),
+            "admitted": one.admitted,
+            "key": one.key,
+            "public_size": one.public_size,
+        }
         for name, one in home.hospitals().items()
     }
     researchers = sorted(path.stem for path in (home.path / "researchers").glob("*.pem"))

@@ -39,6 +39,7 @@ def _study(**changes: Any) -> StudyDocument:
         evaluation=EvaluationTerms(10, 16, 2.0),
         method=MethodTerms(),
         wire=WireTerms(),
+        sizes={},
     )
     return replace(study, **changes)
 

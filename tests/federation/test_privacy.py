@@ -16,6 +16,8 @@ from torch import nn
 
 import client.app
 from client.books.accounting import epsilon_of
+from client.setup.founding import found_books
+from client.site import load
 from client.training.train import train_locally
 from conf import schema
 from server.__main__ import client_app, found
@@ -29,7 +31,7 @@ from tests.client.hospital import Archive, Hospital, draw_archive, evaluate, rea
 from tests.federation.embedded import configure, console, entries
 
 LARGE: dict[str, str | int | float | bool] = {"name": "scatter_linear", "resolution": 64, "J": 2, "L": 4, "pool": 8}
-NOBODY = 1e-9
+NOBODY = 1e-6
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +51,14 @@ def _update(hospital: Hospital, document: StudyDocument, round: int = 1) -> np.n
 def _with_a_real_hospital(study: schema.Study, folder: Path, advance: Any) -> Hospitals:
     """Alder is a hospital that is not simulated, with the policy of the commented example."""
     hospitals = found(study, folder, advance)
-    path = hospitals.federated["alder"]
+    path, size = hospitals.federated["alder"], hospitals.public_sizes["alder"]
     values = yaml.safe_load(path.read_text("utf-8"))
     strict = {"without_privacy": False, "auto_approve": False, "scores": "noised", "min_patients": 5}
     policy = {name: value for name, value in values["policy"].items() if name in ("tasks", "models")} | strict
-    path.write_text(yaml.safe_dump(values | {"simulated": False, "public_size": 10, "policy": policy}), "utf-8")
+    path.write_text(yaml.safe_dump(values | {"simulated": False, "public_size": size, "policy": policy}), "utf-8")
+    for book in (load(path).ledger, load(path).journal):  # the books of a simulated hospital never become a real one's
+        book.unlink()
+    found_books(load(path))
     return hospitals
 
 
@@ -90,11 +95,11 @@ def test_a_real_hospital_cannot_even_be_set_up_without_privacy(
 @pytest.mark.parametrize(
     "flags",
     [
-        {"privacy": PrivacyTerms(1e9, 1e-4, 0.5)},
+        {"privacy": PrivacyTerms(1e3, 1e-4, 0.5)},
         {"privacy": PrivacyTerms(8.0, 0.99, 0.5)},
-        {"privacy": PrivacyTerms(1e9, 0.99, 1e9)},
-        {"evaluation": EvaluationTerms(1, 16, 1e9)},
-        {"evaluation": EvaluationTerms(1000, 16, 1e9)},
+        {"privacy": PrivacyTerms(1e3, 0.99, 1e6)},
+        {"evaluation": EvaluationTerms(1, 16, 1e3)},
+        {"evaluation": EvaluationTerms(1000, 16, 1e3)},
         {"rounds": 1, "asked": 1},
     ],
     ids=str,

@@ -70,9 +70,7 @@ def _train(message: Message, context: Context) -> Message:
     settings = _settings(context)
     order = wire.decode(message.content, TrainOrder)
     behaviour = _behaviour(settings, "train", order.round)
-    honest = TrainReport(
-        order.study.name, order.round, 1.0, 1e-4, NOISE, BOOKS, honest_update(settings["name"], order)
-    )
+    honest = TrainReport(order.study.name, order.round, 1.0, 1e-4, NOISE, BOOKS, honest_update(settings["name"], order))
     if behaviour == "wrong tensor dtype":
         return _reply(message, replace(honest, arrays={k: v.astype(np.float64) for k, v in honest.arrays.items()}))
     if behaviour == "missing tensor":

@@ -15,7 +15,7 @@ from client.policy import objections, permit
 from client.setup import virtual
 from client.setup.partition import POOLED, SHUFFLED
 from client.setup.virtual import APPROVED_BY_NOBODY
-from client.site import load, secret
+from client.site import declared_size, load, secret
 from conf import schema
 from tasks.contract import digest_of_task
 from tasks.study import EvaluationTerms, MethodTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
@@ -23,7 +23,7 @@ from tasks.wire import TrainOrder
 
 
 def _study(folder: Path, hospitals: int = 2, epsilon: float | None = 6.0) -> schema.Study:
-    phantoms = {f"h{n}": schema.Phantom(patients=6, images_per_patient=(1, 1)) for n in range(hospitals)}
+    phantoms = {f"h{n}": schema.Phantom(patients=12, images_per_patient=(1, 1)) for n in range(hospitals)}
     federation = schema.PhantomFederation(hospitals=phantoms, rounds=4)
     study = schema.Study(federation=federation, model=schema.ScatterLinear(), output_dir=str(folder))
     study.task.name = "breast_ultrasound"
@@ -46,6 +46,7 @@ def _document(epsilon: float | None, rounds: int = 4) -> StudyDocument:
         evaluation=EvaluationTerms(4, 16, 3.0),
         method=MethodTerms(),
         wire=WireTerms(),
+        sizes={},
     )
 
 
@@ -59,8 +60,10 @@ def test_simulated_hospitals_have_books_and_say_that_nobody_was_asked(tmp_path: 
     assert list(founded.alone) == ["h0", "h1", POOLED, SHUFFLED, *(f"{SHUFFLED}.{n}" for n in (2, 3, 4, 5))]
     assert [load(path).shuffled_labels for path in founded.alone.values()] == [0, 0, 0, 1, 2, 3, 4, 5]
     assert APPROVED_BY_NOBODY in founded.notes
-    assert {name: report.images for name, report in founded.reports.items()} == {"h0": 6, "h1": 6}
-    assert founded.public_sizes == {name: size["train"] for name, size in founded.sizes.items()}, "one digit each"
+    assert {name: report.images for name, report in founded.reports.items()} == {"h0": 12, "h1": 12}
+    assert founded.public_sizes == {
+        name: declared_size(load(path), founded.sizes[name]["train"]) for name, path in founded.federated.items()
+    }
     for path in (*founded.federated.values(), *founded.alone.values()):
         settings = load(path)
         assert settings.simulated

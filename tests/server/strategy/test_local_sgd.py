@@ -110,9 +110,7 @@ def test_updates_under_every_pull_stay_within_the_bound(
         velocity = momentum * velocity + gradient
         x = x - rate * velocity
     constant = decay * float(np.linalg.norm(start)) + float(np.linalg.norm(extra))
-    found = honest_lengths(
-        terms, PRIVACY.clip_norm, sigma, size, dimension, 1e-9, strength=strength, constant=constant
-    )
+    found = honest_lengths(terms, PRIVACY.clip_norm, sigma, size, dimension, 1e-9, strength=strength, constant=constant)
     assert np.linalg.norm(x - start) < found.longest
 
 
