@@ -19,15 +19,20 @@ from pydicom import dcmread
 import client.app
 from client.books.accounting import epsilon_of, plan_noise
 from client.books.audit import Journal
+from client.cohort.dataset import open_cohort
 from client.errors import LedgerUnwritable
 from client.oversight import approvals, halt
+from client.training.scoring import score_patients
 from client.training.train import train_locally
 from server.flower_private import deflate
+from tasks import task as tasks
 from tasks import wire
 from tasks.contract import digest_of_task
+from tasks.metrics.histogram import score_histogram
+from tasks.models import registry
 from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, digest
 from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
-from tests.client.hospital import Archive, Hospital, draw_archive, evaluate, read, train, weights, with_terms
+from tests.client.hospital import TASK, Archive, Hospital, draw_archive, evaluate, read, train, weights, with_terms
 
 STORY = "PATIENT-4711 in /archive/ward-7/image.dcm"
 
@@ -202,6 +207,39 @@ def test_subgroups_that_the_policy_does_not_name_are_refused(approved: Hospital,
     approved.approve(asked)
     _refused(approved.ask(evaluate(asked)), asked, ErrorCode.NOT_PERMITTED)
     assert "by age, policy.subgroups allows none" in approved.log()
+
+
+def test_training_touches_one_side_of_the_split_and_scoring_the_other(
+    archive: Archive, document: StudyDocument, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose privacy the ledger charges is who was there: what leaves without noise shows whose scores it counts."""
+    exact = replace(document, evaluation=replace(document.evaluation, epsilon=None))
+    rules = {"scores": "exact", "auto_approve": True}
+    hospital = Hospital.found(tmp_path, archive, simulated=True, policy=rules)
+    task = tasks.get(TASK)
+    network = registry.build(exact.model, task.form)
+    order = evaluate(exact, shift=0.01)
+    registry.load_arrays(network.trainable, order.arrays)
+    sides = {side: open_cohort(hospital.settings, task, side, exact.model, network) for side in ("train", "validation")}
+    assert not set(sides["train"].patients) & set(sides["validation"].patients)
+    due = {
+        side: score_histogram(score_patients(network.trainable, cohort), cohort.patient_labels().numpy(), 16)
+        for side, cohort in sides.items()
+    }
+    assert not np.array_equal(due["train"], due["validation"]), "or the histogram would not tell the sides apart"
+    reply = hospital.ask(order)
+    assert isinstance(reply, EvaluateReport)
+    np.testing.assert_array_equal(reply.arrays["histogram"], due["validation"])
+
+    seen: list[tuple[str, ...]] = []
+
+    def look(*given: Any) -> Arrays:
+        seen.append(given[2].patients)
+        return train_locally(*given)
+
+    monkeypatch.setattr(client.app, "train_locally", look)
+    assert isinstance(hospital.ask(train(exact)), TrainReport)
+    assert seen == [sides["train"].patients]
 
 
 def test_what_is_spent_stands_in_the_ledger_before_training_starts(

@@ -82,6 +82,17 @@ def test_a_hospital_with_twice_the_noise_counts_a_quarter_where_weights_follow_t
     assert_close(ended.weights, {key: np.float32(0.8) * ash[key] + np.float32(0.2) * elm[key] for key in ash})
 
 
+def test_a_hospital_three_times_as_large_counts_three_times(tmp_path: Path) -> None:
+    """By the size that the study's document gives it."""
+    asked = scripted.study(*QUIET, "federation.rounds=1")
+    with LocalGrid(scripted.house(tmp_path, ash="well", elm="well"), scripted.load_app) as grid:
+        equal = scripted.roster(asked, grid)
+        sized = replace(equal, document=replace(equal.document, sizes={"ash": 2000, "elm": 6000}))
+        ended = run_rounds(asked, sized, grid, State(scripted.WEIGHTS), lambda state: None)
+    ash, elm = (by_hand([name], 1) for name in ("ash", "elm"))
+    assert_close(ended.weights, {key: np.float32(0.25) * ash[key] + np.float32(0.75) * elm[key] for key in ash})
+
+
 def test_a_study_that_was_interrupted_goes_on_identically(tmp_path: Path) -> None:
     whole = play(tmp_path, ash="well", elm="well")
     begun = play(tmp_path, "federation.rounds=1", ash="well", elm="well")

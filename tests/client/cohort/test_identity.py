@@ -4,6 +4,8 @@ two."""
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from client.site import SiteSettings, secret
 from tasks import task as tasks
 from tasks.study import StudyDocument
 from tasks.wire import ErrorCode, Refusal, TrainReport
-from tests.client.hospital import TASK, Archive, Hospital, draw_archive, train
+from tests.client.hospital import PATIENTS, TASK, Archive, Hospital, draw_archive, train
 
 BREAST = tasks.get(TASK)
 
@@ -84,6 +86,13 @@ def test_who_was_not_signed_for_still_waits(twice: Hospital) -> None:
     _sign(site, [first])
     with pytest.raises(SamePersonTwice, match=rf"{len(others)} pair\(s\)"):
         catalog.sides(site, BREAST)
+
+
+def test_one_patientid_of_two_issuers_has_two_places_in_the_split(twice: Hospital) -> None:
+    """It may be two people: who of them is scored and who is trained on must not hang together."""
+    with closing(sqlite3.connect(twice.settings.catalog / "index.sqlite")) as opened:
+        places = [position for (position,) in opened.execute("SELECT position FROM patients")]
+    assert len(places) == len(set(places)) == PATIENTS + 4
 
 
 def test_a_signature_outlives_the_catalog(twice: Hospital) -> None:
