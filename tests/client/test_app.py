@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
+from torch import nn
 
 import client.app
-from client.books.accounting import epsilon_of, plan_noise
+from client.books.accounting import Mechanism, epsilon_of, plan_noise
 from client.books.audit import Journal
-from client.cohort.dataset import open_cohort
+from client.cohort.dataset import Cohort, open_cohort
 from client.errors import LedgerUnwritable
 from client.oversight import approvals, halt
 from client.training.scoring import score_patients
@@ -30,7 +34,7 @@ from tasks import wire
 from tasks.contract import digest_of_task
 from tasks.metrics.histogram import score_histogram
 from tasks.models import registry
-from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, digest
+from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, digest
 from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tests.client.hospital import TASK, Archive, Hospital, draw_archive, evaluate, read, train, weights, with_terms
 
@@ -319,6 +323,39 @@ def test_the_memory_that_the_hospital_allows_is_kept_to(
         patch.setattr(client.app, "train_locally", look)
         assert isinstance(hospital.ask(train(document)), TrainReport)
     assert seen == [77]
+
+
+def test_no_more_steps_are_taken_than_the_ledger_has_reserved() -> None:
+    """Also by a method that shares a round's steps out in several goes: all of them together are what was charged."""
+    cohort = Cohort(torch.ones(2, 3), torch.ones(2, 1), [torch.arange(1), torch.arange(1, 2)])
+    goes = TrainingTerms(2, 0.1, 0.0, 0.0, 1.0, 1)
+    steps = client.app._Steps(nn.Linear(3, 1), tasks.get(TASK), cohort, Mechanism(1.0, 1.0, 4), 1.0, 2, 1024)
+    for _ in range(2):
+        assert steps(goes, None).keys() == {"weight", "bias"}
+    with pytest.raises(ValueError, match="more than the 4 steps that are in the ledger"):
+        steps(replace(goes, steps=1), None)
+
+
+@pytest.mark.parametrize(("took", "waits"), [(0.4, 9.6), (12.5, 7.5), (20.0, 0.0)])
+def test_an_answer_waits_for_the_next_tick_since_its_order_came(
+    took: float, waits: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: 100.0 + took, sleep=slept.append)
+    monkeypatch.setattr(client.app, "time", clock)
+    client.app._wait_for_tick(100.0, 10.0)
+    assert slept == pytest.approx([waits])
+    client.app._wait_for_tick(100.0, 0.0)
+    assert len(slept) == 1, "a simulated hospital does not wait"
+
+
+def test_reports_and_refusals_leave_at_a_tick(approved: Hospital, document: StudyDocument) -> None:
+    """Whatever was done before: a refusal that came at once would tell what an order was refused for."""
+    approved.change(reply_tick_s=1.5)
+    for order, kind in ((train(document), TrainReport), (train(document, round=3), Refusal)):
+        began = time.monotonic()
+        assert isinstance(approved.ask(order), kind)
+        assert time.monotonic() - began >= 1.5
 
 
 # --- refusals that touch nobody -----------------------------------------------------------------------------------
