@@ -24,7 +24,7 @@ import client.app
 from client.books.accounting import Mechanism, epsilon_of, plan_noise
 from client.books.audit import Journal
 from client.cohort.dataset import Cohort, open_cohort
-from client.errors import LedgerUnwritable
+from client.errors import LedgerUnwritable, UpdateNotFinite
 from client.oversight import approvals, halt
 from client.training.scoring import score_patients
 from client.training.train import train_locally
@@ -616,6 +616,29 @@ def test_the_story_of_an_error_stays(
     assert STORY in approved.log()
     assert not "".join(capfd.readouterr())
     assert [receipt.message for receipt in approved.receipts()] == ["Refusal INTERNAL"]
+
+
+def test_without_noise_what_goes_wrong_is_told_by_a_code(
+    archive: Archive, document: StudyDocument, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is protected there, and an update of nobody's would pass for one of these patients."""
+    plain = replace(
+        document,
+        privacy=replace(document.privacy, epsilon=None),
+        evaluation=replace(document.evaluation, epsilon=None),
+    )
+    rules = {"without_privacy": True, "scores": "exact", "auto_approve": True}
+    hospital = Hospital.found(tmp_path, archive, simulated=True, policy=rules)
+
+    def fails_on_patients(module: nn.Module, task: Any, cohort: Cohort, *others: Any) -> Arrays:
+        if cohort.rows:
+            raise UpdateNotFinite(STORY)
+        return train_locally(module, task, cohort, *others)
+
+    monkeypatch.setattr(client.app, "train_locally", fails_on_patients)
+    _refused(hospital.ask(train(plain)), plain, ErrorCode.UPDATE_NOT_FINITE)
+    monkeypatch.setattr(client.app, "score_findings", _crash(RuntimeError(STORY)))
+    _refused(hospital.ask(evaluate(plain)), plain, ErrorCode.INTERNAL)
 
 
 def test_ctrl_c_is_not_an_answer(approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch) -> None:

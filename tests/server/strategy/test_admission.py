@@ -30,3 +30,14 @@ MODEL = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(3, np.float32)}
 def test_what_must_not_touch_the_model_is_told_by_tensor(update: dict[str, np.ndarray], told: str) -> None:
     whole = MODEL | update if update else {}
     assert unusable(whole, MODEL).removeprefix("tensors ") == told
+
+
+def test_a_tensor_without_values_is_no_fault() -> None:
+    """It has no largest value to look at."""
+    empty = {"w": np.zeros((0, 3), np.float32)}
+    assert unusable(empty, empty) == ""
+
+
+def test_a_sum_beyond_all_numbers_is_told_and_no_warning() -> None:
+    huge = {"b": np.full(3, 3e38, np.float32)}
+    assert unusable(huge, huge) == FAR

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from client.books.accounting import plan_noise
+from client.books.accounting import Mechanism, epsilon_of, plan_noise
 from conf.schema import Training
-from server.strategy.honest import Honest, needed_noise
+from server.strategy.honest import Honest, _delta, needed_noise
 from server.strategy.local_sgd import honest_norm, responses
 from tasks import lean
 from tasks.study import MethodTerms, StudyDocument, WireTerms
@@ -50,12 +50,40 @@ def test_the_noise_that_a_study_needs_is_about_what_hospitals_plan(
     assert 0.95 < needed / planned < 1.6
 
 
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 4.0, 20.0])
+def test_delta_of_one_gaussian_is_that_of_the_accountant(sigma: float) -> None:
+    epsilon = epsilon_of([Mechanism(sigma, 1.0, 1)], 1e-5)
+    assert _delta(1 / sigma, epsilon) == pytest.approx(1e-5, rel=1e-3)
+
+
+@pytest.mark.parametrize(("form", "more"), [("float32", 1.0), ("float16", 1.002), ("int8", 1.68)])
+def test_an_update_of_fewer_bits_counts_with_what_rounding_may_add(
+    document: StudyDocument, form: str, more: float
+) -> None:
+    """Before and now; not with less than its length, or honest hospitals that send fewer bits would count less."""
+    plain, lean_one = of(document), of(document, wire=WireTerms(up=form))  # type: ignore[arg-type]
+    needed = needed_noise(document)
+    usual = plain.counted(40, needed, 2)
+    assert usual < 0.9 * plain.longest(40, needed, 2), "or the longest would decide"
+    assert lean_one.counted(40, needed, 2) == pytest.approx(more * usual)
+
+
 def test_a_claim_of_more_noise_than_is_needed_buys_nothing(honest: Honest) -> None:
     needed = needed_noise(honest.document)
     assert honest.counted(40, 1.3 * needed, 2) == honest.counted(40, 1e4, 2) < 1.3 * honest.counted(40, needed, 2)
     assert honest.weighed_noise(0.3) == pytest.approx(needed / 2)
     assert honest.longest(40, 1e4, 2) > 100 * honest.counted(40, 1e4, 2)
     assert honest.counted(40, needed, 2) <= honest.longest(40, needed, 2)
+
+
+@pytest.mark.parametrize("final", [0.5, 2.0])
+def test_under_a_schedule_a_round_may_have_less_noise_or_more_than_is_needed_on_the_whole(
+    document: StudyDocument, final: float
+) -> None:
+    scheduled, needed = of(document, training=replace(document.training, final_noise=final)), needed_noise(document)
+    assert scheduled.weighed_noise(0.3) == pytest.approx(needed / 4)
+    most = scheduled.counted(40, 1e4, 2)
+    assert scheduled.counted(40, 2.4 * needed, 2) < most == scheduled.counted(40, 2.6 * needed, 2)
 
 
 def test_a_later_round_has_its_own_rate(document: StudyDocument) -> None:
