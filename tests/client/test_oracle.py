@@ -196,6 +196,31 @@ def test_whatever_goes_wrong_while_training_is_an_update_of_noise_alone(
     assert worlds.there.entries()[0].committed
 
 
+def test_the_update_of_noise_alone_starts_from_the_order_s_model(
+    worlds: Worlds, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not from one that patients have moved before it went wrong: weight decay would send that without noise."""
+    study = replace(_orders(document, np.zeros(len(worlds.features), np.float32))[0].study)
+    honest, begun_with = client.app.train_locally, []
+
+    def fails_halfway(module: torch.nn.Module, task: Any, cohort: Any, *others: Any) -> Any:
+        begun_with.append(registry.arrays_of(module))
+        if not cohort.rows:
+            return honest(module, task, cohort, *others)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(1.0)
+        raise RuntimeError("PATIENT-4711 cannot be computed")
+
+    monkeypatch.setattr(client.app, "train_locally", fails_halfway)
+    order = train(study)
+    assert isinstance(worlds.there.ask(order), TrainReport)
+    assert len(begun_with) == 2
+    for arrays in begun_with:
+        for name, value in order.arrays.items():
+            np.testing.assert_array_equal(arrays[name], value)
+
+
 def test_the_old_way_told_the_worlds_apart(
     worlds: Worlds, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
 ) -> None:

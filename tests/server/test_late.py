@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf import load
+from server.collection import together
 from server.conduct import summary
 from server.late import Late, discount, discounted
 from server.local_grid import LocalGrid
-from server.record import State
+from server.record import HospitalRound, State
 from server.rounds import run_rounds
 from server.superlink_grid import SuperlinkGrid
 from tasks.wire import Arrays, TrainOrder
@@ -213,3 +214,12 @@ def test_strategies_that_can_use_no_late_update_say_why(strategy: str) -> None:
 @pytest.mark.parametrize("strategy", ["fedavg", "fedadam", "fedprox", "norm_bounding", "ditto"])
 def test_mean_type_strategies_take_late_updates(strategy: str) -> None:
     assert load.load([f"strategy={strategy}", "federation.late_rounds=3"]).federation.late_rounds == 3
+
+
+def test_who_answers_two_orders_in_one_round_has_spent_the_larger_of_both() -> None:
+    first, second = HospitalRound(2.0, bytes_down=1, bytes_up=10, update_norm=0.5), HospitalRound(3.0, bytes_up=20)
+    assert together(None, first) == first
+    assert together(first, second) == HospitalRound(3.0, bytes_down=1, bytes_up=30, update_norm=0.5)
+    without = HospitalRound(None, bytes_down=2, bytes_up=5, update_norm=0.1)
+    assert together(without, first).epsilon == together(first, without).epsilon == 2.0
+    assert together(without, without) == HospitalRound(None, bytes_down=4, bytes_up=10, update_norm=0.1)

@@ -44,6 +44,19 @@ def _again(ledger: Ledger) -> Ledger:
     return Ledger.open(ledger._chain.path, SECRET)
 
 
+def test_what_is_set_aside_is_told_by_cohort_and_without_the_study_that_asks(ledger: Ledger) -> None:
+    for study in ("s1", "s2"):
+        plan = Planned(STEP, {"train": [replace(STEP, count=2)], "validation": [replace(STEP, count=3)]})
+        ledger.reserve(_use("train", study), lambda account, plan=plan: plan, CAPS)
+    account = ledger.account()
+    found = [(mark.study, mark.cohort, mark.mechanisms) for mark in account.earmarks("train", without="s1")]
+    assert found == [("s2", "train", [STEP])], "what its first order has reserved is not set aside any more"
+    assert {(mark.study, mark.cohort) for mark in account.earmarks("validation")} == {
+        ("s1", "validation"), ("s2", "validation")
+    }  # fmt: skip
+    assert len(account.earmarks()) == 4
+
+
 def test_terms_stand_in_the_first_row_and_come_back(ledger: Ledger) -> None:
     with _again(ledger) as again:
         assert again.account().terms == TERMS

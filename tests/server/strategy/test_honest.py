@@ -86,6 +86,15 @@ def test_under_a_schedule_a_round_may_have_less_noise_or_more_than_is_needed_on_
     assert scheduled.counted(40, 2.4 * needed, 2) < most == scheduled.counted(40, 2.6 * needed, 2)
 
 
+def test_what_rounding_left_in_a_control_variate_is_measured_at_the_rate_that_it_had(document: StudyDocument) -> None:
+    """Rates fall, and an earlier update's rounding is divided by the rate of now."""
+    scaffold, falling = MethodTerms(control_variates=True), replace(document.training, final_rate=0.1)
+    exact, lean_one = (
+        of(document, method=scaffold, training=falling, wire=WireTerms(up=form)) for form in ("float32", "int8")
+    )  # type: ignore[arg-type]
+    assert lean_one._variate(40, 1.0, 2) == pytest.approx((1 + 2 * 0.34 * 10) * exact._variate(40, 1.0, 2))
+
+
 def test_a_later_round_has_its_own_rate(document: StudyDocument) -> None:
     falling = replace(document.training, final_rate=0.1)
     late, early = of(document, training=falling), of(document, 1, training=falling)
