@@ -178,6 +178,26 @@ def test_figures_beyond_what_the_document_grants_are_refused(changed: dict[str, 
     assert told in str(_fold(Answer("ash", 2, report, "", 0, 0), order(), strategy, combiner, Honest.of(order()))[1])
 
 
+def test_an_update_longer_than_any_honest_one_is_dropped_and_a_long_one_counts_as_usual() -> None:
+    honest, strategy = Honest.of(order()), choice.build(schema.FedAvg())
+    much = 3000.0  # times what a patient can do: more than the study needs
+    longest, counted = honest.longest(2000, much, 2), honest.counted(2000, much, 2)
+    assert counted < 0.9 * longest < 1000, "or the two bounds could not be told apart"
+    values = {key: np.ones_like(value) for key, value in scripted.WEIGHTS.items()}
+    for part, dropped in ((1.0001, True), (0.9999, False)):
+        update = {key: value * np.float32(part * longest / norm(values)) for key, value in values.items()}
+        combiner = strategy.combiner({**scripted.WEIGHTS}, 1)
+        answer = Answer("ash", 2, replace(train_report(), noise_multiplier=much, arrays=update), "", 0, 0)
+        figures, told = _fold(answer, order(), strategy, combiner, honest)
+        if dropped:
+            assert figures is None
+            assert "no honest one is longer" in str(told)
+        else:
+            assert figures is not None
+            assert figures.update_norm == pytest.approx(0.9999 * longest)
+            assert norm(combiner.combined()) == pytest.approx(counted)
+
+
 def test_a_hospital_that_the_document_does_not_size_does_not_count() -> None:
     strategy, combiner = choice.build(schema.FedAvg()), choice.build(schema.FedAvg()).combiner({**scripted.WEIGHTS}, 1)
     told = _fold(Answer("oak", 2, train_report(), "", 0, 0), order(), strategy, combiner, Honest.of(order()))[1]
