@@ -55,6 +55,22 @@ def test_what_is_set_aside_is_told_by_cohort_and_without_the_study_that_asks(led
         ("s1", "validation"), ("s2", "validation")
     }  # fmt: skip
     assert len(account.earmarks()) == 4
+    ledger.reserve(_use("train", "s2", 2), lambda account: Planned(STEP, {"train": [STEP]}), CAPS)
+    assert [mark.study for mark in ledger.account().earmarks("train")] == ["s1"], "nothing of s2 is left to set aside"
+
+
+def test_what_was_lost_counts_in_a_study_that_stood_there_and_goes_on(ledger: Ledger) -> None:
+    """Also when it asks again afterwards, and when both charges of the loss count on one side."""
+    _spend(ledger, "train")
+    lost = {"train": replace(STEP, noise_multiplier=2.0), "validation": replace(STEP, noise_multiplier=3.0)}
+    ledger.acknowledge("f" * 64, lost)
+    _spend(ledger, "train", round=2)
+    _spend(ledger, "train", study="s2")
+    assert ledger.spent("train", "s1") == [STEP, lost["train"], STEP]
+    assert ledger.spent("train", "s2") == [STEP], "it began later"
+    ledger.rebase(replace(TERMS, validation_fraction=0.4))
+    assert ledger.spent("train", "s1") == [STEP, *lost.values(), STEP]
+    assert ledger.spent("validation") == [STEP, *lost.values(), STEP, STEP]
 
 
 def test_terms_stand_in_the_first_row_and_come_back(ledger: Ledger) -> None:

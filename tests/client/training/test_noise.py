@@ -106,6 +106,11 @@ def test_entropy_never_repeats_whatever_torch_is_seeded_with() -> None:
     assert not (drawn[0] == drawn[1]).any()
 
 
+def test_what_torch_draws_from_it_does_not_repeat_either() -> None:
+    """Which of a patient's images are looked at first."""
+    assert not torch.equal(torch.rand(8, generator=entropy()), torch.rand(8, generator=entropy()))
+
+
 def test_a_torch_generator_has_only_32_bits_of_seed() -> None:
     """Why production noise does not come from one. Should torch change this, the module's text must change too."""
     one, other = seeded(5), seeded(5 + 2**40)
