@@ -358,6 +358,22 @@ def test_reports_and_refusals_leave_at_a_tick(approved: Hospital, document: Stud
         assert time.monotonic() - began >= 1.5
 
 
+def test_the_sum_is_divided_by_the_size_that_was_declared_and_not_by_who_is_there(
+    approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the spread of the noise would tell exactly how many patients there are."""
+    seen = []
+
+    def look(*given: Any) -> Arrays:
+        seen.append((given[6], len(given[2].rows)))
+        return train_locally(*given)
+
+    monkeypatch.setattr(client.app, "train_locally", look)
+    assert isinstance(approved.ask(train(document)), TrainReport)
+    ((size, there),) = seen
+    assert size == approved.settings.public_size != there
+
+
 # --- refusals that touch nobody -----------------------------------------------------------------------------------
 
 

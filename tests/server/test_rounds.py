@@ -121,6 +121,7 @@ BAD_UPDATES = [
     ("another round", "round 2"),
     ("another kind", "EvaluateReport"),
     ("refuse", "BUDGET_EXHAUSTED"),
+    ("not held", "refused with NOT_HELD"),  # also of the whole model, which is sent once
     ("no records", "not a Consilium message"),
     ("markup", "where TrainReport or Refusal is due"),
     ("text for numbers", "dtype"),

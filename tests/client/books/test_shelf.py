@@ -105,6 +105,14 @@ def test_a_row_that_was_changed_is_refused_also_in_books_that_were_open(house: H
         house.answer(2)
 
 
+def test_a_journal_whose_rules_were_taken_away_is_refused_also_in_books_that_were_open(house: House) -> None:
+    house.answer(1)
+    with sqlite3.connect(house.journal) as connection:
+        connection.execute("DROP TRIGGER chain_keeps_rows")
+    with pytest.raises(LedgerTampered, match="chain_keeps_rows is missing"):
+        house.answer(2)
+
+
 def test_a_ledger_that_is_gone_is_missed(house: House) -> None:
     house.answer(1)
     house.ledger.unlink()
