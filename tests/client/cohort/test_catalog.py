@@ -193,6 +193,17 @@ def test_unreadable_files_are_counted_and_tried_once(site: SiteSettings, images:
         assert decoding.workers == 0
 
 
+def test_an_unreadable_file_that_was_put_right_is_taken_in(site: SiteSettings, images: Path) -> None:
+    victim = _files(images)[0]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-2000])
+    assert ingest(site, TASK).left_out == {"TRUNCATED": 1}
+    victim.write_bytes(whole)
+    report = ingest(site, TASK)
+    assert report.left_out == {}
+    assert report.contract.conforming == report.contract.examined
+
+
 def test_images_that_break_the_contract_are_left_out_by_their_first_rule(site: SiteSettings, images: Path) -> None:
     for path in _files(images)[:2]:
         _edit(path, LossyImageCompression="01", BodyPartExamined="THYROID")
