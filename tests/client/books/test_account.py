@@ -121,6 +121,11 @@ def test_who_may_have_moved_follows_from_what_makes_the_split(now: dict[str, obj
     assert list(differences(TERMS, changed))
 
 
+def test_what_has_not_changed_is_not_named() -> None:
+    (only,) = differences(TERMS, replace(TERMS, public_size=300))
+    assert "public_size" in only
+
+
 def test_an_issuer_that_was_known_before_is_not_new_when_it_comes_back(ledger: Ledger) -> None:
     two = replace(TERMS, issuers={"chest": ["anne", "ben"]})
     assert ledger.rebase(two)
