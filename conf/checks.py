@@ -151,6 +151,13 @@ def _combinations(study: Study) -> Iterator[str]:
             yield f"model.freeze={study.model.freeze}: must be one of {', '.join(_FREEZES)}"
         elif study.model.freeze != "nothing" and not study.model.weights:
             yield f"model.freeze={study.model.freeze}: say model.weights=FILE, or model.freeze=nothing"
+    for key, rate, final in (
+        ("training.final_rate", study.training.learning_rate, study.training.final_rate),
+        ("evaluation.arm_final_rate", study.evaluation.arm_learning_rate, study.evaluation.arm_final_rate),
+    ):
+        last = (rate or study.training.learning_rate) * (final or study.training.final_rate)
+        if 0 < last < 1e-6:
+            yield f"{key}={final}: the learning rate would fall to {last:g}; it must stay at 1e-06 or above"
     if study.federation.late_rounds and (why := _takes_nothing_late(study.strategy)):
         yield f"federation.late_rounds={study.federation.late_rounds}: {why}; say federation.late_rounds=0"
     if isinstance(study.strategy, Robust) and study.strategy.weighting != "uniform":
@@ -255,22 +262,25 @@ _OPTIONS_OF_STRATEGIES: dict[str, tuple[str, Rule]] = {
     "selected": (_POSITIVE, _positive),
 }
 _RULES: dict[tuple[str, Rule], tuple[str, ...]] = {
-    (_POSITIVE, _positive): (
-        "training.steps",
+    ("must lie between 1e-06 and 1e+06", lambda value: 1e-6 <= value <= 1e6): (
         "training.learning_rate",
-        "training.images_per_patient",
-        "privacy.epsilon",
         "privacy.clip_norm",
-        "federation.rounds",
+    ),
+    ("must lie between 1 and 1000", lambda value: 1 <= value <= 1000): ("training.images_per_patient",),
+    ("must lie between 1 and 100000", lambda value: 1 <= value <= 100_000): ("training.steps", "federation.rounds"),
+    ("must lie above 0 and not above 1000", lambda value: 0 < value <= 1000): (
+        "privacy.epsilon",
+        "evaluation.epsilon",
+    ),
+    (_POSITIVE, _positive): (
         "federation.deadline_s",
         "evaluation.every",
-        "evaluation.epsilon",
         "evaluation.arm_learning_rate",
         "evaluation.shufflings",
         "strategy.server_learning_rate",
     ),
+    ("must lie between 0 and 1", lambda value: 0 <= value <= 1): ("training.weight_decay",),
     (_NOT_NEGATIVE, _not_negative): (
-        "training.weight_decay",
         "runtime.workers",
         "evaluation.patience",
         "evaluation.matrix",

@@ -135,6 +135,7 @@ def _doors(home: Home) -> str:
   server {{
     listen {_listen(s.hospitals_address, s.hospitals_port)} ssl;
     limit_conn peers 64;
+    {_PLAIN_PATHS}
     location = /health {{ {_SUPERLINK} }}
     location ~ ^/v1/fleet/({"|".join(FLEET)})$ {{ {_SUPERLINK} }}
     location / {{ return 404; }}
@@ -146,6 +147,7 @@ def _doors(home: Home) -> str:
     ssl_client_certificate {home.authority};
     ssl_crl {home.revoked};
     ssl_verify_client on;
+    {_PLAIN_PATHS}
     location = /health {{ {_SUPERLINK} }}
     location ~ ^/v1/control/({"|".join(CONTROL)})$ {{ proxy_buffering off; {_SUPERLINK} }}
     location /v1/ {{ return 404; }}
@@ -167,6 +169,8 @@ def _nowhere() -> str:
 
 
 _SEARCHES = "|".join(SEARCHES).replace(".", "[.]")
+_PLAIN_PATHS = r"""if ($request_uri ~* "(\.\.|/\./|//|%2e|%2f|%5c|%00|#)") { return 404; }"""
+"""nginx judges a path without its dots and hands on the one that came: nobody who means well sends such a path."""
 _SUPERLINK = "proxy_pass https://superlink;"
 _READ_ONLY = "limit_except GET { deny all; } default_type application/octet-stream; add_header Cache-Control no-store;"
 

@@ -32,6 +32,8 @@ PublicSize = Annotated[int, Field(ge=1, le=10_000_000)]
 Option = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=0, le=1_000_000)] | float | bool
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$")]
 
+LEAST_RATE = 1e-6
+"""The least of the numbers that are ``Positive``, to which a falling learning rate may fall."""
 LEAST_NOISE, MOST_NOISE = 0.3, 1e5
 """No hospital that protects its patients plans a noise multiplier below the one, nor needs one above the other."""
 
@@ -54,7 +56,8 @@ class TrainingTerms:
 
     def rate_in(self, round: int, rounds: int) -> float:
         """The learning rate of a round: falls geometrically to ``final_rate`` times the first one."""
-        return float(self.learning_rate * self.final_rate ** ((round - 1) / max(rounds - 1, 1)))
+        rate = self.learning_rate * self.final_rate ** ((round - 1) / max(rounds - 1, 1))
+        return float(min(max(rate, LEAST_RATE), self.learning_rate))  # the last bit of a power may lie below the end
 
     def noise_in(self, turn: int, turns: int) -> float:
         """What a hospital multiplies its noise by in one of its turns (from 1): 1 at first and ``final_noise`` at last,
@@ -193,6 +196,8 @@ class StudyDocument:
     def _fits_together(self) -> Self:
         if self.asked > self.rounds:
             raise ValueError(f"a hospital cannot train in {self.asked} of {self.rounds} rounds")
+        if self.training.learning_rate * self.training.final_rate < LEAST_RATE * (1 - 1e-9):
+            raise ValueError(f"learning_rate times final_rate must not fall below {LEAST_RATE:g}")
         if self.method.head_steps and self.method.head_steps >= self.training.steps:
             raise ValueError(f"head_steps must leave some of the {self.training.steps} steps for the rest of the model")
         return self

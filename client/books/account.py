@@ -20,7 +20,7 @@ from typing import Any
 
 from client.books.accounting import Mechanism
 from client.books.links import Row
-from client.books.terms import Terms, known_issuers
+from client.books.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,11 @@ class Account:
     Attributes:
         entries: by the number of the reserving row, oldest first.
         terms: those that hold now.
-        issuers: of all terms that ever held.
         acknowledged: hashes of rows that are lost, as somebody has signed.
     """
 
     entries: dict[int, Entry] = field(default_factory=dict)
     terms: Terms | None = None
-    issuers: set[str] = field(default_factory=set)
     acknowledged: set[str] = field(default_factory=set)
     _earmarks: dict[tuple[str, str], Earmark] = field(default_factory=dict)
     _charges: list[_Charge] = field(default_factory=list)
@@ -147,7 +145,6 @@ class Account:
 
     def _hold(self, terms: Terms) -> None:
         self.terms = terms
-        self.issuers |= known_issuers(terms)
 
     def _reserved(self, row: Row, body: dict[str, Any]) -> None:
         use = Use(body["cohort"], body["study"], body["round"], body["order_digest"])

@@ -167,7 +167,7 @@ class Ledger:
         both, see ``client.books.account``."""
         with self._chain.transaction():
             account = self.account()
-            moved = account.terms is None or may_have_moved(account.terms, terms, account.issuers)
+            moved = account.terms is None or may_have_moved(account.terms, terms)
             self._chain.append("rebased", {"terms": terms.body(), "moved": moved, **self._seen()})
         return moved
 

@@ -8,7 +8,7 @@ book that opens was made with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -55,17 +55,17 @@ def differences(was: Terms, now: Terms) -> Iterator[str]:
             yield f"issuers of {task} are {_named(before)} in the ledger and {_named(after)} in site.yaml"
 
 
-def may_have_moved(was: Terms, now: Terms, ever: Iterable[str]) -> bool:
+def may_have_moved(was: Terms, now: Terms) -> bool:
     """Whether somebody may be on the other side of the split under the new terms.
 
     The side follows from key, issuer and PatientID, and from the fraction. So people move with the fraction, and with
-    an issuer that is new: it may number people whom another one numbered before. Nobody moves when an issuer is gone,
-    when one that was known gets images of another task, or with any cap.
-
-    Args:
-        ever: all issuers of all terms that this ledger has had.
+    an issuer that the terms just before did not have, of the same task or at all: it may number people whom another
+    one has numbered meanwhile, also if it was known before that. Nobody moves when an issuer is gone, when one that is
+    known gets images of a task that is new, or with any cap.
     """
-    return now.validation_fraction != was.validation_fraction or not known_issuers(now) <= set(ever)
+    gained = any(set(names) - set(was.issuers.get(task, names)) for task, names in now.issuers.items())
+    new = known_issuers(now) - known_issuers(was)
+    return now.validation_fraction != was.validation_fraction or gained or bool(new)
 
 
 def _named(issuers: list[str]) -> str:

@@ -4,20 +4,26 @@ Sums of products are not added up in the same order when other rows stand beside
 rows of a batch in another way than the rest. With weights that make the rounding large, somebody's presence then shows
 in *others'* gradients and scores, which no clip and no count bounds (Casacuberta et al., "Widespread underestimation of
 sensitivity in differentially private libraries", CCS 2022). So no two patients ever meet in one matrix product or
-convolution: a linear layer is computed value by value, everything else patient by patient.
+convolution: a linear layer is computed row by row, everything else patient by patient.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-_IMAGES_AT_ONCE = 128
+_LOG = logging.getLogger(__name__)
+_ROWS_AT_ONCE = 128
+_IMAGES_AT_ONCE = 8
+"""Of a patient: one with hundreds of images must not need more memory than others, or a failure would tell of it."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,6 +49,9 @@ def _one_thread_an_operator() -> Iterator[None]:
 def outputs_of(module: nn.Module, inputs: Tensor, rows: list[Tensor]) -> Tensor:
     """What a module gives for each image, whoever else is there; without gradients.
 
+    Of a patient on whom it fails it gives NaN, which is told in the log and to nobody else: were it an error, all
+    others' scores would be lost with it, and that somebody is there on whom it fails would show.
+
     Args:
         inputs: shape (images, ...).
         rows: for each patient the numbers of its images; all together, every image once.
@@ -51,17 +60,28 @@ def outputs_of(module: nn.Module, inputs: Tensor, rows: list[Tensor]) -> Tensor:
         Shape (images, outputs).
     """
     if is_linear(module):
-        return torch.cat([linear_outputs(module, chunk) for chunk in torch.split(inputs, _IMAGES_AT_ONCE)])
+        return torch.cat([linear_outputs(module, chunk) for chunk in torch.split(inputs, _ROWS_AT_ONCE)])
+    blank = _made_of(module, torch.zeros(1, *inputs.shape[1:]))[0]  # a model that cannot run at all says so here
+    outputs = torch.full((len(inputs), *blank.shape), math.nan)
     found = side_by_side(lambda of_one: _outputs_of_one(module, inputs[of_one]), rows)
-    outputs = found[0].new_empty((len(inputs), *found[0].shape[1:]))
     for of_one, values in zip(rows, found, strict=True):
-        outputs[of_one] = values
+        if values is not None:
+            outputs[of_one] = values
     return outputs
 
 
+def _outputs_of_one(module: nn.Module, images: Tensor) -> Tensor | None:
+    try:
+        return torch.cat([_made_of(module, chunk) for chunk in torch.split(images, _IMAGES_AT_ONCE)])
+    except Exception:
+        _LOG.exception("a patient's images cannot be scored, and count as not told")
+        return None
+
+
 @torch.no_grad()  # this is of the thread that calls it
-def _outputs_of_one(module: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([module(chunk) for chunk in torch.split(images, _IMAGES_AT_ONCE)])
+def _made_of(module: nn.Module, images: Tensor) -> Tensor:
+    made: Tensor = module(images)
+    return made
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -69,10 +89,9 @@ def is_linear(module: nn.Module) -> bool:
     return type(module) is nn.Linear and all(p.requires_grad for p in module.parameters())
 
 
-@torch.no_grad()
 def linear_outputs(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """What a linear layer gives: products, then sums of halves. Every step rounds one value at a time (IEEE 754), so no
-    row's place in the batch can matter.
+    """What a linear layer gives: products, then the sum of each row by itself, which NumPy adds up in an order that
+    follows from its length alone. So no row's place in the batch can matter.
 
     Args:
         inputs: shape (..., features).
@@ -80,17 +99,8 @@ def linear_outputs(layer: nn.Module, inputs: Tensor) -> Tensor:
     Returns:
         Shape (..., outputs).
     """
-    parameters = dict(layer.named_parameters())
-    outputs = torch.stack([_added_up(inputs * row) for row in parameters["weight"]], dim=-1)
-    return outputs + parameters["bias"] if "bias" in parameters else outputs
-
-
-def _added_up(values: Tensor) -> Tensor:
-    """The sums along the last axis."""
-    while (length := values.shape[-1]) > 1:
-        half = length // 2
-        sums = values[..., :half] + values[..., half : 2 * half]
-        if length % 2:
-            sums[..., :1] += values[..., -1:]
-        values = sums
-    return values[..., 0]
+    parameters = {name: p.detach().numpy() for name, p in layer.named_parameters()}
+    values = inputs.numpy()
+    with np.errstate(all="ignore"):  # what is no number is dealt with by whoever reads it
+        outputs = np.stack([np.add.reduce(values * row, axis=-1) for row in parameters["weight"]], axis=-1)
+    return torch.from_numpy(outputs + parameters["bias"] if "bias" in parameters else outputs)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from client.cohort import inputs
 from client.errors import CacheDamaged, CacheFull
 from client.site import SiteSettings
 from tasks.disk import private_tree, write_private
@@ -71,13 +72,13 @@ class ExampleCache:
         write_private(path, data)  # a crash leaves a whole file or none
 
     def delete(self, names: Iterable[str]) -> None:
-        """Remove examples, and with them everything that was computed from the task's examples."""
-        gone = list(names)
+        """Remove examples, and with them everything that was computed from them."""
+        gone = set(names)
         for name in gone:
             self.path(name).unlink(missing_ok=True)
         if gone:
             for path in self._inputs.glob(f"*-{self._task.name}-*.safetensors"):
-                path.unlink(missing_ok=True)
+                inputs.forget(path, gone)
 
     def sweep(self, known: Container[str]) -> None:
         """Remove what an interrupted ingest left behind and no index knows, once it is an hour old: before that it may

@@ -5,26 +5,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from client.cohort import catalog
+from client.cohort import catalog, inputs
 from client.cohort.alone import side_by_side
 from client.site import SiteSettings, secret
-from tasks.disk import private_file, private_folder
 from tasks.models.registry import Network
 from tasks.task import Augmentation, Task
 
+_LOG = logging.getLogger(__name__)
 UNKNOWN = 255
 
 
@@ -97,14 +95,22 @@ def _augmented(
     images = inputs.flatten(0, 1)
     none = torch.zeros((len(images), 0, *images.shape[2:]), dtype=torch.uint8)
     outlined = none if masks is None else masks.flatten(0, 1)
-    both = [
-        augment(i, m.bool(), generator) for i, m in zip(images, outlined.where(outlined != UNKNOWN, 0), strict=True)
-    ]
+    known = outlined.where(outlined != UNKNOWN, 0)
+    both = [_changed(augment, i, m.bool(), generator) for i, m in zip(images, known, strict=True)]
     changed = torch.stack([image for image, _ in both]).reshape(inputs.shape)
     if masks is None:
         return changed, None
     moved = torch.stack([mask.to(torch.uint8) for _, mask in both])
     return changed, torch.where(outlined == UNKNOWN, outlined, moved).reshape(masks.shape)
+
+
+def _changed(augment: Augmentation, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """An image that cannot be changed stays as it is: an error would lose all others' gradients of the step."""
+    try:
+        return augment(image, mask, generator)
+    except Exception:
+        _LOG.exception("an image cannot be augmented, and is taken as it is")
+        return image, mask
 
 
 def _spread(rows: Tensor, images: int, generator: torch.Generator) -> Tensor:
@@ -128,16 +134,16 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
     catalog.honour_withdrawals(site)
     entries = catalog.sides(site, task)[side]
     patients = sorted({entry.patient for entry in entries})
-    inputs = _inputs(site, task, side, spec, entries, network.features)
+    made = _inputs(site, task, side, spec, entries, network.features)
     targets = torch.tensor([_findings(task, entry) for entry in entries]).reshape(len(entries), task.form.findings)
-    masks = _kept(site, task, side, "masks", entries, partial(_masks, task, entries)) if network.outlines else None
+    masks = _kept(site, task, side, "masks", entries, partial(_masks, task)) if network.outlines else None
     rows: dict[str, list[int]] = {patient: [] for patient in patients}
     for row, entry in enumerate(entries):
         rows[entry.patient].append(row)
     # What the fixed part made of an image once cannot be made of another variant of it.
     augment = task.augment if side == "train" and network.features is None else None
     by_patient = [torch.tensor(rows[patient]) for patient in patients]
-    cohort = Cohort(inputs, targets, by_patient, tuple(patients), masks, augment)
+    cohort = Cohort(made, targets, by_patient, tuple(patients), masks, augment)
     if side == "train" and site.shuffled_labels:
         return _shuffled(cohort, secret(site), site.shuffled_labels)
     return cohort
@@ -183,30 +189,33 @@ def _inputs(
 ) -> Tensor:
     model = hashlib.sha256(json.dumps(dict(spec), sort_keys=True).encode()).hexdigest()[:16]
     what = model if features is not None else "examples"
-    return _kept(site, task, side, what, entries, lambda: _computed(task, entries, features))
+    return _kept(site, task, side, what, entries, lambda some: _computed(task, some, features))
 
 
 def _kept(
-    site: SiteSettings, task: Task, side: str, what: str, entries: list[catalog.Entry], make: Callable[[], Tensor]
+    site: SiteSettings,
+    task: Task,
+    side: str,
+    what: str,
+    entries: list[catalog.Entry],
+    make: Callable[[list[catalog.Entry]], Tensor],
 ) -> Tensor:
-    """What was made of these entries once, from one file; made and kept where there is none."""
+    """What was made of each of these entries once, from one file; made and kept where it is not there.
+
+    Only what is missing is made: were it all made again when one patient is gone, the next answer's time would tell.
+    """
     path = site.catalog / "inputs" / f"{site.name}-{task.name}-{side}-{what}.safetensors"
-    made_of = hashlib.sha256(json.dumps([entry.example.name for entry in entries]).encode()).hexdigest()
-    kept = _read_kept(path, made_of)
-    if kept is None:
-        kept = make()
-        private_folder(path.parent)
-        unfinished = private_file(path.with_suffix(".partial"))
-        save_file({"inputs": kept}, unfinished, metadata={"made_of": made_of})
-        unfinished.replace(path)
-    return kept
-
-
-def _read_kept(path: Path, made_of: str) -> Tensor | None:
-    if not path.exists():
-        return None
-    with safe_open(path, framework="pt") as file:
-        return file.get_tensor("inputs") if file.metadata()["made_of"] == made_of else None
+    wanted = [entry.example.stem for entry in entries]
+    there, kept = inputs.read(path)
+    if there == wanted and kept is not None:
+        return kept
+    place = {name: row for row, name in enumerate(there)}
+    missing = [entry for entry in entries if entry.example.stem not in place]
+    made = make(missing)
+    place |= {entry.example.stem: len(there) + row for row, entry in enumerate(missing)}
+    whole = (made if kept is None else torch.cat([kept, made]))[[place[name] for name in wanted]]
+    inputs.write(path, wanted, whole)
+    return whole
 
 
 def _computed(task: Task, entries: list[catalog.Entry], features: nn.Module | None) -> Tensor:

@@ -112,6 +112,8 @@ def revoke(decision: Decision, by: str, books: Books) -> list[Earmark]:
         SiteMisconfigured: ``by`` names nobody.
     """
     _decide(books.journal, Kind.REVOCATION, decision.study, decision.document, by)
+    if any(other.approved and other.study == decision.study for other in decisions(books.journal).values()):
+        return []  # another document of that name is still approved, and what is set aside is by name
     return books.ledger.release(decision.study)
 
 

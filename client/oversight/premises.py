@@ -61,7 +61,7 @@ def change_of(settings: SiteSettings, ledger: Ledger) -> Change | None:
         return Change(["the ledger does not say on which split, issuers and caps its sums rest"], moves=True)
     if account.terms == now:
         return None
-    return Change(list(differences(account.terms, now)), may_have_moved(account.terms, now, account.issuers))
+    return Change(list(differences(account.terms, now)), may_have_moved(account.terms, now))
 
 
 def require_terms(settings: SiteSettings, ledger: Ledger) -> None:
@@ -100,6 +100,10 @@ def rebase(settings: SiteSettings, books: Books, by: str) -> Change:
     return change
 
 
+_MOST_LOST = 20
+"""So many missing entries are noted: nobody has lost more, and orders must not be able to fill the journal."""
+
+
 def require_not_behind(seen: str | None, study: str, books: Books) -> None:
     """Pass if the row is in the ledger that the server saw last. The journal keeps what is missing.
 
@@ -111,7 +115,8 @@ def require_not_behind(seen: str | None, study: str, books: Books) -> None:
     """
     if seen is None or books.ledger.contains(seen):
         return
-    if seen not in lost_heads(books):
+    lost = lost_heads(books)
+    if seen not in lost and len(lost) < _MOST_LOST:
         books.journal.append_event(Kind.BOOKS_BEHIND, {"study": study, "seen": seen})
     raise BooksBehind(
         f"the coordinator has seen entry {seen[:12]} of this hospital's ledger, which is not in it: ledger and journal "
@@ -119,7 +124,7 @@ def require_not_behind(seen: str | None, study: str, books: Books) -> None:
         "What they have spent is missing here, so nothing is answered. Stop the other copy if there is one, and "
         "restore the newest backup. If no backup has that entry, the data protection officer decides what its loss "
         f"counts for: consilium-site ledger acknowledge {seen[:12]} --spent-training EPSILON --spent-validation "
-        "EPSILON --by NAME"
+        "EPSILON --by NAME. (Ask the coordinator first: whoever sends orders could have invented the entry.)"
     )
 
 

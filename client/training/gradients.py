@@ -6,9 +6,11 @@ What a patient's gradient is worth for privacy is ``client/privacy.py``'s busine
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from enum import StrEnum
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -109,6 +111,13 @@ class PatientGradients:
         return rows
 
     def _one(self, row: Tensor, images: Tensor, targets: Tensor) -> None:
+        try:
+            self._computed(row, images, targets)
+        except Exception:
+            _LOG.exception("a patient's gradient cannot be computed")
+            row.fill_(math.nan)  # as one that is not finite: it adds nothing where there is noise, and shows without
+
+    def _computed(self, row: Tensor, images: Tensor, targets: Tensor) -> None:
         # Copies, which begin at addresses of the same alignment: some products round by where their numbers lie.
         loss = self._loss(self._module(images.clone()), targets.clone())
         each = torch.autograd.grad(loss, list(self._parameters.values()), materialize_grads=True)
@@ -151,11 +160,16 @@ class PatientGradients:
 
 def _linear_gradients(layer: nn.Linear, loss: Loss, inputs: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
     """Gradients of a linear layer: of a weight it is the sum over images of input times the loss's slope."""
-    slopes = _slopes(loss, linear_outputs(layer, inputs), labels)
-    sums = sum(slopes[:, i, :, None] * inputs[:, i, None, :] for i in range(inputs.shape[1]))
-    rows[:, : layer.weight.numel()] = torch.as_tensor(sums).flatten(start_dim=1)
+    slopes, values = _slopes(loss, linear_outputs(layer, inputs), labels).numpy(), inputs.numpy()
+    weights = np.zeros((len(values), slopes.shape[2], values.shape[2]), np.float32)
+    bias = np.zeros((len(values), slopes.shape[2]), np.float32)
+    with np.errstate(all="ignore"):  # a gradient that is not finite is dropped where it is clipped
+        for i in range(values.shape[1]):
+            weights += slopes[:, i, :, None] * values[:, i, None, :]
+            bias += slopes[:, i]
+    rows[:, : weights[0].size] = torch.from_numpy(weights.reshape(len(weights), -1))
     if layer.bias is not None:
-        rows[:, layer.weight.numel() :] = torch.as_tensor(sum(slopes.unbind(dim=1)))
+        rows[:, weights[0].size :] = torch.from_numpy(bias)
     return rows
 
 

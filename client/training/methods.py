@@ -105,12 +105,13 @@ def train_round(module: nn.Module, order: TrainOrder, kept: Arrays, steps: Steps
 
 def _head_then_rest(module: nn.Module, head: frozenset[str], count: int, terms: TrainingTerms, steps: Steps) -> Arrays:
     trained = [name for name, p in module.named_parameters() if p.requires_grad]
-    _train_only(module, head)
-    update = steps(replace(terms, steps=count), None)
-    _train_only(module, set(trained) - head)
-    update |= steps(replace(terms, steps=terms.steps - count), None)
-    _train_only(module, set(trained))
-    return update
+    try:
+        _train_only(module, head)
+        update = steps(replace(terms, steps=count), None)
+        _train_only(module, set(trained) - head)
+        return update | steps(replace(terms, steps=terms.steps - count), None)
+    finally:  # whatever has failed, the same module may be asked for another try
+        _train_only(module, set(trained))
 
 
 def _scaffold(module: nn.Module, order: TrainOrder, kept: Arrays, terms: TrainingTerms, steps: Steps) -> Trained:

@@ -9,6 +9,7 @@ a reader has outlined the structure; of the others, what counts is how much the 
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from client.cohort.alone import outputs_of
 from client.cohort.dataset import UNKNOWN, Cohort
 from tasks.task import Form
 
+_LOG = logging.getLogger(__name__)
 _NO_NUMBER = 0.5
 _PERCENTILE = 95
 
@@ -74,10 +76,19 @@ def score_outlines(module: nn.Module, cohort: Cohort, form: Form) -> list[Outlin
 
 
 def _outlined(marked: Tensor, masks: Tensor, rows: list[Tensor]) -> Outlined:
-    images = [_image(m.numpy(), truth.numpy()) for m, truth in zip(marked, masks, strict=True)]
+    images = [_image_or_nothing(m.numpy(), truth.numpy()) for m, truth in zip(marked, masks, strict=True)]
     dice, distance, wrongly = (np.array(values) for values in zip(*images, strict=True))
     found = Outlined(*(np.array([_mean(values[of.numpy()]) for of in rows]) for values in (dice, distance, wrongly)))
     return Outlined(found.dice, found.distance, np.where(np.isnan(found.dice), found.wrongly, math.nan))
+
+
+def _image_or_nothing(marked: NDArray[np.bool_], truth: NDArray[np.uint8]) -> tuple[float, float, float]:
+    """An image whose outlines cannot be compared counts as one that nobody has outlined, and costs others nothing."""
+    try:
+        return _image(marked, truth)
+    except Exception:
+        _LOG.exception("outlines of an image cannot be compared")
+        return math.nan, math.nan, math.nan
 
 
 def _image(marked: NDArray[np.bool_], truth: NDArray[np.uint8]) -> tuple[float, float, float]:

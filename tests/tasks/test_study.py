@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks import study
-from tasks.study import BadDocument, PrivacyTerms, StudyDocument
+from tasks.study import BadDocument, PrivacyTerms, StudyDocument, TrainingTerms
 from tests import spoiling
 from tests.spoiling import MANY
 
@@ -193,3 +193,15 @@ def test_a_spoilt_document_is_a_document_or_is_refused_in_words(document: StudyD
     assert study.read(study.canonical(found)) == found
     assert 1e-6 <= found.privacy.clip_norm <= 1e6
     assert all(1 <= size <= 10_000_000 for size in found.sizes.values())
+
+
+@given(rate=st.floats(1e-6, 1e6), final=st.floats(1e-6, 1.0), rounds=st.integers(1, 200))
+def test_a_falling_rate_stays_within_the_bounds_of_a_rate(rate: float, final: float, rounds: int) -> None:
+    """Else an order of a late round could be answered by nobody, and would be charged all the same."""
+    try:
+        terms = TrainingTerms(1, rate, 0.0, 0.0, 0.5, 1, final)
+    except ValueError:
+        assert rate * final < 1e-6
+        return
+    for round in {1, (rounds + 1) // 2, rounds}:
+        assert replace(terms, learning_rate=terms.rate_in(round, rounds)).learning_rate >= 1e-6

@@ -150,6 +150,14 @@ def test_books_under_new_names_are_behind_what_the_coordinator_has_seen(
     assert "restore the newest backup" in hospital.log()
 
 
+def test_orders_with_invented_entries_do_not_fill_the_journal(hospital: Hospital, document: StudyDocument) -> None:
+    for number in range(30):
+        _refused(hospital, replace(train(document), books=f"{number:064x}"), ErrorCode.BOOKS_BEHIND)
+    with hospital.books() as books:
+        assert len(books.journal.events(Kind.BOOKS_BEHIND)) == 20
+    assert "could have invented" in hospital.log()
+
+
 def test_books_put_back_together_are_behind(hospital: Hospital, document: StudyDocument, tmp_path: Path) -> None:
     paths = [hospital.settings.ledger, hospital.settings.journal]
     with hospital.books() as books:

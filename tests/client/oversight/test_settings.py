@@ -32,7 +32,7 @@ def documents(draw: st.DrawFn) -> StudyDocument:
         "asked": draw(COUNTS),
         "training": {
             "steps": draw(COUNTS),
-            "learning_rate": draw(FLOATS),
+            "learning_rate": draw(st.floats(1e-3, 1e6)),
             "momentum": draw(st.sampled_from([0.0, 0.9])),
             "weight_decay": draw(st.sampled_from([0.0, 0.1])),
             "sample_rate": draw(st.floats(0.01, 1)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -279,6 +280,27 @@ def test_fedrep_trains_the_head_alone_and_then_the_rest_alone(document: StudyDoc
     head, rest = {"3.weight", "3.bias"}, set(sent)
     assert [(count, names) for count, _, names in steps.taken] == [(3, head), (1, rest)]
     assert all(p.requires_grad for p in module.parameters())
+
+
+@pytest.mark.parametrize("fails_at", [0, 1])
+def test_fedrep_leaves_the_module_as_it_was_when_steps_fail(document: StudyDocument, fails_at: int) -> None:
+    """The hospital tries again on nobody, and an answer of another kind would tell."""
+    study, module = study_of(document, MethodTerms(stays="head", head_steps=3)), deep()
+    sent = {name: value for name, value in arrays_of(module).items() if not name.startswith("3.")}
+    calls: list[int] = []
+    honest = Run(module, cohort())
+
+    def failing(*asked: Any) -> Arrays:
+        calls.append(1)
+        if len(calls) == fails_at + 1:
+            raise RuntimeError("PATIENT-4711")
+        return honest(*asked)
+
+    order = TrainOrder(study, 1, sent)
+    with pytest.raises(RuntimeError):
+        methods.train_round(module, order, {}, failing)
+    assert all(p.requires_grad for p in module.parameters())
+    methods.load_model(module, order, {})
 
 
 # --- Ditto ------------------------------------------------------------------------------------------------------------
