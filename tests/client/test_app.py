@@ -100,6 +100,11 @@ def test_an_order_to_train_is_answered_charged_and_noted(approved: Hospital, doc
     assert receipt.ledger.seq == entry.committed
 
 
+def test_a_study_that_keeps_nothing_leaves_nothing(approved: Hospital, document: StudyDocument) -> None:
+    approved.ask(train(document))
+    assert not approved.settings.kept.exists()
+
+
 def test_an_order_to_score_is_charged_to_the_validation_patients(approved: Hospital, document: StudyDocument) -> None:
     reply = approved.ask(evaluate(document))
     assert isinstance(reply, EvaluateReport)

@@ -267,7 +267,7 @@ def test_the_hospitals_app_trains_and_reports_with_entropy() -> None:
     assert isinstance(entropy(), Entropy)
 
 
-@pytest.mark.parametrize("patients", [1, 5, 7, 11])
+@pytest.mark.parametrize("patients", [1, 5, 6, 7, 11])
 def test_the_last_batch_is_neither_dropped_nor_weighted_otherwise(patients: int) -> None:
     """In threes, and so that each patient has a direction of its own."""
     inputs = 100 * torch.eye(patients).unsqueeze(1)

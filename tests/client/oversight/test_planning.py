@@ -54,6 +54,17 @@ def _orders(study: StudyDocument) -> list[Order]:
     return [kind(study, round) for round in range(1, study.rounds + 1) for kind in (TrainOrder, EvaluateOrder)]
 
 
+def test_a_part_that_has_had_all_it_asks_for_needs_nothing_more(
+    document: StudyDocument, hospital: SiteSettings
+) -> None:
+    """The wrong version plans nought times, which is no mechanism."""
+    for order in _orders(document):
+        _ask(order, hospital)
+    with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
+        for part in ("training", "evaluation"):
+            assert planning.outlook(document, part, hospital, ledger.account()).why == ""
+
+
 def test_the_first_order_sets_both_cohorts_aside_and_nothing_is_left_at_the_end(
     document: StudyDocument, hospital: SiteSettings
 ) -> None:

@@ -122,3 +122,9 @@ def test_responses_with_a_pull_are_those_of_the_optimiser() -> None:
         sgd.step()
     assert weight.item() == pytest.approx(-0.3 * responses(5, 0.6, 0.3 * 0.7)[1])
     np.testing.assert_allclose(responses(5, 0.6, 1e-12), responses(5, 0.6))
+
+
+def test_patients_push_as_far_as_half_as_many_again_as_were_declared() -> None:
+    """One step in which everybody takes part, at a rate and a clip of one, and hardly any noise."""
+    one = Training(1, 1.0, 0.0, 0.0, sample_rate=1.0)
+    assert honest_lengths(one, 1.0, 1e-9, 200, 10).signal == pytest.approx(1.5)
