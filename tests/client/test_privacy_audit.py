@@ -151,7 +151,7 @@ def test_gaussian_privacy_is_what_was_claimed_and_little_less(epsilon: float, st
     assert claimed - 0.3 < refuted_mu(mechanism) <= claimed
 
 
-@pytest.mark.parametrize(("epsilon", "steps"), [(1.0, 1), (4.0, 1), (8.0, 3)])
+@pytest.mark.parametrize(("epsilon", "steps"), [(4.0, 1), (8.0, 1), (8.0, 3)])
 def test_noise_cut_to_a_half_is_refuted(epsilon: float, steps: int) -> None:
     """Such as noise that is divided among rounds, or a clip that is passed twofold."""
     honest = planned(epsilon, 1.0, steps)
