@@ -103,4 +103,6 @@ def linear_outputs(layer: nn.Module, inputs: Tensor) -> Tensor:
     values = inputs.numpy()
     with np.errstate(all="ignore"):  # what is no number is dealt with by whoever reads it
         outputs = np.stack([np.add.reduce(values * row, axis=-1) for row in parameters["weight"]], axis=-1)
-    return torch.from_numpy(outputs + parameters["bias"] if "bias" in parameters else outputs)
+        if "bias" in parameters:
+            outputs = outputs + parameters["bias"]
+    return torch.from_numpy(outputs)
