@@ -165,7 +165,6 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
 
     def train_on(patients: Cohort) -> Trained:
         steps = _Steps(module, task, patients, mechanism, terms.clip_norm, size, settings.max_memory_mb)
-        methods.load_model(module, order, own)
         return methods.train_round(module, order, own, steps)
 
     # From here on a report leaves, whoever the patients are.
@@ -173,6 +172,7 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
         trained = train_on(cohort)
     except Exception as error:
         _tell_or_raise(error, mechanism, order, settings)
+        methods.load_model(module, order, own)  # what the first try has moved must not leave
         trained = train_on(replace(cohort, rows=[], patients=()))
     if methods.keeps(order.study):
         kept.write(settings, ledger, use, trained.kept)
