@@ -27,7 +27,7 @@ from client.books.accounting import Mechanism
 from client.books.audit import Journal, Receipt
 from client.books.ledger import Ledger, Use
 from client.books.pair import Books, standing_books
-from client.cohort import subgroups
+from client.cohort import index, subgroups
 from client.cohort.dataset import Cohort, open_cohort
 from client.errors import BadOrder, ModelRefused, NotPermitted, OtherRelease, SiteError
 from client.oversight import approvals, halt, planning, premises
@@ -117,6 +117,7 @@ def _answered(order: Order, settings: SiteSettings, books: Books, work: Work[Ord
     """Permit, approve, work, commit, write the receipt. An order that was answered before gets the stored reply."""
     halt.require_running(settings.stop_file)
     premises.require_terms(settings, books.ledger)
+    index.claim(settings, books.ledger.account().id)
     premises.require_not_behind(order.books, order.study.name, books)
     order = held.whole(order, settings)
     terms = _permitted(order, settings, books.journal)

@@ -74,11 +74,13 @@ class Account:
     """The rows of one ledger, taken in one by one.
 
     Attributes:
+        id: the ledger's own, random.
         entries: by the number of the reserving row, oldest first.
         terms: those that hold now.
         acknowledged: hashes of rows that are lost, as somebody has signed.
     """
 
+    id: str = ""
     entries: dict[int, Entry] = field(default_factory=dict)
     terms: Terms | None = None
     acknowledged: set[str] = field(default_factory=set)
@@ -140,6 +142,7 @@ class Account:
         return touched == cohort or row < self._moved
 
     def _begun(self, row: Row, body: dict[str, Any]) -> None:
+        self.id = body["id"]
         if body.get("terms") is not None:
             self._hold(Terms(**body["terms"]))
 

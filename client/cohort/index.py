@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from client.books.shelf import Shelf
-from client.errors import CatalogStale
+from client.errors import CatalogStale, TermsChanged
 from client.site import SiteSettings, secret
 from tasks.disk import private_database
 
-_VERSION = 8
+_VERSION = 9
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS patients (pseudonym TEXT PRIMARY KEY, position REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS images (
@@ -49,12 +49,13 @@ CREATE TABLE IF NOT EXISTS alike (
 CREATE TABLE IF NOT EXISTS told_apart (pair TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, number INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS key (fingerprint TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS owner (ledger TEXT PRIMARY KEY);
 INSERT OR IGNORE INTO state VALUES ('written', 0);
 """
 _MOST_KEPT = 1024  # many simulated hospitals play in one process
 _ANEW = "".join(
     f"DROP TABLE IF EXISTS {table};"
-    for table in ("images", "patients", "ingests", "compared", "alike", "told_apart", "state", "key")
+    for table in ("images", "patients", "ingests", "compared", "alike", "told_apart", "state", "key", "owner")
 )
 _WRITTEN = "UPDATE state SET number = abs(random()) WHERE name = 'written'"
 _MINE = "task = ? AND issuer IN (SELECT value FROM json_each(?))"
@@ -303,14 +304,24 @@ def opened(site: SiteSettings) -> Iterator[Index]:
     Raises:
         CatalogStale: it was made with another key than the site's, so pseudonyms and split are another hospital's.
     """
-    path = site.catalog / "index.sqlite"
+    with _opened(site) as connection:
+        yield Index(_path(site), connection, site.validation_fraction)
+
+
+def _path(site: SiteSettings) -> Path:
+    return site.catalog / "index.sqlite"
+
+
+@contextmanager
+def _opened(site: SiteSettings) -> Iterator[sqlite3.Connection]:
+    path = _path(site)
     with _SHELF.use((path,), partial(_connected, path)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != _VERSION:
             connection.executescript(f"{_ANEW} {_SCHEMA} PRAGMA user_version = {_VERSION};")
             connection.execute("PRAGMA journal_mode = WAL")
         _require_key(connection, site)
-        yield Index(path, connection, site.validation_fraction)
+        yield connection
 
 
 def _require_key(connection: sqlite3.Connection, site: SiteSettings) -> None:
@@ -325,6 +336,34 @@ def _require_key(connection: sqlite3.Connection, site: SiteSettings) -> None:
             "sides of the split. Name a folder of its own in `catalog` of site.yaml, or delete this one, and say: "
             "consilium-site ingest"
         )
+
+
+def claim(site: SiteSettings, ledger: str | None) -> None:
+    """Pass if the catalog's patients are counted in this ledger and in no other; the first that asks has them.
+
+    Two ledgers on one catalog, as a second ``site.yaml`` with other books makes them, would each grant the same
+    patients the whole budget of a life. Simulated hospitals share a catalog, and have no patients.
+
+    Args:
+        ledger: the id of its first row; ``None`` for one that is still to be made.
+
+    Raises:
+        TermsChanged: another ledger has claimed the catalog.
+    """
+    if site.simulated:
+        return
+    with _opened(site) as connection:
+        found = connection.execute("SELECT ledger FROM owner").fetchone()
+        if found is not None and found[0] != ledger:
+            raise TermsChanged(
+                f"the patients of the catalog {site.catalog} are counted in another ledger than {site.ledger}; two "
+                "ledgers would each spend a whole budget on them. Name the first one in `ledger` and `journal` of "
+                "site.yaml, or restore it from a backup. If it is lost for good, the data protection officer decides "
+                "whether these patients may take part again; then delete the catalog and say: consilium-site ingest"
+            )
+        if found is None and ledger is not None:
+            with connection:
+                connection.execute("INSERT INTO owner VALUES (?)", (ledger,))
 
 
 @contextmanager

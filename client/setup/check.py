@@ -172,11 +172,13 @@ def _books(site: SiteSettings) -> Iterator[Rung]:
             moments += [receipt.at for receipt in books.journal.receipts() if receipt.at is not None]
             set_aside = {mark.cohort for mark in books.ledger.account().earmarks()}
             change, lost = premises.change_of(site, books.ledger), premises.lost_heads(books)
+            ledger = books.ledger.account().id
     except SiteError as error:
         yield Rung("books", State.FAIL, str(error), "consilium-site ledger verify")
         return
     yield _running(site)
     yield _terms(change)
+    yield _owner(site, ledger)
     yield _seen(lost)
     found = ", ".join(f"{cohort} {epsilon:.2f} of {life:g}" for cohort, epsilon in spent.items())
     found += f"; more of {' and '.join(sorted(set_aside))} is set aside for studies" if set_aside else ""
@@ -197,6 +199,14 @@ def _terms(change: premises.Change | None) -> Rung:
     if change is None:
         return Rung("terms", State.OK, "site.yaml says what the ledger's sums rest on")
     return Rung("terms", State.FAIL, "; ".join(change.differs), "Put site.yaml back, or consilium-site ledger rebase")
+
+
+def _owner(site: SiteSettings, ledger: str) -> Rung:
+    try:
+        index.claim(site, ledger)
+    except SiteError as error:
+        return Rung("one ledger", State.FAIL, str(error), "Name the first ledger and journal in site.yaml")
+    return Rung("one ledger", State.OK, "the catalog's patients are counted in this ledger only")
 
 
 def _seen(lost: list[str]) -> Rung:

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from client.books.pair import create_books, open_books
+from client.cohort import index
 from client.oversight.premises import terms_of
 from client.site import SiteSettings, secret
 
@@ -29,11 +30,14 @@ def found_books(settings: SiteSettings) -> list[Path]:
     Raises:
         LedgerBroken: one of the books was lost, so only a backup helps; or they do not open.
         SiteMisconfigured: the secret was lost, or is readable by others.
+        TermsChanged: the catalog's patients are counted in another ledger.
     """
     wanted = [settings.key, settings.ledger, settings.journal]
     missing = [path for path in wanted if not path.exists()]
     key = secret(settings)
     if settings.journal in missing:  # it is made last; an unused ledger alone is a founding that was interrupted
+        index.claim(settings, None)
         create_books(settings.ledger, settings.journal, key, terms_of(settings))
-    with open_books(settings.ledger, settings.journal, key):
+    with open_books(settings.ledger, settings.journal, key) as books:
+        index.claim(settings, books.ledger.account().id)
         return missing

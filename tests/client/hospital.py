@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -62,7 +63,7 @@ def draw_archive(folder: Path) -> Archive:
     write_secret(folder / "site.key", bytes(range(32)))
     phantom = PhantomHospital("st-anne", PATIENTS, prevalence=0.5, images_per_patient=(1, 2))
     tasks.get(TASK).draw_phantom(folder, phantom, 1)
-    catalog.ingest(Hospital.found(folder / "first", archive).settings, tasks.get(TASK))
+    catalog.ingest(Hospital.found(folder / "first", archive, simulated=True).settings, tasks.get(TASK))
     return archive
 
 
@@ -77,6 +78,8 @@ class Hospital:
         """Found it; ``changes`` are settings, and ``policy`` changes single rules."""
         file = folder / "site.yaml"
         write_example(file, "st-anne")
+        if (archive.folder / "catalog").exists() and "catalog" not in changes:  # which belongs to one ledger only
+            changes["catalog"] = str(shutil.copytree(archive.folder / "catalog", folder / "catalog"))
         values = yaml.safe_load(file.read_text("utf-8"))
         policy = values["policy"] | {"min_patients": 5} | changes.pop("policy", {})
         hurried = {"reply_tick_s": 0.001}  # a real one takes its time

@@ -11,10 +11,11 @@ import pytest
 from client.books.accounting import epsilon_of
 from client.books.audit import Kind
 from client.cohort import catalog
-from client.errors import NoCohort, SiteMisconfigured
+from client.errors import NoCohort, SiteMisconfigured, TermsChanged
 from client.oversight import premises
 from client.setup.founding import found_books
 from tasks import task as tasks
+from tasks.disk import write_secret
 from tasks.study import StudyDocument
 from tasks.wire import ErrorCode, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tests.client.hospital import TASK, Archive, Hospital, draw_archive, evaluate, train
@@ -131,9 +132,13 @@ def test_a_catalog_made_under_another_fraction_moves_nobody_once_it_is_put_back(
 
 
 def test_a_catalog_of_another_key_is_refused(tmp_path: Path, archive: Archive) -> None:
-    other = Hospital.found(tmp_path / "other", archive, key="own.key")
     with pytest.raises(NoCohort, match="made with another key"):
-        catalog.sides(other.settings, tasks.get(TASK))
+        Hospital.found(tmp_path / "early", archive, key="own.key")
+    late = Hospital.found(tmp_path / "late", archive)
+    late.change(key=str(tmp_path / "own.key"))
+    write_secret(tmp_path / "own.key", bytes(reversed(range(32))))
+    with pytest.raises(NoCohort, match="made with another key"):
+        catalog.sides(late.settings, tasks.get(TASK))
 
 
 def test_books_under_new_names_are_behind_what_the_coordinator_has_seen(
@@ -141,8 +146,9 @@ def test_books_under_new_names_are_behind_what_the_coordinator_has_seen(
 ) -> None:
     seen = hospital.ask(train(document))
     assert isinstance(seen, TrainReport)
-    hospital.change(ledger="new.sqlite", journal="new-journal.sqlite")
+    hospital.change(ledger="new.sqlite", journal="new-journal.sqlite", catalog="new-catalog")
     found_books(hospital.settings)
+    catalog.ingest(hospital.settings, tasks.get(TASK))
     hospital.approve(document)
     _refused(hospital, replace(train(document, 2), books=seen.books), ErrorCode.BOOKS_BEHIND)
     assert hospital.entries() == []
@@ -212,3 +218,32 @@ def test_what_is_lost_for_good_can_be_signed_for_and_is_charged(hospital: Hospit
 
 def test_a_hospital_that_the_coordinator_has_not_seen_yet_answers(hospital: Hospital, document: StudyDocument) -> None:
     assert isinstance(hospital.ask(replace(train(document, 2), books=None)), TrainReport)
+
+
+def test_no_second_books_are_made_for_the_patients_of_a_catalog(hospital: Hospital) -> None:
+    hospital.change(ledger="second.sqlite", journal="second-journal.sqlite")
+    with pytest.raises(TermsChanged, match="are counted in another ledger than"):
+        found_books(hospital.settings)
+    assert not hospital.settings.ledger.exists()
+
+
+def test_books_that_are_there_already_answer_nothing_on_the_catalog_of_others(
+    hospital: Hospital, archive: Archive, document: StudyDocument, tmp_path: Path
+) -> None:
+    second = Hospital.found(tmp_path / "second", archive)
+    second.approve(document)
+    second.change(catalog=str(hospital.settings.catalog))
+    _refused(second, train(document), ErrorCode.SITE_MISCONFIGURED)
+    assert (second.entries(), "are counted in another ledger than" in second.log()) == ([], True)
+    assert isinstance(hospital.ask(train(document, 2)), TrainReport), "those that came first go on"
+
+
+def test_a_catalog_that_is_made_anew_belongs_to_the_ledger_that_is_there(
+    hospital: Hospital, document: StudyDocument
+) -> None:
+    shutil.rmtree(hospital.settings.catalog)
+    catalog.ingest(hospital.settings, tasks.get(TASK))
+    assert isinstance(hospital.ask(train(document, 2)), TrainReport)
+    hospital.change(ledger="second.sqlite", journal="second-journal.sqlite")
+    with pytest.raises(TermsChanged):
+        found_books(hospital.settings)

@@ -148,7 +148,7 @@ def _many(dataset: Dataset) -> None:
     dataset.FrameIncrementPointer = 0x00181063
 
 
-@pytest.mark.parametrize("edit", [lambda d: None, _japanese, _umlauts, _bare, _many], ids=str)
+@pytest.mark.parametrize("edit", [lambda d: None, _japanese, _umlauts, _bare, _many], ids=lambda edit: edit.__name__)
 def test_it_is_valid_whatever_the_images_lack(hospital: Path, tmp_path: Path, edit: Edit) -> None:
     opened, images = model(tmp_path), _scored(hospital, tmp_path / "in", edit)
     report = _written(tmp_path / "sr.dcm", opened, images)
