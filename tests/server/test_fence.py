@@ -53,13 +53,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     pki.found_authority(made)
     pki.issue_server(made)
     pki.issue_researcher(made, "ada")
-    nginx = subprocess.Popen(fence.command(made))
+    process = subprocess.Popen(fence.command(made))
     try:
         until_open(settings.researchers_port)
         yield made
     finally:
-        nginx.terminate()
-        nginx.wait(20)
+        process.terminate()
+        process.wait(20)
         behind.shutdown()
 
 

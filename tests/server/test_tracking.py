@@ -21,13 +21,12 @@ from mlflow import MlflowClient
 from safetensors.numpy import save
 
 from conf import load, schema
-from server import tracking
 from server.checkpoint import write_state
 from server.errors import TrackingFailed
 from server.folder import StudyFolder
 from server.rounds import HospitalRound, RoundRecord, State
 from server.study import open_study
-from server.tracking import PENDING, MlflowTracker, NoTracker, open_tracker
+from server.tracking import PENDING, MlflowTracker, NoTracker, open_tracker, send
 from server.tracking_store import MlflowStore
 from tasks import model_file
 from tasks.model_file import ModelHead
@@ -340,7 +339,7 @@ def test_results_that_a_store_did_not_take_are_sent_by_a_later_process(home: Pat
     parent = runs_of(home, folder)[""]
     assert parent.info.status == "FINISHED"
     assert steps(home, parent.info.run_id, "result/federated_auc") == [(1, 0.8)]
-    assert tracking.send(tmp_path, told.append) == []
+    assert send(tmp_path, told.append) == []
 
 
 class Door(BaseHTTPRequestHandler):
