@@ -22,32 +22,33 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client import policy, privacy, report, site
-from client.books import accounting
-from client.books.accounting import Mechanism
-from client.books.audit import Journal, Receipt
-from client.books.ledger import Ledger, Use
-from client.books.pair import Books, standing_books
 from client.cohort import index, subgroups
 from client.cohort.dataset import Cohort, open_cohort
 from client.errors import BadOrder, ModelRefused, NotPermitted, OtherRelease, SiteError
+from client.ledger import accounting
+from client.ledger.account import Use
+from client.ledger.accounting import Mechanism
+from client.ledger.audit_log import AuditLog, Receipt
+from client.ledger.ledger import Ledger
+from client.ledger.records import Records, records_kept_open
 from client.oversight import approvals, halt, planning, premises
 from client.policy import COHORTS
 from client.site import SiteSettings
-from client.training import compare, held, kept, methods
+from client.training import client_state, compare, methods, model_cache
 from client.training.methods import Trained
 from client.training.noise import entropy
 from client.training.scoring import score_findings, score_outlines
 from client.training.train import Pull, train_locally
-from tasks import study as studies
 from tasks import task as tasks
-from tasks import wire
-from tasks.disk import private_file
+from tasks.machine.disk import private_file
 from tasks.models import registry
-from tasks.models.registry import Network
+from tasks.models.network import Network
 from tasks.models.weights import in_folder
-from tasks.study import PrivacyTerms, TrainingTerms
+from tasks.protocol import study as studies
+from tasks.protocol import wire
+from tasks.protocol.study import PrivacyTerms, TrainingTerms
+from tasks.protocol.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tasks.task import Task
-from tasks.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 SITE_VARIABLE = "CONSILIUM_SITE"
 """Environment variable with the path of ``site.yaml``, for a container; the embedded runtime passes it per hospital."""
@@ -86,7 +87,7 @@ def _answer(message: Message, context: Context, kind: type[Order], work: Work[Or
         settings = site.load(_site_file(context))
         order = _decoded(message, kind)
         study, round = order.study.name, order.round
-        with standing_books(settings.ledger, settings.journal, site.secret(settings)) as books:
+        with records_kept_open(settings.ledger, settings.journal, site.secret(settings)) as books:
             try:
                 reply = _answered(order, settings, books, work)
             except BaseException as error:
@@ -113,16 +114,16 @@ def _refusal(settings: SiteSettings | None, study: str, round: int, error: BaseE
     return report.refusal(study, round, error)
 
 
-def _answered(order: Order, settings: SiteSettings, books: Books, work: Work[Order]) -> Report:
+def _answered(order: Order, settings: SiteSettings, books: Records, work: Work[Order]) -> Report:
     """Permit, approve, work, commit, write the receipt. An order that was answered before gets the stored reply."""
     halt.require_running(settings.stop_file)
     premises.require_terms(settings, books.ledger)
     index.claim(settings, books.ledger.account().id)
     premises.require_not_behind(order.books, order.study.name, books)
-    order = held.whole(order, settings)
+    order = model_cache.whole(order, settings)
     terms = _permitted(order, settings, books.journal)
     approvals.require(order.study, books.journal, settings)
-    held.keep(order, settings)
+    model_cache.keep(order, settings)
 
     use = _use_of(order)
     before = _spent(books.ledger, use, terms)
@@ -140,12 +141,12 @@ def _answered(order: Order, settings: SiteSettings, books: Books, work: Work[Ord
     return reply
 
 
-def _enter(settings: SiteSettings, books: Books, receipt: Receipt) -> None:
+def _enter(settings: SiteSettings, books: Records, receipt: Receipt) -> None:
     """Enter a receipt, with the policy under which the message leaves."""
     books.journal.append_receipt(replace(receipt, policy=premises.policy_digest(settings)))
 
 
-def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, journal: Journal) -> PrivacyTerms:
+def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, journal: AuditLog) -> PrivacyTerms:
     """What the policy grants. A study that it refuses waits for review as well, so that a person can read why."""
     try:
         return policy.permit(order, settings)
@@ -176,7 +177,7 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
         methods.load_model(module, order, own)  # what the first try has moved must not leave
         trained = train_on(replace(cohort, rows=[], patients=()))
     if methods.keeps(order.study):
-        kept.write(settings, ledger, use, trained.kept)
+        client_state.write(settings, ledger, use, trained.kept)
     return report.train_report(order, trained.update, spent, ledger.head())
 
 
@@ -244,12 +245,12 @@ def _scored(
     task: Task,
     module: nn.Module,
     cohort: Cohort,
-    second: compare.Second | None,
+    second: compare.SecondModel | None,
 ) -> report.Scored:
     scores = score_findings(module, cohort, task.form.findings)
     scored = report.Scored(scores[0], cohort.patient_labels().numpy())
     if second is not None:
-        return replace(scored, pair=report.Pair(second.scores(module, cohort), second.edges))
+        return replace(scored, pair=report.SecondScores(second.scores(module, cohort), second.edges))
     if order.asks == "scores" and order.round == order.study.rounds:
         return replace(scored, **_told_at_last(order, settings, task, module, cohort, scores))
     return scored
@@ -280,7 +281,9 @@ def _told_at_last(
 
 def _kept(order: TrainOrder | EvaluateOrder, settings: SiteSettings, ledger: Ledger) -> Arrays:
     """What earlier rounds of training have left here."""
-    return kept.read(settings, ledger, order.study.name, COHORTS["training"]) if methods.keeps(order.study) else {}
+    return (
+        client_state.read(settings, ledger, order.study.name, COHORTS["training"]) if methods.keeps(order.study) else {}
+    )
 
 
 def _model_of(order: TrainOrder | EvaluateOrder, own: Arrays, weights: Path) -> tuple[Task, Network, nn.Module]:

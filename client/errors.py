@@ -8,7 +8,11 @@
     ├── NotApproved                NOT_APPROVED         nobody at the hospital has approved the study
     ├── Stopped                    STOPPED              the hospital has stopped: nothing leaves
     ├── BudgetExhausted            BUDGET_EXHAUSTED     the ledger has no privacy budget left for it
-    ├── LedgerBroken               LEDGER_BROKEN        ledger or journal is missing, altered, or too old
+    ├── LedgerBroken               LEDGER_BROKEN        ledger or journal cannot be relied on
+    │   ├── LedgerMissing                               a file is not there; nothing is made in its place
+    │   ├── LedgerTampered                              rows are not as they were written
+    │   ├── LedgerRolledBack                            an older copy was put back
+    │   └── LedgerUnwritable                            the disk is full or read-only
     ├── BooksBehind                BOOKS_BEHIND         the server has seen a row of the ledger that is not in it
     ├── NoCohort                   NO_COHORT            there is nobody to train on or to score
     │   ├── CatalogStale                                nothing was ingested, or under another contract
@@ -34,7 +38,7 @@ The text of an error is for the hospital's own eyes: it may name files and count
 
 from __future__ import annotations
 
-from tasks.wire import ErrorCode
+from tasks.protocol.wire import ErrorCode
 
 
 class SiteError(Exception):

@@ -14,11 +14,11 @@ from typing import Literal
 from client.errors import NotPermitted, OtherRelease
 from client.site import SiteSettings, delta_cap
 from tasks import contract as contracts
-from tasks import lean
 from tasks import task as tasks
-from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, release
-from tasks.subgroups import LEVELS
-from tasks.wire import CONTROL, EvaluateOrder, TrainOrder
+from tasks.protocol import encoding
+from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, release
+from tasks.protocol.subgroups import LEVELS
+from tasks.protocol.wire import CONTROL, EvaluateOrder, TrainOrder
 
 Part = Literal["training", "evaluation"]
 """The two things that a study does to patients: it trains on some and scores the others."""
@@ -123,7 +123,7 @@ def _bytes_back(order: TrainOrder | EvaluateOrder) -> int:
     """An update has as many values as the weights that the order brings; a histogram a float64 a class and cell."""
     if isinstance(order, TrainOrder):
         values = sum(array.size for name, array in order.arrays.items() if not name.startswith(CONTROL))
-        return lean.largest_size(order.study.wire.up, values)
+        return encoding.largest_size(order.study.wire.up, values)
     if order.asks == "paired":
         return joint_bytes(order.study.evaluation)
     return histogram_bytes(order.study.evaluation, order.asks == "scores" and order.round == order.study.rounds)

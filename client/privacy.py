@@ -8,7 +8,7 @@ step of noise. Neighbouring datasets differ by adding or removing one patient wi
 
 C is a number of the order. There is no clipping to a percentile of the gradients: such a bound depends on the patients
 itself, and noise in proportion to it protects nobody. What the steps cost is computed in
-``client/books/accounting.py``.
+``client/ledger/accounting.py``.
 
 Several augmented copies of an image (De et al., 2022) are more rows of its patient: K images in M copies each are an
 input of K * M rows, whose mean loss has the mean gradient; nothing here has to know.

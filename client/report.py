@@ -28,17 +28,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client.books.audit import Receipt, norm_of, tensors_of
-from client.books.links import Head
 from client.cohort import subgroups
 from client.errors import SiteError
+from client.ledger.audit_log import Receipt, norm_of, tensors_of
+from client.ledger.links import Head
 from client.training.noise import noised
-from client.training.scoring import Outlined
-from tasks import lean, wire
+from client.training.scoring import OutlineScores
 from tasks.metrics.histogram import score_histogram
 from tasks.metrics.outlining import dice_histogram, distance_histogram
 from tasks.metrics.paired import joint_histogram
-from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
+from tasks.protocol import encoding, wire
+from tasks.protocol.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def train_report(order: TrainOrder, update: Arrays, spent: Spent, books: Head) -
 
 
 @dataclass(frozen=True)
-class Pair:
+class SecondScores:
     """A second model's scores of the same patients, float64 of shape (patients,), and the edges of both models' bins,
     float64 of shape (2, bins - 1), as the order brought them."""
 
@@ -82,9 +82,9 @@ class Scored:
     scores: NDArray[np.float64]
     labels: NDArray[np.float32]
     levels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    pair: Pair | None = None
+    pair: SecondScores | None = None
     findings: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    outlines: dict[str, Outlined] = field(default_factory=dict)
+    outlines: dict[str, OutlineScores] = field(default_factory=dict)
 
 
 def counted(order: EvaluateOrder, scored: Scored) -> Arrays:
@@ -163,7 +163,7 @@ def receipt(reply: TrainReport | EvaluateReport, packed: bytes, spending: Spendi
         bytes=len(packed),
         sha256=hashlib.sha256(packed).hexdigest(),
         tensors=tensors_of(reply.arrays),
-        update_norm=lean.norm_of(reply.arrays) if isinstance(reply, TrainReport) else norm_of(reply.arrays),
+        update_norm=encoding.norm_of(reply.arrays) if isinstance(reply, TrainReport) else norm_of(reply.arrays),
         epsilon_before=spending.epsilon_before,
         epsilon_after=spending.epsilon_after,
         ledger=spending.ledger,

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from client.errors import SiteMisconfigured
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource, Settings, Source, TaskName
-from tasks.disk import write_secret
+from tasks.machine.disk import write_secret
 
 _Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

@@ -38,7 +38,7 @@ _RESERVED = ("pooled", "shuffled")
 """The comparison plays imaginary hospitals of these names."""
 
 Number = int | float
-Rule = Callable[[Number], bool]
+StudyRule = Callable[[Number], bool]
 
 
 def problems(study: Study) -> list[str]:
@@ -190,7 +190,7 @@ def _combinations(study: Study) -> Iterator[str]:
         )
 
 
-def _takes_nothing_late(strategy: schema.Strategy) -> str:
+def _takes_nothing_late(strategy: schema.StrategySettings) -> str:
     """Why a strategy cannot use an update of an older model; empty where it can."""
     match strategy:
         case Robust():
@@ -227,11 +227,13 @@ def _at(study: Study, key: str) -> object:
     return value
 
 
-def _default(part: schema.Model | schema.Strategy | schema.Federation | schema.Runtime, attribute: str) -> object:
+def _default(
+    part: schema.ModelSettings | schema.StrategySettings | schema.Federation | schema.Runtime, attribute: str
+) -> object:
     return next(f.default for f in fields(part) if f.name == attribute)
 
 
-def _unless(rule: Rule, text: str, key: str, value: object) -> Iterator[str]:
+def _unless(rule: StudyRule, text: str, key: str, value: object) -> Iterator[str]:
     """A problem unless the rule holds; ``None`` is a value that was left open."""
     if isinstance(value, int | float) and not rule(value):
         yield f"{key}={value}: {text}"
@@ -246,8 +248,8 @@ def _not_negative(value: Number) -> bool:
 
 
 _POSITIVE, _NOT_NEGATIVE = "must be a positive number", "must not be negative or infinite"
-_FRACTION: tuple[str, Rule] = ("must be at least 0 and below 1", lambda value: 0 <= value < 1)
-_OPTIONS_OF_STRATEGIES: dict[str, tuple[str, Rule]] = {
+_FRACTION: tuple[str, StudyRule] = ("must be at least 0 and below 1", lambda value: 0 <= value < 1)
+_OPTIONS_OF_STRATEGIES: dict[str, tuple[str, StudyRule]] = {
     "server_momentum": _FRACTION,
     "mu": (_POSITIVE, _positive),
     "pull": (_POSITIVE, _positive),
@@ -261,7 +263,7 @@ _OPTIONS_OF_STRATEGIES: dict[str, tuple[str, Rule]] = {
     "attackers": (_POSITIVE, _positive),
     "selected": (_POSITIVE, _positive),
 }
-_RULES: dict[tuple[str, Rule], tuple[str, ...]] = {
+_RULES: dict[tuple[str, StudyRule], tuple[str, ...]] = {
     ("must lie between 1e-06 and 1e+06", lambda value: 1e-6 <= value <= 1e6): (
         "training.learning_rate",
         "privacy.clip_norm",

@@ -33,7 +33,7 @@ class ConfigError(ValueError):
 
 
 _NODES: dict[str, dict[str, type]] = {
-    "task": {"_task": schema.Task},
+    "task": {"_task": schema.TaskSettings},
     "model": {
         "_scatter_linear": schema.ScatterLinear,
         "_scatter_outline": schema.ScatterOutline,
@@ -45,7 +45,7 @@ _NODES: dict[str, dict[str, type]] = {
         "_segresnet": schema.SegResNet,
         "_dynunet": schema.DynUNet,
     },
-    "training": {"_training": schema.Training},
+    "training": {"_training": schema.TrainingSettings},
     "strategy": {
         "_fedavg": schema.FedAvg,
         "_fedavgm": schema.FedAvgM,

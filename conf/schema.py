@@ -13,7 +13,7 @@ from omegaconf import MISSING
 
 
 @dataclass
-class Task:
+class TaskSettings:
     """Which clinical question."""
 
     name: str = MISSING
@@ -21,7 +21,7 @@ class Task:
 
 
 @dataclass
-class Model:
+class ModelSettings:
     """Which network."""
 
     name: str = MISSING
@@ -29,7 +29,7 @@ class Model:
 
 
 @dataclass
-class ScatterLinear(Model):
+class ScatterLinear(ModelSettings):
     """A linear head on fixed wavelet-scattering features: the model for small private cohorts."""
 
     name: str = "scatter_linear"
@@ -54,7 +54,7 @@ class ScatterOutline(ScatterLinear):
 
 
 @dataclass
-class Deep(Model):
+class Deep(ModelSettings):
     """What all networks of layers have."""
 
     weights: str = ""
@@ -159,7 +159,7 @@ class DynUNet(Deep):
 
 
 @dataclass
-class Strategy:
+class StrategySettings:
     """How the server combines the hospitals' updates; the files of ``server/strategy/`` cite the papers."""
 
     name: str = MISSING
@@ -175,7 +175,7 @@ class Strategy:
 
 
 @dataclass
-class FedAvg(Strategy):
+class FedAvg(StrategySettings):
     """The weighted mean of the updates."""
 
     name: str = "fedavg"
@@ -183,7 +183,7 @@ class FedAvg(Strategy):
 
 
 @dataclass
-class FedAvgM(Strategy):
+class FedAvgM(StrategySettings):
     """FedAvg and momentum at the server."""
 
     name: str = "fedavgm"
@@ -193,7 +193,7 @@ class FedAvgM(Strategy):
 
 
 @dataclass
-class FedAdagrad(Strategy):
+class FedAdagrad(StrategySettings):
     """A step size for each weight, from all its updates so far."""
 
     name: str = "fedadagrad"
@@ -207,7 +207,7 @@ class FedAdagrad(Strategy):
 
 
 @dataclass
-class FedAdam(Strategy):
+class FedAdam(StrategySettings):
     """A step size for each weight, from its recent updates."""
 
     name: str = "fedadam"
@@ -223,7 +223,7 @@ class FedAdam(Strategy):
 
 
 @dataclass
-class FedYogi(Strategy):
+class FedYogi(StrategySettings):
     """FedAdam whose step sizes recover slowly after a burst."""
 
     name: str = "fedyogi"
@@ -239,7 +239,7 @@ class FedYogi(Strategy):
 
 
 @dataclass
-class FedProx(Strategy):
+class FedProx(StrategySettings):
     """FedAvg whose hospitals are drawn towards the model that they were given."""
 
     name: str = "fedprox"
@@ -249,7 +249,7 @@ class FedProx(Strategy):
 
 
 @dataclass
-class Scaffold(Strategy):
+class Scaffold(StrategySettings):
     """FedAvg whose hospitals are told how they drift apart. For little noise: the correction carries it on."""
 
     name: str = "scaffold"
@@ -257,7 +257,7 @@ class Scaffold(Strategy):
 
 
 @dataclass
-class FedBN(Strategy):
+class FedBN(StrategySettings):
     """FedAvg; each hospital has normalisation layers of its own. For deep models."""
 
     name: str = "fedbn"
@@ -265,7 +265,7 @@ class FedBN(Strategy):
 
 
 @dataclass
-class FedPer(Strategy):
+class FedPer(StrategySettings):
     """FedAvg; each hospital has a last layer of its own. For deep models."""
 
     name: str = "fedper"
@@ -273,7 +273,7 @@ class FedPer(Strategy):
 
 
 @dataclass
-class FedRep(Strategy):
+class FedRep(StrategySettings):
     """FedPer that trains the last layer first, alone, and then the rest, alone."""
 
     name: str = "fedrep"
@@ -283,7 +283,7 @@ class FedRep(Strategy):
 
 
 @dataclass
-class Ditto(Strategy):
+class Ditto(StrategySettings):
     """FedAvg, and a second model at each hospital that is its own; it takes as many steps again, which cost privacy."""
 
     name: str = "ditto"
@@ -293,7 +293,7 @@ class Ditto(Strategy):
 
 
 @dataclass
-class Cyclic(Strategy):
+class Cyclic(StrategySettings):
     """Cyclical weight transfer: one hospital a round, in turn."""
 
     name: str = "cyclic"
@@ -301,7 +301,7 @@ class Cyclic(Strategy):
 
 
 @dataclass
-class NormBounding(Strategy):
+class NormBounding(StrategySettings):
     """The weighted mean of updates that were shortened to a bound."""
 
     name: str = "norm_bounding"
@@ -312,7 +312,7 @@ class NormBounding(Strategy):
 
 
 @dataclass
-class Robust(Strategy):
+class Robust(StrategySettings):
     """What withstands some hospitals that send anything they like; it holds all updates of a round in memory."""
 
     weighting: str = "uniform"
@@ -370,7 +370,7 @@ class GeometricMedian(Robust):
 
 
 @dataclass
-class Training:
+class TrainingSettings:
     """What a hospital does within one round."""
 
     steps: int = 10
@@ -586,7 +586,7 @@ def paired_bins(evaluation: Evaluation) -> int:
 
 @dataclass
 class Wire:
-    """In what form tensors travel; ``tasks/lean.py`` explains the forms."""
+    """In what form tensors travel; ``tasks/protocol/encoding.py`` explains the forms."""
 
     up: str = "float32"
     """Of updates: ``float32``, ``float16`` or ``int8``."""
@@ -636,13 +636,13 @@ class Study:
 
     experiment: str = "study"
     """The experiment's name; names the study's folder."""
-    task: Task = field(default_factory=Task)
+    task: TaskSettings = field(default_factory=TaskSettings)
     """The clinical question."""
-    model: Model = field(default_factory=Model)
+    model: ModelSettings = field(default_factory=ModelSettings)
     """The network."""
-    strategy: Strategy = field(default_factory=Strategy)
+    strategy: StrategySettings = field(default_factory=StrategySettings)
     """How updates are combined."""
-    training: Training = field(default_factory=Training)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
     """What a hospital does within one round."""
     privacy: Privacy = field(default_factory=Privacy)
     """What patients are promised."""

@@ -41,7 +41,9 @@ def found(study: schema.Study, folder: Path, advance: Advance) -> Hospitals:
     from client.setup import partition, virtual  # takes seconds, which a mistyped command need not wait for
 
     try:
-        founded = virtual.found(study, folder, lambda issuer, done, total: advance(f"ingest {issuer}", done, total))
+        founded = virtual.provision_virtual_hospitals(
+            study, folder, lambda issuer, done, total: advance(f"ingest {issuer}", done, total)
+        )
     except (SiteError, ValueError, OSError) as error:
         raise HospitalNotReady(str(error)) from error
     return Hospitals(

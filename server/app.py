@@ -1,7 +1,7 @@
 """A study on a deployed server: one process a run. The study itself is a folder, which outlives every process.
 
-``server.superexec`` starts this program with the run's token on standard input. The rounds are those of
-``server.rounds``; a run that ends early is followed by another one, which goes on after the last committed round.
+``server.deployment.superexec`` starts this program with the run's token on standard input. The rounds are those of
+``server.rounds.round``; a run that ends early is followed by another one, which goes on after the last committed round.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from flwr.serverapp import Grid
 from conf import load as conf
 from conf import schema
 from conf.schema import EnrolledFederation, SuperlinkRuntime
-from server import report, signing
-from server.comparison import Arms
-from server.conduct import conduct, initial_state, record, summary
+from server.deployment import signing
+from server.deployment.server_dir import ServerDir, read
 from server.errors import NotAdmitted, NotSigned, RoundFailed, StudyBusy, StudyError, TrackingFailed
-from server.flower_private import play
-from server.folder import FAILED, FINISHED, PROPOSED, RUNNING, StudyFolder, locked
-from server.home import Home, read
-from server.rounds import State
-from server.study import document_of, fixed_sizes, is_digest, open_study
-from server.superlink_grid import SuperlinkGrid
-from server.tracking import Tracker, open_tracker
-from tasks.disk import write_whole
-from tasks.study import canonical
+from server.results import results
+from server.rounds.state import StudyState
+from server.run_study import conduct, initial_state, record, summary
+from server.runtime.flower_private import play
+from server.runtime.superlink_grid import SuperlinkGrid
+from server.study.baselines import Arms
+from server.study.document import document_of, fixed_sizes, is_digest, open_study
+from server.study.folder import FAILED, FINISHED, PROPOSED, RUNNING, StudyFolder, locked
+from server.tracking.tracker import Tracker, open_tracker
+from tasks.machine.disk import write_whole
+from tasks.protocol.study import canonical
 
 NOTES = [
     "The hospitals are real, and all that is known of their patients is what they have released: noised histograms of "
@@ -61,7 +62,7 @@ def main() -> None:
         sys.exit(2)
 
 
-def play_study(home: Home, grid: Grid, run: int, text: str) -> None:
+def play_study(home: ServerDir, grid: Grid, run: int, text: str) -> None:
     """Go on with the study that a text describes, as far as it goes.
 
     A second run of a study that is being played ends at once, and whoever asked for it follows the first.
@@ -101,14 +102,14 @@ def play_study(home: Home, grid: Grid, run: int, text: str) -> None:
         raise
 
 
-def _propose(home: Home, study: schema.Study, folder: StudyFolder) -> None:
+def _propose(home: ServerDir, study: schema.Study, folder: StudyFolder) -> None:
     """Write the document for the hospitals; who takes part, and with which sizes, is fixed from then on."""
     _invited(home, study, folder)
     document = document_of(study, folder.name, fixed_sizes(folder))
     write_whole(folder.path / _DOCUMENT, (canonical(document) + "\n").encode())
 
 
-def _of_this_server(home: Home, study: schema.Study) -> schema.Study:
+def _of_this_server(home: ServerDir, study: schema.Study) -> schema.Study:
     """Where results go is the server's own affair, whoever asks, and no text of theirs is a path here.
 
     Raises:
@@ -127,28 +128,28 @@ def _of_this_server(home: Home, study: schema.Study) -> schema.Study:
     return replace(study, output_dir=str(home.path), tracking=tracking, runtime=runtime, data_root="", propose=propose)
 
 
-def _conduct(home: Home, study: schema.Study, folder: StudyFolder, grid: Grid, initial: State) -> None:
+def _conduct(home: ServerDir, study: schema.Study, folder: StudyFolder, grid: Grid, initial: StudyState) -> None:
     nodes = _invited(home, study, folder)
     tracker = _open_tracker(study, folder, list(nodes))
 
-    def committed(state: State) -> None:
+    def committed(state: StudyState) -> None:
         print(f"round {len(state.rounds)} of {study.federation.rounds}: {summary(state.rounds[-1])}", flush=True)
         tracker.rounds(state.rounds)
 
-    def attempt() -> State:
+    def attempt() -> StudyState:
         assert isinstance(study.federation, EnrolledFederation)
         patient = SuperlinkGrid(grid, study.federation.patience_s, study.federation.deadline_s)
         return conduct(study, folder, nodes, patient, initial, committed, home.witness)
 
     state = again(attempt, _attempts(study))
-    outcome = report.results(folder.name, state, Arms(), NOTES, asdict(study.evaluation.gate))
+    outcome = results.results(folder.name, state, Arms(), NOTES, asdict(study.evaluation.gate))
     files = record(folder, outcome, state, tracker)
     links = [line.replace(home.mlflow, "") for line in tracker.where() if "/#/" in line]  # researchers come elsewhere
     names = [str(file.relative_to(folder.path)) for file in files]
     folder.note(finished=True, state=FINISHED, files=names, links=links)
 
 
-def again(attempt: Callable[[], State], most: int, pause_s: float = 5.0) -> State:
+def again(attempt: Callable[[], StudyState], most: int, pause_s: float = 5.0) -> StudyState:
     """Attempt until it succeeds. A round that too few have answered may be asked for again, as often as ``most`` in
     all; one that hospitals refuse may not, since asking again changes no mind.
 
@@ -171,7 +172,7 @@ def _attempts(study: schema.Study) -> int:
     return study.federation.attempts if isinstance(study.federation, EnrolledFederation) else 1
 
 
-def _invited(home: Home, study: schema.Study, folder: StudyFolder) -> dict[str, int]:
+def _invited(home: ServerDir, study: schema.Study, folder: StudyFolder) -> dict[str, int]:
     """Node number by name of those whom the study invited when it was first started. Their sizes are fixed with them.
 
     Raises:
@@ -205,7 +206,7 @@ def _open_tracker(study: schema.Study, folder: StudyFolder, hospitals: list[str]
             time.sleep(2)
 
 
-def _note_run(home: Home, run: int, **facts: str) -> None:
+def _note_run(home: ServerDir, run: int, **facts: str) -> None:
     write_whole(home.runs / f"{run}.json", json.dumps(facts).encode())
 
 

@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from conf.schema import SuperlinkRuntime
-from server import export, tracking
 from server.errors import StudyError
-from server.pages import many
-from tasks import model_file, new_task
-from tasks.disk import write_whole
+from server.pages import comparison
+from server.results import export
+from server.tracking import tracker
+from tasks import new_task
+from tasks.machine.disk import write_whole
+from tasks.models import model_file
 
 COMMANDS = ("compare", "send", "export", "new-task")
 
@@ -61,17 +63,17 @@ def show(folders: Sequence[Path], to: Path, console: Console) -> int:
     Raises:
         NotComparable: they have no figures that could stand side by side.
     """
-    studies = [many.read(folder) for folder in folders]
-    console.print(many.table(studies))
+    studies = [comparison.read(folder) for folder in folders]
+    console.print(comparison.table(studies))
     to.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(to, many.page(studies).encode())
+    write_whole(to, comparison.page(studies).encode())
     console.print(f"Comparison: {to.resolve()}", soft_wrap=True)
     return 0
 
 
 def _send(given: argparse.Namespace, console: Console) -> int:
     failed: list[str] = []
-    sent = tracking.send(given.output_dir.resolve(), failed.append, given.uri)
+    sent = tracker.send(given.output_dir.resolve(), failed.append, given.uri)
     for text in failed:
         console.print(text, style="yellow", markup=False)
     console.print(f"MLflow has taken {', '.join(sent)}." if sent else "There was nothing that MLflow could take.")
@@ -97,12 +99,12 @@ def _vouching(uri: str, studies: Path | None) -> export.Vouching | None:
         return export.in_folder(Path(uri.removeprefix("sqlite:///")).parent / "studies")
     if not uri.startswith("https://"):
         return None
-    from server import superlink
+    from server.deployment import superlink_client
 
     files = [
         os.environ.get(name, "") for name in ("MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH")
     ]
-    door = superlink.Door(SuperlinkRuntime(address=uri.removeprefix("https://").strip("/"), authority=files[0],
+    door = superlink_client.Door(SuperlinkRuntime(address=uri.removeprefix("https://").strip("/"), authority=files[0],
                                            certificate=files[1]))  # fmt: skip
     return lambda name: door.facts(f"studies/{name}/study.json")
 

@@ -23,21 +23,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from conf import load as conf
 from conf import schema
-from server import commands, comparison, crossing, report
-from server.conduct import conduct, initial_state, record, summary
+from server import commands
 from server.errors import StudyError
-from server.folder import StudyFolder, locked
-from server.local_grid import LocalGrid
 from server.pages import writing
-from server.report import Results
-from server.rounds import RoundRecord, State
-from server.study import document_of, fixed_sizes, open_study
-from server.tracking import Tracker, open_tracker
-from server.verdicts import verdict
-from server.workers import LoadApp
+from server.results import results
+from server.results.results import Results
+from server.results.verdicts import verdict
+from server.rounds.state import RoundRecord, StudyState
+from server.run_study import conduct, initial_state, record, summary
+from server.runtime.local_grid import LocalGrid
+from server.runtime.workers import LoadApp
+from server.study import baselines, cross_site_evaluation
+from server.study.document import document_of, fixed_sizes, open_study
+from server.study.folder import StudyFolder, locked
+from server.tracking.tracker import Tracker, open_tracker
 from tasks import task as tasks
-from tasks.disk import write_whole
-from tasks.study import canonical, digest
+from tasks.machine.disk import write_whole
+from tasks.protocol.study import canonical, digest
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,10 @@ class Hospitals:
 
 
 Advance = Callable[[str, int, int], None]
-Found = Callable[[schema.Study, Path, Advance], Hospitals]
+ProvisionHospitals = Callable[[schema.Study, Path, Advance], Hospitals]
 
 
-def main(found: Found, load_app: LoadApp) -> None:
+def main(found: ProvisionHospitals, load_app: LoadApp) -> None:
     """The command ``consilium``. Exits with 0, 1 (the study failed), 2 (the configuration is wrong) or 130 (Ctrl-C)."""
     console = Console(highlight=False)
     ended: list[Path] = []
@@ -113,9 +115,9 @@ def _named(study: schema.Study) -> schema.Study:
         return study
     path = f"studies/{study.resume}/study.json"
     if isinstance(study.runtime, schema.SuperlinkRuntime):
-        from server import superlink
+        from server.deployment import superlink_client
 
-        facts, where = superlink.Door(study.runtime).facts(path), study.runtime.address
+        facts, where = superlink_client.Door(study.runtime).facts(path), study.runtime.address
     else:
         file = Path(study.output_dir) / path
         facts, where = json.loads(file.read_text("utf-8")) if file.exists() else {}, str(file.parents[1])
@@ -144,7 +146,7 @@ def _after_a_sweep(ended: list[Path], console: Console) -> None:
 
 
 def run_study(
-    study: schema.Study, found: Found, load_app: LoadApp, console: Console, words: Sequence[str] = ()
+    study: schema.Study, found: ProvisionHospitals, load_app: LoadApp, console: Console, words: Sequence[str] = ()
 ) -> Results:
     """Found or resume the study, play its rounds, compare, record, show.
 
@@ -170,7 +172,7 @@ def run_study(
         arms = _arms(study, folder, sizes, hospitals, load_app, initial, bars)
         crossed = _crossed(study, folder, sizes, hospitals, load_app, state, arms)
         gates = asdict(study.evaluation.gate)
-        outcome = report.results(folder.name, state, arms, hospitals.notes, gates, crossed)
+        outcome = results.results(folder.name, state, arms, hospitals.notes, gates, crossed)
         record(folder, outcome, state, tracker, hospitals.conformance)
         folder.note(finished=True)
     _show(console, study, folder.path, outcome, tracker.where())
@@ -191,16 +193,16 @@ def run_deployed(study: schema.Study, runtime: schema.SuperlinkRuntime, console:
         ConfigError: there is no such task or network; nothing was done.
         StudyError: with what, where, why and the remedy.
     """
-    from server import superlink  # a study on this machine need not wait for its libraries
+    from server.deployment import superlink_client  # a study on this machine need not wait for its libraries
 
     initial_state(study)
-    door = superlink.Door(runtime)
-    run = superlink.submit(study, runtime)
+    door = superlink_client.Door(runtime)
+    run = superlink_client.submit(study, runtime)
     if study.propose:
-        write_whole(Path(study.propose), superlink.document(door, run))
+        write_whole(Path(study.propose), superlink_client.document(door, run))
         console.print(f"wrote {study.propose}; hospitals read it with `consilium-site review FILE`.", soft_wrap=True)
         return
-    name = superlink.name_of(door, run)
+    name = superlink_client.name_of(door, run)
     console.print(f"[bold]{name}[/] is on {runtime.address}: {tasks.get(study.task.name).question}")
     if not runtime.follow:
         console.print("The same command without runtime.follow=false follows it.")
@@ -211,17 +213,17 @@ def run_deployed(study: schema.Study, runtime: schema.SuperlinkRuntime, console:
             bars.advance("federated", len(known), study.federation.rounds, summary(known[-1]))
 
         try:
-            facts = superlink.follow(door, name, told)
+            facts = superlink_client.follow(door, name, told)
         except KeyboardInterrupt:
             console.print("[bold]Left.[/] The study goes on at the server; the same command follows it again.")
             raise SystemExit(130) from None
     folder = Path(study.output_dir).resolve() / "studies" / name
-    superlink.fetch(door, name, facts["files"], folder)
+    superlink_client.fetch(door, name, facts["files"], folder)
     links = [line.replace(": /", f": https://{runtime.address}/", 1) for line in facts.get("links", [])]
-    _show(console, study, folder, report.read(folder / writing.NUMBERS), links)
+    _show(console, study, folder, results.read(folder / writing.NUMBERS), links)
 
 
-def propose(study: schema.Study, found: Found, console: Console) -> None:
+def propose(study: schema.Study, found: ProvisionHospitals, console: Console) -> None:
     """Write the study's document for the hospitals; the same command without ``propose`` later runs that very study.
 
     The document has the hospitals' sizes, so they are founded for it.
@@ -244,11 +246,11 @@ def _federated(
     folder: StudyFolder,
     hospitals: Hospitals,
     load_app: LoadApp,
-    initial: State,
+    initial: StudyState,
     tracker: Tracker,
     bars: _Bars,
-) -> State:
-    def committed(state: State) -> None:
+) -> StudyState:
+    def committed(state: StudyState) -> None:
         tracker.rounds(state.rounds)
         bars.advance("federated", len(state.rounds), study.federation.rounds, summary(state.rounds[-1]))
 
@@ -262,11 +264,11 @@ def _arms(
     sizes: Mapping[str, int],
     hospitals: Hospitals,
     load_app: LoadApp,
-    initial: State,
+    initial: StudyState,
     bars: _Bars,
-) -> comparison.Arms:
+) -> baselines.Arms:
     with LocalGrid(hospitals.alone, load_app, study.runtime.workers) as grid:
-        return comparison.compare(
+        return baselines.compare(
             study, folder.name, sizes, folder.path / "arms", grid, hospitals.imaginary, initial.weights, bars.advance
         )
 
@@ -277,13 +279,15 @@ def _crossed(
     sizes: Mapping[str, int],
     hospitals: Hospitals,
     load_app: LoadApp,
-    state: State,
-    arms: comparison.Arms,
-) -> crossing.Crossed:
+    state: StudyState,
+    arms: baselines.Arms,
+) -> cross_site_evaluation.CrossSiteEvaluation:
     if not arms.own or not (study.evaluation.paired or study.evaluation.matrix):
-        return crossing.Crossed()
+        return cross_site_evaluation.CrossSiteEvaluation()
     with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
-        return crossing.cross(study, folder.name, sizes, folder.path / "crossed", grid, state, arms)
+        return cross_site_evaluation.evaluate_across_sites(
+            study, folder.name, sizes, folder.path / "crossed", grid, state, arms
+        )
 
 
 def _introduce(console: Console, study: schema.Study, folder: StudyFolder, hospitals: Hospitals) -> None:
@@ -298,7 +302,7 @@ def _introduce(console: Console, study: schema.Study, folder: StudyFolder, hospi
 
 def _show(console: Console, study: schema.Study, folder: Path, outcome: Results, links: Sequence[str]) -> None:
     """What a study has found, wherever it ran; ``links`` lead to MLflow."""
-    console.print(report.table(outcome, study))
+    console.print(results.table(outcome, study))
     for warning in outcome.warnings:
         console.print(f"[yellow]Warning:[/] {escape(warning)}")
     for hospital, gain in outcome.gains.items():

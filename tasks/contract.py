@@ -174,14 +174,14 @@ class Laterality(_Rule):
     values: Annotated[list[Literal["L", "R", "B", "U"]], Field(min_length=1)]
 
 
-class View(_Rule):
+class ViewPosition(_Rule):
     """ViewPosition, or the meaning of ViewCodeSequence, is one of these."""
 
     check: Literal["view"]
     values: Words
 
 
-Rule = Annotated[
+ContractRule = Annotated[
     OneOf
     | NoneOf
     | Range
@@ -199,7 +199,7 @@ Rule = Annotated[
     | Regions
     | Organ
     | Laterality
-    | View,
+    | ViewPosition,
     Field(discriminator="check"),
 ]
 
@@ -225,7 +225,7 @@ class Contract(_Strict):
     """Research images (PNG, JPEG, NIfTI) have no header in which the acquisition could be checked. ``simulated_only``
     takes them at a simulated hospital and counts them as derived; a real hospital never trains on them."""
     join: Join
-    rules: list[Rule] = Field(min_length=1)
+    rules: list[ContractRule] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tasks.form import Form
+from tasks.input_spec import InputSpec
 
 
-def loss_of(form: Form, outputs: Tensor, targets: Tensor) -> Tensor:
+def loss_of(form: InputSpec, outputs: Tensor, targets: Tensor) -> Tensor:
     """Of the images of a patient, the mean loss of the question, of the further findings and of the outlines, each over
     what is known, added up; a scalar. Runs under ``torch.func.vmap``.
 
@@ -44,7 +44,7 @@ def loss_of(form: Form, outputs: Tensor, targets: Tensor) -> Tensor:
     return total
 
 
-def _outlining(form: Form, outputs: Tensor, truth: Tensor, known: Tensor, cross_entropy: Tensor) -> Tensor:
+def _outlining(form: InputSpec, outputs: Tensor, truth: Tensor, known: Tensor, cross_entropy: Tensor) -> Tensor:
     from monai.losses.dice import DiceLoss  # takes a third of a second to import, and most studies outline nothing
 
     shape = (len(outputs), form.structures, math.prod(form.shape[1:]))

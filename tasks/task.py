@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.form import Form as Form
+from tasks.input_spec import InputSpec
 
 if TYPE_CHECKING:
     import torch
@@ -222,9 +222,9 @@ class Task:
     augment: Augmentation | None = None
 
     @property
-    def form(self) -> Form:
+    def form(self) -> InputSpec:
         """What a network for the task takes and gives."""
-        return Form(self.example_shape, 1 + len(self.further_findings), len(self.structures))
+        return InputSpec(self.example_shape, 1 + len(self.further_findings), len(self.structures))
 
     def asks(self, outlines: bool) -> tuple[list[str], list[str]]:
         """Names of the further findings, and of the structures that a network outlines, if it outlines any."""
@@ -256,7 +256,7 @@ class UnknownTask(LookupError):
     """No folder of ``tasks/`` has that name."""
 
 
-_NO_TASKS = ("metrics", "models", "phantoms", "template")
+_NO_TASKS = ("imaging", "machine", "metrics", "models", "phantoms", "protocol", "template")
 
 
 def names() -> list[str]:

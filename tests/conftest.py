@@ -13,7 +13,15 @@ import pytest
 import torch
 
 from tasks.contract import digest_of_task
-from tasks.study import EvaluationTerms, MethodTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
+from tasks.protocol.study import (
+    EvaluationTerms,
+    MethodTerms,
+    PrivacyTerms,
+    StudyDocument,
+    TrainingTerms,
+    WireTerms,
+    release,
+)
 
 # `make test` must give the same answer twice. To look for new cases: make explore.
 hypothesis.settings.register_profile("steady", derandomize=True)

@@ -10,15 +10,15 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from client.books.audit import Fact, Journal, Kind
 from client.cli.output import COLOURS, HERE, REFUSED, AsJson, By, SiteFile, answer, fail, progress, short, table, who
 from client.cohort.remedies import RULE, remedy_of
 from client.errors import CatalogStale, SiteMisconfigured
+from client.ledger.audit_log import AuditLog, Fact, Kind
 from client.oversight import signature
 from client.site import SiteSettings, load, secret
 from tasks import contract as contracts
 from tasks import task as tasks
-from tasks.checklist import State
+from tasks.machine.checklist import ClaimState
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 # What reads images and trains takes seconds to import: each command does so itself, since `stop` must not wait for it.
 
-TaskName = Annotated[str, typer.Option("--task", help="Only this task; otherwise all that have a source.")]
+OnlyTask = Annotated[str, typer.Option("--task", help="Only this task; otherwise all that have a source.")]
 
 
-def ingest(task: TaskName = "", site: SiteFile = HERE, as_json: AsJson = False) -> None:
+def ingest(task: OnlyTask = "", site: SiteFile = HERE, as_json: AsJson = False) -> None:
     """Read the sources into the catalog: what is new or changed is decoded, what is gone or withdrawn is forgotten.
 
     May be interrupted at any time; the next one goes on from there.
@@ -66,7 +66,7 @@ def _note(settings: SiteSettings, task: Task, report: IngestReport) -> None:
         "patients": sum(report.patients.values()),
         "left_out": sum(report.left_out.values()),
     }
-    with Journal.open(settings.journal, secret(settings)) as journal:
+    with AuditLog.open(settings.journal, secret(settings)) as journal:
         journal.append_event(Kind.INGEST, facts)
 
 
@@ -96,7 +96,7 @@ def _report(name: str, report: IngestReport) -> Iterator[RenderableType]:
 
 
 def check(
-    task: TaskName = "",
+    task: OnlyTask = "",
     html: Annotated[Path | None, typer.Option("--html", help="Write a page with sample images there, for you.")] = None,
     site: SiteFile = HERE,
     as_json: AsJson = False,
@@ -113,7 +113,7 @@ def check(
     if html is not None:
         shown.append(Text(f"{html} shows patients' images; it must not leave the hospital."))
     answer(as_json, {one.name: rungs for one, rungs in found}, *shown)
-    if any(rung.state is State.FAIL for _, rungs in found for rung in rungs):
+    if any(rung.state is ClaimState.FAIL for _, rungs in found for rung in rungs):
         fail(REFUSED)
 
 
@@ -138,7 +138,7 @@ def identities(
             raise CatalogStale(identity.not_compared(issuers))
         pairs = catalog.alike(issuers)
         if sign and pairs:
-            with Journal.open(settings.journal, secret(settings)) as journal:
+            with AuditLog.open(settings.journal, secret(settings)) as journal:
                 digests: dict[str, Fact] = {"pairs": identity.SEPARATOR.join(pair.pair for pair in pairs)}
                 signature.sign(journal, Kind.IDENTITIES, who(by), {**digests, "number": len(pairs)})
             catalog.tell_apart(pair.pair for pair in pairs)
@@ -157,15 +157,15 @@ def _server(settings: SiteSettings) -> Rung:
     from client.setup.check import Rung
 
     if settings.server is None:
-        return Rung("server", State.WARN, "no server is named", "Name it in site.yaml as `server: host:port`")
+        return Rung("server", ClaimState.WARN, "no server is named", "Name it in site.yaml as `server: host:port`")
     if gateway.is_apart(settings):
-        return Rung("server", State.OK, "the gateway, which runs elsewhere, reaches it; this side reaches nobody")
+        return Rung("server", ClaimState.OK, "the gateway, which runs elsewhere, reaches it; this side reaches nobody")
     try:
         gateway.connect(settings.server)
     except (OSError, OverflowError) as error:
         remedy = "Outgoing connections to it must be allowed, or HTTPS_PROXY name a proxy; ask who runs the firewall"
-        return Rung("server", State.FAIL, f"{settings.server}: {error}", remedy)
-    return Rung("server", State.OK, f"{settings.server} accepts connections")
+        return Rung("server", ClaimState.FAIL, f"{settings.server}: {error}", remedy)
+    return Rung("server", ClaimState.OK, f"{settings.server} accepts connections")
 
 
 def _rungs(task: Task, rungs: list[Rung]) -> RenderableType:
@@ -174,7 +174,7 @@ def _rungs(task: Task, rungs: list[Rung]) -> RenderableType:
 
 
 def describe_cohort(
-    task: TaskName = "",
+    task: OnlyTask = "",
     for_sending: Annotated[bool, typer.Option("--for-sending", help="Suppress small counts, round others.")] = False,
     site: SiteFile = HERE,
     as_json: AsJson = False,
@@ -211,7 +211,7 @@ def _coarse(told: dict[str, object]) -> RenderableType:
 
 
 def baseline(
-    task: TaskName = "",
+    task: OnlyTask = "",
     rounds: Annotated[int, typer.Option("--rounds", min=1, max=200, help="Rounds of the default study.")] = 10,
     site: SiteFile = HERE,
     as_json: AsJson = False,

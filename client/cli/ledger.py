@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from client.books.accounting import epsilon_of
-from client.books.ledger import Ledger
-from client.books.pair import faults_of_books
-from client.cli import mending
+from client.cli import recovery
 from client.cli.output import HERE, REFUSED, AsJson, SiteFile, amount, answer, fail, moment, opened, short, table
 from client.errors import SiteMisconfigured
+from client.ledger.accounting import epsilon_of
+from client.ledger.ledger import Ledger
+from client.ledger.records import faults_of_records
 from client.oversight import premises
 from client.site import SiteSettings, delta_cap, load, secret
 
@@ -54,7 +54,7 @@ def show(context: typer.Context, site: SiteFile = HERE, as_json: AsJson = False)
     answer(as_json, facts, *((life, "", each) if cohorts else ("Nothing was spent yet.",)), *wrong)
 
 
-def _wrong(change: premises.Change | None, lost: list[str]) -> Iterator[str]:
+def _wrong(change: premises.TermsChange | None, lost: list[str]) -> Iterator[str]:
     """What keeps the hospital from answering, although every row is as it was written."""
     for phrase in () if change is None else change.differs:
         yield f"TERMS {phrase}: put site.yaml back, or consilium-site ledger rebase"
@@ -105,7 +105,7 @@ def verify(site: SiteFile = HERE, as_json: AsJson = False) -> None:
     """Check every row of ledger and journal, each against the other, and site.yaml and what others have seen against
     the ledger. Exit code 1 when anything is wrong."""
     settings = load(site)
-    faults = faults_of_books(settings.ledger, settings.journal, secret(settings))
+    faults = faults_of_records(settings.ledger, settings.journal, secret(settings))
     if faults:
         answer(as_json, {"faults": faults}, *(Text(f"FAULT {fault}") for fault in faults))
         fail(REFUSED)
@@ -138,6 +138,6 @@ def backup(
     answer(as_json, {"copies": copies}, *(Text(f"wrote {copy}") for copy in copies))
 
 
-app.command()(mending.rebase)
-app.command()(mending.acknowledge)
-app.command("replace-journal")(mending.replace_journal)
+app.command()(recovery.rebase)
+app.command()(recovery.acknowledge)
+app.command("replace-journal")(recovery.replace_journal)

@@ -18,9 +18,10 @@ from client.link.gateway import QUIET, Link, command, environment, reach
 from client.link.gateway import enroll as ask
 from client.link.gateway import link as read_link
 from client.site import SiteSettings, load
-from tasks import checklist, enrolment
-from tasks.checklist import State
-from tasks.supervision import Program, Supervisor, all_well, holder, only_one, stop_on_signals
+from tasks.machine import checklist
+from tasks.machine.checklist import ClaimState
+from tasks.machine.supervision import Program, Supervisor, all_well, holder, only_one, stop_on_signals
+from tasks.protocol import enrolment
 
 _LISTEN = "127.0.0.1:9094"
 _LOOK_S = 15.0
@@ -31,7 +32,7 @@ GatewayAddress = Annotated[
 ]
 
 
-class Part(StrEnum):
+class Role(StrEnum):
     """What of the hospital runs here."""
 
     BOTH = "both"
@@ -78,8 +79,8 @@ def enroll(
 
 def run(
     only: Annotated[
-        Part, typer.Option("--only", help="Where gateway and trainer are apart, run one of them.")
-    ] = Part.BOTH,
+        Role, typer.Option("--only", help="Where gateway and trainer are apart, run one of them.")
+    ] = Role.BOTH,
     gateway: GatewayAddress = _LISTEN,
     healthy: Annotated[bool, typer.Option("--healthy", help="Only say by the exit code whether it runs well.")] = False,
     site: SiteFile = HERE,
@@ -93,7 +94,7 @@ def run(
     name = settings.link / f"{only}.lock"
     if healthy:
         raise typer.Exit(0 if holder(name) and all_well(settings.link / f"{only}.json") else 1)
-    found = read_link(settings, only is Part.TRAINER)
+    found = read_link(settings, only is Role.TRAINER)
     with only_one(name) as alone:
         if not alone:
             raise SiteMisconfigured(f"it runs already: the lock {name} is held")
@@ -101,7 +102,7 @@ def run(
         supervisor = Supervisor(programs, _tell, settings.link / f"{only}.json")
         stop_on_signals(supervisor)
         _tell(f"{settings.name} takes part in studies of {found.server}")
-        supervisor.run(_Watch(found) if only is not Part.TRAINER else None)
+        supervisor.run(_Watch(found) if only is not Role.TRAINER else None)
 
 
 def security(
@@ -132,21 +133,21 @@ def security(
         *shown,
         f"{checklist.count(found)}." + ("" if html is None else f" Page: {html}"),
     )
-    if checklist.worst(found) is State.FAIL:
+    if checklist.worst(found) is ClaimState.FAIL:
         fail(REFUSED)
 
 
-def _programs(settings: SiteSettings, found: Link, site: Path, only: Part, gateway: str) -> list[Program]:
+def _programs(settings: SiteSettings, found: Link, site: Path, only: Role, gateway: str) -> list[Program]:
     _require_address(gateway)
     logs = settings.link / "logs"
     train = [sys.executable, "-m", "client.link.trainer", gateway, str(found.secret)]
     host = gateway.rpartition(":")[0]
     own = QUIET | {"CONSILIUM_SITE": str(site), "OMP_WAIT_POLICY": "PASSIVE", "NO_PROXY": host, "no_proxy": host}
     parts = {
-        Part.GATEWAY: Program("gateway", command(found, gateway), logs / "gateway.log", environment(found)),
-        Part.TRAINER: Program("trainer", train, logs / "trainer.log", own),
+        Role.GATEWAY: Program("gateway", command(found, gateway), logs / "gateway.log", environment(found)),
+        Role.TRAINER: Program("trainer", train, logs / "trainer.log", own),
     }
-    return [program for part, program in parts.items() if only in (Part.BOTH, part)]
+    return [program for part, program in parts.items() if only in (Role.BOTH, part)]
 
 
 def _require_address(gateway: str) -> None:

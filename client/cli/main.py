@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import typer
 
-from client.cli import data, house, journal, ledger, link, model, studies
-from client.cli.output import Commands
-from tasks.disk import keep_to_owner
+from client.cli import audit, data, ledger, link, model, site, studies
+from client.cli.output import SiteCommands
+from tasks.machine.disk import keep_to_owner
 
 EXIT_CODES = (
     "Exit codes: 0 done. 1 refused, not found, or a verification failed. 2 the command line, site.yaml or a file it "
@@ -22,7 +22,7 @@ EXIT_CODES = (
 )
 
 app = typer.Typer(
-    cls=Commands,
+    cls=SiteCommands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # they print the values of variables, and a hospital's may be patients'
@@ -31,8 +31,8 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 
-app.command()(house.init)
-app.command()(house.status)
+app.command()(site.init)
+app.command()(site.status)
 app.command()(link.enroll)
 app.command()(link.run)
 app.command()(link.security)
@@ -48,9 +48,9 @@ app.command()(studies.approve)
 app.command()(studies.revoke)
 app.command()(studies.approvals)
 app.add_typer(ledger.app)
-app.add_typer(journal.app)
-app.command()(house.stop)
-app.command()(house.resume)
+app.add_typer(audit.app)
+app.command()(site.stop)
+app.command()(site.resume)
 
 
 def main() -> None:

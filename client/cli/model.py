@@ -12,13 +12,13 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from client.books.audit import Fact, Journal, Kind
 from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
 from client.cohort.remedies import remedy_of
+from client.ledger.audit_log import AuditLog, Fact, Kind
 from client.site import SiteSettings, load, secret
 
 if TYPE_CHECKING:
-    from client.prediction.model import Model
+    from client.prediction.model import CheckedModel
     from client.prediction.outcome import Written
     from client.prediction.predict import Predictions, ScoredPatient
 
@@ -81,7 +81,7 @@ def predict(
         fail(REFUSED)
 
 
-def _note(settings: SiteSettings, model: Model, found: Predictions, written: Written, stored: int) -> None:
+def _note(settings: SiteSettings, model: CheckedModel, found: Predictions, written: Written, stored: int) -> None:
     facts: dict[str, Fact] = {
         "study": model.head.study,
         "task": model.task.name,
@@ -93,11 +93,11 @@ def _note(settings: SiteSettings, model: Model, found: Predictions, written: Wri
         "outlines": len(written.outlines),
         "stored": stored,
     }
-    with Journal.open(settings.journal, secret(settings)) as journal:
+    with AuditLog.open(settings.journal, secret(settings)) as journal:
         journal.append_event(Kind.PREDICTION, facts)
 
 
-def _facts(model: Model, found: Predictions, written: Written, stored: bool, out: Path) -> dict[str, object]:
+def _facts(model: CheckedModel, found: Predictions, written: Written, stored: bool, out: Path) -> dict[str, object]:
     return {
         "use": "not for clinical use",
         "model": asdict(model.head) | {"sha256": model.sha256},
@@ -114,7 +114,9 @@ def _facts(model: Model, found: Predictions, written: Written, stored: bool, out
     }
 
 
-def _shown(model: Model, found: Predictions, written: Written, stored: bool, out: Path) -> Iterator[RenderableType]:
+def _shown(
+    model: CheckedModel, found: Predictions, written: Written, stored: bool, out: Path
+) -> Iterator[RenderableType]:
     from client.prediction.triage import noun, remarks
 
     yield Text("NOT FOR CLINICAL USE. Output of a research model.", style="bold red")
@@ -144,7 +146,7 @@ def _shown(model: Model, found: Predictions, written: Written, stored: bool, out
     )
 
 
-def _row(model: Model, rank: int, patient: ScoredPatient) -> tuple[object, ...]:
+def _row(model: CheckedModel, rank: int, patient: ScoredPatient) -> tuple[object, ...]:
     from client.prediction.predict import called
 
     side = {None: "", True: "at or above threshold", False: "below"}[called(model, patient.probability)]

@@ -23,15 +23,15 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from client.books.pair import Books, open_books
 from client.errors import SiteError, SiteMisconfigured
+from client.ledger.records import Records, open_records
 from client.site import SiteSettings, load, secret
-from tasks.checklist import State
+from tasks.machine.checklist import ClaimState
 
 REFUSED, MISUSED, HALTED = 1, 2, 3
 """Exit codes; ``main.py`` explains them."""
 
-COLOURS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red"}
+COLOURS = {ClaimState.OK: "green", ClaimState.WARN: "yellow", ClaimState.FAIL: "bold red"}
 
 _AS_JSON = "consilium-site.json"
 
@@ -49,7 +49,7 @@ By = Annotated[str, typer.Option("--by", show_default="your login name", help="W
 HERE = Path("site.yaml")
 
 
-class Commands(TyperGroup):
+class SiteCommands(TyperGroup):
     """Turns what goes wrong at a hospital into a sentence and an exit code, whichever command met it."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -69,10 +69,10 @@ def _tell(error: SiteError, as_json: bool) -> None:
 
 
 @contextmanager
-def opened(site_file: Path) -> Iterator[tuple[SiteSettings, Books]]:
+def opened(site_file: Path) -> Iterator[tuple[SiteSettings, Records]]:
     """The hospital's settings and its open books."""
     settings = load(site_file)
-    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
         yield settings, books
 
 

@@ -12,7 +12,6 @@ from rich.padding import Padding
 from rich.text import Text
 
 from client import policy
-from client.books.pair import Books
 from client.cli.output import (
     HERE,
     REFUSED,
@@ -30,17 +29,20 @@ from client.cli.output import (
     who,
 )
 from client.errors import NotApproved, SiteMisconfigured
+from client.ledger.records import Records
 from client.oversight import approvals as decided
 from client.oversight.approvals import MOST_BYTES, Decision
 from client.oversight.explain import words
 from client.oversight.review import Cost, Review, examine
 from client.site import SiteSettings
-from tasks import study as documents
 from tasks import task as tasks
 from tasks.metrics.interval import Interval
-from tasks.study import BadDocument, StudyDocument
+from tasks.protocol import study as documents
+from tasks.protocol.study import BadDocument, StudyDocument
 
-Digest = Annotated[str, typer.Argument(metavar="DIGEST", help="The study's digest, or its first 8 digits or more.")]
+StudyDigest = Annotated[
+    str, typer.Argument(metavar="DIGEST", help="The study's digest, or its first 8 digits or more.")
+]
 
 
 def review(
@@ -72,7 +74,7 @@ def review(
         fail(REFUSED)
 
 
-def _document(study: str, settings: SiteSettings, books: Books) -> StudyDocument:
+def _document(study: str, settings: SiteSettings, books: Records) -> StudyDocument:
     """The document in a file, or the one whose digest starts so."""
     path = Path(study)
     if study == "-" or path.exists():
@@ -87,7 +89,7 @@ def _document(study: str, settings: SiteSettings, books: Books) -> StudyDocument
     return _readable(known[decided.one_of(study, known)])
 
 
-def _known(settings: SiteSettings, books: Books) -> dict[str, str]:
+def _known(settings: SiteSettings, books: Records) -> dict[str, str]:
     """Text of every study that waits or was decided about, by digest."""
     old = {digest: decision.document for digest, decision in decided.decisions(books.journal).items()}
     return old | decided.waiting(settings)
@@ -140,7 +142,7 @@ def _state(decision: Decision | None) -> str:
     return "approved" if decision.approved else "revoked"
 
 
-def approve(digest: Digest, site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
+def approve(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
     """Approve a study that was reviewed: its orders are answered from now on, within the policy and the budget.
 
     The hospital must have ingested enough patients to take part.
@@ -172,7 +174,7 @@ def _squeeze(cost: Cost) -> Iterator[str]:
         )
 
 
-def revoke(digest: Digest, site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
+def revoke(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
     """Take an approval back: the study's next order is refused.
 
     What was spent stays spent; what the study had set aside for its further rounds is free again.

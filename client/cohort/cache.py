@@ -20,7 +20,7 @@ from safetensors.numpy import load, save
 from client.cohort import inputs
 from client.errors import CacheDamaged, CacheFull
 from client.site import SiteSettings
-from tasks.disk import private_tree, write_private
+from tasks.machine.disk import private_tree, write_private
 from tasks.task import Task
 
 LEAST_FREE = 10**9

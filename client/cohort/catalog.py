@@ -14,17 +14,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.books.audit import Journal, Kind
 from client.cohort import findings, identity, index
 from client.cohort.cache import ExampleCache
-from client.cohort.cache import load_example as load_example
-from client.cohort.cache import load_masks as load_masks
-from client.cohort.findings import IngestReport as IngestReport
+from client.cohort.findings import IngestReport
 from client.cohort.index import Index, Ingest
-from client.cohort.intake import Intake, Progress, keyed
+from client.cohort.intake import IngestProgress, Intake, keyed
 from client.cohort.preparation import Decoding
 from client.cohort.withdrawals import withdrawn
 from client.errors import CatalogStale, ContractNotMet, EmptySource
+from client.ledger.audit_log import AuditLog, Kind
 from client.site import SiteSettings, secret
 from client.sources.listing import list_source
 from client.sources.record import Listing
@@ -35,7 +33,7 @@ from tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """One image of the catalog: whose it is, its label, what is known of the task's further findings, and where its
     example lies."""
 
@@ -48,7 +46,7 @@ class Entry:
 def ingest(
     site: SiteSettings,
     task: Task,
-    progress: Progress = lambda issuer, done, total: None,
+    progress: IngestProgress = lambda issuer, done, total: None,
     decoding: Decoding | None = None,
 ) -> IngestReport:
     """Bring the catalog up to date with the sources: read what is new or changed, forget what is gone.
@@ -88,7 +86,7 @@ def ingest(
     return report
 
 
-def entries(site: SiteSettings, task: Task, side: str) -> list[Entry]:
+def entries(site: SiteSettings, task: Task, side: str) -> list[CatalogEntry]:
     """The usable images of one side of the split, ordered by patient.
 
     A source's ``max_training_patients`` takes the first so many of its training patients in the order of their hash.
@@ -97,7 +95,7 @@ def entries(site: SiteSettings, task: Task, side: str) -> list[Entry]:
         return _entries(catalog, site, task, side)
 
 
-def sides(site: SiteSettings, task: Task) -> dict[str, list[Entry]]:
+def sides(site: SiteSettings, task: Task) -> dict[str, list[CatalogEntry]]:
     """``entries`` of both sides. What a round asks; see ``Index.kept``. Whether they are enough to take part is asked
     when a study is approved, see ``enough.py``.
 
@@ -107,7 +105,7 @@ def sides(site: SiteSettings, task: Task) -> dict[str, list[Entry]]:
     """
     caps = tuple(_caps(site, task).items())
 
-    def answer(catalog: Index) -> dict[str, list[Entry]]:
+    def answer(catalog: Index) -> dict[str, list[CatalogEntry]]:
         issuers = [source.issuer for source in site.sources if source.task == task.name]
         _require_current(site, task, catalog.ingests(task.name, issuers))
         identity.require_told_apart(catalog, site, task)
@@ -123,14 +121,14 @@ def _caps(site: SiteSettings, task: Task) -> dict[str, int | None]:
     return {s.issuer: s.max_training_patients for s in site.sources if s.task == task.name}
 
 
-def _entries(catalog: Index, site: SiteSettings, task: Task, side: str) -> list[Entry]:
+def _entries(catalog: Index, site: SiteSettings, task: Task, side: str) -> list[CatalogEntry]:
     caps = _caps(site, task)
     # Hospitals that are simulated on one machine share a catalog; each sees the patients of its own issuers.
     rows = catalog.usable(task.name, side, caps)
     cap_of = {issuer: cap if side == "train" and cap is not None else len(rows) for issuer, cap in caps.items()}
     cache = ExampleCache(site, task)
     return [
-        Entry(patient, label, cache.path(example), tuple(json.loads(findings)))
+        CatalogEntry(patient, label, cache.path(example), tuple(json.loads(findings)))
         for issuer, patient, label, findings, example, rank in rows
         if rank <= cap_of.get(issuer, 0)
     ]
@@ -196,7 +194,7 @@ def honour_withdrawals(site: SiteSettings) -> int:
         patients = len({image.patient for image in images})
         if not patients:
             return 0
-        with Journal.open(site.journal, key) as journal:
+        with AuditLog.open(site.journal, key) as journal:
             journal.append_event(Kind.WITHDRAWAL, {"patients": patients, "images": len(images)})
         unused = catalog.forget(images)
     for name in {image.task for image in images}:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client.cohort import catalog, inputs
+from client.cohort import cache, catalog, inputs
 from client.cohort.alone import side_by_side
 from client.site import SiteSettings, secret
-from tasks.models.registry import Network
+from tasks.models.network import Network
 from tasks.task import Augmentation, Task
 
 _LOG = logging.getLogger(__name__)
@@ -149,16 +149,16 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
     return cohort
 
 
-def _findings(task: Task, entry: catalog.Entry) -> list[float]:
+def _findings(task: Task, entry: catalog.CatalogEntry) -> list[float]:
     unknown: tuple[None, ...] = (None,) * len(task.further_findings)
     return [math.nan if known is None else float(known) for known in (entry.label, *(entry.findings or unknown))]
 
 
-def _masks(task: Task, entries: list[catalog.Entry]) -> Tensor:
+def _masks(task: Task, entries: list[catalog.CatalogEntry]) -> Tensor:
     shape = (len(task.structures), *task.example_shape[1:])
     masks = torch.full((len(entries), *shape), UNKNOWN, dtype=torch.uint8)
     for row, entry in enumerate(entries):
-        known = catalog.load_masks(entry.example)
+        known = cache.load_masks(entry.example)
         if known is not None:
             masks[row] = torch.from_numpy(known.astype(np.uint8))
     return masks
@@ -184,7 +184,7 @@ def _inputs(
     task: Task,
     side: str,
     spec: Mapping[str, Any],
-    entries: list[catalog.Entry],
+    entries: list[catalog.CatalogEntry],
     features: nn.Module | None,
 ) -> Tensor:
     model = hashlib.sha256(json.dumps(dict(spec), sort_keys=True).encode()).hexdigest()[:16]
@@ -197,8 +197,8 @@ def _kept(
     task: Task,
     side: str,
     what: str,
-    entries: list[catalog.Entry],
-    make: Callable[[list[catalog.Entry]], Tensor],
+    entries: list[catalog.CatalogEntry],
+    make: Callable[[list[catalog.CatalogEntry]], Tensor],
 ) -> Tensor:
     """What was made of each of these entries once, from one file; made and kept where it is not there.
 
@@ -218,14 +218,14 @@ def _kept(
     return whole
 
 
-def _computed(task: Task, entries: list[catalog.Entry], features: nn.Module | None) -> Tensor:
+def _computed(task: Task, entries: list[catalog.CatalogEntry], features: nn.Module | None) -> Tensor:
     """Of each image by itself what the fixed part makes of it: nobody's features depend on who else is there."""
     blank = _made_by(features, torch.zeros(1, *task.example_shape))  # some parts make ready what they need at first
     return torch.cat([blank[:0], *side_by_side(partial(_features, features), entries)])
 
 
-def _features(features: nn.Module | None, entry: catalog.Entry) -> Tensor:
-    return _made_by(features, torch.from_numpy(catalog.load_example(entry.example))[None])
+def _features(features: nn.Module | None, entry: catalog.CatalogEntry) -> Tensor:
+    return _made_by(features, torch.from_numpy(cache.load_example(entry.example))[None])
 
 
 @torch.no_grad()

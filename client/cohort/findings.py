@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from client.cohort.cache import ExampleCache, load_example
 from client.cohort.index import Image, Index
-from client.cohort.likeness import confirm, nominate
+from client.cohort.near_duplicates import confirm, nominate
 from client.cohort.remedies import RULE
 from tasks import contract as contracts
 from tasks.task import Task

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from client.books.audit import Journal, Kind
 from client.cohort.cache import ExampleCache, load_example
 from client.cohort.index import AlikePair, Image, Index
 from client.cohort.intake import keyed
-from client.cohort.likeness import confirm, nominate
+from client.cohort.near_duplicates import confirm, nominate
 from client.errors import SamePersonTwice
+from client.ledger.audit_log import AuditLog, Kind
 from client.site import SiteSettings, secret
 from tasks import task as tasks
 from tasks.task import Task
@@ -68,7 +68,7 @@ def _signed(site: SiteSettings) -> list[str]:
     """Digests of the pairs of which somebody has signed, as the journal has them, that they are two persons."""
     if not site.journal.exists():
         return []
-    with Journal.open(site.journal, secret(site)) as journal:
+    with AuditLog.open(site.journal, secret(site)) as journal:
         signed = [str(event.facts["pairs"]) for event in journal.events(Kind.IDENTITIES)]
     return [digest for digests in signed for digest in digests.split(SEPARATOR)]
 

@@ -22,10 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from client.books.shelf import Shelf
 from client.errors import CatalogStale, TermsChanged
+from client.ledger.handle_cache import HandleCache
 from client.site import SiteSettings, secret
-from tasks.disk import private_database
+from tasks.machine.disk import private_database
 
 _VERSION = 9
 _SCHEMA = """
@@ -60,7 +60,7 @@ _ANEW = "".join(
 _WRITTEN = "UPDATE state SET number = abs(random()) WHERE name = 'written'"
 _MINE = "task = ? AND issuer IN (SELECT value FROM json_each(?))"
 
-_SHELF: Shelf[sqlite3.Connection] = Shelf()
+_SHELF: HandleCache[sqlite3.Connection] = HandleCache()
 atexit.register(_SHELF.close)
 _KEPT: OrderedDict[tuple[Path, Hashable], tuple[Any, Any]] = OrderedDict()
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tasks.disk import private_file, private_folder
+from tasks.machine.disk import private_file, private_folder
 
 _ROWS, _NAMES = "inputs", "examples"
 

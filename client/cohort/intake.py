@@ -12,7 +12,7 @@ from client.cohort.cache import ExampleCache
 from client.cohort.index import Image, Index, Patient
 from client.cohort.preparation import Decoding, Job, Prepared, prepare
 from client.reading.contract import Judgement, judge_pixels, merged
-from client.reading.evidence import Evidence
+from client.reading.evidence import PixelEvidence
 from client.site import SiteSettings, secret
 from client.sources.record import Record, Unreadable
 from client.sources.settings import Source
@@ -23,7 +23,7 @@ _AT_ONCE = 50
 _MAY_PASS = ("UNREADABLE_FILE", "TIME_LIMIT", "MEMORY_LIMIT", "DECODER_DIED")
 """Reasons that may lie in the machine's state rather than in the file: such an image is tried again."""
 
-Progress = Callable[[str, int, int], None]
+IngestProgress = Callable[[str, int, int], None]
 """Called with the issuer, how many images are done and how many there are."""
 
 
@@ -35,7 +35,9 @@ class Intake:
         superseded: examples of images that have changed since.
     """
 
-    def __init__(self, site: SiteSettings, task: Task, catalog: Index, progress: Progress, decoding: Decoding) -> None:
+    def __init__(
+        self, site: SiteSettings, task: Task, catalog: Index, progress: IngestProgress, decoding: Decoding
+    ) -> None:
         self._task, self._catalog, self._progress = task, catalog, progress
         self._decoding = decoding
         self._key = secret(site)
@@ -127,7 +129,7 @@ class Intake:
         return Patient(keyed(self._key, "patient", issuer, patient_id), position)
 
 
-def _pixels(found: Prepared | Unreadable | Image | None) -> tuple[int | None, Evidence | None, str]:
+def _pixels(found: Prepared | Unreadable | Image | None) -> tuple[int | None, PixelEvidence | None, str]:
     """Fingerprint, evidence, and why there is none."""
     if isinstance(found, Unreadable):
         return None, None, found.reason
@@ -135,7 +137,7 @@ def _pixels(found: Prepared | Unreadable | Image | None) -> tuple[int | None, Ev
         return found.fingerprint, found.evidence, ""
     if found is None or found.levels is None:
         return None, None, "" if found is None else found.unreadable
-    return found.fingerprint, Evidence(found.jpeg, found.levels), found.unreadable
+    return found.fingerprint, PixelEvidence(found.jpeg, found.levels), found.unreadable
 
 
 def keyed(key: bytes, purpose: str, issuer: str, name: str) -> str:

@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.cohort.cache import ExampleCache
-from client.cohort.likeness import fingerprint
+from client.cohort.near_duplicates import fingerprint
 from client.pixels.refusal import UnreadableDicom
 from client.reading.decoding import Decoder
-from client.reading.evidence import Evidence, examine
+from client.reading.evidence import PixelEvidence, examine
 from client.sources.frame import Frame
 from client.sources.labels.outlines import ReadMasks
 from client.sources.record import Record, Unreadable
+from tasks.imaging.volumes import NoExample
 from tasks.task import Picture, Task
-from tasks.volumes import NoExample
 
 _FEW = 40
 """Images for which one more decoding process is worth its start."""
@@ -53,11 +53,11 @@ class Prepared:
 
     Attributes:
         evidence: found in the whole frame.
-        fingerprint: of the example, see ``client/cohort/likeness.py``.
+        fingerprint: of the example, see ``client/cohort/near_duplicates.py``.
         outlined: whether somebody has outlined the task's structures, or found none.
     """
 
-    evidence: Evidence
+    evidence: PixelEvidence
     fingerprint: int
     outlined: bool = False
 

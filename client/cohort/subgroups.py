@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from client.cohort import index
 from client.site import SiteSettings
 from tasks.metrics.histogram import score_histogram
-from tasks.subgroups import LEAST, LEVELS, level
+from tasks.protocol.subgroups import LEAST, LEVELS, level
 from tasks.task import Task
 
 _KEYWORDS = {"sex": "PatientSex", "age": "PatientAge", "vendor": "Manufacturer"}

@@ -47,7 +47,7 @@ class GatewayAway(Exception):
 
 
 @dataclass(frozen=True)
-class Receipt:
+class OrderHead:
     """What one must know of an order to answer it with an error: its head without its content."""
 
     head: bytes
@@ -55,7 +55,7 @@ class Receipt:
     ttl_s: float
 
 
-class Acquirer:
+class OrderAcquirer:
     """Asks the gateway for orders that wait.
 
     Args:
@@ -87,7 +87,7 @@ class Acquirer:
         return str(response.token) or None
 
 
-def answer(address: str, token: str, app: ClientApp, received: Callable[[Receipt], None]) -> None:
+def answer(address: str, token: str, app: ClientApp, received: Callable[[OrderHead], None]) -> None:
     """Answer one order with the app that is installed here. Texts of errors stay here.
 
     Args:
@@ -98,7 +98,7 @@ def answer(address: str, token: str, app: ClientApp, received: Callable[[Receipt
     heartbeat.start()
     message, context, _, _ = pull_task_input(client)  # the last of them is the bundle
     head = message_to_proto(remove_content_from_message(message)).SerializeToString()
-    received(Receipt(head, context.node_id, message.metadata.ttl))
+    received(OrderHead(head, context.node_id, message.metadata.ttl))
     try:
         reply = app(message, context)
     except BaseException as error:  # a panic in a Rust decoder is no Exception
@@ -109,7 +109,7 @@ def answer(address: str, token: str, app: ClientApp, received: Callable[[Receipt
     client.close()
 
 
-def answer_for_the_dead(address: str, token: str, receipt: Receipt) -> None:
+def answer_for_the_dead(address: str, token: str, receipt: OrderHead) -> None:
     """Say that the process that had the order has died, which the server would otherwise learn after a minute.
 
     Raises:

@@ -22,8 +22,8 @@ from urllib.request import getproxies, proxy_bypass
 
 from client.errors import SiteMisconfigured
 from client.site import SiteSettings
-from tasks import enrolment
-from tasks.disk import private_tree, write_private, write_secret
+from tasks.machine.disk import private_tree, write_private, write_secret
+from tasks.protocol import enrolment
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",

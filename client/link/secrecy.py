@@ -9,9 +9,9 @@ from shlex import quote
 
 from client.site import SiteSettings
 from client.sources.settings import DicomwebSource, DimseSource
-from tasks import process
-from tasks.checklist import Claim, State
-from tasks.disk import open_to_others
+from tasks.machine import process
+from tasks.machine.checklist import Claim, ClaimState
+from tasks.machine.disk import open_to_others
 
 _NAMED = 3
 """So many files are named; all are counted."""
@@ -66,13 +66,15 @@ def _kept_from_others(name: str, paths: Sequence[Path]) -> Iterator[Claim]:
         offending = [one for path in there for one in open_to_others(path)]
         ours = all(one.stat().st_uid == os.geteuid() for one in offending)
     except OSError as error:
-        yield Claim(promise, State.WARN, f"cannot be looked at: {error}", "Ask as the owner of all files in it", see)
+        yield Claim(
+            promise, ClaimState.WARN, f"cannot be looked at: {error}", "Ask as the owner of all files in it", see
+        )
         return
     if offending:
         whose = "" if ours else ", as the owner of each; not all are yours"
-        yield Claim(promise, State.FAIL, _told(offending), f"chmod -R go= {words}{whose}", see)
+        yield Claim(promise, ClaimState.FAIL, _told(offending), f"chmod -R go= {words}{whose}", see)
     else:
-        yield Claim(promise, State.OK, f"for their owner alone: {words}", see=see)
+        yield Claim(promise, ClaimState.OK, f"for their owner alone: {words}", see=see)
 
 
 def _told(offending: Sequence[Path]) -> str:

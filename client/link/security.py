@@ -10,16 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from client.books.audit import Receipt
-from client.books.pair import faults_of_books, open_books
 from client.errors import SiteError, SiteMisconfigured
+from client.ledger.audit_log import Receipt
+from client.ledger.records import faults_of_records, open_records
 from client.link import gateway, secrecy
 from client.oversight import approvals, halt
 from client.site import SiteSettings, delta_cap, secret
 from client.sources.settings import DicomwebSource, DimseSource
-from tasks import enrolment, process
-from tasks.checklist import Checklist, Claim, State
-from tasks.study import release
+from tasks.machine import process
+from tasks.machine.checklist import Checklist, Claim, ClaimState
+from tasks.protocol import enrolment
+from tasks.protocol.study import release
 
 UNSEEN = (
     "Whether the disk is encrypted and its backups are guarded.",
@@ -67,7 +68,7 @@ def _running(settings: SiteSettings) -> dict[str, process.Process]:
 
 def _programs(settings: SiteSettings, running: Mapping[str, process.Process], listen: str) -> Iterator[Claim]:
     if not running:
-        yield Claim("Gateway and trainer run as they should", State.WARN, "neither runs where this was asked",
+        yield Claim("Gateway and trainer run as they should", ClaimState.WARN, "neither runs where this was asked",
                     "Ask while they run: consilium-site run; in containers, ask inside each")  # fmt: skip
     host, _, port = listen.rpartition(":")
     inner = process.addresses(host, int(port))
@@ -103,62 +104,67 @@ def _way(settings: SiteSettings, running: Mapping[str, process.Process]) -> Iter
     except SiteMisconfigured as error:
         apart = set(running) == {"trainer"}
         found = "the trainer has neither key nor way to the server; ask at the gateway" if apart else str(error)
-        yield Claim("The gateway has a key of its own", State.OK if apart else State.WARN, found)
+        yield Claim("The gateway has a key of its own", ClaimState.OK if apart else ClaimState.WARN, found)
         return
     try:
         own = enrolment.own_fingerprint(link.key.read_bytes())
         authority = enrolment.certificate_fingerprint(link.authority.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        yield Claim("The gateway's key and the server's authority can be read", State.FAIL, str(error),
+        yield Claim("The gateway's key and the server's authority can be read", ClaimState.FAIL, str(error),
                     "Remove both and say consilium-site enroll again")  # fmt: skip
         return
-    yield Claim("Every call is signed with a key that was made here", State.OK, f"P-384, fingerprint {own}",
+    yield Claim("Every call is signed with a key that was made here", ClaimState.OK, f"P-384, fingerprint {own}",
                 see=f"read it to the coordinator; {link.key} never leaves")  # fmt: skip
-    yield Claim("One authority is believed, and no other", State.OK, f"fingerprint {authority}",
+    yield Claim("One authority is believed, and no other", ClaimState.OK, f"fingerprint {authority}",
                 see=f"openssl x509 -in {link.authority} -noout -subject -fingerprint -sha256")  # fmt: skip
     promise = "The server proves who it is, and all traffic is encrypted"
     see = f"openssl s_client -connect {link.server} -CAfile {link.authority} -verify_return_error </dev/null"
     try:
         spoken, cipher, expires = gateway.handshake(link)
     except OSError as error:
-        yield Claim(promise, State.FAIL, f"{link.server}: {error}", "Nothing is sent as long as that is so", see)
+        yield Claim(promise, ClaimState.FAIL, f"{link.server}: {error}", "Nothing is sent as long as that is so", see)
         return
     days = (expires.timestamp() - time.time()) / 86400
     found = f"{spoken}, {cipher}; certificate valid for {days:.0f} days"
     few = days < _FEW_DAYS
-    yield Claim(promise, State.WARN if few else State.OK, found, "Remind the coordinator: renew" if few else "", see)
+    yield Claim(
+        promise, ClaimState.WARN if few else ClaimState.OK, found, "Remind the coordinator: renew" if few else "", see
+    )
 
 
 def _leaving(settings: SiteSettings) -> Iterator[Claim]:
     """Only where the books are: a gateway that is apart has none."""
     if not settings.ledger.exists():
-        yield Claim("The gateway has neither books nor images", State.OK, "no ledger here; ask at the trainer")
+        yield Claim("The gateway has neither books nor images", ClaimState.OK, "no ledger here; ask at the trainer")
         return
     see = "consilium-site ledger verify"
     promise = "Every message that left has a receipt, and no row of the books was changed"
     try:
         key = secret(settings)
-        faults = faults_of_books(settings.ledger, settings.journal, key)
+        faults = faults_of_records(settings.ledger, settings.journal, key)
         if not faults:
-            with open_books(settings.ledger, settings.journal, key) as books:
+            with open_records(settings.ledger, settings.journal, key) as books:
                 receipts, rows = books.journal.receipts(), books.ledger.head().seq + 1
                 missing = books.without_receipt()
                 decisions = approvals.decisions(books.journal).values()
     except SiteError as error:
         faults = [str(error)]
     if faults:
-        yield Claim(promise, State.FAIL, "; ".join(faults), "Stop (consilium-site stop) and restore both books", see)
+        yield Claim(
+            promise, ClaimState.FAIL, "; ".join(faults), "Stop (consilium-site stop) and restore both books", see
+        )
         return
-    yield Claim(promise, State.OK, f"{rows} rows of the ledger and {len(receipts)} receipts agree; {_kinds(receipts)}"
-                + (f"; {len(missing)} answers were made and not sent" if missing else ""), see=see)  # fmt: skip
+    agree = f"{rows} rows of the ledger and {len(receipts)} receipts agree; {_kinds(receipts)}"
+    agree += f"; {len(missing)} answers were made and not sent" if missing else ""
+    yield Claim(promise, ClaimState.OK, agree, see=see)
     automatic = [decision for decision in decisions if decision.approved and decision.automatic]
     approved = [decision for decision in decisions if decision.approved and not decision.automatic]
     by = f", by {', '.join(sorted({decision.by for decision in approved}))}" if approved else ""
-    yield Claim("No study runs that a person here has not approved", State.WARN if automatic else State.OK,
+    yield Claim("No study runs that a person here has not approved", ClaimState.WARN if automatic else ClaimState.OK,
                 f"{len(approved)} approved{by}" + (f"; {len(automatic)} approved by nobody" if automatic else ""),
                 "policy.auto_approve is for simulated hospitals" if automatic else "",
                 "consilium-site approvals")  # fmt: skip
-    yield Claim("One command stops everything", State.OK,
+    yield Claim("One command stops everything", ClaimState.OK,
                 "it is in force: nothing leaves" if halt.stopped(settings.stop_file) else "it is not in force",
                 see=f"consilium-site stop, or: touch {settings.stop_file}")  # fmt: skip
 
@@ -175,15 +181,15 @@ def _kinds(receipts: Sequence[Receipt]) -> str:
 
 def _privacy(settings: SiteSettings) -> Iterator[Claim]:
     policy = settings.policy
-    yield Claim("A patient's privacy loss has a bound that no researcher can raise", State.OK,
+    yield Claim("A patient's privacy loss has a bound that no researcher can raise", ClaimState.OK,
                 f"epsilon {policy.max_epsilon_study:g} a study, {policy.max_epsilon_life:g} over all of them, delta "
                 f"{delta_cap(settings):.1g}", see="consilium-site ledger")  # fmt: skip
     lax = policy.without_privacy or policy.scores == "exact" or policy.auto_approve
-    yield Claim("No score and no update leaves without noise", State.WARN if lax else State.OK,
+    yield Claim("No score and no update leaves without noise", ClaimState.WARN if lax else ClaimState.OK,
                 "a simulated hospital, whose policy allows it" if lax else f"scores: {policy.scores}; updates: noised",
                 "Only a hospital that does not exist may" if lax else "")  # fmt: skip
     listed = settings.withdrawals is not None
-    yield Claim("Patients who withdraw are forgotten", State.OK if listed else State.WARN,
+    yield Claim("Patients who withdraw are forgotten", ClaimState.OK if listed else ClaimState.WARN,
                 f"the list is {settings.withdrawals}" if listed else "no list is named",
                 "" if listed else "Name one in site.yaml (withdrawals), an empty one if need be")  # fmt: skip
 
@@ -193,14 +199,14 @@ def _images(settings: SiteSettings) -> Iterator[Claim]:
         name = f"source {number} ({source.kind})"
         if isinstance(source, DicomwebSource | DimseSource):
             secure = source.tls if isinstance(source, DimseSource) else source.url.startswith("https")
-            yield Claim(f"Images of {name} come encrypted", State.OK if secure else State.WARN,
+            yield Claim(f"Images of {name} come encrypted", ClaimState.OK if secure else ClaimState.WARN,
                         "TLS" if secure else "in the clear",
                         "" if secure else "Use TLS, or vouch for the network between archive and trainer")  # fmt: skip
         elif not source.path.exists():
-            yield Claim(f"Images of {name} are not here", State.OK, f"{source.path} does not exist here")
+            yield Claim(f"Images of {name} are not here", ClaimState.OK, f"{source.path} does not exist here")
         else:
             writable = os.access(source.path, os.W_OK)
-            yield Claim(f"Images of {name} cannot be changed from here", State.WARN if writable else State.OK,
+            yield Claim(f"Images of {name} cannot be changed from here", ClaimState.WARN if writable else ClaimState.OK,
                         f"{source.path} can be written by user {os.geteuid()}" if writable else
                         f"{source.path} cannot be written by user {os.geteuid()}",
                         "Mount it read-only, as the compose file does" if writable else "",
@@ -209,11 +215,13 @@ def _images(settings: SiteSettings) -> Iterator[Claim]:
 
 def _software(site: Path) -> Iterator[Claim]:
     found = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    yield Claim("What runs is a release", State.OK, f"Consilium {release()}: {found}", see="pip list")
+    yield Claim("What runs is a release", ClaimState.OK, f"Consilium {release()}: {found}", see="pip list")
     try:
         there = f"mlflow {version('mlflow')} is installed, and nothing of the hospital's imports it"
-        yield Claim("No experiment tracker is installed", State.WARN, there, "The image has none")
+        yield Claim("No experiment tracker is installed", ClaimState.WARN, there, "The image has none")
     except PackageNotFoundError:
-        yield Claim("No experiment tracker is installed", State.OK, "MLflow is not installed")
+        yield Claim("No experiment tracker is installed", ClaimState.OK, "MLflow is not installed")
     digest = hashlib.sha256(site.read_bytes()).hexdigest()
-    yield Claim("The settings are those that were examined", State.OK, f"SHA-256 {digest}", see=f"sha256sum {site}")
+    yield Claim(
+        "The settings are those that were examined", ClaimState.OK, f"SHA-256 {digest}", see=f"sha256sum {site}"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client.link.flower_private import supernode
-from tasks.disk import keep_to_owner
+from tasks.machine.disk import keep_to_owner
 
 if __name__ == "__main__":
     keep_to_owner()

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from flwr.clientapp import ClientApp
 
-from client.link.flower_private import Acquirer, GatewayAway, Receipt, answer, answer_for_the_dead
-from tasks.disk import keep_to_owner
+from client.link.flower_private import GatewayAway, OrderAcquirer, OrderHead, answer, answer_for_the_dead
+from tasks.machine.disk import keep_to_owner
 
 POLL_S = 0.1
 _AWAY_S = 1.0
@@ -43,7 +43,7 @@ class Trainer:
 
     def __init__(self, gateway: Gateway, app: ClientApp) -> None:
         self._gateway, self._app = gateway, app
-        self._acquirer = Acquirer(gateway.address, gateway.secret)
+        self._acquirer = OrderAcquirer(gateway.address, gateway.secret)
         self._stop = threading.Event()
         self._told = ""
 
@@ -97,7 +97,7 @@ class Trainer:
         os.close(alive)
         return child, heard, held
 
-    def _wait(self, child: int, heard: int) -> tuple[Receipt | None, int]:
+    def _wait(self, child: int, heard: int) -> tuple[OrderHead | None, int]:
         """Wait for the child; kill it once nobody waits for its answer any more, or when we are stopped."""
         said, told = b"", False
         ends = time.monotonic() + _UNREAD_S
@@ -117,7 +117,7 @@ class Trainer:
             if time.monotonic() > ends or self._stop.is_set():
                 os.kill(child, signal.SIGKILL)
 
-    def _say_so(self, token: str, receipt: Receipt) -> None:
+    def _say_so(self, token: str, receipt: OrderHead) -> None:
         try:
             answer_for_the_dead(self._gateway.address, token, receipt)
         except GatewayAway as error:
@@ -132,7 +132,7 @@ def _be_child(address: str, token: str, app: ClientApp, said: int, alive: int) -
         signal.signal(signal.SIGINT, lambda *_: os._exit(4))  # Flower: the gateway has given the order up
         threading.Thread(target=_leave_with_the_parent, args=(alive,), daemon=True).start()
 
-        def received(receipt: Receipt) -> None:
+        def received(receipt: OrderHead) -> None:
             os.write(said, receipt.node.to_bytes(8) + int(receipt.ttl_s * 1000).to_bytes(8) + receipt.head)
             os.close(said)
 
@@ -150,11 +150,11 @@ def _leave_with_the_parent(alive: int) -> None:
     os._exit(3)
 
 
-def _received(said: bytes) -> Receipt | None:
+def _received(said: bytes) -> OrderHead | None:
     """What the child has told, ``None`` when it died before it had an order."""
     if len(said) <= _HEAD:
         return None
-    return Receipt(said[_HEAD:], int.from_bytes(said[:8]), int.from_bytes(said[8:_HEAD]) / 1000)
+    return OrderHead(said[_HEAD:], int.from_bytes(said[:8]), int.from_bytes(said[8:_HEAD]) / 1000)
 
 
 def main() -> None:

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from client.books.account import Earmark
-from client.books.audit import Event, Fact, Journal, Kind
-from client.books.pair import Books
 from client.errors import NotApproved, SiteMisconfigured
+from client.ledger.account import Earmark
+from client.ledger.audit_log import AuditLog, Event, Fact, Kind
+from client.ledger.records import Records
 from client.oversight.signature import sign
 from client.site import SiteSettings
-from tasks import study as studies
 from tasks import task as tasks
-from tasks.disk import write_private
-from tasks.study import StudyDocument
+from tasks.machine.disk import write_private
+from tasks.protocol import study as studies
+from tasks.protocol.study import StudyDocument
 
 NOBODY = "nobody"
 
@@ -54,7 +54,7 @@ class Decision:
     automatic: bool
 
 
-def require(document: StudyDocument, journal: Journal, settings: SiteSettings) -> None:
+def require(document: StudyDocument, journal: AuditLog, settings: SiteSettings) -> None:
     """Let only an approved study pass.
 
     Raises:
@@ -77,7 +77,7 @@ def require(document: StudyDocument, journal: Journal, settings: SiteSettings) -
         raise NotApproved(f"the approval of study {document.name} was revoked by {decision.by} at {when}")
 
 
-def decisions(journal: Journal) -> dict[str, Decision]:
+def decisions(journal: AuditLog) -> dict[str, Decision]:
     """The last decision about every study that was decided about, by digest, the newest at the end."""
     last: dict[str, Decision] = {}
     for event in journal.events():
@@ -94,7 +94,7 @@ def _decision(digest: str, event: Event) -> Decision:
     return Decision(*what, event.at, by, approved, bool(facts["automatic"]))
 
 
-def approve(document: StudyDocument, by: str, journal: Journal, settings: SiteSettings) -> None:
+def approve(document: StudyDocument, by: str, journal: AuditLog, settings: SiteSettings) -> None:
     """Record that a person approves the study; it waits no longer.
 
     Raises:
@@ -104,7 +104,7 @@ def approve(document: StudyDocument, by: str, journal: Journal, settings: SiteSe
     _file_of(studies.digest(document), settings).unlink(missing_ok=True)
 
 
-def revoke(decision: Decision, by: str, books: Books) -> list[Earmark]:
+def revoke(decision: Decision, by: str, books: Records) -> list[Earmark]:
     """Record that a person takes an approval back; the study's next order is refused. Returns what the study had set
     aside of the patients' epsilon, which is free again; approved again, it is planned anew.
 
@@ -117,7 +117,7 @@ def revoke(decision: Decision, by: str, books: Books) -> list[Earmark]:
     return books.ledger.release(decision.study)
 
 
-def _decide(journal: Journal, kind: Kind, study: str, document: str, by: str, automatic: bool = False) -> None:
+def _decide(journal: AuditLog, kind: Kind, study: str, document: str, by: str, automatic: bool = False) -> None:
     facts: dict[str, Fact] = {"study": study, "digest": _digest(document), "automatic": automatic}
     sign(journal, kind, by, {**facts, "document": document})
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from client.books.accounting import Mechanism, epsilon_of
+from client.ledger.accounting import Mechanism, epsilon_of
 from client.oversight.review import Cost, Review
 from client.oversight.settings import every_setting
 from client.policy import Part
-from tasks.study import StudyDocument
+from tasks.protocol.study import StudyDocument
 
 _APART = (
     "No patient is on both sides, so the two costs do not add up for anybody. (Where sides were changed, what was "

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from client.books import accounting
-from client.books.account import Account, Entry, Use
-from client.books.accounting import Ahead, Mechanism
-from client.books.ledger import Caps, Ledger, Planned
 from client.errors import BudgetExhausted, NotPermitted
+from client.ledger import accounting
+from client.ledger.account import Account, LedgerEntry, Use
+from client.ledger.accounting import Ahead, Mechanism
+from client.ledger.ledger import Caps, Ledger, Planned
 from client.policy import COHORTS, PARTS, Part, granted, objections
 from client.site import SiteSettings
-from tasks.study import PrivacyTerms, StudyDocument
-from tasks.wire import EvaluateOrder, TrainOrder
+from tasks.protocol.study import PrivacyTerms, StudyDocument
+from tasks.protocol.wire import EvaluateOrder, TrainOrder
 
 _MOST_NOISE = 10.0
 """Times the noise for which the study's own epsilon would do. Beyond it what leaves is noise: to answer would spend the
@@ -129,14 +129,14 @@ def _other_part(
     return {cohort: _affordable(need, cohort, study.name, terms, settings, account)} if need.ahead else {}
 
 
-def _still_needed(study: StudyDocument, part: Part, own: list[Entry]) -> _Need:
+def _still_needed(study: StudyDocument, part: Part, own: list[LedgerEntry]) -> _Need:
     """Without knowing which round comes next."""
     if part == "training":
         return _training(study, len({e.use.round for e in own}) + 1, own)
     return _scoring(study, own, 0)
 
 
-def _training(study: StudyDocument, turn: int, own: list[Entry]) -> _Need:
+def _training(study: StudyDocument, turn: int, own: list[LedgerEntry]) -> _Need:
     """All rounds from this turn of the hospital on, each with the noise that the schedule gives it."""
     before = [entry.use.round for entry in own]
     last = study.training.noise_in(_turn(study, before[-1], before[:-1]), study.asked) if before else 1.0
@@ -144,7 +144,7 @@ def _training(study: StudyDocument, turn: int, own: list[Entry]) -> _Need:
     return _Need(study.training.sample_rate, study.noise_ahead(turn), tried)
 
 
-def _scoring(study: StudyDocument, own: list[Entry], now: int) -> _Need:
+def _scoring(study: StudyDocument, own: list[LedgerEntry], now: int) -> _Need:
     left = max(now, study.evaluation.all_histograms() - sum(entry.mechanism.count for entry in own))
     return _Need(1.0, [(1.0, left)] if left > 0 else [], own[-1].mechanism.noise_multiplier if own else 0.0)
 

@@ -12,12 +12,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from client.books import accounting
-from client.books.audit import Fact, Kind
-from client.books.ledger import Ledger
-from client.books.pair import Books
-from client.books.terms import Terms, differences, may_have_moved
 from client.errors import BooksBehind, SiteMisconfigured, TermsChanged
+from client.ledger import accounting
+from client.ledger.audit_log import Fact, Kind
+from client.ledger.ledger import Ledger
+from client.ledger.records import Records
+from client.ledger.terms import Terms, differences, may_have_moved
 from client.oversight.signature import require_name, sign
 from client.site import SiteSettings, delta_cap
 
@@ -25,7 +25,7 @@ FEWEST_DIGITS = 8
 
 
 @dataclass(frozen=True)
-class Change:
+class TermsChange:
     """Other terms than the ledger's.
 
     Attributes:
@@ -54,14 +54,14 @@ def terms_of(settings: SiteSettings) -> Terms:
     )
 
 
-def change_of(settings: SiteSettings, ledger: Ledger) -> Change | None:
+def change_of(settings: SiteSettings, ledger: Ledger) -> TermsChange | None:
     """How ``site.yaml`` differs from the ledger's terms; ``None`` if it does not."""
     account, now = ledger.account(), terms_of(settings)
     if account.terms is None:
-        return Change(["the ledger does not say on which split, issuers and caps its sums rest"], moves=True)
+        return TermsChange(["the ledger does not say on which split, issuers and caps its sums rest"], moves=True)
     if account.terms == now:
         return None
-    return Change(list(differences(account.terms, now)), may_have_moved(account.terms, now))
+    return TermsChange(list(differences(account.terms, now)), may_have_moved(account.terms, now))
 
 
 def require_terms(settings: SiteSettings, ledger: Ledger) -> None:
@@ -79,7 +79,7 @@ def require_terms(settings: SiteSettings, ledger: Ledger) -> None:
         )
 
 
-def rebase(settings: SiteSettings, books: Books, by: str) -> Change:
+def rebase(settings: SiteSettings, books: Records, by: str) -> TermsChange:
     """Make what ``site.yaml`` says the ledger's terms, in a person's name; the journal is told first.
 
     Raises:
@@ -104,7 +104,7 @@ _MOST_LOST = 20
 """So many missing entries are noted: nobody has lost more, and orders must not be able to fill the journal."""
 
 
-def require_not_behind(seen: str | None, study: str, books: Books) -> None:
+def require_not_behind(seen: str | None, study: str, books: Records) -> None:
     """Pass if the row is in the ledger that the server saw last. The journal keeps what is missing.
 
     Args:
@@ -128,13 +128,13 @@ def require_not_behind(seen: str | None, study: str, books: Books) -> None:
     )
 
 
-def lost_heads(books: Books) -> list[str]:
+def lost_heads(books: Records) -> list[str]:
     """Hashes that somebody has seen in the ledger and that are not there, the newest at the end."""
     seen = dict.fromkeys(str(event.facts["seen"]) for event in books.journal.events(Kind.BOOKS_BEHIND))
     return [hash for hash in seen if not books.ledger.contains(hash)]
 
 
-def acknowledge(settings: SiteSettings, books: Books, digits: str, spent: Mapping[str, float], by: str) -> str:
+def acknowledge(settings: SiteSettings, books: Records, digits: str, spent: Mapping[str, float], by: str) -> str:
     """Enter that an entry is lost for good, and charge either cohort with what it may have spent. The journal is told
     first. Returns the entry's hash.
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from client.books.account import Account
-from client.books.accounting import Mechanism, epsilon_of
-from client.books.ledger import Ledger
+from client.ledger.account import Account
+from client.ledger.accounting import Mechanism, epsilon_of
+from client.ledger.ledger import Ledger
 from client.oversight import planning
 from client.policy import (
     COHORTS,
@@ -26,10 +26,10 @@ from client.policy import (
     outline_bytes,
 )
 from client.site import SiteSettings
-from tasks import lean
-from tasks import study as studies
 from tasks import task as tasks
-from tasks.study import StudyDocument
+from tasks.protocol import encoding
+from tasks.protocol import study as studies
+from tasks.protocol.study import StudyDocument
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _leaving(document: StudyDocument, settings: SiteSettings) -> tuple[list[Leav
         network = registry.build(document.model, tasks.get(document.task).form, find=in_folder(settings.weights))
         stay = staying(network.trainable, document.method.stays)
         shapes = [p.numel() for name, p in network.trainable.named_parameters() if p.requires_grad and name not in stay]
-        size = lean.largest_size(document.wire.up, sum(shapes))
+        size = encoding.largest_size(document.wire.up, sum(shapes))
         found.append(Leaving("training", len(shapes), sum(shapes), size, document.asked))
     except (registry.UnknownModel, tasks.UnknownTask, NothingToShare) as error:
         wrong.append(str(error))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from tasks import study as studies
-from tasks.study import StudyDocument
+from tasks.protocol import study as studies
+from tasks.protocol.study import StudyDocument
 
 MEANINGS: dict[str, str] = {
     "name": "the study's own name, never used twice",

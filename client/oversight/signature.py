@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from client.books.audit import Event, Fact, Journal, Kind
 from client.errors import SiteMisconfigured
+from client.ledger.audit_log import AuditLog, Event, Fact, Kind
 
 _LONGEST = 200
 
 
-def sign(journal: Journal, kind: Kind, by: str, facts: Mapping[str, Fact]) -> Event:
+def sign(journal: AuditLog, kind: Kind, by: str, facts: Mapping[str, Fact]) -> Event:
     """Enter a decision with the name of who made it.
 
     Raises:

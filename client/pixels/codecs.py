@@ -19,9 +19,9 @@ from pydicom.uid import UID, RLELossless
 from rle.rle import decode_frame, decode_segment
 
 from client.pixels.codestream import JPEG_2000, JPEG_LOSSLESS, JPEG_LOSSY, JPEG_LS, Codestream
-from client.pixels.form import Form
 from client.pixels.frames import size_in_bits
 from client.pixels.header import inflate
+from client.pixels.pixel_format import PixelFormat
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
 
 ENCAPSULATED_UNCOMPRESSED = UID("1.2.840.10008.1.2.1.98")
@@ -34,7 +34,7 @@ Samples = NDArray[Any]
 """Whole numbers of shape (rows, columns) or (rows, columns, 3), unsigned unless the codestream says otherwise."""
 
 
-def decode(data: bytes, syntax: UID, form: Form, stream: Codestream) -> Samples:
+def decode(data: bytes, syntax: UID, form: PixelFormat, stream: Codestream) -> Samples:
     """The samples of a frame whose codestream was found to agree with the header.
 
     Raises:
@@ -47,7 +47,7 @@ def decode(data: bytes, syntax: UID, form: Form, stream: Codestream) -> Samples:
     return samples
 
 
-def unpack_frame(data: bytes, syntax: UID, form: Form) -> NDArray[np.uint8]:
+def unpack_frame(data: bytes, syntax: UID, form: PixelFormat) -> NDArray[np.uint8]:
     """The native bytes of a frame of a ``FRAMED_NATIVE`` syntax, one byte a pixel for single bits.
 
     Raises:
@@ -64,7 +64,7 @@ def unpack_frame(data: bytes, syntax: UID, form: Form) -> NDArray[np.uint8]:
     return np.unpackbits(packed, bitorder="little")[:bits] if form.bits_allocated == 1 else packed[:expected]
 
 
-def _pillow(data: bytes, form: Form, stream: Codestream) -> Samples:
+def _pillow(data: bytes, form: PixelFormat, stream: Codestream) -> Samples:
     """libjpeg-turbo, for 8 bits. A three-component image comes as it was coded, without a change of colour space."""
     if stream.precision != 8:
         return _gdcm(data, form, stream)
@@ -74,7 +74,7 @@ def _pillow(data: bytes, form: Form, stream: Codestream) -> Samples:
     return np.asarray(image)
 
 
-def _gdcm(data: bytes, form: Form, stream: Codestream) -> Samples:
+def _gdcm(data: bytes, form: PixelFormat, stream: Codestream) -> Samples:
     """For 12-bit and lossless JPEG, which need a libjpeg of another build each.
 
     pydicom refuses 12 bits of its own accord; told the codestream's precision instead of BitsStored, gdcm decodes them.
@@ -101,7 +101,7 @@ def _gdcm(data: bytes, form: Form, stream: Codestream) -> Samples:
     return np.frombuffer(buffer, dtype=f"<u{container // 8}").reshape(form.shape)
 
 
-def _charls(data: bytes, form: Form, stream: Codestream) -> Samples:
+def _charls(data: bytes, form: PixelFormat, stream: Codestream) -> Samples:
     try:
         buffer, told = jpeg_ls.decode_pixel_data(data)
     except RuntimeError:
@@ -115,12 +115,12 @@ def _charls(data: bytes, form: Form, stream: Codestream) -> Samples:
     return flat.reshape(form.shape)
 
 
-def _openjpeg(data: bytes, form: Form, stream: Codestream) -> Samples:
+def _openjpeg(data: bytes, form: PixelFormat, stream: Codestream) -> Samples:
     samples: Samples = decode_jpeg_2000(data)
     return samples
 
 
-def _rle(data: bytes, form: Form, stream: Codestream) -> Samples:
+def _rle(data: bytes, form: PixelFormat, stream: Codestream) -> Samples:
     if form.bits_allocated == 1:  # eight pixels a byte, as native data has them (PS3.5 annex D and G)
         packed = np.frombuffer(decode_segment(data[64:]), dtype=np.uint8)
         return np.unpackbits(packed, bitorder="little")[: form.rows * form.columns].reshape(form.shape)
@@ -129,7 +129,7 @@ def _rle(data: bytes, form: Form, stream: Codestream) -> Samples:
     return planes[0] if form.samples == 1 else np.moveaxis(planes, 0, -1)
 
 
-_DECODERS: dict[UID, Callable[[bytes, Form, Codestream], Samples]] = {
+_DECODERS: dict[UID, Callable[[bytes, PixelFormat, Codestream], Samples]] = {
     **dict.fromkeys(JPEG_LOSSY, _pillow),
     **dict.fromkeys(JPEG_LOSSLESS, _gdcm),
     **dict.fromkeys(JPEG_LS, _charls),

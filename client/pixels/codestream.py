@@ -27,7 +27,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from client.pixels.form import Form
+from client.pixels.pixel_format import PixelFormat
 from client.pixels.refusal import Reason, UnreadableDicom
 
 JPEG_LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit)
@@ -71,7 +71,7 @@ class Codestream:
     subsampled: bool = False
 
 
-def read_codestream(data: bytes, syntax: UID, form: Form) -> Codestream:
+def read_codestream(data: bytes, syntax: UID, form: PixelFormat) -> Codestream:
     """The codestream's header, compared with the data set's.
 
     Raises:
@@ -90,7 +90,7 @@ def read_codestream(data: bytes, syntax: UID, form: Form) -> Codestream:
     return stream
 
 
-def _compare(stream: Codestream, syntax: UID, form: Form) -> None:
+def _compare(stream: Codestream, syntax: UID, form: PixelFormat) -> None:
     expected = (form.rows, form.columns, form.samples)
     wrong = {
         f"{stream.rows}x{stream.columns}x{stream.components} in the codestream, {expected} in the header": expected
@@ -221,7 +221,7 @@ def _refuse_missing_tiles(data: bytes, position: int, tiles: int) -> None:
         raise UnreadableDicom(Reason.TRUNCATED, f"{len(seen)} of {tiles} tiles")
 
 
-def _rle(data: bytes, form: Form) -> Codestream:
+def _rle(data: bytes, form: PixelFormat) -> Codestream:
     """RLE has no header but the segments' offsets: one segment for each byte of a sample (PS3.5 G.2 and G.5)."""
     count, *offsets = unpack_from("<16L", data)
     expected = form.samples * max(1, form.bits_allocated // 8)

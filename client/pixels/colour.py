@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.pixels.codestream import Codestream
-from client.pixels.form import Form
+from client.pixels.pixel_format import PixelFormat
 from client.pixels.refusal import Reason, UnreadableDicom
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as the Y of YBR_FULL
@@ -16,7 +16,7 @@ _TO_RGB = np.array([[1, 0, 1.402], [1, -0.114 * 1.772 / 0.587, -0.299 * 1.402 / 
 _PARTIAL = ("YBR_PARTIAL_422", "YBR_PARTIAL_420")
 
 
-def colour_space(form: Form, stream: Codestream | None) -> str:
+def colour_space(form: PixelFormat, stream: Codestream | None) -> str:
     """RGB, YBR_FULL or YBR_PARTIAL: what decoded samples of three components are in.
 
     The codestream's own word counts for more than the header's: the encoder that wrote it knew what it had done, while

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from client.pixels.form import Form
 from client.pixels.header import MeteredFile, PixelElement
+from client.pixels.pixel_format import PixelFormat
 from client.pixels.refusal import Reason, UnreadableDicom
 
 MAX_FRAGMENTS = 1_000_000
@@ -26,13 +26,13 @@ Piece = tuple[int, int]
 """Offset in the file and length in bytes."""
 
 
-def size_in_bits(form: Form) -> int:
+def size_in_bits(form: PixelFormat) -> int:
     """Bits that one uncompressed frame takes; 4:2:2 stores two samples a pixel instead of three (C.7.6.3.1.2)."""
     samples = 2 if form.photometric in _HALVED else form.samples
     return form.rows * form.columns * samples * form.bits_allocated
 
 
-def read_native(file: MeteredFile, element: PixelElement, form: Form, index: int) -> NDArray[np.uint8]:
+def read_native(file: MeteredFile, element: PixelElement, form: PixelFormat, index: int) -> NDArray[np.uint8]:
     """Bytes of one uncompressed frame in file order, uint8 of shape (bytes,); one a pixel for single bits.
 
     Raises:

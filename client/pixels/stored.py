@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from client.pixels.form import Form
 from client.pixels.frames import size_in_bits
 from client.pixels.header import PixelElement
+from client.pixels.pixel_format import PixelFormat
 from client.pixels.refusal import Reason, UnreadableDicom
 
 OVERSHOOT = 0.05
 """Fraction of the range by which lossy coding may miss it; beyond that the values are wrong rather than imprecise."""
 
-Stored = NDArray[Any]
+StoredValues = NDArray[Any]
 """int32, int64 or floating point of shape (rows, columns) or (rows, columns, 3)."""
 
 
-def shape_native(data: NDArray[np.uint8], element: PixelElement, form: Form) -> NDArray[Any]:
+def shape_native(data: NDArray[np.uint8], element: PixelElement, form: PixelFormat) -> NDArray[Any]:
     """Native bytes as unsigned samples or floating point values of the form's shape.
 
     4:2:2 data lie as Y1 Y2 CB CR for two pixels, which share the colour (PS3.3 C.7.6.3.1.2).
@@ -45,14 +45,16 @@ def shape_native(data: NDArray[np.uint8], element: PixelElement, form: Form) -> 
     return flat.reshape(form.shape)
 
 
-def stored_values(samples: NDArray[Any], precision: int, lossy: bool, form: Form, header: Dataset) -> Stored:
+def stored_values(
+    samples: NDArray[Any], precision: int, lossy: bool, form: PixelFormat, header: Dataset
+) -> StoredValues:
     """Stored values of samples that carry ``precision`` bits; their dtype tells whether a sign was decoded.
 
     Raises:
         UnreadableDicom: VALUES_OUT_OF_RANGE.
     """
     signed = samples.dtype.kind == "i"
-    values: Stored = samples.astype(np.int64 if form.bits_allocated > 16 else np.int32)
+    values: StoredValues = samples.astype(np.int64 if form.bits_allocated > 16 else np.int32)
     if form.signed and not signed:
         values = _signed(values, precision)
     elif signed and not form.signed:
@@ -68,16 +70,16 @@ def stored_values(samples: NDArray[Any], precision: int, lossy: bool, form: Form
     return _without_padding(values, form, header)
 
 
-def _signed(values: Stored, bits: int) -> Stored:
+def _signed(values: StoredValues, bits: int) -> StoredValues:
     sign = 1 << (bits - 1)
     return ((values & ((1 << bits) - 1)) ^ sign) - sign
 
 
-def _lowest_bits(values: Stored, form: Form) -> Stored:
+def _lowest_bits(values: StoredValues, form: PixelFormat) -> StoredValues:
     return _signed(values, form.bits_stored) if form.signed else values & form.high
 
 
-def _clipped(values: Stored, form: Form) -> Stored:
+def _clipped(values: StoredValues, form: PixelFormat) -> StoredValues:
     """To drop the bits above BitsStored, as some readers do, would turn the brightest pixels black."""
     allowed = max(1, int(OVERSHOOT * (form.high - form.low)))
     if values.min() < form.low - allowed or values.max() > form.high + allowed:
@@ -85,13 +87,13 @@ def _clipped(values: Stored, form: Form) -> Stored:
     return values.clip(form.low, form.high)
 
 
-def _overlays_are_embedded(header: Dataset, form: Form) -> bool:
+def _overlays_are_embedded(header: Dataset, form: PixelFormat) -> bool:
     """Old files keep overlay planes in the bits above BitsStored (retired; PS3.5 section 8.1.2 and PS3.3 C.9.2)."""
     positions = [header.get((0x6000 + 2 * plane, 0x0102)) for plane in range(16)]
     return any(position is not None and int(position.value or 0) >= form.bits_stored for position in positions)
 
 
-def _without_padding(values: Stored, form: Form, header: Dataset) -> Stored:
+def _without_padding(values: StoredValues, form: PixelFormat, header: Dataset) -> StoredValues:
     """PixelPaddingValue may lie outside what is measured (PS3.3 C.7.5.1.1.2); such pixels become the lowest value."""
     outside = (values < form.low) | (values > form.high)
     limits = [header.get(keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
@@ -103,14 +105,14 @@ def _without_padding(values: Stored, form: Form, header: Dataset) -> Stored:
     raise _out_of_range(values, form)
 
 
-def _as_allocated(value: int, form: Form) -> int:
+def _as_allocated(value: int, form: PixelFormat) -> int:
     """The padding value as the samples were read: its VR may be of the other sign."""
     sign = 1 << (form.bits_allocated - 1)
     low = value & ((1 << form.bits_allocated) - 1)
     return (low ^ sign) - sign if form.signed else low
 
 
-def _out_of_range(values: Stored, form: Form) -> UnreadableDicom:
+def _out_of_range(values: StoredValues, form: PixelFormat) -> UnreadableDicom:
     return UnreadableDicom(
         Reason.VALUES_OUT_OF_RANGE,
         f"{values.min()} to {values.max()}; {form.bits_stored} bits stored express {form.low} to {form.high}",

@@ -15,7 +15,7 @@ from pydicom import Dataset
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
 
 _COLOURS = ("Red", "Green", "Blue")
-Table = NDArray[np.uint16]
+LookupTable = NDArray[np.uint16]
 
 
 def look_up_palette(stored: NDArray[Any], header: Dataset) -> tuple[NDArray[np.uint16], int]:
@@ -41,7 +41,7 @@ def look_up_modality(stored: NDArray[Any], header: Dataset) -> tuple[NDArray[np.
     """
     item = header.ModalityLUTSequence[0]
 
-    def read() -> tuple[Table, int, int]:
+    def read() -> tuple[LookupTable, int, int]:
         entries, first, bits = _descriptor(item, "LUTDescriptor")
         data = item.LUTData
         if isinstance(data, bytes):
@@ -55,9 +55,9 @@ def look_up_modality(stored: NDArray[Any], header: Dataset) -> tuple[NDArray[np.
     return _look_up(stored, table, first), (1 << bits) - 1
 
 
-def _look_up(stored: NDArray[Any], table: Table, first: int) -> NDArray[np.uint16]:
+def _look_up(stored: NDArray[Any], table: LookupTable, first: int) -> NDArray[np.uint16]:
     """Values below the first mapped one take its entry, those past the last the last's (C.7.6.3.1.5, C.11.1.1.1)."""
-    looked_up: Table = table[(stored.astype(np.int64) - first).clip(0, len(table) - 1)]
+    looked_up: LookupTable = table[(stored.astype(np.int64) - first).clip(0, len(table) - 1)]
     return looked_up
 
 
@@ -66,7 +66,7 @@ def _descriptor(item: Dataset, keyword: str) -> tuple[int, int, int]:
     return entries or 1 << 16, first, bits  # 65536 does not fit the field and is written as 0
 
 
-def _palette(header: Dataset, colour: str) -> tuple[Table, int, int]:
+def _palette(header: Dataset, colour: str) -> tuple[LookupTable, int, int]:
     entries, first, bits = _descriptor(header, f"{colour}PaletteColorLookupTableDescriptor")
     if bits not in (8, 16):
         raise ValueError(f"a palette of {bits} bits")
@@ -78,7 +78,7 @@ def _palette(header: Dataset, colour: str) -> tuple[Table, int, int]:
     return _of_length(_expanded(segments.tolist(), entries), entries), first, bits
 
 
-def _words(data: bytes, width: int, order: str) -> Table:
+def _words(data: bytes, width: int, order: str) -> LookupTable:
     if width == 16:
         return np.frombuffer(data, dtype=f"{order}u2").astype(np.uint16)
     flat = np.frombuffer(data, dtype="u1").astype(np.uint16)
@@ -86,7 +86,7 @@ def _words(data: bytes, width: int, order: str) -> Table:
     return flat.reshape(-1, 2)[:, ::-1].reshape(-1) if order == ">" else flat
 
 
-def _of_length(table: Table, entries: int) -> Table:
+def _of_length(table: LookupTable, entries: int) -> LookupTable:
     if len(table) < entries:
         raise ValueError(f"a table of {len(table)} entries that should have {entries}")
     return table[:entries]
@@ -96,7 +96,7 @@ def _order(header: Dataset) -> str:
     return "<" if header.original_encoding[1] else ">"
 
 
-def _expanded(words: list[int], entries: int) -> Table:
+def _expanded(words: list[int], entries: int) -> LookupTable:
     """Discrete and linear segments (C.7.9.2.1, C.7.9.2.2), until there are as many entries as the descriptor says.
 
     Indirect segments (C.7.9.2.3) are refused: readers disagree on the unit of their offset, and none was seen.

@@ -10,10 +10,10 @@ from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 
-from client.prediction.model import Model
+from client.prediction.model import CheckedModel
 from client.reading.dicom import read_header
 from client.sources.labels.own import MANUFACTURER
-from tasks.study import release
+from tasks.protocol.study import release
 from tasks.task import Code
 
 NOT_FOR_CLINICAL_USE = "NOT FOR CLINICAL USE"
@@ -37,7 +37,7 @@ def source_header(path: Path) -> Dataset:
     return header
 
 
-def equipment(model: Model) -> dict[str, Any]:
+def equipment(model: CheckedModel) -> dict[str, Any]:
     """Who made it (PS3.3 C.7.5.1), and the description of its series, as highdicom's constructors take them."""
     return {
         "manufacturer": MANUFACTURER,

@@ -16,10 +16,10 @@ from client.cohort import index
 from client.cohort.cache import ExampleCache
 from client.cohort.intake import keyed
 from client.site import SiteSettings, secret
-from client.sources.files.examinations import ReadScan
+from client.sources.files.examinations import ReadStacks
 from tasks.task import Task
 
-Told = Callable[[str, int, int], None]
+ScoringProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done and how much there is."""
 
 
@@ -52,7 +52,7 @@ class LocalImage:
     bits_stored: int | None = None
     example: Path | None = None
     trained: bool = False
-    scan: ReadScan | None = None
+    scan: ReadStacks | None = None
     without: tuple[str, ...] = ()
 
 

@@ -12,19 +12,18 @@ from numpy.typing import NDArray
 
 from client.errors import ModelRefused, OtherRelease, SiteMisconfigured
 from tasks import contract as contracts
-from tasks import model_file
 from tasks import task as tasks
-from tasks.model_file import MOST_BYTES, BadModelFile, ModelHead
-from tasks.models import registry
-from tasks.models.registry import Network
-from tasks.study import release
+from tasks.models import model_file, registry
+from tasks.models.model_file import MOST_BYTES, BadModelFile, ModelHead
+from tasks.models.network import Network
+from tasks.protocol.study import release
 from tasks.task import Task
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Model:
+class CheckedModel:
     """A model that was checked.
 
     Attributes:
@@ -55,7 +54,7 @@ class Model:
         return probabilities, marked.reshape(len(examples), form.structures, *form.shape[1:])
 
 
-def open_model(path: Path, sha256: str) -> Model:
+def open_model(path: Path, sha256: str) -> CheckedModel:
     """The model in a file, or in the only safetensors file of a folder, ready to score.
 
     Nothing in the file is believed before its digest is the one that a person was told.
@@ -88,7 +87,7 @@ def open_model(path: Path, sha256: str) -> Model:
     registry.load_arrays(network.trainable, arrays)
     _refuse_another_computation(head, task, network)
     network.trainable.eval()
-    return Model(head, there, task, network, _remarks(head))
+    return CheckedModel(head, there, task, network, _remarks(head))
 
 
 def _read(path: Path) -> bytes:

@@ -15,12 +15,12 @@ from pydicom import Dataset
 from client.cohort.preparation import Decoding
 from client.errors import SiteMisconfigured
 from client.prediction import triage
-from client.prediction.model import Model
+from client.prediction.model import CheckedModel
 from client.prediction.predict import Predictions, ScoredImage, called
 from client.prediction.segmentation import segmentations_of
 from client.prediction.spreadsheet import table_of
 from client.prediction.structured_report import report_of
-from tasks.disk import write_secret
+from tasks.machine.disk import write_secret
 
 REPORTS, OUTLINES, TRIAGE, SCORES = "reports", "outlines", "triage.html", "scores.csv"
 _COLUMNS = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "frame", "file", "probability of the image",
@@ -60,7 +60,9 @@ def new_folder(path: Path) -> Path:
     return path
 
 
-def write(folder: Path, site: str, model: Model, found: Predictions, told: Callable[[str, int, int], None]) -> Written:
+def write(
+    folder: Path, site: str, model: CheckedModel, found: Predictions, told: Callable[[str, int, int], None]
+) -> Written:
     """Write ``reports/*.dcm``, one a study, ``outlines/*.dcm`` where the model outlines, ``triage.html`` and
     ``scores.csv``, mode 0600.
 
@@ -89,7 +91,7 @@ def write(folder: Path, site: str, model: Model, found: Predictions, told: Calla
     return written
 
 
-def _report(model: Model, images: list[ScoredImage]) -> list[Dataset]:
+def _report(model: CheckedModel, images: list[ScoredImage]) -> list[Dataset]:
     return [report_of(model, images)]
 
 
@@ -112,7 +114,7 @@ def _encoded(report: Dataset) -> bytes:
     return stream.getvalue()
 
 
-def _table(model: Model, found: Predictions) -> Iterator[tuple[object, ...]]:
+def _table(model: CheckedModel, found: Predictions) -> Iterator[tuple[object, ...]]:
     yield "NOT FOR CLINICAL USE", f"study {model.head.study}", f"SHA-256 {model.sha256}"
     structures = model.task.structures if model.network.outlines else ()
     yield (*_COLUMNS, *(f"{structure.name}, percent of the image" for structure in structures))

@@ -17,16 +17,16 @@ from client.cohort.cache import load_example
 from client.cohort.picture import png
 from client.cohort.preparation import Decoding, blacked_out, side_by_side
 from client.pixels.refusal import UnreadableDicom
-from client.prediction.local_image import LeftOut, LocalImage, Told, Worklist
-from client.prediction.model import Model
+from client.prediction.local_image import LeftOut, LocalImage, ScoringProgress, Worklist
+from client.prediction.model import CheckedModel
 from client.prediction.outline import Outline
 from client.reading.contract import Judgement, judge_pixels, merged
 from client.reading.decoding import Decoder
 from client.reading.evidence import examine
 from client.sources.record import Unreadable
 from tasks import contract as contracts
+from tasks.imaging.volumes import NoExample
 from tasks.task import Task
-from tasks.volumes import NoExample
 
 _AT_ONCE, _SCANS_AT_ONCE = 32, 4
 """A scan takes a network as much memory as dozens of pictures."""
@@ -99,12 +99,12 @@ def mean(images: Sequence[ScoredImage]) -> float:
     return sum(scored.probability for scored in images) / len(images)
 
 
-def called(model: Model, probability: float) -> bool | None:
+def called(model: CheckedModel, probability: float) -> bool | None:
     """Whether the study's operating threshold calls it positive; ``None`` where there is no threshold."""
     return None if model.head.threshold is None else probability >= model.head.threshold
 
 
-def predict(model: Model, work: Worklist, told: Told) -> Predictions:
+def predict(model: CheckedModel, work: Worklist, told: ScoringProgress) -> Predictions:
     """Score all images of a list.
 
     Raises:
@@ -125,7 +125,7 @@ def predict(model: Model, work: Worklist, told: Told) -> Predictions:
     return Predictions(sorted(patients, key=lambda patient: (-patient.probability, patient.patient)), left_out)
 
 
-def _looked_at(model: Model, some: Sequence[tuple[LocalImage, NDArray[np.float32]]]) -> Iterator[ScoredImage]:
+def _looked_at(model: CheckedModel, some: Sequence[tuple[LocalImage, NDArray[np.float32]]]) -> Iterator[ScoredImage]:
     probabilities, marked = model.look(np.stack([example for _, example in some]))
     for n, (image, example) in enumerate(some):
         masks = None if marked is None else marked[n]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from client.prediction.local_image import Catalogued, LeftOut, LocalImage, Told, Worklist, text_of
-from client.reading.dicom import number_of_frames, read_header
+from client.pixels.pixel_format import number_of_frames
+from client.prediction.local_image import Catalogued, LeftOut, LocalImage, ScoringProgress, Worklist, text_of
+from client.reading.dicom import read_header
 from client.sources.acquisition import Acquisition
 from client.sources.files.examinations import Examination, Stacked, examinations, stacked
 from client.sources.labels.segmentations import OWN
@@ -30,7 +31,7 @@ def catalogued_scans(
     catalogued: Catalogued,
     unwilling: frozenset[str],
     found: Worklist,
-    told: Told,
+    told: ScoringProgress,
 ) -> None:
     """Add the scans under a source's folder, as far as its catalog has them as they are."""
     for image, scan in _scans(folder, task, acquired, unwilling, found, told):
@@ -44,7 +45,7 @@ def judged_scans(
     trained: Callable[[str], bool],
     unwilling: frozenset[str],
     found: Worklist,
-    told: Told,
+    told: ScoringProgress,
 ) -> None:
     """Add the scans under any folder, held against the header rules of the task's contract."""
     for image, scan in _scans(folder, task, acquired, unwilling, found, told):
@@ -56,7 +57,7 @@ def judged_scans(
 
 
 def _scans(
-    folder: Path, task: Task, acquired: Acquired, unwilling: frozenset[str], found: Worklist, told: Told
+    folder: Path, task: Task, acquired: Acquired, unwilling: frozenset[str], found: Worklist, told: ScoringProgress
 ) -> Iterator[tuple[LocalImage, Stacked]]:
     """Scans that can be named in a report; others, and what a scan has to do without, are left out with a reason."""
 

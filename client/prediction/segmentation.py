@@ -18,19 +18,19 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UltrasoundImageStorage, generate_uid
 
+from client.pixels.pixel_format import number_of_frames
 from client.prediction.derived import LONGEST, NOT_FOR_CLINICAL_USE, coded, complete, equipment, source_header
 from client.prediction.local_image import LocalImage
-from client.prediction.model import Model
+from client.prediction.model import CheckedModel
 from client.prediction.predict import ScoredImage
 from client.reading.decoding import Decoder
-from client.reading.dicom import number_of_frames
 from client.reading.stacks import Stack
 from client.sources.labels.own import MANUFACTURER
 
 _SERIES_NUMBER = 9101
 
 
-def segmentations_of(model: Model, images: Sequence[ScoredImage], decoder: Decoder) -> list[Dataset]:
+def segmentations_of(model: CheckedModel, images: Sequence[ScoredImage], decoder: Decoder) -> list[Dataset]:
     """The segmentations of one study's images, all of one series; none where the model outlines nothing.
 
     Args:
@@ -56,7 +56,7 @@ def segmentations_of(model: Model, images: Sequence[ScoredImage], decoder: Decod
     return found
 
 
-def _of_picture(model: Model, image: LocalImage, masks: NDArray[np.bool_]) -> Dataset:
+def _of_picture(model: CheckedModel, image: LocalImage, masks: NDArray[np.bool_]) -> Dataset:
     """Of masks (structures, rows, columns)."""
     header = source_header(image.path)
     if "NumberOfFrames" not in header:
@@ -80,7 +80,7 @@ def _references(within: Dataset, uid: str) -> Iterator[Dataset]:
             yield from _references(item, uid)
 
 
-def _of_stack(model: Model, stack: Stack, masks: NDArray[np.bool_]) -> list[Dataset]:
+def _of_stack(model: CheckedModel, stack: Stack, masks: NDArray[np.bool_]) -> list[Dataset]:
     """Of masks (slices, structures, rows, columns): one of all files with a slice each, one of each file with many."""
     by_path: dict[Path, list[int]] = {}
     for number, one in enumerate(stack.slices):
@@ -98,7 +98,7 @@ def _of_stack(model: Model, stack: Stack, masks: NDArray[np.bool_]) -> list[Data
     return found
 
 
-def _segmentation(model: Model, headers: list[Dataset], masks: NDArray[np.bool_]) -> Dataset:
+def _segmentation(model: CheckedModel, headers: list[Dataset], masks: NDArray[np.bool_]) -> Dataset:
     """Of masks (frames, structures, rows, columns), a frame a header or all of one file."""
     made = hd.seg.Segmentation(
         headers,
@@ -120,7 +120,7 @@ def _segmentation(model: Model, headers: list[Dataset], masks: NDArray[np.bool_]
     return made
 
 
-def _segments(model: Model) -> list[SegmentDescription]:
+def _segments(model: CheckedModel) -> list[SegmentDescription]:
     algorithm = hd.AlgorithmIdentificationSequence(
         name=f"{MANUFACTURER} {model.task.name}"[:LONGEST],
         family=codes.cid7162.ArtificialIntelligence,

@@ -21,9 +21,9 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from client.errors import ArchiveRefused, ArchiveUnreachable, SiteMisconfigured
 from client.oversight import halt
 from client.site import SiteSettings
-from client.sources.pacs.association import Peer, associate
-from client.sources.pacs.patience import Temporary, persistently
-from client.sources.pacs.spool import Refused
+from client.sources.pacs.association import RemoteArchive, associate
+from client.sources.pacs.retry import Temporary, persistently
+from client.sources.pacs.spool import InstanceMissing
 from client.sources.pacs.web import named, session_for
 from client.sources.settings import DicomwebSource, DimseSource
 from tasks.task import Task
@@ -35,8 +35,8 @@ _ATTEMPTS, _FIRST_WAIT_S = 4, 1.0
 _SUCCESS, _OUT_OF_RESOURCES = 0x0000, 0xA700
 _WARNINGS = (0xB000, 0xB006, 0xB007)
 """Statuses of C-STORE (PS3.4 table B.2-1); with a warning the file is stored."""
-Told = Callable[[str, int, int], None]
-Target = Peer | DimseSource | DicomwebSource
+StoreProgress = Callable[[str, int, int], None]
+Target = RemoteArchive | DimseSource | DicomwebSource
 
 
 def target_of(site: SiteSettings, task: Task, where: str = "") -> Target:
@@ -52,7 +52,7 @@ def target_of(site: SiteSettings, task: Task, where: str = "") -> Target:
         given = _WHERE.fullmatch(where)
         if given is None or not 0 < int(given["port"]) < 65536:
             raise SiteMisconfigured(f"--store-to {where!r}: say AET@host:port, such as PACS@pacs.example.org:104")
-        peer = Peer(given["host"], int(given["port"]), given["called"])
+        peer = RemoteArchive(given["host"], int(given["port"]), given["called"])
         dimse = [source for source in archives if isinstance(source, DimseSource)]
         known = (s for s in dimse if (s.host, s.port, s.called_ae) == (peer.host, peer.port, peer.called_ae))
         return next(known, peer)
@@ -64,7 +64,7 @@ def target_of(site: SiteSettings, task: Task, where: str = "") -> Target:
     return mine[0]
 
 
-def store(site: SiteSettings, target: Target, files: Sequence[Path], told: Told) -> int:
+def store(site: SiteSettings, target: Target, files: Sequence[Path], told: StoreProgress) -> int:
     """Store files, one after the other; the kill switch is asked before each. Returns how many.
 
     Raises:
@@ -84,7 +84,7 @@ def store(site: SiteSettings, target: Target, files: Sequence[Path], told: Told)
             f"{_name(target)} failed {_ATTEMPTS} times, last with: {error}. {stored} of {len(files)} files are "
             "stored; all of them lie in the folder"
         ) from error
-    except Refused as error:
+    except InstanceMissing as error:
         raise ArchiveRefused(f"{_name(target)} does not take the file: {error}") from error
     return stored
 
@@ -100,7 +100,7 @@ def _name(target: Target) -> str:
     return target.url if isinstance(target, DicomwebSource) else f"{target.called_ae} at {target.host}:{target.port}"
 
 
-def _c_store(target: Peer | DimseSource, dataset: Dataset) -> None:
+def _c_store(target: RemoteArchive | DimseSource, dataset: Dataset) -> None:
     # An association without any accepted context is aborted, and nobody knows why: every archive accepts the last.
     contexts = [*(build_context(kind, [*_SYNTAXES]) for kind in _KINDS), build_context(Verification)]
     association = associate(target, contexts)

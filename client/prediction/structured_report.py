@@ -28,11 +28,11 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID, generate_uid
 
+from client.pixels.pixel_format import number_of_frames
 from client.prediction.derived import LONGEST, NOT_FOR_CLINICAL_USE, coded, complete, equipment, source_header
 from client.prediction.local_image import LocalImage
-from client.prediction.model import Model
+from client.prediction.model import CheckedModel
 from client.prediction.predict import ScoredImage, called, mean
-from client.reading.dicom import number_of_frames
 from client.sources.labels.own import MANUFACTURER
 
 RESEARCH = "RESEARCH"
@@ -42,7 +42,7 @@ _SERIES_NUMBER = 9100
 _NAMESPACE = uuid.UUID("a3f1c2d0-5b7e-4c59-9f0e-3d6a2b8c1e47")  # drawn once; makes the device's UID of the model
 
 
-def report_of(model: Model, images: Sequence[ScoredImage]) -> Dataset:
+def report_of(model: CheckedModel, images: Sequence[ScoredImage]) -> Dataset:
     """The report of one study.
 
     Args:
@@ -81,7 +81,7 @@ def report_of(model: Model, images: Sequence[ScoredImage]) -> Dataset:
     return report
 
 
-def comment(model: Model) -> str:
+def comment(model: CheckedModel) -> str:
     """What stands in every report for its reader."""
     threshold = model.head.threshold
     told = "The study tells no threshold." if threshold is None else (
@@ -111,7 +111,7 @@ def _files(image: LocalImage) -> Iterator[Path]:
         yield from (mark.path for _, marks in outlined.values() for mark in marks)
 
 
-def _device(model: Model) -> hd.sr.ObserverContext:
+def _device(model: CheckedModel) -> hd.sr.ObserverContext:
     return hd.sr.ObserverContext(
         codes.DCM.Device,
         hd.sr.DeviceObserverIdentifyingAttributes(
@@ -125,7 +125,7 @@ def _device(model: Model) -> hd.sr.ObserverContext:
 
 
 def _group(
-    model: Model, images: Sequence[ScoredImage], headers: Mapping[Path, Dataset], whole: bool = False
+    model: CheckedModel, images: Sequence[ScoredImage], headers: Mapping[Path, Dataset], whole: bool = False
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
     probability = mean(images)
     positive = called(model, probability) if whole else None
@@ -152,7 +152,7 @@ def _name(scored: ScoredImage, header: Dataset) -> str:
     return f"image {header.get('InstanceNumber') or ''}".strip() + frame
 
 
-def _algorithm(model: Model) -> hd.sr.AlgorithmIdentification:
+def _algorithm(model: CheckedModel) -> hd.sr.AlgorithmIdentification:
     """Its version is the study and the file, by which the very model can be found again."""
     parameters = [f"network {model.head.model.get('name')}", f"SHA-256 {model.sha256}", NOT_FOR_CLINICAL_USE]
     if model.head.threshold is not None:

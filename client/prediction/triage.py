@@ -12,10 +12,10 @@ from itertools import cycle
 from client.cohort.picture import COLOURS
 from client.cohort.remedies import remedy_of
 from client.prediction.local_image import LeftOut, LocalImage
-from client.prediction.model import Model
+from client.prediction.model import CheckedModel
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient, called
 from tasks import contract as contracts
-from tasks.study import release
+from tasks.protocol.study import release
 from tasks.task import Task
 
 _MOST_PATIENTS, _MOST_IMAGES, _MOST_LEFT_OUT = 500, 4, 500
@@ -55,7 +55,7 @@ img.large { width: 208px; height: 208px } .legend i { display: inline-block; wid
 """
 
 
-def page(site: str, model: Model, found: Predictions, made: datetime) -> str:
+def page(site: str, model: CheckedModel, found: Predictions, made: datetime) -> str:
     """The page.
 
     Args:
@@ -83,7 +83,7 @@ def noun(task: Task) -> str:
     return "scans" if task.sequences else "images"
 
 
-def remarks(model: Model, found: Predictions) -> list[str]:
+def remarks(model: CheckedModel, found: Predictions) -> list[str]:
     """What a reader must know before any number."""
     told = list(model.remarks)
     if trained := sum(patient.trained for patient in found.patients):
@@ -104,7 +104,7 @@ def _words() -> str:
     )
 
 
-def _facts(site: str, model: Model, made: datetime) -> str:
+def _facts(site: str, model: CheckedModel, made: datetime) -> str:
     threshold = model.head.threshold
     rows = {
         "Hospital": site,
@@ -115,7 +115,7 @@ def _facts(site: str, model: Model, made: datetime) -> str:
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{escape(value)}</dd>' for name, value in rows.items())}</dl>"
 
 
-def _patients(model: Model, patients: Sequence[ScoredPatient]) -> str:
+def _patients(model: CheckedModel, patients: Sequence[ScoredPatient]) -> str:
     rows = "".join(_row(model, rank, patient) for rank, patient in enumerate(patients[:_MOST_PATIENTS], start=1))
     more = len(patients) - _MOST_PATIENTS
     return (
@@ -127,7 +127,7 @@ def _patients(model: Model, patients: Sequence[ScoredPatient]) -> str:
     )
 
 
-def _planes(model: Model) -> str:
+def _planes(model: CheckedModel) -> str:
     if not model.task.sequences:
         return ""
     which = "the slice of which most is outlined" if model.network.outlines else "the middle slice"
@@ -135,7 +135,7 @@ def _planes(model: Model) -> str:
     return escape(f": {which}" + (f" of {', '.join(names)}, row by row" if len(names) > 1 else ""))
 
 
-def _legend(model: Model) -> str:
+def _legend(model: CheckedModel) -> str:
     """What each colour of the outlines is."""
     if not model.network.outlines:
         return ""
@@ -144,7 +144,7 @@ def _legend(model: Model) -> str:
     return f"<span class=legend>{' '.join(keys)}</span>"
 
 
-def _row(model: Model, rank: int, patient: ScoredPatient) -> str:
+def _row(model: CheckedModel, rank: int, patient: ScoredPatient) -> str:
     examined = sorted({(s.image.study_date, s.image.accession) for s in patient.images})
     when = "<br>".join(escape(f"{_date(day)} {accession}".strip()) for day, accession in examined[:_MOST_IMAGES])
     trained = "<p class=warn>Training side of this hospital's split</p>" if patient.trained else ""
@@ -159,7 +159,7 @@ def _warnings(patient: ScoredPatient) -> str:
     return f"<p class=warn>Contract warns: {escape(', '.join(patient.warned))}</p>" if patient.warned else ""
 
 
-def _meanings(model: Model, patients: Sequence[ScoredPatient]) -> str:
+def _meanings(model: CheckedModel, patients: Sequence[ScoredPatient]) -> str:
     """What the contract's warnings mean, once for all patients."""
     warned = {rule for patient in patients for rule in patient.warned}
     rules = [rule for rule in contracts.of_task(model.task.name).rules if rule.id in warned]
@@ -167,7 +167,7 @@ def _meanings(model: Model, patients: Sequence[ScoredPatient]) -> str:
     return f"<dl><dt class=warn>Contract warnings</dt><dd></dd>{told}</dl>" if rules else ""
 
 
-def _bar(model: Model, probability: float) -> str:
+def _bar(model: CheckedModel, probability: float) -> str:
     threshold, positive = model.head.threshold, called(model, probability)
     line = "" if threshold is None else f"<b style='left:calc({100 * threshold:.2f}% - 1px)'></b>"
     side = "" if positive is None else f"{'at or above' if positive else 'below'} the threshold"
@@ -199,7 +199,7 @@ def _without(image: LocalImage) -> str:
     return escape(f", read without {', '.join(image.without)}") if image.without else ""
 
 
-def _left_out(model: Model, left_out: Sequence[LeftOut]) -> str:
+def _left_out(model: CheckedModel, left_out: Sequence[LeftOut]) -> str:
     if not left_out:
         return ""
     reasons = Counter(one.reason for one in left_out)

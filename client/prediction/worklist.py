@@ -11,18 +11,20 @@ from pydicom import Dataset
 from client.cohort import catalog
 from client.cohort.withdrawals import withdrawn
 from client.errors import EmptySource, SiteMisconfigured
+from client.pixels.pixel_format import number_of_frames
+from client.pixels.refusal import UnreadableDicom
 from client.prediction.local_image import (
     Catalogued,
     LeftOut,
     LocalImage,
-    Told,
+    ScoringProgress,
     Worklist,
     on_training_side,
     text_of,
 )
 from client.prediction.scan_list import NO_IMAGE, catalogued_scans, judged_scans
 from client.reading.contract import Declared
-from client.reading.dicom import UnreadableDicom, number_of_frames, read_header
+from client.reading.dicom import read_header
 from client.site import SiteSettings
 from client.sources.acquisition import Acquisition, acquisition_reader, reader_under
 from client.sources.files.folder import image_id
@@ -34,7 +36,7 @@ from tasks.task import Task
 _DICOM = (FolderSource, DicomwebSource, DimseSource)
 
 
-def of_catalog(site: SiteSettings, task: Task, told: Told) -> Worklist:
+def of_catalog(site: SiteSettings, task: Task, told: ScoringProgress) -> Worklist:
     """Every image that the catalog of a task has, as far as its file is as it was when it was ingested.
 
     Nothing is asked of an archive: of one, what its spool holds is taken.
@@ -65,7 +67,7 @@ def of_catalog(site: SiteSettings, task: Task, told: Told) -> Worklist:
     return found
 
 
-def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, told: Told) -> Worklist:
+def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, told: ScoringProgress) -> Worklist:
     """Every DICOM image under a folder, held against the header rules of the task's contract.
 
     Args:
@@ -89,7 +91,7 @@ def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, told: To
 
 
 def _catalogued_pictures(
-    folder: Path, task: Task, known: Catalogued, unwilling: frozenset[str], found: Worklist, told: Told
+    folder: Path, task: Task, known: Catalogued, unwilling: frozenset[str], found: Worklist, told: ScoringProgress
 ) -> None:
     for path, header in _headers(folder, unwilling, found, told):
         for image in _images(task, path, header):
@@ -103,7 +105,7 @@ def _judged_pictures(
     trained: Callable[[str], bool],
     unwilling: frozenset[str],
     found: Worklist,
-    told: Told,
+    told: ScoringProgress,
 ) -> None:
     for path, header in _headers(folder, unwilling, found, told):
         acquisition, patient = acquired(header), text_of(header, "PatientID")
@@ -115,7 +117,9 @@ def _judged_pictures(
             found.images.append(replace(image, warned=judged.warned, trained=trained(patient), bits_stored=bits))
 
 
-def _headers(folder: Path, unwilling: frozenset[str], found: Worklist, told: Told) -> Iterator[tuple[Path, Dataset]]:
+def _headers(
+    folder: Path, unwilling: frozenset[str], found: Worklist, told: ScoringProgress
+) -> Iterator[tuple[Path, Dataset]]:
     """Headers of images that can be named in a report; the others are left out with a reason. What is no image of a
     patient at all (a text file, a report, outlines) is passed over."""
     paths, seen = sorted(p for p in folder.rglob("*") if p.is_file()), set[str]()

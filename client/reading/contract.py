@@ -19,10 +19,10 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import HTJ2K, JPEG2000
 
 from client.pixels.codestream import LOSSLESS
-from client.pixels.form import integer
 from client.pixels.header import NATIVE, transfer_syntax
-from client.reading.evidence import Evidence
-from client.reading.stacks import State
+from client.pixels.pixel_format import integer
+from client.reading.evidence import PixelEvidence
+from client.reading.stacks import CheckState
 from tasks import contract as contracts
 from tasks.contract import Contract
 
@@ -39,7 +39,7 @@ _TEXTS = frozenset(("CS", "DS", "IS", "LO", "SH", "UI"))
 _UNSIGNED = {"US": 2, "UL": 4}
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
-_Predicate = Callable[["_Image", Any], State]
+_Predicate = Callable[["_Image", Any], CheckState]
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def judge_header(contract: Contract, header: Dataset, declared: Declared = NOTHI
     return _judged(contract, {rule.id: _tried(predicate, image, rule) for rule, predicate in rules})
 
 
-def judge_pixels(contract: Contract, evidence: Evidence, bits_stored: int | None) -> Judgement:
+def judge_pixels(contract: Contract, evidence: PixelEvidence, bits_stored: int | None) -> Judgement:
     """Check the rules about pixels, on what was found in the decoded frame."""
     states = {}
     for rule in contract.rules:
         if isinstance(rule, contracts.NoJpegGrid):
-            states[rule.id] = State.UNKNOWN if evidence.jpeg is None else _state(evidence.jpeg < rule.below)
+            states[rule.id] = CheckState.UNKNOWN if evidence.jpeg is None else _state(evidence.jpeg < rule.below)
         elif isinstance(rule, contracts.DepthUsed):
             deep = bits_stored is not None and bits_stored > 8
             states[rule.id] = _state(not deep or evidence.levels >= rule.min_levels)
@@ -110,13 +110,13 @@ def bits_stored(header: Dataset) -> int | None:
     return integer(header, "BitsStored")
 
 
-def _judged(contract: Contract, states: dict[str, State]) -> Judgement:
+def _judged(contract: Contract, states: dict[str, CheckState]) -> Judgement:
     rejected, warned = [], []
     for rule in contract.rules:
-        state = states.get(rule.id, State.HOLDS)
-        if state is State.HOLDS:
+        state = states.get(rule.id, CheckState.HOLDS)
+        if state is CheckState.HOLDS:
             continue
-        action = rule.on_violation if state is State.VIOLATED else rule.on_missing
+        action = rule.on_violation if state is CheckState.VIOLATED else rule.on_missing
         if action == "reject":
             rejected.append(rule.id)
         elif action == "warn":
@@ -173,78 +173,78 @@ def value_of(dataset: Dataset, keyword: str) -> Any:
     return (parts[0] or None) if len(parts) == 1 else parts
 
 
-def _tried(predicate: _Predicate, image: _Image, rule: Any) -> State:
+def _tried(predicate: _Predicate, image: _Image, rule: Any) -> CheckState:
     try:
         return predicate(image, rule)
     except Exception:  # pydicom converts values when they are asked for, and a broken one may raise anything
-        return State.UNKNOWN
+        return CheckState.UNKNOWN
 
 
-def _state(holds: bool) -> State:
-    return State.HOLDS if holds else State.VIOLATED
+def _state(holds: bool) -> CheckState:
+    return CheckState.HOLDS if holds else CheckState.VIOLATED
 
 
-def _known(value: str, holds: Callable[[str], bool]) -> State:
-    return _state(holds(value)) if value else State.UNKNOWN
+def _known(value: str, holds: Callable[[str], bool]) -> CheckState:
+    return _state(holds(value)) if value else CheckState.UNKNOWN
 
 
-def _one_of(image: _Image, rule: Any) -> State:
+def _one_of(image: _Image, rule: Any) -> CheckState:
     wanted = {value.upper() for value in rule.values}
     return _known(image.text(rule.attribute), lambda value: value in wanted)
 
 
-def _none_of(image: _Image, rule: Any) -> State:
+def _none_of(image: _Image, rule: Any) -> CheckState:
     unwanted = {value.upper() for value in rule.values}
     return _known(image.text(rule.attribute), lambda value: value not in unwanted)
 
 
-def _range(image: _Image, rule: Any) -> State:
+def _range(image: _Image, rule: Any) -> CheckState:
     low = float("-inf") if rule.min is None else rule.min
     high = float("inf") if rule.max is None else rule.max
     return _known(image.text(rule.attribute), lambda value: low <= float(value) <= high)
 
 
-def _present(image: _Image, rule: Any) -> State:
-    return State.HOLDS if any(map(image.text, rule.attributes)) else State.UNKNOWN
+def _present(image: _Image, rule: Any) -> CheckState:
+    return CheckState.HOLDS if any(map(image.text, rule.attributes)) else CheckState.UNKNOWN
 
 
-def _matrix(image: _Image, rule: Any) -> State:
+def _matrix(image: _Image, rule: Any) -> CheckState:
     rows, columns = value_of(image.header, "Rows"), value_of(image.header, "Columns")
     if not rows or not columns:
-        return State.UNKNOWN
+        return CheckState.UNKNOWN
     return _state(rows >= rule.min_rows and columns >= rule.min_columns)
 
 
-def _modality(image: _Image, rule: Any) -> State:
+def _modality(image: _Image, rule: Any) -> CheckState:
     return _known(image.text("Modality"), lambda value: value in image.contract.modalities)
 
 
-def _sop_class(image: _Image, rule: Any) -> State:
+def _sop_class(image: _Image, rule: Any) -> CheckState:
     return _known(image.text("SOPClassUID"), lambda value: value in rule.uids)
 
 
-def _not_secondary_capture(image: _Image, rule: Any) -> State:
+def _not_secondary_capture(image: _Image, rule: Any) -> CheckState:
     uid, conversion = image.text("SOPClassUID"), image.text("ConversionType")
     if uid == _SECONDARY or uid.startswith(f"{_SECONDARY}.") or conversion in _SECONDARY_CONVERSIONS:
-        return State.VIOLATED
-    return State.HOLDS if uid else State.UNKNOWN
+        return CheckState.VIOLATED
+    return CheckState.HOLDS if uid else CheckState.UNKNOWN
 
 
-def _not_photographed(image: _Image, rule: Any) -> State:
+def _not_photographed(image: _Image, rule: Any) -> CheckState:
     if image.text("ConversionType") in _CAMERA_CONVERSIONS or image.text("Modality") in _CAMERA_MODALITIES:
-        return State.VIOLATED
+        return CheckState.VIOLATED
     makers = [image.text(name) for name in _MAKERS]
     if any(_CAMERA_MAKERS.search(maker) for maker in makers):
-        return State.VIOLATED
-    return State.HOLDS if any(makers) else State.UNKNOWN
+        return CheckState.VIOLATED
+    return CheckState.HOLDS if any(makers) else CheckState.UNKNOWN
 
 
-def _lossy_history(image: _Image, rule: Any) -> State:
+def _lossy_history(image: _Image, rule: Any) -> CheckState:
     """A flag that says so counts even where the ratio beside it cannot be read."""
     flag, ratios = image.text("LossyImageCompression"), _ratios(image.header)
     if flag == "01" or image.text("LossyImageCompressionMethod") or any(ratio > 1 for ratio in ratios):
         return _state(bool(ratios) and max(ratios) <= rule.max_ratio)
-    return State.HOLDS if flag == "00" else State.UNKNOWN
+    return CheckState.HOLDS if flag == "00" else CheckState.UNKNOWN
 
 
 def _ratios(header: Dataset) -> list[float]:
@@ -256,33 +256,33 @@ def _ratios(header: Dataset) -> list[float]:
         return []
 
 
-def _lossless_syntax(image: _Image, rule: Any) -> State:
+def _lossless_syntax(image: _Image, rule: Any) -> CheckState:
     """JPEG 2000 and HTJ2K may be coded either way; "00" in LossyImageCompression settles it, "01" too."""
     syntax = str(transfer_syntax(image.header))
     if syntax in _KEEP_VALUES:
-        return State.HOLDS
+        return CheckState.HOLDS
     if syntax not in _MAY_BE_LOSSLESS:
-        return State.VIOLATED
+        return CheckState.VIOLATED
     flag = image.text("LossyImageCompression")
-    return _state(flag == "00") if flag in ("00", "01") else State.UNKNOWN
+    return _state(flag == "00") if flag in ("00", "01") else CheckState.UNKNOWN
 
 
-def _calibrated(image: _Image, rule: Any) -> State:
+def _calibrated(image: _Image, rule: Any) -> CheckState:
     if any(map(image.text, _SPACINGS)):
-        return State.HOLDS
+        return CheckState.HOLDS
     for region in image.items("SequenceOfUltrasoundRegions"):
         units = [value_of(region, f"PhysicalUnits{axis}Direction") for axis in "XY"]
         if units == [_CENTIMETRE, _CENTIMETRE] and all(value_of(region, f"PhysicalDelta{axis}") for axis in "XY"):
-            return State.HOLDS
+            return CheckState.HOLDS
     groups = image.items("SharedFunctionalGroupsSequence")
-    return State.HOLDS if groups and value_of(groups[0], "PixelMeasuresSequence") else State.UNKNOWN
+    return CheckState.HOLDS if groups and value_of(groups[0], "PixelMeasuresSequence") else CheckState.UNKNOWN
 
 
-def _regions(image: _Image, rule: Any) -> State:
+def _regions(image: _Image, rule: Any) -> CheckState:
     """A region without area, or outside the frame, is none (PS3.3 C.8.5.5.1.3)."""
     regions = image.items("SequenceOfUltrasoundRegions")
     if not regions:
-        return State.UNKNOWN
+        return CheckState.UNKNOWN
     rows, columns = value_of(image.header, "Rows") or 0, value_of(image.header, "Columns") or 0
     return _state(any(_inside(region, "X", columns) and _inside(region, "Y", rows) for region in regions))
 
@@ -292,16 +292,16 @@ def _inside(region: Dataset, axis: str, size: int) -> bool:
     return bool(0 <= low < high < size)
 
 
-def _organ(image: _Image, rule: Any) -> State:
+def _organ(image: _Image, rule: Any) -> CheckState:
     wanted = {word.upper() for word in (*rule.words, image.contract.organ)}
     meaning = {word.upper(): organ.upper() for word, organ in image.declared.organ_words.items()}
     items = image.items("AnatomicRegionSequence")
     words = {image.text("BodyPartExamined"), *(_code(item)[0] for item in items)} - {""}
     codes = {_code(item)[1] for item in items}
     if codes & set(rule.codes) or any(meaning.get(word, word) in wanted for word in words):
-        return State.HOLDS
+        return CheckState.HOLDS
     if words or codes:
-        return State.VIOLATED
+        return CheckState.VIOLATED
     return _known(image.declared.organ, lambda organ: organ.upper() in wanted)
 
 
@@ -313,14 +313,14 @@ def _code(item: Dataset) -> tuple[str, str]:
     return meaning.upper(), f"{scheme}:{value}"
 
 
-def _laterality(image: _Image, rule: Any) -> State:
+def _laterality(image: _Image, rule: Any) -> CheckState:
     side = image.text("ImageLaterality") or image.text("Laterality")
     return _known(side, lambda value: value in rule.values)
 
 
-def _view(image: _Image, rule: Any) -> State:
+def _view(image: _Image, rule: Any) -> CheckState:
     told = {image.text("ViewPosition"), *(_code(item)[0] for item in image.items("ViewCodeSequence"))} - {""}
-    return _state(bool(told & {value.upper() for value in rule.values})) if told else State.UNKNOWN
+    return _state(bool(told & {value.upper() for value in rule.values})) if told else CheckState.UNKNOWN
 
 
 _HEADER: dict[str, _Predicate] = {

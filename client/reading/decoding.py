@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.pixels.form import MAX_PIXELS
+from client.pixels.pixel_format import MAX_PIXELS
 from client.pixels.refusal import Reason, UnreadableDicom
 from client.reading.dicom import FrameReader, Measured
 from tasks.task import Picture
@@ -43,7 +43,7 @@ class DecoderNotStarted(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class DecoderLimits:
     """What one file may cost.
 
     Attributes:
@@ -66,7 +66,7 @@ class Decoder:
 
         The largest frame that is decoded at all (``MAX_PIXELS`` in colour) takes about 2 GiB.
         """
-        self._limits, self._number = Limits(time_limit_s, memory_mb), workers
+        self._limits, self._number = DecoderLimits(time_limit_s, memory_mb), workers
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         self._all: list[_Worker] = []
 
@@ -133,7 +133,7 @@ class Decoder:
 class _Worker:
     """One decoding process, and the end of a socket that leads to it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: DecoderLimits) -> None:
         self._limits = limits
         self._start()
 

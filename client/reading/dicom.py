@@ -25,12 +25,12 @@ from client.pixels import calibration
 from client.pixels.codecs import COMPRESSED, FRAMED_NATIVE, decode, unpack_frame
 from client.pixels.codestream import Codestream, read_codestream
 from client.pixels.colour import colour_space, to_luma, to_rgb
-from client.pixels.form import GREY, PALETTE, Form, number_of_frames, read_form
 from client.pixels.frames import Piece, find_encapsulated, read_encapsulated, read_native
 from client.pixels.header import NATIVE, open_file, transfer_syntax
 from client.pixels.modality import Window, measured, read_rescale, read_windows
+from client.pixels.pixel_format import GREY, PALETTE, PixelFormat, number_of_frames, read_form
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
-from client.pixels.stored import Stored, shape_native, stored_values
+from client.pixels.stored import StoredValues, shape_native, stored_values
 from client.pixels.tables import look_up_modality, look_up_palette
 from tasks.task import Picture
 
@@ -125,7 +125,7 @@ class DicomImage:
             self._element, self._syntax = element, transfer_syntax(self.header)
             if self._syntax not in (*NATIVE, *FRAMED_NATIVE, *COMPRESSED):
                 raise UnreadableDicom(Reason.UNSUPPORTED_TRANSFER_SYNTAX, self._syntax.name)
-            self.form: Form = read_form(self.header, element.keyword)
+            self.form: PixelFormat = read_form(self.header, element.keyword)
             self._pieces: list[list[Piece]] | None = None
         except BaseException:
             self._file.close()
@@ -159,7 +159,7 @@ class DicomImage:
         """One frame as measured values; see ``read_values``."""
         return guarded(Reason.DECODE_FAILED, lambda: self._measured(index))
 
-    def stored(self, index: int) -> Stored:
+    def stored(self, index: int) -> StoredValues:
         """One frame's stored values, int32, int64 or floating point, of the form's shape; colour as it was coded."""
         return guarded(Reason.DECODE_FAILED, lambda: self._stored(index)[0])
 
@@ -167,7 +167,7 @@ class DicomImage:
         """The windows that the file proposes for a frame; nothing applies them."""
         return read_windows(self.header, index)
 
-    def _stored(self, index: int) -> tuple[Stored, Codestream | None]:
+    def _stored(self, index: int) -> tuple[StoredValues, Codestream | None]:
         form, header = self.form, self.header
         if not 0 <= index < form.frames:
             raise UnreadableDicom(Reason.NO_SUCH_FRAME, f"{index} of {form.frames}")
@@ -203,7 +203,7 @@ class DicomImage:
         bits = 64 if stored.dtype == np.float64 else 0 if stored.dtype == np.float32 else self.form.bits_stored
         return Measured(measured(stored, self.header, rescale, bits), rescale.unit)
 
-    def _rgb(self, stored: Stored, stream: Codestream | None, index: int) -> NDArray[np.float32]:
+    def _rgb(self, stored: StoredValues, stream: Codestream | None, index: int) -> NDArray[np.float32]:
         if self.form.photometric == PALETTE:
             colours, high = look_up_palette(stored, self.header)
             return colours.astype(np.float32) / np.float32(high)
@@ -211,7 +211,7 @@ class DicomImage:
             return np.repeat(self._grey(stored, stream, index)[..., None], 3, axis=-1)
         return to_rgb(stored, colour_space(self.form, stream), self.form.high)
 
-    def _grey(self, stored: Stored, stream: Codestream | None, index: int) -> NDArray[np.float32]:
+    def _grey(self, stored: StoredValues, stream: Codestream | None, index: int) -> NDArray[np.float32]:
         form = self.form
         if form.photometric == PALETTE:
             colours, most = look_up_palette(stored, self.header)
@@ -229,7 +229,7 @@ class DicomImage:
         return _scaled(stored, low, high, (form.photometric == "MONOCHROME1") != (rescale.slope < 0))
 
 
-def _scaled(stored: Stored, low: float, high: float, inverted: bool) -> NDArray[np.float32]:
+def _scaled(stored: StoredValues, low: float, high: float, inverted: bool) -> NDArray[np.float32]:
     if stored.dtype == np.int32 and high - low < 1 << 24:  # whole numbers that float32 holds exactly, in half the time
         distance = int(high) - stored if inverted else stored - int(low)
         return distance.astype(np.float32) / np.float32(high - low)

@@ -21,7 +21,7 @@ _FLAT = 2.0  # grey levels within a block; of flat blocks nothing is left to rou
 
 
 @dataclass(frozen=True)
-class Evidence:
+class PixelEvidence:
     """What was found in one image.
 
     Attributes:
@@ -33,7 +33,7 @@ class Evidence:
     levels: int
 
 
-def examine(pixels: NDArray[np.float32], bits_stored: int | None) -> Evidence:
+def examine(pixels: NDArray[np.float32], bits_stored: int | None) -> PixelEvidence:
     """Look at a whole frame as it was decoded, before anything is cut away.
 
     Args:
@@ -43,7 +43,7 @@ def examine(pixels: NDArray[np.float32], bits_stored: int | None) -> Evidence:
     levels = _levels(pixels, bits_stored)
     # A trace of 8-bit JPEG has steps of 8-bit levels; an image that really uses more bits, steps of its own levels.
     high = 255 if bits_stored is None or levels <= 256 else 2**bits_stored - 1
-    return Evidence(_jpeg(pixels, high), levels)
+    return PixelEvidence(_jpeg(pixels, high), levels)
 
 
 def _levels(pixels: NDArray[np.float32], bits_stored: int | None) -> int:

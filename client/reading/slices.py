@@ -16,8 +16,8 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from client.pixels.calibration import spacing_mm
-from client.pixels.form import integer, number_of_frames
 from client.pixels.groups import group_item
+from client.pixels.pixel_format import integer, number_of_frames
 from client.pixels.refusal import Reason, guarded
 
 Vector = tuple[float, float, float]

@@ -72,16 +72,16 @@ class Check(StrEnum):
     """As many slices as the acquisition had."""
 
 
-class State(StrEnum):
+class CheckState(StrEnum):
     HOLDS = "HOLDS"
     VIOLATED = "VIOLATED"
     UNKNOWN = "UNKNOWN"
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     check: Check
-    state: State
+    state: CheckState
     detail: str = ""
 
 
@@ -98,7 +98,7 @@ class Stack:
 
     slices: tuple[Slice, ...]
     offsets_mm: tuple[float, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckResult, ...]
     refusal: NoVolume | None
 
 
@@ -107,7 +107,7 @@ class Series:
     """What a series' frames make: stacks, the longest first, and findings on all frames together."""
 
     stacks: tuple[Stack, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckResult, ...]
 
 
 def arrange(slices: Iterable[Slice]) -> Series:
@@ -139,7 +139,7 @@ def _same_direction(plane: Plane, other: Plane) -> bool:
     return bool(np.abs(np.subtract(mine, theirs)).max() <= _SAME_DIRECTION)
 
 
-def _on_all(slices: list[Slice], planes: list[Plane]) -> tuple[Finding, ...]:
+def _on_all(slices: list[Slice], planes: list[Plane]) -> tuple[CheckResult, ...]:
     unplaced = len(slices) - len(planes)
     directions: list[Plane] = []
     for plane in planes:
@@ -156,10 +156,10 @@ def _on_all(slices: list[Slice], planes: list[Plane]) -> tuple[Finding, ...]:
     )
 
 
-def _finding(check: Check, holds: bool | None, otherwise: str) -> Finding:
+def _finding(check: Check, holds: bool | None, otherwise: str) -> CheckResult:
     if holds is None:
-        return Finding(check, State.UNKNOWN)
-    return Finding(check, State.HOLDS) if holds else Finding(check, State.VIOLATED, otherwise)
+        return CheckResult(check, CheckState.UNKNOWN)
+    return CheckResult(check, CheckState.HOLDS) if holds else CheckResult(check, CheckState.VIOLATED, otherwise)
 
 
 def _stack(group: list[tuple[Slice, Plane]]) -> Stack:
@@ -202,7 +202,7 @@ def _refusal(offsets: NDArray[np.float64], matrix: tuple[int, int]) -> NoVolume 
     return NoVolume(Unstackable.UNEVEN_SPACING, f"slices are {steps.min():.3f} to {steps.max():.3f} mm apart")
 
 
-def _on_stack(slices: tuple[Slice, ...], planes: list[Plane], offsets: NDArray[np.float64]) -> tuple[Finding, ...]:
+def _on_stack(slices: tuple[Slice, ...], planes: list[Plane], offsets: NDArray[np.float64]) -> tuple[CheckResult, ...]:
     step = float(np.median(np.diff(offsets))) if len(slices) > 1 else 0.0
     if step < _SAME_PLACE_MM:
         return ()
@@ -227,12 +227,12 @@ def _on_stack(slices: tuple[Slice, ...], planes: list[Plane], offsets: NDArray[n
     )
 
 
-def _complete(slices: tuple[Slice, ...], declared: int | None) -> Finding:
+def _complete(slices: tuple[Slice, ...], declared: int | None) -> CheckResult:
     if declared is not None:
         return _finding(Check.COMPLETE, declared == len(slices), f"{len(slices)} slices, the header says {declared}")
     # An enhanced file has all its frames or is damaged; of single files nobody knows how many there were.
     of_one_file = len({one.path for one in slices}) == 1
-    return Finding(Check.COMPLETE, State.HOLDS if of_one_file else State.UNKNOWN)
+    return CheckResult(Check.COMPLETE, CheckState.HOLDS if of_one_file else CheckState.UNKNOWN)
 
 
 def _tilt_degrees(planes: list[Plane]) -> float:

@@ -18,10 +18,11 @@ from typing import Any
 
 import yaml
 
-from client.cohort.catalog import IngestReport, entries, ingest
+from client.cohort.catalog import entries, ingest
+from client.cohort.findings import IngestReport
 from client.cohort.preparation import Decoding
-from client.setup.founding import found_books
 from client.setup.partition import POOLED, SHUFFLED, partition
+from client.setup.provisioning import provision
 from client.site import SiteSettings, declared_size, load
 from conf import schema
 from tasks import task as tasks
@@ -31,7 +32,7 @@ APPROVED_BY_NOBODY = (
     "The simulated hospitals approved this study by themselves (policy.auto_approve): no person was asked."
 )
 
-Progress = Callable[[str, int, int], None]
+SetupProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class VirtualHospitals:
     notes: list[str] = field(default_factory=list)
 
 
-def found(study: schema.Study, folder: Path, progress: Progress) -> VirtualHospitals:
+def provision_virtual_hospitals(study: schema.Study, folder: Path, progress: SetupProgress) -> VirtualHospitals:
     """Found the study's hospitals and ingest their images.
 
     Args:
@@ -89,7 +90,7 @@ def found(study: schema.Study, folder: Path, progress: Progress) -> VirtualHospi
         alone[name] = _write(folder / "sites-alone" / f"{name}.yaml", shuffled)
     hospitals = {name: load(path) for name, path in federated.items()}
     with ThreadPoolExecutor() as threads:  # books wait for the disk most of the time
-        list(threads.map(found_books, [*hospitals.values(), *map(load, alone.values())]))
+        list(threads.map(provision, [*hospitals.values(), *map(load, alone.values())]))
     with Decoding() as decoding:
         reports = {name: ingest(settings, task, progress, decoding) for name, settings in hospitals.items()}
     sizes = {name: _sizes(settings, task) for name, settings in hospitals.items()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.reading.dicom import UnreadableDicom, read_frame
+from client.pixels.refusal import UnreadableDicom
+from client.reading.dicom import read_frame
 from client.sources.record import Unreadable
 from tasks.task import Picture
 

@@ -34,7 +34,7 @@ def _known_task(name: str) -> str:
 TaskName = Annotated[str, AfterValidator(_known_task)]
 
 
-Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+:[A-Za-z0-9.-]+$")]
+CodeText = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+:[A-Za-z0-9.-]+$")]
 """Coding scheme designator and code value, such as ``SCT:86049000``."""
 
 
@@ -59,9 +59,9 @@ class ReportLabels(Settings):
     path: Path
     concept: str
     """Code of the qualitative evaluation or measurement that tells, such as ``SCT:363787002``, or ``finding``."""
-    positive: list[Code] = Field(default_factory=list)
+    positive: list[CodeText] = Field(default_factory=list)
     """Codes that mean the positive class."""
-    negative: list[Code] = Field(default_factory=list)
+    negative: list[CodeText] = Field(default_factory=list)
     """Codes that mean the negative class; what is in neither list tells nothing."""
     at_least: float | None = None
     """For a measurement: from this value on, in the report's unit, the image is positive."""
@@ -79,9 +79,9 @@ class SegmentationLabels(Settings):
 
     kind: Literal["seg"]
     path: Path
-    positive: list[Code] = Field(min_length=1)
+    positive: list[CodeText] = Field(min_length=1)
     """SegmentedPropertyType codes that mean the positive class, such as ``SCT:86049000``."""
-    negative: list[Code] = Field(default_factory=list)
+    negative: list[CodeText] = Field(default_factory=list)
     """Codes that mean the negative class."""
     empty_is_negative: bool = False
     """An image that a segmentation refers to without marking anything is negative."""

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from client.books.accounting import Mechanism
 from client.cohort.dataset import open_cohort
 from client.cohort.enough import require_enough
+from client.ledger.accounting import Mechanism
 from client.site import SiteSettings
 from client.training.noise import entropy
 from client.training.scoring import score_patients
@@ -22,7 +22,7 @@ from tasks.metrics.histogram import ScoreHistogram, score_histogram
 from tasks.metrics.interval import Interval
 from tasks.metrics.ranking import roc_auc
 from tasks.models import registry
-from tasks.study import TrainingTerms
+from tasks.protocol.study import TrainingTerms
 from tasks.task import Task
 
 _BINS = 4096
@@ -50,7 +50,7 @@ def train_alone(site: SiteSettings, task: Task, rounds: int, generator: torch.Ge
         NoCohort: see ``open_cohort``.
         UpdateNotFinite: training diverged.
     """
-    model, training = asdict(schema.ScatterLinear()), asdict(schema.Training())
+    model, training = asdict(schema.ScatterLinear()), asdict(schema.TrainingSettings())
     network = registry.build(model, task.form)
     require_enough(site, task)
     cohort = open_cohort(site, task, "train", model, network)

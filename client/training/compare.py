@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client import policy
-from client.books.accounting import Mechanism
 from client.cohort.dataset import Cohort, open_cohort
 from client.cohort.enough import require_enough
 from client.errors import BadOrder, ModelRefused, OtherRelease
+from client.ledger.accounting import Mechanism
 from client.site import SiteSettings
 from client.training.noise import entropy
 from client.training.scoring import score_patients
@@ -29,14 +29,14 @@ from tasks.metrics.paired import JointHistogram, are_edges, auc_difference, join
 from tasks.metrics.ranking import roc_auc
 from tasks.models import registry
 from tasks.models.weights import in_folder
-from tasks.study import StudyDocument
-from tasks.wire import EDGES, OTHER, Arrays, EvaluateOrder
+from tasks.protocol.study import StudyDocument
+from tasks.protocol.wire import EDGES, OTHER, Arrays, EvaluateOrder
 
 _FINEST = 512
 
 
 @dataclass(frozen=True)
-class Second:
+class SecondModel:
     """The other model of an order, whole, and the edges of both models' bins, float64 of shape (2, bins - 1)."""
 
     weights: Arrays
@@ -56,7 +56,7 @@ class Second:
         return score_patients(module, cohort)
 
 
-def split(order: EvaluateOrder) -> tuple[EvaluateOrder, Second | None]:
+def split(order: EvaluateOrder) -> tuple[EvaluateOrder, SecondModel | None]:
     """The order with its first model alone, and what is compared with it, if anything is.
 
     Raises:
@@ -70,11 +70,11 @@ def split(order: EvaluateOrder) -> tuple[EvaluateOrder, Second | None]:
         raise BadOrder(f"{EDGES} must be float64 of shape {due}, between 0 and 1 and not decreasing in a row")
     other = {name.removeprefix(OTHER): value for name, value in order.arrays.items() if name.startswith(OTHER)}
     mine = {name: value for name, value in order.arrays.items() if name != EDGES and not name.startswith(OTHER)}
-    return replace(order, arrays=mine), Second(other, edges)
+    return replace(order, arrays=mine), SecondModel(other, edges)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class OwnModelComparison:
     """A study's model beside one that only this hospital's patients have taught, on its validation patients.
 
     Attributes:
@@ -93,7 +93,7 @@ class Verdict:
 
 def with_own(
     site: SiteSettings, study: StudyDocument, weights: Arrays, generator: torch.Generator | None = None
-) -> Verdict:
+) -> OwnModelComparison:
     """Train a model here as the study would, but alone and without noise, and score it beside the study's.
 
     Args:
@@ -131,7 +131,7 @@ def with_own(
     labels = validation.patient_labels().numpy()
     joint = joint_histogram(of_study, of_own, labels, np.stack([_between(of_study), _between(of_own)]))
     federated, own = (roc_auc(ScoreHistogram(joint.sum(axis=axis))) for axis in (2, 1))
-    return Verdict(patients, len(labels), federated, own, auc_difference(JointHistogram(joint)))
+    return OwnModelComparison(patients, len(labels), federated, own, auc_difference(JointHistogram(joint)))
 
 
 def _between(scores: NDArray[np.float64]) -> NDArray[np.float64]:

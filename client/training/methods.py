@@ -15,7 +15,8 @@
                 ICML 2021, algorithm 1). It stays, but scores are computed with it, so it spends: its steps count like
                 the others, the hospital plans its noise for twice as many, and both models get that noise.
 
-What stays lies on the hospital's disk between rounds (``client/training/kept.py``) and scores are computed with it.
+What stays lies on the hospital's disk between rounds (``client/training/client_state.py``) and scores are
+computed with it.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from torch import nn
 
 from client.errors import BadOrder
 from client.training.train import Pull, load_weights
-from tasks import lean
 from tasks.models.parts import NothingToShare, staying
 from tasks.models.registry import arrays_of
-from tasks.study import StudyDocument, TrainingTerms
-from tasks.wire import CONTROL, Arrays, EvaluateOrder, TrainOrder
+from tasks.protocol import encoding
+from tasks.protocol.study import StudyDocument, TrainingTerms
+from tasks.protocol.wire import CONTROL, Arrays, EvaluateOrder, TrainOrder
 
 _LOCAL, _PERSONAL, _VARIATE, _LOST = "local/", "personal/", "variate/", "lost/"
 
@@ -120,7 +121,7 @@ def _scaffold(module: nn.Module, order: TrainOrder, kept: Arrays, terms: Trainin
     update = steps(terms, Pull(0.0, {}, {name: c[name] - mine[name] for name in c}))
     sent, lost = _rounded(update, order, kept)
     # c_i moves by the update as the server sees it, or c would no longer be the mean of the c_i.
-    seen = lean.restore(sent, order.study.wire.up, update)
+    seen = encoding.restore(sent, order.study.wire.up, update)
     move = np.float32(terms.learning_rate * sum_of_responses(terms.steps, terms.momentum))
     variates = {name: mine[name] - c[name] - seen[name] / move for name in c}
     return Trained(sent, _under(_VARIATE, variates) | lost)
@@ -145,8 +146,8 @@ def _rounded(update: Arrays, order: TrainOrder, kept: Arrays) -> tuple[Arrays, A
     if form == "float32":
         return update, {}
     meant = {name: value + before[name] if before else value for name, value in update.items()}
-    sent = lean.shrink(meant, form, lean.stochastic(np.random.default_rng()))
-    return sent, _under(_LOST, lean.lost(meant, sent, form))
+    sent = encoding.shrink(meant, form, encoding.stochastic(np.random.default_rng()))
+    return sent, _under(_LOST, encoding.lost(meant, sent, form))
 
 
 def _split(arrays: Arrays) -> tuple[Arrays, Arrays]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from client.cohort.alone import outputs_of
 from client.cohort.dataset import UNKNOWN, Cohort
-from tasks.task import Form
+from tasks.input_spec import InputSpec
 
 _LOG = logging.getLogger(__name__)
 _NO_NUMBER = 0.5
@@ -43,7 +43,7 @@ def score_findings(module: nn.Module, cohort: Cohort, findings: int) -> NDArray[
 
 
 @dataclass(frozen=True)
-class Outlined:
+class OutlineScores:
     """How a model outlines one structure; all of shape (patients,).
 
     Attributes:
@@ -61,7 +61,7 @@ class Outlined:
 
 
 @torch.no_grad()
-def score_outlines(module: nn.Module, cohort: Cohort, form: Form) -> list[Outlined]:
+def score_outlines(module: nn.Module, cohort: Cohort, form: InputSpec) -> list[OutlineScores]:
     """How the model outlines each structure of the task.
 
     Raises:
@@ -75,11 +75,13 @@ def score_outlines(module: nn.Module, cohort: Cohort, form: Form) -> list[Outlin
     return [_outlined(marked[:, s], cohort.masks[:, s], cohort.rows) for s in range(form.structures)]
 
 
-def _outlined(marked: Tensor, masks: Tensor, rows: list[Tensor]) -> Outlined:
+def _outlined(marked: Tensor, masks: Tensor, rows: list[Tensor]) -> OutlineScores:
     images = [_image_or_nothing(m.numpy(), truth.numpy()) for m, truth in zip(marked, masks, strict=True)]
     dice, distance, wrongly = (np.array(values) for values in zip(*images, strict=True))
-    found = Outlined(*(np.array([_mean(values[of.numpy()]) for of in rows]) for values in (dice, distance, wrongly)))
-    return Outlined(found.dice, found.distance, np.where(np.isnan(found.dice), found.wrongly, math.nan))
+    found = OutlineScores(
+        *(np.array([_mean(values[of.numpy()]) for of in rows]) for values in (dice, distance, wrongly))
+    )
+    return OutlineScores(found.dice, found.distance, np.where(np.isnan(found.dice), found.wrongly, math.nan))
 
 
 def _image_or_nothing(marked: NDArray[np.bool_], truth: NDArray[np.uint8]) -> tuple[float, float, float]:

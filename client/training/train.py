@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from client import privacy
-from client.books.accounting import Mechanism
 from client.cohort.dataset import Cohort
 from client.errors import BadOrder, UpdateNotFinite
+from client.ledger.accounting import Mechanism
 from client.privacy import PatientSteps, StepTerms
 from tasks.models.registry import arrays_of, load_arrays, misfits
-from tasks.study import TrainingTerms
+from tasks.protocol.study import TrainingTerms
+from tasks.protocol.wire import Arrays
 from tasks.task import Task
-from tasks.wire import Arrays
 
 _LOG = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import typer
 
-from server.cli import house, people
-from server.cli.output import Commands
+from server.cli import people, server
+from server.cli.output import ServerCommands
 
 EXIT_CODES = (
     "Exit codes: 0 done. 1 refused, not found, or not reached. 2 the command line, server.yaml or a file it names is "
@@ -21,7 +21,7 @@ EXIT_CODES = (
 )
 
 app = typer.Typer(
-    cls=Commands,
+    cls=ServerCommands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,11 +29,11 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 
-app.command()(house.init)
-app.command()(house.up)
-app.command()(house.status)
-app.command()(house.down)
-app.command()(house.security)
+app.command()(server.init)
+app.command()(server.up)
+app.command()(server.status)
+app.command()(server.down)
+app.command()(server.security)
 app.command()(people.admit)
 app.command()(people.revoke)
 app.command()(people.researcher)

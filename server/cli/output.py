@@ -28,7 +28,7 @@ HERE = Path("server-home")
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
-class Commands(TyperGroup):
+class ServerCommands(TyperGroup):
     """Turns what goes wrong into a sentence and an exit code, whichever command met it."""
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -13,18 +13,19 @@ from typing import Annotated
 
 import typer
 
-from server import fence, pki, witness
 from server.cli.output import HERE, AsJson, HomeFolder, answer
+from server.deployment import nginx, pki
+from server.deployment.server_dir import Hospital, ServerDir, read
 from server.errors import NotAdmitted, ServerMisconfigured, ServerUnreachable
-from server.flower_private import Control, Refused
-from server.home import Home, Hospital, read
-from tasks import enrolment
+from server.rounds import ledger_witness
+from server.runtime.flower_private import Control, ControlRefused
+from tasks.protocol import enrolment
 
 _USED = "already in use"
 """What Flower says of a key that was registered once, also when it was unregistered since."""
 
 File = Annotated[Path, typer.Argument(metavar="REQUEST", help="What `consilium-site enroll` wrote at the hospital.")]
-Name = Annotated[str, typer.Argument(metavar="NAME")]
+HospitalName = Annotated[str, typer.Argument(metavar="NAME")]
 
 
 def admit(
@@ -64,11 +65,11 @@ def admit(
     )
 
 
-def _register(home: Home, asked: enrolment.Request) -> int:
+def _register(home: ServerDir, asked: enrolment.Request) -> int:
     control = _control(home)
     try:
         return control.register(asked.public_key.encode())
-    except Refused as error:
+    except ControlRefused as error:
         if _USED in str(error):
             raise NotAdmitted(
                 f"the SuperLink has known this key of {asked.hospital} before, and takes none twice. The hospital "
@@ -77,21 +78,21 @@ def _register(home: Home, asked: enrolment.Request) -> int:
         raise ServerUnreachable(f"the SuperLink did not take the key: {error}. Is the server up?") from error
 
 
-def _control(home: Home) -> Control:
+def _control(home: ServerDir) -> Control:
     return Control(home.superlink, home.authority)
 
 
-def revoke(name: Name, home: HomeFolder = HERE, as_json: AsJson = False) -> None:
+def revoke(name: HospitalName, home: HomeFolder = HERE, as_json: AsJson = False) -> None:
     """Let a hospital or a researcher in no more. A hospital comes back with a new key only, as a new one."""
     house = read(home)
     admitted = house.hospitals()
     if name in admitted:
         try:
             _control(house).unregister(admitted[name].node)
-        except Refused as error:
+        except ControlRefused as error:
             raise ServerUnreachable(f"the SuperLink did not remove the key: {error}. Is the server up?") from error
         house.register({other: one for other, one in admitted.items() if other != name})
-        witness.forget(house.witness, name)  # who comes back under this name brings new books
+        ledger_witness.forget(house.witness, name)  # who comes back under this name brings new books
         answer(as_json, {"hospital": name}, f"{name} takes part no more.")
     elif (house.path / "researchers" / f"{name}.pem").exists():
         pki.revoke_researcher(house, name)
@@ -101,7 +102,7 @@ def revoke(name: Name, home: HomeFolder = HERE, as_json: AsJson = False) -> None
         raise NotAdmitted(f"there is no hospital and no researcher {name!r}; consilium-server status names all")
 
 
-def researcher(name: Name, home: HomeFolder = HERE, as_json: AsJson = False) -> None:
+def researcher(name: HospitalName, home: HomeFolder = HERE, as_json: AsJson = False) -> None:
     """Make a researcher's key and certificate, in one file to hand over on a safe way."""
     house = read(home)
     if not re.fullmatch(enrolment.NAME, name):
@@ -132,8 +133,8 @@ def renew(
     answer(as_json, {"days_left": left}, f"The server's certificate is valid for {left} days.")
 
 
-def reload_fence(home: Home) -> None:
+def reload_fence(home: ServerDir) -> None:
     """Have a running fence read its files anew; one that does not run will."""
-    fence.write(home)
+    nginx.write(home)
     with suppress(OSError, ValueError):
         os.kill(int((home.path / "fence" / "nginx.pid").read_text()), signal.SIGHUP)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from server.figures import Arm, Figures, Subgroup
-from server.further import OutlineArm
 from server.pages.svg import (
     COLOURS,
     MARKS,
@@ -25,8 +23,10 @@ from server.pages.svg import (
     path,
     text,
 )
-from server.report import Results, interval_of
-from server.rounds import RoundRecord
+from server.results.figures import Arm, Figures, Subgroup
+from server.results.results import Results, interval_of
+from server.results.secondary_endpoints import OutlineArm
+from server.rounds.state import RoundRecord
 from tasks.metrics.interval import Interval
 
 NAMES = {

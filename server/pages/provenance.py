@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tasks.study import release
+from tasks.protocol.study import release
 
 _ROOT = Path(__file__).parents[2]
 _HOUSES = ("client", "conf", "server", "tasks")

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from server.folder import StudyFolder
-from server.pages.card import card
-from server.pages.page import Story, page, pictures
-from server.report import Results
-from server.rounds import RoundRecord
-from tasks.disk import write_whole
+from server.pages.model_card import card
+from server.pages.report import Story, page, pictures
+from server.results.results import Results
+from server.rounds.state import RoundRecord
+from server.study.folder import StudyFolder
+from tasks.machine.disk import write_whole
 
 REPORT, CARD, NUMBERS, FIGURES = "report.html", "model-card.md", "results.json", "figures"
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.strategy.strategy import LARGEST
-from tasks.wire import Arrays
+from tasks.protocol.wire import Arrays
 
 _SHOWN = 3
 

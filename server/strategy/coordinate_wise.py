@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from server.strategy.held import RobustRule, by_coordinate
-from tasks.wire import Arrays
+from server.strategy.buffered import RobustRule, by_coordinate
+from tasks.protocol.wire import Arrays
 
 _ROUNDING = 1e-9
 """0.29 * 100 is a little less than 29."""

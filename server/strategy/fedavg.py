@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from server.errors import CannotCombine
 from server.strategy.strategy import moved
-from tasks.wire import Arrays
+from tasks.protocol.wire import Arrays
 
 _AT_ONCE = 1 << 13
 """Values that are scaled at once: a large tensor needs no second copy of itself in float64."""

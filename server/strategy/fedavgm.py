@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from server.strategy.strategy import moved
-from tasks.wire import Arrays
+from tasks.protocol.wire import Arrays
 
 _MOMENTUM = "momentum/"
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.strategy.strategy import moved
-from tasks.wire import Arrays
+from tasks.protocol.wire import Arrays
 
 _FIRST, _SECOND = "m/", "v/"
 

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from server.strategy.buffered import RobustRule, inner_products, squared_distances
 from server.strategy.fedavg import RunningMean
-from server.strategy.held import RobustRule, inner_products, squared_distances
-from tasks.wire import Arrays
+from tasks.protocol.wire import Arrays
 
 _NU = 1e-6
 _CLOSE = 1e-10

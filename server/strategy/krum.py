@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from server.strategy.buffered import RobustRule, squared_distances
 from server.strategy.fedavg import RunningMean
-from server.strategy.held import RobustRule, squared_distances
-from tasks.wire import Arrays
+from tasks.protocol.wire import Arrays
 
 
 def scores(distances: NDArray[np.float64], attackers: int) -> NDArray[np.float64]:

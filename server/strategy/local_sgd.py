@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf import schema
-from tasks.study import TrainingTerms
+from tasks.protocol.study import TrainingTerms
 
 _ROUNDED = 1.5
 """A size declared to one significant digit may stand for almost this many times as many patients."""
 
-Training = schema.Training | TrainingTerms
+AnyTraining = schema.TrainingSettings | TrainingTerms
 
 
 def responses(steps: int, momentum: float, pull: float = 0.0) -> NDArray[np.float64]:
@@ -44,19 +44,19 @@ def responses(steps: int, momentum: float, pull: float = 0.0) -> NDArray[np.floa
     return moved[::-1]
 
 
-def local_move(training: Training, round: int, rounds: int) -> float:
+def local_move(training: AnyTraining, round: int, rounds: int) -> float:
     """How far one unit of constant gradient moves a hospital's model in a round."""
     rate = TrainingTerms(**asdict(training)).rate_in(round, rounds)
     return rate * float(responses(training.steps, training.momentum).sum())
 
 
-def expected_patients(training: Training, public_size: int) -> float:
+def expected_patients(training: AnyTraining, public_size: int) -> float:
     """What a hospital divides the sum of its sampled patients' gradients by."""
     return max(1.0, training.sample_rate * public_size)
 
 
 def noise_std(
-    training: Training, clip_norm: float, noise_multiplier: float, public_size: int, strength: float = 0.0
+    training: AnyTraining, clip_norm: float, noise_multiplier: float, public_size: int, strength: float = 0.0
 ) -> float:
     """Standard deviation of the privacy noise in each coordinate of an update, at the rate that ``training`` has.
 
@@ -89,7 +89,7 @@ class Lengths:
 
 
 def honest_lengths(
-    training: Training,
+    training: AnyTraining,
     clip_norm: float,
     noise_multiplier: float,
     public_size: int,
@@ -127,12 +127,12 @@ def honest_lengths(
 
 
 def honest_norm(
-    training: Training, clip_norm: float, noise_multiplier: float, public_size: int, dimension: int
+    training: AnyTraining, clip_norm: float, noise_multiplier: float, public_size: int, dimension: int
 ) -> float:
     """A length that an honest update exceeds once in a million times at most; arguments as ``honest_lengths``."""
     return honest_lengths(training, clip_norm, noise_multiplier, public_size, dimension).longest
 
 
-def _responses(training: Training, strength: float) -> NDArray[np.float64]:
+def _responses(training: AnyTraining, strength: float) -> NDArray[np.float64]:
     pull = training.learning_rate * (strength + training.weight_decay)
     return responses(training.steps, training.momentum, pull)

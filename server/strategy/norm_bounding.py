@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from server.strategy.fedavg import RunningMean
 from server.strategy.strategy import norm
-from tasks.wire import Arrays
+from tasks.protocol.wire import Arrays
 
 
 class BoundedMean:

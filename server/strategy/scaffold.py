@@ -25,7 +25,7 @@ from __future__ import annotations
 import numpy as np
 
 from server.strategy.strategy import LARGEST, moved
-from tasks.wire import CONTROL, Arrays
+from tasks.protocol.wire import CONTROL, Arrays
 
 
 def scaffold_start(weights: Arrays) -> Arrays:

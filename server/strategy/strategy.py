@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from server.errors import CannotCombine
 from tasks.models import registry
-from tasks.wire import Arrays
+from tasks.protocol.wire import Arrays
 
 LARGEST = 0.9 * registry.LARGEST
 """No value of a model goes further: hospitals refuse a model beyond ``registry.LARGEST``, to which rounding may add a

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_closing, binary_dilation, binary_erosion, binary_fill_holes, generate_binary_structure
 from scipy.ndimage import label as parts_of
 
-from tasks.volumes import head_threshold
+from tasks.imaging.volumes import head_threshold
 
 _TISSUE = 0.6
 """Brain has more than this fraction of the head's median on T1; bone, fluid and air have less."""

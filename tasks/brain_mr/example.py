@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from tasks.brain_mr.brain import brain_of
 from tasks.brain_mr.sequences import SEQUENCES
 from tasks.brain_mr.structures import STRUCTURES
-from tasks.task import Scan
-from tasks.volumes import (
-    Grid,
+from tasks.imaging.volumes import (
     NoExample,
+    VoxelGrid,
     augmented,
     axial_grid,
     head_centre_mm,
@@ -24,6 +23,7 @@ from tasks.volumes import (
     resampled_masks,
     standardised,
 )
+from tasks.task import Scan
 
 SHAPE = (48, 48, 48)
 SPACING_MM = (4.0, 4.0, 4.0)
@@ -79,7 +79,7 @@ def place_masks(scan: Scan, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return placed_masks(masks, _grid(scan), scan.volumes[SEQUENCES[0].name])
 
 
-def _grid(scan: Scan) -> Grid:
+def _grid(scan: Scan) -> VoxelGrid:
     return axial_grid(head_centre_mm(scan.volumes[SEQUENCES[0].name]), SHAPE, SPACING_MM)
 
 

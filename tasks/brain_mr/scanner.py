@@ -57,7 +57,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Scanner:
+class MrScanner:
     """A scanner as one hospital has set it up.
 
     Attributes:
@@ -85,7 +85,7 @@ _NAMES = {
 }
 
 
-def scanner_of(hospital: PhantomHospital) -> Scanner:
+def scanner_of(hospital: PhantomHospital) -> MrScanner:
     """The scanner that stands in this hospital; make and protocol follow from the hospital's name.
 
     ``gain`` is the receiver's: it multiplies all grey values. ``frequency_mhz`` means nothing here.
@@ -112,7 +112,7 @@ def scanner_of(hospital: PhantomHospital) -> Scanner:
     missed = {name: float(rng.choice([0.0, 0.05, 0.2])) for name in ("FLAIR", "T2", "T1")}
     if rng.random() < 0.25:
         missed[str(rng.choice(["T2", "T1"]))] = 1.0  # who never runs it
-    return Scanner(
+    return MrScanner(
         field_t=float(rng.choice([1.5, 3.0])),
         gain=float(hospital.gain * np.exp(rng.normal(0, 0.3))),
         noise=float(rng.uniform(0.03, 0.07)),
@@ -128,7 +128,7 @@ def _nulling_ms(repetition: float) -> float:
     return float(t1 * np.log(2 / (1 + np.exp(-repetition / t1))))
 
 
-def signal(scanner: Scanner, protocol: Protocol, shares: Field) -> Field:
+def signal(scanner: MrScanner, protocol: Protocol, shares: Field) -> Field:
     """Magnitude of the transverse magnetisation of each voxel, float32 (*SHAPE).
 
     Spin echo: PD (1 - exp(-TR/T1)) exp(-TE/T2); after an inversion PD |1 - 2 exp(-TI/T1) + exp(-TR/T1)| exp(-TE/T2)
@@ -149,13 +149,13 @@ def signal(scanner: Scanner, protocol: Protocol, shares: Field) -> Field:
     return np.asarray(np.einsum("t,tzyx->zyx", relative, shares), dtype=np.float32)
 
 
-def shaded(scanner: Scanner, image: Field, rng: np.random.Generator) -> Field:
+def shaded(scanner: MrScanner, image: Field, rng: np.random.Generator) -> Field:
     """The coils' sensitivity, which varies slowly over the head."""
     field = smooth_volume(rng, SHAPE, (22, 20, 20))
     return np.asarray(image * np.exp(np.float32(scanner.bias) * field), dtype=np.float32)
 
 
-def acquired(scanner: Scanner, slices: Field, thick: int, rng: np.random.Generator) -> Any:
+def acquired(scanner: MrScanner, slices: Field, thick: int, rng: np.random.Generator) -> Any:
     """Stored values, uint16: noise of both channels makes the magnitude Rician (Gudbjartsson and Patz, Magn Reson Med
     34:910, 1995), less in thicker slices."""
     noise = np.float32(scanner.noise * np.sqrt(2 / thick))
@@ -164,7 +164,7 @@ def acquired(scanner: Scanner, slices: Field, thick: int, rng: np.random.Generat
     return np.rint(magnitude * np.float32(600 * scanner.gain)).clip(0, _MOST_STORED).astype(np.uint16)
 
 
-def attributes_of(scanner: Scanner, protocol: Protocol, sex: str) -> dict[str, Any]:
+def attributes_of(scanner: MrScanner, protocol: Protocol, sex: str) -> dict[str, Any]:
     """What PS3.3 A.4 asks for beyond patient, study, equipment and plane: MR Image (C.8.3.1)."""
     inverted = protocol.inversion > 0
     return {

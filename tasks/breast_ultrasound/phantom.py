@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.breast_ultrasound.lesion import Lesion, echo_of, lesion_of, outline_of, seen_again
-from tasks.breast_ultrasound.scanner import Scanner, attributes_of, frame_of, scanner_of
+from tasks.breast_ultrasound.scanner import BreastScanner, attributes_of, frame_of, scanner_of
 from tasks.phantoms.fields import Field, smooth_noise
 from tasks.phantoms.hospital import Attributes, Dependent, Recipe, fill
-from tasks.phantoms.segmentation import Outlined, segmentation_of
+from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
 from tasks.phantoms.ultrasound import envelope, grey_of, scatterers, tgc_error
 from tasks.task import ABNORMALITY, Code, PhantomHospital, Structure
 
@@ -57,10 +57,10 @@ def _draw_patient(
 
 
 def _segmentation(number: int, outline: NDArray[np.bool_], files: Sequence[Attributes]) -> Attributes:
-    return segmentation_of([Outlined(files[number], outline[None])], STRUCTURES)
+    return segmentation_of([OutlinedImage(files[number], outline[None])], STRUCTURES)
 
 
-def _in_frame(scanner: Scanner, outline: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _in_frame(scanner: BreastScanner, outline: NDArray[np.bool_]) -> NDArray[np.bool_]:
     left, top, right, bottom = scanner.region
     whole = np.zeros(scanner.frame, dtype=np.bool_)
     whole[top:bottom, left:right] = outline
@@ -68,7 +68,7 @@ def _in_frame(scanner: Scanner, outline: NDArray[np.bool_]) -> NDArray[np.bool_]
 
 
 def _image(
-    scanner: Scanner, lesion: Lesion, layers: tuple[float, float], rng: np.random.Generator
+    scanner: BreastScanner, lesion: Lesion, layers: tuple[float, float], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """One B-mode image and the lesion's outline on it, (rows, columns) of the scanner's region."""
     z_mm = np.linspace(0, scanner.depth_mm, scanner.rows, dtype=np.float32)
@@ -86,7 +86,7 @@ def _image(
     return grey, outline_of(lesion, *from_centre)
 
 
-def _tissue(scanner: Scanner, layers: tuple[float, float], z_mm: Field, rng: np.random.Generator) -> Field:
+def _tissue(scanner: BreastScanner, layers: tuple[float, float], z_mm: Field, rng: np.random.Generator) -> Field:
     """Echo of skin, subcutaneous fat, glandular tissue and pectoral muscle in decibels, (rows, columns)."""
     shape = (scanner.rows, scanner.columns)
     wave = smooth_noise(rng, shape, (shape[0], shape[1] / 4))

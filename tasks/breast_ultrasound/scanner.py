@@ -17,7 +17,7 @@ _ULTRASOUND_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.6.1"
 
 
 @dataclass(frozen=True)
-class Scanner:
+class BreastScanner:
     """A scanner as one hospital has set it up.
 
     Attributes:
@@ -59,13 +59,13 @@ class Scanner:
         return max(0.5, axial * self.rows / self.depth_mm), max(0.6, lateral * self.columns / self.width_mm)
 
 
-def scanner_of(hospital: PhantomHospital) -> Scanner:
+def scanner_of(hospital: PhantomHospital) -> BreastScanner:
     """The scanner that stands in this hospital; the make follows from the hospital's name."""
     rng = random_numbers("scanner", hospital.name)
     rows, columns = int(rng.integers(200, 240)), int(rng.integers(204, 256))
     left, top = int(rng.integers(16, 40)), int(rng.integers(18, 30))
     depth = float(np.clip(380 / hospital.frequency_mhz, 20, 60))
-    return Scanner(
+    return BreastScanner(
         frequency_mhz=hospital.frequency_mhz,
         gain=hospital.gain,
         gamma=float(rng.uniform(0.8, 1.25)),
@@ -76,13 +76,13 @@ def scanner_of(hospital: PhantomHospital) -> Scanner:
     )
 
 
-def frame_of(scanner: Scanner, image: NDArray[np.uint8], side: str) -> NDArray[np.uint8]:
+def frame_of(scanner: BreastScanner, image: NDArray[np.uint8], side: str) -> NDArray[np.uint8]:
     """The image in its black frame, with what scanners burn in: texts, a grey bar, ticks at every centimetre."""
     text = f"{scanner.frequency_mhz:.0f} MHZ {side} BREAST"
     return framed(image, scanner.frame, scanner.region, scanner.depth_mm, text)
 
 
-def attributes_of(scanner: Scanner, frame: NDArray[np.uint8], side: str) -> dict[str, Any]:
+def attributes_of(scanner: BreastScanner, frame: NDArray[np.uint8], side: str) -> dict[str, Any]:
     """What PS3.3 A.6 asks for beyond patient, study and equipment: US Image (C.8.5.6), US Regions (C.8.5.5)."""
     return pixel_attributes(frame, 8, "MONOCHROME2") | {
         "SOPClassUID": _ULTRASOUND_IMAGE_STORAGE,
@@ -97,6 +97,6 @@ def attributes_of(scanner: Scanner, frame: NDArray[np.uint8], side: str) -> dict
     }
 
 
-def _region(scanner: Scanner) -> Any:
+def _region(scanner: BreastScanner) -> Any:
     delta_cm = scanner.width_mm / 10 / scanner.columns, scanner.depth_mm / 10 / scanner.rows
     return region_item(scanner.region, delta_cm, scanner.frequency_mhz)

@@ -14,7 +14,7 @@ from tasks.cardiac_ultrasound.scanner import attributes_of, mirrored, probe_of
 from tasks.phantoms.fields import Field, smooth_noise
 from tasks.phantoms.hospital import Attributes, Dependent, Recipe, fill
 from tasks.phantoms.probe import Probe, beam_places_mm, on_screen, pixel_places_mm
-from tasks.phantoms.segmentation import Outlined, segmentation_of
+from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
 from tasks.phantoms.ultrasound import envelope, framed, grey_of, scatterers, tgc_error
 from tasks.task import Code, PhantomHospital, Structure
 
@@ -68,7 +68,7 @@ def _draw_patient(
 
 
 def _segmentation(masks: list[NDArray[np.bool_]], files: Sequence[Attributes]) -> Attributes:
-    outlined = [Outlined(file, some) for file, some in zip(files, masks, strict=True)]
+    outlined = [OutlinedImage(file, some) for file, some in zip(files, masks, strict=True)]
     return segmentation_of(outlined, STRUCTURES)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.chest_xray.illness import FINDINGS, illness_of
 from tasks.chest_xray.radiography import attributes_of, radiography_of, stored_values
-from tasks.chest_xray.thorax import View, attenuation_of, thorax_of
+from tasks.chest_xray.thorax import Projection, attenuation_of, thorax_of
 from tasks.phantoms.hospital import Described, Recipe, fill, random_numbers
 from tasks.task import PhantomHospital
 
@@ -43,7 +43,7 @@ def _draw_patient(hospital: PhantomHospital, rng: np.random.Generator, positive:
     least, most = hospital.images_per_patient
     for _ in range(int(rng.integers(least, most + 1))):
         shift = float(rng.normal(0, 7)), float(rng.normal(0, 9))
-        view = View(in_bed, float(rng.uniform(950, 1150) if in_bed else 1800), float(rng.normal(0, 0.4)), shift)
+        view = Projection(in_bed, float(rng.uniform(950, 1150) if in_bed else 1800), float(rng.normal(0, 0.4)), shift)
         attenuation = attenuation_of(thorax, illness, view, u_mm, v_mm, rng)
         read = rng.random() >= _UNREAD
         findings = [value if read and note else None for value, note in zip(illness.findings(), noted, strict=True)]

@@ -39,7 +39,7 @@ class Thorax:
 
 
 @dataclass(frozen=True)
-class View:
+class Projection:
     """How the patient stands before the tube, or lies.
 
     Attributes:
@@ -68,7 +68,7 @@ def thorax_of(rng: np.random.Generator) -> Thorax:
 
 
 def attenuation_of(
-    thorax: Thorax, illness: Illness, view: View, u_mm: Field, v_mm: Field, rng: np.random.Generator
+    thorax: Thorax, illness: Illness, view: Projection, u_mm: Field, v_mm: Field, rng: np.random.Generator
 ) -> Field:
     """Line integrals of attenuation.
 
@@ -118,7 +118,7 @@ def _body(thorax: Thorax, x: Field, y: Field, z: float) -> Field:
     return _inside(level, 0.08) * neck
 
 
-def _lung(thorax: Thorax, illness: Illness, view: View, side: int, x: Field, y: Field, z: float) -> Field:
+def _lung(thorax: Thorax, illness: Illness, view: Projection, side: int, x: Field, y: Field, z: float) -> Field:
     """Where air is, at depth ``z``: above the dome of the diaphragm, and above or before fluid."""
     half, middle = 0.40 * thorax.wide, side * 0.47 * thorax.wide
     level = np.abs((x - np.float32(middle)) / np.float32(half)) ** 2.3 + abs(z / (0.8 * thorax.deep)) ** 2.3
@@ -134,7 +134,7 @@ def _lung(thorax: Thorax, illness: Illness, view: View, side: int, x: Field, y: 
     return np.asarray(lung * ((dome - y) / np.float32(6) + np.float32(0.5)).clip(0, 1), dtype=np.float32)
 
 
-def _heart(thorax: Thorax, illness: Illness, view: View, x: Field, y: Field, z: float) -> Field:
+def _heart(thorax: Thorax, illness: Illness, view: Projection, x: Field, y: Field, z: float) -> Field:
     wide = 58 * illness.heart * (1.06 if view.supine else 1.0)
     tilted = y - 0.28 * (x - 22)
     level = ((x - np.float32(16 + 0.12 * wide)) / np.float32(wide)) ** 2
@@ -160,7 +160,7 @@ def _bones(thorax: Thorax, x: Field, y: Field, z: float) -> Field:
     return np.asarray(0.62 * shell * rings + 0.30 * spine * (1 + 0.25 * np.cos(y * np.float32(2 * np.pi / 24))))
 
 
-def _aerated(thorax: Thorax, illness: Illness, view: View, side: int, x: Field, y: Field, air_mm: Field) -> Field:
+def _aerated(thorax: Thorax, illness: Illness, view: Projection, side: int, x: Field, y: Field, air_mm: Field) -> Field:
     """What a lung attenuates less than the same volume of water."""
     middle, half = np.float32(side * 0.47 * thorax.wide), np.float32(0.40 * thorax.wide)
     gain = np.float32(_WATER - _LUNG) * air_mm
@@ -186,7 +186,7 @@ def _aerated(thorax: Thorax, illness: Illness, view: View, side: int, x: Field, 
 
 
 def _opaque(
-    thorax: Thorax, view: View, opacity: Opacity, x: Field, y: Field, middle: np.float32, half: np.float32
+    thorax: Thorax, view: Projection, opacity: Opacity, x: Field, y: Field, middle: np.float32, half: np.float32
 ) -> Field:
     """Share of the air along each ray that the opacity takes."""
     at_depth = view.magnification(thorax, 0.6 * thorax.deep * opacity.deep) / view.magnification(thorax, 0)
@@ -211,7 +211,7 @@ def _vessels(thorax: Thorax, illness: Illness, side: int, x: Field, y: Field) ->
     return np.asarray(lines * (1 + 0.9 * illness.congestion), dtype=np.float32)
 
 
-def _clavicles(thorax: Thorax, u: Field, v: Field, view: View) -> Field:
+def _clavicles(thorax: Thorax, u: Field, v: Field, view: Projection) -> Field:
     scale = np.float32(view.magnification(thorax, 0.6 * thorax.deep))
     x, y = u[None, :] / scale, v[:, None] / scale
     line = -0.80 * thorax.tall - 0.20 * (np.abs(x) - 20) - 8 * np.sin(np.abs(x) / 28)

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tasks.lung_ct.structures import STRUCTURES
-from tasks.task import Scan
-from tasks.volumes import (
-    Grid,
+from tasks.imaging.volumes import (
     NoExample,
+    VoxelGrid,
     augmented,
     axial_grid,
     largest_centre_mm,
@@ -21,6 +19,8 @@ from tasks.volumes import (
     resampled,
     resampled_masks,
 )
+from tasks.lung_ct.structures import STRUCTURES
+from tasks.task import Scan
 
 SHAPE = (40, 40, 40)
 SPACING_MM = (1.0, 1.0, 1.0)
@@ -69,7 +69,7 @@ def place_masks(scan: Scan, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return placed_masks(masks, _grid(scan), scan.volumes["CT"])
 
 
-def _grid(scan: Scan) -> Grid:
+def _grid(scan: Scan) -> VoxelGrid:
     centre = None if scan.masks is None else largest_centre_mm(scan.masks["nodule"])
     if centre is None:
         raise NoExample("NO_OUTLINE", "no nodule is outlined, so that nothing says where the label's nodule is")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.lung_ct.nodule import drawn_into, nodule_of
-from tasks.lung_ct.scanner import Scanner, attributes_of, reconstructed, scanner_of, stored
+from tasks.lung_ct.scanner import CtScanner, attributes_of, reconstructed, scanner_of, stored
 from tasks.lung_ct.structures import STRUCTURES
 from tasks.phantoms.fields import Field, smooth_volume
 from tasks.phantoms.hospital import Attributes, Dependent, Recipe, fill
@@ -69,7 +69,7 @@ def _draw_patient(
     yield outlines((share >= min(0.5, float(share.max())))[None], STRUCTURES, _SERIES)
 
 
-def _affine(scanner: Scanner, number: int, rng: np.random.Generator) -> Affine:
+def _affine(scanner: CtScanner, number: int, rng: np.random.Generator) -> Affine:
     """Somewhere in a lung: 60 to 110 mm beside the middle of the body."""
     affine = np.zeros((4, 4))
     affine[[2, 1, 0], [0, 1, 2]] = scanner.spacing_mm, scanner.pixel_mm, scanner.pixel_mm

@@ -18,7 +18,7 @@ _MOST_STORED = 4095
 
 
 @dataclass(frozen=True)
-class Scanner:
+class CtScanner:
     """A scanner as one hospital has set it up.
 
     Attributes:
@@ -50,7 +50,7 @@ class Scanner:
 _KERNELS = (("SOFT", 0.75, 0.0), ("STANDARD", 0.6, 0.15), ("LUNG", 0.45, 0.6), ("BONE", 0.38, 1.0))
 
 
-def scanner_of(hospital: PhantomHospital) -> Scanner:
+def scanner_of(hospital: PhantomHospital) -> CtScanner:
     """The scanner that stands in this hospital; make and protocol follow from the hospital's name.
 
     A CT is calibrated to water and air, so that no hospital's images are brighter than another's: ``gain`` is taken as
@@ -59,7 +59,7 @@ def scanner_of(hospital: PhantomHospital) -> Scanner:
     rng = random_numbers("ct scanner", hospital.name)
     kernel, blur, edge = _KERNELS[int(rng.integers(len(_KERNELS)))]
     planes = int(rng.integers(2, 4))
-    return Scanner(
+    return CtScanner(
         kernel=kernel,
         blur_mm=blur,
         edge=edge,
@@ -71,7 +71,7 @@ def scanner_of(hospital: PhantomHospital) -> Scanner:
     )
 
 
-def reconstructed(scanner: Scanner, slices: Field, rng: np.random.Generator) -> Field:
+def reconstructed(scanner: CtScanner, slices: Field, rng: np.random.Generator) -> Field:
     """What the scanner makes of slices of true density: the kernel's sharpness, and the noise of few photons.
 
     The counts of projections follow Poisson's law; after filtered back-projection that is noise whose variance falls
@@ -94,7 +94,7 @@ def stored(hounsfield: Field) -> Any:
     return np.rint(hounsfield - _LOWEST_HU).clip(0, _MOST_STORED).astype(np.uint16)
 
 
-def attributes_of(scanner: Scanner, sex: str) -> dict[str, Any]:
+def attributes_of(scanner: CtScanner, sex: str) -> dict[str, Any]:
     """What PS3.3 A.3 asks for beyond patient, study, equipment and plane: CT Image (C.8.2.1)."""
     return {
         "SOPClassUID": _CT_IMAGE_STORAGE,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.augmentation import of_pictures
-from tasks.pictures import fitted_square, image_area
+from tasks.imaging.augmentation import of_pictures
+from tasks.imaging.frames import fitted_square, image_area
 from tasks.task import Picture
 
 SIDE = 128

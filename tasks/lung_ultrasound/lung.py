@@ -46,7 +46,7 @@ class Lung:
 
 
 @dataclass(frozen=True)
-class View:
+class ScanPlane:
     """One place of the chest; lengths in millimetres along the pleura from its middle, or below it.
 
     Attributes:
@@ -98,7 +98,7 @@ def lung_of(rng: np.random.Generator, diseased: bool) -> Lung:
     )
 
 
-def view_of(lung: Lung, rng: np.random.Generator, width_mm: float) -> View:
+def view_of(lung: Lung, rng: np.random.Generator, width_mm: float) -> ScanPlane:
     """One place of these lungs. Disease is patchy: some views of an ill patient look healthy.
 
     Args:
@@ -118,7 +118,7 @@ def view_of(lung: Lung, rng: np.random.Generator, width_mm: float) -> View:
     if not spared and rng.random() < lung.effusion:
         effusion = float(rng.uniform(3, 18)), float(rng.uniform(-8, 18))
         effusion = effusion if rng.random() < 0.5 else effusion[::-1]
-    return View(
+    return ScanPlane(
         b_lines=b_lines,
         roughness_mm=lung.roughness_mm * (0.5 if spared else 1.0),
         a_lines_db=lung.a_lines_db + float(rng.normal(0, 3)),
@@ -129,7 +129,7 @@ def view_of(lung: Lung, rng: np.random.Generator, width_mm: float) -> View:
 
 
 def echo_of(
-    view: View, rng: np.random.Generator, x_mm: Field, below_mm: Field, pleura_mm: Field, line_mm: Field
+    view: ScanPlane, rng: np.random.Generator, x_mm: Field, below_mm: Field, pleura_mm: Field, line_mm: Field
 ) -> Field:
     """The echo of the lung in decibels, and of the artefacts behind its surface.
 
@@ -164,7 +164,7 @@ def echo_of(
     return echo
 
 
-def _fluid(view: View, x_mm: Field) -> Field:
+def _fluid(view: ScanPlane, x_mm: Field) -> Field:
     """Thickness of the effusion along the pleura, (beams,), from one end of the view to the other."""
     if view.effusion is None:
         return np.zeros_like(x_mm)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.lung_ultrasound.lung import FINDINGS, View, echo_of, lung_of, view_of
+from tasks.lung_ultrasound.lung import FINDINGS, ScanPlane, echo_of, lung_of, view_of
 from tasks.lung_ultrasound.probe import attributes_of, probe_of
 from tasks.phantoms.fields import Field, smooth_noise
 from tasks.phantoms.hospital import Described, Recipe, fill, random_numbers
@@ -74,7 +74,7 @@ def _noted(hospital: PhantomHospital) -> list[bool]:
 
 
 def _clip(
-    probe: Probe, view: View, wall_mm: float, frames: int, rng: np.random.Generator
+    probe: Probe, view: ScanPlane, wall_mm: float, frames: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.uint8]]:
     """One place of the chest over a breath: the lung slides along the chest wall, which stands still."""
     shape = (probe.samples, probe.beams)

@@ -65,7 +65,7 @@ def _counted(cells: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Outlines:
+class OutlineHistograms:
     """What is known of how a structure is outlined in some patients.
 
     Attributes:
@@ -121,10 +121,10 @@ class Outlines:
         return low**2, middle**2, high**2
 
 
-def pooled(outlines: list[Outlines]) -> Outlines:
+def pooled(outlines: list[OutlineHistograms]) -> OutlineHistograms:
     """All patients of several hospitals as if they were one hospital's; noises add up as independent ones do."""
     dice, distance = (np.sum(cells, axis=0) for cells in ([o.dice for o in outlines], [o.distance for o in outlines]))
-    return Outlines(dice, distance, math.hypot(*(o.noise for o in outlines)))
+    return OutlineHistograms(dice, distance, math.hypot(*(o.noise for o in outlines)))
 
 
 def _centres(bins: int) -> NDArray[np.float64]:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from conf import schema
+from tasks.input_spec import InputSpec
 from tasks.models.network import Network
-from tasks.task import Form
 
 _LEAST = 32
 """DenseNet and EfficientNet halve each axis five times."""
 
 
-def densenet121(options: schema.DenseNet, form: Form) -> Network:
+def densenet121(options: schema.DenseNet, form: InputSpec) -> Network:
     """G. Huang et al., Densely connected convolutional networks, CVPR 2017."""
     from monai.networks.nets.densenet import DenseNet121
 
@@ -25,7 +25,7 @@ def densenet121(options: schema.DenseNet, form: Form) -> Network:
     return Network(frame(form, least=_LEAST), with_group_norm(network, options))
 
 
-def resnet18(options: schema.ResNet, form: Form) -> Network:
+def resnet18(options: schema.ResNet, form: InputSpec) -> Network:
     """K. He et al., Deep residual learning for image recognition, CVPR 2016."""
     from monai.networks.nets.resnet import resnet18 as monai_resnet18
 
@@ -33,7 +33,7 @@ def resnet18(options: schema.ResNet, form: Form) -> Network:
     return Network(None, with_group_norm(network, options))
 
 
-def efficientnet(options: schema.EfficientNet, form: Form) -> Network:
+def efficientnet(options: schema.EfficientNet, form: InputSpec) -> Network:
     """B0 of M. Tan and Q. Le, EfficientNet, ICML 2019."""
     from monai.networks.nets.efficientnet import EfficientNetBN, MBConvBlock
 
@@ -52,7 +52,7 @@ def efficientnet(options: schema.EfficientNet, form: Form) -> Network:
     return Network(frame(form, least=_LEAST), with_group_norm(network, options))
 
 
-def vit(options: schema.ViT, form: Form) -> Network:
+def vit(options: schema.ViT, form: InputSpec) -> Network:
     """A. Dosovitskiy et al., An image is worth 16x16 words, ICLR 2021. It has layer normalisation of its own."""
     from monai.networks.nets.vit import ViT
 
@@ -98,17 +98,17 @@ class _First(nn.Module):
         return answer
 
 
-def axes(form: Form) -> int:
+def axes(form: InputSpec) -> int:
     """2 for images, 3 for volumes."""
     return len(form.shape) - 1
 
 
-def framed_size(form: Form, least: int = 1, multiple: int = 1) -> tuple[int, ...]:
+def framed_size(form: InputSpec, least: int = 1, multiple: int = 1) -> tuple[int, ...]:
     """Size of an input with its frame along each axis: at least so much, and a multiple."""
     return tuple(-(-max(size, least) // multiple) * multiple for size in form.shape[1:])
 
 
-def frame(form: Form, least: int = 1, multiple: int = 1) -> nn.Module | None:
+def frame(form: InputSpec, least: int = 1, multiple: int = 1) -> nn.Module | None:
     """Zeros around inputs that are smaller, see ``framed_size``: on both sides the same, or one more behind."""
     widths: list[int] = []
     for size, framed in zip(form.shape[1:], framed_size(form, least, multiple), strict=True):

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from conf import schema
-from tasks.models.local import Grid, LocalFeatures
+from tasks.input_spec import InputSpec
+from tasks.models.local import FeatureGrid, LocalFeatures
 from tasks.models.network import Network
-from tasks.models.scatter import ScatterFeatures, Size
-from tasks.task import Form
+from tasks.models.scatter import GridSize, ScatterFeatures
 
 _MOST_ORIENTATIONS = 32
 
 
-def scatter_linear(options: schema.ScatterLinear, form: Form) -> Network:
+def scatter_linear(options: schema.ScatterLinear, form: InputSpec) -> Network:
     """A linear model of the findings."""
     whole = _whole(options, form)
     head = nn.Linear(whole.features, form.findings)
@@ -26,7 +26,7 @@ def scatter_linear(options: schema.ScatterLinear, form: Form) -> Network:
     return Network(whole, head)
 
 
-def scatter_outline(options: schema.ScatterOutline, form: Form) -> Network:
+def scatter_outline(options: schema.ScatterOutline, form: InputSpec) -> Network:
     """A linear model of the findings, and another one that outlines the structures."""
     if not form.structures:
         raise ValueError("the task has no structures to outline; take model=scatter_linear")
@@ -35,7 +35,7 @@ def scatter_outline(options: schema.ScatterOutline, form: Form) -> Network:
     return Network(Both(whole, places), heads, outlines=True)
 
 
-def _whole(options: schema.ScatterLinear, form: Form) -> ScatterFeatures:
+def _whole(options: schema.ScatterLinear, form: InputSpec) -> ScatterFeatures:
     if options.L > _MOST_ORIENTATIONS:  # memory grows with its square, and the number may come from the network
         raise ValueError(f"L={options.L}: use at most {_MOST_ORIENTATIONS} orientations")
     try:
@@ -61,7 +61,9 @@ class LinearOutlines(nn.Module):
         pixels: size of the image along each axis.
     """
 
-    def __init__(self, features: int, findings: int, structures: int, grids: tuple[Grid, ...], pixels: Size) -> None:
+    def __init__(
+        self, features: int, findings: int, structures: int, grids: tuple[FeatureGrid, ...], pixels: GridSize
+    ) -> None:
         super().__init__()
         self.findings = nn.Linear(features, findings)
         self.structures = nn.ModuleList(nn.Linear(grid.values, structures, bias=False) for grid in grids)
@@ -76,7 +78,7 @@ class LinearOutlines(nn.Module):
         """All logits."""
         whole, *places = torch.split(kept, self._sizes, dim=1)
         mode = "bilinear" if len(self._pixels) == 2 else "trilinear"
-        by_cells: dict[Size, Tensor] = {}
+        by_cells: dict[GridSize, Tensor] = {}
         for grid, values, linear in zip(self._grids, places, self.structures, strict=True):
             by_place = linear(values.reshape(len(kept), -1, grid.values)).transpose(1, 2)
             logits = by_place.reshape(len(kept), -1, *grid.cells)

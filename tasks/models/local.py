@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-from tasks.models.scatter import Size, filters, natural_noise, statistics
+from tasks.models.scatter import GridSize, filters, natural_noise, statistics
 
 _SCALES = {2: (1, 2, 3, 4), 3: (1, 2, 3)}
 _LARGEST = {2: 128, 3: 48}
@@ -39,10 +39,10 @@ drowned it."""
 
 
 @dataclass(frozen=True)
-class Grid:
+class FeatureGrid:
     """One of the grids: how many places along each axis, and how many values describe a place."""
 
-    cells: Size
+    cells: GridSize
     values: int
 
 
@@ -63,7 +63,7 @@ class LocalFeatures(nn.Module):
         features: how many values there are for one image.
     """
 
-    def __init__(self, *, shape: Size) -> None:
+    def __init__(self, *, shape: GridSize) -> None:
         super().__init__()
         self._size = _working(shape[1:])
         self._oriented = shape[0] == 1  # of several channels the mean over orientations, to save memory
@@ -87,18 +87,19 @@ class LocalFeatures(nn.Module):
         return torch.cat(flat, dim=1) * (REACH / math.sqrt(len(described)))
 
 
-def _working(size: Size) -> Size:
+def _working(size: GridSize) -> GridSize:
     """The nearest size that all scales can be averaged over."""
     coarsest, largest = 2 ** max(_SCALES[len(size)]), _LARGEST[len(size)]
     return tuple(min(largest, max(2, (n + coarsest // 2) // coarsest) * coarsest) for n in size)
 
 
-def _grids(size: Size, channels: int, oriented: bool) -> tuple[Grid, ...]:
+def _grids(size: GridSize, channels: int, oriented: bool) -> tuple[FeatureGrid, ...]:
     scales = [
-        Grid(tuple(n // 2**J for n in size), channels * _values(J, len(size), oriented)) for J in _SCALES[len(size)]
+        FeatureGrid(tuple(n // 2**J for n in size), channels * _values(J, len(size), oriented))
+        for J in _SCALES[len(size)]
     ]
     at = scales[_COSINES_AT[len(size)] - 1].cells
-    return (*scales, Grid(at, _COSINES), Grid(scales[-1].cells, 2 * len(size)))
+    return (*scales, FeatureGrid(at, _COSINES), FeatureGrid(scales[-1].cells, 2 * len(size)))
 
 
 def _values(J: int, dimensions: int, oriented: bool) -> int:
@@ -145,7 +146,7 @@ def _centred(maps: Tensor, side: int) -> Tensor:
 
 @lru_cache(maxsize=4)
 @torch.no_grad()
-def _public_statistics(size: Size, oriented: bool) -> list[tuple[Tensor, Tensor]]:
+def _public_statistics(size: GridSize, oriented: bool) -> list[tuple[Tensor, Tensor]]:
     return [statistics(maps) for maps in _maps(natural_noise(size), oriented)]
 
 
@@ -175,7 +176,7 @@ def _on_grid(maps: Tensor, cells: torch.Size, mode: str) -> Tensor:
     return interpolate(maps, size=tuple(cells), mode=mode)
 
 
-def _position(cells: Size) -> Tensor:
+def _position(cells: GridSize) -> Tensor:
     """Along each axis the place from -1 to 1 and its square, (1, 2 * axes, *cells); vectors of norm 1 at most."""
     axes = torch.meshgrid(*[torch.linspace(-1, 1, n) for n in cells], indexing="ij")
     return torch.stack([value for axis in axes for value in (axis, axis**2)])[None] / math.sqrt(2 * len(cells))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from tasks.study import Stays
+from tasks.protocol.study import Stays
 
 _NORMALISATION = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 

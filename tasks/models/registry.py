@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf import schema
+from tasks.input_spec import InputSpec
 from tasks.models import deep, linear, segmenting
-from tasks.models.network import Network as Network
+from tasks.models.network import Network
 from tasks.models.weights import Finder, NoWeights, equipped
-from tasks.task import Form
 
 LARGEST = 1e4
 """No value of a model is larger, on either side: sums of products stay far below float32's limits, and nobody can ask a
@@ -62,7 +62,7 @@ class WeightsMissing(UnknownModel):
     """The file of weights that a network is to have is not here."""
 
 
-def build(spec: Mapping[str, Any], form: Form, seed: int = 0, find: Finder | None = None) -> Network:
+def build(spec: Mapping[str, Any], form: InputSpec, seed: int = 0, find: Finder | None = None) -> Network:
     """The network that a ``conf.schema.Model`` describes.
 
     Args:
@@ -99,7 +99,7 @@ def build(spec: Mapping[str, Any], form: Form, seed: int = 0, find: Finder | Non
             raise UnknownModel(f"model {name}: {error}") from error
 
 
-def outlines(spec: Mapping[str, Any], form: Form) -> bool:
+def outlines(spec: Mapping[str, Any], form: InputSpec) -> bool:
     """Whether ``build`` would give a network that outlines; needs no time. Of an unknown network it says no."""
     return form.structures > 0 and spec.get("name") in _OUTLINE
 
@@ -113,7 +113,7 @@ def _fits(option: str, value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-_BUILDERS: dict[str, tuple[type[Any], Callable[[Any, Form], Network]]] = {
+_BUILDERS: dict[str, tuple[type[Any], Callable[[Any, InputSpec], Network]]] = {
     "scatter_linear": (schema.ScatterLinear, linear.scatter_linear),
     "scatter_outline": (schema.ScatterOutline, linear.scatter_outline),
     "densenet121": (schema.DenseNet, deep.densenet121),

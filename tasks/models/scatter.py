@@ -21,7 +21,7 @@ from tasks.models.scattering3d import Scattering3D
 
 _PICTURES_OF_NOISE, _VOLUMES_OF_NOISE = 32, 8
 
-Size = tuple[int, ...]
+GridSize = tuple[int, ...]
 
 
 class ScatterFeatures(nn.Module):
@@ -45,7 +45,7 @@ class ScatterFeatures(nn.Module):
     """
 
     def __init__(
-        self, *, shape: Size, resolution: int = 0, J: int = 4, L: int = 8, pool: int = 3, mirror: bool = True
+        self, *, shape: GridSize, resolution: int = 0, J: int = 4, L: int = 8, pool: int = 3, mirror: bool = True
     ) -> None:
         super().__init__()
         space = shape[1:]
@@ -79,14 +79,14 @@ class ScatterFeatures(nn.Module):
 
 
 @lru_cache(maxsize=8)
-def filters(size: Size, J: int, L: int, max_order: int) -> Scattering2D | Scattering3D:
+def filters(size: GridSize, J: int, L: int, max_order: int) -> Scattering2D | Scattering3D:
     """The scattering transform of images, or of volumes, of that size."""
     if len(size) == 2:
         return Scattering2D(shape=(size[0], size[1]), J=J, L=L, max_order=max_order)
     return Scattering3D(shape=(size[0], size[1], size[2]), J=J, L=L, max_order=max_order)
 
 
-def refuse(size: Size, J: int, L: int) -> None:
+def refuse(size: GridSize, J: int, L: int) -> None:
     """Refuse what cannot be scattered.
 
     Raises:
@@ -100,7 +100,7 @@ def refuse(size: Size, J: int, L: int) -> None:
 
 @lru_cache(maxsize=4)
 @torch.no_grad()
-def _public_statistics(size: Size, J: int, L: int, pool: int) -> tuple[Tensor, Tensor]:
+def _public_statistics(size: GridSize, J: int, L: int, pool: int) -> tuple[Tensor, Tensor]:
     """Mean and spread of each channel over noise, (1, channels, 1, ...)."""
     return statistics(_pooled(filters(size, J, L, 2)(natural_noise(size)), pool))
 
@@ -115,7 +115,7 @@ def _pooled(maps: Tensor, pool: int) -> Tensor:
     return adaptive_avg_pool2d(maps, pool) if maps.dim() == 4 else adaptive_avg_pool3d(maps, pool)
 
 
-def natural_noise(size: Size) -> Tensor:
+def natural_noise(size: GridSize) -> Tensor:
     """Pictures of nothing, float32 (32, 1, rows, columns), or (8, 1, slices, rows, columns), in [0, 1], the same on
     every machine.
 

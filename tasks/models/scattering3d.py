@@ -27,7 +27,7 @@ _XI = 3 * math.pi / 4  # its centre frequency, in radians a voxel
 ORIENTATIONS = (3, 7, 13)
 """How many directions treat every axis alike: axes; and space diagonals; and face diagonals."""
 
-Size = tuple[int, int, int]
+VolumeSize = tuple[int, int, int]
 
 
 class Scattering3D(nn.Module):
@@ -47,7 +47,7 @@ class Scattering3D(nn.Module):
         ValueError: these do not go together; the message says what to change.
     """
 
-    def __init__(self, *, shape: Size, J: int, L: int = 7, max_order: int = 2) -> None:
+    def __init__(self, *, shape: VolumeSize, J: int, L: int = 7, max_order: int = 2) -> None:
         super().__init__()
         refuse(shape, J, L, max_order)
         self.shape, self.J, self.L, self.max_order = shape, J, L, max_order
@@ -105,7 +105,7 @@ class Scattering3D(nn.Module):
         return cells.real[..., 1:-1, 1:-1, 1:-1]
 
 
-def refuse(shape: Size, J: int, L: int, max_order: int) -> None:
+def refuse(shape: VolumeSize, J: int, L: int, max_order: int) -> None:
     """Refuse what ``Scattering3D`` cannot do.
 
     Raises:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from conf import schema
+from tasks.input_spec import InputSpec
 from tasks.models.deep import axes, frame, unframed
 from tasks.models.network import Network
-from tasks.task import Form
 
 Run = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
 """From a backbone and images (images, channels, ...) to logits of structures (images, structures, ...) and deepest
@@ -36,7 +36,7 @@ class TwoHeads(nn.Module):
         last: name of the backbone's last layer.
     """
 
-    def __init__(self, backbone: nn.Module, run: Run, deepest: int, form: Form, last: str) -> None:
+    def __init__(self, backbone: nn.Module, run: Run, deepest: int, form: InputSpec, last: str) -> None:
         super().__init__()
         self.backbone = backbone
         self.findings = nn.Linear(deepest, form.findings)
@@ -50,7 +50,7 @@ class TwoHeads(nn.Module):
         return torch.cat([findings, unframed(maps, self._size).flatten(1)], dim=1)
 
 
-def unet(options: schema.UNet, form: Form) -> Network:
+def unet(options: schema.UNet, form: InputSpec) -> Network:
     """E. Kerfoot et al., Left-ventricle quantification using residual U-Net, STACOM 2018, after O. Ronneberger et al.,
     U-Net, MICCAI 2015."""
     from monai.networks.nets.unet import UNet
@@ -89,7 +89,7 @@ def _through_unet(level: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return up(torch.cat([skipped, below], dim=1)), deepest
 
 
-def segresnet(options: schema.SegResNet, form: Form) -> Network:
+def segresnet(options: schema.SegResNet, form: InputSpec) -> Network:
     """A. Myronenko, 3D MRI brain tumor segmentation using autoencoder regularization, BrainLes 2018, without the
     autoencoder."""
     from monai.networks.nets.segresnet import SegResNet
@@ -111,7 +111,7 @@ def segresnet(options: schema.SegResNet, form: Form) -> Network:
     return Network(frame(form, multiple=8), heads, outlines=True)
 
 
-def dynunet(options: schema.DynUNet, form: Form) -> Network:
+def dynunet(options: schema.DynUNet, form: InputSpec) -> Network:
     """F. Isensee et al., nnU-Net, Nature Methods 18:203, 2021."""
     from monai.networks.nets.dynunet import DynUNet
 
@@ -151,7 +151,7 @@ def _through_dynunet(level: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return level.upsample(below, skipped), deepest  # type: ignore[operator]
 
 
-def _refuse(options: schema.UNet | schema.SegResNet | schema.DynUNet, form: Form) -> None:
+def _refuse(options: schema.UNet | schema.SegResNet | schema.DynUNet, form: InputSpec) -> None:
     problems = []
     if not form.structures:
         problems.append(

@@ -23,10 +23,10 @@ from safetensors.torch import load, load_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from tasks.input_spec import InputSpec
 from tasks.models.network import Network
 from tasks.models.parts import staying
 from tasks.models.scatter import natural_noise
-from tasks.task import Form
 
 Finder = Callable[[str], Path | bytes | None]
 """From a SHA-256 in hexadecimal digits to the file that has it, or to its content, or ``None``."""
@@ -74,7 +74,7 @@ def carried(content: bytes) -> Finder:
     return find
 
 
-def equipped(network: Network, form: Form, digest: str, freeze: str, find: Finder | None) -> Network:
+def equipped(network: Network, form: InputSpec, digest: str, freeze: str, find: Finder | None) -> Network:
     """The network with weights from a file.
 
     Args:
@@ -136,7 +136,7 @@ def _few(problems: list[str]) -> str:
     return shown if len(problems) <= 20 else f"{shown}; and {len(problems) - 20} more"
 
 
-def _frozen(network: Network, form: Form) -> Network:
+def _frozen(network: Network, form: InputSpec) -> Network:
     head = {name.rpartition(".")[0] for name in staying(network.trainable, "head")}
     layer = network.trainable.get_submodule(min(head))
     if network.outlines or len(head) != 1 or not isinstance(layer, nn.Linear):
@@ -152,7 +152,7 @@ def _frozen(network: Network, form: Form) -> Network:
 class FrozenEncoder(nn.Module):
     """A network without its last layer, which never trains; maps images to vectors of norm 1."""
 
-    def __init__(self, frame: nn.Module | None, encoder: nn.Module, form: Form) -> None:
+    def __init__(self, frame: nn.Module | None, encoder: nn.Module, form: InputSpec) -> None:
         super().__init__()
         self._frame, self._encoder = frame or nn.Identity(), encoder.requires_grad_(False)
         self._form = form

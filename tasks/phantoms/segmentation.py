@@ -21,7 +21,7 @@ _PURPOSE = Code("DCM", "121322", "Source image for image processing operation")
 
 
 @dataclass(frozen=True)
-class Outlined:
+class OutlinedImage:
     """An image, or one frame of it, and what was outlined on it.
 
     Attributes:
@@ -36,7 +36,7 @@ class Outlined:
 
 
 def segmentation_of(
-    outlined: Sequence[Outlined],
+    outlined: Sequence[OutlinedImage],
     structures: Sequence[Structure],
     omit_empty: bool = False,
 ) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _pixels(frames: NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
-def _check(outlined: Sequence[Outlined], structures: Sequence[Structure]) -> None:
+def _check(outlined: Sequence[OutlinedImage], structures: Sequence[Structure]) -> None:
     if not outlined or not structures:
         raise ValueError("a segmentation needs an image and a structure")
     for one in outlined:
@@ -171,7 +171,7 @@ def _shared(first: Mapping[str, Any], in_space: bool) -> Dataset:
     return item({"PixelMeasuresSequence": [item(measures)], "PlaneOrientationSequence": [item(orientation)]})
 
 
-def _frame(one: Outlined, segment: int, place: int, in_space: bool) -> Dataset:
+def _frame(one: OutlinedImage, segment: int, place: int, in_space: bool) -> Dataset:
     """The functional groups of a frame."""
     source = {
         "ReferencedSOPClassUID": one.image["SOPClassUID"],

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tasks.phantoms.dicom_writer import pixel_attributes
 from tasks.phantoms.fields import Field
 from tasks.phantoms.hospital import Attributes, Dependent
-from tasks.phantoms.segmentation import Outlined, segmentation_of
+from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
 from tasks.task import Structure
 
 
@@ -67,7 +67,7 @@ def outlines(masks: NDArray[np.bool_], structures: Sequence[Structure], series: 
 
     def refer(files: Sequence[Attributes]) -> dict[str, Any]:
         images = [file for file in files if file.get("SeriesNumber") == series]
-        outlined = [Outlined(image, masks[:, place]) for place, image in enumerate(images)]
+        outlined = [OutlinedImage(image, masks[:, place]) for place, image in enumerate(images)]
         return segmentation_of(outlined, structures, omit_empty=True)
 
     return refer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.pictures import fitted_square, image_area
+from tasks.imaging.frames import fitted_square, image_area
 from tasks.task import Picture
 
 SIDE = 64  # CHANGE: as small as the finding allows

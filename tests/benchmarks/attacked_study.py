@@ -20,12 +20,12 @@ from rich.console import Console
 from conf import load
 from conf.schema import Phantom, PhantomFederation
 from server.__main__ import client_app, found
-from server.checkpoint import read_state
 from server.launch import run_study
-from server.strategy.honest import Honest
+from server.rounds.checkpoint import read_state
+from server.strategy.honest_updates import Honest
 from server.strategy.strategy import norm
-from tasks import wire
-from tasks.wire import TrainOrder, TrainReport
+from tasks.protocol import wire
+from tasks.protocol.wire import TrainOrder, TrainReport
 
 PATIENTS = {"alder": 90, "birch": 80, "dogwood": 70, "elm": 60, "cedar": 40}
 HOSTILE = "cedar"

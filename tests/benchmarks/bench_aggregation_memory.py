@@ -26,12 +26,12 @@ from rich.table import Table
 
 from conf import schema
 from server.strategy import scaffold
-from server.strategy.choice import build
 from server.strategy.fedavg import mean_combiner
+from server.strategy.registry import build
 from server.strategy.strategy import Strategy
 from server.strategy.weighting import uniform
-from tasks.task import Form
-from tasks.wire import Arrays
+from tasks.input_spec import InputSpec
+from tasks.protocol.wire import Arrays
 
 STOCK = "Flower's mean"
 STREAMING = ("fedavg", "fedavgm", "fedadam", "scaffold", "norm_bounding")
@@ -46,7 +46,7 @@ def strategy_of(name: str) -> Strategy:
     if name == "scaffold":
         step = lambda w, m, u, s: scaffold.scaffold_step(w, m, u, s, server_learning_rate=1.0, local_move=0.5)  # noqa: E731
         return Strategy(mean_combiner, step, uniform, scaffold.scaffold_start)
-    settings: dict[str, schema.Strategy] = {
+    settings: dict[str, schema.StrategySettings] = {
         "fedavg": schema.FedAvg(),
         "fedavgm": schema.FedAvgM(),
         "fedadam": schema.FedAdam(),
@@ -89,7 +89,7 @@ def memory_of_process(field: str) -> int:
 
 
 def round_of(strategy: Strategy, sent: Arrays, hospitals: int) -> int:
-    """A round as ``server/rounds.py`` plays it; gives the peak before the replies are combined."""
+    """A round as ``server/rounds/round.py`` plays it; gives the peak before the replies are combined."""
     weights = {key: np.zeros_like(value) for key, value in sent.items()}
     memory = strategy.start(weights)
     combiner = strategy.combiner(weights, hospitals)
@@ -122,7 +122,7 @@ def densenet_shapes() -> Shapes:
     """Names and shapes of the trainable tensors of DenseNet121 for the smallest task image."""
     from tasks.models import registry
 
-    network = registry.build({"name": "densenet121", "groups": 8}, Form((1, 64, 64)), 1)
+    network = registry.build({"name": "densenet121", "groups": 8}, InputSpec((1, 64, 64)), 1)
     return {key: list(value.shape) for key, value in registry.arrays_of(network.trainable).items()}
 
 

@@ -30,17 +30,17 @@ from scipy.stats import rankdata
 from conf import schema
 from server.errors import CannotCombine
 from server.strategy.admission import unusable
-from server.strategy.choice import build
 from server.strategy.local_sgd import expected_patients, honest_norm
+from server.strategy.registry import build
 from server.strategy.strategy import norm
-from tasks.wire import Arrays
+from tasks.protocol.wire import Arrays
 
 HOSPITALS, PATIENTS, FEATURES, ROUNDS, SEEDS = 10, 100, 20, 30, 5
 STUDY_SEEDS = 3
 FRACTIONS = (0.1, 0.2, 0.3, 0.4)
-TRAINING = schema.Training(steps=5, learning_rate=0.5, sample_rate=0.5)
+TRAINING = schema.TrainingSettings(steps=5, learning_rate=0.5, sample_rate=0.5)
 PRIVACY = schema.Privacy(clip_norm=1.0)
-STRATEGIES: dict[str, schema.Strategy] = {
+STRATEGIES: dict[str, schema.StrategySettings] = {
     "fedavg": schema.FedAvg(weighting="uniform"),
     "norm_bounding 0.5": schema.NormBounding(norm_bound=0.5, weighting="uniform"),
     "median": schema.Median(),
@@ -134,7 +134,11 @@ class Outcome:
 
 
 def play(
-    settings: schema.Strategy | None, attack: Attack, attackers: int, seed: int, private: Privately | None = None
+    settings: schema.StrategySettings | None,
+    attack: Attack,
+    attackers: int,
+    seed: int,
+    private: Privately | None = None,
 ) -> Outcome:
     """A whole study. Without settings Flower's own mean takes the place of admission and strategy."""
     rng = np.random.default_rng(seed)
@@ -209,7 +213,7 @@ Figures = dict[str, float | None]
 
 
 def over_seeds(
-    settings: schema.Strategy | None, attack: Attack, attackers: int, private: Privately | None = None
+    settings: schema.StrategySettings | None, attack: Attack, attackers: int, private: Privately | None = None
 ) -> Figures:
     """Mean and standard deviation of the final AUC, mean loss, longest updates that are finite."""
     outcomes = [play(settings, attack, attackers, seed, private) for seed in range(SEEDS)]
@@ -225,7 +229,7 @@ def over_seeds(
     }
 
 
-def shown(cell: Figures, settings: schema.Strategy | None) -> str:
+def shown(cell: Figures, settings: schema.StrategySettings | None) -> str:
     """The AUC, or why there is none."""
     if cell["auc"] is not None:
         return f"{cell['auc']:.3f}"
@@ -235,7 +239,7 @@ def shown(cell: Figures, settings: schema.Strategy | None) -> str:
 def by_strategy(console: Console) -> dict[str, dict[str, dict[str, Figures]]]:
     """First table. result[attack][strategy][fraction]."""
     console.print(f"{HOSPITALS} hospitals of {PATIENTS} patients, {ROUNDS} rounds, mean of {SEEDS} seeds")
-    rows: dict[str, schema.Strategy | None] = {STOCK: None, **STRATEGIES}
+    rows: dict[str, schema.StrategySettings | None] = {STOCK: None, **STRATEGIES}
     none = {name: over_seeds(settings, Attack(), 0) for name, settings in rows.items()}
     found: dict[str, dict[str, dict[str, Figures]]] = {}
     for title, attack in ATTACKS.items():
@@ -259,7 +263,7 @@ def with_clipping(console: Console) -> dict[str, dict[str, Figures]]:
     noise_multiplier, attackers = 1.0, 3
     bound = honest_norm(TRAINING, PRIVACY.clip_norm, noise_multiplier, PATIENTS, FEATURES)
     private = Privately(PRIVACY.clip_norm, noise_multiplier)
-    arms: dict[str, tuple[schema.Strategy, Privately]] = {
+    arms: dict[str, tuple[schema.StrategySettings, Privately]] = {
         "fedavg, not clipped": (schema.FedAvg(weighting="uniform"), Privately()),
         "fedavg, clipped": (schema.FedAvg(weighting="uniform"), private),
         f"norm_bounding {bound:.2f}, clipped": (schema.NormBounding(norm_bound=bound, weighting="uniform"), private),

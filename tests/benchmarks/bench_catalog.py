@@ -35,7 +35,7 @@ from client.cohort import catalog
 from client.cohort.cache import load_example
 from client.cohort.preparation import Decoding
 from client.reading.dicom import read_frame, read_header
-from client.setup.founding import found_books
+from client.setup.provisioning import provision
 from client.site import SiteSettings, load
 from client.sources.acquisition import acquisition_reader
 from tasks import task as tasks
@@ -76,7 +76,7 @@ def _site(folder: Path) -> SiteSettings:
     settings = {"name": "bench", "public_size": 1000, "sources": [source], "policy": {"tasks": [_TASK]}}
     (folder / "site.yaml").write_text(yaml.safe_dump(settings), "utf-8")
     site = load(folder / "site.yaml")
-    found_books(site)
+    provision(site)
     return site
 
 
@@ -128,7 +128,7 @@ def reading(folder: Path) -> dict[str, float]:
     settings = {"name": "reading", "public_size": 50, "sources": [source], "policy": {"tasks": [task.name]}}
     (folder / "site.yaml").write_text(yaml.safe_dump(settings), "utf-8")
     site = load(folder / "site.yaml")
-    found_books(site)
+    provision(site)
     with Decoding() as decoding:
         catalog.ingest(site, task, decoding=decoding)
     examples = [entry.example for side in ("train", "validation") for entry in catalog.entries(site, task, side)]

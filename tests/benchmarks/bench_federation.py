@@ -43,10 +43,11 @@ def consilium(workers: int) -> list[float]:
     from client.training.train import train_locally
     from conf.load import load
     from server.__main__ import client_app, found
-    from server.checkpoint import write_state
-    from server.local_grid import LocalGrid
-    from server.rounds import Roster, State, run_rounds
-    from server.study import document_of, open_study
+    from server.rounds.checkpoint import write_state
+    from server.rounds.round import run_rounds
+    from server.rounds.state import Roster, StudyState
+    from server.runtime.local_grid import LocalGrid
+    from server.study.document import document_of, open_study
     from tasks import task as tasks
     from tasks.models import registry
 
@@ -76,7 +77,7 @@ def consilium(workers: int) -> list[float]:
         ends: list[float] = []
         started = time.perf_counter()
 
-        def publish(state: State) -> None:
+        def publish(state: StudyState) -> None:
             write_state(folder.path / "federated", state)
             ends.append(time.perf_counter() - started)
             _trained.append(0.0)
@@ -85,7 +86,7 @@ def consilium(workers: int) -> list[float]:
         watched = patch.object(client.app, "train_locally", timed(train_locally))
         with watched, LocalGrid(sites, client_app, workers) as grid:
             roster = Roster(document_of(study, folder.name, sizes), grid.nodes)
-            run_rounds(study, roster, grid, State(registry.arrays_of(model.trainable)), publish)
+            run_rounds(study, roster, grid, StudyState(registry.arrays_of(model.trainable)), publish)
             note_memory()
         return ends
 

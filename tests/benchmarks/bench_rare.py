@@ -27,7 +27,7 @@ from torch import Tensor
 from client.cohort.dataset import Cohort
 from conf import load, schema
 from tasks import task as tasks
-from tasks.study import TrainingTerms
+from tasks.protocol.study import TrainingTerms
 from tests.benchmarks import linear_rounds, machine, studies
 from tests.benchmarks.linear_rounds import Hospital, Terms
 

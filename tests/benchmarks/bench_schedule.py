@@ -19,9 +19,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from client.books.accounting import noise_at, plan_scale
+from client.ledger.accounting import noise_at, plan_scale
 from conf import schema
-from tasks.study import TrainingTerms
+from tasks.protocol.study import TrainingTerms
 from tests.benchmarks import bench_skew as skew
 from tests.benchmarks import machine
 from tests.benchmarks.studies import difference, level

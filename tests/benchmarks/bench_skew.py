@@ -27,27 +27,27 @@ from scipy.optimize import minimize
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from client.books.accounting import Mechanism, plan_noise
 from client.cohort.dataset import Cohort
+from client.ledger.accounting import Mechanism, plan_noise
 from client.training import methods
 from client.training.noise import entropy
 from client.training.train import Pull, train_locally
 from conf import load, schema
-from server.strategy.choice import build
+from server.strategy.client_terms import method_of
 from server.strategy.local_sgd import local_move
-from server.strategy.method import method_of
-from server.study import document_of
+from server.strategy.registry import build
+from server.study.document import document_of
 from tasks import task as tasks
 from tasks.models.registry import arrays_of
-from tasks.study import TrainingTerms
-from tasks.wire import Arrays, TrainOrder
+from tasks.protocol.study import TrainingTerms
+from tasks.protocol.wire import Arrays, TrainOrder
 from tests.benchmarks import machine
 
 PATIENTS, FEATURES, ROUNDS, SEEDS = 60, 8, 30, 3
 POSITIVES = (0.1, 0.1, 0.3, 0.7, 0.9, 0.9)
-TRAINING = schema.Training(steps=20, learning_rate=0.5, sample_rate=0.5, images_per_patient=1)
+TRAINING = schema.TrainingSettings(steps=20, learning_rate=0.5, sample_rate=0.5, images_per_patient=1)
 CLIP, EPSILON, DELTA = 1.0, 8.0, 1e-3
-STRATEGIES: dict[str, schema.Strategy] = {
+STRATEGIES: dict[str, schema.StrategySettings] = {
     "FedAvg": schema.FedAvg(),
     "FedProx mu=0.3": schema.FedProx(mu=0.3),
     "FedProx mu=1": schema.FedProx(mu=1.0),
@@ -88,7 +88,10 @@ def draw(seed: int, positives: Sequence[float] = POSITIVES) -> Problem:
 
 
 def play(
-    problem: Problem, settings: schema.Strategy, noises: Sequence[float], training: schema.Training = TRAINING
+    problem: Problem,
+    settings: schema.StrategySettings,
+    noises: Sequence[float],
+    training: schema.TrainingSettings = TRAINING,
 ) -> Curve:
     """The excess loss after each round; ``noises`` has the multiplier of each."""
     study = replace(load.load([f"federation.rounds={ROUNDS}"]), strategy=settings, training=training)

@@ -21,19 +21,20 @@ from monai.networks.nets.densenet import DenseNet121
 from rich.console import Console
 from rich.table import Table
 
-from client.books.accounting import Mechanism
 from client.cohort.dataset import Cohort
+from client.ledger.accounting import Mechanism
 from client.training.noise import entropy
 from client.training.train import train_locally
 from conf import load
-from server.flower_private import claim_identity, deflate
-from server.post import Post
-from server.study import document_of
-from tasks import lean, wire
+from server.rounds.broadcast import Broadcast
+from server.runtime.flower_private import claim_identity, deflate
+from server.study.document import document_of
 from tasks import task as tasks
+from tasks.input_spec import InputSpec
 from tasks.models import registry
-from tasks.study import Form, StudyDocument, TrainingTerms
-from tasks.wire import Arrays, EvaluateOrder, TrainOrder, TrainReport
+from tasks.protocol import encoding, wire
+from tasks.protocol.study import Encoding, StudyDocument, TrainingTerms
+from tasks.protocol.wire import Arrays, EvaluateOrder, TrainOrder, TrainReport
 from tests.benchmarks import machine
 
 _MB = 1e6
@@ -56,7 +57,7 @@ def stock() -> dict[str, int]:
 
 def real_update(weights: Arrays) -> Arrays:
     """What a few steps on random images without noise change."""
-    network = registry.build({"name": "densenet121", "groups": 8}, tasks.Form((1, _SIDE, _SIDE)), 1)
+    network = registry.build({"name": "densenet121", "groups": 8}, InputSpec((1, _SIDE, _SIDE)), 1)
     inputs, labels = torch.randn(8, 1, _SIDE, _SIDE), torch.tensor([[0.0], [1.0]] * 4)
     cohort = Cohort(inputs, labels, list(torch.arange(8).view(-1, 1)))
     terms = TrainingTerms(3, 0.05, 0.0, 0.0, 1.0, 1)
@@ -70,9 +71,9 @@ def noise(weights: Arrays) -> Arrays:
     return {name: rng.normal(scale=1e-3, size=value.shape).astype(np.float32) for name, value in weights.items()}
 
 
-def ours(document: StudyDocument, weights: Arrays, update: Arrays, form: Form) -> dict[str, float]:
+def ours(document: StudyDocument, weights: Arrays, update: Arrays, form: Encoding) -> dict[str, float]:
     """Bytes of a later round, down and up, and the seconds of making and restoring each form once."""
-    post = Post(form)
+    post = Broadcast(form)
     post.arrived("h", EvaluateOrder(document, 1, weights))
     started = time.perf_counter()
     told, _ = post.told(weights, {name: weights[name] + update[name] for name in weights}, {})
@@ -81,9 +82,9 @@ def ours(document: StudyDocument, weights: Arrays, update: Arrays, form: Form) -
     if post.changes:
         post.arrived("h", EvaluateOrder(document, 2, told))
     trained = weight(post.contents(TrainOrder(document, 3, told), ["h"])["h"])
-    coded = lean.shrink(update, form, lean.stochastic(np.random.default_rng()))
+    coded = encoding.shrink(update, form, encoding.stochastic(np.random.default_rng()))
     started = time.perf_counter()
-    lean.restore(coded, form, weights)
+    encoding.restore(coded, form, weights)
     restoring = time.perf_counter() - started
     up = weight(wire.encode(TrainReport(document.name, 2, 1.0, 1e-4, 1.5, "b" * 64, coded)))
     return {"down": scored + trained, "up": up, "making": making, "restoring": restoring}
@@ -99,7 +100,7 @@ def report(console: Console, output: Path) -> None:
     base = stock()
     rows: dict[str, dict[str, float]] = {"stock Flower, float32": {key: float(value) for key, value in base.items()}}
     updates = {"noise": noise(weights), "real gradients": real_update(weights)}
-    forms: tuple[Form, ...] = ("float32", "float16", "int8")
+    forms: tuple[Encoding, ...] = ("float32", "float16", "int8")
     for form in forms:
         for name, update in updates.items():
             terms = replace(document, wire=replace(document.wire, up=form, down=form))

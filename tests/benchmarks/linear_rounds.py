@@ -18,14 +18,14 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from client import site
-from client.books.accounting import Mechanism, noise_at, plan_scale
 from client.cohort.dataset import Cohort, open_cohort
+from client.ledger.accounting import Mechanism, noise_at, plan_scale
 from client.setup import virtual
 from client.training.train import train_locally
 from conf import schema
 from tasks import task as tasks
 from tasks.models import registry
-from tasks.study import TrainingTerms
+from tasks.protocol.study import TrainingTerms
 from tasks.task import Task
 
 
@@ -53,7 +53,7 @@ class Terms:
 def hospitals(study: schema.Study, folder: Path) -> list[Hospital]:
     """Found the study's simulated hospitals, and compute features of all their images."""
     task = tasks.get(study.task.name)
-    founded = virtual.found(study, folder, lambda issuer, done, total: None)
+    founded = virtual.provision_virtual_hospitals(study, folder, lambda issuer, done, total: None)
     spec = dict(vars(study.model))
     network = registry.build(spec, task.form, study.seed)
     found = []

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from conf import load, schema
 from tasks import task as tasks
-from tasks.study import TrainingTerms
+from tasks.protocol.study import TrainingTerms
 from tests.benchmarks import linear_rounds, machine
 from tests.benchmarks.bench_tasks import PHANTOMS
 from tests.benchmarks.linear_rounds import Hospital, Terms

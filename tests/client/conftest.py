@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from client.setup.founding import found_books, write_example
+from client.setup.provisioning import provision, write_example
 from client.site import SiteSettings, load
 
 
@@ -24,7 +24,7 @@ def found_hospital(tmp_path: Path) -> Callable[..., SiteSettings]:
         values["policy"] |= changes.pop("policy", {})
         path.write_text(yaml.safe_dump(values | changes), "utf-8")
         settings = load(path)
-        found_books(settings)
+        provision(settings)
         return settings
 
     return found

@@ -32,7 +32,8 @@ from pydicom.uid import (
 )
 from rle.utils import encode_pixel_data as encode_rle
 
-from client.reading.dicom import Reason, UnreadableDicom, read_frame
+from client.pixels.refusal import Reason, UnreadableDicom
+from client.reading.dicom import read_frame
 
 DATA = os.environ.get("CONSILIUM_DATA", "")
 ROBUSTNESS = Path(DATA) / "dicom_robustness"

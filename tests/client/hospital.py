@@ -16,22 +16,22 @@ import yaml
 from flwr.app import Context, Message, RecordDict
 
 from client.app import app
-from client.books.accounting import epsilon_of
-from client.books.audit import Receipt
-from client.books.ledger import Entry
-from client.books.pair import Books, open_books
 from client.cohort import catalog
+from client.ledger.account import LedgerEntry
+from client.ledger.accounting import epsilon_of
+from client.ledger.audit_log import Receipt
+from client.ledger.records import Records, open_records
 from client.oversight import approvals
-from client.setup.founding import found_books, write_example
+from client.setup.provisioning import provision, write_example
 from client.site import SiteSettings, load, secret
-from server.flower_private import claim_identity, deflate, inflate
+from server.runtime.flower_private import claim_identity, deflate, inflate
 from tasks import task as tasks
-from tasks import wire
-from tasks.disk import write_secret
+from tasks.machine.disk import write_secret
 from tasks.models import registry
-from tasks.study import StudyDocument, TrainingTerms
+from tasks.protocol import wire
+from tasks.protocol.study import StudyDocument, TrainingTerms
+from tasks.protocol.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tasks.task import PhantomHospital
-from tasks.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 TASK = "breast_ultrasound"
 PATIENTS = 24
@@ -84,7 +84,7 @@ class Hospital:
         policy = values["policy"] | {"min_patients": 5} | changes.pop("policy", {})
         hurried = {"reply_tick_s": 0.001}  # a real one takes its time
         file.write_text(yaml.safe_dump(values | archive.settings() | hurried | changes | {"policy": policy}), "utf-8")
-        found_books(load(file))
+        provision(load(file))
         return cls(file)
 
     @property
@@ -92,8 +92,8 @@ class Hospital:
         return load(self.file)
 
     @contextmanager
-    def books(self) -> Iterator[Books]:
-        with open_books(self.settings.ledger, self.settings.journal, secret(self.settings)) as books:
+    def books(self) -> Iterator[Records]:
+        with open_records(self.settings.ledger, self.settings.journal, secret(self.settings)) as books:
             yield books
 
     def change(self, **changes: Any) -> None:
@@ -120,7 +120,7 @@ class Hospital:
         assert not reply.has_error()
         return reply.content
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LedgerEntry]:
         """What stands in the ledger; both books are verified row by row."""
         with self.books() as books:
             assert books.verify() == []

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tasks.task import Form
+from tasks.input_spec import InputSpec
 
-IMAGE, VOLUME = Form((1, 32, 40), 2, 1), Form((2, 16, 16, 24), 2, 2)
+IMAGE, VOLUME = InputSpec((1, 32, 40), 2, 1), InputSpec((2, 16, 16, 24), 2, 2)
 SPECS: list[dict[str, Any]] = [
     {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 3, "pool": 2},
     {"name": "scatter_outline", "resolution": 16, "J": 2, "L": 3, "pool": 2},

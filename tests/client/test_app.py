@@ -21,21 +21,21 @@ from pydicom import dcmread
 from torch import nn
 
 import client.app
-from client.books.accounting import Mechanism, epsilon_of, plan_noise
-from client.books.audit import Journal
 from client.cohort.dataset import Cohort, open_cohort
 from client.errors import LedgerUnwritable, UpdateNotFinite
+from client.ledger.accounting import Mechanism, epsilon_of, plan_noise
+from client.ledger.audit_log import AuditLog
 from client.oversight import approvals, halt
 from client.training.scoring import score_patients
 from client.training.train import train_locally
-from server.flower_private import deflate
+from server.runtime.flower_private import deflate
 from tasks import task as tasks
-from tasks import wire
 from tasks.contract import digest_of_task
 from tasks.metrics.histogram import score_histogram
 from tasks.models import registry
-from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, digest
-from tasks.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
+from tasks.protocol import wire
+from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, digest
+from tasks.protocol.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tests.client.hospital import TASK, Archive, Hospital, draw_archive, evaluate, read, train, weights, with_terms
 
 STORY = "PATIENT-4711 in /archive/ward-7/image.dcm"
@@ -281,7 +281,7 @@ def test_what_is_spent_stands_in_the_ledger_before_training_starts(
 def test_a_receipt_is_there_before_the_reply_leaves(
     approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Journal, "append_receipt", _crash(LedgerUnwritable(STORY)))
+    monkeypatch.setattr(AuditLog, "append_receipt", _crash(LedgerUnwritable(STORY)))
     _refused(approved.ask(train(document)), document, ErrorCode.LEDGER_BROKEN)
     assert approved.receipts() == []
     monkeypatch.undo()

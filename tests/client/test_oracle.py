@@ -22,8 +22,8 @@ import client.app
 from client.cohort.dataset import open_cohort
 from tasks import task as tasks
 from tasks.models import registry
-from tasks.study import StudyDocument
-from tasks.wire import EDGES, OTHER, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainReport, due
+from tasks.protocol.study import StudyDocument
+from tasks.protocol.wire import EDGES, OTHER, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainReport, due
 from tests.client.hospital import PATIENTS, TASK, Archive, Hospital, draw_archive, train
 
 TOP = float(np.finfo(np.float32).max)

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client.oversight import approvals
-from tasks import wire
-from tasks.study import StudyDocument
-from tasks.wire import ErrorCode, EvaluateOrder, Refusal, TrainOrder
+from tasks.protocol import wire
+from tasks.protocol.study import StudyDocument
+from tasks.protocol.wire import ErrorCode, EvaluateOrder, Refusal, TrainOrder
 from tests.client.hospital import Archive, Hospital, draw_archive, evaluate, read, train
 
 bounded = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))

@@ -17,8 +17,16 @@ from client.site import Policy, SiteSettings
 from client.sources.settings import FolderSource
 from tasks import task as tasks
 from tasks.contract import digest_of_task
-from tasks.study import EvaluationTerms, MethodTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
-from tasks.wire import EvaluateOrder, TrainOrder
+from tasks.protocol.study import (
+    EvaluationTerms,
+    MethodTerms,
+    PrivacyTerms,
+    StudyDocument,
+    TrainingTerms,
+    WireTerms,
+    release,
+)
+from tasks.protocol.wire import EvaluateOrder, TrainOrder
 
 TASK = "breast_ultrasound"
 WEIGHTS = {"weight": np.zeros((1, 10), np.float32), "bias": np.zeros(1, np.float32)}

@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from scipy.stats import beta, binom, norm
 from torch import nn
 
-from client.books.accounting import Mechanism, epsilon_of, plan_noise
 from client.cohort.dataset import Cohort
+from client.ledger.accounting import Mechanism, epsilon_of, plan_noise
 from client.training.noise import entropy
 from client.training.train import train_locally
 from tasks import task as tasks
-from tasks.study import TrainingTerms
+from tasks.protocol.study import TrainingTerms
 
 CANARIES, GUESSES, DELTA = 1000, 300, 1e-8  # the theorem pays 2 * CANARIES * DELTA, which must stay below DOUBT
 DOUBT = 1e-4

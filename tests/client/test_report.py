@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from client import errors, report
-from client.books.audit import Receipt
-from client.books.links import Head
 from client.cohort.dataset import Cohort
+from client.ledger.audit_log import Receipt
+from client.ledger.links import Head
 from client.report import (
-    Pair,
     Scored,
+    SecondScores,
     Spending,
     Spent,
     counted,
@@ -36,11 +36,11 @@ from client.report import (
 from client.site import Policy, SiteSettings, declared_size
 from client.sources.settings import FolderSource
 from client.training.noise import entropy
-from client.training.scoring import Outlined
-from tasks import wire
+from client.training.scoring import OutlineScores
 from tasks.metrics.histogram import score_histogram
-from tasks.study import StudyDocument
-from tasks.wire import ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
+from tasks.protocol import wire
+from tasks.protocol.study import StudyDocument
+from tasks.protocol.wire import ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 UPDATE = {"weight": np.array([[3.0, 4.0]], np.float32), "bias": np.array([12.0], np.float32)}
 SPENT = Spent(3.5, 1e-5, 1.25)
@@ -116,7 +116,7 @@ PATIENTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1)), min_size=2, m
 
 def _joint(order: EvaluateOrder, patients: list[tuple[float, int]], edges: NDArray[np.float64]) -> NDArray[np.float64]:
     scores, labels = np.array([s for s, _ in patients]), np.array([label for _, label in patients])
-    scored = Scored(scores, labels.astype(np.float32), pair=Pair(1 - scores**2, edges))
+    scored = Scored(scores, labels.astype(np.float32), pair=SecondScores(1 - scores**2, edges))
     sent = _report(order, scored, Spent(math.inf, 1e-4, 0.0))
     assert sent.arrays.keys() == {"paired"}, "and no score of either model by itself"
     joint: NDArray[np.float64] = sent.arrays["paired"]
@@ -144,7 +144,7 @@ def test_the_joint_histogram_gets_the_noise_of_the_ledger_on_every_cell(document
         replace(document, evaluation=replace(document.evaluation, paired=40)), document.rounds, asks="paired"
     )
     edges = np.tile(np.linspace(0, 1, 41)[1:-1], (2, 1))
-    scored = Scored(np.array([0.2]), np.array([1], np.float32), pair=Pair(np.array([0.7]), edges))
+    scored = Scored(np.array([0.2]), np.array([1], np.float32), pair=SecondScores(np.array([0.7]), edges))
     cells = _report(order, scored, Spent(1.0, 1e-4, 2.0)).arrays["paired"]
     assert cells.shape == (2, 40, 40)
     assert np.std(cells) == pytest.approx(2.0, rel=0.06)
@@ -200,7 +200,9 @@ def test_findings_and_outlines_leave_once_and_nobody_stands_for_the_unknown(docu
     scored = replace(
         _scored(np.array([0, 1, 1]), np.array([0.2, 0.6, 0.9])),
         findings={"effusion": np.array([[0.1, 0.5, 0.8], [0.0, nan, 1.0]])},
-        outlines={"lesion": Outlined(np.array([nan, 0.5, 0.9]), np.array([nan, 0.1, 0.0]), np.array([0.0, nan, nan]))},
+        outlines={
+            "lesion": OutlineScores(np.array([nan, 0.5, 0.9]), np.array([nan, 0.1, 0.0]), np.array([0.0, nan, nan]))
+        },
     )
     sent = _report(EvaluateOrder(document, 2), scored, Spent(math.inf, 1e-4, 0.0))
     assert {name: counts.shape for name, counts in sent.arrays.items()} == {
@@ -339,7 +341,9 @@ def test_no_other_file_of_the_hospital_builds_what_leaves() -> None:
 
 
 def _builds_what_leaves(tree: ast.Module) -> bool:
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "tasks.wire"]
+    imports = [
+        node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "tasks.protocol.wire"
+    ]
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     of_wire = {name.asname or name.name for node in imports for name in node.names} & LEAVING
     called = {f.id for f in calls if isinstance(f, ast.Name)} & of_wire

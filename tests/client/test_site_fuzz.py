@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from client.errors import SiteMisconfigured
-from client.setup.founding import write_example
+from client.setup.provisioning import write_example
 from client.site import SiteSettings, load
 
 WRONG_YAML = [

@@ -24,19 +24,20 @@ from torch import Tensor, nn
 
 from client import report
 from client.app import _Steps
-from client.books.accounting import Mechanism
-from client.books.links import Head
 from client.cohort.dataset import UNKNOWN, Cohort
+from client.ledger.accounting import Mechanism
+from client.ledger.links import Head
 from client.training import methods
-from client.training.compare import Second
+from client.training.compare import SecondModel
 from client.training.noise import entropy
 from client.training.scoring import score_findings, score_outlines
+from tasks.input_spec import InputSpec
 from tasks.losses import loss_of
 from tasks.models import registry
+from tasks.models.network import Network
 from tasks.models.weights import digest_of, in_folder
-from tasks.study import EvaluationTerms, MethodTerms, StudyDocument, TrainingTerms
-from tasks.task import Form
-from tasks.wire import Arrays, EvaluateOrder, TrainOrder, due
+from tasks.protocol.study import EvaluationTerms, MethodTerms, StudyDocument, TrainingTerms
+from tasks.protocol.wire import Arrays, EvaluateOrder, TrainOrder, due
 from tests.client.networks import CASES, IMAGE
 
 TOP = float(np.finfo(np.float32).max)
@@ -48,17 +49,17 @@ HEAD = Head(0, "0" * 64)
 class Question:
     """What of a task this file needs."""
 
-    form: Form
+    form: InputSpec
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return loss_of(self.form, outputs, targets)
 
 
-def network_of(spec: dict[str, Any], form: Form, folder: Path) -> registry.Network:
+def network_of(spec: dict[str, Any], form: InputSpec, folder: Path) -> Network:
     return registry.build(spec, form, seed=3, find=in_folder(folder))
 
 
-def cohort_of(network: registry.Network, form: Form) -> Cohort:
+def cohort_of(network: Network, form: InputSpec) -> Cohort:
     """Patients with one or two images, of whom not everything is known."""
     draw = torch.Generator().manual_seed(5)
     rows = [torch.arange(0, 2), torch.arange(2, 3), torch.arange(3, 5), torch.arange(5, 6)]
@@ -89,7 +90,7 @@ def without(cohort: Cohort, patient: int) -> Cohort:
     )
 
 
-def study_of(document: StudyDocument, form: Form, outlines: bool, **changes: Any) -> StudyDocument:
+def study_of(document: StudyDocument, form: InputSpec, outlines: bool, **changes: Any) -> StudyDocument:
     """One that asks for all that can be asked, of two steps."""
     findings = [f"f{n}" for n in range(1, form.findings)]
     structures = [f"s{n}" for n in range(form.structures)] if outlines else []
@@ -114,12 +115,14 @@ def fill(module: nn.Module, size: float, pattern: str, seed: int) -> Arrays:
     return registry.arrays_of(module)
 
 
-def scored(order: EvaluateOrder, module: nn.Module, cohort: Cohort, form: Form, second: Second | None) -> Arrays:
+def scored(
+    order: EvaluateOrder, module: nn.Module, cohort: Cohort, form: InputSpec, second: SecondModel | None
+) -> Arrays:
     """As ``client.app`` scores, without what needs a catalog."""
     scores = score_findings(module, cohort, form.findings)
     told = report.Scored(scores[0], cohort.patient_labels().numpy())
     if second is not None:
-        told = replace(told, pair=report.Pair(second.scores(module, cohort), second.edges))
+        told = replace(told, pair=report.SecondScores(second.scores(module, cohort), second.edges))
     elif order.asks == "scores" and order.round == order.study.rounds:
         findings = {
             name: np.stack([scores[n], cohort.patient_labels(n).numpy()])
@@ -170,7 +173,7 @@ def orders(study: StudyDocument) -> Iterator[EvaluateOrder]:
 
 @pytest.mark.parametrize(("spec", "form"), ALL)
 def test_scores_leave_in_the_same_form_whoever_is_there(
-    spec: dict[str, Any], form: Form, document: StudyDocument, weights: Path
+    spec: dict[str, Any], form: InputSpec, document: StudyDocument, weights: Path
 ) -> None:
     network = network_of(frozen(weights) if spec["name"] == "frozen" else spec, form, weights)
     module, everybody = network.trainable, cohort_of(network, form)
@@ -189,7 +192,7 @@ def test_scores_leave_in_the_same_form_whoever_is_there(
                 if order.asks == "paired":
                     if registry.misfits(module, weights_of_order):
                         continue  # refused before anybody is scored
-                    second = Second(weights_of_order, edges)
+                    second = SecondModel(weights_of_order, edges)
                 found = scored(order, module, cohort, form, second)
                 assert form_of(found) == {n: ("<f8", s, 8 * math.prod(s)) for n, s in due(order).items()}
                 assert all(np.isfinite(value).all() for value in found.values())
@@ -199,7 +202,7 @@ def test_scores_leave_in_the_same_form_whoever_is_there(
 
 @pytest.mark.parametrize(("spec", "form"), ALL)
 def test_updates_leave_in_the_same_form_whoever_is_there(
-    spec: dict[str, Any], form: Form, document: StudyDocument, weights: Path
+    spec: dict[str, Any], form: InputSpec, document: StudyDocument, weights: Path
 ) -> None:
     network = network_of(frozen(weights) if spec["name"] == "frozen" else spec, form, weights)
     module, everybody = network.trainable, cohort_of(network, form)

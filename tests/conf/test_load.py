@@ -214,7 +214,7 @@ def test_no_float_passes_as_a_step_size_but_one_within_the_documents_bounds(valu
     study = schema.Study(
         model=schema.ScatterLinear(),
         federation=schema.PhantomFederation(hospitals={"elm": schema.Phantom(patients=7)}),
-        training=schema.Training(learning_rate=value),
+        training=schema.TrainingSettings(learning_rate=value),
     )
     refused = [problem for problem in checks.problems(study) if problem.startswith("training.learning_rate=")]
     assert bool(refused) == (not 1e-6 <= value <= 1e6)

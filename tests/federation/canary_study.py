@@ -23,19 +23,19 @@ import client.app
 from client import report
 from client.cohort.dataset import Cohort, open_cohort
 from client.site import SiteSettings
-from server import local_grid
 from server.__main__ import client_app
 from server.errors import RoundFailed
-from server.exchange import exchange
-from server.flower_private import Deflated, deflate
-from server.local_grid import LocalGrid
-from server.post import Post
-from server.rounds import Roster
-from server.study import document_of
+from server.rounds.broadcast import Broadcast
+from server.rounds.exchange import exchange
+from server.rounds.state import Roster
+from server.runtime import local_grid
+from server.runtime.flower_private import Deflated, deflate
+from server.runtime.local_grid import LocalGrid
+from server.study.document import document_of
 from tasks import task as tasks
 from tasks.models import registry
-from tasks.study import StudyDocument
-from tasks.wire import Arrays, ErrorCode, Refusal, TrainOrder, TrainReport
+from tasks.protocol.study import StudyDocument
+from tasks.protocol.wire import Arrays, ErrorCode, Refusal, TrainOrder, TrainReport
 from tests.federation import canaries
 from tests.federation.embedded import HOSPITALS, configure, play
 
@@ -132,7 +132,7 @@ def _order(sites: dict[str, Path], document: StudyDocument) -> list[str]:
     with LocalGrid(sites, client_app) as grid:
         order = TrainOrder(document, 1, weights)
         roster = Roster(document, grid.nodes)
-        return [answer.problem for answer in exchange(grid, roster, order, TrainReport, 60, Post())]
+        return [answer.problem for answer in exchange(grid, roster, order, TrainReport, 60, Broadcast())]
 
 
 def _images_instead(module: Any, task: Any, cohort: Cohort, *more: Any) -> Arrays:

@@ -12,17 +12,17 @@ from typing import Any
 
 from rich.console import Console
 
-from client.books.ledger import Entry
-from client.books.pair import Books, open_books
+from client.ledger.account import LedgerEntry
+from client.ledger.records import Records, open_records
 from client.site import load as load_site
 from client.site import secret
 from conf import load, schema
 from server.__main__ import client_app, found
-from server.checkpoint import read_state
 from server.launch import run_study
-from server.report import Results
-from server.rounds import State
-from server.workers import LoadApp
+from server.results.results import Results
+from server.rounds.checkpoint import read_state
+from server.rounds.state import StudyState
+from server.runtime.workers import LoadApp
 
 HOSPITALS = ("alder", "birch", "cedar")
 TINY = (
@@ -56,7 +56,7 @@ class Ended:
     shown: str
     folder: Path
 
-    def state(self) -> State:
+    def state(self) -> StudyState:
         state = read_state(self.folder / "federated")
         assert state is not None
         return state
@@ -88,14 +88,14 @@ def play(output: Path, name: str, *overrides: str, load_app: LoadApp = client_ap
     return Ended(results, text.getvalue(), output / "studies" / results.study)
 
 
-def entries(folder: Path, hospital: str) -> list[Entry]:
+def entries(folder: Path, hospital: str) -> list[LedgerEntry]:
     """What stands in a hospital's ledger; both books are verified row by row."""
     site = load_site(folder / "sites" / f"{hospital}.yaml")
-    with open_books(site.ledger, site.journal, secret(site)) as books:
+    with open_records(site.ledger, site.journal, secret(site)) as books:
         return _verified(books)
 
 
-def _verified(books: Books) -> list[Entry]:
+def _verified(books: Records) -> list[LedgerEntry]:
     assert books.verify() == []
     return list(books.ledger.entries())
 

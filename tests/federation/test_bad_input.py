@@ -19,8 +19,8 @@ from conf import load, schema
 from server.__main__ import client_app, found
 from server.errors import HospitalNotReady, RoundFailed
 from server.launch import run_study
-from tasks import wire
-from tasks.wire import TrainReport
+from tasks.protocol import wire
+from tasks.protocol.wire import TrainReport
 from tests.federation.embedded import HOSPITALS, TINY, Ended, console, folder_of, play, with_own_phantoms
 
 SHORT = ("federation.rounds=1", "evaluation.arms=[]")

@@ -16,13 +16,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from mlflow import MlflowClient
 
-from client.books.accounting import epsilon_of
-from server import crossing, launch
+from client.ledger.accounting import epsilon_of
+from server import launch
 from server.__main__ import client_app
-from server.checkpoint import read_state
 from server.errors import CheckpointDamaged
-from server.workers import LoadApp
-from tasks import wire
+from server.rounds.checkpoint import read_state
+from server.runtime.workers import LoadApp
+from server.study import cross_site_evaluation
+from tasks.protocol import wire
 from tests.federation.embedded import HOSPITALS, TINY, Ended, entries, play
 
 ROUNDS = 20
@@ -160,8 +161,8 @@ def test_a_study_that_ended_while_two_models_were_compared_charges_nobody_twice(
     child = os.fork()
     if child == 0:
         compared = iter((True, False))
-        right = crossing.auc_difference
-        crossing.auc_difference = lambda joint: right(joint) if next(compared) else os._exit(9)
+        right = cross_site_evaluation.auc_difference
+        cross_site_evaluation.auc_difference = lambda joint: right(joint) if next(compared) else os._exit(9)
         try:
             play(ground, "crossed", *settings)
         finally:

@@ -9,11 +9,11 @@ import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.books.accounting import epsilon_of
+from client.ledger.accounting import epsilon_of
 from server import launch
 from server.__main__ import client_app
-from tasks import wire
-from tasks.wire import EvaluateOrder, TrainOrder
+from tasks.protocol import wire
+from tasks.protocol.wire import EvaluateOrder, TrainOrder
 from tests.federation.embedded import HOSPITALS, Ended, entries, play
 from tests.server import delaying
 

@@ -9,13 +9,13 @@ import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.books.accounting import epsilon_of
 from client.cohort import cache, catalog
+from client.ledger.accounting import epsilon_of
 from client.site import load as load_site
 from server.__main__ import client_app
 from tasks import task as tasks
-from tasks import wire
-from tasks.wire import DICE, DISTANCE, EvaluateOrder, EvaluateReport
+from tasks.protocol import wire
+from tasks.protocol.wire import DICE, DISTANCE, EvaluateOrder, EvaluateReport
 from tests.federation.embedded import Ended, entries, play
 
 HOSPITALS = ("alder", "birch")

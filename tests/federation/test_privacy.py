@@ -15,18 +15,18 @@ import yaml
 from torch import nn
 
 import client.app
-from client.books.accounting import epsilon_of
-from client.setup.founding import found_books
+from client.ledger.accounting import epsilon_of
+from client.setup.provisioning import provision
 from client.site import load
 from client.training.train import train_locally
 from conf import schema
 from server.__main__ import client_app, found
 from server.launch import Hospitals, run_study
-from tasks import wire
 from tasks.models import registry
-from tasks.models.registry import Network
-from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument
-from tasks.wire import ErrorCode, EvaluateReport, Refusal, TrainOrder, TrainReport
+from tasks.models.network import Network
+from tasks.protocol import wire
+from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument
+from tasks.protocol.wire import ErrorCode, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tests.client.hospital import Archive, Hospital, draw_archive, evaluate, read, train, weights, with_terms
 from tests.federation.embedded import configure, console, entries
 
@@ -58,7 +58,7 @@ def _with_a_real_hospital(study: schema.Study, folder: Path, advance: Any) -> Ho
     path.write_text(yaml.safe_dump(values | {"simulated": False, "public_size": size, "policy": policy}), "utf-8")
     for book in (load(path).ledger, load(path).journal):  # the books of a simulated hospital never become a real one's
         book.unlink()
-    found_books(load(path))
+    provision(load(path))
     return hospitals
 
 

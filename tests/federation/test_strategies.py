@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.books.accounting import epsilon_of, plan_noise
+from client.ledger.accounting import epsilon_of, plan_noise
 from tests.federation.embedded import HOSPITALS, entries, play
 
 QUIET = ("evaluation.arms=[]", "federation.rounds=3", "evaluation.every=3")

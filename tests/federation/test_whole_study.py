@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.numpy import load_file
 
-from client.books.accounting import epsilon_of
+from client.ledger.accounting import epsilon_of
 from conf.load import ConfigError
 from server.__main__ import client_app, found
 from server.launch import run_study

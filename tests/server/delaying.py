@@ -7,7 +7,7 @@ from typing import Any
 
 from flwr.app import Message
 
-from server.local_grid import LocalGrid
+from server.runtime.local_grid import LocalGrid
 
 
 class Delaying(LocalGrid):

@@ -10,8 +10,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from hypothesis import strategies as st
 
-from server.flower_private import claim_identity
-from tasks import wire
+from server.runtime.flower_private import claim_identity
+from tasks.protocol import wire
 
 _NUMBERS = st.sampled_from(
     [0, -1, 1, 2, 10**7, 10**400, 0.0, -0.0, 5e-324, 1e-300, 0.29, 0.31, 9e4, 1e5, 1e6, 1e308, -1e308, 1.0000001]

@@ -16,8 +16,8 @@ from flwr.supercore.run import Run
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.grid import InMemoryGrid
 
-from server.flower_private import claim_identity
-from server.workers import answer
+from server.runtime.flower_private import claim_identity
+from server.runtime.workers import answer
 from tests.server import scripted
 
 _RUN = 1

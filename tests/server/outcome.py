@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf import load
-from server.comparison import Arms
-from server.crossing import Crossed
-from server.evaluation import Evaluated, pooled_auc, scores_of
-from server.pages.page import Story
-from server.record import HospitalRound, RoundRecord, State
-from server.report import Results, results
+from server.pages.report import Story
+from server.results.results import Results, results
+from server.rounds.evaluation import Evaluated, pooled_auc, scores_of
+from server.rounds.state import HospitalRound, RoundRecord, StudyState
+from server.study.baselines import Arms
+from server.study.cross_site_evaluation import CrossSiteEvaluation
 from tasks.metrics.histogram import ScoreHistogram, score_histogram
 from tasks.metrics.interval import Interval
 from tasks.metrics.ranking import roc_auc
@@ -44,12 +44,12 @@ def outcome(
     federated: dict[str, Evaluated],
     arms: Arms | None = None,
     gates: dict[str, float | None] | None = None,
-    crossed: Crossed | None = None,
-) -> tuple[Results, State]:
+    crossed: CrossSiteEvaluation | None = None,
+) -> tuple[Results, StudyState]:
     """Results of a study of two rounds that ended with these evaluations."""
     hospitals = {name: each.figures for name, each in federated.items()}
     rounds = [RoundRecord(n, 0.5, 1.0, hospitals, {}, list(hospitals), pooled_auc(federated)) for n in (1, 2)]
-    state = State({}, rounds, scores=scores_of(federated))
+    state = StudyState({}, rounds, scores=scores_of(federated))
     return results("demo-1", state, arms or Arms(), NOTES, gates, crossed), state
 
 
@@ -61,7 +61,9 @@ def story(federated: dict[str, Evaluated] | None = None, arms: Arms | None = Non
     others = Arms({"ash": evaluated(3, 1.0), "elm": evaluated(4, 1.0)}, {}, shuffled)
     of_ash, of_elm = evaluated(8, 2.0, (300, 200), 1.5), evaluated(9, 1.2, (200, 100), 1.5)
     matrix = {"ash": {"ash": of_ash, "elm": of_elm}, "elm": {"ash": of_elm, "elm": of_ash}}
-    crossed = Crossed({"ash": Interval(0.09, 0.03, 0.15)}, matrix if arms is None else {}, {"ash": 3.99, "elm": 3.99})
+    crossed = CrossSiteEvaluation(
+        {"ash": Interval(0.09, 0.03, 0.15)}, matrix if arms is None else {}, {"ash": 3.99, "elm": 3.99}
+    )
     found, state = outcome(federated or default, others if arms is None else arms, {"auc": 0.6}, crossed)
     config = load.to_plain(load.load(["experiment=demo", "data_root=/secret/place"]))
     made = Story(found, state.rounds, config, ["experiment=demo", "data_root=/secret/place"], {"ash": (99, 100)})

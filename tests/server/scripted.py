@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from conf import load, schema
-from server.local_grid import LocalGrid
-from server.rounds import Roster
-from server.study import document_of
+from server.rounds.state import Roster
+from server.runtime.local_grid import LocalGrid
+from server.study.document import document_of
 from tests.server.scripted_app import (
     SIZE,
     WEIGHTS,

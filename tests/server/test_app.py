@@ -7,9 +7,9 @@ import pytest
 
 from server.app import again
 from server.errors import CannotCombine, RoundFailed
-from server.rounds import State
+from server.rounds.state import StudyState
 
-DONE = State({"w": np.zeros(1, np.float32)})
+DONE = StudyState({"w": np.zeros(1, np.float32)})
 
 
 class Attempts:
@@ -18,7 +18,7 @@ class Attempts:
     def __init__(self, *failures: Exception) -> None:
         self.failures, self.made = list(failures), 0
 
-    def __call__(self) -> State:
+    def __call__(self) -> StudyState:
         self.made += 1
         if self.failures:
             raise self.failures.pop(0)

@@ -12,20 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conf import schema
-from server import evaluation, exchange
-from server.collection import _fold
-from server.comparison import Arms
-from server.evaluation import Evaluated, pooled_auc, scores_of
-from server.exchange import Answer, _read
-from server.record import HospitalRound, Roster, RoundRecord, State
-from server.report import results
-from server.strategy import choice
-from server.strategy.honest import Honest
+from server.results.results import results
+from server.rounds import evaluation, exchange
+from server.rounds.aggregation import _fold
+from server.rounds.evaluation import Evaluated, pooled_auc, scores_of
+from server.rounds.exchange import Answer, _read
+from server.rounds.state import HospitalRound, Roster, RoundRecord, StudyState
+from server.strategy import registry
+from server.strategy.honest_updates import Honest
 from server.strategy.strategy import norm
-from server.study import document_of
-from tasks import lean, wire
-from tasks.study import EvaluationTerms
-from tasks.wire import EvaluateOrder, EvaluateReport, TrainOrder, TrainReport
+from server.study.baselines import Arms
+from server.study.document import document_of
+from tasks.protocol import encoding, wire
+from tasks.protocol.study import EvaluationTerms
+from tasks.protocol.wire import EvaluateOrder, EvaluateReport, TrainOrder, TrainReport
 from tests.server import scripted
 from tests.server.hostile import message, replies
 from tests.server.scripted_app import BOOKS
@@ -52,7 +52,7 @@ def order(form: str = "float32", private: bool = True) -> TrainOrder:
 @cache
 def train_report(form: str = "float32", private: bool = True) -> TrainReport:
     honest = scripted.honest_update("ash", order(form, private))
-    arrays = lean.shrink(honest, order(form, private).study.wire.up)
+    arrays = encoding.shrink(honest, order(form, private).study.wire.up)
     return TrainReport("scripted-1", 2, 1.0 if private else None, 1e-4, 1.5 if private else 0.0, BOOKS, arrays)
 
 
@@ -69,7 +69,7 @@ def read(
 def test_a_report_of_training_is_folded_in_whole_or_not_at_all(form: str, private: bool, data: st.DataObject) -> None:
     asked, good = order(form, private), train_report(form, private)
     usable = [s for s in STRATEGIES if private or s.weighting != "inverse_noise_variance"]
-    strategy = choice.build(data.draw(st.sampled_from(usable)))
+    strategy = registry.build(data.draw(st.sampled_from(usable)))
     report, problem, up = read(data.draw(replies(good)), asked, TrainReport)  # type: ignore[misc]
     assert (report is None) == bool(problem)
     assert len(problem) < 600
@@ -86,9 +86,9 @@ def test_a_report_of_training_is_folded_in_whole_or_not_at_all(form: str, privat
     weights, _ = strategy.step(asked.arrays, {}, combined, 1.0)
     assert all(np.isfinite(value).all() and np.abs(value).max() <= 1e4 for value in weights.values())
     if figures is None:  # nothing of it is in the sum
-        alone = lean.restore(train_report(form, private).arrays, form, asked.arrays)
+        alone = encoding.restore(train_report(form, private).arrays, form, asked.arrays)
         if isinstance(
-            strategy.combiner(asked.arrays, 3), type(choice.build(schema.FedAvg()).combiner(asked.arrays, 3))
+            strategy.combiner(asked.arrays, 3), type(registry.build(schema.FedAvg()).combiner(asked.arrays, 3))
         ):
             for key, value in combined.items():
                 np.testing.assert_allclose(value, alone[key], rtol=1e-5, atol=1e-6)
@@ -125,7 +125,7 @@ def test_whatever_histograms_come_the_study_has_its_results(private: bool, data:
     auc = pooled_auc(told)
     hospitals = {name: each.figures for name, each in told.items()}
     record = RoundRecord(3, 0.1, 1.0, hospitals, {"ash": found.problem} if found.problem else {}, [], auc)
-    outcome = results("scripted-1", State({}, [record], scores=scores_of(told)), Arms(), [])
+    outcome = results("scripted-1", StudyState({}, [record], scores=scores_of(told)), Arms(), [])
     assert "elm" in outcome.epsilon
     if report is None:
         assert found.problem
@@ -137,7 +137,7 @@ def test_whatever_histograms_come_the_study_has_its_results(private: bool, data:
 def test_what_the_fuzzing_starts_from_is_usable() -> None:
     """Or it would test the refusal of the first field alone."""
     for form in ("float32", "float16", "int8"):
-        strategy = choice.build(schema.FedAvg())
+        strategy = registry.build(schema.FedAvg())
         report, problem, _ = read(wire.encode(train_report(form)), order(form), TrainReport)  # type: ignore[misc]
         answer = Answer("ash", 2, report, problem, 0, 0)
         figures, told = _fold(
@@ -154,7 +154,7 @@ def test_what_the_fuzzing_starts_from_is_usable() -> None:
 @pytest.mark.parametrize("noise", [5e-324, 1e-9, 0.29, 1.1e5, 1e308])
 @pytest.mark.parametrize("weighting", ["public_size", "inverse_noise_variance"])
 def test_noise_that_nobody_plans_costs_the_hospital_its_reply(noise: float, weighting: str) -> None:
-    strategy = choice.build(schema.FedAvg(weighting=weighting))
+    strategy = registry.build(schema.FedAvg(weighting=weighting))
     report = replace(train_report(), noise_multiplier=noise)
     combiner = strategy.combiner({**scripted.WEIGHTS}, 1)
     figures, told = _fold(Answer("ash", 2, report, "", 0, 0), order(), strategy, combiner, Honest.of(order()))
@@ -173,13 +173,13 @@ def test_noise_that_nobody_plans_costs_the_hospital_its_reply(noise: float, weig
     ],
 )
 def test_figures_beyond_what_the_document_grants_are_refused(changed: dict[str, float], told: str) -> None:
-    strategy, report = choice.build(schema.FedAvg()), replace(train_report(), **changed)  # type: ignore[arg-type]
+    strategy, report = registry.build(schema.FedAvg()), replace(train_report(), **changed)  # type: ignore[arg-type]
     combiner = strategy.combiner({**scripted.WEIGHTS}, 1)
     assert told in str(_fold(Answer("ash", 2, report, "", 0, 0), order(), strategy, combiner, Honest.of(order()))[1])
 
 
 def test_an_update_longer_than_any_honest_one_is_dropped_and_a_long_one_counts_as_usual() -> None:
-    honest, strategy = Honest.of(order()), choice.build(schema.FedAvg())
+    honest, strategy = Honest.of(order()), registry.build(schema.FedAvg())
     much = 3000.0  # times what a patient can do: more than the study needs
     longest, counted = honest.longest(2000, much, 2), honest.counted(2000, much, 2)
     assert counted < 0.9 * longest < 1000, "or the two bounds could not be told apart"
@@ -199,7 +199,10 @@ def test_an_update_longer_than_any_honest_one_is_dropped_and_a_long_one_counts_a
 
 
 def test_a_hospital_that_the_document_does_not_size_does_not_count() -> None:
-    strategy, combiner = choice.build(schema.FedAvg()), choice.build(schema.FedAvg()).combiner({**scripted.WEIGHTS}, 1)
+    strategy, combiner = (
+        registry.build(schema.FedAvg()),
+        registry.build(schema.FedAvg()).combiner({**scripted.WEIGHTS}, 1),
+    )
     told = _fold(Answer("oak", 2, train_report(), "", 0, 0), order(), strategy, combiner, Honest.of(order()))[1]
     assert told == "the study's document names no public size of it"
 

@@ -13,8 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from conf import load
 from server import launch
 from server.errors import HospitalNotReady, StudyError
-from server.folder import locked
-from server.study import open_study
+from server.study.document import open_study
+from server.study.folder import locked
 from tests.server import scripted
 
 

@@ -13,27 +13,28 @@ import pytest
 from safetensors.numpy import save
 
 from conf import load as conf
-from server import app, pki, signing, superlink
+from server import app
+from server.deployment import pki, signing, superlink_client
+from server.deployment.server_dir import Hospital, ServerDir, ServerSettings, make
 from server.errors import NotAdmitted, NotSigned
-from server.home import Home, Hospital, ServerSettings, make
-from server.study import model_of, open_study, weights_file
-from tasks import study as documents
+from server.study.document import model_of, open_study, weights_file
+from tasks.protocol import study as documents
 
 DEPLOYED = ("experiment=deployed", "runtime.address=a:1", "runtime.authority=/pki/ca", "runtime.certificate=/me.pem")
 VIT = ("model=vit", "model.patch=32", "model.width=24", "model.layers=1", "model.heads=3")
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def home(tmp_path: Path) -> ServerDir:
     made = make(tmp_path / "home", ServerSettings(host="localhost"))
-    pki.found_authority(made)
+    pki.create_authority(made)
     pki.issue_server(made)
     pki.issue_researcher(made, "rosalind")
     made.register({name: Hospital(name, n, "k", "now", 100 * n) for n, name in enumerate(("ash", "elm"), 1)})
     return made
 
 
-def handed_in(home: Home, *overrides: str, **changes: Any) -> dict[str, Any]:
+def handed_in(home: ServerDir, *overrides: str, **changes: Any) -> dict[str, Any]:
     """Play a run of a study that a researcher proposes. Gives what the run's file says."""
     values = conf.to_plain(conf.load([*DEPLOYED, "propose=x.json", *overrides])) | changes
     me = home.path / "researchers" / "rosalind.pem"
@@ -41,16 +42,16 @@ def handed_in(home: Home, *overrides: str, **changes: Any) -> dict[str, Any]:
     return told(home)
 
 
-def play(home: Home, text: str) -> None:
+def play(home: ServerDir, text: str) -> None:
     app.play_study(home, None, 1, text)  # type: ignore[arg-type]  # a proposal asks no hospital
 
 
-def told(home: Home) -> dict[str, Any]:
+def told(home: ServerDir) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads((home.runs / "1.json").read_text())
     return facts
 
 
-def test_a_proposed_study_has_its_sizes_and_the_name_of_who_asks(home: Home) -> None:
+def test_a_proposed_study_has_its_sizes_and_the_name_of_who_asks(home: ServerDir) -> None:
     facts = handed_in(home)
     folder = home.path / "studies" / facts["study"]
     assert facts["asked_by"] == "rosalind"
@@ -66,13 +67,13 @@ def test_a_proposed_study_has_its_sizes_and_the_name_of_who_asks(home: Home) -> 
     assert documents.read((folder / "document.json").read_text()) == document, "sizes are fixed"
 
 
-def test_a_hospital_of_unknown_size_is_named(home: Home) -> None:
+def test_a_hospital_of_unknown_size_is_named(home: ServerDir) -> None:
     home.register({"ash": Hospital("ash", 1, "k", "now")})
     with pytest.raises(NotAdmitted, match="no public size is known of ash: consilium-server admit"):
         handed_in(home)
 
 
-def test_a_text_without_signature_starts_nothing_and_says_why(home: Home) -> None:
+def test_a_text_without_signature_starts_nothing_and_says_why(home: ServerDir) -> None:
     with pytest.raises(NotSigned):
         play(home, json.dumps(conf.to_plain(conf.load([*DEPLOYED, "propose=x.json"]))))
     assert told(home)["state"] == "failed"
@@ -93,7 +94,7 @@ def test_a_text_without_signature_starts_nothing_and_says_why(home: Home) -> Non
         {"x": [[{"y": "\\${seed}"}]]},
     ],
 )
-def test_nothing_is_interpolated(home: Home, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
+def test_nothing_is_interpolated(home: ServerDir, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
     monkeypatch.setenv("SECRET", "a-secret")
     with pytest.raises(conf.ConfigError, match="stands for a value of the machine that reads it"):
         handed_in(home, **change)
@@ -101,7 +102,7 @@ def test_nothing_is_interpolated(home: Home, monkeypatch: pytest.MonkeyPatch, ch
     assert not any("a-secret" in path.read_text() for path in home.path.rglob("*.json"))
 
 
-def test_a_configuration_without_an_end_is_refused(home: Home) -> None:
+def test_a_configuration_without_an_end_is_refused(home: ServerDir) -> None:
     deep: list[Any] = []
     for _ in range(600):
         deep = [deep]
@@ -112,7 +113,7 @@ def test_a_configuration_without_an_end_is_refused(home: Home) -> None:
 @pytest.mark.parametrize(
     "named", ["/dev/zero", "pki/authority.key", "/nonexistent", "../../etc/shadow", "weights/e.safetensors"]
 )
-def test_a_file_of_the_server_is_not_even_opened(home: Home, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+def test_a_file_of_the_server_is_not_even_opened(home: ServerDir, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     def opened(path: Path, *_: object) -> None:
         pytest.fail(f"{path} was opened")
 
@@ -121,7 +122,7 @@ def test_a_file_of_the_server_is_not_even_opened(home: Home, monkeypatch: pytest
         handed_in(home, *VIT, model=conf.to_plain(conf.load([*DEPLOYED, *VIT]))["model"] | {"weights": named})  # type: ignore[operator]
 
 
-def test_weights_are_named_by_their_digest_and_found_among_plain_files_alone(home: Home, tmp_path: Path) -> None:
+def test_weights_are_named_by_their_digest_and_found_among_plain_files_alone(home: ServerDir, tmp_path: Path) -> None:
     folder, content = home.path / "weights", save({"x": np.zeros(3, np.float32)})
     digest = hashlib.sha256(content).hexdigest()
     study = app._of_this_server(home, conf.load([*DEPLOYED, *VIT, f"model.weights={digest}"]))
@@ -141,14 +142,14 @@ def test_what_a_researcher_sends_names_no_path_of_theirs(tmp_path: Path) -> None
     weights.write_bytes(save({"x": np.zeros(3, np.float32)}))
     words = [*DEPLOYED, *VIT, f"model.weights={weights}", f"output_dir={tmp_path}/out", f"propose={tmp_path}/p.json"]
     study = conf.load([*words, f"data_root={tmp_path}", f"tracking.uri=file://{tmp_path}"])
-    sent = conf.to_plain(superlink._as_text(study, study.runtime))  # type: ignore[arg-type]
+    sent = conf.to_plain(superlink_client._as_text(study, study.runtime))  # type: ignore[arg-type]
     assert str(tmp_path) not in json.dumps(sent)
     assert "/pki/ca" not in json.dumps(sent)
     assert sent["model"]["weights"] == hashlib.sha256(weights.read_bytes()).hexdigest()  # type: ignore[index]
     assert conf.from_plain(sent).propose
 
 
-def test_a_study_that_is_resumed_is_text_as_well(home: Home) -> None:
+def test_a_study_that_is_resumed_is_text_as_well(home: ServerDir) -> None:
     study = app._of_this_server(home, conf.load(DEPLOYED))
     folder = open_study(study)
     folder.note(config=conf.to_plain(study) | {"experiment": "${oc.env:HOME}"})

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from tasks.input_spec import InputSpec
 from tasks.losses import loss_of
-from tasks.task import Form
 
-FORM = Form((1, 4, 5), findings=3, structures=2)
+FORM = InputSpec((1, 4, 5), findings=3, structures=2)
 PIXELS = 20
 
 
@@ -29,7 +29,7 @@ def targets(images: int = 4) -> Tensor:
 def test_one_finding_is_plain_cross_entropy() -> None:
     logits, labels = outputs()[:, :1], targets()[:, :1]
     expected = binary_cross_entropy_with_logits(logits, labels)
-    assert torch.allclose(loss_of(Form((1, 4, 5)), logits, labels), expected)
+    assert torch.allclose(loss_of(InputSpec((1, 4, 5)), logits, labels), expected)
 
 
 def test_findings_and_outlines_are_what_the_formulas_say() -> None:

@@ -87,7 +87,11 @@ def test_no_name_leads_out_of_the_folder(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "there"),
-    [("template", "tasks/template"), ("wire", "tasks/wire.py"), ("lung_ultrasound", "conf/task/lung_ultrasound.yaml")],
+    [
+        ("template", "tasks/template"),
+        ("wire", "tasks/protocol/wire.py"),
+        ("lung_ultrasound", "conf/task/lung_ultrasound.yaml"),
+    ],
 )
 def test_what_is_there_is_not_overwritten(checkout: Path, name: str, there: str) -> None:
     before = _everything(checkout)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from pydicom import Dataset
 
+from client.pixels.refusal import UnreadableDicom
 from client.reading.contract import Judgement, merged
-from client.reading.dicom import Measured, UnreadableDicom, read_header
+from client.reading.dicom import Measured, read_header
 from client.reading.slices import Slice, slices_of
 from client.reading.stacks import NoVolume, Stack, arrange
 from client.reading.volume import read_volume
@@ -137,7 +138,7 @@ def _file(path: Path, header: Dataset, key: str, acquired: Callable[[Dataset], A
 
 
 @dataclass(frozen=True)
-class ReadScan:
+class ReadStacks:
     """Reads an examination.
 
     Attributes:
@@ -175,7 +176,7 @@ class Stacked:
         acquisition: the middle slice's, judged by all slices: what one of them breaks the examination breaks.
     """
 
-    read: ReadScan
+    read: ReadStacks
     middle: Slice
     signature: str
     acquisition: Acquisition
@@ -206,7 +207,7 @@ def stacked(examination: Examination, task: Task, lost: Counter[str]) -> Stacked
     made_of = [f"{name} {len(stack.slices)}" for name, stack in chosen.items()]
     made_of += sorted({file.signature for file in read}) + ([] if outlines is None else [outlines.signature])
     signature = hashlib.sha256(repr(made_of).encode()).hexdigest()
-    return Stacked(ReadScan(chosen, outlines), middle, signature, _judged(read, of_file[middle.path], task))
+    return Stacked(ReadStacks(chosen, outlines), middle, signature, _judged(read, of_file[middle.path], task))
 
 
 def _stacks(files: Iterable[ImageFile], sequence: str) -> list[Stack]:

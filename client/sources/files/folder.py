@@ -10,12 +10,14 @@ from pathlib import Path
 from pydicom import Dataset
 
 from client.errors import EmptySource, LabelsMatchNothing
-from client.reading.dicom import UnreadableDicom, number_of_frames, read_header
+from client.pixels.pixel_format import number_of_frames
+from client.pixels.refusal import UnreadableDicom
+from client.reading.dicom import read_header
 from client.sources.acquisition import Acquisition, acquisition_reader
 from client.sources.files.scans import list_scans
 from client.sources.frame import Frame
 from client.sources.labels.annotations import labels_of
-from client.sources.labels.outlines import Outlines
+from client.sources.labels.outlines import FrameOutlines
 from client.sources.labels.own import is_own
 from client.sources.labels.segmentations import OWN, is_segmentation
 from client.sources.labels.table import KEYS, Labels
@@ -56,7 +58,7 @@ def list_files(
     headers = list(_headers(folder, labels.key, acquired, task.frames, left_out, segmentations))
     if not headers:
         raise EmptySource(f"no DICOM file under {folder}; is the volume mounted?")
-    outlines = Outlines(segmentations, task.structures) if task.structures else None
+    outlines = FrameOutlines(segmentations, task.structures) if task.structures else None
     records, used = _join(headers, labels, withdrawn, left_out, outlines)
     if not used:
         raise LabelsMatchNothing(
@@ -123,7 +125,7 @@ def _join(
     labels: Labels,
     withdrawn: frozenset[str],
     left_out: Counter[str],
-    outlines: Outlines | None,
+    outlines: FrameOutlines | None,
 ) -> tuple[list[Record], set[str]]:
     records: dict[str, list[Record]] = {}
     used: set[str] = set()
@@ -144,7 +146,7 @@ def _join(
     return [record for of_file in records.values() for record in of_file], used
 
 
-def _records(file: _Header, labels: Labels, outlines: Outlines | None) -> Iterator[Record]:
+def _records(file: _Header, labels: Labels, outlines: FrameOutlines | None) -> Iterator[Record]:
     own = signature_of(file.path)
     for index in file.frames:
         masks = None if outlines is None else outlines.of(file.uid, index, file.of, file.size)

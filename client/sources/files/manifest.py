@@ -14,7 +14,7 @@ from PIL import Image
 from client.errors import EmptySource, SiteMisconfigured
 from client.sources.files.clips import Clip, is_clip
 from client.sources.labels.mask_files import MAX_PIXELS, files_of, image_size, read_mask_files
-from client.sources.labels.rows import Table, listed, read_table, shown
+from client.sources.labels.rows import TextTable, listed, read_table, shown
 from client.sources.labels.table import Findings, finding_of, wrong_findings
 from client.sources.record import Listing, Record, Unreadable, signature_of
 from client.sources.settings import ManifestSource
@@ -129,7 +129,7 @@ def read_manifest(folder: Path, columns: list[str]) -> list[dict[str, str]]:
     return _manifest(folder, columns).rows
 
 
-def _manifest(folder: Path, columns: list[str]) -> Table:
+def _manifest(folder: Path, columns: list[str]) -> TextTable:
     path = folder / "manifest.csv"
     table = read_table(path, delimiter=",")
     if missing := {"file", *columns} - set(table.columns):

@@ -56,7 +56,7 @@ def list_nifti(source: NiftiSource, task: Task, withdrawn: frozenset[str]) -> Li
         elif (scan := _scan(path, task)) is None:
             left_out[f"NO_SERIES_OF_{task.sequences[0].name.upper()}"] += 1
         else:
-            records.append(_record(source.path, path, participant, labels[participant], ReadScan(scan)))
+            records.append(_record(source.path, path, participant, labels[participant], ReadNifti(scan)))
     if not seen & labels.keys():
         raise LabelsMatchNothing(
             f"participants.tsv of {source.path} has participants like {next(iter(labels), 'none')!r}, the folders are "
@@ -66,7 +66,7 @@ def list_nifti(source: NiftiSource, task: Task, withdrawn: frozenset[str]) -> Li
     return Listing(records, +left_out)
 
 
-def _record(root: Path, path: Path, participant: str, label: int, scan: ReadScan | None) -> Record:
+def _record(root: Path, path: Path, participant: str, label: int, scan: ReadNifti | None) -> Record:
     reader = NiftiReader(path)
     name = path.relative_to(root).as_posix()
     signature = "+".join(signature_of(one.path) for one in ([reader] if scan is None else scan.readers.values()))
@@ -74,7 +74,7 @@ def _record(root: Path, path: Path, participant: str, label: int, scan: ReadScan
 
 
 @dataclass(frozen=True)
-class ReadScan:
+class ReadNifti:
     """Reads volumes of one examination, each a file; what readers outlined on them is not looked for."""
 
     readers: dict[str, NiftiReader]

@@ -15,10 +15,10 @@ from client.sources.labels.table import KEYS, Labels, joined, read_labels
 from client.sources.settings import Annotations, DicomwebSource, DimseSource, FolderSource
 from tasks.task import Task
 
-Found = Iterator[tuple[str, int]]
+ImageLabels = Iterator[tuple[str, int]]
 """SOPInstanceUID of an image and its label, as often as something says so."""
 
-_READERS: dict[str, Callable[[Any, list[Path], Counter[str]], Found]] = {
+_READERS: dict[str, Callable[[Any, list[Path], Counter[str]], ImageLabels]] = {
     "sr": labels_of_reports,
     "seg": labels_of_segmentations,
     "masks": labels_of_masks,

@@ -32,7 +32,7 @@ _Place = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
-class Mark:
+class FrameMark:
     """A frame of a segmentation, the structure that it outlines, and from which value on a pixel is marked."""
 
     structure: int
@@ -52,7 +52,7 @@ class ReadMasks:
     """
 
     shape: tuple[int, int, int]
-    marks: tuple[Mark, ...]
+    marks: tuple[FrameMark, ...]
     signature: str
 
     def __call__(self) -> NDArray[np.bool_]:
@@ -74,7 +74,7 @@ class ReadMasks:
         return masks
 
 
-class Outlines:
+class FrameOutlines:
     """All segmentations of a folder, by the images that they speak of.
 
     Attributes:
@@ -89,7 +89,7 @@ class Outlines:
         self._codes = codes_of(structures)
         self._sought: dict[_Place, set[int]] = defaultdict(set)
         self._referenced: dict[str, set[int]] = defaultdict(set)
-        self._marks: dict[_Place, list[Mark]] = defaultdict(list)
+        self._marks: dict[_Place, list[FrameMark]] = defaultdict(list)
         self._files: dict[str, set[Path]] = defaultdict(set)
         self._sizes: dict[Path, tuple[int, int]] = {}
         for path in files:
@@ -115,7 +115,7 @@ class Outlines:
                     self._sought[place] |= sought
                     if frame.code in self._codes:
                         structure = self._codes.index(frame.code)
-                        self._marks[place].append(Mark(structure, path, frame.number, least))
+                        self._marks[place].append(FrameMark(structure, path, frame.number, least))
 
     def of(self, image: str, frame: int, frames: int, size: tuple[int, int]) -> ReadMasks | None:
         """What reads the masks of a picture; ``None`` where nobody has looked for all structures.

@@ -24,7 +24,7 @@ _SAVE = "save it as CSV in UTF-8"
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A table that was read whole.
 
     Attributes:
@@ -38,7 +38,7 @@ class Table:
     lines: list[int]
 
 
-def read_table(path: Path, delimiter: str = "") -> Table:
+def read_table(path: Path, delimiter: str = "") -> TextTable:
     """Read a table whose first line names the columns; rows without any text are passed over.
 
     Args:
@@ -56,7 +56,7 @@ def read_table(path: Path, delimiter: str = "") -> Table:
     )
     try:
         columns = _columns(path, next(reader, []))
-        table, wrong = Table(columns, [], []), []
+        table, wrong = TextTable(columns, [], []), []
         for line, cells in _cells(reader):
             if fault := _fault(columns, cells):
                 wrong.append(f"line {line}: {fault}")

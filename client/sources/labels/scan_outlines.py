@@ -87,7 +87,7 @@ def read_segmentation(path: Path, header: Dataset, structures: Sequence[Structur
 
 
 @dataclass(frozen=True)
-class Mark:
+class SliceMark:
     """A frame of a segmentation on a slice of a stack, and from which value on a pixel is marked."""
 
     path: Path
@@ -106,7 +106,7 @@ class ReadOutlines:
         signature: changes whenever the segmentations may have changed.
     """
 
-    outlined: Mapping[str, tuple[Stack, tuple[Mark, ...]]]
+    outlined: Mapping[str, tuple[Stack, tuple[SliceMark, ...]]]
     signature: str
 
     def read(self, values: Callable[[Path, int], Measured] | None) -> dict[str, Volume]:
@@ -146,7 +146,7 @@ def placed(
             series counts), ``SEGMENTATION_INCOMPLETE`` (of an examination for which some structures were never sought:
             nobody can tell what is not there from what was not looked for).
     """
-    found: list[dict[int, list[Mark]]] = [{} for _ in stacks]
+    found: list[dict[int, list[SliceMark]]] = [{} for _ in stacks]
     signatures = []
     for one in sorted(segmentations, key=lambda one: one.path):
         fits = [(place, marks) for place, stack in enumerate(stacks) if (marks := _fitted(one, stack)) is not None]
@@ -157,7 +157,7 @@ def placed(
         signatures.append(one.signature)
         for sought in one.sought:
             found[place].setdefault(sought, []).extend(mark for number, mark in marks if number == sought)
-    outlined: dict[str, tuple[Stack, tuple[Mark, ...]]] = {}
+    outlined: dict[str, tuple[Stack, tuple[SliceMark, ...]]] = {}
     for number, structure in enumerate(structures):
         places = [place for place, of_stack in enumerate(found) if number in of_stack]
         left_out["SEGMENTATION_ON_TWO_SERIES"] += len(places) > 1
@@ -167,7 +167,7 @@ def placed(
     return ReadOutlines(outlined, "+".join(signatures)) if len(outlined) == len(structures) else None
 
 
-def _fitted(segmentation: Segmentation, stack: Stack) -> list[tuple[int, Mark]] | None:
+def _fitted(segmentation: Segmentation, stack: Stack) -> list[tuple[int, SliceMark]] | None:
     """Each mark on its slice, with the structure's position; ``None`` where one fits no slice of the stack."""
     if segmentation.matrix != stack.slices[0].matrix:
         return None
@@ -178,7 +178,7 @@ def _fitted(segmentation: Segmentation, stack: Stack) -> list[tuple[int, Mark]] 
         place = _slice_of(frame, plane, stack.slices)
         if place is None:
             return None
-        marks.append((structure, Mark(segmentation.path, frame.number, place, segmentation.least)))
+        marks.append((structure, SliceMark(segmentation.path, frame.number, place, segmentation.least)))
     return marks
 
 

@@ -17,9 +17,10 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 
 from client.pixels.groups import group_item
+from client.pixels.pixel_format import number_of_frames
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
 from client.reading.decoding import Decoder
-from client.reading.dicom import Measured, number_of_frames, read_header
+from client.reading.dicom import Measured, read_header
 from client.sources.labels.own import is_own
 from client.sources.record import Unreadable
 from client.sources.settings import SegmentationLabels

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydicom.datadict import tag_for_keyword
 
 from client.errors import SiteMisconfigured
-from client.sources.labels.rows import Table, listed, names, read_table, shown
+from client.sources.labels.rows import TextTable, listed, names, read_table, shown
 from tasks.task import Finding
 
 Findings = tuple[int | None, ...]
@@ -95,7 +95,7 @@ def wrong_findings(row: dict[str, str], columns: Iterable[str]) -> list[str]:
 
 
 def _collect(
-    path: Path, table: Table, key: str, classes: tuple[str, str], further: Sequence[Finding]
+    path: Path, table: TextTable, key: str, classes: tuple[str, str], further: Sequence[Finding]
 ) -> tuple[dict[str, int], Counter[str]]:
     meaning, further_names = meanings(classes), [finding.name for finding in further]
     told: list[tuple[str, int]] = []

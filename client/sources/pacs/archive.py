@@ -11,7 +11,7 @@ from client.sources.files.folder import list_files
 from client.sources.labels.annotations import labels_of
 from client.sources.labels.table import Labels
 from client.sources.pacs.fidelity import sentences
-from client.sources.pacs.spool import Instance, Refusal, Spool, is_uid, opened
+from client.sources.pacs.spool import Instance, MissingReason, Spool, is_uid, opened
 from client.sources.record import Listing
 from client.sources.settings import DicomwebSource, DimseSource, Scope
 from tasks.task import Task
@@ -38,7 +38,7 @@ class Archive(Protocol):
             ArchiveRefused: it does not accept us.
         """
 
-    def fetch(self, instances: list[Instance], spool: Spool) -> Counter[Refusal]:
+    def fetch(self, instances: list[Instance], spool: Spool) -> Counter[MissingReason]:
         """Fetch these into the spool; what cannot be had is counted.
 
         Raises:
@@ -78,7 +78,7 @@ def list_archive(
         spool.forget_others(wanted)
         refused = archive.fetch(spool.missing(wanted), spool)
         left_out.update({str(reason): number for reason, number in refused.items()})
-        warnings = sentences(spool.verdicts(), refused[Refusal.TRANSCODED]) + archive.remarks(spool)
+        warnings = sentences(spool.verdicts(), refused[MissingReason.TRANSCODED]) + archive.remarks(spool)
         if not spool.digests():
             return _nothing(owner, found, wanted, labels, Listing([], left_out + labels.left_out, warnings))
         answered = {_name(i, labels) for i in found}
@@ -104,7 +104,7 @@ def _choose(found: list[Instance], labels: Labels, withdrawn: frozenset[str], le
     wanted: dict[str, Instance] = {}
     for instance in found:
         if not is_uid(instance.uid):
-            left_out[str(Refusal.INVALID_UID)] += 1
+            left_out[str(MissingReason.INVALID_UID)] += 1
         elif instance.patient_id in withdrawn:
             left_out["WITHDRAWN"] += 1
         elif not instance.patient_id:

@@ -45,7 +45,7 @@ from pynetdicom.presentation import PresentationContext
 
 from client.errors import ArchiveRefused
 from client.pixels.header import NATIVE
-from client.sources.pacs.patience import Temporary
+from client.sources.pacs.retry import Temporary
 from client.sources.secrets import owned
 from client.sources.settings import DimseSource
 
@@ -70,7 +70,7 @@ _TRANSIENT = 2
 
 
 @dataclass(frozen=True)
-class Peer:
+class RemoteArchive:
     """An archive that is no source of images: what it takes to dial it, as ``DimseSource`` explains."""
 
     host: str
@@ -102,7 +102,7 @@ def in_groups(classes: Sequence[str], syntaxes: Sequence[str]) -> Iterator[tuple
 
 
 def associate(
-    source: DimseSource | Peer,
+    source: DimseSource | RemoteArchive,
     contexts: list[PresentationContext],
     classes: Sequence[str] = (),
     receive: Callable[[Event], int] | None = None,
@@ -178,7 +178,7 @@ _WITHOUT_DELAY: list[EventHandlerType] = [
 ]
 
 
-def _tls(source: DimseSource | Peer) -> ssl.SSLContext:
+def _tls(source: DimseSource | RemoteArchive) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=source.authority)
         if source.certificate is not None and source.certificate_key is not None:
@@ -188,7 +188,7 @@ def _tls(source: DimseSource | Peer) -> ssl.SSLContext:
     return context
 
 
-def _rejection(source: DimseSource | Peer, association: Association) -> Exception:
+def _rejection(source: DimseSource | RemoteArchive, association: Association) -> Exception:
     answer = association.acceptor.primitive
     result = getattr(answer, "result", None)
     origin, diagnostic = getattr(answer, "result_source", None), getattr(answer, "diagnostic", None)
@@ -202,7 +202,7 @@ def _rejection(source: DimseSource | Peer, association: Association) -> Exceptio
     return ArchiveRefused(f"{story}; ask its administrator whether {source.calling_ae!r} may search and retrieve")
 
 
-def _why_no_connection(source: DimseSource | Peer) -> Exception:
+def _why_no_connection(source: DimseSource | RemoteArchive) -> Exception:
     """Connect once more by hand: the DICOM library tells only that it failed."""
     try:
         with socket.create_connection((source.host, source.port), source.connect_seconds) as plain:
@@ -219,5 +219,5 @@ def _why_no_connection(source: DimseSource | Peer) -> Exception:
     return Temporary(f"{_name(source)} aborts the association" + ("" if source.tls else "; does it want tls?"))
 
 
-def _name(source: DimseSource | Peer) -> str:
+def _name(source: DimseSource | RemoteArchive) -> str:
     return f"{source.called_ae} at {source.host}:{source.port}"

@@ -13,10 +13,10 @@ from dicomweb_client.web import DICOMwebClient
 
 from client.errors import ArchiveRefused, ArchiveUnreachable
 from client.sources.pacs.archive import list_archive
-from client.sources.pacs.patience import Temporary, persistently
+from client.sources.pacs.retry import Temporary, persistently
 from client.sources.pacs.scope import in_scope
-from client.sources.pacs.spool import Instance, Refusal, Refused, Spool, is_uid
-from client.sources.pacs.wado import Limits, retrieve
+from client.sources.pacs.spool import Instance, InstanceMissing, MissingReason, Spool, is_uid
+from client.sources.pacs.wado import Timeouts, retrieve
 from client.sources.pacs.web import named, session_for
 from client.sources.record import Listing
 from client.sources.settings import DicomwebSource, Scope
@@ -24,7 +24,7 @@ from tasks.task import Task
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Answer = dict[str, Any]
+QidoMatch = dict[str, Any]
 """One match in the DICOM JSON model (PS3.18 annex F)."""
 
 _PATIENT, _ACCESSION, _STUDY, _SERIES, _UID = "00100020", "00080050", "0020000D", "0020000E", "00080018"
@@ -69,7 +69,7 @@ class DicomwebArchive:
         ]
         return found, left_out
 
-    def _studies(self, scope: Scope) -> Iterator[Answer]:
+    def _studies(self, scope: Scope) -> Iterator[QidoMatch]:
         """One search a modality: QIDO-RS cannot ask for one or the other of two (PS3.18 table 8.3.4-1)."""
         seen: set[str] = set()
         dates = {"StudyDate": scope.dates()} if scope.dates() else {}
@@ -80,7 +80,7 @@ class DicomwebArchive:
                     seen.add(uid)
                     yield study
 
-    def _instances(self, study: Answer, series: Answer) -> Iterator[Instance]:
+    def _instances(self, study: QidoMatch, series: QidoMatch) -> Iterator[Instance]:
         names = _value(study, _STUDY), _value(series, _SERIES)
         answers = self._pages(self._client.search_for_instances, _UID, *names, fields=["AvailableTransferSyntaxUID"])
         matches = list(answers)
@@ -108,7 +108,9 @@ class DicomwebArchive:
         self._metadata_tells = any(held.values())
         return held
 
-    def _pages(self, search: Callable[..., list[Answer]], key: str, *names: str, **query: Any) -> Iterator[Answer]:
+    def _pages(
+        self, search: Callable[..., list[QidoMatch]], key: str, *names: str, **query: Any
+    ) -> Iterator[QidoMatch]:
         """All matches, page by page. A page may be shorter than asked for, so only one without news is the last.
 
         Archives that ignore ``offset`` send the first page for ever; what was seen is no news.
@@ -124,13 +126,13 @@ class DicomwebArchive:
             offset += len(page)
             yield from news
 
-    def fetch(self, instances: list[Instance], spool: Spool) -> Counter[Refusal]:
+    def fetch(self, instances: list[Instance], spool: Spool) -> Counter[MissingReason]:
         """One request an image, so that a resumed retrieval repeats at most one."""
-        refused: Counter[Refusal] = Counter()
+        refused: Counter[MissingReason] = Counter()
         for number, instance in enumerate(instances, start=1):
             try:
                 self._fetch(instance, spool)
-            except Refused as error:
+            except InstanceMissing as error:
                 log.info("one image not taken: %s", error)
                 refused[error.reason] += 1
             if number % 100 == 0 or number == len(instances):
@@ -139,7 +141,7 @@ class DicomwebArchive:
 
     def _fetch(self, instance: Instance, spool: Spool) -> None:
         url = f"{self._url}/studies/{instance.study}/series/{instance.series}/instances/{instance.uid}"
-        limits = Limits(self._source.connect_seconds, self._source.silence_seconds, self._source.request_seconds)
+        limits = Timeouts(self._source.connect_seconds, self._source.silence_seconds, self._source.request_seconds)
         part = spool.parts / "image.dcm"
 
         def once() -> None:
@@ -150,7 +152,7 @@ class DicomwebArchive:
             self._patiently(once)
         except Temporary as error:
             self._ask(lambda: self._client.search_for_studies(limit=1))  # if it answers, this one image is the trouble
-            raise Refused(Refusal.ARCHIVE_FAILED, str(error)) from error
+            raise InstanceMissing(MissingReason.ARCHIVE_FAILED, str(error)) from error
         spool.take_in(instance, part)
 
     def remarks(self, spool: Spool) -> list[str]:
@@ -168,7 +170,7 @@ class DicomwebArchive:
                 f"{self._url} failed {self._source.attempts} times, last with: {error}. Look whether it runs and "
                 "whether this machine may reach it; what was fetched stays, the next ingest goes on from there"
             ) from error
-        except Refused as error:
+        except InstanceMissing as error:
             raise ArchiveRefused(
                 f"{self._url} does not answer a search as DICOMweb does: {error}; is url right?"
             ) from error
@@ -177,10 +179,10 @@ class DicomwebArchive:
         return persistently(work, self._source.attempts, self._source.first_wait_seconds)
 
 
-def _values(answer: Answer, tag: str) -> list[str]:
+def _values(answer: QidoMatch, tag: str) -> list[str]:
     values = answer.get(tag, {}).get("Value", [])
     return [str(value).strip() for value in values if value is not None]
 
 
-def _value(answer: Answer, tag: str) -> str:
+def _value(answer: QidoMatch, tag: str) -> str:
     return next(iter(_values(answer, tag)), "")

@@ -22,10 +22,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from client.errors import ArchiveRefused, ArchiveUnreachable
 from client.sources.pacs.archive import list_archive
 from client.sources.pacs.association import COMPRESSED, SYNTAXES, associate, in_groups
-from client.sources.pacs.line import Line, RetrievalLine
-from client.sources.pacs.patience import Temporary, persistently
+from client.sources.pacs.association_client import RetrievalAssociation, SearchAssociation
+from client.sources.pacs.retry import Temporary, persistently
 from client.sources.pacs.scope import in_scope
-from client.sources.pacs.spool import Instance, Refusal, Refused, Spool, is_uid
+from client.sources.pacs.spool import Instance, InstanceMissing, MissingReason, Spool, is_uid
 from client.sources.pacs.storage_classes import usual_classes
 from client.sources.record import Listing
 from client.sources.settings import DimseSource, Scope
@@ -68,7 +68,9 @@ class DimseArchive:
     def find(self, scope: Scope) -> tuple[list[Instance], Counter[str]]:
         """Studies by modality and date, their series by modality and body part, the images of those."""
         left_out: Counter[str] = Counter()
-        with closing(Line(self._source, [build_context(StudyRootQueryRetrieveInformationModelFind)])) as line:
+        with closing(
+            SearchAssociation(self._source, [build_context(StudyRootQueryRetrieveInformationModelFind)])
+        ) as line:
             found = [
                 instance
                 for study in self._studies(line, scope)
@@ -78,7 +80,7 @@ class DimseArchive:
             ]
         return found, left_out
 
-    def _studies(self, line: Line, scope: Scope) -> Iterator[Dataset]:
+    def _studies(self, line: SearchAssociation, scope: Scope) -> Iterator[Dataset]:
         """One search a modality: not every archive matches a list of them."""
         seen: set[str] = set()
         for modality in scope.modalities:
@@ -88,7 +90,7 @@ class DimseArchive:
                     seen.add(uid)
                     yield study
 
-    def _instances(self, line: Line, study: Dataset, series: Dataset) -> Iterator[Instance]:
+    def _instances(self, line: SearchAssociation, study: Dataset, series: Dataset) -> Iterator[Instance]:
         names = _text(study, "StudyInstanceUID"), _text(series, "SeriesInstanceUID")
         for image in self._matches(line, "IMAGE", StudyInstanceUID=names[0], SeriesInstanceUID=names[1]):
             yield Instance(
@@ -101,7 +103,7 @@ class DimseArchive:
                 frozenset(_texts(image, "AvailableTransferSyntaxUID")),
             )
 
-    def _matches(self, line: Line, level: str, **keys: str) -> list[Dataset]:
+    def _matches(self, line: SearchAssociation, level: str, **keys: str) -> list[Dataset]:
         """The matches of one C-FIND, those without a proper unique key left out."""
         unique, others = _RETURNED[level]
         identifier = Dataset()
@@ -111,42 +113,42 @@ class DimseArchive:
         matches = self._insist(lambda: line.find(identifier, StudyRootQueryRetrieveInformationModelFind))
         return [match for match in matches if is_uid(_text(match, unique))]
 
-    def fetch(self, instances: list[Instance], spool: Spool) -> Counter[Refusal]:
+    def fetch(self, instances: list[Instance], spool: Spool) -> Counter[MissingReason]:
         """One C-GET an image, in as few associations as the number of presentation contexts allows.
 
         What fails is asked for once more with compressed transfer syntaxes only: some archives choose the first context
         of a class, whatever it was accepted for.
         """
-        refused: dict[str, Refusal] = {}
+        refused: dict[str, MissingReason] = {}
         self._fetch_all(instances, SYNTAXES, spool, refused)
-        again = [i for i in instances if refused.get(i.uid) is Refusal.ARCHIVE_FAILED]
+        again = [i for i in instances if refused.get(i.uid) is MissingReason.ARCHIVE_FAILED]
         for instance in again:
             del refused[instance.uid]
         self._fetch_all(again, COMPRESSED, spool, refused)
         return Counter(refused.values())
 
     def _fetch_all(
-        self, instances: list[Instance], syntaxes: tuple[str, ...], spool: Spool, refused: dict[str, Refusal]
+        self, instances: list[Instance], syntaxes: tuple[str, ...], spool: Spool, refused: dict[str, MissingReason]
     ) -> None:
         for classes, members in _by_association(instances, syntaxes):
-            line = RetrievalLine(self._source, classes, syntaxes, spool)
+            line = RetrievalAssociation(self._source, classes, syntaxes, spool)
             with closing(line):
                 for instance in members:
                     try:
                         self._fetch(line, instance)
-                    except Refused as error:
+                    except InstanceMissing as error:
                         log.info("one image not taken: %s", error)
                         refused[instance.uid] = error.reason
             if syntaxes == SYNTAXES and members:
                 known = spool.remembered(_UNCOMPRESSED_ONLY) - set(classes)
                 spool.remember(_UNCOMPRESSED_ONLY, known | line.without_compression)
 
-    def _fetch(self, line: RetrievalLine, instance: Instance) -> None:
+    def _fetch(self, line: RetrievalAssociation, instance: Instance) -> None:
         try:
             self._patiently(lambda: line.get(instance, StudyRootQueryRetrieveInformationModelGet))
         except Temporary as error:
             self.check()  # if it answers, this one image is the trouble
-            raise Refused(Refusal.ARCHIVE_FAILED, str(error)) from error
+            raise InstanceMissing(MissingReason.ARCHIVE_FAILED, str(error)) from error
 
     def remarks(self, spool: Spool) -> list[str]:
         classes = spool.remembered(_UNCOMPRESSED_ONLY)

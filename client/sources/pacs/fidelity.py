@@ -8,7 +8,7 @@ from enum import StrEnum
 from client.pixels.header import NATIVE
 
 
-class Verdict(StrEnum):
+class Fidelity(StrEnum):
     """How the transfer syntax that came relates to those in which the archive holds the image."""
 
     AS_HELD = "AS_HELD"
@@ -20,7 +20,7 @@ class Verdict(StrEnum):
     """Nobody says what the archive holds."""
 
 
-def judge(received: str, held: frozenset[str], somewhere: frozenset[str] = frozenset()) -> Verdict:
+def judge(received: str, held: frozenset[str], somewhere: frozenset[str] = frozenset()) -> Fidelity:
     """Compare the transfer syntax that came with what the archive says.
 
     Args:
@@ -31,15 +31,15 @@ def judge(received: str, held: frozenset[str], somewhere: frozenset[str] = froze
     """
     known = held or somewhere
     if received in NATIVE and not held and known - NATIVE and known & NATIVE:
-        return Verdict.UNPROVEN
+        return Fidelity.UNPROVEN
     if not known:
-        return Verdict.UNPROVEN
+        return Fidelity.UNPROVEN
     if received in known:
-        return Verdict.AS_HELD
-    return Verdict.REENCODED if received in NATIVE and known <= NATIVE else Verdict.TRANSCODED
+        return Fidelity.AS_HELD
+    return Fidelity.REENCODED if received in NATIVE and known <= NATIVE else Fidelity.TRANSCODED
 
 
-def sentences(verdicts: Counter[Verdict], transcoded: int) -> list[str]:
+def sentences(verdicts: Counter[Fidelity], transcoded: int) -> list[str]:
     """What a person should know about how the images came, a sentence for each trouble."""
     found = []
     if transcoded:
@@ -47,11 +47,11 @@ def sentences(verdicts: Counter[Verdict], transcoded: int) -> list[str]:
             f"TRANSCODED: {transcoded} image(s) came in another encoding than the archive stores, and are not used; "
             "have the archive hand out what it stores (DICOMweb with `transfer-syntax=*`, or a folder export)"
         )
-    if number := verdicts[Verdict.REENCODED]:
+    if number := verdicts[Fidelity.REENCODED]:
         found.append(
             f"REENCODED: {number} image(s) came in another uncompressed encoding than stored; values are equal"
         )
-    if number := verdicts[Verdict.UNPROVEN]:
+    if number := verdicts[Fidelity.UNPROVEN]:
         found.append(
             f"UNPROVEN: the archive does not tell how it stores {number} image(s), so nobody can say that they came "
             "unchanged; give `holds` (its conformance statement has the UIDs), or compare some with a folder export"

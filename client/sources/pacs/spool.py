@@ -20,9 +20,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from client.errors import SiteMisconfigured, SpoolFull
-from client.sources.pacs.digest import NotWhole, examine
-from client.sources.pacs.fidelity import Verdict, judge
-from tasks.disk import close_to_others, private_database, private_file, private_folder, private_tree
+from client.sources.pacs.fidelity import Fidelity, judge
+from client.sources.pacs.integrity import NotWhole, examine
+from tasks.machine.disk import close_to_others, private_database, private_file, private_folder, private_tree
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS instances (
 _UID = re.compile(r"[0-9][0-9.]{0,63}")  # PS3.5 9.1; the leading zeros of some vendors' parts do no harm
 
 
-class Refusal(StrEnum):
+class MissingReason(StrEnum):
     """Why an instance is not in the spool though the archive was asked for it."""
 
     TRANSCODED = "TRANSCODED"
@@ -48,10 +48,10 @@ class Refusal(StrEnum):
     """Its SOPInstanceUID is none (PS3.5 9.1)."""
 
 
-class Refused(Exception):
+class InstanceMissing(Exception):
     """One instance is not taken in; the others may be."""
 
-    def __init__(self, reason: Refusal, detail: str = "") -> None:
+    def __init__(self, reason: MissingReason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
         self.reason = reason
 
@@ -101,9 +101,9 @@ class Spool:
         verdict = judge(received, instance.held, self._holds)
         values = (" ".join(sorted(instance.held)), verdict, instance.uid)
         self._index.execute("UPDATE instances SET held = ?, verdict = ? WHERE uid = ?", values)
-        if verdict is Verdict.TRANSCODED:
+        if verdict is Fidelity.TRANSCODED:
             self._remove(instance.uid)
-        return verdict is not Verdict.TRANSCODED and _size(self._file(instance.uid)) == size
+        return verdict is not Fidelity.TRANSCODED and _size(self._file(instance.uid)) == size
 
     def forget_others(self, instances: list[Instance]) -> int:
         """Delete what is not among these: it left the archive or the scope, lost its label, or was withdrawn."""
@@ -140,18 +140,18 @@ class Spool:
         try:
             evidence = examine(part)
         except NotWhole as error:
-            raise Refused(Refusal.BROKEN_IN_ARCHIVE, str(error)) from error
+            raise InstanceMissing(MissingReason.BROKEN_IN_ARCHIVE, str(error)) from error
         if evidence.sop_instance != instance.uid:
-            raise Refused(Refusal.ARCHIVE_FAILED, "another instance came than was asked for")
+            raise InstanceMissing(MissingReason.ARCHIVE_FAILED, "another instance came than was asked for")
         verdict = judge(evidence.transfer_syntax, instance.held, self._holds)
-        if verdict is Verdict.TRANSCODED:
+        if verdict is Fidelity.TRANSCODED:
             stored = sorted(instance.held or self._holds)
-            raise Refused(Refusal.TRANSCODED, f"{evidence.transfer_syntax} came, {stored} is stored")
+            raise InstanceMissing(MissingReason.TRANSCODED, f"{evidence.transfer_syntax} came, {stored} is stored")
         size = part.stat().st_size
         self.refuse_beyond(size)
         self._store(instance, part, (size, evidence.transfer_syntax, verdict, evidence.pixel_sha256))
 
-    def _store(self, instance: Instance, part: Path, found: tuple[int, str, Verdict, str]) -> None:
+    def _store(self, instance: Instance, part: Path, found: tuple[int, str, Fidelity, str]) -> None:
         size, received, verdict, digest = found
         place = self._file(instance.uid)
         private_folder(place.parent)
@@ -163,10 +163,10 @@ class Spool:
         self._index.commit()
         self._used += size
 
-    def verdicts(self) -> Counter[Verdict]:
+    def verdicts(self) -> Counter[Fidelity]:
         """How many instances have which verdict on their transfer syntax."""
         rows = self._index.execute("SELECT verdict, COUNT(*) FROM instances GROUP BY verdict")
-        return Counter({Verdict(name): number for name, number in rows})
+        return Counter({Fidelity(name): number for name, number in rows})
 
     def remember(self, name: str, words: Iterable[str]) -> None:
         """Keep what was learned about the archive, for later listings that need not ask it for anything."""

@@ -16,8 +16,8 @@ from typing import BinaryIO
 import requests
 from urllib3.exceptions import HTTPError
 
-from client.sources.pacs.patience import Temporary
-from client.sources.pacs.spool import Refusal, Refused
+from client.sources.pacs.retry import Temporary
+from client.sources.pacs.spool import InstanceMissing, MissingReason
 
 ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 """Any transfer syntax, that is, the stored one (PS3.18 section 8.7.3.5.2): nobody decompresses on the way."""
@@ -26,7 +26,7 @@ _LONGEST_PREAMBLE = 1 << 16
 
 
 @dataclass(frozen=True)
-class Limits:
+class Timeouts:
     """Seconds: until connected, without any byte, and for one retrieval in all."""
 
     connect: float
@@ -34,7 +34,7 @@ class Limits:
     whole: float
 
 
-def retrieve(session: requests.Session, url: str, into: Path, limits: Limits, room: Callable[[int], None]) -> None:
+def retrieve(session: requests.Session, url: str, into: Path, limits: Timeouts, room: Callable[[int], None]) -> None:
     """Write the one DICOM file that the address answers with, byte by byte as it came.
 
     Args:
@@ -57,7 +57,9 @@ def retrieve(session: requests.Session, url: str, into: Path, limits: Limits, ro
             _refuse_endless(response)
             file.writelines(chunks)
         else:
-            raise Refused(Refusal.ARCHIVE_FAILED, f"the answer is {kind.get_content_type()}, not application/dicom")
+            raise InstanceMissing(
+                MissingReason.ARCHIVE_FAILED, f"the answer is {kind.get_content_type()}, not application/dicom"
+            )
 
 
 def _within(response: requests.Response, deadline: float, room: Callable[[int], None]) -> Iterator[bytes]:
@@ -85,7 +87,7 @@ def _next(response: requests.Response) -> bytes:
 
 def _unpack(chunks: Iterator[bytes], boundary: bytes, file: BinaryIO) -> None:
     if not boundary:
-        raise Refused(Refusal.ARCHIVE_FAILED, "a multipart answer without boundary")
+        raise InstanceMissing(MissingReason.ARCHIVE_FAILED, "a multipart answer without boundary")
     delimiter = b"\r\n--" + boundary
     tail = _after_part_header(chunks, delimiter)
     for chunk in chunks:
@@ -109,7 +111,7 @@ def _after_part_header(chunks: Iterator[bytes], delimiter: bytes) -> bytes:
         if end >= 0:
             return head[end + 4 :]
         if len(head) > _LONGEST_PREAMBLE + _CHUNK:
-            raise Refused(Refusal.ARCHIVE_FAILED, "a multipart answer without a part")
+            raise InstanceMissing(MissingReason.ARCHIVE_FAILED, "a multipart answer without a part")
     raise Temporary("the answer ends before its first part")
 
 
@@ -122,4 +124,6 @@ def _content_type(response: requests.Response) -> Message:
 def _refuse_endless(response: requests.Response) -> None:
     """A body that only ends with the connection cannot be told from a cut one."""
     if "Content-Length" not in response.headers and response.headers.get("Transfer-Encoding") != "chunked":
-        raise Refused(Refusal.ARCHIVE_FAILED, "an answer without length: nobody could tell whether it is whole")
+        raise InstanceMissing(
+            MissingReason.ARCHIVE_FAILED, "an answer without length: nobody could tell whether it is whole"
+        )

@@ -10,8 +10,8 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from client.errors import ArchiveRefused, SiteMisconfigured
-from client.sources.pacs.patience import Temporary
-from client.sources.pacs.spool import Refusal, Refused
+from client.sources.pacs.retry import Temporary
+from client.sources.pacs.spool import InstanceMissing, MissingReason
 from client.sources.secrets import owned, read_secret
 from client.sources.settings import DicomwebSource
 
@@ -84,7 +84,7 @@ def named(url: str) -> Iterator[None]:
     except requests.TooManyRedirects as error:
         raise ArchiveRefused(f"{url} redirects to another address; put the final address into `url`") from error
     except requests.exceptions.JSONDecodeError as error:
-        raise Refused(Refusal.ARCHIVE_FAILED, f"{url} answers something that is no JSON") from error
+        raise InstanceMissing(MissingReason.ARCHIVE_FAILED, f"{url} answers something that is no JSON") from error
     except requests.RequestException as error:
         raise Temporary(_short(error)) from error
 
@@ -99,7 +99,9 @@ def _by_status(response: requests.Response | None, url: str) -> Exception:
         return ArchiveRefused(f"{url} says 403: it knows us and forbids this; ask its administrator for read access")
     if status in _MAY_PASS:
         return Temporary(f"HTTP {status}", _seconds(response.headers.get("Retry-After", "")))
-    return Refused(Refusal.GONE_FROM_ARCHIVE if status in _GONE else Refusal.ARCHIVE_FAILED, f"HTTP {status}")
+    return InstanceMissing(
+        MissingReason.GONE_FROM_ARCHIVE if status in _GONE else MissingReason.ARCHIVE_FAILED, f"HTTP {status}"
+    )
 
 
 def _seconds(text: str) -> float:

@@ -17,11 +17,12 @@ from click.testing import Result
 from pydicom import dcmread
 from typer.testing import CliRunner
 
-from client.books.accounting import Mechanism
-from client.books.ledger import Caps, Planned, Use
-from client.books.pair import open_books
 from client.cli.main import app
-from client.setup.founding import found_books, write_example
+from client.ledger.account import Use
+from client.ledger.accounting import Mechanism
+from client.ledger.ledger import Caps, Planned
+from client.ledger.records import open_records
+from client.setup.provisioning import provision, write_example
 from client.site import SiteSettings, load, secret
 from tasks.breast_ultrasound import TASK
 from tasks.task import PhantomHospital
@@ -48,7 +49,7 @@ def _found(folder: Path, patients: int, **changes: Any) -> SiteSettings:
     (folder / "site.key").touch(0o600)
     (folder / "site.key").write_bytes(b"k" * 32)  # a fixed split: no test hangs on luck
     settings = load(folder / "site.yaml")
-    found_books(settings)
+    provision(settings)
     return settings
 
 
@@ -132,7 +133,7 @@ def test_what_is_wrong_is_a_rung_that_fails(tmp_path: Path) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         _change(tmp_path, server=f"127.0.0.1:{nobody.getsockname()[1]}", withdrawals=str(tmp_path / "absent.txt"))
-        with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+        with open_records(settings.ledger, settings.journal, secret(settings)) as books:
             use = Use("train", "other", 1, "order")
             books.ledger.reserve(use, lambda account: Planned(Mechanism(0.7, 1.0, 1)), Caps(1e6, 1e6, 1e-4))
         rungs = _rungs(tmp_path, 1)
@@ -215,12 +216,12 @@ def test_a_description_for_sending_has_no_exact_and_no_small_count(ingested: Pat
 
 def test_a_baseline_leaves_no_trace_in_the_books(ingested: Path) -> None:
     settings = load(ingested / "site.yaml")
-    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
         before = books.ledger.head(), books.journal.head()
     told = _json(_run(ingested, "baseline", "--rounds", 2, "--json"))[TASK.name]
     assert told["trained_on"] + told["scored"] == 30
     assert 0 <= told["auc"]["low"] <= told["auc"]["value"] <= told["auc"]["high"] <= 1
-    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
         assert (books.ledger.head(), books.journal.head()) == before
 
 

@@ -15,13 +15,14 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from client.books.accounting import Mechanism
-from client.books.audit import Receipt
-from client.books.ledger import Caps, Planned, Use
-from client.books.pair import Books, open_books
 from client.cli.main import app
+from client.ledger.account import Use
+from client.ledger.accounting import Mechanism
+from client.ledger.audit_log import Receipt
+from client.ledger.ledger import Caps, Planned
+from client.ledger.records import Records, open_records
 from client.site import SiteSettings, load, secret
-from tasks.study import StudyDocument, canonical, digest
+from tasks.protocol.study import StudyDocument, canonical, digest
 from tests.client.hospital import Hospital, draw_archive
 
 COHORT = "train"
@@ -32,7 +33,7 @@ Run = Callable[..., Result]
 def home(tmp_path: Path, found_hospital: Callable[..., SiteSettings]) -> Path:
     """The folder of a hospital that has answered one order and refused another."""
     settings = found_hospital()
-    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
         _answered(books, "earlier", 1)
         books.journal.append_receipt(_receipt(books, "other", 1, "Refusal", "ab" * 32))
     return tmp_path
@@ -46,7 +47,7 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *arguments, **more: CliRunner().invoke(app, [str(argument) for argument in arguments], **more)
 
 
-def _answered(books: Books, study: str, round: int) -> None:
+def _answered(books: Records, study: str, round: int) -> None:
     use = Use(COHORT, study, round, f"order {study} {round}")
     books.ledger.reserve(use, lambda account: Planned(Mechanism(2.0, 0.8, 3)), Caps(8.0, 20.0, 1e-4))
     books.ledger.commit(use, b"reply")
@@ -55,7 +56,7 @@ def _answered(books: Books, study: str, round: int) -> None:
     books.journal.append_receipt(_receipt(books, study, round, "TrainReport", sha256))
 
 
-def _receipt(books: Books, study: str, round: int, message: str, sha256: str) -> Receipt:
+def _receipt(books: Records, study: str, round: int, message: str, sha256: str) -> Receipt:
     cohort, tensors = (COHORT, {"weight": "float32 (1, 10)"}) if message == "TrainReport" else (None, {})
     norm, before, after = (0.5, 0.0, 1.9) if cohort else (None, None, None)
     return Receipt(study, round, message, cohort, 5400, sha256, tensors, norm, before, after, books.ledger.head())
@@ -185,7 +186,7 @@ def test_the_ledger_is_told_against_the_caps(home: Path, run: Run) -> None:
 
 def test_an_order_that_was_cut_short_is_counted_as_lost(home: Path, run: Run) -> None:
     settings = load(home / "site.yaml")
-    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
         plan = Mechanism(2.0, 0.8, 3)
         books.ledger.reserve(
             Use(COHORT, "earlier", 2, "cut short"), lambda account: Planned(plan), Caps(8.0, 20.0, 1e-4)

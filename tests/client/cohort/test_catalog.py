@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from client.books.audit import Journal, Kind
 from client.cohort import intake
-from client.cohort.catalog import entries, honour_withdrawals, ingest, load_example, require_contract
+from client.cohort.cache import load_example
+from client.cohort.catalog import entries, honour_withdrawals, ingest, require_contract
 from client.cohort.dataset import open_cohort
 from client.cohort.enough import require_enough
 from client.cohort.preparation import Decoding, blacked_out
 from client.errors import CacheDamaged, CacheFull, CatalogStale, ContractNotMet, EmptySource
+from client.ledger.audit_log import AuditLog, Kind
 from client.site import SiteSettings, secret
 from client.sources.labels.segmentations import is_segmentation
 from tasks import contract as contracts
@@ -270,7 +271,7 @@ def test_withdrawal_counts_from_the_next_round_on(images: Path, found_hospital: 
     list_of_names.write_text(f"{leaving}\nNOBODY-1\n", "utf-8")
     assert _open(site) == training - 1
     assert len(_examples(site)) == files - own
-    with Journal.open(site.journal, secret(site)) as journal:
+    with AuditLog.open(site.journal, secret(site)) as journal:
         events = journal.events(Kind.WITHDRAWAL)
     assert [event.facts for event in events] == [{"patients": 1, "images": own}]
     assert honour_withdrawals(site) == 0, "told once"

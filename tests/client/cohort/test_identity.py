@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from client.books.audit import Journal, Kind
 from client.cohort import catalog, identity, index
 from client.errors import SamePersonTwice
+from client.ledger.audit_log import AuditLog, Kind
 from client.oversight.signature import sign
 from client.site import SiteSettings, secret
 from tasks import task as tasks
-from tasks.study import StudyDocument
-from tasks.wire import ErrorCode, Refusal, TrainReport
+from tasks.protocol.study import StudyDocument
+from tasks.protocol.wire import ErrorCode, Refusal, TrainReport
 from tests.client.hospital import PATIENTS, TASK, Archive, Hospital, draw_archive, train
 
 BREAST = tasks.get(TASK)
@@ -60,7 +60,7 @@ def _pairs(site: SiteSettings) -> list[index.AlikePair]:
 
 def _sign(site: SiteSettings, pairs: list[index.AlikePair]) -> None:
     """As ``consilium-site identities --sign`` does."""
-    with Journal.open(site.journal, secret(site)) as journal:
+    with AuditLog.open(site.journal, secret(site)) as journal:
         sign(journal, Kind.IDENTITIES, "Ada", {"pairs": identity.SEPARATOR.join(p.pair for p in pairs), "number": 1})
     with index.opened(site) as opened:
         opened.tell_apart(pair.pair for pair in pairs)

@@ -13,14 +13,14 @@ import pytest
 from client.cohort.remedies import WORDS, remedy_of
 from client.pixels.refusal import Reason
 from client.reading.stacks import Check, Unstackable
-from client.sources.pacs.fidelity import Verdict
-from client.sources.pacs.spool import Refusal
+from client.sources.pacs.fidelity import Fidelity
+from client.sources.pacs.spool import MissingReason
 from tasks import contract as contracts
 from tasks import task as tasks
 
 ROOT = Path(__file__).parents[3]
 READERS = ("client/sources", "client/reading", "client/cohort", "client/prediction", "tasks/lung_ct", "tasks/brain_mr")
-OTHERS = {*Check, *Verdict, "SPACING_AS_DECLARED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+OTHERS = {*Check, *Fidelity, "SPACING_AS_DECLARED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
 """Words for something else."""
 WORD = re.compile(r"[A-Z]+(_[A-Z]+)+")
 BRAIN = tasks.get("brain_mr")
@@ -37,7 +37,7 @@ def _words() -> Iterator[str]:
 
 def _all() -> set[str]:
     of_series = {f"SERIES_{word}" for word in Unstackable}
-    return ({*_words()} - OTHERS) | {*map(str, (*Reason, *Unstackable, *Refusal)), *of_series, "WITHDRAWN"}
+    return ({*_words()} - OTHERS) | {*map(str, (*Reason, *Unstackable, *MissingReason)), *of_series, "WITHDRAWN"}
 
 
 def test_every_word_of_the_readers_has_a_remedy() -> None:

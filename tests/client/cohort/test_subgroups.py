@@ -15,7 +15,7 @@ from client.cohort.dataset import Cohort, open_cohort
 from conf import schema
 from tasks import task as tasks
 from tasks.models import registry
-from tasks.subgroups import LEVELS
+from tasks.protocol.subgroups import LEVELS
 from tests.client.hospital import TASK, Archive, Hospital, draw_archive
 
 

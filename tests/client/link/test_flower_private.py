@@ -79,7 +79,7 @@ def test_the_gateway_starts_no_program_of_its_own_in_process_isolation() -> None
 
 def test_a_reply_that_waits_is_sent_although_no_order_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower's own loop would leave it until the next order. With its real state."""
-    from server.flower_private import claim_identity
+    from server.runtime.flower_private import claim_identity
 
     claim_identity()
     state = InMemoryNodeState(ObjectStoreFactory().store())

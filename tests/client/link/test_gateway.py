@@ -13,17 +13,17 @@ from client.cli.main import app
 from client.errors import SiteMisconfigured
 from client.link import gateway
 from client.site import SiteSettings
-from server import pki
-from server.home import ServerSettings, make
-from tasks import enrolment
-from tasks.disk import open_to_others
-from tasks.enrolment import Invitation
+from server.deployment import pki
+from server.deployment.server_dir import ServerSettings, make
+from tasks.machine.disk import open_to_others
+from tasks.protocol import enrolment
+from tasks.protocol.enrolment import Invitation
 
 
 @pytest.fixture(scope="module")
 def invitation(tmp_path_factory: pytest.TempPathFactory) -> Invitation:
     home = make(tmp_path_factory.mktemp("server"), ServerSettings(host="localhost"))
-    pki.found_authority(home)
+    pki.create_authority(home)
     return Invitation(server="localhost:9", certificate_authority=home.authority.read_text())
 
 

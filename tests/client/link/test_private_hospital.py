@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from client.link import secrecy
-from tasks.checklist import State
-from tasks.disk import open_to_others
-from tasks.study import StudyDocument
+from tasks.machine.checklist import ClaimState
+from tasks.machine.disk import open_to_others
+from tasks.protocol.study import StudyDocument
 from tests.client.hospital import Hospital, draw_archive, evaluate, train
 
 
@@ -32,7 +32,7 @@ def test_nobody_else_reaches_anything_of_it(tmp_path: Path, document: StudyDocum
     hospital.approve(document)
     for order in (train(document), evaluate(document)):
         hospital.ask(order)
-    failed = [claim for claim in secrecy.claims(hospital.settings) if claim.state is not State.OK]
+    failed = [claim for claim in secrecy.claims(hospital.settings) if claim.state is not ClaimState.OK]
     assert [claim.found for claim in failed] == []
     assert (hospital.settings.catalog / "inputs").exists()
     assert hospital.log()

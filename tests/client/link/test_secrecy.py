@@ -16,8 +16,8 @@ from client.link import secrecy
 from client.site import SiteSettings
 from client.sources.pacs import spool
 from tasks import task as tasks
-from tasks.checklist import Claim, State
-from tasks.disk import private_folder, write_private
+from tasks.machine.checklist import Claim, ClaimState
+from tasks.machine.disk import private_folder, write_private
 
 PREPARED = "Nobody but their owner reaches prepared images and their index"
 
@@ -60,12 +60,12 @@ def as_before(settings: SiteSettings) -> list[Path]:
 
 def test_everything_that_an_older_release_left_open_is_found_and_the_remedy_closes_it(settings: SiteSettings) -> None:
     files = as_before(settings)
-    failed = [claim for claim in secrecy.claims(settings) if claim.state is State.FAIL]
+    failed = [claim for claim in secrecy.claims(settings) if claim.state is ClaimState.FAIL]
     assert len(failed) == 7
     assert all(any(f"{path}" in claim.found or "more" in claim.found for claim in failed) for path in files)
     for claim in failed:
         subprocess.run(claim.remedy, shell=True, check=True)
-    assert {claim.state for claim in secrecy.claims(settings)} == {State.OK}
+    assert {claim.state for claim in secrecy.claims(settings)} == {ClaimState.OK}
     assert len(claims(settings)) == 3 + 7
 
 
@@ -87,8 +87,8 @@ def test_use_closes_what_was_open(settings: SiteSettings) -> None:
     with spool.opened(settings.sources[0].path, "a", 1):
         pass
     found = claims(settings)
-    assert found[PREPARED].state is State.OK
-    assert found["Nobody but their owner reaches images from the archive (source 1)"].state is State.OK
+    assert found[PREPARED].state is ClaimState.OK
+    assert found["Nobody but their owner reaches images from the archive (source 1)"].state is ClaimState.OK
 
 
 def test_what_is_not_here_is_passed_over(settings: SiteSettings) -> None:
@@ -103,7 +103,7 @@ def test_what_cannot_be_looked_at_is_no_promise(settings: SiteSettings, monkeypa
 
     monkeypatch.setattr(Path, "iterdir", refused)
     told = claims(settings)[PREPARED]
-    assert (told.state, "Permission denied" in told.found) == (State.WARN, True)
+    assert (told.state, "Permission denied" in told.found) == (ClaimState.WARN, True)
 
 
 def test_what_is_another_users_needs_that_user(settings: SiteSettings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ from client.cli.main import app
 from client.link import gateway
 from client.link.security import checklist
 from client.site import SiteSettings, load
-from server import pki
-from server.home import ServerSettings, make
-from tasks import enrolment
-from tasks.checklist import Claim, State
+from server.deployment import pki
+from server.deployment.server_dir import ServerSettings, make
+from tasks.machine.checklist import Claim, ClaimState
+from tasks.protocol import enrolment
 
 LISTEN = "127.0.0.1:9094"
 
@@ -31,7 +31,7 @@ def found(settings: SiteSettings, site: Path) -> dict[str, Claim]:
 def enrolled(tmp_path: Path, found_hospital: Callable[..., SiteSettings]) -> SiteSettings:
     settings = found_hospital(server="localhost:9")
     home = make(tmp_path / "home", ServerSettings(host="localhost"))
-    pki.found_authority(home)
+    pki.create_authority(home)
     invitation = enrolment.Invitation(server="localhost:9", certificate_authority=home.authority.read_text())
     gateway.enroll(settings, invitation)
     return settings
@@ -39,20 +39,23 @@ def enrolled(tmp_path: Path, found_hospital: Callable[..., SiteSettings]) -> Sit
 
 def test_a_hospital_that_does_not_run_says_so_and_the_rest_is_looked_at(enrolled: SiteSettings, tmp_path: Path) -> None:
     claims = found(enrolled, tmp_path / "site.yaml")
-    assert claims["Gateway and trainer run as they should"].state is State.WARN
+    assert claims["Gateway and trainer run as they should"].state is ClaimState.WARN
     books = claims["Every message that left has a receipt, and no row of the books was changed"]
-    assert (books.state, "nothing has left" in books.found) == (State.OK, True)
-    assert claims["The server proves who it is, and all traffic is encrypted"].state is State.FAIL  # nobody is there
-    assert claims["No study runs that a person here has not approved"].state is State.OK
+    assert (books.state, "nothing has left" in books.found) == (ClaimState.OK, True)
+    assert (
+        claims["The server proves who it is, and all traffic is encrypted"].state is ClaimState.FAIL
+    )  # nobody is there
+    assert claims["No study runs that a person here has not approved"].state is ClaimState.OK
     secrets = [claim for promise, claim in claims.items() if promise.startswith("Nobody but its owner")]
     assert len(secrets) == 5
-    assert all(claim.state is State.OK for claim in secrets)
+    assert all(claim.state is ClaimState.OK for claim in secrets)
 
 
 def test_what_is_broken_is_found(enrolled: SiteSettings, tmp_path: Path) -> None:
     enrolled.key.chmod(0o644)
     assert (
-        found(enrolled, tmp_path / "site.yaml")["Nobody but its owner reads the hospital's secret"].state is State.FAIL
+        found(enrolled, tmp_path / "site.yaml")["Nobody but its owner reads the hospital's secret"].state
+        is ClaimState.FAIL
     )
     enrolled.key.chmod(0o600)
     content = bytearray(enrolled.ledger.read_bytes())
@@ -62,7 +65,7 @@ def test_what_is_broken_is_found(enrolled: SiteSettings, tmp_path: Path) -> None
     books = found(enrolled, tmp_path / "site.yaml")[
         "Every message that left has a receipt, and no row of the books was changed"
     ]
-    assert books.state is State.FAIL
+    assert books.state is ClaimState.FAIL
     assert "consilium-site stop" in books.remedy
 
 
@@ -72,7 +75,7 @@ def test_a_running_program_is_looked_at_where_its_state_file_says(enrolled: Site
     (enrolled.link / "trainer.json").write_text(json.dumps(state))
     claims = found(enrolled, tmp_path / "site.yaml")
     assert "The trainer is not root" in claims
-    assert claims["Nothing in the trainer calls home"].state is State.FAIL
+    assert claims["Nothing in the trainer calls home"].state is ClaimState.FAIL
 
 
 def test_the_command_writes_a_page_for_its_owner_alone_and_fails_where_a_claim_does(

@@ -12,30 +12,30 @@ import pytest
 from flwr.clientapp import ClientApp
 
 from client.link import trainer
-from client.link.flower_private import Receipt
+from client.link.flower_private import OrderHead
 from client.link.trainer import Gateway, Trainer
 
-RECEIPT = Receipt(b"the head of an order", 2**63 + 5, 30.0)
+RECEIPT = OrderHead(b"the head of an order", 2**63 + 5, 30.0)
 
 
 @pytest.fixture
-def spoken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Receipt]]:
+def spoken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, OrderHead]]:
     """Orders for whose dead processes the trainer has spoken."""
-    found: list[tuple[str, Receipt]] = []
+    found: list[tuple[str, OrderHead]] = []
     monkeypatch.setattr(trainer, "answer_for_the_dead", lambda _, token, receipt: found.append((token, receipt)))
     return found
 
 
-def answered(monkeypatch: pytest.MonkeyPatch, child: Callable[[Callable[[Receipt], None]], None]) -> None:
+def answered(monkeypatch: pytest.MonkeyPatch, child: Callable[[Callable[[OrderHead], None]], None]) -> None:
     """Let a trainer answer one order in a fork that does this."""
     monkeypatch.setattr(trainer, "answer", lambda address, token, app, received: child(received))
     Trainer(Gateway("127.0.0.1:1", b"secret"), ClientApp())._answer("token")
 
 
 def test_an_order_is_answered_in_a_process_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, spoken: list[tuple[str, Receipt]], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, spoken: list[tuple[str, OrderHead]], tmp_path: Path
 ) -> None:
-    def child(received: Callable[[Receipt], None]) -> None:
+    def child(received: Callable[[OrderHead], None]) -> None:
         received(RECEIPT)
         (tmp_path / "pid").write_text(str(os.getpid()))
 
@@ -46,9 +46,9 @@ def test_an_order_is_answered_in_a_process_of_its_own(
 
 @pytest.mark.parametrize("how", ["signal", "exit", "raise"])
 def test_who_dies_with_an_order_is_spoken_for(
-    monkeypatch: pytest.MonkeyPatch, spoken: list[tuple[str, Receipt]], how: str
+    monkeypatch: pytest.MonkeyPatch, spoken: list[tuple[str, OrderHead]], how: str
 ) -> None:
-    def child(received: Callable[[Receipt], None]) -> None:
+    def child(received: Callable[[OrderHead], None]) -> None:
         received(RECEIPT)
         if how == "signal":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -61,9 +61,9 @@ def test_who_dies_with_an_order_is_spoken_for(
 
 
 def test_who_dies_before_it_has_read_its_order_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, spoken: list[tuple[str, Receipt]], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, spoken: list[tuple[str, OrderHead]], tmp_path: Path
 ) -> None:
-    def child(received: Callable[[Receipt], None]) -> None:
+    def child(received: Callable[[OrderHead], None]) -> None:
         with (tmp_path / "tries").open("a") as file:
             file.write("x")
         if (tmp_path / "tries").read_text() == "x":
@@ -76,11 +76,11 @@ def test_who_dies_before_it_has_read_its_order_is_tried_again(
 
 
 def test_an_order_that_is_not_answered_in_time_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, spoken: list[tuple[str, Receipt]]
+    monkeypatch: pytest.MonkeyPatch, spoken: list[tuple[str, OrderHead]]
 ) -> None:
-    late = Receipt(b"head", 1, 0.05)
+    late = OrderHead(b"head", 1, 0.05)
 
-    def child(received: Callable[[Receipt], None]) -> None:
+    def child(received: Callable[[OrderHead], None]) -> None:
         received(late)
         time.sleep(600)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from client.books.audit import Journal
-from client.books.pair import open_books
 from client.errors import CatalogStale, NotApproved, SiteMisconfigured
+from client.ledger.audit_log import AuditLog
+from client.ledger.records import open_records
 from client.oversight import approvals
 from client.oversight.approvals import NOBODY, decisions, keep, one_of, require, waiting
 from client.site import SiteSettings, secret
-from tasks.study import StudyDocument, canonical, digest
+from tasks.protocol.study import StudyDocument, canonical, digest
 from tests.client.hospital import draw_archive
 
 Found = Callable[..., SiteSettings]
@@ -26,13 +26,13 @@ def hospital(found_hospital: Found) -> SiteSettings:
 
 
 @pytest.fixture
-def journal(hospital: SiteSettings) -> Iterator[Journal]:
-    with Journal.open(hospital.journal, secret(hospital)) as opened:
+def journal(hospital: SiteSettings) -> Iterator[AuditLog]:
+    with AuditLog.open(hospital.journal, secret(hospital)) as opened:
         yield opened
 
 
 def test_an_unapproved_study_is_refused_and_waits(
-    document: StudyDocument, hospital: SiteSettings, journal: Journal
+    document: StudyDocument, hospital: SiteSettings, journal: AuditLog
 ) -> None:
     with pytest.raises(NotApproved, match=digest(document)):
         require(document, journal, hospital)
@@ -41,7 +41,7 @@ def test_an_unapproved_study_is_refused_and_waits(
 
 
 def test_an_approved_study_passes_and_waits_no_longer(
-    document: StudyDocument, hospital: SiteSettings, journal: Journal
+    document: StudyDocument, hospital: SiteSettings, journal: AuditLog
 ) -> None:
     keep(document, hospital)
     approvals.approve(document, "Dr. Ada Noor", journal, hospital)
@@ -54,14 +54,14 @@ def test_an_approved_study_passes_and_waits_no_longer(
 
 @pytest.mark.parametrize("change", [{"rounds": 3}, {"release": "9.9"}, {"name": "demo-2"}])
 def test_approval_is_for_this_very_document(
-    document: StudyDocument, hospital: SiteSettings, journal: Journal, change: dict[str, object]
+    document: StudyDocument, hospital: SiteSettings, journal: AuditLog, change: dict[str, object]
 ) -> None:
     approvals.approve(document, "Ada", journal, hospital)
     with pytest.raises(NotApproved):
         require(replace(document, **change), journal, hospital)  # type: ignore[arg-type]
 
 
-def test_the_last_word_counts(document: StudyDocument, hospital: SiteSettings, journal: Journal) -> None:
+def test_the_last_word_counts(document: StudyDocument, hospital: SiteSettings, journal: AuditLog) -> None:
     approvals.approve(document, "Ada", journal, hospital)
     _revoke(hospital, decisions(journal)[digest(document)])
     with pytest.raises(NotApproved, match="revoked by Ben at 20"):
@@ -75,7 +75,7 @@ def test_a_simulated_hospital_approves_by_itself_and_says_so(
 ) -> None:
     archive = draw_archive(tmp_path / "archive")
     hospital = found_hospital(simulated=True, policy={"auto_approve": True, "min_patients": 5}, **archive.settings())
-    with Journal.open(hospital.journal, secret(hospital)) as journal:
+    with AuditLog.open(hospital.journal, secret(hospital)) as journal:
         require(document, journal, hospital)
         require(document, journal, hospital)
         assert len(journal.events()) == 1, "asked and answered once"
@@ -90,7 +90,7 @@ def test_a_simulated_hospital_with_too_little_does_not_approve_by_itself(
     document: StudyDocument, found_hospital: Found
 ) -> None:
     hospital = found_hospital(simulated=True, policy={"auto_approve": True})
-    with Journal.open(hospital.journal, secret(hospital)) as journal:
+    with AuditLog.open(hospital.journal, secret(hospital)) as journal:
         with pytest.raises(CatalogStale):
             require(document, journal, hospital)
         assert journal.events() == []
@@ -100,12 +100,12 @@ def test_a_simulated_hospital_that_was_not_told_to_approve_does_not(
     document: StudyDocument, found_hospital: Found
 ) -> None:
     hospital = found_hospital(simulated=True)
-    with Journal.open(hospital.journal, secret(hospital)) as journal, pytest.raises(NotApproved):
+    with AuditLog.open(hospital.journal, secret(hospital)) as journal, pytest.raises(NotApproved):
         require(document, journal, hospital)
 
 
 @pytest.mark.parametrize("by", ["", "  ", "Ada\x1b[2J", "x" * 201, "/home/ada"])
-def test_who_decides_is_a_name(document: StudyDocument, hospital: SiteSettings, journal: Journal, by: str) -> None:
+def test_who_decides_is_a_name(document: StudyDocument, hospital: SiteSettings, journal: AuditLog, by: str) -> None:
     with pytest.raises(SiteMisconfigured, match="--by"):
         approvals.approve(document, by, journal, hospital)
     assert decisions(journal) == {}
@@ -126,7 +126,7 @@ def test_the_server_cannot_fill_the_disk(
 
 
 def test_a_study_too_large_to_keep_is_refused_too(
-    document: StudyDocument, hospital: SiteSettings, journal: Journal
+    document: StudyDocument, hospital: SiteSettings, journal: AuditLog
 ) -> None:
     with pytest.raises(NotApproved, match="too large to keep"):
         require(_too_large(document), journal, hospital)
@@ -137,7 +137,7 @@ def _too_large(document: StudyDocument) -> StudyDocument:
 
 
 def _revoke(hospital: SiteSettings, decision: approvals.Decision) -> None:
-    with open_books(hospital.ledger, hospital.journal, secret(hospital)) as books:
+    with open_records(hospital.ledger, hospital.journal, secret(hospital)) as books:
         assert approvals.revoke(decision, "Ben", books) == []
 
 

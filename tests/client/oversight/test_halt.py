@@ -7,7 +7,7 @@ import pytest
 
 from client.errors import Stopped
 from client.oversight.halt import require_running, resume, stop, stopped
-from tasks.wire import ErrorCode
+from tasks.protocol.wire import ErrorCode
 
 
 def test_touching_the_file_is_enough(tmp_path: Path) -> None:

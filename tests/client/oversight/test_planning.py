@@ -8,16 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from client.books.accounting import Mechanism, epsilon_of
-from client.books.ledger import Caps, Ledger, Planned, Use
 from client.errors import BudgetExhausted, NotPermitted
+from client.ledger.account import Use
+from client.ledger.accounting import Mechanism, epsilon_of
+from client.ledger.ledger import Caps, Ledger, Planned
 from client.oversight import planning
 from client.oversight.review import examine
 from client.policy import COHORTS, Part, granted
 from client.site import SiteSettings, secret
-from tasks import wire
-from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument
-from tasks.wire import EvaluateOrder, TrainOrder
+from tasks.protocol import wire
+from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument
+from tasks.protocol.wire import EvaluateOrder, TrainOrder
 
 Found = Callable[..., SiteSettings]
 Order = TrainOrder | EvaluateOrder

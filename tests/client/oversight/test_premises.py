@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from client.books.accounting import epsilon_of
-from client.books.audit import Kind
 from client.cohort import catalog
 from client.errors import NoCohort, SiteMisconfigured, TermsChanged
+from client.ledger.accounting import epsilon_of
+from client.ledger.audit_log import Kind
 from client.oversight import premises
-from client.setup.founding import found_books
+from client.setup.provisioning import provision
 from tasks import task as tasks
-from tasks.disk import write_secret
-from tasks.study import StudyDocument
-from tasks.wire import ErrorCode, EvaluateReport, Refusal, TrainOrder, TrainReport
+from tasks.machine.disk import write_secret
+from tasks.protocol.study import StudyDocument
+from tasks.protocol.wire import ErrorCode, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tests.client.hospital import TASK, Archive, Hospital, draw_archive, evaluate, train
 
 LOST = "ab" * 32
@@ -147,7 +147,7 @@ def test_books_under_new_names_are_behind_what_the_coordinator_has_seen(
     seen = hospital.ask(train(document))
     assert isinstance(seen, TrainReport)
     hospital.change(ledger="new.sqlite", journal="new-journal.sqlite", catalog="new-catalog")
-    found_books(hospital.settings)
+    provision(hospital.settings)
     catalog.ingest(hospital.settings, tasks.get(TASK))
     hospital.approve(document)
     _refused(hospital, replace(train(document, 2), books=seen.books), ErrorCode.BOOKS_BEHIND)
@@ -223,7 +223,7 @@ def test_a_hospital_that_the_coordinator_has_not_seen_yet_answers(hospital: Hosp
 def test_no_second_books_are_made_for_the_patients_of_a_catalog(hospital: Hospital) -> None:
     hospital.change(ledger="second.sqlite", journal="second-journal.sqlite")
     with pytest.raises(TermsChanged, match="are counted in another ledger than"):
-        found_books(hospital.settings)
+        provision(hospital.settings)
     assert not hospital.settings.ledger.exists()
 
 
@@ -246,4 +246,4 @@ def test_a_catalog_that_is_made_anew_belongs_to_the_ledger_that_is_there(
     assert isinstance(hospital.ask(train(document, 2)), TrainReport)
     hospital.change(ledger="second.sqlite", journal="second-journal.sqlite")
     with pytest.raises(TermsChanged):
-        found_books(hospital.settings)
+        provision(hospital.settings)

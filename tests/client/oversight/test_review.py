@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from client.books.accounting import Mechanism, epsilon_of
-from client.books.ledger import Caps, Ledger, Planned, Use
+from client.ledger.account import Use
+from client.ledger.accounting import Mechanism, epsilon_of
+from client.ledger.ledger import Caps, Ledger, Planned
 from client.oversight.explain import meaning, words
 from client.oversight.review import Cost, Review, examine
 from client.policy import histogram_bytes
 from client.site import SiteSettings, secret
 from tasks.models import registry
-from tasks.study import EvaluationTerms, PrivacyTerms, StudyDocument, digest
+from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, digest
 from tasks.task import get
 
 Found = Callable[..., SiteSettings]

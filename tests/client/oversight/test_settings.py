@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.oversight.settings import MEANINGS, every_setting
-from tasks import study as studies
-from tasks.study import StudyDocument
+from tasks.protocol import study as studies
+from tasks.protocol.study import StudyDocument
 
 FLOATS = st.floats(1e-6, 1e6, allow_nan=False)
 COUNTS = st.integers(1, 1000)

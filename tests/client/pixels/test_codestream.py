@@ -12,15 +12,16 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLossless, JPEGLSLossless, RLELossless
 
 from client.pixels.codestream import read_codestream
-from client.pixels.form import Form
-from client.reading.dicom import Reason, read_frame
+from client.pixels.pixel_format import PixelFormat
+from client.pixels.refusal import Reason
+from client.reading.dicom import read_frame
 from tests.client.dicom_files import ENCODERS, jpeg, refused, write, write_compressed
 
 GREY = np.arange(40 * 33, dtype=np.uint8).reshape(40, 33)
 SYNTAXES = (JPEG2000Lossless, JPEGLSLossless, RLELossless, JPEGBaseline8Bit)
 
 
-def _form(**changes: Any) -> Form:
+def _form(**changes: Any) -> PixelFormat:
     form: dict[str, Any] = {
         "rows": 40,
         "columns": 33,
@@ -33,7 +34,7 @@ def _form(**changes: Any) -> Form:
         "planar": False,
         "frames": 1,
     }
-    return Form(**(form | changes))
+    return PixelFormat(**(form | changes))
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)

@@ -12,7 +12,8 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from client.pixels.codecs import DEFLATED_FRAMES, ENCAPSULATED_UNCOMPRESSED
-from client.reading.dicom import DicomImage, Reason
+from client.pixels.refusal import Reason
+from client.reading.dicom import DicomImage
 from tests.client.dicom_files import ENCODERS, refused, write
 
 FRAMES = [np.arange(33 * 34, dtype=np.uint16).reshape(33, 34) + 500 * n for n in range(4)]

@@ -12,17 +12,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from client.pixels.form import Form
+from client.pixels.pixel_format import PixelFormat
+from client.pixels.refusal import Reason, UnreadableDicom
 from client.pixels.stored import OVERSHOOT, stored_values
-from client.reading.dicom import DicomImage, Reason, UnreadableDicom
+from client.reading.dicom import DicomImage
 from tests.client.dicom_files import refused, write
 
 
-def _form(bits_stored: int, signed: bool) -> Form:
-    return Form(1, 3, 1, "MONOCHROME2", 16, bits_stored, signed, False, False, 1)
+def _form(bits_stored: int, signed: bool) -> PixelFormat:
+    return PixelFormat(1, 3, 1, "MONOCHROME2", 16, bits_stored, signed, False, False, 1)
 
 
-def _values(samples: list[int], kind: str, form: Form, precision: int, lossy: bool = False, **header: Any) -> list[int]:
+def _values(
+    samples: list[int], kind: str, form: PixelFormat, precision: int, lossy: bool = False, **header: Any
+) -> list[int]:
     dataset = Dataset()
     for keyword, value in header.items():
         setattr(dataset, keyword, value)

@@ -13,7 +13,8 @@ from pydicom.data import get_palette_files
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from client.reading.dicom import DicomImage, Reason, read_frame
+from client.pixels.refusal import Reason
+from client.reading.dicom import DicomImage, read_frame
 from tests.client.dicom_files import ROBUSTNESS, needs_robustness_set, refused, write
 
 FILES = ROBUSTNESS / "files"

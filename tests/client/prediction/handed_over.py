@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 import yaml
 
-from client.prediction.model import Model, open_model
-from client.setup.founding import found_books, write_example
+from client.prediction.model import CheckedModel, open_model
+from client.setup.provisioning import provision, write_example
 from client.site import load
-from tasks import model_file
 from tasks import task as tasks
 from tasks.contract import digest_of_task
-from tasks.model_file import ModelHead
-from tasks.models import registry
-from tasks.study import release
+from tasks.models import model_file, registry
+from tasks.models.model_file import ModelHead
+from tasks.protocol.study import release
+from tasks.protocol.wire import Arrays
 from tasks.task import PhantomHospital, Task
-from tasks.wire import Arrays
 
 TASK = tasks.get("breast_ultrasound")
 Spec = dict[str, str | int | float | bool]
@@ -67,7 +66,7 @@ def write_scan_model(path: Path, task: Task) -> str:
     return write_model(path, weights(task, SCAN_SPEC), asked=task, spec=SCAN_SPEC)
 
 
-def model(folder: Path, **changes: Any) -> Model:
+def model(folder: Path, **changes: Any) -> CheckedModel:
     """The model, opened."""
     return open_model(folder / "m.safetensors", write_model(folder / "m.safetensors", **changes))
 
@@ -82,7 +81,7 @@ def found(folder: Path, patients: int = 6, **changes: Any) -> Path:
     file.write_text(yaml.safe_dump(values | {"public_size": 20} | changes), "utf-8")
     (folder / "site.key").touch(0o600)
     (folder / "site.key").write_bytes(b"k" * 32)  # a fixed split
-    found_books(load(file))
+    provision(load(file))
     return file
 
 

@@ -14,9 +14,8 @@ from safetensors.numpy import save
 
 from client.errors import ModelRefused, OtherRelease, SiteMisconfigured
 from client.prediction import model as opening
-from client.prediction.model import Model, open_model
-from tasks import model_file
-from tasks.models import registry
+from client.prediction.model import CheckedModel, open_model
+from tasks.models import model_file, registry
 from tasks.models.weights import carried
 from tests.client.prediction.handed_over import SPEC, TASK, head, weights, write_model
 
@@ -128,7 +127,7 @@ def test_a_frozen_encoder_comes_with_the_model_and_is_the_one_that_the_study_has
     registry.load_arrays(network.trainable, {"weight": np.ones((1, 24), np.float32)})
     made, last = head(model=spec, probe=model_file.probe(TASK, network)), registry.arrays_of(network.trainable)
 
-    def opened(content: bytes) -> Model:
+    def opened(content: bytes) -> CheckedModel:
         (tmp_path / "m.safetensors").write_bytes(content)
         return open_model(tmp_path / "m.safetensors", model_file.digest(content))
 

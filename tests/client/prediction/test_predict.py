@@ -18,12 +18,12 @@ from click.testing import Result
 from pydicom import dcmread
 from typer.testing import CliRunner
 
-from client.books.audit import Kind
-from client.books.pair import open_books
 from client.cli.main import app
 from client.cohort.picture import COLOURS
+from client.ledger.audit_log import Kind
+from client.ledger.records import open_records
 from client.prediction import worklist
-from client.prediction.model import Model
+from client.prediction.model import CheckedModel
 from client.prediction.predict import ScoredImage
 from client.prediction.structured_report import report_of
 from client.reading.dicom import read_frame
@@ -67,7 +67,7 @@ def _rows(out: Path) -> list[dict[str, str]]:
 
 def _events(hospital: Path) -> list[Any]:
     settings = load(hospital / "site.yaml")
-    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
         assert books.verify() == []
         assert list(books.ledger.entries()) == [], "nothing is charged"
         assert books.journal.receipts() == [], "nothing leaves"
@@ -297,7 +297,7 @@ def test_frames_of_a_clip_are_images_of_one_patient(tmp_path: Path) -> None:
     mine = [image for image in of_folder.images if image.uid == clip.uid]
     assert len(mine) == lung.frames_per_clip > 1
     network = registry.build(SPEC, lung.form)
-    opened = Model(head(task=lung.name), "a" * 64, lung, network, [])
+    opened = CheckedModel(head(task=lung.name), "a" * 64, lung, network, [])
     report = report_of(opened, [ScoredImage(image, 0.5, b"") for image in mine])
     (evidence,) = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     assert [item.ReferencedSOPInstanceUID for item in evidence.ReferencedSOPSequence] == [clip.uid]

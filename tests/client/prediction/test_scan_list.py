@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from client.cli.main import app
 from client.prediction.local_image import Worklist
-from client.prediction.model import Model, open_model
+from client.prediction.model import CheckedModel, open_model
 from client.prediction.predict import predict
 from client.prediction.worklist import of_folder
 from client.site import load
@@ -60,7 +60,7 @@ def brain(drawn: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(_dicom(drawn, BRAIN), tmp_path / "brain"))
 
 
-def _model(drawn: Path, task: Task) -> Model:
+def _model(drawn: Path, task: Task) -> CheckedModel:
     path = drawn / task.name / "m.safetensors"
     return open_model(path, write_scan_model(path, task))
 

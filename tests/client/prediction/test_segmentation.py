@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from client.cli.main import app
 from client.prediction.local_image import LocalImage
-from client.prediction.model import Model, open_model
+from client.prediction.model import CheckedModel, open_model
 from client.prediction.outline import Outline
 from client.prediction.predict import ScoredImage
 from client.prediction.segmentation import segmentations_of
@@ -62,7 +62,7 @@ class Hospital:
         self.facts: Any = json.loads(told.stdout)
 
     @property
-    def model(self) -> Model:
+    def model(self) -> CheckedModel:
         return open_model(self.file, self.digest)
 
     def outlines(self) -> list[Path]:

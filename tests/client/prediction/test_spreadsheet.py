@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from client.prediction import outcome
 from client.prediction.local_image import LeftOut, LocalImage
-from client.prediction.model import Model
+from client.prediction.model import CheckedModel
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient
 from client.prediction.spreadsheet import harmless, table_of
 from tests.client.prediction.handed_over import model
@@ -97,12 +97,12 @@ def test_wrong_versions_are_seen(wrong: Callable[[str], str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def opened(tmp_path_factory: pytest.TempPathFactory) -> CheckedModel:
     return model(tmp_path_factory.mktemp("model"))
 
 
 @given(text=TEXT)
-def test_no_column_of_the_scores_runs(opened: Model, text: str) -> None:
+def test_no_column_of_the_scores_runs(opened: CheckedModel, text: str) -> None:
     image = LocalImage(text, text, text, text, text, text, Path(text), 0, 1, warned=(text,), without=(text,))
     patient = ScoredPatient(text, (ScoredImage(image, 0.5, b""),))
     found = Predictions([patient], [LeftOut(text, Path(text), text)])

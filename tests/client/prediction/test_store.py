@@ -15,10 +15,10 @@ from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from typer.testing import CliRunner
 
-from client.books.audit import Kind
-from client.books.pair import open_books
 from client.cli.main import app
 from client.errors import ArchiveRefused, ArchiveUnreachable, SiteMisconfigured, Stopped
+from client.ledger.audit_log import Kind
+from client.ledger.records import open_records
 from client.oversight import halt
 from client.prediction import store
 from client.prediction.predict import ScoredImage
@@ -26,7 +26,7 @@ from client.prediction.store import target_of
 from client.prediction.structured_report import report_of
 from client.prediction.worklist import of_folder
 from client.site import SiteSettings, load, secret
-from client.sources.pacs.association import Peer
+from client.sources.pacs.association import RemoteArchive
 from client.sources.settings import DimseSource
 from tests.client.prediction import handed_over
 from tests.client.prediction.handed_over import TASK, model
@@ -53,7 +53,7 @@ def reports(site: SiteSettings, tmp_path: Path) -> list[Path]:
 @contextmanager
 def _provider(
     answers: Callable[[int], int] = lambda number: 0, sop_class: str = ENHANCED_SR, syntax: str = ExplicitVRLittleEndian
-) -> Iterator[tuple[Peer, list[Dataset]]]:
+) -> Iterator[tuple[RemoteArchive, list[Dataset]]]:
     """A provider that answers the n-th report, from 1, with a status."""
     asked, stored = [0], list[Dataset]()
 
@@ -74,7 +74,7 @@ def _provider(
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     assert server is not None
     try:
-        yield Peer("127.0.0.1", server.server_address[1], "PACS"), stored
+        yield RemoteArchive("127.0.0.1", server.server_address[1], "PACS"), stored
     finally:
         server.shutdown()
 
@@ -120,7 +120,7 @@ def test_a_refusal_is_named(site: SiteSettings, reports: list[Path]) -> None:
     ):
         store.store(site, peer, reports, lambda *told: None)
     with pytest.raises(ArchiveUnreachable, match="no connection"):
-        store.store(site, Peer("127.0.0.1", 1, "PACS"), reports, lambda *told: None)
+        store.store(site, RemoteArchive("127.0.0.1", 1, "PACS"), reports, lambda *told: None)
 
 
 def test_the_kill_switch_is_asked_before_each_report(site: SiteSettings, reports: list[Path]) -> None:
@@ -143,7 +143,7 @@ def test_the_journal_notes_how_many_were_stored(site: SiteSettings, tmp_path: Pa
         result = CliRunner().invoke(app, [*map(str, words), "--site", str(site.key.parent / "site.yaml")])
     assert result.exit_code == 2
     assert "0xA900" in result.stderr
-    with open_books(site.ledger, site.journal, secret(site)) as books:
+    with open_records(site.ledger, site.journal, secret(site)) as books:
         (event,) = books.journal.events(Kind.PREDICTION)
     assert (event.facts["reports"], event.facts["stored"], len(stored)) == (2, 1, 1)
 
@@ -159,7 +159,9 @@ def test_where_to_is_a_source_or_an_address(site: SiteSettings, tmp_path: Path) 
     assert target_of(with_archive, TASK, "PACS@pacs.example.org:11112") is dimse, (
         "with the TLS that the source asks for"
     )
-    assert target_of(with_archive, TASK, "PACS@other.example.org:104") == Peer("other.example.org", 104, "PACS")
+    assert target_of(with_archive, TASK, "PACS@other.example.org:104") == RemoteArchive(
+        "other.example.org", 104, "PACS"
+    )
     with pytest.raises(SiteMisconfigured, match="0 sources"):
         target_of(site, TASK)
     with pytest.raises(SiteMisconfigured, match="2 sources"):

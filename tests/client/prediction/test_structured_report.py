@@ -14,14 +14,14 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
-from client.prediction.model import Model, open_model
+from client.prediction.model import CheckedModel, open_model
 from client.prediction.predict import ScoredImage
 from client.prediction.structured_report import report_of
 from client.prediction.worklist import of_folder
 from client.reading.slices import slices_of
 from client.reading.stacks import Stack
 from client.site import load
-from client.sources.files.examinations import ReadScan
+from client.sources.files.examinations import ReadStacks
 from tasks import task as tasks
 from tasks.task import PhantomHospital
 from tests.client.prediction import handed_over
@@ -50,7 +50,7 @@ def _scored(hospital: Path, to: Path, edit: Edit = lambda dataset: None) -> list
     return [ScoredImage(image, p, b"") for image, p in zip(work.images, (0.25, 0.9), strict=True)]
 
 
-def _written(path: Path, opened: Model, images: Sequence[ScoredImage]) -> Any:
+def _written(path: Path, opened: CheckedModel, images: Sequence[ScoredImage]) -> Any:
     report_of(opened, images).save_as(path, enforce_file_format=True)
     return hd.sr.srread(path)
 
@@ -195,7 +195,7 @@ def test_of_a_scan_in_one_file_the_frames_are_named(hospital: Path, tmp_path: Pa
     (scored, _) = _scored(hospital, tmp_path / "in", _many)
     header = dcmread(scored.image.path, stop_before_pixels=True)
     slices = tuple(slices_of(scored.image.path, header)[:2])
-    scan = ReadScan({"CT": Stack(slices, (0.0, 1.0), (), None)}, None)
+    scan = ReadStacks({"CT": Stack(slices, (0.0, 1.0), (), None)}, None)
     image = replace(scored.image, scan=scan)
     report = _written(tmp_path / "sr.dcm", model(tmp_path), [replace(scored, image=image)])
     (source,) = report.content.get_image_measurement_groups()[0].source_images

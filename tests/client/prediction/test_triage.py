@@ -14,7 +14,7 @@ import pytest
 from client.cohort.picture import png
 from client.prediction import triage
 from client.prediction.local_image import LeftOut, LocalImage
-from client.prediction.model import Model
+from client.prediction.model import CheckedModel
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient
 from tests.client.prediction.handed_over import model
 
@@ -23,7 +23,7 @@ EVIL = "<script>alert('x')</script>&\"'"
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def opened(tmp_path_factory: pytest.TempPathFactory) -> CheckedModel:
     return model(tmp_path_factory.mktemp("model"))
 
 
@@ -49,7 +49,7 @@ def _tags(page: str) -> list[tuple[str, dict[str, str | None]]]:
     return parser.tags
 
 
-def test_it_fetches_nothing_and_runs_nothing(opened: Model) -> None:
+def test_it_fetches_nothing_and_runs_nothing(opened: CheckedModel) -> None:
     left = [LeftOut(EVIL, Path(EVIL), EVIL)]
     found = Predictions([_patient(EVIL, 0.9, accession=EVIL, study_date=EVIL)], left)
     page = triage.page(EVIL, opened, found, AT)
@@ -63,7 +63,7 @@ def test_it_fetches_nothing_and_runs_nothing(opened: Model) -> None:
     assert "default-src 'none'" in page
 
 
-def test_the_highest_is_first_and_the_threshold_is_drawn(opened: Model) -> None:
+def test_the_highest_is_first_and_the_threshold_is_drawn(opened: CheckedModel) -> None:
     found = Predictions([_patient("HIGH", 0.9, 0.7), _patient("LOW", 0.1)], [])
     page = triage.page("alder", opened, found, AT)
     assert page.index("HIGH") < page.index("LOW")
@@ -73,7 +73,7 @@ def test_the_highest_is_first_and_the_threshold_is_drawn(opened: Model) -> None:
     assert len([1 for tag, _ in _tags(page) if tag == "img"]) == 3
 
 
-def test_it_is_marked_at_the_top_and_on_every_printed_page(opened: Model) -> None:
+def test_it_is_marked_at_the_top_and_on_every_printed_page(opened: CheckedModel) -> None:
     page = triage.page("alder", opened, Predictions([_patient("A", 0.5)], []), AT)
     body = page[page.index("</style>") :]
     first = re.sub(r"<[^>]*>", " ", body).split()
@@ -83,7 +83,7 @@ def test_it_is_marked_at_the_top_and_on_every_printed_page(opened: Model) -> Non
     assert page.count("<table role=presentation class=pages>") == 1
 
 
-def test_warnings_of_the_contract_and_of_training_are_told(opened: Model) -> None:
+def test_warnings_of_the_contract_and_of_training_are_told(opened: CheckedModel) -> None:
     found = Predictions([_patient("A", 0.5, warned=("matrix",), trained=True), _patient("B", 0.4)], [])
     page = triage.page("alder", opened, found, AT)
     assert page.count("Contract warns: matrix") == 1
@@ -98,7 +98,7 @@ def test_without_a_threshold_no_side_is_told(tmp_path: Path) -> None:
     assert "no operating threshold" in page
 
 
-def test_a_long_list_says_where_the_rest_is(opened: Model) -> None:
+def test_a_long_list_says_where_the_rest_is(opened: CheckedModel) -> None:
     found = Predictions([_patient(f"P{n}", *[0.5] * 6) for n in range(501)], [LeftOut("A", Path("x"), "organ")] * 502)
     page = triage.page("alder", opened, found, AT)
     assert "And 1 more in scores.csv" in page

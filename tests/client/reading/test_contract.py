@@ -12,9 +12,10 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 
+from client.pixels.refusal import UnreadableDicom
 from client.reading.contract import NOTHING_DECLARED, Declared, Judgement, judge_header, judge_pixels, merged
-from client.reading.dicom import UnreadableDicom, read_header
-from client.reading.evidence import Evidence
+from client.reading.dicom import read_header
+from client.reading.evidence import PixelEvidence
 from client.sources.acquisition import acquisition_reader
 from client.sources.labels.segmentations import is_segmentation
 from client.sources.settings import FolderSource
@@ -197,11 +198,11 @@ def test_a_value_that_cannot_be_read_is_missing_and_cannot_hide_a_lossy_past() -
 
 
 def test_pixels_are_judged_by_what_was_found_in_them() -> None:
-    assert judge_pixels(CHEST, Evidence(0.1, 2000), 12) == Judgement()
-    assert judge_pixels(CHEST, Evidence(0.5, 2000), 12).rejected == ("no-jpeg-trace",)
-    assert judge_pixels(CHEST, Evidence(0.0, 200), 12).rejected == ("depth-used",)
-    assert judge_pixels(CHEST, Evidence(None, 200), 8) == Judgement(), "8 bits that are used are no lie"
-    both = merged(CHEST, judge_pixels(CHEST, Evidence(0.5, 9), 12), Judgement(("depth",), ("view",)))
+    assert judge_pixels(CHEST, PixelEvidence(0.1, 2000), 12) == Judgement()
+    assert judge_pixels(CHEST, PixelEvidence(0.5, 2000), 12).rejected == ("no-jpeg-trace",)
+    assert judge_pixels(CHEST, PixelEvidence(0.0, 200), 12).rejected == ("depth-used",)
+    assert judge_pixels(CHEST, PixelEvidence(None, 200), 8) == Judgement(), "8 bits that are used are no lie"
+    both = merged(CHEST, judge_pixels(CHEST, PixelEvidence(0.5, 9), 12), Judgement(("depth",), ("view",)))
     assert both == Judgement(("no-jpeg-trace", "depth", "depth-used"), ("view",))
 
 

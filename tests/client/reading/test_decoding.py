@@ -15,8 +15,9 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
+from client.pixels.refusal import Reason, UnreadableDicom
 from client.reading.decoding import Decoder, DecoderNotStarted
-from client.reading.dicom import Reason, UnreadableDicom, read_frame, read_values
+from client.reading.dicom import read_frame, read_values
 from tests.client.dicom_files import bundled, write, write_compressed
 
 RAMP = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)

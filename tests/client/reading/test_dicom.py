@@ -28,17 +28,10 @@ from pydicom.uid import (
 )
 
 import client.pixels.codecs
-import client.pixels.form
-from client.reading.dicom import (
-    DicomImage,
-    FrameReader,
-    Reason,
-    UnreadableDicom,
-    number_of_frames,
-    read_frame,
-    read_header,
-    read_values,
-)
+import client.pixels.pixel_format
+from client.pixels.pixel_format import number_of_frames
+from client.pixels.refusal import Reason, UnreadableDicom
+from client.reading.dicom import DicomImage, FrameReader, read_frame, read_header, read_values
 from tests.client.dicom_files import (
     ROBUSTNESS,
     bundled,
@@ -410,7 +403,7 @@ def test_what_is_no_picture_is_refused_with_its_reason(tmp_path: Path, monkeypat
     assert refused(odd) is Reason.UNSUPPORTED_PHOTOMETRIC
     mpeg = write(tmp_path / "mpeg.dcm", RAMP, encapsulate([b"video"]), UID("1.2.840.10008.1.2.4.102"))
     assert refused(mpeg) is Reason.UNSUPPORTED_TRANSFER_SYNTAX
-    monkeypatch.setattr(client.pixels.form, "MAX_PIXELS", 11)
+    monkeypatch.setattr(client.pixels.pixel_format, "MAX_PIXELS", 11)
     assert refused(write(tmp_path / "large.dcm", RAMP)) is Reason.TOO_LARGE
 
 

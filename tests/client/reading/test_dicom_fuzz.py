@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from client.pixels.refusal import UnreadableDicom
 from client.reading.decoding import Decoder
-from client.reading.dicom import DicomImage, UnreadableDicom, read_frame, read_header
+from client.reading.dicom import DicomImage, read_frame, read_header
 from client.reading.slices import slices_of
 from client.reading.stacks import arrange
 from tasks.task import Picture

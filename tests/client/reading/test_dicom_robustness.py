@@ -22,8 +22,10 @@ from pydicom.pixels.utils import pixel_array
 
 from client.pixels.codestream import JPEG_LOSSY
 from client.pixels.header import transfer_syntax
+from client.pixels.pixel_format import number_of_frames
+from client.pixels.refusal import Reason, UnreadableDicom
 from client.reading.decoding import Decoder
-from client.reading.dicom import DicomImage, Reason, UnreadableDicom, number_of_frames, read_frame, read_header
+from client.reading.dicom import DicomImage, read_frame, read_header
 from tasks.task import Picture
 from tests.client.dicom_files import ROBUSTNESS, needs_robustness_set, robustness_rows
 

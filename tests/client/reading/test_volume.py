@@ -16,7 +16,7 @@ from pydicom.uid import CTImageStorage
 
 from client.reading.dicom import read_header
 from client.reading.slices import slices_of
-from client.reading.stacks import Check, Finding, NoVolume, Series, State, Unstackable, arrange
+from client.reading.stacks import Check, CheckResult, CheckState, NoVolume, Series, Unstackable, arrange
 from client.reading.volume import read_volume
 from tasks.task import Volume
 from tests.client.dicom_files import bundled, write
@@ -45,7 +45,7 @@ def _arranged(paths: Sequence[Path]) -> Series:
     return arrange([one for path in paths for one in slices_of(path, read_header(path))])
 
 
-def _found(findings: Sequence[Finding], check: Check) -> Finding:
+def _found(findings: Sequence[CheckResult], check: Check) -> CheckResult:
     (finding,) = [finding for finding in findings if finding.check is check]
     return finding
 
@@ -73,8 +73,8 @@ def test_slices_are_sorted_by_position_and_measured(tmp_path: Path) -> None:
     assert (_spacing_mm(volume), volume.unit, volume.values.dtype) == ((2.0, 0.5, 0.25), "HU", np.float32)
     np.testing.assert_allclose(volume.affine @ [1, 2, 3, 1], [10 + 3 * 0.25, 20 + 2 * 0.5, 2, 1])
     states = {finding.check: finding.state for finding in (*series.findings, *stack.findings)}
-    assert states.pop(Check.SPACING_AS_DECLARED) is states.pop(Check.COMPLETE) is State.UNKNOWN
-    assert set(states.values()) == {State.HOLDS}
+    assert states.pop(Check.SPACING_AS_DECLARED) is states.pop(Check.COMPLETE) is CheckState.UNKNOWN
+    assert set(states.values()) == {CheckState.HOLDS}
 
 
 @settings(max_examples=20, deadline=None)
@@ -94,7 +94,7 @@ def test_any_direction_gives_the_positions_back(
     assert stack.refusal is None
     assert [one.path.name for one in stack.slices] == [str(n) for n in range(6)]
     np.testing.assert_allclose(np.diff(stack.offsets_mm), step, atol=1e-3)
-    assert _found(stack.findings, Check.UPRIGHT).state is State.HOLDS
+    assert _found(stack.findings, Check.UPRIGHT).state is CheckState.HOLDS
 
 
 def _rotation(angles: tuple[float, float, float]) -> NDArray[np.float64]:
@@ -134,7 +134,7 @@ def test_copies_are_left_out_but_two_images_of_one_place_are_refused(tmp_path: P
     series = _arranged([*paths, paths[1]])
     (stack,) = series.stacks
     assert (len(stack.slices), stack.refusal) == (4, None)
-    assert _found(stack.findings, Check.NO_COPIES).state is State.VIOLATED
+    assert _found(stack.findings, Check.NO_COPIES).state is CheckState.VIOLATED
     other = _write(tmp_path, 9, (0, 0, 2.0))
     assert _refusal(_arranged([*paths, other])) is Unstackable.DUPLICATE_POSITION
 
@@ -155,7 +155,7 @@ def test_localizers_echoes_and_other_matrices_become_stacks_of_their_own(tmp_pat
     series = _arranged([*paths, larger])
     assert [len(stack.slices) for stack in series.stacks] == [4, 3, 3, 2, 1]
     for check in (Check.ONE_ORIENTATION, Check.ONE_MATRIX, Check.ONE_FRAME_OF_REFERENCE):
-        assert _found(series.findings, check).state is State.VIOLATED
+        assert _found(series.findings, check).state is CheckState.VIOLATED
     assert "2 orientations" in _found(series.findings, Check.ONE_ORIENTATION).detail
 
 
@@ -164,7 +164,7 @@ def test_a_tilted_gantry_is_noticed_and_the_affine_is_sheared(tmp_path: Path) ->
     paths = [_write(tmp_path, n, (0, shift * n, 2.0 * n), GantryDetectorTilt=15) for n in range(4)]
     (stack,) = _arranged(paths).stacks
     finding = _found(stack.findings, Check.UPRIGHT)
-    assert finding.state is State.VIOLATED
+    assert finding.state is CheckState.VIOLATED
     assert "15.0 degrees; GantryDetectorTilt says 15" in finding.detail
     volume = read_volume(stack)
     np.testing.assert_allclose(volume.affine[:3, 0], [0, shift, 2])
@@ -174,18 +174,18 @@ def test_a_tilted_gantry_is_noticed_and_the_affine_is_sheared(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("attributes", "check", "state"),
     [
-        ({"SliceThickness": 1}, Check.CONTIGUOUS, State.VIOLATED),
-        ({"SliceThickness": 3}, Check.CONTIGUOUS, State.VIOLATED),
-        ({"SliceThickness": None}, Check.CONTIGUOUS, State.UNKNOWN),
-        ({"SpacingBetweenSlices": 2}, Check.SPACING_AS_DECLARED, State.HOLDS),
-        ({"SpacingBetweenSlices": 5}, Check.SPACING_AS_DECLARED, State.VIOLATED),
-        ({"ImagesInAcquisition": 4}, Check.COMPLETE, State.HOLDS),
-        ({"ImagesInAcquisition": 6}, Check.COMPLETE, State.VIOLATED),
-        ({"FrameOfReferenceUID": None}, Check.ONE_FRAME_OF_REFERENCE, State.UNKNOWN),
+        ({"SliceThickness": 1}, Check.CONTIGUOUS, CheckState.VIOLATED),
+        ({"SliceThickness": 3}, Check.CONTIGUOUS, CheckState.VIOLATED),
+        ({"SliceThickness": None}, Check.CONTIGUOUS, CheckState.UNKNOWN),
+        ({"SpacingBetweenSlices": 2}, Check.SPACING_AS_DECLARED, CheckState.HOLDS),
+        ({"SpacingBetweenSlices": 5}, Check.SPACING_AS_DECLARED, CheckState.VIOLATED),
+        ({"ImagesInAcquisition": 4}, Check.COMPLETE, CheckState.HOLDS),
+        ({"ImagesInAcquisition": 6}, Check.COMPLETE, CheckState.VIOLATED),
+        ({"FrameOfReferenceUID": None}, Check.ONE_FRAME_OF_REFERENCE, CheckState.UNKNOWN),
     ],
 )
 def test_wishes_hold_are_violated_or_unknown(
-    tmp_path: Path, attributes: dict[str, object], check: Check, state: State
+    tmp_path: Path, attributes: dict[str, object], check: Check, state: CheckState
 ) -> None:
     series = _arranged([_write(tmp_path, n, (0, 0, 2.0 * n), **attributes) for n in range(4)])
     assert _found((*series.findings, *series.stacks[0].findings), check).state is state
@@ -204,8 +204,8 @@ def test_wishes_hold_are_violated_or_unknown(
 def test_frames_without_a_place_are_said(tmp_path: Path, attributes: dict[str, object]) -> None:
     series = _arranged([_write(tmp_path, n, (0, 0, 2.0 * n), **attributes) for n in range(2)])
     assert series.stacks == ()
-    assert _found(series.findings, Check.ALL_PLACED).state is State.VIOLATED
-    assert _found(series.findings, Check.ONE_ORIENTATION).state is State.UNKNOWN
+    assert _found(series.findings, Check.ALL_PLACED).state is CheckState.VIOLATED
+    assert _found(series.findings, Check.ONE_ORIENTATION).state is CheckState.UNKNOWN
 
 
 def test_different_units_make_no_volume(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_an_enhanced_file_is_a_volume_by_its_functional_groups(tmp_path: Path) -
     (stack,) = _arranged([_enhanced(tmp_path / "a.dcm", [2, 0, 3, 1])]).stacks
     volume = read_volume(stack)
     np.testing.assert_array_equal(volume.values, [PIXELS + n for n in range(4)])
-    assert {finding.state for finding in stack.findings} == {State.HOLDS}
+    assert {finding.state for finding in stack.findings} == {CheckState.HOLDS}
 
 
 def test_a_reader_of_ones_own_may_decode(tmp_path: Path) -> None:

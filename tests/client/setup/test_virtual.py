@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.books.pair import open_books
 from client.errors import LedgerMissing, NotPermitted
+from client.ledger.records import open_records
 from client.oversight import approvals
 from client.policy import objections, permit
 from client.setup import virtual
@@ -18,8 +18,16 @@ from client.setup.virtual import APPROVED_BY_NOBODY
 from client.site import declared_size, load, secret
 from conf import schema
 from tasks.contract import digest_of_task
-from tasks.study import EvaluationTerms, MethodTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
-from tasks.wire import TrainOrder
+from tasks.protocol.study import (
+    EvaluationTerms,
+    MethodTerms,
+    PrivacyTerms,
+    StudyDocument,
+    TrainingTerms,
+    WireTerms,
+    release,
+)
+from tasks.protocol.wire import TrainOrder
 
 
 def _study(folder: Path, hospitals: int = 2, epsilon: float | None = 6.0) -> schema.Study:
@@ -51,7 +59,7 @@ def _document(epsilon: float | None, rounds: int = 4) -> StudyDocument:
 
 
 def _found(study: schema.Study, folder: Path) -> virtual.VirtualHospitals:
-    return virtual.found(study, folder, lambda issuer, done, total: None)
+    return virtual.provision_virtual_hospitals(study, folder, lambda issuer, done, total: None)
 
 
 def test_simulated_hospitals_have_books_and_say_that_nobody_was_asked(tmp_path: Path) -> None:
@@ -67,7 +75,7 @@ def test_simulated_hospitals_have_books_and_say_that_nobody_was_asked(tmp_path: 
     for path in (*founded.federated.values(), *founded.alone.values()):
         settings = load(path)
         assert settings.simulated
-        with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+        with open_records(settings.ledger, settings.journal, secret(settings)) as books:
             approvals.require(_document(6.0), books.journal, settings)
             assert [d.automatic for d in approvals.decisions(books.journal).values()] == [True]
 
@@ -88,11 +96,11 @@ def test_their_caps_are_what_the_study_asks_and_no_more(tmp_path: Path) -> None:
 def test_a_study_that_is_resumed_keeps_its_books(tmp_path: Path) -> None:
     study = _study(tmp_path)
     settings = load(_found(study, tmp_path / "study").federated["h0"])
-    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
         approvals.require(_document(6.0), books.journal, settings)
         head = books.journal.head()
     _found(study, tmp_path / "study")
-    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
         assert books.journal.head() == head
     settings.ledger.unlink()
     with pytest.raises(LedgerMissing):

@@ -23,7 +23,7 @@ from client.training.scoring import score_patients
 from client.training.train import load_weights
 from tasks import task as tasks
 from tasks.models import registry
-from tasks.study import StudyDocument, canonical
+from tasks.protocol.study import StudyDocument, canonical
 from tests.client.hospital import Archive, Hospital, draw_archive, weights
 
 

@@ -13,8 +13,8 @@ from client.oversight.review import examine
 from tasks import task as tasks
 from tasks.models import registry
 from tasks.models.weights import digest_of
-from tasks.study import StudyDocument
-from tasks.wire import ErrorCode, Refusal, TrainOrder, TrainReport
+from tasks.protocol.study import StudyDocument
+from tasks.protocol.wire import ErrorCode, Refusal, TrainOrder, TrainReport
 from tests.client.hospital import TASK, Hospital, draw_archive
 
 VIT: dict[str, Any] = {"name": "vit", "patch": 32, "width": 24, "layers": 1, "heads": 3}

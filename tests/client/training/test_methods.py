@@ -11,21 +11,21 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
-from client.books.accounting import Mechanism
 from client.cohort.dataset import Cohort
 from client.errors import BadOrder
+from client.ledger.accounting import Mechanism
 from client.training import methods
 from client.training.methods import Trained, train_round
 from client.training.noise import entropy
 from client.training.train import Pull, train_locally
 from conf import schema
-from server.strategy.choice import build
-from server.strategy.method import method_of
-from tasks import lean
+from server.strategy.client_terms import method_of
+from server.strategy.registry import build
 from tasks import task as tasks
 from tasks.models.registry import arrays_of
-from tasks.study import Form, MethodTerms, StudyDocument, TrainingTerms, WireTerms
-from tasks.wire import CONTROL, Arrays, EvaluateOrder, TrainOrder
+from tasks.protocol import encoding
+from tasks.protocol.study import Encoding, MethodTerms, StudyDocument, TrainingTerms, WireTerms
+from tasks.protocol.wire import CONTROL, Arrays, EvaluateOrder, TrainOrder
 
 TASK = tasks.get("breast_ultrasound")
 RATE = 0.5
@@ -40,7 +40,7 @@ def cohort(seed: int = 0, patients: int = 24, positives: float = 0.5) -> Cohort:
     return Cohort(torch.from_numpy(inputs), torch.from_numpy(labels)[:, None], list(torch.arange(patients).view(-1, 1)))
 
 
-def study_of(document: StudyDocument, method: MethodTerms, up: Form = "float32", steps: int = 4) -> StudyDocument:
+def study_of(document: StudyDocument, method: MethodTerms, up: Encoding = "float32", steps: int = 4) -> StudyDocument:
     training = TrainingTerms(steps, RATE, 0.0, 0.0, 1.0, 1)
     return replace(document, rounds=9, asked=9, training=training, method=method, wire=WireTerms(up=up))
 
@@ -197,7 +197,7 @@ def optimum() -> Arrays:
     return {"weight": x[None, :3], "bias": x[3:]}
 
 
-def distance_after(document: StudyDocument, settings: schema.Strategy, up: Form = "float32") -> float:
+def distance_after(document: StudyDocument, settings: schema.StrategySettings, up: Encoding = "float32") -> float:
     """How far the federated model has gone from the optimum, where it starts: both halves together, without noise."""
     rounds, best = 10, optimum()
     study = study_of(document, method_of(settings), up, steps=8)
@@ -211,7 +211,7 @@ def distance_after(document: StudyDocument, settings: schema.Strategy, up: Form 
             order = TrainOrder(study, min(number, 9), weights | strategy.told(memory))
             trained = play(module, order, kept[index], Run(module, patients))
             kept[index] = trained.kept
-            combiner.add(str(index), lean.restore(trained.update, up, weights), 1.0)
+            combiner.add(str(index), encoding.restore(trained.update, up, weights), 1.0)
         weights, memory = strategy.step(weights, memory, combiner.combined(), 1.0)
     return float(np.sqrt(sum(np.sum(np.square(weights[name] - best[name])) for name in weights)))
 
@@ -338,7 +338,7 @@ def test_ditto_trains_the_shared_model_like_fedavg_and_a_second_one_for_itself(d
 
 
 @pytest.mark.parametrize("up", ["float16", "int8"])
-def test_what_rounding_took_is_sent_next_time(document: StudyDocument, up: Form) -> None:
+def test_what_rounding_took_is_sent_next_time(document: StudyDocument, up: Encoding) -> None:
     study, start = study_of(document, MethodTerms(), up), arrays_of(linear())
     exact = linear()
     wanted = play(exact, TrainOrder(study_of(document, MethodTerms()), 1, start), {}, Run(exact, cohort())).update
@@ -348,8 +348,8 @@ def test_what_rounding_took_is_sent_next_time(document: StudyDocument, up: Form)
         module = linear()
         trained = play(module, TrainOrder(study, number, start), kept, Run(module, cohort()))
         kept = trained.kept
-        assert lean.form_of(trained.update) == up
-        seen = lean.restore(trained.update, up, start)
+        assert encoding.form_of(trained.update) == up
+        seen = encoding.restore(trained.update, up, start)
         total = {name: total[name] + seen[name] for name in total}
     for name, value in wanted.items():
         np.testing.assert_allclose(total[name] + kept[f"lost/{name}"], 8 * value, atol=1e-5)

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from client.privacy import refuse_unprivate_layers
 from client.training.gradients import PatientGradients
+from tasks.input_spec import InputSpec
 from tasks.losses import loss_of
 from tasks.models import registry
-from tasks.task import Form
+from tasks.models.network import Network
 from tests.client.networks import CASES
 
 
-def patients_of(network: registry.Network, form: Form, patients: int = 2) -> tuple[Tensor, Tensor]:
+def patients_of(network: Network, form: InputSpec, patients: int = 2) -> tuple[Tensor, Tensor]:
     """Two images a patient, and targets of which one finding and the outlines of one image are not known."""
     draw = torch.Generator().manual_seed(5)
     images = torch.rand(patients * 2, *form.shape, generator=draw)
@@ -31,7 +32,7 @@ def patients_of(network: registry.Network, form: Form, patients: int = 2) -> tup
     return kept.unflatten(0, (patients, 2)), targets.unflatten(0, (patients, 2))  # type: ignore[no-untyped-call]
 
 
-def by_hand(module: nn.Module, form: Form, inputs: Tensor, targets: Tensor) -> Tensor:
+def by_hand(module: nn.Module, form: InputSpec, inputs: Tensor, targets: Tensor) -> Tensor:
     rows = []
     for images, known in zip(inputs, targets, strict=True):
         module.zero_grad()
@@ -41,7 +42,7 @@ def by_hand(module: nn.Module, form: Form, inputs: Tensor, targets: Tensor) -> T
 
 
 @pytest.mark.parametrize(("spec", "form"), CASES)
-def test_a_patients_gradient_is_its_own_whoever_else_is_there(spec: dict[str, Any], form: Form) -> None:
+def test_a_patients_gradient_is_its_own_whoever_else_is_there(spec: dict[str, Any], form: InputSpec) -> None:
     network = registry.build(spec, form, seed=3)
     module = network.trainable.train()
     refuse_unprivate_layers(module)

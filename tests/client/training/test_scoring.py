@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from client.cohort.dataset import UNKNOWN, Cohort
 from client.training.scoring import hausdorff, score_findings, score_outlines, score_patients
-from tasks.task import Form
+from tasks.input_spec import InputSpec
 
-FORM = Form((1, 16, 16), findings=2, structures=1)
+FORM = InputSpec((1, 16, 16), findings=2, structures=1)
 
 
 class Copies(nn.Module):

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from client.books.accounting import Mechanism
 from client.cohort.dataset import Cohort
 from client.errors import BadOrder, ModelRefused, UpdateNotFinite
+from client.ledger.accounting import Mechanism
 from client.training.noise import entropy
 from client.training.scoring import score_patients
 from client.training.train import load_weights, train_locally
 from tasks import task as tasks
 from tasks.models.registry import arrays_of
-from tasks.study import TrainingTerms
-from tasks.wire import Arrays
+from tasks.protocol.study import TrainingTerms
+from tasks.protocol.wire import Arrays
 
 TASK = tasks.get("breast_ultrasound")
 NO_NOISE = 0.0

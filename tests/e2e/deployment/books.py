@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.books.pair import open_books
+from client.ledger.records import open_records
 from client.site import load, secret
 from tests.e2e.deployment.federation import Hospital
 
@@ -10,14 +10,14 @@ from tests.e2e.deployment.federation import Hospital
 def problems_in_books(hospital: Hospital) -> list[str]:
     """All that is wrong with ledger and journal."""
     settings = load(hospital.site)
-    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
         return books.verify()
 
 
 def ledger_rows(hospital: Hospital, study: str) -> list[tuple[str, int]]:
     """Cohort and round of every reservation of a study."""
     settings = load(hospital.site)
-    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
         return sorted(
             (entry.use.cohort, entry.use.round) for entry in books.ledger.entries() if entry.use.study == study
         )
@@ -26,5 +26,5 @@ def ledger_rows(hospital: Hospital, study: str) -> list[tuple[str, int]]:
 def ledger_contains(hospital: Hospital, head: str) -> bool:
     """Whether a row of its ledger has this hash."""
     settings = load(hospital.site)
-    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
         return books.ledger.contains(head)

@@ -23,7 +23,7 @@ from client.cli import link
 from client.setup import virtual
 from conf import load
 from conf.schema import Phantom, PhantomFederation
-from server.cli import house, people
+from server.cli import people, server
 
 SMALL = (
     "model.resolution=16", "model.J=2", "model.L=2", "model.pool=2", "training.steps=2", "training.sample_rate=0.8",
@@ -173,7 +173,7 @@ class Federation:
         ]
 
     def init(self) -> None:
-        house.init(
+        server.init(
             host="localhost",
             hospitals=f"127.0.0.1:{self.hospitals_port}",
             researchers=f"127.0.0.1:{self.researchers_port}",
@@ -266,7 +266,7 @@ def _sites(folder: Path, hospitals: int, settings: tuple[str, ...]) -> Iterator[
     assert isinstance(federation, PhantomFederation)
     federation.hospitals = {name: Phantom(patients=30 + 4 * n) for n, name in enumerate(NAMES[:hospitals])}
     study.output_dir = str(folder / "hospitals")
-    founded = virtual.found(study, folder / "hospitals", lambda *_: None)
+    founded = virtual.provision_virtual_hospitals(study, folder / "hospitals", lambda *_: None)
     yield from founded.federated.items()
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server import fence, pki
 from server.cli import people
-from server.flower_private import Control, Refused
-from server.home import read
+from server.deployment import nginx, pki
+from server.deployment.server_dir import read
+from server.runtime.flower_private import Control, ControlRefused
 from tests.e2e.deployment.federation import Federation, until
 
 DETOURS = (
@@ -55,12 +55,12 @@ def test_hospitals_reach_the_fleet_api_and_health_and_nothing_else(small: Federa
             for method in ("GET", "POST"):
                 if outside.request(method, path).status_code != 404:
                     passed.add(path)
-    assert passed == {"/health", *(f"/v1/fleet/{call}" for call in fence.FLEET)}
+    assert passed == {"/health", *(f"/v1/fleet/{call}" for call in nginx.FLEET)}
 
 
 def test_the_fleet_api_wants_a_key_that_was_admitted(small: Federation) -> None:
     with dial(small, small.hospitals_port) as outside:
-        for call in fence.FLEET:
+        for call in nginx.FLEET:
             answer = outside.post(f"/v1/fleet/{call}", headers={"content-type": "application/protobuf"})
             assert 400 <= answer.status_code < 500, (call, answer.status_code)
 
@@ -82,10 +82,10 @@ def test_the_servers_own_certificate_opens_nothing(small: Federation, tmp_path: 
 
 
 def test_a_certificate_of_another_authority_opens_nothing(small: Federation, tmp_path: Path) -> None:
-    from server.home import ServerSettings, make
+    from server.deployment.server_dir import ServerSettings, make
 
     other = make(tmp_path / "other", ServerSettings(host="localhost"))
-    pki.found_authority(other)
+    pki.create_authority(other)
     with dial(small, small.researchers_port, pki.issue_researcher(other, "mallory")) as outside:
         assert outside.get("/health").status_code == 400
 
@@ -101,20 +101,20 @@ def test_a_researcher_reaches_five_calls_and_the_studies(small: Federation) -> N
         assert inside.get("/studies/../pki/authority.key").status_code in (400, 404)
         assert inside.get("/studies/%2e%2e/pki/authority.key").status_code in (400, 404)
         assert inside.get("/studies../pki/authority.key").status_code == 404
-    assert passed == {f"/v1/control/{call}" for call in fence.CONTROL}
+    assert passed == {f"/v1/control/{call}" for call in nginx.CONTROL}
 
 
 def test_nobody_reaches_mlflows_assistant_through_the_fence_nor_its_gateway(small: Federation) -> None:
     """To MLflow whoever comes through the fence is on its own machine, where the assistant runs commands."""
     home = read(small.home)
     inside = httpx.Client(base_url=home.mlflow, timeout=30, trust_env=False)
-    assert inside.get(f"{fence.ASSISTANT}/config").status_code == 200, "it is there, and asks nobody for a name"
+    assert inside.get(f"{nginx.ASSISTANT}/config").status_code == 200, "it is there, and asks nobody for a name"
     assert inside.get("/gateway/anything/mlflow/invocations").status_code in (404, 405, 501)
     assert inside.post("/gateway/mlflow/v1/chat/completions", json={"model": "x", "messages": []}).status_code == 501
     detours = (
-        fence.ASSISTANT,
-        f"{fence.ASSISTANT}/config",
-        f"{fence.ASSISTANT}/providers",
+        nginx.ASSISTANT,
+        f"{nginx.ASSISTANT}/config",
+        f"{nginx.ASSISTANT}/providers",
         "/ajax-api/3.0/mlflow//assistant/config",
         "/ajax-api/3.0/mlflow/%61ssistant/config",
         "/ajax-api/3.0/x/../mlflow/assistant/config",
@@ -149,7 +149,7 @@ def test_researchers_read_mlflow_and_write_nothing_there(small: Federation) -> N
     with dial(small, small.researchers_port, small.researcher()) as inside:
         for method, path in WRITES:
             assert inside.request(method, path, json={"name": "x"}).status_code in (403, 404), (method, path)
-        for path in fence.RUNS:
+        for path in nginx.RUNS:
             assert inside.get(path).status_code == 404, path
             assert inside.post(f"{path}/", json={}).status_code == 404, path
         for prefix in ("api", "ajax-api"):
@@ -181,7 +181,7 @@ def test_a_revoked_researcher_is_shut_out(small: Federation) -> None:
     for _ in range(50):
         try:
             later.runs()
-        except Refused:
+        except ControlRefused:
             return
     pytest.fail("the certificate still opens the door")
 

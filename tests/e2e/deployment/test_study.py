@@ -17,9 +17,9 @@ from flwr.proto.control_pb2 import StartRunRequest
 from flwr.supercore.fab import Fab
 
 from conf import load
-from server import pki, signing
-from server.flower_private import BUNDLE, Control
-from server.home import read
+from server.deployment import pki, signing
+from server.deployment.server_dir import read
+from server.runtime.flower_private import BUNDLE, Control
 from tests.e2e.deployment.books import ledger_contains, ledger_rows, problems_in_books
 from tests.e2e.deployment.federation import CALM, Federation, told, until
 

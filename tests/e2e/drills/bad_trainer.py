@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 
 from client.app import app as honest
 from client.link.trainer import Gateway, Trainer
-from tasks.wire import Arrays, TrainReport, decode, encode
+from tasks.protocol.wire import Arrays, TrainReport, decode, encode
 
 _NOISE = np.random.default_rng(1)
 

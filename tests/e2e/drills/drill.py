@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.books.pair import open_books
+from client.ledger.records import open_records
 from client.site import load, secret
 from tests.e2e.deployment.federation import SMALL, Federation, Hospital, Process, until
 
@@ -94,7 +94,7 @@ def study(federation: Federation, *words: str, after: int | None = None, rounds:
 def check_books(hospital: Hospital, name: str) -> None:
     """Ledger and journal verify, and no order was committed twice."""
     settings = load(hospital.site)
-    with open_books(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
         assert books.verify() == []
         committed = Counter(
             (entry.use.cohort, entry.use.round)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from server import pki
 from server.cli import people
-from server.home import read
+from server.deployment import pki
+from server.deployment.server_dir import read
 from tests.e2e.deployment.federation import Federation, until
 from tests.e2e.deployment.packages import debian
 from tests.e2e.drills.drill import SEEN, Seen, study

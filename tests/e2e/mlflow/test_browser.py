@@ -15,7 +15,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from server.pages import page as pages
+from server.pages import report as pages
 from tests.e2e.mlflow.conftest import PASSWORD, USER, Tracked
 from tests.federation.embedded import HOSPITALS
 from tests.server.outcome import story

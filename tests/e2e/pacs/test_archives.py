@@ -17,8 +17,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 from client.errors import ArchiveRefused, ArchiveUnreachable, EmptySource
 from client.pixels.header import NATIVE
 from client.sources.listing import list_source
-from client.sources.pacs.digest import examine
 from client.sources.pacs.dimse import DimseArchive
+from client.sources.pacs.integrity import examine
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource
 from tasks.breast_ultrasound import TASK

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from server import pki
 from server.cli.main import app
-from server.home import read
-from tasks import enrolment
+from server.deployment import pki
+from server.deployment.server_dir import read
+from tasks.protocol import enrolment
 
 RUN = CliRunner()
 

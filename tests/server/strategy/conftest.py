@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tasks.wire import Arrays
+from tasks.protocol.wire import Arrays
 from tests.server.strategy.convex import Convex, six_hospitals
 
 

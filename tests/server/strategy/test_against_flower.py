@@ -13,13 +13,13 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 
-from server import flower_private
+from server.runtime import flower_private
 from server.strategy import fedopt
 from server.strategy.coordinate_wise import median, trimmed_mean
 from server.strategy.fedavg import RunningMean
 from server.strategy.fedavgm import fedavgm_start, fedavgm_step
 from server.strategy.krum import multi_krum
-from tasks.wire import Arrays
+from tasks.protocol.wire import Arrays
 
 Draw = Callable[..., list[Arrays]]
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from conf import schema
-from server.strategy.choice import build
+from server.strategy.registry import build
 from tests.server.strategy.convex import Convex, Vector
 
-MEANS: dict[str, tuple[schema.Strategy, int]] = {
+MEANS: dict[str, tuple[schema.StrategySettings, int]] = {
     "fedavg": (schema.FedAvg(), 300),
     "fedavgm": (schema.FedAvgM(server_learning_rate=0.3), 300),
     "fedadagrad": (schema.FedAdagrad(server_learning_rate=0.3), 400),
@@ -24,7 +24,7 @@ MEANS: dict[str, tuple[schema.Strategy, int]] = {
     "fedyogi": (schema.FedYogi(server_learning_rate=0.02, tau=0.01), 3000),
     "norm_bounding": (schema.NormBounding(norm_bound=10), 300),  # longer than any honest update
 }
-ROBUST: dict[str, schema.Strategy] = {
+ROBUST: dict[str, schema.StrategySettings] = {
     "median": schema.Median(),
     "trimmed_mean": schema.TrimmedMean(trim=0.34),
     "krum": schema.Krum(attackers=2),
@@ -39,7 +39,7 @@ ATTACKS: dict[str, Callable[[Vector], Vector]] = {
 }
 
 
-def play(settings: schema.Strategy, convex: Convex, steps: int, rounds: int, attacks: dict[str, str]) -> Vector:
+def play(settings: schema.StrategySettings, convex: Convex, steps: int, rounds: int, attacks: dict[str, str]) -> Vector:
     """The model after so many rounds in which the hospitals of ``attacks`` send something else."""
     strategy = build(settings)
     weights = {"w": np.zeros(4)}

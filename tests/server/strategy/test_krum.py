@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from server.strategy.held import squared_distances
+from server.strategy.buffered import squared_distances
 from server.strategy.krum import multi_krum, scores
 
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from client.privacy import PatientSteps, StepTerms
-from conf.schema import Privacy, Training
+from conf.schema import Privacy, TrainingSettings
 from server.strategy.local_sgd import expected_patients, honest_lengths, honest_norm, noise_std, responses
 
 PRIVACY = Privacy(clip_norm=0.5)
 
 
-def training(momentum: float = 0.0, sample_rate: float = 0.5) -> Training:
-    return Training(steps=4, learning_rate=2.0, momentum=momentum, sample_rate=sample_rate)
+def training(momentum: float = 0.0, sample_rate: float = 0.5) -> TrainingSettings:
+    return TrainingSettings(steps=4, learning_rate=2.0, momentum=momentum, sample_rate=sample_rate)
 
 
 def test_responses_by_hand() -> None:
@@ -96,7 +96,7 @@ def test_updates_under_every_pull_stay_within_the_bound(
 ) -> None:
     """The hospital's own optimiser, step by step, with all its patients pulling as they please."""
     rng = np.random.default_rng(seed)
-    terms = Training(steps, rate, momentum, decay, sample_rate=0.5)
+    terms = TrainingSettings(steps, rate, momentum, decay, sample_rate=0.5)
     size, dimension, sigma = 40, 6, 0.8
     start, extra = rng.normal(size=dimension) * 3, rng.normal(size=dimension)
     x, velocity = start.copy(), np.zeros(dimension)
@@ -126,5 +126,5 @@ def test_responses_with_a_pull_are_those_of_the_optimiser() -> None:
 
 def test_patients_push_as_far_as_half_as_many_again_as_were_declared() -> None:
     """One step in which everybody takes part, at a rate and a clip of one, and hardly any noise."""
-    one = Training(1, 1.0, 0.0, 0.0, sample_rate=1.0)
+    one = TrainingSettings(1, 1.0, 0.0, 0.0, sample_rate=1.0)
     assert honest_lengths(one, 1.0, 1e-9, 200, 10).signal == pytest.approx(1.5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from server.strategy.scaffold import scaffold_start, scaffold_step, scaffold_told
-from tasks.wire import CONTROL
+from tasks.protocol.wire import CONTROL
 from tests.server.strategy.convex import Convex
 
 STEPS, RATE = 5, 0.2

@@ -14,8 +14,8 @@ from tasks.brain_mr.example import augment, read_example, read_masks
 from tasks.brain_mr.head import AT, STEP_MM, head_of, tumour_of
 from tasks.brain_mr.head import SHAPE as HEAD
 from tasks.brain_mr.scanner import scanner_of, signal
+from tasks.imaging.volumes import NoExample, axial_grid, resampled
 from tasks.task import PhantomHospital, Scan, Volume
-from tasks.volumes import NoExample, axial_grid, resampled
 
 NAMES = [sequence.name for sequence in TASK.sequences]
 

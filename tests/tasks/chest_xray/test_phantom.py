@@ -17,13 +17,13 @@ from client.sources.settings import FolderSource
 from tasks.chest_xray import TASK
 from tasks.chest_xray.illness import FINDINGS, Illness, Opacity, illness_of
 from tasks.chest_xray.radiography import radiography_of, stored_values
-from tasks.chest_xray.thorax import Thorax, View, attenuation_of
+from tasks.chest_xray.thorax import Projection, Thorax, attenuation_of
 from tasks.task import PhantomHospital
 
 ALDER = PhantomHospital("alder", patients=12, prevalence=0.5, images_per_patient=(1, 1))
 SIX = [replace(ALDER, name=name, patients=1) for name in ("alder", "birch", "cedar", "elder", "hazel", "larch")]
 BUILD = Thorax(wide=158, deep=100, tall=142, seed=1)
-STANDING, LYING = View(False, 1800, 0.0, (0.0, 0.0)), View(True, 1000, 0.0, (0.0, 0.0))
+STANDING, LYING = Projection(False, 1800, 0.0, (0.0, 0.0)), Projection(True, 1000, 0.0, (0.0, 0.0))
 PLACE = np.linspace(-190, 190, 191, dtype=np.float32)
 LEFT, RIGHT = slice(125, 160), slice(31, 66)  # of the patient, columns
 
@@ -35,7 +35,7 @@ def drawn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-def _seen(illness: Illness, view: View = STANDING) -> NDArray[np.float32]:
+def _seen(illness: Illness, view: Projection = STANDING) -> NDArray[np.float32]:
     return attenuation_of(BUILD, illness, view, PLACE, PLACE, np.random.default_rng(0))
 
 

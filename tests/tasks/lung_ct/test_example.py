@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tasks.imaging.volumes import NoExample, axial_grid
 from tasks.lung_ct import TASK
 from tasks.lung_ct.example import SHAPE, read_example, read_masks
 from tasks.task import Scan, Volume
-from tasks.volumes import NoExample, axial_grid
 
 CENTRE = np.array([70.0, -20.0, -120.0])
 

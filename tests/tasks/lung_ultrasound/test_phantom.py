@@ -13,14 +13,14 @@ from pydicom import dcmread
 
 from client.reading.dicom import DicomImage
 from tasks.lung_ultrasound import TASK
-from tasks.lung_ultrasound.lung import FINDINGS, View, echo_of, lung_of
+from tasks.lung_ultrasound.lung import FINDINGS, ScanPlane, echo_of, lung_of
 from tasks.lung_ultrasound.probe import probe_of
 from tasks.phantoms.probe import on_screen
 from tasks.task import PhantomHospital
 
 CONVEX = PhantomHospital("alder", patients=5, prevalence=0.5, frequency_mhz=3.5, images_per_patient=(2, 2))
 LINEAR = replace(CONVEX, name="cedar", frequency_mhz=9.0)
-CLEAR = View(b_lines=(), roughness_mm=0.0, a_lines_db=15.0, sliding_mm=5.0, consolidation=None, effusion=None)
+CLEAR = ScanPlane(b_lines=(), roughness_mm=0.0, a_lines_db=15.0, sliding_mm=5.0, consolidation=None, effusion=None)
 
 
 def test_stills_and_clips_say_which_they_are(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_the_screen_shows_what_the_probe_sees(hospital: PhantomHospital) -> None
         assert seen_mm2 == pytest.approx(sector, rel=0.02)
 
 
-def _echo(view: View) -> NDArray[np.float32]:
+def _echo(view: ScanPlane) -> NDArray[np.float32]:
     """Echo behind a flat pleura at 20 mm depth, 0.5 mm a sample, 0.5 mm a beam."""
     z_mm, x_mm = np.arange(0, 100, 0.5, dtype=np.float32), np.arange(-20, 20, 0.5, dtype=np.float32)
     pleura = np.full_like(x_mm, 20.0)

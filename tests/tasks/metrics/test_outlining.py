@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasks.metrics.outlining import Outlines, dice_histogram, distance_histogram, pooled
+from tasks.metrics.outlining import OutlineHistograms, dice_histogram, distance_histogram, pooled
 
 Fractions = NDArray[np.float64]
 NAN = math.nan
@@ -28,11 +28,11 @@ def patients(seed: int = 0, number: int = 400) -> tuple[Fractions, Fractions, Fr
 
 def outlines(
     of: tuple[Fractions, Fractions, Fractions], bins: int = 1024, noise: float = 0.0, seed: int = 0
-) -> Outlines:
+) -> OutlineHistograms:
     dice, distance, wrongly = of
     cells = dice_histogram(dice, wrongly, bins), distance_histogram(distance, bins)
     rng = np.random.default_rng(seed)
-    return Outlines(*(c + rng.normal(0, noise, c.shape) for c in cells), noise)
+    return OutlineHistograms(*(c + rng.normal(0, noise, c.shape) for c in cells), noise)
 
 
 def test_every_patient_is_in_one_cell_of_each_at_most() -> None:

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from tasks.models import local
 from tasks.models.linear import LinearOutlines
-from tasks.models.local import Grid, LocalFeatures
+from tasks.models.local import FeatureGrid, LocalFeatures
 
 SHAPES = [(1, 64, 64), (2, 32, 48), (1, 16, 24, 16), (3, 16, 16, 16)]
 
@@ -89,7 +89,7 @@ def test_a_sequence_that_is_missing_adds_nothing_to_any_scale() -> None:
 @pytest.mark.parametrize("pixels", [(24, 20), (12, 16, 8)], ids=str)
 def test_logits_are_those_of_a_linear_model_on_interpolated_features(pixels: tuple[int, ...]) -> None:
     cells = tuple(n // 4 for n in pixels)
-    grids = (Grid(tuple(n // 2 for n in pixels), 3), Grid(cells, 5), Grid(cells, 2))
+    grids = (FeatureGrid(tuple(n // 2 for n in pixels), 3), FeatureGrid(cells, 5), FeatureGrid(cells, 2))
     heads = LinearOutlines(7, 2, 2, grids, pixels)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():

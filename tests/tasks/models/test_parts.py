@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from tasks.input_spec import InputSpec
 from tasks.models import registry
 from tasks.models.parts import NothingToShare, staying
-from tasks.task import Form
 
 
 @pytest.mark.parametrize(("name", "head"), [("densenet121", "class_layers.out"), ("resnet18", "fc")])
 def test_the_parts_of_the_real_networks(name: str, head: str) -> None:
-    trainable = registry.build({"name": name, "groups": 8}, Form((1, 64, 64))).trainable
+    trainable = registry.build({"name": name, "groups": 8}, InputSpec((1, 64, 64))).trainable
     names = {name for name, _ in trainable.named_parameters()}
     assert staying(trainable, "nothing") == frozenset()
     assert staying(trainable, "head") == {f"{head}.weight", f"{head}.bias"}
@@ -31,7 +31,7 @@ def test_the_parts_of_the_real_networks(name: str, head: str) -> None:
     ],
 )
 def test_a_network_with_two_heads_has_both_as_its_head(spec: dict[str, str], head: str) -> None:
-    trainable = registry.build(spec, Form((1, 32, 32), 2, 1)).trainable
+    trainable = registry.build(spec, InputSpec((1, 32, 32), 2, 1)).trainable
     names = staying(trainable, "head")
     assert {name.rpartition(".")[0].removesuffix(".conv").removesuffix(".conv") for name in names} == {head, "findings"}
     scales = staying(trainable, "normalisation")
@@ -40,14 +40,14 @@ def test_a_network_with_two_heads_has_both_as_its_head(spec: dict[str, str], hea
 
 
 def test_linear_heads_are_all_head() -> None:
-    trainable = registry.build({"name": "scatter_outline"}, Form((1, 64, 64), 2, 1)).trainable
+    trainable = registry.build({"name": "scatter_outline"}, InputSpec((1, 64, 64), 2, 1)).trainable
     with pytest.raises(NothingToShare, match="nothing else"):
         staying(trainable, "head")
 
 
 def test_a_linear_model_is_all_head() -> None:
     trainable = registry.build(
-        {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}, Form((1, 64, 64))
+        {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}, InputSpec((1, 64, 64))
     ).trainable
     with pytest.raises(NothingToShare, match="nothing else"):
         staying(trainable, "head")

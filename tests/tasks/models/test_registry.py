@@ -14,14 +14,14 @@ from torch import nn
 
 from conf import load
 from tasks import task as tasks
+from tasks.input_spec import InputSpec
 from tasks.models import registry
 from tasks.models.registry import UnknownModel
-from tasks.task import Form
 
 CHOICES = sorted(path.stem for path in (load.FOLDER / "model").glob("*.yaml"))
 OUTLINING = ["dynunet", "scatter_outline", "scatter_outline_3d", "segresnet", "unet"]
-FORM = Form((1, 64, 64), findings=2, structures=1)
-VOLUME = Form((2, 32, 40, 36), findings=2, structures=2)
+FORM = InputSpec((1, 64, 64), findings=2, structures=1)
+VOLUME = InputSpec((2, 32, 40, 36), findings=2, structures=2)
 SMALL: dict[str, Any] = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}
 
 
@@ -38,7 +38,7 @@ def test_every_builder_is_a_choice_and_every_choice_a_builder() -> None:
     assert {spec_of(choice)["name"] for choice in CHOICES} == registry._BUILDERS.keys()
 
 
-def outputs_of(form: Form, outlines: bool) -> int:
+def outputs_of(form: InputSpec, outlines: bool) -> int:
     return form.findings + (form.structures * math.prod(form.shape[1:]) if outlines else 0)
 
 
@@ -58,7 +58,7 @@ def test_the_model_for_small_cohorts_fits_every_task(name: str) -> None:
 
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("form", [FORM, VOLUME], ids=["image", "volume"])
-def test_findings_come_first_and_then_every_pixel_where_a_network_outlines(choice: str, form: Form) -> None:
+def test_findings_come_first_and_then_every_pixel_where_a_network_outlines(choice: str, form: InputSpec) -> None:
     if choice in ("scatter_linear", "scatter_outline") and form is VOLUME:
         with pytest.raises(UnknownModel, match=f"model={choice}_3d"):
             registry.build(spec_of(choice), form)
@@ -70,7 +70,7 @@ def test_findings_come_first_and_then_every_pixel_where_a_network_outlines(choic
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_without_structures_a_network_answers_the_findings_or_says_what_to_take(choice: str) -> None:
-    form = Form((1, 32, 32), findings=3)
+    form = InputSpec((1, 32, 32), findings=3)
     spec = spec_of(choice) | ({"resolution": 16, "J": 2} if "scatter" in choice else {})
     if choice in OUTLINING:
         with pytest.raises(UnknownModel, match="scatter_linear"):
@@ -83,14 +83,14 @@ def test_without_structures_a_network_answers_the_findings_or_says_what_to_take(
 
 
 def test_images_too_small_for_a_densenet_get_a_frame_of_zeros_and_keep_their_values() -> None:
-    network = registry.build(spec_of("densenet121"), Form((1, 28, 31)))
+    network = registry.build(spec_of("densenet121"), InputSpec((1, 28, 31)))
     assert network.features is not None
     images = torch.rand(2, 1, 28, 31) + 1
     framed = network.features(images)
     assert framed.shape == (2, 1, 32, 32)
     assert torch.equal(framed[..., 2:30, 0:31], images)
     assert float(framed.sum()) == pytest.approx(float(images.sum()), rel=1e-6)
-    assert registry.build(spec_of("densenet121"), Form((1, 32, 40))).features is None
+    assert registry.build(spec_of("densenet121"), InputSpec((1, 32, 40))).features is None
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -135,7 +135,7 @@ def test_the_seed_alone_decides_the_weights(choice: str) -> None:
 
 
 def test_the_arrays_are_copies() -> None:
-    module = registry.build(SMALL, Form((1, 64, 64))).trainable
+    module = registry.build(SMALL, InputSpec((1, 64, 64))).trainable
     arrays = registry.arrays_of(module)
     assert {value.dtype for value in arrays.values()} == {np.dtype(np.float32)}
     arrays["bias"] += 1
@@ -172,4 +172,4 @@ def test_the_arrays_are_copies() -> None:
 )
 def test_what_cannot_be_built_is_refused_by_name(spec: dict[str, Any], told: str) -> None:
     with pytest.raises(UnknownModel, match=told):
-        registry.build(spec, Form((1, 64, 64), structures=1 if spec.get("name") in OUTLINING else 0))
+        registry.build(spec, InputSpec((1, 64, 64), structures=1 if spec.get("name") in OUTLINING else 0))

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tasks.input_spec import InputSpec
 from tasks.models import registry
+from tasks.models.network import Network
 from tasks.models.registry import UnknownModel, WeightsMissing
 from tasks.models.weights import Finder, carried, digest_of, in_folder
-from tasks.task import Form
 
-FORM = Form((1, 32, 32), 2)
-OUTLINES = Form((1, 32, 32), 2, 1)
+FORM = InputSpec((1, 32, 32), 2)
+OUTLINES = InputSpec((1, 32, 32), 2, 1)
 RESNET: dict[str, Any] = {"name": "resnet18"}
 VIT: dict[str, Any] = {"name": "vit", "patch": 8, "width": 24, "layers": 2, "heads": 3}
 
@@ -33,12 +34,12 @@ def kept(folder: Path, tensors: dict[str, Tensor], name: str = "encoder.safetens
     return digest_of(folder / name)
 
 
-def tensors_of(spec: dict[str, Any], form: Form = FORM, seed: int = 9) -> dict[str, Tensor]:
+def tensors_of(spec: dict[str, Any], form: InputSpec = FORM, seed: int = 9) -> dict[str, Tensor]:
     trainable = registry.build(spec, form, seed).trainable
     return {name: p.detach().clone() for name, p in trainable.named_parameters()}
 
 
-def built(spec: dict[str, Any], digest: str, find: Finder | None, form: Form = FORM, **more: Any) -> registry.Network:
+def built(spec: dict[str, Any], digest: str, find: Finder | None, form: InputSpec = FORM, **more: Any) -> Network:
     return registry.build(spec | {"weights": digest} | more, form, 1, find)
 
 
@@ -57,7 +58,7 @@ def built(spec: dict[str, Any], digest: str, find: Finder | None, form: Form = F
 )
 @pytest.mark.parametrize("bare", [True, False])
 def test_a_network_starts_from_the_file_and_its_last_layer_is_new(
-    folder: Path, spec: dict[str, Any], form: Form, head: set[str], bare: bool
+    folder: Path, spec: dict[str, Any], form: InputSpec, head: set[str], bare: bool
 ) -> None:
     told = tensors_of(spec, form)
     names = {name: name.removeprefix("backbone.") if bare else name for name in told}
@@ -155,7 +156,7 @@ def test_only_the_file_that_is_meant_is_taken(folder: Path) -> None:
 )
 def test_what_cannot_be_meant_is_refused(spec: dict[str, Any], more: dict[str, Any], told: str) -> None:
     with pytest.raises(UnknownModel, match=told):
-        registry.build(spec | more, Form((1, 64, 64)), find=in_folder(Path("nowhere")))
+        registry.build(spec | more, InputSpec((1, 64, 64)), find=in_folder(Path("nowhere")))
 
 
 def test_a_network_that_outlines_has_no_single_last_layer_to_train_alone(folder: Path) -> None:

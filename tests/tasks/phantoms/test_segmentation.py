@@ -15,7 +15,7 @@ from client.reading.decoding import Decoder
 from client.reading.dicom import read_header
 from client.sources.labels.segmentations import findings_of, is_segmentation
 from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
-from tasks.phantoms.segmentation import Outlined, segmentation_of
+from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
 from tasks.task import ABNORMALITY, Code, Structure
 
 LESION = Structure("lesion", Code("SCT", "52988006", "Lesion"), ABNORMALITY)
@@ -60,7 +60,7 @@ def _written(path: Path, attributes: dict[str, Any]) -> hd.seg.Segmentation:
 
 def test_one_image_gives_its_masks_back(tmp_path: Path) -> None:
     image, masks = _image(ULTRASOUND), _masks(2)
-    read = _written(tmp_path / "seg.dcm", segmentation_of([Outlined(image, masks)], [LESION, HEART]))
+    read = _written(tmp_path / "seg.dcm", segmentation_of([OutlinedImage(image, masks)], [LESION, HEART]))
     pixels = read.get_pixels_by_source_instance([image["SOPInstanceUID"]])
     np.testing.assert_array_equal(pixels[0].transpose(2, 0, 1), masks)
     described = [read.get_segment_description(number) for number in read.segment_numbers]
@@ -77,7 +77,7 @@ def test_one_image_gives_its_masks_back(tmp_path: Path) -> None:
 def test_frames_of_a_clip_are_told_apart(tmp_path: Path) -> None:
     image = _image(CLIP, frames=5)
     first, second = _masks(1, seed=1), _masks(1, seed=2)
-    outlined = [Outlined(image, first, frame=1), Outlined(image, second, frame=4)]
+    outlined = [OutlinedImage(image, first, frame=1), OutlinedImage(image, second, frame=4)]
     read = _written(tmp_path / "seg.dcm", segmentation_of(outlined, [LESION]))
     pixels = read.get_pixels_by_source_frame(image["SOPInstanceUID"], [5, 2])
     np.testing.assert_array_equal(pixels[..., 0], np.concatenate([second, first]))
@@ -88,7 +88,7 @@ def test_slices_lie_where_their_images_do(tmp_path: Path, omit_empty: bool) -> N
     slices = _slices(4)
     masks = np.stack([_masks(2, seed=n) for n in range(4)])
     masks[0] = masks[2, 1] = False
-    outlined = [Outlined(image, some) for image, some in zip(slices, masks, strict=True)]
+    outlined = [OutlinedImage(image, some) for image, some in zip(slices, masks, strict=True)]
     attributes = segmentation_of(outlined, [LESION, HEART], omit_empty=omit_empty)
     assert attributes["NumberOfFrames"] == (5 if omit_empty else 8)
     read = _written(tmp_path / "seg.dcm", attributes)
@@ -103,7 +103,7 @@ def test_slices_lie_where_their_images_do(tmp_path: Path, omit_empty: bool) -> N
 def test_our_reader_knows_what_was_found_where(tmp_path: Path) -> None:
     slices, masks = _slices(3), np.zeros((3, 2, 9, 7), np.bool_)
     masks[0, 0, 2, 2] = masks[1, :, 8, 6] = True
-    outlined = [Outlined(image, some) for image, some in zip(slices, masks, strict=True)]
+    outlined = [OutlinedImage(image, some) for image, some in zip(slices, masks, strict=True)]
     for name, omit_empty in (("all", False), ("some", True)):
         write(tmp_path / name, segmentation_of(outlined, [LESION, HEART], omit_empty=omit_empty))
         header = read_header(tmp_path / name)
@@ -116,14 +116,14 @@ def test_our_reader_knows_what_was_found_where(tmp_path: Path) -> None:
 
 def test_the_same_images_have_the_same_segmentation(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        write(tmp_path / name, segmentation_of([Outlined(_image(ULTRASOUND), _masks(1))], [LESION]))
+        write(tmp_path / name, segmentation_of([OutlinedImage(_image(ULTRASOUND), _masks(1))], [LESION]))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    other = segmentation_of([Outlined(_image(ULTRASOUND, 2), _masks(1))], [LESION])
+    other = segmentation_of([OutlinedImage(_image(ULTRASOUND, 2), _masks(1))], [LESION])
     assert other["SOPInstanceUID"] != pydicom.dcmread(tmp_path / "one").SOPInstanceUID
 
 
 def test_nothing_outlined_is_still_one_frame(tmp_path: Path) -> None:
-    empty = Outlined(_image(ULTRASOUND), np.zeros((1, 9, 7), np.bool_))
+    empty = OutlinedImage(_image(ULTRASOUND), np.zeros((1, 9, 7), np.bool_))
     read = _written(tmp_path / "seg.dcm", segmentation_of([empty], [LESION], omit_empty=True))
     assert read.number_of_frames == 1
     assert not read.pixel_array.any()
@@ -131,6 +131,6 @@ def test_nothing_outlined_is_still_one_frame(tmp_path: Path) -> None:
 
 def test_masks_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="shape"):
-        segmentation_of([Outlined(_image(ULTRASOUND), _masks(1)[:, :-1])], [LESION])
+        segmentation_of([OutlinedImage(_image(ULTRASOUND), _masks(1)[:, :-1])], [LESION])
     with pytest.raises(ValueError, match="needs an image"):
         segmentation_of([], [LESION])

@@ -20,8 +20,9 @@ from client.cohort.cache import ExampleCache, load_example, load_masks
 from client.cohort.catalog import ingest
 from client.cohort.preparation import Decoding, Job, Prepared, prepare
 from client.errors import EmptySource, LabelsMatchNothing
+from client.pixels.refusal import UnreadableDicom
 from client.reading.decoding import Decoder
-from client.reading.dicom import UnreadableDicom, read_header
+from client.reading.dicom import read_header
 from client.site import SiteSettings
 from client.sources.files.folder import list_folder
 from client.sources.files.nifti import list_nifti

@@ -20,7 +20,7 @@ from client.sources.record import Listing, Record, Unreadable
 from client.sources.settings import FolderSource
 from tasks.breast_ultrasound import TASK
 from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
-from tasks.phantoms.segmentation import Outlined, segmentation_of
+from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
 from tasks.task import Code, Structure
 
 LESION = Structure("lesion", Code("SCT", "52988006", "Lesion"))
@@ -53,7 +53,7 @@ def _masks(seed: int, structures: int = 2, size: tuple[int, int] = SIZE) -> NDAr
 
 
 def _outline(
-    folder: Path, name: str, outlined: Sequence[Outlined], structures: Sequence[Structure], **more: Any
+    folder: Path, name: str, outlined: Sequence[OutlinedImage], structures: Sequence[Structure], **more: Any
 ) -> Path:
     path = folder / "dicom" / f"{name}.dcm"
     write(path, segmentation_of(outlined, structures, **more))
@@ -75,8 +75,8 @@ def _of(record: Record) -> NDArray[np.bool_]:
 def test_an_image_has_what_was_outlined_on_it_by_code_whatever_the_order(folder: Path) -> None:
     first, second, _ = (_image(folder, number) for number in (1, 2, 3))
     masks, empty = _masks(1, 3), np.zeros((2, *SIZE), np.bool_)
-    _outline(folder, "a", [Outlined(first, masks)], [HEART, DUCT, LESION])
-    _outline(folder, "b", [Outlined(second, empty)], [LESION, DUCT], omit_empty=True)
+    _outline(folder, "a", [OutlinedImage(first, masks)], [HEART, DUCT, LESION])
+    _outline(folder, "b", [OutlinedImage(second, empty)], [LESION, DUCT], omit_empty=True)
     listing = _listing(folder)
     one, two, three = listing.records
     np.testing.assert_array_equal(_of(one), masks[[2, 1]])
@@ -91,9 +91,9 @@ def test_an_image_has_what_was_outlined_on_it_by_code_whatever_the_order(folder:
 
 def test_several_segmentations_of_an_image_are_united(folder: Path) -> None:
     image, masks, more = _image(folder, 1), _masks(1), _masks(2)
-    _outline(folder, "a", [Outlined(image, masks[:1])], [LESION])
+    _outline(folder, "a", [OutlinedImage(image, masks[:1])], [LESION])
     (incomplete,) = _listing(folder).records
-    _outline(folder, "b", [Outlined(image, more)], [DUCT, LESION])
+    _outline(folder, "b", [OutlinedImage(image, more)], [DUCT, LESION])
     (united,) = _listing(folder).records
     np.testing.assert_array_equal(_of(united), [masks[0] | more[1], more[0]])
     assert incomplete.read_masks is None
@@ -102,7 +102,7 @@ def test_several_segmentations_of_an_image_are_united(folder: Path) -> None:
 
 def test_frames_of_a_clip_are_told_apart(folder: Path) -> None:
     clip, masks, other = _image(folder, 1, frames=8), _masks(1), _masks(2)
-    _outline(folder, "a", [Outlined(clip, masks, frame=3), Outlined(clip, other, frame=4)], [LESION, DUCT])
+    _outline(folder, "a", [OutlinedImage(clip, masks, frame=3), OutlinedImage(clip, other, frame=4)], [LESION, DUCT])
     records = _listing(folder).records
     assert [record.image_id.rpartition(" ")[2] for record in records] == ["1", "3", "5", "7"]
     assert [record.read_masks is not None for record in records] == [False, True, False, False]
@@ -111,14 +111,14 @@ def test_frames_of_a_clip_are_told_apart(folder: Path) -> None:
 
 def test_what_cannot_be_used_is_counted_and_costs_no_image(folder: Path) -> None:
     images = [_image(folder, number) for number in (1, 2, 3)]
-    _outline(folder, "a", [Outlined(images[0], _masks(1, 1))], [LESION])
+    _outline(folder, "a", [OutlinedImage(images[0], _masks(1, 1))], [LESION])
     small = {**images[1], "Rows": 6, "Columns": 5}
-    _outline(folder, "b", [Outlined(small, _masks(1, size=(6, 5)))], [LESION, DUCT])
-    path = _outline(folder, "c", [Outlined(images[2], _masks(3))], [LESION, DUCT])
+    _outline(folder, "b", [OutlinedImage(small, _masks(1, size=(6, 5)))], [LESION, DUCT])
+    path = _outline(folder, "c", [OutlinedImage(images[2], _masks(3))], [LESION, DUCT])
     broken = dcmread(path)
     del broken.PerFrameFunctionalGroupsSequence
     broken.save_as(path)
-    _outline(folder, "d", [Outlined(images[2], _masks(3, 1))], [HEART])
+    _outline(folder, "d", [OutlinedImage(images[2], _masks(3, 1))], [HEART])
     listing = _listing(folder)
     assert [record.read_masks for record in listing.records] == [None, None, None]
     counts = {"SEGMENTATION_INCOMPLETE": 1, "SEGMENTATION_OF_OTHER_SIZE": 1, "SEGMENTATION_UNREADABLE": 1}
@@ -126,7 +126,7 @@ def test_what_cannot_be_used_is_counted_and_costs_no_image(folder: Path) -> None
 
 
 def test_pixels_that_cannot_be_decoded_are_refused_when_they_are_read(folder: Path) -> None:
-    path = _outline(folder, "a", [Outlined(_image(folder, 1), _masks(1))], [LESION, DUCT])
+    path = _outline(folder, "a", [OutlinedImage(_image(folder, 1), _masks(1))], [LESION, DUCT])
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.rindex(dcmread(path).PixelData) + 3])
     (record,) = _listing(folder).records
@@ -136,7 +136,7 @@ def test_pixels_that_cannot_be_decoded_are_refused_when_they_are_read(folder: Pa
 
 
 def test_a_task_without_structures_passes_segmentations_by(folder: Path) -> None:
-    _outline(folder, "a", [Outlined(_image(folder, 1), _masks(1))], [LESION, DUCT])
+    _outline(folder, "a", [OutlinedImage(_image(folder, 1), _masks(1))], [LESION, DUCT])
     listing = _listing(folder, replace(TASK, structures=(), read_masks=None))
     assert [record.read_masks for record in listing.records] == [None]
     assert not listing.left_out

@@ -24,12 +24,12 @@ from client.errors import (
 )
 from client.sources.files.folder import list_folder
 from client.sources.pacs.dicomweb import list_dicomweb
-from client.sources.pacs.digest import examine
+from client.sources.pacs.integrity import examine
 from client.sources.record import Listing
 from client.sources.settings import DicomwebSource, FolderSource
 from tasks.breast_ultrasound import TASK
 from tasks.phantoms.dicom_writer import write
-from tasks.phantoms.segmentation import Outlined, segmentation_of
+from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
 from tests.client.sources import small_hospital
 from tests.client.sources.pacs.certificates import Certificates
 from tests.client.sources.pacs.dicomweb_server import Service, running
@@ -151,7 +151,7 @@ def test_segmentations_of_wanted_images_come_with_them(tmp_path: Path) -> None:
     for name, image in (("a", first), ("b", other), ("c", unlabelled)):
         plain = {element.keyword: element.value for element in image if element.keyword}
         path = tmp_path / "dicom" / f"{name}.dcm"
-        write(path, segmentation_of([Outlined(plain, masks)], TASK.structures))
+        write(path, segmentation_of([OutlinedImage(plain, masks)], TASK.structures))
         files.append(path)
     rows = f"SOPInstanceUID,label\n{first.SOPInstanceUID},1\n{other.SOPInstanceUID},0\n"
     (tmp_path / "labels.csv").write_text(rows, "utf-8")

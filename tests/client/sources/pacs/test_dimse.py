@@ -15,8 +15,8 @@ from pynetdicom.events import Event
 
 from client.errors import ArchiveRefused, ArchiveUnreachable, EmptySource, SpoolFull
 from client.sources.pacs.association import COMPRESSED, MOST_CONTEXTS, SYNTAXES, in_groups, storage_contexts
-from client.sources.pacs.digest import examine
 from client.sources.pacs.dimse import DimseArchive, list_dimse
+from client.sources.pacs.integrity import examine
 from client.sources.settings import DimseSource
 from tasks.breast_ultrasound import TASK
 from tests.client.sources import small_hospital

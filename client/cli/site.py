@@ -1,0 +1,113 @@
+"""The hospital as a whole: founded, looked at, stopped, started again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from client.cli.output import HALTED, HERE, AsJson, By, SiteFile, answer, fail, moment, opened, table, who
+from client.errors import SiteError, SiteMisconfigured
+from client.ledger.audit_log import AuditLog, Fact, Kind
+from client.ledger.records import Records
+from client.oversight import approvals as decided
+from client.oversight import halt
+from client.setup.provisioning import provision, write_example
+from client.site import SiteSettings, load, secret
+
+
+def init(
+    site: SiteFile = HERE,
+    name: Annotated[str, typer.Option("--name", help="The hospital's public name, when there is no site.yaml.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make what a hospital needs before its first order, where there is none: site.yaml, secret, ledger, journal."""
+    made = []
+    if not site.exists():
+        if not name:
+            raise SiteMisconfigured(f"{site} does not exist; say --name NAME to write one, or --site PATH to find it")
+        write_example(site, name)
+        made.append(site)
+    settings = load(site)
+    made += provision(settings)
+    lines = [f"made {path}" for path in made] or ["everything was there already; nothing was made"]
+    if site in made:
+        lines.append(f"Now change what is marked CHANGE in {site}, and keep a copy of {settings.key.name} in a safe.")
+    answer(as_json, {"hospital": settings.name, "made": made}, *lines)
+
+
+def status(site: SiteFile = HERE, as_json: AsJson = False) -> None:
+    """Whether the hospital answers, and what waits for somebody. Exit code 3 when it has stopped."""
+    with opened(site) as (settings, books):
+        facts = _facts(settings, books)
+    rows = [(key.replace("_", " "), _told(value)) for key, value in facts.items()]
+    answer(as_json, facts, table(f"Hospital {settings.name}", ("", ""), rows))
+    if facts["stopped"]:
+        fail(HALTED)
+
+
+def _told(value: object) -> object:
+    if isinstance(value, datetime):
+        return f"{moment(value)} UTC"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "never" if value is None else value
+
+
+def _facts(settings: SiteSettings, books: Records) -> dict[str, object]:
+    known = decided.decisions(books.journal).values()
+    receipts = books.journal.receipts()
+    return {
+        "hospital": settings.name,
+        "simulated": settings.simulated,
+        "stopped": halt.stopped(settings.stop_file),
+        "studies_approved": sum(decision.approved for decision in known),
+        "studies_waiting": len(decided.waiting(settings)),
+        "ledger_rows": books.ledger.head().seq + 1,
+        "journal_rows": books.journal.head().seq + 1,
+        "messages_left": len(receipts),
+        "last_message": receipts[-1].at if receipts else None,
+    }
+
+
+def stop(
+    site: SiteFile = HERE,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the journal.")] = "",
+    by: By = "",
+    as_json: AsJson = False,
+) -> None:
+    """Let nothing leave from now on, not even the answer that is being computed.
+
+    It stops first and writes the journal then, so it works whatever state the books are in.
+    """
+    settings = load(site)
+    already = halt.stopped(settings.stop_file)
+    halt.stop(settings.stop_file, f"by {who(by)}: {reason or 'no reason given'}")
+    fault = None
+    try:
+        if not already:
+            _note(settings, Kind.STOP, {"by": who(by), "reason": reason})
+    except (SiteError, ValueError) as error:
+        fault = str(error)
+    state = "had stopped before" if already else "has stopped: nothing leaves"
+    unwritten = [] if fault is None else [f"The journal does not know it: {escape(fault)}"]
+    facts = {"stopped": True, "already": already, "stop_file": settings.stop_file, "journal_fault": fault}
+    answer(as_json, facts, f"{settings.name} {state}.", *unwritten)
+
+
+def resume(site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
+    """Answer orders again. It writes the journal first: a hospital with broken books stays stopped."""
+    settings = load(site)
+    had_stopped = halt.stopped(settings.stop_file)
+    if had_stopped:
+        _note(settings, Kind.RESUMPTION, {"by": who(by)})
+        halt.resume(settings.stop_file)
+    state = "answers orders again" if had_stopped else "had not stopped"
+    answer(as_json, {"stopped": False, "had_stopped": had_stopped}, f"{settings.name} {state}.")
+
+
+def _note(settings: SiteSettings, kind: Kind, facts: dict[str, Fact]) -> None:
+    with AuditLog.open(settings.journal, secret(settings)) as journal:
+        journal.append_event(kind, facts)

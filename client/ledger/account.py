@@ -1,0 +1,198 @@
+"""What the rows of a ledger add up to: who has spent what of whose privacy, and what is set aside for whom.
+
+    genesis                the terms on which the sums rest, see ``client.ledger.terms``
+    reserved, committed    one order; it has spent its mechanism from the reservation on
+    planned                all that a study will need of a cohort from here on: set aside until it is reserved
+    released               the study was revoked: what it had set aside is free again
+    rebased                other terms from here on; where people may have changed sides, everything that stands before
+                           counts on both. Composing the two bounds whoever moved, and whoever did not
+    acknowledged           rows were lost whose hash somebody else has seen; what they may have spent counts on either
+                           cohort for life, and in every study that stands here already
+
+Cohorts are sides of the split; the names of people on either side are not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from client.ledger.accounting import Mechanism
+from client.ledger.links import Row
+from client.ledger.terms import Terms
+
+
+@dataclass(frozen=True)
+class Use:
+    """Who wants to touch whom: one order."""
+
+    cohort: str
+    study: str
+    round: int
+    order_digest: str
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One reservation, and its commit if there was one.
+
+    Attributes:
+        reserved, committed: numbers of rows.
+        reserved_at, committed_at: UTC in ISO 8601.
+    """
+
+    reserved: int
+    reserved_at: str
+    use: Use
+    mechanism: Mechanism
+    committed: int | None = None
+    committed_at: str | None = None
+    reply_sha256: str | None = None
+    reply_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Earmark:
+    """What a study has set aside of a cohort and not reserved yet, and the delta at which it was planned."""
+
+    study: str
+    cohort: str
+    mechanisms: list[Mechanism]
+    delta: float
+
+
+@dataclass(frozen=True)
+class _Charge:
+    row: int
+    cohort: str
+    mechanism: Mechanism
+
+
+@dataclass
+class Account:
+    """The rows of one ledger, taken in one by one.
+
+    Attributes:
+        id: the ledger's own, random.
+        entries: by the number of the reserving row, oldest first.
+        terms: those that hold now.
+        acknowledged: hashes of rows that are lost, as somebody has signed.
+    """
+
+    id: str = ""
+    entries: dict[int, LedgerEntry] = field(default_factory=dict)
+    terms: Terms | None = None
+    acknowledged: set[str] = field(default_factory=set)
+    _earmarks: dict[tuple[str, str], Earmark] = field(default_factory=dict)
+    _charges: list[_Charge] = field(default_factory=list)
+    _moved: int = -1
+    """The last row after which sides may have meant other people."""
+
+    def take(self, row: Row) -> None:
+        """Add what a row says; rows of other kinds say nothing."""
+        kinds = {
+            "genesis": self._begun,
+            "reserved": self._reserved,
+            "committed": self._committed,
+            "planned": self._planned,
+            "released": self._released,
+            "rebased": self._rebased,
+            "acknowledged": self._acknowledged,
+        }
+        if row.kind in kinds:
+            kinds[row.kind](row, row.body)
+
+    def own(self, cohort: str, study: str) -> list[LedgerEntry]:
+        """A study's reservations on a cohort, oldest first."""
+        return [e for e in self.entries.values() if (e.use.cohort, e.use.study) == (cohort, study)]
+
+    def spent(self, cohort: str, study: str | None = None) -> list[Mechanism]:
+        """What counts on a cohort, for one study or for life, oldest first."""
+        entries = [e for e in self.entries.values() if study in (None, e.use.study)]
+        begun = min((e.reserved for e in entries), default=None)
+        found = [(e.reserved, e.mechanism) for e in entries if self._counts(e.reserved, e.use.cohort, cohort)]
+        found += [
+            (charge.row, charge.mechanism)
+            for charge in self._charges
+            if self._counts(charge.row, charge.cohort, cohort)
+            and (study is None or (begun is not None and begun < charge.row))
+        ]
+        return [mechanism for _, mechanism in sorted(found, key=lambda pair: pair[0])]
+
+    def everything(self) -> list[Mechanism]:
+        """What was spent on any cohort, once each: what would count on every one if somebody changed sides now."""
+        return [*(e.mechanism for e in self.entries.values()), *(charge.mechanism for charge in self._charges)]
+
+    def earmarked(self, cohort: str, study: str) -> list[Mechanism]:
+        """What a study has set aside of a cohort and not reserved yet."""
+        mark = self._earmarks.get((cohort, study))
+        return [] if mark is None else mark.mechanisms
+
+    def earmarks(self, cohort: str | None = None, without: str | None = None) -> list[Earmark]:
+        """All that is set aside and not reserved yet, of one cohort or of all, without that of one study."""
+        marks = (mark for mark in self._earmarks.values() if mark.mechanisms)
+        return [m for m in marks if cohort in (None, m.cohort) and m.study != without]
+
+    def has_planned(self, cohort: str, study: str) -> bool:
+        """Whether a study has said what it needs of a cohort, and was not released from it since."""
+        return (cohort, study) in self._earmarks
+
+    def _counts(self, row: int, touched: str, cohort: str) -> bool:
+        return touched == cohort or row < self._moved
+
+    def _begun(self, row: Row, body: dict[str, Any]) -> None:
+        self.id = body["id"]
+        if body.get("terms") is not None:
+            self._hold(Terms(**body["terms"]))
+
+    def _hold(self, terms: Terms) -> None:
+        self.terms = terms
+
+    def _reserved(self, row: Row, body: dict[str, Any]) -> None:
+        use = Use(body["cohort"], body["study"], body["round"], body["order_digest"])
+        entry = LedgerEntry(row.seq, row.at, use, Mechanism(**body["mechanism"]))
+        self.entries[row.seq] = entry
+        mark = self._earmarks.get((use.cohort, use.study))
+        if mark is not None:
+            left = without_first(mark.mechanisms, entry.mechanism.count)
+            self._earmarks[use.cohort, use.study] = replace(mark, mechanisms=left)
+
+    def _committed(self, row: Row, body: dict[str, Any]) -> None:
+        self.entries[body["reserved"]] = replace(
+            self.entries[body["reserved"]],
+            committed=row.seq,
+            committed_at=row.at,
+            reply_sha256=body["sha256"],
+            reply_bytes=body["bytes"],
+        )
+
+    def _planned(self, row: Row, body: dict[str, Any]) -> None:
+        mechanisms = [Mechanism(**each) for each in body["mechanisms"]]
+        mark = Earmark(body["study"], body["cohort"], mechanisms, body["delta"])
+        self._earmarks[mark.cohort, mark.study] = mark
+
+    def _released(self, row: Row, body: dict[str, Any]) -> None:
+        for cohort, study in list(self._earmarks):
+            if study == body["study"]:
+                del self._earmarks[cohort, study]
+
+    def _rebased(self, row: Row, body: dict[str, Any]) -> None:
+        self._hold(Terms(**body["terms"]))
+        if body["moved"]:
+            self._moved = row.seq
+
+    def _acknowledged(self, row: Row, body: dict[str, Any]) -> None:
+        self.acknowledged.add(body["hash"])
+        self._charges += [_Charge(row.seq, name, Mechanism(**each)) for name, each in body["charges"].items()]
+
+
+def without_first(mechanisms: Sequence[Mechanism], count: int) -> list[Mechanism]:
+    """What is left of a sequence when its first ``count`` applications are gone."""
+    left = []
+    for mechanism in mechanisms:
+        gone = min(count, mechanism.count)
+        count -= gone
+        if mechanism.count > gone:
+            left.append(replace(mechanism, count=mechanism.count - gone))
+    return left

@@ -1,0 +1,327 @@
+"""The hospital's privacy ledger: what was done to which cohort, written down before it is done.
+
+An order is *reserved* before training starts: its mechanism is entered, and the entry stands whatever happens next. It
+is *committed* together with the reply when the work is done, before the reply is sent. So a crash spends the
+reservation and forgets nothing. What happens when the same order is asked again:
+
+    committed, reply kept        the stored reply, byte for byte; nothing is spent
+    reserved, never committed    a new reservation beside the old one: somebody may have seen the noise of the lost run,
+                                 and nobody can prove the contrary
+    committed, reply replaced    ``AlreadyAnswered``: training again would release the same round a second time. Only a
+                                 server that has gone back behind what it knew asks for it, and could do so for ever
+
+With its first order a study sets aside all that it will need, of both cohorts: what is set aside for one study is spent
+for all others. So a study is refused as a whole, before it has cost anybody anything, or can be paid to its end.
+
+Replies may be tens of megabytes, so only the newest one of a study on a cohort is kept, beside the chain; its SHA-256
+is in the chain. Every sum is made from rows that were verified by the object that makes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+from client.errors import AlreadyAnswered, BudgetExhausted, LedgerBroken, LedgerTampered
+from client.ledger.account import Account, Earmark, LedgerEntry, Use
+from client.ledger.accounting import Mechanism, epsilon_of
+from client.ledger.chain import RESTORE, Chain
+from client.ledger.links import Head
+from client.ledger.terms import Terms, may_have_moved
+
+_PURPOSE = "ledger"
+_REPLIES = "CREATE TABLE replies (committed INTEGER PRIMARY KEY, reply BLOB NOT NULL) STRICT"
+_ROUNDING = 1e-6
+_OTHER_REPLY = "the stored reply is not the one that was committed"
+
+
+@dataclass(frozen=True)
+class Caps:
+    """Most epsilon that one study, and all studies together, may spend on a cohort, at delta."""
+
+    study: float
+    life: float
+    delta: float
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What an order will use, and what its study needs from here on.
+
+    Attributes:
+        now: the order's own mechanism.
+        needed: by cohort all that the study still needs, in the order of its use and with ``now`` in it; nothing is set
+            aside on a cohort that is not named.
+    """
+
+    now: Mechanism
+    needed: dict[str, list[Mechanism]] = field(default_factory=dict)
+
+
+Plan = Callable[[Account], Planned]
+"""From all that stands in the ledger to what the next order will use."""
+
+
+class Ledger:
+    """The ledger file of one hospital. A context manager, for one thread; several processes may have it open."""
+
+    def __init__(self, chain: Chain, witness: Callable[[], Head] | None) -> None:
+        """Use ``create`` or ``open``."""
+        self._chain, self._witness = chain, witness
+        self._account = Account()
+        self._read: Head | None = None
+
+    @classmethod
+    def create(
+        cls, path: Path, secret: bytes, terms: Terms | None = None, witness: Callable[[], Head] | None = None
+    ) -> Self:
+        """A new ledger with nothing but the terms on which its sums will rest. ``witness``: see ``open``.
+
+        Raises:
+            LedgerBroken: there is one already.
+        """
+        facts = {"terms": None if terms is None else terms.body()}
+        return cls(Chain.create(path, secret, _PURPOSE, facts, _REPLIES), witness)
+
+    @classmethod
+    def open(cls, path: Path, secret: bytes, witness: Callable[[], Head] | None = None) -> Self:
+        """An existing ledger; never makes one.
+
+        Args:
+            witness: gives the journal's head; every new row notes it, so that a journal that was cut off is noticed.
+
+        Raises:
+            LedgerMissing, LedgerTampered, LedgerUnwritable: see ``Chain.open``.
+        """
+        return cls(Chain.open(path, secret, _PURPOSE), witness)
+
+    def check(self) -> None:
+        """See ``Chain.check``."""
+        self._chain.check()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._chain.close()
+
+    def stored_reply(self, use: Use) -> bytes | None:
+        """The reply to this very order, if it was committed and no later order of its study has replaced it.
+
+        Raises:
+            LedgerTampered: the stored bytes are not those that were committed.
+        """
+        mine = [(seq, entry) for seq, entry in self._by_commit() if entry.use == use]
+        if not mine:
+            return None
+        seq, entry = mine[-1]
+        reply = self._reply(seq)
+        if reply is not None and not _is_reply_of(entry, reply):
+            raise LedgerTampered(f"the ledger {self._chain.path}: row {seq}: {_OTHER_REPLY}. {RESTORE}")
+        return reply
+
+    def reserve(self, use: Use, plan: Plan, caps: Caps) -> Mechanism:
+        """Enter the mechanism that ``plan`` makes, if all that the study needs stays within the caps. Returns it.
+
+        Planning, checking and entering are one transaction: two processes cannot both take the last of the budget.
+        When it returns, the entry is on the disk; whatever it raises, nothing was entered.
+
+        Raises:
+            BudgetExhausted: a cap would be passed, now or before the study has ended.
+            AlreadyAnswered: the order was committed before; ``stored_reply`` may have the reply.
+            LedgerBroken: a row is not as it was written, or the disk does not take the entry.
+        """
+        with self._chain.transaction():
+            account = self.account()
+            _refuse_answered(account.entries.values(), use)
+            planned = plan(account)
+            _check_caps(account, use, planned, caps)
+            for cohort, needed in planned.needed.items():
+                self._set_aside(account, Earmark(use.study, cohort, needed, caps.delta))
+            self._chain.append("reserved", {**asdict(use), "mechanism": asdict(planned.now), **self._seen()})
+        return planned.now
+
+    def _set_aside(self, account: Account, mark: Earmark) -> None:
+        """Enter what a study needs, unless that is what it has set aside already."""
+        known = account.has_planned(mark.cohort, mark.study)
+        if not known or account.earmarked(mark.cohort, mark.study) != mark.mechanisms:
+            self._chain.append("planned", {**asdict(mark), **self._seen()})
+
+    def release(self, study: str) -> list[Earmark]:
+        """Free what a study has set aside and not reserved. Returns what that was; nothing is entered if it is none."""
+        with self._chain.transaction():
+            freed = [mark for mark in self.account().earmarks() if mark.study == study]
+            if freed:
+                self._chain.append("released", {"study": study, **self._seen()})
+        return freed
+
+    def rebase(self, terms: Terms) -> bool:
+        """Enter other terms. Returns whether somebody may have changed sides; then all that was spent before counts on
+        both, see ``client.ledger.account``."""
+        with self._chain.transaction():
+            account = self.account()
+            moved = account.terms is None or may_have_moved(account.terms, terms)
+            self._chain.append("rebased", {"terms": terms.body(), "moved": moved, **self._seen()})
+        return moved
+
+    def acknowledge(self, lost: str, charges: Mapping[str, Mechanism]) -> None:
+        """Enter that the row with this hash is lost, and what the lost rows may have spent, by cohort."""
+        body = {"hash": lost, "charges": {cohort: asdict(mechanism) for cohort, mechanism in charges.items()}}
+        with self._chain.transaction():
+            self._chain.append("acknowledged", {**body, **self._seen()})
+
+    def contains(self, hash: str) -> bool:
+        """Whether a row with this hash stands here, or its loss was acknowledged."""
+        return self._chain.contains(hash) or hash in self.account().acknowledged
+
+    def commit(self, use: Use, reply: bytes) -> None:
+        """Close the newest open reservation of the order and store the reply, in place of the study's earlier one.
+
+        Raises:
+            ValueError: the order has no open reservation.
+            LedgerBroken: see ``reserve``.
+        """
+        with self._chain.transaction():
+            entries = self.entries()
+            mine = [e.reserved for e in entries if e.use == use and e.committed is None]
+            if not mine:
+                raise ValueError(f"round {use.round} of study {use.study} was not reserved on {use.cohort}")
+            facts = {"reserved": mine[-1], "sha256": hashlib.sha256(reply).hexdigest(), "bytes": len(reply)}
+            row = self._chain.append("committed", {**facts, **self._seen()})
+            for entry in entries:
+                if entry.committed is not None and _line(entry.use) == _line(use):
+                    self._chain.execute("DELETE FROM replies WHERE committed = ?", entry.committed)
+            self._chain.execute("INSERT INTO replies VALUES (?, ?)", row.seq, reply)
+
+    def spent(self, cohort: str, study: str | None = None) -> list[Mechanism]:
+        """What counts on a cohort, for one study or for life, oldest first; see ``client.ledger.account``."""
+        return self.account().spent(cohort, study)
+
+    def entries(self) -> list[LedgerEntry]:
+        """Every reservation, oldest first.
+
+        Raises:
+            LedgerTampered: a row is not as it was written.
+        """
+        return list(self.account().entries.values())
+
+    def account(self) -> Account:
+        """What all rows add up to. It is kept and grows with the ledger.
+
+        Raises:
+            LedgerTampered: a row is not as it was written.
+        """
+        for row in self._chain.rows(after=self._read):
+            self._account.take(row)
+            self._read = Head(row.seq, row.hash)
+        return self._account
+
+    def cohorts(self) -> list[str]:
+        """Cohorts that were ever touched, in order of the alphabet."""
+        return sorted({entry.use.cohort for entry in self.entries()})
+
+    def studies(self) -> list[str]:
+        """Studies that ever touched a cohort, in order of the alphabet."""
+        return sorted({entry.use.study for entry in self.entries()})
+
+    def head(self) -> Head:
+        """Number and hash of the last row."""
+        return self._chain.head()
+
+    def require_not_older_than(self, witness: Head) -> None:
+        """Refuse a ledger that lacks a row which was seen in it.
+
+        Raises:
+            LedgerRolledBack: see ``Chain.require``.
+        """
+        self._chain.require(witness)
+
+    def last_seen_journal(self) -> Head | None:
+        """The journal's head as the newest row noted it."""
+        seen = (row.body["journal"] for row in self._chain.backwards() if "journal" in row.body)
+        return next((Head(*head) for head in seen), None)
+
+    def journal_was_lost(self, head: Head) -> None:
+        """Note that another journal begins, from the given head on."""
+        with self._chain.transaction():
+            self._chain.append("journal_lost", {"journal": list(head)})
+
+    def verify(self, witness: Head | None = None) -> list[str]:
+        """All that is wrong, row by row: with the chain, the stored replies and, against a witness, at the end."""
+        faults = [str(fault) for fault in self._chain.verify(witness)]
+        try:
+            return faults or list(self._faults_of_replies())
+        except LedgerBroken as error:
+            return [str(error)]
+
+    def backup(self, target: Path) -> None:
+        """Copy to a new file, replies too; see ``Chain.backup``. ``Books.backup`` copies what belongs together."""
+        self._chain.backup(target)
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Nobody enters anything meanwhile."""
+        return self._chain.transaction()
+
+    def _seen(self) -> dict[str, list[object]]:
+        return {} if self._witness is None else {"journal": list(self._witness())}
+
+    def _reply(self, committed: int) -> bytes | None:
+        found = self._chain.execute("SELECT reply FROM replies WHERE committed = ?", committed)
+        return found[0][0] if found else None
+
+    def _faults_of_replies(self) -> Iterator[str]:
+        newest = {_line(entry.use): (seq, entry) for seq, entry in self._by_commit()}
+        expected = dict(newest.values())
+        stored = {seq for (seq,) in self._chain.execute("SELECT committed FROM replies")}
+        yield from (f"row {seq}: its reply is gone" for seq in sorted(expected.keys() - stored))
+        yield from (f"row {seq}: a reply is stored that belongs to nothing" for seq in sorted(stored - expected.keys()))
+        for seq in sorted(stored & expected.keys()):
+            if not _is_reply_of(expected[seq], self._reply(seq)):
+                yield f"row {seq}: {_OTHER_REPLY}"
+
+    def _by_commit(self) -> list[tuple[int, LedgerEntry]]:
+        """Committed entries with the number of the committing row, in the order of the commits."""
+        return sorted(((e.committed, e) for e in self.entries() if e.committed is not None), key=lambda pair: pair[0])
+
+
+def _refuse_answered(entries: Iterable[LedgerEntry], use: Use) -> None:
+    for entry in entries:
+        if entry.use.order_digest == use.order_digest and entry.committed is not None:
+            raise AlreadyAnswered(
+                f"round {use.round} of study {use.study} on {use.cohort} was answered at {entry.committed_at} (row "
+                f"{entry.committed}), and later rounds have replaced the reply. It is not computed a second time. "
+                "The server has gone back: it must resume from its newest checkpoint, or begin a new study"
+            )
+
+
+def _line(use: Use) -> tuple[str, str]:
+    """Whose newest reply is kept."""
+    return use.study, use.cohort
+
+
+def _is_reply_of(entry: LedgerEntry, reply: bytes | None) -> bool:
+    return isinstance(reply, bytes) and hashlib.sha256(reply).hexdigest() == entry.reply_sha256
+
+
+def _check_caps(account: Account, use: Use, planned: Planned, caps: Caps) -> None:
+    """That the study can be paid to its end on the order's own cohort; whoever plans the other one has checked that."""
+    needed = planned.needed.get(use.cohort, [planned.now])
+    study = [*account.spent(use.cohort, use.study), *needed]
+    _check(f"{use.cohort}: epsilon for study {use.study}", study, caps.study, caps.delta)
+    others = account.earmarks(use.cohort, without=use.study)
+    set_aside = [mechanism for mark in others for mechanism in mark.mechanisms]
+    life = [*account.spent(use.cohort), *needed, *set_aside]
+    _check(f"{use.cohort}: epsilon for life", life, caps.life, min([caps.delta, *(mark.delta for mark in others)]))
+
+
+def _check(what: str, mechanisms: list[Mechanism], cap: float, delta: float) -> None:
+    if cap == math.inf:
+        return
+    epsilon = epsilon_of(mechanisms, delta)
+    if not epsilon <= cap + _ROUNDING:  # so that NaN is refused
+        raise BudgetExhausted(f"{what} would be {epsilon:.3f}, the cap is {cap:g}")

@@ -1,0 +1,43 @@
+"""What a hospital needs before its first order: settings, a secret, empty books. Nothing that exists is replaced."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from client.cohort import index
+from client.ledger.records import create_records, open_records
+from client.oversight.premises import terms_of
+from client.site import SiteSettings, secret
+
+
+def write_example(path: Path, name: str) -> None:
+    """Write a commented ``site.yaml`` for a hospital of that name.
+
+    Raises:
+        FileExistsError: there is one already.
+    """
+    text = (files("client") / "container" / "site.example.yaml").read_text("utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(re.sub(r"\bexample-hospital\b", name, text))
+
+
+def provision(settings: SiteSettings) -> list[Path]:
+    """Make secret, ledger and journal where there are none. Returns the files that were made.
+
+    Raises:
+        LedgerBroken: one of the books was lost, so only a backup helps; or they do not open.
+        SiteMisconfigured: the secret was lost, or is readable by others.
+        TermsChanged: the catalog's patients are counted in another ledger.
+    """
+    wanted = [settings.key, settings.ledger, settings.journal]
+    missing = [path for path in wanted if not path.exists()]
+    key = secret(settings)
+    if settings.journal in missing:  # it is made last; an unused ledger alone is a founding that was interrupted
+        index.claim(settings, None)
+        create_records(settings.ledger, settings.journal, key, terms_of(settings))
+    with open_records(settings.ledger, settings.journal, key) as books:
+        index.claim(settings, books.ledger.account().id)
+        return missing

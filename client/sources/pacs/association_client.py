@@ -1,0 +1,158 @@
+"""Associations that are opened when they are needed and opened again when they broke."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydicom import Dataset
+from pydicom.uid import UID
+from pynetdicom import build_context
+from pynetdicom.association import Association
+from pynetdicom.dsutils import encode_file_meta
+from pynetdicom.events import Event
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet  # type: ignore[attr-defined]
+
+from client.errors import ArchiveRefused, SpoolFull
+from client.pixels.header import NATIVE
+from client.sources.pacs.association import associate, storage_contexts
+from client.sources.pacs.retry import Temporary
+from client.sources.pacs.spool import Instance, InstanceMissing, MissingReason, Spool
+from client.sources.settings import DimseSource
+
+_OUT_OF_RESOURCES, _NOT_ASKED_FOR, _UNABLE = 0xA700, 0xA900, 0xC000  # PS3.4 tables B.2-1 and C.4-1
+_PENDING = (0xFF00, 0xFF01)
+_MAY_PASS = (0xA700, 0xA701, 0xFE00)  # out of resources, cancelled
+"""Statuses of C-FIND and C-GET (PS3.4 C.4.1.1.4, C.4.3.1.4) after which asking again makes sense."""
+log = logging.getLogger(__name__)
+
+
+class SearchAssociation:
+    """An association for searches."""
+
+    def __init__(self, source: DimseSource, contexts: list[PresentationContext]) -> None:
+        self._source, self._contexts = source, contexts
+        self._association: Association | None = None
+
+    def _opened(self) -> Association:
+        if self._association is None or not self._association.is_established:
+            self._association = self._open()
+        return self._association
+
+    def _open(self) -> Association:
+        return associate(self._source, self._contexts)
+
+    def close(self) -> None:
+        if self._association is not None and self._association.is_established:
+            self._association.release()
+        self._association = None
+
+    def find(self, identifier: Dataset, model: UID) -> list[Dataset]:
+        """All matches of one C-FIND.
+
+        Raises:
+            Temporary: the association broke, or the archive is short of resources.
+            ArchiveRefused: the archive cannot do such a search.
+        """
+        matches = []
+        status = Dataset()
+        try:
+            for status, match in self._opened().send_c_find(identifier, model):
+                if status.get("Status") in _PENDING and match is not None:
+                    matches.append(match)
+        except ValueError as error:
+            raise ArchiveRefused(f"the archive offers no C-FIND at Study Root: {error}") from error
+        except RuntimeError as error:
+            raise Temporary(f"the association broke: {error}") from error
+        code = status.get("Status")
+        if code is None or code in _MAY_PASS:
+            raise Temporary("no answer to C-FIND" if code is None else f"C-FIND ends with status 0x{code:04X}")
+        if code != 0:
+            raise ArchiveRefused(f"C-FIND at level {identifier.QueryRetrieveLevel} ends with status 0x{code:04X}")
+        return matches
+
+
+class RetrievalAssociation(SearchAssociation):
+    """An association for retrieving images of some SOP classes into a spool.
+
+    ``without_compression`` has the classes of which the archive accepted only uncompressed transfer syntaxes.
+    """
+
+    def __init__(self, source: DimseSource, classes: Sequence[str], syntaxes: Sequence[str], spool: Spool) -> None:
+        contexts = [build_context(StudyRootQueryRetrieveInformationModelGet), *storage_contexts(classes, syntaxes)]
+        super().__init__(source, contexts)
+        self.without_compression: set[str] = set()
+        self._classes, self._spool = classes, spool
+        self._part: Path = spool.parts / "image.dcm"
+        self._asked, self._came = "", False
+        self._trouble: Exception | None = None
+
+    def _open(self) -> Association:
+        seconds = self._source.request_seconds
+        association = associate(self._source, self._contexts, self._classes, self._receive, seconds)
+        accepted: dict[str, set[str]] = {}
+        for context in association.accepted_contexts:
+            accepted.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
+        self.without_compression = {c for c in self._classes if c in accepted and accepted[c] <= NATIVE}
+        return association
+
+    def get(self, instance: Instance, model: UID) -> None:
+        """Fetch one image by C-GET into the spool.
+
+        Raises:
+            Temporary: the association broke, or the archive is short of resources.
+            Refused: the archive does not give it, or it is not what was asked for.
+            SpoolFull: it does not fit.
+            ArchiveRefused: the archive has no C-GET.
+        """
+        self._asked, self._came, self._trouble = instance.uid, False, None
+        status = self._ask(instance, model)
+        if self._trouble is not None:
+            raise self._trouble
+        if self._came:
+            self._spool.take_in(instance, self._part)
+            return
+        code = status.get("Status")
+        if code is None:
+            raise Temporary("the association broke during C-GET")
+        if code in _MAY_PASS:
+            raise Temporary(f"C-GET ends with status 0x{code:04X}")
+        failed = status.get("NumberOfFailedSuboperations") or 0
+        reason = MissingReason.GONE_FROM_ARCHIVE if code == 0 and not failed else MissingReason.ARCHIVE_FAILED
+        raise InstanceMissing(reason, f"C-GET ends with status 0x{code:04X}, {failed} sub-operation(s) failed")
+
+    def _ask(self, instance: Instance, model: UID) -> Dataset:
+        identifier = Dataset()
+        identifier.QueryRetrieveLevel = "IMAGE"
+        identifier.StudyInstanceUID = instance.study
+        identifier.SeriesInstanceUID = instance.series
+        identifier.SOPInstanceUID = instance.uid
+        status = Dataset()
+        try:
+            for answer, _ in self._opened().send_c_get(identifier, model):
+                status = answer
+        except ValueError as error:
+            raise ArchiveRefused(
+                f"the archive offers no C-GET ({error}); use its DICOMweb service or a folder export instead"
+            ) from error
+        except RuntimeError as error:
+            raise Temporary(f"the association broke: {error}") from error
+        return status
+
+    def _receive(self, event: Event) -> int:
+        """Write one image that comes, just as it comes (PS3.10 section 7.1 around the dataset)."""
+        if str(getattr(event.request, "AffectedSOPInstanceUID", "")) != self._asked:
+            return _NOT_ASKED_FOR
+        try:
+            content = event.encoded_dataset(include_meta=False)
+            self._spool.refuse_beyond(len(content))
+            with self._part.open("wb") as file:
+                file.write(b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta))
+                file.write(content)
+        except (SpoolFull, OSError) as error:
+            self._trouble = error
+            return _OUT_OF_RESOURCES
+        self._came = True
+        return 0

@@ -1,0 +1,72 @@
+"""The model that an order last brought, kept so that the next one need only bring how it has changed.
+
+It is the server's and holds nothing of a patient that has not left already. If it is lost, the order is refused with
+NOT_HELD and the server sends the model whole; so it is written without waiting for the disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from client.errors import BadOrder, NotHeld
+from client.site import SiteSettings
+from tasks.machine.disk import write_private
+from tasks.protocol import encoding, wire
+from tasks.protocol.wire import Arrays, EvaluateOrder, TrainOrder
+
+Order = TypeVar("Order", TrainOrder, EvaluateOrder)
+
+
+def whole(order: Order, settings: SiteSettings) -> Order:
+    """The order with its model whole, however it came.
+
+    Raises:
+        NotHeld: the change is of another model than the one that is held here.
+        BadOrder: the study's models do not travel as changes, or the change does not fit.
+    """
+    if order.change is None:
+        return order
+    if order.study.wire.down == "float32":
+        raise BadOrder("it brings a change of the model, and the study says that models travel whole")
+    held = _read(_file(order, settings))
+    if held is None or wire.digest_of_arrays(held) != order.change.base:
+        raise NotHeld(f"the order is for the model {order.change.base[:12]}, which is not held here")
+    return replace(order, arrays=_changed(order, held), change=None)
+
+
+def _changed(order: TrainOrder | EvaluateOrder, held: Arrays) -> Arrays:
+    if order.change is None or order.change.base == order.change.result:
+        return held
+    try:
+        change = encoding.restore(order.arrays, order.study.wire.down, held)
+    except wire.WireError as error:
+        raise BadOrder(f"the model's change: {error}") from error
+    arrays = {name: value + change[name] for name, value in held.items()}
+    if wire.digest_of_arrays(arrays) != order.change.result:
+        raise NotHeld("the change does not lead to the model that is meant")
+    return arrays
+
+
+def keep(order: TrainOrder | EvaluateOrder, settings: SiteSettings) -> None:
+    """Keep the model of an order that is whole, if the study's models travel as changes and it is one of them."""
+    if order.study.wire.down == "float32" or (isinstance(order, EvaluateOrder) and order.asks != "scores"):
+        return
+    path = _file(order, settings)
+    content = save({name: order.arrays[name] for name in sorted(order.arrays)})
+    write_private(path, content)
+
+
+def _read(path: Path) -> Arrays | None:
+    try:
+        return load(path.read_bytes())
+    except (OSError, SafetensorError):
+        return None
+
+
+def _file(order: TrainOrder | EvaluateOrder, settings: SiteSettings) -> Path:
+    return settings.kept / f"{settings.name}.{order.study.name}.model.safetensors"

@@ -1,0 +1,181 @@
+"""Certificates (X.509, RFC 5280): an authority of our own, the server's certificate, and one for each researcher.
+
+The server's certificate is for servers only and a researcher's for clients only, so neither opens the other's door.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from server.deployment.server_dir import ServerDir
+from tasks.machine.disk import write_secret, write_whole
+
+AUTHORITY_DAYS, SERVER_DAYS, RESEARCHER_DAYS, LIST_DAYS = 3650, 397, 365, 3650
+WARN_DAYS = 30
+"""So long before the server's certificate expires, ``status`` and ``up`` say so."""
+_CURVE = ec.SECP256R1()
+_BACKDATED = timedelta(minutes=10)  # a hospital's clock may be a little behind
+
+
+def create_authority(home: ServerDir) -> None:
+    """Make the authority and the empty list of revoked certificates, where there is none."""
+    if home.authority.exists():
+        return
+    key = ec.generate_private_key(_CURVE)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Consilium {home.settings.host}")])
+    certificate = (
+        _builder(name, name, key, AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    write_secret(_authority_key(home), _private_pem(key))
+    write_whole(home.authority, _pem(certificate))
+    _write_list(home, [])
+
+
+def issue_server(home: ServerDir, days: int = SERVER_DAYS) -> None:
+    """A new certificate for the server under its old key, or under a new one where there is none."""
+    if home.certificate_key.exists():
+        key = _read_key(home.certificate_key)
+    else:
+        key = ec.generate_private_key(_CURVE)
+        write_secret(home.certificate_key, _private_pem(key))
+    hosts = dict.fromkeys([home.settings.host, "localhost", "127.0.0.1"])
+    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+    certificate = _issued(home, home.settings.host, key, days, ExtendedKeyUsageOID.SERVER_AUTH, names)
+    write_whole(home.certificate, _pem(certificate))
+
+
+def issue_researcher(home: ServerDir, name: str, days: int = RESEARCHER_DAYS) -> Path:
+    """A file with key and certificate for a researcher, readable by its owner only.
+
+    Raises:
+        FileExistsError: there is one for that name already.
+    """
+    key = ec.generate_private_key(_CURVE)
+    certificate = _issued(home, name, key, days, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+    path = home.path / "researchers" / f"{name}.pem"
+    write_secret(path, _private_pem(key) + _pem(certificate))
+    return path
+
+
+def revoke_researcher(home: ServerDir, name: str) -> Path:
+    """Put a researcher's certificate on the list of revoked ones. Returns the file, kept under another name."""
+    path = home.path / "researchers" / f"{name}.pem"
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    old = x509.load_pem_x509_crl(home.revoked.read_bytes())
+    _write_list(home, [*(entry.serial_number for entry in old), certificate.serial_number])
+    return path.rename(path.with_suffix(".revoked"))
+
+
+def days_left(home: ServerDir) -> float:
+    """Days until the server's certificate expires; negative when it has."""
+    certificate = x509.load_pem_x509_certificate(home.certificate.read_bytes())
+    return (certificate.not_valid_after_utc - datetime.now(UTC)).total_seconds() / 86400
+
+
+def _issued(
+    home: ServerDir,
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    days: int,
+    purpose: x509.ObjectIdentifier,
+    names: x509.SubjectAlternativeName | None,
+) -> x509.Certificate:
+    authority = x509.load_pem_x509_certificate(home.authority.read_bytes())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = (
+        _builder(subject, authority.subject, key, days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(_read_key(_authority_key(home)).public_key()), False
+        )
+    )
+    if names is not None:
+        builder = builder.add_extension(names, critical=False)
+    return builder.sign(_read_key(_authority_key(home)), hashes.SHA256())
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    begins = min(now - _BACKDATED, now + timedelta(days=days) - _BACKDATED)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins)
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _usage(signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _write_list(home: ServerDir, serials: list[int]) -> None:
+    now = datetime.now(UTC)
+    authority = x509.load_pem_x509_certificate(home.authority.read_bytes())
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.subject)
+        .last_update(now - _BACKDATED)
+        .next_update(now + timedelta(days=LIST_DAYS))
+    )
+    for serial in serials:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+        builder = builder.add_revoked_certificate(entry)
+    signed = builder.sign(_read_key(_authority_key(home)), hashes.SHA256())
+    write_whole(home.revoked, signed.public_bytes(serialization.Encoding.PEM))
+
+
+def _authority_key(home: ServerDir) -> Path:
+    return home.path / "pki" / "authority.key"
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{path} holds no elliptic-curve key")
+    return key
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)

@@ -1,0 +1,177 @@
+"""The server's folder: settings, certificates, who was admitted, and where each part keeps its files."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from server.errors import ServerMisconfigured
+from tasks.machine.disk import write_secret, write_whole
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ServerSettings(BaseModel):
+    """``server.yaml``. The two outer ports are the fence's, the two inner ones are bound to loopback."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")]
+    """Name or address by which hospitals and researchers dial the server; stands in its certificate."""
+    hospitals_address: str = "0.0.0.0"
+    """Address that the hospitals' door is bound to."""
+    hospitals_port: Port = 8443
+    """The hospitals' door: Fleet API and health, nothing else."""
+    researchers_address: str = "127.0.0.1"
+    """Address that the researchers' door is bound to: an inner network, never the internet."""
+    researchers_port: Port = 8444
+    """The researchers' door: needs a certificate from ``consilium-server researcher``."""
+    superlink_port: Port = 9443
+    """Loopback only."""
+    mlflow_port: Port = 9500
+    """Loopback only."""
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """One that was admitted: ``node`` is its number in the SuperLink, ``key`` the fingerprint of its public key,
+    ``public_size`` what it declares; ``None`` where it was admitted by an older release."""
+
+    name: str
+    node: int
+    key: str
+    admitted: str
+    public_size: int | None = None
+
+
+@dataclass(frozen=True)
+class ServerDir:
+    """The folder, and the settings in it."""
+
+    path: Path
+    settings: ServerSettings
+
+    @property
+    def authority(self) -> Path:
+        return self.path / "pki" / "authority.crt"
+
+    @property
+    def certificate(self) -> Path:
+        return self.path / "pki" / "server.crt"
+
+    @property
+    def certificate_key(self) -> Path:
+        return self.path / "pki" / "server.key"
+
+    @property
+    def revoked(self) -> Path:
+        return self.path / "pki" / "revoked.pem"
+
+    @property
+    def invitation(self) -> Path:
+        return self.path / "invitation.json"
+
+    @property
+    def superexec_secret(self) -> Path:
+        return self.path / "superlink" / "superexec.secret"
+
+    @property
+    def database(self) -> Path:
+        return self.path / "superlink" / "state.db"
+
+    @property
+    def runs(self) -> Path:
+        """One small file a run: which study it plays, or why it plays none."""
+        return self.path / "runs"
+
+    @property
+    def witness(self) -> Path:
+        """One small file a hospital: the head of its ledger that was seen last."""
+        return self.path / "witness"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "up.lock"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "up.json"
+
+    @property
+    def superlink(self) -> str:
+        return f"127.0.0.1:{self.settings.superlink_port}"
+
+    @property
+    def mlflow(self) -> str:
+        return f"http://127.0.0.1:{self.settings.mlflow_port}"
+
+    def hospitals(self) -> dict[str, Hospital]:
+        """Who was admitted, by name.
+
+        Raises:
+            ServerMisconfigured: the register cannot be read.
+        """
+        path = self.path / "hospitals.json"
+        if not path.exists():
+            return {}
+        try:
+            values: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+            return {one["name"]: Hospital(**one) for one in values}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ServerMisconfigured(f"cannot read {path}: {error}; restore it from your backup") from error
+
+    def register(self, hospitals: dict[str, Hospital]) -> None:
+        """Replace the register."""
+        values = [vars(one) for one in hospitals.values()]
+        write_whole(self.path / "hospitals.json", json.dumps(values, indent=1).encode())
+
+
+FOLDERS = ("pki", "superlink", "mlflow", "studies", "runs", "fence", "logs", "researchers", "weights", "witness")
+_FILE = "server.yaml"
+
+
+def make(path: Path, settings: ServerSettings) -> ServerDir:
+    """Make folders that their owner alone can enter, and ``server.yaml`` where there is none.
+
+    Raises:
+        ServerMisconfigured: the folder can be entered by others and that cannot be changed.
+    """
+    for folder in (path, *(path / name for name in FOLDERS)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
+        except PermissionError as error:
+            raise ServerMisconfigured(f"{folder} must belong to user {os.geteuid()}, who runs this: {error}") from error
+    if not (path / _FILE).exists():
+        write_whole(path / _FILE, yaml.safe_dump(settings.model_dump(), sort_keys=False).encode())
+    secret = path / "superlink" / "superexec.secret"
+    if not secret.exists():
+        write_secret(secret, os.urandom(32))
+    return read(path)
+
+
+def read(path: Path) -> ServerDir:
+    """The folder that ``consilium-server init`` made.
+
+    Raises:
+        ServerMisconfigured: listing every problem of ``server.yaml``.
+    """
+    file = path.resolve() / _FILE
+    if not file.exists():
+        raise ServerMisconfigured(f"{file} does not exist: say --home FOLDER, or make one: consilium-server init")
+    try:
+        return ServerDir(path.resolve(), ServerSettings.model_validate(yaml.safe_load(file.read_text("utf-8"))))
+    except (OSError, yaml.YAMLError) as error:
+        raise ServerMisconfigured(f"cannot read {file}: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise ServerMisconfigured(f"{file}: {problems}") from None

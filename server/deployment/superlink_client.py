@@ -1,0 +1,186 @@
+"""The researcher's side of a deployed study: hand it to the server, follow it, fetch what it found.
+
+The study is the server's from then on. Leaving does not end it, and the same command follows it again: a second run of
+a study that is being played ends at once, and both belong to one study.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from conf import load as conf
+from conf import schema
+from conf.schema import SuperlinkRuntime
+from server.deployment import signing
+from server.errors import ServerUnreachable, StudyError
+from server.rounds.checkpoint import records
+from server.rounds.state import RoundRecord
+from server.runtime.flower_private import Control, ControlRefused
+from server.study.document import model_of
+from tasks.machine.disk import write_whole
+
+_POLL_S = 1.0
+_PATIENCE_S = 300.0
+"""So long the server may be away while a study is followed."""
+_MOST_BYTES, _LARGEST_MODEL = 2**28, 2**33
+
+OnRounds = Callable[[list[RoundRecord]], None]
+
+
+class Door:
+    """The server's door for researchers.
+
+    Raises:
+        ServerUnreachable: the certificates cannot be used.
+    """
+
+    def __init__(self, runtime: SuperlinkRuntime) -> None:
+        self._address = runtime.address
+        try:
+            context = ssl.create_default_context(cafile=str(Path(runtime.authority).expanduser()))
+            context.load_cert_chain(str(Path(runtime.certificate).expanduser()))
+        except OSError as error:
+            raise ServerUnreachable(
+                f"runtime.authority={runtime.authority}, runtime.certificate={runtime.certificate}: {error}"
+            ) from error
+        self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+
+    def get(self, path: str, most: int = _MOST_BYTES) -> bytes | None:
+        """A file of the server's, or ``None`` when it is not there yet.
+
+        Raises:
+            ServerUnreachable
+        """
+        try:
+            with self._opener.open(f"https://{self._address}/{path}", timeout=30) as response:
+                return bytes(response.read(most))
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            why = "it wants a valid certificate of a researcher" if error.code == 400 else f"HTTP {error.code}"
+            raise ServerUnreachable(f"{self._address} refuses {path}: {why}") from error
+        except OSError as error:
+            raise ServerUnreachable(f"{self._address} cannot be reached: {error}") from error
+
+    def facts(self, path: str) -> dict[str, Any]:
+        """A JSON file of the server's; empty when it is not there yet."""
+        found: dict[str, Any] = json.loads(self.get(path) or b"{}")
+        return found
+
+
+def submit(study: schema.Study, runtime: SuperlinkRuntime) -> int:
+    """Hand the study over, signed. Returns the number of its run.
+
+    Raises:
+        ServerUnreachable: with the reason.
+    """
+    certificate = Path(runtime.certificate).expanduser()
+    try:
+        text = signing.signed(conf.to_plain(_as_text(study, runtime)), certificate, certificate)
+        return Control(runtime.address, Path(runtime.authority).expanduser(), certificate).start(text)
+    except (ControlRefused, OSError, ValueError) as error:
+        raise ServerUnreachable(f"{runtime.address} did not take the study: {error}") from error
+
+
+def _as_text(study: schema.Study, runtime: SuperlinkRuntime) -> schema.Study:
+    """The study without paths of this machine: a file of weights by its SHA-256, the others not at all."""
+    if isinstance(study.model, schema.Deep) and study.model.weights:
+        study = replace(study, model=replace(study.model, weights=model_of(study)["weights"]))
+    return replace(
+        study,
+        runtime=replace(runtime, authority="", certificate=""),
+        tracking=schema.Tracking(study.tracking.name),
+        output_dir=schema.Study().output_dir,
+        data_root="",
+        propose="document.json" if study.propose else "",
+    )
+
+
+def name_of(door: Door, run: int, patience_s: float = _PATIENCE_S) -> str:
+    """The study that a run plays.
+
+    Raises:
+        StudyError: it plays none, and why.
+        ServerUnreachable: nobody has played it for so long.
+    """
+    ends = time.monotonic() + patience_s
+    while time.monotonic() < ends:
+        facts = door.facts(f"runs/{run}.json")
+        if "error" in facts:
+            raise StudyError(facts["error"])
+        if "study" in facts:
+            return str(facts["study"])
+        time.sleep(_POLL_S / 2)
+    raise ServerUnreachable(f"the server took run {run}, but nobody plays it; see consilium-server status there")
+
+
+def follow(door: Door, name: str, told: OnRounds) -> dict[str, Any]:
+    """Wait until the study ends. ``told`` is given all rounds whenever one is committed. Returns ``study.json``.
+
+    Raises:
+        StudyError: the study failed, and why.
+        ServerUnreachable: the server was away for too long.
+    """
+    seen, away = 0, 0.0
+    while True:
+        try:
+            facts = door.facts(f"studies/{name}/study.json")
+            done = records(door.get(f"studies/{name}/federated/checkpoint.json"))
+            away = 0.0
+        except (ServerUnreachable, ValueError):
+            away = away or time.monotonic()
+            if time.monotonic() - away > _PATIENCE_S:
+                raise
+            time.sleep(_POLL_S)
+            continue
+        if len(done) > seen:
+            told(done)
+            seen = len(done)
+        if facts.get("state") == "failed":
+            raise StudyError(f"{facts['error']}\nThe same command goes on from the last committed round.")
+        if facts.get("state") == "finished":
+            return facts
+        time.sleep(_POLL_S)
+
+
+def fetch(door: Door, name: str, files: list[str], folder: Path) -> list[Path]:
+    """Copy a study's results into a folder here. Returns the copies.
+
+    Raises:
+        StudyError: the server names a file outside the study's folder, or does not have it.
+    """
+    fetched = []
+    for file in files:
+        path = (folder / file).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise StudyError(f"the server names a file outside the study's folder: {file}")
+        content = door.get(f"studies/{name}/{file}", _LARGEST_MODEL)
+        if content is None:
+            raise StudyError(f"the server does not have studies/{name}/{file} any more")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
+        fetched.append(path)
+    return fetched
+
+
+def document(door: Door, run: int) -> bytes:
+    """The document of a study that was proposed, as the server wrote it.
+
+    Raises:
+        StudyError: it was not written.
+    """
+    name = name_of(door, run)
+    ends = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < ends:
+        if (content := door.get(f"studies/{name}/document.json")) is not None:
+            return content
+        time.sleep(_POLL_S / 2)
+    raise StudyError(f"{name}: the server wrote no document")

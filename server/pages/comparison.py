@@ -1,0 +1,156 @@
+"""Several studies side by side, from their folders; and what privacy costs, where they differ in epsilon."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from rich.table import Table
+
+from server.errors import StudyError
+from server.pages import charts
+from server.pages.provenance import flat
+from server.pages.report import PAGES, interval
+from tasks.metrics.interval import Interval, mean
+
+_NEVER_TOLD = ("output_dir", "data_root", "tracking", "runtime", "propose", "resume")
+
+
+class NotComparable(StudyError):
+    """These studies have no figures that could stand side by side."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A study as its folder tells it.
+
+    Attributes:
+        config: settings by dotted keys, without places.
+        hospitals: AUC of the federated model by hospital, and ``pooled`` that of the arm without noise.
+    """
+
+    name: str
+    question: str
+    config: dict[str, Any]
+    hospitals: dict[str, Interval]
+    pooled: dict[str, Interval]
+
+    @property
+    def epsilon(self) -> float:
+        """Infinite without noise."""
+        asked = self.config["privacy.epsilon"]
+        return math.inf if asked is None else float(asked)
+
+
+def read(folder: Path) -> Ended:
+    """A study's folder.
+
+    Raises:
+        NotComparable: it holds no ended study.
+    """
+    try:
+        facts = json.loads((folder / "study.json").read_text("utf-8"))
+        numbers = json.loads((folder / "results.json").read_text("utf-8"))
+        kept = {key: value for key, value in facts["config"].items() if key not in _NEVER_TOLD}
+        arms = {arm: _intervals(each) for arm, each in numbers["arms"].items()}
+        return Ended(facts["study"], kept["task"]["name"], flat(kept), arms["federated"], arms.get("pooled", {}))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NotComparable(
+            f"{folder} holds no study that has ended: {error!r}. Name folders of outputs/studies"
+        ) from error
+
+
+def _intervals(arm: dict[str, Any]) -> dict[str, Interval]:
+    return {h: Interval(f["auc"], f["auc_low"], f["auc_high"]) for h, f in arm.items() if f["auc"] is not None}
+
+
+def shared(studies: Sequence[Ended]) -> list[str]:
+    """Hospitals that have a figure in every study.
+
+    Raises:
+        NotComparable: they ask different questions, or there is no such hospital.
+    """
+    questions = {study.question for study in studies}
+    if len(questions) > 1:
+        raise NotComparable(f"they ask different questions: {', '.join(sorted(questions))}")
+    common = sorted(set.intersection(*(set(study.hospitals) for study in studies))) if studies else []
+    if not common:
+        raise NotComparable("no hospital has an AUC in all of them")
+    return common
+
+
+def differing(studies: Sequence[Ended]) -> list[str]:
+    """Keys of the configuration in which they differ."""
+    keys = sorted({key for study in studies for key in study.config})
+    return [key for key in keys if len({repr(study.config.get(key)) for study in studies}) > 1]
+
+
+def table(studies: Sequence[Ended]) -> Table:
+    """For the terminal: what differs, and the mean AUC over the hospitals that all studies share.
+
+    Raises:
+        NotComparable: see ``shared``.
+    """
+    common, keys = shared(studies), differing(studies)
+    drawn = Table(title=f"AUC over {', '.join(common)}, with 95 % intervals", title_style="bold")
+    for heading in ("study", *keys, "mean AUC", *common):
+        drawn.add_column(heading)
+    for study in studies:
+        told = [_told(study.hospitals[hospital]) for hospital in common]
+        drawn.add_row(study.name, *(str(study.config.get(key)) for key in keys), _told(_mean(study, common)), *told)
+    return drawn
+
+
+def points(studies: Sequence[Ended]) -> list[tuple[str, Interval]]:
+    """Mean AUC by epsilon, strictest first. Studies with one epsilon, of several seeds perhaps, become one point: the
+    means of values and limits, since they share patients and are not independent."""
+    common = shared(studies)
+    found: dict[float, list[Interval]] = {}
+    for study in studies:
+        found.setdefault(study.epsilon, []).append(_mean(study, common))
+    return [
+        (f"{epsilon:g}" if epsilon < math.inf else "none", _average(each)) for epsilon, each in sorted(found.items())
+    ]
+
+
+def page(studies: Sequence[Ended]) -> str:
+    """The comparison as HTML that fetches nothing.
+
+    Raises:
+        NotComparable: see ``shared``.
+    """
+    common, told = shared(studies), points(studies)
+    pooled = [mean([study.pooled[h] for h in common]) for study in studies if set(common) <= set(study.pooled)]
+    baseline = [interval for interval in pooled if interval is not None]
+    drawn = charts.frontier(told, _average(baseline) if baseline else None) if len(told) > 1 else None
+    return PAGES.get_template("many.html.j2").render(
+        studies=studies,
+        common=common,
+        keys=differing(studies),
+        frontier="" if drawn is None else Markup(drawn.svg()),
+        mean=lambda study: _mean(study, common),
+        show=interval,
+    )
+
+
+def _mean(study: Ended, common: Sequence[str]) -> Interval:
+    found = mean([study.hospitals[hospital] for hospital in common])
+    if found is None:
+        raise NotComparable(f"{study.name} has no figure")
+    return found
+
+
+def _average(each: Sequence[Interval]) -> Interval:
+    count = len(each)
+    return Interval(
+        sum(i.value for i in each) / count, sum(i.low for i in each) / count, sum(i.high for i in each) / count
+    )
+
+
+def _told(told: Interval) -> str:
+    return f"{told.value:.3f} ({interval(told)})"

@@ -1,0 +1,208 @@
+"""A model's card, after Mitchell et al. (FAT* 2019): what it is, for what, from whom, how good where, and its limits.
+
+Every section must say something: a card with an empty section is not written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from server.pages.provenance import code_digest, versions
+from server.pages.report import Story, about, compared, distance, interval, per_cent, summary
+from server.results.figures import Figures
+from server.results.gaussian_privacy import epsilon_at
+from server.results.verdicts import verdict
+from tasks import contract as contracts
+from tasks import task as tasks
+from tasks.task import Task
+
+_SMALL_DELTA = 1e-6
+_MARKUP = re.compile(r"[&<>\[\]`|*_~\\$@]|(?<=:)//|www\.|^[-+=#:]|^\d+[.)]", re.IGNORECASE)
+"""What CommonMark, GitHub's dialect of it or HTML gives a meaning: emphasis, code, links (bare ones as well), images,
+tags, cells of tables, and at the beginning headings and lists."""
+
+
+def plain(text: object) -> str:
+    """Somebody else's words as Markdown that shows them on one line and means nothing more.
+
+    What has a meaning becomes a character reference, which never has one (CommonMark 0.31, section 2.5).
+    """
+    words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return _MARKUP.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), words)
+
+
+def _code(text: object) -> str:
+    """Somebody else's word in type of fixed width, where only its end has a meaning."""
+    return f"`{''.join(c if c.isprintable() and c != '`' else ' ' for c in str(text)).strip() or '-'}`"
+
+
+def card(story: Story, model_sha256: str) -> str:
+    """The card as Markdown.
+
+    Args:
+        model_sha256: of the file with the weights.
+
+    Raises:
+        ValueError: a section has nothing to say.
+    """
+    told = sections(story, model_sha256)
+    if empty := [heading for heading, text in told.items() if not text.strip()]:
+        raise ValueError(f"the model card has nothing to say under {', '.join(empty)}")
+    head = f"# Model card: {plain(story.found.study)}\n\n**Research only. Not for clinical use.**\n"
+    return head + "".join(f"\n## {heading}\n\n{text.strip()}\n" for heading, text in told.items())
+
+
+def sections(story: Story, model_sha256: str) -> dict[str, str]:
+    """Text by heading."""
+    task = tasks.get(story.config["task"]["name"])
+    return {
+        "What it is": _what(story, task, model_sha256),
+        "What it is for": (
+            f"Research on one question: {task.question} It gives a number between 0 and 1 for {task.classes[1]}.\n\n"
+            "It is not a medical device. It must not be used for the care of any patient, alone or beside a reader."
+        ),
+        "Whom it was trained on": "\n".join(_trained_on(story, task)),
+        "What images it expects": (
+            f"Images that keep the acquisition contract of `{task.name}` (`{contracts.digest_of_task(task.name)}`); "
+            f"they become inputs of shape {task.example_shape}. On other images its answers mean nothing."
+        ),
+        "Privacy": _privacy(story),
+        "How good it is": "\n".join(_figures(story, task)),
+        "Groups of patients": "\n".join(_groups(story)),
+        "Against each hospital alone": "\n".join(_gains(story)),
+        "Limits": "\n".join(_limits(story)),
+        "Provenance": (
+            f"Code `{code_digest()}`.\n{', '.join(f'{name} {number}' for name, number in versions().items())}.\n"
+            f"Study {_code(story.found.study)}, seed {plain(story.config['seed'])}."
+        ),
+    }
+
+
+def _what(story: Story, task: Task, sha256: str) -> str:
+    model = story.config["model"]
+    options = plain(", ".join(f"{key} {value}" for key, value in model.items() if key != "name"))
+    return (
+        f"The trainable part of a {_code(model['name'])} ({options}) after {len(story.rounds)} rounds of federated "
+        f"training with {_code(story.config['strategy']['name'])}. Weights: safetensors, SHA-256 `{sha256}`."
+    )
+
+
+def _trained_on(story: Story, task: Task) -> Iterator[str]:
+    yield f"Patients of {len(story.found.epsilon)} hospitals; their images never left them. Validation patients, apart:"
+    yield f"\n| hospital | {task.classes[0]} | {task.classes[1]} |\n|---|---|---|"
+    federated = story.found.details.get("federated")
+    for name in story.found.epsilon:
+        figures = None if federated is None else federated.hospitals.get(name)
+        known = figures is not None
+        sizes = [about(n, figures.size_noise) for n in (figures.negatives, figures.positives)] if figures else []
+        yield f"| {plain(name)} | {' | '.join(sizes) if known else 'not evaluated | not evaluated'} |"
+    yield from ("", *map(plain, story.found.notes))
+
+
+def _privacy(story: Story) -> str:
+    terms = story.config["privacy"]
+    if terms["epsilon"] is None:
+        return "None: no noise was added. The weights may tell of single patients; treat them as patient data."
+    return "\n".join(f"- {line}" for line in _guarantee(story))
+
+
+def _guarantee(story: Story) -> Iterator[str]:
+    """What a statement of differential privacy must say (Ponomareva et al., "How to DP-fy ML", JAIR 77, 2023, section
+    5.3; NIST SP 800-226)."""
+    terms, scoring = story.config["privacy"], story.config["evaluation"]["epsilon"]
+    spent = {name: value for name, value in story.found.epsilon.items() if value is not None}
+    told = ", ".join(f"{plain(name)} {value:.2f}" for name, value in spent.items())
+    yield (
+        "Unit: one patient, that is one PatientID of one issuer, with all images. A person with two numbers is two; in "
+        "two hospitals, their epsilons add up. Neighbours differ by adding or removing one patient."
+    )
+    yield (
+        "Trust: each hospital adds the noise before anything leaves it; the coordinator need not be trusted. Released "
+        "are every round's update and every histogram of scores, not only this model."
+    )
+    yield (
+        f"Training patients: epsilon {terms['epsilon']:g} at delta {terms['delta']:g} was asked for. Spent, by the "
+        f"hospitals' ledgers: {told}{_at_a_smaller_delta(spent, terms['delta'])}."
+    )
+    yield (
+        "Validation patients, who are other people: no noise, treat their figures as patient data."
+        if scoring is None
+        else f"Validation patients, who are other people: epsilon {scoring:g} at delta {terms['delta']:g} at most."
+    )
+    yield (
+        "Accountant: composed privacy loss distributions (dp-accounting), rounded upwards; it assumes Poisson "
+        "sampling, by each hospital's own coins, which nobody else sees."
+    )
+    yield (
+        "Settings: whatever was tried on these patients before was a study of its own and is charged in their "
+        "hospitals' ledgers; the figures here are of this study alone."
+    )
+
+
+def _at_a_smaller_delta(spent: dict[str, float], delta: float) -> str:
+    if not spent or delta <= _SMALL_DELTA:
+        return ""
+    most = max(epsilon_at(value, delta, _SMALL_DELTA) for value in spent.values())
+    return f"; at delta {_SMALL_DELTA:g} that is about {most:.1f} at most"
+
+
+def _figures(story: Story, task: Task) -> Iterator[str]:
+    yield plain(summary(story.found))
+    federated = story.found.details.get("federated")
+    if federated is None:
+        return
+    threshold = federated.everybody.specific.threshold
+    yield f"\nSensitivity and specificity for {task.classes[1]} at a score of {threshold:.2f}; 95 % intervals.\n"
+    yield "| | AUC | sensitivity | specificity | Brier | calibration error |\n|---|---|---|---|---|---|"
+    for name, figures in [*federated.hospitals.items(), ("everybody", federated.everybody)]:
+        yield f"| {plain(name)} | {_row(figures)} |"
+    yield from ("", *_further(story, task))
+
+
+def _further(story: Story, task: Task) -> Iterator[str]:
+    """How the federated model does what is asked beside the question."""
+    for finding, arms in story.found.findings.items():
+        if "federated" in arms:
+            auc = arms["federated"].everybody.auc
+            told = "none" if auc is None else f"{auc.value:.2f} ({interval(auc)})"
+            yield f"- {plain(finding.replace('_', ' '))}: AUC {told}"
+    for structure, outlined in story.found.outlines.items():
+        if "federated" in outlined:
+            figures = outlined["federated"].everybody
+            dice = "none" if figures.dice is None else f"{figures.dice.value:.2f} ({interval(figures.dice)})"
+            far = distance(task, figures.distance)
+            yield f"- outline of {plain(structure.replace('_', ' '))}: mean Dice {dice}, 95 % Hausdorff distance {far}"
+
+
+def _row(figures: Figures) -> str:
+    auc = "none" if figures.auc is None else f"{figures.auc.value:.2f} ({interval(figures.auc)})"
+    rates = [per_cent(figures.specific.sensitivity), per_cent(figures.specific.specificity)]
+    errors = ["–" if i is None else f"{i.value:.3f}" for i in (figures.brier, figures.calibration_error)]
+    return " | ".join([auc, *rates, *errors])
+
+
+def _groups(story: Story) -> Iterator[str]:
+    if not story.found.groups:
+        yield "Not told apart in this study: how it does on women and men, on ages, on scanners is unknown."
+    for group in story.found.groups:
+        figures = group.figures
+        told = "too few patients, or not told" if figures is None else _row(figures).split(" | ")[0]
+        yield f"- {plain(group.attribute)}, {plain(group.level)}: {told}"
+
+
+def _gains(story: Story) -> Iterator[str]:
+    if not story.found.gains:
+        yield (
+            "Not compared: models of single hospitals are known in simulation only, and only when a study asks for "
+            "them. A real hospital can compare for itself, with `consilium-site compare`."
+        )
+    yield from (f"- {plain(verdict(hospital, gain))}" for hospital, gain in story.found.gains.items())
+    yield from filter(None, ["", plain(compared(story.found))])
+
+
+def _limits(story: Story) -> Iterator[str]:
+    yield from (f"- {plain(warning)}" for warning in story.found.warnings)
+    yield "- Thresholds were chosen on the patients that they are judged on."
+    yield "- Nothing is known of hospitals that did not take part, of other scanners, or of other years."
+    yield "- Scores are known by bins of a histogram; figures are no finer than that."

@@ -1,0 +1,180 @@
+"""The study report: one HTML file that fetches nothing, for a screen and for paper.
+
+It is written for a radiologist with two minutes: warnings first, then one sentence, then the figures, then what an
+auditor needs. No patient, no path and no exact small number stands in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from server.pages import charts
+from server.pages.provenance import code_digest, command, versions
+from server.pages.svg import Chart
+from server.results.figures import SPECIFICITY, Figures
+from server.results.results import Results
+from server.results.verdicts import how_compared, verdict
+from server.rounds.state import RoundRecord
+from tasks import contract as contracts
+from tasks import task as tasks
+from tasks.metrics.interval import Interval
+from tasks.protocol.subgroups import LEAST
+from tasks.task import Task
+
+NOT_SHOWN = ("data_root", "output_dir", "tracking", "runtime", "propose", "resume")
+"""Parts of the configuration that name places, or may hold a password, or do not change what is computed."""
+_UNTOLD = 0.9
+PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+    lstrip_blocks=True,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Story:
+    """A study that has ended, with all that its report tells.
+
+    Attributes:
+        config: the configuration as plain values.
+        words: what stood on the command line, if the study came from one.
+        conformance: by hospital, images that keep the contract and images examined; of simulated hospitals only.
+    """
+
+    found: Results
+    rounds: list[RoundRecord]
+    config: Mapping[str, Any]
+    words: list[str]
+    conformance: Mapping[str, tuple[int, int]]
+
+
+def pictures(story: Story) -> dict[str, Chart]:
+    """The charts by file name without ending; those that have nothing to show are absent."""
+    found, asked = story.found, story.config["privacy"]["epsilon"]
+    drawn = {
+        "comparison": charts.forest(found),
+        "gains": charts.gains(found),
+        "matrix": charts.matrix(found.matrix),
+        "reliability": charts.reliability(found.details["federated"]) if "federated" in found.details else None,
+        "subgroups": charts.groups(found.groups),
+        "findings": charts.findings(found),
+        **{f"outlines-{structure}": charts.outlines(structure, arms) for structure, arms in found.outlines.items()},
+        "convergence": charts.convergence(story.rounds),
+        "privacy": charts.privacy(story.rounds, asked),
+    }
+    return {name: chart for name, chart in drawn.items() if chart is not None}
+
+
+def page(story: Story) -> str:
+    """The report as HTML."""
+    found, task = story.found, tasks.get(story.config["task"]["name"])
+    federated = found.details.get("federated")
+    shown = {key: value for key, value in story.config.items() if key not in NOT_SHOWN}
+    return PAGES.get_template("report.html.j2").render(
+        found=found,
+        task=task,
+        config=story.config,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        pictures={name: Markup(chart.svg()) for name, chart in pictures(story).items()},
+        summary=summary(found),
+        verdicts=[verdict(hospital, gain) for hospital, gain in found.gains.items()],
+        compared=compared(found),
+        federated=federated,
+        hospitals=sorted(found.epsilon),
+        contract=contracts.digest_of_task(task.name),
+        conformance=story.conformance,
+        groups_hidden=hidden(found),
+        least=LEAST,
+        distance=partial(distance, task),
+        specificity=SPECIFICITY,
+        code=code_digest(),
+        versions=versions(),
+        yaml=yaml.safe_dump(shown, sort_keys=False, allow_unicode=True),
+        command=command(story.words) if story.words else "",
+        show=interval,
+        about=about,
+        per_cent=per_cent,
+        megabytes=lambda count: f"{count / 1e6:,.2f} MB",
+    )
+
+
+def compared(found: Results) -> str:
+    """How the gains were found."""
+    noised = any(epsilon is not None for epsilon in found.validation_epsilon.values())
+    return how_compared(found.gains, found.paired, noised)
+
+
+def hidden(found: Results) -> list[str]:
+    """A sentence for each attribute of which some levels are not shown."""
+    told = []
+    for attribute in dict.fromkeys(group.attribute for group in found.groups):
+        levels = [group for group in found.groups if group.attribute == attribute]
+        absent = [group.level for group in levels if group.figures is None]
+        if levels[-1].share > _UNTOLD:
+            told.append(f"The hospitals' files do not tell {attribute}: {levels[-1].share:.0%} of patients have none.")
+        elif absent:
+            told.append(f"Of {attribute} not shown: {', '.join(absent)}.")
+    return told
+
+
+def summary(found: Results) -> str:
+    """The study in one sentence."""
+    hospitals = len(found.comparable())
+    federated = found.mean_auc("federated")
+    if federated is None:
+        return "No hospital has an AUC in every arm, so there is no figure to compare."
+    others = [(arm, found.mean_auc(arm)) for arm in ("local", "pooled") if arm in found.arms]
+    told = [f"{charts.NAMES[arm]} {mean.value:.2f} ({interval(mean)})" for arm, mean in others if mean is not None]
+    compared = f"; {'; '.join(told)}" if told else ""
+    plural = "s" if hospitals != 1 else ""
+    mine = f"federated {federated.value:.2f} ({interval(federated)})"
+    return f"Mean AUC over {hospitals} hospital{plural}: {mine}{compared}."
+
+
+def interval(told: Interval | None, digits: int = 2) -> str:
+    """The limits of an interval."""
+    return "–" if told is None else f"{told.low:.{digits}f} to {told.high:.{digits}f}"
+
+
+def about(patients: float, noise: float) -> str:
+    """A number of patients that tells nobody of one: rounded, and small ones not at all."""
+    if patients < LEAST:
+        return f"fewer than {LEAST}"
+    return f"about {round(patients / 10) * 10:d}" + (f" ± {2 * noise:.0f}" if noise else "")
+
+
+def distance(task: Task, told: Interval | None) -> str:
+    """A distance with its limits: in millimetres where the task's examples have a size, or else as a fraction of the
+    image's diagonal."""
+    if told is None:
+        return "–"
+    size = diagonal_mm(task)
+    factor, unit = (100.0, "% of the diagonal") if size is None else (size, "mm")
+    return f"{factor * told.value:.1f} ({factor * told.low:.1f}–{factor * told.high:.1f}) {unit}"
+
+
+def diagonal_mm(task: Task) -> float | None:
+    """Of an example of the task; ``None`` where they have no common size."""
+    if task.example_spacing_mm is None:
+        return None
+    return math.hypot(*(n * mm for n, mm in zip(task.example_shape[1:], task.example_spacing_mm, strict=True)))
+
+
+def per_cent(told: Interval | None) -> str:
+    """A proportion with its limits, in per cent."""
+    return "–" if told is None else f"{100 * told.value:.0f} % ({100 * told.low:.0f}–{100 * told.high:.0f})"
+
+
+def figures_of(story: Story, hospital: str) -> Figures | None:
+    """The federated model's figures at a hospital."""
+    federated = story.found.details.get("federated")
+    return None if federated is None else federated.hospitals.get(hospital)

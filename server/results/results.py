@@ -1,0 +1,303 @@
+"""What a study found: as numbers and as a table. ``server/pages/`` draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter
+from rich.table import Table
+
+from conf import schema
+from server.errors import CheckpointDamaged
+from server.results.figures import (
+    Arm,
+    Subgroup,
+    Thresholds,
+    arm_of,
+    histograms_of,
+    knowing_the_hospital,
+    subgroups,
+)
+from server.results.secondary_endpoints import ByArm, OutlineArm, findings, outlines
+from server.results.verdicts import gains, gate, warnings
+from server.rounds.evaluation import Evaluated, pooled_auc
+from server.rounds.state import HospitalRound, RoundRecord, StudyState, how_often
+from server.study.baselines import Arms
+from server.study.cross_site_evaluation import CrossSiteEvaluation
+from tasks.metrics.interval import Interval, mean, repeated
+
+
+@dataclass(frozen=True)
+class Results:
+    """The outcome of a study.
+
+    Attributes:
+        arms: for each arm, ``federated`` among them, the figures of each hospital.
+        epsilon: spent by each hospital's training patients; ``None`` without privacy.
+        bytes_down, bytes_up: of all rounds, by hospital.
+        seconds: of all federated rounds.
+        dropped: how often each hospital was left out of a round, and why the last time.
+        named: how often each hospital's update deserved a look though it counted, and why the last time.
+        notes: what must be said beside the figures.
+        details: for each arm all figures, of each hospital and of everybody.
+        by_hospital: pooled AUC of a model that knows the hospital and no image.
+        gains: by hospital, AUC of the federated model less that of the hospital alone.
+        paired: hospitals whose gain comes from both models on the same patients.
+        matrix: AUC by the hospital that has trained a model and the one that has scored it; the federated one as well.
+        shuffled: AUC on everybody's patients of models trained on labels at random, the mean of ``shufflings``.
+        validation_epsilon: spent by each hospital's validation patients; ``None`` for exact scores.
+        groups: figures of groups of patients, where the study asked for them.
+        findings: for each further finding and arm all figures.
+        outlines: for each structure and arm how it is outlined.
+        warnings: what a reader must know before any figure.
+        gate: what keeps the model from being accepted; ``None`` where the study has set no thresholds.
+    """
+
+    study: str
+    arms: dict[str, dict[str, HospitalRound]]
+    epsilon: dict[str, float | None]
+    bytes_down: dict[str, int]
+    bytes_up: dict[str, int]
+    seconds: float
+    dropped: dict[str, str]
+    notes: list[str]
+    details: dict[str, Arm] = field(default_factory=dict)
+    by_hospital: Interval | None = None
+    gains: dict[str, Interval] = field(default_factory=dict)
+    paired: list[str] = field(default_factory=list)
+    matrix: dict[str, dict[str, Interval | None]] = field(default_factory=dict)
+    shuffled: Interval | None = None
+    shufflings: int = 0
+    validation_epsilon: dict[str, float | None] = field(default_factory=dict)
+    groups: list[Subgroup] = field(default_factory=list)
+    findings: dict[str, dict[str, Arm]] = field(default_factory=dict)
+    outlines: dict[str, dict[str, OutlineArm]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    gate: list[str] | None = None
+    named: dict[str, str] = field(default_factory=dict)
+
+    def mean_auc(self, arm: str) -> Interval | None:
+        """Unweighted mean over the hospitals that have an AUC in every arm, so that arms compare."""
+        known = [interval_of(self.arms[arm][h]) for h in self.comparable() if h in self.arms[arm]]
+        return mean([interval for interval in known if interval is not None])
+
+    def comparable(self) -> list[str]:
+        """Hospitals that have an AUC in every arm that means to predict."""
+        arms = [hospitals for arm, hospitals in self.arms.items() if arm != "shuffled"]
+        return [h for h in self.arms["federated"] if all(h in arm and arm[h].auc is not None for arm in arms)]
+
+    def metrics(self) -> dict[str, float]:
+        """The figures as MLflow metrics."""
+        means = {f"result/{arm}_auc": self.mean_auc(arm) for arm in self.arms}
+        found = {key: None if value is None else value.value for key, value in means.items()}
+        for arm, hospitals in self.arms.items():
+            found |= {f"result/{name}/{arm}_auc": figures.auc for name, figures in hospitals.items()}
+        for arm, told in self.details.items():
+            for key in ("auc", "average_precision", "brier", "calibration_error"):
+                interval: Interval | None = getattr(told.everybody, key)
+                found[f"result/pooled_patients/{arm}_{key}"] = None if interval is None else interval.value
+        if self.shuffled is not None:
+            found["result/pooled_patients/shuffled_auc"] = self.shuffled.value
+        found |= self._further_metrics()
+        for hospital, gain in self.gains.items():
+            found |= {f"result/{hospital}/gain{end}": getattr(gain, what) for end, what in _ENDS.items()}
+        if self.gate is not None:
+            found["result/gate_passed"] = float(not self.gate)
+        return {key: value for key, value in found.items() if value is not None}
+
+    def _further_metrics(self) -> dict[str, float | None]:
+        """Of further findings and structures, on everybody's patients."""
+        found: dict[str, float | None] = {}
+        for finding, arms in self.findings.items():
+            for arm, told in arms.items():
+                auc = told.everybody.auc
+                found[f"result/pooled_patients/{arm}_auc_{finding}"] = None if auc is None else auc.value
+        for structure, outlined in self.outlines.items():
+            for arm, figures in outlined.items():
+                for key in ("dice", "distance", "wrongly_marked"):
+                    interval: Interval | None = getattr(figures.everybody, key)
+                    found[f"result/pooled_patients/{arm}_{key}_{structure}"] = (
+                        None if interval is None else interval.value
+                    )
+        return found
+
+
+_RESULTS = TypeAdapter(Results)
+_ENDS = {"": "value", "_low": "low", "_high": "high"}
+
+
+def interval_of(figures: HospitalRound) -> Interval | None:
+    """A hospital's AUC in a round."""
+    if figures.auc is None or figures.auc_low is None or figures.auc_high is None:
+        return None
+    return Interval(figures.auc, figures.auc_low, figures.auc_high)
+
+
+def results(
+    name: str,
+    state: StudyState,
+    arms: Arms,
+    notes: list[str],
+    gates: Mapping[str, float | None] | None = None,
+    crossed: CrossSiteEvaluation | None = None,
+) -> Results:
+    """Put together what the rounds and the other arms gave; ``gates`` are the study's ``evaluation.gate``."""
+    crossed = crossed or CrossSiteEvaluation()
+    by_arm = {"local": _figures(arms.local), "federated": state.outcome.hospitals, "pooled": _figures(arms.pooled)}
+    by_arm["shuffled"] = _repeated(arms.shuffled)
+    told = {"local": arms.local, "federated": _federated(state), "pooled": arms.pooled}
+    histograms = histograms_of(told["federated"])
+    details = _details(told)
+    epsilon, by_hospital = _epsilon(state.rounds), knowing_the_hospital(histograms)
+    dropped = how_often([record.dropped for record in state.rounds])
+    named = how_often([record.named for record in state.rounds])
+    apart = gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {}
+    shuffled = repeated([told for told in map(_pooled, arms.shuffled) if told is not None])
+    private = any(v is not None for v in epsilon.values())
+    told_first = warnings(details, by_hospital, dropped, private, shuffled, named)
+    return Results(
+        study=name,
+        arms={arm: figures for arm, figures in by_arm.items() if figures},
+        epsilon=epsilon,
+        bytes_down=_total(state.rounds, list(epsilon), "bytes_down"),
+        bytes_up=_total(state.rounds, list(epsilon), "bytes_up"),
+        seconds=sum(record.seconds for record in state.rounds),
+        dropped=dropped,
+        notes=notes,
+        details=details,
+        by_hospital=by_hospital,
+        gains=apart | crossed.gains,
+        paired=sorted(crossed.gains),
+        matrix=_matrix(crossed, state),
+        shuffled=shuffled,
+        shufflings=len(arms.shuffled),
+        validation_epsilon=_validation_epsilon(state.rounds) | crossed.epsilon,
+        groups=_groups(state, told["federated"], details),
+        findings=findings(told),
+        outlines=outlines(told),
+        warnings=told_first + [f"{hospital} {why}." for hospital, why in crossed.problems.items()],
+        gate=gate(details.get("federated"), gates or {}),
+        named=named,
+    )
+
+
+def read(path: Path) -> Results:
+    """Results as ``server.pages.writing`` has written them.
+
+    Raises:
+        CheckpointDamaged: the file is none of this release.
+    """
+    try:
+        return _RESULTS.validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointDamaged(f"{path} holds no results of this release: {error}") from error
+
+
+def _figures(evaluated: dict[str, Evaluated]) -> dict[str, HospitalRound]:
+    return {hospital: found.figures for hospital, found in evaluated.items()}
+
+
+def _repeated(shuffled: list[dict[str, Evaluated]]) -> dict[str, HospitalRound]:
+    """Of models trained on labels at random, the mean at each hospital."""
+    found = {}
+    for hospital in sorted({hospital for each in shuffled for hospital in each}):
+        told = [interval_of(each[hospital].figures) for each in shuffled if hospital in each]
+        mean_of = repeated([interval for interval in told if interval is not None])
+        found[hospital] = HospitalRound() if mean_of is None else HospitalRound(
+            auc=mean_of.value, auc_low=mean_of.low, auc_high=mean_of.high
+        )  # fmt: skip
+    return found
+
+
+def _pooled(evaluated: dict[str, Evaluated]) -> Interval | None:
+    told = pooled_auc(evaluated)
+    return None if told is None else Interval(*told)
+
+
+def _matrix(crossed: CrossSiteEvaluation, state: StudyState) -> dict[str, dict[str, Interval | None]]:
+    if not crossed.matrix:
+        return {}
+    rows = {name: _figures(each) for name, each in crossed.matrix.items()} | {"federated": state.outcome.hospitals}
+    return {name: {h: interval_of(figures) for h, figures in sorted(each.items())} for name, each in rows.items()}
+
+
+def _validation_epsilon(rounds: list[RoundRecord]) -> dict[str, float | None]:
+    """As the last evaluation that each hospital answered tells it."""
+    answers = [(name, f) for record in rounds for name, f in record.hospitals.items() if f.evaluation_noise is not None]
+    return {name: figures.evaluation_epsilon for name, figures in answers}
+
+
+def _epsilon(rounds: list[RoundRecord]) -> dict[str, float | None]:
+    hospitals = sorted({hospital for record in rounds for hospital in record.hospitals})
+    return {h: next((r.hospitals[h].epsilon for r in reversed(rounds) if _spent(r, h)), None) for h in hospitals}
+
+
+def _federated(state: StudyState) -> dict[str, Evaluated]:
+    """The evaluation of the model that is handed over, as the hospitals told it."""
+    found = {}
+    for hospital, figures in sorted(state.outcome.hospitals.items()):
+        if figures.evaluation_noise is not None and hospital in state.scores:
+            more = {name: counts for name, counts in state.scores.items() if name.rpartition(".")[0] == hospital}
+            scores = {name.removeprefix(f"{hospital}."): counts for name, counts in more.items()}
+            found[hospital] = Evaluated(figures, {"histogram": state.scores[hospital], **scores})
+    return found
+
+
+def _details(told: ByArm) -> dict[str, Arm]:
+    found = {arm: arm_of(histograms_of(each)) for arm, each in told.items()}
+    return {arm: figures for arm, figures in found.items() if figures is not None}
+
+
+def _groups(state: StudyState, federated: Mapping[str, Evaluated], details: dict[str, Arm]) -> list[Subgroup]:
+    if "federated" not in details:
+        return []
+    everybody = details["federated"].everybody
+    noise = {hospital: found.figures.evaluation_noise or 0.0 for hospital, found in federated.items()}
+    return subgroups(state.scores, noise, Thresholds(everybody.specific.threshold, everybody.youden.threshold))
+
+
+def _spent(record: RoundRecord, hospital: str) -> bool:
+    return hospital in record.hospitals and record.hospitals[hospital].epsilon is not None
+
+
+def _total(rounds: list[RoundRecord], hospitals: list[str], what: str) -> dict[str, int]:
+    return {h: sum(getattr(r.hospitals[h], what) for r in rounds if h in r.hospitals) for h in hospitals}
+
+
+def table(found: Results, study: schema.Study) -> Table:
+    """The results as a table for the terminal."""
+    asked = f"epsilon {study.privacy.epsilon:g}" if study.privacy.epsilon is not None else "no noise"
+    drawn = Table(title=f"{found.study}: AUC on validation patients, with 95 % intervals", title_style="bold")
+    drawn.add_column("hospital")
+    for arm in found.arms:
+        how = asked if arm == "federated" else "no noise"
+        drawn.add_column(f"{arm}\n{how}", justify="right")
+    for heading in ("epsilon\nspent", "kB\nin", "kB\nout"):
+        drawn.add_column(heading, justify="right")
+    for hospital in found.epsilon:
+        spent = found.epsilon[hospital]
+        drawn.add_row(
+            hospital,
+            *(_interval(figures.get(hospital)) for figures in found.arms.values()),
+            "-" if spent is None else f"{spent:.2f}",
+            f"{found.bytes_down[hospital] / 1000:,.0f}",
+            f"{found.bytes_up[hospital] / 1000:,.0f}",
+        )
+    means = [found.mean_auc(arm) for arm in found.arms]
+    drawn.add_section()
+    drawn.add_row("mean", *("-" if one is None else _three(one) for one in means), style="bold")
+    return drawn
+
+
+def _interval(figures: HospitalRound | None) -> str:
+    if figures is None:
+        return "-"
+    if figures.auc is None:
+        return "no AUC"
+    return f"{figures.auc:.3f}\n{figures.auc_low:.2f} to {figures.auc_high:.2f}"
+
+
+def _three(interval: Interval) -> str:
+    return f"{interval.value:.3f}\n{interval.low:.2f} to {interval.high:.2f}"

@@ -1,0 +1,102 @@
+"""The state of a study on disk after each round: arrays as safetensors, everything else as JSON.
+
+The weights, what the strategy remembers and the last scores are written first, under names of their own; then the JSON
+file that points to them replaces the old one in one step. Whatever moment the process is killed at, the folder holds
+the last committed round, whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from server.errors import CheckpointDamaged
+from server.rounds.state import RoundRecord, StudyState
+from tasks.machine.disk import write_whole
+from tasks.protocol.study import HexDigest
+from tasks.protocol.wire import Arrays
+
+_POINTER = "checkpoint.json"
+_KINDS = {"round", "memory", "lost", "average", "best", "scores"}
+_ROUNDS, _BOOKS = TypeAdapter(list[RoundRecord]), TypeAdapter(dict[str, HexDigest])
+
+
+def write_state(folder: Path, state: StudyState) -> None:
+    """Commit a state; older arrays go once nothing points to them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = f"{len(state.rounds):04d}.safetensors"
+    kinds = {"round": state.weights, "memory": state.memory}
+    sometimes = {"lost": state.lost, "average": state.average, "best": state.best, "scores": state.scores}
+    for kind, value in sometimes.items():
+        kinds |= {kind: value} if value else {}
+    arrays = {f"{kind}-{number}": save(value) for kind, value in kinds.items()}
+    for name, content in arrays.items():
+        write_whole(folder / name, content)
+    pointer = {
+        "arrays": {name.split("-")[0]: [name, _sha256(content)] for name, content in arrays.items()},
+        "rounds": [asdict(record) for record in state.rounds],
+        "chosen": state.chosen,
+        "books": state.books,
+    }
+    write_whole(folder / _POINTER, json.dumps(pointer, indent=1).encode())
+    for old in folder.glob("*.safetensors"):
+        if old.name not in arrays:
+            old.unlink()
+
+
+def read_state(folder: Path) -> StudyState | None:
+    """The last committed state, or ``None`` when there is none yet.
+
+    Raises:
+        CheckpointDamaged: the files are not what was written.
+    """
+    path = folder / _POINTER
+    if not path.exists():
+        return None
+    try:
+        pointer = json.loads(path.read_text("utf-8"))
+        arrays = {kind: _arrays(folder, *named) for kind, named in pointer["arrays"].items()}
+        rounds, books = _ROUNDS.validate_python(pointer["rounds"]), _BOOKS.validate_python(pointer["books"])
+        chosen = int(pointer["chosen"])
+        if not 0 <= chosen <= len(rounds) or not {"round", "memory"} <= arrays.keys() <= _KINDS:
+            raise ValueError("it tells of a round or of arrays that no checkpoint has")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
+        raise CheckpointDamaged(
+            f"cannot read {path}: {error}; restore the folder from a backup, or resume=never"
+        ) from error
+    return StudyState(arrays.pop("round"), rounds, chosen=chosen, books=books, **arrays)
+
+
+def model_file(folder: Path, state: StudyState) -> Path:
+    """The file of a committed state that holds the model which the study hands over."""
+    kind = "best" if state.best else "average" if state.average else "round"
+    return folder / f"{kind}-{len(state.rounds):04d}.safetensors"
+
+
+def records(pointer: bytes | None) -> list[RoundRecord]:
+    """The rounds that a checkpoint's JSON file tells of, without the arrays.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    try:
+        return [] if pointer is None else _ROUNDS.validate_python(json.loads(pointer)["rounds"])
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no checkpoint: {error!r}") from error
+
+
+def _arrays(folder: Path, name: str, sha256: str) -> Arrays:
+    content = (folder / name).read_bytes()
+    if _sha256(content) != sha256:
+        raise CheckpointDamaged(f"{folder / name} has changed since it was written; say resume=never")
+    return load(content)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

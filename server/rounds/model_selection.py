@@ -1,0 +1,55 @@
+"""Which model a study hands over, and when it has seen enough.
+
+All of it follows from models and histograms that hospitals have released, so it costs no privacy. But figures are noisy
+and the best of many looks better than it is: what ``deliver=best`` reports is optimistic, and ``least_gain`` should be
+what noise can feign. A study that ends early has planned its noise for rounds that were not played, and spends less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from conf import schema
+from server.rounds.state import RoundRecord, StudyState
+from tasks.protocol.wire import Arrays
+
+
+def best_round(rounds: Sequence[RoundRecord], least_gain: float) -> int:
+    """The number of the last round that was better than all before it by ``least_gain``; 0 if none was evaluated."""
+    best, number = -np.inf, 0
+    for record in rounds:
+        auc = record.mean_auc()
+        if auc is not None and auc > best and auc >= best + least_gain:
+            best, number = auc, record.number
+    return number
+
+
+def has_ended(study: schema.Study, rounds: Sequence[RoundRecord]) -> bool:
+    """Whether all rounds are played, or so many evaluations brought nothing that patience is at its end."""
+    patience, best = study.evaluation.patience, best_round(rounds, study.evaluation.least_gain)
+    in_vain = sum(record.number > best and record.mean_auc() is not None for record in rounds)
+    return len(rounds) >= study.federation.rounds or 0 < patience <= in_vain
+
+
+def with_the_best(study: schema.Study, state: StudyState) -> StudyState:
+    """The state with the model to be handed over, if that is not simply the last."""
+    if study.evaluation.deliver == "last":
+        return state
+    number = best_round(state.rounds, study.evaluation.least_gain)
+    if number != state.rounds[-1].number:
+        return state
+    return replace(state, best=state.average or state.weights, chosen=number)
+
+
+def averaged(before: Arrays, weights: Arrays, decay: float) -> Arrays:
+    """The exponential moving average of the models over rounds; empty without decay.
+
+    The first model begins it, so that it needs no correction for its start.
+    """
+    if not decay:
+        return {}
+    # In place, and not as a sum of two products, so that no more than one tensor is held besides the three models.
+    return {name: value + np.float32(decay) * (before.get(name, value) - value) for name, value in weights.items()}

@@ -1,0 +1,95 @@
+"""Who is asked to train in a round, and how often anybody can be asked.
+
+A hospital plans its noise for as many rounds as the study's document says that it will train in. So the document must
+name a number that the server keeps to: hospitals take turns, those who were asked least first, and nobody is asked more
+often. With half of the hospitals a round everybody plans for half of the rounds, and the same epsilon takes about
+1 / sqrt(2) of the noise a step. Being asked is what counts, not being heard: whoever answers too late has spent it all
+the same, and that is what over-selection costs.
+
+Whoever is still at an earlier order, where late updates are taken (``late.py``), is asked after the others; and not at
+all while somebody else is there, where everybody is asked in every round and so nobody must make up for a turn.
+
+Which hospitals take part in a round is public here, so it gives no amplification by sampling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from conf import schema
+from conf.checks import named_hospitals
+from server.errors import TooFewHospitals
+from server.rounds.state import RoundRecord
+
+_ROUNDING = 1e-9
+
+
+def asked_at_most(study: schema.Study) -> int:
+    """In how many rounds one hospital is asked to train at most: for the study's document.
+
+    Where the configuration names the hospitals, whole hospitals are counted, so that 0.67 of three is two of three.
+    """
+    rounds, named = study.federation.rounds, len(named_hospitals(study))
+    fraction = _count(study, named) / named if named else _invited_fraction(study)
+    return max(1, min(rounds, math.ceil(rounds * fraction - _ROUNDING)))
+
+
+def invited(
+    study: schema.Study, hospitals: Sequence[str], rounds: Sequence[RoundRecord], of: int, busy: Sequence[str] = ()
+) -> list[str]:
+    """Who is asked to train in the round after ``rounds``, in the order in which ``hospitals`` has them.
+
+    The same after every restart, so that an order that was already answered is the same order.
+
+    Args:
+        hospitals: those whom the strategy would have.
+        of: how many the study has.
+        busy: those of ``hospitals`` who are still at an earlier order.
+
+    Raises:
+        TooFewHospitals: so many must be asked that somebody would be asked too often.
+    """
+    most, number = asked_at_most(study), len(rounds) + 1
+    if most == study.federation.rounds:
+        hospitals = [name for name in hospitals if name not in busy] or hospitals
+    count = min(_count(study, of), len(hospitals))
+    asked = Counter(name for record in rounds for name in record.invited)
+    willing = sorted(
+        (name for name in hospitals if asked[name] < most),
+        key=lambda name: (asked[name], name in busy, _lot(study.seed, number, name)),
+    )
+    if len(willing) < count:
+        raise TooFewHospitals(
+            f"round {number} asks {count} of {of} hospitals, and the study's document lets each be asked "
+            f"{most} time(s) of {study.federation.rounds}: invite more hospitals, or start a study with a larger "
+            "federation.participation"
+        )
+    chosen = set(willing[:count])
+    return [name for name in hospitals if name in chosen]
+
+
+def wanted(study: schema.Study, hospitals: int) -> int:
+    """How many usable updates close a round of so many hospitals."""
+    if isinstance(study.strategy, schema.Cyclic):
+        return 1
+    return max(1, math.floor(hospitals * study.federation.participation + _ROUNDING))
+
+
+def _count(study: schema.Study, hospitals: int) -> int:
+    """How many of so many hospitals are invited."""
+    return max(1, math.floor(hospitals * _invited_fraction(study) + _ROUNDING))
+
+
+def _invited_fraction(study: schema.Study) -> float:
+    federation, named = study.federation, len(named_hospitals(study))
+    if isinstance(study.strategy, schema.Cyclic):
+        return 1 / named if named else federation.participation
+    return min(1.0, federation.participation * (1 + federation.over_selection))
+
+
+def _lot(seed: int, round: int, name: str) -> str:
+    """Draws lots that nobody needs to remember."""
+    return hashlib.sha256(f"{seed} {round} {name}".encode()).hexdigest()

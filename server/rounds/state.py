@@ -1,0 +1,118 @@
+"""What is known of a study between two rounds: by hospital, by round, and all that is needed to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from server.rounds.ledger_witness import Witness
+from tasks.protocol.study import StudyDocument
+from tasks.protocol.wire import Arrays
+
+
+@dataclass(frozen=True)
+class HospitalRound:
+    """What one hospital did in a round.
+
+    Attributes:
+        epsilon: spent by its training patients in this study so far; ``None`` without privacy.
+        evaluation_epsilon: spent by its validation patients so far; ``None`` without privacy.
+        evaluation_noise: standard deviation of the noise on each cell of its score histograms; 0 for exact ones.
+        auc, auc_low, auc_high: on its validation patients, with a 95 % interval; ``None`` where not evaluated, or
+            where it has patients of one class only.
+        bytes_down, bytes_up: of the messages to and from it.
+        update_norm: L2 norm of its update as it came; ``None`` where it did not train.
+    """
+
+    epsilon: float | None = None
+    evaluation_epsilon: float | None = None
+    evaluation_noise: float | None = None
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    bytes_down: int = 0
+    bytes_up: int = 0
+    update_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What happened in a round: by hospital, who was asked to train, and who was dropped at which stage and why.
+
+    Attributes:
+        pooled_auc: of all validation patients as if they were one hospital's, with its interval.
+        carried: hospitals whose late update is in this round's model, and the round that they were asked in.
+        named: hospitals whose update counts and deserves a look, and why: it stands out, is nothing, or was shortened.
+    """
+
+    number: int
+    seconds: float
+    update_norm: float
+    hospitals: dict[str, HospitalRound]
+    dropped: dict[str, str] = field(default_factory=dict)
+    invited: list[str] = field(default_factory=list)
+    pooled_auc: tuple[float, float, float] | None = None
+    carried: dict[str, int] = field(default_factory=dict)
+    named: dict[str, str] = field(default_factory=dict)
+
+    def mean_auc(self) -> float | None:
+        """Unweighted mean over the hospitals that have an AUC."""
+        values = [h.auc for h in self.hospitals.values() if h.auc is not None]
+        return float(np.mean(values)) if values else None
+
+
+def how_often(rounds: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Of what was said of hospitals round by round: in how many rounds, and what the last time."""
+    told: dict[str, list[str]] = {}
+    for record in rounds:
+        for hospital, reason in record.items():
+            told.setdefault(hospital, []).append(reason)
+    return {hospital: f"{len(each)} of {len(rounds)} rounds, last: {each[-1]}" for hospital, each in told.items()}
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """A study between two rounds: all that is needed to go on.
+
+    Attributes:
+        weights: where training goes on from.
+        memory: what the strategy remembers.
+        lost: what rounding took from the model that hospitals were told; it is told next time.
+        average: the moving average of the models, if the study has one.
+        scores: histograms of the evaluation of that model which would be handed over now: by hospital, and by
+            ``hospital.name`` where more was asked: subgroups, further findings, outlines.
+        best: the best model so far, if it is to be handed over, and ``chosen`` its round; 0 is the last one.
+        books: the head of each hospital's ledger that was seen last, see ``server/rounds/ledger_witness.py``.
+    """
+
+    weights: Arrays
+    rounds: list[RoundRecord] = field(default_factory=list)
+    memory: Arrays = field(default_factory=dict)
+    lost: Arrays = field(default_factory=dict)
+    average: Arrays = field(default_factory=dict)
+    best: Arrays = field(default_factory=dict)
+    chosen: int = 0
+    scores: Arrays = field(default_factory=dict)
+    books: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Arrays:
+        """What the study hands over."""
+        return self.best or self.average or self.weights
+
+    @property
+    def outcome(self) -> RoundRecord:
+        """The round that has evaluated that model."""
+        return self.rounds[self.chosen - 1]
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The study as the hospitals have approved it, the grid's node number of each invited hospital by name, and what
+    was seen of their books."""
+
+    document: StudyDocument
+    nodes: dict[str, int]
+    witness: Witness = field(default_factory=Witness)

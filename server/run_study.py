@@ -1,0 +1,114 @@
+"""What a study is wherever it runs: the rounds that are left, each committed, then the record of what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from conf import load as conf
+from conf import schema
+from server.pages import writing
+from server.results import export
+from server.results.results import Results
+from server.rounds.checkpoint import model_file, read_state, write_state
+from server.rounds.ledger_witness import Witness
+from server.rounds.round import run_rounds
+from server.rounds.state import Roster, RoundRecord, StudyState
+from server.strategy.client_terms import method_of
+from server.study.document import document_of, fixed_sizes, model_of, weights_of
+from server.study.folder import CHECKPOINTS, StudyFolder
+from server.tracking.tracker import Tracker
+from tasks import task as tasks
+from tasks.models import registry
+from tasks.models.model_file import digest
+from tasks.models.parts import NothingToShare, staying
+from tasks.protocol.wire import Arrays
+
+Committed = Callable[[StudyState], None]
+
+
+def initial_state(study: schema.Study) -> StudyState:
+    """The study before its first round.
+
+    Raises:
+        ConfigError: there is no such task or network, or the network has nothing to share.
+    """
+    try:
+        task = tasks.get(study.task.name)
+        network = registry.build(model_of(study), task.form, study.seed, weights_of(study))
+        shared(study, {})
+    except (tasks.UnknownTask, registry.UnknownModel, NothingToShare) as error:
+        raise conf.ConfigError(str(error)) from error
+    return StudyState(registry.arrays_of(network.trainable))
+
+
+def shared(study: schema.Study, weights: Arrays) -> Arrays:
+    """Of a model's tensors those that travel under the study's strategy.
+
+    Raises:
+        NothingToShare: there are none, or none would stay where some should.
+    """
+    stays = method_of(study.strategy).stays
+    if stays == "nothing":
+        return weights
+    network = registry.build(model_of(study), tasks.get(study.task.name).form, find=weights_of(study))
+    stay = staying(network.trainable, stays)
+    return {name: value for name, value in weights.items() if name not in stay}
+
+
+def conduct(
+    study: schema.Study,
+    folder: StudyFolder,
+    nodes: dict[str, int],
+    grid: Grid,
+    initial: StudyState,
+    committed: Committed,
+    witnessed: Path | None = None,
+) -> StudyState:
+    """Play the rounds that are left, from the last one that was committed. The study's folder has the hospitals' sizes.
+
+    Args:
+        nodes: the grid's node number of each invited hospital.
+        committed: told of each round once nothing can undo it.
+        witnessed: folder with what all studies of a server have seen of hospitals' books.
+
+    Raises:
+        StudyError: as ``server.rounds.round.run_rounds``.
+    """
+    checkpoints = folder.path / CHECKPOINTS
+
+    def publish(state: StudyState) -> None:
+        write_state(checkpoints, state)
+        committed(state)
+
+    state = read_state(checkpoints) or replace(initial, weights=shared(study, initial.weights))
+    document = document_of(study, folder.name, fixed_sizes(folder))
+    return run_rounds(study, Roster(document, nodes, Witness(state.books, witnessed)), grid, state, publish)
+
+
+def record(
+    folder: StudyFolder,
+    outcome: Results,
+    state: StudyState,
+    tracker: Tracker,
+    conformance: Mapping[str, tuple[int, int]] | None = None,
+) -> list[Path]:
+    """Write the model, numbers, charts, report and model card, and tell the tracker. Returns the files."""
+    model = export.write(folder, outcome, model_file(folder.path / CHECKPOINTS, state))
+    folder.note(model_sha256=digest(model.read_bytes()))
+    files = [*writing.write(folder, outcome, state.rounds, model, conformance), model]
+    tracker.finish(state.rounds, outcome.metrics(), files)
+    return files
+
+
+def summary(last: RoundRecord) -> str:
+    """A round in a few words."""
+    auc, spent = last.mean_auc(), [h.epsilon for h in last.hospitals.values() if h.epsilon is not None]
+    parts = [f"AUC {auc:.3f}" if auc is not None else "", f"epsilon {max(spent):.2f}" if spent else ""]
+    parts.append(f"dropped: {', '.join(last.dropped)}" if last.dropped else "")
+    parts.append(f"late: {', '.join(last.carried)}" if last.carried else "")
+    parts.append(f"look at: {', '.join(last.named)}" if last.named else "")
+    return "  ".join(filter(None, parts))

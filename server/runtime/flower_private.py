@@ -1,0 +1,302 @@
+"""The only file that touches private names of Flower (1.41). ``test_flower_private.py`` is its contract."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+from flwr.app import Error, Message, Metadata
+from flwr.app.message import make_message
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.common.serde import fab_to_proto, run_from_proto, user_config_to_proto
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
+from flwr.serverapp import Grid
+from flwr.supercore.constant import TaskType
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.fab import Fab
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import Run, RunNotRunningException
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+
+__all__ = ["Deflated", "Run", "claim_identity", "deflate", "deflate_all", "inflate"]
+
+Deflated = tuple[str, dict[str, bytes]]
+"""A message as it travels: its object id, and the content of every object in it by object id."""
+
+
+def claim_identity() -> None:
+    """Give this process the identity without which Flower refuses to make messages."""
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+
+
+def deflate(message: Message) -> Deflated:
+    """Serialise with Flower's own wire format, as SuperLink and SuperNode do."""
+    return deflate_all([message])[0]
+
+
+def deflate_all(messages: Iterable[Message]) -> list[Deflated]:
+    """Serialise several; content that they share is hashed once."""
+    with no_object_id_recompute():
+        return [
+            (message.object_id, {name: part.deflate() for name, part in get_all_nested_objects(message).items()})
+            for message in messages
+        ]
+
+
+def inflate(deflated: Deflated) -> Message:
+    """The inverse of ``deflate``; the message bears the id under which it travelled."""
+    object_id, contents = deflated
+    message = cast(Message, inflate_object_from_contents(object_id, dict(contents)))
+    message.metadata.__dict__["_message_id"] = object_id
+    return message
+
+
+# --- the SuperLink: its Control API, and runs as its ServerApp processes play them ---
+# What brings in a web framework is imported where it is used: the embedded runtime starts half a second sooner.
+
+BUNDLE = """[project]
+name = "consilium"
+version = "1.0.0"
+[tool.flwr.app]
+publisher = "consilium"
+[tool.flwr.app.components]
+serverapp = "server.app:app"
+clientapp = "client.app:app"
+[tool.flwr.app.config]
+study = ""
+"""
+"""All that is in the bundle of a run. Neither server nor hospitals import anything from a bundle, whatever it holds."""
+
+ONLINE = "online"
+"""Status of a node whose heartbeats arrive."""
+_ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+
+
+class ControlRefused(Exception):
+    """The SuperLink answered and said no, or did not answer; the text says which."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What the SuperLink says of a run: its own words."""
+
+    status: str
+    sub_status: str
+    details: str
+
+    @property
+    def live(self) -> bool:
+        return self.status != "finished"
+
+
+class Control:
+    """The Control API.
+
+    Args:
+        address: ``host:port`` of the SuperLink itself, or of the researchers' door.
+        authority: PEM file of the authority that its certificate comes from.
+        certificate: PEM file with a researcher's key and certificate, for the door.
+    """
+
+    def __init__(self, address: str, authority: Path, certificate: Path | None = None) -> None:
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+        context = ssl.create_default_context(cafile=str(authority))
+        if certificate is not None:
+            context.load_cert_chain(str(certificate))
+        interceptors = [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
+        self._client = ControlHttpClient(f"https://{address}", interceptors=interceptors, verify=context)
+
+    def start(self, study: str) -> int:
+        """Start a run that plays the study, which is described by a text. Returns the run's number.
+
+        Raises:
+            Refused: as do all methods.
+        """
+        from flwr.cli.build import build_fab_from_files
+
+        content, _ = build_fab_from_files({"pyproject.toml": BUNDLE.encode(), "README.md": b"Nothing is here.\n"})
+        fab = fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {}))
+        override = user_config_to_proto({"study": study})
+        with _refusals():
+            response = self._client.StartRun(StartRunRequest(fab=fab, override_config=override))
+        if not response.HasField("run_id"):
+            raise ControlRefused("the SuperLink took the run and gave it no number; its log says why")
+        return int(response.run_id)
+
+    def runs(self, most: int = 100) -> dict[int, RunStatus]:
+        """The newest runs, by number."""
+        with _refusals():
+            found = self._client.ListRuns(ListRunsRequest(limit=most)).run_dict
+        return {int(number): _status(run) for number, run in found.items()}
+
+    def run(self, number: int) -> RunStatus:
+        """One run."""
+        with _refusals():
+            return _status(self._client.ListRuns(ListRunsRequest(run_id=number)).run_dict[number])
+
+    def stop(self, number: int) -> None:
+        """Stop a run; its process is told at its next call."""
+        with _refusals():
+            self._client.StopRun(StopRunRequest(run_id=number))
+
+    def register(self, public_key: bytes) -> int:
+        """Let the holder of a public key (PEM) take part. Returns the node's number."""
+        with _refusals():
+            return int(self._client.RegisterNode(RegisterNodeRequest(public_key=public_key)).node_id)
+
+    def unregister(self, node: int) -> None:
+        """Let it take part no longer."""
+        with _refusals():
+            self._client.UnregisterNode(UnregisterNodeRequest(node_id=node))
+
+    def nodes(self) -> dict[int, str]:
+        """Status of every node that is registered: ``registered`` (never seen), ``online``, ``offline``."""
+        with _refusals():
+            found = self._client.ListNodes(ListNodesRequest()).nodes_info
+        return {int(node.node_id): str(node.status) for node in found}
+
+
+def _status(run: Any) -> RunStatus:
+    return RunStatus(run.status.status, run.status.sub_status, run.status.details)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    from flwr.supercore.error import FlowerError
+
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        told = FlowerError.from_json(error.response.text)
+        said = told.public_details or told.message if told else f"HTTP {error.response.status_code}"
+        raise ControlRefused(said) from error
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise ControlRefused(str(error) or type(error).__name__) from error
+
+
+class RunAcquirer:
+    """Asks the SuperLink for runs that wait to be played, as Flower's SuperExec does."""
+
+    def __init__(self, address: str, authority: Path, secret: bytes) -> None:
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+
+        self._client = RuntimeHttpClient.from_server_address(
+            server_address=address,
+            insecure=False,
+            root_certificates=str(authority),
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperExec"),
+                SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={_ACQUIRE}),
+            ],
+        )
+
+    def next(self) -> tuple[int, str] | None:
+        """Number and token of a run that waits, which from now on is ours to play; ``None`` when none waits.
+
+        Raises:
+            Refused
+        """
+        with _refusals():
+            response = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+        return (int(response.task.run_id), str(response.token)) if response.token else None
+
+
+PlayStudy = Callable[[Grid, int, str], None]
+
+
+def play(address: str, authority: Path, token: str, play_study: PlayStudy) -> None:
+    """Play one run: what ``flwr-serverapp`` does, but for the bundle, which is not even unpacked.
+
+    Raises:
+        Exception: what ``play_study`` raises; the SuperLink is told that the run has failed.
+    """
+    from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+    from flwr.superlink.grid import http_grid
+
+    grid = http_grid.HttpGrid(address, False, authority.read_bytes(), token=token)
+    client = grid._runtime_client
+    survive_bad_replies(http_grid, client)
+    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat.start()
+    outcome, details = SubStatus.FAILED, "The study's process ended."
+    try:
+        given = client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
+        TaskIdentity.node_id = given.context.node_id
+        run = run_from_proto(given.run)
+        grid.set_run(run)
+        play_study(grid, run.run_id, str(run.override_config.get("study", "")))
+        outcome, details = SubStatus.COMPLETED, ""
+    except Exception as error:
+        details = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        grid._retry_invoker.max_tries = 1
+        with suppress(httpx.HTTPError, RunNotRunningException):
+            client.PushTaskOutput(PushTaskOutputRequest(sub_status=outcome, details=details))
+        if heartbeat.is_running:
+            heartbeat.stop()
+        grid.close()
+
+
+def survive_bad_replies(module: Any, client: Any) -> None:
+    """Have a reply that cannot be inflated, or that answers another order than the SuperLink took it for, become its
+    sender's error. Flower inflates what hospitals have pushed outside any fence: one of them would end every study.
+
+    Args:
+        module: the one that inflates, which is changed.
+        client: pulls messages for it, and is changed.
+    """
+    orders: dict[str, str] = {}
+    pull, inflate_contents = client.PullMessages, module.inflate_object_from_contents
+
+    def pulled(request: Any) -> Any:
+        response = pull(request)
+        orders.clear()
+        orders.update({one.metadata.message_id: one.metadata.reply_to_message_id for one in response.messages_list})
+        return response
+
+    def inflated(object_id: str, contents: dict[str, bytes]) -> Any:
+        try:
+            message = inflate_contents(object_id, contents)
+            if isinstance(message, Message) and message.metadata.reply_to_message_id == orders[object_id]:
+                return message
+        except Exception:  # whatever the bytes provoke
+            pass
+        return unavailable(0, orders.get(object_id, ""))
+
+    client.PullMessages, module.inflate_object_from_contents = pulled, inflated
+
+
+def unavailable(node: int, message_id: str) -> Message:
+    """The error with which Flower answers for a node that does not take part."""
+    about = Metadata(
+        run_id=TaskIdentity.run_id or 0,
+        message_id="",
+        src_node_id=node,
+        dst_node_id=SUPERLINK_NODE_ID,
+        message_type="system",
+        group_id="",
+        ttl=0,
+        reply_to_message_id=message_id,
+        created_at=time.time(),
+    )
+    return make_message(metadata=about, error=Error(ErrorCode.NODE_UNAVAILABLE, "not there"))

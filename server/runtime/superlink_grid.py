@@ -1,0 +1,109 @@
+"""The deployed runtime's grid: what a SuperLink does not do for a study that must go on.
+
+Flower takes no message for a hospital that was never seen, answers at once for one that is away, and its own example
+asks every three seconds. Here an order first waits for those who are away, a while; whoever was waited for in vain is
+not waited for again until seen.
+
+An order cannot be taken back from a SuperLink (Flower 1.41's Runtime API has no call for it), so it ends by its time to
+live. The reply of one that was forgotten is fetched and thrown away, because only then does the SuperLink let go of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from server.runtime.flower_private import Run, unavailable
+
+_POLL_S = 0.2
+_LOOK_S = 1.0
+_GRACE_S = 5.0
+
+
+class SuperlinkGrid(Grid):
+    """Hospitals behind a SuperLink.
+
+    Args:
+        inner: Flower's own grid of the run.
+        patience_s: how long an order waits for hospitals that are away.
+        deadline_s: how long an order is worth answering.
+    """
+
+    def __init__(self, inner: Grid, patience_s: float, deadline_s: float) -> None:
+        self._inner, self._patience_s, self._deadline_s = inner, patience_s, deadline_s
+        self._given_up: set[int] = set()
+        self._refused: dict[str, Message] = {}
+        self._forgotten: set[str] = set()
+        self._polled = 0.0
+
+    @property
+    def run(self) -> Run:
+        return self._inner.run
+
+    def set_run(self, run: Run) -> None:
+        self._inner.set_run(run)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return self._inner.get_node_ids()
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message that nobody answers any more soon after the deadline, or ``ttl`` seconds where they are given."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=(ttl or self._deadline_s) + _GRACE_S)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send, once those are there who can be waited for. Every message gets an id, also one that nobody takes."""
+        orders = list(messages)
+        self._await({order.metadata.dst_node_id for order in orders})
+        names: list[str | None] = list(self._inner.push_messages(orders))
+        return [name or self._refuse(order) for name, order in zip(names, orders, strict=True)]
+
+    def _await(self, wanted: set[int]) -> None:
+        ends = time.monotonic() + self._patience_s
+        while True:
+            there = set(self.get_node_ids())
+            self._given_up -= there
+            missing = wanted - there - self._given_up
+            if not missing or time.monotonic() >= ends:
+                self._given_up |= missing
+                return
+            time.sleep(_LOOK_S)
+
+    def _refuse(self, order: Message) -> str:
+        name = f"not sent to {order.metadata.dst_node_id}"
+        self._refused[name] = unavailable(order.metadata.dst_node_id, name)
+        return name
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies that are there; asks the SuperLink a few times a second at most."""
+        wanted = set(message_ids)
+        if refused := wanted & self._refused.keys():
+            return [self._refused.pop(name) for name in refused]
+        time.sleep(max(0.0, self._polled + _POLL_S - time.monotonic()))
+        self._polled = time.monotonic()
+        replies = list(self._inner.pull_messages(wanted | self._forgotten))
+        self._forgotten -= {reply.metadata.reply_to_message_id for reply in replies}
+        return [reply for reply in replies if reply.metadata.reply_to_message_id in wanted]
+
+    def withdraw(self, message_ids: Iterable[str]) -> set[str]:
+        """Drop those that nobody took. Returns the others, which a hospital may have or may yet get."""
+        names = set(message_ids)
+        untaken = {name for name in names if self._refused.pop(name, None) is not None}
+        return names - untaken
+
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Nobody wants the replies to these: they are thrown away as they come, or when their time is over."""
+        self._forgotten |= set(message_ids) - self._refused.keys()
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        waiting = set(self.push_messages(messages))
+        ends = time.monotonic() + (self._deadline_s if timeout is None else timeout)
+        replies: list[Message] = []
+        while waiting and time.monotonic() < ends:
+            replies += (arrived := list(self.pull_messages(waiting)))
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+        return replies

@@ -1,0 +1,28 @@
+"""What a strategy asks of hospitals beside plain steps: the part of it that stands in the study's document.
+
+What each does there, and to the guarantee, is told at the head of ``client/training/methods.py``. The server's half of
+FedProx, FedBN, FedPer, FedRep and Ditto is FedAvg's; that of SCAFFOLD is ``scaffold.py``.
+"""
+
+from __future__ import annotations
+
+from conf import schema
+from tasks.protocol.study import MethodTerms
+
+
+def method_of(settings: schema.StrategySettings) -> MethodTerms:
+    """The hospitals' part of a strategy; most have none."""
+    match settings:
+        case schema.FedProx():
+            return MethodTerms(proximal=settings.mu)
+        case schema.Scaffold():
+            return MethodTerms(control_variates=True)
+        case schema.FedBN():
+            return MethodTerms(stays="normalisation")
+        case schema.FedPer():
+            return MethodTerms(stays="head")
+        case schema.FedRep():
+            return MethodTerms(stays="head", head_steps=settings.head_steps)
+        case schema.Ditto():
+            return MethodTerms(personal=settings.pull)
+    return MethodTerms()

@@ -1,0 +1,124 @@
+"""What the federated model is compared with: each hospital alone, all patients in one place, and labels at random.
+
+The arms go through the same rounds as the federated study, with one hospital on the roster, and without noise: a
+hospital that trains for itself releases nothing, and pooled patients are what federation does without. So the federated
+model pays for privacy and they do not; the table says so. They exist in simulation only. The arm with labels dealt out
+at random should find nothing: where it does, patients are on both sides of the split, or chance has played. Labels are
+dealt out several times, since a single such model strays far from 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from conf import schema
+from server.rounds.checkpoint import read_state, write_state
+from server.rounds.evaluation import Evaluated, evaluate
+from server.rounds.round import run_rounds
+from server.rounds.state import Roster, StudyState
+from server.runtime.local_grid import LocalGrid
+from server.study.document import document_of
+from tasks.protocol.wire import Arrays
+
+Advance = Callable[[str, int, int], None]
+"""Called with what is being trained, its rounds so far, and how many it will have."""
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The other arms: for each arm and hospital, what the hospital's own validation patients say of the arm's model.
+
+    Attributes:
+        shuffled: once for each time that labels were dealt out.
+        own: the weights of each hospital's own model.
+    """
+
+    local: dict[str, Evaluated] = field(default_factory=dict)
+    pooled: dict[str, Evaluated] = field(default_factory=dict)
+    shuffled: list[dict[str, Evaluated]] = field(default_factory=list)
+    own: dict[str, Arrays] = field(default_factory=dict)
+
+
+def compare(
+    study: schema.Study,
+    name: str,
+    sizes: Mapping[str, int],
+    folder: Path,
+    grid: LocalGrid,
+    imaginary: Mapping[str, Sequence[str]],
+    initial: Arrays,
+    advance: Advance,
+) -> Arms:
+    """Train the arms that the study asks for, from the same initial weights, and evaluate them at every hospital.
+
+    Args:
+        name: the federated study's id; the arms' ids start with it.
+        sizes: of its document.
+        folder: where the arms' checkpoints go; what is there is not trained again.
+        grid: plays the hospitals, and the imaginary ones.
+        imaginary: for the arms ``pooled`` and ``shuffled``, the names of hospitals that have everybody's patients; the
+            latter has one for each time that labels are dealt out.
+    """
+    hospitals = {h: node for h, node in grid.nodes.items() if not any(h in each for each in imaginary.values())}
+    settings, found = _without_noise(study), Arms()
+    known = {who: max(1, sizes.get(who, sum(sizes.values()))) for who in grid.nodes}
+
+    def alone(who: str, label: str, judges: Mapping[str, int] | None = None) -> tuple[Arrays, dict[str, Evaluated]]:
+        """Train at one hospital and evaluate there, or at the judges."""
+        roster = Roster(document_of(settings, f"{name}.{label}", known), {who: grid.nodes[who]})
+        weights = _trained(settings, roster, grid, folder / label.replace("local.", "local-"), initial, advance)
+        return weights, _evaluated(settings, replace(roster, nodes=dict(judges or roster.nodes)), grid, weights)
+
+    for arm in study.evaluation.arms:
+        if arm == "local":
+            for hospital in hospitals:
+                found.own[hospital], told = alone(hospital, f"local.{hospital}")
+                found.local.update(told)
+        elif arm == "pooled":
+            found.pooled.update(alone(imaginary[arm][0], arm, hospitals)[1])
+        else:
+            found.shuffled.extend(alone(who, who, hospitals)[1] for who in imaginary[arm])
+    return found
+
+
+def _without_noise(study: schema.Study) -> schema.Study:
+    rate = study.evaluation.arm_learning_rate or study.training.learning_rate
+    final = study.evaluation.arm_final_rate or study.training.final_rate
+    return replace(
+        study,
+        privacy=replace(study.privacy, epsilon=None),
+        training=replace(study.training, learning_rate=rate, final_rate=final),
+        evaluation=replace(
+            study.evaluation,
+            epsilon=None,
+            bins=schema.EXACT_BINS,
+            every=study.federation.rounds,
+            patience=0,
+            deliver="last",
+            subgroups=[],
+            paired=False,
+            matrix=0,
+        ),
+        federation=replace(study.federation, quorum=1.0, participation=1.0, over_selection=0.0),
+        wire=schema.Wire(),
+        strategy=schema.FedAvg(),  # a hospital alone has nothing to combine
+    )
+
+
+def _trained(
+    study: schema.Study, roster: Roster, grid: LocalGrid, folder: Path, initial: Arrays, advance: Advance
+) -> Arrays:
+    label = roster.document.name.split(".", 1)[1]
+
+    def publish(state: StudyState) -> None:
+        write_state(folder, state)
+        advance(label, len(state.rounds), study.federation.rounds)
+
+    state = read_state(folder) or StudyState(initial)
+    return run_rounds(study, roster, grid, state, publish).weights
+
+
+def _evaluated(study: schema.Study, roster: Roster, grid: LocalGrid, weights: Arrays) -> dict[str, Evaluated]:
+    return evaluate(study, roster, grid, weights, study.federation.rounds)

@@ -1,0 +1,168 @@
+"""A study's identity: its document for the hospitals, and its folder, which says how far it is and who works on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from conf import load as conf
+from conf import schema
+from server.errors import CheckpointDamaged, StudyBusy
+from server.rounds.evaluation import evaluates
+from server.rounds.sampling import asked_at_most
+from server.strategy.client_terms import method_of
+from server.study.folder import FILE, StudyFolder
+from tasks import contract as contracts
+from tasks import task as tasks
+from tasks.machine.disk import write_whole
+from tasks.models import registry, weights
+from tasks.models.model_file import MOST_BYTES
+from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
+
+WEIGHTS = "weights"
+"""Folder of a server with files of weights that studies may name."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")
+"""Where and how a study runs may change when it is resumed; what it computes may not."""
+
+
+def document_of(study: schema.Study, name: str, sizes: Mapping[str, int]) -> StudyDocument:
+    """What the hospitals are asked to approve; ``sizes`` are what they declare in public, by name."""
+    task, model = tasks.get(study.task.name), model_of(study)
+    evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
+    return StudyDocument(
+        name=name,
+        release=release(),
+        task=task.name,
+        task_version=task.example_version,
+        contract=contracts.digest_of_task(task.name),
+        model=model,
+        rounds=study.federation.rounds,
+        asked=asked_at_most(study),
+        training=TrainingTerms(**asdict(study.training)),
+        privacy=PrivacyTerms(**asdict(study.privacy)),
+        evaluation=EvaluationTerms(
+            evaluated,
+            study.evaluation.bins,
+            study.evaluation.epsilon,
+            list(study.evaluation.subgroups),
+            schema.paired_bins(study.evaluation),
+            study.evaluation.matrix,
+            *task.asks(registry.outlines(model, task.form)),
+        ),
+        method=method_of(study.strategy),
+        wire=WireTerms(**asdict(study.wire)),
+        sizes=dict(sizes),
+    )
+
+
+def fixed_sizes(folder: StudyFolder, declared: Mapping[str, int] | None = None) -> dict[str, int]:
+    """By hospital the size by which its updates count: as it was declared when the study was first started.
+
+    Args:
+        declared: what they declare now, written down where the study has none yet.
+
+    Raises:
+        CheckpointDamaged: the study's folder has none, and none are given.
+    """
+    known = folder.facts().get("sizes")
+    if known is None and declared is not None:
+        known = dict(declared)
+        folder.note(sizes=known)
+    if known is None:
+        raise CheckpointDamaged(f"{folder.path / FILE} has no sizes of hospitals: it is of another release")
+    return dict(known)
+
+
+def model_of(study: schema.Study) -> dict[str, Any]:
+    """Name and options of the network, with the SHA-256 of its file of weights for the file's path.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    model = asdict(study.model)
+    if (path := weights_file(study)) is not None:
+        model["weights"] = _digest_of(path)
+    return model
+
+
+def weights_of(study: schema.Study) -> weights.Finder | None:
+    """Finds the file of weights that the network starts from."""
+    path = weights_file(study)
+    return None if path is None else (lambda digest: path if _digest_of(path) == digest else None)
+
+
+def weights_file(study: schema.Study) -> Path | None:
+    """The file that ``model.weights`` means: on a researcher's machine by its path, at a server by its SHA-256 among
+    the files of ``weights/``. Nothing else is opened; ``None`` where the network starts from no file.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if not isinstance(study.model, schema.Deep) or not study.model.weights:
+        return None
+    named = study.model.weights
+    if is_digest(named) and isinstance(study.runtime, schema.SuperlinkRuntime):
+        folder = Path(study.output_dir) / WEIGHTS
+        files = [path for path in sorted(folder.glob("*.safetensors")) if _is_plain(path)]
+        found = next((path for path in files if _digest_of(path) == named), None)
+    else:
+        folder, found = Path(named).parent, Path(named) if Path(named).is_file() else None
+    if found is None:
+        raise conf.ConfigError(f"model.weights={named}: cannot be read: there is no such file in {folder.name or '.'}/")
+    return found
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text is a SHA-256 in hexadecimal digits."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def _is_plain(path: Path) -> bool:
+    """A file in the folder itself, of a size that a model can have: no link, pipe or device."""
+    found = path.lstat()
+    return stat.S_ISREG(found.st_mode) and found.st_size <= MOST_BYTES
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        return weights.digest_of(path)
+    except OSError as error:
+        raise conf.ConfigError(f"model.weights={path}: cannot be read: {error.strerror}") from error
+
+
+def digest(study: schema.Study) -> str:
+    """Names the configuration: equal for two command lines that ask for the same computation."""
+    plain = {key: value for key, value in conf.to_plain(study).items() if key not in _DOES_NOT_MATTER}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def open_study(study: schema.Study) -> StudyFolder:
+    """The newest unfinished study of this configuration, or a new one.
+
+    Raises:
+        StudyBusy: another process makes the folder at this moment.
+        CheckpointDamaged: the newest one's file does not hold what was written.
+    """
+    root = Path(study.output_dir).resolve() / "studies"
+    stem = f"{study.experiment}-{digest(study)[:8]}"
+    numbers = [path.name.removeprefix(f"{stem}-") for path in root.glob(f"{stem}-*")]
+    newest = max((int(number) for number in numbers if number.isdecimal()), default=0)
+    if newest and study.resume == "auto":
+        last = StudyFolder(f"{stem}-{newest}", root / f"{stem}-{newest}", resumed=True)
+        if (last.path / FILE).exists() and not last.facts()["finished"]:
+            return last
+    folder = StudyFolder(f"{stem}-{newest + 1}", root / f"{stem}-{newest + 1}", resumed=False)
+    try:
+        folder.path.mkdir(parents=True)
+    except FileExistsError:
+        raise StudyBusy(f"another process is just starting {folder.name}; start this one again") from None
+    facts = {"study": folder.name, "finished": False, "config": conf.to_plain(study)}
+    write_whole(folder.path / FILE, json.dumps(facts, indent=1).encode())
+    return folder

@@ -1,0 +1,123 @@
+"""A study's model in MLflow's registry: weights as safetensors with a signature, no pickle; the card as description.
+
+``mlflow.pyfunc.load_model`` rebuilds it from Consilium's own code, which must be installed; nothing that the registry
+holds is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from conf import schema
+from server.study.document import model_of, weights_of
+from server.study.folder import StudyFolder
+from tasks import task as tasks
+from tasks.models import model_file, registry
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CANDIDATE, ACCEPTED = "candidate", "accepted"
+"""Aliases: the newest model, and the newest one that every hospital's figures have let through the study's gate."""
+_DATA, _WEIGHTS, _WHAT = "data", "weights.safetensors", "model.json"
+_LONGEST_DESCRIPTION = 5000
+
+
+def register(
+    client: MlflowClient, study: schema.Study, folder: StudyFolder, run: str, files: list[str], accepted: bool
+) -> None:
+    """Log the model and make it a version of the task's registered model, unless that was done before."""
+    from mlflow.exceptions import MlflowException
+
+    name = study.task.name
+    weights = next((folder.path / file for file in files if file.endswith(".safetensors")), None)
+    if weights is None or not _is_whole(study, weights):
+        return  # what stays at the hospitals is missing, so nobody could run it
+    try:
+        client.create_registered_model(name, description=tasks.get(name).question)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    if any(version.run_id == run for version in client.search_model_versions(f"name = '{name}'")):
+        return
+    model, location = _logged(client, study, folder, run, weights)
+    # A server finds the model by its id; without one, MLflow would look for it in a store that it thinks is ours.
+    served = client.tracking_uri.startswith(("http://", "https://"))
+    version = client.create_model_version(
+        name,
+        source=f"models:/{model}" if served else location,
+        run_id=run,
+        model_id=model,
+        tags={"fl_study": folder.name, "gate": "passed" if accepted else "not passed"},
+        description=_card(folder, files)[:_LONGEST_DESCRIPTION],
+    )
+    for alias in (CANDIDATE, *((ACCEPTED,) if accepted else ())):
+        client.set_registered_model_alias(name, alias, version.version)
+
+
+def _is_whole(study: schema.Study, weights: Path) -> bool:
+    task = tasks.get(study.task.name)
+    trainable = registry.build(model_of(study), task.form, find=weights_of(study)).trainable
+    _, arrays, _ = model_file.unpack(weights.read_bytes())
+    return not registry.misfits(trainable, arrays)
+
+
+def _logged(client: MlflowClient, study: schema.Study, folder: StudyFolder, run: str, weights: Path) -> tuple[str, str]:
+    """Id and place of the logged model, in MLflow's own layout."""
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    task = tasks.get(study.task.name)
+    experiment = client.get_run(run).info.experiment_id
+    logged = client.create_logged_model(experiment, name=folder.name, source_run_id=run, tags={"fl_study": folder.name})
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *task.example_shape))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,))]),
+    )
+    model = Model(run_id=run, signature=signature, model_id=logged.model_id, metadata={"use": "research only"})
+    model.add_flavor("python_function", loader_module="server.tracking.registry", data=_DATA, python_version="3.11")
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / _DATA).mkdir()
+        (Path(place) / _DATA / _WEIGHTS).write_bytes(weights.read_bytes())
+        what = {"task": task.name, "model": model_of(study), "study": folder.name}
+        (Path(place) / _DATA / _WHAT).write_text(json.dumps(what), "utf-8")
+        model.save(str(Path(place) / "MLmodel"))
+        client.log_model_artifacts(logged.model_id, place)
+    client.finalize_logged_model(logged.model_id, "READY")
+    return str(logged.model_id), str(logged.artifact_location)
+
+
+def _card(folder: StudyFolder, files: list[str]) -> str:
+    card = next((folder.path / file for file in files if file.endswith("card.md")), None)
+    return "" if card is None else card.read_text("utf-8")
+
+
+class Scorer:
+    """A registered model, ready to score."""
+
+    def __init__(self, data: Path) -> None:
+        """``data``: the folder with weights and ``model.json``."""
+        what = json.loads((data / _WHAT).read_text("utf-8"))
+        _, arrays, find = model_file.unpack((data / _WEIGHTS).read_bytes())
+        network = registry.build(what["model"], tasks.get(what["task"]).form, find=find)
+        registry.load_arrays(network.trainable, arrays)
+        self._network = network
+        network.trainable.eval()
+
+    @torch.no_grad()
+    def predict(self, images: NDArray[np.float32], params: dict[str, Any] | None = None) -> NDArray[np.float32]:
+        """The probability of the positive class, shape (images,), for float32 images as the task's examples are."""
+        inputs = torch.from_numpy(np.ascontiguousarray(images))
+        return np.asarray(torch.sigmoid(self._network.logits(inputs)).numpy())
+
+
+def _load_pyfunc(path: str) -> Scorer:
+    """What MLflow calls."""
+    return Scorer(Path(path))

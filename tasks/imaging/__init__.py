@@ -1,0 +1,1 @@
+"""From frames and volumes to the arrays that a network takes: what several tasks share."""

@@ -1,0 +1,207 @@
+"""What the kernel says about running processes: who they are, what they may do, whom they are connected with."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from tasks.machine.checklist import Claim, ClaimState
+
+_PROC = Path("/proc")
+_LISTEN, _ESTABLISHED = "0A", "01"
+
+
+@dataclass(frozen=True)
+class TcpSocket:
+    """One TCP socket: its own end and the other one, each ``(address, port)``."""
+
+    own: tuple[str, int]
+    other: tuple[str, int]
+    listens: bool
+
+
+@dataclass(frozen=True)
+class Process:
+    """One program with all the processes that it has started.
+
+    Attributes:
+        capabilities: the effective ones of all processes together, a bit each (capabilities(7)).
+        read_only_root: whether the root file system is mounted for reading only.
+        environment: of the program itself.
+        peers: TCP sockets that listen or are connected.
+    """
+
+    pid: int
+    user: int
+    capabilities: int
+    no_new_privileges: bool
+    seccomp: bool
+    read_only_root: bool
+    environment: Mapping[str, str]
+    peers: Sequence[TcpSocket]
+
+
+def look(pid: int) -> Process:
+    """Look at a process and its descendants.
+
+    Raises:
+        OSError: there is no such process, or it is somebody else's.
+    """
+    tree = [pid, *_descendants(pid)]
+    status = [found for one in tree if (found := _status(one, must=one == pid))]
+    return Process(
+        pid=pid,
+        user=min(int(one["Uid"].split()[1]) for one in status),
+        capabilities=max(int(one["CapEff"], 16) for one in status),
+        no_new_privileges=all(one["NoNewPrivs"] == "1" for one in status),
+        seccomp=all(one["Seccomp"] == "2" for one in status),
+        read_only_root=_root_is_read_only(pid),
+        environment=_environment(pid),
+        peers=[peer for one in tree for peer in _peers(one)],
+    )
+
+
+def hardening(name: str, process: Process) -> Iterator[Claim]:
+    """What a container promises of each program in it."""
+    see = f"grep -E 'Uid|Cap|NoNewPrivs|Seccomp' /proc/{process.pid}/status"
+    yield _unless(process.user != 0, f"The {name} is not root", f"effective user {process.user}",
+                  "Run it in the container, or as a user of its own", see)  # fmt: skip
+    yield _unless(process.capabilities == 0, f"The {name} has no capabilities", f"CapEff {process.capabilities:x}",
+                  "Drop all: the compose file does (cap_drop)", see)  # fmt: skip
+    yield _unless(process.no_new_privileges, f"The {name} cannot gain privileges",
+                  f"NoNewPrivs {int(process.no_new_privileges)}",
+                  "Set no-new-privileges, as the compose file does", see)  # fmt: skip
+    yield _unless(process.seccomp, f"System calls of the {name} are filtered",
+                  "seccomp filter" if process.seccomp else "no seccomp filter",
+                  "Container engines set one unless they are told not to", see)  # fmt: skip
+    yield _unless(process.read_only_root, f"The {name}'s programs cannot be changed while it runs",
+                  "root file system mounted " + ("for reading only" if process.read_only_root else "for writing"),
+                  "Mount it read-only, as the compose file does (read_only)",
+                  f"grep ' / / ' /proc/{process.pid}/mountinfo")  # fmt: skip
+
+
+def listening(name: str, process: Process, expected: Iterable[tuple[str, int]]) -> Claim:
+    """That a program listens where it is meant to and nowhere else. Unspecified addresses must be expected as such."""
+    found = sorted({peer.own for peer in process.peers if peer.listens})
+    wanted = set(expected)
+    promise = f"The {name} listens nowhere" if not wanted else f"The {name} listens at {_ends(sorted(wanted))} only"
+    more = [own for own in found if own not in wanted and not (_loopback(own[0]) and ("127.0.0.1", own[1]) in wanted)]
+    state = ClaimState.FAIL if more else ClaimState.OK
+    remedy = f"{_ends(more)} was not expected; find out what opened it" if more else ""
+    return Claim(promise, state, f"listens at {_ends(found)}" if found else "no listening socket", remedy, "ss -ltnp")
+
+
+def dialling(name: str, process: Process, allowed: Iterable[tuple[str, int]], whom: str) -> Claim:
+    """That a program is connected with those it is meant to dial and with nobody else."""
+    inward = {peer.own for peer in process.peers if peer.listens}
+    inner = {port for _, port in inward}
+    found = sorted({peer.other for peer in process.peers if not peer.listens and peer.own[1] not in inner})
+    more = [other for other in found if other not in set(allowed)]
+    state = ClaimState.FAIL if more else ClaimState.OK
+    remedy = f"{_ends(more)} is somebody else; find out who" if more else ""
+    told = f"connected with {_ends(found)}" if found else "no connection at this moment"
+    return Claim(f"The {name} dials {whom} and nobody else", state, told, remedy, "ss -tnp")
+
+
+def silent(name: str, process: Process, quiet: Mapping[str, str]) -> Claim:
+    """That the variables are set which keep libraries from calling home."""
+    missing = [f"{key}={value}" for key, value in quiet.items() if process.environment.get(key) != value]
+    found = f"{', '.join(quiet)} are set" if not missing else f"not set: {', '.join(missing)}"
+    return Claim(f"Nothing in the {name} calls home", ClaimState.FAIL if missing else ClaimState.OK, found,
+                 "Start it with our own command" if missing else "",
+                 f"tr '\\0' '\\n' < /proc/{process.pid}/environ")  # fmt: skip
+
+
+def secrets(paths: Mapping[str, Path]) -> Iterator[Claim]:
+    """That secrets are readable by their owner alone. A file that is not there is passed over."""
+    for name, path in paths.items():
+        with suppress(FileNotFoundError):
+            mode = path.stat().st_mode & 0o777
+            open_to_others = bool(mode & 0o077)
+            yield Claim(f"Nobody but its owner reads {name}", ClaimState.FAIL if open_to_others else ClaimState.OK,
+                        f"{path} has mode {mode:04o}", f"chmod 600 {path}" if open_to_others else "",
+                        f"stat -c '%a %U' {path}")  # fmt: skip
+
+
+def addresses(host: str, port: int) -> set[tuple[str, int]]:
+    """All addresses of a host, each with the port; none when the name is not known."""
+    try:
+        return {(str(info[4][0]), port) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    except OSError:
+        return set()
+
+
+def _unless(holds: bool, promise: str, found: str, remedy: str, see: str) -> Claim:
+    return Claim(promise, ClaimState.OK if holds else ClaimState.WARN, found, "" if holds else remedy, see)
+
+
+def _ends(ends: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{address}:{port}" for address, port in ends)
+
+
+def _loopback(address: str) -> bool:
+    return ip_address(address).is_loopback
+
+
+def _status(pid: int, must: bool) -> dict[str, str]:
+    try:
+        lines = (_PROC / str(pid) / "status").read_text().splitlines()
+    except OSError:
+        if must:
+            raise
+        return {}  # it has ended meanwhile
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _descendants(root: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for folder in _PROC.glob("[0-9]*"):
+        with suppress(OSError, ValueError, IndexError):
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            children.setdefault(parent, []).append(int(folder.name))
+    found, ahead = [], list(children.get(root, []))
+    while ahead:
+        found.append(ahead.pop())
+        ahead += children.get(found[-1], [])
+    return found
+
+
+def _root_is_read_only(pid: int) -> bool:
+    for line in (_PROC / str(pid) / "mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[4] == "/":
+            return "ro" in fields[5].split(",")
+    return False
+
+
+def _environment(pid: int) -> dict[str, str]:
+    entries = (_PROC / str(pid) / "environ").read_bytes().decode("utf-8", "replace").split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
+def _peers(pid: int) -> Iterator[TcpSocket]:
+    own = set()
+    with suppress(OSError):
+        for link in (_PROC / str(pid) / "fd").iterdir():
+            with suppress(OSError):
+                own.add(str(link.readlink()))
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in (_PROC / str(pid) / "net" / table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] in (_LISTEN, _ESTABLISHED) and f"socket:[{fields[9]}]" in own:
+                    yield TcpSocket(_end(fields[1]), _end(fields[2]), fields[3] == _LISTEN)
+
+
+def _end(text: str) -> tuple[str, int]:
+    """From the kernel's form: the address in words of 32 bits in the machine's order, the port in hexadecimal."""
+    address, port = text.split(":")
+    packed = b"".join(struct.pack("=I", int(address[at : at + 8], 16)) for at in range(0, len(address), 8))
+    found = ip_address(packed)
+    plain = getattr(found, "ipv4_mapped", None) or found
+    return str(plain), int(port, 16)

@@ -1,0 +1,255 @@
+"""Keeps the programs of a deployment running, at the server and in the hospital: started, looked after, started again.
+
+A program that ends is started again after a pause that grows while it keeps ending soon. One that lives but does not
+answer its health check for too long is killed and started again. All end with the supervisor, also when that is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.machine.disk import private_file, private_folder, write_private
+
+PAUSES_S = (1.0, 5.0, 15.0, 30.0, 60.0)
+"""Seconds before the next start, by how often the program has ended soon. A SuperLink refuses a hospital that comes
+back within about 60 s of an unclean end; the pauses together reach beyond that."""
+
+_STEADY_S = 60.0
+_SICK_S, _STARTING_S = 60.0, 300.0
+"""So long a program may not answer before it is killed: once it has been well, and while it is still starting, which
+on a busy machine takes minutes and only gets worse when it is begun anew."""
+_TICK_S = 0.2
+_LOOK_S = 5.0
+_TAIL, _LONGEST_LINE = 4096, 300
+_PATIENCE_S = 15.0
+_PR_SET_PDEATHSIG = 1
+
+Healthy = Callable[[], bool]
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is to run.
+
+    Attributes:
+        command: program and arguments.
+        environment: variables beside those of the supervisor.
+        log: output is appended there.
+        healthy: asked every few seconds; must answer within a few seconds itself.
+    """
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    healthy: Healthy | None = None
+
+
+@dataclass
+class _Child:
+    program: Program
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    again: float = 0.0
+    soon: int = 0
+    starts: int = 0
+    looked: float = 0.0
+    well: float = 0.0
+    is_well: bool = False
+
+
+class Supervisor:
+    """Runs programs until it is told to stop.
+
+    Args:
+        programs: in the order in which they are started; they are stopped in the reverse one.
+        state: file in which it says how they are; empty writes none.
+        tell: gets a sentence whenever something ends or starts again.
+    """
+
+    def __init__(self, programs: Sequence[Program], tell: Tell, state: Path | None = None) -> None:
+        self._children = [_Child(program) for program in programs]
+        self._tell, self._state = tell, state
+        self._stop = threading.Event()
+        self._written = ""
+
+    def stop(self) -> None:
+        """Let ``run`` end; may be called from a signal handler."""
+        self._stop.set()
+
+    def run(self, each: Callable[[], None] | None = None) -> None:
+        """Keep all running until ``stop``. ``each`` is called about every 0.2 s."""
+        try:
+            while not self._stop.is_set():
+                for child in self._children:
+                    self._look_after(child, time.monotonic())
+                self._write()
+                if each is not None:
+                    each()
+                self._stop.wait(_TICK_S)
+        finally:
+            self._end_all()
+            self._write()
+
+    def _look_after(self, child: _Child, now: float) -> None:
+        if child.process is None:
+            if now >= child.again:
+                self._start(child, now)
+        elif (code := child.process.poll()) is not None:
+            self._ended(child, code, now)
+        elif child.program.healthy is not None and now - child.looked >= _LOOK_S:
+            self._examine(child, child.program.healthy, now)
+        elif child.program.healthy is None:
+            child.is_well = now - child.started > 1
+
+    def _start(self, child: _Child, now: float) -> None:
+        program = child.program
+        private_folder(program.log.parent)
+        with private_file(program.log).open("ab") as log:
+            child.process = subprocess.Popen(
+                list(program.command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | dict(program.environment),
+                start_new_session=True,  # Ctrl-C is for the supervisor, which stops them in order
+                preexec_fn=end_with_parent,
+            )
+        child.started, child.well, child.is_well = now, now + _STARTING_S - _SICK_S, False
+        child.looked = now - _LOOK_S + 1
+        child.starts += 1
+        if child.starts > 1:
+            self._tell(f"{program.name}: started again")
+
+    def _ended(self, child: _Child, code: int, now: float) -> None:
+        _end_orphans(child)
+        lived = now - child.started
+        child.soon = 0 if lived > _STEADY_S else child.soon + 1
+        pause = PAUSES_S[min(child.soon, len(PAUSES_S) - 1)]
+        child.process, child.is_well, child.again = None, False, now + pause
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        log = child.program.log
+        words = f", which ends with: {last}" if (last := _last_line(log)) else ""
+        self._tell(f"{child.program.name}: {how} after {lived:.0f} s; again in {pause:g} s ({log}{words})")
+
+    def _examine(self, child: _Child, healthy: Healthy, now: float) -> None:
+        child.is_well = healthy()
+        child.looked = now
+        if child.is_well:
+            child.well = now
+        elif now - child.well > _SICK_S and child.process is not None:
+            self._tell(f"{child.program.name}: alive, but not answering for {_SICK_S:g} s; it is killed")
+            child.process.kill()
+
+    def _end_all(self) -> None:
+        for child in reversed(self._children):
+            if child.process is None:
+                continue
+            child.process.terminate()
+            try:
+                child.process.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+            _end_orphans(child)
+            child.process, child.is_well = None, False
+
+    def _write(self) -> None:
+        if self._state is None:
+            return
+        facts = {
+            child.program.name: {
+                "pid": child.process.pid if child.process else None,
+                "well": child.is_well,
+                "starts": child.starts,
+            }
+            for child in self._children
+        }
+        text = json.dumps(facts, indent=1)
+        if text != self._written:
+            try:
+                write_private(self._state, text.encode())
+                self._written = text
+            except OSError as error:  # a full disk must not end what still runs
+                self._tell(f"cannot write {self._state}: {error.strerror}")
+                self._written = text
+
+
+def _end_orphans(child: _Child) -> None:
+    """What a program has started and left behind, such as workers that still hold its port, ends with it."""
+    if child.process is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGKILL)  # it was the first of its session
+
+
+def _last_line(log: Path) -> str:
+    """The last line of a log that says anything, without what would command a terminal; "" where there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(-min(_TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+    except OSError:
+        return ""
+    last = next((line for line in reversed(lines) if line), "")
+    return "".join(c for c in last if c.isprintable())[:_LONGEST_LINE]
+
+
+def stop_on_signals(supervisor: Supervisor) -> None:
+    """Stop it on SIGTERM and SIGINT."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stop())
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[bool]:
+    """Hold a lock file with this process's id. Gives whether nobody else holds it; the system lets go of it when the
+    process ends, however it ends."""
+    private_folder(path.parent)
+    with private_file(path).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield True
+
+
+def holder(path: Path) -> int | None:
+    """Process id of who holds the lock file, or ``None`` when nobody does."""
+    if not path.exists():
+        return None
+    with path.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(file.read().strip() or 0) or None
+    return None
+
+
+def all_well(state: Path) -> bool:
+    """Whether a supervisor's state file says of every program that it is well."""
+    try:
+        programs = json.loads(state.read_text("utf-8"))
+        return bool(programs) and all(program["well"] for program in programs.values())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def end_with_parent() -> None:
+    """For a child that is just being started: it gets SIGTERM when this process ends, however it ends (Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,176 @@
+"""A study's model as one file that can be handed over: safetensors, with a head in JSON that says what it belongs to.
+
+The coordinator's side writes it when a study ends, a hospital reads it to run the model on its own images. Nothing in
+it can run: names, shapes and numbers, and the network is built from the reader's own code. Its SHA-256 is what a
+person passes on beside it. Of a network with a frozen encoder it carries that encoder's file whole, byte for byte: its
+digest, which the study's document has, is checked whenever the network is built.
+
+The head has a probe: what the model answers to a few pictures that are made by a formula. Whoever reads the file asks
+the same of the model as it was rebuilt, so that a release, a library or a processor that computes something else is
+found before any patient's image is scored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from tasks.models.network import Network
+from tasks.models.weights import Finder, carried
+from tasks.protocol.study import STRICT, Count, HexDigest, Name
+from tasks.protocol.wire import Arrays
+from tasks.task import Picture, Scan, Task, Volume
+
+FILE = "model.safetensors"
+"""Its name in a study's folder."""
+MOST_BYTES = 1 << 31
+_HEAD = "consilium"
+_ENCODER = "encoder-file"
+"""A tensor of bytes; no parameter has that name, for '-' is not allowed in Python names."""
+_LENGTH = 8
+_PICTURES = ((480, 640), (400, 400), (700, 300))
+_SCANS = ((24, 96, 96), (32, 80, 100), (20, 120, 90))
+_CLOSE = 1e-3
+"""Logits that differ by more than this, plus this fraction, were computed in another way: float32 gives about 1e-5."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelHead:
+    """What a model belongs to.
+
+    Attributes:
+        study: the study's name.
+        document: digest of the study's document, which hospitals approve.
+        release: of Consilium, with which the study ended.
+        task, task_version, contract, model: as the study's document has them.
+        threshold: a mean probability of a patient's images from which on the study's report calls the patient positive;
+            ``None`` where the model was evaluated nowhere.
+        accepted: whether it has passed the study's own gate; ``None`` where none was set.
+        probe: logits of the pictures of ``probe``; empty for a model of which a part stays at the hospitals.
+    """
+
+    study: Name
+    document: HexDigest
+    release: Annotated[str, Field(max_length=40)]
+    task: Name
+    task_version: Count
+    contract: HexDigest
+    model: dict[str, str | int | float | bool]
+    threshold: Annotated[float, Field(ge=0, le=1)] | None
+    accepted: bool | None
+    probe: Annotated[list[float], Field(max_length=16)]
+
+
+class BadModelFile(ValueError):
+    """A file is no model that could be used; the text says why."""
+
+
+_ADAPTER: TypeAdapter[ModelHead] = TypeAdapter(ModelHead)
+
+
+def pack(head: ModelHead, arrays: Arrays, encoder: bytes = b"") -> bytes:
+    """The file's content; the same for the same model.
+
+    Args:
+        encoder: content of the frozen encoder's file, if the network has one.
+    """
+    text = json.dumps(_ADAPTER.dump_python(head), sort_keys=True, allow_nan=False)
+    beside = {_ENCODER: np.frombuffer(encoder, dtype=np.uint8)} if encoder else {}
+    return save(dict(sorted(arrays.items())) | beside, {_HEAD: text})
+
+
+def unpack(content: bytes) -> tuple[ModelHead, Arrays, Finder | None]:
+    """Head, trained tensors, and what finds the frozen encoder's file, where one is carried.
+
+    Raises:
+        BadModelFile: it is no safetensors file, or has no head or a wrong one.
+    """
+    try:
+        arrays = load(content)
+        length = int.from_bytes(content[:_LENGTH], "little")
+        told = json.loads(content[_LENGTH : _LENGTH + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise BadModelFile(f"it is no safetensors file of numbers: {error}") from None
+    if _HEAD not in told:
+        raise BadModelFile(f"it has no head of Consilium: ask for the study's {FILE}, or `consilium export`")
+    try:
+        encoder = arrays.pop(_ENCODER, None)
+        find = None if encoder is None else carried(encoder.tobytes())
+        return _ADAPTER.validate_json(told[_HEAD]), arrays, find
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise BadModelFile(f"its head is of another release, or damaged: {problems}") from None
+
+
+def found(path: Path) -> Path:
+    """The file itself, or the only safetensors file of a folder.
+
+    Raises:
+        BadModelFile: there is none, or more than one.
+    """
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob("*.safetensors"))
+    if len(files) != 1:
+        raise BadModelFile(f"the folder {path} has {len(files)} safetensors files; name the one that is meant")
+    return files[0]
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 of the file as hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+@torch.no_grad()
+def probe(task: Task, network: Network) -> list[float]:
+    """The network's logits for pictures or scans of several shapes, each through the task's own transform."""
+    made = [_scan(task, *size) for size in _SCANS] if task.sequences else [_picture(*size) for size in _PICTURES]
+    examples = np.stack([task.read_example(one) for one in made])
+    network.trainable.eval()
+    return [float(logit) for logit in network.logits(torch.from_numpy(examples))]
+
+
+def agrees(told: list[float], here: list[float]) -> bool:
+    """Whether two probes are of one computation, as far as float32 can tell."""
+    return len(told) == len(here) and bool(np.allclose(told, here, rtol=_CLOSE, atol=_CLOSE))
+
+
+def _picture(rows: int, columns: int) -> Picture:
+    """Blobs and fine texture in 8 bits: whole numbers, so that every machine has the same picture."""
+    y, x = np.mgrid[0:rows, 0:columns]
+    blobs = (x * x // 97 + y * y // 61 + x * y // 131) % 256
+    grey: NDArray[np.float32] = ((blobs + (x * 37 + y * 101) % 64) % 256).astype(np.float32) / np.float32(255)
+    return Picture(grey, ((columns // 10, rows // 12, columns - 7, rows - 5),), (0.2, 0.25))
+
+
+def _scan(task: Task, slices: int, rows: int, columns: int) -> Scan:
+    """The same in every sequence, in space, with a ball in the middle for every structure."""
+    z, y, x = np.mgrid[0:slices, 0:rows, 0:columns]
+    values = ((z * z * 7 + x * x // 5 + y * y // 3 + x * y // 11 + z * 31) % 256).astype(np.float32) * 4 - 700
+    ball = (z - slices // 2) ** 2 * 9 + (y - rows // 2) ** 2 + (x - columns // 2) ** 2 < (rows // 5) ** 2
+    affine = np.diag([3.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]].astype(np.float64)  # slices along z, rows along y
+    volumes = {sequence.name: Volume(values, affine) for sequence in task.sequences}
+    return Scan(volumes, {structure.name: Volume(ball, affine) for structure in task.structures})
+
+
+def head_text(head: ModelHead) -> Mapping[str, object]:
+    """The head in words that a person can read beside the file."""
+    return {
+        "study": head.study,
+        "task": f"{head.task}, version {head.task_version}",
+        "network": head.model.get("name"),
+        "release": head.release,
+        "operating threshold": "none" if head.threshold is None else f"{head.threshold:.3f}",
+        "study's own gate": {None: "not set", True: "passed", False: "not passed"}[head.accepted],
+    }

@@ -1,0 +1,1 @@
+"""What server and hospitals say to each other: documents, messages, encodings, enrolment."""

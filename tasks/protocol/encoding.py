@@ -1,0 +1,163 @@
+"""Fewer bytes for the same tensors: float16, or 8 bits with one scale for each block of values.
+
+All tensors, in order of their names, are one row of values; each block of them is divided by its largest magnitude.
+
+    float16   the quotient, rounded to the nearest: an error of at most 1/2048 of itself, or 3e-8 of the largest
+    int8      127 times the quotient, rounded; the codes then travel under a Huffman code, because large ones are rare
+
+Rounding to 8 bits may be stochastic, which makes the error zero in expectation (QSGD, Alistarh et al., NeurIPS 2017).
+Whoever sends keeps what rounding took and adds it to what it sends next (error feedback: Seide et al., Interspeech
+2014; Karimireddy et al., ICML 2019); then errors do not add up.
+
+Privacy: everything here is computed from what has its noise already. Post-processing spends nothing (Dwork and Roth,
+2014, proposition 2.1), and gives nothing back: the noise is planned as for whole numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.protocol.study import Encoding
+from tasks.protocol.wire import Arrays, WireError
+
+Flat = NDArray[np.float32]
+Uniform = Callable[[int], Flat]
+"""From a count to as many numbers in [0, 1): what is added before rounding down."""
+
+_BLOCK = 1024
+_LEVELS = np.float32(127)
+_CODES, _SCALES = "codes", "scales"
+
+
+def nearest(count: int) -> Flat:
+    """Rounds to the nearest: the error is least, and the same every time."""
+    return np.full(count, 0.5, np.float32)
+
+
+def stochastic(generator: np.random.Generator) -> Uniform:
+    """Rounds up as often as not, in proportion: the error is zero in expectation."""
+    return lambda count: generator.random(count, np.float32)
+
+
+def shrink(arrays: Arrays, form: Encoding, uniform: Uniform = nearest) -> Arrays:
+    """The arrays as they travel: themselves for ``float32``, else codes and scales, under names that tell the form.
+
+    Args:
+        arrays: float32, finite.
+        uniform: how 8 bits are rounded; float16 is rounded to the nearest in any case.
+    """
+    if form == "float32":
+        return arrays
+    values = _row(arrays)
+    blocks = np.zeros((math.ceil(len(values) / _BLOCK), _BLOCK), np.float32)
+    blocks.reshape(-1)[: len(values)] = values
+    scales = np.abs(blocks).max(axis=1)
+    blocks /= np.where(scales > 0, scales, np.float32(1))[:, None]
+    quotients = blocks.reshape(-1)[: len(values)]
+    codes = quotients.astype(np.float16) if form == "float16" else _huffman(_rounded(quotients, uniform))
+    return {f"{form}.{_CODES}": codes, f"{form}.{_SCALES}": scales}
+
+
+def restore(coded: Arrays, form: Encoding, like: Mapping[str, NDArray[Any]]) -> Arrays:
+    """The inverse of ``shrink``: float32 arrays with the names and shapes of ``like``; ``float32`` is given as it came.
+
+    Raises:
+        WireError: the codes are not of this form, or not as many as the shapes have values.
+    """
+    if form == "float32":
+        return coded
+    shapes = {name: like[name].shape for name in sorted(like)}
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    row = _values(coded, form, sum(sizes))
+    pieces = np.split(row, np.cumsum(sizes)[:-1])
+    return {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+
+
+def form_of(arrays: Mapping[str, NDArray[Any]]) -> Encoding:
+    """In what form arrays travel, told by their names."""
+    forms: tuple[Encoding, ...] = ("float16", "int8")
+    return next((form for form in forms if arrays.keys() == {f"{form}.{_CODES}", f"{form}.{_SCALES}"}), "float32")
+
+
+def norm_of(arrays: Arrays) -> float:
+    """The L2 norm of what was sent, in whatever form it travels."""
+    form = form_of(arrays)
+    if form != "float32":
+        scales = len(arrays[f"{form}.{_SCALES}"])
+        count = len(arrays[f"{form}.{_CODES}"]) if form == "float16" else _count(arrays[f"{form}.{_CODES}"], scales)
+        arrays = {"": _values(arrays, form, count)}
+    return math.sqrt(sum(float(np.sum(np.square(value, dtype=np.float64))) for value in arrays.values()))
+
+
+def largest_size(form: Encoding, values: int) -> int:
+    """Bytes that so many values may take at most."""
+    if form == "float32":
+        return 4 * values
+    blocks = math.ceil(values / _BLOCK)
+    # Deflate stores what it cannot shorten, with 5 bytes for each 16 kB.
+    return 4 * blocks + (2 * values if form == "float16" else values + values // 1000 + 64)
+
+
+def lost(arrays: Arrays, coded: Arrays, form: Encoding) -> Arrays:
+    """What rounding took: to be added to what is sent next."""
+    seen = restore(coded, form, arrays)
+    return {name: value - seen[name] for name, value in arrays.items()}
+
+
+def _row(arrays: Arrays) -> Flat:
+    return np.concatenate([arrays[name].reshape(-1) for name in sorted(arrays)], dtype=np.float32)
+
+
+def _rounded(quotients: Flat, uniform: Uniform) -> NDArray[np.int8]:
+    levels: NDArray[np.int8] = np.floor(quotients * _LEVELS + uniform(len(quotients))).astype(np.int8)
+    return levels
+
+
+def _values(coded: Arrays, form: Encoding, count: int) -> Flat:
+    if form_of(coded) != form:
+        raise WireError(f"tensors in the form {form} are due, not {', '.join(sorted(coded)[:3]) or 'none'}")
+    codes, scales = coded[f"{form}.{_CODES}"], coded[f"{form}.{_SCALES}"]
+    kind = np.float16 if form == "float16" else np.uint8
+    if codes.dtype != kind or codes.ndim != 1 or scales.dtype != np.float32:
+        raise WireError(f"codes are {codes.dtype} {codes.shape} and scales {scales.dtype}: not the form {form}")
+    if scales.shape != (math.ceil(count / _BLOCK),):
+        raise WireError(f"{scales.shape} scales for {count} values in blocks of {_BLOCK}")
+    if form == "float16":
+        factors, row = scales, codes.astype(np.float32)
+    else:
+        factors, row = scales / _LEVELS, _unpacked(codes, count).astype(np.float32)
+    if row.shape != (count,):
+        raise WireError(f"{len(row)} codes for {count} values")
+    whole = np.zeros(len(scales) * _BLOCK, np.float32)
+    whole[:count] = row
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (whole.reshape(-1, _BLOCK) * factors[:, None]).reshape(-1)[:count]
+
+
+def _huffman(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Deflate without a search for repetitions, of which noise has none."""
+    packer = zlib.compressobj(level=1, strategy=zlib.Z_HUFFMAN_ONLY)
+    return np.frombuffer(packer.compress(codes.tobytes()) + packer.flush(), np.uint8)
+
+
+def _unpacked(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
+    """So many codes. What would unpack to more is not unpacked further."""
+    unpacker = zlib.decompressobj()
+    try:
+        content = unpacker.decompress(packed.tobytes(), count + 1)
+    except zlib.error as error:
+        raise WireError(f"8-bit codes that cannot be unpacked ({error})") from error
+    if len(content) != count or not unpacker.eof:
+        raise WireError(f"8-bit codes of another number of values than {count}")
+    return np.frombuffer(content, np.int8)
+
+
+def _count(packed: NDArray[np.uint8], scales: int) -> int:
+    """How many values there are, of which only the number of blocks is known."""
+    return len(zlib.decompressobj().decompress(packed.tobytes(), scales * _BLOCK))

@@ -1,0 +1,255 @@
+"""A study as the hospitals see it: the document that a person approves, and that every order repeats.
+
+The document says everything that decides what an order does to patients' data: the task and its version, the contract
+that images must keep, the model, how it is trained, for how many rounds, what privacy is asked for, what is evaluated,
+and which release of Consilium computes it. Its digest is what ``consilium-site approve`` records. An order is this
+document, a round number and weights, so nothing can be ordered that was not approved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from importlib.metadata import version
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from tasks.protocol import subgroups
+
+STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+
+Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""A rate, a length or a pull. The bounds keep all arithmetic far from float32's limits: below its normal range, for
+instance, rounding would let one patient move a sum by more than the clip."""
+Epsilon = Annotated[float, Field(gt=0, le=1000)]
+Delta = Annotated[float, Field(ge=1e-15, lt=1)]
+Probability = Annotated[float, Field(ge=1e-6, le=1)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+PublicSize = Annotated[int, Field(ge=1, le=10_000_000)]
+Option = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=0, le=1_000_000)] | float | bool
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$")]
+
+LEAST_RATE = 1e-6
+"""The least of the numbers that are ``Positive``, to which a falling learning rate may fall."""
+LEAST_NOISE, MOST_NOISE = 0.3, 1e5
+"""No hospital that protects its patients plans a noise multiplier below the one, nor needs one above the other."""
+
+Attribute = Annotated[str, AfterValidator(subgroups.known)]
+HexDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainingTerms:
+    """How to train within one round; ``conf.schema.Training`` explains the fields."""
+
+    steps: Count
+    learning_rate: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    sample_rate: Probability
+    images_per_patient: Annotated[int, Field(ge=1, le=1000)]
+    final_rate: Probability = 1.0
+    final_noise: Annotated[float, Field(ge=0.1, le=10)] = 1.0
+
+    def rate_in(self, round: int, rounds: int) -> float:
+        """The learning rate of a round: falls geometrically to ``final_rate`` times the first one."""
+        rate = self.learning_rate * self.final_rate ** ((round - 1) / max(rounds - 1, 1))
+        return float(min(max(rate, LEAST_RATE), self.learning_rate))  # the last bit of a power may lie below the end
+
+    def noise_in(self, turn: int, turns: int) -> float:
+        """What a hospital multiplies its noise by in one of its turns (from 1): 1 at first and ``final_noise`` at last,
+        in between geometrically, in five steps at most: each level of noise is one more distribution to compose."""
+        levels = min(turns, _LEVELS_OF_NOISE)
+        return float(self.final_noise ** ((turn - 1) * levels // turns / max(levels - 1, 1)))
+
+
+_LEVELS_OF_NOISE = 5
+
+
+Stays = Literal["nothing", "normalisation", "head"]
+Encoding = Literal["float32", "float16", "int8"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class MethodTerms:
+    """What a hospital does in a round beside plain steps of SGD on the shared model: one thing at most.
+
+    Attributes:
+        proximal: mu of FedProx, the pull towards the model that the order brought; 0 is none.
+        control_variates: SCAFFOLD's; the order brings the server's c.
+        stays: the part of the model that is trained at the hospital and never leaves.
+        head_steps: of a round's steps, how many train the head alone before the others train the rest alone (FedRep).
+        personal: lambda of Ditto, the pull of a second, personal model towards the shared one. It takes as many steps
+            again as the shared one.
+    """
+
+    proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    control_variates: bool = False
+    stays: Stays = "nothing"
+    head_steps: Annotated[int, Field(ge=0, le=100_000)] = 0
+    personal: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_at_most(self) -> Self:
+        named = [self.proximal > 0, self.control_variates, self.stays != "nothing", self.personal is not None]
+        if sum(named) > 1:
+            raise ValueError("one of proximal, control_variates, stays and personal at most")
+        if self.head_steps and self.stays != "head":
+            raise ValueError("head_steps are for a head that stays")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class WireTerms:
+    """In what form tensors travel; ``tasks/protocol/encoding.py`` has the forms.
+
+    Attributes:
+        up: of updates.
+        down: of models. In a form other than ``float32`` a model travels as its change since the last one, and not at
+            all when it is the last one; the hospital keeps it on its disk.
+    """
+
+    up: Encoding = "float32"
+    down: Encoding = "float32"
+
+
+@dataclass(frozen=True, config=STRICT)
+class PrivacyTerms:
+    """The privacy that is asked for: (epsilon, delta) of one patient over the whole study; no epsilon asks for none."""
+
+    epsilon: Epsilon | None
+    delta: Delta
+    clip_norm: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class EvaluationTerms:
+    """What leaves of the validation patients: ``releases`` histograms of ``bins`` cells a class, noised together to
+    (epsilon, the study's delta); no epsilon asks for exact ones. After the last round more histograms, each over all
+    patients, within the same epsilon: as many as there are ``subgroups``, those of further findings and outlines, and
+    those of other models.
+
+    Attributes:
+        paired: a second model comes with one order, and one joint histogram of both models' scores leaves, of so many
+            bins for each model; 0 for none.
+        matrix: so many hospitals' own models are scored here; 0 for none.
+        findings: the task's further findings; of each one more histogram of scores leaves after the last round.
+        structures: the structures that the model outlines; of each two histograms, of Dice and of distances.
+    """
+
+    releases: Count
+    bins: Annotated[int, Field(ge=2, le=65536)]
+    epsilon: Epsilon | None
+    subgroups: Annotated[list[Attribute], Field(max_length=20)] = Field(default_factory=list)
+    paired: Annotated[int, Field(ge=0, le=64)] = 0
+    matrix: Annotated[int, Field(ge=0, le=1000)] = 0
+    findings: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
+    structures: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
+
+    def histograms(self, last: bool) -> int:
+        """How many leave after one evaluation: each of them meets every patient once."""
+        return 1 + (self._at_last() if last else 0)
+
+    def all_histograms(self) -> int:
+        """How many leave over the whole study."""
+        return self.releases + self._at_last() + (self.paired > 0) + self.matrix
+
+    def _at_last(self) -> int:
+        return len(self.subgroups) + len(self.findings) + 2 * len(self.structures)
+
+
+@dataclass(frozen=True, config=STRICT)
+class StudyDocument:
+    """One study, whole.
+
+    Attributes:
+        name: the study's id, never used twice.
+        release: the version of Consilium that it was written for.
+        task, task_version: the clinical question and ``Task.example_version``.
+        contract: digest of the task's acquisition contract, see ``tasks/contract.py``.
+        model: name and options of the network, as ``conf.schema`` has them.
+        rounds: how many rounds of training it has at most.
+        asked: in how many of them one hospital trains at most; it plans its noise for so many and refuses more.
+        sizes: by hospital the size that it declares in public and by which its updates count. Fixed before the study
+            begins: no message can claim another.
+    """
+
+    name: Name
+    release: Annotated[str, Field(max_length=40)]
+    task: Name
+    task_version: Count
+    contract: HexDigest
+    model: Annotated[dict[Annotated[str, Field(max_length=40)], Option], Field(max_length=40)]
+    rounds: Count
+    asked: Count
+    training: TrainingTerms
+    privacy: PrivacyTerms
+    evaluation: EvaluationTerms
+    method: MethodTerms
+    wire: WireTerms
+    sizes: Annotated[dict[Name, PublicSize], Field(max_length=10_000)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.asked > self.rounds:
+            raise ValueError(f"a hospital cannot train in {self.asked} of {self.rounds} rounds")
+        if self.training.learning_rate * self.training.final_rate < LEAST_RATE * (1 - 1e-9):
+            raise ValueError(f"learning_rate times final_rate must not fall below {LEAST_RATE:g}")
+        if self.method.head_steps and self.method.head_steps >= self.training.steps:
+            raise ValueError(f"head_steps must leave some of the {self.training.steps} steps for the rest of the model")
+        return self
+
+    def turn(self, round: int, others: int) -> int:
+        """Which of its turns (from 1) a round is for a hospital that has been asked in so many others. Whatever it has
+        missed, the study's last round is its last turn."""
+        left = min(self.asked - others, self.rounds - round + 1)
+        return self.asked - left + 1
+
+    def noise_ahead(self, turn: int = 1) -> list[tuple[float, int]]:
+        """Of this turn of a hospital and all after it: what its noise is multiplied by, and how many steps."""
+        turns = range(turn, self.asked + 1)
+        return [(self.training.noise_in(number, self.asked), self.steps_a_round()) for number in turns]
+
+    def steps_a_round(self) -> int:
+        """Steps that touch patients in one round of training: a personal model takes its own."""
+        return self.training.steps * (1 if self.method.personal is None else 2)
+
+
+class BadDocument(ValueError):
+    """A text is not a study document; the message lists every problem."""
+
+
+_ADAPTER: TypeAdapter[StudyDocument] = TypeAdapter(StudyDocument)
+
+
+@cache
+def release() -> str:
+    """The installed version of Consilium."""
+    return version("consilium-fl")
+
+
+def canonical(document: StudyDocument) -> str:
+    """The document as JSON with sorted keys and no spaces: equal documents, equal text."""
+    values = _ADAPTER.dump_python(document)
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(document: StudyDocument) -> str:
+    """SHA-256 of the canonical text, as hexadecimal digits: what is approved."""
+    return hashlib.sha256(canonical(document).encode()).hexdigest()
+
+
+def read(text: str) -> StudyDocument:
+    """The document in a JSON text, however it is spaced.
+
+    Raises:
+        BadDocument: listing every field that is missing, unknown or out of range.
+    """
+    try:
+        return _ADAPTER.validate_json(text)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise BadDocument(f"not a study document: {problems}") from None

@@ -1,0 +1,340 @@
+"""What crosses between server and hospital: four typed messages and a refusal.
+
+This is the only file that knows the names of records and keys. A message is scalars plus arrays. The scalars travel as
+one JSON text inside a ``ConfigRecord`` (Flower's records hold no nested values), the arrays as an ``ArrayRecord``.
+Everything that arrives is checked field by field before anyone uses it: unknown fields, wrong types, values out of
+range and other protocol versions are refused, all problems in one message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from tasks.protocol.study import STRICT, Count, HexDigest, Name, StudyDocument
+from tasks.protocol.subgroups import LEVELS
+
+VERSION = 4
+_ARRAY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_PACKED_HEAD = "consilium"
+_TOLD = 10
+"""Problems that a refusal lists: what arrives must not decide how much is written to a log."""
+
+Arrays = dict[str, NDArray[Any]]
+
+CONTROL = "control-variate."
+"""Begins the names of SCAFFOLD's c in an order; no parameter's name can, for '-' is not allowed in Python names."""
+OTHER = "other-model."
+"""Begins the names of a second model's tensors in an order to compare."""
+FINDING, DICE, DISTANCE = "finding-", "dice-", "hd95-"
+"""Begin the names of histograms of a further finding, and of how a structure is outlined."""
+EDGES = "score-edges"
+"""Name of the bins' edges in an order to compare: float64 of shape (2, bins - 1), the order's own model first."""
+
+
+class ErrorCode(StrEnum):
+    """Why a hospital did not do what was asked; the code is all that leaves, the story stays in its log."""
+
+    BAD_ORDER = "BAD_ORDER"
+    OTHER_RELEASE = "OTHER_RELEASE"
+    NOT_PERMITTED = "NOT_PERMITTED"
+    NOT_APPROVED = "NOT_APPROVED"
+    STOPPED = "STOPPED"
+    BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
+    LEDGER_BROKEN = "LEDGER_BROKEN"
+    BOOKS_BEHIND = "BOOKS_BEHIND"
+    NO_COHORT = "NO_COHORT"
+    MODEL_REFUSED = "MODEL_REFUSED"
+    UPDATE_NOT_FINITE = "UPDATE_NOT_FINITE"
+    NOT_HELD = "NOT_HELD"
+    SITE_MISCONFIGURED = "SITE_MISCONFIGURED"
+    INTERNAL = "INTERNAL"
+
+
+class WireError(ValueError):
+    """A message does not have the agreed form."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelChange:
+    """An order's arrays are not the model but how it changed, in the study's form ``wire.down``.
+
+    Attributes:
+        base: digest of the model that the hospital holds.
+        result: digest of the model that is meant; where it is ``base``, there are no arrays.
+    """
+
+    base: HexDigest
+    result: HexDigest
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainOrder:
+    """Train the given model on your training patients and report the change."""
+
+    study: StudyDocument
+    round: Count
+    arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
+    """The tensors of the model that travel, float32, by parameter name; ``control-variate.*`` are SCAFFOLD's c."""
+    change: ModelChange | None = None
+    """``None``: the arrays are the whole model."""
+    books: HexDigest | None = None
+    """The head of the hospital's ledger that the server saw last: a witness elsewhere, by whom the hospital learns that
+    its books were put back. No part of what is asked, so of neither the digest nor the JSON text."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainReport:
+    """How the model changed."""
+
+    study: Name
+    round: Count
+    epsilon: Annotated[float, Field(ge=0)] | None
+    """Spent on this study's training so far, at ``delta``; ``None`` when no privacy was asked for and none given."""
+    delta: float
+    noise_multiplier: Annotated[float, Field(ge=0)]
+    """Standard deviation of each step's noise in units of the study's ``clip_norm``; 0 without privacy."""
+    books: HexDigest
+    """Hash of the last row of the hospital's ledger: opaque, and the same hospital finds it again in its books."""
+    arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
+    """New minus old value of each tensor that travels, in the study's form ``wire.up``."""
+
+
+Asks = Literal["scores", "paired", "matrix"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class EvaluateOrder:
+    """Score your validation patients with the given model and report the histogram of the scores.
+
+    Attributes:
+        asks: ``scores``: of the study's own model. ``paired``: of that and another one (``other-model.*``), one joint
+            histogram in the bins of ``score-edges``. ``matrix``: of another model alone, which is whole.
+    """
+
+    study: StudyDocument
+    round: Annotated[int, Field(ge=0)]
+    arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
+    change: ModelChange | None = None
+    asks: Asks = "scores"
+    books: HexDigest | None = None
+    """As in ``TrainOrder``."""
+
+    @model_validator(mode="after")
+    def _agreed(self) -> Self:
+        """Only what the study's document says may be asked, and only once the study has ended."""
+        if self.asks == "scores":
+            return self
+        if not getattr(self.study.evaluation, self.asks):
+            raise ValueError(f"asks for {self.asks!r}, of which the study says nothing")
+        if self.round != self.study.rounds or self.change is not None:
+            raise ValueError(f"asks for {self.asks!r}: after the last round only, and the model travels whole")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class EvaluateReport:
+    """Histogram of patient scores for each class."""
+
+    study: Name
+    round: Annotated[int, Field(ge=0)]
+    epsilon: Annotated[float, Field(ge=0)] | None
+    delta: float
+    noise: Annotated[float, Field(ge=0)]
+    """Standard deviation of the noise on every number of the arrays; 0 without privacy. Intervals need it."""
+    books: HexDigest
+    """As in ``TrainReport``."""
+    arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
+    """``histogram``: float64 of shape (2, bins), counts of negative and positive patients by score in [0, 1]. After the
+    last round also: for each of the study's subgroups one of shape (levels, 2, bins) under the attribute's name; for
+    each further finding ``finding-NAME`` (2, bins); for each structure ``dice-NAME`` (2, bins) and ``hd95-NAME``
+    (bins,), see ``tasks/metrics/outlining.py``.
+    Where two models are compared, ``paired`` alone, of shape (2, bins, bins): class, bin of the order's model, bin of
+    the other one."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Refusal:
+    """The hospital did not do it."""
+
+    study: Annotated[str, Field(max_length=120)]
+    round: Annotated[int, Field(ge=0)]
+    code: ErrorCode
+    arrays: Annotated[Arrays, Field(repr=False, max_length=0)] = Field(default_factory=dict)
+
+
+Message = TrainOrder | TrainReport | EvaluateOrder | EvaluateReport | Refusal
+M = TypeVar("M", bound=Message)
+N = TypeVar("N", bound=Message)
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (TrainOrder, TrainReport, EvaluateOrder, EvaluateReport, Refusal)
+}
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
+_NOT_SCALARS = {name: {"arrays", "books"} if name.endswith("Order") else {"arrays"} for name in _KINDS}
+
+
+def due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the float64 arrays in the report on an order: they follow from the order alone."""
+    terms = order.study.evaluation
+    if order.asks == "paired":
+        return {"paired": (2, terms.paired, terms.paired)}
+    shapes: dict[str, tuple[int, ...]] = {"histogram": (2, terms.bins)}
+    if order.asks == "scores" and order.round == order.study.rounds:
+        shapes |= {attribute: (len(LEVELS[attribute]), 2, terms.bins) for attribute in terms.subgroups}
+        shapes |= {FINDING + finding: (2, terms.bins) for finding in terms.findings}
+        shapes |= {DICE + structure: (2, terms.bins) for structure in terms.structures}
+        shapes |= {DISTANCE + structure: (terms.bins,) for structure in terms.structures}
+    return shapes
+
+
+def encode(message: Message) -> RecordDict:
+    """The message as Flower carries it. Equal messages, equal bytes, in whatever order their arrays are."""
+    head = ConfigRecord({"version": VERSION, "kind": type(message).__name__, "json": _scalars(message)})
+    arrays = ArrayRecord({name: Array(np.asarray(message.arrays[name], order="C")) for name in sorted(message.arrays)})
+    records = RecordDict({"head": head, "arrays": arrays})
+    return addressed(records, message.books) if isinstance(message, TrainOrder | EvaluateOrder) else records
+
+
+def addressed(records: RecordDict, books: str | None) -> RecordDict:
+    """An encoded order for one hospital: with the head of its ledger that was seen last. The arrays are shared."""
+    head = ConfigRecord({**records.config_records["head"], "books": books or ""})
+    return RecordDict({"head": head, "arrays": records.array_records["arrays"]})
+
+
+def decode(records: RecordDict, kind: type[M], *or_kinds: type[N]) -> M | N:
+    """The message, of one of the expected kinds.
+
+    Raises:
+        WireError: the records have another form, version or kind, or a field is wrong.
+    """
+    try:
+        head, record = records["head"], records["arrays"]
+        version, told, text = head["version"], head["kind"], head["json"]
+        books = head.get("books", "")
+        arrays = {str(name): array.numpy() for name, array in record.items()}  # type: ignore[union-attr]
+    except Exception as error:  # Flower raises whatever a malformed record provokes
+        raise WireError(f"not a Consilium message ({type(error).__name__})") from error
+    message: M | N = _checked(version, told, text, arrays, (kind, *or_kinds))
+    if isinstance(message, TrainOrder | EvaluateOrder) and books != "":
+        if not isinstance(books, str) or not _HASH.fullmatch(books):
+            raise WireError(f"{_short(told)}: books is {_short(books)}, which is no hash")
+        return replace(message, books=books)
+    return message
+
+
+def size(records: RecordDict) -> int:
+    """Bytes of a message's payload: the serialised arrays and the head. Flower adds a little of its own around it."""
+    arrays = sum(len(array.data) for record in records.array_records.values() for array in record.values())
+    heads = sum(len(str(value)) for record in records.config_records.values() for value in record.values())
+    return arrays + heads
+
+
+def pack(message: Message) -> bytes:
+    """The message as bytes for a file: the safetensors format, scalars in its metadata. Equal messages, equal bytes."""
+    # One entry: safetensors writes several in an order that changes from call to call.
+    head = json.dumps([VERSION, type(message).__name__, _scalars(message)])
+    arrays = {name: np.asarray(value, order="C") for name, value in message.arrays.items()}
+    return save_tensors(arrays, metadata={_PACKED_HEAD: head})
+
+
+def unpack(content: bytes, kind: type[M], *or_kinds: type[N]) -> M | N:
+    """The inverse of ``pack``.
+
+    Raises:
+        WireError: as ``decode``.
+    """
+    try:
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+        arrays = load_tensors(content)
+        version, told, text = json.loads(metadata[_PACKED_HEAD])
+    except Exception as error:
+        raise WireError(f"not a packed Consilium message ({type(error).__name__})") from error
+    message: M | N = _checked(version, told, text, arrays, (kind, *or_kinds))
+    return message
+
+
+def digest(message: Message) -> str:
+    """SHA-256 of everything in the message, as hexadecimal digits."""
+    sha = hashlib.sha256(f"{VERSION} {type(message).__name__} {_scalars(message)}".encode())
+    sha.update(digest_of_arrays(message.arrays).encode())
+    return sha.hexdigest()
+
+
+def digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 over names, dtypes, shapes and values, in order of the names."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.asarray(arrays[name], order="C")
+        sha.update(f"{name} {value.dtype.str} {value.shape};".encode())
+        sha.update(value.tobytes())
+    return sha.hexdigest()
+
+
+def _scalars(message: Message) -> str:
+    kind = type(message)
+    values = _ADAPTERS[kind.__name__].dump_python(message, mode="python", exclude=_NOT_SCALARS[kind.__name__])
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _checked(version: object, kind: object, text: object, arrays: Arrays, expected: tuple[type[Any], ...]) -> Any:
+    names = [e.__name__ for e in expected]
+    if version != VERSION:
+        raise WireError(f"protocol version {_short(version)}, this side speaks {VERSION}: install one release on both")
+    if kind not in names:
+        raise WireError(f"a message of kind {_short(kind)} where {' or '.join(names)} is due")
+    _check_arrays(str(kind), arrays)
+    try:
+        return replace(_read(str(kind), str(text)), arrays=arrays)
+    except ValidationError as error:
+        problems = [f"{_short('.'.join(map(str, e['loc'])))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise WireError(f"{kind}: {_listed(problems)}") from None
+
+
+@lru_cache(maxsize=16)
+def _read(kind: str, text: str) -> Any:
+    """The message without arrays. Kept, because all hospitals of one process are sent the same text."""
+    scalars = _ADAPTERS[kind].validate_json(text)
+    if scalars.arrays or (kind.endswith("Order") and scalars.books is not None):
+        raise WireError(f"{kind}: the head must not carry arrays, and books not in its text")
+    return scalars
+
+
+def _check_arrays(kind: str, arrays: Arrays) -> None:
+    """Names that a torch module could have, and numbers in this machine's own format: nothing else is computed with."""
+    wrong = [f"{_short(name)} is no name of a tensor" for name in arrays if not _ARRAY_NAME.fullmatch(name)]
+    # NumPy reads bytes that begin like a zip archive as an archive and not as an array.
+    wrong += [f"{_short(name)} is no array" for name, value in arrays.items() if not isinstance(value, np.ndarray)]
+    wrong += [
+        f"{_short(name)} has dtype {_short(value.dtype.str)}"
+        for name, value in arrays.items()
+        if isinstance(value, np.ndarray)
+        and (value.dtype.kind not in "fiub" or value.dtype.itemsize > 8 or not value.dtype.isnative)
+    ]
+    if wrong:
+        raise WireError(f"{kind}: {_listed(wrong)}")
+
+
+def _listed(problems: list[str]) -> str:
+    more = len(problems) - _TOLD
+    return "; ".join(problems[:_TOLD]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,145 @@
+"""What is said in words, and above all what is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from server.results.verdicts import how_compared, verdict, warnings
+from server.study.baselines import Arms
+from server.study.cross_site_evaluation import CrossSiteEvaluation
+from tasks.metrics.interval import Interval
+from tests.server.outcome import evaluated, outcome
+
+
+@pytest.mark.parametrize(
+    ("gain", "says"),
+    [
+        (Interval(0.1, 0.01, 0.2), "Federation helps ash: +0.100"),
+        (Interval(0.1, 0.0, 0.2), "Whether federation helps ash cannot be told"),
+        (Interval(0.1, -0.01, 0.2), "Whether federation helps ash cannot be told"),
+        (Interval(-0.1, -0.2, -0.01), "Federation harms ash: −0.100"),
+    ],
+)
+def test_federation_helps_only_where_the_interval_says_so(gain: Interval, says: str) -> None:
+    told = verdict("ash", gain)
+    assert told.startswith(says)
+    assert ("Federation helps" in told) == (gain.low > 0)
+
+
+def test_gains_are_told_of_hospitals_that_have_both_figures() -> None:
+    federated = {"ash": evaluated(1, 3.0, (400, 400)), "elm": evaluated(2, 2.0), "oak": evaluated(3, 2.0, (50, 0))}
+    local = {"ash": evaluated(4, 0.5, (400, 400)), "elm": evaluated(5, 2.0), "oak": evaluated(6, 2.0)}
+    found, _ = outcome(federated, Arms(local=local))
+    assert found.gains.keys() == {"ash", "elm"}
+    assert found.gains["ash"].low > 0
+    assert found.gains["elm"].low < 0 < found.gains["elm"].high
+
+
+def test_a_hospital_of_one_class_is_warned_of_first() -> None:
+    found, _ = outcome({"ash": evaluated(1, 2.0), "oak": evaluated(3, 2.0, (50, 0))})
+    assert found.warnings[0].startswith("oak has validation patients of one class only")
+    noisy, _ = outcome({"ash": evaluated(1, 2.0, (500, 500), 2.0), "oak": evaluated(3, 2.0, (50, 5), 4.0)})
+    assert noisy.warnings[0].startswith("oak has too few of one class for its noise")
+
+
+@pytest.mark.parametrize(("sizes", "warned"), [(((90, 10), (10, 90)), True), (((50, 50), (50, 50)), False)])
+def test_hospitals_that_predict_the_label_are_warned_of(
+    sizes: tuple[tuple[int, int], tuple[int, int]], warned: bool
+) -> None:
+    found, _ = outcome({"ash": evaluated(1, 2.0, sizes[0]), "elm": evaluated(2, 2.0, sizes[1])})
+    assert any("The hospital predicts the label" in warning for warning in found.warnings) == warned
+
+
+@pytest.mark.parametrize(
+    ("oak", "yew", "warned"),
+    [((5, 0), (0, 4), True), ((5, 0), (3, 0), False), ((5, 1), (0, 4), False), ((0, 3), (2, 2), False)],
+)
+def test_hospitals_of_opposite_classes_are_warned_of_however_few_their_patients(
+    oak: tuple[int, int], yew: tuple[int, int], warned: bool
+) -> None:
+    found, _ = outcome({"ash": evaluated(1, 2.0), "oak": evaluated(3, 2.0, oak), "yew": evaluated(4, 2.0, yew)})
+    told = [warning for warning in found.warnings if "gives the label away" in warning]
+    assert bool(told) == warned
+    assert all("oak validated with negative patients only, yew with positive ones only" in text for text in told)
+
+
+def test_noised_counts_do_not_tell_that_a_hospital_has_one_class() -> None:
+    each = {"oak": evaluated(3, 2.0, (50, 0), 4.0), "yew": evaluated(4, 2.0, (0, 50), 4.0)}
+    found, _ = outcome({"ash": evaluated(1, 2.0, (500, 500), 2.0), **each})
+    assert not any("gives the label away" in warning for warning in found.warnings)
+
+
+def test_a_model_that_learned_from_random_labels_is_warned_of() -> None:
+    federated = {"ash": evaluated(1, 2.0)}
+    found, _ = outcome(federated, Arms(shuffled=[{"ash": evaluated(2, 2.0)}, {"ash": evaluated(3, 2.0)}]))
+    assert any("dealt out at random" in warning for warning in found.warnings)
+    found, _ = outcome(federated, Arms(shuffled=[{"ash": evaluated(2, 0.0)}]))
+    assert not any("dealt out at random" in warning for warning in found.warnings)
+
+
+def test_one_model_of_random_labels_that_strays_is_no_warning_among_several() -> None:
+    federated, astray = {"ash": evaluated(1, 2.0)}, {"ash": evaluated(2, 2.0)}
+    honest = [{"ash": evaluated(seed, distance)} for seed, distance in ((3, 0.0), (4, -0.7), (5, 0.2))]
+    found, _ = outcome(federated, Arms(shuffled=[astray, *honest]))
+    assert not any("dealt out at random" in warning for warning in found.warnings)
+    assert found.shufflings == 4
+    assert found.shuffled is not None
+    each = [a["ash"].figures.auc for a in (astray, *honest)]
+    assert found.shuffled.value == pytest.approx(np.mean([auc for auc in each if auc is not None]))
+    assert found.arms["shuffled"]["ash"].auc == pytest.approx(found.shuffled.value)
+    assert found.metrics()["result/pooled_patients/shuffled_auc"] == found.shuffled.value
+    assert "shuffled" not in found.details
+
+
+def test_a_paired_gain_takes_the_place_of_the_other_one() -> None:
+    federated = {"ash": evaluated(1, 2.0), "elm": evaluated(2, 2.0)}
+    local = {"ash": evaluated(4, 1.8), "elm": evaluated(5, 1.8)}
+    crossed = CrossSiteEvaluation(
+        {"ash": Interval(0.02, 0.01, 0.03)}, epsilon={"ash": 3.99}, problems={"elm": "did not (x)"}
+    )
+    found, _ = outcome(federated, Arms(local=local), crossed=crossed)
+    assert found.gains["ash"] == Interval(0.02, 0.01, 0.03)
+    assert found.gains["elm"].high - found.gains["elm"].low > 0.05
+    assert found.paired == ["ash"]
+    assert found.validation_epsilon == {"ash": 3.99, "elm": None}
+    assert "elm did not (x)." in found.warnings
+    told = how_compared(found.gains, found.paired)
+    assert "patient by patient: ash." in told
+    assert "too wide: elm." in told
+    assert how_compared({}, []) == ""
+    assert "its own noise" not in told
+    assert "its own noise" in how_compared(found.gains, found.paired, noised=True)
+    assert found.metrics()["result/ash/gain_low"] == 0.01
+
+
+def test_the_gate_asks_every_hospital_and_the_lower_limit() -> None:
+    federated = {"ash": evaluated(1, 4.0), "elm": evaluated(2, 1.0), "oak": evaluated(3, 2.0, (50, 0))}
+    found, _ = outcome(federated, gates={"auc": 0.8, "sensitivity": None, "specificity": None})
+    assert found.gate is not None
+    assert [reason.split(":")[0] for reason in found.gate] == ["elm", "oak"]
+    assert "no figure" in found.gate[1]
+    assert found.metrics()["result/gate_passed"] == 0
+    found, _ = outcome({"ash": evaluated(1, 4.0)}, gates={"auc": 0.8})
+    assert found.gate == []
+    assert found.metrics()["result/gate_passed"] == 1
+    found, _ = outcome(federated)
+    assert found.gate is None
+    assert "result/gate_passed" not in found.metrics()
+
+
+def test_groups_are_pooled_over_hospitals_and_small_ones_are_not_shown() -> None:
+    sex = np.zeros((3, 2, 16))
+    sex[0, :, ::2], sex[1, 1, 3] = 4, 9
+    found, _ = outcome({"ash": evaluated(1, 2.0, sex=sex), "elm": evaluated(2, 2.0, sex=sex)})
+    shown = {group.level: group.figures for group in found.groups}
+    assert shown.keys() == {"female", "male", "not told"}
+    assert shown["female"] is not None
+    assert shown["female"].positives == 64
+    assert shown["male"] is None
+    assert found.groups[0].share == pytest.approx(64 * 2 / (64 * 2 + 18))
+
+
+def test_whose_updates_deserve_a_look_is_a_warning() -> None:
+    told = warnings({}, None, {}, True, named={"cedar": "3 of 10 rounds, last: its update is nothing: length 0"})
+    assert "Look at what cedar sends (3 of 10 rounds, last: its update is nothing: length 0)." in told

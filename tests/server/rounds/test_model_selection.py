@@ -1,0 +1,68 @@
+"""Which model is handed over, and when a study has seen enough."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from server.rounds.model_selection import averaged, best_round, has_ended
+from server.rounds.state import HospitalRound, RoundRecord, StudyState
+from tests.server import scripted
+
+
+def rounds(*aucs: float | None) -> list[RoundRecord]:
+    return [RoundRecord(n, 0.0, 0.0, {"ash": HospitalRound(auc=auc)}) for n, auc in enumerate(aucs, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("aucs", "least_gain", "best"),
+    [
+        ((), 0.0, 0),
+        ((None, None), 0.0, 0),
+        ((0.6, 0.7, 0.7), 0.0, 2),
+        ((0.6, 0.7, 0.705, 0.72), 0.02, 4),
+        ((0.6, 0.7, 0.705, 0.715), 0.02, 2),
+        ((0.6, None, 0.5, 0.61), 0.0, 4),
+    ],
+)
+def test_the_best_round_is_the_last_that_gained_enough(
+    aucs: tuple[float | None, ...], least_gain: float, best: int
+) -> None:
+    assert best_round(rounds(*aucs), least_gain) == best
+
+
+@pytest.mark.parametrize(
+    ("aucs", "patience", "ended"),
+    [
+        ((0.6, 0.5), 0, False),
+        ((0.6, 0.5, 0.5), 3, False),
+        ((0.6, 0.5, None, 0.5, 0.5), 3, True),
+        ((0.6, 0.5, 0.5, 0.7), 3, False),
+        ((None, None, None), 2, False),
+        ((0.6,) * 20, 0, True),
+    ],
+)
+def test_patience_counts_evaluations_without_a_gain(aucs: tuple[float | None, ...], patience: int, ended: bool) -> None:
+    study = scripted.study("federation.rounds=20", f"evaluation.patience={patience}")
+    assert has_ended(study, rounds(*aucs)) is ended
+
+
+def test_the_average_by_hand() -> None:
+    one, two = {"w": np.array([1.0], np.float32)}, {"w": np.array([3.0], np.float32)}
+    first = averaged({}, one, 0.75)
+    assert first["w"].tolist() == [1.0]
+    second = averaged(first, two, 0.75)
+    assert second["w"].tolist() == [1.5]
+    assert second["w"].dtype == np.float32
+    assert averaged(second, one, 0.0) == {}
+
+
+def test_the_state_hands_over_what_was_asked_for() -> None:
+    weights, average, best = ({"w": np.full(1, value)} for value in (1.0, 2.0, 3.0))
+    played = rounds(0.5, 0.7, 0.6)
+    assert StudyState(weights, played).model is weights
+    assert StudyState(weights, played, average=average).model is average
+    chosen = StudyState(weights, played, average=average, best=best, chosen=2)
+    assert chosen.model is best
+    assert chosen.outcome.mean_auc() == 0.7
+    assert StudyState(weights, played).outcome.mean_auc() == 0.6
