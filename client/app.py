@@ -87,12 +87,12 @@ def _answer(message: Message, context: Context, kind: type[Order], work: Work[Or
         settings = site.load(_site_file(context))
         order = _decoded(message, kind)
         study, round = order.study.name, order.round
-        with records_kept_open(settings.ledger, settings.journal, site.secret(settings)) as books:
+        with records_kept_open(settings.ledger, settings.audit_log, site.secret(settings)) as records:
             try:
-                reply = _answered(order, settings, books, work)
+                reply = _answered(order, settings, records, work)
             except BaseException as error:
                 reply = _refusal(settings, study, round, error)
-                _enter(settings, books, report.receipt_of_refusal(reply, books.ledger.head()))
+                _enter(settings, records, report.receipt_of_refusal(reply, records.ledger.head()))
     except BaseException as error:
         reply = _refusal(settings, study, round, error)
     if settings is not None:
@@ -114,44 +114,44 @@ def _refusal(settings: SiteSettings | None, study: str, round: int, error: BaseE
     return report.refusal(study, round, error)
 
 
-def _answered(order: Order, settings: SiteSettings, books: Records, work: Work[Order]) -> Report:
+def _answered(order: Order, settings: SiteSettings, records: Records, work: Work[Order]) -> Report:
     """Permit, approve, work, commit, write the receipt. An order that was answered before gets the stored reply."""
     halt.require_running(settings.stop_file)
-    premises.require_terms(settings, books.ledger)
-    index.claim(settings, books.ledger.account().id)
-    premises.require_not_behind(order.books, order.study.name, books)
+    premises.require_terms(settings, records.ledger)
+    index.claim(settings, records.ledger.account().id)
+    premises.require_not_behind(order.ledger_head, order.study.name, records)
     order = model_cache.whole(order, settings)
-    terms = _permitted(order, settings, books.journal)
-    approvals.require(order.study, books.journal, settings)
+    terms = _permitted(order, settings, records.audit_log)
+    approvals.require(order.study, records.audit_log, settings)
     model_cache.keep(order, settings)
 
     use = _use_of(order)
-    before = _spent(books.ledger, use, terms)
-    packed = books.ledger.stored_reply(use)
+    before = _spent(records.ledger, use, terms)
+    packed = records.ledger.stored_reply(use)
     repeated = packed is not None
     if packed is None:
-        packed = wire.pack(work(order, use, terms, settings, books.ledger))
-        books.ledger.commit(use, packed)
+        packed = wire.pack(work(order, use, terms, settings, records.ledger))
+        records.ledger.commit(use, packed)
     reply: Report = wire.unpack(packed, TrainReport, EvaluateReport)
 
     halt.require_running(settings.stop_file)
-    after = _spent(books.ledger, use, terms)
-    spending = report.Spending(use.cohort, before, after, books.ledger.head(), repeated)
-    _enter(settings, books, report.receipt(reply, packed, spending))
+    after = _spent(records.ledger, use, terms)
+    spending = report.Spending(use.cohort, before, after, records.ledger.head(), repeated)
+    _enter(settings, records, report.receipt(reply, packed, spending))
     return reply
 
 
-def _enter(settings: SiteSettings, books: Records, receipt: Receipt) -> None:
+def _enter(settings: SiteSettings, records: Records, receipt: Receipt) -> None:
     """Enter a receipt, with the policy under which the message leaves."""
-    books.journal.append_receipt(replace(receipt, policy=premises.policy_digest(settings)))
+    records.audit_log.append_receipt(replace(receipt, policy=premises.policy_digest(settings)))
 
 
-def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, journal: AuditLog) -> PrivacyTerms:
+def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, audit_log: AuditLog) -> PrivacyTerms:
     """What the policy grants. A study that it refuses waits for review as well, so that a person can read why."""
     try:
         return policy.permit(order, settings)
     except (NotPermitted, OtherRelease):
-        if studies.digest(order.study) not in approvals.decisions(journal):
+        if studies.digest(order.study) not in approvals.decisions(audit_log):
             approvals.keep(order.study, settings)
         raise
 

@@ -8,12 +8,12 @@
     ├── NotApproved                NOT_APPROVED         nobody at the hospital has approved the study
     ├── Stopped                    STOPPED              the hospital has stopped: nothing leaves
     ├── BudgetExhausted            BUDGET_EXHAUSTED     the ledger has no privacy budget left for it
-    ├── LedgerBroken               LEDGER_BROKEN        ledger or journal cannot be relied on
+    ├── LedgerBroken               LEDGER_BROKEN        ledger or audit log cannot be relied on
     │   ├── LedgerMissing                               a file is not there; nothing is made in its place
     │   ├── LedgerTampered                              rows are not as they were written
     │   ├── LedgerRolledBack                            an older copy was put back
     │   └── LedgerUnwritable                            the disk is full or read-only
-    ├── BooksBehind                BOOKS_BEHIND         the server has seen a row of the ledger that is not in it
+    ├── LedgerBehind                LEDGER_BEHIND         the server has seen a row of the ledger that is not in it
     ├── NoCohort                   NO_COHORT            there is nobody to train on or to score
     │   ├── CatalogStale                                nothing was ingested, or under another contract
     │   ├── ContractNotMet                              too few images are as the task's contract wants them
@@ -79,8 +79,8 @@ class LedgerBroken(SiteError):
     code = ErrorCode.LEDGER_BROKEN
 
 
-class BooksBehind(SiteError):
-    code = ErrorCode.BOOKS_BEHIND
+class LedgerBehind(SiteError):
+    code = ErrorCode.LEDGER_BEHIND
 
 
 class LedgerMissing(LedgerBroken):

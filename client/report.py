@@ -50,10 +50,10 @@ class Spent:
     noise_multiplier: float
 
 
-def train_report(order: TrainOrder, update: Arrays, spent: Spent, books: Head) -> TrainReport:
+def train_report(order: TrainOrder, update: Arrays, spent: Spent, ledger_head: Head) -> TrainReport:
     """What leaves after training."""
     cost = (_finite(spent.epsilon), spent.delta, spent.noise_multiplier)
-    return TrainReport(order.study.name, order.round, *cost, books.hash, update)
+    return TrainReport(order.study.name, order.round, *cost, ledger_head.hash, update)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def nobody_counted(order: EvaluateOrder) -> Arrays:
 
 
 def evaluate_report(
-    order: EvaluateOrder, counts: Arrays, spent: Spent, books: Head, generator: torch.Generator
+    order: EvaluateOrder, counts: Arrays, spent: Spent, ledger_head: Head, generator: torch.Generator
 ) -> EvaluateReport:
     """What leaves after scoring: ``counts`` with noise on every cell, under names and in shapes that follow from the
     order alone.
@@ -133,7 +133,7 @@ def evaluate_report(
         few = order.study.evaluation.subgroups
         arrays = {name: subgroups.suppressed(cells) if name in few else cells for name, cells in counts.items()}
     cost = (_finite(spent.epsilon), spent.delta, noise)
-    return EvaluateReport(order.study.name, order.round, *cost, books.hash, arrays)
+    return EvaluateReport(order.study.name, order.round, *cost, ledger_head.hash, arrays)
 
 
 def refusal(study: str, round: int, error: BaseException) -> Refusal:

@@ -85,7 +85,7 @@ class SiteSettings(Settings):
     """Folder of the index and the cached examples."""
     ledger: Path = Path("ledger.sqlite")
     """The privacy ledger; back it up, never delete it."""
-    journal: Path = Path("journal.sqlite")
+    audit_log: Path = Path("audit.sqlite")
     """Receipts of all that left, and who approved what. Unapproved studies wait in the folder ``pending`` beside it."""
     kept: Path = Path("kept")
     """Folder of what the hospital keeps of a study between rounds, such as its own part of the model. Part of the
@@ -234,10 +234,12 @@ def secret(settings: SiteSettings) -> bytes:
     Raises:
         SiteMisconfigured: the file is readable by others, too short to be a key, or lost.
     """
-    path, books = settings.key, [book for book in (settings.ledger, settings.journal) if book.exists()]
-    if books and not path.exists():
-        # A new key would seal nothing of the old books, and would send patients to the other side of the split.
-        raise SiteMisconfigured(f"{path} is missing although {books[0]} was made with it; restore it from your backup")
+    path, records = settings.key, [book for book in (settings.ledger, settings.audit_log) if book.exists()]
+    if records and not path.exists():
+        # A new key would seal nothing of the old records, and would send patients to the other side of the split.
+        raise SiteMisconfigured(
+            f"{path} is missing although {records[0]} was made with it; restore it from your backup"
+        )
     try:
         write_secret(path, os.urandom(32))
     except FileExistsError:

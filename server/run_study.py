@@ -86,7 +86,7 @@ def conduct(
 
     state = read_state(checkpoints) or replace(initial, weights=shared(study, initial.weights))
     document = document_of(study, folder.name, fixed_sizes(folder))
-    return run_rounds(study, Roster(document, nodes, Witness(state.books, witnessed)), grid, state, publish)
+    return run_rounds(study, Roster(document, nodes, Witness(state.ledger_heads, witnessed)), grid, state, publish)
 
 
 def record(

@@ -1,4 +1,4 @@
-"""The journal: what left the hospital and who decided what, printed, filtered, verified."""
+"""The audit log: what left the hospital and who decided what, printed, filtered, verified."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def show(
     if context.invoked_subcommand is not None:
         return
     start = _moment(since)
-    with opened(site) as (_, books):
-        changed = _policy_changes(books.journal.receipts())
-        receipts = books.journal.receipts(study or None, since=start) if kind in ("", RECEIPT) else []
-        events = books.journal.events(Kind(kind) if kind else None, study or None, start) if kind != RECEIPT else []
+    with opened(site) as (_, records):
+        changed = _policy_changes(records.audit_log.receipts())
+        receipts = records.audit_log.receipts(study or None, since=start) if kind in ("", RECEIPT) else []
+        events = records.audit_log.events(Kind(kind) if kind else None, study or None, start) if kind != RECEIPT else []
     found: list[Receipt | Event] = [*receipts, *events]
     found.sort(key=lambda entry: entry.seq or 0)
     rows = [_row(entry, changed) for entry in found]
     columns = ("row", "at (UTC)", "what", "details")
-    shown = table("Journal", columns, rows, numbers=("row",), whole=("at (UTC)",))
-    answer(as_json, [_facts(entry) for entry in found], shown if rows else "Nothing of that kind is in the journal.")
+    shown = table("Audit log", columns, rows, numbers=("row",), whole=("at (UTC)",))
+    answer(as_json, [_facts(entry) for entry in found], shown if rows else "Nothing of that kind is in the audit log.")
 
 
 def _policy_changes(receipts: list[Receipt]) -> set[int]:

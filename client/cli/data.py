@@ -66,8 +66,8 @@ def _note(settings: SiteSettings, task: Task, report: IngestReport) -> None:
         "patients": sum(report.patients.values()),
         "left_out": sum(report.left_out.values()),
     }
-    with AuditLog.open(settings.journal, secret(settings)) as journal:
-        journal.append_event(Kind.INGEST, facts)
+    with AuditLog.open(settings.audit_log, secret(settings)) as audit_log:
+        audit_log.append_event(Kind.INGEST, facts)
 
 
 def _report(name: str, report: IngestReport) -> Iterator[RenderableType]:
@@ -138,9 +138,9 @@ def identities(
             raise CatalogStale(identity.not_compared(issuers))
         pairs = catalog.alike(issuers)
         if sign and pairs:
-            with AuditLog.open(settings.journal, secret(settings)) as journal:
+            with AuditLog.open(settings.audit_log, secret(settings)) as audit_log:
                 digests: dict[str, Fact] = {"pairs": identity.SEPARATOR.join(pair.pair for pair in pairs)}
-                signature.sign(journal, Kind.IDENTITIES, who(by), {**digests, "number": len(pairs)})
+                signature.sign(audit_log, Kind.IDENTITIES, who(by), {**digests, "number": len(pairs)})
             catalog.tell_apart(pair.pair for pair in pairs)
     columns = ("patient", "of", "patient ", "of ", "images alike")
     rows = [(short(p.one), p.issuer, short(p.other), p.other_issuer, p.images) for p in pairs]

@@ -1,4 +1,4 @@
-"""The ledger: printed, verified, backed up. Verification and backup always take the journal along: each vouches for the
+"""The ledger: printed, verified, backed up. Verification and backup always include the audit log: each vouches for the
 other, and one without the other cannot be restored."""
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ def show(context: typer.Context, site: SiteFile = HERE, as_json: AsJson = False)
     """Print what every cohort and every study has spent of the patients' privacy, against the caps."""
     if context.invoked_subcommand is not None:
         return
-    with opened(site) as (settings, books):
-        cohorts, studies = _by_cohort(books.ledger, settings), _by_study(books.ledger, settings)
-        head, change, lost = books.ledger.head(), premises.change_of(settings, books.ledger), premises.lost_heads(books)
+    with opened(site) as (settings, records):
+        cohorts, studies = _by_cohort(records.ledger, settings), _by_study(records.ledger, settings)
+        head, change, lost = (
+            records.ledger.head(),
+            premises.change_of(settings, records.ledger),
+            premises.lost_heads(records),
+        )
     delta = delta_cap(settings)
     life = table(
         f"Spent by all studies, epsilon at delta {delta:g}",
@@ -102,17 +106,17 @@ def _by_study(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
 
 @app.command()
 def verify(site: SiteFile = HERE, as_json: AsJson = False) -> None:
-    """Check every row of ledger and journal, each against the other, and site.yaml and what others have seen against
+    """Check every row of ledger and audit log, each against the other, and site.yaml and what others have seen against
     the ledger. Exit code 1 when anything is wrong."""
     settings = load(site)
-    faults = faults_of_records(settings.ledger, settings.journal, secret(settings))
+    faults = faults_of_records(settings.ledger, settings.audit_log, secret(settings))
     if faults:
         answer(as_json, {"faults": faults}, *(Text(f"FAULT {fault}") for fault in faults))
         fail(REFUSED)
-    with opened(site) as (_, books):
-        without = books.without_receipt()
-        wrong = list(_wrong(premises.change_of(settings, books.ledger), premises.lost_heads(books)))
-        rows = {"ledger": books.ledger.head().seq + 1, "journal": books.journal.head().seq + 1}
+    with opened(site) as (_, records):
+        without = records.without_receipt()
+        wrong = list(_wrong(premises.change_of(settings, records.ledger), premises.lost_heads(records)))
+        rows = {"ledger": records.ledger.head().seq + 1, "audit_log": records.audit_log.head().seq + 1}
     lines = [f"{name}: all {count} rows are as they were written" for name, count in rows.items()]
     lines += [f"ledger row {row}: its reply has no receipt, so it has not left" for row in without]
     answer(as_json, {"faults": wrong, "without_receipt": without, "rows": rows}, *map(Text, lines + wrong))
@@ -126,18 +130,18 @@ def backup(
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Copy ledger and journal while the hospital works on. The secret is not copied: it belongs in the safe.
+    """Copy ledger and audit log while the hospital works on. The secret is not copied: it belongs in the safe.
 
     To restore, stop the trainer and copy both files back. What was spent since the backup is not in it.
     """
     if folder.exists():
         raise SiteMisconfigured(f"{folder} exists; name a folder that does not")
-    with opened(site) as (settings, books):
-        copies = [folder / settings.ledger.name, folder / settings.journal.name]
-        books.backup(ledger=copies[0], journal=copies[1])
+    with opened(site) as (settings, records):
+        copies = [folder / settings.ledger.name, folder / settings.audit_log.name]
+        records.backup(ledger=copies[0], audit_log=copies[1])
     answer(as_json, {"copies": copies}, *(Text(f"wrote {copy}") for copy in copies))
 
 
 app.command()(recovery.rebase)
 app.command()(recovery.acknowledge)
-app.command("replace-journal")(recovery.replace_journal)
+app.command("replace-audit-log")(recovery.replace_audit_log)

@@ -27,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # they print the values of variables, and a hospital's may be patients'
     help="What the people of one hospital need: found it, read in its images and check them, approve studies, read "
-    "ledger and journal, stop it.",
+    "ledger and audit log, stop it.",
     epilog=EXIT_CODES,
 )
 

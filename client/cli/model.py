@@ -44,7 +44,7 @@ def predict(
     """Run a study's model on images of this hospital. Not for clinical use.
 
     Writes a DICOM structured report a study, segmentations where the model outlines, a list for the reading room, and a
-    table. Nothing leaves the hospital and nothing is charged; the journal notes that it was done. Exit code 1 when
+    table. Nothing leaves the hospital and nothing is charged; the audit log notes that it was done. Exit code 1 when
     something could not be reported or stored.
     """
     from client.prediction import outcome, worklist
@@ -93,8 +93,8 @@ def _note(settings: SiteSettings, model: CheckedModel, found: Predictions, writt
         "outlines": len(written.outlines),
         "stored": stored,
     }
-    with AuditLog.open(settings.journal, secret(settings)) as journal:
-        journal.append_event(Kind.PREDICTION, facts)
+    with AuditLog.open(settings.audit_log, secret(settings)) as audit_log:
+        audit_log.append_event(Kind.PREDICTION, facts)
 
 
 def _facts(model: CheckedModel, found: Predictions, written: Written, stored: bool, out: Path) -> dict[str, object]:

@@ -72,8 +72,8 @@ def _tell(error: SiteError, as_json: bool) -> None:
 def opened(site_file: Path) -> Iterator[tuple[SiteSettings, Records]]:
     """The hospital's settings and its open books."""
     settings = load(site_file)
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
-        yield settings, books
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        yield settings, records
 
 
 def who(by: str) -> str:

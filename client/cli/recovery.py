@@ -1,6 +1,6 @@
 """Going on after something was changed or lost on which the books rest: what a person signs, and what it costs.
 
-Each of these commands shows the price first, asks, and is entered in the journal and in the ledger. None of them is
+Each of these commands shows the price first, asks, and is entered in the audit log and in the ledger. None of them is
 ever undone, and none makes a patient's promise larger than it was.
 """
 
@@ -17,7 +17,7 @@ from client.errors import SiteMisconfigured
 from client.ledger.accounting import epsilon_of
 from client.ledger.audit_log import Kind
 from client.ledger.ledger import Ledger
-from client.ledger.records import open_records, replace_lost_journal
+from client.ledger.records import open_records, replace_lost_audit_log
 from client.oversight import premises
 from client.oversight.signature import require_name, sign
 from client.policy import COHORTS
@@ -31,11 +31,11 @@ def rebase(site: SiteFile = HERE, by: By = "", yes: Yes = False, as_json: AsJson
 
     Where somebody may have changed sides, all that was spent on either side counts on both from then on.
     """
-    with opened(site) as (settings, books):
-        change = premises.change_of(settings, books.ledger)
+    with opened(site) as (settings, records):
+        change = premises.change_of(settings, records.ledger)
         if change is not None:
-            _confirm(yes, as_json, [*change.differs, *_price(settings, books.ledger, change)], "Sign this?")
-        done = premises.rebase(settings, books, who(by))
+            _confirm(yes, as_json, [*change.differs, *_price(settings, records.ledger, change)], "Sign this?")
+        done = premises.rebase(settings, records, who(by))
     lines = [f"These are the ledger's terms from now on, signed by {who(by)}."]
     answer(as_json, {"changed": done.differs, "both_cohorts": done.moves}, *map(Text, lines))
 
@@ -71,24 +71,24 @@ def acknowledge(
     spent = {COHORTS["training"]: spent_training, COHORTS["evaluation"]: spent_validation}
     lines = [f"Charged for life, and never undone: {cohort} epsilon {epsilon:g}" for cohort, epsilon in spent.items()]
     _confirm(yes, as_json, lines, f"Sign that entry {entry} is lost for good?")
-    with opened(site) as (settings, books):
-        lost = premises.acknowledge(settings, books, entry, spent, who(by))
+    with opened(site) as (settings, records):
+        lost = premises.acknowledge(settings, records, entry, spent, who(by))
     answer(as_json, {"lost": lost, "spent": spent}, Text(f"Entry {short(lost)} is acknowledged, by {who(by)}."))
 
 
-def replace_journal(site: SiteFile = HERE, by: By = "", yes: Yes = False, as_json: AsJson = False) -> None:
-    """Begin a new journal when the old one and all its backups are lost. The ledger stays and notes the loss.
+def replace_audit_log(site: SiteFile = HERE, by: By = "", yes: Yes = False, as_json: AsJson = False) -> None:
+    """Begin a new audit log when the old one and all its backups are lost. The ledger stays and notes the loss.
 
     Receipts and approvals are lost with it: every study has to be approved again.
     """
     settings = load(site)
     name, lines = require_name(who(by)), ["Receipts and approvals are lost with it: approve studies again"]
-    _confirm(yes, as_json, lines, f"Sign that the journal {settings.journal} and all its backups are lost?")
-    replace_lost_journal(settings.ledger, settings.journal, secret(settings))
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
-        sign(books.journal, Kind.JOURNAL_REPLACED, name, {})
-    told = Text(f"{settings.journal} is new, signed by {name}; the ledger has noted it.")
-    answer(as_json, {"journal": settings.journal}, told)
+    _confirm(yes, as_json, lines, f"Sign that the audit log {settings.audit_log} and all its backups are lost?")
+    replace_lost_audit_log(settings.ledger, settings.audit_log, secret(settings))
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        sign(records.audit_log, Kind.AUDIT_LOG_REPLACED, name, {})
+    told = Text(f"{settings.audit_log} is new, signed by {name}; the ledger has noted it.")
+    answer(as_json, {"audit_log": settings.audit_log}, told)
 
 
 def _confirm(yes: bool, as_json: bool, lines: list[str], question: str) -> None:

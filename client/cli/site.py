@@ -23,7 +23,7 @@ def init(
     name: Annotated[str, typer.Option("--name", help="The hospital's public name, when there is no site.yaml.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make what a hospital needs before its first order, where there is none: site.yaml, secret, ledger, journal."""
+    """Make what a hospital needs before its first order, where there is none: site.yaml, secret, ledger, audit log."""
     made = []
     if not site.exists():
         if not name:
@@ -40,8 +40,8 @@ def init(
 
 def status(site: SiteFile = HERE, as_json: AsJson = False) -> None:
     """Whether the hospital answers, and what waits for somebody. Exit code 3 when it has stopped."""
-    with opened(site) as (settings, books):
-        facts = _facts(settings, books)
+    with opened(site) as (settings, records):
+        facts = _facts(settings, records)
     rows = [(key.replace("_", " "), _told(value)) for key, value in facts.items()]
     answer(as_json, facts, table(f"Hospital {settings.name}", ("", ""), rows))
     if facts["stopped"]:
@@ -56,17 +56,17 @@ def _told(value: object) -> object:
     return "never" if value is None else value
 
 
-def _facts(settings: SiteSettings, books: Records) -> dict[str, object]:
-    known = decided.decisions(books.journal).values()
-    receipts = books.journal.receipts()
+def _facts(settings: SiteSettings, records: Records) -> dict[str, object]:
+    known = decided.decisions(records.audit_log).values()
+    receipts = records.audit_log.receipts()
     return {
         "hospital": settings.name,
         "simulated": settings.simulated,
         "stopped": halt.stopped(settings.stop_file),
         "studies_approved": sum(decision.approved for decision in known),
         "studies_waiting": len(decided.waiting(settings)),
-        "ledger_rows": books.ledger.head().seq + 1,
-        "journal_rows": books.journal.head().seq + 1,
+        "ledger_rows": records.ledger.head().seq + 1,
+        "audit_log_rows": records.audit_log.head().seq + 1,
         "messages_left": len(receipts),
         "last_message": receipts[-1].at if receipts else None,
     }
@@ -74,13 +74,13 @@ def _facts(settings: SiteSettings, books: Records) -> dict[str, object]:
 
 def stop(
     site: SiteFile = HERE,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the journal.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit log.")] = "",
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
     """Let nothing leave from now on, not even the answer that is being computed.
 
-    It stops first and writes the journal then, so it works whatever state the books are in.
+    It stops first and writes the audit log then, so it works whatever state the books are in.
     """
     settings = load(site)
     already = halt.stopped(settings.stop_file)
@@ -92,13 +92,13 @@ def stop(
     except (SiteError, ValueError) as error:
         fault = str(error)
     state = "had stopped before" if already else "has stopped: nothing leaves"
-    unwritten = [] if fault is None else [f"The journal does not know it: {escape(fault)}"]
-    facts = {"stopped": True, "already": already, "stop_file": settings.stop_file, "journal_fault": fault}
+    unwritten = [] if fault is None else [f"The audit log does not know it: {escape(fault)}"]
+    facts = {"stopped": True, "already": already, "stop_file": settings.stop_file, "audit_log_fault": fault}
     answer(as_json, facts, f"{settings.name} {state}.", *unwritten)
 
 
 def resume(site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
-    """Answer orders again. It writes the journal first: a hospital with broken books stays stopped."""
+    """Answer orders again. It writes the audit log first: a hospital with broken books stays stopped."""
     settings = load(site)
     had_stopped = halt.stopped(settings.stop_file)
     if had_stopped:
@@ -109,5 +109,5 @@ def resume(site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
 
 
 def _note(settings: SiteSettings, kind: Kind, facts: dict[str, Fact]) -> None:
-    with AuditLog.open(settings.journal, secret(settings)) as journal:
-        journal.append_event(kind, facts)
+    with AuditLog.open(settings.audit_log, secret(settings)) as audit_log:
+        audit_log.append_event(kind, facts)

@@ -57,12 +57,12 @@ def review(
     A file that is reviewed waits from then on, so that it can be approved by its digest. Exit code 1 when the policy
     refuses some of it.
     """
-    with opened(site) as (settings, books):
+    with opened(site) as (settings, records):
         if not study:
             _list_waiting(settings, as_json)
             return
-        found = examine(_document(study, settings, books), settings, books.ledger)
-        decision = decided.decisions(books.journal).get(found.digest)
+        found = examine(_document(study, settings, records), settings, records.ledger)
+        decision = decided.decisions(records.audit_log).get(found.digest)
         if decision is None and not decided.keep(found.document, settings):
             raise SiteMisconfigured(f"the study document has more than {MOST_BYTES} bytes; nobody could read that")
     state = _state(decision)
@@ -74,7 +74,7 @@ def review(
         fail(REFUSED)
 
 
-def _document(study: str, settings: SiteSettings, books: Records) -> StudyDocument:
+def _document(study: str, settings: SiteSettings, records: Records) -> StudyDocument:
     """The document in a file, or the one whose digest starts so."""
     path = Path(study)
     if study == "-" or path.exists():
@@ -85,13 +85,13 @@ def _document(study: str, settings: SiteSettings, books: Records) -> StudyDocume
             raise SiteMisconfigured(f"{study}: {error}") from None
     if not set(study) <= set("0123456789abcdefABCDEF"):
         raise SiteMisconfigured(f"{study}: no such file")
-    known = _known(settings, books)
+    known = _known(settings, records)
     return _readable(known[decided.one_of(study, known)])
 
 
-def _known(settings: SiteSettings, books: Records) -> dict[str, str]:
+def _known(settings: SiteSettings, records: Records) -> dict[str, str]:
     """Text of every study that waits or was decided about, by digest."""
-    old = {digest: decision.document for digest, decision in decided.decisions(books.journal).items()}
+    old = {digest: decision.document for digest, decision in decided.decisions(records.audit_log).items()}
     return old | decided.waiting(settings)
 
 
@@ -149,14 +149,14 @@ def approve(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: As
     """
     from client.cohort.enough import require_enough  # takes seconds to import
 
-    with opened(site) as (settings, books):
-        known = _known(settings, books)
+    with opened(site) as (settings, records):
+        known = _known(settings, records)
         document = _readable(known[decided.one_of(digest, known)])
         if document.task in tasks.names():
             require_enough(settings, tasks.get(document.task))
-        decided.approve(document, who(by), books.journal, settings)
-        found = examine(document, settings, books.ledger)
-        decision = decided.decisions(books.journal)[documents.digest(document)]
+        decided.approve(document, who(by), records.audit_log, settings)
+        found = examine(document, settings, records.ledger)
+        decision = decided.decisions(records.audit_log)[documents.digest(document)]
     lines = [f"Approved {decision.study} ({short(decision.digest)}), by {decision.by}."]
     refused = found.refused
     lines += [f"It is refused all the same ({part}): {why}." for part, reasons in refused.items() for why in reasons]
@@ -179,10 +179,10 @@ def revoke(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: AsJ
 
     What was spent stays spent; what the study had set aside for its further rounds is free again.
     """
-    with opened(site) as (_, books):
-        known = decided.decisions(books.journal)
-        freed = decided.revoke(known[decided.one_of(digest, known)], who(by), books)
-        decision = decided.decisions(books.journal)[decided.one_of(digest, known)]
+    with opened(site) as (_, records):
+        known = decided.decisions(records.audit_log)
+        freed = decided.revoke(known[decided.one_of(digest, known)], who(by), records)
+        decision = decided.decisions(records.audit_log)[decided.one_of(digest, known)]
     lines = [f"Revoked {decision.study} ({short(decision.digest)}), by {decision.by}."]
     lines += [f"What it had set aside of the {mark.cohort} patients' epsilon is free again." for mark in freed]
     answer(as_json, _facts(decision) | {"freed": [mark.cohort for mark in freed]}, *map(Text, lines))
@@ -190,8 +190,8 @@ def revoke(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: AsJ
 
 def approvals(site: SiteFile = HERE, as_json: AsJson = False) -> None:
     """List every study that was decided about, and by whom."""
-    with opened(site) as (_, books):
-        known = list(decided.decisions(books.journal).values())
+    with opened(site) as (_, records):
+        known = list(decided.decisions(records.audit_log).values())
     rows = [(short(d.digest), d.study, _state(d), d.by, moment(d.at)) for d in known]
     shown = table("Decisions", ("digest", "study", "state", "by", "at (UTC)"), rows, whole=("digest", "at (UTC)"))
     answer(as_json, [_facts(decision) for decision in known], shown if rows else "Nothing was decided yet.")
@@ -220,8 +220,8 @@ def compare(
 
     from client.training.compare import with_own
 
-    with opened(site) as (settings, books):
-        document = _document(study, settings, books)
+    with opened(site) as (settings, records):
+        document = _document(study, settings, records)
     try:
         weights = load_file(model)
     except (OSError, SafetensorError) as error:

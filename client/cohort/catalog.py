@@ -174,14 +174,14 @@ def _require_contract(catalog: Index, site: SiteSettings, task: Task) -> None:
 def honour_withdrawals(site: SiteSettings) -> int:
     """Forget who has withdrawn since the last time: images, examples and all that was computed from them.
 
-    Called before every round, so a withdrawal counts from the next one on. The journal is told first.
+    Called before every round, so a withdrawal counts from the next one on. The audit log is told first.
 
     Returns:
         How many patients were forgotten.
 
     Raises:
         SiteMisconfigured: the list cannot be read; nobody is trained on while it is missing.
-        LedgerBroken: the journal cannot be written, so nothing was forgotten.
+        LedgerBroken: the audit log cannot be written, so nothing was forgotten.
     """
     names = withdrawn(site)
     if not names or not (site.catalog / "index.sqlite").exists():
@@ -194,8 +194,8 @@ def honour_withdrawals(site: SiteSettings) -> int:
         patients = len({image.patient for image in images})
         if not patients:
             return 0
-        with AuditLog.open(site.journal, key) as journal:
-            journal.append_event(Kind.WITHDRAWAL, {"patients": patients, "images": len(images)})
+        with AuditLog.open(site.audit_log, key) as audit_log:
+            audit_log.append_event(Kind.WITHDRAWAL, {"patients": patients, "images": len(images)})
         unused = catalog.forget(images)
     for name in {image.task for image in images}:
         mine = {image.example for image in images if image.task == name}

@@ -65,11 +65,11 @@ def _pairs(site: SiteSettings, found: Iterable[tuple[Image, Image]]) -> Iterator
 
 
 def _signed(site: SiteSettings) -> list[str]:
-    """Digests of the pairs of which somebody has signed, as the journal has them, that they are two persons."""
-    if not site.journal.exists():
+    """Digests of the pairs of which somebody has signed, as the audit log has them, that they are two persons."""
+    if not site.audit_log.exists():
         return []
-    with AuditLog.open(site.journal, secret(site)) as journal:
-        signed = [str(event.facts["pairs"]) for event in journal.events(Kind.IDENTITIES)]
+    with AuditLog.open(site.audit_log, secret(site)) as audit_log:
+        signed = [str(event.facts["pairs"]) for event in audit_log.events(Kind.IDENTITIES)]
     return [digest for digests in signed for digest in digests.split(SEPARATOR)]
 
 

@@ -345,19 +345,20 @@ def claim(site: SiteSettings, ledger: str | None) -> None:
     patients the whole budget of a life. Simulated hospitals share a catalog, and have no patients.
 
     Args:
-        ledger: the id of its first row; ``None`` for one that is still to be made.
+        ledger: the id of its first row; ``None`` for one that is still to be made. Nothing happens before the first
+            ingest.
 
     Raises:
         TermsChanged: another ledger has claimed the catalog.
     """
-    if site.simulated:
+    if site.simulated or not _path(site).exists():
         return
     with _opened(site) as connection:
         found = connection.execute("SELECT ledger FROM owner").fetchone()
         if found is not None and found[0] != ledger:
             raise TermsChanged(
                 f"the patients of the catalog {site.catalog} are counted in another ledger than {site.ledger}; two "
-                "ledgers would each spend a whole budget on them. Name the first one in `ledger` and `journal` of "
+                "ledgers would each spend a whole budget on them. Name the first one in `ledger` and `audit_log` of "
                 "site.yaml, or restore it from a backup. If it is lost for good, the data protection officer decides "
                 "whether these patients may take part again; then delete the catalog and say: consilium-site ingest"
             )

@@ -1,4 +1,4 @@
-"""The hospital's journal: a receipt of every message that left, and every decision of a person, in a chain of its own.
+"""The hospital's audit log: a receipt of every message that left, and every decision of a person, in its own chain.
 
 A receipt is written when the reply is final and before it is sent: a message without a receipt cannot leave, while a
 receipt whose message was lost on the way can exist. Each receipt names the ledger's head, so that a ledger that was put
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from client.ledger.chain import Chain
 from client.ledger.links import Head, Row
 
-_PURPOSE = "journal"
+_PURPOSE = "audit log"
 _RECEIPT = "receipt"
 _NUMBERS = ("update_norm", "epsilon_before", "epsilon_after")
 _UID = re.compile(r"\b[0-2](\.(0|[1-9]\d*)){5,}\b")  # DICOM PS3.5 section 9.1; shorter ones may be version numbers
@@ -44,9 +44,9 @@ class Kind(StrEnum):
     INGEST = "ingest"
     PREDICTION = "prediction"
     REBASE = "rebase"
-    BOOKS_BEHIND = "books_behind"
+    LEDGER_BEHIND = "books_behind"
     ACKNOWLEDGEMENT = "acknowledgement"
-    JOURNAL_REPLACED = "journal_replaced"
+    AUDIT_LOG_REPLACED = "audit_log_replaced"
     IDENTITIES = "identities"
 
 
@@ -77,7 +77,7 @@ class Receipt:
     repeated: bool = False
     """The stored reply to an order that was answered before: it spent nothing this time."""
     seq: int | None = None
-    """Its row in the journal; set by the journal, like ``at``."""
+    """Its row in the audit log; set by the audit log, like ``at``."""
     at: datetime | None = None
 
 
@@ -92,7 +92,7 @@ class Event:
 
 
 class AuditLog:
-    """The journal file of one hospital. A context manager, for one thread; several processes may have it open."""
+    """The audit log file of one hospital. A context manager, for one thread; several processes may have it open."""
 
     def __init__(self, chain: Chain) -> None:
         """Use ``create`` or ``open``."""
@@ -102,7 +102,7 @@ class AuditLog:
 
     @classmethod
     def create(cls, path: Path, secret: bytes, ledger: Head) -> Self:
-        """A new journal beside the ledger with this head.
+        """A new audit log beside the ledger with this head.
 
         Raises:
             LedgerBroken: there is one already.
@@ -111,7 +111,7 @@ class AuditLog:
 
     @classmethod
     def open(cls, path: Path, secret: bytes) -> Self:
-        """An existing journal; never makes one.
+        """An existing audit log; never makes one.
 
         Raises:
             LedgerMissing, LedgerTampered, LedgerUnwritable: see ``Chain.open``.
@@ -144,7 +144,7 @@ class AuditLog:
         """
         suspicious = [name for name, value in facts.items() if isinstance(value, str) and _names_something(value)]
         if suspicious:
-            raise ValueError(f"journal event {kind}: {', '.join(suspicious)} looks like a UID or a path")
+            raise ValueError(f"audit log event {kind}: {', '.join(suspicious)} looks like a UID or a path")
         with self._chain.transaction():
             return _event(self._chain.append(kind, dict(facts)))
 
@@ -176,12 +176,12 @@ class AuditLog:
         return self._chain.head()
 
     def last_seen_ledger(self) -> Head:
-        """The ledger's head as the newest receipt noted it, or as it was when the journal was made."""
+        """The ledger's head as the newest receipt noted it, or as it was when the audit log was made."""
         seen = (row.body["ledger"] for row in self._chain.backwards() if row.kind in (_RECEIPT, "genesis"))
         return next(Head(*head) for head in seen if head is not None)
 
     def require_not_older_than(self, witness: Head) -> None:
-        """Refuse a journal that lacks a row which was seen in it.
+        """Refuse an audit log that lacks a row which was seen in it.
 
         Raises:
             LedgerRolledBack: see ``Chain.require``.

@@ -1,8 +1,8 @@
-"""An append-only SQLite file of linked rows: the form of both the ledger and the journal.
+"""An append-only SQLite file of linked rows: the form of both the ledger and the audit log.
 
 Whoever has the file without the hospital's secret can neither change, insert, remove, move nor forge a row unseen.
 Cutting rows off the end, or putting an old copy back, leaves a chain that is right in itself; that takes a witness: a
-head (number and hash of the last row) that was noted elsewhere. Ledger and journal are each other's witness
+head (number and hash of the last row) that was noted elsewhere. Ledger and audit log are each other's witness
 (``client.ledger.records``). Whoever has the secret as well, or rolls back both files together, is not caught by
 anything on the same disk.
 """
@@ -23,7 +23,7 @@ from client.ledger import database, links
 from client.ledger.links import BEFORE_ALL, Fault, Head, Row, StoredRow
 
 RESTORE = (
-    "Restore the newest backup of ledger and journal, and keep the present files for those who look into it. "
+    "Restore the newest backup of ledger and audit log, and keep the present files for those who look into it. "
     "If no backup has what is lost, the proof of what was spent is gone for good: no study may use these patients "
     "until the data protection officer has decided"
 )
@@ -248,7 +248,7 @@ class Chain:
     def _faults_of_ends(self) -> list[Fault]:
         beginning = self.execute(f"{_SELECT} WHERE seq <= 0 ORDER BY seq")
         if faults := list(links.faults(beginning, self._key, 0, BEFORE_ALL)):
-            hint = f"if every row is so, site.key is another one than wrote it, or this is not a {self._purpose}"
+            hint = f"if every row is so, site.key is another one than wrote it, or this is no {self._purpose}"
             return [*faults, Fault(None, hint)]
         tail = self.execute(f"SELECT * FROM ({_SELECT} ORDER BY seq DESC LIMIT {_TAIL}) ORDER BY seq")
         return list(links.faults(tail, self._key, tail[0][0], tail[0][4]))

@@ -93,7 +93,7 @@ class Ledger:
         """An existing ledger; never makes one.
 
         Args:
-            witness: gives the journal's head; every new row notes it, so that a journal that was cut off is noticed.
+            witness: gives the audit log's head; every new row notes it, so that one that was cut off is noticed.
 
         Raises:
             LedgerMissing, LedgerTampered, LedgerUnwritable: see ``Chain.open``.
@@ -241,15 +241,15 @@ class Ledger:
         """
         self._chain.require(witness)
 
-    def last_seen_journal(self) -> Head | None:
-        """The journal's head as the newest row noted it."""
-        seen = (row.body["journal"] for row in self._chain.backwards() if "journal" in row.body)
+    def last_seen_audit_log(self) -> Head | None:
+        """The audit log's head as the newest row noted it."""
+        seen = (row.body["audit_log"] for row in self._chain.backwards() if "audit_log" in row.body)
         return next((Head(*head) for head in seen), None)
 
-    def journal_was_lost(self, head: Head) -> None:
-        """Note that another journal begins, from the given head on."""
+    def audit_log_was_lost(self, head: Head) -> None:
+        """Note that another audit log begins, from the given head on."""
         with self._chain.transaction():
-            self._chain.append("journal_lost", {"journal": list(head)})
+            self._chain.append("audit_log_lost", {"audit_log": list(head)})
 
     def verify(self, witness: Head | None = None) -> list[str]:
         """All that is wrong, row by row: with the chain, the stored replies and, against a witness, at the end."""
@@ -268,7 +268,7 @@ class Ledger:
         return self._chain.transaction()
 
     def _seen(self) -> dict[str, list[object]]:
-        return {} if self._witness is None else {"journal": list(self._witness())}
+        return {} if self._witness is None else {"audit_log": list(self._witness())}
 
     def _reply(self, committed: int) -> bytes | None:
         found = self._chain.execute("SELECT reply FROM replies WHERE committed = ?", committed)

@@ -1,7 +1,7 @@
-"""Ledger and journal together: each notes the other's head, so neither can be lost, replaced or put back unnoticed.
+"""Ledger and audit log together: each notes the other's head, so neither can be lost, replaced or put back unnoticed.
 
-The order of a reply is: reserve in the ledger, work, build the report, commit in the ledger, receipt in the journal,
-send. The ledger is made first and named in the journal's first row.
+The order of a reply is: reserve in the ledger, work, build the report, commit in the ledger, receipt in the audit log,
+send. The ledger is made first and named in the audit log's first row.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Records:
     """Both, open, and known to belong together."""
 
     ledger: Ledger
-    journal: AuditLog
+    audit_log: AuditLog
 
     def check(self) -> None:
         """That nobody has altered the rules of the files, and that each has the rows that the other has seen in it.
@@ -39,7 +39,7 @@ class Records:
             LedgerTampered, LedgerRolledBack: as ``open_records``.
         """
         self.ledger.check()
-        self.journal.check()
+        self.audit_log.check()
         self.require_match()
 
     def require_match(self) -> None:
@@ -48,17 +48,17 @@ class Records:
         Raises:
             LedgerRolledBack: one was restored from an old backup, or made anew.
         """
-        self.ledger.require_not_older_than(self.journal.last_seen_ledger())
-        if seen := self.ledger.last_seen_journal():
-            self.journal.require_not_older_than(seen)
+        self.ledger.require_not_older_than(self.audit_log.last_seen_ledger())
+        if seen := self.ledger.last_seen_audit_log():
+            self.audit_log.require_not_older_than(seen)
 
     def verify(self) -> list[str]:
         """All that is wrong with both, row by row, each against what the other has seen."""
-        faults = [f"ledger: {fault}" for fault in self.ledger.verify(self.journal.last_seen_ledger())]
-        faults += [f"journal: {fault}" for fault in self.journal.verify(self.ledger.last_seen_journal())]
+        faults = [f"ledger: {fault}" for fault in self.ledger.verify(self.audit_log.last_seen_ledger())]
+        faults += [f"audit log: {fault}" for fault in self.audit_log.verify(self.ledger.last_seen_audit_log())]
         return faults
 
-    def backup(self, ledger: Path, journal: Path) -> None:
+    def backup(self, ledger: Path, audit_log: Path) -> None:
         """Copy both to new files as they are at one moment; reservations and receipts of others wait meanwhile.
 
         To restore, open the backup with ``open_records`` and back it up to where it belongs. That forgets what was
@@ -67,9 +67,9 @@ class Records:
         Raises:
             LedgerBroken: a target exists, or a book does not verify.
         """
-        with self.ledger.hold(), self.journal.hold():
+        with self.ledger.hold(), self.audit_log.hold():
             self.ledger.backup(ledger)
-            self.journal.backup(journal)
+            self.audit_log.backup(audit_log)
 
     def without_receipt(self) -> list[int]:
         """Ledger rows of commits that no receipt mentions.
@@ -77,30 +77,30 @@ class Records:
         A crash between commit and receipt leaves one: that reply has not left, and gets its receipt when it is asked
         again. Otherwise receipts were cut off.
         """
-        mentioned = {receipt.sha256 for receipt in self.journal.receipts()}
+        mentioned = {receipt.sha256 for receipt in self.audit_log.receipts()}
         return [e.committed for e in self.ledger.entries() if e.committed and e.reply_sha256 not in mentioned]
 
 
-def create_records(ledger: Path, journal: Path, secret: bytes, terms: Terms | None = None) -> None:
+def create_records(ledger: Path, audit_log: Path, secret: bytes, terms: Terms | None = None) -> None:
     """Empty books for a hospital that has never answered an order, with the terms on which their sums will rest.
 
-    A kill in the middle leaves an untouched ledger without a journal, from which calling again goes on. Whoever calls
-    with other terms then finds the first ones in it, and has to rebase them.
+    A kill in the middle leaves an untouched ledger without an audit log, from which calling again goes on. Whoever
+    calls with other terms then finds the first ones in it, and has to rebase them.
 
     Raises:
         LedgerBroken: there are books already.
     """
-    if os.path.lexists(journal):
-        raise LedgerBroken(f"the journal {journal} exists already; nothing was made")
+    if os.path.lexists(audit_log):
+        raise LedgerBroken(f"the audit log {audit_log} exists already; nothing was made")
     made = Ledger.open(ledger, secret) if os.path.lexists(ledger) else Ledger.create(ledger, secret, terms)
     with made:
         if made.head().seq > 0:
-            raise LedgerMissing(f"the ledger {ledger} is in use, but its journal {journal} is missing. {RESTORE}")
-        AuditLog.create(journal, secret, made.head()).__exit__()
+            raise LedgerMissing(f"the ledger {ledger} is in use, but its audit log {audit_log} is missing. {RESTORE}")
+        AuditLog.create(audit_log, secret, made.head()).__exit__()
 
 
 @contextmanager
-def records_kept_open(ledger: Path, journal: Path, secret: bytes) -> Iterator[Records]:
+def records_kept_open(ledger: Path, audit_log: Path, secret: bytes) -> Iterator[Records]:
     """``open_records`` for who asks again and again: they stay open, and only new rows are read.
 
     Before each use triggers are checked, and each book against what the other has seen. Their newest rows may be in the
@@ -109,13 +109,13 @@ def records_kept_open(ledger: Path, journal: Path, secret: bytes) -> Iterator[Re
     Raises:
         LedgerMissing, LedgerTampered, LedgerRolledBack: as ``open_records``.
     """
-    with _SHELF.use((ledger, journal), partial(open_records, ledger, journal, secret), secret) as books:
-        books.check()
-        yield books
+    with _SHELF.use((ledger, audit_log), partial(open_records, ledger, audit_log, secret), secret) as records:
+        records.check()
+        yield records
 
 
 @contextmanager
-def open_records(ledger: Path, journal: Path, secret: bytes) -> Iterator[Records]:
+def open_records(ledger: Path, audit_log: Path, secret: bytes) -> Iterator[Records]:
     """Both books, or neither.
 
     Raises:
@@ -123,48 +123,48 @@ def open_records(ledger: Path, journal: Path, secret: bytes) -> Iterator[Records
         LedgerTampered: rows are not as they were written.
         LedgerRolledBack: see ``Records.require_match``.
     """
-    _refuse_missing(ledger, journal)
+    _refuse_missing(ledger, audit_log)
     with ExitStack() as stack:
-        receipts = stack.enter_context(AuditLog.open(journal, secret))
-        books = Records(stack.enter_context(Ledger.open(ledger, secret, receipts.head)), receipts)
-        books.require_match()
-        yield books
+        receipts = stack.enter_context(AuditLog.open(audit_log, secret))
+        records = Records(stack.enter_context(Ledger.open(ledger, secret, receipts.head)), receipts)
+        records.require_match()
+        yield records
 
 
-def faults_of_records(ledger: Path, journal: Path, secret: bytes) -> list[str]:
+def faults_of_records(ledger: Path, audit_log: Path, secret: bytes) -> list[str]:
     """All that is wrong with both, row by row, also when they are too damaged to be opened; see ``Records.verify``."""
     try:
-        with open_records(ledger, journal, secret) as books:
-            return books.verify()
+        with open_records(ledger, audit_log, secret) as records:
+            return records.verify()
     except LedgerBroken as error:
         faults = [str(error)]
-    for path, purpose in ((ledger, "ledger"), (journal, "journal")):
+    for path, purpose in ((ledger, "ledger"), (audit_log, "audit log")):
         with suppress(LedgerBroken), Chain(path, secret, purpose) as chain:  # that it does not open was said above
             faults += [f"{purpose}: {fault}" for fault in chain.verify()]
     return faults
 
 
-def replace_lost_journal(ledger: Path, journal: Path, secret: bytes) -> None:
-    """Begin a new journal when the old one and all its backups are gone. What was spent stays in the ledger, which also
-    notes that the journal was lost.
+def replace_lost_audit_log(ledger: Path, audit_log: Path, secret: bytes) -> None:
+    """Begin a new audit log when the old one and all its backups are gone. What was spent stays in the ledger, which
+    also notes that the audit log was lost.
 
-    A kill in the middle leaves an untouched journal, from which calling again goes on.
+    A kill in the middle leaves an untouched audit log, from which calling again goes on.
 
     Raises:
-        LedgerBroken: there is a journal in use, or the ledger does not verify.
+        LedgerBroken: there is an audit log in use, or the ledger does not verify.
     """
     with Ledger.open(ledger, secret) as book:
         if faults := book.verify():
             raise LedgerBroken(f"the ledger {ledger} does not verify: {'; '.join(faults)}")
-        there = os.path.lexists(journal)
-        with AuditLog.open(journal, secret) if there else AuditLog.create(journal, secret, book.head()) as begun:
+        there = os.path.lexists(audit_log)
+        with AuditLog.open(audit_log, secret) if there else AuditLog.create(audit_log, secret, book.head()) as begun:
             if begun.head().seq > 0:
-                raise LedgerBroken(f"the journal {journal} exists and is in use; it is not replaced")
-            book.journal_was_lost(begun.head())
+                raise LedgerBroken(f"the audit log {audit_log} exists and is in use; it is not replaced")
+            book.audit_log_was_lost(begun.head())
 
 
-def _refuse_missing(ledger: Path, journal: Path) -> None:
-    paths = {"ledger": ledger, "journal": journal}
+def _refuse_missing(ledger: Path, audit_log: Path) -> None:
+    paths = {"ledger": ledger, "audit log": audit_log}
     missing = [f"{name} {path}" for name, path in paths.items() if not os.path.lexists(path)]
     if len(missing) == 2:
         raise LedgerMissing(

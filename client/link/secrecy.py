@@ -29,7 +29,7 @@ def _keys(settings: SiteSettings) -> Mapping[str, Path]:
     paths = {"the hospital's secret": settings.key}
     paths |= {"the gateway's key": settings.link / "node.key"}
     paths |= {"the secret between gateway and trainer": settings.link / "trainer.secret"}
-    paths |= {"the privacy ledger": settings.ledger, "the journal": settings.journal}
+    paths |= {"the privacy ledger": settings.ledger, "the audit log": settings.audit_log}
     for source in settings.sources:
         named = {"the archive's token": getattr(source, "token", None)}
         named |= {"the archive's password": getattr(source, "password", None)}
@@ -40,14 +40,14 @@ def _keys(settings: SiteSettings) -> Mapping[str, Path]:
 
 def _kept(settings: SiteSettings) -> Mapping[str, Sequence[Path]]:
     """Files, and folders with all that lies in them, by what they are to a person."""
-    books = (settings.ledger, settings.journal)
+    records = (settings.ledger, settings.audit_log)
     paths = {
         "prepared images and their index": [settings.catalog],
         "what studies leave here between rounds": [settings.kept],
-        "studies that wait for a decision": [settings.journal.parent / "pending"],
+        "studies that wait for a decision": [settings.audit_log.parent / "pending"],
         "the hospital's log": [settings.log],
         "the link to the server": [settings.link],
-        "what SQLite keeps beside the books": [book.with_name(book.name + end) for book in books for end in _BESIDE],
+        "what SQLite keeps beside the books": [book.with_name(book.name + end) for book in records for end in _BESIDE],
     }
     for number, source in enumerate(settings.sources, 1):
         if isinstance(source, DicomwebSource | DimseSource):

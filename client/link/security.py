@@ -141,12 +141,12 @@ def _leaving(settings: SiteSettings) -> Iterator[Claim]:
     promise = "Every message that left has a receipt, and no row of the books was changed"
     try:
         key = secret(settings)
-        faults = faults_of_records(settings.ledger, settings.journal, key)
+        faults = faults_of_records(settings.ledger, settings.audit_log, key)
         if not faults:
-            with open_records(settings.ledger, settings.journal, key) as books:
-                receipts, rows = books.journal.receipts(), books.ledger.head().seq + 1
-                missing = books.without_receipt()
-                decisions = approvals.decisions(books.journal).values()
+            with open_records(settings.ledger, settings.audit_log, key) as records:
+                receipts, rows = records.audit_log.receipts(), records.ledger.head().seq + 1
+                missing = records.without_receipt()
+                decisions = approvals.decisions(records.audit_log).values()
     except SiteError as error:
         faults = [str(error)]
     if faults:

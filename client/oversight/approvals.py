@@ -1,8 +1,8 @@
 """Which studies the hospital's people have approved. An order of any other study is refused.
 
-A decision is an event in the journal: who approved or revoked which document, and when, with the document's text. The
+A decision is an event in the audit log: who approved or revoked which document, and when, with the document's text. The
 last event about a digest is the one that counts. A study that was ordered and not approved waits in the folder
-``pending`` beside the journal until somebody has read it; the server can fill that folder, so it holds little.
+``pending`` beside the audit log until somebody has read it; the server can fill that folder, so it holds little.
 
 Documents are kept as text, and their digests are of that text: what was decided under an older release stays readable.
 """
@@ -54,7 +54,7 @@ class Decision:
     automatic: bool
 
 
-def require(document: StudyDocument, journal: AuditLog, settings: SiteSettings) -> None:
+def require(document: StudyDocument, audit_log: AuditLog, settings: SiteSettings) -> None:
     """Let only an approved study pass.
 
     Raises:
@@ -62,12 +62,12 @@ def require(document: StudyDocument, journal: AuditLog, settings: SiteSettings) 
         NoCohort: a simulated hospital has too little to approve it by itself.
     """
     digest = studies.digest(document)
-    decision = decisions(journal).get(digest)
+    decision = decisions(audit_log).get(digest)
     if decision is None and settings.simulated and settings.policy.auto_approve:
         from client.cohort.enough import require_enough  # takes seconds, which who revokes need not wait for
 
         require_enough(settings, tasks.get(document.task))
-        _decide(journal, Kind.APPROVAL, document.name, studies.canonical(document), NOBODY, automatic=True)
+        _decide(audit_log, Kind.APPROVAL, document.name, studies.canonical(document), NOBODY, automatic=True)
     elif decision is None:
         kept = keep(document, settings)
         remedy = f"consilium-site review, then consilium-site approve {digest[:12]}" if kept else "too large to keep"
@@ -77,10 +77,10 @@ def require(document: StudyDocument, journal: AuditLog, settings: SiteSettings) 
         raise NotApproved(f"the approval of study {document.name} was revoked by {decision.by} at {when}")
 
 
-def decisions(journal: AuditLog) -> dict[str, Decision]:
+def decisions(audit_log: AuditLog) -> dict[str, Decision]:
     """The last decision about every study that was decided about, by digest, the newest at the end."""
     last: dict[str, Decision] = {}
-    for event in journal.events():
+    for event in audit_log.events():
         if event.kind in (Kind.APPROVAL, Kind.REVOCATION):
             digest = str(event.facts["digest"])
             last.pop(digest, None)
@@ -94,32 +94,32 @@ def _decision(digest: str, event: Event) -> Decision:
     return Decision(*what, event.at, by, approved, bool(facts["automatic"]))
 
 
-def approve(document: StudyDocument, by: str, journal: AuditLog, settings: SiteSettings) -> None:
+def approve(document: StudyDocument, by: str, audit_log: AuditLog, settings: SiteSettings) -> None:
     """Record that a person approves the study; it waits no longer.
 
     Raises:
         SiteMisconfigured: ``by`` names nobody.
     """
-    _decide(journal, Kind.APPROVAL, document.name, studies.canonical(document), by)
+    _decide(audit_log, Kind.APPROVAL, document.name, studies.canonical(document), by)
     _file_of(studies.digest(document), settings).unlink(missing_ok=True)
 
 
-def revoke(decision: Decision, by: str, books: Records) -> list[Earmark]:
+def revoke(decision: Decision, by: str, records: Records) -> list[Earmark]:
     """Record that a person takes an approval back; the study's next order is refused. Returns what the study had set
     aside of the patients' epsilon, which is free again; approved again, it is planned anew.
 
     Raises:
         SiteMisconfigured: ``by`` names nobody.
     """
-    _decide(books.journal, Kind.REVOCATION, decision.study, decision.document, by)
-    if any(other.approved and other.study == decision.study for other in decisions(books.journal).values()):
+    _decide(records.audit_log, Kind.REVOCATION, decision.study, decision.document, by)
+    if any(other.approved and other.study == decision.study for other in decisions(records.audit_log).values()):
         return []  # another document of that name is still approved, and what is set aside is by name
-    return books.ledger.release(decision.study)
+    return records.ledger.release(decision.study)
 
 
-def _decide(journal: AuditLog, kind: Kind, study: str, document: str, by: str, automatic: bool = False) -> None:
+def _decide(audit_log: AuditLog, kind: Kind, study: str, document: str, by: str, automatic: bool = False) -> None:
     facts: dict[str, Fact] = {"study": study, "digest": _digest(document), "automatic": automatic}
-    sign(journal, kind, by, {**facts, "document": document})
+    sign(audit_log, kind, by, {**facts, "document": document})
 
 
 def keep(document: StudyDocument, settings: SiteSettings) -> bool:
@@ -167,13 +167,13 @@ def _digest(text: str) -> str:
 
 
 def _file_of(digest: str, settings: SiteSettings) -> Path:
-    return settings.journal.parent / "pending" / f"{digest}.json"
+    return settings.audit_log.parent / "pending" / f"{digest}.json"
 
 
 def _files(settings: SiteSettings) -> list[Path]:
     """The files in ``pending``, the oldest first."""
     dated = []
-    for path in (settings.journal.parent / "pending").glob("[0-9a-f]*.json"):
+    for path in (settings.audit_log.parent / "pending").glob("[0-9a-f]*.json"):
         with suppress(FileNotFoundError):  # somebody has decided about it this very moment
             dated.append((path.stat().st_mtime_ns, path))
     return [path for _, path in sorted(dated)]

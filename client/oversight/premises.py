@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from client.errors import BooksBehind, SiteMisconfigured, TermsChanged
+from client.errors import LedgerBehind, SiteMisconfigured, TermsChanged
 from client.ledger import accounting
 from client.ledger.audit_log import Fact, Kind
 from client.ledger.ledger import Ledger
@@ -79,13 +79,13 @@ def require_terms(settings: SiteSettings, ledger: Ledger) -> None:
         )
 
 
-def rebase(settings: SiteSettings, books: Records, by: str) -> TermsChange:
-    """Make what ``site.yaml`` says the ledger's terms, in a person's name; the journal is told first.
+def rebase(settings: SiteSettings, records: Records, by: str) -> TermsChange:
+    """Make what ``site.yaml`` says the ledger's terms, in a person's name; the audit log is told first.
 
     Raises:
         SiteMisconfigured: nothing has changed, or a real hospital would become a simulated one or the reverse.
     """
-    change, was = change_of(settings, books.ledger), books.ledger.account().terms
+    change, was = change_of(settings, records.ledger), records.ledger.account().terms
     if change is None:
         raise SiteMisconfigured("site.yaml says what the ledger says: there is nothing to rebase")
     if was is not None and was.simulated != settings.simulated:
@@ -95,32 +95,33 @@ def rebase(settings: SiteSettings, books: Records, by: str) -> TermsChange:
         )
     terms = terms_of(settings)
     told: dict[str, Fact] = {"terms": _digest(terms.body()), "differences": len(change.differs)}
-    sign(books.journal, Kind.REBASE, by, {**told, "both_cohorts": change.moves})
-    books.ledger.rebase(terms)
+    sign(records.audit_log, Kind.REBASE, by, {**told, "both_cohorts": change.moves})
+    records.ledger.rebase(terms)
     return change
 
 
 _MOST_LOST = 20
-"""So many missing entries are noted: nobody has lost more, and orders must not be able to fill the journal."""
+"""So many missing entries are noted: nobody has lost more, and orders must not be able to fill the audit log."""
 
 
-def require_not_behind(seen: str | None, study: str, books: Records) -> None:
-    """Pass if the row is in the ledger that the server saw last. The journal keeps what is missing.
+def require_not_behind(seen: str | None, study: str, records: Records) -> None:
+    """Pass if the row is in the ledger that the server saw last. The audit log keeps what is missing.
 
     Args:
         seen: its hash, from the order; ``None`` when the server has seen none.
 
     Raises:
-        BooksBehind: it is not.
+        LedgerBehind: it is not.
     """
-    if seen is None or books.ledger.contains(seen):
+    if seen is None or records.ledger.contains(seen):
         return
-    lost = lost_heads(books)
+    lost = lost_heads(records)
     if seen not in lost and len(lost) < _MOST_LOST:
-        books.journal.append_event(Kind.BOOKS_BEHIND, {"study": study, "seen": seen})
-    raise BooksBehind(
-        f"the coordinator has seen entry {seen[:12]} of this hospital's ledger, which is not in it: ledger and journal "
-        "were put back to an older state, replaced by new ones, or are a copy beside which another one has answered. "
+        records.audit_log.append_event(Kind.LEDGER_BEHIND, {"study": study, "seen": seen})
+    raise LedgerBehind(
+        f"the coordinator has seen entry {seen[:12]} of this hospital's ledger, which is not in it: ledger and audit "
+        "log were put back to an older state, replaced by new ones, or are a copy beside which another one has "
+        "answered. "
         "What they have spent is missing here, so nothing is answered. Stop the other copy if there is one, and "
         "restore the newest backup. If no backup has that entry, the data protection officer decides what its loss "
         f"counts for: consilium-site ledger acknowledge {seen[:12]} --spent-training EPSILON --spent-validation "
@@ -128,14 +129,14 @@ def require_not_behind(seen: str | None, study: str, books: Records) -> None:
     )
 
 
-def lost_heads(books: Records) -> list[str]:
+def lost_heads(records: Records) -> list[str]:
     """Hashes that somebody has seen in the ledger and that are not there, the newest at the end."""
-    seen = dict.fromkeys(str(event.facts["seen"]) for event in books.journal.events(Kind.BOOKS_BEHIND))
-    return [hash for hash in seen if not books.ledger.contains(hash)]
+    seen = dict.fromkeys(str(event.facts["seen"]) for event in records.audit_log.events(Kind.LEDGER_BEHIND))
+    return [hash for hash in seen if not records.ledger.contains(hash)]
 
 
-def acknowledge(settings: SiteSettings, books: Records, digits: str, spent: Mapping[str, float], by: str) -> str:
-    """Enter that an entry is lost for good, and charge either cohort with what it may have spent. The journal is told
+def acknowledge(settings: SiteSettings, records: Records, digits: str, spent: Mapping[str, float], by: str) -> str:
+    """Enter that an entry is lost for good, and charge either cohort with what it may have spent. The audit log is told
     first. Returns the entry's hash.
 
     Args:
@@ -145,7 +146,7 @@ def acknowledge(settings: SiteSettings, books: Records, digits: str, spent: Mapp
     Raises:
         SiteMisconfigured: no such entry is missing, or an epsilon is out of range.
     """
-    found = [hash for hash in lost_heads(books) if hash.startswith(digits.lower())]
+    found = [hash for hash in lost_heads(records) if hash.startswith(digits.lower())]
     if len(digits) < FEWEST_DIGITS or len(found) != 1:
         raise SiteMisconfigured(
             f"{digits!r} names {len(found)} entries that are missed here; give {FEWEST_DIGITS} or more of the digits "
@@ -157,8 +158,8 @@ def acknowledge(settings: SiteSettings, books: Records, digits: str, spent: Mapp
     except ValueError as error:
         raise SiteMisconfigured(f"{error}; 0 says that nothing was spent") from None
     facts: dict[str, Fact] = {"lost": found[0], **{f"epsilon_{cohort}": epsilon for cohort, epsilon in spent.items()}}
-    sign(books.journal, Kind.ACKNOWLEDGEMENT, require_name(by), facts)
-    books.ledger.acknowledge(found[0], charges)
+    sign(records.audit_log, Kind.ACKNOWLEDGEMENT, require_name(by), facts)
+    records.ledger.acknowledge(found[0], charges)
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""A person's name under what was decided, in the journal."""
+"""A person's name under what was decided, in the audit log."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from client.ledger.audit_log import AuditLog, Event, Fact, Kind
 _LONGEST = 200
 
 
-def sign(journal: AuditLog, kind: Kind, by: str, facts: Mapping[str, Fact]) -> Event:
+def sign(audit_log: AuditLog, kind: Kind, by: str, facts: Mapping[str, Fact]) -> Event:
     """Enter a decision with the name of who made it.
 
     Raises:
         SiteMisconfigured: ``by`` names nobody, or it or a fact has a UID or a path in it.
     """
     try:
-        return journal.append_event(kind, {**facts, "by": require_name(by)})
+        return audit_log.append_event(kind, {**facts, "by": require_name(by)})
     except ValueError as error:
         raise SiteMisconfigured(f"{error}: neither the study nor --by may have one in it") from None
 

@@ -56,6 +56,10 @@ class UnreadableDicom(Exception):
         return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)
 
 
+_NO_MEMORY = "Python API call failed"
+"""What PyO3 panics with when Python gives its Rust code no memory for the pixels."""
+
+
 def guarded(reason: Reason, work: Callable[[], T]) -> T:
     """Turn whatever a broken file provokes into one error.
 
@@ -68,6 +72,8 @@ def guarded(reason: Reason, work: Callable[[], T]) -> T:
     except MemoryError:
         raise UnreadableDicom(Reason.MEMORY_LIMIT) from None
     except BaseException as error:
+        if type(error).__name__ == "PanicException" and str(error) == _NO_MEMORY:
+            raise UnreadableDicom(Reason.MEMORY_LIMIT) from None
         if (
             isinstance(error, OSError) and error.errno is not None
         ):  # parsers raise OSError of their own, without a number

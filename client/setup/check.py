@@ -177,16 +177,16 @@ def _disk(site: SiteSettings) -> Rung:
 
 
 def _books(site: SiteSettings) -> Iterator[Rung]:
-    """Whether the hospital answers, what is left of its budget, and whether its clock agrees with its own journal."""
+    """Whether the hospital answers, what is left of its budget, and whether its clock agrees with its own audit log."""
     try:
-        with open_records(site.ledger, site.journal, secret(site)) as books:
+        with open_records(site.ledger, site.audit_log, secret(site)) as records:
             delta, life = delta_cap(site), site.policy.max_epsilon_life
-            spent = {cohort: epsilon_of(books.ledger.spent(cohort), delta) for cohort in COHORTS.values()}
-            moments = [event.at for event in books.journal.events()]
-            moments += [receipt.at for receipt in books.journal.receipts() if receipt.at is not None]
-            set_aside = {mark.cohort for mark in books.ledger.account().earmarks()}
-            change, lost = premises.change_of(site, books.ledger), premises.lost_heads(books)
-            ledger = books.ledger.account().id
+            spent = {cohort: epsilon_of(records.ledger.spent(cohort), delta) for cohort in COHORTS.values()}
+            moments = [event.at for event in records.audit_log.events()]
+            moments += [receipt.at for receipt in records.audit_log.receipts() if receipt.at is not None]
+            set_aside = {mark.cohort for mark in records.ledger.account().earmarks()}
+            change, lost = premises.change_of(site, records.ledger), premises.lost_heads(records)
+            ledger = records.ledger.account().id
     except SiteError as error:
         yield Rung("books", ClaimState.FAIL, str(error), "consilium-site ledger verify")
         return
@@ -223,7 +223,7 @@ def _owner(site: SiteSettings, ledger: str) -> Rung:
     try:
         index.claim(site, ledger)
     except SiteError as error:
-        return Rung("one ledger", ClaimState.FAIL, str(error), "Name the first ledger and journal in site.yaml")
+        return Rung("one ledger", ClaimState.FAIL, str(error), "Name the first ledger and audit log in site.yaml")
     return Rung("one ledger", ClaimState.OK, "the catalog's patients are counted in this ledger only")
 
 
@@ -237,9 +237,9 @@ def _seen(lost: list[str]) -> Rung:
 def _clock(newest: datetime | None) -> Rung:
     now = datetime.now(UTC)
     if newest is not None and newest > now + _SLACK:
-        found = f"it is {now:%Y-%m-%d %H:%M} UTC here, the journal has been at {newest:%Y-%m-%d %H:%M}"
+        found = f"it is {now:%Y-%m-%d %H:%M} UTC here, the audit log has been at {newest:%Y-%m-%d %H:%M}"
         return Rung("clock", ClaimState.FAIL, found, "Set the clock (NTP): by a wrong one certificates are refused")
-    return Rung("clock", ClaimState.OK, f"{now:%Y-%m-%d %H:%M} UTC, not before the journal's last entry")
+    return Rung("clock", ClaimState.OK, f"{now:%Y-%m-%d %H:%M} UTC, not before the audit log's last entry")
 
 
 def _processor() -> Rung:

@@ -25,19 +25,19 @@ def write_example(path: Path, name: str) -> None:
 
 
 def provision(settings: SiteSettings) -> list[Path]:
-    """Make secret, ledger and journal where there are none. Returns the files that were made.
+    """Make secret, ledger and audit log where there are none. Returns the files that were made.
 
     Raises:
         LedgerBroken: one of the books was lost, so only a backup helps; or they do not open.
         SiteMisconfigured: the secret was lost, or is readable by others.
         TermsChanged: the catalog's patients are counted in another ledger.
     """
-    wanted = [settings.key, settings.ledger, settings.journal]
+    wanted = [settings.key, settings.ledger, settings.audit_log]
     missing = [path for path in wanted if not path.exists()]
     key = secret(settings)
-    if settings.journal in missing:  # it is made last; an unused ledger alone is a founding that was interrupted
+    if settings.audit_log in missing:  # it is made last; an unused ledger alone is a founding that was interrupted
         index.claim(settings, None)
-        create_records(settings.ledger, settings.journal, key, terms_of(settings))
-    with open_records(settings.ledger, settings.journal, key) as books:
-        index.claim(settings, books.ledger.account().id)
+        create_records(settings.ledger, settings.audit_log, key, terms_of(settings))
+    with open_records(settings.ledger, settings.audit_log, key) as records:
+        index.claim(settings, records.ledger.account().id)
         return missing

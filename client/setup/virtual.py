@@ -1,8 +1,8 @@
 """Simulated hospitals on one machine: cut from a public set, or drawn by a task's phantom.
 
 Each gets a ``site.yaml`` like a real one, with ``simulated: true`` and a policy that allows just what the study needs.
-From there on nothing distinguishes it: the same code reads the file, ingests the source, keeps ledger and journal, and
-answers.
+From there on nothing distinguishes it: the same code reads the file, ingests the source, keeps ledger and audit log,
+and answers.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def provision_virtual_hospitals(study: schema.Study, folder: Path, progress: Set
             ``output_dir`` on the same data.
 
     Raises:
-        SiteError: images or labels cannot be used, or a study that is resumed has lost a ledger or a journal.
+        SiteError: images or labels cannot be used, or a study that is resumed has lost a ledger or an audit log.
     """
     task = tasks.get(study.task.name)
     home = Path(study.output_dir).resolve() / "hospitals" / _digest(study)
@@ -132,7 +132,7 @@ def _site(study: schema.Study, name: str, sources: list[dict[str, Any]]) -> dict
         "name": name,
         "simulated": True,
         "ledger": f"{name}.ledger.sqlite",
-        "journal": f"{name}.journal.sqlite",
+        "audit_log": f"{name}.audit.sqlite",
         "stop_file": f"{name}.STOP",
         "log": f"{name}.log",
         "validation_fraction": study.federation.validation_fraction,

@@ -24,7 +24,7 @@ from tasks.protocol.wire import Arrays
 
 _POINTER = "checkpoint.json"
 _KINDS = {"round", "memory", "lost", "average", "best", "scores"}
-_ROUNDS, _BOOKS = TypeAdapter(list[RoundRecord]), TypeAdapter(dict[str, HexDigest])
+_ROUNDS, _LEDGER_HEADS = TypeAdapter(list[RoundRecord]), TypeAdapter(dict[str, HexDigest])
 
 
 def write_state(folder: Path, state: StudyState) -> None:
@@ -42,7 +42,7 @@ def write_state(folder: Path, state: StudyState) -> None:
         "arrays": {name.split("-")[0]: [name, _sha256(content)] for name, content in arrays.items()},
         "rounds": [asdict(record) for record in state.rounds],
         "chosen": state.chosen,
-        "books": state.books,
+        "ledger_heads": state.ledger_heads,
     }
     write_whole(folder / _POINTER, json.dumps(pointer, indent=1).encode())
     for old in folder.glob("*.safetensors"):
@@ -62,7 +62,10 @@ def read_state(folder: Path) -> StudyState | None:
     try:
         pointer = json.loads(path.read_text("utf-8"))
         arrays = {kind: _arrays(folder, *named) for kind, named in pointer["arrays"].items()}
-        rounds, books = _ROUNDS.validate_python(pointer["rounds"]), _BOOKS.validate_python(pointer["books"])
+        rounds, ledger_heads = (
+            _ROUNDS.validate_python(pointer["rounds"]),
+            _LEDGER_HEADS.validate_python(pointer["ledger_heads"]),
+        )
         chosen = int(pointer["chosen"])
         if not 0 <= chosen <= len(rounds) or not {"round", "memory"} <= arrays.keys() <= _KINDS:
             raise ValueError("it tells of a round or of arrays that no checkpoint has")
@@ -70,7 +73,7 @@ def read_state(folder: Path) -> StudyState | None:
         raise CheckpointDamaged(
             f"cannot read {path}: {error}; restore the folder from a backup, or resume=never"
         ) from error
-    return StudyState(arrays.pop("round"), rounds, chosen=chosen, books=books, **arrays)
+    return StudyState(arrays.pop("round"), rounds, chosen=chosen, ledger_heads=ledger_heads, **arrays)
 
 
 def model_file(folder: Path, state: StudyState) -> Path:

@@ -156,7 +156,7 @@ def _read(reply: Message, roster: Roster, hospital: str, round: int, kind: type[
     except BaseException as error:  # a panic in a library that is written in Rust is no Exception
         return None, f"its answer cannot be read ({type(error).__name__})", 0
     if report is not None:  # whatever becomes of its figures
-        roster.witness.saw(hospital, report.books)
+        roster.witness.saw(hospital, report.ledger_head)
     return report, problem, up
 
 
@@ -181,7 +181,7 @@ def plain(text: str) -> str:
 
 
 _REMEDIES = {
-    ErrorCode.BOOKS_BEHIND: (
+    ErrorCode.LEDGER_BEHIND: (
         ": its ledger lacks what this server has seen of it, so an older copy was put back. Its own people know more; "
         "they have to bring the newer books back, or it has to be admitted anew"
     )

@@ -1,7 +1,7 @@
 """What the server saw last of each hospital's books: by this witness a hospital learns that they were put back.
 
 Every report brings the hash of the last row of the hospital's ledger, and every order to that hospital brings it back.
-A hospital that cannot find it among its rows has older books than it once had, and refuses with ``BOOKS_BEHIND``. To
+A hospital that cannot find it among its rows has older books than it once had, and refuses with ``LEDGER_BEHIND``. To
 the server a hash is opaque.
 
 A study remembers what it saw in its checkpoint. A deployed server also keeps one small file a hospital, for all

@@ -98,7 +98,7 @@ def play_round(
     seconds, asked, auc = time.perf_counter() - started, list(invited.nodes), pooled_auc(evaluated)
     record = RoundRecord(number, seconds, update_norm, hospitals, dropped, asked, auc, folded.carried, folded.named)
     after = replace(state, weights=weights, rounds=[*state.rounds, record], memory=memory, lost=lost, average=average)
-    after = replace(after, books=roster.witness.seen())
+    after = replace(after, ledger_heads=roster.witness.seen())
     after = model_selection.with_the_best(study, after)
     return replace(after, scores=scores_of(evaluated)) if after.outcome is record and evaluated else after
 

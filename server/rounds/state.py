@@ -95,7 +95,7 @@ class StudyState:
     best: Arrays = field(default_factory=dict)
     chosen: int = 0
     scores: Arrays = field(default_factory=dict)
-    books: dict[str, str] = field(default_factory=dict)
+    ledger_heads: dict[str, str] = field(default_factory=dict)
 
     @property
     def model(self) -> Arrays:

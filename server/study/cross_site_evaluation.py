@@ -69,7 +69,7 @@ def evaluate_across_sites(
         folder: where answers are kept.
         grid: plays the study's own hospitals.
     """
-    roster = Roster(document_of(study, name, sizes), grid.nodes, Witness(state.books))
+    roster = Roster(document_of(study, name, sizes), grid.nodes, Witness(state.ledger_heads))
     found = CrossSiteEvaluation()
     if schema.paired_bins(study.evaluation):
         _pairs(study, roster, folder, grid, state, arms, found)

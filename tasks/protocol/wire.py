@@ -57,7 +57,7 @@ class ErrorCode(StrEnum):
     STOPPED = "STOPPED"
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
     LEDGER_BROKEN = "LEDGER_BROKEN"
-    BOOKS_BEHIND = "BOOKS_BEHIND"
+    LEDGER_BEHIND = "LEDGER_BEHIND"
     NO_COHORT = "NO_COHORT"
     MODEL_REFUSED = "MODEL_REFUSED"
     UPDATE_NOT_FINITE = "UPDATE_NOT_FINITE"
@@ -93,7 +93,7 @@ class TrainOrder:
     """The tensors of the model that travel, float32, by parameter name; ``control-variate.*`` are SCAFFOLD's c."""
     change: ModelChange | None = None
     """``None``: the arrays are the whole model."""
-    books: HexDigest | None = None
+    ledger_head: HexDigest | None = None
     """The head of the hospital's ledger that the server saw last: a witness elsewhere, by whom the hospital learns that
     its books were put back. No part of what is asked, so of neither the digest nor the JSON text."""
 
@@ -109,7 +109,7 @@ class TrainReport:
     delta: float
     noise_multiplier: Annotated[float, Field(ge=0)]
     """Standard deviation of each step's noise in units of the study's ``clip_norm``; 0 without privacy."""
-    books: HexDigest
+    ledger_head: HexDigest
     """Hash of the last row of the hospital's ledger: opaque, and the same hospital finds it again in its books."""
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     """New minus old value of each tensor that travels, in the study's form ``wire.up``."""
@@ -132,7 +132,7 @@ class EvaluateOrder:
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     change: ModelChange | None = None
     asks: Asks = "scores"
-    books: HexDigest | None = None
+    ledger_head: HexDigest | None = None
     """As in ``TrainOrder``."""
 
     @model_validator(mode="after")
@@ -157,7 +157,7 @@ class EvaluateReport:
     delta: float
     noise: Annotated[float, Field(ge=0)]
     """Standard deviation of the noise on every number of the arrays; 0 without privacy. Intervals need it."""
-    books: HexDigest
+    ledger_head: HexDigest
     """As in ``TrainReport``."""
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     """``histogram``: float64 of shape (2, bins), counts of negative and positive patients by score in [0, 1]. After the
@@ -185,7 +185,7 @@ _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (TrainOrder, TrainReport, EvaluateOrder, EvaluateReport, Refusal)
 }
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
-_NOT_SCALARS = {name: {"arrays", "books"} if name.endswith("Order") else {"arrays"} for name in _KINDS}
+_NOT_SCALARS = {name: {"arrays", "ledger_head"} if name.endswith("Order") else {"arrays"} for name in _KINDS}
 
 
 def due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
@@ -207,12 +207,12 @@ def encode(message: Message) -> RecordDict:
     head = ConfigRecord({"version": VERSION, "kind": type(message).__name__, "json": _scalars(message)})
     arrays = ArrayRecord({name: Array(np.asarray(message.arrays[name], order="C")) for name in sorted(message.arrays)})
     records = RecordDict({"head": head, "arrays": arrays})
-    return addressed(records, message.books) if isinstance(message, TrainOrder | EvaluateOrder) else records
+    return addressed(records, message.ledger_head) if isinstance(message, TrainOrder | EvaluateOrder) else records
 
 
-def addressed(records: RecordDict, books: str | None) -> RecordDict:
+def addressed(records: RecordDict, ledger_head: str | None) -> RecordDict:
     """An encoded order for one hospital: with the head of its ledger that was seen last. The arrays are shared."""
-    head = ConfigRecord({**records.config_records["head"], "books": books or ""})
+    head = ConfigRecord({**records.config_records["head"], "ledger_head": ledger_head or ""})
     return RecordDict({"head": head, "arrays": records.array_records["arrays"]})
 
 
@@ -225,15 +225,15 @@ def decode(records: RecordDict, kind: type[M], *or_kinds: type[N]) -> M | N:
     try:
         head, record = records["head"], records["arrays"]
         version, told, text = head["version"], head["kind"], head["json"]
-        books = head.get("books", "")
+        ledger_head = head.get("ledger_head", "")
         arrays = {str(name): array.numpy() for name, array in record.items()}  # type: ignore[union-attr]
     except Exception as error:  # Flower raises whatever a malformed record provokes
         raise WireError(f"not a Consilium message ({type(error).__name__})") from error
     message: M | N = _checked(version, told, text, arrays, (kind, *or_kinds))
-    if isinstance(message, TrainOrder | EvaluateOrder) and books != "":
-        if not isinstance(books, str) or not _HASH.fullmatch(books):
-            raise WireError(f"{_short(told)}: books is {_short(books)}, which is no hash")
-        return replace(message, books=books)
+    if isinstance(message, TrainOrder | EvaluateOrder) and ledger_head != "":
+        if not isinstance(ledger_head, str) or not _HASH.fullmatch(ledger_head):
+            raise WireError(f"{_short(told)}: ledger_head is {_short(ledger_head)}, which is no hash")
+        return replace(message, ledger_head=ledger_head)
     return message
 
 
@@ -310,7 +310,7 @@ def _checked(version: object, kind: object, text: object, arrays: Arrays, expect
 def _read(kind: str, text: str) -> Any:
     """The message without arrays. Kept, because all hospitals of one process are sent the same text."""
     scalars = _ADAPTERS[kind].validate_json(text)
-    if scalars.arrays or (kind.endswith("Order") and scalars.books is not None):
+    if scalars.arrays or (kind.endswith("Order") and scalars.ledger_head is not None):
         raise WireError(f"{kind}: the head must not carry arrays, and books not in its text")
     return scalars
 

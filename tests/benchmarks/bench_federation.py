@@ -1,7 +1,7 @@
 """Eight hospitals on one machine: time to the end of the first round and of a later one, beside Flower's simulation.
 
 `python -m tests.benchmarks.bench_federation`. Every runtime is a process of its own and trains a linear model of 20
-features for some rounds. Ours goes the whole way of a real study: site.yaml, policy, approval, ledger, journal,
+features for some rounds. Ours goes the whole way of a real study: site.yaml, policy, approval, ledger, audit log,
 patient-level privacy at epsilon 8, checkpoint. Flower's (``run_simulation`` on Ray, without privacy or books) only
 trains. Nothing is evaluated before the last round. What is left of a later round when the training itself is taken away
 is the runtime's overhead; it is measured where hospitals are played in this process. Memory is the resident memory of

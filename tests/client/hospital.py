@@ -92,9 +92,9 @@ class Hospital:
         return load(self.file)
 
     @contextmanager
-    def books(self) -> Iterator[Records]:
-        with open_records(self.settings.ledger, self.settings.journal, secret(self.settings)) as books:
-            yield books
+    def records(self) -> Iterator[Records]:
+        with open_records(self.settings.ledger, self.settings.audit_log, secret(self.settings)) as records:
+            yield records
 
     def change(self, **changes: Any) -> None:
         """Edit ``site.yaml``; ``policy`` changes single rules."""
@@ -103,9 +103,9 @@ class Hospital:
         self.file.write_text(yaml.safe_dump(values | changes | {"policy": policy}), "utf-8")
 
     def approve(self, *documents: StudyDocument) -> None:
-        with self.books() as books:
+        with self.records() as records:
             for document in documents:
-                approvals.approve(document, "Dr. Ada Noor", books.journal, self.settings)
+                approvals.approve(document, "Dr. Ada Noor", records.audit_log, self.settings)
 
     def ask(self, order: TrainOrder | EvaluateOrder) -> Reply:
         """Its answer to an order."""
@@ -122,13 +122,13 @@ class Hospital:
 
     def entries(self) -> list[LedgerEntry]:
         """What stands in the ledger; both books are verified row by row."""
-        with self.books() as books:
-            assert books.verify() == []
-            return list(books.ledger.entries())
+        with self.records() as records:
+            assert records.verify() == []
+            return list(records.ledger.entries())
 
     def receipts(self) -> list[Receipt]:
-        with self.books() as books:
-            return books.journal.receipts()
+        with self.records() as records:
+            return records.audit_log.receipts()
 
     def spent(self, cohort: str = "train", delta: float = 1e-4) -> float:
         """Epsilon of what stands in the ledger."""

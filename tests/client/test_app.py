@@ -462,7 +462,7 @@ def test_exact_scores_are_refused(hospital: Hospital, document: StudyDocument) -
     _refused(hospital.ask(evaluate(exact)), exact, ErrorCode.NOT_PERMITTED)
 
 
-@pytest.mark.parametrize("lost", ["ledger", "journal"])
+@pytest.mark.parametrize("lost", ["ledger", "audit_log"])
 def test_without_its_books_the_hospital_does_nothing(
     approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:

@@ -43,8 +43,8 @@ def willing(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Hospi
 
 def approved(hospital: Hospital, document: StudyDocument) -> Hospital:
     """The hospital, once it has approved the study."""
-    with hospital.books() as books:
-        known = approvals.decisions(books.journal)
+    with hospital.records() as records:
+        known = approvals.decisions(records.audit_log)
     if not known:
         hospital.approve(document)
     return hospital
@@ -236,7 +236,7 @@ def test_a_hospital_that_approved_a_study_answers_that_study_or_refuses(
 
 
 @pytest.mark.parametrize("text", WRONG_TEXT, ids=lambda text: repr(text[:12]))
-@pytest.mark.parametrize("where", ["json", "kind", "books"])
+@pytest.mark.parametrize("where", ["json", "kind", "ledger_head"])
 def test_a_head_that_is_nonsense_is_a_bad_order(
     closed: Hospital, document: StudyDocument, text: str, where: str
 ) -> None:
@@ -244,7 +244,7 @@ def test_a_head_that_is_nonsense_is_a_bad_order(
     head = ConfigRecord({**sent.config_records["head"], where: text})
     reply = answer(closed, RecordDict({"head": head, "arrays": sent.array_records["arrays"]}), "train")
     assert isinstance(reply, Refusal)
-    assert reply.code is (ErrorCode.NOT_APPROVED if (where, text) == ("books", "") else ErrorCode.BAD_ORDER)
+    assert reply.code is (ErrorCode.NOT_APPROVED if (where, text) == ("ledger_head", "") else ErrorCode.BAD_ORDER)
 
 
 @pytest.mark.parametrize("data", DATA, ids=lambda data: repr(data[:6]))

@@ -81,8 +81,8 @@ def test_the_fields_that_leave_are_these_and_no_others() -> None:
     """Whoever adds a field must say here what it is: ``client/report.py`` lists why each may leave."""
     fields = {kind: {f.name for f in dataclasses.fields(kind)} for kind in (TrainReport, EvaluateReport, Refusal)}
     assert fields == {
-        TrainReport: {"study", "round", "epsilon", "delta", "noise_multiplier", "books", "arrays"},
-        EvaluateReport: {"study", "round", "epsilon", "delta", "noise", "books", "arrays"},
+        TrainReport: {"study", "round", "epsilon", "delta", "noise_multiplier", "ledger_head", "arrays"},
+        EvaluateReport: {"study", "round", "epsilon", "delta", "noise", "ledger_head", "arrays"},
         Refusal: {"study", "round", "code", "arrays"},
     }
 
@@ -90,7 +90,7 @@ def test_the_fields_that_leave_are_these_and_no_others() -> None:
 def test_what_leaves_after_training(document: StudyDocument) -> None:
     sent = train_report(TrainOrder(document, 2), UPDATE, SPENT, BOOKS)
     assert (sent.study, sent.round) == (document.name, 2), "repeats the order"
-    assert sent.books == BOOKS.hash, "opaque, and no number of rows"
+    assert sent.ledger_head == BOOKS.hash, "opaque, and no number of rows"
     assert (sent.epsilon, sent.delta, sent.noise_multiplier) == (3.5, 1e-5, 1.25)
     assert sent.arrays.keys() == UPDATE.keys()
     assert all(np.array_equal(sent.arrays[name], value) for name, value in UPDATE.items())

@@ -89,9 +89,9 @@ def test_one_study_cannot_be_allowed_more_than_all_together(tmp_path: Path) -> N
         load(_written(tmp_path, policy={"max_epsilon_study": 30.0}))
 
 
-def test_ledger_and_journal_are_not_one_file(tmp_path: Path) -> None:
-    with pytest.raises(SiteMisconfigured, match="ledger and journal name one file"):
-        load(_written(tmp_path, ledger="books", journal="./books"))
+def test_ledger_and_audit_log_are_not_one_file(tmp_path: Path) -> None:
+    with pytest.raises(SiteMisconfigured, match="ledger and audit_log name one file"):
+        load(_written(tmp_path, ledger="books", audit_log="./books"))
 
 
 @pytest.mark.parametrize("value", [".nan", "-1.0", "0", ".inf"])

@@ -33,7 +33,7 @@ def test_a_hospital_is_founded_in_the_container(engine: Engine, site_image: str,
     tmp_path.chmod(0o777)
     mounted = ("--network=none", "-v", f"{tmp_path}:/state")
     engine.run(site_image, "init", "--name", "alder", "--site", "site.yaml", options=mounted)
-    assert {"site.yaml", "site.key", "ledger.sqlite", "journal.sqlite"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"site.yaml", "site.key", "ledger.sqlite", "audit.sqlite"} <= {path.name for path in tmp_path.iterdir()}
     assert (tmp_path / "site.key").stat().st_mode & 0o077 == 0
     assert json.loads(engine.run(site_image, "ledger", "verify", "--json", options=mounted))["faults"] == []
 

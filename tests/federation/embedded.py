@@ -91,13 +91,13 @@ def play(output: Path, name: str, *overrides: str, load_app: LoadApp = client_ap
 def entries(folder: Path, hospital: str) -> list[LedgerEntry]:
     """What stands in a hospital's ledger; both books are verified row by row."""
     site = load_site(folder / "sites" / f"{hospital}.yaml")
-    with open_records(site.ledger, site.journal, secret(site)) as books:
-        return _verified(books)
+    with open_records(site.ledger, site.audit_log, secret(site)) as records:
+        return _verified(records)
 
 
-def _verified(books: Records) -> list[LedgerEntry]:
-    assert books.verify() == []
-    return list(books.ledger.entries())
+def _verified(records: Records) -> list[LedgerEntry]:
+    assert records.verify() == []
+    return list(records.ledger.entries())
 
 
 def with_own_phantoms(ground: Path, output: Path) -> Path:

@@ -49,7 +49,7 @@ class Played:
     """By act: standard output and standard error."""
 
     @property
-    def books(self) -> Path:
+    def records(self) -> Path:
         """The hospitals' own files, as they were before the leak."""
         return self.sent / "books"
 
@@ -125,14 +125,14 @@ def test_nothing_of_a_patient_is_in_the_servers_files(played: Played, forbidden:
 
 
 def test_the_hospitals_own_books_and_index_name_nobody(played: Played, forbidden: dict[str, bytes]) -> None:
-    books = [path for path in played.books.iterdir() if ".sqlite" in path.name]
-    books += (played.output / "hospitals").rglob("index.sqlite*")
-    assert {path.name for path in books} >= {f"{SPOILT}.journal.sqlite", f"{SPOILT}.ledger.sqlite", "index.sqlite"}
-    assert {path.name: found(path.read_bytes(), forbidden) for path in books} == {path.name: [] for path in books}
+    records = [path for path in played.records.iterdir() if ".sqlite" in path.name]
+    records += (played.output / "hospitals").rglob("index.sqlite*")
+    assert {path.name for path in records} >= {f"{SPOILT}.audit.sqlite", f"{SPOILT}.ledger.sqlite", "index.sqlite"}
+    assert {path.name: found(path.read_bytes(), forbidden) for path in records} == {path.name: [] for path in records}
 
 
 def test_the_accidents_did_happen_and_the_hospital_knows(played: Played) -> None:
-    log = (played.books / f"{SPOILT}.log").read_text()
+    log = (played.records / f"{SPOILT}.log").read_text()
     assert log.count(f"RuntimeError: {STORY}") == 1
     assert log.count(f"Panic: {STORY}") == 1
     assert "policy.max_rounds" in log

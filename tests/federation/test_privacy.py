@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,10 @@ def _with_a_real_hospital(study: schema.Study, folder: Path, advance: Any) -> Ho
     values = yaml.safe_load(path.read_text("utf-8"))
     strict = {"without_privacy": False, "auto_approve": False, "scores": "noised", "min_patients": 5}
     policy = {name: value for name, value in values["policy"].items() if name in ("tasks", "models")} | strict
+    values["catalog"] = str(shutil.copytree(values["catalog"], folder / "catalog"))
     path.write_text(yaml.safe_dump(values | {"simulated": False, "public_size": size, "policy": policy}), "utf-8")
-    for book in (load(path).ledger, load(path).journal):  # the books of a simulated hospital never become a real one's
-        book.unlink()
+    for file in (load(path).ledger, load(path).audit_log):  # those of a simulated hospital never become a real one's
+        file.unlink()
     provision(load(path))
     return hospitals
 

@@ -82,7 +82,7 @@ def replies(draw: st.DrawFn, good: wire.Message) -> RecordDict:
         elif way == "text":
             head["json"] = draw(_RAW)
         elif way == "head":
-            head[draw(st.sampled_from(["version", "kind", "json", "books", "more"]))] = draw(
+            head[draw(st.sampled_from(["version", "kind", "json", "ledger_head", "more"]))] = draw(
                 st.sampled_from([0, 4, 5, "", "Refusal", "TrainReport", "EvaluateReport", 1.5, b"x", True])
             )
         elif way == "array" and kept:

@@ -125,7 +125,7 @@ def _misbehave(behaviour: str, message: Message, honest: TrainReport | EvaluateR
         "another round": lambda: _reply(message, replace(honest, round=honest.round + 1)),
         "refuse": lambda: _reply(message, Refusal(honest.study, honest.round, ErrorCode.BUDGET_EXHAUSTED)),
         "not held": lambda: _reply(message, Refusal(honest.study, honest.round, ErrorCode.NOT_HELD)),
-        "books behind": lambda: _reply(message, Refusal(honest.study, honest.round, ErrorCode.BOOKS_BEHIND)),
+        "books behind": lambda: _reply(message, Refusal(honest.study, honest.round, ErrorCode.LEDGER_BEHIND)),
         "npz": lambda: _forged(message, arrays={"weight": _npz(), "histogram": _npz()}),
         "another kind": lambda: _reply(message, EvaluateReport(honest.study, honest.round, None, 1e-4, 0.0, BOOKS)),
         "no records": lambda: Message(RecordDict(), reply_to=message),

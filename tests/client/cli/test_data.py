@@ -73,7 +73,7 @@ def _rungs(folder: Path, code: int = 0, *more: object) -> dict[str, dict[str, st
     return {rung["name"]: rung for rung in told[TASK.name]}
 
 
-def test_an_ingest_is_told_and_written_into_the_journal(tmp_path: Path) -> None:
+def test_an_ingest_is_told_and_written_into_the_audit_log(tmp_path: Path) -> None:
     _found(tmp_path, 6)
     told = _json(_run(tmp_path, "ingest", "--json"))[TASK.name]
     assert told["images"] == told["contract"]["conforming"] > 0
@@ -133,9 +133,9 @@ def test_what_is_wrong_is_a_rung_that_fails(tmp_path: Path) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         _change(tmp_path, server=f"127.0.0.1:{nobody.getsockname()[1]}", withdrawals=str(tmp_path / "absent.txt"))
-        with open_records(settings.ledger, settings.journal, secret(settings)) as books:
+        with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
             use = Use("train", "other", 1, "order")
-            books.ledger.reserve(use, lambda account: Planned(Mechanism(0.7, 1.0, 1)), Caps(1e6, 1e6, 1e-4))
+            records.ledger.reserve(use, lambda account: Planned(Mechanism(0.7, 1.0, 1)), Caps(1e6, 1e6, 1e-4))
         rungs = _rungs(tmp_path, 1)
     failing = {name for name, rung in rungs.items() if rung["state"] == "fail"}
     assert {"contract", "patients", "withdrawals", "server"} <= failing
@@ -216,13 +216,13 @@ def test_a_description_for_sending_has_no_exact_and_no_small_count(ingested: Pat
 
 def test_a_baseline_leaves_no_trace_in_the_books(ingested: Path) -> None:
     settings = load(ingested / "site.yaml")
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
-        before = books.ledger.head(), books.journal.head()
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        before = records.ledger.head(), records.audit_log.head()
     told = _json(_run(ingested, "baseline", "--rounds", 2, "--json"))[TASK.name]
     assert told["trained_on"] + told["scored"] == 30
     assert 0 <= told["auc"]["low"] <= told["auc"]["value"] <= told["auc"]["high"] <= 1
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
-        assert (books.ledger.head(), books.journal.head()) == before
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        assert (records.ledger.head(), records.audit_log.head()) == before
 
 
 def test_stop_does_not_wait_for_what_trains() -> None:

@@ -33,9 +33,9 @@ Run = Callable[..., Result]
 def home(tmp_path: Path, found_hospital: Callable[..., SiteSettings]) -> Path:
     """The folder of a hospital that has answered one order and refused another."""
     settings = found_hospital()
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
-        _answered(books, "earlier", 1)
-        books.journal.append_receipt(_receipt(books, "other", 1, "Refusal", "ab" * 32))
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        _answered(records, "earlier", 1)
+        records.audit_log.append_receipt(_receipt(records, "other", 1, "Refusal", "ab" * 32))
     return tmp_path
 
 
@@ -47,19 +47,19 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *arguments, **more: CliRunner().invoke(app, [str(argument) for argument in arguments], **more)
 
 
-def _answered(books: Records, study: str, round: int) -> None:
+def _answered(records: Records, study: str, round: int) -> None:
     use = Use(COHORT, study, round, f"order {study} {round}")
-    books.ledger.reserve(use, lambda account: Planned(Mechanism(2.0, 0.8, 3)), Caps(8.0, 20.0, 1e-4))
-    books.ledger.commit(use, b"reply")
-    sha256 = books.ledger.entries()[-1].reply_sha256
+    records.ledger.reserve(use, lambda account: Planned(Mechanism(2.0, 0.8, 3)), Caps(8.0, 20.0, 1e-4))
+    records.ledger.commit(use, b"reply")
+    sha256 = records.ledger.entries()[-1].reply_sha256
     assert sha256 is not None
-    books.journal.append_receipt(_receipt(books, study, round, "TrainReport", sha256))
+    records.audit_log.append_receipt(_receipt(records, study, round, "TrainReport", sha256))
 
 
-def _receipt(books: Records, study: str, round: int, message: str, sha256: str) -> Receipt:
+def _receipt(records: Records, study: str, round: int, message: str, sha256: str) -> Receipt:
     cohort, tensors = (COHORT, {"weight": "float32 (1, 10)"}) if message == "TrainReport" else (None, {})
     norm, before, after = (0.5, 0.0, 1.9) if cohort else (None, None, None)
-    return Receipt(study, round, message, cohort, 5400, sha256, tensors, norm, before, after, books.ledger.head())
+    return Receipt(study, round, message, cohort, 5400, sha256, tensors, norm, before, after, records.ledger.head())
 
 
 def _answer(result: Result, code: int = 0) -> Any:
@@ -73,14 +73,14 @@ def test_a_hospital_is_founded_once(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "--name" in refused.stderr
     made = _answer(CliRunner().invoke(app, ["init", "--site", str(site), "--name", "st-anne", "--json"]))["made"]
-    assert [Path(path).name for path in made] == ["site.yaml", "site.key", "ledger.sqlite", "journal.sqlite"]
+    assert [Path(path).name for path in made] == ["site.yaml", "site.key", "ledger.sqlite", "audit.sqlite"]
     assert load(site).name == load(site).sources[0].issuer == "st-anne"
     before = {path: path.read_bytes() for path in site.parent.iterdir()}
     assert _answer(CliRunner().invoke(app, ["init", "--site", str(site), "--json"]))["made"] == []
     assert {path: path.read_bytes() for path in site.parent.iterdir()} == before
 
 
-@pytest.mark.parametrize("lost", ["ledger.sqlite", "journal.sqlite", "site.key"])
+@pytest.mark.parametrize("lost", ["ledger.sqlite", "audit.sqlite", "site.key"])
 def test_what_was_lost_is_not_founded_anew(home: Path, run: Run, lost: str) -> None:
     (home / lost).unlink()
     result = run("init")
@@ -186,9 +186,9 @@ def test_the_ledger_is_told_against_the_caps(home: Path, run: Run) -> None:
 
 def test_an_order_that_was_cut_short_is_counted_as_lost(home: Path, run: Run) -> None:
     settings = load(home / "site.yaml")
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
         plan = Mechanism(2.0, 0.8, 3)
-        books.ledger.reserve(
+        records.ledger.reserve(
             Use(COHORT, "earlier", 2, "cut short"), lambda account: Planned(plan), Caps(8.0, 20.0, 1e-4)
         )
     assert _answer(run("ledger", "--json"))["studies"][0]["lost"] == 1
@@ -199,7 +199,7 @@ def test_a_row_that_was_changed_is_named(home: Path, run: Run) -> None:
         assert _answer(run(command, "verify", "--json")) == {
             "faults": [],
             "without_receipt": [],
-            "rows": {"ledger": 3, "journal": 3},
+            "rows": {"ledger": 3, "audit_log": 3},
         }
     with sqlite3.connect(home / "ledger.sqlite") as database:
         database.execute("DROP TRIGGER chain_keeps_values")
@@ -220,7 +220,7 @@ def test_a_backup_has_both_books_and_restores(home: Path, run: Run) -> None:
     assert run("ledger", "backup", home).exit_code == 2, "a folder that exists is not written into"
 
 
-def test_the_journal_is_filtered(run: Run) -> None:
+def test_the_audit_log_is_filtered(run: Run) -> None:
     def kinds(*arguments: str) -> list[tuple[str, str]]:
         found = _answer(run("audit", *arguments, "--json"))
         return [(entry["kind"], entry.get("study") or entry["facts"]["by"]) for entry in found]
@@ -252,10 +252,10 @@ def test_stop_and_resume(home: Path, run: Run) -> None:
 
 
 def test_a_hospital_with_broken_books_stops_and_stays_stopped(home: Path, run: Run) -> None:
-    (home / "journal.sqlite").unlink()
+    (home / "audit.sqlite").unlink()
     stopped = run("stop", "--by", "Ada")
     assert stopped.exit_code == 0
-    assert "The journal does not know it" in stopped.stdout
+    assert "The audit log does not know it" in stopped.stdout
     assert run("resume", "--by", "Ada").exit_code == 1
     assert (home / "STOP").exists()
 

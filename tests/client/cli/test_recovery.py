@@ -67,7 +67,7 @@ def _ledger(hospital: Hospital) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_lost_entries_are_named_and_signed_for(hospital: Hospital, document: StudyDocument) -> None:
-    assert isinstance(hospital.ask(replace(train(document, 2), books=LOST)), Refusal)
+    assert isinstance(hospital.ask(replace(train(document, 2), ledger_head=LOST)), Refusal)
     for shown in (_say(hospital, "ledger"), _say(hospital, "ledger", "verify"), _say(hospital, "audit")):
         assert LOST[:12] in shown.output
     price = ["--spent-training", "0.2", "--spent-validation", "0", "--by", "Ada"]
@@ -77,23 +77,23 @@ def test_lost_entries_are_named_and_signed_for(hospital: Hospital, document: Stu
         assert _say(hospital, "ledger", "acknowledge", digits, *price, "--yes").exit_code == 2
     assert _say(hospital, "ledger", "acknowledge", LOST[:12], *price, "--yes").exit_code == 0
     assert _say(hospital, "ledger", "verify").exit_code == 0
-    assert isinstance(hospital.ask(replace(train(document, 2), books=LOST)), TrainReport)
+    assert isinstance(hospital.ask(replace(train(document, 2), ledger_head=LOST)), TrainReport)
 
 
-def test_a_journal_that_is_lost_is_begun_anew_and_one_that_is_not_is_kept(
+def test_an_audit_log_that_is_lost_is_begun_anew_and_one_that_is_not_is_kept(
     hospital: Hospital, document: StudyDocument
 ) -> None:
-    said = ("ledger", "replace-journal", "--by", "Ada")
+    said = ("ledger", "replace-audit-log", "--by", "Ada")
     kept = _say(hospital, *said, "--yes")
     assert (kept.exit_code, "it is not replaced" in _words(kept.output)) == (1, True)
-    for file in hospital.file.parent.glob("journal.sqlite*"):
+    for file in hospital.file.parent.glob("audit.sqlite*"):
         file.unlink()
     assert _say(hospital, *said, answer="n\n").exit_code == 2
-    assert not hospital.settings.journal.exists()
+    assert not hospital.settings.audit_log.exists()
     assert _say(hospital, *said, answer="y\n").exit_code == 0
-    with hospital.books() as books:
-        assert books.verify() == []
-        assert books.journal.events(Kind.JOURNAL_REPLACED)[0].facts["by"] == "Ada"
+    with hospital.records() as records:
+        assert records.verify() == []
+        assert records.audit_log.events(Kind.AUDIT_LOG_REPLACED)[0].facts["by"] == "Ada"
     assert isinstance(hospital.ask(train(document, 2)), Refusal), "approvals were lost with it"
 
 

@@ -271,8 +271,8 @@ def test_withdrawal_counts_from_the_next_round_on(images: Path, found_hospital: 
     list_of_names.write_text(f"{leaving}\nNOBODY-1\n", "utf-8")
     assert _open(site) == training - 1
     assert len(_examples(site)) == files - own
-    with AuditLog.open(site.journal, secret(site)) as journal:
-        events = journal.events(Kind.WITHDRAWAL)
+    with AuditLog.open(site.audit_log, secret(site)) as audit_log:
+        events = audit_log.events(Kind.WITHDRAWAL)
     assert [event.facts for event in events] == [{"patients": 1, "images": own}]
     assert honour_withdrawals(site) == 0, "told once"
     assert ingest(site, TASK).left_out["WITHDRAWN"] == own

@@ -60,8 +60,8 @@ def _pairs(site: SiteSettings) -> list[index.AlikePair]:
 
 def _sign(site: SiteSettings, pairs: list[index.AlikePair]) -> None:
     """As ``consilium-site identities --sign`` does."""
-    with AuditLog.open(site.journal, secret(site)) as journal:
-        sign(journal, Kind.IDENTITIES, "Ada", {"pairs": identity.SEPARATOR.join(p.pair for p in pairs), "number": 1})
+    with AuditLog.open(site.audit_log, secret(site)) as audit_log:
+        sign(audit_log, Kind.IDENTITIES, "Ada", {"pairs": identity.SEPARATOR.join(p.pair for p in pairs), "number": 1})
     with index.opened(site) as opened:
         opened.tell_apart(pair.pair for pair in pairs)
 

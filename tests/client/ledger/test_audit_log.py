@@ -1,4 +1,4 @@
-"""The journal: every message has its receipt, every decision its row, and nothing in it names a patient."""
+"""The audit log: every message has its receipt, every decision its row, and nothing in it names a patient."""
 
 import math
 import sqlite3
@@ -41,21 +41,21 @@ REFUSAL = replace(
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / "journal.sqlite"
+    path = tmp_path / "audit.sqlite"
     AuditLog.create(path, SECRET, LEDGER).__exit__()
     return path
 
 
 @pytest.fixture
-def journal(path: Path) -> Iterator[AuditLog]:
-    with AuditLog.open(path, SECRET) as journal:
-        yield journal
+def audit_log(path: Path) -> Iterator[AuditLog]:
+    with AuditLog.open(path, SECRET) as audit_log:
+        yield audit_log
 
 
-def test_a_journal_is_made_once_and_never_by_opening(tmp_path: Path, path: Path) -> None:
+def test_an_audit_log_is_made_once_and_never_by_opening(tmp_path: Path, path: Path) -> None:
     with pytest.raises(LedgerBroken, match="not overwritten"):
         AuditLog.create(path, SECRET, LEDGER)
-    with pytest.raises(LedgerMissing, match="the journal .* is missing"):  # noqa: RUF043
+    with pytest.raises(LedgerMissing, match="the audit log .* is missing"):  # noqa: RUF043
         AuditLog.open(tmp_path / "other.sqlite", SECRET)
 
 
@@ -64,9 +64,9 @@ def test_a_journal_is_made_once_and_never_by_opening(tmp_path: Path, path: Path)
     [RECEIPT, REFUSAL, replace(RECEIPT, repeated=True), replace(RECEIPT, epsilon_before=0.0, epsilon_after=math.inf)],
     ids=["report", "refusal", "repeated", "without noise"],
 )
-def test_a_receipt_comes_back_as_it_was_written(path: Path, journal: AuditLog, receipt: Receipt) -> None:
+def test_a_receipt_comes_back_as_it_was_written(path: Path, audit_log: AuditLog, receipt: Receipt) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
-    written = journal.append_receipt(receipt)
+    written = audit_log.append_receipt(receipt)
     assert written == replace(receipt, seq=1, at=written.at)
     assert written.at is not None
     assert before <= written.at <= datetime.now(UTC)
@@ -74,36 +74,38 @@ def test_a_receipt_comes_back_as_it_was_written(path: Path, journal: AuditLog, r
         assert again.receipts() == [written]
 
 
-def test_receipts_are_found_by_study_round_and_time(journal: AuditLog) -> None:
+def test_receipts_are_found_by_study_round_and_time(audit_log: AuditLog) -> None:
     written = [
-        journal.append_receipt(replace(RECEIPT, study=study, round=round)) for study in ("s1", "s2") for round in (1, 2)
+        audit_log.append_receipt(replace(RECEIPT, study=study, round=round))
+        for study in ("s1", "s2")
+        for round in (1, 2)
     ]
-    assert journal.receipts() == written
-    assert journal.receipts(study="s2") == written[2:]
-    assert journal.receipts(round=1) == [written[0], written[2]]
-    assert journal.receipts(study="s1", round=2) == [written[1]]
+    assert audit_log.receipts() == written
+    assert audit_log.receipts(study="s2") == written[2:]
+    assert audit_log.receipts(round=1) == [written[0], written[2]]
+    assert audit_log.receipts(study="s1", round=2) == [written[1]]
     newest = written[-1].at
     assert newest is not None
-    assert written[-1] in journal.receipts(since=newest)
-    assert journal.receipts(since=newest + timedelta(seconds=1)) == []
+    assert written[-1] in audit_log.receipts(since=newest)
+    assert audit_log.receipts(since=newest + timedelta(seconds=1)) == []
 
 
-def test_events_are_kept_beside_receipts(journal: AuditLog) -> None:
-    approval = journal.append_event(Kind.APPROVAL, {"study": "s1", "digest": "ef" * 32, "by": "Dr. A. Weber"})
-    journal.append_receipt(RECEIPT)
-    refusal = journal.append_event(Kind.REFUSAL, {"study": "s2", "round": 4, "code": "BUDGET_EXHAUSTED"})
-    assert journal.events() == [approval, refusal]
-    assert journal.events(kind=Kind.REFUSAL) == [refusal]
-    assert journal.events(study="s1") == [approval]
-    assert journal.events(since=refusal.at + timedelta(seconds=1)) == []
+def test_events_are_kept_beside_receipts(audit_log: AuditLog) -> None:
+    approval = audit_log.append_event(Kind.APPROVAL, {"study": "s1", "digest": "ef" * 32, "by": "Dr. A. Weber"})
+    audit_log.append_receipt(RECEIPT)
+    refusal = audit_log.append_event(Kind.REFUSAL, {"study": "s2", "round": 4, "code": "BUDGET_EXHAUSTED"})
+    assert audit_log.events() == [approval, refusal]
+    assert audit_log.events(kind=Kind.REFUSAL) == [refusal]
+    assert audit_log.events(study="s1") == [approval]
+    assert audit_log.events(since=refusal.at + timedelta(seconds=1)) == []
     assert approval.facts["by"] == "Dr. A. Weber"
-    assert len(journal.receipts()) == 1
+    assert len(audit_log.receipts()) == 1
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_every_kind_of_event_can_be_written(journal: AuditLog, kind: Kind) -> None:
-    assert journal.append_event(kind, {"patients": 3, "complete": True, "why": None}).kind is kind
-    assert [event.kind for event in journal.events()] == [kind]
+def test_every_kind_of_event_can_be_written(audit_log: AuditLog, kind: Kind) -> None:
+    assert audit_log.append_event(kind, {"patients": 3, "complete": True, "why": None}).kind is kind
+    assert [event.kind for event in audit_log.events()] == [kind]
 
 
 @pytest.mark.parametrize(
@@ -119,45 +121,45 @@ def test_every_kind_of_event_can_be_written(journal: AuditLog, kind: Kind) -> No
         "'/srv/x'",
     ],
 )
-def test_uids_and_paths_are_kept_out(journal: AuditLog, fact: str) -> None:
+def test_uids_and_paths_are_kept_out(audit_log: AuditLog, fact: str) -> None:
     with pytest.raises(ValueError, match="reason looks like a UID or a path"):
-        journal.append_event(Kind.REFUSAL, {"code": "NO_COHORT", "reason": fact})
-    assert journal.head().seq == 0
+        audit_log.append_event(Kind.REFUSAL, {"code": "NO_COHORT", "reason": fact})
+    assert audit_log.head().seq == 0
 
 
 @pytest.mark.parametrize("fact", ["chest/train", "1.41.0", "ab12" * 16, "Dr. A. Weber", "and/or", "12.03.2026 14:30"])
-def test_ordinary_facts_are_let_in(journal: AuditLog, fact: str) -> None:
-    journal.append_event(Kind.APPROVAL, {"text": fact})
+def test_ordinary_facts_are_let_in(audit_log: AuditLog, fact: str) -> None:
+    audit_log.append_event(Kind.APPROVAL, {"text": fact})
 
 
-def test_the_journal_remembers_the_ledgers_last_row(journal: AuditLog) -> None:
-    assert journal.last_seen_ledger() == LEDGER
-    journal.append_receipt(replace(RECEIPT, ledger=Head(9, "cd" * 32)))
-    journal.append_event(Kind.STOP, {})
-    journal.append_receipt(replace(REFUSAL, ledger=None))
-    assert journal.last_seen_ledger() == Head(9, "cd" * 32)
+def test_the_audit_log_remembers_the_ledgers_last_row(audit_log: AuditLog) -> None:
+    assert audit_log.last_seen_ledger() == LEDGER
+    audit_log.append_receipt(replace(RECEIPT, ledger=Head(9, "cd" * 32)))
+    audit_log.append_event(Kind.STOP, {})
+    audit_log.append_receipt(replace(REFUSAL, ledger=None))
+    assert audit_log.last_seen_ledger() == Head(9, "cd" * 32)
 
 
 @pytest.mark.parametrize("seq", [1, 2])
 def test_a_changed_receipt_is_named_and_not_shown(path: Path, seq: int) -> None:
-    with AuditLog.open(path, SECRET) as journal:
-        journal.append_receipt(RECEIPT)
-        journal.append_event(Kind.STOP, {"by": "night shift"})
+    with AuditLog.open(path, SECRET) as audit_log:
+        audit_log.append_receipt(RECEIPT)
+        audit_log.append_event(Kind.STOP, {"by": "night shift"})
     with closing(sqlite3.connect(path)) as db:
         (sql,) = db.execute("SELECT sql FROM sqlite_schema WHERE name = 'chain_keeps_values'").fetchone()
         db.execute("DROP TRIGGER chain_keeps_values")
         db.execute(f"UPDATE chain SET body = replace(replace(body, '1.75', '0.75'), 'night', 'day') WHERE seq = {seq}")
         db.execute(sql)
         db.commit()
-    with pytest.raises(LedgerTampered, match=f"the journal .* row {seq}: was changed"):
+    with pytest.raises(LedgerTampered, match=f"the audit log .* row {seq}: was changed"):
         AuditLog.open(path, SECRET)
 
 
-def test_a_journal_from_an_old_backup_is_refused(tmp_path: Path, path: Path) -> None:
-    with AuditLog.open(path, SECRET) as journal:
-        journal.backup(tmp_path / "backup.sqlite")
-        journal.append_receipt(RECEIPT)
-        witness = journal.head()
+def test_an_audit_log_from_an_old_backup_is_refused(tmp_path: Path, path: Path) -> None:
+    with AuditLog.open(path, SECRET) as audit_log:
+        audit_log.backup(tmp_path / "backup.sqlite")
+        audit_log.append_receipt(RECEIPT)
+        witness = audit_log.head()
     with AuditLog.open(tmp_path / "backup.sqlite", SECRET) as old:
         assert old.verify() == []
         with pytest.raises(LedgerRolledBack, match="row 1: was seen, but is gone"):

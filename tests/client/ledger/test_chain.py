@@ -112,7 +112,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes) -> None
 
 def test_another_key_or_purpose_is_told_at_once(path: Path) -> None:
     for secret, purpose in ((bytes(32), "book"), (SECRET, "diary")):
-        with pytest.raises(LedgerTampered, match=r"site\.key is another one .* or this is not a"):
+        with pytest.raises(LedgerTampered, match=r"site\.key is another one .* or this is no"):
             Chain.open(path, secret, purpose)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from client.errors import LedgerMissing, LedgerRolledBack, LedgerTampered
-from client.ledger import handle_cache, records
+from client.ledger import handle_cache
+from client.ledger import records as records_module
 from client.ledger.account import Use
 from client.ledger.accounting import Mechanism
 from client.ledger.audit_log import Receipt
@@ -29,16 +30,16 @@ class House:
     """A hospital's two files and a shelf for them."""
 
     def __init__(self, folder: Path) -> None:
-        self.ledger, self.journal = folder / "ledger.sqlite", folder / "journal.sqlite"
-        create_records(self.ledger, self.journal, SECRET)
+        self.ledger, self.audit_log = folder / "ledger.sqlite", folder / "audit.sqlite"
+        create_records(self.ledger, self.audit_log, SECRET)
 
     def answer(self, round: int) -> int:
         """Reserve and commit; how many entries the ledger has then."""
-        with records_kept_open(self.ledger, self.journal, SECRET) as books:
+        with records_kept_open(self.ledger, self.audit_log, SECRET) as records:
             use = Use("train", "study", round, f"order {round}")
-            books.ledger.reserve(use, lambda account: Planned(Mechanism(50.0, 1.0, 1)), CAPS)
-            books.ledger.commit(use, b"reply")
-            return len(books.ledger.entries())
+            records.ledger.reserve(use, lambda account: Planned(Mechanism(50.0, 1.0, 1)), CAPS)
+            records.ledger.commit(use, b"reply")
+            return len(records.ledger.entries())
 
     def put_back(self, old: Path) -> None:
         """An old ledger in the place of the open one, as who restores a copy by hand does it."""
@@ -56,28 +57,28 @@ def test_the_same_books_are_used_again_and_only_new_rows_are_read(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert house.answer(1) == 1
-    monkeypatch.setattr(records, "open_books", lambda *_: pytest.fail("opened again"))
+    monkeypatch.setattr(records_module, "open_records", lambda *_: pytest.fail("opened again"))
     assert [house.answer(round) for round in (2, 3)] == [2, 3]
 
 
 def test_closed_books_are_whole_without_their_write_ahead_logs(house: House) -> None:
     house.answer(1)
-    records._SHELF.close()
-    assert sorted(path.name for path in house.ledger.parent.iterdir()) == ["journal.sqlite", "ledger.sqlite"]
+    records_module._SHELF.close()
+    assert sorted(path.name for path in house.ledger.parent.iterdir()) == ["audit.sqlite", "ledger.sqlite"]
     assert house.answer(2) == 2
 
 
 def test_what_another_process_has_entered_is_seen(house: House) -> None:
     house.answer(1)
-    with open_records(house.ledger, house.journal, SECRET) as books:
+    with open_records(house.ledger, house.audit_log, SECRET) as records:
         use = Use("train", "other", 1, "other")
-        books.ledger.reserve(use, lambda account: Planned(Mechanism(50.0, 1.0, 1)), CAPS)
+        records.ledger.reserve(use, lambda account: Planned(Mechanism(50.0, 1.0, 1)), CAPS)
     assert house.answer(2) == 3
 
 
 def test_the_file_that_lies_there_is_read_not_the_one_that_was_open(house: House, tmp_path: Path) -> None:
     house.answer(1)
-    records._SHELF.close()
+    records_module._SHELF.close()
     shutil.copy(house.ledger, tmp_path / "old.sqlite")
     house.answer(2)
     house.put_back(tmp_path / "old.sqlite")
@@ -86,12 +87,14 @@ def test_the_file_that_lies_there_is_read_not_the_one_that_was_open(house: House
 
 def test_a_ledger_older_than_the_receipts_is_refused(house: House, tmp_path: Path) -> None:
     house.answer(1)
-    records._SHELF.close()
+    records_module._SHELF.close()
     shutil.copy(house.ledger, tmp_path / "old.sqlite")
     house.answer(2)
-    with records_kept_open(house.ledger, house.journal, SECRET) as books:
-        head = books.ledger.head()
-        books.journal.append_receipt(Receipt("study", 2, "TrainReport", "train", 5, "0" * 64, {}, 1.0, 0.1, 0.2, head))
+    with records_kept_open(house.ledger, house.audit_log, SECRET) as records:
+        head = records.ledger.head()
+        records.audit_log.append_receipt(
+            Receipt("study", 2, "TrainReport", "train", 5, "0" * 64, {}, 1.0, 0.1, 0.2, head)
+        )
     house.put_back(tmp_path / "old.sqlite")
     with pytest.raises(LedgerRolledBack):
         house.answer(3)
@@ -106,9 +109,9 @@ def test_a_row_that_was_changed_is_refused_also_in_books_that_were_open(house: H
         house.answer(2)
 
 
-def test_a_journal_whose_rules_were_taken_away_is_refused_also_in_books_that_were_open(house: House) -> None:
+def test_an_audit_log_whose_rules_were_taken_away_is_refused_also_in_books_that_were_open(house: House) -> None:
     house.answer(1)
-    with sqlite3.connect(house.journal) as connection:
+    with sqlite3.connect(house.audit_log) as connection:
         connection.execute("DROP TRIGGER chain_keeps_rows")
     with pytest.raises(LedgerTampered, match="chain_keeps_rows is missing"):
         house.answer(2)
@@ -123,7 +126,7 @@ def test_a_ledger_that_is_gone_is_missed(house: House) -> None:
 
 def test_an_error_in_between_opens_them_afresh(house: House) -> None:
     house.answer(1)
-    with pytest.raises(RuntimeError), records_kept_open(house.ledger, house.journal, SECRET):
+    with pytest.raises(RuntimeError), records_kept_open(house.ledger, house.audit_log, SECRET):
         raise RuntimeError("in the middle of an order")
     assert house.answer(2) == 2
 

@@ -29,7 +29,7 @@ from client.ledger.account import Use
 from client.ledger.accounting import Mechanism
 from client.ledger.audit_log import AuditLog, Receipt
 from client.ledger.ledger import Caps, Ledger, Planned
-from client.ledger.records import create_records, open_records, replace_lost_journal
+from client.ledger.records import create_records, open_records, replace_lost_audit_log
 
 SECRET = bytes(range(32))
 STEP = Mechanism(4.0, 1.0, 1)
@@ -187,11 +187,11 @@ def _traced(work: Callable[..., None], tracer: _KillAtLine, place: Path, announc
 def template(folder: Path) -> Path:
     """Books in which one order is answered and another lost."""
     template = folder / "template"
-    create_records(template / "ledger", template / "journal", SECRET)
-    with open_records(template / "ledger", template / "journal", SECRET) as books:
-        books.ledger.reserve(_use(1), lambda account: Planned(STEP), NO_CAPS)
-        books.ledger.commit(_use(1), _reply(1))
-        books.ledger.reserve(_use(2), lambda account: Planned(STEP), NO_CAPS)
+    create_records(template / "ledger", template / "audit_log", SECRET)
+    with open_records(template / "ledger", template / "audit_log", SECRET) as records:
+        records.ledger.reserve(_use(1), lambda account: Planned(STEP), NO_CAPS)
+        records.ledger.commit(_use(1), _reply(1))
+        records.ledger.reserve(_use(2), lambda account: Planned(STEP), NO_CAPS)
     return template
 
 
@@ -208,31 +208,31 @@ def test_killed_at_every_line_of_an_order_nothing_announced_is_lost(template: Pa
         return Path(shutil.copytree(template, folder / str(line)))
 
     def order(place: Path, announce: Callable[[str], None]) -> None:
-        with open_records(place / "ledger", place / "journal", SECRET) as books:
-            books.ledger.reserve(_use(3), lambda account: Planned(STEP), NO_CAPS)
+        with open_records(place / "ledger", place / "audit_log", SECRET) as records:
+            records.ledger.reserve(_use(3), lambda account: Planned(STEP), NO_CAPS)
             announce("reserved 3")
-            books.ledger.commit(_use(3), _reply(3))
+            records.ledger.commit(_use(3), _reply(3))
             announce("committed 3")
-            books.journal.append_receipt(_receipt(books.ledger, 3))
+            records.audit_log.append_receipt(_receipt(records.ledger, 3))
             announce("receipt 3")
 
     outcomes = set()
     for place, said in _killed_at_lines(prepare, order, "reserve"):
-        with open_records(place / "ledger", place / "journal", SECRET) as books:
-            assert books.verify() == []
-            rounds = [entry.use.round for entry in books.ledger.entries()]
-            stored = books.ledger.stored_reply(_use(3))
-            receipts = len(books.journal.receipts())
+        with open_records(place / "ledger", place / "audit_log", SECRET) as records:
+            assert records.verify() == []
+            rounds = [entry.use.round for entry in records.ledger.entries()]
+            stored = records.ledger.stored_reply(_use(3))
+            receipts = len(records.audit_log.receipts())
             assert rounds[:2] == [1, 2]
             assert rounds.count(3) == 1 or "reserved 3" not in said
             assert stored == _reply(3) or "committed 3" not in said
             assert receipts == 1 or "receipt 3" not in said
-            assert (stored is None) == (books.ledger.stored_reply(_use(1)) == _reply(1))
-            assert len(books.without_receipt()) == 1 + (stored is not None) - receipts
+            assert (stored is None) == (records.ledger.stored_reply(_use(1)) == _reply(1))
+            assert len(records.without_receipt()) == 1 + (stored is not None) - receipts
             if stored is None:  # asked again, it is done again and paid again
-                books.ledger.reserve(_use(3), lambda account: Planned(STEP), NO_CAPS)
-                books.ledger.commit(_use(3), _reply(3))
-                assert len(books.ledger.spent("chest/train", "s1")) == len(rounds) + 1
+                records.ledger.reserve(_use(3), lambda account: Planned(STEP), NO_CAPS)
+                records.ledger.commit(_use(3), _reply(3))
+                assert len(records.ledger.spent("chest/train", "s1")) == len(rounds) + 1
             outcomes.add((rounds.count(3), stored is not None, receipts))
     assert outcomes == {(0, False, 0), (1, False, 0), (1, True, 0), (1, True, 1)}
 
@@ -243,35 +243,35 @@ def test_killed_while_making_the_books_they_are_whole_or_can_be_made(folder: Pat
         return folder / str(line)
 
     def create(place: Path, announce: Callable[[str], None]) -> None:
-        create_records(place / "ledger", place / "journal", SECRET)
+        create_records(place / "ledger", place / "audit_log", SECRET)
 
     outcomes = set()
-    for place, _ in _killed_at_lines(prepare, create, "create_books", 7):
-        ledger, journal = place / "ledger", place / "journal"
-        outcomes.add((ledger.exists(), journal.exists()))
-        if not journal.exists():
-            with pytest.raises(LedgerMissing), open_records(ledger, journal, SECRET):
+    for place, _ in _killed_at_lines(prepare, create, "create_records", 7):
+        ledger, audit_log = place / "ledger", place / "audit_log"
+        outcomes.add((ledger.exists(), audit_log.exists()))
+        if not audit_log.exists():
+            with pytest.raises(LedgerMissing), open_records(ledger, audit_log, SECRET):
                 pass
-            create_records(ledger, journal, SECRET)
-        with open_records(ledger, journal, SECRET) as books:
-            assert books.verify() == []
+            create_records(ledger, audit_log, SECRET)
+        with open_records(ledger, audit_log, SECRET) as records:
+            assert records.verify() == []
     assert outcomes == {(False, False), (True, False), (True, True)}
 
 
-def test_killed_while_replacing_a_lost_journal_it_can_be_done_again(template: Path, folder: Path) -> None:
+def test_killed_while_replacing_a_lost_audit_log_it_can_be_done_again(template: Path, folder: Path) -> None:
     def prepare(line: int) -> Path:
         place = Path(shutil.copytree(template, folder / str(line)))
-        (place / "journal").unlink()
+        (place / "audit_log").unlink()
         return place
 
     def replace(place: Path, announce: Callable[[str], None]) -> None:
-        replace_lost_journal(place / "ledger", place / "journal", SECRET)
+        replace_lost_audit_log(place / "ledger", place / "audit_log", SECRET)
 
-    for place, _ in _killed_at_lines(prepare, replace, "replace_lost_journal", 9):
-        replace_lost_journal(place / "ledger", place / "journal", SECRET)
-        with open_records(place / "ledger", place / "journal", SECRET) as books:
-            assert books.verify() == []
-            assert len(books.ledger.spent("chest/train")) == 2
+    for place, _ in _killed_at_lines(prepare, replace, "replace_lost_audit_log", 9):
+        replace_lost_audit_log(place / "ledger", place / "audit_log", SECRET)
+        with open_records(place / "ledger", place / "audit_log", SECRET) as records:
+            assert records.verify() == []
+            assert len(records.ledger.spent("chest/train")) == 2
 
 
 def test_killed_within_a_backup_there_is_a_whole_one_or_none(template: Path, folder: Path) -> None:
@@ -292,21 +292,21 @@ def test_killed_within_a_backup_there_is_a_whole_one_or_none(template: Path, fol
     assert found == {False, True}
 
 
-def test_a_journal_killed_at_random_keeps_every_announced_receipt(folder: Path) -> None:
-    create_records(folder / "ledger", folder / "journal", SECRET)
+def test_an_audit_log_killed_at_random_keeps_every_announced_receipt(folder: Path) -> None:
+    create_records(folder / "ledger", folder / "audit_log", SECRET)
     with Ledger.open(folder / "ledger", SECRET) as ledger:
         receipt = _receipt(ledger, 1)
 
     def write(announce: Callable[[str], None]) -> None:
-        with AuditLog.open(folder / "journal", SECRET) as journal:
+        with AuditLog.open(folder / "audit_log", SECRET) as audit_log:
             while True:
-                announce(f"receipt {journal.append_receipt(receipt).seq}")
+                announce(f"receipt {audit_log.append_receipt(receipt).seq}")
 
     chance, last = random.Random(2), 0
     for _ in range(40):
         said = _fork(write).killed_after(chance.randrange(5), chance.uniform(0, 0.002))
         last = max([last, *(number for _, number in said)])
-        with AuditLog.open(folder / "journal", SECRET) as journal:
-            assert journal.verify() == []
-            assert len(journal.receipts()) >= last
+        with AuditLog.open(folder / "audit_log", SECRET) as audit_log:
+            assert audit_log.verify() == []
+            assert len(audit_log.receipts()) >= last
     assert last > 40

@@ -1,4 +1,4 @@
-"""Ledger and journal together: neither can be lost, replaced or put back to an older state unnoticed."""
+"""Ledger and audit log together: neither can be lost, replaced or put back to an older state unnoticed."""
 
 import hashlib
 import itertools
@@ -16,7 +16,7 @@ from client.ledger.account import Use
 from client.ledger.accounting import Mechanism
 from client.ledger.audit_log import AuditLog, Kind, Receipt
 from client.ledger.ledger import Caps, Ledger, Planned
-from client.ledger.records import Records, create_records, open_records, replace_lost_journal
+from client.ledger.records import Records, create_records, open_records, replace_lost_audit_log
 from tasks.protocol.wire import ErrorCode
 
 SECRET = bytes(range(32))
@@ -27,10 +27,10 @@ NO_CAPS = Caps(math.inf, math.inf, 1e-5)
 def folder(tmp_path: Path) -> Path:
     """A hospital's books, in which two orders were answered."""
     folder = tmp_path / "site"
-    create_records(folder / "ledger", folder / "journal", SECRET)
-    with open_records(folder / "ledger", folder / "journal", SECRET) as books:
-        _answer(books, 1)
-        _answer(books, 2)
+    create_records(folder / "ledger", folder / "audit_log", SECRET)
+    with open_records(folder / "ledger", folder / "audit_log", SECRET) as records:
+        _answer(records, 1)
+        _answer(records, 2)
     return folder
 
 
@@ -38,22 +38,22 @@ def _use(round: int) -> Use:
     return Use("chest/train", "s1", round, hashlib.sha256(b"%d" % round).hexdigest())
 
 
-def _answer(books: Records, round: int, send: bool = True) -> None:
-    books.ledger.reserve(_use(round), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
+def _answer(records: Records, round: int, send: bool = True) -> None:
+    records.ledger.reserve(_use(round), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
     reply = b"reply %d" % round
-    books.ledger.commit(_use(round), reply)
+    records.ledger.commit(_use(round), reply)
     if send:
-        books.journal.append_receipt(_receipt(books, round, reply))
+        records.audit_log.append_receipt(_receipt(records, round, reply))
 
 
-def _receipt(books: Records, round: int, reply: bytes) -> Receipt:
+def _receipt(records: Records, round: int, reply: bytes) -> Receipt:
     sha256 = hashlib.sha256(reply).hexdigest()
-    return Receipt("s1", round, "TrainReport", "chest/train", len(reply), sha256, {}, 1.0, 0, 1, books.ledger.head())
+    return Receipt("s1", round, "TrainReport", "chest/train", len(reply), sha256, {}, 1.0, 0, 1, records.ledger.head())
 
 
 def _open(folder: Path) -> list[str]:
-    with open_records(folder / "ledger", folder / "journal", SECRET) as books:
-        return books.verify()
+    with open_records(folder / "ledger", folder / "audit_log", SECRET) as records:
+        return records.verify()
 
 
 def _snapshot(folder: Path, name: str) -> Callable[[], None]:
@@ -79,60 +79,62 @@ def test_no_books_are_made_by_opening(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["ledger", "journal"])
+@pytest.mark.parametrize("name", ["ledger", "audit_log"])
 def test_one_book_without_the_other_is_refused_and_not_made(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(
-        LedgerMissing, match=f"the {name} .* is missing, although .* Restore the newest backup"
+        LedgerMissing, match=f"the {name.replace('_', ' ')} .* is missing, although .* Restore the newest backup"
     ) as caught:
         _open(folder)
     assert caught.value.code == ErrorCode.LEDGER_BROKEN
     with pytest.raises(LedgerBroken):
-        create_records(folder / "ledger", folder / "journal", SECRET)
+        create_records(folder / "ledger", folder / "audit_log", SECRET)
     assert not (folder / name).exists()
 
 
 def test_books_are_not_made_over_books(folder: Path) -> None:
     with pytest.raises(LedgerBroken, match="exists already; nothing was made"):
-        create_records(folder / "ledger", folder / "journal", SECRET)
+        create_records(folder / "ledger", folder / "audit_log", SECRET)
     assert _open(folder) == []
 
 
-@pytest.mark.parametrize("name", ["ledger", "journal"])
+@pytest.mark.parametrize("name", ["ledger", "audit_log"])
 def test_a_book_from_an_old_backup_is_refused(folder: Path, name: str) -> None:
     put_back = _snapshot(folder, name)
-    with open_records(folder / "ledger", folder / "journal", SECRET) as books:
-        _answer(books, 3)
-        _answer(books, 4)
+    with open_records(folder / "ledger", folder / "audit_log", SECRET) as records:
+        _answer(records, 3)
+        _answer(records, 4)
     put_back()
-    with pytest.raises(LedgerRolledBack, match=f"the {name} .* is an older one, or another, than was last seen"):
+    with pytest.raises(
+        LedgerRolledBack, match=f"the {name.replace('_', ' ')} .* is an older one, or another, than was last seen"
+    ):
         _open(folder)
 
 
-@pytest.mark.parametrize("name", ["ledger", "journal"])
+@pytest.mark.parametrize("name", ["ledger", "audit_log"])
 def test_an_old_backup_that_was_worked_with_alone_is_refused(folder: Path, name: str) -> None:
     """It has as many rows as the lost one, but not the same."""
     put_back = _snapshot(folder, name)
-    with open_records(folder / "ledger", folder / "journal", SECRET) as books:
-        _answer(books, 3)
-        _answer(books, 4)
+    with open_records(folder / "ledger", folder / "audit_log", SECRET) as records:
+        _answer(records, 3)
+        _answer(records, 4)
     put_back()
     if name == "ledger":
         with Ledger.open(folder / "ledger", SECRET) as ledger:
             for round in range(10, 20):
                 ledger.reserve(_use(round), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
     else:
-        with AuditLog.open(folder / "journal", SECRET) as journal:
+        with AuditLog.open(folder / "audit_log", SECRET) as audit_log:
             for _ in range(10):
-                journal.append_event(Kind.INGEST, {})
+                audit_log.append_event(Kind.INGEST, {})
     with pytest.raises(LedgerRolledBack, match="is not the row that was seen"):
         _open(folder)
 
 
 def test_a_new_ledger_in_place_of_the_old_is_refused_even_before_any_reply(tmp_path: Path) -> None:
-    create_records(tmp_path / "ledger", tmp_path / "journal", SECRET)
-    with open_records(tmp_path / "ledger", tmp_path / "journal", SECRET) as books:
-        books.ledger.reserve(_use(1), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
+    create_records(tmp_path / "ledger", tmp_path / "audit_log", SECRET)
+    with open_records(tmp_path / "ledger", tmp_path / "audit_log", SECRET) as records:
+        records.ledger.reserve(_use(1), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
     (tmp_path / "ledger").unlink()
     Ledger.create(tmp_path / "ledger", SECRET).__exit__()
     with pytest.raises(LedgerRolledBack, match="row 0: is not the row that was seen"):
@@ -142,47 +144,47 @@ def test_a_new_ledger_in_place_of_the_old_is_refused_even_before_any_reply(tmp_p
 def test_books_of_another_key_are_refused(folder: Path) -> None:
     with (
         pytest.raises(LedgerTampered, match=r"site\.key is another one"),
-        open_records(folder / "ledger", folder / "journal", bytes(32)),
+        open_records(folder / "ledger", folder / "audit_log", bytes(32)),
     ):
         pass
 
 
-def test_a_ledger_in_the_place_of_the_journal_is_refused(folder: Path) -> None:
-    shutil.copy(folder / "ledger", folder / "journal")
-    with pytest.raises(LedgerTampered, match="this is not a journal"):
+def test_a_ledger_in_the_place_of_the_audit_log_is_refused(folder: Path) -> None:
+    shutil.copy(folder / "ledger", folder / "audit_log")
+    with pytest.raises(LedgerTampered, match="this is no audit log"):
         _open(folder)
 
 
 def test_a_backup_and_what_is_restored_from_it_belong_together(folder: Path, tmp_path: Path) -> None:
     backup, restored = tmp_path / "backup", tmp_path / "restored"
-    with open_records(folder / "ledger", folder / "journal", SECRET) as books:
-        books.backup(backup / "ledger", backup / "journal")
-        _answer(books, 3)
+    with open_records(folder / "ledger", folder / "audit_log", SECRET) as records:
+        records.backup(backup / "ledger", backup / "audit_log")
+        _answer(records, 3)
         with pytest.raises(LedgerBroken, match="not overwritten"):
-            books.backup(backup / "ledger", backup / "journal")
-        _answer(books, 4)
-    with open_records(backup / "ledger", backup / "journal", SECRET) as books:
-        assert books.ledger.stored_reply(_use(2)) == b"reply 2"
-        books.backup(restored / "ledger", restored / "journal")
+            records.backup(backup / "ledger", backup / "audit_log")
+        _answer(records, 4)
+    with open_records(backup / "ledger", backup / "audit_log", SECRET) as records:
+        assert records.ledger.stored_reply(_use(2)) == b"reply 2"
+        records.backup(restored / "ledger", restored / "audit_log")
     assert _open(restored) == []
 
 
 def test_a_backup_is_of_one_moment_while_another_process_answers(folder: Path, tmp_path: Path) -> None:
     """Copied one after the other, one of the books would know more than the other."""
-    paths = folder / "ledger", folder / "journal"
+    paths = folder / "ledger", folder / "audit_log"
     child = os.fork()
     if child == 0:
         try:
-            with open_records(*paths, SECRET) as books:
+            with open_records(*paths, SECRET) as records:
                 for round in itertools.count(3):
-                    _answer(books, round)
+                    _answer(records, round)
         finally:
             os._exit(1)
     try:
         for i in range(8):
-            with open_records(*paths, SECRET) as books:
-                books.backup(tmp_path / f"{i}.ledger", tmp_path / f"{i}.journal")
-            with open_records(tmp_path / f"{i}.ledger", tmp_path / f"{i}.journal", SECRET) as copy:
+            with open_records(*paths, SECRET) as records:
+                records.backup(tmp_path / f"{i}.ledger", tmp_path / f"{i}.audit log")
+            with open_records(tmp_path / f"{i}.ledger", tmp_path / f"{i}.audit log", SECRET) as copy:
                 assert copy.verify() == []
     finally:
         os.kill(child, signal.SIGKILL)
@@ -190,25 +192,25 @@ def test_a_backup_is_of_one_moment_while_another_process_answers(folder: Path, t
 
 
 def test_a_commit_whose_receipt_is_missing_is_pointed_out(folder: Path) -> None:
-    with open_records(folder / "ledger", folder / "journal", SECRET) as books:
-        assert books.without_receipt() == []
-        _answer(books, 3, send=False)
-        assert books.without_receipt() == [6]
-        assert books.verify() == []
-        reply = books.ledger.stored_reply(_use(3))
+    with open_records(folder / "ledger", folder / "audit_log", SECRET) as records:
+        assert records.without_receipt() == []
+        _answer(records, 3, send=False)
+        assert records.without_receipt() == [6]
+        assert records.verify() == []
+        reply = records.ledger.stored_reply(_use(3))
         assert reply is not None
-        books.journal.append_receipt(_receipt(books, 3, reply))
-        assert books.without_receipt() == []
+        records.audit_log.append_receipt(_receipt(records, 3, reply))
+        assert records.without_receipt() == []
 
 
-def test_a_lost_journal_can_be_replaced_and_the_budget_stays_spent(folder: Path) -> None:
-    (folder / "journal").unlink()
-    replace_lost_journal(folder / "ledger", folder / "journal", SECRET)
-    with open_records(folder / "ledger", folder / "journal", SECRET) as books:
-        assert books.verify() == []
-        assert len(books.ledger.spent("chest/train")) == 2
-        assert books.without_receipt() == [2, 4]
-        _answer(books, 3)
+def test_a_lost_audit_log_can_be_replaced_and_the_budget_stays_spent(folder: Path) -> None:
+    (folder / "audit_log").unlink()
+    replace_lost_audit_log(folder / "ledger", folder / "audit_log", SECRET)
+    with open_records(folder / "ledger", folder / "audit_log", SECRET) as records:
+        assert records.verify() == []
+        assert len(records.ledger.spent("chest/train")) == 2
+        assert records.without_receipt() == [2, 4]
+        _answer(records, 3)
     with pytest.raises(LedgerBroken, match="exists and is in use; it is not replaced"):
-        replace_lost_journal(folder / "ledger", folder / "journal", SECRET)
+        replace_lost_audit_log(folder / "ledger", folder / "audit_log", SECRET)
     assert _open(folder) == []

@@ -26,7 +26,7 @@ def umask() -> Iterator[None]:
 def test_nobody_else_reaches_anything_of_it(tmp_path: Path, document: StudyDocument) -> None:
     hospital = Hospital.found(tmp_path / "site", draw_archive(tmp_path / "archive"))
     hospital.ask(train(document))  # nobody has approved it: it waits, and the log says so
-    waiting = hospital.settings.journal.parent / "pending"
+    waiting = hospital.settings.audit_log.parent / "pending"
     assert len(list(waiting.iterdir())) == 1
     assert list(open_to_others(waiting)) == []
     hospital.approve(document)

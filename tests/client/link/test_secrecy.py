@@ -45,7 +45,7 @@ def as_before(settings: SiteSettings) -> list[Path]:
     try:
         files = [settings.catalog / "index.sqlite", settings.catalog / "examples" / "t" / "ab" / "ab.safetensors"]
         files += [settings.catalog / "inputs" / "x.safetensors", settings.kept / "k.safetensors", settings.log]
-        files += [settings.journal.parent / "pending" / "d.json", settings.link / "logs" / "trainer.log"]
+        files += [settings.audit_log.parent / "pending" / "d.json", settings.link / "logs" / "trainer.log"]
         files += [
             settings.ledger.with_name(settings.ledger.name + "-wal"),
             settings.sources[0].path / "images" / "i.dcm",

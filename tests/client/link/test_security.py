@@ -40,8 +40,8 @@ def enrolled(tmp_path: Path, found_hospital: Callable[..., SiteSettings]) -> Sit
 def test_a_hospital_that_does_not_run_says_so_and_the_rest_is_looked_at(enrolled: SiteSettings, tmp_path: Path) -> None:
     claims = found(enrolled, tmp_path / "site.yaml")
     assert claims["Gateway and trainer run as they should"].state is ClaimState.WARN
-    books = claims["Every message that left has a receipt, and no row of the books was changed"]
-    assert (books.state, "nothing has left" in books.found) == (ClaimState.OK, True)
+    records = claims["Every message that left has a receipt, and no row of the books was changed"]
+    assert (records.state, "nothing has left" in records.found) == (ClaimState.OK, True)
     assert (
         claims["The server proves who it is, and all traffic is encrypted"].state is ClaimState.FAIL
     )  # nobody is there
@@ -62,11 +62,11 @@ def test_what_is_broken_is_found(enrolled: SiteSettings, tmp_path: Path) -> None
     place = content.rfind(b"genesis")
     content[place : place + 7] = b"genesiz"
     enrolled.ledger.write_bytes(bytes(content))
-    books = found(enrolled, tmp_path / "site.yaml")[
+    records = found(enrolled, tmp_path / "site.yaml")[
         "Every message that left has a receipt, and no row of the books was changed"
     ]
-    assert books.state is ClaimState.FAIL
-    assert "consilium-site stop" in books.remedy
+    assert records.state is ClaimState.FAIL
+    assert "consilium-site stop" in records.remedy
 
 
 def test_a_running_program_is_looked_at_where_its_state_file_says(enrolled: SiteSettings, tmp_path: Path) -> None:

@@ -26,27 +26,27 @@ def hospital(found_hospital: Found) -> SiteSettings:
 
 
 @pytest.fixture
-def journal(hospital: SiteSettings) -> Iterator[AuditLog]:
-    with AuditLog.open(hospital.journal, secret(hospital)) as opened:
+def audit_log(hospital: SiteSettings) -> Iterator[AuditLog]:
+    with AuditLog.open(hospital.audit_log, secret(hospital)) as opened:
         yield opened
 
 
 def test_an_unapproved_study_is_refused_and_waits(
-    document: StudyDocument, hospital: SiteSettings, journal: AuditLog
+    document: StudyDocument, hospital: SiteSettings, audit_log: AuditLog
 ) -> None:
     with pytest.raises(NotApproved, match=digest(document)):
-        require(document, journal, hospital)
+        require(document, audit_log, hospital)
     assert waiting(hospital) == {digest(document): canonical(document)}
-    assert decisions(journal) == {}
+    assert decisions(audit_log) == {}
 
 
 def test_an_approved_study_passes_and_waits_no_longer(
-    document: StudyDocument, hospital: SiteSettings, journal: AuditLog
+    document: StudyDocument, hospital: SiteSettings, audit_log: AuditLog
 ) -> None:
     keep(document, hospital)
-    approvals.approve(document, "Dr. Ada Noor", journal, hospital)
-    require(document, journal, hospital)
-    decision = decisions(journal)[digest(document)]
+    approvals.approve(document, "Dr. Ada Noor", audit_log, hospital)
+    require(document, audit_log, hospital)
+    decision = decisions(audit_log)[digest(document)]
     assert (decision.by, decision.approved, decision.automatic) == ("Dr. Ada Noor", True, False)
     assert decision.document == canonical(document)
     assert waiting(hospital) == {}
@@ -54,20 +54,20 @@ def test_an_approved_study_passes_and_waits_no_longer(
 
 @pytest.mark.parametrize("change", [{"rounds": 3}, {"release": "9.9"}, {"name": "demo-2"}])
 def test_approval_is_for_this_very_document(
-    document: StudyDocument, hospital: SiteSettings, journal: AuditLog, change: dict[str, object]
+    document: StudyDocument, hospital: SiteSettings, audit_log: AuditLog, change: dict[str, object]
 ) -> None:
-    approvals.approve(document, "Ada", journal, hospital)
+    approvals.approve(document, "Ada", audit_log, hospital)
     with pytest.raises(NotApproved):
-        require(replace(document, **change), journal, hospital)  # type: ignore[arg-type]
+        require(replace(document, **change), audit_log, hospital)  # type: ignore[arg-type]
 
 
-def test_the_last_word_counts(document: StudyDocument, hospital: SiteSettings, journal: AuditLog) -> None:
-    approvals.approve(document, "Ada", journal, hospital)
-    _revoke(hospital, decisions(journal)[digest(document)])
+def test_the_last_word_counts(document: StudyDocument, hospital: SiteSettings, audit_log: AuditLog) -> None:
+    approvals.approve(document, "Ada", audit_log, hospital)
+    _revoke(hospital, decisions(audit_log)[digest(document)])
     with pytest.raises(NotApproved, match="revoked by Ben at 20"):
-        require(document, journal, hospital)
-    approvals.approve(document, "Cleo", journal, hospital)
-    require(document, journal, hospital)
+        require(document, audit_log, hospital)
+    approvals.approve(document, "Cleo", audit_log, hospital)
+    require(document, audit_log, hospital)
 
 
 def test_a_simulated_hospital_approves_by_itself_and_says_so(
@@ -75,40 +75,40 @@ def test_a_simulated_hospital_approves_by_itself_and_says_so(
 ) -> None:
     archive = draw_archive(tmp_path / "archive")
     hospital = found_hospital(simulated=True, policy={"auto_approve": True, "min_patients": 5}, **archive.settings())
-    with AuditLog.open(hospital.journal, secret(hospital)) as journal:
-        require(document, journal, hospital)
-        require(document, journal, hospital)
-        assert len(journal.events()) == 1, "asked and answered once"
-        decision = decisions(journal)[digest(document)]
+    with AuditLog.open(hospital.audit_log, secret(hospital)) as audit_log:
+        require(document, audit_log, hospital)
+        require(document, audit_log, hospital)
+        assert len(audit_log.events()) == 1, "asked and answered once"
+        decision = decisions(audit_log)[digest(document)]
         assert (decision.by, decision.automatic) == (NOBODY, True)
         _revoke(hospital, decision)
         with pytest.raises(NotApproved, match="revoked"):
-            require(document, journal, hospital)  # nobody's approval does not undo a person's no
+            require(document, audit_log, hospital)  # nobody's approval does not undo a person's no
 
 
 def test_a_simulated_hospital_with_too_little_does_not_approve_by_itself(
     document: StudyDocument, found_hospital: Found
 ) -> None:
     hospital = found_hospital(simulated=True, policy={"auto_approve": True})
-    with AuditLog.open(hospital.journal, secret(hospital)) as journal:
+    with AuditLog.open(hospital.audit_log, secret(hospital)) as audit_log:
         with pytest.raises(CatalogStale):
-            require(document, journal, hospital)
-        assert journal.events() == []
+            require(document, audit_log, hospital)
+        assert audit_log.events() == []
 
 
 def test_a_simulated_hospital_that_was_not_told_to_approve_does_not(
     document: StudyDocument, found_hospital: Found
 ) -> None:
     hospital = found_hospital(simulated=True)
-    with AuditLog.open(hospital.journal, secret(hospital)) as journal, pytest.raises(NotApproved):
-        require(document, journal, hospital)
+    with AuditLog.open(hospital.audit_log, secret(hospital)) as audit_log, pytest.raises(NotApproved):
+        require(document, audit_log, hospital)
 
 
 @pytest.mark.parametrize("by", ["", "  ", "Ada\x1b[2J", "x" * 201, "/home/ada"])
-def test_who_decides_is_a_name(document: StudyDocument, hospital: SiteSettings, journal: AuditLog, by: str) -> None:
+def test_who_decides_is_a_name(document: StudyDocument, hospital: SiteSettings, audit_log: AuditLog, by: str) -> None:
     with pytest.raises(SiteMisconfigured, match="--by"):
-        approvals.approve(document, by, journal, hospital)
-    assert decisions(journal) == {}
+        approvals.approve(document, by, audit_log, hospital)
+    assert decisions(audit_log) == {}
 
 
 def test_the_server_cannot_fill_the_disk(
@@ -126,10 +126,10 @@ def test_the_server_cannot_fill_the_disk(
 
 
 def test_a_study_too_large_to_keep_is_refused_too(
-    document: StudyDocument, hospital: SiteSettings, journal: AuditLog
+    document: StudyDocument, hospital: SiteSettings, audit_log: AuditLog
 ) -> None:
     with pytest.raises(NotApproved, match="too large to keep"):
-        require(_too_large(document), journal, hospital)
+        require(_too_large(document), audit_log, hospital)
 
 
 def _too_large(document: StudyDocument) -> StudyDocument:
@@ -137,13 +137,13 @@ def _too_large(document: StudyDocument) -> StudyDocument:
 
 
 def _revoke(hospital: SiteSettings, decision: approvals.Decision) -> None:
-    with open_records(hospital.ledger, hospital.journal, secret(hospital)) as books:
-        assert approvals.revoke(decision, "Ben", books) == []
+    with open_records(hospital.ledger, hospital.audit_log, secret(hospital)) as records:
+        assert approvals.revoke(decision, "Ben", records) == []
 
 
 def test_a_waiting_file_that_was_changed_is_named(document: StudyDocument, hospital: SiteSettings) -> None:
     keep(document, hospital)
-    path = next((hospital.journal.parent / "pending").iterdir())
+    path = next((hospital.audit_log.parent / "pending").iterdir())
     path.write_text(path.read_text("utf-8").replace('"rounds":2', '"rounds":99'), "utf-8")
     with pytest.raises(SiteMisconfigured, match=path.name):
         waiting(hospital)

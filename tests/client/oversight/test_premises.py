@@ -77,12 +77,12 @@ def test_a_renamed_issuer_is_refused_and_when_signed_both_sides_are_added_up(
     catalog.ingest(hospital.settings, tasks.get(TASK))
     _refused(hospital, train(document, 2), ErrorCode.SITE_MISCONFIGURED)
     assert "issuers of breast_ultrasound are st-anne in the ledger and ST-ANNE in site.yaml" in hospital.log()
-    with hospital.books() as books:
-        assert premises.rebase(hospital.settings, books, "Ada").moves
-        (event,) = books.journal.events(Kind.REBASE)
+    with hospital.records() as records:
+        assert premises.rebase(hospital.settings, records, "Ada").moves
+        (event,) = records.audit_log.events(Kind.REBASE)
         assert (event.facts["by"], event.facts["both_cohorts"]) == ("Ada", True)
-        assert epsilon_of(books.ledger.spent("validation"), 1e-4) == spent
-        assert books.verify() == []
+        assert epsilon_of(records.ledger.spent("validation"), 1e-4) == spent
+        assert records.verify() == []
     reply = hospital.ask(evaluate(document))
     assert isinstance(reply, Refusal)
     assert reply.code == ErrorCode.BUDGET_EXHAUSTED, "who was trained on may be scored, within the same epsilon of 4"
@@ -91,8 +91,8 @@ def test_a_renamed_issuer_is_refused_and_when_signed_both_sides_are_added_up(
 def test_raised_caps_leave_a_trace_in_every_receipt(hospital: Hospital, document: StudyDocument) -> None:
     hospital.change(policy={"max_epsilon_life": 30.0})
     hospital.ask(train(document, 2))
-    with hospital.books() as books:
-        assert not premises.rebase(hospital.settings, books, "Ada").moves
+    with hospital.records() as records:
+        assert not premises.rebase(hospital.settings, records, "Ada").moves
     hospital.ask(train(document, 2))
     first, refused, last = (receipt.policy for receipt in hospital.receipts())
     assert len(first) == 64
@@ -105,16 +105,16 @@ def test_raised_caps_leave_a_trace_in_every_receipt(hospital: Hospital, document
 def test_what_is_rebased_is_signed_by_somebody_and_no_real_hospital_becomes_a_simulated_one(
     hospital: Hospital,
 ) -> None:
-    with hospital.books() as books:
+    with hospital.records() as records:
         with pytest.raises(SiteMisconfigured, match="nothing to rebase"):
-            premises.rebase(hospital.settings, books, "Ada")
+            premises.rebase(hospital.settings, records, "Ada")
         hospital.change(simulated=True)
         with pytest.raises(SiteMisconfigured, match="never become those of a simulated one"):
-            premises.rebase(hospital.settings, books, "Ada")
+            premises.rebase(hospital.settings, records, "Ada")
         hospital.change(simulated=False, validation_fraction=0.5)
         with pytest.raises(SiteMisconfigured, match="--by"):
-            premises.rebase(hospital.settings, books, " ")
-        assert premises.change_of(hospital.settings, books.ledger) is not None
+            premises.rebase(hospital.settings, records, " ")
+        assert premises.change_of(hospital.settings, records.ledger) is not None
 
 
 def test_a_catalog_made_under_another_fraction_moves_nobody_once_it_is_put_back(
@@ -146,44 +146,44 @@ def test_books_under_new_names_are_behind_what_the_coordinator_has_seen(
 ) -> None:
     seen = hospital.ask(train(document))
     assert isinstance(seen, TrainReport)
-    hospital.change(ledger="new.sqlite", journal="new-journal.sqlite", catalog="new-catalog")
+    hospital.change(ledger="new.sqlite", audit_log="new-audit.sqlite", catalog="new-catalog")
     provision(hospital.settings)
     catalog.ingest(hospital.settings, tasks.get(TASK))
     hospital.approve(document)
-    _refused(hospital, replace(train(document, 2), books=seen.books), ErrorCode.BOOKS_BEHIND)
+    _refused(hospital, replace(train(document, 2), ledger_head=seen.ledger_head), ErrorCode.LEDGER_BEHIND)
     assert hospital.entries() == []
-    assert f"has seen entry {seen.books[:12]}" in hospital.log()
+    assert f"has seen entry {seen.ledger_head[:12]}" in hospital.log()
     assert "restore the newest backup" in hospital.log()
 
 
-def test_orders_with_invented_entries_do_not_fill_the_journal(hospital: Hospital, document: StudyDocument) -> None:
+def test_orders_with_invented_entries_do_not_fill_the_audit_log(hospital: Hospital, document: StudyDocument) -> None:
     for number in range(30):
-        _refused(hospital, replace(train(document), books=f"{number:064x}"), ErrorCode.BOOKS_BEHIND)
-    with hospital.books() as books:
-        assert len(books.journal.events(Kind.BOOKS_BEHIND)) == 20
+        _refused(hospital, replace(train(document), ledger_head=f"{number:064x}"), ErrorCode.LEDGER_BEHIND)
+    with hospital.records() as records:
+        assert len(records.audit_log.events(Kind.LEDGER_BEHIND)) == 20
     assert "could have invented" in hospital.log()
 
 
 def test_books_put_back_together_are_behind(hospital: Hospital, document: StudyDocument, tmp_path: Path) -> None:
-    paths = [hospital.settings.ledger, hospital.settings.journal]
-    with hospital.books() as books:
-        books.backup(*(tmp_path / path.name for path in paths))
+    paths = [hospital.settings.ledger, hospital.settings.audit_log]
+    with hospital.records() as records:
+        records.backup(*(tmp_path / path.name for path in paths))
     seen = hospital.ask(train(document, 2))
     assert isinstance(seen, TrainReport)
     for path in paths:
         for file in path.parent.glob(f"{path.name}*"):
             file.unlink()
         shutil.copy(tmp_path / path.name, path)
-    order = replace(evaluate(document, 2), books=seen.books)
+    order = replace(evaluate(document, 2), ledger_head=seen.ledger_head)
     reply = hospital.ask(order)
     assert isinstance(reply, Refusal)
-    assert reply.code == ErrorCode.BOOKS_BEHIND
+    assert reply.code == ErrorCode.LEDGER_BEHIND
     hospital.ask(order)
-    with hospital.books() as books:
-        assert books.verify() == [], "nothing in the house shows it"
-        (event,) = books.journal.events(Kind.BOOKS_BEHIND)
-        assert event.facts["seen"] == seen.books
-        assert premises.lost_heads(books) == [seen.books]
+    with hospital.records() as records:
+        assert records.verify() == [], "nothing in the house shows it"
+        (event,) = records.audit_log.events(Kind.LEDGER_BEHIND)
+        assert event.facts["seen"] == seen.ledger_head
+        assert premises.lost_heads(records) == [seen.ledger_head]
 
 
 def test_of_two_copies_of_a_hospital_one_is_behind(hospital: Hospital, document: StudyDocument, tmp_path: Path) -> None:
@@ -192,36 +192,36 @@ def test_of_two_copies_of_a_hospital_one_is_behind(hospital: Hospital, document:
     seen = hospital.ask(train(document, 2))
     assert isinstance(seen, TrainReport)
     copy = Hospital(copied / "site.yaml")
-    reply = copy.ask(replace(evaluate(document, 1), books=seen.books))
+    reply = copy.ask(replace(evaluate(document, 1), ledger_head=seen.ledger_head))
     assert isinstance(reply, Refusal)
-    assert reply.code == ErrorCode.BOOKS_BEHIND
-    assert isinstance(hospital.ask(replace(evaluate(document, 1), books=seen.books)), EvaluateReport)
+    assert reply.code == ErrorCode.LEDGER_BEHIND
+    assert isinstance(hospital.ask(replace(evaluate(document, 1), ledger_head=seen.ledger_head)), EvaluateReport)
 
 
 def test_what_is_lost_for_good_can_be_signed_for_and_is_charged(hospital: Hospital, document: StudyDocument) -> None:
-    order = replace(train(document, 2), books=LOST)
-    _refused(hospital, order, ErrorCode.BOOKS_BEHIND)
+    order = replace(train(document, 2), ledger_head=LOST)
+    _refused(hospital, order, ErrorCode.LEDGER_BEHIND)
     cheap = {"train": 0.1, "validation": 0.0}
-    with hospital.books() as books:
+    with hospital.records() as records:
         for digits in ("abab", "cdcdcdcdcd"):
             with pytest.raises(SiteMisconfigured, match="names"):
-                premises.acknowledge(hospital.settings, books, digits, cheap, "Ada")
+                premises.acknowledge(hospital.settings, records, digits, cheap, "Ada")
         for wrong in (-1.0, float("nan"), 1e9):
             with pytest.raises(SiteMisconfigured, match="epsilon"):
-                premises.acknowledge(hospital.settings, books, LOST, {"train": wrong}, "Ada")
-        before = epsilon_of(books.ledger.spent("train"), 1e-4)
-        assert premises.acknowledge(hospital.settings, books, LOST[:12], cheap, "Ada") == LOST
-        assert epsilon_of(books.ledger.spent("train"), 1e-4) > before
-        assert books.journal.events(Kind.ACKNOWLEDGEMENT)[0].facts["epsilon_train"] == 0.1
+                premises.acknowledge(hospital.settings, records, LOST, {"train": wrong}, "Ada")
+        before = epsilon_of(records.ledger.spent("train"), 1e-4)
+        assert premises.acknowledge(hospital.settings, records, LOST[:12], cheap, "Ada") == LOST
+        assert epsilon_of(records.ledger.spent("train"), 1e-4) > before
+        assert records.audit_log.events(Kind.ACKNOWLEDGEMENT)[0].facts["epsilon_train"] == 0.1
     assert isinstance(hospital.ask(order), TrainReport)
 
 
 def test_a_hospital_that_the_coordinator_has_not_seen_yet_answers(hospital: Hospital, document: StudyDocument) -> None:
-    assert isinstance(hospital.ask(replace(train(document, 2), books=None)), TrainReport)
+    assert isinstance(hospital.ask(replace(train(document, 2), ledger_head=None)), TrainReport)
 
 
 def test_no_second_books_are_made_for_the_patients_of_a_catalog(hospital: Hospital) -> None:
-    hospital.change(ledger="second.sqlite", journal="second-journal.sqlite")
+    hospital.change(ledger="second.sqlite", audit_log="second-audit.sqlite")
     with pytest.raises(TermsChanged, match="are counted in another ledger than"):
         provision(hospital.settings)
     assert not hospital.settings.ledger.exists()
@@ -244,6 +244,6 @@ def test_a_catalog_that_is_made_anew_belongs_to_the_ledger_that_is_there(
     shutil.rmtree(hospital.settings.catalog)
     catalog.ingest(hospital.settings, tasks.get(TASK))
     assert isinstance(hospital.ask(train(document, 2)), TrainReport)
-    hospital.change(ledger="second.sqlite", journal="second-journal.sqlite")
+    hospital.change(ledger="second.sqlite", audit_log="second-audit.sqlite")
     with pytest.raises(TermsChanged):
         provision(hospital.settings)

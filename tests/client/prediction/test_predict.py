@@ -39,7 +39,7 @@ from tests.client.prediction.handed_over import OUTLINE_SPEC, SPEC, TASK, found,
 
 @pytest.fixture(scope="module")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hospital with a catalog and a model, which tests only read; the journal grows."""
+    """A hospital with a catalog and a model, which tests only read; the audit log grows."""
     folder = tmp_path_factory.mktemp("hospital")
     found(folder)
     write_model(folder / "m.safetensors")
@@ -67,11 +67,11 @@ def _rows(out: Path) -> list[dict[str, str]]:
 
 def _events(hospital: Path) -> list[Any]:
     settings = load(hospital / "site.yaml")
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
-        assert books.verify() == []
-        assert list(books.ledger.entries()) == [], "nothing is charged"
-        assert books.journal.receipts() == [], "nothing leaves"
-        return books.journal.events(Kind.PREDICTION)
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        assert records.verify() == []
+        assert list(records.ledger.entries()) == [], "nothing is charged"
+        assert records.audit_log.receipts() == [], "nothing leaves"
+        return records.audit_log.events(Kind.PREDICTION)
 
 
 def _copy(hospital: Path, to: Path) -> list[Path]:
@@ -132,7 +132,7 @@ def test_what_is_written_is_for_its_owner_alone(hospital: Path, tmp_path: Path) 
     assert "is not empty" in again.stderr
 
 
-def test_the_journal_notes_counts_and_the_digest_and_nobody(hospital: Path, tmp_path: Path) -> None:
+def test_the_audit_log_notes_counts_and_the_digest_and_nobody(hospital: Path, tmp_path: Path) -> None:
     before = len(_events(hospital))
     _predict(hospital, tmp_path / "out")
     events = _events(hospital)

@@ -135,7 +135,7 @@ def test_the_kill_switch_is_asked_before_each_report(site: SiteSettings, reports
         halt.resume(site.stop_file)
 
 
-def test_the_journal_notes_how_many_were_stored(site: SiteSettings, tmp_path: Path) -> None:
+def test_the_audit_log_notes_how_many_were_stored(site: SiteSettings, tmp_path: Path) -> None:
     digest = handed_over.write_model(tmp_path / "m.safetensors")
     with _provider(lambda number: 0 if number == 1 else 0xA900) as (peer, stored):
         words = ["predict", tmp_path / "m.safetensors", "--sha256", digest, "--out", tmp_path / "out"]
@@ -143,8 +143,8 @@ def test_the_journal_notes_how_many_were_stored(site: SiteSettings, tmp_path: Pa
         result = CliRunner().invoke(app, [*map(str, words), "--site", str(site.key.parent / "site.yaml")])
     assert result.exit_code == 2
     assert "0xA900" in result.stderr
-    with open_records(site.ledger, site.journal, secret(site)) as books:
-        (event,) = books.journal.events(Kind.PREDICTION)
+    with open_records(site.ledger, site.audit_log, secret(site)) as records:
+        (event,) = records.audit_log.events(Kind.PREDICTION)
     assert (event.facts["reports"], event.facts["stored"], len(stored)) == (2, 1, 1)
 
 

@@ -75,9 +75,9 @@ def test_simulated_hospitals_have_books_and_say_that_nobody_was_asked(tmp_path: 
     for path in (*founded.federated.values(), *founded.alone.values()):
         settings = load(path)
         assert settings.simulated
-        with open_records(settings.ledger, settings.journal, secret(settings)) as books:
-            approvals.require(_document(6.0), books.journal, settings)
-            assert [d.automatic for d in approvals.decisions(books.journal).values()] == [True]
+        with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+            approvals.require(_document(6.0), records.audit_log, settings)
+            assert [d.automatic for d in approvals.decisions(records.audit_log).values()] == [True]
 
 
 def test_their_caps_are_what_the_study_asks_and_no_more(tmp_path: Path) -> None:
@@ -96,12 +96,12 @@ def test_their_caps_are_what_the_study_asks_and_no_more(tmp_path: Path) -> None:
 def test_a_study_that_is_resumed_keeps_its_books(tmp_path: Path) -> None:
     study = _study(tmp_path)
     settings = load(_found(study, tmp_path / "study").federated["h0"])
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
-        approvals.require(_document(6.0), books.journal, settings)
-        head = books.journal.head()
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        approvals.require(_document(6.0), records.audit_log, settings)
+        head = records.audit_log.head()
     _found(study, tmp_path / "study")
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
-        assert books.journal.head() == head
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        assert records.audit_log.head() == head
     settings.ledger.unlink()
     with pytest.raises(LedgerMissing):
         _found(study, tmp_path / "study")

@@ -58,8 +58,8 @@ def scaffold_order(study: StudyDocument, round: int) -> TrainOrder:
 
 
 def own(hospital: Hospital, study: StudyDocument) -> Arrays:
-    with hospital.books() as books:
-        return client_state.read(hospital.settings, books.ledger, study.name, "train")
+    with hospital.records() as records:
+        return client_state.read(hospital.settings, records.ledger, study.name, "train")
 
 
 def files(hospital: Hospital) -> list[Path]:
@@ -108,7 +108,7 @@ def test_a_round_that_was_killed_is_computed_again_from_where_it_started(
     broken: tuple[Any, str] = {
         "before it is kept": (client_state, "write"),
         "before it is committed": (Ledger, "commit"),
-        "before it is sent": (client.app.Journal, "append_receipt"),  # type: ignore[attr-defined]
+        "before it is sent": (client.app.AuditLog, "append_receipt"),  # type: ignore[attr-defined]
     }[where]
     monkeypatch.setattr(*broken, once(RuntimeError("killed"), getattr(*broken)))
     assert hospital.ask(scaffold_order(study, 2)) == Refusal(study.name, 2, ErrorCode.INTERNAL)

@@ -35,8 +35,8 @@ def test_the_hospital_takes_the_file_from_its_own_folder_or_says_which_one_it_la
     assert hospital.ask(order) == Refusal(study.name, 1, ErrorCode.MODEL_REFUSED)
     assert f"{digest_of(file)}, which is not here: put it into the folder that site.yaml names" in hospital.log()
     assert hospital.entries() == [], "nothing was spent"
-    with hospital.books() as books:
-        told = examine(study, hospital.settings, books.ledger)
+    with hospital.records() as records:
+        told = examine(study, hospital.settings, records.ledger)
     assert any(digest_of(file) in reason for reason in told.refused["training"])
 
     hospital.settings.weights.mkdir()

@@ -12,8 +12,8 @@ import yaml
 
 from server.cli import people
 from server.errors import NotAdmitted
-from tests.e2e.deployment.books import problems_in_books
 from tests.e2e.deployment.federation import Federation, federation, server_command, site_command, told, until
+from tests.e2e.deployment.ledger_rows import problems_in_books
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_a_study_runs_once_a_person_at_each_hospital_has_approved_it(asking: Fed
 
     waiting = json.loads(told(site_command("review", "--site", asking.hospitals[0].site, "--json")))
     assert len(waiting) == 1, "what was refused waits for review"
-    for hospital in asking.hospitals:  # both keep what waits in one folder, for their journals lie in one
+    for hospital in asking.hospitals:  # both keep what waits in one folder, for their audit logs lie in one
         assert "epsilon" in told(site_command("review", file, "--site", hospital.site))
         again = json.loads(told(site_command("review", "--site", hospital.site, "--json")))
         assert again == waiting, "it is the very study that was proposed"

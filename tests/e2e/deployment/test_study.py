@@ -20,8 +20,8 @@ from conf import load
 from server.deployment import pki, signing
 from server.deployment.server_dir import read
 from server.runtime.flower_private import BUNDLE, Control
-from tests.e2e.deployment.books import ledger_contains, ledger_rows, problems_in_books
 from tests.e2e.deployment.federation import CALM, Federation, told, until
+from tests.e2e.deployment.ledger_rows import ledger_contains, ledger_rows, problems_in_books
 
 EVIL = """
 from pathlib import Path

@@ -92,13 +92,13 @@ def study(federation: Federation, *words: str, after: int | None = None, rounds:
 
 
 def check_books(hospital: Hospital, name: str) -> None:
-    """Ledger and journal verify, and no order was committed twice."""
+    """Ledger and audit log verify, and no order was committed twice."""
     settings = load(hospital.site)
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
-        assert books.verify() == []
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        assert records.verify() == []
         committed = Counter(
             (entry.use.cohort, entry.use.round)
-            for entry in books.ledger.entries()
+            for entry in records.ledger.entries()
             if entry.use.study == name and entry.committed is not None
         )
     assert all(number == 1 for number in committed.values()), committed

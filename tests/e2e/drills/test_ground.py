@@ -53,7 +53,7 @@ def test_the_disk_of_a_hospital_is_full(drilled: Federation) -> None:
     hospital.stop()
     with small_disk(disk, "8m"):
         values = yaml.safe_load(original)
-        for name in ("ledger", "journal"):
+        for name in ("ledger", "audit_log"):
             for part in hospital.site.parent.glob(f"{values[name]}*"):
                 shutil.copy(part, disk / part.name)
             values[name] = str(disk / values[name])
@@ -72,7 +72,7 @@ def test_the_disk_of_a_hospital_is_full(drilled: Federation) -> None:
             assert hospital.name in drilled.rounds()[-1]["hospitals"]
         finally:
             hospital.stop()
-            for name in ("ledger", "journal"):
+            for name in ("ledger", "audit_log"):
                 for part in disk.glob(f"{Path(values[name]).name}*"):
                     shutil.copy(part, hospital.site.parent / part.name)
             hospital.site.write_text(original, "utf-8")

@@ -52,13 +52,15 @@ def state(rounds: int) -> StudyState:
         RoundRecord(n, 0.5, 1.5, {"ash": HospitalRound(epsilon=n / 7)}, {"elm": "train: no"})
         for n in range(1, rounds + 1)
     ]
-    scores, books = {"ash": np.full((2, 4), rounds / 3)}, {"ash": f"{rounds:064x}"}
-    return StudyState(weights, told, {"momentum": np.full(2, -rounds, np.float32)}, scores=scores, books=books)
+    scores, ledger_heads = {"ash": np.full((2, 4), rounds / 3)}, {"ash": f"{rounds:064x}"}
+    return StudyState(
+        weights, told, {"momentum": np.full(2, -rounds, np.float32)}, scores=scores, ledger_heads=ledger_heads
+    )
 
 
 def assert_same(one: StudyState | None, other: StudyState) -> None:
     assert one is not None
-    assert (one.rounds, one.books) == (other.rounds, other.books)
+    assert (one.rounds, one.ledger_heads) == (other.rounds, other.ledger_heads)
     for mine, theirs in ((one.weights, other.weights), (one.memory, other.memory), (one.scores, other.scores)):
         assert mine.keys() == theirs.keys()
         for name, value in mine.items():

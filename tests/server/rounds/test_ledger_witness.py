@@ -48,7 +48,7 @@ def test_every_order_brings_each_hospital_its_own_head_and_shares_the_model(form
     for order in (TrainOrder(document, 1, scripted.WEIGHTS), EvaluateOrder(document, 1, scripted.WEIGHTS)):
         contents = _addressed(Broadcast(document.wire.down), order, roster, ["ash", "elm", "oak"])
         told = {name: wire.decode(content, type(order)) for name, content in contents.items()}
-        assert {name: one.books for name, one in told.items()} == {"ash": BOOKS, "elm": OTHER, "oak": None}
+        assert {name: one.ledger_head for name, one in told.items()} == {"ash": BOOKS, "elm": OTHER, "oak": None}
         assert len({wire.digest(one) for one in told.values()}) == 1, "it is no part of what is asked"
         assert contents["ash"]["arrays"] is contents["elm"]["arrays"]
 
@@ -57,16 +57,16 @@ def test_a_study_remembers_what_it_saw_across_a_restart(tmp_path: Path) -> None:
     asked = scripted.study("federation.rounds=1", "federation.deadline_s=20", "federation.quorum=0.3")
     with LocalGrid(scripted.house(tmp_path, ash="well", birch="raise", elm="nan"), scripted.load_app) as grid:
         ended = run_rounds(asked, scripted.roster(asked, grid), grid, StudyState(scripted.WEIGHTS), lambda state: None)
-    assert ended.books == dict.fromkeys(("ash", "birch", "elm"), BOOKS), "birch answers the evaluation"
+    assert ended.ledger_heads == dict.fromkeys(("ash", "birch", "elm"), BOOKS), "birch answers the evaluation"
     write_state(tmp_path / "state", ended)
     resumed = read_state(tmp_path / "state")
     assert resumed is not None
-    assert resumed.books == ended.books
+    assert resumed.ledger_heads == ended.ledger_heads
 
 
 def test_who_lacks_rows_that_were_seen_is_left_out_by_name_and_told_what_to_do(tmp_path: Path) -> None:
     asked = scripted.study("federation.rounds=1", "federation.deadline_s=20", "federation.quorum=1")
     houses = {"ash": "well", "birch": "books behind"}
-    why = pytest.raises(RoundFailed, match="birch: train: refused with BOOKS_BEHIND: its ledger lacks")
+    why = pytest.raises(RoundFailed, match="birch: train: refused with LEDGER_BEHIND: its ledger lacks")
     with LocalGrid(scripted.house(tmp_path, **houses), scripted.load_app) as grid, why:
         run_rounds(asked, scripted.roster(asked, grid), grid, StudyState(scripted.WEIGHTS), lambda state: None)

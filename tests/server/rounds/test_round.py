@@ -32,7 +32,7 @@ def play(folder: Path, *overrides: str, start: StudyState | None = None, workers
     published: list[StudyState] = []
     with LocalGrid(scripted.house(folder, **houses), scripted.load_app, workers) as grid:
         state = start or StudyState(scripted.WEIGHTS)
-        roster = replace(scripted.roster(asked, grid), witness=Witness(state.books))
+        roster = replace(scripted.roster(asked, grid), witness=Witness(state.ledger_heads))
         ended = run_rounds(asked, roster, grid, state, published.append)
     assert [len(state.rounds) for state in published] == list(range(len(state.rounds) + 1, len(ended.rounds) + 1))
     return ended

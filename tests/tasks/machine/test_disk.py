@@ -151,6 +151,6 @@ def test_a_disk_that_is_full_leaves_the_old_file_and_nothing_beside_it(
 
 
 def test_a_program_that_keeps_to_its_owner_makes_what_libraries_make_for_him_alone(tmp_path: Path) -> None:
-    program = "import sys; from tasks import disk; disk.keep_to_owner(); open(sys.argv[1], 'w').close()"
+    program = "import sys; from tasks.machine import disk; disk.keep_to_owner(); open(sys.argv[1], 'w').close()"
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "file")], umask=0, check=True)
     assert mode(tmp_path / "file") == 0o600

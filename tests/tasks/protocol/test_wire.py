@@ -100,7 +100,7 @@ documents = st.builds(
 )
 messages = st.one_of(
     st.builds(TrainOrder, documents, counts, arrays, changes, st.none() | digests),
-    st.builds(EvaluateOrder, documents, st.just(0) | counts, arrays, changes, books=st.none() | digests),
+    st.builds(EvaluateOrder, documents, st.just(0) | counts, arrays, changes, ledger_head=st.none() | digests),
     st.builds(
         lambda document, arrays, asks: EvaluateOrder(document, document.rounds, arrays, asks=asks),
         documents,
@@ -134,7 +134,7 @@ def test_a_message_survives_flowers_own_codec(message: Message) -> None:
 @given(messages)
 def test_a_message_survives_a_file(message: Message) -> None:
     packed = wire.pack(message)
-    unbooked = replace(message, books=None) if isinstance(message, TrainOrder | EvaluateOrder) else message
+    unbooked = replace(message, ledger_head=None) if isinstance(message, TrainOrder | EvaluateOrder) else message
     assert_same(
         unbooked, wire.unpack(packed, *KINDS)
     )  # what a hospital is told of its books is no part of what is asked
@@ -168,9 +168,8 @@ def test_size_counts_the_arrays_and_the_head(document: StudyDocument) -> None:
 
 def test_a_digest_is_the_same_in_another_process(document: StudyDocument) -> None:
     order = TrainOrder(document, 1, {"b": np.ones(2, np.float32), "a": np.zeros((1, 2), np.float32)})
-    program = (
-        "import sys; from tasks import wire; print(wire.digest(wire.unpack(sys.stdin.buffer.read(), wire.TrainOrder)))"
-    )
+    read = "wire.unpack(sys.stdin.buffer.read(), wire.TrainOrder)"
+    program = f"import sys; from tasks.protocol import wire; print(wire.digest({read}))"
     ended = subprocess.run([sys.executable, "-c", program], input=wire.pack(order), capture_output=True, check=True)
     assert ended.stdout.decode().strip() == wire.digest(order)
 
@@ -248,15 +247,15 @@ def test_what_a_hospital_is_told_of_its_books_is_no_part_of_what_is_asked(docume
     sent = wire.encode(order)
     told = [wire.addressed(sent, head) for head in ("a" * 64, "b" * 64, None)]
     received = [wire.decode(each, TrainOrder) for each in told]
-    assert [one.books for one in received] == ["a" * 64, "b" * 64, None]
+    assert [one.ledger_head for one in received] == ["a" * 64, "b" * 64, None]
     assert {wire.digest(one) for one in received} == {wire.digest(order)}
     assert all(each["arrays"] is sent["arrays"] for each in told), "the model is shared"
 
 
-@pytest.mark.parametrize("books", ["x", "A" * 64, "a" * 63, "a" * 64 + "\n", 7])
-def test_a_head_that_is_no_hash_is_refused(document: StudyDocument, books: Any) -> None:
+@pytest.mark.parametrize("ledger_head", ["x", "A" * 64, "a" * 63, "a" * 64 + "\n", 7])
+def test_a_head_that_is_no_hash_is_refused(document: StudyDocument, ledger_head: Any) -> None:
     records = wire.encode(TrainOrder(document, 1))
-    records["head"]["books"] = books
+    records["head"]["ledger_head"] = ledger_head
     with pytest.raises(WireError, match="which is no hash"):
         wire.decode(records, TrainOrder)
 
@@ -301,9 +300,9 @@ def test_a_forged_message_is_taken_when_nothing_is_wrong_with_it() -> None:
         ({"round": True}, "round"),
         ({"round": [1]}, "round"),
         ({"public_size": 20}, "public_size"),
-        ({"books": "b" * 63}, "books"),
-        ({"books": "B" * 64}, "books"),
-        ({"books": None}, "books"),
+        ({"ledger_head": "b" * 63}, "ledger_head"),
+        ({"ledger_head": "B" * 64}, "ledger_head"),
+        ({"ledger_head": None}, "ledger_head"),
         ({"study": "a" * 121}, "study"),
         ({"study": "../../etc"}, "study"),
         ({"study": "demo\n1"}, "study"),
@@ -321,7 +320,7 @@ def test_a_field_that_is_wrong_is_refused_by_name(change: dict[str, Any], told: 
 def test_every_problem_is_told_and_each_missing_field() -> None:
     with pytest.raises(WireError) as caught:
         wire.decode(forged("TrainReport", {"round": 0, "study": ""}), TrainReport)
-    assert all(name in str(caught.value) for name in ("round", "study", "books", "epsilon", "delta"))
+    assert all(name in str(caught.value) for name in ("round", "study", "ledger_head", "epsilon", "delta"))
 
 
 def test_nested_garbage_in_an_order_is_refused_by_name(document: StudyDocument) -> None:

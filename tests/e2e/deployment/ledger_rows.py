@@ -8,23 +8,23 @@ from tests.e2e.deployment.federation import Hospital
 
 
 def problems_in_books(hospital: Hospital) -> list[str]:
-    """All that is wrong with ledger and journal."""
+    """All that is wrong with ledger and audit log."""
     settings = load(hospital.site)
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
-        return books.verify()
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        return records.verify()
 
 
 def ledger_rows(hospital: Hospital, study: str) -> list[tuple[str, int]]:
     """Cohort and round of every reservation of a study."""
     settings = load(hospital.site)
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
         return sorted(
-            (entry.use.cohort, entry.use.round) for entry in books.ledger.entries() if entry.use.study == study
+            (entry.use.cohort, entry.use.round) for entry in records.ledger.entries() if entry.use.study == study
         )
 
 
 def ledger_contains(hospital: Hospital, head: str) -> bool:
     """Whether a row of its ledger has this hash."""
     settings = load(hospital.site)
-    with open_records(settings.ledger, settings.journal, secret(settings)) as books:
-        return books.ledger.contains(head)
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        return records.ledger.contains(head)
