@@ -20,7 +20,7 @@ demo: $(VENV)/.installed  ## Draw three phantom hospitals and run a private fede
 	$(BIN)/consilium experiment=demo
 
 test: $(VENV)/.installed  ## Run the tests (minutes)
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -rs
 
 explore: $(VENV)/.installed  ## Run the property tests on new random cases; report what fails as an @example
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=explore
@@ -40,7 +40,9 @@ bench: $(VENV)/.installed  ## Measure, print tables, write benchmarks/*.json
 
 wheels: $(VENV)/.installed  ## Make all wheels of a release, in the versions of constraints.txt, for the images
 	@rm -rf wheels build
-	$(BIN)/python -m pip wheel --quiet --constraint constraints.txt --wheel-dir wheels '.[server]'
+	@git rev-parse HEAD > tasks/commit.txt  # images have no Git
+	$(BIN)/python -m pip wheel --quiet --constraint constraints.txt --wheel-dir wheels '.[server]'; \
+	  status=$$?; rm -f tasks/commit.txt; exit $$status
 
 sbom: $(VENV)/.installed  ## List what is in the built images, with licences; fail on one that is not permitted (ENGINE=docker)
 	$(INSTALL) --editable '.[dev,container]'

@@ -71,6 +71,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "cli": {"errors", "runtime", "rounds", "study", "deployment"},
     "__main__": {"errors", "commands", "launch"},
+    "entry": {"cli", "__main__"},
 }
 _A_TASK = {"task", "imaging", "phantoms"}
 TASK_ROOMS: dict[str, set[str]] = {

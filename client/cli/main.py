@@ -1,24 +1,27 @@
-"""The command ``consilium-site``: every command of the hospital's people, one line each.
+"""The command ``consilium-site``: every command for hospital staff, one line each.
 
 Exit codes:
 
-    0  done; the answer is good
-    1  refused, not found, or a verification failed
-    2  the command line, site.yaml or a file it names is wrong
-    3  ``status`` only: the hospital has stopped
+    0  success
+    1  refused, not found, or verification failed
+    2  invalid command line or site.yaml, or a file that one of them names cannot be used
+    3  ``status`` only: the hospital is stopped
 """
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
 from client.cli import audit, data, ledger, link, model, site, studies
 from client.cli.output import SiteCommands
+from tasks.machine import version
 from tasks.machine.disk import keep_to_owner
 
 EXIT_CODES = (
-    "Exit codes: 0 done. 1 refused, not found, or a verification failed. 2 the command line, site.yaml or a file it "
-    "names is wrong. 3 (status only) the hospital has stopped."
+    "Exit codes: 0 success. 1 refused, not found, or verification failed. 2 invalid command line or site.yaml, or a "
+    "file that one of them names cannot be used. 3 (status only) the hospital is stopped."
 )
 
 app = typer.Typer(
@@ -26,10 +29,26 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # they print the values of variables, and a hospital's may be patients'
-    help="What the people of one hospital need: found it, read in its images and check them, approve studies, read "
-    "ledger and audit log, stop it.",
+    help="Commands for hospital staff: set up the site, import and check images, review studies, inspect ledger and "
+    "audit log, stop.",
     epilog=EXIT_CODES,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(version.line("consilium-site"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show release and commit, and exit."),
+    ] = False,
+) -> None: ...
+
 
 app.command()(site.init)
 app.command()(site.status)

@@ -10,10 +10,13 @@ Exit codes:
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from server.cli import people, server
 from server.cli.output import ServerCommands
+from tasks.machine import version
 
 EXIT_CODES = (
     "Exit codes: 0 done. 1 refused, not found, or not reached. 2 the command line, server.yaml or a file it names is "
@@ -28,6 +31,22 @@ app = typer.Typer(
     help="What a coordinator needs: found a server, run it, admit hospitals and researchers, see how studies are.",
     epilog=EXIT_CODES,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(version.line("consilium-server"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show release and commit, and exit."),
+    ] = False,
+) -> None: ...
+
 
 app.command()(server.init)
 app.command()(server.up)
