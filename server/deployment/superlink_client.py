@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from conf import load as conf
 from conf import schema
@@ -51,7 +51,7 @@ class Door:
             raise ServerUnreachable(
                 f"runtime.authority={runtime.authority}, runtime.certificate={runtime.certificate}: {error}"
             ) from error
-        self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+        self._client = httpx.Client(verify=context, timeout=30)
 
     def get(self, path: str, most: int = _MOST_BYTES) -> bytes | None:
         """A file of the server's, or ``None`` when it is not there yet.
@@ -60,20 +60,31 @@ class Door:
             ServerUnreachable
         """
         try:
-            with self._opener.open(f"https://{self._address}/{path}", timeout=30) as response:
-                return bytes(response.read(most))
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return None
-            why = "it wants a valid certificate of a researcher" if error.code == 400 else f"HTTP {error.code}"
-            raise ServerUnreachable(f"{self._address} refuses {path}: {why}") from error
-        except OSError as error:
+            with self._client.stream("GET", f"https://{self._address}/{path}") as response:
+                if response.status_code == 404:
+                    return None
+                if response.is_success:
+                    return _first(response, most)
+        except httpx.HTTPError as error:
             raise ServerUnreachable(f"{self._address} cannot be reached: {error}") from error
+        wanted = "it wants a valid certificate of a researcher"
+        why = wanted if response.status_code == 400 else f"HTTP {response.status_code}"
+        raise ServerUnreachable(f"{self._address} refuses {path}: {why}")
 
     def facts(self, path: str) -> dict[str, Any]:
         """A JSON file of the server's; empty when it is not there yet."""
         found: dict[str, Any] = json.loads(self.get(path) or b"{}")
         return found
+
+
+def _first(response: httpx.Response, most: int) -> bytes:
+    """At most so many bytes of a body, whatever its length is said to be."""
+    content = bytearray()
+    for part in response.iter_bytes():
+        content += part
+        if len(content) >= most:
+            break
+    return bytes(content[:most])
 
 
 def submit(study: schema.Study, runtime: SuperlinkRuntime) -> int:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+import psutil
+
 from tasks.machine.checklist import Claim, ClaimState
 
 _PROC = Path("/proc")
-_LISTEN, _ESTABLISHED = "0A", "01"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,17 @@ def look(pid: int) -> Process:
     Raises:
         OSError: there is no such process, or it is somebody else's.
     """
-    tree = [pid, *_descendants(pid)]
+    try:
+        return _look(psutil.Process(pid))
+    except psutil.NoSuchProcess as error:
+        raise ProcessLookupError(str(error)) from error
+    except psutil.AccessDenied as error:
+        raise PermissionError(str(error)) from error
+
+
+def _look(program: psutil.Process) -> Process:
+    pid, children = program.pid, program.children(recursive=True)
+    tree = [pid, *(child.pid for child in children)]
     status = [found for one in tree if (found := _status(one, must=one == pid))]
     return Process(
         pid=pid,
@@ -61,8 +71,8 @@ def look(pid: int) -> Process:
         no_new_privileges=all(one["NoNewPrivs"] == "1" for one in status),
         seccomp=all(one["Seccomp"] == "2" for one in status),
         read_only_root=_root_is_read_only(pid),
-        environment=_environment(pid),
-        peers=[peer for one in tree for peer in _peers(one)],
+        environment=program.environ(),
+        peers=[peer for one in (program, *children) for peer in _peers(one)],
     )
 
 
@@ -158,19 +168,6 @@ def _status(pid: int, must: bool) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _descendants(root: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for folder in _PROC.glob("[0-9]*"):
-        with suppress(OSError, ValueError, IndexError):
-            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            children.setdefault(parent, []).append(int(folder.name))
-    found, ahead = [], list(children.get(root, []))
-    while ahead:
-        found.append(ahead.pop())
-        ahead += children.get(found[-1], [])
-    return found
-
-
 def _root_is_read_only(pid: int) -> bool:
     for line in (_PROC / str(pid) / "mountinfo").read_text().splitlines():
         fields = line.split()
@@ -179,29 +176,14 @@ def _root_is_read_only(pid: int) -> bool:
     return False
 
 
-def _environment(pid: int) -> dict[str, str]:
-    entries = (_PROC / str(pid) / "environ").read_bytes().decode("utf-8", "replace").split("\0")
-    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+def _peers(process: psutil.Process) -> Iterator[TcpSocket]:
+    with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+        for one in process.net_connections(kind="tcp"):
+            if one.status in (psutil.CONN_LISTEN, psutil.CONN_ESTABLISHED):
+                listens = one.status == psutil.CONN_LISTEN
+                yield TcpSocket(_end(*one.laddr), _end(*(one.raddr or ("0.0.0.0", 0))), listens)
 
 
-def _peers(pid: int) -> Iterator[TcpSocket]:
-    own = set()
-    with suppress(OSError):
-        for link in (_PROC / str(pid) / "fd").iterdir():
-            with suppress(OSError):
-                own.add(str(link.readlink()))
-    for table in ("tcp", "tcp6"):
-        with suppress(OSError):
-            for line in (_PROC / str(pid) / "net" / table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] in (_LISTEN, _ESTABLISHED) and f"socket:[{fields[9]}]" in own:
-                    yield TcpSocket(_end(fields[1]), _end(fields[2]), fields[3] == _LISTEN)
-
-
-def _end(text: str) -> tuple[str, int]:
-    """From the kernel's form: the address in words of 32 bits in the machine's order, the port in hexadecimal."""
-    address, port = text.split(":")
-    packed = b"".join(struct.pack("=I", int(address[at : at + 8], 16)) for at in range(0, len(address), 8))
-    found = ip_address(packed)
-    plain = getattr(found, "ipv4_mapped", None) or found
-    return str(plain), int(port, 16)
+def _end(address: str, port: int) -> tuple[str, int]:
+    found = ip_address(address)
+    return str(getattr(found, "ipv4_mapped", None) or found), port

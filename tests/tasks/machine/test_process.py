@@ -110,7 +110,7 @@ def test_a_hardened_process_is_told_from_a_plain_one() -> None:
 def test_who_has_ended_is_an_error() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ProcessLookupError):
         process.look(child.pid)
 
 
