@@ -8,16 +8,16 @@ Su, "Gaussian differential privacy", JRSS B 84:3, 2022, theorem 3.7), so this is
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import log_ndtr, ndtr
 
 _MOST_MU = 1e3
 
 
 def mu_of(epsilon: float, delta: float) -> float:
     """The mu of Gaussian differential privacy whose epsilon at delta this is."""
-    return float(brentq(lambda mu: _delta(epsilon, mu) - delta, 1e-9, _MOST_MU))
+    return _root(lambda mu: _delta(epsilon, mu) - delta, 1e-9, _MOST_MU)
 
 
 def epsilon_at(epsilon: float, delta: float, other: float) -> float:
@@ -25,14 +25,18 @@ def epsilon_at(epsilon: float, delta: float, other: float) -> float:
     if epsilon <= 0:
         return 0.0
     mu = mu_of(epsilon, delta)
-    return (
-        float(brentq(lambda e: _delta(e, mu) - other, 0.0, mu**2 / 2 + 40 * mu + 1e-6))
-        if _delta(0, mu) > other
-        else 0.0
-    )
+    if _delta(0, mu) <= other:
+        return 0.0
+    return _root(lambda e: _delta(e, mu) - other, 0.0, mu**2 / 2 + 40 * mu + 1e-6)
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    from scipy.optimize import brentq  # takes a second to import, and one page in a study wants it
+
+    return float(brentq(function, low, high))
 
 
 def _delta(epsilon: float, mu: float) -> float:
     """Corollary 2.13 there; the second term in logarithms, since e^epsilon is large where its factor is small."""
-    lost = math.exp(min(epsilon + float(norm.logcdf(-epsilon / mu - mu / 2)), 0.0))
-    return float(norm.cdf(-epsilon / mu + mu / 2)) - lost
+    lost = math.exp(min(epsilon + float(log_ndtr(-epsilon / mu - mu / 2)), 0.0))
+    return float(ndtr(-epsilon / mu + mu / 2)) - lost

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from tasks.metrics.histogram import ScoreHistogram
 from tasks.metrics.interval import Interval, Z, ratio
@@ -87,7 +87,8 @@ def _gap(histogram: ScoreHistogram, chosen: NDArray[np.intp]) -> tuple[float, fl
 def _folded_excess(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     """By how much E|X| passes |mean| for X of variance 1; ``distance`` is a |mean|, and below 0 counts as 0."""
     t = np.maximum(distance, 0)
-    return np.asarray(2 * (norm.pdf(t) - t * norm.cdf(-t)))
+    density = np.exp(-(t**2) / 2) / math.sqrt(2 * math.pi)
+    return np.asarray(2 * (density - t * ndtr(-t)))
 
 
 def _groups(histogram: ScoreHistogram) -> list[NDArray[np.intp]]:
