@@ -100,9 +100,9 @@ def test_what_hospitals_were_told_is_the_model_that_is_kept(
         from safetensors.numpy import load
 
         assert wire.digest_of_arrays(load(held.read_bytes())) == digest
-    assert state.lost.keys() == state.weights.keys()
+    assert state.residual.keys() == state.weights.keys()
     step = max(float(np.abs(value).max()) for value in state.weights.values()) / 127
-    assert all(np.abs(value).max() < step for value in state.lost.values())
+    assert all(np.abs(value).max() < step for value in state.residual.values())
 
 
 def test_a_lean_study_that_was_killed_goes_on_with_the_very_orders_it_would_have_given(ground: Path) -> None:

@@ -13,7 +13,7 @@ from server.__main__ import client_app, found
 from server.launch import run_study
 from tests.federation.embedded import console
 
-SITES = {"volunteers": (10, 0), "audit logs": (0, 10), "clinic": (12, 12)}
+SITES = {"volunteers": (10, 0), "journals": (0, 10), "clinic": (12, 12)}
 SMALL = ("federation.rounds=2", "training.steps=3", "training.sample_rate=0.8", "evaluation.arms=[local]")
 MODEL = ("model.resolution=16", "model.J=2", "model.L=2", "model.pool=2")
 
@@ -47,7 +47,7 @@ def test_sites_of_one_class_train_and_are_warned_of(tmp_path: Path) -> None:
     assert results.arms["federated"]["volunteers"].auc is None
     assert all(value is not None and value <= 8 for value in results.epsilon.values())
     told = " ".join(shown.getvalue().split())
-    assert "volunteers validated with negative patients only, audit logs with positive ones only" in told
-    assert "audit logs has validation patients of one class only: it has no AUC" in told
+    assert "volunteers validated with negative patients only, journals with positive ones only" in told
+    assert "journals has validation patients of one class only: it has no AUC" in told
     page = (tmp_path / "out" / "studies" / results.study / "report.html").read_text("utf-8")
     assert "gives the label away" in page
