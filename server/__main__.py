@@ -20,8 +20,9 @@ from conf import schema
 from server.commands import COMMANDS
 from server.commands import main as commands
 from server.errors import HospitalNotReady
-from server.launch import Advance, Hospitals
+from server.launch import Hospitals
 from server.launch import main as launch
+from server.study.baselines import Advance
 
 
 def main() -> None:

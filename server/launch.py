@@ -34,6 +34,7 @@ from server.run_study import conduct, initial_state, record, summary
 from server.runtime.local_grid import LocalGrid
 from server.runtime.workers import LoadApp
 from server.study import baselines, cross_site_evaluation
+from server.study.baselines import Advance
 from server.study.document import document_of, fixed_sizes, open_study
 from server.study.folder import StudyFolder, locked
 from server.tracking.tracker import Tracker, open_tracker
@@ -67,7 +68,6 @@ class Hospitals:
     conformance: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-Advance = Callable[[str, int, int], None]
 ProvisionHospitals = Callable[[schema.Study, Path, Advance], Hospitals]
 
 

@@ -70,7 +70,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         *("run_study", "commands"),
     },
     "cli": {"errors", "runtime", "rounds", "study", "deployment"},
-    "__main__": {"errors", "commands", "launch"},
+    "__main__": {"errors", "study", "commands", "launch"},
     "entry": {"cli", "__main__"},
 }
 _A_TASK = {"task", "imaging", "phantoms"}

@@ -1,35 +1,33 @@
-"""The answers of a round: checked, weighed and folded in as they arrive, until there are as many as are wanted."""
+"""The updates of a round: checked, weighted and added to the round's as they arrive, until there are enough."""
 
 from __future__ import annotations
 
 import math
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from flwr.serverapp import Grid
-
-from conf import schema
 from server.rounds import claimed_privacy
-from server.rounds.broadcast import Broadcast
-from server.rounds.exchange import Answer, exchange, plain
-from server.rounds.staleness import OverdueOrders, discounted, scaled
+from server.rounds.exchange import Answer, Channel, exchange, plain
+from server.rounds.staleness import discounted, scaled
 from server.rounds.state import HospitalRound, Roster
 from server.strategy import outliers
 from server.strategy.admission import unusable
 from server.strategy.honest_updates import Honest
-from server.strategy.outliers import Sent
+from server.strategy.outliers import UpdateLengths
 from server.strategy.strategy import Combiner, Strategy, norm
 from tasks.protocol import encoding
 from tasks.protocol.wire import CONTROL, Arrays, TrainOrder, TrainReport, WireError
 
 
 @dataclass
-class Folded:
-    """What the combiner has taken of a round, and why not the rest.
+class CollectedUpdates:
+    """Whose updates the combiner has, and why not those of the others.
 
     Attributes:
-        late: what hospitals did whose update of an earlier round, ``carried``, is among it.
-        named: whose update of this round deserves a look, and why.
+        hospitals: those whose update of this round counts.
+        late: those whose update of an earlier round counts, and ``carried``, which round that was.
+        dropped: why the others do not count.
+        named: whose update of this round needs a look, and why.
     """
 
     hospitals: dict[str, HospitalRound] = field(default_factory=dict)
@@ -38,100 +36,112 @@ class Folded:
     dropped: dict[str, str] = field(default_factory=dict)
     named: dict[str, str] = field(default_factory=dict)
 
+    def on_time_and_late(self) -> dict[str, HospitalRound]:
+        """What each hospital did, in this round and in the earlier one whose update arrived late."""
+        merged = dict(self.hospitals)
+        for hospital, late in self.late.items():
+            merged[hospital] = with_late(self.hospitals.get(hospital), late)
+        return merged
+
 
 def collect(
-    study: schema.Study,
-    invited: Roster,
-    grid: Grid,
-    order: TrainOrder,
-    strategy: Strategy,
-    combiner: Combiner,
-    wanted: int,
-    post: Broadcast,
-    late: OverdueOrders,
-) -> Folded:
-    """Fold in so many usable updates, and late ones beside them."""
-    folded, honest, sent = Folded(), Honest.of(order), dict[str, Sent]()
-    deadline_s = study.federation.deadline_s
-    with closing(exchange(grid, invited, order, TrainReport, deadline_s, post, late)) as answers:
+    channel: Channel, invited: Roster, order: TrainOrder, strategy: Strategy, combiner: Combiner, *, wanted: int
+) -> CollectedUpdates:
+    """Send an order to train, and give the combiner ``wanted`` usable updates, and late ones beside them."""
+    collected, honest = CollectedUpdates(), Honest.of(order)
+    lengths: dict[str, UpdateLengths] = {}
+    with closing(exchange(channel, invited, order, TrainReport)) as answers:
         for answer in answers:
-            figures, told = _fold(answer, order, strategy, combiner, honest)
-            overdue = answer.round < order.round
-            if figures is None or isinstance(told, str):
-                about = f"train: its late update of round {answer.round}: " if overdue else "train: "
-                folded.dropped[answer.hospital] = f"{about}{told}"
-            elif overdue:
-                folded.late[answer.hospital] = together(folded.late.get(answer.hospital), figures)
-                folded.carried[answer.hospital] = answer.round
+            try:
+                update = _take(answer, order, strategy, combiner, honest)
+            except _Unusable as error:
+                late = f"its late update of round {answer.round}: " if answer.round < order.round else ""
+                collected.dropped[answer.hospital] = f"train: {late}{error}"
+                continue
+            if answer.round < order.round:
+                # It may owe several; each is one more update of the same hospital.
+                collected.late[answer.hospital] = with_late(collected.late.get(answer.hospital), update.figures)
+                collected.carried[answer.hospital] = answer.round
             else:
-                folded.hospitals[answer.hospital], sent[answer.hospital] = figures, told
-                folded.dropped.pop(answer.hospital, None)
-            if len(folded.hospitals) == wanted:
+                collected.hospitals[answer.hospital] = update.figures
+                lengths[answer.hospital] = update.lengths
+                collected.dropped.pop(answer.hospital, None)  # its late update may have been dropped before
+            if len(collected.hospitals) == wanted:
                 break
-    heard = folded.hospitals.keys() | folded.dropped.keys()
-    not_waited_for = f"train: not waited for once {wanted} had answered"
-    folded.dropped |= dict.fromkeys((name for name in invited.nodes if name not in heard), not_waited_for)
-    folded.named = outliers.named(sent)
-    return folded
+    heard = collected.hospitals.keys() | collected.dropped.keys()
+    closed = f"train: the round closed once {wanted} had answered"
+    collected.dropped |= dict.fromkeys((name for name in invited.nodes if name not in heard), closed)
+    collected.named = outliers.conspicuous(lengths)
+    return collected
 
 
 @dataclass(frozen=True)
-class _Usable:
-    """An update that may touch the model: whole, shortened where that is due, with its weight."""
+class _Admitted:
+    """An update that may touch the model: whole, shortened where it must be, with its weight."""
 
     update: Arrays
     weight: float
-    sent: Sent
+    lengths: UpdateLengths
+    figures: HospitalRound
 
 
 class _Unusable(ValueError):
     """Why an update must not touch the model."""
 
 
-def _fold(
+def _take(
     answer: Answer[TrainReport], order: TrainOrder, strategy: Strategy, combiner: Combiner, honest: Honest
-) -> tuple[HospitalRound | None, Sent | str]:
-    """What the hospital did and sent, if its update is in the combiner now, or why it is not.
+) -> _Admitted:
+    """Check an answer's update and give it to the combiner, discounted if it is late.
 
-    Whatever a report provokes, it provokes before anything is added: no sum is ever left half made.
+    Everything that can go wrong goes wrong before anything is added: a sum that holds half an update is lost.
+
+    Raises:
+        _Unusable: there is no update, or it must not touch the model.
     """
-    report = answer.report
-    if report is None:
-        return None, answer.problem
-    behind = order.round - answer.round
-    # Its update of this round may come as well, and is another one.
-    name = f"{answer.hospital}, round {answer.round}" if behind else answer.hospital
+    if answer.report is None:
+        raise _Unusable(answer.problem)
+    rounds_late = order.round - answer.round
+    # A hospital's update of this round may arrive as well; to the combiner that is another one.
+    name = f"{answer.hospital}, round {answer.round}" if rounds_late else answer.hospital
     try:
-        usable = _usable(report, answer.hospital, order, strategy, honest)
-        combiner.add(name, discounted(usable.update, behind), usable.weight)
-    except _Unusable as error:
-        return None, str(error)
+        admitted = _admitted(answer, answer.report, order, strategy, honest)
+        combiner.add(name, discounted(admitted.update, rounds_late), admitted.weight)
+    except _Unusable:
+        raise
     except Exception as error:
-        return None, f"nothing can be made of its update ({type(error).__name__})"
-    figures = HospitalRound(report.epsilon, bytes_down=answer.bytes_down, bytes_up=answer.bytes_up)
-    return replace(figures, update_norm=usable.sent.norm), usable.sent
+        raise _Unusable(f"its update cannot be processed ({type(error).__name__})") from error
+    return admitted
 
 
-def _usable(report: TrainReport, hospital: str, order: TrainOrder, strategy: Strategy, honest: Honest) -> _Usable:
-    """The update as it counts.
+def _admitted(
+    answer: Answer[TrainReport], report: TrainReport, order: TrainOrder, strategy: Strategy, honest: Honest
+) -> _Admitted:
+    """An update as it counts.
 
     Raises:
         _Unusable: it must not touch the model.
     """
-    terms, size = order.study.privacy, order.study.sizes.get(hospital)
+    terms, size = order.study.privacy, order.study.sizes.get(answer.hospital)
     if size is None:
-        raise _Unusable("the study's document names no public size of it")
+        raise _Unusable("the study document has no public size for it")
     if problem := claimed_privacy.unsound(report.noise_multiplier, report, terms.epsilon, terms.delta):
         raise _Unusable(problem)
     update = _whole(report, order)
     length, noise = norm(update), report.noise_multiplier
     longest = honest.longest(size, noise, report.round) if noise else math.inf
     if length > longest:
-        raise _Unusable(f"its update is {length:.3g} long, and no honest one is longer than {longest:.3g}")
+        raise _Unusable(f"its update has norm {length:.3g}; an honest one has at most {longest:.3g}")
     counted = min(length, honest.counted(size, noise, report.round)) if noise else length
     std = honest.noise_std(size, honest.weighed_noise(noise), report.round) if noise else None
-    sent = Sent(length, honest.noise_length(size, noise, report.round), counted)
-    return _Usable(scaled(update, counted / length if length else 1.0), strategy.weight(size, std), sent)
+    return _Admitted(
+        update=scaled(update, counted / length if length else 1.0),
+        weight=strategy.weight(size, std),
+        lengths=UpdateLengths(length, honest.noise_length(size, noise, report.round), counted),
+        figures=HospitalRound(
+            report.epsilon, bytes_down=answer.bytes_down, bytes_up=answer.bytes_up, update_norm=length
+        ),
+    )
 
 
 def _whole(report: TrainReport, order: TrainOrder) -> Arrays:
@@ -150,10 +160,14 @@ def _whole(report: TrainReport, order: TrainOrder) -> Arrays:
     return update
 
 
-def together(one: HospitalRound | None, other: HospitalRound) -> HospitalRound:
+def with_late(on_time: HospitalRound | None, late: HospitalRound) -> HospitalRound:
     """What a hospital did that answered two orders in one round."""
-    if one is None:
-        return other
-    spent = [e for e in (one.epsilon, other.epsilon) if e is not None]
-    down, up = one.bytes_down + other.bytes_down, one.bytes_up + other.bytes_up
-    return HospitalRound(max(spent, default=None), bytes_down=down, bytes_up=up, update_norm=one.update_norm)
+    if on_time is None:
+        return late
+    spent = [figures.epsilon for figures in (on_time, late) if figures.epsilon is not None]
+    return HospitalRound(
+        epsilon=max(spent, default=None),
+        bytes_down=on_time.bytes_down + late.bytes_down,
+        bytes_up=on_time.bytes_up + late.bytes_up,
+        update_norm=on_time.update_norm,
+    )

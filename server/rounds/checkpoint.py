@@ -1,8 +1,8 @@
 """The state of a study on disk after each round: arrays as safetensors, everything else as JSON.
 
-The weights, what the strategy remembers and the last scores are written first, under names of their own; then the JSON
-file that points to them replaces the old one in one step. Whatever moment the process is killed at, the folder holds
-the last committed round, whole.
+The weights, what the strategy remembers and the last scores are written first, under new names; then the JSON file that
+points to them replaces the old one atomically. At whatever moment the process is killed, the folder holds the last
+committed round, complete.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from tasks.protocol.study import HexDigest
 from tasks.protocol.wire import Arrays
 
 _POINTER = "checkpoint.json"
-_KINDS = {"round", "memory", "lost", "average", "best", "scores"}
+_KINDS = {"round", "memory", "residual", "average", "best", "scores"}
 _ROUNDS, _LEDGER_HEADS = TypeAdapter(list[RoundRecord]), TypeAdapter(dict[str, HexDigest])
 
 
 def write_state(folder: Path, state: StudyState) -> None:
-    """Commit a state; older arrays go once nothing points to them."""
+    """Commit a state; older arrays are deleted once nothing points to them."""
     folder.mkdir(parents=True, exist_ok=True)
     number = f"{len(state.rounds):04d}.safetensors"
     kinds = {"round": state.weights, "memory": state.memory}
-    sometimes = {"lost": state.lost, "average": state.average, "best": state.best, "scores": state.scores}
-    for kind, value in sometimes.items():
+    optional = {"residual": state.residual, "average": state.average, "best": state.best, "scores": state.scores}
+    for kind, value in optional.items():
         kinds |= {kind: value} if value else {}
     arrays = {f"{kind}-{number}": save(value) for kind, value in kinds.items()}
     for name, content in arrays.items():
@@ -68,36 +68,36 @@ def read_state(folder: Path) -> StudyState | None:
         )
         chosen = int(pointer["chosen"])
         if not 0 <= chosen <= len(rounds) or not {"round", "memory"} <= arrays.keys() <= _KINDS:
-            raise ValueError("it tells of a round or of arrays that no checkpoint has")
+            raise ValueError("it names a round or arrays that no checkpoint has")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
         raise CheckpointDamaged(
-            f"cannot read {path}: {error}; restore the folder from a backup, or resume=never"
+            f"cannot read {path}: {error}; restore the folder from a backup, or set resume=never"
         ) from error
     return StudyState(arrays.pop("round"), rounds, chosen=chosen, ledger_heads=ledger_heads, **arrays)
 
 
 def model_file(folder: Path, state: StudyState) -> Path:
-    """The file of a committed state that holds the model which the study hands over."""
+    """The file of a committed state that holds the model which the study delivers."""
     kind = "best" if state.best else "average" if state.average else "round"
     return folder / f"{kind}-{len(state.rounds):04d}.safetensors"
 
 
 def records(pointer: bytes | None) -> list[RoundRecord]:
-    """The rounds that a checkpoint's JSON file tells of, without the arrays.
+    """The rounds in a checkpoint's JSON file, without the arrays.
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: it is not such a file.
     """
     try:
         return [] if pointer is None else _ROUNDS.validate_python(json.loads(pointer)["rounds"])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"no checkpoint: {error!r}") from error
+        raise ValueError(f"not a checkpoint: {error!r}") from error
 
 
 def _arrays(folder: Path, name: str, sha256: str) -> Arrays:
     content = (folder / name).read_bytes()
     if _sha256(content) != sha256:
-        raise CheckpointDamaged(f"{folder / name} has changed since it was written; say resume=never")
+        raise CheckpointDamaged(f"{folder / name} has changed since it was written; set resume=never")
     return load(content)
 
 

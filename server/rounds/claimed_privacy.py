@@ -1,4 +1,4 @@
-"""What a report may say of privacy: figures that a hospital which keeps to the study's document can have."""
+"""What a report may state about privacy: only figures that a hospital which follows the study document can have."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ def unsound(noise: float, report: TrainReport | EvaluateReport, epsilon: float |
     """Why such figures cannot be true; empty if they can.
 
     Args:
-        noise: standard deviation in units of a patient's largest effect, as the report tells it.
-        epsilon, delta: what the study's document grants the cohort; no epsilon grants everything.
+        noise: standard deviation in units of a patient's largest effect, as reported.
+        epsilon, delta: what the study document grants the cohort; no epsilon means no limit.
     """
     if epsilon is not None and not noise:
-        return "it answered without noise, the study is private"
+        return "it reports no noise, but the study is private"
     if noise and not LEAST_NOISE <= noise <= MOST_NOISE:
-        return f"its noise of {noise:g} lies outside {LEAST_NOISE:g} to {MOST_NOISE:g}, between which hospitals plan it"
+        return f"its noise of {noise:g} is outside {LEAST_NOISE:g} to {MOST_NOISE:g}, the range that hospitals plan in"
     if epsilon is None:
         return ""
     if report.epsilon is None or not report.epsilon <= epsilon * _ROUNDED:
-        return f"it tells of an epsilon of {report.epsilon}, the study grants {epsilon:g}"
+        return f"it reports an epsilon of {report.epsilon}, but the study grants {epsilon:g}"
     if not 0 < report.delta <= delta * _ROUNDED:
-        return f"it tells of a delta of {report.delta:g}, the study grants {delta:g}"
+        return f"it reports a delta of {report.delta:g}, but the study grants {delta:g}"
     return ""

@@ -1,17 +1,18 @@
-"""One order to many hospitals, and their answers as they come: checked, or with the reason why there is none.
+"""One order to many hospitals, and their answers as they arrive: checked, or with the reason why there is none.
 
-Answers to earlier orders come in between where the study takes them (``late.py``).
+Answers to orders of earlier rounds arrive in between where the study accepts them (``staleness.py``).
 
-A hospital can lose its own answer here and nothing else: whatever its reply provokes while it is read, up to a panic in
-a library, is the reason why there is no report, told in words of ours.
+A hospital can lose its own answer here and nothing else. Whatever goes wrong while its reply is read, up to a panic in
+a library, becomes the reason why there is no report, in words of ours.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from flwr.app import Message, RecordDict
@@ -24,9 +25,10 @@ from tasks.protocol import wire
 from tasks.protocol.wire import ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 
 _POLL_S = 0.05
-_MOST_TOLD = 400
+_LONGEST_TEXT = 400
 _MARKUP = re.compile(r"[^\w\s.,:;()'=/+*-]", re.ASCII)
-"""What could mean something to a terminal, a page or a model card."""
+"""What a terminal, a page or a model card could take for markup."""
+_NOT_HELD = f"refused with {ErrorCode.NOT_HELD}"
 
 
 @runtime_checkable
@@ -34,10 +36,10 @@ class Withdrawing(Protocol):
     """A grid that can take orders back."""
 
     def withdraw(self, message_ids: Iterable[str]) -> set[str]:
-        """Take back those that nobody has begun. Returns the others: their replies may come and can be pulled."""
+        """Withdraw those that no hospital has started. Returns the others: their replies can still be pulled."""
 
     def forget(self, message_ids: Iterable[str]) -> None:
-        """Nobody wants the replies to these; they are thrown away when they come."""
+        """The replies to these are no longer needed; they are discarded when they arrive."""
 
 
 R = TypeVar("R", TrainReport, EvaluateReport)
@@ -55,100 +57,145 @@ class Answer(Generic[R]):
     bytes_up: int
 
 
-def exchange(
-    grid: Grid,
-    roster: Roster,
-    order: TrainOrder | EvaluateOrder,
-    kind: type[R],
-    deadline_s: float,
-    post: Broadcast,
-    late: OverdueOrders | None = None,
-) -> Generator[Answer[R], None, None]:
-    """Send one order to all hospitals and give their answers as they come, until all have or the deadline passes.
+@dataclass(frozen=True)
+class Channel:
+    """The way to the hospitals and back, through all rounds of a study.
 
-    Only replies to the messages of this very call are ever taken, and late ones to those that ``late`` knows; nobody
-    waits for the latter. Close it to stop waiting; orders that nobody has begun are withdrawn where the grid can.
+    Attributes:
+        deadline_s: how long an answer is waited for.
+        broadcast: which model each hospital holds.
+        overdue: orders to train whose answers may still arrive; with none, late answers are not accepted.
     """
-    overdue: OverdueOrders = late or OverdueOrders()
-    ends = time.monotonic() + deadline_s
-    contents = _addressed(post, order, roster, list(roster.nodes))
-    down = {name: wire.size(content) for name, content in contents.items()}
-    action = "train" if isinstance(order, TrainOrder) else "evaluate"
-    ttl = overdue.lives_s(deadline_s) if overdue.carries else None
 
-    def send(hospitals: list[str]) -> dict[str, str]:
-        group = str(order.round)
-        messages = [grid.create_message(contents[h], action, roster.nodes[h], group, ttl) for h in hospitals]
-        return dict(zip(grid.push_messages(messages), hospitals, strict=True))
+    grid: Grid
+    deadline_s: float
+    broadcast: Broadcast = field(default_factory=Broadcast)
+    overdue: OverdueOrders = field(default_factory=OverdueOrders)
 
-    waiting: dict[str, str] = send(list(roster.nodes))
-    again: set[str] = set()
-    arrived: list[Message] = overdue.unread()
+
+def exchange(
+    channel: Channel, roster: Roster, order: TrainOrder | EvaluateOrder, kind: type[R]
+) -> Generator[Answer[R], None, None]:
+    """Send one order to all hospitals and yield their answers as they arrive, until all have or the deadline passes.
+
+    Only replies to the messages of this very call are accepted, and in training late ones to overdue orders; the latter
+    are not waited for. Close the generator to stop waiting; orders that no hospital has started are withdrawn where the
+    grid can.
+    """
+    ends = time.monotonic() + channel.deadline_s
+    orders = _OrdersOut(channel, roster, order, kind)
+    orders.send(list(roster.nodes))
     try:
-        while waiting and time.monotonic() < ends:
-            arrived += grid.pull_messages([*waiting, *overdue.messages()])
-            arrived.sort(key=lambda reply: reply.metadata.reply_to_message_id in waiting)  # late ones first
-            if not arrived:
-                time.sleep(_POLL_S)
-            while arrived:
-                reply = arrived.pop(0)
-                name = reply.metadata.reply_to_message_id
-                if was := overdue.take(name):
-                    report, problem, up = _read(reply, roster, was.hospital, was.round, kind)
-                    yield Answer(was.hospital, was.round, report, problem, 0, up)
-                    continue
-                if name not in waiting:
-                    continue  # a second answer to one order, or one to an order that is not ours
-                hospital = waiting.pop(name)
-                report, problem, up = _read(reply, roster, hospital, order.round, kind)
-                if problem == _NOT_HELD and hospital not in again:
-                    again.add(hospital)
-                    post.forget(hospital)
-                    contents |= _addressed(post, order, roster, [hospital])
-                    down[hospital] += wire.size(contents[hospital])
-                    waiting |= send([hospital])
-                    continue
-                if report is not None:
-                    post.arrived(hospital, order)
-                yield Answer(hospital, order.round, report, problem, down[hospital], up)
-        for hospital in waiting.values():
-            yield Answer(hospital, order.round, None, f"no answer within {deadline_s:g} s", down[hospital], 0)
+        while orders.waiting and time.monotonic() < ends:
+            orders.fetch()
+            while orders.unread:
+                # A reply has left both lists before its answer is yielded. The caller may close this generator at the
+                # yield, and ``close`` keeps what is still listed for a later round: an update that was yielded and
+                # still listed would be added to two models.
+                answer = orders.read_next()
+                if answer is not None:
+                    yield answer
+        yield from orders.unanswered()
     finally:
-        _close(grid, waiting, arrived, order.round, overdue)
+        orders.close()
 
 
-def _close(grid: Grid, waiting: dict[str, str], arrived: list[Message], round: int, late: OverdueOrders) -> None:
-    """The round is over: orders are taken back, and answers that may yet come are waited for in later rounds or not."""
-    there = {reply.metadata.reply_to_message_id for reply in arrived}
-    open_ones = waiting.keys() - there
-    begun = grid.withdraw(open_ones) if isinstance(grid, Withdrawing) else open_ones
-    if late.carries:
-        late.keep({name: waiting[name] for name in begun | (there & waiting.keys())}, round, arrived)
-        _forget(grid, late.too_old_for(round + 1))
-    else:
-        _forget(grid, begun)
+class _OrdersOut(Generic[R]):
+    """The messages of one order: who has not answered yet, and which replies have arrived and were not read.
 
+    Attributes:
+        waiting: hospital by message.
+        unread: replies, those to earlier orders first.
+    """
 
-def _forget(grid: Grid, messages: Iterable[str]) -> None:
-    if isinstance(grid, Withdrawing):
-        grid.forget(messages)
+    def __init__(self, channel: Channel, roster: Roster, order: TrainOrder | EvaluateOrder, kind: type[R]) -> None:
+        self._grid, self._broadcast, self._deadline_s = channel.grid, channel.broadcast, channel.deadline_s
+        self._roster, self._order = roster, order
+        self._kind: type[R] = kind
+        # A late evaluation is of no use: the model that it is about is not the study's any more.
+        self._overdue = channel.overdue if isinstance(order, TrainOrder) else OverdueOrders()
+        self._bytes_down: Counter[str] = Counter()
+        self._sent_again: set[str] = set()
+        self.waiting: dict[str, str] = {}
+        self.unread = self._overdue.unread()
 
+    def send(self, hospitals: list[str]) -> None:
+        """Send the order to these hospitals, to each what it lacks of the model."""
+        contents = _addressed(self._broadcast, self._order, self._roster, hospitals)
+        action = "train" if isinstance(self._order, TrainOrder) else "evaluate"
+        # An order whose late answer would still count must not expire with its round.
+        ttl = self._overdue.lives_s(self._deadline_s) if self._overdue.carries else None
+        nodes, group = self._roster.nodes, str(self._order.round)
+        messages = [self._grid.create_message(contents[h], action, nodes[h], group, ttl) for h in hospitals]
+        self.waiting |= zip(self._grid.push_messages(messages), hospitals, strict=True)
+        self._bytes_down.update({hospital: wire.size(contents[hospital]) for hospital in hospitals})
 
-_NOT_HELD = f"refused with {ErrorCode.NOT_HELD}"
+    def fetch(self) -> None:
+        """Pull what has arrived; wait a moment if nothing has."""
+        self.unread += self._grid.pull_messages([*self.waiting, *self._overdue.messages()])
+        # Late ones first: the caller closes the round with its last update, and a late one would be left unread.
+        self.unread.sort(key=lambda reply: reply.metadata.reply_to_message_id in self.waiting)
+        if not self.unread:
+            time.sleep(_POLL_S)
+
+    def read_next(self) -> Answer[R] | None:
+        """The answer in the next unread reply; ``None`` where the reply is no answer, or the order was sent again."""
+        reply = self.unread.pop(0)
+        message = reply.metadata.reply_to_message_id
+        if (earlier := self._overdue.take(message)) is not None:
+            report, problem, bytes_up = _read(reply, self._roster, earlier.hospital, earlier.round, self._kind)
+            return Answer(earlier.hospital, earlier.round, report, problem, bytes_down=0, bytes_up=bytes_up)
+        if message not in self.waiting:
+            return None  # a second answer to one order, or one to an order that is not ours
+        hospital = self.waiting.pop(message)
+        report, problem, bytes_up = _read(reply, self._roster, hospital, self._order.round, self._kind)
+        if problem == _NOT_HELD and hospital not in self._sent_again:
+            self._send_whole(hospital)
+            return None
+        if report is not None:
+            self._broadcast.confirmed(hospital, self._order)
+        return self._answer(hospital, report, problem, bytes_up)
+
+    def _send_whole(self, hospital: str) -> None:
+        """Send the whole model, once: a hospital that claims to lack that as well is asked no third time."""
+        self._sent_again.add(hospital)
+        self._broadcast.forget(hospital)
+        self.send([hospital])
+
+    def unanswered(self) -> Iterator[Answer[R]]:
+        """One answer without a report for each hospital that let the deadline pass."""
+        for hospital in self.waiting.values():
+            yield self._answer(hospital, None, f"no answer within {self._deadline_s:g} s", 0)
+
+    def _answer(self, hospital: str, report: R | None, problem: str, bytes_up: int) -> Answer[R]:
+        bytes_down = self._bytes_down[hospital]
+        return Answer(hospital, self._order.round, report, problem, bytes_down=bytes_down, bytes_up=bytes_up)
+
+    def close(self) -> None:
+        """End the round: withdraw orders, and remember those whose late answers will count."""
+        arrived = {reply.metadata.reply_to_message_id for reply in self.unread}
+        unanswered = self.waiting.keys() - arrived
+        started = self._grid.withdraw(unanswered) if isinstance(self._grid, Withdrawing) else unanswered
+        if self._overdue.carries:
+            open_orders = {name: self.waiting[name] for name in started | (arrived & self.waiting.keys())}
+            self._overdue.keep(open_orders, self._order.round, self.unread)
+            started = set(self._overdue.too_old_for(self._order.round + 1))
+        if isinstance(self._grid, Withdrawing):
+            self._grid.forget(started)
 
 
 def _addressed(
-    post: Broadcast, order: TrainOrder | EvaluateOrder, roster: Roster, hospitals: list[str]
+    broadcast: Broadcast, order: TrainOrder | EvaluateOrder, roster: Roster, hospitals: list[str]
 ) -> dict[str, RecordDict]:
-    """The order for each hospital, with the head of its ledger that was seen last."""
-    contents = post.contents(order, hospitals)
+    """The order for each hospital, with the last ledger hash seen of it."""
+    contents = broadcast.contents(order, hospitals)
     heads = {hospital: roster.witness.head(hospital) for hospital in hospitals}
     return {hospital: wire.addressed(content, heads[hospital]) if heads[hospital] else content
             for hospital, content in contents.items()}  # fmt: skip
 
 
 def _read(reply: Message, roster: Roster, hospital: str, round: int, kind: type[R]) -> tuple[R | None, str, int]:
-    """The report on the order of a round, or why there is none, and how many bytes came."""
+    """The report on the order of a round, or why there is none, and how many bytes arrived."""
     try:
         report, problem, up = _report_in(reply, roster.document.name, round, kind)
     except (KeyboardInterrupt, SystemExit):
@@ -171,18 +218,18 @@ def _report_in(reply: Message, study: str, round: int, kind: type[R]) -> tuple[R
     if isinstance(report, Refusal):
         return None, f"refused with {report.code}{_REMEDIES.get(report.code, '')}", up
     if (report.study, report.round) != (study, round):
-        return None, f"answered to study {plain(report.study)}, round {report.round}", up
+        return None, f"answered for study {plain(report.study)}, round {report.round}", up
     return report, "", up
 
 
 def plain(text: str) -> str:
-    """A text in which others may have had a say, as text: short, and with nothing that could be markup."""
-    return _MARKUP.sub("?", text if len(text) <= _MOST_TOLD else f"{text[:_MOST_TOLD]} and more")
+    """A text that others may have influenced: short, and with nothing that could be markup."""
+    return _MARKUP.sub("?", text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} and more")
 
 
 _REMEDIES = {
     ErrorCode.LEDGER_BEHIND: (
-        ": its ledger lacks what this server has seen of it, so an older copy was put back. Its own people know more; "
-        "they have to bring the newer books back, or it has to be admitted anew"
+        ": its ledger lacks an entry that this server has seen, so an older copy was restored there. The hospital must "
+        "restore the newer ledger and audit log, or be admitted again"
     )
 }

@@ -1,11 +1,11 @@
-"""What the server saw last of each hospital's books: by this witness a hospital learns that they were put back.
+"""The last state of each hospital's ledger that the server has seen: it tells a hospital that an old copy was restored.
 
-Every report brings the hash of the last row of the hospital's ledger, and every order to that hospital brings it back.
-A hospital that cannot find it among its rows has older books than it once had, and refuses with ``LEDGER_BEHIND``. To
-the server a hash is opaque.
+Every report brings the hash of the last row of the hospital's ledger, and every order to that hospital returns it. A
+hospital that cannot find the hash among its rows has an older ledger than it once had, and refuses with
+``LEDGER_BEHIND``. To the server the hash is opaque.
 
-A study remembers what it saw in its checkpoint. A deployed server also keeps one small file a hospital, for all
-studies: several processes write there, each file at once and whole.
+A study keeps what it saw in its checkpoint. A deployed server also keeps one small file per hospital, for all studies:
+several processes write there, each file at once and whole.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class Witness:
-    """By hospital the head of its ledger that was seen last.
+    """The ledger hash that was seen last, by hospital.
 
     Args:
         seen: what the study has seen before.
-        folder: where a deployed server keeps what any of its studies has seen, which counts more; ``None`` for none.
+        folder: where a deployed server keeps what any of its studies has seen, which takes precedence; ``None`` for
+            none.
     """
 
     def __init__(self, seen: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
         self._seen, self._folder = dict(seen or {}), folder
 
     def head(self, hospital: str) -> str | None:
-        """What an order to the hospital brings; ``None`` before its first report."""
+        """The hash that an order returns to the hospital; ``None`` before its first report."""
         return self._kept(hospital) or self._seen.get(hospital)
 
     def saw(self, hospital: str, head: str) -> None:
-        """A report of the hospital has come, whatever becomes of its figures.
+        """A report of the hospital has arrived, whether its figures are used or not.
 
         Raises:
-            OSError: it cannot be kept.
+            OSError: the file cannot be written.
         """
         self._seen[hospital] = head
         if self._folder is not None and self._kept(hospital) != head:
@@ -60,5 +61,5 @@ class Witness:
 
 
 def forget(folder: Path, hospital: str) -> None:
-    """Whoever comes back under this name brings new books."""
+    """Whoever is admitted again under this name brings a new ledger."""
     (folder / hospital).unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""Which model a study hands over, and when it has seen enough.
+"""Which model a study delivers, and early stopping.
 
-All of it follows from models and histograms that hospitals have released, so it costs no privacy. But figures are noisy
-and the best of many looks better than it is: what ``deliver=best`` reports is optimistic, and ``least_gain`` should be
-what noise can feign. A study that ends early has planned its noise for rounds that were not played, and spends less.
+Both use only models and histograms that hospitals have released, so they cost no privacy. But figures are noisy, and
+the best of many looks better than it is: what ``deliver=best`` reports is optimistic, and ``least_gain`` should be no
+smaller than a gain that noise alone can produce. A study that ends early has planned its noise for rounds that were not
+played, and spends less.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ def best_round(rounds: Sequence[RoundRecord], least_gain: float) -> int:
 
 
 def has_ended(study: schema.Study, rounds: Sequence[RoundRecord]) -> bool:
-    """Whether all rounds are played, or so many evaluations brought nothing that patience is at its end."""
+    """Whether all rounds are played, or ``patience`` evaluations in a row brought no gain."""
     patience, best = study.evaluation.patience, best_round(rounds, study.evaluation.least_gain)
-    in_vain = sum(record.number > best and record.mean_auc() is not None for record in rounds)
-    return len(rounds) >= study.federation.rounds or 0 < patience <= in_vain
+    without_gain = sum(record.number > best and record.mean_auc() is not None for record in rounds)
+    return len(rounds) >= study.federation.rounds or 0 < patience <= without_gain
 
 
 def with_the_best(study: schema.Study, state: StudyState) -> StudyState:
-    """The state with the model to be handed over, if that is not simply the last."""
+    """The state with the model to be delivered, if that is not simply the last."""
     if study.evaluation.deliver == "last":
         return state
     number = best_round(state.rounds, study.evaluation.least_gain)

@@ -1,9 +1,10 @@
-"""A whole round, told once: order, answers, quorum, new model, evaluation, record.
+"""A whole round, told once: order, updates, quorum, new model, evaluation, record.
 
-The loop knows a ``Grid`` and hospitals by name. Whether the grid is this process or a SuperLink is not its business.
-Stories of their own stand elsewhere: who is asked (``participation.py``), how an order gets there and back
-(``exchange.py``, ``post.py``), which answers are folded in (``collection.py``, ``late.py``), how updates become a model
-(``strategy/``), which model is handed over and when it is enough (``delivery.py``).
+The loop knows a ``Grid`` and hospitals by name; whether the grid is this process or a SuperLink makes no difference.
+Each step has a file of its own: which hospitals train (``sampling.py``), what each is sent (``broadcast.py``), how
+orders get there and answers back (``exchange.py``), which updates count (``aggregation.py``, and ``staleness.py`` for
+late ones), how they become a model (``server/strategy/``), how well it does (``evaluation.py``), and which model is
+delivered (``model_selection.py``).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from flwr.serverapp import Grid
 from conf import schema
 from server.errors import RoundFailed
 from server.rounds import model_selection, sampling
-from server.rounds.aggregation import Folded, collect, together
+from server.rounds.aggregation import CollectedUpdates, collect
 from server.rounds.broadcast import Broadcast
 from server.rounds.evaluation import Evaluated, evaluate, evaluates, pooled_auc, scores_of
+from server.rounds.exchange import Channel
 from server.rounds.staleness import OverdueOrders
 from server.rounds.state import HospitalRound, Roster, RoundRecord, StudyState
 from server.strategy import registry
@@ -32,84 +34,110 @@ Publish = Callable[[StudyState], None]
 
 
 def run_rounds(study: schema.Study, roster: Roster, grid: Grid, state: StudyState, publish: Publish) -> StudyState:
-    """Play the rounds that are left. ``publish`` sees the state after each; when it returns, the round is committed.
+    """Play the rounds that are left. ``publish`` gets the state after each; when it returns, the round is committed.
 
     Raises:
         RoundFailed: fewer usable answers than the quorum; the state before the round stands.
-        CannotCombine: the strategy cannot make a model of the answers; likewise.
-        TooFewHospitals: somebody would have to train more often than the study's document says; likewise.
+        CannotCombine: the strategy cannot make a model of the updates; likewise.
+        TooFewHospitals: a hospital would have to train more often than the study document allows; likewise.
     """
-    post, late = Broadcast(roster.document.wire.down), OverdueOrders(study.federation.late_rounds)
+    channel = Channel(
+        grid,
+        deadline_s=study.federation.deadline_s,
+        broadcast=Broadcast(roster.document.wire.down),
+        overdue=OverdueOrders(study.federation.late_rounds),
+    )
     while not model_selection.has_ended(study, state.rounds):
-        state = play_round(study, roster, grid, state, post, late)
+        state = play_round(study, roster, channel, state)
         publish(state)
     return state
 
 
-def play_round(
-    study: schema.Study, roster: Roster, grid: Grid, state: StudyState, post: Broadcast, late: OverdueOrders
-) -> StudyState:
-    """One round."""
+def play_round(study: schema.Study, roster: Roster, channel: Channel, state: StudyState) -> StudyState:
+    """Play one round. Returns the state after it."""
     started = time.perf_counter()
     number = len(state.rounds) + 1
 
-    # 1. One order for all whose turn it is. What could not be combined is refused before anyone is asked.
+    # 1. The order, and the hospitals whose turn it is. What could not be combined is refused here, before any hospital
+    #    is asked: an order spends privacy.
     strategy = registry.build(study.strategy, local_move(study.training, number, study.federation.rounds))
     memory = state.memory if state.rounds else strategy.start(state.weights)
-    would = strategy.invited(list(roster.nodes), number)
-    turn = sampling.invited(study, would, state.rounds, len(roster.nodes), list(filter(late.waits_for, would)))
-    invited = replace(roster, nodes={name: roster.nodes[name] for name in turn})
+    invited = _invited(study, roster, state, strategy, channel.overdue)
     combiner = strategy.combiner(state.weights, len(invited.nodes))
-    order = TrainOrder(roster.document, number, state.weights | strategy.told(memory))
+    order = TrainOrder(roster.document, number, state.weights | strategy.sent_along(memory))
 
-    # 2. Updates are checked and folded in as they arrive, until there are as many as are wanted.
+    # 2. Send it. Updates are checked and added as they arrive, until there are enough.
     wanted = min(sampling.wanted(study, len(roster.nodes)), len(invited.nodes))
-    folded = collect(study, invited, grid, order, strategy, combiner, wanted, post, late)
-    hospitals, dropped = folded.hospitals, _weakening(study, strategy, folded)
+    collected = collect(channel, invited, order, strategy, combiner, wanted=wanted)
+    dropped = _dropped(study, strategy, collected)
 
-    # 3. A round that trained too few is no round.
+    # 3. The quorum. Late updates do not count towards it.
     needed = max(1, math.ceil(study.federation.quorum * wanted))
-    if len(hospitals) < needed:
+    if len(collected.hospitals) < needed:
         raise RoundFailed(roster.document.name, number, "train", needed, dropped)
 
-    # 4. The new model, as hospitals will be told of it.
+    # 4. The new model, rounded as hospitals will receive it: server and hospitals must continue from the same bits.
     update = combiner.combined()
-    update_norm = norm(update)
-    weights, memory = strategy.step(state.weights, memory, update, len(hospitals) / len(roster.nodes))
-    for name, figures in folded.late.items():
-        hospitals[name] = together(hospitals.get(name), figures)
-    told, lost = post.told(order.arrays, weights | strategy.told(memory), state.lost)
-    weights = {name: told[name] for name in weights}
-    memory = {name: told.get(name, value) for name, value in memory.items()}
+    update_norm, share = norm(update), len(collected.hospitals) / len(roster.nodes)
+    weights, memory = strategy.step(state.weights, memory, update, share)
+    sent, residual = channel.broadcast.rounded(order.arrays, weights | strategy.sent_along(memory), state.residual)
+    weights = {name: sent[name] for name in weights}
+    memory = {name: sent.get(name, value) for name, value in memory.items()}
     average = model_selection.averaged(state.average, weights, study.strategy.ema)
 
-    # 5. Evaluation at every hospital, also at those that did not train.
-    evaluated: dict[str, Evaluated] = {}
-    if evaluates(study, number):
-        shown = average or (told if post.changes else weights)
-        evaluated = evaluate(study, roster, grid, shown, number, post)
-        for name, found in evaluated.items():
-            before = hospitals.get(name, HospitalRound())
-            if found.problem:
-                dropped[name] = "; ".join(filter(None, [dropped.get(name), f"evaluate: {found.problem}"]))
-            hospitals[name] = _joined(before, found.figures)
+    # 5. Its evaluation at every hospital, also at those that did not train. Where changes travel, the whole of ``sent``
+    #    is shown, so that hospitals hold what the next order changes.
+    shown = average or (sent if channel.broadcast.sends_changes else weights)
+    evaluated = evaluate(channel, roster, shown, number) if evaluates(study, number) else {}
+    hospitals, dropped = _with_evaluation(collected.on_time_and_late(), dropped, evaluated)
 
-    # 6. The record.
-    seconds, asked, auc = time.perf_counter() - started, list(invited.nodes), pooled_auc(evaluated)
-    record = RoundRecord(number, seconds, update_norm, hospitals, dropped, asked, auc, folded.carried, folded.named)
-    after = replace(state, weights=weights, rounds=[*state.rounds, record], memory=memory, lost=lost, average=average)
-    after = replace(after, ledger_heads=roster.witness.seen())
+    # 6. The record, and the state that the next round starts from.
+    record = RoundRecord(
+        number=number,
+        seconds=time.perf_counter() - started,
+        update_norm=update_norm,
+        hospitals=hospitals,
+        dropped=dropped,
+        invited=list(invited.nodes),
+        pooled_auc=pooled_auc(evaluated),
+        carried=collected.carried,
+        named=collected.named,
+    )
+    after = replace(state, weights=weights, memory=memory, residual=residual, average=average)
+    after = replace(after, rounds=[*state.rounds, record], ledger_heads=roster.witness.seen())
     after = model_selection.with_the_best(study, after)
     return replace(after, scores=scores_of(evaluated)) if after.outcome is record and evaluated else after
 
 
-def _weakening(study: schema.Study, strategy: Strategy, folded: Folded) -> dict[str, str]:
-    """Who was dropped and why, and what that does to a strategy that promises to withstand attackers."""
-    left = len(folded.hospitals)
+def _invited(
+    study: schema.Study, roster: Roster, state: StudyState, strategy: Strategy, overdue: OverdueOrders
+) -> Roster:
+    """The hospitals that train in the next round; one that still works on an earlier order comes last."""
+    candidates = strategy.invited(list(roster.nodes), len(state.rounds) + 1)
+    busy = [name for name in candidates if overdue.waits_for(name)]
+    names = sampling.invited(study, candidates, state.rounds, len(roster.nodes), busy)
+    return replace(roster, nodes={name: roster.nodes[name] for name in names})
+
+
+def _dropped(study: schema.Study, strategy: Strategy, collected: CollectedUpdates) -> dict[str, str]:
+    """Why hospitals were dropped, and what that does to a strategy that promises to withstand attackers."""
+    left = len(collected.hospitals)
     if strategy.withstands is None or strategy.withstands(left) > 0:
-        return folded.dropped
-    told = f"; with {left} left {study.strategy.name} withstands nobody, and the median of each value was taken"
-    return {name: why + told for name, why in folded.dropped.items()}
+        return dict(collected.dropped)
+    weakened = f"; with {left} left, {study.strategy.name} withstands no attacker: the median of each value was taken"
+    return {name: reason + weakened for name, reason in collected.dropped.items()}
+
+
+def _with_evaluation(
+    trained: dict[str, HospitalRound], dropped: dict[str, str], evaluated: dict[str, Evaluated]
+) -> tuple[dict[str, HospitalRound], dict[str, str]]:
+    """What each hospital did in the whole round, and why it was dropped from training, evaluation or both."""
+    hospitals, reasons = dict(trained), dict(dropped)
+    for name, evaluation in evaluated.items():
+        hospitals[name] = _joined(trained.get(name, HospitalRound()), evaluation.figures)
+        if evaluation.problem:
+            reasons[name] = "; ".join(filter(None, [dropped.get(name), f"evaluate: {evaluation.problem}"]))
+    return hospitals, reasons
 
 
 def _joined(trained: HospitalRound, evaluated: HospitalRound) -> HospitalRound:

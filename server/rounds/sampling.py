@@ -1,15 +1,16 @@
-"""Who is asked to train in a round, and how often anybody can be asked.
+"""Which hospitals are asked to train in a round, and how often at most.
 
-A hospital plans its noise for as many rounds as the study's document says that it will train in. So the document must
-name a number that the server keeps to: hospitals take turns, those who were asked least first, and nobody is asked more
-often. With half of the hospitals a round everybody plans for half of the rounds, and the same epsilon takes about
-1 / sqrt(2) of the noise a step. Being asked is what counts, not being heard: whoever answers too late has spent it all
-the same, and that is what over-selection costs.
+A hospital plans its noise for as many rounds as the study document says that it will train in. So the document states a
+number, and the server keeps to it: hospitals take turns, those that were asked least first, and none is asked more
+often. With half of the hospitals per round, each plans for half of the rounds, and the same epsilon needs about
+1 / sqrt(2) of the noise per step. Being asked is what counts, not whether the answer is used: a hospital that answers
+too late has spent its privacy as well, and that is what over-selection costs.
 
-Whoever is still at an earlier order, where late updates are taken (``late.py``), is asked after the others; and not at
-all while somebody else is there, where everybody is asked in every round and so nobody must make up for a turn.
+Where late updates are accepted (``staleness.py``), a hospital that still works on an earlier order is asked after the
+others. Where all hospitals train in every round, so that none has to make up for a turn, it is not asked at all as long
+as another one can be.
 
-Which hospitals take part in a round is public here, so it gives no amplification by sampling.
+Which hospitals take part in a round is public here, so there is no amplification by sampling.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _ROUNDING = 1e-9
 
 
 def asked_at_most(study: schema.Study) -> int:
-    """In how many rounds one hospital is asked to train at most: for the study's document.
+    """In how many rounds one hospital is asked to train at most: for the study document.
 
     Where the configuration names the hospitals, whole hospitals are counted, so that 0.67 of three is two of three.
     """
@@ -40,17 +41,17 @@ def asked_at_most(study: schema.Study) -> int:
 def invited(
     study: schema.Study, hospitals: Sequence[str], rounds: Sequence[RoundRecord], of: int, busy: Sequence[str] = ()
 ) -> list[str]:
-    """Who is asked to train in the round after ``rounds``, in the order in which ``hospitals`` has them.
+    """Which hospitals train in the round after ``rounds``, in the order of ``hospitals``.
 
-    The same after every restart, so that an order that was already answered is the same order.
+    The choice is the same after every restart, so that an order that was already answered is the same order.
 
     Args:
-        hospitals: those whom the strategy would have.
+        hospitals: those that the strategy would ask.
         of: how many the study has.
-        busy: those of ``hospitals`` who are still at an earlier order.
+        busy: those of ``hospitals`` that still work on an earlier order.
 
     Raises:
-        TooFewHospitals: so many must be asked that somebody would be asked too often.
+        TooFewHospitals: so many must be asked that one of them would be asked too often.
     """
     most, number = asked_at_most(study), len(rounds) + 1
     if most == study.federation.rounds:
@@ -63,16 +64,16 @@ def invited(
     )
     if len(willing) < count:
         raise TooFewHospitals(
-            f"round {number} asks {count} of {of} hospitals, and the study's document lets each be asked "
-            f"{most} time(s) of {study.federation.rounds}: invite more hospitals, or start a study with a larger "
-            "federation.participation"
+            f"round {number} needs {count} of {of} hospitals, but the study document lets each be asked "
+            f"{most} time(s) in {study.federation.rounds} rounds: invite more hospitals, or start a study with a "
+            "larger federation.participation"
         )
     chosen = set(willing[:count])
     return [name for name in hospitals if name in chosen]
 
 
 def wanted(study: schema.Study, hospitals: int) -> int:
-    """How many usable updates close a round of so many hospitals."""
+    """How many usable updates close a round with so many hospitals."""
     if isinstance(study.strategy, schema.Cyclic):
         return 1
     return max(1, math.floor(hospitals * study.federation.participation + _ROUNDING))
@@ -91,5 +92,5 @@ def _invited_fraction(study: schema.Study) -> float:
 
 
 def _lot(seed: int, round: int, name: str) -> str:
-    """Draws lots that nobody needs to remember."""
+    """A random draw that can be repeated, so that it need not be stored."""
     return hashlib.sha256(f"{seed} {round} {name}".encode()).hexdigest()

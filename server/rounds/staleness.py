@@ -1,23 +1,24 @@
-"""Updates that come when their round has closed: forgotten, or folded into a later round at a discount.
+"""Updates that arrive after their round has closed: dropped, or added to a later round at a discount.
 
-``federation.late_rounds`` says for how many rounds after its own an update is taken; 0 takes none. One that is tau
+``federation.late_rounds`` says for how many rounds after its own an update is accepted; 0 accepts none. One that is tau
 rounds late is multiplied by
 
     1 / sqrt(1 + tau)
 
-and keeps its weight in the mean, so that it moves the model less and does not make the others' part larger. That is the
+and keeps its weight in the mean, so that it moves the model less without giving the others a larger share. That is the
 server of FedBuff (Nguyen et al., AISTATS 2022, algorithm 1 and section 5), and the polynomial staleness function with
 a = 1/2 of FedAsync (Xie et al., 2019, arXiv:1903.03934, section 5.2). It is an update of an older model, added to the
 newer one.
 
-Whoever is still at an order is not asked again meanwhile where everybody is asked every round: a queue of orders would
-keep a slow hospital late for ever, and spend its patients' privacy on updates that come too late for anything.
+A hospital that still works on an order is not sent another one where all hospitals train in every round: a queue of
+orders would keep a slow hospital late for ever, and spend its patients' privacy on updates too late to count.
 
 Privacy: nothing. The hospital reserved that order before it trained, and its noise is in the update; when the server
-uses it is post-processing. Dropping it gives nothing back.
-Memory: nothing is held but names; a late update is folded in as it arrives, like any other.
+uses it is post-processing. Dropping it refunds nothing.
+Memory: nothing is held but names; a late update is added as it arrives, like any other.
 
-A late update makes no quorum. The list is lost with the process; then the hospital is asked for the new round.
+A late update does not count towards the quorum. The list is lost with the process; then the hospital is asked for the
+new round.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from tasks.protocol.wire import Arrays
 
 @dataclass(frozen=True)
 class OverdueOrder:
-    """An order whose round has closed: whose it is, and of which round."""
+    """An order whose round has closed: to which hospital, and of which round."""
 
     hospital: str
     round: int
@@ -44,7 +45,7 @@ class OverdueOrders:
     """Orders whose round has closed without their answer.
 
     Args:
-        rounds: for how many rounds after its own an answer is taken.
+        rounds: for how many rounds after its own an answer is accepted.
     """
 
     def __init__(self, rounds: int = 0) -> None:
@@ -54,19 +55,19 @@ class OverdueOrders:
 
     @property
     def carries(self) -> bool:
-        """Whether late updates are taken at all."""
+        """Whether late updates are accepted at all."""
         return self._rounds > 0
 
     def waits_for(self, hospital: str) -> bool:
-        """Whether a hospital is still at an earlier order, as far as is known."""
+        """Whether a hospital still works on an earlier order, as far as is known."""
         return any(order.hospital == hospital for order in self._orders.values())
 
     def lives_s(self, deadline_s: float) -> float:
-        """How long an order to train is worth answering: a round has two deadlines, to train and to evaluate."""
+        """How long an answer to an order to train still counts: a round has two deadlines, to train and to evaluate."""
         return deadline_s * (1 + 2 * self._rounds)
 
     def too_old_for(self, round: int) -> list[str]:
-        """Give up the orders whose answers would come too late for a round. Returns their messages."""
+        """Give up the orders whose answers would arrive too late for a round. Returns their messages."""
         old = [name for name, order in self._orders.items() if round - order.round > self._rounds]
         for name in old:
             del self._orders[name]
@@ -77,33 +78,33 @@ class OverdueOrders:
         return list(self._orders)
 
     def keep(self, orders: Mapping[str, str], round: int, unread: Iterable[Message] = ()) -> None:
-        """A round has closed without the answers to these.
+        """A round has closed without answers to these orders.
 
         Args:
             orders: hospital by message.
-            unread: answers to some of them that have come, and that the round no longer wanted.
+            unread: answers to some of them that have arrived, and that the round no longer needed.
         """
         self._orders |= {name: OverdueOrder(hospital, round) for name, hospital in orders.items()}
         self._unread += unread
 
     def unread(self) -> list[Message]:
-        """Answers that were there when their round closed; each is given once."""
+        """Answers that had arrived when their round closed; each is given once."""
         unread, self._unread = self._unread, []
         return unread
 
     def take(self, message: str) -> OverdueOrder | None:
-        """Whose late answer a reply is, if it is one; it is not waited for any more."""
+        """The order that a late reply answers, if it is one; it is no longer waited for."""
         return self._orders.pop(message, None)
 
 
-def discount(late: int) -> float:
-    """What an update counts that is so many rounds late."""
-    return 1 / math.sqrt(1 + late)
+def discount(rounds_late: int) -> float:
+    """The factor for an update that is so many rounds late."""
+    return 1 / math.sqrt(1 + rounds_late)
 
 
-def discounted(update: Arrays, late: int) -> Arrays:
+def discounted(update: Arrays, rounds_late: int) -> Arrays:
     """The update times its discount, in its own dtypes. Tensors are replaced one by one, so none is held twice."""
-    return scaled(update, discount(late))
+    return scaled(update, discount(rounds_late))
 
 
 def scaled(update: Arrays, factor: float) -> Arrays:

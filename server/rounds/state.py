@@ -1,4 +1,4 @@
-"""What is known of a study between two rounds: by hospital, by round, and all that is needed to go on."""
+"""A study between two rounds: what each hospital did in each round, and all that is needed to continue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HospitalRound:
         auc, auc_low, auc_high: on its validation patients, with a 95 % interval; ``None`` where not evaluated, or
             where it has patients of one class only.
         bytes_down, bytes_up: of the messages to and from it.
-        update_norm: L2 norm of its update as it came; ``None`` where it did not train.
+        update_norm: L2 norm of its update as it arrived; ``None`` where it did not train.
     """
 
     epsilon: float | None = None
@@ -39,12 +39,12 @@ class HospitalRound:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What happened in a round: by hospital, who was asked to train, and who was dropped at which stage and why.
+    """What happened in a round: by hospital, which were asked to train, and which were dropped at which stage and why.
 
     Attributes:
         pooled_auc: of all validation patients as if they were one hospital's, with its interval.
-        carried: hospitals whose late update is in this round's model, and the round that they were asked in.
-        named: hospitals whose update counts and deserves a look, and why: it stands out, is nothing, or was shortened.
+        carried: hospitals whose late update is in this round's model, and the round in which they were asked.
+        named: hospitals whose update counts but needs a look, and why: an outlier, close to zero, or shortened.
     """
 
     number: int
@@ -64,12 +64,13 @@ class RoundRecord:
 
 
 def how_often(rounds: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Of what was said of hospitals round by round: in how many rounds, and what the last time."""
-    told: dict[str, list[str]] = {}
+    """For each hospital, in how many rounds something was noted about it, and the last note."""
+    notes: dict[str, list[str]] = {}
     for record in rounds:
         for hospital, reason in record.items():
-            told.setdefault(hospital, []).append(reason)
-    return {hospital: f"{len(each)} of {len(rounds)} rounds, last: {each[-1]}" for hospital, each in told.items()}
+            notes.setdefault(hospital, []).append(reason)
+    total = len(rounds)
+    return {hospital: f"{len(texts)} of {total} rounds, last: {texts[-1]}" for hospital, texts in notes.items()}
 
 
 @dataclass(frozen=True)
@@ -77,20 +78,20 @@ class StudyState:
     """A study between two rounds: all that is needed to go on.
 
     Attributes:
-        weights: where training goes on from.
+        weights: the model that training continues from.
         memory: what the strategy remembers.
-        lost: what rounding took from the model that hospitals were told; it is told next time.
+        residual: the rounding error of the model as hospitals hold it; it is added to the next change.
         average: the moving average of the models, if the study has one.
-        scores: histograms of the evaluation of that model which would be handed over now: by hospital, and by
-            ``hospital.name`` where more was asked: subgroups, further findings, outlines.
-        best: the best model so far, if it is to be handed over, and ``chosen`` its round; 0 is the last one.
-        books: the head of each hospital's ledger that was seen last, see ``server/rounds/ledger_witness.py``.
+        scores: histograms from the evaluation of the model that would be delivered now: by hospital, and by
+            ``hospital.name`` where more was asked: subgroups, secondary findings, outlines.
+        best: the best model so far, if it is to be delivered, and ``chosen`` its round; 0 is the last one.
+        ledger_heads: the last ledger hash seen of each hospital, see ``server/rounds/ledger_witness.py``.
     """
 
     weights: Arrays
     rounds: list[RoundRecord] = field(default_factory=list)
     memory: Arrays = field(default_factory=dict)
-    lost: Arrays = field(default_factory=dict)
+    residual: Arrays = field(default_factory=dict)
     average: Arrays = field(default_factory=dict)
     best: Arrays = field(default_factory=dict)
     chosen: int = 0
@@ -99,7 +100,7 @@ class StudyState:
 
     @property
     def model(self) -> Arrays:
-        """What the study hands over."""
+        """What the study delivers."""
         return self.best or self.average or self.weights
 
     @property
@@ -111,7 +112,7 @@ class StudyState:
 @dataclass(frozen=True)
 class Roster:
     """The study as the hospitals have approved it, the grid's node number of each invited hospital by name, and what
-    was seen of their books."""
+    was seen of their ledgers."""
 
     document: StudyDocument
     nodes: dict[str, int]

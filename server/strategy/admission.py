@@ -1,4 +1,4 @@
-"""Whether an update may touch the model at all: asked of every reply, before any strategy sees it."""
+"""Whether an update may touch the model at all: every reply is checked, before any strategy sees it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def unusable(update: Arrays, weights: Arrays) -> str:
         if not np.isfinite(value).all():
             return f"{name} has values that are not finite"
         if value.size and _reach(value, expected) > LARGEST:
-            return f"{name} would lead to values beyond {LARGEST:g}, which no training that converges meets"
+            return f"{name} would bring values beyond {LARGEST:g} into the model, which no converging training reaches"
     return ""
 
 

@@ -46,7 +46,7 @@ class RobustRule:
     withstands: Callable[[int], int]
 
 
-class Held:
+class BufferedUpdates:
     """Holds the updates of a round, then applies the rule. Which of them came first does not matter.
 
     Raises:

@@ -8,7 +8,7 @@ from functools import partial
 
 from conf import schema
 from server.strategy import fedopt, scaffold
-from server.strategy.buffered import Held, RobustRule
+from server.strategy.buffered import BufferedUpdates, RobustRule
 from server.strategy.coordinate_wise import median_rule, trimmed_mean_rule
 from server.strategy.cyclic import whose_turn
 from server.strategy.fedavg import fedavg_step, mean_combiner
@@ -53,7 +53,7 @@ def build(settings: schema.StrategySettings, local_move: float = 1.0) -> Strateg
             return _plain(settings, lambda weights, _: BoundedMean(weights, settings.norm_bound))
         case schema.Robust():
             rule = _rule(settings)
-            combiner = partial(Held, rule=rule, memory_limit_gb=settings.memory_limit_gb)
+            combiner = partial(BufferedUpdates, rule=rule, memory_limit_gb=settings.memory_limit_gb)
             return replace(_plain(settings, combiner), withstands=rule.withstands)
         case schema.Cyclic():
             return _plain(settings, mean_combiner, whose_turn)
@@ -84,7 +84,7 @@ def _fedavgm(settings: schema.FedAvgM) -> Strategy:
 def _scaffold(settings: schema.Scaffold, local_move: float) -> Strategy:
     step = partial(scaffold.scaffold_step, server_learning_rate=settings.server_learning_rate, local_move=local_move)
     weight = WEIGHTINGS[settings.weighting]
-    return Strategy(mean_combiner, step, weight, scaffold.scaffold_start, told=scaffold.scaffold_told)
+    return Strategy(mean_combiner, step, weight, scaffold.scaffold_start, sent_along=scaffold.scaffold_control)
 
 
 def _fedopt(settings: schema.StrategySettings, second_moment: fedopt.SecondMoment, decay: fedopt.Decay) -> Strategy:

@@ -54,6 +54,6 @@ def scaffold_step(
     return moved(weights, update.__getitem__, server_learning_rate), control
 
 
-def scaffold_told(memory: Arrays) -> Arrays:
+def scaffold_control(memory: Arrays) -> Arrays:
     """c travels with the model."""
     return memory

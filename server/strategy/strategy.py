@@ -1,17 +1,17 @@
 """What a strategy is: how the replies of one round become the next model.
 
-    invited    who is asked in a round
-    told       what an order carries beside the model
-    weight     how much a reply counts
-    combiner   the replies, one by one -> one update
-    step       model, memory, update -> next model, next memory
+    invited      which hospitals are asked in a round
+    sent_along   what an order carries beside the model
+    weight       how much a reply counts
+    combiner     the replies, one by one -> one update
+    step         model, memory, update -> next model, next memory
 
-What a strategy must remember between rounds is named arrays, so that a checkpoint can hold it and a resumed study goes
-on identically. A combiner is made before anyone is asked: what cannot be combined is refused while nobody's privacy
-has been spent on it.
+What a strategy must remember between rounds is named arrays, so that a checkpoint can hold it and a resumed study
+continues identically. A combiner is made before any hospital is asked: what cannot be combined is refused before any
+privacy is spent on it.
 
 Privacy: whatever the server computes here, it computes from what hospitals have released, and post-processing spends
-nothing (Dwork & Roth, 2014, proposition 2.1). A strategy touches the guarantee only through what it asks of hospitals;
+nothing (Dwork & Roth, 2014, proposition 2.1). A strategy affects the guarantee only through what it asks of hospitals;
 the head of each file says so.
 """
 
@@ -30,8 +30,8 @@ from tasks.models import registry
 from tasks.protocol.wire import Arrays
 
 LARGEST = 0.9 * registry.LARGEST
-"""No value of a model goes further: hospitals refuse a model beyond ``registry.LARGEST``, to which rounding may add a
-little, so a study that went there would have ended."""
+"""No value of a model exceeds this: hospitals refuse a model beyond ``registry.LARGEST``, and rounding may add a
+little, so a study that went there could not continue."""
 
 
 class Combiner(Protocol):
@@ -41,14 +41,14 @@ class Combiner(Protocol):
     """
 
     def add(self, hospital: str, update: Arrays, weight: float) -> None:
-        """Take one hospital's update.
+        """Add one hospital's update.
 
         Raises:
             ValueError: the weight is not positive and finite, or the hospital has already been added.
         """
 
     def combined(self) -> Arrays:
-        """The update of the round, in the model's dtypes. Ends the combiner: call it once.
+        """The update of the round, in the model's dtypes. Call it once: it gives the updates up.
 
         Raises:
             CannotCombine: too few updates were added.
@@ -66,7 +66,7 @@ def everyone(hospitals: Sequence[str], round: int) -> list[str]:
 
 
 def nothing(arrays: Arrays) -> Arrays:
-    """No memory, or nothing to tell."""
+    """No memory, or nothing to send along."""
     return {}
 
 
@@ -81,8 +81,8 @@ class Strategy:
         weight: (public size, standard deviation of the noise in each coordinate of the update, ``None`` if unknown)
             -> the reply's weight; raises ``ValueError`` where there is none.
         start: weights -> the memory before the first round.
-        invited: (all hospitals, number of the round from 1) -> those who are asked.
-        told: memory -> arrays that an order carries beside the model.
+        invited: (all hospitals, number of the round from 1) -> those that are asked.
+        sent_along: memory -> arrays that an order carries beside the model.
         withstands: how many attackers among so many hospitals, for a strategy that promises it.
     """
 
@@ -91,12 +91,12 @@ class Strategy:
     weight: Callable[[int, float | None], float]
     start: Callable[[Arrays], Arrays] = nothing
     invited: Callable[[Sequence[str], int], list[str]] = everyone
-    told: Callable[[Arrays], Arrays] = nothing
+    sent_along: Callable[[Arrays], Arrays] = nothing
     withstands: Callable[[int], int] | None = None
 
 
 def moved(weights: Arrays, change: Callable[[str], NDArray[Any]], scale: float = 1.0) -> Arrays:
-    """``weights + scale * change`` in the dtypes of ``weights``, within ``LARGEST``; a tensor's change is asked for
+    """``weights + scale * change`` in the dtypes of ``weights``, within ``LARGEST``; a tensor's change is computed
     when it is needed.
 
     Raises:
@@ -112,7 +112,7 @@ def moved(weights: Arrays, change: Callable[[str], NDArray[Any]], scale: float =
     if broken:
         raise CannotCombine(
             f"the new model would not be finite in {', '.join(broken[:5])}: some update is far too long; "
-            "a smaller learning rate, or strategy=norm_bounding, keeps it in bounds"
+            "set a smaller learning rate, or strategy=norm_bounding"
         )
     return {name: np.clip(value, -LARGEST, LARGEST, out=value) for name, value in new.items()}
 

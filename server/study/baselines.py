@@ -1,10 +1,10 @@
-"""What the federated model is compared with: each hospital alone, all patients in one place, and labels at random.
+"""What the federated model is compared with: each hospital alone, all patients pooled, and permuted labels.
 
-The arms go through the same rounds as the federated study, with one hospital on the roster, and without noise: a
-hospital that trains for itself releases nothing, and pooled patients are what federation does without. So the federated
-model pays for privacy and they do not; the table says so. They exist in simulation only. The arm with labels dealt out
-at random should find nothing: where it does, patients are on both sides of the split, or chance has played. Labels are
-dealt out several times, since a single such model strays far from 0.5.
+The arms play the same rounds as the federated study, with one hospital on the roster, and without noise: a hospital
+that trains for itself releases nothing, and pooling the patients is what federation avoids. So the federated model pays
+for privacy and they do not; the table says so. They exist in simulation only. The arm with permuted labels should find
+nothing: if it does, the same patients are on both sides of the split, or it is chance. Labels are permuted several
+times, since a single such model can be far from 0.5.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from conf import schema
 from server.rounds.checkpoint import read_state, write_state
 from server.rounds.evaluation import Evaluated, evaluate
+from server.rounds.exchange import Channel
 from server.rounds.round import run_rounds
 from server.rounds.state import Roster, StudyState
 from server.runtime.local_grid import LocalGrid
@@ -28,10 +29,10 @@ Advance = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Arms:
-    """The other arms: for each arm and hospital, what the hospital's own validation patients say of the arm's model.
+    """The other arms: each arm's model, evaluated on each hospital's own validation patients.
 
     Attributes:
-        shuffled: once for each time that labels were dealt out.
+        shuffled: once for each permutation of the labels.
         own: the weights of each hospital's own model.
     """
 
@@ -51,36 +52,39 @@ def compare(
     initial: Arrays,
     advance: Advance,
 ) -> Arms:
-    """Train the arms that the study asks for, from the same initial weights, and evaluate them at every hospital.
+    """Train the arms that the study requests, from the same initial weights, and evaluate them at every hospital.
 
     Args:
         name: the federated study's id; the arms' ids start with it.
         sizes: of its document.
         folder: where the arms' checkpoints go; what is there is not trained again.
         grid: plays the hospitals, and the imaginary ones.
-        imaginary: for the arms ``pooled`` and ``shuffled``, the names of hospitals that have everybody's patients; the
-            latter has one for each time that labels are dealt out.
+        imaginary: for the arms ``pooled`` and ``shuffled``, the names of hospitals that have all patients; the latter
+            has one for each permutation of the labels.
     """
     hospitals = {h: node for h, node in grid.nodes.items() if not any(h in each for each in imaginary.values())}
-    settings, found = _without_noise(study), Arms()
-    known = {who: max(1, sizes.get(who, sum(sizes.values()))) for who in grid.nodes}
+    settings, arms = _without_noise(study), Arms()
+    known_sizes = {who: max(1, sizes.get(who, sum(sizes.values()))) for who in grid.nodes}
 
     def alone(who: str, label: str, judges: Mapping[str, int] | None = None) -> tuple[Arrays, dict[str, Evaluated]]:
         """Train at one hospital and evaluate there, or at the judges."""
-        roster = Roster(document_of(settings, f"{name}.{label}", known), {who: grid.nodes[who]})
-        weights = _trained(settings, roster, grid, folder / label.replace("local.", "local-"), initial, advance)
-        return weights, _evaluated(settings, replace(roster, nodes=dict(judges or roster.nodes)), grid, weights)
+        roster = Roster(document_of(settings, f"{name}.{label}", known_sizes), {who: grid.nodes[who]})
+        checkpoints = folder / label.replace("local.", "local-")
+        weights = _trained(settings, roster, grid, checkpoints=checkpoints, initial=initial, advance=advance)
+        channel = Channel(grid, settings.federation.deadline_s)
+        judging = replace(roster, nodes=dict(judges or roster.nodes))
+        return weights, evaluate(channel, judging, weights, settings.federation.rounds)
 
     for arm in study.evaluation.arms:
         if arm == "local":
             for hospital in hospitals:
-                found.own[hospital], told = alone(hospital, f"local.{hospital}")
-                found.local.update(told)
+                arms.own[hospital], evaluated = alone(hospital, f"local.{hospital}")
+                arms.local.update(evaluated)
         elif arm == "pooled":
-            found.pooled.update(alone(imaginary[arm][0], arm, hospitals)[1])
+            arms.pooled.update(alone(imaginary[arm][0], arm, hospitals)[1])
         else:
-            found.shuffled.extend(alone(who, who, hospitals)[1] for who in imaginary[arm])
-    return found
+            arms.shuffled.extend(alone(who, who, hospitals)[1] for who in imaginary[arm])
+    return arms
 
 
 def _without_noise(study: schema.Study) -> schema.Study:
@@ -108,17 +112,13 @@ def _without_noise(study: schema.Study) -> schema.Study:
 
 
 def _trained(
-    study: schema.Study, roster: Roster, grid: LocalGrid, folder: Path, initial: Arrays, advance: Advance
+    study: schema.Study, roster: Roster, grid: LocalGrid, *, checkpoints: Path, initial: Arrays, advance: Advance
 ) -> Arrays:
     label = roster.document.name.split(".", 1)[1]
 
     def publish(state: StudyState) -> None:
-        write_state(folder, state)
+        write_state(checkpoints, state)
         advance(label, len(state.rounds), study.federation.rounds)
 
-    state = read_state(folder) or StudyState(initial)
+    state = read_state(checkpoints) or StudyState(initial)
     return run_rounds(study, roster, grid, state, publish).weights
-
-
-def _evaluated(study: schema.Study, roster: Roster, grid: LocalGrid, weights: Arrays) -> dict[str, Evaluated]:
-    return evaluate(study, roster, grid, weights, study.federation.rounds)

@@ -1,9 +1,9 @@
-"""Other models at the hospitals of a study that has ended: each hospital's own beside the federated one on the same
-patients, and every hospital's own at every hospital.
+"""Cross-site evaluation after a study's last round: each hospital's own model beside the federated one on the same
+patients, and every hospital's own model at every hospital.
 
-The models come from the arm ``local``, so this exists in simulation only. What leaves is a release of the study itself,
-under its own terms and in its own ledgers. Each answer is kept in the study's folder before the next order goes out: a
-hospital keeps the newest reply only, so a study that is resumed must not ask for an older one again.
+The models come from the arm ``local``, so this exists in simulation only. What leaves a hospital is a release of the
+study itself, under its own terms and in its own ledgers. Each answer is stored in the study's folder before the next
+order goes out: a hospital keeps only its newest reply, so a resumed study must not ask for an older one again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from conf import schema
-from server.rounds.evaluation import Evaluated, asked
+from server.rounds.evaluation import Evaluated, collect_scores
+from server.rounds.exchange import Channel
 from server.rounds.ledger_witness import Witness
 from server.rounds.state import Roster, StudyState
 from server.runtime.local_grid import LocalGrid
@@ -30,19 +31,19 @@ from tasks.protocol import wire
 from tasks.protocol.wire import EDGES, OTHER, Arrays, EvaluateOrder, EvaluateReport
 
 _PAYS = 0.03
-"""A noised joint histogram is asked for where noise * hypot(1 / negatives, 1 / positives) is at most so much. In
+"""A noised joint histogram is requested where noise * hypot(1 / negatives, 1 / positives) is at most this. In
 simulation (4 bins a model, noise 3, models of correlation 0.6) the paired interval is as wide as the other one at 200
 and 100 patients, a quarter narrower at 2000 and 1000, and twice as wide at 60 and 40."""
 
 
 @dataclass(frozen=True)
 class CrossSiteEvaluation:
-    """What other models' scores told.
+    """How other models scored at the hospitals.
 
     Attributes:
-        gains: AUC of the federated model less that of the hospital's own, on the same patients.
-        matrix: by the hospital that has trained a model, and the one that has scored it.
-        epsilon: the last that each hospital has told of its validation patients; ``None`` without noise.
+        gains: AUC of the federated model minus that of the hospital's own, on the same patients.
+        matrix: by the hospital that trained a model, and the one that scored it.
+        epsilon: the last that each hospital reported for its validation patients; ``None`` without noise.
         problems: why a hospital did not answer.
     """
 
@@ -50,6 +51,14 @@ class CrossSiteEvaluation:
     matrix: dict[str, dict[str, Evaluated]] = field(default_factory=dict)
     epsilon: dict[str, float | None] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+
+    def note(self, evaluated: Mapping[str, Evaluated], failure: str) -> None:
+        """Note what each hospital has spent, or that it failed, and why."""
+        for hospital, evaluation in evaluated.items():
+            if evaluation.problem:
+                self.problems[hospital] = f"{failure} ({evaluation.problem})"
+            else:
+                self.epsilon[hospital] = evaluation.figures.evaluation_epsilon
 
 
 def evaluate_across_sites(
@@ -61,74 +70,85 @@ def evaluate_across_sites(
     state: StudyState,
     arms: Arms,
 ) -> CrossSiteEvaluation:
-    """Ask for what the study wants of it.
+    """Send the orders that the study requests.
 
     Args:
         name: the study's id.
         sizes: of its document.
-        folder: where answers are kept.
+        folder: where answers are stored.
         grid: plays the study's own hospitals.
     """
     roster = Roster(document_of(study, name, sizes), grid.nodes, Witness(state.ledger_heads))
-    found = CrossSiteEvaluation()
+    channel = Channel(grid, study.federation.deadline_s)
+    evaluation = CrossSiteEvaluation()
     if schema.paired_bins(study.evaluation):
-        _pairs(study, roster, folder, grid, state, arms, found)
+        orders = _paired_orders(study, roster, state, arms)
+        _compare_on_same_patients(channel, roster, orders, folder, evaluation)
     if study.evaluation.matrix:
         for trained_at, weights in arms.own.items():
             order = EvaluateOrder(roster.document, study.federation.rounds, weights, asks="matrix")
-            told = _told(study, roster, grid, order, folder / f"model-of-{trained_at}")
-            found.matrix[trained_at] = {hospital: each for hospital, each in told.items() if not each.problem}
-            _note(found, told, f"did not score the model of {trained_at}")
-    return found
+            scored = _scored(channel, roster, order, folder / f"model-of-{trained_at}")
+            evaluation.matrix[trained_at] = {h: answer for h, answer in scored.items() if not answer.problem}
+            evaluation.note(scored, f"did not score the model of {trained_at}")
+    return evaluation
 
 
-def _pairs(
-    study: schema.Study,
+def _compare_on_same_patients(
+    channel: Channel,
     roster: Roster,
+    orders: Mapping[str, EvaluateOrder],
     folder: Path,
-    grid: LocalGrid,
-    state: StudyState,
-    arms: Arms,
-    found: CrossSiteEvaluation,
+    evaluation: CrossSiteEvaluation,
 ) -> None:
-    what = "did not compare the two models on the same patients"
-    for hospital, weights in arms.own.items():
-        order = _order_for(study, roster, state, arms, hospital, weights)
-        if order is None:
-            continue
+    failure = "did not compare the two models on the same patients"
+    for hospital, order in orders.items():
         only = replace(roster, nodes={hospital: roster.nodes[hospital]})
-        told = _told(study, only, grid, order, folder / "paired")
-        _note(found, told, what)
+        scored = _scored(channel, only, order, folder / "paired")
+        evaluation.note(scored, failure)
         try:
-            gain = _gain(told[hospital])
-        except Exception as error:  # whatever its histogram provokes costs the hospital its comparison alone
-            found.problems[hospital] = f"{what} (nothing can be made of its histogram, {type(error).__name__})"
+            gain = _gain(scored[hospital])
+        except Exception as error:  # whatever is wrong with its histogram, the hospital loses this comparison only
+            problem = f"its histogram cannot be processed, {type(error).__name__}"
+            evaluation.problems[hospital] = f"{failure} ({problem})"
             continue
-        found.gains.update({} if gain is None else {hospital: gain})
+        evaluation.gains.update({} if gain is None else {hospital: gain})
+
+
+def _paired_orders(study: schema.Study, roster: Roster, state: StudyState, arms: Arms) -> dict[str, EvaluateOrder]:
+    orders = {hospital: _order_for(study, roster, state, arms, hospital) for hospital in arms.own}
+    return {hospital: order for hospital, order in orders.items() if order is not None}
 
 
 def _order_for(
-    study: schema.Study, roster: Roster, state: StudyState, arms: Arms, hospital: str, own: Arrays
+    study: schema.Study, roster: Roster, state: StudyState, arms: Arms, hospital: str
 ) -> EvaluateOrder | None:
-    """The order to a hospital to compare; ``None`` where its histograms have no bins to choose, or it would not pay."""
+    """The order to a hospital to compare; ``None`` where its histograms offer no bins, or pairing would not help."""
     federated, alone, bins = _federated(state, hospital), arms.local.get(hospital), schema.paired_bins(study.evaluation)
     if federated is None or alone is None or not alone.scores or not pays(federated):
         return None
     try:
-        return paired_order(roster, study.federation.rounds, state.model, own, federated, alone.histogram(), bins)
+        return paired_order(
+            roster,
+            study.federation.rounds,
+            federated=state.model,
+            own=arms.own[hospital],
+            scores_of_federated=federated,
+            scores_of_own=alone.histogram(),
+            bins=bins,
+        )
     except (ValueError, ArithmeticError, IndexError):
         return None
 
 
-def _gain(each: Evaluated) -> Interval | None:
-    if each.problem:
+def _gain(paired: Evaluated) -> Interval | None:
+    if paired.problem:
         return None
-    return auc_difference(JointHistogram(each.scores["paired"], each.figures.evaluation_noise or 0.0))
+    return auc_difference(JointHistogram(paired.scores["paired"], paired.figures.evaluation_noise or 0.0))
 
 
 def pays(released: ScoreHistogram) -> bool:
-    """Whether a joint histogram tells more of a difference than two histograms apart, from what was released before: so
-    neither the interval nor the choice between them depends on the difference."""
+    """Whether a joint histogram tells more about a difference than two separate histograms. Only earlier releases
+    decide, so neither the interval nor the choice between them depends on the difference."""
     sizes = released.size(0), released.size(1)
     if not released.has_both_classes():
         return False
@@ -157,33 +177,23 @@ def _federated(state: StudyState, hospital: str) -> ScoreHistogram | None:
     return ScoreHistogram(state.scores[hospital], figures.evaluation_noise)
 
 
-def _told(
-    study: schema.Study, roster: Roster, grid: LocalGrid, order: EvaluateOrder, folder: Path
-) -> dict[str, Evaluated]:
-    """Each hospital's answer: the one that is kept, or a new one, which is kept at once."""
+def _scored(channel: Channel, roster: Roster, order: EvaluateOrder, folder: Path) -> dict[str, Evaluated]:
+    """Each hospital's answer: the stored one, or a new one, which is stored at once."""
     files = {hospital: folder / f"{hospital}.answer" for hospital in roster.nodes}
-    kept = {hospital: report for hospital, file in files.items() if (report := _kept(file)) is not None}
-    left = {hospital: node for hospital, node in roster.nodes.items() if hospital not in kept}
+    stored = {hospital: report for hospital, file in files.items() if (report := _stored(file)) is not None}
+    left = {hospital: node for hospital, node in roster.nodes.items() if hospital not in stored}
 
-    def keep(hospital: str, report: EvaluateReport) -> None:
+    def store(hospital: str, report: EvaluateReport) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(files[hospital], wire.pack(report))
 
-    new = asked(study, replace(roster, nodes=left), grid, order, told=keep) if left else {}
-    return {hospital: Evaluated.of(report) for hospital, report in kept.items()} | new
+    new = collect_scores(channel, replace(roster, nodes=left), order, store) if left else {}
+    return {hospital: Evaluated.of(report) for hospital, report in stored.items()} | new
 
 
-def _kept(file: Path) -> EvaluateReport | None:
-    """An answer that was kept; one that cannot be read is asked for again."""
+def _stored(file: Path) -> EvaluateReport | None:
+    """An answer that was stored; one that cannot be read is requested again."""
     try:
         return wire.unpack(file.read_bytes(), EvaluateReport)
     except (FileNotFoundError, wire.WireError):
         return None
-
-
-def _note(found: CrossSiteEvaluation, told: Mapping[str, Evaluated], what: str) -> None:
-    for hospital, each in told.items():
-        if each.problem:
-            found.problems[hospital] = f"{what} ({each.problem})"
-        else:
-            found.epsilon[hospital] = each.figures.evaluation_epsilon

@@ -105,7 +105,7 @@ def play(
     for number, noise in enumerate(noises, start=1):
         strategy = build(settings, local_move(training, number, ROUNDS))
         combiner = strategy.combiner(weights, len(problem.hospitals))
-        order = TrainOrder(document, number, weights | strategy.told(memory))
+        order = TrainOrder(document, number, weights | strategy.sent_along(memory))
         for index, cohort in enumerate(problem.hospitals):
             trained = train(order, kept[index], cohort, noise)
             kept[index] = trained.kept

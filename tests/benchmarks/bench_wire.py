@@ -73,15 +73,15 @@ def noise(weights: Arrays) -> Arrays:
 
 def ours(document: StudyDocument, weights: Arrays, update: Arrays, form: Encoding) -> dict[str, float]:
     """Bytes of a later round, down and up, and the seconds of making and restoring each form once."""
-    post = Broadcast(form)
-    post.arrived("h", EvaluateOrder(document, 1, weights))
+    broadcast = Broadcast(form)
+    broadcast.confirmed("h", EvaluateOrder(document, 1, weights))
     started = time.perf_counter()
-    told, _ = post.told(weights, {name: weights[name] + update[name] for name in weights}, {})
+    told, _ = broadcast.rounded(weights, {name: weights[name] + update[name] for name in weights}, {})
     making = time.perf_counter() - started
-    scored = weight(post.contents(EvaluateOrder(document, 2, told), ["h"])["h"])
-    if post.changes:
-        post.arrived("h", EvaluateOrder(document, 2, told))
-    trained = weight(post.contents(TrainOrder(document, 3, told), ["h"])["h"])
+    scored = weight(broadcast.contents(EvaluateOrder(document, 2, told), ["h"])["h"])
+    if broadcast.sends_changes:
+        broadcast.confirmed("h", EvaluateOrder(document, 2, told))
+    trained = weight(broadcast.contents(TrainOrder(document, 3, told), ["h"])["h"])
     coded = encoding.shrink(update, form, encoding.stochastic(np.random.default_rng()))
     started = time.perf_counter()
     encoding.restore(coded, form, weights)

@@ -25,8 +25,7 @@ from client.cohort.dataset import Cohort, open_cohort
 from client.site import SiteSettings
 from server.__main__ import client_app
 from server.errors import RoundFailed
-from server.rounds.broadcast import Broadcast
-from server.rounds.exchange import exchange
+from server.rounds.exchange import Channel, exchange
 from server.rounds.state import Roster
 from server.runtime import local_grid
 from server.runtime.flower_private import Deflated, deflate
@@ -132,7 +131,7 @@ def _order(sites: dict[str, Path], document: StudyDocument) -> list[str]:
     with LocalGrid(sites, client_app) as grid:
         order = TrainOrder(document, 1, weights)
         roster = Roster(document, grid.nodes)
-        return [answer.problem for answer in exchange(grid, roster, order, TrainReport, 60, Broadcast())]
+        return [answer.problem for answer in exchange(Channel(grid, deadline_s=60), roster, order, TrainReport)]
 
 
 def _images_instead(module: Any, task: Any, cohort: Cohort, *more: Any) -> Arrays:

@@ -208,7 +208,7 @@ def distance_after(document: StudyDocument, settings: schema.StrategySettings, u
         combiner = strategy.combiner(weights, len(SKEWED))
         for index, patients in enumerate(SKEWED):
             module = linear()
-            order = TrainOrder(study, min(number, 9), weights | strategy.told(memory))
+            order = TrainOrder(study, min(number, 9), weights | strategy.sent_along(memory))
             trained = play(module, order, kept[index], Run(module, patients))
             kept[index] = trained.kept
             combiner.add(str(index), encoding.restore(trained.update, up, weights), 1.0)

@@ -19,7 +19,7 @@ FORMS: tuple[Encoding, ...] = ("float16", "int8")
 
 
 def document(form: str) -> StudyDocument:
-    return document_of(scripted.study(f"wire.down={form}"), "post-1", {})
+    return document_of(scripted.study(f"wire.down={form}"), "broadcast-1", {})
 
 
 def model(seed: int) -> Arrays:
@@ -44,49 +44,49 @@ def received(content: RecordDict, held: Arrays, form: Encoding) -> Arrays:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_whoever_follows_and_whoever_missed_a_round_end_with_the_same_bits(form: Encoding) -> None:
-    post, study, told, lost = Broadcast(form), document(form), model(0), {}
+    broadcast, study, told, lost = Broadcast(form), document(form), model(0), {}
     hospitals: dict[str, Arrays] = {"steady": {}, "absent": {}}
     for number in range(1, 6):
         present = list(hospitals) if number != 3 else ["steady"]
-        contents = post.contents(TrainOrder(study, number, told), present)
+        contents = broadcast.contents(TrainOrder(study, number, told), present)
         for name in present:
             hospitals[name] = received(contents[name], hospitals[name], form)
-            post.arrived(name, TrainOrder(study, number, told))
+            broadcast.confirmed(name, TrainOrder(study, number, told))
             assert wire.digest_of_arrays(hospitals[name]) == wire.digest_of_arrays(told)
         ways = {name: wire.decode(content, TrainOrder).change for name, content in contents.items()}
         assert (ways["steady"] is None) is (number == 1)
         assert number != 4 or ways["absent"] is None, "it holds the model before the last one"
-        told, lost = post.told(told, {name: value + 0.1 for name, value in model(number).items()}, lost)
+        told, lost = broadcast.rounded(told, {name: value + 0.1 for name, value in model(number).items()}, lost)
 
 
 def test_models_that_travel_whole_are_one_object_for_all_and_nothing_is_remembered() -> None:
-    post, order = Broadcast(), TrainOrder(document("float32"), 1, model(0))
-    contents = post.contents(order, ["a", "b"])
+    broadcast, order = Broadcast(), TrainOrder(document("float32"), 1, model(0))
+    contents = broadcast.contents(order, ["a", "b"])
     assert contents["a"] is contents["b"]
-    post.arrived("a", order)
-    assert post.contents(order, ["a"])["a"].array_records["arrays"].keys() == order.arrays.keys()
+    broadcast.confirmed("a", order)
+    assert broadcast.contents(order, ["a"])["a"].array_records["arrays"].keys() == order.arrays.keys()
     after = model(1)
-    assert post.told(model(0), after, {}) == (after, {})
+    assert broadcast.rounded(model(0), after, {}) == (after, {})
 
 
 def test_whoever_has_lost_it_is_sent_the_whole() -> None:
-    post, order = Broadcast("int8"), TrainOrder(document("int8"), 1, model(0))
-    post.arrived("a", order)
-    assert wire.decode(post.contents(order, ["a"])["a"], TrainOrder).change is not None
-    post.forget("a")
-    assert wire.decode(post.contents(order, ["a"])["a"], TrainOrder).change is None
+    broadcast, order = Broadcast("int8"), TrainOrder(document("int8"), 1, model(0))
+    broadcast.confirmed("a", order)
+    assert wire.decode(broadcast.contents(order, ["a"])["a"], TrainOrder).change is not None
+    broadcast.forget("a")
+    assert wire.decode(broadcast.contents(order, ["a"])["a"], TrainOrder).change is None
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.sampled_from(FORMS), st.integers(2, 12), st.integers(0, 99))
 def test_what_is_told_follows_what_is_meant(form: Encoding, rounds: int, seed: int) -> None:
     """Error feedback: after many rounds only the rounding of the last one is missing."""
-    post, told, lost = Broadcast(form), model(seed), {}
+    broadcast, told, lost = Broadcast(form), model(seed), {}
     meant = {name: value.astype(np.float64) for name, value in told.items()}
     for number in range(1, rounds):
         step = model(1000 + seed + number)
         after = {name: value + step[name] for name, value in told.items()}
-        told, lost = post.told(told, after, lost)
+        told, lost = broadcast.rounded(told, after, lost)
         meant = {name: value + step[name] for name, value in meant.items()}
     for name, value in meant.items():
         np.testing.assert_allclose(told[name] + lost[name], value, atol=1e-4)

@@ -67,6 +67,9 @@ def test_a_study_remembers_what_it_saw_across_a_restart(tmp_path: Path) -> None:
 def test_who_lacks_rows_that_were_seen_is_left_out_by_name_and_told_what_to_do(tmp_path: Path) -> None:
     asked = scripted.study("federation.rounds=1", "federation.deadline_s=20", "federation.quorum=1")
     houses = {"ash": "well", "birch": "books behind"}
-    why = pytest.raises(RoundFailed, match="birch: train: refused with LEDGER_BEHIND: its ledger lacks")
+    why = pytest.raises(
+        RoundFailed,
+        match="birch: train: refused with LEDGER_BEHIND: its ledger lacks an entry that this server has seen",
+    )
     with LocalGrid(scripted.house(tmp_path, **houses), scripted.load_app) as grid, why:
         run_rounds(asked, scripted.roster(asked, grid), grid, StudyState(scripted.WEIGHTS), lambda state: None)

@@ -71,7 +71,7 @@ def test_a_round_closes_with_as_many_as_are_wanted_and_whoever_is_late_is_named(
     assert time.monotonic() - started < 15, "nobody waited for the deadline"
     for record in ended.rounds:
         assert sorted(record.invited) == sorted(NAMES)
-        assert record.dropped == {"birch": "train: not waited for once 3 had answered"}
+        assert record.dropped == {"birch": "train: the round closed once 3 had answered"}
         trained = {name for name, figures in record.hospitals.items() if figures.epsilon is not None}
         assert trained == set(NAMES) - {"birch"}
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf import load
-from server.rounds.aggregation import together
+from server.rounds.aggregation import with_late
 from server.rounds.round import run_rounds
 from server.rounds.staleness import OverdueOrders, discount, discounted
 from server.rounds.state import HospitalRound, StudyState
@@ -75,7 +75,7 @@ def test_a_late_update_is_folded_into_the_next_round_at_a_discount(tmp_path: Pat
     late = scaled(updates(("elm",), 1, scripted.WEIGHTS)[0], 1 / math.sqrt(2))
     assert_close(ended.weights, moved(first, [*updates(("ash", "birch"), 2, first), late]))
     one, two = ended.rounds
-    assert one.dropped == {"elm": "train: not waited for once 2 had answered"}
+    assert one.dropped == {"elm": "train: the round closed once 2 had answered"}
     assert one.carried == {}
     assert two.carried == {"elm": 1}
     assert two.invited == ["ash", "birch"], "elm was still at the order of round 1"
@@ -218,8 +218,8 @@ def test_mean_type_strategies_take_late_updates(strategy: str) -> None:
 
 def test_who_answers_two_orders_in_one_round_has_spent_the_larger_of_both() -> None:
     first, second = HospitalRound(2.0, bytes_down=1, bytes_up=10, update_norm=0.5), HospitalRound(3.0, bytes_up=20)
-    assert together(None, first) == first
-    assert together(first, second) == HospitalRound(3.0, bytes_down=1, bytes_up=30, update_norm=0.5)
+    assert with_late(None, first) == first
+    assert with_late(first, second) == HospitalRound(3.0, bytes_down=1, bytes_up=30, update_norm=0.5)
     without = HospitalRound(None, bytes_down=2, bytes_up=5, update_norm=0.1)
-    assert together(without, first).epsilon == together(first, without).epsilon == 2.0
-    assert together(without, without) == HospitalRound(None, bytes_down=4, bytes_up=10, update_norm=0.1)
+    assert with_late(without, first).epsilon == with_late(first, without).epsilon == 2.0
+    assert with_late(without, without) == HospitalRound(None, bytes_down=4, bytes_up=10, update_norm=0.1)

@@ -8,7 +8,7 @@ import pytest
 from server.strategy.admission import unusable
 from server.strategy.strategy import LARGEST
 
-FAR = "b would lead to values beyond 9000, which no training that converges meets"
+FAR = "b would bring values beyond 9000 into the model, which no converging training reaches"
 MODEL = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(3, np.float32)}
 
 

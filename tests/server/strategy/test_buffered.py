@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from server.errors import CannotCombine
-from server.strategy.buffered import Held, RobustRule, blocks, squared_distances
+from server.strategy.buffered import BufferedUpdates, RobustRule, blocks, squared_distances
 from server.strategy.coordinate_wise import median_rule, trimmed_mean_rule
 from server.strategy.geometric_median import geometric_median_rule
 from server.strategy.krum import krum_rule, multi_krum_rule
@@ -19,8 +19,8 @@ RULES = [median_rule(), trimmed_mean_rule(0.34), krum_rule(1), multi_krum_rule(1
 Draw = Callable[[int], list[Arrays]]
 
 
-def held(model: Arrays, invited: int, rule: RobustRule, memory_limit_gb: float = 1.0) -> Held:
-    return Held(model, invited, rule=rule, memory_limit_gb=memory_limit_gb)
+def held(model: Arrays, invited: int, rule: RobustRule, memory_limit_gb: float = 1.0) -> BufferedUpdates:
+    return BufferedUpdates(model, invited, rule=rule, memory_limit_gb=memory_limit_gb)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

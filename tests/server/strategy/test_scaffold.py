@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.strategy.scaffold import scaffold_start, scaffold_step, scaffold_told
+from server.strategy.scaffold import scaffold_control, scaffold_start, scaffold_step
 from tasks.protocol.wire import CONTROL
 from tests.server.strategy.convex import Convex
 
@@ -27,7 +27,7 @@ def test_two_rounds_by_hand() -> None:
     assert weights["w"].tolist() == [1.0]
     assert memory[CONTROL + "w"].tolist() == [0.25]  # half of 1 and half of -0.5
     assert memory[CONTROL + "w"].dtype == np.float32
-    assert scaffold_told(memory) is memory
+    assert scaffold_control(memory) is memory
 
 
 @pytest.mark.parametrize("asked", [6, 4])

@@ -126,4 +126,4 @@ def test_too_noisy_a_hospital_is_not_asked(tmp_path: Path) -> None:
 
 def test_an_answer_of_another_shape_is_no_answer(tmp_path: Path) -> None:
     found = crossed(tmp_path, elm={"paired": "another kind"})
-    assert "due are paired and nothing else" in found.problems["elm"]
+    assert "it must bring exactly paired" in found.problems["elm"]
