@@ -51,9 +51,14 @@ _REFUSED = "refused with"
 
 def main() -> None:
     """Play the run whose token comes on standard input. Exit codes: 0 it ended well, 1 the study failed, 2 it broke."""
-    home, token = read(Path(sys.argv[1])), sys.stdin.readline().strip()
+    server_dir, token = read(Path(sys.argv[1])), sys.stdin.readline().strip()
     try:
-        play(home.superlink, home.authority, token, lambda grid, run, text: play_study(home, grid, run, text))
+        play(
+            server_dir.superlink,
+            server_dir.authority,
+            token,
+            lambda grid, run, text: play_study(server_dir, grid, run, text),
+        )
     except StudyError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         sys.exit(1)
@@ -62,7 +67,7 @@ def main() -> None:
         sys.exit(2)
 
 
-def play_study(home: ServerDir, grid: Grid, run: int, text: str) -> None:
+def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
     """Go on with the study that a text describes, as far as it goes.
 
     A second run of a study that is being played ends at once, and whoever asked for it follows the first.
@@ -71,14 +76,14 @@ def play_study(home: ServerDir, grid: Grid, run: int, text: str) -> None:
         StudyError: the study failed; its folder says why.
     """
     try:
-        asked = signing.read(home, run, text)
-        study = _of_this_server(home, conf.from_plain(asked.study))
+        asked = signing.read(server_dir, run, text)
+        study = _of_this_server(server_dir, conf.from_plain(asked.study))
         initial = initial_state(study)
     except NotSigned as error:
-        _note_run(home, run, state=FAILED, error=f"Nobody is known to ask for it: {error}")
+        _note_run(server_dir, run, state=FAILED, error=f"Nobody is known to ask for it: {error}")
         raise
     except ValueError as error:  # ConfigError as well
-        _note_run(home, run, state=FAILED, error=f"The configuration cannot be meant: {error}")
+        _note_run(server_dir, run, state=FAILED, error=f"The configuration cannot be meant: {error}")
         raise
     folder = open_study(study)
     told = {"study": folder.name} | ({"asked_by": asked.by} if asked.by else {})
@@ -86,13 +91,13 @@ def play_study(home: ServerDir, grid: Grid, run: int, text: str) -> None:
         with locked(folder):
             folder.note(state=PROPOSED if study.propose else RUNNING, run=run, error="")
             folder.note(asked_by=folder.facts().get("asked_by") or asked.by)
-            _note_run(home, run, **told)
+            _note_run(server_dir, run, **told)
             if study.propose:
-                _propose(home, study, folder)
+                _propose(server_dir, study, folder)
                 return
-            _conduct(home, study, folder, grid, initial)
+            _conduct(server_dir, study, folder, grid, initial)
     except StudyBusy:
-        _note_run(home, run, **told)
+        _note_run(server_dir, run, **told)
     except StudyError as error:
         folder.note(state=FAILED, error=f"{type(error).__name__}: {error}")
         raise
@@ -102,14 +107,14 @@ def play_study(home: ServerDir, grid: Grid, run: int, text: str) -> None:
         raise
 
 
-def _propose(home: ServerDir, study: schema.Study, folder: StudyFolder) -> None:
+def _propose(server_dir: ServerDir, study: schema.Study, folder: StudyFolder) -> None:
     """Write the document for the hospitals; who takes part, and with which sizes, is fixed from then on."""
-    _invited(home, study, folder)
+    _invited(server_dir, study, folder)
     document = document_of(study, folder.name, fixed_sizes(folder))
     write_whole(folder.path / _DOCUMENT, (canonical(document) + "\n").encode())
 
 
-def _of_this_server(home: ServerDir, study: schema.Study) -> schema.Study:
+def _of_this_server(server_dir: ServerDir, study: schema.Study) -> schema.Study:
     """Where results go is the server's own affair, whoever asks, and no text of theirs is a path here.
 
     Raises:
@@ -117,7 +122,7 @@ def _of_this_server(home: ServerDir, study: schema.Study) -> schema.Study:
     """
     if not isinstance(study.federation, EnrolledFederation) or not isinstance(study.runtime, SuperlinkRuntime):
         raise conf.ConfigError("a server plays with enrolled hospitals only: federation=enrolled")
-    tracking = replace(study.tracking, uri=home.mlflow if study.tracking.name == "mlflow" else "")
+    tracking = replace(study.tracking, uri=server_dir.mlflow if study.tracking.name == "mlflow" else "")
     runtime = replace(study.runtime, authority="", certificate="")  # paths on the researcher's machine
     if isinstance(study.model, schema.Deep) and study.model.weights and not is_digest(study.model.weights):
         raise conf.ConfigError(
@@ -125,11 +130,13 @@ def _of_this_server(home: ServerDir, study: schema.Study) -> schema.Study:
             "researcher's `consilium` of this release sends it"
         )
     propose = _DOCUMENT if study.propose else ""
-    return replace(study, output_dir=str(home.path), tracking=tracking, runtime=runtime, data_root="", propose=propose)
+    return replace(
+        study, output_dir=str(server_dir.path), tracking=tracking, runtime=runtime, data_root="", propose=propose
+    )
 
 
-def _conduct(home: ServerDir, study: schema.Study, folder: StudyFolder, grid: Grid, initial: StudyState) -> None:
-    nodes = _invited(home, study, folder)
+def _conduct(server_dir: ServerDir, study: schema.Study, folder: StudyFolder, grid: Grid, initial: StudyState) -> None:
+    nodes = _invited(server_dir, study, folder)
     tracker = _open_tracker(study, folder, list(nodes))
 
     def committed(state: StudyState) -> None:
@@ -139,12 +146,14 @@ def _conduct(home: ServerDir, study: schema.Study, folder: StudyFolder, grid: Gr
     def attempt() -> StudyState:
         assert isinstance(study.federation, EnrolledFederation)
         patient = SuperlinkGrid(grid, study.federation.patience_s, study.federation.deadline_s)
-        return conduct(study, folder, nodes, patient, initial, committed, home.witness)
+        return conduct(study, folder, nodes, patient, initial, committed, server_dir.witness)
 
     state = again(attempt, _attempts(study))
     outcome = results.results(folder.name, state, Arms(), NOTES, asdict(study.evaluation.gate))
     files = record(folder, outcome, state, tracker)
-    links = [line.replace(home.mlflow, "") for line in tracker.where() if "/#/" in line]  # researchers come elsewhere
+    links = [
+        line.replace(server_dir.mlflow, "") for line in tracker.where() if "/#/" in line
+    ]  # researchers come elsewhere
     names = [str(file.relative_to(folder.path)) for file in files]
     folder.note(finished=True, state=FINISHED, files=names, links=links)
 
@@ -172,13 +181,13 @@ def _attempts(study: schema.Study) -> int:
     return study.federation.attempts if isinstance(study.federation, EnrolledFederation) else 1
 
 
-def _invited(home: ServerDir, study: schema.Study, folder: StudyFolder) -> dict[str, int]:
+def _invited(server_dir: ServerDir, study: schema.Study, folder: StudyFolder) -> dict[str, int]:
     """Node number by name of those whom the study invited when it was first started. Their sizes are fixed with them.
 
     Raises:
         NotAdmitted: one was not admitted, or not any more, or before sizes were fixed.
     """
-    admitted = home.hospitals()
+    admitted = server_dir.hospitals()
     names = folder.facts().get("hospitals")
     if names is None:
         wanted = study.federation.hospitals if isinstance(study.federation, EnrolledFederation) else []
@@ -206,8 +215,8 @@ def _open_tracker(study: schema.Study, folder: StudyFolder, hospitals: list[str]
             time.sleep(2)
 
 
-def _note_run(home: ServerDir, run: int, **facts: str) -> None:
-    write_whole(home.runs / f"{run}.json", json.dumps(facts).encode())
+def _note_run(server_dir: ServerDir, run: int, **facts: str) -> None:
+    write_whole(server_dir.runs / f"{run}.json", json.dumps(facts).encode())
 
 
 if __name__ == "__main__":

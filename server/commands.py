@@ -1,4 +1,4 @@
-"""What ``consilium`` does besides studies: ``compare`` several of them, ``send`` to MLflow what it has not taken,
+"""What ``consilium`` does besides running studies: ``compare`` several of them, ``send`` MLflow what it missed,
 ``export`` a model for hospitals, write the files of a ``new-task``."""
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ def main(words: Sequence[str]) -> int:
     """Run one of ``COMMANDS``. Returns 0, 1 where it failed, 2 where the command line is wrong."""
     parser = argparse.ArgumentParser(prog="consilium")
     commands = parser.add_subparsers(dest="command", required=True)
-    compare = commands.add_parser("compare", help="studies side by side, and AUC against epsilon where they differ")
+    compare = commands.add_parser("compare", help="compare studies side by side, and AUC against epsilon")
     compare.add_argument("studies", nargs="+", type=Path, metavar="STUDY", help="folders of outputs/studies")
     compare.add_argument("--to", type=Path, default=Path("comparison.html"), help="the page to write")
-    send = commands.add_parser("send", help="tell MLflow what it has not taken yet")
+    send = commands.add_parser("send", help="send MLflow the results that it has not received yet")
     send.add_argument("--output-dir", type=Path, default=Path("outputs"), help="the folder that holds studies/")
-    send.add_argument("--uri", default="", help="another store than the studies were to be told to")
-    out = commands.add_parser("export", help="a study's model as one file for hospitals, and its SHA-256")
-    out.add_argument("model", metavar="STUDY", help="a folder of outputs/studies, or models:/TASK@candidate of MLflow")
+    send.add_argument("--uri", default="", help="an MLflow store other than the one in the studies' configuration")
+    out = commands.add_parser("export", help="write a study's model as one file for hospitals, and print its SHA-256")
+    out.add_argument("model", metavar="STUDY", help="a folder of outputs/studies, or models:/TASK@candidate in MLflow")
     out.add_argument("--out", type=Path, default=Path(model_file.FILE), help="the file to write")
-    out.add_argument("--uri", default="", help="MLflow's store; otherwise the one in outputs/")
-    out.add_argument("--studies", type=Path, help="the folder of studies, which vouch for a registered model; else "
-                     "beside MLflow's store, or at the server that --uri names")  # fmt: skip
+    out.add_argument("--uri", default="", help="the MLflow store; default: the one in outputs/")
+    out.add_argument("--studies", type=Path, help="the folder of studies that confirm a registered model's SHA-256; "
+                     "default: beside the MLflow store, or on the server that --uri names")  # fmt: skip
     new = commands.add_parser(
-        "new-task", help="the files of a new clinical task, from a template that passes its tests"
+        "new-task", help="create the files of a new clinical task, from a template that passes its tests"
     )
-    new.add_argument("name", metavar="NAME", help="small letters, digits and underscores, such as thyroid_ultrasound")
-    new.add_argument("--root", type=Path, default=new_task.ROOT, help="the checkout to write into")
+    new.add_argument("name", metavar="NAME", help="lower-case letters, digits, underscores, such as thyroid_ultrasound")
+    new.add_argument("--root", type=Path, default=new_task.ROOT, help="the source checkout to write into")
     given = parser.parse_args(words)
     console = Console(highlight=False)
     try:
@@ -58,10 +58,10 @@ def main(words: Sequence[str]) -> int:
 
 
 def show(folders: Sequence[Path], to: Path, console: Console) -> int:
-    """Print and write the comparison of studies.
+    """Print the comparison of studies and write its page.
 
     Raises:
-        NotComparable: they have no figures that could stand side by side.
+        NotComparable: they have no figures in common.
     """
     studies = [comparison.read(folder) for folder in folders]
     console.print(comparison.table(studies))
@@ -76,7 +76,7 @@ def _send(given: argparse.Namespace, console: Console) -> int:
     sent = tracker.send(given.output_dir.resolve(), failed.append, given.uri)
     for text in failed:
         console.print(text, style="yellow", markup=False)
-    console.print(f"MLflow has taken {', '.join(sent)}." if sent else "There was nothing that MLflow could take.")
+    console.print(f"Sent to MLflow: {', '.join(sent)}." if sent else "There was nothing to send to MLflow.")
     return 1 if failed else 0
 
 
@@ -87,12 +87,12 @@ def _export(given: argparse.Namespace, console: Console) -> int:
         console.print(f"{name}: {value}", markup=False)
     console.print(f"Wrote {given.out}. Not for clinical use.", soft_wrap=True, markup=False)
     console.print(f"SHA-256 {digest}", soft_wrap=True)
-    console.print("Tell it to the hospitals by another way than the file: they type it.")
+    console.print("Tell hospitals the SHA-256 through another channel than the file: they type it in.")
     return 0
 
 
 def _vouching(uri: str, studies: Path | None) -> export.Vouching | None:
-    """Who says which model a study has ended with: its folder here, or the server behind whose fence MLflow is."""
+    """What confirms which model a study has ended with: its folder here, or the server that MLflow runs on."""
     if studies is not None:
         return export.in_folder(studies)
     if uri.startswith("sqlite:///"):
@@ -104,14 +104,15 @@ def _vouching(uri: str, studies: Path | None) -> export.Vouching | None:
     files = [
         os.environ.get(name, "") for name in ("MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH")
     ]
-    door = superlink_client.Door(SuperlinkRuntime(address=uri.removeprefix("https://").strip("/"), authority=files[0],
-                                           certificate=files[1]))  # fmt: skip
-    return lambda name: door.facts(f"studies/{name}/study.json")
+    address = uri.removeprefix("https://").strip("/")
+    runtime = SuperlinkRuntime(address=address, authority=files[0], certificate=files[1])
+    server = superlink_client.ServerConnection(runtime)
+    return lambda name: server.facts(f"studies/{name}/study.json")
 
 
 def _new_task(name: str, root: Path, console: Console) -> int:
     for path in new_task.create(name, root):
         console.print(f"Wrote {path}", soft_wrap=True, markup=False)
     console.print(f"It passes: pytest tests/tasks/test_every_task.py -k {name}", soft_wrap=True, markup=False)
-    console.print("Now change what says CHANGE in it, the labels first: they are the hardest part.", soft_wrap=True)
+    console.print("Now edit what is marked CHANGE, labels.md first: labels are the hardest part.", soft_wrap=True)
     return 0

@@ -117,7 +117,7 @@ def _named(study: schema.Study) -> schema.Study:
     if isinstance(study.runtime, schema.SuperlinkRuntime):
         from server.deployment import superlink_client
 
-        facts, where = superlink_client.Door(study.runtime).facts(path), study.runtime.address
+        facts, where = superlink_client.ServerConnection(study.runtime).facts(path), study.runtime.address
     else:
         file = Path(study.output_dir) / path
         facts, where = json.loads(file.read_text("utf-8")) if file.exists() else {}, str(file.parents[1])
@@ -196,7 +196,7 @@ def run_deployed(study: schema.Study, runtime: schema.SuperlinkRuntime, console:
     from server.deployment import superlink_client  # a study on this machine need not wait for its libraries
 
     initial_state(study)
-    door = superlink_client.Door(runtime)
+    door = superlink_client.ServerConnection(runtime)
     run = superlink_client.submit(study, runtime)
     if study.propose:
         write_whole(Path(study.propose), superlink_client.document(door, run))

@@ -5,7 +5,7 @@ Exit codes:
     0  done; the answer is good
     1  refused, not found, or not reached
     2  the command line, server.yaml or a file it names is wrong
-    3  ``status`` only: the server is not up, or not well
+    3  ``status`` only: the server is not running, or not healthy
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tasks.machine import version
 
 EXIT_CODES = (
     "Exit codes: 0 done. 1 refused, not found, or not reached. 2 the command line, server.yaml or a file it names is "
-    "wrong. 3 (status only) the server is not up, or not well."
+    "wrong. 3 (status only) the server is not running, or not healthy."
 )
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="What a coordinator needs: found a server, run it, admit hospitals and researchers, see how studies are.",
+    help="Initialise and run the server, admit hospitals and researchers, show study progress.",
     epilog=EXIT_CODES,
 )
 

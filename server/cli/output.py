@@ -1,4 +1,4 @@
-"""What all commands share: how they find the server's folder, how they answer, and how they fail."""
+"""What all commands share: the option for the server's folder, output, and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
 class ServerCommands(TyperGroup):
-    """Turns what goes wrong into a sentence and an exit code, whichever command met it."""
+    """Turns every error into a sentence and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -42,7 +42,7 @@ class ServerCommands(TyperGroup):
 
 
 def answer(as_json: bool, facts: object, *shown: RenderableType) -> None:
-    """Print the facts as JSON, or what is shown of them to a person."""
+    """Print the facts as JSON, or the tables and lines for a person."""
     if as_json:
         print(json.dumps(facts, ensure_ascii=False, default=str))
         return

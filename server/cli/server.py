@@ -1,4 +1,4 @@
-"""The server as a whole: founded, started, looked at, stopped."""
+"""The server as a whole: initialise, start, inspect, stop."""
 
 from __future__ import annotations
 
@@ -39,25 +39,28 @@ QUIET = {
     "DO_NOT_TRACK": "true",
     "PYTHONUNBUFFERED": "1",
 }
-"""Nothing calls home, and no run makes us install anything."""
+"""No library calls home, and no run installs anything."""
 _DOWN_S = 60.0
 
 
 def init(
-    host: Annotated[str, typer.Option("--host", help="Name or address by which others dial the server.")],
+    host: Annotated[str, typer.Option("--host", help="Name or address by which others reach the server.")],
     hospitals: Annotated[
-        str, typer.Option("--hospitals", help="ADDRESS:PORT of the hospitals' door.")
+        str, typer.Option("--hospitals", help="ADDRESS:PORT of the hospitals' endpoint.")
     ] = "0.0.0.0:8443",
     researchers: Annotated[
-        str, typer.Option("--researchers", help="ADDRESS:PORT of the researchers' door; an inner network.")
+        str, typer.Option("--researchers", help="ADDRESS:PORT of the researchers' endpoint; an internal network.")
     ] = "127.0.0.1:8444",
     superlink_port: Annotated[int, typer.Option("--superlink-port", help="On loopback.")] = 9443,
     mlflow_port: Annotated[int, typer.Option("--mlflow-port", help="On loopback.")] = 9500,
     home: HomeFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Found a server: folders, settings, authority, certificate, invitation for hospitals. Nothing is replaced."""
-    (outer, outer_port), (inner, inner_port) = _door(hospitals, "--hospitals"), _door(researchers, "--researchers")
+    """Initialise a server: folders, settings, authority, certificate, invitation for hospitals. Nothing is replaced."""
+    (outer, outer_port), (inner, inner_port) = (
+        _endpoint(hospitals, "--hospitals"),
+        _endpoint(researchers, "--researchers"),
+    )
     settings = ServerSettings(
         host=host,
         hospitals_address=outer,
@@ -67,26 +70,26 @@ def init(
         superlink_port=superlink_port,
         mlflow_port=mlflow_port,
     )
-    house = make(home, settings)
-    pki.create_authority(house)
-    if not house.certificate.exists():
-        pki.issue_server(house)
-    s = house.settings
+    server_dir = make(home, settings)
+    pki.create_authority(server_dir)
+    if not server_dir.certificate.exists():
+        pki.issue_server(server_dir)
+    s = server_dir.settings
     invitation = enrolment.Invitation(
-        server=f"{s.host}:{s.hospitals_port}", certificate_authority=house.authority.read_text("utf-8")
+        server=f"{s.host}:{s.hospitals_port}", certificate_authority=server_dir.authority.read_text("utf-8")
     )
-    write_whole(house.invitation, invitation.model_dump_json(indent=1).encode())
-    nginx.write(house)
+    write_whole(server_dir.invitation, invitation.model_dump_json(indent=1).encode())
+    nginx.write(server_dir)
     lines = [
-        f"The server's folder is {house.path}; keep a copy of {house.path / 'pki'} in a safe.",
-        f"Send {house.invitation} to the hospitals.",
+        f"The server's folder is {server_dir.path}; keep a copy of {server_dir.path / 'pki'} in a safe.",
+        f"Send {server_dir.invitation} to the hospitals.",
         f"Its fingerprint is {enrolment.authority_fingerprint(invitation)}",
         f"Then: consilium-server up --home {home}",
     ]
-    answer(as_json, {"home": house.path, "invitation": house.invitation}, *lines)
+    answer(as_json, {"home": server_dir.path, "invitation": server_dir.invitation}, *lines)
 
 
-def _door(text: str, option: str) -> tuple[str, int]:
+def _endpoint(text: str, option: str) -> tuple[str, int]:
     address, _, port = text.rpartition(":")
     if not address or not port.isdecimal():
         raise ServerMisconfigured(f"{option} {text}: must be ADDRESS:PORT, such as 127.0.0.1:8444")
@@ -94,16 +97,18 @@ def _door(text: str, option: str) -> tuple[str, int]:
 
 
 def up(home: HomeFolder = HERE) -> None:
-    """Run the server until it is told to stop: SuperLink, studies, MLflow, fence; each is started again if it ends."""
-    house = read(home)
-    if pki.days_left(house) < 0:
-        raise ServerMisconfigured("the server's certificate has expired, nobody would come: consilium-server renew")
-    with only_one(house.lock) as alone:
+    """Run the server until it is stopped: SuperLink, studies, MLflow, nginx; each is restarted if it ends."""
+    server_dir = read(home)
+    if pki.days_left(server_dir) < 0:
+        raise ServerMisconfigured(
+            "the server's certificate has expired, so no hospital would connect: consilium-server renew"
+        )
+    with only_one(server_dir.lock) as alone:
         if not alone:
-            raise ServerMisconfigured(f"the server of {house.path} is up already; consilium-server status")
-        supervisor = Supervisor(_programs(house), _tell, house.state)
+            raise ServerMisconfigured(f"the server of {server_dir.path} is already running; consilium-server status")
+        supervisor = Supervisor(_programs(server_dir), _tell, server_dir.state)
         stop_on_signals(supervisor)
-        _tell(f"Server {house.settings.host} starts; consilium-server status says when it is well.")
+        _tell(f"Server {server_dir.settings.host} is starting; consilium-server status shows when it is ready.")
         supervisor.run()
 
 
@@ -111,44 +116,62 @@ def _tell(text: str) -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
 
 
-def _programs(home: ServerDir) -> list[Program]:
+def _programs(server_dir: ServerDir) -> list[Program]:
     beside = Path(sys.executable).parent
-    quiet = QUIET | {"FLWR_HOME": str(home.path / "superlink")}
-    superlink = [str(beside / "flower-superlink"), "--host", "127.0.0.1", "--port", str(home.settings.superlink_port)]
-    superlink += ["--ssl-ca-certfile", str(home.authority), "--ssl-certfile", str(home.certificate)]
-    superlink += ["--ssl-keyfile", str(home.certificate_key), "--enable-supernode-auth"]
-    superlink += ["--isolation", "process", "--superexec-auth-secret-file", str(home.superexec_secret)]
-    superlink += ["--database", str(home.database), "--disable-runtime-dependency-installation"]
-    studies = [sys.executable, "-m", "server.deployment.superexec", str(home.path)]
-    logs, address = home.logs, f"https://{home.superlink}/health"
+    quiet = QUIET | {"FLWR_HOME": str(server_dir.path / "superlink")}
+    superlink = [
+        str(beside / "flower-superlink"),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(server_dir.settings.superlink_port),
+    ]
+    superlink += ["--ssl-ca-certfile", str(server_dir.authority), "--ssl-certfile", str(server_dir.certificate)]
+    superlink += ["--ssl-keyfile", str(server_dir.certificate_key), "--enable-supernode-auth"]
+    superlink += ["--isolation", "process", "--superexec-auth-secret-file", str(server_dir.superexec_secret)]
+    superlink += ["--database", str(server_dir.database), "--disable-runtime-dependency-installation"]
+    studies = [sys.executable, "-m", "server.deployment.superexec", str(server_dir.path)]
+    logs, address = server_dir.logs, f"https://{server_dir.superlink}/health"
     return [
-        Program("superlink", superlink, logs / "superlink.log", quiet, lambda: _answers(home, address)),
-        Program("mlflow", _mlflow(home), logs / "mlflow.log", quiet, lambda: _answers(home, f"{home.mlflow}/health")),
+        Program("superlink", superlink, logs / "superlink.log", quiet, lambda: _answers(server_dir, address)),
+        Program(
+            "mlflow",
+            _mlflow(server_dir),
+            logs / "mlflow.log",
+            quiet,
+            lambda: _answers(server_dir, f"{server_dir.mlflow}/health"),
+        ),
         Program("studies", studies, logs / "studies.log", quiet),
-        Program("fence", nginx.command(home), logs / "fence.out", {}, lambda: _answers(home, _door_of(home))),
+        Program(
+            "nginx",
+            nginx.command(server_dir),
+            logs / "fence.out",
+            {},
+            lambda: _answers(server_dir, _health_of(server_dir)),
+        ),
     ]
 
 
-def _mlflow(home: ServerDir) -> list[str]:
-    s = home.settings
-    folder = home.path / "mlflow"
+def _mlflow(server_dir: ServerDir) -> list[str]:
+    s = server_dir.settings
+    folder = server_dir.path / "mlflow"
     command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1"]
     command += ["--port", str(s.mlflow_port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", f"file://{folder}/artifacts"]
     return [*command, "--cors-allowed-origins", f"https://{s.host}:{s.researchers_port}"]
 
 
-def _door_of(home: ServerDir) -> str:
-    address = home.settings.hospitals_address
+def _health_of(server_dir: ServerDir) -> str:
+    address = server_dir.settings.hospitals_address
     inner = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, address)
-    return f"https://{inner}:{home.settings.hospitals_port}/health"
+    return f"https://{inner}:{server_dir.settings.hospitals_port}/health"
 
 
-def _answers(home: ServerDir, url: str) -> bool:
+def _answers(server_dir: ServerDir, url: str) -> bool:
     context = None
     if url.startswith("https"):
-        context = ssl.create_default_context(cafile=str(home.authority))
-        context.check_hostname = False  # it dials an address of this machine, the certificate has the outer name
+        context = ssl.create_default_context(cafile=str(server_dir.authority))
+        context.check_hostname = False  # it connects to a local address; the certificate has the public name
     try:  # trust_env: no proxy leads to this machine
         return httpx.get(url, verify=context or True, timeout=3, trust_env=False).status_code == 200
     except httpx.HTTPError:
@@ -156,36 +179,36 @@ def _answers(home: ServerDir, url: str) -> bool:
 
 
 def down(home: HomeFolder = HERE, as_json: AsJson = False) -> None:
-    """Stop the server. Studies go on after the last committed round when it is up again."""
-    house = read(home)
-    pid = holder(house.lock)
+    """Stop the server. When it runs again, studies resume after their last committed round."""
+    server_dir = read(home)
+    pid = holder(server_dir.lock)
     if pid is None:
-        answer(as_json, {"stopped": False}, "The server is not up.")
+        answer(as_json, {"stopped": False}, "The server is not running.")
         return
     os.kill(pid, signal.SIGTERM)
     ends = time.monotonic() + _DOWN_S
-    while holder(house.lock) == pid:
+    while holder(server_dir.lock) == pid:
         if time.monotonic() > ends:
-            raise StudyError(f"process {pid} has not ended within {_DOWN_S:g} s; see {house.logs}")
+            raise StudyError(f"process {pid} did not end within {_DOWN_S:g} s; see {server_dir.logs}")
         time.sleep(0.2)
-    answer(as_json, {"stopped": True}, "The server is down.")
+    answer(as_json, {"stopped": True}, "The server has stopped.")
 
 
 def security(
-    html: Annotated[Path | None, typer.Option("--html", help="Write the checklist there as a page to print.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Also write the checklist as a printable page.")] = None,
     home: HomeFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """A checklist for your security officer: each promise of this server, looked at while it runs.
+    """A checklist for your security officer: verify every claim on the running server.
 
-    Exit code 1 when one fails.
+    Exit code 1 if one fails.
     """
-    house = read(home)
-    found = examined.checklist(house, QUIET)
+    server_dir = read(home)
+    found = examined.checklist(server_dir, QUIET)
     if html is not None:
-        checklist.write(html, house.settings.host, found, examined.UNSEEN)
+        checklist.write(html, server_dir.settings.host, found, examined.UNSEEN)
     shown = [
-        table(heading, ("", "claim", "found", "what to do"), [
+        table(heading, ("", "claim", "observed", "what to do"), [
             (claim.state, claim.promise, claim.found, claim.remedy) for claim in claims
         ])
         for heading, claims in found.items()
@@ -201,18 +224,18 @@ def security(
 
 
 def status(home: HomeFolder = HERE, as_json: AsJson = False) -> None:
-    """Whether the server is well, who is there, and how far each study is. Exit code 3 when it is not up or well."""
-    house = read(home)
-    facts = _facts(house)
+    """Show server health, connected hospitals and study progress. Exit code 3 if it is not running or not healthy."""
+    server_dir = read(home)
+    facts = _facts(server_dir)
     shown = [
-        table("Programs", ("", "process", "well", "starts"), [
+        table("Programs", ("", "process", "healthy", "starts"), [
             (name, p["pid"] or "-", "yes" if p["well"] else "no", p["starts"]) for name, p in facts["programs"].items()
         ]),
         table("Hospitals", ("", "state", "admitted", "size", "key"), [
             (name, h["state"], h["admitted"], h["public_size"] or "-", h["key"])
             for name, h in facts["hospitals"].items()
         ]),
-        table("Studies", ("", "state", "rounds", "why"), [
+        table("Studies", ("", "state", "rounds", "error"), [
             (name, s["state"], f"{s['committed']} of {s['rounds']}", s["error"]) for name, s in facts["studies"].items()
         ]),
     ]  # fmt: skip
@@ -224,13 +247,13 @@ def status(home: HomeFolder = HERE, as_json: AsJson = False) -> None:
         fail(DOWN)
 
 
-def _facts(home: ServerDir) -> dict[str, Any]:
-    is_up = holder(home.lock) is not None
+def _facts(server_dir: ServerDir) -> dict[str, Any]:
+    is_up = holder(server_dir.lock) is not None
     try:
-        programs = json.loads(home.state.read_text("utf-8")) if is_up else {}
+        programs = json.loads(server_dir.state.read_text("utf-8")) if is_up else {}
     except (OSError, ValueError):
         programs = {}
-    states = _states(home) if is_up else {}
+    states = _states(server_dir) if is_up else {}
     hospitals = {
         name: {
             "state": states.get(one.node, "unknown"),
@@ -238,29 +261,29 @@ def _facts(home: ServerDir) -> dict[str, Any]:
             "key": one.key,
             "public_size": one.public_size,
         }
-        for name, one in home.hospitals().items()
+        for name, one in server_dir.hospitals().items()
     }
-    researchers = sorted(path.stem for path in (home.path / "researchers").glob("*.pem"))
+    researchers = sorted(path.stem for path in (server_dir.path / "researchers").glob("*.pem"))
     return {
         "up": is_up,
         "programs": programs,
-        "certificate_days": round(pki.days_left(home)),
+        "certificate_days": round(pki.days_left(server_dir)),
         "hospitals": hospitals,
         "researchers": researchers,
-        "studies": dict(_studies(home)),
+        "studies": dict(_studies(server_dir)),
     }
 
 
-def _states(home: ServerDir) -> dict[int, str]:
+def _states(server_dir: ServerDir) -> dict[int, str]:
     try:
-        return Control(home.superlink, home.authority).nodes()
+        return Control(server_dir.superlink, server_dir.authority).nodes()
     except ControlRefused as error:
         Console(stderr=True).print(f"The SuperLink does not answer: {error}", markup=False)
         return {}
 
 
-def _studies(home: ServerDir) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted((home.path / "studies").glob("*/study.json")):
+def _studies(server_dir: ServerDir) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in sorted((server_dir.path / "studies").glob("*/study.json")):
         facts = StudyFolder(path.parent.name, path.parent, resumed=True).facts()
         yield (
             facts["study"],

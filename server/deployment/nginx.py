@@ -1,9 +1,10 @@
-"""The fence: nginx before the SuperLink, which itself asks nobody who reaches its Control API for a name.
+"""The reverse proxy: nginx in front of the SuperLink, which does not authenticate callers of its Control API.
 
-Two doors. Hospitals reach the Fleet API and the health check. Researchers, with a certificate of ours, reach five calls
-of the Control API, the studies' files, and MLflow, both for reading: the server itself writes to MLflow, behind the
-fence. Nobody reaches the Runtime API; it is for processes of this machine. What is not named here is refused, and the
-access log has the name in each researcher's certificate.
+There are two endpoints. Hospitals reach the Fleet API and the health check. Researchers, with a certificate of this
+server, reach five calls of the Control API, and have read access to the studies' files and to MLflow; the server itself
+writes to MLflow, behind the proxy. The Runtime API cannot be reached from outside; it is for processes of this machine.
+What is not listed here is refused, and the access log records the name in each researcher's certificate.
+``nginx.conf.j2`` is the configuration.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 import pwd
 import shutil
 from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from server.deployment.server_dir import ServerDir
 from server.errors import ServerMisconfigured
@@ -29,7 +32,7 @@ FLEET = (
     "pull-object",
     "confirm-message-received",
 )
-"""Calls of the Fleet API that an admitted hospital makes. Registering is not among them: ``admit`` does that."""
+"""Calls of the Fleet API that an admitted hospital makes. Registration is not among them: ``admit`` does that."""
 CONTROL = ("start-run", "stop-run", "list-runs", "list-nodes", "stream-logs")
 """Calls of the Control API that a researcher makes."""
 SEARCHES = (
@@ -44,135 +47,72 @@ SEARCHES = (
     "3.0/mlflow/datasets/search",
     "3.0/mlflow/issues/search",
 )
-"""Calls of MLflow 3.17 that read and are made with POST, under /api/ and /ajax-api/. Everything else that reads is made
-with GET, but for /graphql, whose only mutation echoes a text."""
+"""Calls of MLflow 3.17 that only read but use POST, under /api/ and /ajax-api/. All other reading uses GET, except
+/graphql, whose only mutation echoes a text."""
 RUNS = ("/ajax-api/3.0/jobs", "/ajax-api/3.0/mlflow/jobs", "/ajax-api/2.0/mlflow/gateway-proxy")
-"""Paths that make MLflow do something for whoever asks, not all of them with POST."""
+"""Paths that make MLflow act on behalf of the caller, not all of them with POST."""
 ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
-"""MLflow 3.17 has an assistant that runs commands on its server for whoever seems to be on that machine, which behind a
-fence is everybody. No option of MLflow's switches it off."""
-_LARGEST_BODY = "16m"
-"""Flower sends arrays in pieces of 5 MB."""
+"""MLflow 3.17 has an assistant that runs commands on its server for every caller that seems to be on the same machine.
+Behind a reverse proxy that is everybody. MLflow has no option to disable it."""
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=False,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
+"""Nothing is escaped: the text is nginx's, not HTML, and it is filled with this release's own words and the server's
+checked settings only."""
 
 
-def write(home: ServerDir) -> Path:
+def write(server_dir: ServerDir) -> Path:
     """Write nginx's configuration. Returns its path."""
-    path = home.path / "fence" / "nginx.conf"
-    write_whole(path, configuration(home).encode())
+    path = server_dir.path / "fence" / "nginx.conf"
+    write_whole(path, configuration(server_dir).encode())
     return path
 
 
-def command(home: ServerDir) -> list[str]:
-    """What starts the fence in the foreground.
+def command(server_dir: ServerDir) -> list[str]:
+    """The command that starts nginx in the foreground.
 
     Raises:
         ServerMisconfigured: nginx is not installed.
     """
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if nginx is None:
-        raise ServerMisconfigured("nginx is not installed, and without the fence the server is open to everybody: "
+        raise ServerMisconfigured("nginx is not installed, and without it the server would be open to everybody: "
                                   "apt-get install nginx-light")  # fmt: skip
-    folder = home.path / "fence"
-    return [nginx, "-p", f"{folder}/", "-c", str(write(home)), "-e", str(home.logs / "fence.log"), "-g", "daemon off;"]
+    folder = server_dir.path / "fence"
+    return [
+        nginx,
+        "-p",
+        f"{folder}/",
+        "-c",
+        str(write(server_dir)),
+        "-e",
+        str(server_dir.logs / "fence.log"),
+        "-g",
+        "daemon off;",
+    ]
 
 
-def configuration(home: ServerDir) -> str:
+def configuration(server_dir: ServerDir) -> str:
     """The text of nginx's configuration."""
-    return f"""# Written by consilium-server at every start; changes are lost.
-{_program(home)}
-http {{
-{_common(home)}
-{_doors(home)}
-}}
-"""
-
-
-def _program(home: ServerDir) -> str:
-    folder = home.path / "fence"
-    # As root, nginx would hand its work to a user who may not read the server's folder.
-    user = f"user {pwd.getpwuid(0).pw_name};\n" if os.geteuid() == 0 else ""
-    return f"""{user}worker_processes 2;
-pid {folder}/nginx.pid;
-error_log {home.logs}/fence.log warn;
-worker_rlimit_nofile 8192;
-events {{ worker_connections 2048; }}"""
-
-
-def _common(home: ServerDir) -> str:
-    folder = home.path / "fence"
-    return f"""  log_format names '$remote_addr "$ssl_client_s_dn" [$time_iso8601] "$request" $status $body_bytes_sent';
-  access_log {home.logs}/fence-access.log names;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  server_tokens off;
-  client_max_body_size {_LARGEST_BODY};
-  client_body_timeout 60s;
-  client_header_timeout 20s;
-  large_client_header_buffers 4 16k;
-  ssl_certificate {home.certificate};
-  ssl_certificate_key {home.certificate_key};
-  ssl_protocols TLSv1.2 TLSv1.3;
-  ssl_session_cache shared:tls:4m;
-  proxy_ssl_trusted_certificate {home.authority};
-  proxy_ssl_verify on;
-  proxy_ssl_name localhost;
-  proxy_http_version 1.1;
-  proxy_set_header Connection "";
-  proxy_connect_timeout 5s;
-  proxy_read_timeout 120s;
-  limit_conn_zone $binary_remote_addr zone=peers:4m;
-  upstream superlink {{ server {home.superlink}; keepalive 32; }}
-  upstream mlflow {{ server 127.0.0.1:{home.settings.mlflow_port}; keepalive 8; }}"""
-
-
-def _doors(home: ServerDir) -> str:
-    s = home.settings
-    return f"""
-  # Hospitals.
-  server {{
-    listen {_listen(s.hospitals_address, s.hospitals_port)} ssl;
-    limit_conn peers 64;
-    {_PLAIN_PATHS}
-    location = /health {{ {_SUPERLINK} }}
-    location ~ ^/v1/fleet/({"|".join(FLEET)})$ {{ {_SUPERLINK} }}
-    location / {{ return 404; }}
-  }}
-
-  # Researchers: only with a certificate of ours that was not revoked.
-  server {{
-    listen {_listen(s.researchers_address, s.researchers_port)} ssl;
-    ssl_client_certificate {home.authority};
-    ssl_crl {home.revoked};
-    ssl_verify_client on;
-    {_PLAIN_PATHS}
-    location = /health {{ {_SUPERLINK} }}
-    location ~ ^/v1/control/({"|".join(CONTROL)})$ {{ proxy_buffering off; {_SUPERLINK} }}
-    location /v1/ {{ return 404; }}
-    location /studies/ {{ alias {home.path}/studies/; {_READ_ONLY} }}
-    location /runs/ {{ alias {home.runs}/; {_READ_ONLY} }}
-{_nowhere()}
-    location ~ ^/(api|ajax-api)/({_SEARCHES})$ {{ limit_except GET POST {{ deny all; }} {_mlflow(home)} }}
-    location = /graphql {{ limit_except GET POST {{ deny all; }} {_mlflow(home)} }}
-    location / {{ limit_except GET {{ deny all; }} {_mlflow(home)} }}
-  }}"""
-
-
-def _mlflow(home: ServerDir) -> str:
-    return f"proxy_set_header Host 127.0.0.1:{home.settings.mlflow_port}; proxy_pass http://mlflow;"
-
-
-def _nowhere() -> str:
-    return "\n".join(f"    location ^~ {path} {{ return 404; }}" for path in (ASSISTANT, *RUNS))
-
-
-_SEARCHES = "|".join(SEARCHES).replace(".", "[.]")
-_PLAIN_PATHS = r"""if ($request_uri ~* "(\.\.|/\./|//|%2e|%2f|%5c|%00|#)") { return 404; }"""
-"""nginx judges a path without its dots and hands on the one that came: nobody who means well sends such a path."""
-_SUPERLINK = "proxy_pass https://superlink;"
-_READ_ONLY = "limit_except GET { deny all; } default_type application/octet-stream; add_header Cache-Control no-store;"
+    s = server_dir.settings
+    return _TEMPLATES.get_template("nginx.conf.j2").render(
+        server=server_dir,
+        folder=server_dir.path / "fence",
+        logs=server_dir.logs,
+        # As root, nginx would give its work to a user who may not read the server's folder.
+        as_root=pwd.getpwuid(0).pw_name if os.geteuid() == 0 else "",
+        mlflow=f"127.0.0.1:{s.mlflow_port}",
+        hospitals=_listen(s.hospitals_address, s.hospitals_port),
+        researchers=_listen(s.researchers_address, s.researchers_port),
+        fleet=FLEET,
+        control=CONTROL,
+        searches=SEARCHES,
+        blocked=(ASSISTANT, *RUNS),
+    )
 
 
 def _listen(address: str, port: int) -> str:

@@ -1,6 +1,7 @@
-"""Certificates (X.509, RFC 5280): an authority of our own, the server's certificate, and one for each researcher.
+"""Certificates (X.509, RFC 5280): the server's own authority, the server's certificate, and one for each researcher.
 
-The server's certificate is for servers only and a researcher's for clients only, so neither opens the other's door.
+The server's certificate is valid for servers only and a researcher's for clients only, so neither can be used in place
+of the other.
 """
 
 from __future__ import annotations
@@ -19,78 +20,78 @@ from tasks.machine.disk import write_secret, write_whole
 
 AUTHORITY_DAYS, SERVER_DAYS, RESEARCHER_DAYS, LIST_DAYS = 3650, 397, 365, 3650
 WARN_DAYS = 30
-"""So long before the server's certificate expires, ``status`` and ``up`` say so."""
+"""From this many days before the server's certificate expires, ``status`` and the checklist warn."""
 _CURVE = ec.SECP256R1()
-_BACKDATED = timedelta(minutes=10)  # a hospital's clock may be a little behind
+_BACKDATED = timedelta(minutes=10)  # a hospital's clock may be slow
 
 
-def create_authority(home: ServerDir) -> None:
-    """Make the authority and the empty list of revoked certificates, where there is none."""
-    if home.authority.exists():
+def create_authority(server_dir: ServerDir) -> None:
+    """Create the authority and an empty revocation list, if there is none."""
+    if server_dir.authority.exists():
         return
     key = ec.generate_private_key(_CURVE)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Consilium {home.settings.host}")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Consilium {server_dir.settings.host}")])
     certificate = (
         _builder(name, name, key, AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    write_secret(_authority_key(home), _private_pem(key))
-    write_whole(home.authority, _pem(certificate))
-    _write_list(home, [])
+    write_secret(_authority_key(server_dir), _private_pem(key))
+    write_whole(server_dir.authority, _pem(certificate))
+    _write_list(server_dir, [])
 
 
-def issue_server(home: ServerDir, days: int = SERVER_DAYS) -> None:
-    """A new certificate for the server under its old key, or under a new one where there is none."""
-    if home.certificate_key.exists():
-        key = _read_key(home.certificate_key)
+def issue_server(server_dir: ServerDir, days: int = SERVER_DAYS) -> None:
+    """Issue a new certificate for the server under its old key, or under a new one if it has none."""
+    if server_dir.certificate_key.exists():
+        key = _read_key(server_dir.certificate_key)
     else:
         key = ec.generate_private_key(_CURVE)
-        write_secret(home.certificate_key, _private_pem(key))
-    hosts = dict.fromkeys([home.settings.host, "localhost", "127.0.0.1"])
+        write_secret(server_dir.certificate_key, _private_pem(key))
+    hosts = dict.fromkeys([server_dir.settings.host, "localhost", "127.0.0.1"])
     names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
-    certificate = _issued(home, home.settings.host, key, days, ExtendedKeyUsageOID.SERVER_AUTH, names)
-    write_whole(home.certificate, _pem(certificate))
+    certificate = _issued(server_dir, server_dir.settings.host, key, days, ExtendedKeyUsageOID.SERVER_AUTH, names)
+    write_whole(server_dir.certificate, _pem(certificate))
 
 
-def issue_researcher(home: ServerDir, name: str, days: int = RESEARCHER_DAYS) -> Path:
-    """A file with key and certificate for a researcher, readable by its owner only.
+def issue_researcher(server_dir: ServerDir, name: str, days: int = RESEARCHER_DAYS) -> Path:
+    """Write a file with key and certificate for a researcher, readable by its owner only. Returns its path.
 
     Raises:
-        FileExistsError: there is one for that name already.
+        FileExistsError: there already is one for that name.
     """
     key = ec.generate_private_key(_CURVE)
-    certificate = _issued(home, name, key, days, ExtendedKeyUsageOID.CLIENT_AUTH, None)
-    path = home.path / "researchers" / f"{name}.pem"
+    certificate = _issued(server_dir, name, key, days, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+    path = server_dir.path / "researchers" / f"{name}.pem"
     write_secret(path, _private_pem(key) + _pem(certificate))
     return path
 
 
-def revoke_researcher(home: ServerDir, name: str) -> Path:
-    """Put a researcher's certificate on the list of revoked ones. Returns the file, kept under another name."""
-    path = home.path / "researchers" / f"{name}.pem"
+def revoke_researcher(server_dir: ServerDir, name: str) -> Path:
+    """Add a researcher's certificate to the revocation list. Returns its file, which is kept under another name."""
+    path = server_dir.path / "researchers" / f"{name}.pem"
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    old = x509.load_pem_x509_crl(home.revoked.read_bytes())
-    _write_list(home, [*(entry.serial_number for entry in old), certificate.serial_number])
+    old = x509.load_pem_x509_crl(server_dir.revoked.read_bytes())
+    _write_list(server_dir, [*(entry.serial_number for entry in old), certificate.serial_number])
     return path.rename(path.with_suffix(".revoked"))
 
 
-def days_left(home: ServerDir) -> float:
+def days_left(server_dir: ServerDir) -> float:
     """Days until the server's certificate expires; negative when it has."""
-    certificate = x509.load_pem_x509_certificate(home.certificate.read_bytes())
+    certificate = x509.load_pem_x509_certificate(server_dir.certificate.read_bytes())
     return (certificate.not_valid_after_utc - datetime.now(UTC)).total_seconds() / 86400
 
 
 def _issued(
-    home: ServerDir,
+    server_dir: ServerDir,
     name: str,
     key: ec.EllipticCurvePrivateKey,
     days: int,
     purpose: x509.ObjectIdentifier,
     names: x509.SubjectAlternativeName | None,
 ) -> x509.Certificate:
-    authority = x509.load_pem_x509_certificate(home.authority.read_bytes())
+    authority = x509.load_pem_x509_certificate(server_dir.authority.read_bytes())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
         _builder(subject, authority.subject, key, days)
@@ -98,12 +99,13 @@ def _issued(
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(_read_key(_authority_key(home)).public_key()), False
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(_read_key(_authority_key(server_dir)).public_key()),
+            False,
         )
     )
     if names is not None:
         builder = builder.add_extension(names, critical=False)
-    return builder.sign(_read_key(_authority_key(home)), hashes.SHA256())
+    return builder.sign(_read_key(_authority_key(server_dir)), hashes.SHA256())
 
 
 def _builder(
@@ -137,9 +139,9 @@ def _usage(signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _write_list(home: ServerDir, serials: list[int]) -> None:
+def _write_list(server_dir: ServerDir, serials: list[int]) -> None:
     now = datetime.now(UTC)
-    authority = x509.load_pem_x509_certificate(home.authority.read_bytes())
+    authority = x509.load_pem_x509_certificate(server_dir.authority.read_bytes())
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(authority.subject)
@@ -149,12 +151,12 @@ def _write_list(home: ServerDir, serials: list[int]) -> None:
     for serial in serials:
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
         builder = builder.add_revoked_certificate(entry)
-    signed = builder.sign(_read_key(_authority_key(home)), hashes.SHA256())
-    write_whole(home.revoked, signed.public_bytes(serialization.Encoding.PEM))
+    signed = builder.sign(_read_key(_authority_key(server_dir)), hashes.SHA256())
+    write_whole(server_dir.revoked, signed.public_bytes(serialization.Encoding.PEM))
 
 
-def _authority_key(home: ServerDir) -> Path:
-    return home.path / "pki" / "authority.key"
+def _authority_key(server_dir: ServerDir) -> Path:
+    return server_dir.path / "pki" / "authority.key"
 
 
 def _general_name(host: str) -> x509.GeneralName:

@@ -1,4 +1,4 @@
-"""What to show the security officer of the server: what it promises, each promise looked at as it runs."""
+"""The checklist for the server's security officer: each claim about the server, verified while it runs."""
 
 from __future__ import annotations
 
@@ -15,115 +15,119 @@ from tasks.protocol import enrolment
 from tasks.protocol.study import release
 
 UNSEEN = (
-    "Whether the disk is encrypted and its backups are guarded: pki/ holds the authority's key.",
-    "Firewalls: hospitals need the hospitals' door, researchers theirs from an inner network, nobody anything else.",
-    "Who else has an account on this machine: they can dial the SuperLink itself, behind the fence.",
-    "Whether the image that runs is the one that was examined: pin it by digest.",
+    "Whether the disk is encrypted and its backups are protected: pki/ holds the authority's key.",
+    "Firewalls: hospitals need the hospitals' endpoint, researchers theirs from an internal network, nothing else.",
+    "Who else has an account on this machine: they can reach the SuperLink directly, behind nginx.",
+    "Whether the image that runs is the one that was reviewed: pin it by digest.",
 )
-"""What matters as well, and cannot be seen from inside."""
+"""What matters as well, but cannot be verified from inside."""
 
 _NAMES = {"superlink": "SuperLink", "studies": "studies' runner", "mlflow": "MLflow server"}
 _PACKAGES = ("consilium-fl", "flwr", "torch", "mlflow", "grpcio", "cryptography")
 
 
-def checklist(home: ServerDir, quiet: Mapping[str, str]) -> Checklist:
-    """Look at everything. Nothing is changed.
+def checklist(server_dir: ServerDir, quiet: Mapping[str, str]) -> Checklist:
+    """Verify every claim. Nothing is changed.
 
     Args:
-        quiet: variables that programs must have, lest libraries call home.
+        quiet: environment variables that programs must have, so that no library calls home.
     """
     return {
-        "Programs": list(_programs(home, quiet)),
-        "Doors": list(_doors(home)),
-        "Secrets": list(_secrets(home)),
-        "Who may come": list(_people(home)),
+        "Programs": list(_programs(server_dir, quiet)),
+        "Endpoints": list(_endpoints(server_dir)),
+        "Secrets": list(_secrets(server_dir)),
+        "Who may connect": list(_people(server_dir)),
         "Software": list(_software()),
     }
 
 
-def _programs(home: ServerDir, quiet: Mapping[str, str]) -> Iterator[Claim]:
-    running = _running(home)
+def _programs(server_dir: ServerDir, quiet: Mapping[str, str]) -> Iterator[Claim]:
+    running = _running(server_dir)
     if not running:
-        yield Claim("SuperLink, studies, MLflow and fence run as they should", ClaimState.WARN, "none of them runs",
-                    "Ask while they run: consilium-server up")  # fmt: skip
-    s = home.settings
+        yield Claim("SuperLink, studies, MLflow and nginx run as they should", ClaimState.WARN, "none is running",
+                    "Start the server, then repeat this check: consilium-server up")  # fmt: skip
+    s = server_dir.settings
     inner = {"superlink": {("127.0.0.1", s.superlink_port)}, "mlflow": {("127.0.0.1", s.mlflow_port)}}
     outer = {(_address(s.hospitals_address), s.hospitals_port), (_address(s.researchers_address), s.researchers_port)}
     for name, one in running.items():
         told = _NAMES.get(name, name)
         yield from process.hardening(told, one)
-        yield process.listening(told, one, outer if name == "fence" else inner.get(name, set()))
-        if name != "fence":
+        yield process.listening(told, one, outer if name == "nginx" else inner.get(name, set()))
+        if name != "nginx":
             yield process.silent(told, one, quiet)
 
 
 def _address(text: str) -> str:
-    """As the kernel writes it; a name stands for the addresses that it has."""
+    """As the kernel writes it; a name is resolved."""
     try:
         return str(ip_address(text))
     except ValueError:
         return next(iter(sorted(process.addresses(text, 0))), (text, 0))[0]
 
 
-def _running(home: ServerDir) -> dict[str, process.Process]:
+def _running(server_dir: ServerDir) -> dict[str, process.Process]:
     try:
-        programs = json.loads(home.state.read_text("utf-8"))
+        programs = json.loads(server_dir.state.read_text("utf-8"))
         return {name: process.look(told["pid"]) for name, told in programs.items() if told["pid"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _doors(home: ServerDir) -> Iterator[Claim]:
-    s = home.settings
-    written = home.path / "fence" / "nginx.conf"
-    same = written.exists() and written.read_text("utf-8") == nginx.configuration(home)
-    yield Claim("The fence lets through what is listed and nothing else", ClaimState.OK if same else ClaimState.FAIL,
-                f"hospitals: {len(nginx.FLEET)} calls and /health; researchers: {len(nginx.CONTROL)} calls, studies' "
-                "files and MLflow for reading" if same else f"{written} is not what this release writes",
+def _endpoints(server_dir: ServerDir) -> Iterator[Claim]:
+    s = server_dir.settings
+    written = server_dir.path / "fence" / "nginx.conf"
+    same = written.exists() and written.read_text("utf-8") == nginx.configuration(server_dir)
+    state = ClaimState.OK if same else ClaimState.FAIL
+    yield Claim("The reverse proxy lets through what is listed and nothing else", state,
+                f"hospitals: {len(nginx.FLEET)} calls and /health; researchers: {len(nginx.CONTROL)} calls, and read "
+                "access to studies' files and MLflow" if same else f"{written} is not what this release writes",
                 "" if same else "consilium-server down, then up", f"less {written}")  # fmt: skip
     wide = _address(s.researchers_address) in ("0.0.0.0", "::")
-    yield Claim("The researchers' door is on an inner network", ClaimState.WARN if wide else ClaimState.OK,
-                f"bound to {s.researchers_address}:{s.researchers_port}, opened by certificates only",
-                "Bind it to one inner address, or see to it that the container publishes it there only" if wide
+    yield Claim("The researchers' endpoint is on an internal network", ClaimState.WARN if wide else ClaimState.OK,
+                f"bound to {s.researchers_address}:{s.researchers_port}, accepts certificates of this server only",
+                "Bind it to one internal address, or make sure that the container publishes it there only" if wide
                 else "")  # fmt: skip
-    days = pki.days_left(home)
+    days = pki.days_left(server_dir)
     state = ClaimState.FAIL if days < 0 else ClaimState.WARN if days < pki.WARN_DAYS else ClaimState.OK
-    yield Claim("The server proves who it is", state, f"its certificate is valid for {days:.0f} days",
+    yield Claim("The server can prove its identity", state, f"its certificate is valid for {days:.0f} days",
                 "" if state is ClaimState.OK else "consilium-server renew",
-                f"openssl x509 -in {home.certificate} -noout -dates")  # fmt: skip
-    authority = enrolment.certificate_fingerprint(home.authority.read_text("utf-8"))
-    yield Claim("Its authority signs for this federation alone", ClaimState.OK, f"fingerprint {authority}",
-                see=f"openssl x509 -in {home.authority} -noout -subject -fingerprint -sha256")  # fmt: skip
+                f"openssl x509 -in {server_dir.certificate} -noout -dates")  # fmt: skip
+    authority = enrolment.certificate_fingerprint(server_dir.authority.read_text("utf-8"))
+    yield Claim("Its authority signs for this federation only", ClaimState.OK, f"fingerprint {authority}",
+                see=f"openssl x509 -in {server_dir.authority} -noout -subject -fingerprint -sha256")  # fmt: skip
 
 
-def _secrets(home: ServerDir) -> Iterator[Claim]:
-    paths = {"the authority's key": home.path / "pki" / "authority.key", "the server's key": home.certificate_key}
-    paths |= {"the secret of the Runtime API": home.superexec_secret}
-    paths |= {f"{path.stem}'s certificate": path for path in sorted((home.path / "researchers").glob("*.pem"))}
+def _secrets(server_dir: ServerDir) -> Iterator[Claim]:
+    paths = {
+        "the authority's key": server_dir.path / "pki" / "authority.key",
+        "the server's key": server_dir.certificate_key,
+    }
+    paths |= {"the secret of the Runtime API": server_dir.superexec_secret}
+    paths |= {f"{path.stem}'s certificate": path for path in sorted((server_dir.path / "researchers").glob("*.pem"))}
     yield from process.secrets(paths)
-    wide = [name for name in ("", *FOLDERS) if (home.path / name).stat().st_mode & 0o077]
-    yield Claim("Nobody else enters the server's folders", ClaimState.FAIL if wide else ClaimState.OK,
-                f"{home.path} and {len(FOLDERS)} folders in it have mode 0700" if not wide else
-                f"open to others: {', '.join(str(home.path / name) for name in wide)}",
-                "chmod 700 them" if wide else "", f"ls -la {home.path}")  # fmt: skip
+    wide = [name for name in ("", *FOLDERS) if (server_dir.path / name).stat().st_mode & 0o077]
+    yield Claim("No other user can read the server's folders", ClaimState.FAIL if wide else ClaimState.OK,
+                f"{server_dir.path} and {len(FOLDERS)} folders in it have mode 0700" if not wide else
+                f"open to others: {', '.join(str(server_dir.path / name) for name in wide)}",
+                "chmod 700 each of them" if wide else "", f"ls -la {server_dir.path}")  # fmt: skip
 
 
-def _people(home: ServerDir) -> Iterator[Claim]:
-    hospitals = home.hospitals().values()
+def _people(server_dir: ServerDir) -> Iterator[Claim]:
+    hospitals = server_dir.hospitals().values()
     told = "; ".join(f"{one.name}, key {one.key}" for one in hospitals) or "nobody yet"
-    yield Claim("Only hospitals take part whose keys were compared on the telephone", ClaimState.OK, told,
+    yield Claim("Only hospitals whose keys were compared on the telephone take part", ClaimState.OK, told,
                 see="consilium-server status")  # fmt: skip
-    names = sorted(path.stem for path in (home.path / "researchers").glob("*.pem"))
-    revoked = sorted(path.stem for path in (home.path / "researchers").glob("*.revoked"))
-    yield Claim("Only researchers come in who hold a certificate", ClaimState.OK, ", ".join(names) or "nobody yet")
+    names = sorted(path.stem for path in (server_dir.path / "researchers").glob("*.pem"))
+    revoked = sorted(path.stem for path in (server_dir.path / "researchers").glob("*.revoked"))
+    yield Claim("Only researchers with a certificate can connect", ClaimState.OK, ", ".join(names) or "nobody yet")
     if revoked:
-        yield Claim("Who left comes in no more", ClaimState.OK, f"revoked: {', '.join(revoked)}",
-                    see=f"openssl crl -in {home.revoked} -noout -text")  # fmt: skip
+        yield Claim("Revoked researchers cannot connect", ClaimState.OK, f"revoked: {', '.join(revoked)}",
+                    see=f"openssl crl -in {server_dir.revoked} -noout -text")  # fmt: skip
 
 
 def _software() -> Iterator[Claim]:
     found = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    yield Claim("What runs is a release", ClaimState.OK, f"Consilium {release()}: {found}", see="pip list")
+    yield Claim("A release is running", ClaimState.OK, f"Consilium {release()}: {found}", see="pip list")
     yield Claim("No code that a researcher sends is run", ClaimState.OK,
-                "a run's bundle is empty; studies are played by what is installed",
-                see="tests/e2e/deployment/test_study.py plays a hostile bundle")  # fmt: skip
+                "a run's bundle is empty; studies are run by the installed code",
+                see="tests/e2e/deployment/test_study.py runs a hostile bundle")  # fmt: skip

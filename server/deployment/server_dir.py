@@ -1,4 +1,4 @@
-"""The server's folder: settings, certificates, who was admitted, and where each part keeps its files."""
+"""The server's folder: settings, certificates, admitted hospitals, and where each part keeps its files."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class ServerSettings(BaseModel):
-    """``server.yaml``. The two outer ports are the fence's, the two inner ones are bound to loopback."""
+    """``server.yaml``. nginx listens on the two outer ports; the two inner ones are bound to loopback."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")]
-    """Name or address by which hospitals and researchers dial the server; stands in its certificate."""
+    """Name or address by which hospitals and researchers reach the server; its certificate is issued for it."""
     hospitals_address: str = "0.0.0.0"
-    """Address that the hospitals' door is bound to."""
+    """Address that the hospitals' endpoint is bound to."""
     hospitals_port: Port = 8443
-    """The hospitals' door: Fleet API and health, nothing else."""
+    """The hospitals' endpoint: Fleet API and health, nothing else."""
     researchers_address: str = "127.0.0.1"
-    """Address that the researchers' door is bound to: an inner network, never the internet."""
+    """Address that the researchers' endpoint is bound to: an internal network, never the internet."""
     researchers_port: Port = 8444
-    """The researchers' door: needs a certificate from ``consilium-server researcher``."""
+    """The researchers' endpoint: requires a certificate from ``consilium-server researcher``."""
     superlink_port: Port = 9443
     """Loopback only."""
     mlflow_port: Port = 9500
@@ -39,7 +39,7 @@ class ServerSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Hospital:
-    """One that was admitted: ``node`` is its number in the SuperLink, ``key`` the fingerprint of its public key,
+    """An admitted hospital: ``node`` is its number in the SuperLink, ``key`` the fingerprint of its public key,
     ``public_size`` what it declares; ``None`` where it was admitted by an older release."""
 
     name: str
@@ -86,12 +86,12 @@ class ServerDir:
 
     @property
     def runs(self) -> Path:
-        """One small file a run: which study it plays, or why it plays none."""
+        """One small file per run: which study it runs, or why it runs none."""
         return self.path / "runs"
 
     @property
     def witness(self) -> Path:
-        """One small file a hospital: the head of its ledger that was seen last."""
+        """One small file per hospital: the last ledger hash seen of it."""
         return self.path / "witness"
 
     @property
@@ -115,7 +115,7 @@ class ServerDir:
         return f"http://127.0.0.1:{self.settings.mlflow_port}"
 
     def hospitals(self) -> dict[str, Hospital]:
-        """Who was admitted, by name.
+        """The admitted hospitals, by name.
 
         Raises:
             ServerMisconfigured: the register cannot be read.
@@ -140,10 +140,10 @@ _FILE = "server.yaml"
 
 
 def make(path: Path, settings: ServerSettings) -> ServerDir:
-    """Make folders that their owner alone can enter, and ``server.yaml`` where there is none.
+    """Create folders that only their owner can enter, and ``server.yaml`` if there is none.
 
     Raises:
-        ServerMisconfigured: the folder can be entered by others and that cannot be changed.
+        ServerMisconfigured: others can enter the folder, and that cannot be changed.
     """
     for folder in (path, *(path / name for name in FOLDERS)):
         try:
@@ -160,14 +160,14 @@ def make(path: Path, settings: ServerSettings) -> ServerDir:
 
 
 def read(path: Path) -> ServerDir:
-    """The folder that ``consilium-server init`` made.
+    """Read the folder that ``consilium-server init`` created.
 
     Raises:
         ServerMisconfigured: listing every problem of ``server.yaml``.
     """
     file = path.resolve() / _FILE
     if not file.exists():
-        raise ServerMisconfigured(f"{file} does not exist: say --home FOLDER, or make one: consilium-server init")
+        raise ServerMisconfigured(f"{file} does not exist: set --home FOLDER, or create one: consilium-server init")
     try:
         return ServerDir(path.resolve(), ServerSettings.model_validate(yaml.safe_load(file.read_text("utf-8"))))
     except (OSError, yaml.YAMLError) as error:

@@ -1,7 +1,7 @@
-"""Plays the SuperLink's runs: one process each, started by us and not from the run's bundle, which nobody unpacks.
+"""Starts the SuperLink's runs: one process each, of the installed code. A run's own bundle is never unpacked.
 
-A study whose process died, or whose run the SuperLink gave up, is submitted again and goes on after its last committed
-round. One that makes no progress however often is given up, with the reason in its folder.
+A study whose process died, or whose run the SuperLink gave up, is submitted again and resumes after its last committed
+round. One that makes no progress after many attempts is given up, with the reason in its folder.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from tasks.machine.disk import write_whole
 from tasks.machine.supervision import end_with_parent
 
 MOST_RESUMPTIONS = 10
-"""So many in a row without a new round, and a study is given up."""
+"""After this many in a row without a new round, a study is given up."""
 _LONGEST_PAUSE_S = 60.0
 _POLL_S = 0.25
 _LOOK_S = 2.0
 _BROKEN = "its process died, or the SuperLink lost its run, {number} times in a row without a new round; see {logs}"
-_UNBORN = "its process ended with code {code} before the study began; the server's logs/{log} says more. Ask again"
+_UNBORN = (
+    "its process ended with code {code} before the study started; see the server's logs/{log}, then submit it again"
+)
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,21 @@ class _Playing:
 
 
 class SuperExec:
-    """Looks for runs that wait and studies that stand still."""
+    """Starts pending runs, and resubmits studies that have stopped."""
 
-    def __init__(self, home: ServerDir) -> None:
-        self._home = home
-        self._acquirer = RunAcquirer(home.superlink, home.authority, home.superexec_secret.read_bytes())
-        self._control = Control(home.superlink, home.authority)
+    def __init__(self, server_dir: ServerDir) -> None:
+        self._home = server_dir
+        self._acquirer = RunAcquirer(
+            server_dir.superlink, server_dir.authority, server_dir.superexec_secret.read_bytes()
+        )
+        self._control = Control(server_dir.superlink, server_dir.authority)
         self._playing: list[_Playing] = []
         self._looked = 0.0
         self._told = ""
         self._stop = threading.Event()
 
     def run(self) -> None:
-        """Until SIGTERM; then all that is being played ends too, and goes on at the next start."""
+        """Work until SIGTERM; then all running studies end too, and resume at the next start."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         while not self._stop.wait(_POLL_S):
@@ -96,7 +100,7 @@ class SuperExec:
         with process.stdin:
             process.stdin.write(token.encode() + b"\n")
         self._playing.append(_Playing(run, process))
-        print(f"run {run} is played by process {process.pid} ({log})", flush=True)
+        print(f"run {run} runs as process {process.pid} ({log})", flush=True)
 
     def _reap(self) -> None:
         for one in [one for one in self._playing if one.process.poll() is not None]:
@@ -109,14 +113,14 @@ class SuperExec:
             self._looked = 0.0
 
     def _explain(self, one: _Playing) -> None:
-        """Whoever asked for a run that died before it said which study it plays would wait for nothing."""
+        """Leave a reason for a run that died before it named its study; the researcher would wait in vain."""
         path = self._home.runs / f"{one.run}.json"
         if not path.exists():
             error = _UNBORN.format(code=one.process.returncode, log=f"run-{one.run}.log")
             write_whole(path, json.dumps({"state": FAILED, "error": error}).encode())
 
     def _resume(self) -> None:
-        """Submit again whatever should run and is not being played."""
+        """Resubmit every study that should be running and is not."""
         for path in sorted((self._home.path / "studies").glob("*/study.json")):
             folder = StudyFolder(path.parent.name, path.parent, resumed=True)
             facts = folder.facts()
@@ -128,14 +132,14 @@ class SuperExec:
             self._submit(folder, facts)
 
     def _waits(self, run: int) -> bool:
-        """Whether a run is waiting for somebody to play it."""
+        """Whether a run is pending."""
         try:
             found = self._control.runs().get(run)
         except ControlRefused:
-            return True  # nobody can tell now
+            return True  # it cannot be known now
         if found is not None and found.live and found.status == "pending":
             return True
-        if found is not None and found.live:  # acquired by a SuperExec that is no more
+        if found is not None and found.live:  # acquired by a SuperExec that has ended
             with suppress(ControlRefused):
                 self._control.stop(run)
         return False
@@ -150,16 +154,16 @@ class SuperExec:
             told = _BROKEN.format(number=MOST_RESUMPTIONS, logs=self._home.logs)
             folder.note(state=FAILED, error=f"{told}. The last time: {facts.get('error') or 'unknown'}")
             return
-        folder.note(resumptions={"rounds": rounds, "number": number, "at": time.time()})  # a full disk ends it here
+        folder.note(resumptions={"rounds": rounds, "number": number, "at": time.time()})  # on a full disk it ends here
         values = facts["config"] | {"resume": "auto", "propose": ""}
         run = self._control.start(signing.signed(values, self._home.certificate_key, self._home.certificate))
         folder.note(run=run)
         write_whole(self._home.runs / f"{run}.json", json.dumps({"study": folder.name}).encode())
-        print(f"{folder.name}: goes on after round {rounds}, as run {run}", flush=True)
+        print(f"{folder.name}: resumes after round {rounds}, as run {run}", flush=True)
 
 
 def main() -> None:
-    """Play runs of the server whose folder is the first argument."""
+    """Run the runs of the server whose folder is the first argument."""
     SuperExec(read(Path(sys.argv[1]))).run()
 
 

@@ -1,7 +1,7 @@
-"""The researcher's side of a deployed study: hand it to the server, follow it, fetch what it found.
+"""The researcher's side of a deployed study: submit it to the server, follow it, fetch its results.
 
-The study is the server's from then on. Leaving does not end it, and the same command follows it again: a second run of
-a study that is being played ends at once, and both belong to one study.
+From then on the study runs on the server. Leaving does not end it, and the same command follows it again: a second run
+of a study that is already running ends at once, and both belong to one study.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from server.study.document import model_of
 from tasks.machine.disk import write_whole
 
 _POLL_S = 1.0
-_PATIENCE_S = 300.0
-"""So long the server may be away while a study is followed."""
+_WAIT_S = 300.0
+"""For how long the server may be unreachable while a study is followed."""
 _MOST_BYTES, _LARGEST_MODEL = 2**28, 2**33
 
 OnRounds = Callable[[list[RoundRecord]], None]
 
 
-class Door:
-    """The server's door for researchers.
+class ServerConnection:
+    """The server's endpoint for researchers.
 
     Raises:
         ServerUnreachable: the certificates cannot be used.
@@ -54,7 +54,7 @@ class Door:
         self._client = httpx.Client(verify=context, timeout=30)
 
     def get(self, path: str, most: int = _MOST_BYTES) -> bytes | None:
-        """A file of the server's, or ``None`` when it is not there yet.
+        """A file on the server, or ``None`` if it does not exist yet.
 
         Raises:
             ServerUnreachable
@@ -67,14 +67,14 @@ class Door:
                     return _first(response, most)
         except httpx.HTTPError as error:
             raise ServerUnreachable(f"{self._address} cannot be reached: {error}") from error
-        wanted = "it wants a valid certificate of a researcher"
+        wanted = "it requires a researcher's valid certificate"
         why = wanted if response.status_code == 400 else f"HTTP {response.status_code}"
         raise ServerUnreachable(f"{self._address} refuses {path}: {why}")
 
     def facts(self, path: str) -> dict[str, Any]:
-        """A JSON file of the server's; empty when it is not there yet."""
-        found: dict[str, Any] = json.loads(self.get(path) or b"{}")
-        return found
+        """A JSON file on the server; empty if it does not exist yet."""
+        facts: dict[str, Any] = json.loads(self.get(path) or b"{}")
+        return facts
 
 
 def _first(response: httpx.Response, most: int) -> bytes:
@@ -88,7 +88,7 @@ def _first(response: httpx.Response, most: int) -> bytes:
 
 
 def submit(study: schema.Study, runtime: SuperlinkRuntime) -> int:
-    """Hand the study over, signed. Returns the number of its run.
+    """Submit the study, signed. Returns the number of its run.
 
     Raises:
         ServerUnreachable: with the reason.
@@ -98,11 +98,11 @@ def submit(study: schema.Study, runtime: SuperlinkRuntime) -> int:
         text = signing.signed(conf.to_plain(_as_text(study, runtime)), certificate, certificate)
         return Control(runtime.address, Path(runtime.authority).expanduser(), certificate).start(text)
     except (ControlRefused, OSError, ValueError) as error:
-        raise ServerUnreachable(f"{runtime.address} did not take the study: {error}") from error
+        raise ServerUnreachable(f"{runtime.address} did not accept the study: {error}") from error
 
 
 def _as_text(study: schema.Study, runtime: SuperlinkRuntime) -> schema.Study:
-    """The study without paths of this machine: a file of weights by its SHA-256, the others not at all."""
+    """The study without paths of this machine: a file of weights as its SHA-256, the others left out."""
     if isinstance(study.model, schema.Deep) and study.model.weights:
         study = replace(study, model=replace(study.model, weights=model_of(study)["weights"]))
     return replace(
@@ -115,55 +115,55 @@ def _as_text(study: schema.Study, runtime: SuperlinkRuntime) -> schema.Study:
     )
 
 
-def name_of(door: Door, run: int, patience_s: float = _PATIENCE_S) -> str:
-    """The study that a run plays.
+def name_of(server: ServerConnection, run: int, wait_s: float = _WAIT_S) -> str:
+    """The name of the study that a run runs.
 
     Raises:
-        StudyError: it plays none, and why.
-        ServerUnreachable: nobody has played it for so long.
+        StudyError: it runs none, and why.
+        ServerUnreachable: it was not started within this time.
     """
-    ends = time.monotonic() + patience_s
+    ends = time.monotonic() + wait_s
     while time.monotonic() < ends:
-        facts = door.facts(f"runs/{run}.json")
+        facts = server.facts(f"runs/{run}.json")
         if "error" in facts:
             raise StudyError(facts["error"])
         if "study" in facts:
             return str(facts["study"])
         time.sleep(_POLL_S / 2)
-    raise ServerUnreachable(f"the server took run {run}, but nobody plays it; see consilium-server status there")
+    raise ServerUnreachable(f"the server accepted run {run}, but has not started it; see consilium-server status there")
 
 
-def follow(door: Door, name: str, told: OnRounds) -> dict[str, Any]:
-    """Wait until the study ends. ``told`` is given all rounds whenever one is committed. Returns ``study.json``.
+def follow(server: ServerConnection, name: str, on_rounds: OnRounds) -> dict[str, Any]:
+    """Wait until the study ends. ``on_rounds`` gets all rounds whenever one is committed. Returns ``study.json``.
 
     Raises:
         StudyError: the study failed, and why.
-        ServerUnreachable: the server was away for too long.
+        ServerUnreachable: the server was unreachable for too long.
     """
     seen, away = 0, 0.0
     while True:
         try:
-            facts = door.facts(f"studies/{name}/study.json")
-            done = records(door.get(f"studies/{name}/federated/checkpoint.json"))
+            facts = server.facts(f"studies/{name}/study.json")
+            done = records(server.get(f"studies/{name}/federated/checkpoint.json"))
             away = 0.0
         except (ServerUnreachable, ValueError):
             away = away or time.monotonic()
-            if time.monotonic() - away > _PATIENCE_S:
+            if time.monotonic() - away > _WAIT_S:
                 raise
             time.sleep(_POLL_S)
             continue
         if len(done) > seen:
-            told(done)
+            on_rounds(done)
             seen = len(done)
         if facts.get("state") == "failed":
-            raise StudyError(f"{facts['error']}\nThe same command goes on from the last committed round.")
+            raise StudyError(f"{facts['error']}\nThe same command resumes after the last committed round.")
         if facts.get("state") == "finished":
             return facts
         time.sleep(_POLL_S)
 
 
-def fetch(door: Door, name: str, files: list[str], folder: Path) -> list[Path]:
-    """Copy a study's results into a folder here. Returns the copies.
+def fetch(server: ServerConnection, name: str, files: list[str], folder: Path) -> list[Path]:
+    """Download a study's results into a local folder. Returns the files.
 
     Raises:
         StudyError: the server names a file outside the study's folder, or does not have it.
@@ -173,25 +173,25 @@ def fetch(door: Door, name: str, files: list[str], folder: Path) -> list[Path]:
         path = (folder / file).resolve()
         if not path.is_relative_to(folder.resolve()):
             raise StudyError(f"the server names a file outside the study's folder: {file}")
-        content = door.get(f"studies/{name}/{file}", _LARGEST_MODEL)
+        content = server.get(f"studies/{name}/{file}", _LARGEST_MODEL)
         if content is None:
-            raise StudyError(f"the server does not have studies/{name}/{file} any more")
+            raise StudyError(f"the server no longer has studies/{name}/{file}")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
         fetched.append(path)
     return fetched
 
 
-def document(door: Door, run: int) -> bytes:
+def document(server: ServerConnection, run: int) -> bytes:
     """The document of a study that was proposed, as the server wrote it.
 
     Raises:
         StudyError: it was not written.
     """
-    name = name_of(door, run)
-    ends = time.monotonic() + _PATIENCE_S
+    name = name_of(server, run)
+    ends = time.monotonic() + _WAIT_S
     while time.monotonic() < ends:
-        if (content := door.get(f"studies/{name}/document.json")) is not None:
+        if (content := server.get(f"studies/{name}/document.json")) is not None:
             return content
         time.sleep(_POLL_S / 2)
     raise StudyError(f"{name}: the server wrote no document")

@@ -77,7 +77,7 @@ def test_a_text_without_signature_starts_nothing_and_says_why(home: ServerDir) -
     with pytest.raises(NotSigned):
         play(home, json.dumps(conf.to_plain(conf.load([*DEPLOYED, "propose=x.json"]))))
     assert told(home)["state"] == "failed"
-    assert "bears no signature" in told(home)["error"]
+    assert "is not signed" in told(home)["error"]
     assert not list((home.path / "studies").iterdir())
 
 

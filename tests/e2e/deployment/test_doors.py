@@ -221,7 +221,7 @@ def test_folders_and_secrets_are_the_owners_alone(small: Federation) -> None:
 
 
 def test_no_secret_is_on_a_command_line_and_nothing_calls_home(small: Federation) -> None:
-    pids = [small.pid(program) for program in ("superlink", "mlflow", "studies", "fence")]
+    pids = [small.pid(program) for program in ("superlink", "mlflow", "studies", "nginx")]
     pids += [hospital.pid(part) for hospital in small.hospitals for part in ("gateway", "trainer")]
     for pid in filter(None, pids):
         words = Path(f"/proc/{pid}/cmdline").read_text()

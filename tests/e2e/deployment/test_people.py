@@ -99,7 +99,7 @@ def test_both_sides_show_their_security_officers_that_nothing_fails(asking: Fede
     found = json.loads(told(server_command("security", "--home", asking.home, "--json")))
     states = {one["promise"]: one["state"] for claims in found.values() for one in claims}
     assert states[f"The SuperLink listens at 127.0.0.1:{asking.superlink_port} only"] == "ok"
-    assert states["The fence lets through what is listed and nothing else"] == "ok"
+    assert states["The reverse proxy lets through what is listed and nothing else"] == "ok"
 
 
 def test_a_hospital_that_was_shut_out_comes_back_with_a_new_key_only(asking: Federation) -> None:

@@ -130,7 +130,7 @@ def test_a_run_that_nobody_signed_is_played_for_nobody(small: Federation) -> Non
     run = control.start(json.dumps(before["config"]))
     path = small.home / "runs" / f"{run}.json"
     until(path.exists, 120, "the server says what is wrong")
-    assert "bears no signature" in json.loads(path.read_text())["error"]
+    assert "is not signed" in json.loads(path.read_text())["error"]
     assert small.facts() == before
     assert before["asked_by"] == "rosalind"
 

@@ -101,7 +101,7 @@ def test_the_servers_certificate_expires_and_is_renewed(drilled: Federation) -> 
     with study(drilled, after=1) as running:
         running.break_now()
         pki.issue_server(home, days=-1)
-        people.reload_fence(home)
+        people.reload_nginx(home)
         try:
             noticed = running.noticed(
                 lambda: all(log.read_text().count("has expired") > n for log, n in zip(logs, before, strict=True)),

@@ -15,7 +15,7 @@ AGAIN = range(REPEATS)
 
 
 @pytest.mark.parametrize("again", AGAIN)
-@pytest.mark.parametrize("program", ["superlink", "fence", "mlflow", "studies"])
+@pytest.mark.parametrize("program", ["superlink", "nginx", "mlflow", "studies"])
 def test_a_program_of_the_server_is_killed(drilled: Federation, program: str, again: int) -> None:
     with study(drilled) as running:
         state, before = drilled.home / "up.json", restarts(drilled.home / "up.json", program)

@@ -89,15 +89,15 @@ def test_a_request_whose_fingerprint_is_another_is_refused(home: Path, tmp_path:
     request = tmp_path / "request.json"
     request.write_text(enrolment.request("alder", enrolment.new_key(), 200).model_dump_json())
     told = said("admit", str(request), "--fingerprint", "0000 0000", "--home", str(home), code=1)
-    assert "somebody has changed it" in " ".join(told.split())
+    assert "the request was changed on its way" in " ".join(told.split())
     assert read(home).hospitals() == {}
 
 
 def test_without_a_server_that_is_up_commands_say_so(home: Path, tmp_path: Path) -> None:
     request = tmp_path / "request.json"
     request.write_text(enrolment.request("alder", enrolment.new_key(), 200).model_dump_json())
-    assert "Is the server up?" in said("admit", str(request), "--home", str(home), code=1)
-    assert "not up" in said("down", "--home", str(home))
+    assert "Is the server running?" in said("admit", str(request), "--home", str(home), code=1)
+    assert "not running" in said("down", "--home", str(home))
     facts = json.loads(said("status", "--json", "--home", str(home), code=3))
     assert (facts["up"], facts["hospitals"], facts["studies"]) == (False, {}, {})
 

@@ -1,4 +1,4 @@
-"""The server's checklist on a founded server that is not up; tests/e2e/deployment asks one that is."""
+"""The server's checklist on an initialised server that is not running; tests/e2e/deployment asks one that is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def asked(home: ServerDir, code: int) -> dict[str, str]:
 
 def test_a_new_server_keeps_its_promises(home: ServerDir) -> None:
     states = asked(home, 0)
-    assert states.pop("SuperLink, studies, MLflow and fence run as they should") == "warn"  # it is not up
+    assert states.pop("SuperLink, studies, MLflow and nginx run as they should") == "warn"  # it is not running
     assert set(states.values()) == {"ok"}
     assert "Nobody but its owner reads rosalind's certificate" in states
 
@@ -44,13 +44,13 @@ def test_what_was_changed_is_found(home: ServerDir) -> None:
     states = asked(home, 1)
     failed = {promise for promise, state in states.items() if state == "fail"}
     assert failed == {
-        "The fence lets through what is listed and nothing else",
+        "The reverse proxy lets through what is listed and nothing else",
         "Nobody but its owner reads the authority's key",
-        "Nobody else enters the server's folders",
+        "No other user can read the server's folders",
     }
 
 
 def test_a_researchers_door_on_every_address_is_to_be_looked_at(tmp_path: Path) -> None:
     words = ["init", "--host", "f.example.org", "--researchers", "0.0.0.0:8444", "--home", str(tmp_path / "home")]
     assert RUN.invoke(app, words).exit_code == 0
-    assert asked(read(tmp_path / "home"), 0)["The researchers' door is on an inner network"] == "warn"
+    assert asked(read(tmp_path / "home"), 0)["The researchers' endpoint is on an internal network"] == "warn"
