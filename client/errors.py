@@ -1,39 +1,39 @@
-"""Everything that can go wrong at a hospital, by name.
+"""All errors of a hospital's side, by name.
 
     SiteError                      code that may leave
     ├── BadOrder                   BAD_ORDER            the order is malformed or names what does not exist
-    ├── OtherRelease               OTHER_RELEASE        the study was written for another release than this one
-    ├── NotPermitted               NOT_PERMITTED        the hospital's policy says no
-    │   └── AlreadyAnswered                             the order was answered, and later orders have replaced the reply
+    ├── OtherRelease               OTHER_RELEASE        the study was written for a different release
+    ├── NotPermitted               NOT_PERMITTED        the hospital's policy forbids it
+    │   └── AlreadyAnswered                             the order was answered before, and its reply is no longer kept
     ├── NotApproved                NOT_APPROVED         nobody at the hospital has approved the study
-    ├── Stopped                    STOPPED              the hospital has stopped: nothing leaves
-    ├── BudgetExhausted            BUDGET_EXHAUSTED     the ledger has no privacy budget left for it
-    ├── LedgerBroken               LEDGER_BROKEN        ledger or audit log cannot be relied on
-    │   ├── LedgerMissing                               a file is not there; nothing is made in its place
-    │   ├── LedgerTampered                              rows are not as they were written
-    │   ├── LedgerRolledBack                            an older copy was put back
+    ├── Stopped                    STOPPED              the hospital is stopped: nothing leaves
+    ├── BudgetExhausted            BUDGET_EXHAUSTED     not enough privacy budget is left
+    ├── LedgerBroken               LEDGER_BROKEN        ledger or audit log cannot be trusted
+    │   ├── LedgerMissing                               a file is missing; it is not recreated
+    │   ├── LedgerTampered                              rows were changed after they were written
+    │   ├── LedgerRolledBack                            an older copy was restored
     │   └── LedgerUnwritable                            the disk is full or read-only
-    ├── LedgerBehind                LEDGER_BEHIND         the server has seen a row of the ledger that is not in it
-    ├── NoCohort                   NO_COHORT            there is nobody to train on or to score
-    │   ├── CatalogStale                                nothing was ingested, or under another contract
-    │   ├── ContractNotMet                              too few images are as the task's contract wants them
-    │   ├── ArchiveUnreachable                          the archive does not answer, however often it is asked
-    │   ├── EmptySource                                 no image where images should be
+    ├── LedgerBehind               LEDGER_BEHIND        the server has seen a ledger row that the ledger lacks
+    ├── NoCohort                   NO_COHORT            no patients to train on or to score
+    │   ├── CatalogStale                                nothing was ingested, or under a different contract
+    │   ├── ContractNotMet                              too few images meet the task's contract
+    │   ├── ArchiveUnreachable                          the archive does not answer, even after retries
+    │   ├── EmptySource                                 a source has no images
     │   ├── LabelsMatchNothing                          images and labels have no patient in common
-    │   ├── TooFewPatients                              fewer than the policy's minimum: no study can be approved
-    │   └── SamePersonTwice                             two issuers' patients look like one, and nobody has signed
-    ├── ModelRefused               MODEL_REFUSED        not private, or not the model that was meant
+    │   ├── TooFewPatients                              fewer than policy.min_patients: no study can be approved
+    │   └── SamePersonTwice                             patients of two issuers may be one person; not signed yet
+    ├── ModelRefused               MODEL_REFUSED        cannot be trained privately, or not the expected model
     ├── UpdateNotFinite            UPDATE_NOT_FINITE    training diverged
-    ├── NotHeld                    NOT_HELD             the order says how a model has changed that is not held here
-    └── SiteMisconfigured          SITE_MISCONFIGURED   site.yaml, the key or a file it names is wrong
-        ├── TermsChanged                                site.yaml is not what the ledger's sums rest on
-        ├── KeptLost                                    what the hospital keeps of a study is gone or broken
-        ├── CacheFull                                   prepared images do not fit into what they may take
-        ├── CacheDamaged                                a prepared image is gone or broken
-        ├── ArchiveRefused                              the archive does not accept our name or our credentials
-        └── SpoolFull                                   what is retrieved does not fit on the disk we may use
+    ├── NotHeld                    NOT_HELD             the order brings changes to a model that is not cached here
+    └── SiteMisconfigured          SITE_MISCONFIGURED   site.yaml, the key or a file it names is invalid
+        ├── TermsChanged                                site.yaml differs from the ledger's terms
+        ├── KeptLost                                    the hospital's own state of a study is missing or damaged
+        ├── CacheFull                                   prepared images exceed max_cache_gigabytes
+        ├── CacheDamaged                                a prepared image is missing or damaged
+        ├── ArchiveRefused                              the archive rejects our AE title or credentials
+        └── SpoolFull                                   retrieved images exceed the spool's limit or the disk
 
-The text of an error is for the hospital's own eyes: it may name files and counts. Only the code leaves.
+An error's text is for hospital staff only: it may name files and counts. Only the code leaves.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tasks.protocol.wire import ErrorCode
 
 
 class SiteError(Exception):
-    """Base of all; unnamed faults are INTERNAL."""
+    """Base of all; its own code is INTERNAL."""
 
     code = ErrorCode.INTERNAL
 

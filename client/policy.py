@@ -1,8 +1,8 @@
-"""What the hospital permits: every order passes here first. A study may ask for less than the caps, never for more.
+"""What the hospital permits: every order is checked here first. A study may ask for less than the caps, never for more.
 
-Privacy only ever gets stricter on its way in: of what is asked and what the hospital caps, the smaller epsilon and the
-smaller delta hold. Everything else is granted as asked or refused, with every reason at once; nothing is quietly
-lowered, because a study that computes something else than its document says is not the study that was approved.
+Privacy only ever gets stricter: of the study's and the hospital's epsilon and delta, the smaller ones apply. Everything
+else is granted as requested or refused, with all reasons at once. Nothing is silently lowered: a study that computes
+something other than its document says is not the study that was approved.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tasks.protocol.subgroups import LEVELS
 from tasks.protocol.wire import CONTROL, EvaluateOrder, TrainOrder
 
 Part = Literal["training", "evaluation"]
-"""The two things that a study does to patients: it trains on some and scores the others."""
+"""The two things a study does with patients: it trains on some and scores the others."""
 PARTS: tuple[Part, ...] = ("training", "evaluation")
 COHORTS: dict[Part, str] = {"training": "train", "evaluation": "validation"}
-"""Whose privacy a part spends, as the ledger names it. The two sides of the split are disjoint; the tasks of a hospital
-are not, so what one task spends counts for every patient of that side."""
+"""The cohort whose privacy a part spends, as named in the ledger. The two sides of the split are disjoint; a hospital's
+tasks are not, so what one task spends counts for every patient of that side."""
 
 _CLASSES = 2
 _BYTES_OF_A_CELL = 8
@@ -48,31 +48,29 @@ def permit(order: TrainOrder | EvaluateOrder, site: SiteSettings) -> PrivacyTerm
 
 
 def granted(study: StudyDocument, part: Part, site: SiteSettings) -> PrivacyTerms:
-    """The terms of a part that is permitted. No epsilon means no noise, which ``objections`` lets pass only where the
-    policy of a simulated hospital does."""
+    """The terms of a permitted part. No epsilon means no noise, which ``objections`` accepts only if the policy of a
+    simulated hospital does."""
     asked = study.privacy.epsilon if part == "training" else study.evaluation.epsilon
     epsilon = None if asked is None else min(asked, site.policy.max_epsilon_study)
     return replace(study.privacy, epsilon=epsilon, delta=min(study.privacy.delta, delta_cap(site)))
 
 
 def other_release(study: StudyDocument) -> list[str]:
-    """Why this installation would compute something else than the study's author meant; empty when it would not."""
+    """Why this release would compute something other than the study's author intended; empty if it would not."""
     found = []
     if study.release != release():
-        found.append(
-            f"it was written for release {study.release!r} of Consilium, this is {release()}: install the same"
-        )
+        found.append(f"it was written for Consilium {study.release!r}, this is {release()}: install the same release")
     if study.task not in tasks.names():
         return found
     if (here := tasks.get(study.task).example_version) != study.task_version:
-        found.append(f"task {study.task} is of version {here} here, the study wants {study.task_version}")
+        found.append(f"task {study.task} has version {here} here, the study needs {study.task_version}")
     if contracts.digest_of_task(study.task) != study.contract:
-        found.append(f"its acquisition contract for {study.task} is another than this release's")
+        found.append(f"its acquisition contract for {study.task} differs from this release's")
     return found
 
 
 def objections(study: StudyDocument, part: Part, site: SiteSettings) -> list[str]:
-    """Every reason for which the policy refuses one part of a study, each with the setting that says so."""
+    """Every reason why the policy refuses one part of a study, each with the setting that decides it."""
     own = _to_training(study, site) if part == "training" else _to_evaluation(study.evaluation, site)
     return [*_to_study(study, site), *own]
 
@@ -80,11 +78,11 @@ def objections(study: StudyDocument, part: Part, site: SiteSettings) -> list[str
 def _to_study(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
     policy, model = site.policy, study.model.get("name")
     if study.task not in policy.tasks:
-        yield f"task {study.task!r} is not among policy.tasks ({', '.join(policy.tasks)})"
+        yield f"task {study.task!r} is not in policy.tasks ({', '.join(policy.tasks)})"
     if model not in policy.models:
-        yield f"model {model!r} is not among policy.models ({', '.join(policy.models)})"
+        yield f"model {model!r} is not in policy.models ({', '.join(policy.models)})"
     if (size := study.sizes.get(site.name)) is not None and site.public_size is not None and size != site.public_size:
-        yield f"it counts this hospital as of size {size}, public_size is {site.public_size}"
+        yield f"it counts this hospital with size {size}, public_size is {site.public_size}"
     if study.rounds > policy.max_rounds:
         yield f"{study.rounds} rounds, policy.max_rounds is {policy.max_rounds}"
 
@@ -92,9 +90,9 @@ def _to_study(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
 def _to_training(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
     policy, steps = site.policy, study.steps_a_round()
     if steps > policy.max_steps:
-        yield f"{steps} steps a round, policy.max_steps is {policy.max_steps}"
+        yield f"{steps} steps per round, policy.max_steps is {policy.max_steps}"
     if (images := study.training.images_per_patient) > policy.max_images_per_patient:
-        yield f"{images} images of a patient a step, policy.max_images_per_patient is {policy.max_images_per_patient}"
+        yield f"{images} images per patient and step, policy.max_images_per_patient is {policy.max_images_per_patient}"
     if study.privacy.epsilon is None and not (site.simulated and policy.without_privacy):
         yield "it asks for training without noise, policy.without_privacy is false"
 
@@ -106,7 +104,7 @@ def _to_evaluation(terms: EvaluationTerms, site: SiteSettings) -> Iterator[str]:
     elif terms.epsilon is None and not (site.simulated and policy.scores == "exact"):
         yield "it asks for exact scores, policy.scores is noised"
     if (cells := max(terms.bins, terms.paired**2)) > policy.max_bins:
-        yield f"{cells} cells a histogram, policy.max_bins is {policy.max_bins}"
+        yield f"{cells} cells per histogram, policy.max_bins is {policy.max_bins}"
     if refused := [attribute for attribute in terms.subgroups if attribute not in policy.subgroups]:
         yield f"it asks for figures by {', '.join(refused)}, policy.subgroups allows {policy.subgroups or 'none'}"
 
@@ -116,11 +114,11 @@ def _to_order(order: TrainOrder | EvaluateOrder, site: SiteSettings) -> Iterator
         yield f"round {order.round} of {order.study.rounds}"
     leaving, most = _bytes_back(order), site.policy.max_upload_bytes
     if leaving > most:
-        yield f"its answer would be {leaving} bytes of tensors, policy.max_upload_bytes is {most}"
+        yield f"its reply would be {leaving} bytes of tensors, policy.max_upload_bytes is {most}"
 
 
 def _bytes_back(order: TrainOrder | EvaluateOrder) -> int:
-    """An update has as many values as the weights that the order brings; a histogram a float64 a class and cell."""
+    """An update has as many values as the order's weights; a histogram one float64 for each class and cell."""
     if isinstance(order, TrainOrder):
         values = sum(array.size for name, array in order.arrays.items() if not name.startswith(CONTROL))
         return encoding.largest_size(order.study.wire.up, values)

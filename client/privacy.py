@@ -3,12 +3,11 @@
 One step of DP-SGD (Abadi et al., CCS 2016) at one hospital: every training patient joins with probability q (Poisson
 sampling); the gradient of a patient's loss over all its drawn images is clipped to L2 norm C; the clipped gradients are
 added up, Gaussian noise of standard deviation sigma * C is added once, and the sum is divided by the *expected* number
-of patients, taken from the hospital's public size so that the divisor tells nothing. A step that samples nobody is a
-step of noise. Neighbouring datasets differ by adding or removing one patient with all images.
+of patients, taken from the hospital's public size so that the divisor reveals nothing. A step that samples nobody is
+pure noise. Neighbouring datasets differ by adding or removing one patient with all images.
 
-C is a number of the order. There is no clipping to a percentile of the gradients: such a bound depends on the patients
-itself, and noise in proportion to it protects nobody. What the steps cost is computed in
-``client/ledger/accounting.py``.
+C is set by the order. It is never a percentile of the gradients: such a bound depends on the patients, and noise
+proportional to it protects nobody. ``client/ledger/accounting.py`` computes what the steps cost.
 
 Several augmented copies of an image (De et al., 2022) are more rows of its patient: K images in M copies each are an
 input of K * M rows, whose mean loss has the mean gradient; nothing here has to know.
@@ -84,7 +83,7 @@ class PatientSteps:
 
     @property
     def patients_at_once(self) -> int:
-        """How many patients are in hand at a time."""
+        """How many patients are processed at a time."""
         return self._gradients.patients_at_once
 
     def prepare(self, inputs: Tensor, labels: Tensor) -> None:
@@ -96,7 +95,7 @@ class PatientSteps:
         self._gradients.prepare(inputs, labels)
 
     def step(self, patients: list[int], draw: Draw) -> None:
-        """Take one step on the patients that were sampled; with none, a step of noise.
+        """Take one step on the sampled patients; if there are none, a step of noise.
 
         Args:
             draw: is asked for as many patients at a time as are in hand at a time.

@@ -3,19 +3,19 @@
 What each number is:
 
     study, round, code      repeat the order, or come from a fixed list
-    books                   hash of the ledger's last row, made with the hospital's key: opaque to everybody else
-    epsilon, delta          follow from the noise, the sampling rate and the number of steps; no patient enters them
-    noise_multiplier        was planned from the study's terms, the hospital's caps and what studies had spent. How
-                            many patients there are does not enter: the sampling rate is the order's. Whoever has
-                            epsilon, rate and steps can compute it, so it tells nothing more
-    update arrays           a release of the training cohort, entered in the ledger; codes of fewer bits are made of it
-                            after its noise
+    ledger_head             hash of the ledger's last row, made with the hospital's key: opaque to everybody else
+    epsilon, delta          follow from noise, sampling rate and number of steps, never from patients
+    noise_multiplier        was planned from the study's terms, the hospital's caps and what studies had spent. The
+                            number of patients has no influence: the sampling rate is the order's. It can be computed
+                            from epsilon, rate and steps, so it reveals nothing more
+    update arrays           a release of the training cohort, entered in the ledger; encodings with fewer bits are
+                            computed after its noise
     histograms              releases of the validation cohort, entered in the ledger; also those of two models' scores,
                             of further findings, of Dice and of distances
 
-Whether a report leaves, which kind, its names, shapes and size follow from the order: once a cohort is open, no value
-of an image, label or weight decides anything but the numbers that the noise is added to. (The length of an update in
-8 bits follows from the released numbers.) A simulated hospital may release without noise; then epsilon is absent.
+Whether a report leaves, and its kind, names, shapes and size, follow from the order: once a cohort is open, the values
+of images, labels and weights affect only the numbers that noise is added to. (The length of an 8-bit update follows
+from the released numbers.) A simulated hospital may release without noise; then epsilon is absent.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tasks.protocol.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport
 
 @dataclass(frozen=True)
 class Spent:
-    """What the study has cost its patients of a cohort so far, at ``delta``, and the noise of what leaves now."""
+    """What the study has cost the patients of a cohort so far, at ``delta``, and the noise of what leaves now."""
 
     epsilon: float
     delta: float
@@ -111,21 +111,21 @@ def counted(order: EvaluateOrder, scored: Scored) -> Arrays:
 
 
 def nobody_counted(order: EvaluateOrder) -> Arrays:
-    """The histograms of no patient: with their noise, what leaves when scoring has failed."""
+    """Empty histograms: with noise added, they leave when scoring has failed."""
     return {name: np.zeros(shape) for name, shape in wire.due(order).items()}
 
 
 def evaluate_report(
     order: EvaluateOrder, counts: Arrays, spent: Spent, ledger_head: Head, generator: torch.Generator
 ) -> EvaluateReport:
-    """What leaves after scoring: ``counts`` with noise on every cell, under names and in shapes that follow from the
-    order alone.
+    """What leaves after scoring: ``counts`` with noise on every cell; names and shapes follow from the order alone.
 
     Raises:
         ValueError: the counts have other names or shapes.
     """
-    if {name: value.shape for name, value in counts.items()} != wire.due(order):
-        raise ValueError(f"due are {wire.due(order)}")
+    shapes = {name: value.shape for name, value in counts.items()}
+    if shapes != wire.due(order):
+        raise ValueError(f"counts have shapes {shapes}, the order expects {wire.due(order)}")
     noise = spent.noise_multiplier
     if noise > 0:
         arrays = {name: noised(torch.from_numpy(cells), noise, generator).numpy() for name, cells in counts.items()}
@@ -137,14 +137,14 @@ def evaluate_report(
 
 
 def refusal(study: str, round: int, error: BaseException) -> Refusal:
-    """What leaves when something went wrong: a code. The error's text may name patients and paths, so it stays."""
+    """What leaves after an error: a code. The error's text may name patients and paths, so it stays here."""
     code = error.code if isinstance(error, SiteError) else ErrorCode.INTERNAL
     return Refusal(study, round, code)
 
 
 @dataclass(frozen=True)
 class Spending:
-    """What an answer cost the study's patients of a cohort, and the ledger's last row when it was final."""
+    """What a reply cost the patients of a cohort, and the ledger's last row when it was final."""
 
     cohort: str
     epsilon_before: float
@@ -154,7 +154,7 @@ class Spending:
 
 
 def receipt(reply: TrainReport | EvaluateReport, packed: bytes, spending: Spending) -> Receipt:
-    """The hospital's own note of what leaves."""
+    """The hospital's own record of what leaves."""
     return Receipt(
         study=reply.study,
         round=reply.round,
@@ -172,7 +172,7 @@ def receipt(reply: TrainReport | EvaluateReport, packed: bytes, spending: Spendi
 
 
 def receipt_of_refusal(reply: Refusal, ledger: Head) -> Receipt:
-    """The note of a refusal, of which only the code leaves."""
+    """The record of a refusal, of which only the code leaves."""
     packed = wire.pack(reply)
     return Receipt(
         study=reply.study,

@@ -1,4 +1,4 @@
-"""The hospital's own settings, from its ``site.yaml``. Nothing in here comes from the network."""
+"""The hospital's own settings, from its ``site.yaml``. Nothing here comes from the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.machine.disk import write_secret
 _Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$"
-"""What a hospital's name looks like."""
+"""Pattern of a hospital's name."""
 
 _TICK_S = 10.0
 
@@ -29,9 +29,9 @@ class Policy(Settings):
     """What the hospital allows; a study may ask for less, never for more."""
 
     tasks: list[TaskName] = Field(min_length=1)
-    """Clinical questions that may be asked, by the names of the folders in ``tasks/``."""
+    """Permitted clinical questions, by the names of the folders in ``tasks/``."""
     models: list[str] = Field(default=["scatter_linear"], min_length=1)
-    """Networks that may be trained here, by the names of ``tasks/models/registry.py``."""
+    """Networks that may be trained here, by their names in ``tasks/models/registry.py``."""
     max_epsilon_study: _Epsilon = 8.0
     """Largest privacy loss of a patient in one study."""
     max_epsilon_life: _Epsilon = 20.0
@@ -39,33 +39,33 @@ class Policy(Settings):
     max_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     """Largest delta. ``delta_cap`` lowers it further for a hospital with many patients."""
     min_patients: int = Field(default=10, ge=1)
-    """Fewest training patients with which the hospital takes part."""
+    """Fewest training patients for the hospital to take part."""
     max_rounds: int = Field(default=100, ge=1)
     """Most rounds of training in one study."""
     max_steps: int = Field(default=100, ge=1)
     """Most optimiser steps in one round."""
     max_images_per_patient: int = Field(default=16, ge=1)
-    """Most images of a patient that one step may draw; with ``max_steps`` it bounds how long a round takes."""
+    """Most images per patient that one step may draw; with ``max_steps`` it bounds how long a round takes."""
     max_upload_bytes: int = Field(default=64 * 2**20, ge=1)
     """Most bytes of tensors that may leave in one round."""
     scores: Scores = "noised"
-    """How validation patients may be scored: ``none`` refuses every evaluation, ``noised`` lets histograms leave with
-    noise on every cell, ``exact`` without (simulated hospitals only)."""
+    """How validation patients may be scored: ``none`` refuses every evaluation, with ``noised`` histograms leave with
+    noise on every cell, with ``exact`` without noise (simulated hospitals only)."""
     max_bins: int = Field(default=64, ge=2)
-    """Most cells of a score histogram, a class."""
+    """Most cells of a score histogram, per class."""
     subgroups: list[str] = Field(default_factory=list)
-    """Attributes by which scores may be told apart: ``sex``, ``age``, ``vendor``; each costs its share of epsilon."""
+    """Attributes by which scores may be grouped: ``sex``, ``age``, ``vendor``; each costs its share of epsilon."""
     without_privacy: bool = False
     """Answer orders that ask for training without noise: for simulated hospitals only."""
     auto_approve: bool = False
-    """Approve whatever the policy permits, with nobody asked: for simulated hospitals only."""
+    """Approve whatever the policy permits, without asking a person: for simulated hospitals only."""
 
     @model_validator(mode="after")
     def _a_study_is_part_of_a_life(self) -> Self:
         if self.max_epsilon_study > self.max_epsilon_life:
             raise ValueError(
                 f"max_epsilon_study={self.max_epsilon_study:g} is above max_epsilon_life={self.max_epsilon_life:g}: "
-                "one study cannot be allowed more than all studies together"
+                "one study may not spend more than all studies together"
             )
         return self
 
@@ -76,55 +76,55 @@ class SiteSettings(Settings):
     name: str = Field(pattern=NAME)
     """The hospital's public name in studies."""
     simulated: bool = False
-    """No real hospital: invented or public research data. Such a site says so wherever it appears."""
+    """Not a real hospital: synthetic or public research data. It is marked as simulated wherever it appears."""
     public_size: int | None = Field(default=None, ge=1)
-    """Cohort size that the hospital declares in public: a round number near the number of its training patients. It is
-    the weight of its updates, sets the expected batch and bounds delta. Only a simulated hospital may leave it out;
-    then its training patients are rounded to one significant digit, which tells something about them."""
+    """Cohort size that the hospital declares publicly: a round number near its number of training patients. It weights
+    its updates, sets the expected batch and bounds delta. Only a simulated hospital may omit it; then the number of
+    training patients is rounded to one significant digit, which reveals something about them."""
     catalog: Path = Path("catalog")
     """Folder of the index and the cached examples."""
     ledger: Path = Path("ledger.sqlite")
     """The privacy ledger; back it up, never delete it."""
     audit_log: Path = Path("audit.sqlite")
-    """Receipts of all that left, and who approved what. Unapproved studies wait in the folder ``pending`` beside it."""
+    """Receipts of everything that left, and who approved what. Pending studies are in ``pending`` next to it."""
     kept: Path = Path("kept")
-    """Folder of what the hospital keeps of a study between rounds, such as its own part of the model. Part of the
-    backup: without it the hospital cannot go on in a study that keeps something."""
+    """Folder for what the hospital keeps of a study between rounds, such as local parts of the model. Back it up:
+    without it the hospital cannot continue in a study that keeps something."""
     weights: Path = Path("weights")
-    """Folder of ``*.safetensors`` files with weights that a study's network may start from or keep. An order says which
-    one by its SHA-256; nothing is ever downloaded."""
+    """Folder of ``*.safetensors`` files with weights that a study's network may start from or keep frozen. An order
+    selects one by its SHA-256; nothing is ever downloaded."""
     stop_file: Path = Path("STOP")
-    """While this file exists nothing leaves; ``consilium-site stop`` makes it."""
+    """While this file exists nothing leaves; ``consilium-site stop`` creates it."""
     withdrawals: Path | None = None
-    """List of patients who have withdrawn. Once it is named here, a missing file is an error, not an empty list."""
+    """List of patients who have withdrawn. Once it is set, a missing file is an error, not an empty list."""
     key: Path = Path("site.key")
-    """Secret of this hospital: makes pseudonyms and the split. Made at first use, readable by its owner only."""
+    """Secret key of this hospital: makes pseudonyms and the split. Created at first use, readable by its owner only."""
     server: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]+:\d{1,5}$")
-    """``host:port`` of the studies' server; ``consilium-site check`` sees whether it can be reached."""
+    """``host:port`` of the server; ``consilium-site check`` tests whether it can be reached."""
     link: Path = Path("link")
-    """Folder of what connects the hospital with that server: its own key, the server's authority, and the secret that
-    gateway and trainer share. ``consilium-site enroll`` makes it."""
+    """Folder of the connection to that server: the gateway's key, the server's authority, and the secret that gateway
+    and trainer share. ``consilium-site enroll`` creates it."""
     log: Path = Path("site.log")
-    """What went wrong and why, for the hospital's own eyes."""
+    """What went wrong and why, for hospital staff only."""
     reply_tick_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """A reply leaves at the next multiple of so many seconds after its order came, so that its moment does not tell how
-    many patients there are. By default 10; 0, at once, is for simulated hospitals, whose default it is."""
+    """A reply leaves at the next multiple of this many seconds after its order came, so that its timing does not reveal
+    the number of patients. Default 10; 0 (at once) is for simulated hospitals, where it is the default."""
     shuffled_labels: int = Field(default=0, ge=0)
-    """Deal the training labels out among the patients at random: a simulated hospital that has nothing to teach, with
-    which a study shows that it learns from nothing else."""
+    """Permute the training labels among the patients at random: a simulated hospital with nothing to teach, as a
+    negative control."""
     max_memory_mb: int = Field(default=1024, ge=64)
-    """Memory in MiB that training may use beyond the model itself; sets how many patients are computed at once."""
+    """Memory in MiB that training may use in addition to the model; sets how many patients are processed at once."""
     max_cache_gigabytes: float = Field(default=50, gt=0)
-    """Most that the prepared images of one task may take on the disk, in 10^9 bytes."""
+    """Most disk space for the prepared images of one task, in 10^9 bytes."""
     validation_fraction: float = Field(default=0.3, gt=0, lt=1)
-    """Fraction of patients that is kept for validation. Decided once: it stands in the ledger, as the sources' issuers
-    and the policy's caps do, and with another value no order is answered before ``consilium-site ledger rebase``."""
+    """Fraction of patients reserved for validation. Decide once: the ledger records it, as it does the sources' issuers
+    and the policy's caps, and after a change no order is answered before ``consilium-site ledger rebase``."""
     sources: list[Source] = Field(min_length=1)
     policy: Policy
 
     @model_validator(mode="after")
     def _real_hospitals_keep_the_guarantee(self) -> Self:
-        """All at once, so that nobody mends one problem only to meet the next."""
+        """All problems at once, so that nobody fixes one only to meet the next."""
         problems = []
         if not self.simulated:
             lax = {
@@ -138,16 +138,16 @@ class SiteSettings(Settings):
             if wrong := [name for name, value in lax.items() if value]:
                 problems.append(f"{', '.join(wrong)}: only for a site with `simulated: true`")
             if self.public_size is None:
-                problems.append("public_size is missing: declare a round number near your number of training patients")
+                problems.append("public_size is missing: set a round number near your number of training patients")
         if shared := _shared_paths(self):
-            problems.append(f"{' and '.join(shared)} name one file; each needs its own")
+            problems.append(f"{' and '.join(shared)} name the same file; each needs its own")
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
     @property
     def tick_s(self) -> float:
-        """Seconds at whose multiples replies leave; 0: at once."""
+        """Replies leave at multiples of this many seconds; 0: at once."""
         if self.reply_tick_s is not None:
             return self.reply_tick_s
         return 0.0 if self.simulated else _TICK_S
@@ -174,8 +174,8 @@ def delta_cap(settings: SiteSettings) -> float:
 
 
 def declared_size(settings: SiteSettings, patients: int) -> int:
-    """The size that the hospital declares in public; without a declaration, of a simulated one, its training patients
-    to one significant digit, 1 for none."""
+    """The size that the hospital declares publicly; for a simulated one without a declaration, its number of training
+    patients to one significant digit, at least 1."""
     if settings.public_size is not None:
         return settings.public_size
     unit = int(10 ** int(math.log10(max(1, patients))))
@@ -205,7 +205,7 @@ def _settings(text: str, path: Path) -> SiteSettings:
 
 
 def _values(text: str, path: Path) -> object:
-    """What the YAML says. Some values, such as a date, are judged only when they are made, with errors of any kind."""
+    """The YAML's values. Some, such as dates, fail only on construction, with errors of any kind."""
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
@@ -229,7 +229,7 @@ def _anchored(settings: SiteSettings, folder: Path) -> SiteSettings:
 
 
 def secret(settings: SiteSettings) -> bytes:
-    """The hospital's key, made from the operating system's randomness when there is none yet.
+    """The hospital's key; created from the operating system's randomness if there is none yet.
 
     Raises:
         SiteMisconfigured: the file is readable by others, too short to be a key, or lost.
@@ -237,9 +237,7 @@ def secret(settings: SiteSettings) -> bytes:
     path, records = settings.key, [book for book in (settings.ledger, settings.audit_log) if book.exists()]
     if records and not path.exists():
         # A new key would seal nothing of the old records, and would send patients to the other side of the split.
-        raise SiteMisconfigured(
-            f"{path} is missing although {records[0]} was made with it; restore it from your backup"
-        )
+        raise SiteMisconfigured(f"{path} is missing, but {records[0]} was created with it; restore it from your backup")
     try:
         write_secret(path, os.urandom(32))
     except FileExistsError:
@@ -249,7 +247,7 @@ def secret(settings: SiteSettings) -> bytes:
 
 def _existing_secret(path: Path) -> bytes:
     if path.stat().st_mode & 0o077:
-        raise SiteMisconfigured(f"{path} is readable by others than its owner; say: chmod 600 {path}")
+        raise SiteMisconfigured(f"{path} is readable by users other than its owner; run: chmod 600 {path}")
     key = path.read_bytes()
     if len(key) < 32:
         raise SiteMisconfigured(f"{path} holds {len(key)} bytes, a key has 32; restore it from your backup")

@@ -1,1 +1,1 @@
-"""The command ``consilium-site``, for the people of one hospital."""
+"""The command ``consilium-site``, for hospital staff."""

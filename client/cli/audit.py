@@ -1,4 +1,4 @@
-"""The audit log: what left the hospital and who decided what, printed, filtered, verified."""
+"""The audit log: show, filter and verify what left the hospital and who decided what."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def _moment(value: str) -> datetime | None:
 @app.callback()
 def show(
     context: typer.Context,
-    study: Annotated[str, typer.Option("--study", help="Only what concerns this study.")] = "",
-    since: Annotated[str, typer.Option("--since", metavar="TIME", help="Only from this time on, UTC.")] = "",
+    study: Annotated[str, typer.Option("--study", help="Only entries of this study.")] = "",
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="Only entries from this time on (UTC).")] = "",
     kind: Annotated[str, typer.Option("--kind", callback=_kind, help="Only receipts, or one kind of event.")] = "",
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Print what left the hospital and who decided what, oldest first."""
+    """Show what left the hospital and who decided what, oldest first."""
     if context.invoked_subcommand is not None:
         return
     start = _moment(since)
@@ -56,11 +56,11 @@ def show(
     rows = [_row(entry, changed) for entry in found]
     columns = ("row", "at (UTC)", "what", "details")
     shown = table("Audit log", columns, rows, numbers=("row",), whole=("at (UTC)",))
-    answer(as_json, [_facts(entry) for entry in found], shown if rows else "Nothing of that kind is in the audit log.")
+    answer(as_json, [_facts(entry) for entry in found], shown if rows else "No such entries in the audit log.")
 
 
 def _policy_changes(receipts: list[Receipt]) -> set[int]:
-    """Rows of the receipts before which policy or caps were changed, of all receipts in their order."""
+    """Rows of receipts whose policy or caps differ from those of the receipt before."""
     return {after.seq or 0 for before, after in pairwise(receipts) if before.policy and before.policy != after.policy}
 
 
@@ -88,7 +88,7 @@ def _details(receipt: Receipt) -> str:
         parts.append(f"norm {receipt.update_norm:.4g}")
     if receipt.cohort is not None:
         parts.append(f"epsilon {amount(receipt.epsilon_before)} to {amount(receipt.epsilon_after)}")
-    return ", ".join([*parts, *(["sent before"] if receipt.repeated else [])])
+    return ", ".join([*parts, *(["repeated reply"] if receipt.repeated else [])])
 
 
 def _facts(entry: Receipt | Event) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Data: read into the catalog, checked rung by rung, described, and tried out alone."""
+"""Data: import into the catalog, check, describe, and train on alone."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 # What reads images and trains takes seconds to import: each command does so itself, since `stop` must not wait for it.
 
-OnlyTask = Annotated[str, typer.Option("--task", help="Only this task; otherwise all that have a source.")]
+OnlyTask = Annotated[str, typer.Option("--task", help="Only this task. Default: every task that has a source.")]
 
 
 def ingest(task: OnlyTask = "", site: SiteFile = HERE, as_json: AsJson = False) -> None:
-    """Read the sources into the catalog: what is new or changed is decoded, what is gone or withdrawn is forgotten.
+    """Import images from the sources into the catalog: decode new and changed ones, remove deleted and withdrawn ones.
 
-    May be interrupted at any time; the next one goes on from there.
+    May be interrupted at any time; the next run resumes from there.
     """
     from client.cohort import catalog
     from client.cohort.preparation import Decoding
@@ -54,7 +54,7 @@ def ingest(task: OnlyTask = "", site: SiteFile = HERE, as_json: AsJson = False) 
 def _tasks(settings: SiteSettings, name: str) -> list[Task]:
     having = list(dict.fromkeys(source.task for source in settings.sources))
     if name and name not in having:
-        raise SiteMisconfigured(f"no source of site.yaml is for task {name!r}; there are some for {', '.join(having)}")
+        raise SiteMisconfigured(f"no source in site.yaml is for task {name!r}, only for {', '.join(having)}")
     return [tasks.get(one) for one in ([name] if name else having)]
 
 
@@ -71,7 +71,7 @@ def _note(settings: SiteSettings, task: Task, report: IngestReport) -> None:
 
 
 def _report(name: str, report: IngestReport) -> Iterator[RenderableType]:
-    rows: list[tuple[object, ...]] = [("images that can be used", report.images)]
+    rows: list[tuple[object, ...]] = [("usable images", report.images)]
     rows += [(f"patients, {side}", number) for side, number in report.patients.items()]
     rows += [(f"patients with {label}", number) for label, number in report.classes.items()]
     rows += [
@@ -90,18 +90,18 @@ def _report(name: str, report: IngestReport) -> Iterator[RenderableType]:
             if rule in rules
         ]
         columns = ("rule of the contract", "rejected", "warned", "what to do")
-        yield table("What the contract has to say", columns, judged, numbers=columns[1:3])
+        yield table("Acquisition contract", columns, judged, numbers=columns[1:3])
     for warning in report.warnings:
-        yield Text(f"Look at this: {warning}")
+        yield Text(f"Note: {warning}")
 
 
 def check(
     task: OnlyTask = "",
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page with sample images there, for you.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Also write a page with sample images.")] = None,
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Say what still keeps the hospital from taking part, and what to do about it. Exit code 1 when something does."""
+    """List what still blocks participation and how to fix it. Exit code 1 when something does."""
     from client.setup.check import ladder
     from client.setup.page import write_page
 
@@ -111,7 +111,7 @@ def check(
         write_page(html, settings, found)
     shown: list[RenderableType] = [_rungs(one, rungs) for one, rungs in found]
     if html is not None:
-        shown.append(Text(f"{html} shows patients' images; it must not leave the hospital."))
+        shown.append(Text(f"{html} shows patient images; it must not leave the hospital."))
     answer(as_json, {one.name: rungs for one, rungs in found}, *shown)
     if any(rung.state is ClaimState.FAIL for _, rungs in found for rung in rungs):
         fail(REFUSED)
@@ -123,11 +123,11 @@ def identities(
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
-    """List patients of two issuers who look like one person. Exit code 1 while there are any of whom nobody has signed.
+    """List patients of two issuers who may be the same person. Exit code 1 while any pair is unsigned.
 
-    One person under two numbers counts twice and may be on both sides of the split, so the tasks of such patients wait.
-    If they are one person: give sources that number the same people one issuer in site.yaml, or drop one. If they are
-    two: --sign. ``check --html`` shows images of a task's patients, by the same pseudonyms.
+    A person with two numbers counts twice and may be on both sides of the split, so tasks with such patients are
+    blocked. If they are the same person: in site.yaml, give sources that number the same people one issuer, or remove
+    one source. If they are different people: --sign. ``check --html`` shows images by the same pseudonyms.
     """
     from client.cohort import identity, index
 
@@ -142,11 +142,11 @@ def identities(
                 digests: dict[str, Fact] = {"pairs": identity.SEPARATOR.join(pair.pair for pair in pairs)}
                 signature.sign(audit_log, Kind.IDENTITIES, who(by), {**digests, "number": len(pairs)})
             catalog.tell_apart(pair.pair for pair in pairs)
-    columns = ("patient", "of", "patient ", "of ", "images alike")
+    columns = ("patient", "issuer", "patient ", "issuer ", "similar images")
     rows = [(short(p.one), p.issuer, short(p.other), p.other_issuer, p.images) for p in pairs]
-    title = "Patients of two issuers who look like one person, by pseudonym"
-    said = f"Signed by {who(by)}: these are different people." if sign else "Nobody has signed that they are two."
-    shown = (table(title, columns, rows, numbers=columns[4:]), Text(said)) if rows else ("There are none.",)
+    title = "Patients of two issuers who may be the same person, by pseudonym"
+    state = f"Signed by {who(by)}: these are different people." if sign else "Not signed as different people yet."
+    shown = (table(title, columns, rows, numbers=columns[4:]), Text(state)) if rows else ("No such pairs.",)
     answer(as_json, {"pairs": pairs, "signed": sign}, *shown)
     if pairs and not sign:
         fail(REFUSED)
@@ -157,29 +157,30 @@ def _server(settings: SiteSettings) -> Rung:
     from client.setup.check import Rung
 
     if settings.server is None:
-        return Rung("server", ClaimState.WARN, "no server is named", "Name it in site.yaml as `server: host:port`")
+        return Rung("server", ClaimState.WARN, "no server is set", "Set `server: host:port` in site.yaml")
     if gateway.is_apart(settings):
-        return Rung("server", ClaimState.OK, "the gateway, which runs elsewhere, reaches it; this side reaches nobody")
+        return Rung("server", ClaimState.OK, "the gateway, on another machine, connects to it; the trainer does not")
     try:
         gateway.connect(settings.server)
     except (OSError, OverflowError) as error:
-        remedy = "Outgoing connections to it must be allowed, or HTTPS_PROXY name a proxy; ask who runs the firewall"
+        remedy = "Allow outgoing connections to it, or set HTTPS_PROXY; ask whoever runs the firewall"
         return Rung("server", ClaimState.FAIL, f"{settings.server}: {error}", remedy)
     return Rung("server", ClaimState.OK, f"{settings.server} accepts connections")
 
 
 def _rungs(task: Task, rungs: list[Rung]) -> RenderableType:
     rows = [(Text(rung.state, style=COLOURS[rung.state]), rung.name, rung.found, rung.remedy) for rung in rungs]
-    return table(f"Is everything ready for {task.name}?", ("", "what", "found", "what to do"), rows, whole=("", "what"))
+    columns = ("", "check", "result", "what to do")
+    return table(f"Readiness for {task.name}", columns, rows, whole=columns[:2])
 
 
 def describe_cohort(
     task: OnlyTask = "",
-    for_sending: Annotated[bool, typer.Option("--for-sending", help="Suppress small counts, round others.")] = False,
+    for_sending: Annotated[bool, typer.Option("--for-sending", help="Suppress small counts, round the rest.")] = False,
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Describe the cohort: patients, devices, and how the contract is kept. Exact unless it is for sending."""
+    """Describe the cohort: patients, devices, contract. Exact figures, unless for sending."""
     from client.cohort import describe
 
     settings = load(site)
@@ -197,7 +198,7 @@ def _description(told: Description) -> Iterator[RenderableType]:
     rows += [(f"{key}: {value}", n) for key, values in told.devices.items() for value, n in values.items()]
     rows += [(f"rejected first by {rule}", number) for rule, number in told.contract.items()]
     yield table(told.question, ("", "number"), rows, numbers=("number",))
-    yield Text("Exact figures, for this hospital only. To show them outside: --for-sending")
+    yield Text("Exact figures, for this hospital only. To share them outside, use --for-sending")
 
 
 def _coarse(told: dict[str, object]) -> RenderableType:
@@ -216,18 +217,18 @@ def baseline(
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Train on this hospital's patients alone, to see what it has. Nothing leaves and nothing is charged."""
+    """Train on this hospital's patients only, to see what its data can teach. Nothing leaves, nothing is charged."""
     from client.training.baseline import train_alone
 
     settings = load(site)
     found = {one.name: train_alone(settings, one, rounds) for one in _tasks(settings, task)}
     rows = [(name, told.trained_on, told.scored, _auc(told)) for name, told in found.items()]
     columns = ("task", "trained on", "scored", "AUC (95 % interval)")
-    note = Text("Without noise, exact, and shown to you only: a figure that may leave is a study's.")
+    note = Text("Exact figures without noise, for this hospital only. Only a study's figures may leave.")
     answer(as_json, found, table("This hospital alone", columns, rows, numbers=columns[1:3]), note)
 
 
 def _auc(told: Baseline) -> str:
     if told.auc is None:
-        return "one class only among those scored"
+        return "the scored patients are all of one class"
     return f"{told.auc.value:.3f} ({told.auc.low:.3f} to {told.auc.high:.3f})"

@@ -1,5 +1,5 @@
-"""The ledger: printed, verified, backed up. Verification and backup always include the audit log: each vouches for the
-other, and one without the other cannot be restored."""
+"""The ledger: show, verify, back up. Verification and backup always include the audit log: each is checked against the
+other, and neither can be restored without the other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ app = typer.Typer(name="ledger", invoke_without_command=True)
 
 @app.callback()
 def show(context: typer.Context, site: SiteFile = HERE, as_json: AsJson = False) -> None:
-    """Print what every cohort and every study has spent of the patients' privacy, against the caps."""
+    """Show the privacy budget that every cohort and every study has spent, against the caps."""
     if context.invoked_subcommand is not None:
         return
     with opened(site) as (settings, records):
@@ -55,13 +55,13 @@ def show(context: typer.Context, site: SiteFile = HERE, as_json: AsJson = False)
     facts = {"delta": delta, "cohorts": cohorts, "studies": studies, "head": {"row": head.seq, "hash": head.hash}}
     facts["terms_differ"], facts["lost"] = [] if change is None else change.differs, lost
     wrong = [Text(line) for line in _wrong(change, lost)]
-    answer(as_json, facts, *((life, "", each) if cohorts else ("Nothing was spent yet.",)), *wrong)
+    answer(as_json, facts, *((life, "", each) if cohorts else ("Nothing has been spent yet.",)), *wrong)
 
 
 def _wrong(change: premises.TermsChange | None, lost: list[str]) -> Iterator[str]:
-    """What keeps the hospital from answering, although every row is as it was written."""
+    """What keeps the hospital from answering although every row is intact."""
     for phrase in () if change is None else change.differs:
-        yield f"TERMS {phrase}: put site.yaml back, or consilium-site ledger rebase"
+        yield f"TERMS {phrase}: restore site.yaml, or run: consilium-site ledger rebase"
     for hash in lost:
         yield f"BEHIND the coordinator has seen entry {short(hash)}, which is not here: restore the newest backup"
 
@@ -84,8 +84,8 @@ def _by_cohort(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
 
 
 def _by_study(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
-    """A lost order was reserved and never answered: its work was cut short, and it has spent all the same. What is set
-    aside is spent by nobody yet, and kept from all other studies."""
+    """A lost order was reserved and never answered: the work was interrupted, but its budget is spent. What is set
+    aside is not spent yet, and no other study can use it."""
     delta, account, found = delta_cap(settings), ledger.account(), []
     pairs = dict.fromkeys((entry.use.study, entry.use.cohort) for entry in ledger.entries())
     pairs |= dict.fromkeys((mark.study, mark.cohort) for mark in account.earmarks())
@@ -106,8 +106,8 @@ def _by_study(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
 
 @app.command()
 def verify(site: SiteFile = HERE, as_json: AsJson = False) -> None:
-    """Check every row of ledger and audit log, each against the other, and site.yaml and what others have seen against
-    the ledger. Exit code 1 when anything is wrong."""
+    """Verify every row of ledger and audit log, and both against each other, site.yaml and the coordinator's record.
+    Exit code 1 when anything is wrong."""
     settings = load(site)
     faults = faults_of_records(settings.ledger, settings.audit_log, secret(settings))
     if faults:
@@ -117,8 +117,8 @@ def verify(site: SiteFile = HERE, as_json: AsJson = False) -> None:
         without = records.without_receipt()
         wrong = list(_wrong(premises.change_of(settings, records.ledger), premises.lost_heads(records)))
         rows = {"ledger": records.ledger.head().seq + 1, "audit_log": records.audit_log.head().seq + 1}
-    lines = [f"{name}: all {count} rows are as they were written" for name, count in rows.items()]
-    lines += [f"ledger row {row}: its reply has no receipt, so it has not left" for row in without]
+    lines = [f"{name}: all {count} rows are intact" for name, count in rows.items()]
+    lines += [f"ledger row {row}: its reply has no receipt, so it never left" for row in without]
     answer(as_json, {"faults": wrong, "without_receipt": without, "rows": rows}, *map(Text, lines + wrong))
     if wrong:
         fail(REFUSED)
@@ -126,16 +126,16 @@ def verify(site: SiteFile = HERE, as_json: AsJson = False) -> None:
 
 @app.command()
 def backup(
-    folder: Annotated[Path, typer.Argument(help="A new folder; both books go there.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder for both copies.")],
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Copy ledger and audit log while the hospital works on. The secret is not copied: it belongs in the safe.
+    """Back up ledger and audit log; the hospital can stay running. The key is not copied: it belongs in a safe.
 
-    To restore, stop the trainer and copy both files back. What was spent since the backup is not in it.
+    To restore, stop the trainer and copy both files back. The backup does not hold what was spent after it was made.
     """
     if folder.exists():
-        raise SiteMisconfigured(f"{folder} exists; name a folder that does not")
+        raise SiteMisconfigured(f"{folder} exists already; choose a new folder")
     with opened(site) as (settings, records):
         copies = [folder / settings.ledger.name, folder / settings.audit_log.name]
         records.backup(ledger=copies[0], audit_log=copies[1])

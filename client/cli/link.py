@@ -1,4 +1,4 @@
-"""The link to the server: keys made, a request written, gateway and trainer run."""
+"""The link to the server: create keys and a request, run gateway and trainer."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _LOOK_S = 15.0
 
 
 GatewayAddress = Annotated[
-    str, typer.Option("--gateway", metavar="HOST:PORT", help="Where the gateway listens for the trainer.")
+    str, typer.Option("--gateway", metavar="HOST:PORT", help="Address on which the gateway listens for the trainer.")
 ]
 
 
 class Role(StrEnum):
-    """What of the hospital runs here."""
+    """Which of the hospital's programs runs here."""
 
     BOTH = "both"
     GATEWAY = "gateway"
@@ -41,12 +41,12 @@ class Role(StrEnum):
 
 
 def enroll(
-    invitation: Annotated[Path, typer.Option("--invitation", help="The file that the coordinator sent you.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Where the request goes.")] = None,
+    invitation: Annotated[Path, typer.Option("--invitation", help="The file the coordinator sent you.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write the request.")] = None,
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Make this hospital's key pair, and a request for the coordinator. Nothing in the request is secret."""
+    """Create this hospital's key pair and a request for the coordinator. Nothing in the request is secret."""
     settings = load(site)
     try:
         invited = enrolment.invitation_in(invitation)
@@ -57,7 +57,7 @@ def enroll(
     try:
         path.write_text(asked.model_dump_json(indent=1) + "\n", "utf-8")
     except OSError as error:
-        raise SiteMisconfigured(f"cannot write the request {path}: {error.strerror}; say --out elsewhere") from error
+        raise SiteMisconfigured(f"cannot write the request {path}: {error.strerror}; choose another --out") from error
     facts = {
         "request": path,
         "key": enrolment.key_fingerprint(asked),
@@ -69,8 +69,8 @@ def enroll(
         f"wrote {path}; send it to the coordinator",
         f"your key:             {facts['key']}",
         f"the server's authority: {facts['authority']}",
-        f"your public size:     {asked.public_size}, which the server fixes when it admits you",
-        "Read key and authority to each other on the telephone; then say: consilium-site run",
+        f"your public size:     {asked.public_size}, fixed when the server admits you",
+        "Compare key and authority with the coordinator by telephone; then run: consilium-site run",
     ]
     if settings.server is None:
         lines.append(f"Add to {site}:   server: {invited.server}")
@@ -79,16 +79,16 @@ def enroll(
 
 def run(
     only: Annotated[
-        Role, typer.Option("--only", help="Where gateway and trainer are apart, run one of them.")
+        Role, typer.Option("--only", help="Run only one of the two, where they are on separate machines.")
     ] = Role.BOTH,
     gateway: GatewayAddress = _LISTEN,
-    healthy: Annotated[bool, typer.Option("--healthy", help="Only say by the exit code whether it runs well.")] = False,
+    healthy: Annotated[bool, typer.Option("--healthy", help="Only report health, by the exit code.")] = False,
     site: SiteFile = HERE,
 ) -> None:
-    """Take part: run gateway and trainer until SIGTERM or Ctrl-C, start each again when it ends.
+    """Take part: run gateway and trainer until SIGTERM or Ctrl-C, and restart each if it ends.
 
-    Only the gateway dials the server, over HTTPS, through the proxy in HTTPS_PROXY if there is one. Nothing listens but
-    the gateway for the trainer.
+    Only the gateway connects to the server: over HTTPS, through the proxy in HTTPS_PROXY if set. Nothing listens except
+    the gateway, for the trainer.
     """
     settings = load(site)
     name = settings.link / f"{only}.lock"
@@ -97,7 +97,7 @@ def run(
     found = read_link(settings, only is Role.TRAINER)
     with only_one(name) as alone:
         if not alone:
-            raise SiteMisconfigured(f"it runs already: the lock {name} is held")
+            raise SiteMisconfigured(f"already running: the lock {name} is held")
         programs = _programs(settings, found, site.resolve(), only, gateway)
         supervisor = Supervisor(programs, _tell, settings.link / f"{only}.json")
         stop_on_signals(supervisor)
@@ -106,14 +106,14 @@ def run(
 
 
 def security(
-    html: Annotated[Path | None, typer.Option("--html", help="Write the checklist there as a page to print.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Also write the checklist as a page to print.")] = None,
     gateway: GatewayAddress = _LISTEN,
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """A checklist for your security officer: each promise of this installation, looked at while it runs.
+    """Checklist for your security officer: verify every guarantee against the running installation.
 
-    Exit code 1 when one fails. Where gateway and trainer are apart, ask in each.
+    Exit code 1 when one fails. If gateway and trainer run on separate machines, run this on both.
     """
     settings = load(site)
     _require_address(gateway)
@@ -121,7 +121,7 @@ def security(
     if html is not None:
         checklist.write(html, settings.name, found, examined.UNSEEN)
     shown = [
-        table(heading, ("", "claim", "found", "what to do"), [
+        table(heading, ("", "claim", "result", "what to do"), [
             (Text(claim.state, style=COLOURS[claim.state]), claim.promise, claim.found, claim.remedy)
             for claim in claims
         ], whole=("",))
@@ -156,7 +156,7 @@ def _require_address(gateway: str) -> None:
 
 
 class _Watch:
-    """Dials the server now and then, and tells when the answer changes."""
+    """Connects to the server at intervals, and reports when the result changes."""
 
     def __init__(self, found: Link) -> None:
         self._found, self._looked, self._told = found, -_LOOK_S, "?"
@@ -167,7 +167,7 @@ class _Watch:
         self._looked = time.monotonic()
         problem = reach(self._found)
         if problem != self._told:
-            _tell(problem or f"{self._found.server} is reached")
+            _tell(problem or f"{self._found.server} can be reached")
         self._told = problem
 
 

@@ -1,4 +1,4 @@
-"""A study's model, come home: run on the hospital's own images, for its own people."""
+"""Run a study's model on the hospital's own images, for hospital staff."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ _MOST_ROWS = 30
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The file that was handed over, or its folder.")],
-    sha256: Annotated[str, typer.Option("--sha256", metavar="DIGEST", help="Of that file, as you were told it.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new folder for all that is written.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model file you were given, or its folder.")],
+    sha256: Annotated[str, typer.Option("--sha256", metavar="DIGEST", help="Digest you were given for that file.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new folder for the output.")],
     path: Annotated[
         Path | None,
-        typer.Option("--path", metavar="FOLDER", help="DICOM files, images or scans; otherwise what the catalog has."),
+        typer.Option("--path", metavar="FOLDER", help="Folder of DICOM images or scans. Default: the catalog."),
     ] = None,
-    organ: Annotated[str, typer.Option("--organ", help="What all images of --path show, where they do not tell.")] = "",
-    store: Annotated[bool, typer.Option("--store", help="Store reports and outlines in the task's archive.")] = False,
+    organ: Annotated[str, typer.Option("--organ", help="Organ in all images of --path whose headers lack it.")] = "",
+    store: Annotated[bool, typer.Option("--store", help="Send reports and outlines to the task's archive.")] = False,
     store_to: Annotated[
-        str, typer.Option("--store-to", metavar="AET@HOST:PORT", help="Store them in this archive.")
+        str, typer.Option("--store-to", metavar="AET@HOST:PORT", help="Send them to this archive.")
     ] = "",
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Run a study's model on images of this hospital. Not for clinical use.
 
-    Writes a DICOM structured report a study, segmentations where the model outlines, a list for the reading room, and a
-    table. Nothing leaves the hospital and nothing is charged; the audit log notes that it was done. Exit code 1 when
-    something could not be reported or stored.
+    Writes a DICOM structured report for each examination, segmentations if the model outlines, a list for the reading
+    room, and a table. Nothing leaves the hospital and nothing is charged; the audit log records the run. Exit code 1
+    when something could not be reported or stored.
     """
     from client.prediction import outcome, worklist
     from client.prediction import predict as predicting
@@ -124,24 +124,24 @@ def _shown(
     columns = ("", "patient", noun(model.task), f"{model.task.classes[1]} %", "", "contract warnings")
     yield table(model.task.question, columns, rows, numbers=columns[2:4], whole=("",))
     if len(found.patients) > _MOST_ROWS:
-        yield Text(f"And {len(found.patients) - _MOST_ROWS} more patients.")
+        yield Text(f"{len(found.patients) - _MOST_ROWS} more patients.")
     if found.left_out:
         told = Counter(one.reason for one in found.left_out).most_common()
         reasons = [(reason, number, remedy_of(model.task, reason)) for reason, number in told]
         title = "Not used" if model.task.sequences else "Not scored"
-        yield table(title, ("reason", "how many", "what to do"), reasons, numbers=("how many",))
+        yield table(title, ("reason", "number", "what to do"), reasons, numbers=("number",))
     for remark in remarks(model, found):
-        yield Text(f"Look at this: {remark}")
+        yield Text(f"Note: {remark}")
     for kind, number in written.refused.items():
         yield Text(
-            f"{number} reports or outlines could not be made ({kind}): headers hold what none may have, or an image "
-            "cannot be read again."
+            f"{number} reports or outlines could not be written ({kind}): a header has invalid values, or an image can "
+            "no longer be read."
         )
-    where = " and stored in the archive" if stored else ""
+    where = " and in the archive" if stored else ""
     yield Text(f"Model {model.head.study}, SHA-256 {short(model.sha256)}.")
     outlines = f" and {len(written.outlines)} segmentations" if written.outlines else ""
     yield Text(
-        f"{len(written.reports)} reports{outlines} are in {out}{where}. They name patients and must not leave the "
+        f"{len(written.reports)} reports{outlines} are in {out}{where}. They identify patients and must not leave the "
         "hospital."
     )
 

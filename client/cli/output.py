@@ -1,4 +1,4 @@
-"""What all commands share: how they find the hospital, how they answer, and how they fail."""
+"""What all commands share: options, output as text or JSON, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ _AS_JSON = "consilium-site.json"
 
 
 def _remember(context: typer.Context, value: bool) -> bool:
-    context.meta[_AS_JSON] = value  # an error is told in the same form as an answer
+    context.meta[_AS_JSON] = value  # errors are printed in the same form as answers
     return value
 
 
 SiteFile = Annotated[
     Path, typer.Option("--site", envvar="CONSILIUM_SITE", metavar="PATH", help="The hospital's site.yaml.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", callback=_remember, is_eager=True, help="Answer in JSON.")]
-By = Annotated[str, typer.Option("--by", show_default="your login name", help="Who decides.")]
+AsJson = Annotated[bool, typer.Option("--json", callback=_remember, is_eager=True, help="Print JSON.")]
+By = Annotated[str, typer.Option("--by", show_default="your login name", help="Name of the person who decides.")]
 HERE = Path("site.yaml")
 
 
 class SiteCommands(TyperGroup):
-    """Turns what goes wrong at a hospital into a sentence and an exit code, whichever command met it."""
+    """Turns every ``SiteError`` of a command into a message and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -70,7 +70,7 @@ def _tell(error: SiteError, as_json: bool) -> None:
 
 @contextmanager
 def opened(site_file: Path) -> Iterator[tuple[SiteSettings, Records]]:
-    """The hospital's settings and its open books."""
+    """The hospital's settings, and its ledger and audit log, open."""
     settings = load(site_file)
     with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
         yield settings, records
@@ -85,11 +85,11 @@ def who(by: str) -> str:
     try:
         return by.strip() or getpass.getuser()
     except (KeyError, OSError):
-        raise SiteMisconfigured("the system does not know who you are; say --by NAME") from None
+        raise SiteMisconfigured("the system does not know your login name; add --by NAME") from None
 
 
 def answer(as_json: bool, facts: object, *shown: RenderableType) -> None:
-    """Print the facts as JSON, or what is shown of them to a person."""
+    """Print the facts as JSON, or what is shown to a person."""
     if as_json:
         print(json.dumps(plain(facts), ensure_ascii=False))
         return
@@ -100,7 +100,7 @@ def answer(as_json: bool, facts: object, *shown: RenderableType) -> None:
 
 @contextmanager
 def progress(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Bars on standard error: told what is being done, how much of it is done, and how much there is."""
+    """Progress bars on standard error. The callback takes a label, how much is done, and the total."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=as_json) as bar:
         waiting = bar.add_task("reading headers", total=None)
@@ -116,7 +116,7 @@ def progress(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON can hold it: no number where there is no bound, times in ISO 8601."""
+    """The value as JSON can hold it: infinity becomes null, times are ISO 8601."""
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: plain(getattr(value, one.name)) for one in fields(value)}  # asdict breaks a Counter
     if isinstance(value, Mapping):
@@ -137,7 +137,7 @@ def table(
     numbers: Sequence[str] = (),
     whole: Sequence[str] = (),
 ) -> Table:
-    """A table. Columns named in ``numbers`` stand to the right; neither they nor those in ``whole`` are ever broken."""
+    """A table. Columns in ``numbers`` are right-aligned; neither they nor those in ``whole`` are wrapped."""
     made = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns))
     made.box, made.pad_edge = SIMPLE_HEAD, False
     for column in columns:
@@ -154,12 +154,12 @@ def short(digest: str) -> str:
 
 
 def moment(at: datetime | None) -> str:
-    """A time as people read it, in UTC."""
+    """A time in UTC, for people."""
     return "-" if at is None else f"{at:%Y-%m-%d %H:%M}"
 
 
 def amount(epsilon: float | None) -> str:
-    """An epsilon as people read it."""
+    """An epsilon, for people."""
     if epsilon is None:
         return "-"
     return f"{epsilon:.3f}" if math.isfinite(epsilon) else "no bound"

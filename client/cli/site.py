@@ -1,4 +1,4 @@
-"""The hospital as a whole: founded, looked at, stopped, started again."""
+"""The hospital as a whole: set it up, show its status, stop and resume it."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from client.site import SiteSettings, load, secret
 
 def init(
     site: SiteFile = HERE,
-    name: Annotated[str, typer.Option("--name", help="The hospital's public name, when there is no site.yaml.")] = "",
+    name: Annotated[str, typer.Option("--name", help="The hospital's public name, if there is no site.yaml yet.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make what a hospital needs before its first order, where there is none: site.yaml, secret, ledger, audit log."""
+    """Create site.yaml, key, ledger and audit log if missing."""
     made = []
     if not site.exists():
         if not name:
-            raise SiteMisconfigured(f"{site} does not exist; say --name NAME to write one, or --site PATH to find it")
+            raise SiteMisconfigured(f"{site} does not exist; create it with --name NAME, or set --site PATH")
         write_example(site, name)
         made.append(site)
     settings = load(site)
     made += provision(settings)
-    lines = [f"made {path}" for path in made] or ["everything was there already; nothing was made"]
+    lines = [f"created {path}" for path in made] or ["everything exists already; nothing was created"]
     if site in made:
-        lines.append(f"Now change what is marked CHANGE in {site}, and keep a copy of {settings.key.name} in a safe.")
+        lines.append(f"Next: edit what is marked CHANGE in {site}, and keep a copy of {settings.key.name} in a safe.")
     answer(as_json, {"hospital": settings.name, "made": made}, *lines)
 
 
 def status(site: SiteFile = HERE, as_json: AsJson = False) -> None:
-    """Whether the hospital answers, and what waits for somebody. Exit code 3 when it has stopped."""
+    """Show whether this hospital answers orders, and what needs attention. Exit code 3 when it is stopped."""
     with opened(site) as (settings, records):
         facts = _facts(settings, records)
     rows = [(key.replace("_", " "), _told(value)) for key, value in facts.items()]
@@ -74,13 +74,13 @@ def _facts(settings: SiteSettings, records: Records) -> dict[str, object]:
 
 def stop(
     site: SiteFile = HERE,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit log.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="The reason, for the audit log.")] = "",
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
-    """Let nothing leave from now on, not even the answer that is being computed.
+    """Stop now: nothing leaves, not even a reply in progress.
 
-    It stops first and writes the audit log then, so it works whatever state the books are in.
+    It stops first and writes to the audit log afterwards, so it works even if ledger or audit log is damaged.
     """
     settings = load(site)
     already = halt.stopped(settings.stop_file)
@@ -91,20 +91,20 @@ def stop(
             _note(settings, Kind.STOP, {"by": who(by), "reason": reason})
     except (SiteError, ValueError) as error:
         fault = str(error)
-    state = "had stopped before" if already else "has stopped: nothing leaves"
-    unwritten = [] if fault is None else [f"The audit log does not know it: {escape(fault)}"]
+    state = "was stopped already" if already else "is stopped: nothing leaves"
+    unwritten = [] if fault is None else [f"This could not be entered in the audit log: {escape(fault)}"]
     facts = {"stopped": True, "already": already, "stop_file": settings.stop_file, "audit_log_fault": fault}
     answer(as_json, facts, f"{settings.name} {state}.", *unwritten)
 
 
 def resume(site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
-    """Answer orders again. It writes the audit log first: a hospital with broken books stays stopped."""
+    """Answer orders again. Fails, and stays stopped, if the audit log is damaged."""
     settings = load(site)
     had_stopped = halt.stopped(settings.stop_file)
     if had_stopped:
         _note(settings, Kind.RESUMPTION, {"by": who(by)})
         halt.resume(settings.stop_file)
-    state = "answers orders again" if had_stopped else "had not stopped"
+    state = "answers orders again" if had_stopped else "was not stopped"
     answer(as_json, {"stopped": False, "had_stopped": had_stopped}, f"{settings.name} {state}.")
 
 

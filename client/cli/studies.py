@@ -1,4 +1,4 @@
-"""Studies: read in plain words, approved, revoked."""
+"""Studies: review in plain words, approve, revoke."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def review(
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Say in plain words what a study does, what leaves and what it costs. Without a study: list what waits.
+    """Explain in plain words what a study does, what leaves and what it costs. Without a study: list pending ones.
 
-    A file that is reviewed waits from then on, so that it can be approved by its digest. Exit code 1 when the policy
-    refuses some of it.
+    A reviewed file is kept as pending, so that it can be approved by its digest. Exit code 1 when the policy refuses
+    any part of it.
     """
     with opened(site) as (settings, records):
         if not study:
@@ -64,9 +64,9 @@ def review(
         found = examine(_document(study, settings, records), settings, records.ledger)
         decision = decided.decisions(records.audit_log).get(found.digest)
         if decision is None and not decided.keep(found.document, settings):
-            raise SiteMisconfigured(f"the study document has more than {MOST_BYTES} bytes; nobody could read that")
+            raise SiteMisconfigured(f"the study document has more than {MOST_BYTES} bytes, too many to review")
     state = _state(decision)
-    lines = [*words(found).items(), ("To decide", _to_decide(found, state))]
+    lines = [*words(found).items(), ("Decision", _to_decide(found, state))]
     shown = [part for heading, sentences in lines for part in _section(heading, sentences)]
     facts = plain(found) | {"state": state, "words": dict(lines)}
     answer(as_json, facts, *shown)
@@ -75,7 +75,7 @@ def review(
 
 
 def _document(study: str, settings: SiteSettings, records: Records) -> StudyDocument:
-    """The document in a file, or the one whose digest starts so."""
+    """The document in a file, or the one whose digest starts with these digits."""
     path = Path(study)
     if study == "-" or path.exists():
         try:
@@ -90,7 +90,7 @@ def _document(study: str, settings: SiteSettings, records: Records) -> StudyDocu
 
 
 def _known(settings: SiteSettings, records: Records) -> dict[str, str]:
-    """Text of every study that waits or was decided about, by digest."""
+    """Text of every pending or decided study, by digest."""
     old = {digest: decision.document for digest, decision in decided.decisions(records.audit_log).items()}
     return old | decided.waiting(settings)
 
@@ -112,9 +112,9 @@ def _list_waiting(settings: SiteSettings, as_json: bool) -> None:
         rows.append((short(digest), study.name, study.task, epsilons, "refuses" if refused else "permits"))
         facts.append({"digest": digest, "study": study.name, "task": study.task, "refused": refused})
     columns = ("digest", "study", "task", "epsilon", "policy")
-    title = "Studies that wait for a decision (epsilon of training / of scores)"
+    title = "Studies pending a decision (epsilon of training / of scores)"
     shown = table(title, columns, rows, whole=("digest", "epsilon", "policy"))
-    answer(as_json, facts, shown if rows else "No study waits.")
+    answer(as_json, facts, shown if rows else "No study is pending.")
 
 
 def _section(heading: str, sentences: list[str]) -> list[Text | Padding]:
@@ -132,7 +132,7 @@ def _to_decide(found: Review, state: str) -> list[str]:
     if state != "approved":
         lines.append(f"To approve it: consilium-site approve {short(found.digest)}")
     if any(found.refused.values()):
-        lines.append("What the policy refuses stays refused, whoever approves the study.")
+        lines.append("What the policy refuses stays refused even if the study is approved.")
     return lines
 
 
@@ -143,7 +143,7 @@ def _state(decision: Decision | None) -> str:
 
 
 def approve(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
-    """Approve a study that was reviewed: its orders are answered from now on, within the policy and the budget.
+    """Approve a reviewed study: from now on its orders are answered, within the policy and the budget.
 
     The hospital must have ingested enough patients to take part.
     """
@@ -159,42 +159,42 @@ def approve(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: As
         decision = decided.decisions(records.audit_log)[documents.digest(document)]
     lines = [f"Approved {decision.study} ({short(decision.digest)}), by {decision.by}."]
     refused = found.refused
-    lines += [f"It is refused all the same ({part}): {why}." for part, reasons in refused.items() for why in reasons]
+    lines += [f"The policy still refuses ({part}): {why}." for part, reasons in refused.items() for why in reasons]
     lines += [squeeze for cost in found.costs for squeeze in _squeeze(cost)]
     answer(as_json, _facts(decision) | {"refused": refused}, *(Text(_printable(line)) for line in lines))
 
 
 def _squeeze(cost: Cost) -> Iterator[str]:
-    """That it cannot be paid in full, and is planned within what is left."""
+    """A warning when the study gets more noise than its epsilon would need, because too little budget is left."""
     if cost.squeezed and cost.plan is not None and cost.alone is not None:
         get, want = cost.plan[-1].noise_multiplier, cost.alone[-1].noise_multiplier
         yield (
-            f"Little is left of what the {cost.cohort} patients may spend in their life: as things stand the study "
-            f"gets noise of {get:.2f} there, and not the {want:.2f} for which its epsilon of {cost.granted:g} would do."
+            f"Little of the {cost.cohort} patients' lifetime budget is left: at present the study would get noise of "
+            f"{get:.2f}, where its epsilon of {cost.granted:g} would only need {want:.2f}."
         )
 
 
 def revoke(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
-    """Take an approval back: the study's next order is refused.
+    """Revoke an approval: the study's next order is refused.
 
-    What was spent stays spent; what the study had set aside for its further rounds is free again.
+    What was spent stays spent; what the study had set aside for further rounds is freed.
     """
     with opened(site) as (_, records):
         known = decided.decisions(records.audit_log)
         freed = decided.revoke(known[decided.one_of(digest, known)], who(by), records)
         decision = decided.decisions(records.audit_log)[decided.one_of(digest, known)]
     lines = [f"Revoked {decision.study} ({short(decision.digest)}), by {decision.by}."]
-    lines += [f"What it had set aside of the {mark.cohort} patients' epsilon is free again." for mark in freed]
+    lines += [f"The epsilon it had set aside for the {mark.cohort} patients is freed." for mark in freed]
     answer(as_json, _facts(decision) | {"freed": [mark.cohort for mark in freed]}, *map(Text, lines))
 
 
 def approvals(site: SiteFile = HERE, as_json: AsJson = False) -> None:
-    """List every study that was decided about, and by whom."""
+    """List approved and revoked studies, and who decided."""
     with opened(site) as (_, records):
         known = list(decided.decisions(records.audit_log).values())
     rows = [(short(d.digest), d.study, _state(d), d.by, moment(d.at)) for d in known]
     shown = table("Decisions", ("digest", "study", "state", "by", "at (UTC)"), rows, whole=("digest", "at (UTC)"))
-    answer(as_json, [_facts(decision) for decision in known], shown if rows else "Nothing was decided yet.")
+    answer(as_json, [_facts(decision) for decision in known], shown if rows else "No study has been decided on yet.")
 
 
 def _facts(decision: Decision) -> dict[str, object]:
@@ -214,7 +214,7 @@ def compare(
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a study's model does better here than one of this hospital's patients alone. Nothing leaves."""
+    """Compare a study's model with one trained on this hospital's patients only. Nothing leaves."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -225,20 +225,20 @@ def compare(
     try:
         weights = load_file(model)
     except (OSError, SafetensorError) as error:
-        raise SiteMisconfigured(f"{model} is no safetensors file that can be read: {error}") from None
+        raise SiteMisconfigured(f"{model} is not a readable safetensors file: {error}") from None
     found = with_own(settings, document, weights)
     rows = [
         (f"trained by {document.name}", _figure(found.federated)),
         ("trained here alone, without noise", _figure(found.own)),
         ("difference, on the same patients", _figure(found.gain)),
     ]
-    said = "One class only among those scored: nothing can be said."
+    said = "The scored patients are all of one class: no comparison is possible."
     if found.gain is not None:
         low, high = found.gain.low, found.gain.high
         verdict = "helps" if low > 0 else "harms" if high < 0 else ""
-        said = f"Federation {verdict} here." if verdict else "Whether federation helps here cannot be told."
+        said = f"Federation {verdict} here." if verdict else "No evidence either way on whether federation helps here."
     head = f"AUC on {found.scored} validation patients, trained on {found.trained_on}"
-    note = Text(f"{said} Exact figures, for this hospital only; they are kept nowhere.")
+    note = Text(f"{said} Exact figures, for this hospital only; they are not stored.")
     answer(as_json, found, table(head, ("model", "95 % interval"), rows), note)
 
 

@@ -1,1 +1,1 @@
-"""The hospital's patients: from what its sources list to prepared examples, and one side of the split as tensors."""
+"""The hospital's patients: from the sources' listings to prepared examples, and one side of the split as tensors."""

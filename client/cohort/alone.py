@@ -1,7 +1,7 @@
 """Whatever is computed of one patient is a function of that patient alone, to the last bit.
 
-Sums of products are not added up in the same order when other rows stand beside them: a matrix product treats the last
-rows of a batch in another way than the rest. With weights that make the rounding large, somebody's presence then shows
+Sums of products are not added in the same order when other rows are present: a matrix product treats the last rows of a
+batch differently from the rest. With weights that make rounding errors large, a patient's presence then shows
 in *others'* gradients and scores, which no clip and no count bounds (Casacuberta et al., "Widespread underestimation of
 sensitivity in differentially private libraries", CCS 2022). So no two patients ever meet in one matrix product or
 convolution: a linear layer is computed row by row, everything else patient by patient.
@@ -23,15 +23,15 @@ from torch import Tensor, nn
 _LOG = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 128
 _IMAGES_AT_ONCE = 8
-"""Of a patient: one with hundreds of images must not need more memory than others, or a failure would tell of it."""
+"""Per patient: one with hundreds of images must not need more memory than others, or a failure would reveal it."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def side_by_side(work: Callable[..., R], *of_patients: Iterable[T]) -> list[R]:
-    """What ``work`` gives for each patient, in order. Each has a processor thread of its own, also a patient who is
-    alone: operators that share a sum out to several threads round it in another way."""
+    """The results of ``work`` for each patient, in order. Each patient gets a processor thread, even a single one:
+    operators that distribute a sum over several threads round it differently."""
     with ThreadPoolExecutor(torch.get_num_threads(), "patient") as threads, _one_thread_an_operator():
         return list(threads.map(work, *of_patients))
 
@@ -47,7 +47,7 @@ def _one_thread_an_operator() -> Iterator[None]:
 
 
 def outputs_of(module: nn.Module, inputs: Tensor, rows: list[Tensor]) -> Tensor:
-    """What a module gives for each image, whoever else is there; without gradients.
+    """A module's output for each image, independent of all others; without gradients.
 
     Of a patient on whom it fails it gives NaN, which is told in the log and to nobody else: were it an error, all
     others' scores would be lost with it, and that somebody is there on whom it fails would show.
@@ -74,7 +74,7 @@ def _outputs_of_one(module: nn.Module, images: Tensor) -> Tensor | None:
     try:
         return torch.cat([_made_of(module, chunk) for chunk in torch.split(images, _IMAGES_AT_ONCE)])
     except Exception:
-        _LOG.exception("a patient's images cannot be scored, and count as not told")
+        _LOG.exception("a patient's images cannot be scored; the score is undefined")
         return None
 
 
@@ -85,13 +85,13 @@ def _made_of(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether it is one linear layer of which all that there is is trained."""
+    """Whether it is a single linear layer whose parameters are all trained."""
     return type(module) is nn.Linear and all(p.requires_grad for p in module.parameters())
 
 
 def linear_outputs(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """What a linear layer gives: products, then the sum of each row by itself, which NumPy adds up in an order that
-    follows from its length alone. So no row's place in the batch can matter.
+    """A linear layer's output: products, then the sum of each row by itself, which NumPy adds in an order that depends
+    only on its length. So a row's position in the batch cannot matter.
 
     Args:
         inputs: shape (..., features).

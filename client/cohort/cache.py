@@ -1,4 +1,4 @@
-"""Prepared examples on the hospital's disk: one safetensors file each, within a budget. Nothing in them can run."""
+"""Prepared examples on the hospital's disk: one safetensors file each, within a budget. They contain no code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tasks.machine.disk import private_tree, write_private
 from tasks.task import Task
 
 LEAST_FREE = 10**9
-"""Bytes that are left to others on the disk, whatever the budget says."""
+"""Bytes left free on the disk, whatever the budget."""
 _GIGABYTE = 10**9
 _UNDER_WAY_S = 3600
 
@@ -42,16 +42,16 @@ class ExampleCache:
         self._used: int | None = None
 
     def name(self, *made_of: str) -> str:
-        """The name of the example that is made from these, by this version of the task."""
+        """The name of the example made from these by this version of the task."""
         parts = [self._task.name, self._task.example_version, self._task.example_shape, *made_of]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def path(self, name: str) -> Path:
-        """Where the example of that name is, or would be."""
+        """Path of the example of that name, whether or not it exists."""
         return self._folder / name[:2] / f"{name}.safetensors"
 
     def has(self, name: str) -> bool:
-        """Whether it is there and not cut short by a full disk or a power failure."""
+        """Whether it exists and was not truncated by a full disk or a power failure."""
         try:
             return self.path(name).stat().st_size > self._least
         except OSError:
@@ -72,7 +72,7 @@ class ExampleCache:
         write_private(path, data)  # a crash leaves a whole file or none
 
     def delete(self, names: Iterable[str]) -> None:
-        """Remove examples, and with them everything that was computed from them."""
+        """Delete examples and everything computed from them."""
         gone = set(names)
         for name in gone:
             self.path(name).unlink(missing_ok=True)
@@ -81,8 +81,8 @@ class ExampleCache:
                 inputs.forget(path, gone)
 
     def sweep(self, known: Container[str]) -> None:
-        """Remove what an interrupted ingest left behind and no index knows, once it is an hour old: before that it may
-        belong to an ingest that is under way. What stays, and an older release left open to others, is closed."""
+        """Delete leftovers of interrupted ingests that are not in the index, once an hour old: newer ones may belong to
+        an ingest in progress. Restrict the permissions of the rest, which an older release left open to others."""
         private_tree(self._folder.parent)
         private_tree(self._inputs)
         for entry in _files(self._folder):
@@ -103,7 +103,7 @@ class ExampleCache:
             if self._used > self._budget:
                 raise CacheFull(
                     f"the examples of {self._task.name} would exceed max_cache_gigabytes={self._budget / 1e9:g} "
-                    "of site.yaml; allow more, or narrow the source's scope. What was read is kept"
+                    "of site.yaml; raise it, or narrow the source's scope. What was read is kept"
                 )
             if free - size < LEAST_FREE:
                 raise CacheFull(f"less than 1 GB is free on the disk of {self._folder}; what was read is kept")
@@ -135,7 +135,7 @@ def _load(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
         return tensors["example"], tensors.get("masks")
     except (OSError, SafetensorError, KeyError) as error:
         raise CacheDamaged(
-            f"cannot read the prepared example {path}: {error}; delete it and say: consilium-site ingest"
+            f"cannot read the prepared example {path}: {error}; delete it and run: consilium-site ingest"
         ) from error
 
 

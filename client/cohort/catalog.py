@@ -1,7 +1,7 @@
-"""The hospital's catalog: what its sources hold, what of it keeps the contract, and where the prepared examples lie.
+"""The hospital's catalog: what its sources hold, which images meet the contract, and where the prepared examples are.
 
 ``ingest`` goes through the sources once: it judges each header, decodes each new or changed image that passes, applies
-the task's declared transform, and keeps the result without pickle under a digest of what it was made from. The index
+the task's declared transform, and stores the result without pickle under a digest of its inputs. The index
 holds pseudonyms, labels and sides of the split; no PatientID, no UID and no path is stored in it.
 """
 
@@ -34,8 +34,7 @@ from tasks.task import Task
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One image of the catalog: whose it is, its label, what is known of the task's further findings, and where its
-    example lies."""
+    """One image of the catalog: its patient, label, further findings as far as known, and the path of its example."""
 
     patient: str
     label: int
@@ -49,7 +48,7 @@ def ingest(
     progress: IngestProgress = lambda issuer, done, total: None,
     decoding: Decoding | None = None,
 ) -> IngestReport:
-    """Bring the catalog up to date with the sources: read what is new or changed, forget what is gone.
+    """Update the catalog from the sources: read what is new or changed, remove what is gone.
 
     An interrupted ingest keeps what it had read; the next one goes on from there.
 
@@ -82,7 +81,7 @@ def ingest(
         report = _report(catalog, site, task, issuers)
     if not report.images:
         kind = ContractNotMet if report.contract.conforming < report.contract.examined else EmptySource
-        raise kind(f"{site.name}: no image of task {task.name!r} can be used ({findings.counts(report.left_out)})")
+        raise kind(f"{site.name}: no image of task {task.name!r} is usable ({findings.counts(report.left_out)})")
     return report
 
 
@@ -135,7 +134,7 @@ def _entries(catalog: Index, site: SiteSettings, task: Task, side: str) -> list[
 
 
 def report(site: SiteSettings, task: Task) -> IngestReport:
-    """What the last ingest found, without reading the sources again.
+    """Results of the last ingest, without reading the sources again.
 
     Raises:
         CatalogStale: there was none, or it was made under another contract.
@@ -153,7 +152,7 @@ def _report(catalog: Index, site: SiteSettings, task: Task, issuers: Sequence[st
 
 
 def require_contract(site: SiteSettings, task: Task) -> None:
-    """Pass if the catalog was made under this release's contract and reaches its fractions.
+    """Pass if the catalog was made under this release's contract and reaches its required fractions.
 
     Raises:
         CatalogStale: there was no ingest, or under another contract.
@@ -172,7 +171,7 @@ def _require_contract(catalog: Index, site: SiteSettings, task: Task) -> None:
 
 
 def honour_withdrawals(site: SiteSettings) -> int:
-    """Forget who has withdrawn since the last time: images, examples and all that was computed from them.
+    """Remove patients who have withdrawn since the last time: images, examples and everything computed from them.
 
     Called before every round, so a withdrawal counts from the next one on. The audit log is told first.
 
@@ -208,20 +207,20 @@ def _refuse_derived(site: SiteSettings, task: Task, listings: Sequence[tuple[Sou
     allowed = site.simulated and contracts.of_task(task.name).derived == "simulated_only"
     if derived and not allowed:
         raise ContractNotMet(
-            f"{site.name}: sources of kind {', '.join(sorted(derived))} hold images derived for research; they have no "
+            f"{site.name}: sources of kind {', '.join(sorted(derived))} hold images derived for research, without a "
             f"header in which the contract of {task.name} could be checked. Use the DICOM originals"
-            + ("" if site.simulated else ", or say `simulated: true` where this is no real hospital")
+            + ("" if site.simulated else ", or set `simulated: true` if this is not a real hospital")
         )
 
 
 def _require_current(site: SiteSettings, task: Task, ingests: Sequence[Ingest]) -> None:
     missing = {s.issuer for s in site.sources if s.task == task.name} - {ingest.issuer for ingest in ingests}
     if missing or not ingests:
-        raise CatalogStale(f"{site.name} has not ingested its images of {task.name}; say: consilium-site ingest")
+        raise CatalogStale(f"{site.name} has not ingested its images of {task.name}; run: consilium-site ingest")
     if any(ingest.contract != contracts.digest_of_task(task.name) for ingest in ingests):
         raise CatalogStale(
-            f"{site.name} has ingested {task.name} under another contract than this release's; "
-            "say: consilium-site ingest (only headers are read again)"
+            f"{site.name} has ingested {task.name} under a contract other than this release's; "
+            "run: consilium-site ingest (only headers are read again)"
         )
 
 

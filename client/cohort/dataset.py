@@ -1,4 +1,4 @@
-"""A cohort: one side of the split as tensors, grouped by patient, because the patient is what privacy counts."""
+"""A cohort: one side of the split as tensors, grouped by patient, because the patient is the unit of privacy."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Cohort:
     augment: Augmentation | None = None
 
     def draw(self, patients: list[int], images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw images of some patients afresh.
+        """Draw new images of some patients.
 
         A patient with fewer images than asked for brings them again, each as often as the others give or take one.
 
@@ -67,7 +67,7 @@ class Cohort:
         return inputs, targets if masks is None else torch.cat([targets, _pixels(masks.flatten(2))], dim=2)
 
     def nobody(self, images: int) -> tuple[Tensor, Tensor]:
-        """What ``draw`` gives, of one patient whom nobody is: zeros."""
+        """What ``draw`` gives, for one fictitious patient: zeros."""
         outputs = self.targets.shape[1] + (0 if self.masks is None else self.masks[0].numel())
         return torch.zeros(1, images, *self.inputs.shape[1:]), torch.zeros(1, images, outputs)
 
@@ -84,14 +84,14 @@ def _nobody(images: int) -> Tensor:
 
 
 def _pixels(masks: Tensor) -> Tensor:
-    """As targets: float32, NaN where nobody has outlined."""
+    """As targets: float32, NaN where not outlined."""
     return torch.where(masks == UNKNOWN, math.nan, masks.float())
 
 
 def _augmented(
     augment: Augmentation, inputs: Tensor, masks: Tensor | None, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Each image changed at random. What nobody has outlined stays unknown, whatever is done to it."""
+    """Each image augmented at random. Images without outlines stay without."""
     images = inputs.flatten(0, 1)
     none = torch.zeros((len(images), 0, *images.shape[2:]), dtype=torch.uint8)
     outlined = none if masks is None else masks.flatten(0, 1)
@@ -105,11 +105,11 @@ def _augmented(
 
 
 def _changed(augment: Augmentation, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """An image that cannot be changed stays as it is: an error would lose all others' gradients of the step."""
+    """An image that cannot be augmented stays as it is: an error would lose all others' gradients of the step."""
     try:
         return augment(image, mask, generator)
     except Exception:
-        _LOG.exception("an image cannot be augmented, and is taken as it is")
+        _LOG.exception("an image cannot be augmented; the original is used")
         return image, mask
 
 
@@ -165,8 +165,8 @@ def _masks(task: Task, entries: list[catalog.CatalogEntry]) -> Tensor:
 
 
 def _shuffled(cohort: Cohort, key: bytes, number: int) -> Cohort:
-    """Each patient's images get what is known of another patient's findings, of the same one in every round; another
-    ``number`` deals them out in another way."""
+    """Each patient's images get another patient's findings, the same patient's in every round; ``number`` selects the
+    permutation."""
 
     def place(patient: int) -> bytes:
         return hmac.digest(key, f"shuffled labels {number} {cohort.patients[patient]}".encode(), "sha256")
@@ -200,7 +200,7 @@ def _kept(
     entries: list[catalog.CatalogEntry],
     make: Callable[[list[catalog.CatalogEntry]], Tensor],
 ) -> Tensor:
-    """What was made of each of these entries once, from one file; made and kept where it is not there.
+    """The features of these entries, from one file; missing ones are computed and stored.
 
     Only what is missing is made: were it all made again when one patient is gone, the next answer's time would tell.
     """
@@ -219,7 +219,7 @@ def _kept(
 
 
 def _computed(task: Task, entries: list[catalog.CatalogEntry], features: nn.Module | None) -> Tensor:
-    """Of each image by itself what the fixed part makes of it: nobody's features depend on who else is there."""
+    """The fixed part's output for each image by itself: nobody's features depend on who else is there."""
     blank = _made_by(features, torch.zeros(1, *task.example_shape))  # some parts make ready what they need at first
     return torch.cat([blank[:0], *side_by_side(partial(_features, features), entries)])
 

@@ -1,6 +1,6 @@
-"""A hospital's cohort on one page: whom it has, with which devices they were examined, how the contract is kept.
+"""A hospital's cohort on one page: patients, devices, and how well the contract is met.
 
-Exact for the hospital itself. ``for_sending`` counts patients only, suppresses small counts and rounds the others; a
+Exact for the hospital itself. ``for_sending`` counts only patients, suppresses small counts and rounds the others; a
 person may send that, Consilium never does.
 """
 
@@ -22,7 +22,7 @@ SHOWN = ("Modality", "Manufacturer", "ManufacturerModelName", "Rows", "BitsStore
 
 @dataclass(frozen=True)
 class Description:
-    """What there is of one task.
+    """The cohort of one task.
 
     Attributes:
         patients: patients by side of the split and by class.
@@ -42,7 +42,7 @@ class Description:
 
 
 def describe(site: SiteSettings, task: Task) -> Description:
-    """Describe what the last ingest found.
+    """Describe the results of the last ingest.
 
     Raises:
         CatalogStale: there was none, or under another contract.
@@ -63,7 +63,7 @@ def describe(site: SiteSettings, task: Task) -> Description:
 
 
 def for_sending(description: Description) -> dict[str, object]:
-    """The same with counts that point at nobody: those below ten are suppressed, values that so few patients share are
+    """The same with counts that identify nobody: those below ten are suppressed, values shared by fewer patients are
     left out, and all others are rounded to tens."""
     told = description
     return {
@@ -106,7 +106,7 @@ def _told(facts: Mapping[str, str], keyword: str) -> tuple[str, ...]:
 
 
 def _patients_by(images: Sequence[Image], names: Callable[[Image], Sequence[str]]) -> dict[str, int]:
-    """Patients by each name that one of their images has, the most frequent first."""
+    """Number of patients with each name among their images, most frequent first."""
     patients: dict[str, set[str]] = defaultdict(set)
     for image in images:
         for name in names(image):

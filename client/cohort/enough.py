@@ -1,9 +1,9 @@
 """Whether a hospital has enough patients and images to take part in a study of a task.
 
-It is asked when a study is approved, by a person or, in simulation, by itself, and whoever approves is told. An order
-is answered without asking: else the code of a refusal would tell, without noise, on which side of the minimum the
-number of patients is, and a coordinator would see a single patient leave. Whoever has withdrawn since is missing from
-the cohort, and from the cohort only.
+This is checked when a study is approved, by a person or, in simulation, automatically; whoever approves sees the
+result. It is not checked for an order: otherwise the refusal's code would reveal, without noise, on which side of the
+minimum the number of patients is, and a coordinator could see a single patient leave. Patients who have withdrawn since
+are missing from the cohort, with no other effect.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ def require_enough(site: SiteSettings, task: Task) -> None:
         found = len({entry.patient for entry in catalog.entries(site, task, side)})
         if found < least:
             raise TooFewPatients(
-                f"{site.name} has {found} {side} patient(s) for {task.name}, {least} are needed to take part: ingest "
+                f"{site.name} has {found} {side} patient(s) for {task.name}, {least} are required to take part: ingest "
                 "more, or lower policy.min_patients"
             )

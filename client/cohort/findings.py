@@ -1,4 +1,4 @@
-"""What an ingest found, in figures. For the hospital's own eyes; ``for_sending`` makes them fit to be shown around."""
+"""Figures of an ingest. For hospital staff only; ``for_sending`` makes them safe to share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tasks import contract as contracts
 from tasks.task import Task
 
 SMALL = 10
-"""Counts below this may point at persons and never leave; larger ones are rounded to a multiple of it."""
+"""Counts below this may identify people and never leave; larger ones are rounded to a multiple of it."""
 _MOST_CANDIDATES = 5_000
 
 
 @dataclass(frozen=True)
 class ContractReport:
-    """How a hospital's labelled images keep the contract.
+    """How well a hospital's labelled images meet the contract.
 
     Attributes:
         examined: labelled images with a header, those that cannot be read among them.
@@ -45,7 +45,7 @@ class ContractReport:
 
 @dataclass(frozen=True)
 class Likeness:
-    """Images of different patients that show the same.
+    """Images of different patients that look the same.
 
     Attributes:
         pairs: how many.
@@ -60,7 +60,7 @@ class Likeness:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingest found. For the hospital's own eyes: it has exact counts.
+    """Results of an ingest. For hospital staff only: it has exact counts.
 
     Attributes:
         images: usable images in the catalog.
@@ -86,7 +86,7 @@ class IngestReport:
 
 
 def report(task: Task, catalog: Index, issuers: Sequence[str], cache: ExampleCache) -> IngestReport:
-    """Put together what the index holds of these issuers for a task."""
+    """Summarise what the index holds of these issuers for a task."""
     images = catalog.images(task.name, issuers)
     usable = [image for image in images if image.usable]
     sides = catalog.sides(task.name, issuers)
@@ -124,7 +124,7 @@ def _known(task: Task, usable: Sequence[Image]) -> dict[str, tuple[int, int]]:
 def contract_report(
     task: Task, catalog: Index, issuers: Sequence[str], images: Sequence[Image] | None = None
 ) -> ContractReport:
-    """How the catalog's images keep the task's contract."""
+    """How well the catalog's images meet the task's contract."""
     everything = catalog.images(task.name, issuers) if images is None else images
     contract = contracts.of_task(task.name)
     unlabelled = sum(i.left_out.get("IMAGE_WITHOUT_LABEL", 0) for i in catalog.ingests(task.name, issuers))
@@ -136,16 +136,16 @@ def contract_report(
     conforming = sum(image.usable for image in examined)
     shortfalls = []
     if examined and conforming < contract.join.conforming * len(examined):
-        worst = f"; most fail {max(first, key=lambda rule: first[rule])!r}" if first else ""
+        worst = f"; most frequent failure: {max(first, key=lambda rule: first[rule])!r}" if first else ""
         shortfalls.append(
-            f"{_percent(conforming, len(examined))} of the labelled images keep the contract, "
-            f"{contract.join.conforming:.0%} are needed{worst}"
+            f"{_percent(conforming, len(examined))} of the labelled images meet the contract, "
+            f"{contract.join.conforming:.0%} are required{worst}"
         )
     labelled = len(everything)
     if labelled + unlabelled and labelled < contract.join.labelled * (labelled + unlabelled):
         shortfalls.append(
             f"{_percent(labelled, labelled + unlabelled)} of the images in scope have a label, "
-            f"{contract.join.labelled:.0%} are needed"
+            f"{contract.join.labelled:.0%} are required"
         )
     order = [rule.id for rule in contract.rules]
     return ContractReport(
@@ -161,8 +161,8 @@ def contract_report(
 
 
 def for_sending(counts: Mapping[str, int]) -> dict[str, str]:
-    """Counts that may be shown outside: small ones suppressed, others rounded, so that no difference of two of them
-    tells a small one. Nothing of Consilium sends them; a person may."""
+    """Counts that may be shared: small ones suppressed, others rounded, so that no difference of two reveals a small
+    one. Consilium never sends them; a person may."""
     return {name: coarse(number) for name, number in counts.items()}
 
 
@@ -172,12 +172,12 @@ def coarse(number: int) -> str:
 
 
 def counts(left_out: Mapping[str, int]) -> str:
-    """Reasons and how often, as one line."""
+    """Reasons and their counts, as one line."""
     return ", ".join(f"{reason} {n}" for reason, n in sorted(left_out.items())) or "nothing left out"
 
 
 def alike(usable: Sequence[Image], cache: ExampleCache) -> tuple[list[tuple[Image, Image]], bool]:
-    """Pairs of images of different patients that show the same, and whether all candidates were compared."""
+    """Pairs of images of different patients that look the same, and whether all candidates were compared."""
     printed = [(image, image.fingerprint) for image in usable if image.fingerprint is not None]
     candidates = nominate([p for _, p in printed], [image.patient for image, _ in printed], _MOST_CANDIDATES)
     pairs = confirm(candidates, lambda position: load_example(cache.path(printed[position][0].example)))
@@ -191,9 +191,9 @@ def _likeness(usable: Sequence[Image], sides: Mapping[str, str], cache: ExampleC
 
 
 def _on_classes(task: Task, classes: Mapping[str, int], mixed: int) -> list[str]:
-    found = [f"no patient is {name}: this hospital has one class only" for name, n in classes.items() if n == 0]
+    found = [f"no patient is {name}: this hospital has only one class" for name, n in classes.items() if n == 0]
     if mixed:
-        found.append(f"{mixed} patient(s) have images of both classes; each is scored as {task.classes[1]}")
+        found.append(f"{mixed} patient(s) have images of both classes; each counts as {task.classes[1]}")
     return found
 
 
@@ -203,11 +203,11 @@ def _on_likeness(likeness: Likeness) -> list[str]:
     least = "" if likeness.complete else "at least "
     across = f", {likeness.across_sides} of them across the split" if likeness.across_sides else ""
     return [
-        f"{least}{likeness.pairs} pair(s) of images of different patients look the same{across}: one patient under two "
+        f"{least}{likeness.pairs} pair(s) of images of different patients look the same{across}: one patient with two "
         "numbers, or a copied image; `consilium-site check --html FILE` shows them"
     ]
 
 
 def _percent(part: int, whole: int) -> str:
-    """Rounded down, so that what is too low never reads as enough."""
+    """Rounded down, so that a fraction that is too low never reads as enough."""
     return f"{int(1000 * part / whole) / 10:g} %"

@@ -1,12 +1,13 @@
-"""Who is who: the one place that says whether two patients of the catalog may be one person.
+"""Identity: the one place that decides whether two patients of the catalog may be the same person.
 
-What privacy counts is a patient: one PatientID of one issuer. The same person under the numbers of two issuers is two
-patients, each with an effect of their own and maybe on both sides of the split, and no sum in the ledger bounds that
-person's loss. So where a hospital has several issuers, of whatever task, all their images are compared, and nobody of a
-pair that looks like one person is used until somebody has signed that they are two.
+The unit of privacy is a patient: one PatientID of one issuer. The same person numbered by two issuers is two patients,
+each with a separate effect and possibly on both sides of the split, and no sum in the ledger bounds that person's loss.
+So if a hospital has several issuers, for any task, all their images are compared, and patients of a pair that looks
+like one person are not used until someone has signed that they are different people.
 
-What this cannot see: one person of whom the issuers hold different images only. Who names two issuers vouches for that.
-A simulated hospital is not asked: its patients are nobody, and the pooled one has all others' issuers.
+What this cannot detect: one person of whom the issuers hold only different images. Whoever lists two issuers is
+responsible for that. Simulated hospitals are exempt: their patients are not real, and the pooled one has all others'
+issuers.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ _MOST_CANDIDATES = 50_000
 
 
 def issuers_to_compare(site: SiteSettings) -> list[str]:
-    """The issuers among whose patients one person may be twice; none where that cannot be."""
+    """The issuers among whose patients one person may appear twice; none if that is impossible."""
     issuers = sorted({source.issuer for source in site.sources})
     return [] if site.simulated or len(issuers) < 2 else issuers
 
 
 def compare(catalog: Index, site: SiteSettings) -> None:
-    """Look for pairs after an ingest, unless nothing is new. Too many candidates leave it undone, and that is refused
+    """Look for pairs after an ingest, unless nothing is new. With too many candidates it stays undone, which is refused
     later.
 
     Raises:
@@ -65,7 +66,7 @@ def _pairs(site: SiteSettings, found: Iterable[tuple[Image, Image]]) -> Iterator
 
 
 def _signed(site: SiteSettings) -> list[str]:
-    """Digests of the pairs of which somebody has signed, as the audit log has them, that they are two persons."""
+    """Digests of the pairs that are signed as different people in the audit log."""
     if not site.audit_log.exists():
         return []
     with AuditLog.open(site.audit_log, secret(site)) as audit_log:
@@ -74,7 +75,7 @@ def _signed(site: SiteSettings) -> list[str]:
 
 
 def require_told_apart(catalog: Index, site: SiteSettings, task: Task) -> None:
-    """Pass if nobody of the task's patients looks like a patient of another issuer, or if that was signed.
+    """Pass if none of the task's patients looks like a patient of another issuer, or all such pairs are signed.
 
     Asked behind ``Index.kept``, so that it costs an order nothing.
 
@@ -86,7 +87,7 @@ def require_told_apart(catalog: Index, site: SiteSettings, task: Task) -> None:
 
 
 def problem_of(catalog: Index, site: SiteSettings, task: Task) -> str:
-    """A sentence on what keeps the task's patients from being used; "" if nothing does."""
+    """A sentence on why the task's patients cannot be used; "" if they can."""
     issuers = issuers_to_compare(site)
     if not issuers:
         return ""
@@ -95,16 +96,16 @@ def problem_of(catalog: Index, site: SiteSettings, task: Task) -> str:
     if open_pairs := catalog.alike(issuers, task.name):
         return (
             f"{len(open_pairs)} pair(s) of patients of two issuers look like one person, who would count twice. Give "
-            "sources that number the same people one issuer, or drop one; if they are different people, somebody has "
-            "to sign that: consilium-site identities"
+            "sources that number the same people one issuer, or remove one; if they are different people, sign that "
+            "with: consilium-site identities"
         )
     return ""
 
 
 def not_compared(issuers: Iterable[str]) -> str:
-    """The sentence on a catalog whose patients have not all been compared."""
+    """The message for a catalog whose patients have not all been compared."""
     return (
-        f"patients of {', '.join(issuers)} have not all been compared, since an ingest has not ended or more than "
-        f"{_MOST_CANDIDATES:,} pairs of images resemble each other. Say: consilium-site ingest. If it tells so again, "
-        "give sources that number the same people one issuer, or narrow them"
+        f"patients of {', '.join(issuers)} have not all been compared: an ingest was not completed, or more than "
+        f"{_MOST_CANDIDATES:,} pairs of images resemble each other. Run: consilium-site ingest. If this message "
+        "appears again, give sources that number the same people one issuer, or narrow them"
     )

@@ -1,10 +1,10 @@
-"""The catalog's index: which images there are, whose they are under their pseudonym, and what was found in them.
+"""The catalog's index: its images, their patients by pseudonym, and what was found in them.
 
-It can be made again from the sources at any time, so another version's tables are dropped, not converted. Reading goes
-on while an ingest writes (write-ahead log).
+It can be rebuilt from the sources at any time, so another version's tables are dropped, not converted. Reads continue
+while an ingest writes (write-ahead log).
 
-Which side of the split a patient is on is stored nowhere: it follows from the patient's position and from the fraction
-that ``site.yaml`` has and the ledger holds it to. So no earlier ingest under other settings can have moved anybody.
+The side of the split a patient is on is not stored: it follows from the patient's position and the fraction in
+``site.yaml``, which must match the ledger's. So no earlier ingest under other settings can have moved anyone.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Patient:
-    """A patient under the pseudonym. ``position`` in [0, 1) follows from the key and never changes."""
+    """A patient, by pseudonym. ``position`` in [0, 1) follows from the key and never changes."""
 
     pseudonym: str
     position: float
@@ -134,7 +134,7 @@ class Ingest:
 
 @dataclass(frozen=True)
 class AlikePair:
-    """Two patients of two issuers who look like one person.
+    """Two patients of two issuers who may be the same person.
 
     Attributes:
         pair: keyed digest of the two.
@@ -164,7 +164,7 @@ class Index:
         return [_image(row) for row in rows]
 
     def kept(self, question: Hashable, answer: Callable[[], T]) -> T:
-        """The answer to a question about the catalog, worked out once and again after something was written.
+        """The result of a query on the catalog, computed once and again after every write.
 
         Every round asks what the last one asked, and a large catalog takes a second to go through.
 
@@ -183,7 +183,7 @@ class Index:
         return cast(T, known)
 
     def put(self, images: Iterable[tuple[Patient, Image]]) -> None:
-        """Add images or replace what is known of them."""
+        """Add images or replace what is known about them."""
         both = list(images)
         with self._connection:
             self._connection.executemany(
@@ -205,11 +205,11 @@ class Index:
         return self.unused(image.example for image in gone)
 
     def examples(self, task: str) -> set[str]:
-        """The names of all examples of a task, whoever's they are."""
+        """The names of all examples of a task, of any issuer."""
         return {name for (name,) in self._connection.execute("SELECT example FROM images WHERE task = ?", (task,))}
 
     def unused(self, examples: Iterable[str]) -> list[str]:
-        """Those of the examples that no image uses."""
+        """The examples that no image uses."""
         return [example for example in examples if not self._in_use(example)]
 
     def of_patients(self, pseudonyms: Iterable[str]) -> list[Image]:
@@ -250,7 +250,7 @@ class Index:
         return bool(self._connection.execute(query, (json.dumps(issuers),)).fetchone()[0])
 
     def note_compared(self, issuers: list[str], images: Iterable[Image], alike: Iterable[AlikePair]) -> None:
-        """Remember which images of these issuers were compared, and who looks like whom."""
+        """Record which images of these issuers were compared, and the pairs that look alike."""
         rows = [(image.image, image.task, _signed(image.fingerprint), json.dumps(issuers)) for image in images]
         with self._connection:
             self._connection.execute("DELETE FROM alike")
@@ -259,13 +259,13 @@ class Index:
             self._connection.execute(_WRITTEN)
 
     def tell_apart(self, pairs: Iterable[str]) -> None:
-        """Remember, by their digests, pairs of which somebody has signed that they are two persons."""
+        """Record, by digest, pairs that are signed as different people."""
         with self._connection:
             self._connection.executemany("INSERT OR IGNORE INTO told_apart VALUES (?)", [(pair,) for pair in pairs])
             self._connection.execute(_WRITTEN)
 
     def alike(self, issuers: Iterable[str], task: str | None = None) -> list[AlikePair]:
-        """Pairs of whom nobody has signed anything, both with usable images, one at least of a task if one is named."""
+        """Unsigned pairs, both with usable images, at least one of them of the given task, if any."""
         query = """
             SELECT * FROM alike WHERE pair NOT IN (SELECT pair FROM told_apart)
             AND issuer IN (SELECT value FROM json_each(?1)) AND other_issuer IN (SELECT value FROM json_each(?1))
@@ -277,7 +277,7 @@ class Index:
         return [AlikePair(*row) for row in rows]
 
     def note_ingest(self, ingest: Ingest) -> None:
-        """Remember when an issuer's images were ingested, and under which contract."""
+        """Record when an issuer's images were ingested, and under which contract."""
         with self._connection:
             told = json.dumps(ingest.left_out), json.dumps(ingest.warnings), ingest.at.isoformat(timespec="seconds")
             row = (ingest.task, ingest.issuer, ingest.contract, *told)
@@ -299,7 +299,7 @@ class Index:
 
 @contextmanager
 def opened(site: SiteSettings) -> Iterator[Index]:
-    """The hospital's index, made when there is none. It stays open for the next question.
+    """The hospital's index, created if missing. It stays open for the next query.
 
     Raises:
         CatalogStale: it was made with another key than the site's, so pseudonyms and split are another hospital's.
@@ -332,14 +332,14 @@ def _require_key(connection: sqlite3.Connection, site: SiteSettings) -> None:
             connection.execute("INSERT INTO key VALUES (?)", (own,))
     elif found[0] != own:
         raise CatalogStale(
-            f"the catalog {site.catalog} was made with another key than {site.key}: its patients would be on other "
-            "sides of the split. Name a folder of its own in `catalog` of site.yaml, or delete this one, and say: "
+            f"the catalog {site.catalog} was made with a key other than {site.key}, so its patients would change sides "
+            "of the split. Set `catalog` in site.yaml to a separate folder, or delete this one, and run: "
             "consilium-site ingest"
         )
 
 
 def claim(site: SiteSettings, ledger: str | None) -> None:
-    """Pass if the catalog's patients are counted in this ledger and in no other; the first that asks has them.
+    """Pass if the catalog's patients are counted in this ledger only; the first ledger to ask gets them.
 
     Two ledgers on one catalog, as a second ``site.yaml`` with other books makes them, would each grant the same
     patients the whole budget of a life. Simulated hospitals share a catalog, and have no patients.
@@ -357,10 +357,11 @@ def claim(site: SiteSettings, ledger: str | None) -> None:
         found = connection.execute("SELECT ledger FROM owner").fetchone()
         if found is not None and found[0] != ledger:
             raise TermsChanged(
-                f"the patients of the catalog {site.catalog} are counted in another ledger than {site.ledger}; two "
-                "ledgers would each spend a whole budget on them. Name the first one in `ledger` and `audit_log` of "
-                "site.yaml, or restore it from a backup. If it is lost for good, the data protection officer decides "
-                "whether these patients may take part again; then delete the catalog and say: consilium-site ingest"
+                f"the patients of the catalog {site.catalog} are counted in a ledger other than {site.ledger}; two "
+                "ledgers would each spend a full budget on them. Set `ledger` and `audit_log` in site.yaml to the "
+                "first one, or restore it from a backup. If it is permanently lost, the data protection officer "
+                "decides whether these patients may take part again; then delete the catalog and run: "
+                "consilium-site ingest"
             )
         if found is None and ledger is not None:
             with connection:
@@ -375,7 +376,7 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def now() -> datetime:
-    """The time, in UTC."""
+    """The current time, in UTC."""
     return datetime.now(UTC)
 
 

@@ -1,7 +1,7 @@
-"""What a network's fixed part has made of the examples of a cohort: one file, a row an example, by the examples' names.
+"""Features of a cohort's examples, computed by a network's fixed part: one file, with a row per example, by name.
 
-Whoever is forgotten leaves the file with that row, and nobody else's row is made again: how long the next answer takes
-must not tell that somebody has left.
+When a patient is removed, so are that patient's rows, and no other row is recomputed: the time of the next reply must
+not reveal that someone has left.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ROWS, _NAMES = "inputs", "examples"
 
 
 def read(path: Path) -> tuple[list[str], Tensor | None]:
-    """Names and rows of a file; none where there is none that could be read."""
+    """Names and rows of a file; none if there is no readable file."""
     try:
         with safe_open(path, framework="pt") as file:
             names, rows = json.loads(file.metadata()[_NAMES]), file.get_tensor(_ROWS)
@@ -31,7 +31,7 @@ def read(path: Path) -> tuple[list[str], Tensor | None]:
 
 
 def write(path: Path, names: list[str], rows: Tensor) -> None:
-    """Replace the file; a crash leaves the old one or the new one."""
+    """Replace the file; a crash leaves the old or the new one."""
     private_folder(path.parent)
     unfinished = private_file(path.with_suffix(".partial"))
     save_file({_ROWS: rows.contiguous()}, unfinished, metadata={_NAMES: json.dumps(names)})
@@ -39,7 +39,7 @@ def write(path: Path, names: list[str], rows: Tensor) -> None:
 
 
 def forget(path: Path, gone: Container[str]) -> None:
-    """Take the rows of some examples out of a file."""
+    """Remove the rows of some examples from a file."""
     names, rows = read(path)
     if rows is None:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Taking one source's records into the catalog: what is settled stays, what is new or changed is prepared."""
+"""Import one source's records into the catalog: unchanged ones stay, new and changed ones are prepared."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tasks.task import Task
 
 _AT_ONCE = 50
 _MAY_PASS = ("UNREADABLE_FILE", "TIME_LIMIT", "MEMORY_LIMIT", "DECODER_DIED")
-"""Reasons that may lie in the machine's state rather than in the file: such an image is tried again."""
+"""Reasons that may be due to the machine rather than the file: such an image is tried again."""
 
 IngestProgress = Callable[[str, int, int], None]
-"""Called with the issuer, how many images are done and how many there are."""
+"""Called with the issuer, the number of images done and the total."""
 
 
 class Intake:
-    """One ingest under way.
+    """An ingest in progress.
 
     Attributes:
         cache: where examples go.
@@ -65,7 +65,7 @@ class Intake:
         return {name for name, _ in jobs} | {image.image for _, image in settled}
 
     def _is_settled(self, job: Job, old: Image | None) -> bool:
-        """Whether decoding would tell nothing new."""
+        """Whether decoding would give nothing new."""
         acquisition = job.record.acquisition
         if acquisition is not None and not acquisition.judgement.conforms:
             return True
@@ -94,7 +94,7 @@ class Intake:
     def _row(
         self, name: str, source: Source, job: Job, found: Prepared | Unreadable | Image | None
     ) -> tuple[Patient, Image]:
-        """The index's row of an image: what its header says now, and what was found in its pixels, now or before."""
+        """The index's row of an image: its header now, and the findings in its pixels, from now or before."""
         record, acquisition = job.record, job.record.acquisition
         header = Judgement() if acquisition is None else acquisition.judgement
         fingerprint, evidence, unreadable = _pixels(found if header.conforms else None)
@@ -124,13 +124,13 @@ class Intake:
         )
 
     def _patient(self, issuer: str, patient_id: str) -> Patient:
-        """The patient's pseudonym, and the place in the split that follows from the key."""
+        """The patient's pseudonym, and the position in the split that follows from the key."""
         position = int(keyed(self._key, "split", issuer, patient_id)[:13], 16) / 16**13
         return Patient(keyed(self._key, "patient", issuer, patient_id), position)
 
 
 def _pixels(found: Prepared | Unreadable | Image | None) -> tuple[int | None, PixelEvidence | None, str]:
-    """Fingerprint, evidence, and why there is none."""
+    """Fingerprint, evidence, and the reason if there is none."""
     if isinstance(found, Unreadable):
         return None, None, found.reason
     if isinstance(found, Prepared):
@@ -141,6 +141,6 @@ def _pixels(found: Prepared | Unreadable | Image | None) -> tuple[int | None, Pi
 
 
 def keyed(key: bytes, purpose: str, issuer: str, name: str) -> str:
-    """HMAC-SHA-256: without the hospital's key nobody can guess back or link what it names."""
+    """HMAC-SHA-256: without the hospital's key nobody can reverse or link it."""
     message = json.dumps([purpose, issuer, name]).encode()
     return hmac.new(key, message, hashlib.sha256).hexdigest()[:32]

@@ -1,8 +1,8 @@
-"""Images that look alike: the same picture under two patient numbers, copied, exported twice, or measured in.
+"""Images that look alike: the same image under two patient numbers, copied, exported twice, or with measurements.
 
-A difference hash tells for 8 x 8 cells whether the next one to the right is brighter; a copy that was re-encoded or
-resized differs in few bits (Krawetz, "Kind of like that", 2013). Hashes nominate, correlation of the images decides:
-images of one organ resemble each other more than photographs do.
+A difference hash records for 8 x 8 cells whether the next one to the right is brighter; a copy that was re-encoded or
+resized differs in few bits (Krawetz, "Kind of like that", 2013). Hashes select candidates, correlation of the images
+decides: images of one organ resemble each other more than photographs do.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def nominate(fingerprints: Sequence[int], patients: Sequence[str], most: int) ->
 
 
 def _band(number: int) -> np.uint64:
-    """Every fourth bit: rows of neighbouring bits would be alike in images with a black margin."""
+    """Every fourth bit: neighbouring bits would be the same in all images with a black margin."""
     return np.uint64(sum(1 << bit for bit in range(number, 64, _BANDS)))
 
 
@@ -87,7 +87,7 @@ def _neighbours(keys: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.intp], ND
 
 
 def confirm(pairs: Sequence[tuple[int, int]], load: Callable[[int], NDArray[np.float32]]) -> list[tuple[int, int]]:
-    """Those of the pairs whose examples are correlated by 0.99 or more.
+    """The pairs whose examples have a correlation of at least 0.99.
 
     Args:
         pairs: from ``nominate``.
@@ -97,7 +97,7 @@ def confirm(pairs: Sequence[tuple[int, int]], load: Callable[[int], NDArray[np.f
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Of examples of two tasks, which may have other shapes, on a common grid."""
+    """On a common grid, as examples of two tasks may have different shapes."""
     if one.shape != other.shape:
         one, other = (_cells(plane_of(each), _GRID, _GRID).astype(np.float32) for each in (one, other))
     a, b = one.ravel() - one.mean(), other.ravel() - other.mean()

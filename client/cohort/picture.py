@@ -1,4 +1,4 @@
-"""An example as a person sees it: one grey plane, and a PNG, with outlines where there are some."""
+"""An example as an image for people: one grey plane, and a PNG, with outlines if there are any."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00")
-"""Of outlined structures, in the task's order, again from the first where there are more: told apart by people who see
-fewer colours as well (M. Okabe, K. Ito, Color Universal Design, 2008)."""
+"""Colours of outlined structures, in the task's order, repeated if there are more: distinguishable for people with
+colour vision deficiency (M. Okabe, K. Ito, Color Universal Design, 2008)."""
 _LEAST_SIDE = 192
 T = TypeVar("T", bound=np.generic)
 
 
 def plane_of(example: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean of an example's channels, float32 (rows, columns); of a volume the slice in its middle."""
+    """The mean of an example's channels, float32 (rows, columns); for a volume its middle slice."""
     plane = example if example.ndim == 3 else example[:, example.shape[1] // 2]
     return np.asarray(plane.mean(axis=0), dtype=np.float32)
 
 
 def png(example: NDArray[np.float32], marked: NDArray[np.bool_] | None = None) -> bytes:
-    """An example as a PNG: the mean of its channels, and of a volume one slice of each channel, in rows.
+    """An example as a PNG: the mean of its channels; for a volume one slice of each channel, in rows.
 
     Args:
         marked: shape (structures, *example.shape[1:]): is outlined in ``COLOURS``, and of a volume that slice is shown
@@ -44,7 +44,7 @@ def png(example: NDArray[np.float32], marked: NDArray[np.bool_] | None = None) -
 
 
 def _slice(example: NDArray[np.float32], marked: NDArray[np.bool_] | None) -> int | None:
-    """Which slice of a volume to show; ``None`` of a picture."""
+    """Which slice of a volume to show; ``None`` for a 2D image."""
     if example.ndim == 3:
         return None
     if marked is None or not marked.any():
@@ -53,8 +53,8 @@ def _slice(example: NDArray[np.float32], marked: NDArray[np.bool_] | None) -> in
 
 
 def _outlined(grey: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A grey picture as RGB, with the edge of each mask (structures, rows, columns) in its colour. Small pictures are
-    enlarged, lest the lines cover what they run around."""
+    """A grey image as RGB, with the edge of each mask (structures, rows, columns) in its colour. Small images are
+    enlarged so that the lines do not cover what they outline."""
     times = math.ceil(_LEAST_SIDE / max(grey.shape))
     coloured = np.stack([_enlarged(grey, times)] * 3, axis=-1)
     for structure, mask in enumerate(masks):
@@ -73,7 +73,7 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 def _tiled(planes: NDArray[T]) -> NDArray[T]:
-    """Planes of shape (number, rows, columns) side by side in a square, as far as they fill it; the rest is black."""
+    """Planes of shape (number, rows, columns) tiled in a square; unused tiles are black."""
     across = math.ceil(math.sqrt(len(planes)))
     down = math.ceil(len(planes) / across)
     rows, columns = planes.shape[1:]

@@ -1,7 +1,7 @@
-"""From a source's record to a prepared example: decode, look for evidence, black out, transform, keep.
+"""From a source's record to a prepared example: decode, examine, black out, transform, store.
 
-DICOM is decoded in processes of its own (``client/reading/decoding.py``), as many as the machine has processors; the
-rest runs in threads beside them. At no time are more images in memory than a few a process.
+DICOM is decoded in separate processes (``client/reading/decoding.py``), as many as the machine has processors; the rest
+runs in threads. At most a few images per process are in memory at any time.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from tasks.imaging.volumes import NoExample
 from tasks.task import Picture, Task
 
 _FEW = 40
-"""Images for which one more decoding process is worth its start."""
+"""Number of images that justifies starting one more decoding process."""
 _MOST = 8
-"""Decoding processes that one process can keep busy with the rest."""
+"""Decoding processes that this process can keep busy."""
 
 
 J = TypeVar("J")
@@ -41,7 +41,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Job:
-    """A record to prepare, and the name under which its example is kept."""
+    """A record to prepare, and the name under which its example is stored."""
 
     record: Record
     example: str
@@ -49,7 +49,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known of an image once it is prepared.
+    """What is known about a prepared image.
 
     Attributes:
         evidence: found in the whole frame.
@@ -63,7 +63,7 @@ class Prepared:
 
 
 class Decoding:
-    """Decoding processes that start when the first DICOM file comes, and serve every ingest until the block ends."""
+    """Decoding processes that start with the first DICOM file, and serve every ingest until the block ends."""
 
     def __init__(self) -> None:
         """Declare it; nothing starts yet."""
@@ -80,7 +80,7 @@ class Decoding:
         self._stack.close()
 
     def decoder(self, images: int) -> Decoder:
-        """The processes; when they start, as many as so many images are worth."""
+        """The processes; when started, as many as this number of images justifies."""
         if self._decoder is None:
             self.workers = min(os.cpu_count() or 1, _MOST, -(-images // _FEW))
             self._decoder = self._stack.enter_context(Decoder(workers=self.workers))
@@ -90,7 +90,7 @@ class Decoding:
 def prepare(
     jobs: Sequence[Job], task: Task, cache: ExampleCache, decoding: Decoding
 ) -> Generator[tuple[Job, Prepared | Unreadable]]:
-    """Prepare images side by side; results come in the order of the jobs. Close it before ``decoding`` ends.
+    """Prepare images in parallel; results come in the order of the jobs. Close it before ``decoding`` ends.
 
     Raises:
         CacheFull: see ``ExampleCache.save``.
@@ -102,7 +102,7 @@ def prepare(
 
 
 def side_by_side(work: Callable[[J], R], jobs: Iterable[J], decoding: Decoding) -> Generator[tuple[J, R]]:
-    """What work gives of each job, in threads that keep all decoding processes busy; in the order of the jobs.
+    """The results of ``work`` for each job, in the order of the jobs; threads keep all decoding processes busy.
 
     Close it before ``decoding`` ends. A few jobs a process are under way or waiting to be taken, however many there
     are.
@@ -161,7 +161,7 @@ def _masks(record: Record, decoder: Decoder | None) -> NDArray[np.bool_] | None:
 
 def _of_scan(record: Record, _middle: Picture, task: Task, decoder: Decoder | None) -> _Made:
     if record.read_scan is None:
-        raise Unreadable("NOT_A_SCAN", f"{task.name} reads scans, and this kind of source has single pictures only")
+        raise Unreadable("NOT_A_SCAN", f"{task.name} reads scans, but this kind of source has only single images")
     scan = record.read_scan(None if decoder is None else decoder.read_values)
     example = task.read_example(scan)
     return example, None if scan.masks is None or task.read_masks is None else task.read_masks(scan)
@@ -177,7 +177,7 @@ def _read(record: Record, decoder: Decoder | None) -> Picture:
 
 
 def blacked_out(picture: Picture) -> Picture:
-    """The picture with black outside its ultrasound regions, where names, dates and scales are burned in."""
+    """The image with everything outside its ultrasound regions black, where names, dates and scales are burned in."""
     if not picture.regions:
         return picture
     pixels = np.zeros_like(picture.pixels)

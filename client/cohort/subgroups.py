@@ -1,4 +1,4 @@
-"""Which group a patient belongs to, from what the catalog keeps of the headers. Nothing of it is released by itself."""
+"""The group a patient belongs to, from header values in the catalog. Groups are never released by themselves."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def levels_of(site: SiteSettings, task: Task, patients: list[str]) -> dict[str, 
 def histograms(
     attribute: str, levels: NDArray[np.int64], scores: NDArray[np.float64], labels: NDArray[np.float32], bins: int
 ) -> NDArray[np.float64]:
-    """One score histogram a level, shape (levels, 2, bins): each patient is counted once."""
+    """One score histogram per level, shape (levels, 2, bins): each patient is counted once."""
     return np.stack(
         [score_histogram(scores[levels == n], labels[levels == n], bins) for n in range(len(LEVELS[attribute]))]
     )
 
 
 def suppressed(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same without the levels that have fewer than ``LEAST`` patients of a class. For exact counts, which only
-    simulated hospitals release: noise protects small groups better than leaving them out does."""
+    """The same without levels that have fewer than ``LEAST`` patients of a class. For exact counts, which only
+    simulated hospitals release: noise protects small groups better than suppression."""
     return np.where((counts.sum(axis=-1) >= LEAST).all(axis=-1)[:, None, None], counts, 0.0)

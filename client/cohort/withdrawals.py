@@ -1,4 +1,4 @@
-"""Patients who have withdrawn: a text file with one PatientID a line, honoured whenever a source is listed."""
+"""Patients who have withdrawn: a text file with one PatientID per line, applied whenever a source is listed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def withdrawn(site: SiteSettings) -> frozenset[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise SiteMisconfigured(
             f"cannot read the withdrawal list {site.withdrawals}: {error}; nobody is trained on while it is missing "
-            "(an empty file says that nobody has withdrawn)"
+            "(if nobody has withdrawn, create an empty file)"
         ) from error
     if odd := [number for number, line in enumerate(lines, start=1) if _MORE_THAN_A_NAME.search(line)]:
         shown = ", ".join(map(str, odd[:10]))
         raise SiteMisconfigured(
-            f"{site.withdrawals}: line(s) {shown} have a comma, semicolon, tab or backslash; write one PatientID a "
-            "line and nothing else, or a withdrawal would be overlooked"
+            f"{site.withdrawals}: line(s) {shown} have a comma, semicolon, tab or backslash; write one PatientID per "
+            "line and nothing else, or a withdrawal could be missed"
         )
     return frozenset(name for line in lines if (name := line.strip()))

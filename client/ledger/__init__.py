@@ -1,1 +1,1 @@
-"""Ledger and audit log: what was spent and what left, in chained rows that vouch for each other."""
+"""Ledger and audit log: what was spent and what left, in chained rows, each file a witness of the other."""

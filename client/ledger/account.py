@@ -1,15 +1,15 @@
-"""What the rows of a ledger add up to: who has spent what of whose privacy, and what is set aside for whom.
+"""What a ledger's rows add up to: which study has spent what on which cohort, and what is set aside for it.
 
-    genesis                the terms on which the sums rest, see ``client.ledger.terms``
-    reserved, committed    one order; it has spent its mechanism from the reservation on
-    planned                all that a study will need of a cohort from here on: set aside until it is reserved
-    released               the study was revoked: what it had set aside is free again
-    rebased                other terms from here on; where people may have changed sides, everything that stands before
-                           counts on both. Composing the two bounds whoever moved, and whoever did not
-    acknowledged           rows were lost whose hash somebody else has seen; what they may have spent counts on either
-                           cohort for life, and in every study that stands here already
+    genesis                the terms on which the sums depend, see ``client.ledger.terms``
+    reserved, committed    one order; its mechanism counts as spent from the reservation on
+    planned                everything a study will still need of a cohort: set aside until it is reserved
+    released               the study was revoked: what it had set aside is freed
+    rebased                new terms from here on; if people may have changed sides, every earlier row counts on both
+                           cohorts. Composing the two is a bound for those who moved and those who did not
+    acknowledged           rows were lost whose hash the coordinator has seen; what they may have spent counts on both
+                           cohorts for life, and in every study recorded so far
 
-Cohorts are sides of the split; the names of people on either side are not known here.
+Cohorts are the sides of the split; who is on either side is not known here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from client.ledger.terms import Terms
 
 @dataclass(frozen=True)
 class Use:
-    """Who wants to touch whom: one order."""
+    """One order: which study uses which cohort in which round."""
 
     cohort: str
     study: str
@@ -54,7 +54,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class Earmark:
-    """What a study has set aside of a cohort and not reserved yet, and the delta at which it was planned."""
+    """What a study has set aside on a cohort and not reserved yet, and the delta it was planned for."""
 
     study: str
     cohort: str
@@ -71,7 +71,7 @@ class _Charge:
 
 @dataclass
 class Account:
-    """The rows of one ledger, taken in one by one.
+    """The sums of one ledger, updated row by row.
 
     Attributes:
         id: the ledger's own, random.
@@ -87,10 +87,10 @@ class Account:
     _earmarks: dict[tuple[str, str], Earmark] = field(default_factory=dict)
     _charges: list[_Charge] = field(default_factory=list)
     _moved: int = -1
-    """The last row after which sides may have meant other people."""
+    """The last row at which people may have changed sides."""
 
     def take(self, row: Row) -> None:
-        """Add what a row says; rows of other kinds say nothing."""
+        """Add a row; rows of other kinds count nothing."""
         kinds = {
             "genesis": self._begun,
             "reserved": self._reserved,
@@ -108,7 +108,7 @@ class Account:
         return [e for e in self.entries.values() if (e.use.cohort, e.use.study) == (cohort, study)]
 
     def spent(self, cohort: str, study: str | None = None) -> list[Mechanism]:
-        """What counts on a cohort, for one study or for life, oldest first."""
+        """Everything that counts on a cohort, for one study or for life, oldest first."""
         entries = [e for e in self.entries.values() if study in (None, e.use.study)]
         begun = min((e.reserved for e in entries), default=None)
         found = [(e.reserved, e.mechanism) for e in entries if self._counts(e.reserved, e.use.cohort, cohort)]
@@ -121,21 +121,21 @@ class Account:
         return [mechanism for _, mechanism in sorted(found, key=lambda pair: pair[0])]
 
     def everything(self) -> list[Mechanism]:
-        """What was spent on any cohort, once each: what would count on every one if somebody changed sides now."""
+        """What was spent on any cohort, once each: what would count on every cohort if anyone changed sides now."""
         return [*(e.mechanism for e in self.entries.values()), *(charge.mechanism for charge in self._charges)]
 
     def earmarked(self, cohort: str, study: str) -> list[Mechanism]:
-        """What a study has set aside of a cohort and not reserved yet."""
+        """What a study has set aside on a cohort and not reserved yet."""
         mark = self._earmarks.get((cohort, study))
         return [] if mark is None else mark.mechanisms
 
     def earmarks(self, cohort: str | None = None, without: str | None = None) -> list[Earmark]:
-        """All that is set aside and not reserved yet, of one cohort or of all, without that of one study."""
+        """Everything set aside and not reserved yet, on one cohort or all, without that of one study."""
         marks = (mark for mark in self._earmarks.values() if mark.mechanisms)
         return [m for m in marks if cohort in (None, m.cohort) and m.study != without]
 
     def has_planned(self, cohort: str, study: str) -> bool:
-        """Whether a study has said what it needs of a cohort, and was not released from it since."""
+        """Whether a study has planned its use of a cohort, and was not released since."""
         return (cohort, study) in self._earmarks
 
     def _counts(self, row: int, touched: str, cohort: str) -> bool:
@@ -188,7 +188,7 @@ class Account:
 
 
 def without_first(mechanisms: Sequence[Mechanism], count: int) -> list[Mechanism]:
-    """What is left of a sequence when its first ``count`` applications are gone."""
+    """What is left of a sequence after its first ``count`` applications."""
     left = []
     for mechanism in mechanisms:
         gone = min(count, mechanism.count)

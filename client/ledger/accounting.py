@@ -1,4 +1,4 @@
-"""What mechanisms cost: epsilon of a history, and the noise that keeps to one. The only file that uses dp-accounting.
+"""What mechanisms cost: the epsilon of a history, and the noise for a given epsilon. The only file using dp-accounting.
 
 Privacy loss distributions are composed (Doroshenko et al., PoPETs 2022; Google's dp-accounting), rounded so that the
 result is an upper bound. Neighbouring datasets differ by adding or removing one patient with all images. Everything
@@ -34,7 +34,7 @@ _SAME = 1e-9  # of a floating-point product that should be a number of four deci
 HistoryPart = tuple[float, float, int]
 """Noise multiplier, sampling rate, count."""
 Ahead = tuple[float, int]
-"""What is still to come: a factor of the noise, and how often with it."""
+"""What is still to come: a noise factor, and how many times it is used."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def sequence(scale: float, sample_rate: float, ahead: Sequence[Ahead]) -> list[M
 
 
 def gaussian_of(epsilon: float, delta: float) -> Mechanism:
-    """One look at everybody that costs this much, or a little more: for what is known only by its price.
+    """One Gaussian release over everybody that costs this much or slightly more: for spending known only as epsilon.
 
     Raises:
         ValueError: epsilon is not above 0, or so large that no noise is left.
@@ -159,7 +159,7 @@ def _epsilon_of(parts: tuple[HistoryPart, ...], delta: float) -> float:
 
 
 def _one_gaussian(parts: tuple[HistoryPart, ...]) -> float:
-    """The noise of the one Gaussian that equals all these, which sample everybody."""
+    """The noise of the single Gaussian equivalent to all of these, which sample everybody."""
     return 1 / math.sqrt(sum(count / noise**2 for noise, _, count in parts))
 
 
@@ -172,7 +172,7 @@ def _composed(parts: tuple[HistoryPart, ...]) -> PrivacyLossDistribution:
 
 @lru_cache(maxsize=64)
 def _repeated(noise: float, sample_rate: float, count: int) -> PrivacyLossDistribution:
-    """One mechanism ``count`` times, from halves that are kept: a study asks again and again, a round more each time.
+    """One mechanism ``count`` times, from cached halves: a study asks repeatedly, one more round each time.
 
     The same count gives the same bits, whatever was asked before.
     """
@@ -196,8 +196,7 @@ def _single(noise: float, sample_rate: float) -> PrivacyLossDistribution:
 def _planned(
     spent: tuple[HistoryPart, ...], sample_rate: float, ahead: tuple[Ahead, ...], epsilon: float, delta: float
 ) -> float:
-    """Bracket the scale around a guess, then close in from the private side; each look costs one composition for each
-    factor."""
+    """Bracket the scale around a guess, then close in from the private side; a try costs a composition per factor."""
     count, least = sum(times for _, times in ahead), _rounded_up(_LEAST_NOISE / min(factor for factor, _ in ahead))
 
     def overspent(scale: float) -> float:
@@ -207,11 +206,11 @@ def _planned(
         return math.log(max(total, 1e-12) / epsilon)
 
     if _epsilon_of(spent, delta) >= epsilon:
-        raise BudgetExhausted(f"epsilon {epsilon:g} is spent; {count} more steps would pass it whatever the noise")
+        raise BudgetExhausted(f"epsilon {epsilon:g} is spent; {count} more steps would exceed it with any noise")
     high = _rounded_up(max(_guess(spent, sample_rate, ahead, epsilon, delta), 2 * least))
     while (above := overspent(high)) > 0:
         if high >= _MOST_NOISE:
-            raise BudgetExhausted(f"no noise keeps {count} more steps within epsilon {epsilon:g}")
+            raise BudgetExhausted(f"no amount of noise keeps {count} more steps within epsilon {epsilon:g}")
         high = min(_rounded_up(high * _STRIDE), _MOST_NOISE)
     low, below = high, above
     while below <= 0:
@@ -240,7 +239,7 @@ def _rounded_up(noise: float) -> float:
 def _guess(
     spent: tuple[HistoryPart, ...], sample_rate: float, ahead: tuple[Ahead, ...], epsilon: float, delta: float
 ) -> float:
-    """A scale by the central limit theorem for composition (Bu et al., HDSR 2020, theorem 5): only a place to start."""
+    """A scale by the central limit theorem for composition (Bu et al., HDSR 2020, theorem 5): only a starting point."""
     target = 1 / gaussian_mechanism.get_sigma_gaussian(epsilon, delta)
     left = max(target**2 - sum(times * _variance(noise, rate) for noise, rate, times in spent), 0.01 * target**2)
     low, high = math.log(_LEAST_NOISE), math.log(_MOST_NOISE)

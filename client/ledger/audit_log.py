@@ -33,7 +33,7 @@ Fact = str | int | float | bool | None
 
 
 class Kind(StrEnum):
-    """What else is worth remembering."""
+    """Kinds of event."""
 
     REFUSAL = "refusal"
     APPROVAL = "approval"
@@ -44,7 +44,7 @@ class Kind(StrEnum):
     INGEST = "ingest"
     PREDICTION = "prediction"
     REBASE = "rebase"
-    LEDGER_BEHIND = "books_behind"
+    LEDGER_BEHIND = "ledger_behind"
     ACKNOWLEDGEMENT = "acknowledgement"
     AUDIT_LOG_REPLACED = "audit_log_replaced"
     IDENTITIES = "identities"
@@ -52,30 +52,30 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Receipt:
-    """One message that left, or was about to."""
+    """One message that left, or was about to leave."""
 
     study: str
     round: int
     message: str
     """Its kind: the name of the class in ``tasks.protocol.wire``."""
     cohort: str | None
-    """Whose privacy it spent; none for a refusal."""
+    """The cohort whose privacy it spent; ``None`` for a refusal."""
     bytes: int
     sha256: str
-    """Of the packed message, as hexadecimal digits."""
+    """Of the packed message, in hexadecimal."""
     tensors: Mapping[str, str]
     """Data type and shape by name; see ``tensors_of``."""
     update_norm: float | None
     """L2 norm of all tensors together, after noise."""
     epsilon_before: float | None
-    """What the study had spent on the cohort before this order; infinite without noise, none for a refusal."""
+    """What the study had spent on the cohort before this order; infinite without noise, ``None`` for a refusal."""
     epsilon_after: float | None
     ledger: Head | None
-    """The ledger's last row at that moment; none only when there was no ledger to read, which is why it was refused."""
+    """The ledger's last row at that moment; ``None`` only for a refusal because no ledger could be read."""
     policy: str = ""
     """SHA-256 of the hospital's policy and caps at that moment, so that raised caps leave a trace."""
     repeated: bool = False
-    """The stored reply to an order that was answered before: it spent nothing this time."""
+    """Whether it is the stored reply to an order that was answered before; then it spent nothing."""
     seq: int | None = None
     """Its row in the audit log; set by the audit log, like ``at``."""
     at: datetime | None = None
@@ -83,7 +83,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that was decided or done."""
+    """A decision or an action."""
 
     seq: int
     at: datetime
@@ -129,7 +129,7 @@ class AuditLog:
         self._chain.close()
 
     def append_receipt(self, receipt: Receipt) -> Receipt:
-        """Write it down. Returns it with its row and time."""
+        """Enter a receipt. Returns it with its row and time."""
         body = {name: value for name, value in asdict(receipt).items() if name not in ("seq", "at")}
         body |= {name: _written(body[name]) for name in _NUMBERS}
         with self._chain.transaction():
@@ -137,7 +137,7 @@ class AuditLog:
         return replace(receipt, seq=row.seq, at=datetime.fromisoformat(row.at))
 
     def append_event(self, kind: Kind, facts: Mapping[str, Fact]) -> Event:
-        """Write down what was decided or done, for instance ``{"study": ..., "code": ...}``.
+        """Enter a decision or an action, for instance ``{"study": ..., "code": ...}``.
 
         Raises:
             ValueError: a fact looks like a UID or a path. That is a net, no proof: pass codes, counts and digests.
@@ -176,12 +176,12 @@ class AuditLog:
         return self._chain.head()
 
     def last_seen_ledger(self) -> Head:
-        """The ledger's head as the newest receipt noted it, or as it was when the audit log was made."""
+        """The ledger's head in the newest receipt, or when the audit log was created."""
         seen = (row.body["ledger"] for row in self._chain.backwards() if row.kind in (_RECEIPT, "genesis"))
         return next(Head(*head) for head in seen if head is not None)
 
     def require_not_older_than(self, witness: Head) -> None:
-        """Refuse an audit log that lacks a row which was seen in it.
+        """Refuse an audit log that lacks a row seen in it before.
 
         Raises:
             LedgerRolledBack: see ``Chain.require``.
@@ -189,15 +189,15 @@ class AuditLog:
         self._chain.require(witness)
 
     def verify(self, witness: Head | None = None) -> list[str]:
-        """All that is wrong, row by row, and against a witness at the end."""
+        """All faults, row by row, and against a witness at the end."""
         return [str(fault) for fault in self._chain.verify(witness)]
 
     def backup(self, target: Path) -> None:
-        """Copy to a new file; see ``Chain.backup``. ``Books.backup`` copies what belongs together."""
+        """Copy to a new file; see ``Chain.backup``. ``Records.backup`` copies ledger and audit log together."""
         self._chain.backup(target)
 
     def hold(self) -> AbstractContextManager[None]:
-        """Nobody writes anything meanwhile."""
+        """Block all other writers in the meantime."""
         return self._chain.transaction()
 
     def _rows_since(self, since: datetime | None) -> Iterator[Row]:

@@ -1,10 +1,10 @@
-"""An append-only SQLite file of linked rows: the form of both the ledger and the audit log.
+"""An append-only SQLite file of linked rows: the format of both the ledger and the audit log.
 
-Whoever has the file without the hospital's secret can neither change, insert, remove, move nor forge a row unseen.
-Cutting rows off the end, or putting an old copy back, leaves a chain that is right in itself; that takes a witness: a
-head (number and hash of the last row) that was noted elsewhere. Ledger and audit log are each other's witness
-(``client.ledger.records``). Whoever has the secret as well, or rolls back both files together, is not caught by
-anything on the same disk.
+Anyone who has the file without the hospital's key cannot change, insert, remove, move or forge a row undetected.
+Cutting rows off the end, or restoring an old copy, leaves a chain that is valid in itself. Detecting that takes a
+witness: a head (number and hash of the last row) recorded elsewhere. Ledger and audit log are each other's witness
+(``client.ledger.records``). Nothing on the same disk can detect someone who has the key as well, or who rolls back both
+files together.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from client.ledger import database, links
 from client.ledger.links import BEFORE_ALL, Fault, Head, Row, StoredRow
 
 RESTORE = (
-    "Restore the newest backup of ledger and audit log, and keep the present files for those who look into it. "
-    "If no backup has what is lost, the proof of what was spent is gone for good: no study may use these patients "
+    "Restore the newest backup of ledger and audit log, and keep the current files for the investigation. "
+    "If no backup has what is lost, the proof of what was spent is permanently lost: no study may use these patients "
     "until the data protection officer has decided"
 )
 _FORMAT = 1
@@ -93,7 +93,7 @@ class Chain:
         return chain
 
     def check(self) -> None:
-        """That the table and its triggers are as they were made.
+        """Pass if the table and its triggers are unchanged.
 
         Raises:
             LedgerTampered: they are not.
@@ -111,7 +111,7 @@ class Chain:
             self._db.close()
 
     def transaction(self) -> AbstractContextManager[None]:
-        """All or nothing, and nobody else writes meanwhile; see ``database.transaction``."""
+        """All or nothing, with all other writers blocked; see ``database.transaction``."""
         return database.transaction(self._db, self.path)
 
     def execute(self, statement: str, *values: object) -> list[StoredRow]:
@@ -122,7 +122,7 @@ class Chain:
     def append(self, kind: str, body: dict[str, Any]) -> Row:
         """Add a row of plain, finite JSON within ``transaction``; it stands once that has ended."""
         if not self._db.in_transaction:
-            raise RuntimeError("append belongs in a transaction: else two processes could follow the same row")
+            raise RuntimeError("append must run in a transaction, or two processes could follow the same row")
         last = self.head()
         return self._insert(last.seq + 1, kind, body, last.hash)
 
@@ -146,7 +146,7 @@ class Chain:
             self._refuse(links.faults([], self._key, 0, BEFORE_ALL))
 
     def contains(self, hash: str) -> bool:
-        """Whether a genuine row has this hash; newest rows are looked at first."""
+        """Whether a genuine row has this hash; newest rows are checked first."""
         found = self._query(f"{_SELECT} WHERE hash = ? ORDER BY seq DESC", hash)
         return any(links.is_genuine(self._key, stored) for stored in found)
 
@@ -170,13 +170,13 @@ class Chain:
             self._refuse(links.faults([], self._key, 0, BEFORE_ALL))
 
     def require(self, witness: Head) -> None:
-        """Refuse a chain without the witnessed row.
+        """Refuse a chain that lacks the witnessed row.
 
         Raises:
             LedgerRolledBack: rows were cut off, or an older or another file stands in its place.
         """
         for fault in self._faults_against(witness):
-            raise LedgerRolledBack(f"{self._name} is an older one, or another, than was last seen: {fault}. {RESTORE}")
+            raise LedgerRolledBack(f"{self._name} is older than the one last seen, or another one: {fault}. {RESTORE}")
 
     def verify(self, witness: Head | None = None) -> list[Fault]:
         """Every fault: in SQLite's pages, in triggers, rows and links and, against a witness, at the end."""
@@ -207,8 +207,8 @@ class Chain:
         return f"the {self._purpose} {self.path}"
 
     def _query(self, statement: str, *values: object) -> Iterator[StoredRow]:
-        """Rows as they are asked for. It waits outside of every ``with``: most callers stop early and leave it to the
-        garbage collector, and what runs then swallows an interrupt, that is, prints it and goes on."""
+        """Rows on demand. It yields outside every ``with``: most callers stop early and leave it to the garbage
+        collector, and code that runs then swallows an interrupt, that is, prints it and continues."""
         with database.named_errors(self.path):
             found = self._db.execute(statement, values)
         while (stored := self._fetched(found)) is not None:
@@ -228,11 +228,11 @@ class Chain:
     def _refuse(self, faults: Iterable[Fault]) -> None:
         if found := [str(fault) for fault in faults]:
             more = [f"and {len(found) - 10} more"] if len(found) > 10 else []
-            raise LedgerTampered(f"{self._name} is not as it was written: {'; '.join(found[:10] + more)}. {RESTORE}")
+            raise LedgerTampered(f"{self._name} was altered or damaged: {'; '.join(found[:10] + more)}. {RESTORE}")
 
     def _faults_of_pages(self) -> list[Fault]:
         found = self.execute("PRAGMA quick_check(10)")
-        return [Fault(None, f"SQLite finds: {text}") for (text,) in found if text != "ok"]
+        return [Fault(None, f"SQLite reports: {text}") for (text,) in found if text != "ok"]
 
     def _faults_of_rows(self) -> list[Fault]:
         return list(links.faults(self._query(f"{_SELECT} ORDER BY seq"), self._key, 0, BEFORE_ALL))
@@ -248,7 +248,7 @@ class Chain:
     def _faults_of_ends(self) -> list[Fault]:
         beginning = self.execute(f"{_SELECT} WHERE seq <= 0 ORDER BY seq")
         if faults := list(links.faults(beginning, self._key, 0, BEFORE_ALL)):
-            hint = f"if every row is so, site.key is another one than wrote it, or this is no {self._purpose}"
+            hint = f"if every row is affected, site.key is not its key, or this is not a hospital's {self._purpose}"
             return [*faults, Fault(None, hint)]
         tail = self.execute(f"SELECT * FROM ({_SELECT} ORDER BY seq DESC LIMIT {_TAIL}) ORDER BY seq")
         return list(links.faults(tail, self._key, tail[0][0], tail[0][4]))

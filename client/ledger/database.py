@@ -1,4 +1,4 @@
-"""SQLite files that survive a kill at any moment: opened for durability, made whole or not at all, errors by name."""
+"""SQLite files that survive a kill at any moment: durable, created completely or not at all, with named errors."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from client.errors import LedgerBroken, LedgerTampered, LedgerUnwritable
 
 _WAIT = 120.0  # seconds: another process may be planning its noise inside a transaction
 _REMEDIES = {
-    sqlite3.SQLITE_FULL: "the disk is full: make room, then ask again",
-    sqlite3.SQLITE_IOERR: "the disk does not take the data: make room or check the volume, then ask again",
+    sqlite3.SQLITE_FULL: "the disk is full: free some space, then try again",
+    sqlite3.SQLITE_IOERR: "the disk does not accept the data: free some space or check the volume, then try again",
     sqlite3.SQLITE_READONLY: "it is read-only: mount the volume writable for the user that runs the trainer",
     sqlite3.SQLITE_PERM: "access is denied: file and folder must belong to the user that runs the trainer",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened: file and folder must belong to the user that runs the trainer",
-    sqlite3.SQLITE_BUSY: f"another process has held it for more than {_WAIT:g} s: see which, then ask again",
+    sqlite3.SQLITE_BUSY: f"another process has locked it for more than {_WAIT:g} s: find out which, then try again",
 }
-_RESTORE = "Restore the newest backup, and keep the damaged file for those who look into it"
+_RESTORE = "Restore the newest backup, and keep the damaged file for the investigation"
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open an existing file in write-ahead mode; a transaction that has returned is on the disk.
+    """Open an existing file in write-ahead mode; a transaction that has returned is on disk.
 
     Text that is not UTF-8 comes as surrogates, so that a checker can name the row instead of stumbling over it.
 
@@ -49,7 +49,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """All or nothing, and nobody else writes meanwhile.
+    """All or nothing, with all other writers blocked.
 
     Raises:
         LedgerUnwritable: disk full, read-only, or held by another process.
@@ -68,7 +68,7 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Fill an empty file with a consistent state of another, while others go on writing to that.
+    """Fill an empty file with a consistent state of another, while others continue writing to that.
 
     Over connections of its own: SQLite does not copy from one that holds a transaction.
     """
@@ -78,7 +78,7 @@ def copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Say in a hospital's words what SQLite complains about."""
+    """Translate SQLite's errors into messages for hospital staff."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -93,7 +93,7 @@ def named_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A draft that takes the name ``path`` when all went well, so that a kill leaves the file whole or absent.
+    """A draft that is renamed to ``path`` on success, so that a kill leaves the file complete or absent.
 
     Raises:
         LedgerBroken: something is there already; nothing is ever overwritten.
@@ -111,7 +111,7 @@ def new_file(path: Path) -> Iterator[Path]:
         os.link(draft, path)  # unlike a rename it fails when another process was faster
         _flush(path.parent)
     except OSError as error:
-        raise LedgerUnwritable(f"cannot make {path} ({error}): is its folder writable, is there room?") from error
+        raise LedgerUnwritable(f"cannot create {path} ({error}): is its folder writable, is there space?") from error
     finally:
         for leftover in (draft, *_companions(draft)):
             with suppress(FileNotFoundError):
@@ -119,11 +119,11 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def _refuse_existing(path: Path) -> None:
-    """The file itself, or a write-ahead log left by one of its name, which would spoil a new one."""
+    """Refuse the file itself, or a write-ahead log left by a file of its name, which would corrupt a new one."""
     there = [str(p) for p in (path, *_companions(path)) if os.path.lexists(p)]
     if there:
         raise LedgerBroken(
-            f"{' and '.join(there)} exists already and is not overwritten. To put another file in its place, first "
+            f"{' and '.join(there)} exists already and is not overwritten. To replace the file, first "
             f"move all of {path}* elsewhere, and keep them"
         )
 
@@ -133,7 +133,7 @@ def _companions(path: Path) -> list[Path]:
 
 
 def _flush(path: Path) -> None:
-    """Onto the disk: a file's content, or the names in a folder."""
+    """Flush to disk: a file's content, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""Files of the hospital that stay open between the orders that a process answers.
+"""Files of the hospital that stay open between the orders a process answers.
 
-A hospital's books grow for years; a process that answers orders would read them from the genesis every time, and
-opening an SQLite file for one question takes longer than the question.
+Ledger and audit log grow for years; a process that answers orders would read them from the genesis every time, and
+opening an SQLite file for one query takes longer than the query.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 _MOST = min(max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 16, 32), 512)
-"""Of each kind. A hospital's books and index are nine open files; a process that plays more hospitals in turn than stay
-open opens each anew in every round, which takes half as long again."""
+"""Of each kind. A hospital's ledger, audit log and index are nine open files; a process that simulates more hospitals
+than stay open reopens each in every round, which takes half as long again."""
 T = TypeVar("T")
 _Files = tuple[tuple[int, int], ...]
 
 
 class _Place(NamedTuple):
-    """Which files, and who may use what is open: SQLite's connections neither cross a fork nor change threads."""
+    """Which files, and which process and thread may use them: SQLite connections cross neither forks nor threads."""
 
     paths: tuple[Path, ...]
     also: Hashable
@@ -39,7 +39,7 @@ class _Standing(Generic[T]):
 
 
 class HandleCache(Generic[T]):
-    """What is open, by its files. A file that was put in the place of another is opened."""
+    """Open handles, by their files. A file that has replaced another is opened again."""
 
     def __init__(self) -> None:
         self._standing: dict[_Place, _Standing[T]] = {}
@@ -48,7 +48,7 @@ class HandleCache(Generic[T]):
     def use(
         self, paths: tuple[Path, ...], opening: Callable[[], AbstractContextManager[T]], also: Hashable = None
     ) -> Iterator[T]:
-        """What ``opening`` opens, from the shelf where it stands there already.
+        """What ``opening`` opens, from the cache if it is there.
 
         Whatever goes wrong while it is used, it is closed, and the next use opens it afresh.
 
@@ -73,11 +73,11 @@ class HandleCache(Generic[T]):
             self._close(self._mine()[:-_MOST])
 
     def close(self) -> None:
-        """Close what this thread has open."""
+        """Close everything this thread has open."""
         self._close(self._mine())
 
     def _mine(self) -> list[_Place]:
-        """Where this thread's things stand, those that were used last at the end. A fork brings others' too."""
+        """This thread's handles, the most recently used last. A fork copies other threads' handles as well."""
         me = (os.getpid(), threading.get_ident())
         return [place for place in self._standing if (place.process, place.thread) == me]
 
@@ -87,7 +87,7 @@ class HandleCache(Generic[T]):
 
 
 def _files(paths: tuple[Path, ...]) -> _Files:
-    """What identifies the files: while one is open here, no other file can have its number. Empty if one is missing."""
+    """Identity of the files: while one is open here, no other file can have its number. Empty if one is missing."""
     try:
         return tuple((status.st_dev, status.st_ino) for status in (path.stat() for path in paths))
     except OSError:

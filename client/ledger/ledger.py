@@ -1,20 +1,20 @@
-"""The hospital's privacy ledger: what was done to which cohort, written down before it is done.
+"""The hospital's privacy ledger: what is done with which cohort, entered before it is done.
 
-An order is *reserved* before training starts: its mechanism is entered, and the entry stands whatever happens next. It
+An order is *reserved* before training starts: its mechanism is entered, and the entry stays whatever happens next. It
 is *committed* together with the reply when the work is done, before the reply is sent. So a crash spends the
-reservation and forgets nothing. What happens when the same order is asked again:
+reservation, and nothing goes uncounted. What happens when the same order comes again:
 
     committed, reply kept        the stored reply, byte for byte; nothing is spent
-    reserved, never committed    a new reservation beside the old one: somebody may have seen the noise of the lost run,
-                                 and nobody can prove the contrary
+    reserved, never committed    a new reservation in addition to the old one: someone may have seen the noise of the
+                                 lost run, and nobody can prove otherwise
     committed, reply replaced    ``AlreadyAnswered``: training again would release the same round a second time. Only a
-                                 server that has gone back behind what it knew asks for it, and could do so for ever
+                                 server that was rolled back asks for it, and could do so endlessly
 
-With its first order a study sets aside all that it will need, of both cohorts: what is set aside for one study is spent
-for all others. So a study is refused as a whole, before it has cost anybody anything, or can be paid to its end.
+With its first order a study sets aside everything it will need, on both cohorts; for all other studies that counts as
+spent. So either a study is refused as a whole, before it costs anything, or its budget lasts to the end.
 
-Replies may be tens of megabytes, so only the newest one of a study on a cohort is kept, beside the chain; its SHA-256
-is in the chain. Every sum is made from rows that were verified by the object that makes it.
+Replies may be tens of megabytes, so only a study's newest reply on a cohort is kept, next to the chain; its SHA-256 is
+in the chain. Every sum is made from rows verified by the object that makes it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Ledger:
     def create(
         cls, path: Path, secret: bytes, terms: Terms | None = None, witness: Callable[[], Head] | None = None
     ) -> Self:
-        """A new ledger with nothing but the terms on which its sums will rest. ``witness``: see ``open``.
+        """A new ledger that holds only its terms. ``witness``: see ``open``.
 
         Raises:
             LedgerBroken: there is one already.
@@ -147,13 +147,13 @@ class Ledger:
         return planned.now
 
     def _set_aside(self, account: Account, mark: Earmark) -> None:
-        """Enter what a study needs, unless that is what it has set aside already."""
+        """Enter what a study needs, unless exactly that is set aside already."""
         known = account.has_planned(mark.cohort, mark.study)
         if not known or account.earmarked(mark.cohort, mark.study) != mark.mechanisms:
             self._chain.append("planned", {**asdict(mark), **self._seen()})
 
     def release(self, study: str) -> list[Earmark]:
-        """Free what a study has set aside and not reserved. Returns what that was; nothing is entered if it is none."""
+        """Free what a study has set aside and not reserved. Returns what that was; if nothing, no row is entered."""
         with self._chain.transaction():
             freed = [mark for mark in self.account().earmarks() if mark.study == study]
             if freed:
@@ -161,8 +161,8 @@ class Ledger:
         return freed
 
     def rebase(self, terms: Terms) -> bool:
-        """Enter other terms. Returns whether somebody may have changed sides; then all that was spent before counts on
-        both, see ``client.ledger.account``."""
+        """Enter new terms. Returns whether anyone may have changed sides; then everything spent before counts on both
+        cohorts, see ``client.ledger.account``."""
         with self._chain.transaction():
             account = self.account()
             moved = account.terms is None or may_have_moved(account.terms, terms)
@@ -170,17 +170,17 @@ class Ledger:
         return moved
 
     def acknowledge(self, lost: str, charges: Mapping[str, Mechanism]) -> None:
-        """Enter that the row with this hash is lost, and what the lost rows may have spent, by cohort."""
+        """Record that the row with this hash is lost, and what the lost rows may have spent, by cohort."""
         body = {"hash": lost, "charges": {cohort: asdict(mechanism) for cohort, mechanism in charges.items()}}
         with self._chain.transaction():
             self._chain.append("acknowledged", {**body, **self._seen()})
 
     def contains(self, hash: str) -> bool:
-        """Whether a row with this hash stands here, or its loss was acknowledged."""
+        """Whether the ledger has a row with this hash, or its loss was acknowledged."""
         return self._chain.contains(hash) or hash in self.account().acknowledged
 
     def commit(self, use: Use, reply: bytes) -> None:
-        """Close the newest open reservation of the order and store the reply, in place of the study's earlier one.
+        """Close the newest open reservation of the order and store the reply in place of the study's earlier one.
 
         Raises:
             ValueError: the order has no open reservation.
@@ -211,7 +211,7 @@ class Ledger:
         return list(self.account().entries.values())
 
     def account(self) -> Account:
-        """What all rows add up to. It is kept and grows with the ledger.
+        """What all rows add up to. It is cached and updated with new rows.
 
         Raises:
             LedgerTampered: a row is not as it was written.
@@ -222,11 +222,11 @@ class Ledger:
         return self._account
 
     def cohorts(self) -> list[str]:
-        """Cohorts that were ever touched, in order of the alphabet."""
+        """Cohorts that were ever used, in alphabetical order."""
         return sorted({entry.use.cohort for entry in self.entries()})
 
     def studies(self) -> list[str]:
-        """Studies that ever touched a cohort, in order of the alphabet."""
+        """Studies that ever used a cohort, in alphabetical order."""
         return sorted({entry.use.study for entry in self.entries()})
 
     def head(self) -> Head:
@@ -234,7 +234,7 @@ class Ledger:
         return self._chain.head()
 
     def require_not_older_than(self, witness: Head) -> None:
-        """Refuse a ledger that lacks a row which was seen in it.
+        """Refuse a ledger that lacks a row seen in it before.
 
         Raises:
             LedgerRolledBack: see ``Chain.require``.
@@ -242,17 +242,17 @@ class Ledger:
         self._chain.require(witness)
 
     def last_seen_audit_log(self) -> Head | None:
-        """The audit log's head as the newest row noted it."""
+        """The audit log's head in the newest row."""
         seen = (row.body["audit_log"] for row in self._chain.backwards() if "audit_log" in row.body)
         return next((Head(*head) for head in seen), None)
 
     def audit_log_was_lost(self, head: Head) -> None:
-        """Note that another audit log begins, from the given head on."""
+        """Record that a new audit log starts at the given head."""
         with self._chain.transaction():
             self._chain.append("audit_log_lost", {"audit_log": list(head)})
 
     def verify(self, witness: Head | None = None) -> list[str]:
-        """All that is wrong, row by row: with the chain, the stored replies and, against a witness, at the end."""
+        """All faults, row by row, in the chain and the stored replies, and against a witness at the end."""
         faults = [str(fault) for fault in self._chain.verify(witness)]
         try:
             return faults or list(self._faults_of_replies())
@@ -260,11 +260,11 @@ class Ledger:
             return [str(error)]
 
     def backup(self, target: Path) -> None:
-        """Copy to a new file, replies too; see ``Chain.backup``. ``Books.backup`` copies what belongs together."""
+        """Copy to a new file, with replies; see ``Chain.backup``. ``Records.backup`` copies ledger and audit log."""
         self._chain.backup(target)
 
     def hold(self) -> AbstractContextManager[None]:
-        """Nobody enters anything meanwhile."""
+        """Block all other writers in the meantime."""
         return self._chain.transaction()
 
     def _seen(self) -> dict[str, list[object]]:
@@ -278,8 +278,8 @@ class Ledger:
         newest = {_line(entry.use): (seq, entry) for seq, entry in self._by_commit()}
         expected = dict(newest.values())
         stored = {seq for (seq,) in self._chain.execute("SELECT committed FROM replies")}
-        yield from (f"row {seq}: its reply is gone" for seq in sorted(expected.keys() - stored))
-        yield from (f"row {seq}: a reply is stored that belongs to nothing" for seq in sorted(stored - expected.keys()))
+        yield from (f"row {seq}: its reply is missing" for seq in sorted(expected.keys() - stored))
+        yield from (f"row {seq}: a stored reply belongs to no order" for seq in sorted(stored - expected.keys()))
         for seq in sorted(stored & expected.keys()):
             if not _is_reply_of(expected[seq], self._reply(seq)):
                 yield f"row {seq}: {_OTHER_REPLY}"
@@ -295,7 +295,7 @@ def _refuse_answered(entries: Iterable[LedgerEntry], use: Use) -> None:
             raise AlreadyAnswered(
                 f"round {use.round} of study {use.study} on {use.cohort} was answered at {entry.committed_at} (row "
                 f"{entry.committed}), and later rounds have replaced the reply. It is not computed a second time. "
-                "The server has gone back: it must resume from its newest checkpoint, or begin a new study"
+                "The server was rolled back: it must resume from its newest checkpoint, or start a new study"
             )
 
 
@@ -309,14 +309,14 @@ def _is_reply_of(entry: LedgerEntry, reply: bytes | None) -> bool:
 
 
 def _check_caps(account: Account, use: Use, planned: Planned, caps: Caps) -> None:
-    """That the study can be paid to its end on the order's own cohort; whoever plans the other one has checked that."""
+    """Pass if the study can be paid for on the order's cohort; the other cohort was checked when it was planned."""
     needed = planned.needed.get(use.cohort, [planned.now])
     study = [*account.spent(use.cohort, use.study), *needed]
     _check(f"{use.cohort}: epsilon for study {use.study}", study, caps.study, caps.delta)
     others = account.earmarks(use.cohort, without=use.study)
     set_aside = [mechanism for mark in others for mechanism in mark.mechanisms]
     life = [*account.spent(use.cohort), *needed, *set_aside]
-    _check(f"{use.cohort}: epsilon for life", life, caps.life, min([caps.delta, *(mark.delta for mark in others)]))
+    _check(f"{use.cohort}: lifetime epsilon", life, caps.life, min([caps.delta, *(mark.delta for mark in others)]))
 
 
 def _check(what: str, mechanisms: list[Mechanism], cap: float, delta: float) -> None:

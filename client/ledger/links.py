@@ -1,4 +1,4 @@
-"""Rows that are linked by keyed hashes, and what can be wrong with them. ``client.ledger.chain`` keeps them in a file.
+"""Rows linked by keyed hashes, and what can be wrong with them. ``client.ledger.chain`` keeps them in a file.
 
 A row's hash is the HMAC-SHA256 (RFC 2104) of its number, time, kind, body and the hash of the row before it, under a
 key that is derived from the hospital's secret, one for each purpose.
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 BEFORE_ALL = "0" * 64
-"""What the first row follows."""
+"""The hash that the first row follows."""
 
 _SHIFT = 64  # how far away a moved row's own place is looked for
 _CHANGED = "was changed after it was written, or was written without this hospital's key"
 
 StoredRow = tuple[Any, ...]
-"""A row as it lies in the file, unchecked: seq, at, kind, body, previous, hash."""
+"""A row as stored in the file, unchecked: seq, at, kind, body, previous, hash."""
 
 
 class Head(NamedTuple):
-    """Number and hash of a row: who has noted it can later tell whether the chain still contains that row."""
+    """Number and hash of a row: whoever has recorded it can later check whether the chain still contains that row."""
 
     seq: int
     hash: str
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a row, or with the file when there is no number."""
+    """A fault of a row, or of the file if there is no number."""
 
     seq: int | None
     what: str
@@ -57,7 +57,7 @@ def derived_key(secret: bytes, purpose: str) -> bytes:
 
 
 def link(key: bytes, seq: int, at: str, kind: str, body: dict[str, Any], previous: str) -> StoredRow:
-    """The row as it is to be stored.
+    """The row in the form in which it is stored.
 
     Raises:
         ValueError: a number in the body is not finite.
@@ -73,7 +73,7 @@ def row(stored: StoredRow) -> Row:
 
 
 def is_genuine(key: bytes, stored: StoredRow, seq: int | None = None) -> bool:
-    """Whether the key has written this row, or this row under another number."""
+    """Whether this row was written with the key, under this or another number."""
     if [type(value) for value in stored] != [int, str, str, str, str, str]:
         return False
     number, at, kind, body, previous, own_hash = stored
@@ -89,21 +89,21 @@ def faults(stored_rows: Iterable[StoredRow], key: bytes, expected: int, previous
             yield Fault(None, f"a row is numbered {seq!r}")
             continue
         if seq > expected:
-            others = "" if seq == expected + 1 else f", and all others up to {seq - 1}"
+            others = "" if seq == expected + 1 else f", as are all others up to {seq - 1}"
             yield Fault(expected, "is missing" + others)
         if not is_genuine(key, stored):
             yield Fault(seq, _origin(key, stored))
         elif seq < expected:
-            yield Fault(seq, "stands there more than once")
+            yield Fault(seq, "exists more than once")
         elif seq == expected and stored[4] != previous:
-            yield Fault(seq, "does not follow the row before it, which is not the one that was there")
+            yield Fault(seq, "does not follow the row before it, which was replaced")
         expected, previous = seq + 1, stored[5]
     if empty and expected == 0:
-        yield Fault(0, "is missing, and all others: the chain is empty")
+        yield Fault(0, "is missing, as are all others: the chain is empty")
 
 
 def _mac(key: bytes, seq: int, at: str, kind: str, body: str, previous: str) -> str:
-    """Lengths go in front, so that no two rows give the same text."""
+    """Lengths come first, so that no two rows give the same text."""
     text = f"{seq};{len(at)}:{at};{len(kind)}:{kind};{len(previous)}:{previous};{len(body)}:{body}"
     return hmac.digest(key, text.encode("utf-8", "surrogateescape"), "sha256").hex()
 

@@ -1,7 +1,7 @@
-"""Ledger and audit log together: each notes the other's head, so neither can be lost, replaced or put back unnoticed.
+"""Ledger and audit log together: each records the other's head, so none can be lost, replaced or rolled back unnoticed.
 
-The order of a reply is: reserve in the ledger, work, build the report, commit in the ledger, receipt in the audit log,
-send. The ledger is made first and named in the audit log's first row.
+A reply takes these steps in order: reserve in the ledger, work, build the report, commit in the ledger, receipt in the
+audit log, send. The ledger is created first, and the audit log's first row names it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ atexit.register(_SHELF.close)
 
 @dataclass(frozen=True)
 class Records:
-    """Both, open, and known to belong together."""
+    """Ledger and audit log, open and checked against each other."""
 
     ledger: Ledger
     audit_log: AuditLog
@@ -53,13 +53,13 @@ class Records:
             self.audit_log.require_not_older_than(seen)
 
     def verify(self) -> list[str]:
-        """All that is wrong with both, row by row, each against what the other has seen."""
+        """All faults of both, row by row, each against what the other has seen."""
         faults = [f"ledger: {fault}" for fault in self.ledger.verify(self.audit_log.last_seen_ledger())]
         faults += [f"audit log: {fault}" for fault in self.audit_log.verify(self.ledger.last_seen_audit_log())]
         return faults
 
     def backup(self, ledger: Path, audit_log: Path) -> None:
-        """Copy both to new files as they are at one moment; reservations and receipts of others wait meanwhile.
+        """Copy both to new files in one consistent state; other writers wait in the meantime.
 
         To restore, open the backup with ``open_records`` and back it up to where it belongs. That forgets what was
         entered since, and no witness on the same disk contradicts: back up after every round.
@@ -82,7 +82,7 @@ class Records:
 
 
 def create_records(ledger: Path, audit_log: Path, secret: bytes, terms: Terms | None = None) -> None:
-    """Empty books for a hospital that has never answered an order, with the terms on which their sums will rest.
+    """Empty ledger and audit log for a hospital that has never answered an order, with the ledger's terms.
 
     A kill in the middle leaves an untouched ledger without an audit log, from which calling again goes on. Whoever
     calls with other terms then finds the first ones in it, and has to rebase them.
@@ -91,7 +91,7 @@ def create_records(ledger: Path, audit_log: Path, secret: bytes, terms: Terms | 
         LedgerBroken: there are books already.
     """
     if os.path.lexists(audit_log):
-        raise LedgerBroken(f"the audit log {audit_log} exists already; nothing was made")
+        raise LedgerBroken(f"the audit log {audit_log} exists already; nothing was created")
     made = Ledger.open(ledger, secret) if os.path.lexists(ledger) else Ledger.create(ledger, secret, terms)
     with made:
         if made.head().seq > 0:
@@ -101,7 +101,7 @@ def create_records(ledger: Path, audit_log: Path, secret: bytes, terms: Terms | 
 
 @contextmanager
 def records_kept_open(ledger: Path, audit_log: Path, secret: bytes) -> Iterator[Records]:
-    """``open_records`` for who asks again and again: they stay open, and only new rows are read.
+    """``open_records`` for frequent use: the files stay open, and only new rows are read.
 
     Before each use triggers are checked, and each book against what the other has seen. Their newest rows may be in the
     write-ahead logs beside the files until the process ends.
@@ -116,7 +116,7 @@ def records_kept_open(ledger: Path, audit_log: Path, secret: bytes) -> Iterator[
 
 @contextmanager
 def open_records(ledger: Path, audit_log: Path, secret: bytes) -> Iterator[Records]:
-    """Both books, or neither.
+    """Open ledger and audit log, or neither.
 
     Raises:
         LedgerMissing: one or both files are missing; nothing is made in their place.
@@ -132,7 +132,7 @@ def open_records(ledger: Path, audit_log: Path, secret: bytes) -> Iterator[Recor
 
 
 def faults_of_records(ledger: Path, audit_log: Path, secret: bytes) -> list[str]:
-    """All that is wrong with both, row by row, also when they are too damaged to be opened; see ``Records.verify``."""
+    """All faults of both, row by row, even if they are too damaged to be opened; see ``Records.verify``."""
     try:
         with open_records(ledger, audit_log, secret) as records:
             return records.verify()
@@ -145,8 +145,8 @@ def faults_of_records(ledger: Path, audit_log: Path, secret: bytes) -> list[str]
 
 
 def replace_lost_audit_log(ledger: Path, audit_log: Path, secret: bytes) -> None:
-    """Begin a new audit log when the old one and all its backups are gone. What was spent stays in the ledger, which
-    also notes that the audit log was lost.
+    """Start a new audit log when the old one and all its backups are lost. What was spent stays in the ledger, which
+    also records the loss.
 
     A kill in the middle leaves an untouched audit log, from which calling again goes on.
 
@@ -155,7 +155,7 @@ def replace_lost_audit_log(ledger: Path, audit_log: Path, secret: bytes) -> None
     """
     with Ledger.open(ledger, secret) as book:
         if faults := book.verify():
-            raise LedgerBroken(f"the ledger {ledger} does not verify: {'; '.join(faults)}")
+            raise LedgerBroken(f"the ledger {ledger} fails verification: {'; '.join(faults)}")
         there = os.path.lexists(audit_log)
         with AuditLog.open(audit_log, secret) if there else AuditLog.create(audit_log, secret, book.head()) as begun:
             if begun.head().seq > 0:
@@ -168,8 +168,8 @@ def _refuse_missing(ledger: Path, audit_log: Path) -> None:
     missing = [f"{name} {path}" for name, path in paths.items() if not os.path.lexists(path)]
     if len(missing) == 2:
         raise LedgerMissing(
-            f"there is neither {' nor '.join(missing)}. If this hospital has never answered an order, make them: "
+            f"there is neither {' nor '.join(missing)}. If this hospital has never answered an order, run: "
             f"consilium-site init. If it has: {RESTORE}"
         )
     if missing:
-        raise LedgerMissing(f"the {missing[0]} is missing, although the other book is there. {RESTORE}")
+        raise LedgerMissing(f"the {missing[0]} is missing, although the other file exists. {RESTORE}")

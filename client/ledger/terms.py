@@ -1,9 +1,8 @@
-"""What the sums of a ledger rest on, as it stands in the ledger itself: a row that nobody without the key can change.
+"""The terms that a ledger's sums depend on, kept in the ledger itself: a row that nobody without the key can change.
 
-``site.yaml`` can be edited; the ledger's two cohorts mean different people only as long as the split and the names of
-those who number the patients stay what they were. So every order is held against these terms, and other ones hold only
-after a person has said so (``Ledger.rebase``). The key of the split is the one with which the books are sealed, so a
-book that opens was made with it.
+``site.yaml`` can be edited, but the ledger's two cohorts stay disjoint only while the split and the issuers of patient
+numbers stay the same. So every order is checked against these terms, and new terms apply only after a person has signed
+them (``Ledger.rebase``). The key of the split also seals ledger and audit log, so a file that opens was made with it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Terms:
-    """What is held fixed.
+    """What must stay the same.
 
     Attributes:
         validation_fraction: where the split lies.
@@ -34,17 +33,17 @@ class Terms:
     simulated: bool
 
     def body(self) -> dict[str, Any]:
-        """As a row of the ledger has them."""
+        """The terms as a ledger row holds them."""
         return asdict(self)
 
 
 def known_issuers(terms: Terms) -> set[str]:
-    """All issuers, of whatever task."""
+    """All issuers, of any task."""
     return {issuer for names in terms.issuers.values() for issuer in names}
 
 
 def differences(was: Terms, now: Terms) -> Iterator[str]:
-    """A phrase for each term that is not what it was."""
+    """A phrase for each term that has changed."""
     for field in fields(Terms):
         old, new = getattr(was, field.name), getattr(now, field.name)
         if old != new and field.name != "issuers":
@@ -56,12 +55,12 @@ def differences(was: Terms, now: Terms) -> Iterator[str]:
 
 
 def may_have_moved(was: Terms, now: Terms) -> bool:
-    """Whether somebody may be on the other side of the split under the new terms.
+    """Whether anyone may be on the other side of the split under the new terms.
 
-    The side follows from key, issuer and PatientID, and from the fraction. So people move with the fraction, and with
-    an issuer that the terms just before did not have, of the same task or at all: it may number people whom another
-    one has numbered meanwhile, also if it was known before that. Nobody moves when an issuer is gone, when one that is
-    known gets images of a task that is new, or with any cap.
+    The side follows from key, issuer, PatientID and the fraction. So people move when the fraction changes, or with an
+    issuer that the previous terms did not have for that task or at all: it may number people whom another issuer has
+    numbered in the meantime, even if it was known earlier. Nobody moves when an issuer is removed, when a known issuer
+    gets images of a new task, or when a cap changes.
     """
     gained = any(set(names) - set(was.issuers.get(task, names)) for task, names in now.issuers.items())
     new = known_issuers(now) - known_issuers(was)

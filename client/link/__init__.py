@@ -1,1 +1,1 @@
-"""The programs between the server and the hospital's code, and the checklist of how they run."""
+"""The programs between the server and the hospital's code, and the security checklist for them."""

@@ -1,7 +1,7 @@
-"""The hospital's only file that touches private names of Flower (1.41). ``test_flower_private.py`` is its contract.
+"""The hospital's only file that uses private names of Flower (1.41). ``test_flower_private.py`` is its contract.
 
-It does what ``flwr-clientapp`` does for one message, with one difference that matters: the run's bundle, which comes
-from outside, is dropped unread. It is not unpacked, and nothing is imported from it.
+It does what ``flwr-clientapp`` does for one message, with one important difference: the run's bundle, which comes from
+outside, is discarded unread. It is not unpacked, and nothing is imported from it.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 POLL_S = 1.0
 _NO_RUN = 0
-"""Makes the SuperNode's loop send what waits."""
+"""Makes the SuperNode's loop send waiting replies."""
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 CRASHED = int(ErrorCode.CLIENT_APP_CRASHED)
 FAILED = int(ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
 
 
 class GatewayAway(Exception):
-    """The gateway does not answer, or does not know us; the text says which."""
+    """The gateway does not answer or does not accept us; the text says which."""
 
 
 @dataclass(frozen=True)
 class OrderHead:
-    """What one must know of an order to answer it with an error: its head without its content."""
+    """What is needed to answer an order with an error: its metadata without its content."""
 
     head: bytes
     node: int
@@ -56,7 +56,7 @@ class OrderHead:
 
 
 class OrderAcquirer:
-    """Asks the gateway for orders that wait.
+    """Polls the gateway for waiting orders.
 
     Args:
         address: ``host:port`` of the gateway, inside the hospital.
@@ -75,7 +75,7 @@ class OrderAcquirer:
         )
 
     def next(self) -> str | None:
-        """The token of an order that waits, which from now on is ours to answer; ``None`` when none waits.
+        """The token of a waiting order, which is then ours to answer; ``None`` if none waits.
 
         Raises:
             GatewayAway
@@ -130,7 +130,7 @@ def answer_for_the_dead(address: str, token: str, receipt: OrderHead) -> None:
 
 
 def supernode() -> None:
-    """Flower's SuperNode, with its own command line, and two things mended.
+    """Flower's SuperNode, with its own command line and two fixes.
 
     When its connection breaks for good, as by a certificate that has expired, Flower's loop ends while a thread keeps
     the process: alive, and deaf. Here the process ends, and whoever looks after it starts it again.
@@ -145,7 +145,7 @@ def supernode() -> None:
 
 
 def mended(pull: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Flower's function that asks for an order, asking every second and not every three, and seeing replies that wait.
+    """Flower's function that polls for orders, every second instead of every three, also noticing waiting replies.
 
     Flower sends a reply only after it has received an order. When a run stops while an order of it is on its way, that
     order is answered all the same, its reply is sent in place of the next one's, and from then on every reply waits for

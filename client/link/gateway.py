@@ -1,7 +1,7 @@
-"""The gateway: Flower's SuperNode, the only program of the hospital that talks to the server. It has no data.
+"""The gateway: Flower's SuperNode, the hospital's only program that connects to the server. It has no data.
 
-It dials out over HTTPS, through the proxy that ``HTTPS_PROXY`` names if it names one, and listens inside the hospital
-for the trainer alone, which proves by a shared secret that it is the trainer.
+It connects over HTTPS, through the proxy in ``HTTPS_PROXY`` if set. In the hospital it listens only for the trainer,
+which authenticates with a shared secret.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ QUIET = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "PYTHONUNBUFFERED": "1",
 }
-"""Nothing calls home, and no run makes us install anything."""
+"""No telemetry, and no run can install anything."""
 _WAIT_S = 5.0
 _AHEAD_S, _BEHIND_S = 4.0, 240.0
-"""Flower lets a signed time be 5 s ahead and 305 s behind; who is this far off is refused, or soon will be."""
+"""Flower accepts signed times 5 s ahead to 305 s behind; a clock this far off is refused, or soon will be."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """What connects the hospital with the server; all of it lies in one folder."""
+    """What connects the hospital with the server, all in one folder."""
 
     server: str
     key: Path
@@ -48,8 +48,8 @@ class Link:
 
 
 def link(settings: SiteSettings, only_trainer: bool = False) -> Link:
-    """What ``consilium-site enroll`` made. A trainer that is apart from the gateway needs, and should see, only the
-    secret that the two share.
+    """What ``consilium-site enroll`` created. A trainer on another machine than the gateway needs, and should see, only
+    the secret that they share.
 
     Raises:
         SiteMisconfigured: naming all that is missing.
@@ -58,17 +58,17 @@ def link(settings: SiteSettings, only_trainer: bool = False) -> Link:
     needed = (found.secret,) if only_trainer else (found.key, found.authority, found.secret)
     missing = [str(path) for path in needed if not path.exists()]
     if missing:
-        raise SiteMisconfigured(f"there is no {', no '.join(missing)}: consilium-site enroll --invitation FILE")
+        raise SiteMisconfigured(f"{', '.join(missing)} missing; run: consilium-site enroll --invitation FILE")
     if not settings.server:
-        raise SiteMisconfigured("site.yaml names no server: add the line `server: HOST:PORT` from the invitation")
+        raise SiteMisconfigured("no server is set in site.yaml: add the line `server: HOST:PORT` from the invitation")
     for path in {found.key, found.secret} & set(needed):
         if path.stat().st_mode & 0o077:
-            raise SiteMisconfigured(f"{path} is readable by others than its owner; say: chmod 600 {path}")
+            raise SiteMisconfigured(f"{path} is readable by users other than its owner; run: chmod 600 {path}")
     return found
 
 
 def enroll(settings: SiteSettings, invitation: enrolment.Invitation) -> enrolment.Request:
-    """Make the hospital's key pair where there is none, keep the server's authority, and ask to be admitted.
+    """Create the hospital's key pair if missing, store the server's authority, and request admission.
 
     Raises:
         SiteMisconfigured: another server's authority is there already, ``site.yaml`` names another server, or no public
@@ -76,12 +76,12 @@ def enroll(settings: SiteSettings, invitation: enrolment.Invitation) -> enrolmen
     """
     found = _files(settings)
     if settings.server is not None and settings.server != invitation.server:
-        raise SiteMisconfigured(f"site.yaml names the server {settings.server}, the invitation {invitation.server}")
+        raise SiteMisconfigured(f"site.yaml has the server {settings.server}, the invitation {invitation.server}")
     size = _declared_size(settings)
     private_tree(settings.link)
     authority = found.authority
     if authority.exists() and authority.read_text("utf-8") != invitation.certificate_authority:
-        raise SiteMisconfigured(f"{authority} is of another server; if that is meant, remove it first")
+        raise SiteMisconfigured(f"{authority} belongs to another server; if the change is intended, delete it first")
     write_private(authority, invitation.certificate_authority.encode())
     for path, content in ((found.key, enrolment.new_key()), (found.secret, os.urandom(32))):
         with suppress(FileExistsError):
@@ -93,20 +93,20 @@ def enroll(settings: SiteSettings, invitation: enrolment.Invitation) -> enrolmen
 
 
 def _declared_size(settings: SiteSettings) -> int:
-    """The public size that the request carries: how much the hospital's updates weigh, fixed when it is admitted."""
+    """The public size in the request: the weight of the hospital's updates, fixed when it is admitted."""
     size = settings.public_size
     if size is None:
         raise SiteMisconfigured(
-            "site.yaml has no public_size, and the server fixes the weight of your updates by it when it admits you: "
-            "add the line `public_size: N`, N a round number near your number of training patients"
+            "site.yaml has no public_size, from which the server fixes the weight of your updates when it admits you: "
+            "add the line `public_size: N`, with N a round number near your number of training patients"
         )
     if size > enrolment.LARGEST:
-        raise SiteMisconfigured(f"public_size {size} in site.yaml is above {enrolment.LARGEST}, the most that is taken")
+        raise SiteMisconfigured(f"public_size {size} in site.yaml is above the maximum of {enrolment.LARGEST}")
     return size
 
 
 def command(found: Link, listen: str) -> list[str]:
-    """What starts the gateway; it listens for the trainer at ``listen``, a ``host:port``."""
+    """Command line of the gateway; it listens for the trainer at ``listen``, a ``host:port``."""
     host, _, port = listen.rpartition(":")
     program = [sys.executable, "-m", "client.link.supernode", "--superlink", found.server]
     program += ["--root-certificates", str(found.authority), "--auth-supernode-private-key", str(found.key)]
@@ -115,12 +115,12 @@ def command(found: Link, listen: str) -> list[str]:
 
 
 def environment(found: Link) -> dict[str, str]:
-    """Variables of the gateway's process."""
+    """Environment variables of the gateway's process."""
     return QUIET | {"FLWR_HOME": str(found.key.parent), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
 def handshake(found: Link) -> tuple[str, str, datetime]:
-    """Dial the server and let it prove who it is. Returns TLS version, cipher, and when its certificate expires.
+    """Connect to the server and authenticate it. Returns TLS version, cipher, and when its certificate expires.
 
     Raises:
         OSError: it cannot be reached, or its certificate is not good.
@@ -132,20 +132,20 @@ def handshake(found: Link) -> tuple[str, str, datetime]:
 
 
 def is_apart(settings: SiteSettings) -> bool:
-    """Whether this is the trainer of a hospital whose gateway runs elsewhere: of what ``enroll`` made it has the shared
-    secret alone, and it is meant to reach nobody."""
+    """Whether this is the trainer of a hospital whose gateway runs on another machine: of what ``enroll`` created it
+    has only the shared secret, and it should not connect to the server."""
     found = _files(settings)
     return found.secret.exists() and not found.authority.exists()
 
 
 def _files(settings: SiteSettings) -> Link:
-    """Where what connects the hospital lies, or would lie."""
+    """Paths of the connection's files, whether or not they exist."""
     folder = settings.link
     return Link(settings.server or "", folder / "node.key", folder / "authority.crt", folder / "trainer.secret")
 
 
 def connect(server: str) -> None:
-    """Connect with a server, a ``host:port``, the way the gateway goes; before anything is enrolled as well.
+    """Connect to a server, a ``host:port``, as the gateway does; also works before enrolment.
 
     Raises:
         OSError, OverflowError: it cannot be reached.
@@ -155,30 +155,30 @@ def connect(server: str) -> None:
 
 
 def reach(found: Link) -> str:
-    """Dial the server as the gateway does. Returns what is wrong, empty when nothing is."""
+    """Connect to the server as the gateway does. Returns the problem, empty if there is none."""
     try:
         with _secured(found) as secure:
             secure.sendall(f"GET /health HTTP/1.1\r\nHost: {found.server}\r\nConnection: close\r\n\r\n".encode())
             answer = HTTPResponse(secure)
             answer.begin()
     except ssl.SSLCertVerificationError as error:
-        return f"the certificate of {found.server} is not good: {error.verify_message}; tell the coordinator"
+        return f"the certificate of {found.server} is invalid: {error.verify_message}; inform the coordinator"
     except (OSError, HTTPException) as error:
         return f"{found.server} cannot be reached: {error or type(error).__name__}"
     if answer.status != 200:
-        return f"{found.server} answers, but is not well (HTTP {answer.status})"
+        return f"{found.server} answers, but is unhealthy (HTTP {answer.status})"
     return _clock(answer.headers.get("Date"))
 
 
 def _clock(date: str | None) -> str:
-    """What is wrong with our clock or the server's; Flower refuses a hospital whose clock is off."""
+    """A problem with our clock or the server's; Flower refuses a hospital whose clock is off."""
     if date is None:
         return ""
     ahead = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
     if -_BEHIND_S <= ahead <= _AHEAD_S:
         return ""
     way = "ahead of" if ahead > 0 else "behind"
-    return f"this machine's clock is {abs(ahead):.0f} s {way} the server's, which is too much: set it by NTP"
+    return f"this machine's clock is {abs(ahead):.0f} s {way} the server's, which is too much: synchronise it by NTP"
 
 
 @contextmanager
@@ -190,7 +190,7 @@ def _secured(found: Link) -> Iterator[ssl.SSLSocket]:
 
 
 def proxy_of(host: str) -> tuple[str, int] | None:
-    """Host and port of the proxy through which a host is dialled, if there is one."""
+    """Host and port of the proxy for a host, if there is one."""
     proxy = getproxies().get("https")
     if not proxy or proxy_bypass(host):
         return None

@@ -1,4 +1,4 @@
-"""Whether what a hospital keeps to itself is for its owner alone: keys, books, images, and what tells of them."""
+"""Whether a hospital's keys, ledger, images and logs can be read by their owner only."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tasks.machine.checklist import Claim, ClaimState
 from tasks.machine.disk import open_to_others
 
 _NAMED = 3
-"""So many files are named; all are counted."""
+"""This many files are named; all are counted."""
 _BESIDE = ("-wal", "-shm", "-journal")
 
 
 def claims(settings: SiteSettings) -> Iterator[Claim]:
-    """One claim for each file or folder that is here; a gateway that is apart has few of them."""
+    """One claim for each file or folder that exists here; a separate gateway has few of them."""
     yield from process.secrets(_keys(settings))
     for name, paths in _kept(settings).items():
         yield from _kept_from_others(name, paths)
 
 
 def _keys(settings: SiteSettings) -> Mapping[str, Path]:
-    paths = {"the hospital's secret": settings.key}
+    paths = {"the hospital's key": settings.key}
     paths |= {"the gateway's key": settings.link / "node.key"}
-    paths |= {"the secret between gateway and trainer": settings.link / "trainer.secret"}
+    paths |= {"the secret shared by gateway and trainer": settings.link / "trainer.secret"}
     paths |= {"the privacy ledger": settings.ledger, "the audit log": settings.audit_log}
     for source in settings.sources:
         named = {"the archive's token": getattr(source, "token", None)}
@@ -39,15 +39,17 @@ def _keys(settings: SiteSettings) -> Mapping[str, Path]:
 
 
 def _kept(settings: SiteSettings) -> Mapping[str, Sequence[Path]]:
-    """Files, and folders with all that lies in them, by what they are to a person."""
+    """Files, and folders with everything in them, by what they are."""
     records = (settings.ledger, settings.audit_log)
     paths = {
         "prepared images and their index": [settings.catalog],
-        "what studies leave here between rounds": [settings.kept],
-        "studies that wait for a decision": [settings.audit_log.parent / "pending"],
+        "what studies keep here between rounds": [settings.kept],
+        "pending studies": [settings.audit_log.parent / "pending"],
         "the hospital's log": [settings.log],
         "the link to the server": [settings.link],
-        "what SQLite keeps beside the books": [book.with_name(book.name + end) for book in records for end in _BESIDE],
+        "SQLite's files of ledger and audit log": [
+            file.with_name(file.name + end) for file in records for end in _BESIDE
+        ],
     }
     for number, source in enumerate(settings.sources, 1):
         if isinstance(source, DicomwebSource | DimseSource):
@@ -56,7 +58,7 @@ def _kept(settings: SiteSettings) -> Mapping[str, Sequence[Path]]:
 
 
 def _kept_from_others(name: str, paths: Sequence[Path]) -> Iterator[Claim]:
-    promise = f"Nobody but their owner reaches {name}"
+    promise = f"Only their owner can access {name}"
     there = [path for path in paths if path.exists()]
     if not there:
         return
@@ -67,17 +69,17 @@ def _kept_from_others(name: str, paths: Sequence[Path]) -> Iterator[Claim]:
         ours = all(one.stat().st_uid == os.geteuid() for one in offending)
     except OSError as error:
         yield Claim(
-            promise, ClaimState.WARN, f"cannot be looked at: {error}", "Ask as the owner of all files in it", see
+            promise, ClaimState.WARN, f"cannot be checked: {error}", "Run this as the owner of all files in it", see
         )
         return
     if offending:
-        whose = "" if ours else ", as the owner of each; not all are yours"
+        whose = "" if ours else ", as the owner of each file; not all are yours"
         yield Claim(promise, ClaimState.FAIL, _told(offending), f"chmod -R go= {words}{whose}", see)
     else:
-        yield Claim(promise, ClaimState.OK, f"for their owner alone: {words}", see=see)
+        yield Claim(promise, ClaimState.OK, f"accessible by their owner only: {words}", see=see)
 
 
 def _told(offending: Sequence[Path]) -> str:
     named = ", ".join(f"{one} (mode {one.stat().st_mode & 0o777:04o})" for one in offending[:_NAMED])
     more = len(offending) - _NAMED
-    return f"open to others: {named}" + (f" and {more} more" if more > 0 else "")
+    return f"accessible by others: {named}" + (f" and {more} more" if more > 0 else "")

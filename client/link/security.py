@@ -1,4 +1,4 @@
-"""What to show the security officer: what this hospital's installation promises, each promise looked at as it runs."""
+"""The security officer's checklist: every guarantee, verified against the running installation."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tasks.protocol import enrolment
 from tasks.protocol.study import release
 
 UNSEEN = (
-    "Whether the disk is encrypted and its backups are guarded.",
-    "Firewalls: outward, only the gateway needs a way, to the server's address and port; inward nobody needs one.",
-    "Who else has an account on this machine: who may read the trainer's files may read the images.",
-    "Whether the image that runs is the one that was examined: pin it by digest.",
+    "Whether the disk is encrypted and its backups are protected.",
+    "Firewalls: only the gateway needs an outgoing connection, to the server's address and port; none are incoming.",
+    "Who else has an account on this machine: anyone who can read the trainer's files can read the images.",
+    "Whether the running container image is the one that was audited: pin it by digest.",
 )
-"""What matters as well, and cannot be seen from inside."""
+"""What else matters, and cannot be verified from inside."""
 
 _PACKAGES = ("consilium-fl", "flwr", "torch", "opacus", "pydicom", "dp-accounting")
 _STATES = ("both", "gateway", "trainer")
@@ -45,7 +45,7 @@ def checklist(settings: SiteSettings, site: Path, listen: str) -> Checklist:
     running = _running(settings)
     return {
         "Programs": list(_programs(settings, running, listen)),
-        "The way to the server": list(_way(settings, running)),
+        "Connection to the server": list(_way(settings, running)),
         "Secrets": list(secrecy.claims(settings)),
         "What leaves": list(_leaving(settings)),
         "Privacy": list(_privacy(settings)),
@@ -68,8 +68,8 @@ def _running(settings: SiteSettings) -> dict[str, process.Process]:
 
 def _programs(settings: SiteSettings, running: Mapping[str, process.Process], listen: str) -> Iterator[Claim]:
     if not running:
-        yield Claim("Gateway and trainer run as they should", ClaimState.WARN, "neither runs where this was asked",
-                    "Ask while they run: consilium-site run; in containers, ask inside each")  # fmt: skip
+        yield Claim("Gateway and trainer are running", ClaimState.WARN, "neither is running here",
+                    "Start them with consilium-site run; with containers, run this check inside each")  # fmt: skip
     host, _, port = listen.rpartition(":")
     inner = process.addresses(host, int(port))
     for name, one in running.items():
@@ -103,42 +103,43 @@ def _way(settings: SiteSettings, running: Mapping[str, process.Process]) -> Iter
         link = gateway.link(settings)
     except SiteMisconfigured as error:
         apart = set(running) == {"trainer"}
-        found = "the trainer has neither key nor way to the server; ask at the gateway" if apart else str(error)
-        yield Claim("The gateway has a key of its own", ClaimState.OK if apart else ClaimState.WARN, found)
+        elsewhere = "the trainer has neither a key for the server nor a connection to it; run this at the gateway"
+        state = ClaimState.OK if apart else ClaimState.WARN
+        yield Claim("The gateway has its own key", state, elsewhere if apart else str(error))
         return
     try:
         own = enrolment.own_fingerprint(link.key.read_bytes())
         authority = enrolment.certificate_fingerprint(link.authority.read_text("utf-8"))
     except (OSError, ValueError) as error:
         yield Claim("The gateway's key and the server's authority can be read", ClaimState.FAIL, str(error),
-                    "Remove both and say consilium-site enroll again")  # fmt: skip
+                    "Delete both and run consilium-site enroll again")  # fmt: skip
         return
-    yield Claim("Every call is signed with a key that was made here", ClaimState.OK, f"P-384, fingerprint {own}",
-                see=f"read it to the coordinator; {link.key} never leaves")  # fmt: skip
-    yield Claim("One authority is believed, and no other", ClaimState.OK, f"fingerprint {authority}",
+    yield Claim("Every request is signed with a key created here", ClaimState.OK, f"P-384, fingerprint {own}",
+                see=f"compare it with the coordinator; {link.key} never leaves")  # fmt: skip
+    yield Claim("Only one certificate authority is trusted", ClaimState.OK, f"fingerprint {authority}",
                 see=f"openssl x509 -in {link.authority} -noout -subject -fingerprint -sha256")  # fmt: skip
-    promise = "The server proves who it is, and all traffic is encrypted"
+    promise = "The server is authenticated, and all traffic is encrypted"
     see = f"openssl s_client -connect {link.server} -CAfile {link.authority} -verify_return_error </dev/null"
     try:
         spoken, cipher, expires = gateway.handshake(link)
     except OSError as error:
-        yield Claim(promise, ClaimState.FAIL, f"{link.server}: {error}", "Nothing is sent as long as that is so", see)
+        yield Claim(promise, ClaimState.FAIL, f"{link.server}: {error}", "Nothing is sent until this is fixed", see)
         return
     days = (expires.timestamp() - time.time()) / 86400
     found = f"{spoken}, {cipher}; certificate valid for {days:.0f} days"
     few = days < _FEW_DAYS
     yield Claim(
-        promise, ClaimState.WARN if few else ClaimState.OK, found, "Remind the coordinator: renew" if few else "", see
+        promise, ClaimState.WARN if few else ClaimState.OK, found, "Ask the coordinator to renew it" if few else "", see
     )
 
 
 def _leaving(settings: SiteSettings) -> Iterator[Claim]:
     """Only where the books are: a gateway that is apart has none."""
     if not settings.ledger.exists():
-        yield Claim("The gateway has neither books nor images", ClaimState.OK, "no ledger here; ask at the trainer")
+        yield Claim("The gateway has neither ledger nor images", ClaimState.OK, "no ledger here; see the trainer")
         return
     see = "consilium-site ledger verify"
-    promise = "Every message that left has a receipt, and no row of the books was changed"
+    promise = "Every message that left has a receipt, and ledger and audit log are intact"
     try:
         key = secret(settings)
         faults = faults_of_records(settings.ledger, settings.audit_log, key)
@@ -151,21 +152,21 @@ def _leaving(settings: SiteSettings) -> Iterator[Claim]:
         faults = [str(error)]
     if faults:
         yield Claim(
-            promise, ClaimState.FAIL, "; ".join(faults), "Stop (consilium-site stop) and restore both books", see
+            promise, ClaimState.FAIL, "; ".join(faults), "Stop (consilium-site stop) and restore both from backup", see
         )
         return
     agree = f"{rows} rows of the ledger and {len(receipts)} receipts agree; {_kinds(receipts)}"
-    agree += f"; {len(missing)} answers were made and not sent" if missing else ""
+    agree += f"; {len(missing)} replies were computed and not sent" if missing else ""
     yield Claim(promise, ClaimState.OK, agree, see=see)
     automatic = [decision for decision in decisions if decision.approved and decision.automatic]
     approved = [decision for decision in decisions if decision.approved and not decision.automatic]
     by = f", by {', '.join(sorted({decision.by for decision in approved}))}" if approved else ""
-    yield Claim("No study runs that a person here has not approved", ClaimState.WARN if automatic else ClaimState.OK,
-                f"{len(approved)} approved{by}" + (f"; {len(automatic)} approved by nobody" if automatic else ""),
+    yield Claim("Only studies approved by a person here can run", ClaimState.WARN if automatic else ClaimState.OK,
+                f"{len(approved)} approved{by}" + (f"; {len(automatic)} approved automatically" if automatic else ""),
                 "policy.auto_approve is for simulated hospitals" if automatic else "",
                 "consilium-site approvals")  # fmt: skip
     yield Claim("One command stops everything", ClaimState.OK,
-                "it is in force: nothing leaves" if halt.stopped(settings.stop_file) else "it is not in force",
+                "stopped: nothing leaves" if halt.stopped(settings.stop_file) else "not stopped",
                 see=f"consilium-site stop, or: touch {settings.stop_file}")  # fmt: skip
 
 
@@ -181,17 +182,17 @@ def _kinds(receipts: Sequence[Receipt]) -> str:
 
 def _privacy(settings: SiteSettings) -> Iterator[Claim]:
     policy = settings.policy
-    yield Claim("A patient's privacy loss has a bound that no researcher can raise", ClaimState.OK,
-                f"epsilon {policy.max_epsilon_study:g} a study, {policy.max_epsilon_life:g} over all of them, delta "
+    yield Claim("A patient's privacy loss has a limit that no researcher can raise", ClaimState.OK,
+                f"epsilon {policy.max_epsilon_study:g} per study, {policy.max_epsilon_life:g} for all studies, delta "
                 f"{delta_cap(settings):.1g}", see="consilium-site ledger")  # fmt: skip
     lax = policy.without_privacy or policy.scores == "exact" or policy.auto_approve
     yield Claim("No score and no update leaves without noise", ClaimState.WARN if lax else ClaimState.OK,
                 "a simulated hospital, whose policy allows it" if lax else f"scores: {policy.scores}; updates: noised",
-                "Only a hospital that does not exist may" if lax else "")  # fmt: skip
+                "Only a simulated hospital may do this" if lax else "")  # fmt: skip
     listed = settings.withdrawals is not None
-    yield Claim("Patients who withdraw are forgotten", ClaimState.OK if listed else ClaimState.WARN,
-                f"the list is {settings.withdrawals}" if listed else "no list is named",
-                "" if listed else "Name one in site.yaml (withdrawals), an empty one if need be")  # fmt: skip
+    yield Claim("Patients who withdraw are removed", ClaimState.OK if listed else ClaimState.WARN,
+                f"the list is {settings.withdrawals}" if listed else "no list is set",
+                "" if listed else "Set `withdrawals` in site.yaml; the list may be empty")  # fmt: skip
 
 
 def _images(settings: SiteSettings) -> Iterator[Claim]:
@@ -199,14 +200,14 @@ def _images(settings: SiteSettings) -> Iterator[Claim]:
         name = f"source {number} ({source.kind})"
         if isinstance(source, DicomwebSource | DimseSource):
             secure = source.tls if isinstance(source, DimseSource) else source.url.startswith("https")
-            yield Claim(f"Images of {name} come encrypted", ClaimState.OK if secure else ClaimState.WARN,
-                        "TLS" if secure else "in the clear",
-                        "" if secure else "Use TLS, or vouch for the network between archive and trainer")  # fmt: skip
+            yield Claim(f"Images of {name} are transferred encrypted", ClaimState.OK if secure else ClaimState.WARN,
+                        "TLS" if secure else "unencrypted",
+                        "" if secure else "Use TLS, or secure the network between archive and trainer")  # fmt: skip
         elif not source.path.exists():
             yield Claim(f"Images of {name} are not here", ClaimState.OK, f"{source.path} does not exist here")
         else:
             writable = os.access(source.path, os.W_OK)
-            yield Claim(f"Images of {name} cannot be changed from here", ClaimState.WARN if writable else ClaimState.OK,
+            yield Claim(f"Images of {name} are read-only here", ClaimState.WARN if writable else ClaimState.OK,
                         f"{source.path} can be written by user {os.geteuid()}" if writable else
                         f"{source.path} cannot be written by user {os.geteuid()}",
                         "Mount it read-only, as the compose file does" if writable else "",
@@ -215,13 +216,11 @@ def _images(settings: SiteSettings) -> Iterator[Claim]:
 
 def _software(site: Path) -> Iterator[Claim]:
     found = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    yield Claim("What runs is a release", ClaimState.OK, f"Consilium {release()}: {found}", see="pip list")
+    yield Claim("The running code is a release", ClaimState.OK, f"Consilium {release()}: {found}", see="pip list")
     try:
-        there = f"mlflow {version('mlflow')} is installed, and nothing of the hospital's imports it"
-        yield Claim("No experiment tracker is installed", ClaimState.WARN, there, "The image has none")
+        there = f"mlflow {version('mlflow')} is installed; the hospital's code does not import it"
+        yield Claim("No experiment tracker is installed", ClaimState.WARN, there, "The container image has none")
     except PackageNotFoundError:
         yield Claim("No experiment tracker is installed", ClaimState.OK, "MLflow is not installed")
     digest = hashlib.sha256(site.read_bytes()).hexdigest()
-    yield Claim(
-        "The settings are those that were examined", ClaimState.OK, f"SHA-256 {digest}", see=f"sha256sum {site}"
-    )
+    yield Claim("The settings are the audited ones", ClaimState.OK, f"SHA-256 {digest}", see=f"sha256sum {site}")

@@ -1,4 +1,4 @@
-"""The gateway's program; ``client.link.gateway`` says with which options."""
+"""The gateway's program; ``client.link.gateway`` sets its options."""
 
 from __future__ import annotations
 

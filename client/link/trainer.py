@@ -1,8 +1,8 @@
-"""The trainer: answers the orders that the gateway has, one after the other, each in a process of its own.
+"""The trainer: answers the gateway's orders one at a time, each in a separate process.
 
-What takes long to import is imported once, here, and every order is answered by a fork: as separate as a new program,
-without its seven seconds. This process itself never reads an order. It has no route but the gateway, and answers with
-the app that is installed here, whatever the run's bundle holds.
+Slow imports happen once, here, and every order is answered by a fork: as separate as a new program, without its seven
+seconds of start-up. This process itself never reads an order. It connects only to the gateway, and answers with the app
+installed here, whatever the run's bundle holds.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from tasks.machine.disk import keep_to_owner
 POLL_S = 0.1
 _AWAY_S = 1.0
 _UNREAD_S = 60.0
-"""How long a process may take until it has read its order."""
+"""How long a process may take to read its order."""
 _HEAD = 16
 _TRIES = 2
-"""So often an order is tried whose process dies before it has read it."""
+"""How often an order is retried if its process dies before reading it."""
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """Where the gateway is, and what it and the trainer share."""
+    """The gateway's address, and the secret it shares with the trainer."""
 
     address: str
     secret: bytes
 
 
 class Trainer:
-    """Asks the gateway until it is stopped."""
+    """Polls the gateway for orders until stopped."""
 
     def __init__(self, gateway: Gateway, app: ClientApp) -> None:
         self._gateway, self._app = gateway, app
@@ -48,13 +48,13 @@ class Trainer:
         self._told = ""
 
     def run(self) -> None:
-        """Until SIGTERM; an order that is being answered then is dropped, and asked again by the server."""
+        """Run until SIGTERM; an order in progress is then dropped, and the server sends it again."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         while not self._stop.is_set():
             try:
                 token = self._acquirer.next()
-                self._tell("answers orders")
+                self._tell("answering orders")
             except GatewayAway as error:
                 self._tell(f"the gateway does not answer: {error}")
                 self._stop.wait(_AWAY_S)
@@ -79,7 +79,7 @@ class Trainer:
                 os.close(held)
             if how == 0 or self._stop.is_set():
                 return
-            self._tell(f"process {child} that had the order ended with {how}")
+            self._tell(f"process {child}, which had the order, ended with {how}")
             if receipt is not None:
                 self._say_so(token, receipt)
                 return

@@ -1,1 +1,1 @@
-"""What the hospital's people decide: a study reviewed in plain words, approved or not, and everything stopped."""
+"""What hospital staff decide: review studies in plain words, approve or revoke them, stop everything."""

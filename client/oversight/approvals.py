@@ -1,10 +1,10 @@
-"""Which studies the hospital's people have approved. An order of any other study is refused.
+"""Which studies hospital staff have approved. An order of any other study is refused.
 
 A decision is an event in the audit log: who approved or revoked which document, and when, with the document's text. The
-last event about a digest is the one that counts. A study that was ordered and not approved waits in the folder
-``pending`` beside the audit log until somebody has read it; the server can fill that folder, so it holds little.
+last event for a digest counts. A study that sends orders before it is approved is kept in the folder ``pending`` next
+to the audit log for review; the server can fill that folder, so its size is limited.
 
-Documents are kept as text, and their digests are of that text: what was decided under an older release stays readable.
+Documents are kept as text, and digests are of that text, so decisions made under an older release stay readable.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FEWEST_DIGITS = 8
 
 @dataclass(frozen=True)
 class Decision:
-    """The last word about one study.
+    """The latest decision on one study.
 
     Attributes:
         document: its canonical text.
@@ -71,14 +71,14 @@ def require(document: StudyDocument, audit_log: AuditLog, settings: SiteSettings
     elif decision is None:
         kept = keep(document, settings)
         remedy = f"consilium-site review, then consilium-site approve {digest[:12]}" if kept else "too large to keep"
-        raise NotApproved(f"nobody has approved study {document.name}, digest {digest}: {remedy}")
+        raise NotApproved(f"study {document.name}, digest {digest}, is not approved: {remedy}")
     elif not decision.approved:
         when = f"{decision.at:%Y-%m-%d %H:%M} UTC"
         raise NotApproved(f"the approval of study {document.name} was revoked by {decision.by} at {when}")
 
 
 def decisions(audit_log: AuditLog) -> dict[str, Decision]:
-    """The last decision about every study that was decided about, by digest, the newest at the end."""
+    """The latest decision on every decided study, by digest, the newest last."""
     last: dict[str, Decision] = {}
     for event in audit_log.events():
         if event.kind in (Kind.APPROVAL, Kind.REVOCATION):
@@ -95,7 +95,7 @@ def _decision(digest: str, event: Event) -> Decision:
 
 
 def approve(document: StudyDocument, by: str, audit_log: AuditLog, settings: SiteSettings) -> None:
-    """Record that a person approves the study; it waits no longer.
+    """Record that a person approves the study; it is no longer pending.
 
     Raises:
         SiteMisconfigured: ``by`` names nobody.
@@ -105,8 +105,8 @@ def approve(document: StudyDocument, by: str, audit_log: AuditLog, settings: Sit
 
 
 def revoke(decision: Decision, by: str, records: Records) -> list[Earmark]:
-    """Record that a person takes an approval back; the study's next order is refused. Returns what the study had set
-    aside of the patients' epsilon, which is free again; approved again, it is planned anew.
+    """Record that a person revokes an approval; the study's next order is refused. Returns the epsilon that the study
+    had set aside, which is freed; if approved again, the study is planned again.
 
     Raises:
         SiteMisconfigured: ``by`` names nobody.
@@ -123,7 +123,7 @@ def _decide(audit_log: AuditLog, kind: Kind, study: str, document: str, by: str,
 
 
 def keep(document: StudyDocument, settings: SiteSettings) -> bool:
-    """Let a study wait for review; the one that has waited longest makes room. False when it is too large to keep."""
+    """Keep a study as pending, in place of the oldest one if there are too many. False if it is too large to keep."""
     text = studies.canonical(document).encode()
     if len(text) > MOST_BYTES:
         return False
@@ -134,7 +134,7 @@ def keep(document: StudyDocument, settings: SiteSettings) -> bool:
 
 
 def waiting(settings: SiteSettings) -> dict[str, str]:
-    """Text of the studies that wait for a decision, by digest, the one that was asked for last at the end.
+    """Text of the pending studies, by digest, the most recently ordered last.
 
     Raises:
         SiteMisconfigured: a file in ``pending`` is not what its name says.
@@ -142,7 +142,9 @@ def waiting(settings: SiteSettings) -> dict[str, str]:
     found = {path.stem: path.read_bytes().decode("utf-8", "replace") for path in _files(settings)}
     if wrong := [digest for digest, text in found.items() if _digest(text) != digest]:
         paths = ", ".join(str(_file_of(digest, settings)) for digest in wrong)
-        raise SiteMisconfigured(f"not what the name says: {paths}; remove it, the study's next order brings it again")
+        raise SiteMisconfigured(
+            f"content does not match the file name: {paths}; delete it, and the study's next order brings it again"
+        )
     return found
 
 
@@ -156,7 +158,7 @@ def one_of(digits: str, known: Iterable[str]) -> str:
         raise NotApproved(f"{digits!r} is too short: give at least {FEWEST_DIGITS} digits of the digest")
     found = sorted(digest for digest in known if digest.startswith(digits.lower()))
     if not found:
-        raise NotApproved(f"no study here has a digest that starts with {digits}; consilium-site review FILE brings it")
+        raise NotApproved(f"no study here has a digest that starts with {digits}; run: consilium-site review FILE")
     if len(found) > 1:
         raise NotApproved(f"{len(found)} studies have a digest that starts with {digits}: {', '.join(found)}")
     return found[0]
@@ -171,7 +173,7 @@ def _file_of(digest: str, settings: SiteSettings) -> Path:
 
 
 def _files(settings: SiteSettings) -> list[Path]:
-    """The files in ``pending``, the oldest first."""
+    """The files in ``pending``, oldest first."""
     dated = []
     for path in (settings.audit_log.parent / "pending").glob("[0-9a-f]*.json"):
         with suppress(FileNotFoundError):  # somebody has decided about it this very moment

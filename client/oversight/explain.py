@@ -1,4 +1,4 @@
-"""A review in plain words. Every sentence is for a reader who knows the law and the hospital, not the mathematics."""
+"""A review in plain words, for a reader who knows the law and the hospital but not the mathematics."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from client.policy import Part
 from tasks.protocol.study import StudyDocument
 
 _APART = (
-    "No patient is on both sides, so the two costs do not add up for anybody. (Where sides were changed, what was "
-    "spent before counts on both.)"
+    "No patient is on both sides, so nobody bears both costs. (If sides were changed, what was spent before counts on "
+    "both.)"
 )
 _SMALL_DELTA = 1e-6
 
@@ -21,11 +21,11 @@ _SMALL_DELTA = 1e-6
 def words(review: Review) -> dict[str, list[str]]:
     """The review as sentences, by heading."""
     return {
-        "What is asked": _asked(review),
+        "What the study asks": _asked(review),
         "What leaves this hospital": _departures(review),
         "What it costs the patients": [*(line for cost in review.costs for line in _price(cost)), _APART],
         "What the policy says": _verdict(review),
-        "Every setting, as it stands in the document": every_setting(review.document),
+        "Every setting in the document": every_setting(review.document),
     }
 
 
@@ -34,31 +34,31 @@ def _asked(review: Review) -> list[str]:
     terms, model = document.training, ", ".join(f"{k} {v}" for k, v in document.model.items() if k != "name")
     return [
         f'The study {document.name} asks: "{review.question}" (task {document.task}, version {document.task_version}).',
-        f"A model of the kind {document.model.get('name')}{f' ({model})' if model else ''} is trained here and "
-        f"elsewhere, in {_times(document.rounds, 'round')}. The images stay here; only the model travels.",
-        f"This hospital trains in {document.asked} of the rounds at most.",
+        f"A {document.model.get('name')} model{f' ({model})' if model else ''} is trained here and at other hospitals, "
+        f"in {_times(document.rounds, 'round')}. The images stay here; only the model is exchanged.",
+        f"This hospital trains in at most {document.asked} of the rounds.",
         *_method(document),
-        f"In a round it takes {_times(document.steps_a_round(), 'step')}. At each step every training patient joins "
-        f"with probability {terms.sample_rate:g}, with {_times(terms.images_per_patient, 'image')}.",
+        f"A round has {_times(document.steps_a_round(), 'step')}. Each training patient takes part in a step with "
+        f"probability {terms.sample_rate:g}, with {_times(terms.images_per_patient, 'image')}.",
         f"What one patient can "
-        f"change in a step is cut off at {document.privacy.clip_norm:g}, and the model then moves by "
+        f"change in a step is limited to {document.privacy.clip_norm:g}, and the model then moves by "
         f"{terms.learning_rate:g} times the result"
-        + (f", at last by {terms.final_rate:g} of that." if terms.final_rate != 1 else "."),
-        f"The model is also tried on the validation patients, {_times(document.evaluation.releases, 'time')}; "
-        "they are never trained on.",
+        + (f", falling to {terms.final_rate:g} of that in the last round." if terms.final_rate != 1 else "."),
+        f"The model is also evaluated on the validation patients, {_times(document.evaluation.releases, 'time')}; "
+        "it is never trained on them.",
     ]
 
 
 def _method(document: StudyDocument) -> Iterator[str]:
     method = document.method
     if method.stays == "normalisation":
-        yield "The scales of its normalisation layers are this hospital's own: they are trained here and never leave."
+        yield "The scales of its normalisation layers are local: they are trained here and never leave."
     if method.stays == "head":
-        yield "Its last layer is this hospital's own: it is trained here and never leaves."
+        yield "Its last layer is local: it is trained here and never leaves."
     if method.personal is not None:
-        yield "A second model is trained for this hospital alone, in as many steps again; it never leaves."
+        yield "A second model is trained for this hospital only, in as many steps again; it never leaves."
     if method.proximal or method.control_variates:
-        yield "Training here is drawn towards the shared model by what the server sends, whoever the patients are."
+        yield "What the server sends pulls training here towards the shared model, independently of the patients."
 
 
 def _departures(review: Review) -> list[str]:
@@ -73,23 +73,24 @@ def _departures(review: Review) -> list[str]:
             lines.append(f"After the last round: the same once more by {' and by '.join(leaving.by)} ({size}){noise}.")
         elif leaving.of == "findings":
             told = ", ".join(review.document.evaluation.findings)
-            lines.append(f"After the last round: the same of {told} ({size}){noise}.")
+            lines.append(f"After the last round: the same for {told} ({size}){noise}.")
         elif leaving.of == "outlines":
             told = ", ".join(review.document.evaluation.structures)
             lines.append(
-                f"After the last round: in how many patients the model met a reader's outlines of {told} how well, by "
-                f"overlap and by distance ({size}){noise}."
+                f"After the last round: how many patients had which agreement between the model's and a reader's "
+                f"outlines of {told}, by overlap and by distance ({size}){noise}."
             )
         elif leaving.of == "two models":
             bins = review.document.evaluation.paired
             lines.append(
-                "After the last round, once: another model comes, and how many patients with and without the finding "
-                f"got which scores from both leaves (a histogram of {bins} x {bins} cells for each, {size}){noise}."
+                "After the last round, once: a second model is received, and how many patients with and without the "
+                f"finding got which scores from both leaves (a histogram of {bins} x {bins} cells for each, "
+                f"{size}){noise}."
             )
         elif leaving.of:
             lines.append(
-                f"After the last round, {_times(leaving.times, 'time')}: a model of one hospital alone comes, and the "
-                f"same figures of it leave ({size}){noise}."
+                f"After the last round, {_times(leaving.times, 'time')}: another hospital's own model is received, and "
+                f"the same figures for it leave ({size}){noise}."
             )
         else:
             lines.append(
@@ -98,7 +99,7 @@ def _departures(review: Review) -> list[str]:
             )
     lines.append(
         "With each message: the study's name, the round, this hospital's name and public size, and the epsilon spent. "
-        "When something goes wrong, a code and no text. Nothing else: no image, no patient's name or number."
+        "If something fails, an error code without text. Nothing else: no image, no patient name or number."
     )
     return lines
 
@@ -111,26 +112,26 @@ def _is_noised(review: Review, part: Part) -> str:
 def _price(cost: Cost) -> Iterator[str]:
     who = "training patients" if cost.part == "training" else "validation patients"
     if cost.granted is None or cost.asked is None:
-        yield f"The {who} get no protection: no noise is added, so no bound on what can be learned of one of them."
+        yield f"The {who} get no protection: without noise there is no limit on what can be learned about one of them."
         return
     lowered = "" if cost.granted == cost.asked else f", of which the policy grants {cost.granted:g}"
-    yield f"For the {who}: epsilon {cost.asked:g} is asked{lowered}, at delta {cost.delta:g}. {meaning(cost)}"
+    yield f"For the {who}: epsilon {cost.asked:g} is requested{lowered}, at delta {cost.delta:g}. {meaning(cost)}"
     if cost.plan is not None and cost.after is not None:
         squeezed = ""
         if cost.squeezed and cost.alone is not None:
-            squeezed = f", instead of {_noise(cost.alone)}, because little is left for these patients' life"
+            squeezed = f", instead of {_noise(cost.alone)}, because little of these patients' lifetime budget is left"
         yield (
             f"Noise of {_noise(cost.plan)} times the most that one patient can change is added{squeezed}, "
             f"{_times(sum(mechanism.count for mechanism in cost.plan), 'time')} in all."
         )
         small = epsilon_of(cost.plan, _SMALL_DELTA)
-        yield f"At the smaller delta {_SMALL_DELTA:g} the same noise is worth epsilon {small:.2f}."
+        yield f"At the smaller delta {_SMALL_DELTA:g} the same noise gives epsilon {small:.2f}."
         if cost.set_aside:
-            yield f"Other studies that have begun have set aside {cost.set_aside:.2f} beside what they have spent."
+            yield f"Other ongoing studies have set aside {cost.set_aside:.2f} in addition to what they have spent."
         so_far = f" ({_amount(cost.spent_by_study)} of it by this study)" if cost.spent_by_study else ""
         yield (
-            f"All studies so far have spent {_amount(cost.spent)}{so_far} of the {cost.cap:g} that these patients may "
-            f"spend in their life. After this study it would be {_amount(cost.after)}, and "
+            f"All studies so far have spent {_amount(cost.spent)}{so_far} of these patients' lifetime budget of "
+            f"{cost.cap:g}. After this study {_amount(cost.after)} would be spent, and "
             f"{_amount(max(0.0, cost.cap - cost.after))} would remain."
         )
 
@@ -141,14 +142,14 @@ def _noise(plan: list[Mechanism]) -> str:
 
 
 def meaning(cost: Cost) -> str:
-    """What epsilon promises, in one sentence that promises no more (Dwork and Roth, 2014, section 2.3)."""
+    """What epsilon guarantees, and no more, in one sentence (Dwork and Roth, 2014, section 2.3)."""
     epsilon = cost.granted or 0.0
     factor = math.exp(min(epsilon, 700))
     odds = f"{factor:.3g}" if factor < 100 else f"{factor:,.0f}" if factor < 1e7 else f"{factor:.1e}"
     weak = ": a worst case, and by itself a weak promise" if factor >= 100 else ", even in the worst case"
     return (
-        f"That means: whoever sees all that leaves, and knows everything else about a patient, can change the odds "
-        f"that this patient was among them by a factor of at most {odds}{weak}; and with a probability of about "
+        f"That means: anyone who sees everything that leaves, and knows everything else about a patient, can change "
+        f"the odds that this patient took part by a factor of at most {odds}{weak}; with a probability of about "
         f"{cost.delta:g} even that may fail."
     )
 
@@ -159,11 +160,11 @@ def _verdict(review: Review) -> list[str]:
         for reason in reasons:
             parts_of.setdefault(reason, []).append(part)
     lines = [f"REFUSED ({' and '.join(parts)}): {reason}." for reason, parts in parts_of.items()]
-    return lines or ["The policy permits all of it."]
+    return lines or ["The policy permits everything."]
 
 
 def _amount(epsilon: float) -> str:
-    return f"{epsilon:.2f}" if math.isfinite(epsilon) else "more than any number, by training without noise,"
+    return f"{epsilon:.2f}" if math.isfinite(epsilon) else "an unlimited amount, by training without noise,"
 
 
 def _times(count: int, what: str) -> str:

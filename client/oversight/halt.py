@@ -1,7 +1,7 @@
-"""The kill switch: a plain file. While it is there nothing is trained and nothing leaves.
+"""The kill switch: a plain file. While it exists nothing is trained and nothing leaves.
 
-``consilium-site stop`` makes the file, and so does ``touch``: no program has to work for a hospital to stop. It is
-asked before training and again immediately before a reply is sent, so a stop counts even in the middle of a round.
+``consilium-site stop`` creates the file, and so does ``touch``: a hospital can stop even if no program works. It is
+checked before training and again immediately before a reply is sent, so a stop takes effect in the middle of a round.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from client.errors import Stopped
 
 
 def stopped(stop_file: Path) -> bool:
-    """Whether the hospital has stopped. Also when nobody can tell, because the folder is gone or not to be entered."""
+    """Whether the hospital is stopped. Also true if its folder is missing or cannot be read."""
     try:
         stop_file.lstat()
     except FileNotFoundError:
@@ -25,27 +25,27 @@ def stopped(stop_file: Path) -> bool:
 
 
 def require_running(stop_file: Path) -> None:
-    """Pass only while the hospital has not stopped.
+    """Pass only while the hospital is not stopped.
 
     Raises:
         Stopped: naming the file and how to go on.
     """
     if stopped(stop_file):
         raise Stopped(
-            f"the hospital has stopped: {stop_file} exists, or its folder cannot be read. Nothing is trained and "
-            "nothing leaves. To go on: consilium-site resume"
+            f"the hospital is stopped: {stop_file} exists, or its folder cannot be read. Nothing is trained and "
+            "nothing leaves. To resume: consilium-site resume"
         )
 
 
 def stop(stop_file: Path, reason: str) -> None:
-    """Stop from now on; a stop that is there already keeps its own reason."""
+    """Stop from now on; an existing stop keeps its reason."""
     stop_file.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError), stop_file.open("x", encoding="utf-8") as file:
         file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {reason}\n")
 
 
 def resume(stop_file: Path) -> bool:
-    """Go on. Returns whether the hospital had stopped."""
+    """Resume. Returns whether the hospital was stopped."""
     try:
         stop_file.unlink()
     except FileNotFoundError:

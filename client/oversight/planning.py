@@ -1,9 +1,9 @@
-"""How a study is paid for: planned whole, on both cohorts, before its first order has cost anybody anything.
+"""How a study is paid for: planned as a whole, on both cohorts, before its first order costs anything.
 
-The least noise is taken with which all that a study still needs stays within its own epsilon, and within what its
-patients have left for life: with what was spent, and with what other studies have set aside. A study for which little
-is left gets more noise; one for which that would drown what it asks is refused before it begins. What an approval is
-told and what an order gets are planned here, by the same lines.
+The plan takes the least noise with which everything a study still needs stays within its own epsilon and within its
+patients' lifetime budget, after what was spent and what other studies have set aside. If little is left, the study gets
+more noise; if that noise would drown the signal, the study is refused before it begins. Reviews and orders are planned
+by the same code.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tasks.protocol.study import PrivacyTerms, StudyDocument
 from tasks.protocol.wire import EvaluateOrder, TrainOrder
 
 _MOST_NOISE = 10.0
-"""Times the noise for which the study's own epsilon would do. Beyond it what leaves is noise: to answer would spend the
-last of a life on nothing."""
+"""Most noise, as a multiple of what the study's own epsilon needs. Beyond it only noise would leave, and the rest of
+the lifetime budget would be spent on nothing."""
 
 
 @dataclass(frozen=True)
 class _Need:
-    """What a part of a study still needs of its cohort: factors of the noise with counts, at this sampling rate.
+    """What a part of a study still needs of its cohort: noise factors with counts, at this sampling rate.
 
     Attributes:
         tried: the scale with which the last order was planned; 0 for none.
@@ -59,7 +59,7 @@ class Outlook:
 def reserve(
     order: TrainOrder | EvaluateOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger
 ) -> Mechanism:
-    """Enter what an order will use. With its study's first order, all that the study needs is set aside.
+    """Reserve what an order will use. A study's first order sets aside everything the study needs.
 
     A reservation that was lost to a crash stays spent, so the rest gets more noise: in the last round nothing but what
     planning has left over pays for a second one, and the noise is several times the usual (``client/PRIVACY.md`` has
@@ -74,8 +74,7 @@ def reserve(
 
 
 def caps_of(terms: PrivacyTerms, settings: SiteSettings) -> Caps:
-    """What one study and a life may spend; nothing bounds what is done without noise, which the policy of a simulated
-    hospital has allowed."""
+    """Caps for one study and for life; infinite without noise, which only a simulated hospital's policy allows."""
     if terms.epsilon is None:
         return Caps(float("inf"), float("inf"), terms.delta)
     return Caps(terms.epsilon, settings.policy.max_epsilon_life, terms.delta)
@@ -109,7 +108,7 @@ def _planned(
         count = study.evaluation.histograms(order.round == study.rounds) if order.asks == "scores" else 1
         need = _scoring(study, own, count)
     if not need.ahead:
-        raise NotPermitted(f"round {order.round}: the study asks each hospital {study.asked} time(s) at most")
+        raise NotPermitted(f"round {order.round}: the study asks each hospital at most {study.asked} time(s)")
     if terms.epsilon is None:
         return Planned(Mechanism(0.0, need.rate, count))
     needed = _affordable(need, COHORTS[part], study.name, terms, settings, account)
@@ -120,7 +119,7 @@ def _planned(
 def _other_part(
     study: StudyDocument, part: Part, settings: SiteSettings, account: Account
 ) -> dict[str, list[Mechanism]]:
-    """What the study needs of the other cohort, unless that is set aside already, or its orders are refused anyway."""
+    """What the study needs of the other cohort; nothing if that is set aside already or would be refused anyway."""
     other = PARTS[1 - PARTS.index(part)]
     cohort, terms = COHORTS[other], granted(study, other, settings)
     if terms.epsilon is None or account.has_planned(cohort, study.name) or objections(study, other, settings):
@@ -130,14 +129,14 @@ def _other_part(
 
 
 def _still_needed(study: StudyDocument, part: Part, own: list[LedgerEntry]) -> _Need:
-    """Without knowing which round comes next."""
+    """What a part still needs, whichever round comes next."""
     if part == "training":
         return _training(study, len({e.use.round for e in own}) + 1, own)
     return _scoring(study, own, 0)
 
 
 def _training(study: StudyDocument, turn: int, own: list[LedgerEntry]) -> _Need:
-    """All rounds from this turn of the hospital on, each with the noise that the schedule gives it."""
+    """All rounds from this turn on, each with the noise its schedule sets."""
     before = [entry.use.round for entry in own]
     last = study.training.noise_in(_turn(study, before[-1], before[:-1]), study.asked) if before else 1.0
     tried = accounting.scale_of(own[-1].mechanism.noise_multiplier, last) if own else 0.0
@@ -156,7 +155,7 @@ def _turn(study: StudyDocument, round: int, before: list[int]) -> int:
 def _affordable(
     need: _Need, cohort: str, study: str, terms: PrivacyTerms, settings: SiteSettings, account: Account
 ) -> list[Mechanism]:
-    """What is needed, with the least noise that keeps to the study's epsilon and to what is left for life.
+    """What is needed, with the least noise that stays within the study's epsilon and the lifetime budget.
 
     Raises:
         BudgetExhausted: no noise would do, or only one that drowns what is asked.
@@ -173,12 +172,12 @@ def _affordable(
     if accounting.epsilon_of([*of_life, *alone], delta) <= cap:
         return alone
     named = ", ".join(sorted({mark.study for mark in others}))
-    hint = f"; {named} has set some aside, which `consilium-site revoke` frees" if named else ""
-    within = _within(need, of_life, cap, delta, f"{cohort}: a life's epsilon of {cap:g}{hint}")
+    hint = f"; {named} has set some of it aside, which `consilium-site revoke` frees" if named else ""
+    within = _within(need, of_life, cap, delta, f"{cohort}: lifetime epsilon of {cap:g}{hint}")
     more = within[0].noise_multiplier / alone[0].noise_multiplier
     if more > _MOST_NOISE:
         raise BudgetExhausted(
-            f"{cohort}: so little is left of a life's epsilon of {cap:g} that study {study} would need "
+            f"{cohort}: so little is left of the lifetime epsilon of {cap:g} that study {study} would need "
             f"{more:.0f} times its noise and learn nothing: it is refused as a whole, and nothing was charged{hint}"
         )
     return within

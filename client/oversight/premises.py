@@ -1,8 +1,8 @@
-"""What must hold before an order may touch anybody: the terms on which the ledger's sums rest, and a ledger that is not
-behind what others have seen of it.
+"""What must hold before an order may use any patient's data: site.yaml has the ledger's terms, and the ledger has every
+row that others have seen in it.
 
-Both fail by an act of the hospital's own people, or of whoever has their disk, and only they can mend it: by putting
-things back, or by signing what it costs to go on.
+Either fails only through an act of hospital staff, or of someone with access to their disk. Only they can fix it: by
+restoring what was there, or by signing what it costs to continue.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FEWEST_DIGITS = 8
 
 @dataclass(frozen=True)
 class TermsChange:
-    """Other terms than the ledger's.
+    """Terms that differ from the ledger's.
 
     Attributes:
         differs: a phrase for each.
@@ -38,7 +38,7 @@ class TermsChange:
 
 
 def terms_of(settings: SiteSettings) -> Terms:
-    """What ``site.yaml`` says of all that the sums rest on."""
+    """The terms of ``site.yaml``: everything that the ledger's sums depend on."""
     issuers: dict[str, set[str]] = {}
     for source in settings.sources:
         issuers.setdefault(source.task, set()).add(source.issuer)
@@ -58,14 +58,14 @@ def change_of(settings: SiteSettings, ledger: Ledger) -> TermsChange | None:
     """How ``site.yaml`` differs from the ledger's terms; ``None`` if it does not."""
     account, now = ledger.account(), terms_of(settings)
     if account.terms is None:
-        return TermsChange(["the ledger does not say on which split, issuers and caps its sums rest"], moves=True)
+        return TermsChange(["the ledger does not record split, issuers and caps"], moves=True)
     if account.terms == now:
         return None
     return TermsChange(list(differences(account.terms, now)), may_have_moved(account.terms, now))
 
 
 def require_terms(settings: SiteSettings, ledger: Ledger) -> None:
-    """Pass if ``site.yaml`` says what the ledger's sums rest on.
+    """Pass if ``site.yaml`` has the ledger's terms.
 
     Raises:
         TermsChanged: with every difference.
@@ -73,25 +73,25 @@ def require_terms(settings: SiteSettings, ledger: Ledger) -> None:
     change = change_of(settings, ledger)
     if change is not None:
         raise TermsChanged(
-            f"what the sums of {settings.ledger} rest on has changed: {'; '.join(change.differs)}. No order is "
-            "answered. Put site.yaml back; or, if the change is meant, see what it costs and sign it: "
+            f"the terms of {settings.ledger} have changed: {'; '.join(change.differs)}. No order is answered. "
+            "Restore site.yaml; or, if the change is intended, review its cost and sign it: "
             "consilium-site ledger rebase --by NAME"
         )
 
 
 def rebase(settings: SiteSettings, records: Records, by: str) -> TermsChange:
-    """Make what ``site.yaml`` says the ledger's terms, in a person's name; the audit log is told first.
+    """Adopt the terms of ``site.yaml`` in the ledger, in a person's name; the audit log is written first.
 
     Raises:
         SiteMisconfigured: nothing has changed, or a real hospital would become a simulated one or the reverse.
     """
     change, was = change_of(settings, records.ledger), records.ledger.account().terms
     if change is None:
-        raise SiteMisconfigured("site.yaml says what the ledger says: there is nothing to rebase")
+        raise SiteMisconfigured("site.yaml has the ledger's terms: nothing to rebase")
     if was is not None and was.simulated != settings.simulated:
         raise SiteMisconfigured(
-            "books of a real hospital never become those of a simulated one, nor the reverse: put `simulated` back, or "
-            "found the other hospital in a folder of its own, with a key and a catalog of its own"
+            "ledger and audit log of a real hospital cannot be used for a simulated one, nor the reverse: restore "
+            "`simulated`, or set up the other hospital in a separate folder, with its own key and catalog"
         )
     terms = terms_of(settings)
     told: dict[str, Fact] = {"terms": _digest(terms.body()), "differences": len(change.differs)}
@@ -101,11 +101,11 @@ def rebase(settings: SiteSettings, records: Records, by: str) -> TermsChange:
 
 
 _MOST_LOST = 20
-"""So many missing entries are noted: nobody has lost more, and orders must not be able to fill the audit log."""
+"""Most missing entries that are recorded: nobody has lost more, and orders must not be able to fill the audit log."""
 
 
 def require_not_behind(seen: str | None, study: str, records: Records) -> None:
-    """Pass if the row is in the ledger that the server saw last. The audit log keeps what is missing.
+    """Pass if the ledger has the row that the server saw last. A missing one is entered in the audit log.
 
     Args:
         seen: its hash, from the order; ``None`` when the server has seen none.
@@ -119,25 +119,24 @@ def require_not_behind(seen: str | None, study: str, records: Records) -> None:
     if seen not in lost and len(lost) < _MOST_LOST:
         records.audit_log.append_event(Kind.LEDGER_BEHIND, {"study": study, "seen": seen})
     raise LedgerBehind(
-        f"the coordinator has seen entry {seen[:12]} of this hospital's ledger, which is not in it: ledger and audit "
-        "log were put back to an older state, replaced by new ones, or are a copy beside which another one has "
-        "answered. "
-        "What they have spent is missing here, so nothing is answered. Stop the other copy if there is one, and "
-        "restore the newest backup. If no backup has that entry, the data protection officer decides what its loss "
-        f"counts for: consilium-site ledger acknowledge {seen[:12]} --spent-training EPSILON --spent-validation "
-        "EPSILON --by NAME. (Ask the coordinator first: whoever sends orders could have invented the entry.)"
+        f"the coordinator has seen entry {seen[:12]}, which is missing from this hospital's ledger: ledger and audit "
+        "log were restored from an older backup, replaced, or another copy of them has answered orders. What was spent "
+        "since is missing here, so no order is answered. Stop the other copy if there is one, and restore the newest "
+        "backup. If no backup has that entry, the data protection officer decides what its loss costs: consilium-site "
+        f"ledger acknowledge {seen[:12]} --spent-training EPSILON --spent-validation EPSILON --by NAME. (Ask the "
+        "coordinator first: whoever sends orders could have invented the entry.)"
     )
 
 
 def lost_heads(records: Records) -> list[str]:
-    """Hashes that somebody has seen in the ledger and that are not there, the newest at the end."""
+    """Hashes that the server has seen in the ledger and that are not in it, the newest last."""
     seen = dict.fromkeys(str(event.facts["seen"]) for event in records.audit_log.events(Kind.LEDGER_BEHIND))
     return [hash for hash in seen if not records.ledger.contains(hash)]
 
 
 def acknowledge(settings: SiteSettings, records: Records, digits: str, spent: Mapping[str, float], by: str) -> str:
-    """Enter that an entry is lost for good, and charge either cohort with what it may have spent. The audit log is told
-    first. Returns the entry's hash.
+    """Record that an entry is permanently lost, and charge each cohort with what it may have spent. The audit log is
+    written first. Returns the entry's hash.
 
     Args:
         digits: the first of its hash; an order must have named it.
@@ -149,14 +148,14 @@ def acknowledge(settings: SiteSettings, records: Records, digits: str, spent: Ma
     found = [hash for hash in lost_heads(records) if hash.startswith(digits.lower())]
     if len(digits) < FEWEST_DIGITS or len(found) != 1:
         raise SiteMisconfigured(
-            f"{digits!r} names {len(found)} entries that are missed here; give {FEWEST_DIGITS} or more of the digits "
-            "that `consilium-site audit --kind books_behind` shows"
+            f"{digits!r} matches {len(found)} missing entries; give {FEWEST_DIGITS} or more of the digits that "
+            "`consilium-site audit --kind ledger_behind` shows"
         )
     delta = delta_cap(settings)
     try:
         charges = {cohort: accounting.gaussian_of(epsilon, delta) for cohort, epsilon in spent.items() if epsilon != 0}
     except ValueError as error:
-        raise SiteMisconfigured(f"{error}; 0 says that nothing was spent") from None
+        raise SiteMisconfigured(f"{error}; 0 means that nothing was spent") from None
     facts: dict[str, Fact] = {"lost": found[0], **{f"epsilon_{cohort}": epsilon for cohort, epsilon in spent.items()}}
     sign(records.audit_log, Kind.ACKNOWLEDGEMENT, require_name(by), facts)
     records.ledger.acknowledge(found[0], charges)
@@ -164,7 +163,7 @@ def acknowledge(settings: SiteSettings, records: Records, digits: str, spent: Ma
 
 
 def policy_digest(settings: SiteSettings) -> str:
-    """SHA-256 of the policy and of all terms, which each receipt names: what was allowed when it left."""
+    """SHA-256 of the policy and all terms, stored in each receipt: what was allowed when the message left."""
     return _digest([settings.policy.model_dump_json(), terms_of(settings).body()])
 
 

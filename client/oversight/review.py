@@ -1,7 +1,7 @@
-"""A study held against the hospital's policy and ledger, for the person who answers for the patients' data.
+"""A study checked against the hospital's policy and ledger, for the person responsible for the patients' data.
 
-Here are the figures; ``client/oversight/explain.py`` makes sentences of them. Neither decides anything: what the policy
-refuses stays refused, whoever approves it.
+This file has the figures; ``client/oversight/explain.py`` turns them into sentences. Neither decides anything: what the
+policy refuses stays refused, whoever approves it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tasks.protocol.study import StudyDocument
 
 @dataclass(frozen=True)
 class Leaving:
-    """What leaves the hospital by one part of a study.
+    """What leaves the hospital in one part of a study.
 
     Attributes:
         tensors: how many, in one message.
@@ -89,7 +89,7 @@ class Cost:
 
     @property
     def squeezed(self) -> bool:
-        """Whether it gets more noise than it would if these patients had everything left."""
+        """Whether it gets more noise than it would if these patients had spent nothing yet."""
         return self.plan is not None and self.plan != self.alone
 
 
@@ -111,7 +111,7 @@ class Review:
 
 
 def examine(document: StudyDocument, settings: SiteSettings, ledger: Ledger) -> Review:
-    """Hold a study against the hospital's policy and ledger."""
+    """Check a study against the hospital's policy and ledger."""
     refused = {part: [*other_release(document), *objections(document, part, settings)] for part in PARTS}
     account = ledger.account()
     costs = [_cost(document, part, settings, account) for part in PARTS]
@@ -191,8 +191,8 @@ def _cost(document: StudyDocument, part: Part, settings: SiteSettings, account: 
 def _unpaid(
     document: StudyDocument, costs: list[Cost], refused: dict[Part, list[str]], account: Account
 ) -> dict[Part, list[str]]:
-    """What cannot be paid. A study is paid as a whole, so that refuses the other part too; not where that is set aside
-    already, needs no epsilon, or would be refused anyway."""
+    """What cannot be paid for. A study is paid for as a whole, so this refuses the other part too, unless its budget is
+    already set aside, it needs no epsilon, or it is refused anyway."""
     found: dict[Part, list[str]] = {part: [] for part in PARTS}
     for cost in costs:
         alone = bool(refused[cost.part]) or account.has_planned(cost.cohort, document.name)

@@ -1,4 +1,4 @@
-"""A person's name under what was decided, in the audit log."""
+"""Decisions in the audit log, signed with a person's name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LONGEST = 200
 
 
 def sign(audit_log: AuditLog, kind: Kind, by: str, facts: Mapping[str, Fact]) -> Event:
-    """Enter a decision with the name of who made it.
+    """Enter a decision with the name of the person who made it.
 
     Raises:
         SiteMisconfigured: ``by`` names nobody, or it or a fact has a UID or a path in it.
@@ -19,7 +19,7 @@ def sign(audit_log: AuditLog, kind: Kind, by: str, facts: Mapping[str, Fact]) ->
     try:
         return audit_log.append_event(kind, {**facts, "by": require_name(by)})
     except ValueError as error:
-        raise SiteMisconfigured(f"{error}: neither the study nor --by may have one in it") from None
+        raise SiteMisconfigured(f"{error}: neither the study nor --by may contain one") from None
 
 
 def require_name(by: str) -> str:
@@ -29,5 +29,5 @@ def require_name(by: str) -> str:
         SiteMisconfigured: it names nobody.
     """
     if not by.strip() or not by.isprintable() or len(by) > _LONGEST:
-        raise SiteMisconfigured(f"say who decides with --by: a name of at most {_LONGEST} printable characters")
+        raise SiteMisconfigured(f"set --by to the name of who decides: at most {_LONGEST} printable characters")
     return by.strip()

@@ -1,1 +1,1 @@
-"""From the bytes of a DICOM file to the values of one frame: each file tells one step."""
+"""From the bytes of a DICOM file to the values of one frame, one module per step."""

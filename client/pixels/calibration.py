@@ -1,4 +1,4 @@
-"""What a pixel measures, and where in an ultrasound frame the image lies (PS3.3 10.7, C.8.5.5, C.7.6.16.2.1)."""
+"""The size of a pixel, and the image region in an ultrasound frame (PS3.3 10.7, C.8.5.5, C.7.6.16.2.1)."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ def _spacing_mm(header: Dataset, group: Dataset | None) -> tuple[float, float] |
 
 
 def _lengths(along_rows: Any, along_columns: Any) -> tuple[float, float] | None:
-    """Some scanners write 0 where they mean unknown; a size that is none must not reach a task's geometry."""
+    """Some scanners write 0 for unknown; an invalid size must not reach a task's geometry."""
     spacing = float(along_rows), float(along_columns)
     return spacing if all(isfinite(length) and length > 0 for length in spacing) else None

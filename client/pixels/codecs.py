@@ -1,6 +1,6 @@
 """One compressed frame to samples: one decoder for each transfer syntax, so that all hospitals see the same values.
 
-No second decoder takes over where the first gives up: what only a lenient decoder reads is damaged.
+There is no fallback to a second decoder: what only a lenient decoder reads is damaged.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ DEFLATED_FRAMES = UID("1.2.840.10008.1.2.8.1")
 FRAMED_NATIVE = (ENCAPSULATED_UNCOMPRESSED, DEFLATED_FRAMES)
 
 Samples = NDArray[Any]
-"""Whole numbers of shape (rows, columns) or (rows, columns, 3), unsigned unless the codestream says otherwise."""
+"""Integers of shape (rows, columns) or (rows, columns, 3), unsigned unless the codestream says otherwise."""
 
 
 def decode(data: bytes, syntax: UID, form: PixelFormat, stream: Codestream) -> Samples:
-    """The samples of a frame whose codestream was found to agree with the header.
+    """The samples of a frame whose codestream agrees with the header.
 
     Raises:
         UnreadableDicom: DECODE_FAILED.

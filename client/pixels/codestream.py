@@ -1,8 +1,8 @@
-"""What a compressed image says of itself: size, components, precision, colour, and whether all of it is there.
+"""A compressed image's own header: size, components, precision, colour; and whether the codestream is complete.
 
-A header whose bits were damaged, or that was copied from another image, still decodes; the codestream's own header
-tells it apart for a few microseconds. JPEG: ITU-T T.81 annex B and F; JPEG-LS: T.87 annex C; JPEG 2000: T.800 annex A;
-RLE: PS3.5 annex G.
+With a DICOM header that was damaged or copied from another image, a frame may still decode; comparing it with the
+codestream's own header detects that in a few microseconds. JPEG: ITU-T T.81 annex B and F; JPEG-LS: T.87 annex C;
+JPEG 2000: T.800 annex A; RLE: PS3.5 annex G.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ JPEG_LOSSLESS = (JPEGLossless, JPEGLosslessSV1)
 JPEG_LS = (JPEGLSLossless, JPEGLSNearLossless)
 JPEG_2000 = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
 LOSSLESS = (*JPEG_LOSSLESS, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless, HTJ2KLosslessRPCL, RLELossless)
-"""Transfer syntaxes that promise the values that were measured (PS3.5 section 8.2)."""
+"""Lossless transfer syntaxes (PS3.5 section 8.2)."""
 
 _SOF = {
     **dict.fromkeys(JPEG_LOSSY, (0xC0, 0xC1, 0xC2)),
@@ -45,7 +45,7 @@ _SOF = {
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0..15 without DHT, JPG, DAC; SOF55
 _STANDALONE = {0x01, *range(0xD0, 0xD9)}
 _PADDING = 16
-"""Bytes after the last marker that writers are forgiven; the standard has at most one."""
+"""Tolerated bytes after the last marker; the standard allows at most one."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _jpeg_2000(data: bytes) -> Codestream:
     tile_width, tile_height, tile_left, tile_top = unpack_from(">4L", data, siz + 18)
     (components,) = unpack_from(">H", data, siz + 34)
     if not tile_width or not tile_height or right <= tile_left or bottom <= tile_top:
-        raise UnreadableDicom(Reason.CODESTREAM_MISMATCH, "a tile grid that covers nothing")
+        raise UnreadableDicom(Reason.CODESTREAM_MISMATCH, "an empty tile grid")
     parts = [data[siz + 36 + 3 * i : siz + 39 + 3 * i] for i in range(min(components, 4))]
     depth = parts[0][0]
     if any(part[0] != depth or part[1:] != b"\x01\x01" for part in parts):
@@ -206,7 +206,7 @@ def _coding(data: bytes, position: int) -> tuple[tuple[bool, bool], int]:
 
 
 def _refuse_missing_tiles(data: bytes, position: int, tiles: int) -> None:
-    """Decoders fill what is missing with grey; each tile-part tells its length (SOT, T.800 table A.5)."""
+    """Decoders fill missing tiles with grey; each tile-part has its length (SOT, T.800 table A.5)."""
     seen: set[int] = set()
     while data[position : position + 2] == b"\xff\x90":
         tile, length = unpack_from(">HL", data, position + 4)

@@ -1,4 +1,4 @@
-"""Colour to RGB, and to the one brightness that tasks on grey images see (PS3.3 C.7.6.3.1.2)."""
+"""Colour to RGB, and to the brightness used by tasks on grey images (PS3.3 C.7.6.3.1.2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PARTIAL = ("YBR_PARTIAL_422", "YBR_PARTIAL_420")
 
 
 def colour_space(form: PixelFormat, stream: Codestream | None) -> str:
-    """RGB, YBR_FULL or YBR_PARTIAL: what decoded samples of three components are in.
+    """The colour space of decoded three-component samples: RGB, YBR_FULL or YBR_PARTIAL.
 
     The codestream's own word counts for more than the header's: the encoder that wrote it knew what it had done, while
     headers are often kept from before the compression.

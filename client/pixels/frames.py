@@ -1,4 +1,4 @@
-"""Where the bytes of one frame lie in a file, and reading only those.
+"""Locate the bytes of one frame in a file, and read only those.
 
 Uncompressed frames follow each other without a gap (PS3.5 section 8.1.1, annex D for single bits); compressed ones are
 cut into fragments, which an offset table may or may not sort into frames (PS3.5 annex A.4, PS3.3 C.7.6.3.1.8).
@@ -60,7 +60,7 @@ def _refuse_other_length(file: MeteredFile, element: PixelElement, expected: int
     if element.length is None:
         raise UnreadableDicom(Reason.LENGTH_MISMATCH, "uncompressed pixel data of undefined length")
     there = min(element.length, file.size - element.start)
-    said = f"{there} bytes of pixel data, the header asks for {expected}"
+    said = f"{there} bytes of pixel data, the header requires {expected}"
     if there < expected:
         raise UnreadableDicom(Reason.TRUNCATED, said)
     if element.length <= expected + expected % 2:

@@ -8,7 +8,7 @@ from client.pixels.refusal import Reason, guarded
 
 
 def group_item(header: Dataset, frame: int, macro: str) -> Dataset | None:
-    """The item of a functional group macro that holds for a frame: its own, else the shared one, else ``None``.
+    """The item of a functional group macro for a frame: its own, else the shared one, else ``None``.
 
     ``macro`` is the keyword of the macro's sequence, for instance "PixelMeasuresSequence".
 

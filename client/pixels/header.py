@@ -1,6 +1,6 @@
-"""The header of a DICOM file, and where its pixels begin. Nothing of the pixels is read here.
+"""The header of a DICOM file, and where its pixels begin. No pixels are read here.
 
-A file may be hostile or damaged: how much is read, how deep and how often is bounded.
+A file may be malicious or damaged: the amount, depth and number of reads are bounded.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ NATIVE = frozenset(
         (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian),
     )
 )
-"""Transfer syntaxes that store pixel values uncompressed (PS3.5 A.1 to A.3, A.5); among them no value can change."""
+"""Uncompressed transfer syntaxes (PS3.5 A.1 to A.3, A.5); conversion between them changes no value."""
 MAX_READS = 1_000_000
-"""An element takes two or three reads; a header of more is built to exhaust its reader."""
+"""An element takes two or three reads; a header that needs more is made to exhaust its reader."""
 MAX_INFLATED = 1 << 29
-"""Bytes that a deflated data set may unfold to."""
+"""Largest size of an inflated data set, in bytes."""
 _DEFERRED = 1 << 21
-"""Values of more bytes (private volumes and the like) are skipped, and read only when somebody asks for them."""
+"""Larger values (private volumes and the like) are skipped, and read only on access."""
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _META_START = 132
 _GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"  # FileMetaInformationGroupLength, always first (PS3.10 table 7.1-1)
@@ -47,7 +47,7 @@ _UNDEFINED = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class PixelElement:
-    """Where the pixels are: the value starts at ``start``; ``length`` is ``None`` for encapsulated ones."""
+    """Position of the pixels: the value starts at ``start``; ``length`` is ``None`` if encapsulated."""
 
     keyword: str
     vr: str
@@ -57,7 +57,7 @@ class PixelElement:
 
 
 class MeteredFile(BufferedReader):
-    """A file that gives out ``reads_left`` pieces, none larger than itself."""
+    """A file that allows ``reads_left`` reads, none larger than the file."""
 
     def __init__(self, raw: RawIOBase | BytesIO) -> None:
         super().__init__(cast(RawIOBase, raw), buffer_size=1 << 14)  # any object with readinto and seek will do
@@ -116,7 +116,7 @@ def _parsed(file: MeteredFile, defer_size: int | None) -> Dataset:
 
 
 def _begins_with_meta(start: bytes) -> bool:
-    """Such a file has only lost its preamble: its transfer syntax is told, so it can be read without guessing."""
+    """Such a file lacks only its preamble: its transfer syntax is known, so it can be read without guessing."""
     return start[:2] == b"\x02\x00" and start[3:6] in (b"\0UL", b"\0OB", b"\0UI")
 
 
@@ -159,7 +159,7 @@ def _inflated(file: MeteredFile) -> _InMemory:
 
 
 def inflate(data: bytes, most: int) -> bytes:
-    """Raw deflate (RFC 1951) to at most so many bytes.
+    """Raw inflate (RFC 1951) to at most this many bytes.
 
     Raises:
         UnreadableDicom: TOO_LARGE, TRUNCATED, or DECODE_FAILED when the stream is damaged.

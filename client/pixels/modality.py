@@ -1,8 +1,8 @@
-"""From stored values to what was measured: the Modality LUT (PS3.3 C.11.1), wherever the file keeps it.
+"""From stored to measured values: the Modality LUT (PS3.3 C.11.1), wherever the file has it.
 
 Classic images have it at the top, enhanced ones in the Pixel Value Transformation macro of their functional groups
-(C.7.6.16.2.9), RT Dose as DoseGridScaling (C.8.8.3). The VOI LUT (C.11.2) is how somebody wished to look at the values;
-it can be read here and is never applied.
+(C.7.6.16.2.9), RT Dose as DoseGridScaling (C.8.8.3). The VOI LUT (C.11.2) is a display preference; it can be read here
+and is never applied.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Rescale:
 
 @dataclass(frozen=True)
 class Window:
-    """A window that somebody chose: values from centre - width/2 to centre + width/2, roughly (PS3.3 C.11.2.1.2).
+    """A display window: values from about centre - width/2 to centre + width/2 (PS3.3 C.11.2.1.2).
 
     ``function`` is LINEAR, LINEAR_EXACT or SIGMOID; centre and width are in units of the measured values.
     """
@@ -46,7 +46,7 @@ class Window:
 
 
 def read_rescale(header: Dataset, frame: int) -> Rescale:
-    """The linear transformation of a frame; the identity if the file has none, or a table in its place.
+    """The linear transformation of a frame; the identity if the file has none, or a table instead.
 
     Raises:
         UnreadableDicom: IMPLAUSIBLE_HEADER, it is not finite, or its slope is 0.
@@ -88,7 +88,7 @@ def measured(stored: NDArray[Any], header: Dataset, rescale: Rescale, bits_store
 
 
 def read_windows(header: Dataset, frame: int = 0) -> tuple[Window, ...]:
-    """The windows that the file proposes for a frame, the preferred one first. Nothing here applies them.
+    """The windows that the file proposes for a frame, the preferred one first. They are not applied.
 
     Raises:
         UnreadableDicom: IMPLAUSIBLE_HEADER.

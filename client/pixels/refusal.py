@@ -1,4 +1,4 @@
-"""Why a DICOM file gives no image, in one word that can be counted."""
+"""Why a DICOM file cannot be read as an image, in one word, for counting."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ T = TypeVar("T")
 
 
 class Reason(StrEnum):
-    """Why a file gives no picture."""
+    """Why a file cannot be read as an image."""
 
     UNREADABLE_FILE = "UNREADABLE_FILE"
-    """The file system does not give the file out."""
+    """The file cannot be opened."""
     NOT_DICOM = "NOT_DICOM"
-    """No Part 10 file: the prefix "DICM" at byte 128 is missing (PS3.10 section 7.1)."""
+    """Not a Part 10 file: the prefix "DICM" at byte 128 is missing (PS3.10 section 7.1)."""
     NO_TRANSFER_SYNTAX = "NO_TRANSFER_SYNTAX"
-    """The file meta information does not say how the data set is encoded (PS3.10 section 7.1)."""
+    """The file meta information lacks the transfer syntax (PS3.10 section 7.1)."""
     UNSUPPORTED_TRANSFER_SYNTAX = "UNSUPPORTED_TRANSFER_SYNTAX"
     NO_PIXEL_DATA = "NO_PIXEL_DATA"
     IMPLAUSIBLE_HEADER = "IMPLAUSIBLE_HEADER"
-    """Attributes that are missing, contradict each other or cannot be."""
+    """Attributes are missing, contradictory or invalid."""
     UNSUPPORTED_PHOTOMETRIC = "UNSUPPORTED_PHOTOMETRIC"
     NO_SUCH_FRAME = "NO_SUCH_FRAME"
     TOO_LARGE = "TOO_LARGE"
     TRUNCATED = "TRUNCATED"
-    """The pixel data or a codestream in it ends too early."""
+    """The pixel data or a codestream in it is truncated."""
     LENGTH_MISMATCH = "LENGTH_MISMATCH"
     """There is more uncompressed pixel data than the header accounts for."""
     FRAGMENTS_MISMATCH = "FRAGMENTS_MISMATCH"
-    """The fragments cannot be told apart into as many frames as the header says."""
+    """The fragments cannot be assigned to the number of frames in the header."""
     CODESTREAM_MISMATCH = "CODESTREAM_MISMATCH"
-    """What the compressed image says of itself contradicts the header."""
+    """The compressed image's own header contradicts the DICOM header."""
     COLOUR_CONFLICT = "COLOUR_CONFLICT"
-    """Header and codestream disagree on the colour space in a way that neither settles."""
+    """Header and codestream disagree on the colour space, and neither is conclusive."""
     DECODE_FAILED = "DECODE_FAILED"
     VALUES_OUT_OF_RANGE = "VALUES_OUT_OF_RANGE"
     """Values that BitsStored and PixelRepresentation cannot express, or that are not finite."""
@@ -46,7 +46,7 @@ class Reason(StrEnum):
 
 
 class UnreadableDicom(Exception):
-    """A file gives no picture; ``reason`` says why in one word, ``detail`` may name the file."""
+    """A file cannot be read as an image; ``reason`` says why in one word, ``detail`` may name the file."""
 
     def __init__(self, reason: Reason, detail: object = "") -> None:
         super().__init__(reason, str(detail))
@@ -57,11 +57,11 @@ class UnreadableDicom(Exception):
 
 
 _NO_MEMORY = "Python API call failed"
-"""What PyO3 panics with when Python gives its Rust code no memory for the pixels."""
+"""PyO3's panic message if Python cannot allocate memory for the pixels."""
 
 
 def guarded(reason: Reason, work: Callable[[], T]) -> T:
-    """Turn whatever a broken file provokes into one error.
+    """Translate all exceptions of a damaged file into one error.
 
     A damaged RLE frame makes the Rust decoder panic, and a panic is a BaseException that ``except Exception`` misses.
     """

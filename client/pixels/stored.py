@@ -1,6 +1,6 @@
-"""From samples as they were read to stored values, and the refusal of those that the header says cannot be.
+"""From samples as read to stored values; values that contradict the header are refused.
 
-A stored value is what PixelData means before any LUT: the lowest BitsStored bits, two's complement if
+A stored value is the value of PixelData before any LUT: the lowest BitsStored bits, two's complement if
 PixelRepresentation is 1 (PS3.5 section 8.1.1).
 """
 
@@ -18,7 +18,7 @@ from client.pixels.pixel_format import PixelFormat
 from client.pixels.refusal import Reason, UnreadableDicom
 
 OVERSHOOT = 0.05
-"""Fraction of the range by which lossy coding may miss it; beyond that the values are wrong rather than imprecise."""
+"""Fraction of the range by which lossy coding may exceed it; beyond that values are wrong rather than imprecise."""
 
 StoredValues = NDArray[Any]
 """int32, int64 or floating point of shape (rows, columns) or (rows, columns, 3)."""
@@ -80,7 +80,7 @@ def _lowest_bits(values: StoredValues, form: PixelFormat) -> StoredValues:
 
 
 def _clipped(values: StoredValues, form: PixelFormat) -> StoredValues:
-    """To drop the bits above BitsStored, as some readers do, would turn the brightest pixels black."""
+    """Clipped: dropping the bits above BitsStored, as some readers do, would turn the brightest pixels black."""
     allowed = max(1, int(OVERSHOOT * (form.high - form.low)))
     if values.min() < form.low - allowed or values.max() > form.high + allowed:
         raise _out_of_range(values, form)
@@ -94,7 +94,7 @@ def _overlays_are_embedded(header: Dataset, form: PixelFormat) -> bool:
 
 
 def _without_padding(values: StoredValues, form: PixelFormat, header: Dataset) -> StoredValues:
-    """PixelPaddingValue may lie outside what is measured (PS3.3 C.7.5.1.1.2); such pixels become the lowest value."""
+    """PixelPaddingValue may be outside the measured range (PS3.3 C.7.5.1.1.2); such pixels get the lowest value."""
     outside = (values < form.low) | (values > form.high)
     limits = [header.get(keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     given = [int(limit) for limit in limits if isinstance(limit, int)]
@@ -106,7 +106,7 @@ def _without_padding(values: StoredValues, form: PixelFormat, header: Dataset) -
 
 
 def _as_allocated(value: int, form: PixelFormat) -> int:
-    """The padding value as the samples were read: its VR may be of the other sign."""
+    """The padding value in the samples' type: its VR may have the other sign."""
     sign = 1 << (form.bits_allocated - 1)
     low = value & ((1 << form.bits_allocated) - 1)
     return (low ^ sign) - sign if form.signed else low

@@ -1,1 +1,1 @@
-"""A study's model, come home: run on the hospital's own images, for its own people."""
+"""Run a study's model on the hospital's own images, for hospital staff."""

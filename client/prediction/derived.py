@@ -1,5 +1,5 @@
-"""What is common to all DICOM objects that a prediction leaves: whose they are, who made them, and that they are no
-finding of a physician."""
+"""What all DICOM objects of a prediction have in common: patient, equipment, and the mark that they are not a
+physician's finding."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _METHODS = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
 
 
 def source_header(path: Path) -> Dataset:
-    """A file's header with every attribute that an object made of it copies, empty where the file has none (type 2)."""
+    """A file's header with every attribute that derived objects copy, empty where the file has none (type 2)."""
     header = read_header(path)
     for keyword in _TYPE_2:
         if keyword not in header or header[keyword].value is None:
@@ -38,7 +38,7 @@ def source_header(path: Path) -> Dataset:
 
 
 def equipment(model: CheckedModel) -> dict[str, Any]:
-    """Who made it (PS3.3 C.7.5.1), and the description of its series, as highdicom's constructors take them."""
+    """The equipment (PS3.3 C.7.5.1) and the series description, as arguments of highdicom's constructors."""
     return {
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": MANUFACTURER,
@@ -49,7 +49,7 @@ def equipment(model: CheckedModel) -> dict[str, Any]:
 
 
 def complete(made: Dataset, source: Dataset) -> None:
-    """Give what highdicom has made the attributes of its image that highdicom does not copy."""
+    """Copy the image's attributes that highdicom does not."""
     if "PatientIdentityRemoved" in made and not any(map(source.get, _METHODS)):
         del made.PatientIdentityRemoved  # it may be said only with how (type 1C, PS3.3 C.7.1.1)
     for keyword in (*_KEPT, *_METHODS):
@@ -58,5 +58,5 @@ def complete(made: Dataset, source: Dataset) -> None:
 
 
 def coded(code: Code) -> CodedConcept:
-    """For highdicom."""
+    """A code in highdicom's form."""
     return CodedConcept(code.value, code.scheme, code.meaning)

@@ -1,7 +1,7 @@
-"""An image that lies here as DICOM files, by its names: what a prediction is made of, and what is left out of it.
+"""An image stored here as DICOM files, by its identifiers: input of a prediction, and what is left out of it.
 
-Unlike the catalog this knows patients and images by their names, because a report has to name them. It is made for one
-prediction and kept nowhere.
+Unlike the catalog this knows patients and images by their identifiers, because a report must contain them. It is made
+for one prediction and not stored.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from client.sources.files.examinations import ReadStacks
 from tasks.task import Task
 
 ScoringProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done and how much there is."""
+"""Called with a label, how much is done and the total."""
 
 
 @dataclass(frozen=True)
 class LocalImage:
-    """One frame to score, or one scan, of which the frame in the middle stands for all.
+    """One frame to score, or one scan, represented by its middle frame.
 
     Attributes:
         patient, study, uid, accession, study_date: as the file has them.
@@ -58,8 +58,8 @@ class LocalImage:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What is not scored or not used, and why: a rule of the contract, or a word from the reader's list. Of a scan it
-    may be one series or outline, or all of it."""
+    """What is not scored or not used, and why: a contract rule or a reader's reason. For a scan it may be one series or
+    outline, or the whole scan."""
 
     patient: str
     path: Path
@@ -74,7 +74,7 @@ class Worklist:
     left_out: list[LeftOut] = field(default_factory=list)
 
     def add(self, one: LocalImage | LeftOut) -> None:
-        """Put it where it belongs."""
+        """Add an image, or what is left out."""
         if isinstance(one, LeftOut):
             self.left_out.append(one)
         else:
@@ -82,7 +82,7 @@ class Worklist:
 
 
 class Catalogued:
-    """What the catalog knows of one source's images."""
+    """What the catalog knows about one source's images."""
 
     def __init__(self, site: SiteSettings, task: Task, issuer: str, source: str) -> None:
         """Read it.
@@ -122,7 +122,7 @@ def on_training_side(site: SiteSettings, task: Task) -> Callable[[str], bool]:
 
 
 def text_of(header: Dataset, keyword: str) -> str:
-    """An attribute as text; "" where it is missing or broken."""
+    """An attribute as text; "" if it is missing or invalid."""
     try:
         return str(header.get(keyword) or "").strip()
     except Exception:  # pydicom converts values when they are asked for, and a broken one may raise anything

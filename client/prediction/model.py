@@ -1,4 +1,4 @@
-"""A model that somebody has handed over: whether it is the one that is meant, and whether it computes the same here."""
+"""A model file from elsewhere: check that it is the expected one, and that it computes the same results here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CheckedModel:
 
     @torch.no_grad()
     def look(self, examples: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-        """What it says of examples of shape (images, *example_shape).
+        """Its output for examples of shape (images, *example_shape).
 
         Returns:
             Probabilities of the positive class, shape (images,); and what it marks, shape (images, structures,
@@ -70,8 +70,8 @@ def open_model(path: Path, sha256: str) -> CheckedModel:
         raise SiteMisconfigured(f"--sha256 {sha256!r} is no SHA-256: it has 64 digits from 0 to f; ask the coordinator")
     if typed != there:
         raise ModelRefused(
-            f"{path} is another file than was meant: its SHA-256 is {there}, you typed {typed}. Ask who handed it over "
-            "for the digest once more, by another way than the file; if it stays so, do not use the file"
+            f"{path} is not the expected file: its SHA-256 is {there}, you entered {typed}. Ask whoever gave you the "
+            "file for the digest again, through another channel; if they still differ, do not use the file"
         )
     try:
         head, arrays, find = model_file.unpack(content)
@@ -104,12 +104,12 @@ def _read(path: Path) -> bytes:
 
 def _task(head: ModelHead) -> Task:
     if head.task not in tasks.names():
-        raise OtherRelease(f"the model answers {head.task!r}; this release has {', '.join(tasks.names())}")
+        raise OtherRelease(f"the model is for task {head.task!r}; this release has {', '.join(tasks.names())}")
     task, problems = tasks.get(head.task), []
     if task.example_version != head.task_version:
-        problems.append(f"task {task.name} is of version {task.example_version} here, the model of {head.task_version}")
+        problems.append(f"task {task.name} has version {task.example_version} here, the model has {head.task_version}")
     if contracts.digest_of_task(task.name) != head.contract:
-        problems.append(f"the acquisition contract of {task.name} is another one here than where it was trained")
+        problems.append(f"the acquisition contract of {task.name} differs from the one it was trained with")
     if problems:
         raise OtherRelease(
             f"the model is of release {head.release}, this is {release()}: {'; '.join(problems)}. Install that release"
@@ -118,13 +118,13 @@ def _task(head: ModelHead) -> Task:
 
 
 def _refuse_another_computation(head: ModelHead, task: Task, network: Network) -> None:
-    """Another release may be used as long as it computes the same, which its name does not tell and the probe does."""
+    """Another release may be used if it computes the same, which the probe shows and its number does not."""
     here = model_file.probe(task, network)
     if not model_file.agrees(head.probe, here):
         raise OtherRelease(
-            f"this installation computes something else than the model's author: for its test pictures it should give "
+            f"this installation computes different results from the model's author: on the test images it should give "
             f"{_numbers(head.probe)} and gives {_numbers(here)}. The model is of release {head.release}, this is "
-            f"{release()}; install that release, in the versions of its constraints.txt"
+            f"{release()}; install that release, with the versions in its constraints.txt"
         )
 
 
@@ -135,9 +135,9 @@ def _numbers(values: list[float]) -> str:
 def _remarks(head: ModelHead) -> list[str]:
     found = []
     if head.release != release():
-        found.append(f"The model is of release {head.release}, this is {release()}; on test pictures they agree.")
+        found.append(f"The model is of release {head.release}, this is {release()}; on the test images they agree.")
     if head.accepted is False:
-        found.append("The model has not passed the gate that its own study has set.")
+        found.append("The model has not passed its study's own quality gate.")
     if head.threshold is None:
-        found.append("The study tells no operating threshold: there is an order, and no positive or negative.")
+        found.append("The study has no operating threshold: patients are ranked, without positive or negative.")
     return found

@@ -1,4 +1,4 @@
-"""What a prediction leaves on the disk: reports, list and table, in a new folder that its owner alone can enter."""
+"""Files of a prediction: reports, list and table, in a new folder that only its owner can access."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REPORTS, OUTLINES, TRIAGE, SCORES = "reports", "outlines", "triage.html", "score
 _COLUMNS = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "frame", "file", "probability of the image",
             "of the patient", "at or above threshold", "contract warnings", "read without", "training side",
             "not scored because")  # fmt: skip
-"""After them, where the model outlines: of each structure, the percent of the image that it marks."""
+"""Further columns if the model outlines: for each structure, the percentage of the image that it marks."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Written:
 
 
 def new_folder(path: Path) -> Path:
-    """Make a folder that its owner alone can enter.
+    """Create a folder that only its owner can access.
 
     Raises:
         SiteMisconfigured: it holds something already, or cannot be made.
@@ -53,17 +53,17 @@ def new_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if any(path.iterdir()):
-            raise SiteMisconfigured(f"{path} is not empty: reports of two predictions must not lie side by side")
+            raise SiteMisconfigured(f"{path} is not empty: choose a new folder, to keep predictions separate")
         path.chmod(0o700)
     except OSError as error:
-        raise SiteMisconfigured(f"cannot make {path}: {error.strerror}") from error
+        raise SiteMisconfigured(f"cannot create {path}: {error.strerror}") from error
     return path
 
 
 def write(
     folder: Path, site: str, model: CheckedModel, found: Predictions, told: Callable[[str, int, int], None]
 ) -> Written:
-    """Write ``reports/*.dcm``, one a study, ``outlines/*.dcm`` where the model outlines, ``triage.html`` and
+    """Write ``reports/*.dcm``, one per examination, ``outlines/*.dcm`` if the model outlines, ``triage.html`` and
     ``scores.csv``, mode 0600.
 
     Args:
@@ -96,7 +96,7 @@ def _report(model: CheckedModel, images: list[ScoredImage]) -> list[Dataset]:
 
 
 def _write(folder: Path, files: list[Path], refused: Counter[str], make: Callable[[], list[Dataset]]) -> None:
-    """Write what is made of one study, numbered on; what cannot be made is counted."""
+    """Write one examination's objects, numbered consecutively; failures are counted."""
     try:
         contents = [_encoded(one) for one in make()]
     except Exception as error:  # headers hold anything, and highdicom checks as it writes

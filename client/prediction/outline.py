@@ -1,4 +1,4 @@
-"""What a model marks on an example, kept small: there may be thousands of images before anything is written."""
+"""What a model outlines on an example, packed: thousands of images may be in memory before anything is written."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Outline:
 
     @classmethod
     def of(cls, masks: NDArray[np.bool_]) -> Outline:
-        """Of bool masks."""
+        """Pack bool masks."""
         return cls(masks.shape, np.packbits(masks))
 
     def masks(self) -> NDArray[np.bool_]:
-        """The masks again."""
+        """The unpacked masks."""
         return np.unpackbits(self.bits, count=int(np.prod(self.shape))).reshape(self.shape).astype(np.bool_)
 
     def fractions(self) -> tuple[float, ...]:
-        """Of each structure the fraction of the image that is marked."""
+        """The fraction of the image that is marked, for each structure."""
         return tuple(float(mask.mean()) for mask in self.masks())

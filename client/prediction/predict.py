@@ -1,4 +1,4 @@
-"""A model on the hospital's own images: probabilities, patient by patient. Nothing is released, so nothing is charged.
+"""Score the hospital's own images with a model, patient by patient. Nothing is released, so nothing is charged.
 
 Images are decoded in processes that may be killed, like those of an ingest, and never more than a few are in memory.
 """
@@ -29,12 +29,12 @@ from tasks.imaging.volumes import NoExample
 from tasks.task import Task
 
 _AT_ONCE, _SCANS_AT_ONCE = 32, 4
-"""A scan takes a network as much memory as dozens of pictures."""
+"""A scan needs as much memory as dozens of 2D images."""
 
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """An image and what the model says of it.
+    """An image and its score.
 
     Attributes:
         probability: of the positive class.
@@ -70,7 +70,7 @@ class ScoredPatient:
 
     @property
     def warned(self) -> tuple[str, ...]:
-        """Rules of the contract that warn of an image, each once."""
+        """Contract rules that warn about an image, each once."""
         return tuple(dict.fromkeys(rule for scored in self.images for rule in scored.image.warned))
 
     def studies(self) -> dict[str, list[ScoredImage]]:
@@ -90,7 +90,7 @@ class Predictions:
 
     @property
     def images(self) -> int:
-        """How many were scored."""
+        """Number of scored images."""
         return sum(len(patient.images) for patient in self.patients)
 
 
@@ -100,7 +100,7 @@ def mean(images: Sequence[ScoredImage]) -> float:
 
 
 def called(model: CheckedModel, probability: float) -> bool | None:
-    """Whether the study's operating threshold calls it positive; ``None`` where there is no threshold."""
+    """Whether it is at or above the study's operating threshold; ``None`` if there is no threshold."""
     return None if model.head.threshold is None else probability >= model.head.threshold
 
 
@@ -152,8 +152,8 @@ def _examples(
 
 
 def _read(task: Task, image: LocalImage, decoder: Decoder) -> tuple[LocalImage, NDArray[np.float32]] | str:
-    """The image with what its pixels tell of it, and its example; why there is none where it cannot be read or its
-    pixels break the contract."""
+    """The image with evidence from its pixels, and its example; or the reason why it cannot be read or its pixels
+    violate the contract."""
     contract = contracts.of_task(task.name)
     try:
         picture = decoder.read(image.path, image.frame)

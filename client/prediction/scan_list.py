@@ -1,4 +1,4 @@
-"""Scans to score: examinations as an ingest sorts and stacks them, without its labels."""
+"""Scans to score: examinations sorted and stacked as in an ingest, without labels."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from client.sources.record import Unreadable
 from tasks.task import Task
 
 NO_IMAGE = ("NOT_DICOM", "NO_PIXEL_DATA", OWN)
-"""Reasons of files that are no image of a patient at all (a text file, a report, what a model has outlined); they are
-passed over."""
+"""Reasons of files that are not patient images at all (text files, reports, a model's outlines); they are skipped."""
 Acquired = Callable[[Dataset], Acquisition]
 
 
@@ -33,7 +32,7 @@ def catalogued_scans(
     found: Worklist,
     told: ScoringProgress,
 ) -> None:
-    """Add the scans under a source's folder, as far as its catalog has them as they are."""
+    """Add the scans under a source's folder that are in its catalog and unchanged."""
     for image, scan in _scans(folder, task, acquired, unwilling, found, told):
         found.add(catalogued.settled(image, scan.signature))
 
@@ -47,7 +46,7 @@ def judged_scans(
     found: Worklist,
     told: ScoringProgress,
 ) -> None:
-    """Add the scans under any folder, held against the header rules of the task's contract."""
+    """Add the scans under any folder, checked against the header rules of the task's contract."""
     for image, scan in _scans(folder, task, acquired, unwilling, found, told):
         judged, bits = scan.acquisition.judgement, scan.acquisition.bits_stored
         if judged.conforms:
@@ -59,7 +58,7 @@ def judged_scans(
 def _scans(
     folder: Path, task: Task, acquired: Acquired, unwilling: frozenset[str], found: Worklist, told: ScoringProgress
 ) -> Iterator[tuple[LocalImage, Stacked]]:
-    """Scans that can be named in a report; others, and what a scan has to do without, are left out with a reason."""
+    """Scans that a report can reference; others, and unusable parts of a scan, are left out with a reason."""
 
     def refused(path: Path, reason: str) -> None:
         if reason not in NO_IMAGE:
@@ -85,7 +84,7 @@ def _scans(
 
 
 def _unnamed(examination: Examination, unwilling: frozenset[str]) -> str:
-    """Why no report may or can name it; "" where one can."""
+    """Why no report may or can reference it; "" if one can."""
     if examination.patients & unwilling:
         return "WITHDRAWN"
     if examination.unassigned:

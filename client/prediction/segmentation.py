@@ -1,8 +1,8 @@
-"""What a model outlines as DICOM segmentations (PS3.3 A.51), on the images' own pixels, in a series of their own.
+"""A model's outlines as DICOM segmentations (PS3.3 A.51), on the images' own pixel grid, in a separate series.
 
-A segment is a structure of the task, made by an algorithm that is named with the study and the model's digest. Of
-pictures there is one segmentation each, of a scan one on its first sequence, without the slices on which nothing is
-marked. ``client/sources/labels/own.py`` knows them again, so that no model learns from a model.
+A segment is a structure of the task, made by an algorithm identified by the study and the model's digest. There is one
+segmentation per 2D image; for a scan, one on its first sequence, without slices on which nothing is marked.
+``client/sources/labels/own.py`` recognises them, so that no model learns from a model.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SERIES_NUMBER = 9101
 
 
 def segmentations_of(model: CheckedModel, images: Sequence[ScoredImage], decoder: Decoder) -> list[Dataset]:
-    """The segmentations of one study's images, all of one series; none where the model outlines nothing.
+    """The segmentations of one examination's images, all in one series; none if the model outlines nothing.
 
     Args:
         images: of one patient and one study.
@@ -57,7 +57,7 @@ def segmentations_of(model: CheckedModel, images: Sequence[ScoredImage], decoder
 
 
 def _of_picture(model: CheckedModel, image: LocalImage, masks: NDArray[np.bool_]) -> Dataset:
-    """Of masks (structures, rows, columns)."""
+    """From masks (structures, rows, columns)."""
     header = source_header(image.path)
     if "NumberOfFrames" not in header:
         return _segmentation(model, [header], masks[None])
@@ -81,7 +81,7 @@ def _references(within: Dataset, uid: str) -> Iterator[Dataset]:
 
 
 def _of_stack(model: CheckedModel, stack: Stack, masks: NDArray[np.bool_]) -> list[Dataset]:
-    """Of masks (slices, structures, rows, columns): one of all files with a slice each, one of each file with many."""
+    """From masks (slices, structures, rows, columns): one for all single-slice files, one for each multi-slice file."""
     by_path: dict[Path, list[int]] = {}
     for number, one in enumerate(stack.slices):
         by_path.setdefault(one.path, []).append(number)
@@ -99,7 +99,7 @@ def _of_stack(model: CheckedModel, stack: Stack, masks: NDArray[np.bool_]) -> li
 
 
 def _segmentation(model: CheckedModel, headers: list[Dataset], masks: NDArray[np.bool_]) -> Dataset:
-    """Of masks (frames, structures, rows, columns), a frame a header or all of one file."""
+    """From masks (frames, structures, rows, columns), one header per frame, or one file for all."""
     made = hd.seg.Segmentation(
         headers,
         np.moveaxis(masks, 1, -1).astype(np.uint8),

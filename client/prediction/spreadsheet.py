@@ -1,8 +1,8 @@
-"""Tables that a spreadsheet opens without running anything in them.
+"""Tables that are safe to open in a spreadsheet program.
 
-A spreadsheet takes a cell that begins with one of ``= + - @`` for a formula, which may fetch an address or start a
-program (OWASP, "CSV Injection"). PatientIDs, UIDs and paths are what somebody else wrote, so every text is made
-harmless; numbers are left as they are.
+A spreadsheet program treats a cell that begins with one of ``= + - @`` as a formula, which may fetch an address or
+start a program (OWASP, "CSV Injection"). PatientIDs, UIDs and paths come from others, so every text is made harmless;
+numbers are unchanged.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import unicodedata
 from collections.abc import Iterable
 
 _BEGINS = "=+\\-@\u2212\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
-"""What begins a formula, also in the full-width and small forms that Excel takes for the plain ones."""
+"""Characters that begin a formula, with the full-width and small forms that Excel treats the same."""
 _PARTS = ",;|\t\r\n"
-"""What parts cells: where a country writes decimals with a comma, Excel parts them at semicolons."""
+"""Cell separators: with a decimal comma, Excel splits cells at semicolons."""
 _PASSED_OVER = '\\s"\\x00-\\x1f\u200b-\u200f\u202a-\u202e\u2060-\u2069\u00ad\ufeff'
-"""White space, quotes and what is not seen; a formula may stand behind it."""
+"""White space, quotes and invisible characters; a formula may follow them."""
 _FORMULA = re.compile(f"(^|[{_PARTS}])(?=[{_PASSED_OVER}]*[{_BEGINS}])|^(?=[\\x00-\\x1f])")
 _ORDERS_DIRECTION = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 _COMMANDS = {"Cc", "Cs", "Zl", "Zp"}
@@ -36,7 +36,7 @@ def _cell(value: object) -> object:
 
 
 def harmless(text: str) -> str:
-    """The text with an apostrophe where a formula would begin, and ``\\ufffd`` for every character that commands.
+    """The text with an apostrophe where a formula would begin, and ``\\ufffd`` for every control character.
 
     Those are control characters, line breaks among them, halves of characters that a path may hold, and what turns the
     direction of writing, by which one name can be shown as another.

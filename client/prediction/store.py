@@ -1,7 +1,7 @@
-"""Storing reports and segmentations in the hospital's own archive: C-STORE (PS3.4 annex B) or STOW-RS (PS3.18 10.5).
+"""Send reports and segmentations to the hospital's own archive: C-STORE (PS3.4 annex B) or STOW-RS (PS3.18 10.5).
 
-This is the one place where Consilium writes into an archive, and only when a person asks for it. It adds series of
-their own; no image is touched.
+This is the only place where Consilium writes to an archive, and only at a person's request. It adds new series; no
+image is changed.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _WHERE = re.compile(r"(?P<called>[^@\\\s]{1,16})@(?P<host>[A-Za-z0-9.-]+):(?P<po
 _ATTEMPTS, _FIRST_WAIT_S = 4, 1.0
 _SUCCESS, _OUT_OF_RESOURCES = 0x0000, 0xA700
 _WARNINGS = (0xB000, 0xB006, 0xB007)
-"""Statuses of C-STORE (PS3.4 table B.2-1); with a warning the file is stored."""
+"""Statuses of C-STORE (PS3.4 table B.2-1); after a warning the file is stored."""
 StoreProgress = Callable[[str, int, int], None]
 Target = RemoteArchive | DimseSource | DicomwebSource
 
 
 def target_of(site: SiteSettings, task: Task, where: str = "") -> Target:
-    """Where they are stored: ``AET@host:port``, or else the only archive among the task's sources.
+    """Where to store them: ``AET@host:port``, or the only archive among the task's sources.
 
     An address that one of the sources has is dialled as that source says, with its TLS.
 
@@ -51,7 +51,7 @@ def target_of(site: SiteSettings, task: Task, where: str = "") -> Target:
     if where:
         given = _WHERE.fullmatch(where)
         if given is None or not 0 < int(given["port"]) < 65536:
-            raise SiteMisconfigured(f"--store-to {where!r}: say AET@host:port, such as PACS@pacs.example.org:104")
+            raise SiteMisconfigured(f"--store-to {where!r}: must be AET@host:port, such as PACS@pacs.example.org:104")
         peer = RemoteArchive(given["host"], int(given["port"]), given["called"])
         dimse = [source for source in archives if isinstance(source, DimseSource)]
         known = (s for s in dimse if (s.host, s.port, s.called_ae) == (peer.host, peer.port, peer.called_ae))
@@ -59,13 +59,13 @@ def target_of(site: SiteSettings, task: Task, where: str = "") -> Target:
     mine = [source for source in archives if source.task == task.name]
     if len(mine) != 1:
         raise SiteMisconfigured(
-            f"{len(mine)} sources of {task.name} are archives: say where with --store-to AET@host:port"
+            f"{len(mine)} sources of {task.name} are archives: choose one with --store-to AET@host:port"
         )
     return mine[0]
 
 
 def store(site: SiteSettings, target: Target, files: Sequence[Path], told: StoreProgress) -> int:
-    """Store files, one after the other; the kill switch is asked before each. Returns how many.
+    """Store files one at a time; the kill switch is checked before each. Returns how many.
 
     Raises:
         Stopped: the hospital has stopped.
@@ -82,10 +82,10 @@ def store(site: SiteSettings, target: Target, files: Sequence[Path], told: Store
     except Temporary as error:
         raise ArchiveUnreachable(
             f"{_name(target)} failed {_ATTEMPTS} times, last with: {error}. {stored} of {len(files)} files are "
-            "stored; all of them lie in the folder"
+            "stored; all of them are in the output folder"
         ) from error
     except InstanceMissing as error:
-        raise ArchiveRefused(f"{_name(target)} does not take the file: {error}") from error
+        raise ArchiveRefused(f"{_name(target)} rejects the file: {error}") from error
     return stored
 
 
@@ -107,7 +107,7 @@ def _c_store(target: RemoteArchive | DimseSource, dataset: Dataset) -> None:
     try:
         status = association.send_c_store(dataset)
     except ValueError as error:  # no accepted presentation context
-        raise ArchiveRefused(f"{_name(target)} does not take {dataset.SOPClassUID.name}: {error}") from error
+        raise ArchiveRefused(f"{_name(target)} does not accept {dataset.SOPClassUID.name}: {error}") from error
     except RuntimeError as error:
         raise Temporary(f"the association broke: {error}") from error
     finally:

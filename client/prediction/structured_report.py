@@ -1,18 +1,18 @@
-"""Predictions as DICOM structured reports: Enhanced SR after TID 1500 (PS3.16), one a study, in a series of its own.
+"""Predictions as DICOM structured reports: Enhanced SR, TID 1500 (PS3.16), one per DICOM study, in a separate series.
 
     Imaging Measurement Report
     ├── observer: a device, this release of Consilium
     ├── Comment: not for clinical use
     └── Imaging Measurements
-        ├── Measurement Group, one an image: its image, the finding in question, the algorithm with the model's digest,
+        ├── Measurement Group, one per image: its image, the finding in question, the algorithm with the model's digest,
         │   Certainty of Finding (DCM 111012) in percent
         └── Measurement Group of the study: all its images, the mean, and on which side of the operating threshold it is
 
-A scan is one image and the only one of its study: there is the study's group alone, with every slice that was read. The
-segmentation by which a scan was read is no source of the group; it stands among the evidence (PS3.3 C.17.2).
+A scan is one image and the only one of its study: there is only the study's group, with every slice that was read. The
+segmentation used to read a scan is not a source of the group; it is listed in the evidence (PS3.3 C.17.2).
 
-A certainty of 3 percent is what a report of a finding says of a finding that is hardly there; who reads the report must
-read the number. ``client/sources/labels/reports.py`` leaves such reports out, so that no model learns from a model.
+A certainty of 3 percent means that the finding is probably absent; readers must look at the number.
+``client/sources/labels/reports.py`` ignores these reports, so that no model learns from a model.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NAMESPACE = uuid.UUID("a3f1c2d0-5b7e-4c59-9f0e-3d6a2b8c1e47")  # drawn once; ma
 
 
 def report_of(model: CheckedModel, images: Sequence[ScoredImage]) -> Dataset:
-    """The report of one study.
+    """The report of one DICOM study.
 
     Args:
         images: of one patient and one study.
@@ -82,13 +82,13 @@ def report_of(model: CheckedModel, images: Sequence[ScoredImage]) -> Dataset:
 
 
 def comment(model: CheckedModel) -> str:
-    """What stands in every report for its reader."""
+    """The comment for the reader, in every report."""
     threshold = model.head.threshold
-    told = "The study tells no threshold." if threshold is None else (
+    told = "The study has no threshold." if threshold is None else (
         f"The study's operating threshold is {100 * threshold:.1f} percent."
     )  # fmt: skip
-    scored = "All slices that the group names are scored as one image." if model.task.sequences else (
-        "Of a clip some frames are scored, each as an image; the last group has the mean over the images of this study."
+    scored = "All slices in the group are scored as one image." if model.task.sequences else (
+        "Of a clip, some frames are scored, each as an image; the last group has the mean over the examination."
     )  # fmt: skip
     origin = f"Study {model.head.study}, model SHA-256 {model.sha256}."
     return (
@@ -98,7 +98,7 @@ def comment(model: CheckedModel) -> str:
 
 
 def _headers(images: Sequence[ScoredImage]) -> dict[Path, Dataset]:
-    """By file, those of all that was read for the images; first the first image's own, of which a report is made."""
+    """Headers of all files read for the images; first that of the first image, from which the report is made."""
     paths = dict.fromkeys(path for scored in images for path in _files(scored.image))
     return {path: source_header(path) for path in paths}
 
@@ -153,7 +153,7 @@ def _name(scored: ScoredImage, header: Dataset) -> str:
 
 
 def _algorithm(model: CheckedModel) -> hd.sr.AlgorithmIdentification:
-    """Its version is the study and the file, by which the very model can be found again."""
+    """The algorithm; its version is the study and the file's digest, which identify the model."""
     parameters = [f"network {model.head.model.get('name')}", f"SHA-256 {model.sha256}", NOT_FOR_CLINICAL_USE]
     if model.head.threshold is not None:
         parameters.append(f"operating threshold {100 * model.head.threshold:.2f} percent")
@@ -170,7 +170,7 @@ def _side(positive: bool) -> hd.sr.QualitativeEvaluation:
 def _sources(
     images: Sequence[ScoredImage], headers: Mapping[Path, Dataset]
 ) -> list[hd.sr.SourceImageForMeasurementGroup]:
-    """Each file once, with the numbers (from 1) of the frames that were scored where it has several."""
+    """Each file once, with the numbers (from 1) of the scored frames if it has several."""
     frames: dict[Path, list[int]] = {}
     for path, frame in (read for scored in images for read in _frames(scored.image)):
         numbers = frames.setdefault(path, [])

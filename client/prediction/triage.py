@@ -1,4 +1,4 @@
-"""The reading room's list as one page: the highest probability first. It fetches nothing and stays in the hospital."""
+"""The reading room's list as one page: highest probability first. It is self-contained and stays in the hospital."""
 
 from __future__ import annotations
 
@@ -84,15 +84,15 @@ def noun(task: Task) -> str:
 
 
 def remarks(model: CheckedModel, found: Predictions) -> list[str]:
-    """What a reader must know before any number."""
+    """What a reader must know before looking at any number."""
     told = list(model.remarks)
     if trained := sum(patient.trained for patient in found.patients):
         told.append(
             f"{trained} of {len(found.patients)} patients are on the training side of this hospital's split. If it "
-            "took part in the study, the model has been trained on them, and their numbers look better than they are."
+            "took part in the study, the model was trained on them, and their scores look better than they should."
         )
     if found.left_out:
-        not_used = "Not used of scans, their series and outlines, and files" if model.task.sequences else "Not scored"
+        not_used = "Not used, of scans, their series and outlines, and files" if model.task.sequences else "Not scored"
         told.append(f"{not_used}: {len(found.left_out)}, listed with the reason.")
     return told
 
@@ -100,7 +100,7 @@ def remarks(model: CheckedModel, found: Predictions) -> list[str]:
 def _words() -> str:
     return (
         f"{_BANNER}<small>Output of a research model. It must not guide the care of any patient. "
-        "Patients' data: must not leave the hospital.</small>"
+        "Patient data: must not leave the hospital.</small>"
     )
 
 
@@ -122,7 +122,7 @@ def _patients(model: CheckedModel, patients: Sequence[ScoredPatient]) -> str:
         "<table class=list><thead><tr><th></th><th>Patient</th><th>Probability</th>"
         f"<th>As the model sees it{_planes(model)}{_legend(model)}</th></tr>"
         f"</thead><tbody>{rows}</tbody></table>"
-        + (f"<p>And {more} more in scores.csv.</p>" if more > 0 else "")
+        + (f"<p>{more} more in scores.csv.</p>" if more > 0 else "")
         + _meanings(model, patients)
     )
 
@@ -130,13 +130,13 @@ def _patients(model: CheckedModel, patients: Sequence[ScoredPatient]) -> str:
 def _planes(model: CheckedModel) -> str:
     if not model.task.sequences:
         return ""
-    which = "the slice of which most is outlined" if model.network.outlines else "the middle slice"
+    which = "the slice with the largest outlines" if model.network.outlines else "the middle slice"
     names = [sequence.name for sequence in model.task.sequences]
     return escape(f": {which}" + (f" of {', '.join(names)}, row by row" if len(names) > 1 else ""))
 
 
 def _legend(model: CheckedModel) -> str:
-    """What each colour of the outlines is."""
+    """The structure of each outline colour."""
     if not model.network.outlines:
         return ""
     named = zip(model.task.structures, cycle(COLOURS), strict=False)
@@ -156,11 +156,11 @@ def _row(model: CheckedModel, rank: int, patient: ScoredPatient) -> str:
 
 
 def _warnings(patient: ScoredPatient) -> str:
-    return f"<p class=warn>Contract warns: {escape(', '.join(patient.warned))}</p>" if patient.warned else ""
+    return f"<p class=warn>Contract warnings: {escape(', '.join(patient.warned))}</p>" if patient.warned else ""
 
 
 def _meanings(model: CheckedModel, patients: Sequence[ScoredPatient]) -> str:
-    """What the contract's warnings mean, once for all patients."""
+    """The meaning of the contract's warnings, once for all patients."""
     warned = {rule for patient in patients for rule in patient.warned}
     rules = [rule for rule in contracts.of_task(model.task.name).rules if rule.id in warned]
     told = "".join(f"<dt>{escape(rule.id)}</dt><dd>{escape(rule.remedy)}</dd>" for rule in rules)
@@ -178,7 +178,7 @@ def _bar(model: CheckedModel, probability: float) -> str:
 
 
 def _pictures(images: Sequence[ScoredImage]) -> str:
-    """The images of the highest probability."""
+    """The images with the highest probability."""
     shown = sorted(images, key=lambda scored: -scored.probability)
     parts = [
         f"<figure><img{_size(scored)} alt='' src='data:image/png;base64,"
@@ -191,7 +191,7 @@ def _pictures(images: Sequence[ScoredImage]) -> str:
 
 
 def _size(scored: ScoredImage) -> str:
-    """Several planes, or outlines, want room."""
+    """Several planes or outlines need more space."""
     return " class=large" if scored.image.scan is not None or scored.outline is not None else ""
 
 
@@ -215,7 +215,7 @@ def _left_out(model: CheckedModel, left_out: Sequence[LeftOut]) -> str:
     return (
         f"<h2>{'Not used' if model.task.sequences else 'Not scored'}</h2><dl>{told}</dl>"
         f"<table class=list><thead><tr><th>Patient</th><th>File</th><th>Reason</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>" + (f"<p>And {more} more in scores.csv.</p>" if more > 0 else "")
+        f"<tbody>{rows}</tbody></table>" + (f"<p>{more} more in scores.csv.</p>" if more > 0 else "")
     )
 
 

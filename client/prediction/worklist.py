@@ -1,4 +1,4 @@
-"""What a model is to look at: the images of a task that lie here as DICOM files, and why others are left out."""
+"""Images to score: the DICOM files of a task on this machine, and why others are left out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DICOM = (FolderSource, DicomwebSource, DimseSource)
 
 
 def of_catalog(site: SiteSettings, task: Task, told: ScoringProgress) -> Worklist:
-    """Every image that the catalog of a task has, as far as its file is as it was when it was ingested.
+    """Every image in a task's catalog whose file is unchanged since it was ingested.
 
     Nothing is asked of an archive: of one, what its spool holds is taken.
 
@@ -52,7 +52,7 @@ def of_catalog(site: SiteSettings, task: Task, told: ScoringProgress) -> Worklis
         kinds = ", ".join(sorted({source.kind for source in sources})) or "none"
         raise EmptySource(
             f"{site.name} has no source of DICOM files for {task.name} (it has: {kinds}); a report needs the images' "
-            "headers. Say --path FOLDER"
+            "headers. Set --path FOLDER"
         )
     catalog.report(site, task)  # refuses a stale catalog
     found = Worklist()
@@ -68,7 +68,7 @@ def of_catalog(site: SiteSettings, task: Task, told: ScoringProgress) -> Worklis
 
 
 def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, told: ScoringProgress) -> Worklist:
-    """Every DICOM image under a folder, held against the header rules of the task's contract.
+    """Every DICOM image under a folder, checked against the header rules of the task's contract.
 
     Args:
         organ: what all of them show, where a file does not tell.
@@ -78,7 +78,7 @@ def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, told: Sc
         EmptySource: it has no DICOM file.
     """
     if not folder.is_dir():
-        raise SiteMisconfigured(f"{folder} is no folder")
+        raise SiteMisconfigured(f"{folder} is not a folder")
     sources = [source for source in site.sources if source.task == task.name]
     words = {word: meaning for source in sources for word, meaning in source.organ_words.items()}
     acquired, trained = reader_under(Declared(organ, words), task), on_training_side(site, task)
@@ -120,8 +120,8 @@ def _judged_pictures(
 def _headers(
     folder: Path, unwilling: frozenset[str], found: Worklist, told: ScoringProgress
 ) -> Iterator[tuple[Path, Dataset]]:
-    """Headers of images that can be named in a report; the others are left out with a reason. What is no image of a
-    patient at all (a text file, a report, outlines) is passed over."""
+    """Headers of images that a report can reference; others are left out with a reason. Files that are not patient
+    images at all (text files, reports, outlines) are skipped."""
     paths, seen = sorted(p for p in folder.rglob("*") if p.is_file()), set[str]()
     for number, path in enumerate(paths, start=1):
         told("reading headers", number, len(paths))
@@ -148,7 +148,7 @@ def _headers(
 
 
 def _images(task: Task, path: Path, header: Dataset) -> list[LocalImage]:
-    """One for each frame that the task takes of a file, named as the catalog names it."""
+    """One image for each frame that the task uses of a file, named as in the catalog."""
     frames, uid = number_of_frames(header), text_of(header, "SOPInstanceUID")
     chosen = task.frames(frames)
     return [

@@ -1,1 +1,1 @@
-"""DICOM files as images and volumes, and whether they keep the contract of their task."""
+"""DICOM files as images and volumes, and whether they meet the contract of their task."""

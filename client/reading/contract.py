@@ -1,8 +1,8 @@
-"""Does an image keep its task's contract? Rules are checked in the contract's order, header first, pixels later.
+"""Whether an image meets its task's contract. Rules are checked in the contract's order, header first, pixels later.
 
-``judge_header`` costs less than a millisecond and decodes nothing. ``judge_pixels`` adds what
-``client/reading/evidence.py`` found once the frame is decoded anyway; its findings are kept in the catalog, so a
-contract whose limits change needs no second decoding.
+``judge_header`` takes less than a millisecond and decodes nothing. ``judge_pixels`` adds the evidence from
+``client/reading/evidence.py`` once the frame is decoded anyway; evidence is kept in the catalog, so a contract whose
+limits change needs no second decoding.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _Predicate = Callable[["_Image", Any], CheckState]
 
 @dataclass(frozen=True)
 class Declared:
-    """What the hospital says of all images of a source, in ``site.yaml``, where files do not tell.
+    """What the hospital declares in ``site.yaml`` for all images of a source, used if files do not say.
 
     Attributes:
         organ: the organ that all of them show.
@@ -57,7 +57,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a contract says of one image: ids of rules, in the contract's order.
+    """A contract's judgement of one image: ids of rules, in the contract's order.
 
     Attributes:
         rejected: rules for which the image cannot be used; the first names the reason that is counted.
@@ -86,7 +86,7 @@ def judge_header(contract: Contract, header: Dataset, declared: Declared = NOTHI
 
 
 def judge_pixels(contract: Contract, evidence: PixelEvidence, bits_stored: int | None) -> Judgement:
-    """Check the rules about pixels, on what was found in the decoded frame."""
+    """Check the rules about pixels, on the evidence from the decoded frame."""
     states = {}
     for rule in contract.rules:
         if isinstance(rule, contracts.NoJpegGrid):
@@ -125,14 +125,14 @@ def _judged(contract: Contract, states: dict[str, CheckState]) -> Judgement:
 
 
 class _Image:
-    """One header; each value is converted once, since several rules ask for the same."""
+    """One header; each value is converted once, since several rules use the same."""
 
     def __init__(self, contract: Contract, header: Dataset, declared: Declared) -> None:
         self.contract, self.header, self.declared = contract, header, declared
         self._texts: dict[str, str] = {}
 
     def text(self, keyword: str) -> str:
-        """A value in capitals, without blanks around it; ``ImageType[0]`` takes one of several. "" when absent."""
+        """A value in capitals, without surrounding blanks; ``ImageType[0]`` selects one of several. "" if absent."""
         if keyword not in self._texts:
             name, _, index = keyword.partition("[")
             value = value_of(self.header, name)
@@ -240,7 +240,7 @@ def _not_photographed(image: _Image, rule: Any) -> CheckState:
 
 
 def _lossy_history(image: _Image, rule: Any) -> CheckState:
-    """A flag that says so counts even where the ratio beside it cannot be read."""
+    """The flag counts even if the ratio next to it cannot be read."""
     flag, ratios = image.text("LossyImageCompression"), _ratios(image.header)
     if flag == "01" or image.text("LossyImageCompressionMethod") or any(ratio > 1 for ratio in ratios):
         return _state(bool(ratios) and max(ratios) <= rule.max_ratio)
@@ -279,7 +279,7 @@ def _calibrated(image: _Image, rule: Any) -> CheckState:
 
 
 def _regions(image: _Image, rule: Any) -> CheckState:
-    """A region without area, or outside the frame, is none (PS3.3 C.8.5.5.1.3)."""
+    """Valid regions: with an area, inside the frame (PS3.3 C.8.5.5.1.3)."""
     regions = image.items("SequenceOfUltrasoundRegions")
     if not regions:
         return CheckState.UNKNOWN

@@ -1,8 +1,8 @@
-"""Decoding in processes of its own, so that a bad file costs one file.
+"""Decoding in separate processes, so that a bad file affects only itself.
 
-Image codecs are C, C++ and Rust that run on bytes from outside. They panic, hang, crash, and take what memory a header
-asks for. Here they do so in a process that is killed and replaced; the file is refused with a reason. What comes back
-is numbers and JSON, nothing that could run in the process that asked: no pickle.
+Image codecs are C, C++ and Rust code that runs on bytes from outside. They panic, hang, crash, and allocate whatever
+memory a header asks for. Here they do so in a process that is killed and replaced; the file is refused with a reason.
+Only numbers and JSON come back, nothing that could run in the calling process: no pickle.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _DTYPES = ("<f4", "<f8")
 
 
 class DecoderNotStarted(RuntimeError):
-    """The decoding process does not come up at all: no file's fault, and no file's reason."""
+    """The decoding process does not start at all, which is not the file's fault."""
 
 
 @dataclass(frozen=True)
 class DecoderLimits:
-    """What one file may cost.
+    """Limits for one file.
 
     Attributes:
         time_limit_s: wall-clock seconds for one frame; then the process is killed.
@@ -122,7 +122,7 @@ class Decoder:
 
     def _ask(self, what: str, path: Path, frame: int) -> tuple[dict[str, Any], NDArray[Any]]:
         if not self._all:
-            raise RuntimeError("a Decoder works inside its `with` block only")
+            raise RuntimeError("a Decoder works only inside its `with` block")
         worker = self._idle.get()
         try:
             return worker.ask({"what": what, "path": os.fspath(path), "frame": frame})
@@ -131,7 +131,7 @@ class Decoder:
 
 
 class _Worker:
-    """One decoding process, and the end of a socket that leads to it."""
+    """One decoding process, and our end of the socket to it."""
 
     def __init__(self, limits: DecoderLimits) -> None:
         self._limits = limits
@@ -173,7 +173,7 @@ class _Worker:
                 raise EOFError
         except (EOFError, OSError):
             raise DecoderNotStarted(
-                f"the decoding process was not ready ({self._process.poll()}); its own message is on stderr"
+                f"the decoding process was not ready ({self._process.poll()}); see its message on stderr"
             ) from None
         self._ready = True
 
@@ -189,7 +189,7 @@ class _Worker:
         except (EOFError, OSError):
             raise UnreadableDicom(Reason.DECODER_DIED, self._cause_of_death()) from None
         if told["dtype"] not in _DTYPES:
-            raise UnreadableDicom(Reason.DECODER_DIED, f"an answer of dtype {told['dtype']}")
+            raise UnreadableDicom(Reason.DECODER_DIED, f"a response of dtype {told['dtype']}")
         return told, np.frombuffer(data, dtype=told["dtype"]).reshape(told["shape"]).copy()
 
     def _cause_of_death(self) -> str:
@@ -210,13 +210,13 @@ class _Worker:
 
 
 def _environment() -> dict[str, str]:
-    """Each thread of a numeric library would reserve address space, of which the limit leaves little."""
+    """Environment without extra threads: each thread of a numeric library would reserve scarce address space."""
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 def serve(descriptor: float, time_limit_s: float, memory_mb: float) -> None:
-    """The decoding process: answer requests until the other end is closed. Everything it prints is dropped."""
+    """The decoding process: answer requests until the other end is closed. Everything it prints is discarded."""
     connection = Connection(int(descriptor))
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)

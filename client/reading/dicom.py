@@ -1,12 +1,11 @@
 """Reads DICOM images: headers, and one frame at a time, at the full depth that the file stores.
 
-A frame comes in three ways. As a ``Picture``: grey in [0, 1] over the range that the stored bits can express. In
-colour. Or as values that were measured (Hounsfield units and the like), for tasks that want those. Window settings (VOI
-LUT, PS3.3 C.11.2) are how somebody wished to look at the image, not what was measured; they can be read and are not
-applied.
+A frame can be read in three ways: as a ``Picture``, grey in [0, 1] over the range that the stored bits can express; in
+colour; or as measured values (Hounsfield units and the like), for tasks that need those. Window settings (VOI LUT,
+PS3.3 C.11.2) are display preferences, not measurements; they can be read but are not applied.
 
-``client/pixels`` has the steps. ``client/reading/decoding.py`` does the same in other processes, for files that nobody
-vouches for: a codec may crash or hang.
+``client/pixels`` has the steps. ``client/reading/decoding.py`` does the same in separate processes, for untrusted
+files: a codec may crash or hang.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ def read_frame(path: Path, index: int = 0) -> Picture:
 
 
 def read_values(path: Path, index: int = 0) -> Measured:
-    """One frame as the values that were measured.
+    """One frame as measured values.
 
     Raises:
         UnreadableDicom: with one of the reasons; UNSUPPORTED_PHOTOMETRIC for colour, which measures nothing.
@@ -105,7 +104,7 @@ def read_values(path: Path, index: int = 0) -> Measured:
 
 
 class DicomImage:
-    """A DICOM image held open; frames are found once and decoded one at a time.
+    """An open DICOM image; frames are located once and decoded one at a time.
 
     Attributes:
         header: everything but the pixels.
@@ -164,7 +163,7 @@ class DicomImage:
         return guarded(Reason.DECODE_FAILED, lambda: self._stored(index)[0])
 
     def windows(self, index: int) -> tuple[Window, ...]:
-        """The windows that the file proposes for a frame; nothing applies them."""
+        """The windows that the file proposes for a frame; they are not applied."""
         return read_windows(self.header, index)
 
     def _stored(self, index: int) -> tuple[StoredValues, Codestream | None]:
@@ -197,7 +196,7 @@ class DicomImage:
 
     def _measured(self, index: int) -> Measured:
         if self.form.photometric not in GREY:
-            raise UnreadableDicom(Reason.UNSUPPORTED_PHOTOMETRIC, f"{self.form.photometric} measures nothing")
+            raise UnreadableDicom(Reason.UNSUPPORTED_PHOTOMETRIC, f"{self.form.photometric} has no measured values")
         stored, _ = self._stored(index)
         rescale = read_rescale(self.header, index)
         bits = 64 if stored.dtype == np.float64 else 0 if stored.dtype == np.float32 else self.form.bits_stored
@@ -238,7 +237,7 @@ def _scaled(stored: StoredValues, low: float, high: float, inverted: bool) -> ND
 
 
 class FrameReader:
-    """Reads frames of any files, and keeps the last one open: whoever reads one frame often wants the next."""
+    """Reads frames of any file, and keeps the last file open: often the next frame is read next."""
 
     def __init__(self) -> None:
         self._opened: tuple[tuple[Path, int, int], DicomImage] | None = None

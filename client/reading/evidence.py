@@ -1,4 +1,4 @@
-"""What the pixels themselves tell of an image's past, whatever its header says.
+"""Evidence of an image's history in the pixels themselves, whatever its header says.
 
 JPEG rounds the cosine coefficients of every 8x8 block to multiples of a step (ITU-T T.81 annex A.3). Afterwards they
 still lie near those multiples, as long as nobody has resized, cropped off the grid, or windowed the image; Fan and de
@@ -22,7 +22,7 @@ _FLAT = 2.0  # grey levels within a block; of flat blocks nothing is left to rou
 
 @dataclass(frozen=True)
 class PixelEvidence:
-    """What was found in one image.
+    """Evidence from one image.
 
     Attributes:
         jpeg: strength of JPEG's trace, 0 to 1; ``None`` when too few blocks have structure to tell.
@@ -34,7 +34,7 @@ class PixelEvidence:
 
 
 def examine(pixels: NDArray[np.float32], bits_stored: int | None) -> PixelEvidence:
-    """Look at a whole frame as it was decoded, before anything is cut away.
+    """Examine a complete decoded frame, before anything is cropped.
 
     Args:
         pixels: float32 (rows, columns) in [0, 1] over the range of the stored bits.
@@ -64,7 +64,7 @@ def _jpeg(pixels: NDArray[np.float32], high: int) -> float | None:
 
 
 def _combed(values: NDArray[np.float32]) -> float:
-    """How well values keep to multiples of the best step: 1 exactly, about 0 not at all.
+    """How closely values match multiples of the best step: 1 exactly, about 0 not at all.
 
     Values near zero keep to any step and are left out; what chance would give is taken off (three standard errors).
     """

@@ -1,4 +1,4 @@
-"""Where the frames of DICOM files lie in the patient: what has to be known before they can be stacked to a volume.
+"""Positions of DICOM frames in the patient, which are needed to stack them into a volume.
 
 Classic files have one slice each, with the Image Plane module (PS3.3 C.7.6.2); enhanced ones have many, with functional
 groups (C.7.6.16.2.1, C.7.6.16.2.3, C.7.6.16.2.4). Lengths are millimetres, directions are those of the patient: x to
@@ -23,12 +23,12 @@ from client.pixels.refusal import Reason, guarded
 Vector = tuple[float, float, float]
 
 _NOT_SQUARE = 1e-2
-"""How far directions may be from unit length and from a right angle; they are written with few digits."""
+"""Tolerance of directions for unit length and right angle; they are written with few digits."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Where a slice lies.
+    """Position and orientation of a slice.
 
     Attributes:
         position: centre of the first pixel (ImagePositionPatient).
@@ -74,7 +74,7 @@ class Slice:
 
 
 def slices_of(path: Path, header: Dataset) -> list[Slice]:
-    """All frames of a file, with what its header (from ``client.reading.dicom.read_header``) says of their place.
+    """All frames of a file, with their positions from its header (from ``client.reading.dicom.read_header``).
 
     Raises:
         UnreadableDicom: IMPLAUSIBLE_HEADER, an attribute that is needed is no number.
@@ -133,7 +133,7 @@ _TELLING_GROUPS = {
 
 
 def _kind(header: Dataset, frame: int) -> tuple[str, ...]:
-    """Attributes by which series hold several images of one place.
+    """Attributes that distinguish several images at one position.
 
     TriggerTime is none of them: some scanners write each slice's own, and a volume would fall into single slices.
     """
@@ -159,6 +159,6 @@ def _number(source: Dataset, keyword: str) -> float | None:
 
 
 def _length(source: Dataset, keyword: str) -> float | None:
-    """Some scanners write 0 where they mean unknown, and a few count spacing backwards."""
+    """Some scanners write 0 for unknown, and a few have negative spacing."""
     value = _number(source, keyword)
     return None if not value or not np.isfinite(value) else abs(value)

@@ -1,8 +1,8 @@
-"""Slices to volumes: which frames belong together, in which order, and whether they fill space without a hole.
+"""Slices to volumes: which frames belong together, in which order, and whether they fill space without gaps.
 
 The order along a volume is that of the positions projected on the normal of the slices (PS3.3 C.7.6.2.1.1). Neither
-InstanceNumber nor SliceLocation is trusted for it. What cannot be stacked is refused with a reason; what can, but is
-not as one would wish, is said in findings that hold, are violated, or cannot be known.
+InstanceNumber nor SliceLocation is trusted for it. Slices that cannot be stacked are refused with a reason; lesser
+deficiencies are reported as checks that hold, are violated, or cannot be known.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _TILT_DEGREES = 0.5
 
 
 class Unstackable(StrEnum):
-    """Why frames make no volume."""
+    """Why frames do not form a volume."""
 
     NO_PLANE = "NO_PLANE"
-    """The files do not say where the slices lie."""
+    """The files lack slice positions."""
     TOO_FEW_SLICES = "TOO_FEW_SLICES"
     DUPLICATE_POSITION = "DUPLICATE_POSITION"
-    """Different images of the same place that nothing tells apart."""
+    """Different images of the same position that cannot be distinguished."""
     SLICES_MISSING = "SLICES_MISSING"
     """Some distances are multiples of the others."""
     UNEVEN_SPACING = "UNEVEN_SPACING"
@@ -41,7 +41,7 @@ class Unstackable(StrEnum):
 
 
 class NoVolume(Exception):
-    """Frames make no volume; ``reason`` says why in one word."""
+    """Frames do not form a volume; ``reason`` says why in one word."""
 
     def __init__(self, reason: Unstackable, detail: str) -> None:
         super().__init__(reason, detail)
@@ -52,24 +52,24 @@ class NoVolume(Exception):
 
 
 class Check(StrEnum):
-    """What one would wish of a series."""
+    """Desirable properties of a series."""
 
     ALL_PLACED = "ALL_PLACED"
-    """Every frame says where it lies."""
+    """Every frame has its position."""
     ONE_FRAME_OF_REFERENCE = "ONE_FRAME_OF_REFERENCE"
     ONE_ORIENTATION = "ONE_ORIENTATION"
     """No localizer or second direction among the slices."""
     ONE_MATRIX = "ONE_MATRIX"
     NO_COPIES = "NO_COPIES"
-    """No instance is there twice."""
+    """No instance appears twice."""
     UPRIGHT = "UPRIGHT"
-    """Slices lie straight above each other; with a tilted gantry they are shifted (GantryDetectorTilt)."""
+    """Slices are aligned along their normal; with a tilted gantry they are shifted (GantryDetectorTilt)."""
     CONTIGUOUS = "CONTIGUOUS"
     """SliceThickness equals the spacing: neither gaps nor overlap between slices."""
     SPACING_AS_DECLARED = "SPACING_AS_DECLARED"
     """SpacingBetweenSlices agrees with the positions."""
     COMPLETE = "COMPLETE"
-    """As many slices as the acquisition had."""
+    """All slices of the acquisition."""
 
 
 class CheckState(StrEnum):
@@ -104,7 +104,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Series:
-    """What a series' frames make: stacks, the longest first, and findings on all frames together."""
+    """The result for a series' frames: stacks, the longest first, and checks on all frames together."""
 
     stacks: tuple[Stack, ...]
     findings: tuple[CheckResult, ...]
@@ -149,7 +149,7 @@ def _on_all(slices: list[Slice], planes: list[Plane]) -> tuple[CheckResult, ...]
     spaces = {one.frame_of_reference for one in slices}
     unknown = bool(slices) and not planes
     return (
-        _finding(Check.ALL_PLACED, unplaced == 0, f"{unplaced} of {len(slices)} frames do not say where they lie"),
+        _finding(Check.ALL_PLACED, unplaced == 0, f"{unplaced} of {len(slices)} frames have no position"),
         _finding(Check.ONE_FRAME_OF_REFERENCE, len(spaces) <= 1 if spaces != {""} else None, f"{len(spaces)} of them"),
         _finding(Check.ONE_ORIENTATION, None if unknown else len(directions) <= 1, f"{len(directions)} orientations"),
         _finding(Check.ONE_MATRIX, len(matrices) <= 1, f"rows x columns are {sorted(matrices)}"),
@@ -188,7 +188,7 @@ def _refusal(offsets: NDArray[np.float64], matrix: tuple[int, int]) -> NoVolume 
         return NoVolume(Unstackable.TOO_LARGE, f"{len(offsets)} slices of {matrix[0]}x{matrix[1]}")
     steps = np.diff(offsets)
     if same := int((steps < _SAME_PLACE_MM).sum()):
-        return NoVolume(Unstackable.DUPLICATE_POSITION, f"{same} slices lie where another one lies")
+        return NoVolume(Unstackable.DUPLICATE_POSITION, f"{same} slices have the position of another one")
     step = float(np.median(steps))
     allowed = _EVEN * step + _SAME_PLACE_MM
     if np.abs(steps - step).max() <= allowed:
@@ -236,7 +236,7 @@ def _complete(slices: tuple[Slice, ...], declared: int | None) -> CheckResult:
 
 
 def _tilt_degrees(planes: list[Plane]) -> float:
-    """Angle between the way from the first slice to the last and the normal of the slices."""
+    """Angle between the line from first to last slice and the normal of the slices."""
     way = np.subtract(planes[-1].position, planes[0].position)
     normal = np.cross(planes[0].along_row, planes[0].along_column)
     length = float(np.linalg.norm(way))

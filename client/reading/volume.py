@@ -1,4 +1,4 @@
-"""A stack of slices as one volume of measured values in space."""
+"""A stack of slices as one volume of measured values."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A hospital before its first order: founded, real or simulated, and rung by rung made ready."""
+"""A hospital before its first order, real or simulated: provision it, and check that it is ready."""

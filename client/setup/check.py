@@ -1,4 +1,4 @@
-"""The readiness ladder: what must hold before a hospital can take part, rung by rung, each with what to do about it."""
+"""The readiness check: what must hold before a hospital can take part, step by step, each with its remedy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SLACK = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Rung:
-    """One thing that was looked at: what was found, and what to do unless it is well."""
+    """One check: the result, and what to do if it fails."""
 
     name: str
     state: ClaimState
@@ -41,7 +41,7 @@ class Rung:
 
 
 def ladder(site: SiteSettings, task: Task) -> list[Rung]:
-    """Look at all that is in the house. Nothing is changed and nothing leaves; a rung that fails hides no other."""
+    """Check everything on the hospital's side. Nothing is changed and nothing leaves; a failure hides no other."""
     return [*_cohort(site, task), _withdrawals(site), _disk(site), *_books(site), _processor()]
 
 
@@ -67,14 +67,14 @@ def _readable(report: IngestReport, task: Task) -> Rung:
         if ":" not in reason and not any(word in reason for word in ("LABEL", "WITHDRAWN", "PATIENT", "DUPLICATE"))
     }
     lost = sum(reasons.values())
-    found = f"{report.images} images can be used" + (f", {lost} files cannot be read" if lost else "")
+    found = f"{report.images} usable images" + (f", {lost} files cannot be read" if lost else "")
     if not report.images:
         return Rung(
-            "data readable", ClaimState.FAIL, found, "See what the ingest left out and why: consilium-site ingest"
+            "data readable", ClaimState.FAIL, found, "Run consilium-site ingest to see what was left out and why"
         )
     if lost > report.images:
         most = max(reasons, key=lambda reason: reasons[reason])
-        return Rung("data readable", ClaimState.WARN, found, f"Most are {most}. {remedy_of(task, most)}")
+        return Rung("data readable", ClaimState.WARN, found, f"Most: {most}. {remedy_of(task, most)}")
     return Rung("data readable", ClaimState.OK, found)
 
 
@@ -84,11 +84,11 @@ def _labels(report: IngestReport, task: Task) -> Rung:
     labelled = report.contract.examined + report.contract.derived
     found = f"{labelled} images have a label, {without} have none; {unmatched} labels have no image"
     if labelled < contracts.of_task(task.name).join.labelled * (labelled + without):
-        return Rung("labels joined", ClaimState.FAIL, found, "Label more of the images in scope, or narrow the scope")
+        return Rung("labels joined", ClaimState.FAIL, found, "Label more images in scope, or narrow the scope")
     if unmatched > labelled or contradicting:
         found += f", {contradicting} contradict each other" if contradicting else ""
         return Rung(
-            "labels joined", ClaimState.WARN, found, "Compare the labels file's numbers with those in the images"
+            "labels joined", ClaimState.WARN, found, "Compare the identifiers in the labels with those in the images"
         )
     return Rung("labels joined", ClaimState.OK, found)
 
@@ -96,26 +96,27 @@ def _labels(report: IngestReport, task: Task) -> Rung:
 def _contract(report: IngestReport, task: Task) -> Rung:
     told = report.contract
     if not told.examined:
-        return Rung("contract", ClaimState.WARN, f"{told.derived} derived images, which have no header to examine",
-                    "Nothing can be said about their acquisition: use originals in a real hospital")  # fmt: skip
-    found = f"{told.conforming} of {told.examined} images keep the contract"
+        return Rung("contract", ClaimState.WARN, f"{told.derived} derived images, without a header to check",
+                    "Their acquisition cannot be checked: real hospitals must use the originals")  # fmt: skip
+    found = f"{told.conforming} of {told.examined} images meet the contract"
     if not told.first:
         return Rung("contract", ClaimState.OK, found)
     worst = max(told.first, key=lambda rule: told.first[rule])
     remedy = next(rule.remedy for rule in contracts.of_task(task.name).rules if rule.id == worst)
     short = told.conforming < contracts.of_task(task.name).join.conforming * told.examined
-    return Rung("contract", ClaimState.FAIL if short else ClaimState.WARN, f"{found}; most fail {worst!r}", remedy)
+    state = ClaimState.FAIL if short else ClaimState.WARN
+    return Rung("contract", state, f"{found}; most frequent failure: {worst!r}", remedy)
 
 
 def _patients(report: IngestReport, site: SiteSettings) -> Rung:
     train, validation, least = report.patients["train"], report.patients["validation"], site.policy.min_patients
-    found = f"{train} to train on, {validation} to validate with"
+    found = f"{train} for training, {validation} for validation"
     if train < least or not validation:
-        return Rung("patients", ClaimState.FAIL, found, f"At least {least} (policy.min_patients) and 1 are needed")
+        return Rung("patients", ClaimState.FAIL, found, f"At least {least} (policy.min_patients) and 1 are required")
     size = site.public_size
     if size is not None and not size / 2 <= train <= size * 2:
-        return Rung("patients", ClaimState.WARN, f"{found}; public_size says {size}",
-                    "Declare a round number near the number of training patients")  # fmt: skip
+        return Rung("patients", ClaimState.WARN, f"{found}; public_size is {size}",
+                    "Set public_size to a round number near the number of training patients")  # fmt: skip
     return Rung("patients", ClaimState.OK, found)
 
 
@@ -124,21 +125,19 @@ def _classes(report: IngestReport) -> Rung:
     least = min(report.classes.values())
     if least == 0:
         return Rung(
-            "classes", ClaimState.FAIL, found, "One class only: nothing can be learnt or scored; check the labels"
+            "classes", ClaimState.FAIL, found, "Only one class: nothing can be learned or scored; check the labels"
         )
     if least < _FEW_OF_A_CLASS:
-        return Rung("classes", ClaimState.WARN, found, "Scores on so few patients of a class say next to nothing")
+        return Rung("classes", ClaimState.WARN, found, "With so few patients in a class, scores are nearly meaningless")
     return Rung("classes", ClaimState.OK, found)
 
 
 def _copies(report: IngestReport) -> Rung:
     alike = report.likeness
     if not alike.pairs:
-        return Rung("no copies", ClaimState.OK, "no two patients have the same image")
+        return Rung("no copies", ClaimState.OK, "no two patients share an image")
     found = f"{alike.pairs} pairs of images of different patients look the same, {alike.across_sides} across the split"
-    return Rung(
-        "no copies", ClaimState.WARN, found, "Look at them in the page of --html; join the patients or drop a copy"
-    )
+    return Rung("no copies", ClaimState.WARN, found, "View them with --html; merge the patients or remove a copy")
 
 
 def _identities(site: SiteSettings, task: Task) -> Rung:
@@ -147,7 +146,7 @@ def _identities(site: SiteSettings, task: Task) -> Rung:
     if problem:
         return Rung("one person once", ClaimState.FAIL, problem, "consilium-site identities")
     return Rung(
-        "one person once", ClaimState.OK, "nobody looks like a patient of another issuer, or somebody has signed"
+        "one person once", ClaimState.OK, "no patients of two issuers look alike, or all pairs are signed as different"
     )
 
 
@@ -155,10 +154,10 @@ def _withdrawals(site: SiteSettings) -> Rung:
     try:
         names = withdrawn(site)
     except SiteError as error:
-        return Rung("withdrawals", ClaimState.FAIL, str(error), "Nobody is trained on while the list cannot be read")
+        return Rung("withdrawals", ClaimState.FAIL, str(error), "Fix the list: until then nobody is trained on")
     if site.withdrawals is None:
         return Rung(
-            "withdrawals", ClaimState.WARN, "no list is named", "Name one in site.yaml, an empty one if need be"
+            "withdrawals", ClaimState.WARN, "no list is set", "Set `withdrawals` in site.yaml; the list may be empty"
         )
     return Rung("withdrawals", ClaimState.OK, f"{len(names)} names on the list")
 
@@ -169,15 +168,15 @@ def _disk(site: SiteSettings) -> Rung:
     found = f"{free / 1e9:.1f} GB free at {folder}"
     if free < LEAST_FREE:
         return Rung(
-            "disk", ClaimState.FAIL, found, "Make room: below 1 GB nothing is prepared, and the books cannot grow"
+            "disk", ClaimState.FAIL, found, "Free disk space: below 1 GB no images are prepared and the ledger may fail"
         )
     if free < 5 * LEAST_FREE:
-        return Rung("disk", ClaimState.WARN, found, "Make room before the next ingest")
+        return Rung("disk", ClaimState.WARN, found, "Free disk space before the next ingest")
     return Rung("disk", ClaimState.OK, found)
 
 
 def _books(site: SiteSettings) -> Iterator[Rung]:
-    """Whether the hospital answers, what is left of its budget, and whether its clock agrees with its own audit log."""
+    """Whether the hospital answers orders, its remaining budget, and whether its clock agrees with its audit log."""
     try:
         with open_records(site.ledger, site.audit_log, secret(site)) as records:
             delta, life = delta_cap(site), site.policy.max_epsilon_life
@@ -195,10 +194,10 @@ def _books(site: SiteSettings) -> Iterator[Rung]:
     yield _owner(site, ledger)
     yield _seen(lost)
     found = ", ".join(f"{cohort} {epsilon:.2f} of {life:g}" for cohort, epsilon in spent.items())
-    found += f"; more of {' and '.join(sorted(set_aside))} is set aside for studies" if set_aside else ""
+    found += f"; more is set aside for studies, of {' and '.join(sorted(set_aside))}" if set_aside else ""
     most = max(spent.values())
     state = ClaimState.FAIL if most >= life else ClaimState.WARN if most >= _NEARLY_SPENT * life else ClaimState.OK
-    remedy = "" if state is ClaimState.OK else "policy.max_epsilon_life bounds what a patient loses, ever"
+    remedy = "" if state is ClaimState.OK else "policy.max_epsilon_life is the limit for a patient's lifetime"
     yield Rung("budget", state, f"epsilon spent: {found}", remedy)
     yield _clock(max(moments, default=None))
 
@@ -206,16 +205,16 @@ def _books(site: SiteSettings) -> Iterator[Rung]:
 def _running(site: SiteSettings) -> Rung:
     if stopped(site.stop_file):
         return Rung(
-            "answering", ClaimState.FAIL, f"the hospital has stopped ({site.stop_file})", "consilium-site resume"
+            "answering", ClaimState.FAIL, f"the hospital is stopped ({site.stop_file})", "consilium-site resume"
         )
     return Rung("answering", ClaimState.OK, "the hospital answers orders")
 
 
 def _terms(change: premises.TermsChange | None) -> Rung:
     if change is None:
-        return Rung("terms", ClaimState.OK, "site.yaml says what the ledger's sums rest on")
+        return Rung("terms", ClaimState.OK, "site.yaml has the ledger's terms")
     return Rung(
-        "terms", ClaimState.FAIL, "; ".join(change.differs), "Put site.yaml back, or consilium-site ledger rebase"
+        "terms", ClaimState.FAIL, "; ".join(change.differs), "Restore site.yaml, or run consilium-site ledger rebase"
     )
 
 
@@ -223,22 +222,22 @@ def _owner(site: SiteSettings, ledger: str) -> Rung:
     try:
         index.claim(site, ledger)
     except SiteError as error:
-        return Rung("one ledger", ClaimState.FAIL, str(error), "Name the first ledger and audit log in site.yaml")
+        return Rung("one ledger", ClaimState.FAIL, str(error), "Set the first ledger and audit log in site.yaml")
     return Rung("one ledger", ClaimState.OK, "the catalog's patients are counted in this ledger only")
 
 
 def _seen(lost: list[str]) -> Rung:
     if not lost:
-        return Rung("witness", ClaimState.OK, "no order has named an entry that is not in the ledger")
-    found = f"the coordinator has seen {len(lost)} entries that are not in the ledger, the last one {lost[-1][:12]}"
-    return Rung("witness", ClaimState.FAIL, found, "Restore the newest backup, or consilium-site ledger acknowledge")
+        return Rung("witness", ClaimState.OK, "no order has named an entry missing from the ledger")
+    found = f"the coordinator has seen {len(lost)} entries missing from the ledger, most recently {lost[-1][:12]}"
+    return Rung("witness", ClaimState.FAIL, found, "Restore the newest backup, or: consilium-site ledger acknowledge")
 
 
 def _clock(newest: datetime | None) -> Rung:
     now = datetime.now(UTC)
     if newest is not None and newest > now + _SLACK:
-        found = f"it is {now:%Y-%m-%d %H:%M} UTC here, the audit log has been at {newest:%Y-%m-%d %H:%M}"
-        return Rung("clock", ClaimState.FAIL, found, "Set the clock (NTP): by a wrong one certificates are refused")
+        found = f"it is {now:%Y-%m-%d %H:%M} UTC here, but the audit log has an entry of {newest:%Y-%m-%d %H:%M}"
+        return Rung("clock", ClaimState.FAIL, found, "Set the clock (NTP): a wrong clock makes certificates invalid")
     return Rung("clock", ClaimState.OK, f"{now:%Y-%m-%d %H:%M} UTC, not before the audit log's last entry")
 
 

@@ -1,5 +1,5 @@
-"""The readiness ladder as a web page with sample images. It stays in the hospital: readable by its owner only, and it
-refers to nothing outside itself."""
+"""The readiness check as a web page with sample images. It stays in the hospital: readable by its owner only, and
+self-contained."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_page(path: Path, site: SiteSettings, ladders: Sequence[tuple[Task, Seq
         "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'; "
         'img-src data:">'
         f"<title>{escape(site.name)}: readiness</title><style>{_STYLE}</style><h1>{escape(site.name)}</h1>"
-        "<p class=private>This page shows patients' images and exact counts. It must not leave the hospital.</p>"
+        "<p class=private>This page shows patient images and exact counts. It must not leave the hospital.</p>"
         f"{body}</html>"
     )
     partial = path.with_name(f".{path.name}.partial")
@@ -80,13 +80,13 @@ def _rules(report: IngestReport, task: Task) -> str:
         for rule in remedies
         if rule in told.every or rule in told.warned
     ]
-    columns = ("rule", "rejected first by it", "rejected by it at all", "warned of", "what to do")
-    found = f"{told.conforming} of {told.examined} labelled images keep the contract."
+    columns = ("rule", "rejected first by this rule", "rejected in total", "warned", "what to do")
+    found = f"{told.conforming} of {told.examined} labelled images meet the contract."
     return f"<h3>Contract</h3><p>{found}</p>" + (_table(columns, rows) if rows else "")
 
 
 def _samples(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:
-    """Of each class some images, of as many patients, as the network sees them."""
+    """Some images of each class, from different patients, as the network sees them."""
     parts = ["<h3>Samples, as the model sees them</h3>"]
     for label, name in enumerate(task.classes):
         of_patient = {image.patient: image for image in usable if image.label == label}

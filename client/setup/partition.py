@@ -1,4 +1,4 @@
-"""Whose patients simulated hospitals have: everyone's share of a public set, or patients that a phantom draws."""
+"""Patients of simulated hospitals: shares of a public set, or patients drawn by a phantom."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from conf import schema
 from tasks.task import PhantomHospital, Task
 
 POOLED = "pooled"
-"""Name of the imaginary hospital that has everybody's patients."""
+"""Name of the fictitious hospital that has all patients."""
 SHUFFLED = "shuffled"
-"""Name of the one that has them with labels that were dealt out at random. Where labels are dealt out again, the next
-ones are called ``shuffled.2`` and so on; no hospital's name has a dot."""
+"""Name of the fictitious hospital that has them with permuted labels. Further permutations are ``shuffled.2`` and so
+on; no hospital's name has a dot."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _phantoms(study: schema.Study, federation: schema.PhantomFederation, task: T
         task.draw_phantom(folder, PhantomHospital(name=name, **values), study.seed)
         source = {"kind": "folder", "path": str(folder / "dicom"), "labels": str(folder / "labels.csv")}
         sources[name] = [source | {"task": task.name, "issuer": name}]
-    return Partition(sources, ["Hospitals and patients are phantoms: drawn by a program, no real person is in them."])
+    return Partition(sources, ["Hospitals and patients are phantoms, drawn by a program: no real person is in them."])
 
 
 def _manifest_sites(study: schema.Study, federation: schema.ManifestFederation, home: Path) -> Partition:
@@ -77,7 +77,7 @@ def _manifest_sites(study: schema.Study, federation: schema.ManifestFederation, 
         raise EmptySource(f"no row of {folder}/manifest.csv has a patient (where {federation.where})")
     imaginary = (POOLED, SHUFFLED)
     if unusable := sorted(site for site in set(owner.values()) if site in imaginary or not re.match(NAME, site)):
-        raise ValueError(f"federation.site_column={federation.site_column}: these cannot name a hospital: {unusable}")
+        raise ValueError(f"federation.site_column={federation.site_column}: not usable as hospital names: {unusable}")
     sources = {}
     for site in sorted(set(owner.values())):
         patients = home / f"{site}.patients.txt"
@@ -94,9 +94,9 @@ def _manifest_sites(study: schema.Study, federation: schema.ManifestFederation, 
         raise ValueError(f"federation.max_training_patients names {sorted(unknown)}; hospitals are {sorted(sources)}")
     notes = [f"Hospitals are simulated: one for each value of {federation.site_column} in a public set of images."]
     if federation.blocks:
-        notes = [f"Hospitals are simulated: the patients of a public set dealt out to {federation.blocks}."]
+        notes = [f"Hospitals are simulated: the patients of a public set distributed over {federation.blocks}."]
     if moved:
-        notes.append(f"{moved} patients had images in several of them and were given wholly to one.")
+        notes.append(f"{moved} patients had images in several of them, and each was assigned to one.")
     return Partition(sources, notes)
 
 
@@ -133,8 +133,8 @@ def _medmnist_sites(study: schema.Study, federation: schema.MedmnistFederation, 
     sources, notes = (
         {},
         [
-            "Hospitals are simulated: cut at random from one public set, with uneven sizes and class balance.",
-            "The set tells no patients, so every image counts as one; two images of one child may lie on both sides.",
+            "Hospitals are simulated: random parts of one public set, with uneven sizes and class balance.",
+            "The set names no patients, so every image counts as one; two images of one child may be on both sides.",
         ],
     )
     for name, size in federation.sizes.items():
@@ -142,7 +142,7 @@ def _medmnist_sites(study: schema.Study, federation: schema.MedmnistFederation, 
         positives = round(size * rng.dirichlet(concentration)[1])
         take = [min(size - positives, len(left[0])), min(positives, len(left[1]))]
         if sum(take) < size:
-            notes.append(f"{name} has {sum(take)} patients, not {size}: the set had no more of the class it drew.")
+            notes.append(f"{name} has {sum(take)} patients, not {size}: the set had no more of the class drawn.")
         chosen = [left[label].pop() for label in (0, 1) for _ in range(take[label])]
         indices = home / f"{name}.indices.txt"
         indices.write_text("\n".join(map(str, sorted(map(int, chosen)))), "utf-8")

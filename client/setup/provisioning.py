@@ -1,4 +1,4 @@
-"""What a hospital needs before its first order: settings, a secret, empty books. Nothing that exists is replaced."""
+"""What a hospital needs before its first order: settings, key, empty ledger and audit log. Nothing is replaced."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_example(path: Path, name: str) -> None:
 
 
 def provision(settings: SiteSettings) -> list[Path]:
-    """Make secret, ledger and audit log where there are none. Returns the files that were made.
+    """Create key, ledger and audit log if missing. Returns the created files.
 
     Raises:
         LedgerBroken: one of the books was lost, so only a backup helps; or they do not open.

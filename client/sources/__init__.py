@@ -1,1 +1,1 @@
-"""Where a hospital's images, labels and outlines come from: each kind of source gives the same records."""
+"""Where a hospital's images, labels and outlines come from: every kind of source yields the same records."""

@@ -1,4 +1,4 @@
-"""How an image was acquired, as far as its header tells: what the contract says of it, and what to show a person."""
+"""How an image was acquired, from its header: the contract's judgement, and facts to show people."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def acquisition_reader(source: Source, task: Task) -> Callable[[Dataset], Acquis
 
 
 def reader_under(declared: Declared, task: Task) -> Callable[[Dataset], Acquisition]:
-    """Reads headers under the task's contract, with what somebody declares of all of them."""
+    """Reads headers under the task's contract, with what is declared for all of them."""
     contract = contracts.of_task(task.name)
 
     def read(header: Dataset) -> Acquisition:

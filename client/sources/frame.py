@@ -1,4 +1,4 @@
-"""One frame of a DICOM file, read when it is asked for."""
+"""One frame of a DICOM file, read on demand."""
 
 from __future__ import annotations
 

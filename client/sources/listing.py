@@ -1,4 +1,4 @@
-"""The one place that knows which file reads which kind of source."""
+"""The only place that knows which module reads which kind of source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LISTERS: dict[str, Lister[Any]] = {
 
 
 def list_source(source: Source, task: Task, withdrawn: frozenset[str]) -> Listing:
-    """All labelled images of a source; see the kind's own file for what it raises.
+    """All labelled images of a source; see the kind's own module for what it raises.
 
     Args:
         withdrawn: PatientIDs to leave out, see ``client/cohort/withdrawals.py``; they are counted as ``WITHDRAWN``.

@@ -1,4 +1,4 @@
-"""One NIfTI file as a volume in the patient's space, or as the picture of its middle slice."""
+"""One NIfTI file as a volume in the patient's space, or as the image of its middle slice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # NIfTI counts towards Right, Anterio
 
 
 class NiftiReader:
-    """Reads one file when it is asked to."""
+    """Reads one file on demand."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,9 +73,7 @@ class NiftiReader:
         if int(np.prod(shape, dtype=np.float64)) > MAX_VOXELS:
             raise Unreadable("TOO_LARGE", f"{self.path}: shape {shape}")
         if not image.header["sform_code"] and not image.header["qform_code"]:
-            raise Unreadable(
-                "NO_ORIENTATION", f"{self.path}: neither sform nor qform tells where the patient's left is"
-            )
+            raise Unreadable("NO_ORIENTATION", f"{self.path}: neither sform nor qform gives the patient's orientation")
         if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
             raise Unreadable("NO_ORIENTATION", f"{self.path}: the affine has no inverse")
         return image

@@ -1,4 +1,4 @@
-"""What every source gives: records of labelled images that can be read one by one."""
+"""What every source yields: records of labelled images that can be read one by one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.task import Picture, Scan, Task
 
 
 class Unreadable(Exception):
-    """An image cannot be read; ``reason`` is one word from a fixed list, fit for counting."""
+    """An image cannot be read; ``reason`` is one word from a fixed list, for counting."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -25,7 +25,7 @@ class Unreadable(Exception):
 
 
 def signature_of(path: Path) -> str:
-    """Changes whenever a file's bytes may have changed: its size and the time of its last change."""
+    """Changes whenever a file's bytes may have changed: its size and modification time."""
     stat = path.stat()
     return f"{stat.st_size}-{stat.st_mtime_ns}"
 
@@ -62,7 +62,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Listing:
-    """All records of a source, what was left out of it by reason, and what a person should look at."""
+    """All records of a source, counts of what was left out by reason, and warnings for people."""
 
     records: list[Record]
     left_out: Counter[str] = field(default_factory=Counter)
@@ -73,7 +73,7 @@ S = TypeVar("S", contravariant=True)
 
 
 class Lister(Protocol[S]):
-    """What a kind of source is: a function from its settings to its records.
+    """A kind of source: a function from its settings to its records.
 
     A lister never returns an image of a withdrawn patient; it counts it as ``WITHDRAWN``. What it raises is a
     ``SiteError``; a single bad image is no error but a count.

@@ -1,4 +1,4 @@
-"""Secrets that open an archive: files that only their owner can read, never part of settings or log."""
+"""Credentials for an archive: files that only their owner can read, never part of settings or log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_secret(path: Path) -> str:
 
 
 def owned(path: Path) -> Path:
-    """The same path, once it is sure that nobody but its owner can read the file.
+    """The same path, after checking that only its owner can read the file.
 
     Raises:
         SiteMisconfigured: it is missing, no regular file, or readable by others.
@@ -37,7 +37,7 @@ def owned(path: Path) -> Path:
     except OSError as error:
         raise SiteMisconfigured(f"the secret {path} is missing: {error.strerror}") from None
     if not stat.S_ISREG(mode):
-        raise SiteMisconfigured(f"the secret {path} is no file")
+        raise SiteMisconfigured(f"the secret {path} is not a file")
     if mode & 0o077:
-        raise SiteMisconfigured(f"{path} is readable by others than its owner; say: chmod 600 {path}")
+        raise SiteMisconfigured(f"{path} is readable by users other than its owner; run: chmod 600 {path}")
     return path

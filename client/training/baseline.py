@@ -1,7 +1,7 @@
-"""What a hospital's own images can teach: training here, for here. Nothing leaves, so nothing is charged to the ledger.
+"""Train on a hospital's own images, for the hospital itself. Nothing leaves, so nothing is charged to the ledger.
 
-It trains without noise on the training patients and scores the validation patients, as a study would; both figures and
-weights are exact and therefore private. They are shown to the hospital's people and kept nowhere.
+It trains without noise on the training patients and scores the validation patients, as a study would. Figures and
+weights are exact and therefore confidential: they are shown to hospital staff and not stored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BINS = 4096
 
 @dataclass(frozen=True)
 class Baseline:
-    """Figures of a model that only this hospital's patients have taught.
+    """Figures of a model trained on this hospital's patients only.
 
     Attributes:
         trained_on, scored: patients of the two sides.
@@ -44,7 +44,7 @@ class Baseline:
 
 
 def train_alone(site: SiteSettings, task: Task, rounds: int, generator: torch.Generator | None = None) -> Baseline:
-    """Train the default model for so many rounds of the default study, without noise and without releasing anything.
+    """Train the default model for this many rounds of the default study, without noise and without releasing anything.
 
     Raises:
         NoCohort: see ``open_cohort``.

@@ -1,9 +1,9 @@
-"""What a hospital keeps of a study from one round to the next: its own parts of the model, control variates, what
-rounding took. None of it leaves.
+"""What a hospital keeps of a study between rounds: local parts of the model, control variates, rounding errors. None of
+it leaves.
 
-One file an order, written before the order's reply is committed and named after the order; it counts once the ledger
-has committed that order. So whatever moment the process is killed at, what is read belongs to the last reply that
-counts, and an order that is computed again starts from where it started the first time.
+There is one file per order, written before the order's reply is committed and named after the order; it is valid once
+the ledger has committed that order. So at whatever moment the process is killed, what is read belongs to the last valid
+reply, and an order that is computed again starts from the same state as the first time.
 
 Privacy: everything here was made from gradients with noise, or is a difference of what was sent. It spends nothing
 beyond what the ledger holds.
@@ -27,7 +27,7 @@ _DIGITS = 32
 
 
 def read(settings: SiteSettings, ledger: Ledger, study: str, cohort: str) -> Arrays:
-    """What the last committed order of a study on a cohort has left; nothing before the first.
+    """The state after the last committed order of a study on a cohort; empty before the first.
 
     Raises:
         KeptLost: its file is gone or broken.
@@ -40,13 +40,13 @@ def read(settings: SiteSettings, ledger: Ledger, study: str, cohort: str) -> Arr
         return load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise KeptLost(
-            f"{path} holds what this hospital keeps of study {study} since round {newest.round}, and cannot be read "
-            f"({error}); restore it from your backup, or the hospital cannot go on in this study"
+            f"{path} holds this hospital's state of study {study} after round {newest.round}, and cannot be read "
+            f"({error}); restore it from your backup, or the hospital cannot continue in this study"
         ) from error
 
 
 def write(settings: SiteSettings, ledger: Ledger, use: Use, arrays: Arrays) -> None:
-    """Put on the disk what an order leaves, beside what the last committed one left; what is older goes."""
+    """Write an order's state to disk, next to that of the last committed one; older files are deleted."""
     path, newest = _file(settings, use), _last_committed(ledger, use.study, use.cohort)
     private_folder(path.parent)
     write_whole(path, save(arrays), mode=0o600)

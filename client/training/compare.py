@@ -1,7 +1,7 @@
-"""Two models on the same validation patients: what an order to compare brings, and what a hospital may ask for itself.
+"""Two models on the same validation patients: for an order to compare, and for the hospital's own comparison.
 
-A real hospital's own model never leaves it, so whether federation helps that hospital is found out there: exactly, from
-raw scores, shown to its people and kept nowhere. That costs no patient anything, because nothing is released.
+A real hospital's own model never leaves it, so whether federation helps that hospital is measured there: exactly, from
+raw scores, shown to its staff and not stored. It costs no privacy, because nothing is released.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _FINEST = 512
 
 @dataclass(frozen=True)
 class SecondModel:
-    """The other model of an order, whole, and the edges of both models' bins, float64 of shape (2, bins - 1)."""
+    """An order's second model, complete, and the edges of both models' bins, float64 of shape (2, bins - 1)."""
 
     weights: Arrays
     edges: NDArray[np.float64]
 
     def require_fit(self, module: nn.Module) -> None:
-        """Pass if its tensors are values of the network's.
+        """Pass if its tensors fit the network.
 
         Raises:
             BadOrder: they are not.
@@ -51,13 +51,13 @@ class SecondModel:
         require_fit(module, self.weights)
 
     def scores(self, module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
-        """Its score of each patient; ``module`` holds it afterwards."""
+        """Its score for each patient; ``module`` holds its weights afterwards."""
         load_weights(module, self.weights)
         return score_patients(module, cohort)
 
 
 def split(order: EvaluateOrder) -> tuple[EvaluateOrder, SecondModel | None]:
-    """The order with its first model alone, and what is compared with it, if anything is.
+    """The order with only its first model, and the second model if there is one.
 
     Raises:
         BadOrder: the edges are missing or are none of the study's bins.
@@ -75,7 +75,7 @@ def split(order: EvaluateOrder) -> tuple[EvaluateOrder, SecondModel | None]:
 
 @dataclass(frozen=True)
 class OwnModelComparison:
-    """A study's model beside one that only this hospital's patients have taught, on its validation patients.
+    """A study's model and one trained on this hospital's patients only, on its validation patients.
 
     Attributes:
         trained_on, scored: patients of the two sides.
@@ -94,7 +94,7 @@ class OwnModelComparison:
 def with_own(
     site: SiteSettings, study: StudyDocument, weights: Arrays, generator: torch.Generator | None = None
 ) -> OwnModelComparison:
-    """Train a model here as the study would, but alone and without noise, and score it beside the study's.
+    """Train a model here as the study would, but alone and without noise, and score both.
 
     Args:
         weights: of the study's model, whole.
@@ -135,7 +135,7 @@ def with_own(
 
 
 def _between(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Edges that keep all patients apart, or as many quantiles as can be afforded."""
+    """Edges that separate all patients, or as many quantiles as bins allow."""
     distinct = np.unique(scores)
     if len(distinct) <= _FINEST:
         middle = (distinct[1:] + distinct[:-1]) / 2

@@ -1,6 +1,6 @@
-"""Each patient's own gradient, as one vector a patient, for any model and within a given memory.
+"""Each patient's gradient, as one vector per patient, for any model and within a given memory.
 
-What a patient's gradient is worth for privacy is ``client/privacy.py``'s business; here it is only computed.
+This file only computes gradients; ``client/privacy.py`` makes them private.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class PatientGradients:
         self.patients_at_once = 1
 
     def prepare(self, inputs: Tensor, labels: Tensor) -> None:
-        """Find out how many patients can be in hand, and that the model can be trained at all, from a patient whom
-        nobody is: what is asked of a model must not depend on anyone's images.
+        """Determine how many patients can be processed at once, and check that the model can be trained, using a
+        fictitious patient: requirements on a model must not depend on anyone's images.
 
         Args:
             inputs: zeros of shape (1, images, ...).
@@ -130,7 +130,7 @@ class PatientGradients:
         if affordable < 1:
             raise ModelRefused(
                 f"one patient's gradient needs about {-(-(fixed + each) // _MEGABYTE)} MiB, {self._max_memory_mb} MiB "
-                "are allowed: raise max_memory_mb, draw fewer images of a patient, or take a smaller model"
+                "are allowed: raise max_memory_mb, draw fewer images per patient, or use a smaller model"
             )
         return affordable
 

@@ -1,4 +1,4 @@
-"""What a hospital does in a round, by method. What a method adds to private steps, and what that does to the guarantee:
+"""What a hospital does in a round, by method: what it adds to private steps, and how that affects the guarantee.
 
     plain       nothing.
     FedProx     mu (x - x0) is added to each gradient after its noise (Li et al., MLSys 2020, equation 2). It depends on

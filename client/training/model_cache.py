@@ -1,7 +1,7 @@
-"""The model that an order last brought, kept so that the next one need only bring how it has changed.
+"""The model of the latest order, cached so that the next order need only bring the change.
 
-It is the server's and holds nothing of a patient that has not left already. If it is lost, the order is refused with
-NOT_HELD and the server sends the model whole; so it is written without waiting for the disk.
+It is the server's and holds nothing about a patient that has not left already. If it is lost, the order is refused with
+NOT_HELD and the server sends the complete model; so it is written without waiting for the disk.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Order = TypeVar("Order", TrainOrder, EvaluateOrder)
 
 
 def whole(order: Order, settings: SiteSettings) -> Order:
-    """The order with its model whole, however it came.
+    """The order with its complete model, whichever way it was sent.
 
     Raises:
         NotHeld: the change is of another model than the one that is held here.
@@ -32,10 +32,10 @@ def whole(order: Order, settings: SiteSettings) -> Order:
     if order.change is None:
         return order
     if order.study.wire.down == "float32":
-        raise BadOrder("it brings a change of the model, and the study says that models travel whole")
+        raise BadOrder("the order brings a change of the model, but the study sends complete models")
     held = _read(_file(order, settings))
     if held is None or wire.digest_of_arrays(held) != order.change.base:
-        raise NotHeld(f"the order is for the model {order.change.base[:12]}, which is not held here")
+        raise NotHeld(f"the order changes the model {order.change.base[:12]}, which is not cached here")
     return replace(order, arrays=_changed(order, held), change=None)
 
 
@@ -48,12 +48,12 @@ def _changed(order: TrainOrder | EvaluateOrder, held: Arrays) -> Arrays:
         raise BadOrder(f"the model's change: {error}") from error
     arrays = {name: value + change[name] for name, value in held.items()}
     if wire.digest_of_arrays(arrays) != order.change.result:
-        raise NotHeld("the change does not lead to the model that is meant")
+        raise NotHeld("the change does not lead to the expected model")
     return arrays
 
 
 def keep(order: TrainOrder | EvaluateOrder, settings: SiteSettings) -> None:
-    """Keep the model of an order that is whole, if the study's models travel as changes and it is one of them."""
+    """Cache the order's complete model, if the study sends models as changes and this is one of them."""
     if order.study.wire.down == "float32" or (isinstance(order, EvaluateOrder) and order.asks != "scores"):
         return
     path = _file(order, settings)

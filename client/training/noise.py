@@ -1,4 +1,4 @@
-"""Random numbers that privacy rests on: who takes part, and the Gaussian noise.
+"""Random numbers that privacy depends on: who takes part, and the Gaussian noise.
 
 Where they come from. ``torch.Generator`` is a Mersenne twister of which ``manual_seed`` sets 32 bits: whoever tries
 four thousand million seeds finds the noise, and coordinates without gradient, where a release is noise alone, tell the
@@ -43,7 +43,7 @@ class Entropy(torch.Generator):
 
 
 def entropy() -> torch.Generator:
-    """The generator that production uses; no two are alike and none can be repeated."""
+    """The generator used in production; no two are alike and none can be repeated."""
     return Entropy()
 
 
@@ -54,7 +54,7 @@ def uniform(count: int, generator: torch.Generator) -> Tensor:
 
 
 def noised(values: Tensor, std: float, generator: torch.Generator) -> Tensor:
-    """Values plus independent Gaussian noise, on a grid that tells nothing of the values.
+    """Values plus independent Gaussian noise, on a grid that reveals nothing about the values.
 
     The noise is Box and Muller's (1958), in double precision; it reaches 9.3 standard deviations, beyond which a
     Gaussian has less than 1e-20 of its mass.

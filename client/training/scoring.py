@@ -1,10 +1,10 @@
-"""What a model says of one hospital's patients: probabilities of findings, and how its outlines meet the readers'.
+"""A model on one hospital's patients: probabilities of findings, and agreement of its outlines with the readers'.
 
-A score is always a number: of a logit that is none, because an order's weights overflow on an image or the model has
-diverged, the probability is 0.5. An error would tell that a patient is there on whom it happens.
+A score is always a number: if a logit is not finite, because an order's weights overflow on an image or the model has
+diverged, the probability is 0.5. An error would reveal that there is a patient on whom it happens.
 
 A patient's probability is the mean over its images. A patient's Dice and distance are means over those images on which
-a reader has outlined the structure; of the others, what counts is how much the model marks where nothing is.
+a reader has outlined the structure; on the others, what counts is how much the model marks where nothing is.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def score_outlines(module: nn.Module, cohort: Cohort, form: InputSpec) -> list[O
         ValueError: the network does not outline.
     """
     if cohort.masks is None:
-        raise ValueError("this network does not outline, so there is nothing to compare with the readers' outlines")
+        raise ValueError("this network does not outline, so nothing can be compared with the readers' outlines")
     module.eval()
     marked = outputs_of(module, cohort.inputs, cohort.rows)[:, form.findings :] > 0  # what is no number is not
     marked = marked.reshape(cohort.masks.shape)
@@ -85,7 +85,7 @@ def _outlined(marked: Tensor, masks: Tensor, rows: list[Tensor]) -> OutlineScore
 
 
 def _image_or_nothing(marked: NDArray[np.bool_], truth: NDArray[np.uint8]) -> tuple[float, float, float]:
-    """An image whose outlines cannot be compared counts as one that nobody has outlined, and costs others nothing."""
+    """An image whose outlines cannot be compared counts as not outlined, and does not affect others."""
     try:
         return _image(marked, truth)
     except Exception:
@@ -94,7 +94,7 @@ def _image_or_nothing(marked: NDArray[np.bool_], truth: NDArray[np.uint8]) -> tu
 
 
 def _image(marked: NDArray[np.bool_], truth: NDArray[np.uint8]) -> tuple[float, float, float]:
-    """Dice, distance, wrongly marked; NaN where they mean nothing."""
+    """Dice, distance, fraction wrongly marked; NaN where undefined."""
     if truth.flat[0] == UNKNOWN:
         return math.nan, math.nan, math.nan
     real = truth.astype(np.bool_)

@@ -38,7 +38,7 @@ class Pull:
 
 
 def load_weights(module: nn.Module, arrays: Arrays, staying: frozenset[str] = frozenset()) -> None:
-    """Give a network's trainable part the values that an order brought.
+    """Load an order's values into a network's trainable part.
 
     Args:
         staying: names of parameters that no order brings.
@@ -51,7 +51,7 @@ def load_weights(module: nn.Module, arrays: Arrays, staying: frozenset[str] = fr
 
 
 def require_fit(module: nn.Module, arrays: Arrays, staying: frozenset[str] = frozenset()) -> None:
-    """Pass if an order's weights are values of a network's trainable part.
+    """Pass if an order's weights fit a network's trainable part.
 
     Raises:
         BadOrder: as ``load_weights``.
@@ -107,12 +107,12 @@ def train_locally(
 
 
 def _diverged(module: nn.Module, before: Arrays, terms: TrainingTerms, private: StepTerms) -> Arrays:
-    """The update of a module whose numbers have run away: none. With noise that is no error, or its code would depend
-    on what patients do to the numbers; the server sees from the update that it is nothing."""
+    """The update of a module that has diverged: zeros. With noise that is not an error, or the error code would depend
+    on patients; the server recognises a zero update."""
     told = f"training diverged within {terms.steps} steps at learning rate {terms.learning_rate:g}"
     if not private.noise_multiplier:
         raise UpdateNotFinite(told)
-    _LOG.warning("%s; the update that leaves is zero", told)
+    _LOG.warning("%s; a zero update leaves", told)
     load_arrays(module, before)
     return {name: np.zeros_like(value) for name, value in before.items()}
 

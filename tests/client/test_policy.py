@@ -128,7 +128,7 @@ def test_every_reason_is_told() -> None:
         "policy.tasks",
         "policy.models",
         "10 rounds, policy.max_rounds is 9",
-        "3 steps a round, policy.max_steps is 2",
+        "3 steps per round, policy.max_steps is 2",
         "without noise",
         "round 11 of 10",
         "44 bytes of tensors, policy.max_upload_bytes is 43",
@@ -143,7 +143,7 @@ def test_every_reason_is_told() -> None:
         ({"scores": "noised"}, EvaluationTerms(1, 16, None), "exact scores"),
         ({"max_bins": 15}, EvaluationTerms(1, 16, 1.0), "policy.max_bins is 15"),
         ({"max_upload_bytes": 255}, EvaluationTerms(1, 16, 1.0), "256 bytes"),
-        ({"max_bins": 24}, EvaluationTerms(1, 16, 1.0, paired=5), "25 cells a histogram"),
+        ({"max_bins": 24}, EvaluationTerms(1, 16, 1.0, paired=5), "25 cells per histogram"),
     ],
 )
 def test_scores_leave_as_the_policy_says(policy: dict[str, Any], terms: EvaluationTerms, says: str) -> None:
@@ -178,7 +178,7 @@ def test_a_task_that_this_release_does_not_have_is_not_permitted() -> None:
 def test_a_hospital_counts_by_the_size_that_it_declares_and_by_no_other() -> None:
     other = _study(sizes={"A": 10_000, "B": 1})
     for order in (TrainOrder(other, 1, WEIGHTS), EvaluateOrder(other, 1, WEIGHTS)):
-        with pytest.raises(NotPermitted, match="counts this hospital as of size 10000, public_size is 200"):
+        with pytest.raises(NotPermitted, match="counts this hospital with size 10000, public_size is 200"):
             permit(order, _site())
     assert permit(TrainOrder(_study(sizes={"A": 200, "B": 1}), 1, WEIGHTS), _site())
     assert permit(TrainOrder(other, 1, WEIGHTS), _site(simulated=True, public_size=None))

@@ -171,7 +171,7 @@ def test_counts_of_another_form_than_the_order_asks_for_never_leave(document: St
     """Not even with noise: names and shapes must follow from the order alone."""
     order = EvaluateOrder(document, 1)
     for counts in ({}, {"histogram": np.zeros((2, 15))}, {**nobody_counted(order), "more": np.zeros(2)}):
-        with pytest.raises(ValueError, match="due are"):
+        with pytest.raises(ValueError, match="the order expects"):
             evaluate_report(order, counts, Spent(1.0, 1e-4, 2.0), BOOKS, entropy())
 
 

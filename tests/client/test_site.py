@@ -90,7 +90,7 @@ def test_one_study_cannot_be_allowed_more_than_all_together(tmp_path: Path) -> N
 
 
 def test_ledger_and_audit_log_are_not_one_file(tmp_path: Path) -> None:
-    with pytest.raises(SiteMisconfigured, match="ledger and audit_log name one file"):
+    with pytest.raises(SiteMisconfigured, match="ledger and audit_log name the same file"):
         load(_written(tmp_path, ledger="books", audit_log="./books"))
 
 

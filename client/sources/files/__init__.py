@@ -1,1 +1,1 @@
-"""Images in folders, one file a kind: DICOM, DICOM series as scans, NIfTI, and public sets."""
+"""Images in folders, one module per kind: DICOM, DICOM series as scans, NIfTI, and public sets."""

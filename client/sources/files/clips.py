@@ -1,6 +1,6 @@
 """Clips of public image sets: GIF, and video files where PyAV (``pip install consilium-fl[clips]``) is installed.
 
-Videos are lossy, and their decoders large: a hospital's own images never come this way.
+Videos are lossy, and their decoders large: a hospital's own images are never read this way.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ MAX_FRAMES = 100_000
 
 
 def is_clip(path: Path) -> bool:
-    """Whether the name is that of a video or of a GIF, which may hold one frame or many."""
+    """Whether the name is that of a video or a GIF, which may have one frame or many."""
     return path.suffix.lower() in (*_VIDEOS, ".gif")
 
 
 class Clip:
-    """Some frames of one clip, which is decoded once however many of them are asked for.
+    """Some frames of one clip, which is decoded only once.
 
     Frames are kept from the first question until each was handed out. Several threads may ask.
     """
 
     def __init__(self, path: Path, choose: Callable[[int], tuple[int, ...]], max_pixels: int) -> None:
-        """Count its frames, without decoding them, and choose some.
+        """Count its frames without decoding them, and choose some.
 
         Args:
             choose: from the number of frames to the numbers of those that are wanted, in order.
@@ -60,7 +60,7 @@ class Clip:
         self._lock = threading.Lock()
 
     def picture(self, frame: int) -> Picture:
-        """One of the wanted frames, grey in [0, 1].
+        """One of the chosen frames, grey in [0, 1].
 
         Raises:
             Unreadable: DECODE_FAILED, or CONSTANT_IMAGE.
@@ -99,7 +99,7 @@ def _gif_frames(path: Path) -> Generator[Grey]:
 
 
 def _video_size(path: Path) -> tuple[int, int]:
-    """As for a GIF. Headers of videos do not tell the number, or tell a wrong one; their packets are counted."""
+    """As for a GIF. Video headers often lack the number of frames or are wrong, so packets are counted."""
     av = _pyav()
     try:
         with av.open(path, metadata_errors="ignore") as container:
@@ -124,6 +124,6 @@ def _pyav() -> ModuleType:
         import av
     except ImportError as error:
         raise SiteMisconfigured(
-            "this set of images has videos, which need PyAV: pip install -c constraints.txt 'consilium-fl[clips]'"
+            "this set has videos, which need PyAV: pip install -c constraints.txt 'consilium-fl[clips]'"
         ) from error
     return av

@@ -1,8 +1,8 @@
-"""The DICOM files of a folder as examinations: sorted by study and series, and stacked to volumes.
+"""The DICOM files of a folder as examinations: sorted by DICOM study and series, and stacked into volumes.
 
-Of each of the task's sequences the longest stack is taken that is a volume (``client/reading/stacks.py``), among all
-series of the contract's modalities whose SeriesDescription the sequence finds. An examination is one image of the task:
-its name is the StudyInstanceUID. No label is asked for here; ``client/sources/files/scans.py`` joins them.
+For each of the task's sequences the longest stack that is a volume is used (``client/reading/stacks.py``), among all
+series of the contract's modalities whose SeriesDescription matches the sequence. An examination is one image of the
+task, named by its StudyInstanceUID. Labels are not needed here; ``client/sources/files/scans.py`` joins them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LONGEST_DESCRIPTION = 64  # LO (PS3.5 table 6.2-1); whoever writes more shall n
 
 @dataclass(frozen=True)
 class ImageFile:
-    """What is kept of an image's header: of series that the task does not read, no slices.
+    """What is kept of an image's header; for series that the task does not read, without slices.
 
     Attributes:
         path: of the file.
@@ -59,7 +59,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Examination:
-    """The files of one study.
+    """The files of one DICOM study.
 
     Attributes:
         study: StudyInstanceUID.
@@ -73,12 +73,12 @@ class Examination:
 
     @property
     def patients(self) -> set[str]:
-        """PatientIDs of the images: one, unless something is wrong."""
+        """PatientIDs of the images: exactly one, unless something is wrong."""
         return {file.patient for file in self.files}
 
     @property
     def unassigned(self) -> str:
-        """Why it belongs to no one patient: ``NO_PATIENT_ID``, ``STUDY_OF_SEVERAL_PATIENTS``, "" if it does."""
+        """Why it cannot be assigned to a patient: ``NO_PATIENT_ID``, ``STUDY_OF_SEVERAL_PATIENTS``; "" if it can."""
         if self.patients == {""}:
             return "NO_PATIENT_ID"
         return "STUDY_OF_SEVERAL_PATIENTS" if len(self.patients) > 1 else ""
@@ -92,7 +92,7 @@ def examinations(
     refused: Callable[[Path, str], None],
     told: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Examination]:
-    """All examinations under a folder, by StudyInstanceUID; a study without an image is none.
+    """All examinations under a folder, by StudyInstanceUID; DICOM studies without an image are skipped.
 
     Args:
         key: keyword of the attribute that becomes ``ImageFile.name``.
@@ -225,14 +225,14 @@ def _volumes(stacks: Iterable[Stack]) -> Iterator[Stack]:
 
 
 def _why_none(stacks: Sequence[Stack]) -> str | None:
-    """Why none of the stacks is a volume, "" where there is no stack, ``None`` where one is."""
+    """Why none of the stacks is a volume; "" if there is no stack, ``None`` if one is a volume."""
     if any(True for _ in _volumes(stacks)):
         return None
     return "" if not stacks or stacks[0].refusal is None else str(stacks[0].refusal.reason)
 
 
 def _chosen(stacks: Mapping[str, Sequence[Stack]], first: str, lost: Counter[str]) -> dict[str, Stack]:
-    """The longest volume of each sequence that has one in the first one's space."""
+    """The longest volume of each sequence that has one in the first sequence's space."""
     chosen = {first: next(_volumes(stacks[first]))}
     for name, some in stacks.items():
         near = [stack for stack in _volumes(some) if _in_one_space(stack, chosen[first])]

@@ -39,7 +39,7 @@ def list_files(
     task: Task,
     answered: Set[str] = frozenset(),
 ) -> Listing:
-    """Every labelled DICOM image under a folder; a file of several frames gives those that ``task.frames`` chooses.
+    """Every labelled DICOM image under a folder; a multi-frame file gives the frames that ``task.frames`` chooses.
 
     Files that are no DICOM, and labels that no file answers to, are counted; so are the images of files that have no
     label or no PatientID or a withdrawn patient. Labels in ``answered`` are not: they are known to have an image
@@ -62,7 +62,7 @@ def list_files(
     records, used = _join(headers, labels, withdrawn, left_out, outlines)
     if not used:
         raise LabelsMatchNothing(
-            f"none of {len(headers)} images has a label: {labels.path} is keyed by {labels.key}, of which it has "
+            f"none of {len(headers)} images has a label: {labels.path} is keyed by {labels.key}, with "
             f"values like {next(iter(labels.values), 'none')!r}; the files have values like {headers[0].name!r}"
         )
     left_out["LABEL_WITHOUT_IMAGE"] += len(labels.values.keys() - used - answered)
@@ -73,16 +73,16 @@ def list_files(
 
 @dataclass(frozen=True)
 class _Header:
-    """What is kept of a file's header; whole headers of a large archive would fill the memory."""
+    """What is kept of a file's header; complete headers of a large archive would fill the memory."""
 
     path: Path
     name: str
     uid: str
     patient: str
     frames: tuple[int, ...]
-    """Of those that it has, which are taken."""
+    """The frames that are used."""
     of: int
-    """How many it has."""
+    """The number of frames."""
     size: tuple[int, int]
     acquisition: Acquisition
 
@@ -113,7 +113,7 @@ def _headers(
 
 
 def _size(header: Dataset) -> tuple[int, int]:
-    """Rows and columns; 0 where it does not tell, so that no outline fits."""
+    """Rows and columns; 0 if missing, so that no outline fits."""
     try:
         return int(header.Rows), int(header.Columns)
     except (AttributeError, TypeError, ValueError):
@@ -163,5 +163,5 @@ def _records(file: _Header, labels: Labels, outlines: FrameOutlines | None) -> I
 
 
 def image_id(uid: str, index: int, taken: int) -> str:
-    """The name of a frame among all images of its source, where so many of its file are taken."""
+    """The unique name of a frame in its source; ``index`` is only part of it if several frames of the file are used."""
     return uid if taken == 1 else f"{uid} frame {index}"

@@ -1,4 +1,4 @@
-"""Source: images and clips listed in a ``manifest.csv``, as public research sets come."""
+"""Source: images and clips listed in a ``manifest.csv``, as in public research sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.task import Picture, Task
 
 
 def list_manifest(source: ManifestSource, task: Task, withdrawn: frozenset[str]) -> Listing:
-    """Every image of the manifest that belongs to this source; a clip gives the frames that the task takes of it.
+    """Every image of the manifest that belongs to this source; a clip gives the frames that the task uses.
 
     Raises:
         EmptySource: no row is left.
@@ -78,7 +78,7 @@ def _findings(source: ManifestSource, row: dict[str, str], task: Task) -> Findin
 def _records(
     source: ManifestSource, row: dict[str, str], whole: Record, task: Task, left_out: Counter[str]
 ) -> Iterator[Record]:
-    """The record of an image, or those of a clip's frames, from the one of the whole file."""
+    """The record of an image, or those of a clip's frames, from that of the whole file."""
     path = source.path / whole.image_id
     masks = [
         files_of(source.path, row[source.mask_columns[one.name]]) for one in task.structures if source.mask_columns
@@ -98,7 +98,7 @@ def _records(
 
 
 def _outlined(record: Record, image: Path, masks: list[list[Path]], left_out: Counter[str]) -> Record:
-    """The record with its masks, if there are some of each structure, and of its size."""
+    """The record with its masks, if every structure has some, of the right size."""
     if not any(masks):
         return record
     if not all(masks):

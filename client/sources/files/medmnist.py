@@ -1,4 +1,4 @@
-"""Source: some images of a MedMNIST archive. It tells no patients, so every image counts as one."""
+"""Source: some images of a MedMNIST archive. It does not identify patients, so every image counts as one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.task import Picture, Task
 
 
 def list_medmnist(source: MedmnistSource, task: Task, withdrawn: frozenset[str]) -> Listing:
-    """The images whose numbers stand in ``source.indices``.
+    """The images whose numbers are in ``source.indices``.
 
     Raises:
         EmptySource: there are none.
@@ -30,7 +30,7 @@ def list_medmnist(source: MedmnistSource, task: Task, withdrawn: frozenset[str])
     except (OSError, ValueError, IndexError) as error:
         raise SiteMisconfigured(f"cannot use {source.path} with {source.indices}: {error}") from error
     if not chosen:
-        raise EmptySource(f"{source.indices} names no image")
+        raise EmptySource(f"{source.indices} lists no image")
     records = [_record(index, image, label) for index, image, label in chosen]
     staying = [record for record in records if record.patient_id not in withdrawn]
     return Listing(staying, +Counter(WITHDRAWN=len(records) - len(staying)))
@@ -48,9 +48,9 @@ def read_archive(source: MedmnistSource) -> tuple[NDArray[np.uint8], NDArray[np.
             images = np.concatenate([archive[f"{part}_images"] for part in parts])
             labels = np.concatenate([archive[f"{part}_labels"] for part in parts]).reshape(-1).astype(np.int64)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"no MedMNIST archive: {error}") from error
+        raise ValueError(f"not a MedMNIST archive: {error}") from error
     if images.ndim != 3 or images.dtype != np.uint8 or set(np.unique(labels)) - {0, 1}:
-        raise ValueError("the images must be grey, 8 bits, and have one label, 0 or 1")
+        raise ValueError("the images must be 8-bit greyscale with one label, 0 or 1")
     return images, labels
 
 

@@ -1,6 +1,6 @@
 """Source: a BIDS data set (Brain Imaging Data Structure 1.10): NIfTI volumes, labels in ``participants.tsv``.
 
-NIfTI is what research leaves of a hospital's originals: acquisition and history are lost, so it counts as derived data.
+NIfTI files are derived from a hospital's originals for research: acquisition data and history are lost.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def list_nifti(source: NiftiSource, task: Task, withdrawn: frozenset[str]) -> Li
             records.append(_record(source.path, path, participant, labels[participant], ReadNifti(scan)))
     if not seen & labels.keys():
         raise LabelsMatchNothing(
-            f"participants.tsv of {source.path} has participants like {next(iter(labels), 'none')!r}, the folders are "
-            f"called like {min(seen)!r}"
+            f"participants.tsv of {source.path} has participants like {next(iter(labels), 'none')!r}, the folders have "
+            f"names like {min(seen)!r}"
         )
     left_out["LABEL_WITHOUT_IMAGE"] += len(labels.keys() - seen)
     return Listing(records, +left_out)
@@ -75,7 +75,7 @@ def _record(root: Path, path: Path, participant: str, label: int, scan: ReadNift
 
 @dataclass(frozen=True)
 class ReadNifti:
-    """Reads volumes of one examination, each a file; what readers outlined on them is not looked for."""
+    """Reads volumes of one examination, one file each; outlines are not read."""
 
     readers: dict[str, NiftiReader]
 
@@ -85,8 +85,8 @@ class ReadNifti:
 
 
 def _scan(path: Path, task: Task) -> dict[str, NiftiReader] | None:
-    """The file as the task's first sequence, and its other sequences from the files beside it; ``None`` where the file
-    is not of the first.
+    """The file as the task's first sequence, with other sequences from files next to it; ``None`` if the file is not
+    the first.
 
     BIDS tells a sequence by suffix and entities (``ce-gadolinium_T1w``), which is read as a SeriesDescription would be.
     """
@@ -107,7 +107,7 @@ def _sequence(path: Path, task: Task) -> str | None:
 
 
 def _volumes(source: NiftiSource) -> list[Path]:
-    """Files of the raw data only: ``derivatives`` and ``sourcedata`` do not start with ``sub-``."""
+    """Only raw data: ``derivatives`` and ``sourcedata`` do not start with ``sub-``."""
     wanted = {f"{entity}-{value}" for entity, value in source.entities.items()}
     found = []
     for path in source.path.glob("sub-*/**/*.nii*"):

@@ -1,4 +1,4 @@
-"""Labelled examinations of a folder, each a scan: ``client/sources/files/examinations.py`` joined with labels."""
+"""Labelled examinations of a folder, one scan each: ``client/sources/files/examinations.py`` joined with labels."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def list_scans(
             left_out[refusal.reason] += 1
     if not used:
         raise LabelsMatchNothing(
-            f"none of {len(found)} examinations has a label: {labels.path} is keyed by {labels.key}, of which it has "
+            f"none of {len(found)} examinations has a label: {labels.path} is keyed by {labels.key}, with "
             f"values like {next(iter(labels.values), 'none')!r}; the files have values like "
             f"{found[0].files[0].name!r}"
         )

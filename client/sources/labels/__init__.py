@@ -1,1 +1,1 @@
-"""What readers said of images: files of labels, structured reports, segmentations, masks."""
+"""Readers' labels of images: label files, structured reports, segmentations, masks."""

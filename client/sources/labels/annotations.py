@@ -1,4 +1,4 @@
-"""Labels from what readers have drawn and measured: structured reports, segmentations, mask images."""
+"""Labels from readers' drawings and measurements: structured reports, segmentations, mask images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from client.sources.settings import Annotations, DicomwebSource, DimseSource, Fo
 from tasks.task import Task
 
 ImageLabels = Iterator[tuple[str, int]]
-"""SOPInstanceUID of an image and its label, as often as something says so."""
+"""SOPInstanceUID of an image and its label, once for each annotation."""
 
 _READERS: dict[str, Callable[[Any, list[Path], Counter[str]], ImageLabels]] = {
     "sr": labels_of_reports,
@@ -48,7 +48,7 @@ def read_annotations(annotations: Annotations) -> Labels:
     """
     if not annotations.path.is_dir():
         raise SiteMisconfigured(
-            f"{annotations.path} is no folder; annotations of kind {annotations.kind} are read there"
+            f"{annotations.path} is not a folder; annotations of kind {annotations.kind} must be there"
         )
     left_out: Counter[str] = Counter()
     files = sorted(path for path in annotations.path.rglob("*") if path.is_file())
@@ -57,7 +57,7 @@ def read_annotations(annotations: Annotations) -> Labels:
     if not values:
         story = ", ".join(f"{reason} {number}" for reason, number in sorted(left_out.items())) or "no file"
         raise SiteMisconfigured(
-            f"none of {len(files)} files under {annotations.path} labels an image ({story}); do kind "
-            f"{annotations.kind!r} and its codes fit what is there?"
+            f"none of {len(files)} files under {annotations.path} labels an image ({story}); check that kind "
+            f"{annotations.kind!r} and its codes match the files"
         )
     return Labels(annotations.path, KEYS[0], values, left_out)

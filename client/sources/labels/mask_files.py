@@ -1,4 +1,4 @@
-"""Masks as image files: any pixel above zero marks."""
+"""Masks as image files: every pixel above zero is marked."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MAX_PIXELS = 64_000_000
 
 
 def files_of(folder: Path, cell: str | None) -> list[Path]:
-    """The files that a cell of a manifest names, with ``;`` between them."""
+    """The files in a cell of a manifest, separated by ``;``."""
     return [folder / name for part in (cell or "").split(";") if (name := part.strip())]
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
-    """Rows and columns from the file's header; ``None`` where it cannot be read."""
+    """Rows and columns from the file's header; ``None`` if it cannot be read."""
     try:
         with Image.open(path) as image:
             return image.height, image.width
@@ -30,7 +30,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
 
 def mask_pixels(path: Path, formats: Sequence[str] = ("PNG", "BMP", "GIF", "TIFF")) -> NDArray[np.bool_]:
-    """What a file marks, bool of shape (rows, columns).
+    """The pixels a file marks, bool of shape (rows, columns).
 
     Formats that lose something are not read: their rings around an edge would mark as well.
 
@@ -48,7 +48,7 @@ def mask_pixels(path: Path, formats: Sequence[str] = ("PNG", "BMP", "GIF", "TIFF
 
 
 def read_mask_files(files: Sequence[Sequence[Path]]) -> NDArray[np.bool_]:
-    """Masks of shape (structures, rows, columns): the union of each structure's files, of which there is at least one.
+    """Masks of shape (structures, rows, columns): the union of each structure's files, at least one each.
 
     Raises:
         Unreadable: MASK_UNREADABLE.

@@ -1,4 +1,4 @@
-"""Labels from mask images: one PNG or NIfTI file an image, named by its SOPInstanceUID; any pixel above zero marks."""
+"""Labels from mask images: one PNG or NIfTI file per image, named by SOPInstanceUID; pixels above zero are marked."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def labels_of_masks(source: MaskLabels, files: list[Path], left_out: Counter[str
 
 
 def marked_pixels(path: Path) -> int:
-    """How many pixels or voxels of a mask are above zero.
+    """Number of pixels or voxels of a mask above zero.
 
     Raises:
         Unreadable: MASK_UNREADABLE.

@@ -1,6 +1,6 @@
-"""What DICOM segmentations (PS3.3 A.51) in a folder outline on the pictures beside them.
+"""Outlines on images from DICOM segmentations (PS3.3 A.51) in the same folder.
 
-A segment is a structure of the task where its SegmentedPropertyTypeCodeSequence is the structure's code; a frame of it
+A segment is a structure of the task if its SegmentedPropertyTypeCodeSequence is the structure's code; a frame of it
 belongs to the image, and to the frame, that it was derived from. Several segmentations of an image are united.
 """
 
@@ -28,12 +28,12 @@ from client.sources.record import signature_of
 from tasks.task import Structure
 
 _Place = tuple[str, int | None]
-"""SOPInstanceUID and frame of an image; ``None`` is all of its frames."""
+"""SOPInstanceUID and frame of an image; ``None`` means all of its frames."""
 
 
 @dataclass(frozen=True)
 class FrameMark:
-    """A frame of a segmentation, the structure that it outlines, and from which value on a pixel is marked."""
+    """A frame of a segmentation, the structure it outlines, and the least value of a marked pixel."""
 
     structure: int
     path: Path
@@ -43,7 +43,7 @@ class FrameMark:
 
 @dataclass(frozen=True)
 class ReadMasks:
-    """Reads what was outlined on one picture.
+    """Reads the outlines of one image.
 
     Attributes:
         shape: structures, rows and columns.
@@ -75,7 +75,7 @@ class ReadMasks:
 
 
 class FrameOutlines:
-    """All segmentations of a folder, by the images that they speak of.
+    """All segmentations of a folder, by the images they refer to.
 
     Attributes:
         left_out: counts of ``SEGMENTATION_UNREADABLE``, ``SEGMENTATION_OF_OTHER_SIZE`` (than the image, which then has
@@ -118,7 +118,7 @@ class FrameOutlines:
                         self._marks[place].append(FrameMark(structure, path, frame.number, least))
 
     def of(self, image: str, frame: int, frames: int, size: tuple[int, int]) -> ReadMasks | None:
-        """What reads the masks of a picture; ``None`` where nobody has looked for all structures.
+        """The reader of an image's masks; ``None`` unless all structures were annotated.
 
         Args:
             image: SOPInstanceUID.

@@ -1,13 +1,13 @@
-"""What Consilium itself has made of a hospital's images, by a model. No model may learn from a model."""
+"""Objects that Consilium itself created with a model. No model may learn from a model."""
 
 from __future__ import annotations
 
 from pydicom import Dataset
 
 MANUFACTURER = "Consilium"
-"""Manufacturer and ManufacturerModelName of all that ``client/prediction`` writes."""
+"""Manufacturer and ManufacturerModelName of everything ``client/prediction`` writes."""
 
 
 def is_own(header: Dataset) -> bool:
-    """Whether a report or a segmentation is ours."""
+    """Whether Consilium created a report or a segmentation."""
     return {str(header.get(keyword, "")) for keyword in ("Manufacturer", "ManufacturerModelName")} == {MANUFACTURER}

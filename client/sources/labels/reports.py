@@ -1,7 +1,7 @@
 """Labels from structured reports: measurement groups of TID 1500 (PS3.16), read through highdicom.
 
-A group speaks of images: its source images, or those on which its regions were drawn. Its label is what one of its
-qualitative evaluations says, its finding, or whether a measurement reaches a limit.
+A group refers to images: its source images, or those on which its regions were drawn. Its label comes from one of its
+qualitative evaluations, from its finding, or from whether a measurement reaches a limit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FINDING = "finding"
 
 
 def labels_of_reports(source: ReportLabels, files: list[Path], left_out: Counter[str]) -> Iterator[tuple[str, int]]:
-    """SOPInstanceUID and label of each image that a measurement group speaks of.
+    """SOPInstanceUID and label of each image that a measurement group refers to.
 
     Counted: ``REPORT_OF_CONSILIUM``, ``REPORT_UNREADABLE``, ``REPORT_OF_OTHER_TEMPLATE``, ``GROUP_WITHOUT_LABEL``,
     ``GROUP_WITHOUT_IMAGE``.
@@ -73,7 +73,7 @@ def _groups(report: Any) -> Iterator[Any]:
 
 
 def _label(group: Any, source: ReportLabels) -> int | None:
-    """1, 0, or ``None`` when the group does not tell, or tells both."""
+    """1, 0, or ``None`` if the group gives neither, or both."""
     told = set(_values(group, source))
     return told.pop() if len(told) == 1 else None
 

@@ -1,6 +1,6 @@
-"""Tables of text as hospitals and research sets write them.
+"""Text tables as hospitals and research sets write them.
 
-A row that is not as the header says is told, with its line: guessing at it would give a patient somebody else's label.
+A row that does not match the header is an error, with its line: guessing could give a patient someone else's label.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from client.errors import SiteMisconfigured
 
 MOST_BYTES = 256 * 2**20
-"""Some millions of rows."""
+"""A few million rows."""
 MOST_COLUMNS = 10_000
 _SHOWN = 60
 _DELIMITERS = ",;\t"
@@ -25,7 +25,7 @@ _SAVE = "save it as CSV in UTF-8"
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table that was read whole.
+    """A complete table.
 
     Attributes:
         columns: as the first line names them.
@@ -39,7 +39,7 @@ class TextTable:
 
 
 def read_table(path: Path, delimiter: str = "") -> TextTable:
-    """Read a table whose first line names the columns; rows without any text are passed over.
+    """Read a table whose first line names the columns; empty rows are skipped.
 
     Args:
         delimiter: what parts the cells; found out where it is not said, as spreadsheets of many countries save a CSV
@@ -65,25 +65,25 @@ def read_table(path: Path, delimiter: str = "") -> TextTable:
                 table.lines.append(line)
     except csv.Error as error:
         raise SiteMisconfigured(
-            f"cannot read {path}, line {reader.line_num}: {error}; is a quotation mark not closed before it?"
+            f"cannot read {path}, line {reader.line_num}: {error}; is a quotation mark before it not closed?"
         ) from error
     if wrong:
-        raise SiteMisconfigured(f"{path} has rows that are not as its header says; mend them:\n  {listed(wrong)}")
+        raise SiteMisconfigured(f"{path} has rows that do not match its header; fix them:\n  {listed(wrong)}")
     return table
 
 
 def listed(wrong: Sequence[str]) -> str:
-    """The first ten, a line each, and how many more there are."""
+    """The first ten, one per line, and the number of others."""
     return "\n  ".join(wrong[:10]) + ("" if len(wrong) <= 10 else f"\n  and {len(wrong) - 10} more")
 
 
 def shown(text: str) -> str:
-    """A cell as a message shows it: in quotes, on one line, no command to a terminal, cut where it is long."""
+    """A cell for a message: quoted, on one line, without terminal commands, shortened if long."""
     return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
 
 
 def names(columns: Sequence[str]) -> str:
-    """Names of columns as a message shows them."""
+    """Column names for a message."""
     more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
     return ", ".join(c if c.isprintable() and c and len(c) <= _SHOWN else shown(c) for c in columns[:20]) + more
 
@@ -95,9 +95,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise SiteMisconfigured(f"cannot read {path}: {error}") from error
     if len(content) > MOST_BYTES:
-        raise SiteMisconfigured(
-            f"{path} is larger than {MOST_BYTES // 2**20} MiB; leave out columns that nothing reads"
-        )
+        raise SiteMisconfigured(f"{path} is larger than {MOST_BYTES // 2**20} MiB; remove unused columns")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -109,14 +107,14 @@ def _columns(path: Path, header: list[str]) -> tuple[str, ...]:
     if len(header) > MOST_COLUMNS:
         raise SiteMisconfigured(f"{path} has {len(header)} columns, more than {MOST_COLUMNS}; is it the right file?")
     if twice := [name for name, number in Counter(header).items() if name and number > 1]:
-        raise SiteMisconfigured(f"{path} has several columns {names(twice)}: which one counts? Leave one of each")
+        raise SiteMisconfigured(f"{path} has several columns {names(twice)}: keep one of each")
     if any("\0" in name for name in header):
-        raise SiteMisconfigured(f"{path}, line 1: there are NUL characters in it; {_SAVE}")
+        raise SiteMisconfigured(f"{path}, line 1: contains NUL characters; {_SAVE}")
     return tuple(header)
 
 
 def _cells(reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Rows, each with the line at which it begins; a cell may have line breaks."""
+    """Rows, each with its first line number; a cell may have line breaks."""
     line = reader.line_num + 1
     for cells in reader:
         yield line, cells
@@ -124,7 +122,7 @@ def _cells(reader: Any) -> Iterator[tuple[int, list[str]]]:
 
 
 def _fault(columns: tuple[str, ...], cells: list[str]) -> str:
-    """What is wrong with a row, "" when nothing is. Some spreadsheets end each line with more empty cells."""
+    """The fault of a row, "" if there is none. Some spreadsheets end each line with extra empty cells."""
     if not any(map(str.strip, cells)):
         return ""
     if len(cells) < len(columns) or any(cells[len(columns) :]):

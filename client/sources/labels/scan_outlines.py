@@ -1,8 +1,8 @@
-"""What DICOM segmentations (PS3.3 A.51) outline on the volumes of an examination.
+"""Outlines on an examination's volumes from DICOM segmentations (PS3.3 A.51).
 
-A frame of a segmentation belongs to a slice of a stack, by the image that it was derived from (PS3.3 C.7.6.16.2.6) or
-by where it lies (C.7.6.16.2.3), and must lie where the slice does. A segmentation of which a frame fits no slice, one
-on a grid of its own for instance, is not used.
+A frame of a segmentation belongs to a slice of a stack, by the image it was derived from (PS3.3 C.7.6.16.2.6) or by its
+position (C.7.6.16.2.3), and must have the slice's position. A segmentation with a frame that fits no slice, for
+instance on a different grid, is not used.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SAME_DIRECTION = 1e-3
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a segmentation's header says.
+    """A segmentation's header.
 
     Attributes:
         path: of the file.
@@ -60,7 +60,7 @@ class Segmentation:
 
 
 def read_segmentation(path: Path, header: Dataset, structures: Sequence[Structure]) -> Segmentation | None:
-    """Read a header; no pixel is decoded. ``None`` where it is of other things than these structures.
+    """Read a header; no pixel is decoded. ``None`` if it has none of these structures.
 
     Raises:
         UnreadableDicom: it does not say what its frames are.
@@ -88,7 +88,7 @@ def read_segmentation(path: Path, header: Dataset, structures: Sequence[Structur
 
 @dataclass(frozen=True)
 class SliceMark:
-    """A frame of a segmentation on a slice of a stack, and from which value on a pixel is marked."""
+    """A frame of a segmentation on a slice of a stack, and the least value of a marked pixel."""
 
     path: Path
     frame: int
@@ -98,7 +98,7 @@ class SliceMark:
 
 @dataclass(frozen=True)
 class ReadOutlines:
-    """Reads what was outlined on an examination.
+    """Reads the outlines of an examination.
 
     Attributes:
         outlined: by name of the structure, the stack that it was outlined on and the marks; none where nothing was
@@ -134,7 +134,7 @@ def placed(
     structures: Sequence[Structure],
     left_out: Counter[str],
 ) -> ReadOutlines | None:
-    """What reads the outlines of an examination; ``None`` where nobody has looked for all structures.
+    """The reader of an examination's outlines; ``None`` unless all structures were annotated.
 
     Several segmentations of a structure on one series are united.
 
@@ -168,7 +168,7 @@ def placed(
 
 
 def _fitted(segmentation: Segmentation, stack: Stack) -> list[tuple[int, SliceMark]] | None:
-    """Each mark on its slice, with the structure's position; ``None`` where one fits no slice of the stack."""
+    """Each mark on its slice, with the structure's position; ``None`` if any fits no slice of the stack."""
     if segmentation.matrix != stack.slices[0].matrix:
         return None
     if not segmentation.marks and segmentation.referenced.isdisjoint(one.instance for one in stack.slices):

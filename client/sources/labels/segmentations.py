@@ -1,7 +1,7 @@
-"""Labels from DICOM segmentations (PS3.3 A.51): which findings were outlined on which image.
+"""Labels from DICOM segmentations (PS3.3 A.51): the findings outlined on each image.
 
 Each frame of a segmentation belongs to one segment and to the images that it was derived from (PS3.3 C.8.20.2,
-C.7.6.16.2.6). Frames are decoded in processes of their own, like all DICOM pixels.
+C.7.6.16.2.6). Frames are decoded in separate processes, like all DICOM pixels.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def is_segmentation(header: Dataset) -> bool:
 
 
 def findings_of(path: Path, header: Dataset, decoder: Decoder) -> dict[str, set[str]]:
-    """Codes of the findings with at least one marked pixel, by SOPInstanceUID of the image; no code where none has.
+    """Codes of the findings with at least one marked pixel, by SOPInstanceUID of the image; none if nothing is marked.
 
     Raises:
         UnreadableDicom: it cannot be decoded, or does not say what its frames are.
@@ -115,7 +115,7 @@ def segmented_frames(header: Dataset) -> list[SegmentedFrame]:
 
 
 def least_value(header: Dataset) -> float:
-    """From which value on a pixel is marked: a fractional segmentation marks what is more likely there than not."""
+    """The least value of a marked pixel: a fractional segmentation marks what is more likely present than not."""
     return guarded(Reason.IMPLAUSIBLE_HEADER, lambda: 0.5 * float(header.get("MaximumFractionalValue") or 1))
 
 

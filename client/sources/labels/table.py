@@ -1,4 +1,4 @@
-"""The labels file: a CSV with a column that names what is labelled, a column ``label``, and further findings."""
+"""The labels file: a CSV with a column that identifies what is labelled, a column ``label``, and further findings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from client.sources.labels.rows import TextTable, listed, names, read_table, sho
 from tasks.task import Finding
 
 Findings = tuple[int | None, ...]
-"""Of each of a task's further findings, 0, 1, or ``None`` where it is not known."""
+"""For each of a task's further findings 0, 1, or ``None`` if it is not known."""
 
 KEYS = ("SOPInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
-"""DICOM keywords by which a row may name its images, the finest first."""
+"""DICOM keywords by which a row may identify its images, most specific first."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ def read_labels(path: Path, classes: tuple[str, str], further: Sequence[Finding]
 
 
 def meanings(classes: tuple[str, str]) -> dict[str, int]:
-    """What a label may say, in lower case, and which class it means."""
+    """Permitted label texts, in lower case, and the class each means."""
     return {"0": 0, "1": 1, classes[0].casefold(): 0, classes[1].casefold(): 1}
 
 
 def finding_of(text: str | None) -> int | None:
-    """What a cell says of a finding; ``None`` where it is empty.
+    """The value of a finding's cell; ``None`` if it is empty.
 
     Raises:
         ValueError: it says something else than 0 or 1.
@@ -112,7 +112,7 @@ def _collect(
             wrong.append(f"line {line}: {', '.join(unclear)}")
     if wrong:
         of = ", ".join(further_names)
-        rest = f"; of {of} each must be 0, 1 or empty (not known)" if of else ""
+        rest = f"; each of {of} must be 0, 1 or empty (not known)" if of else ""
         raise SiteMisconfigured(
             f"{path}: a label must be one of {', '.join(classes)}, 0 or 1{rest}:\n  {listed(wrong)}"
         )
@@ -120,7 +120,7 @@ def _collect(
 
 
 def _findings(rows: list[dict[str, str]], key: str, further: Sequence[Finding]) -> tuple[dict[str, Findings], int]:
-    """Further findings by key, and how often rows contradict each other."""
+    """Further findings by key, and the number of contradictory rows."""
     told: dict[str, list[set[int]]] = {}
     for row in rows:
         known = told.setdefault(row[key].strip(), [set() for _ in further])
@@ -133,19 +133,19 @@ def _findings(rows: list[dict[str, str]], key: str, further: Sequence[Finding]) 
 
 
 def _unread_columns(path: Path, columns: set[str], further: Sequence[Finding]) -> list[str]:
-    """A misspelt finding would otherwise be lost in silence; columns named as DICOM attributes are for people."""
+    """A misspelt finding would otherwise be lost silently; columns named like DICOM attributes are for people."""
     known = [finding.name for finding in further]
     unread = sorted(c for c in columns - {"label", *known} if c and tag_for_keyword(c) is None)
     if not known or not unread:
         return []
     return [
-        f"{path.name} has column(s) {names(unread)}, which nothing reads; the further findings of this task are "
+        f"{path.name} has unused column(s) {names(unread)}; the further findings of this task are "
         f"called {', '.join(known)}"
     ]
 
 
 def joined(told: Iterable[tuple[str, int]]) -> tuple[dict[str, int], Counter[str]]:
-    """Labels by name. What is said twice counts once, and who is said to be both has none; either is counted."""
+    """Labels by name. Duplicates count once, contradictory labels are dropped; the number of each is counted."""
     values: dict[str, int] = {}
     contradicted: set[str] = set()
     left_out: Counter[str] = Counter()

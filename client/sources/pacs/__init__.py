@@ -1,1 +1,1 @@
-"""Images from an archive by DICOMweb or DIMSE, into a spool that proves what came."""
+"""Images from an archive by DICOMweb or DIMSE, into a spool that verifies what was received."""

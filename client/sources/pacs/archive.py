@@ -1,4 +1,4 @@
-"""What DICOMweb and DIMSE have in common: choose what to fetch, spool it, and go on as with a folder."""
+"""What DICOMweb and DIMSE have in common: choose what to retrieve, spool it, and continue as with a folder."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _SEGMENTATION = "SEG"
 
 
 class Archive(Protocol):
-    """An archive that can be searched, and that hands out what it stores."""
+    """An archive that can be searched and sends what it stores."""
 
     def check(self) -> None:
-        """Ask for as little as possible, to see whether it answers.
+        """Send a minimal request, to see whether it answers.
 
         Raises:
             ArchiveUnreachable, ArchiveRefused: as below, with a remedy.
         """
 
     def find(self, scope: Scope) -> tuple[list[Instance], Counter[str]]:
-        """All instances in scope, and how many series were left out for which reason.
+        """All instances in scope, and the number of series left out by reason.
 
         Raises:
             ArchiveUnreachable: it does not answer, however often it is asked.
@@ -39,7 +39,7 @@ class Archive(Protocol):
         """
 
     def fetch(self, instances: list[Instance], spool: Spool) -> Counter[MissingReason]:
-        """Fetch these into the spool; what cannot be had is counted.
+        """Retrieve these into the spool; failures are counted.
 
         Raises:
             ArchiveUnreachable, ArchiveRefused: as above; what was fetched before stays.
@@ -47,13 +47,13 @@ class Archive(Protocol):
         """
 
     def remarks(self, spool: Spool) -> list[str]:
-        """What a person should know about how the archive behaved, a sentence each."""
+        """Warnings about the archive's behaviour, one sentence each."""
 
 
 def list_archive(
     source: DicomwebSource | DimseSource, archive: Archive, owner: str, task: Task, withdrawn: frozenset[str]
 ) -> Listing:
-    """Bring the spool up to date with the archive, then list it as a folder.
+    """Update the spool from the archive, then list it as a folder.
 
     Only labelled images of patients who have not withdrawn are fetched, and the segmentations of
     their studies where the task outlines; what is spooled and whole is not fetched again.
@@ -88,14 +88,14 @@ def list_archive(
 
 
 def _nothing(owner: str, found: list[Instance], wanted: list[Instance], labels: Labels, listing: Listing) -> Listing:
-    """Nothing is spooled: an error that says why, unless all patients have withdrawn."""
+    """Nothing is spooled: an error that gives the reason, unless all patients have withdrawn."""
     if wanted:
         story = "; ".join([f"{reason} {number}" for reason, number in listing.left_out.items()] + listing.warnings)
-        raise EmptySource(f"none of {len(wanted)} images could be fetched from {owner}: {story}")
+        raise EmptySource(f"none of {len(wanted)} images could be retrieved from {owner}: {story}")
     if listing.left_out["IMAGE_WITHOUT_LABEL"]:
         raise LabelsMatchNothing(
-            f"none of {len(found)} images of {owner} has a label: {labels.path} is keyed by {labels.key}, of which it "
-            f"has values like {next(iter(labels.values), 'none')!r}; the archive has {_name(found[0], labels)!r}"
+            f"none of {len(found)} images of {owner} has a label: {labels.path} is keyed by {labels.key}, with values "
+            f"like {next(iter(labels.values), 'none')!r}; the archive has {_name(found[0], labels)!r}"
         )
     return listing
 
@@ -119,7 +119,7 @@ def _choose(found: list[Instance], labels: Labels, withdrawn: frozenset[str], le
 
 
 def _outlining(segmentations: list[Instance], wanted: list[Instance]) -> list[Instance]:
-    """Those that may speak of a wanted image: of the same study and patient."""
+    """Those that may refer to a wanted image: of the same study and patient."""
     studies = {(image.study, image.patient_id) for image in wanted}
     chosen = [one for one in segmentations if is_uid(one.uid) and (one.study, one.patient_id) in studies]
     return list({one.uid: one for one in chosen}.values())

@@ -1,4 +1,4 @@
-"""A DICOM association with an archive (PS3.8): what is proposed, over which wire, and what its failures mean."""
+"""A DICOM association with an archive (PS3.8): proposed contexts, transport, and the meaning of failures."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ SYNTAXES = tuple(
         ),
     )
 )
-"""Everything an image may be stored in, also what we cannot decode: it must not be transcoded for us either."""
+"""Every transfer syntax an image may be stored in, even those we cannot decode: the archive must not transcode them."""
 COMPRESSED = tuple(syntax for syntax in SYNTAXES if syntax not in NATIVE)
 MOST_CONTEXTS = 128
 """Presentation context IDs are the odd numbers from 1 to 255 (PS3.8 9.3.2.2)."""
@@ -71,7 +71,7 @@ _TRANSIENT = 2
 
 @dataclass(frozen=True)
 class RemoteArchive:
-    """An archive that is no source of images: what it takes to dial it, as ``DimseSource`` explains."""
+    """An archive that is not a source of images: its address and credentials, as in ``DimseSource``."""
 
     host: str
     port: int
@@ -95,7 +95,7 @@ def storage_contexts(classes: Sequence[str], syntaxes: Sequence[str]) -> list[Pr
 
 
 def in_groups(classes: Sequence[str], syntaxes: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The classes in groups, of each of which all contexts and one for the retrieval fit into an association."""
+    """The classes in groups, such that all contexts of a group and one for the retrieval fit into an association."""
     size = (MOST_CONTEXTS - 1) // len(syntaxes)
     for start in range(0, len(classes), size):
         yield tuple(classes[start : start + size])
@@ -145,7 +145,7 @@ def associate(
 
 
 class _Awaited(queue.Queue[Any]):
-    """Messages for who waits for them. Who only looks whether there is one finds none.
+    """Messages for a waiting reader. A reader that does not wait gets none.
 
     The library's own thread looks for requests of the archive, and on a busy machine it now and then took an answer
     that a search was waiting for, and dropped it (pynetdicom issue 875): an image was missing and nobody knew. While we
@@ -159,7 +159,7 @@ class _Awaited(queue.Queue[Any]):
 
 
 def _hurry(event: Event) -> None:
-    """Send small writes at once (no Nagle), and acknowledge what comes at once (Linux forgets that by itself).
+    """Send small writes immediately (no Nagle), and acknowledge immediately (Linux resets that by itself).
 
     Requests and answers are several small writes; either side waits 40 ms for the other's acknowledgement in between.
     86 searches and 40 retrievals took 13.5 s without this and 2 s with it (Orthanc 1.10 on loopback).
@@ -203,7 +203,7 @@ def _rejection(source: DimseSource | RemoteArchive, association: Association) ->
 
 
 def _why_no_connection(source: DimseSource | RemoteArchive) -> Exception:
-    """Connect once more by hand: the DICOM library tells only that it failed."""
+    """Connect once more directly: the DICOM library reports only that it failed."""
     try:
         with socket.create_connection((source.host, source.port), source.connect_seconds) as plain:
             if source.tls:
@@ -211,12 +211,12 @@ def _why_no_connection(source: DimseSource | RemoteArchive) -> Exception:
                     pass
     except ssl.SSLCertVerificationError as error:
         return ArchiveRefused(
-            f"{_name(source)}: its certificate is not trusted ({error.verify_message}); give its certificate authority "
-            "as `authority`; verification is never switched off"
+            f"{_name(source)}: its certificate is not trusted ({error.verify_message}); set `authority` to its "
+            "certificate authority; verification is never disabled"
         )
     except OSError as error:
         return Temporary(f"no connection to {_name(source)}: {error.strerror or type(error).__name__}")
-    return Temporary(f"{_name(source)} aborts the association" + ("" if source.tls else "; does it want tls?"))
+    return Temporary(f"{_name(source)} aborts the association" + ("" if source.tls else "; does it require TLS?"))
 
 
 def _name(source: DimseSource | RemoteArchive) -> str:

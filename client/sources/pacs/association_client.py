@@ -1,4 +1,4 @@
-"""Associations that are opened when they are needed and opened again when they broke."""
+"""Associations that are opened on demand and reopened after a failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from client.sources.settings import DimseSource
 _OUT_OF_RESOURCES, _NOT_ASKED_FOR, _UNABLE = 0xA700, 0xA900, 0xC000  # PS3.4 tables B.2-1 and C.4-1
 _PENDING = (0xFF00, 0xFF01)
 _MAY_PASS = (0xA700, 0xA701, 0xFE00)  # out of resources, cancelled
-"""Statuses of C-FIND and C-GET (PS3.4 C.4.1.1.4, C.4.3.1.4) after which asking again makes sense."""
+"""Statuses of C-FIND and C-GET (PS3.4 C.4.1.1.4, C.4.3.1.4) after which a retry makes sense."""
 log = logging.getLogger(__name__)
 
 
@@ -99,7 +99,7 @@ class RetrievalAssociation(SearchAssociation):
         return association
 
     def get(self, instance: Instance, model: UID) -> None:
-        """Fetch one image by C-GET into the spool.
+        """Retrieve one image by C-GET into the spool.
 
         Raises:
             Temporary: the association broke, or the archive is short of resources.
@@ -142,7 +142,7 @@ class RetrievalAssociation(SearchAssociation):
         return status
 
     def _receive(self, event: Event) -> int:
-        """Write one image that comes, just as it comes (PS3.10 section 7.1 around the dataset)."""
+        """Write one received image exactly as received (PS3.10 section 7.1 around the dataset)."""
         if str(getattr(event.request, "AffectedSOPInstanceUID", "")) != self._asked:
             return _NOT_ASKED_FOR
         try:

@@ -1,4 +1,4 @@
-"""Source: an archive that speaks DICOMweb. QIDO-RS finds (PS3.18 section 10.6), WADO-RS fetches (section 10.4)."""
+"""Source: an archive that uses DICOMweb. QIDO-RS searches (PS3.18 section 10.6), WADO-RS retrieves (section 10.4)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MODALITY, _BODY_PART, _CLASS, _HELD = "00080060", "00180015", "00080016", "0008
 
 
 def list_dicomweb(source: DicomwebSource, task: Task, withdrawn: frozenset[str]) -> Listing:
-    """Fetch what is new and labelled into the spool, and list it; see ``list_archive`` for what it raises."""
+    """Retrieve what is new and labelled into the spool, and list it; see ``list_archive`` for what it raises."""
     with closing(session_for(source)) as session:
         return list_archive(source, DicomwebArchive(source, session), f"DICOMweb {source.url}", task, withdrawn)
 
@@ -50,7 +50,7 @@ class DicomwebArchive:
         self._metadata_tells = True
 
     def check(self) -> None:
-        """Ask for one study.
+        """Request one study.
 
         Raises:
             ArchiveUnreachable, ArchiveRefused: named with a remedy.
@@ -58,7 +58,7 @@ class DicomwebArchive:
         self._ask(lambda: self._client.search_for_studies(limit=1))
 
     def find(self, scope: Scope) -> tuple[list[Instance], Counter[str]]:
-        """Studies by modality and date, their series by modality and body part, the instances of those."""
+        """Studies by modality and date, their series by modality and body part, and the instances of those."""
         left_out: Counter[str] = Counter()
         found = [
             instance
@@ -70,7 +70,7 @@ class DicomwebArchive:
         return found, left_out
 
     def _studies(self, scope: Scope) -> Iterator[QidoMatch]:
-        """One search a modality: QIDO-RS cannot ask for one or the other of two (PS3.18 table 8.3.4-1)."""
+        """One search per modality: QIDO-RS cannot search for either of two (PS3.18 table 8.3.4-1)."""
         seen: set[str] = set()
         dates = {"StudyDate": scope.dates()} if scope.dates() else {}
         for modality in scope.modalities:
@@ -100,7 +100,7 @@ class DicomwebArchive:
             )
 
     def _held_by_metadata(self, study: str, series: str) -> dict[str, list[str]]:
-        """AvailableTransferSyntaxUID from the metadata; an archive that does not tell once is not asked again."""
+        """AvailableTransferSyntaxUID from the metadata; an archive that omits it once is not asked again."""
         if not self._metadata_tells:
             return {}
         answers = self._ask(lambda: self._client.retrieve_series_metadata(study, series))
@@ -111,7 +111,7 @@ class DicomwebArchive:
     def _pages(
         self, search: Callable[..., list[QidoMatch]], key: str, *names: str, **query: Any
     ) -> Iterator[QidoMatch]:
-        """All matches, page by page. A page may be shorter than asked for, so only one without news is the last.
+        """All matches, page by page. A page may be shorter than requested; only one without new matches is the last.
 
         Archives that ignore ``offset`` send the first page for ever; what was seen is no news.
         """
@@ -127,16 +127,16 @@ class DicomwebArchive:
             yield from news
 
     def fetch(self, instances: list[Instance], spool: Spool) -> Counter[MissingReason]:
-        """One request an image, so that a resumed retrieval repeats at most one."""
+        """One request per image, so that a resumed retrieval repeats at most one."""
         refused: Counter[MissingReason] = Counter()
         for number, instance in enumerate(instances, start=1):
             try:
                 self._fetch(instance, spool)
             except InstanceMissing as error:
-                log.info("one image not taken: %s", error)
+                log.info("one image skipped: %s", error)
                 refused[error.reason] += 1
             if number % 100 == 0 or number == len(instances):
-                log.info("%d of %d images asked for", number, len(instances))
+                log.info("%d of %d images requested", number, len(instances))
         return refused
 
     def _fetch(self, instance: Instance, spool: Spool) -> None:
@@ -167,12 +167,12 @@ class DicomwebArchive:
             return self._patiently(once)
         except Temporary as error:
             raise ArchiveUnreachable(
-                f"{self._url} failed {self._source.attempts} times, last with: {error}. Look whether it runs and "
-                "whether this machine may reach it; what was fetched stays, the next ingest goes on from there"
+                f"{self._url} failed {self._source.attempts} times, last with: {error}. Check that it runs and that "
+                "this machine can reach it; what was retrieved is kept, and the next ingest resumes from there"
             ) from error
         except InstanceMissing as error:
             raise ArchiveRefused(
-                f"{self._url} does not answer a search as DICOMweb does: {error}; is url right?"
+                f"{self._url} does not answer a search as DICOMweb requires: {error}; check `url`"
             ) from error
 
     def _patiently(self, work: Callable[[], T]) -> T:

@@ -1,6 +1,6 @@
-"""Source: an archive that speaks DICOM's own protocol. C-FIND finds, C-GET fetches (PS3.4 annex C, Study Root).
+"""Source: an archive that uses DIMSE. C-FIND searches, C-GET retrieves (PS3.4 annex C, Study Root).
 
-C-GET brings the images over the connection that we open; C-MOVE would need a port that listens in the hospital.
+C-GET returns the images over the connection that we open; C-MOVE would need a listening port in the hospital.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def list_dimse(source: DimseSource, task: Task, withdrawn: frozenset[str]) -> Listing:
-    """Fetch what is new and labelled into the spool, and list it; see ``list_archive`` for what it raises."""
+    """Retrieve what is new and labelled into the spool, and list it; see ``list_archive`` for what it raises."""
     owner = f"DICOM archive {source.called_ae} at {source.host}:{source.port}"
     return list_archive(source, DimseArchive(source), owner, task, withdrawn)
 
@@ -66,7 +66,7 @@ class DimseArchive:
             association.release()
 
     def find(self, scope: Scope) -> tuple[list[Instance], Counter[str]]:
-        """Studies by modality and date, their series by modality and body part, the images of those."""
+        """Studies by modality and date, their series by modality and body part, and the images of those."""
         left_out: Counter[str] = Counter()
         with closing(
             SearchAssociation(self._source, [build_context(StudyRootQueryRetrieveInformationModelFind)])
@@ -81,7 +81,7 @@ class DimseArchive:
         return found, left_out
 
     def _studies(self, line: SearchAssociation, scope: Scope) -> Iterator[Dataset]:
-        """One search a modality: not every archive matches a list of them."""
+        """One search per modality: not every archive matches a list of them."""
         seen: set[str] = set()
         for modality in scope.modalities:
             dates = scope.dates() or ""
@@ -104,7 +104,7 @@ class DimseArchive:
             )
 
     def _matches(self, line: SearchAssociation, level: str, **keys: str) -> list[Dataset]:
-        """The matches of one C-FIND, those without a proper unique key left out."""
+        """The matches of one C-FIND, without those that lack a valid unique key."""
         unique, others = _RETURNED[level]
         identifier = Dataset()
         identifier.QueryRetrieveLevel = level
@@ -114,7 +114,7 @@ class DimseArchive:
         return [match for match in matches if is_uid(_text(match, unique))]
 
     def fetch(self, instances: list[Instance], spool: Spool) -> Counter[MissingReason]:
-        """One C-GET an image, in as few associations as the number of presentation contexts allows.
+        """One C-GET per image, in as few associations as the number of presentation contexts allows.
 
         What fails is asked for once more with compressed transfer syntaxes only: some archives choose the first context
         of a class, whatever it was accepted for.
@@ -137,7 +137,7 @@ class DimseArchive:
                     try:
                         self._fetch(line, instance)
                     except InstanceMissing as error:
-                        log.info("one image not taken: %s", error)
+                        log.info("one image skipped: %s", error)
                         refused[instance.uid] = error.reason
             if syntaxes == SYNTAXES and members:
                 known = spool.remembered(_UNCOMPRESSED_ONLY) - set(classes)
@@ -156,7 +156,7 @@ class DimseArchive:
             return []
         return [
             f"NO_COMPRESSED_TRANSFER: the archive accepted no compressed transfer syntax for {len(classes)} "
-            "SOP class(es): what it stores compressed it decompresses or withholds; have its administrator enable them"
+            "SOP class(es), so it decompresses or withholds compressed images; have its administrator enable them"
         ]
 
     def _insist(self, work: Callable[[], T]) -> T:
@@ -164,8 +164,8 @@ class DimseArchive:
             return self._patiently(work)
         except Temporary as error:
             raise ArchiveUnreachable(
-                f"the archive failed {self._source.attempts} times, last with: {error}. Look whether it runs and "
-                "whether this machine may reach it; what was fetched stays, the next ingest goes on from there"
+                f"the archive failed {self._source.attempts} times, last with: {error}. Check that it runs and that "
+                "this machine can reach it; what was retrieved is kept, and the next ingest resumes from there"
             ) from error
 
     def _patiently(self, work: Callable[[], T]) -> T:
@@ -173,7 +173,7 @@ class DimseArchive:
 
 
 _UNCOMPRESSED_ONLY = "uncompressed-only"
-"""Under this name the spool remembers of which SOP classes the archive accepted only uncompressed transfer syntaxes."""
+"""Name in the spool for the SOP classes of which the archive accepted only uncompressed transfer syntaxes."""
 _RETURNED = {
     "STUDY": ("StudyInstanceUID", ("PatientID", "AccessionNumber", "StudyDate", "ModalitiesInStudy")),
     "SERIES": ("SeriesInstanceUID", ("StudyInstanceUID", "Modality", "BodyPartExamined")),
@@ -185,7 +185,7 @@ _RETURNED = {
 def _by_association(
     instances: list[Instance], syntaxes: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], list[Instance]]]:
-    """Which instances to ask for over which classes' contexts."""
+    """Which instances to request over which classes' contexts."""
     told = sorted({i.sop_class for i in instances if i.sop_class})
     for classes in in_groups(told, syntaxes):
         yield classes, [i for i in instances if i.sop_class in classes]

@@ -1,4 +1,4 @@
-"""Did an image arrive as it is stored? A status of success proves nothing: archives transcode silently."""
+"""Whether an image was received as it is stored. A success status proves nothing: archives transcode silently."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from client.pixels.header import NATIVE
 
 
 class Fidelity(StrEnum):
-    """How the transfer syntax that came relates to those in which the archive holds the image."""
+    """How the received transfer syntax relates to the stored one."""
 
     AS_HELD = "AS_HELD"
     REENCODED = "REENCODED"
-    """Both are uncompressed: other bytes, the same values."""
+    """Both are uncompressed: different bytes, the same values."""
     TRANSCODED = "TRANSCODED"
-    """One of them is compressed: values, or the trace of a lossy past, may be lost."""
+    """One of them is compressed: values, or the trace of lossy compression, may be lost."""
     UNPROVEN = "UNPROVEN"
-    """Nobody says what the archive holds."""
+    """The stored transfer syntax is unknown."""
 
 
 def judge(received: str, held: frozenset[str], somewhere: frozenset[str] = frozenset()) -> Fidelity:
-    """Compare the transfer syntax that came with what the archive says.
+    """Compare the received transfer syntax with what the archive reports.
 
     Args:
         received: TransferSyntaxUID of the file.
@@ -40,20 +40,20 @@ def judge(received: str, held: frozenset[str], somewhere: frozenset[str] = froze
 
 
 def sentences(verdicts: Counter[Fidelity], transcoded: int) -> list[str]:
-    """What a person should know about how the images came, a sentence for each trouble."""
+    """Warnings about how the images were received, one sentence per problem."""
     found = []
     if transcoded:
         found.append(
-            f"TRANSCODED: {transcoded} image(s) came in another encoding than the archive stores, and are not used; "
-            "have the archive hand out what it stores (DICOMweb with `transfer-syntax=*`, or a folder export)"
+            f"TRANSCODED: {transcoded} image(s) came in an encoding other than the archive stores, and are not used; "
+            "have the archive send what it stores (DICOMweb with `transfer-syntax=*`, or a folder export)"
         )
     if number := verdicts[Fidelity.REENCODED]:
         found.append(
-            f"REENCODED: {number} image(s) came in another uncompressed encoding than stored; values are equal"
+            f"REENCODED: {number} image(s) came in an uncompressed encoding other than stored; values are equal"
         )
     if number := verdicts[Fidelity.UNPROVEN]:
         found.append(
-            f"UNPROVEN: the archive does not tell how it stores {number} image(s), so nobody can say that they came "
-            "unchanged; give `holds` (its conformance statement has the UIDs), or compare some with a folder export"
+            f"UNPROVEN: the archive does not report how it stores {number} image(s), so it is unproven that they came "
+            "unchanged; set `holds` (its conformance statement has the UIDs), or compare some with a folder export"
         )
     return found

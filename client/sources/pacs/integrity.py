@@ -1,4 +1,4 @@
-"""Is a DICOM file whole, and what is the digest of its pixels? Answered without decoding and without much memory."""
+"""Whether a DICOM file is complete, and the digest of its pixels; without decoding and with little memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _UNDEFINED = 0xFFFFFFFF
 
 
 class NotWhole(Exception):
-    """The file is no DICOM, or ends before its pixels do."""
+    """The file is not DICOM, or ends before its pixels do."""
 
 
 @dataclass(frozen=True)
 class FileEvidence:
-    """What a file proves about itself.
+    """What a file shows about itself.
 
     Attributes:
         sop_instance: SOPInstanceUID of the dataset.

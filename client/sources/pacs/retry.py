@@ -1,4 +1,4 @@
-"""Asking an archive again when it fails: exponential back-off with jitter, and an end to it."""
+"""Retries for an archive that fails: exponential back-off with jitter, and a limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Temporary(Exception):
-    """The archive failed in a way that may pass.
+    """The archive failed temporarily.
 
     Attributes:
         wait: seconds that the archive itself asked us to wait (RFC 9110 section 10.2.3), or 0.
@@ -27,7 +27,7 @@ class Temporary(Exception):
 
 
 def persistently(work: Callable[[], T], attempts: int, first_wait: float) -> T:
-    """Do the work, again after every ``Temporary``, up to ``attempts`` times in all.
+    """Do the work, and retry after every ``Temporary``, up to ``attempts`` times in total.
 
     The waits double from ``first_wait`` seconds up to a minute. Each is shortened by up to half at random, lest many
     clients that an archive has dropped at once all come back at once.
@@ -44,4 +44,4 @@ def persistently(work: Callable[[], T], attempts: int, first_wait: float) -> T:
             pause = max(min(first_wait * 2**attempt, _LONGEST_WAIT) * random.uniform(0.5, 1), failure.wait)
             log.info("attempt %d of %d failed (%s); next in %.1f s", attempt + 1, attempts, failure, pause)
             time.sleep(pause)
-    raise AssertionError("attempts is at least 1")
+    raise AssertionError("attempts must be at least 1")

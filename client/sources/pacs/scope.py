@@ -8,7 +8,7 @@ from client.sources.settings import Scope
 
 
 def in_scope(scope: Scope, modality: str, body_part: str, left_out: Counter[str]) -> bool:
-    """Whether to take a series; what is left out for its body part is counted.
+    """Whether to include a series; those excluded for their body part are counted.
 
     Archives are free to ignore a search key that they do not support (PS3.4 C.2.2.1.3, PS3.18 8.3.4), so what they
     return is compared once more. Another modality of the same study is no loss and is not counted.

@@ -1,7 +1,7 @@
-"""The spool: a folder in the hospital that holds what an archive has given, and proof of what it is.
+"""The spool: a folder in the hospital with the files received from an archive, and proof of what they are.
 
-``images/`` has one DICOM file an instance, just as it was received; ``spool.sqlite`` knows which of them are whole, in
-which transfer syntax each came, in which the archive holds it, and the digest of its pixels.
+``images/`` has one DICOM file per instance, exactly as received; ``spool.sqlite`` records which are complete, the
+transfer syntax in which each was received, that in which the archive stores it, and the digest of its pixels.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ _UID = re.compile(r"[0-9][0-9.]{0,63}")  # PS3.5 9.1; the leading zeros of some 
 
 
 class MissingReason(StrEnum):
-    """Why an instance is not in the spool though the archive was asked for it."""
+    """Why an instance is not in the spool although it was requested."""
 
     TRANSCODED = "TRANSCODED"
-    """It came in another encoding than it is stored in, and one of the two is compressed."""
+    """It was received in an encoding other than the stored one, and one of the two is compressed."""
     ARCHIVE_FAILED = "ARCHIVE_FAILED"
-    """The archive answers, but does not give this instance."""
+    """The archive answers, but does not send this instance."""
     GONE_FROM_ARCHIVE = "GONE_FROM_ARCHIVE"
-    """The archive listed it and then does not know it."""
+    """The archive listed it, but no longer has it."""
     BROKEN_IN_ARCHIVE = "BROKEN_IN_ARCHIVE"
-    """The transfer was complete, and what came is not a whole DICOM file."""
+    """The transfer was complete, but the result is not a complete DICOM file."""
     INVALID_UID = "INVALID_UID"
-    """Its SOPInstanceUID is none (PS3.5 9.1)."""
+    """Its SOPInstanceUID is invalid (PS3.5 9.1)."""
 
 
 class InstanceMissing(Exception):
-    """One instance is not taken in; the others may be."""
+    """One instance is not stored; the others may be."""
 
     def __init__(self, reason: MissingReason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
@@ -58,7 +58,7 @@ class InstanceMissing(Exception):
 
 @dataclass(frozen=True)
 class Instance:
-    """One image that an archive says it has.
+    """One image that an archive lists.
 
     Attributes:
         study, series, uid: its instance UIDs.
@@ -80,7 +80,7 @@ class Instance:
 
 
 class Spool:
-    """An opened spool; ``opened`` makes it. ``parts`` is for files that are on their way."""
+    """An open spool; ``opened`` creates it. ``parts`` is for files in transfer."""
 
     def __init__(self, folder: Path, index: sqlite3.Connection, max_bytes: int, holds: frozenset[str]) -> None:
         self.images, self.parts = folder / "images", folder / "parts"
@@ -92,7 +92,7 @@ class Spool:
         self._used: int = index.execute("SELECT COALESCE(SUM(bytes), 0) FROM instances").fetchone()[0]
 
     def missing(self, instances: list[Instance]) -> list[Instance]:
-        """Those that are not here whole, or that turn out to be transcoded by what the archive says now."""
+        """Instances that are not complete here, or that were transcoded, judged by what the archive reports now."""
         rows = self._index.execute("SELECT uid, bytes, received FROM instances")
         known = {uid: (size, received) for uid, size, received in rows}
         return [i for i in instances if i.uid not in known or not self._stands(i, *known[i.uid])]
@@ -106,7 +106,7 @@ class Spool:
         return verdict is not Fidelity.TRANSCODED and _size(self._file(instance.uid)) == size
 
     def forget_others(self, instances: list[Instance]) -> int:
-        """Delete what is not among these: it left the archive or the scope, lost its label, or was withdrawn."""
+        """Delete all others: they left the archive or the scope, lost their label, or were withdrawn."""
         keep = {instance.uid for instance in instances}
         gone = [uid for (uid,) in self._index.execute("SELECT uid FROM instances") if uid not in keep]
         for uid in gone:
@@ -123,15 +123,15 @@ class Spool:
             self._used -= size
 
     def refuse_beyond(self, incoming: int) -> None:
-        """Raise ``SpoolFull`` when so many more bytes do not fit."""
+        """Raise ``SpoolFull`` if this many more bytes do not fit."""
         if self._used + incoming > self._max_bytes:
             raise SpoolFull(
                 f"the spool {self._folder} may hold {self._max_bytes / 1e9:g} GB and has {self._used / 1e9:.3f}; raise "
-                "max_gigabytes of the source or narrow its scope. What is there stays, and is not fetched again"
+                "max_gigabytes of the source or narrow its scope. What is there is kept, and not retrieved again"
             )
 
     def take_in(self, instance: Instance, part: Path) -> None:
-        """Move a received file to its place, once it is whole and what was asked for.
+        """Move a received file to its place, after checking that it is complete and the requested one.
 
         Raises:
             Refused: it is cut, another instance than was asked for, or was transcoded on its way.
@@ -142,11 +142,11 @@ class Spool:
         except NotWhole as error:
             raise InstanceMissing(MissingReason.BROKEN_IN_ARCHIVE, str(error)) from error
         if evidence.sop_instance != instance.uid:
-            raise InstanceMissing(MissingReason.ARCHIVE_FAILED, "another instance came than was asked for")
+            raise InstanceMissing(MissingReason.ARCHIVE_FAILED, "received an instance other than the requested one")
         verdict = judge(evidence.transfer_syntax, instance.held, self._holds)
         if verdict is Fidelity.TRANSCODED:
             stored = sorted(instance.held or self._holds)
-            raise InstanceMissing(MissingReason.TRANSCODED, f"{evidence.transfer_syntax} came, {stored} is stored")
+            raise InstanceMissing(MissingReason.TRANSCODED, f"received {evidence.transfer_syntax}, stored as {stored}")
         size = part.stat().st_size
         self.refuse_beyond(size)
         self._store(instance, part, (size, evidence.transfer_syntax, verdict, evidence.pixel_sha256))
@@ -164,17 +164,17 @@ class Spool:
         self._used += size
 
     def verdicts(self) -> Counter[Fidelity]:
-        """How many instances have which verdict on their transfer syntax."""
+        """Number of instances by verdict on their transfer syntax."""
         rows = self._index.execute("SELECT verdict, COUNT(*) FROM instances GROUP BY verdict")
         return Counter({Fidelity(name): number for name, number in rows})
 
     def remember(self, name: str, words: Iterable[str]) -> None:
-        """Keep what was learned about the archive, for later listings that need not ask it for anything."""
+        """Store a fact about the archive, for later listings that need not query it."""
         self._index.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, " ".join(sorted(words))))
         self._index.commit()
 
     def remembered(self, name: str) -> set[str]:
-        """What ``remember`` kept under that name."""
+        """The fact that ``remember`` stored under that name."""
         row = self._index.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return set(row[0].split()) if row else set()
 
@@ -187,13 +187,13 @@ class Spool:
 
 
 def is_uid(text: str) -> bool:
-    """Whether the text can be a UID; what can is safe as a file name."""
+    """Whether the text is a valid UID, and so safe as a file name."""
     return _UID.fullmatch(text) is not None
 
 
 @contextmanager
 def opened(folder: Path, owner: str, max_gigabytes: float, holds: Iterable[str] = ()) -> Iterator[Spool]:
-    """The spool of that folder, for one process at a time.
+    """The spool in that folder, for one process at a time.
 
     Args:
         owner: which source fills it; another one is refused.
@@ -213,7 +213,7 @@ def opened(folder: Path, owner: str, max_gigabytes: float, holds: Iterable[str] 
             yield Spool(folder, index, int(max_gigabytes * 1e9), frozenset(holds))
     except (OSError, sqlite3.OperationalError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error):
-            raise SpoolFull(f"the disk of {folder} is full; what is there stays, and is not fetched again") from error
+            raise SpoolFull(f"the disk of {folder} is full; what is there is kept, and not retrieved again") from error
         raise SiteMisconfigured(f"cannot use the spool {folder}: {error}") from error
 
 
@@ -221,9 +221,7 @@ def _lock(folder: Path, descriptor: int) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SiteMisconfigured(
-            f"another process fills the spool {folder} at this moment; wait until it ends"
-        ) from None
+        raise SiteMisconfigured(f"another process is using the spool {folder}; wait until it ends") from None
 
 
 def _claim(folder: Path, index: sqlite3.Connection, owner: str) -> None:

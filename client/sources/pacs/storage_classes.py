@@ -1,4 +1,4 @@
-"""Which SOP classes images of a modality usually have, for archives whose C-FIND does not tell (PS3.4 table B.5-1)."""
+"""Usual SOP classes of images, by modality, for archives whose C-FIND does not return them (PS3.4 table B.5-1)."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ _BY_MODALITY = {
 
 
 def usual_classes(modality: str) -> list[str]:
-    """SOPClassUIDs to propose for a modality; for one that is not known, those of secondary captures."""
+    """SOPClassUIDs to propose for a modality; for an unknown one, those of secondary captures."""
     return [_ROOT + ending for ending in _BY_MODALITY.get(modality.upper(), _SECONDARY)]

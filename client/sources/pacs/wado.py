@@ -1,6 +1,6 @@
-"""One WADO-RS retrieval, streamed to disk: as stored, within limits, and known to be whole.
+"""One WADO-RS retrieval, streamed to disk: as stored, within limits, and verified as complete.
 
-An ultrasound clip can be larger than the memory one would like to spend on it. The body is a multipart/related message
+An ultrasound clip can be too large to hold in memory. The body is a multipart/related message
 (RFC 2387, RFC 2046 section 5.1) with one part.
 """
 
@@ -20,14 +20,14 @@ from client.sources.pacs.retry import Temporary
 from client.sources.pacs.spool import InstanceMissing, MissingReason
 
 ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-"""Any transfer syntax, that is, the stored one (PS3.18 section 8.7.3.5.2): nobody decompresses on the way."""
+"""Any transfer syntax, that is, the stored one (PS3.18 section 8.7.3.5.2): nothing is decompressed in transfer."""
 _CHUNK = 1 << 20
 _LONGEST_PREAMBLE = 1 << 16
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds: until connected, without any byte, and for one retrieval in all."""
+    """Seconds: to connect, without any byte, and for one retrieval in total."""
 
     connect: float
     silence: float
@@ -35,7 +35,7 @@ class Timeouts:
 
 
 def retrieve(session: requests.Session, url: str, into: Path, limits: Timeouts, room: Callable[[int], None]) -> None:
-    """Write the one DICOM file that the address answers with, byte by byte as it came.
+    """Write the one DICOM file in the response, byte by byte as received.
 
     Args:
         room: called with the number of bytes so far; raises when they are too many.
@@ -58,7 +58,7 @@ def retrieve(session: requests.Session, url: str, into: Path, limits: Timeouts, 
             file.writelines(chunks)
         else:
             raise InstanceMissing(
-                MissingReason.ARCHIVE_FAILED, f"the answer is {kind.get_content_type()}, not application/dicom"
+                MissingReason.ARCHIVE_FAILED, f"the response is {kind.get_content_type()}, not application/dicom"
             )
 
 
@@ -81,13 +81,13 @@ def _next(response: requests.Response) -> bytes:
     try:
         chunk: bytes = response.raw.read1(_CHUNK, decode_content=True)
     except HTTPError as error:
-        raise Temporary(f"the answer is cut: {type(error).__name__}") from error
+        raise Temporary(f"the response is truncated: {type(error).__name__}") from error
     return chunk
 
 
 def _unpack(chunks: Iterator[bytes], boundary: bytes, file: BinaryIO) -> None:
     if not boundary:
-        raise InstanceMissing(MissingReason.ARCHIVE_FAILED, "a multipart answer without boundary")
+        raise InstanceMissing(MissingReason.ARCHIVE_FAILED, "a multipart response without boundary")
     delimiter = b"\r\n--" + boundary
     tail = _after_part_header(chunks, delimiter)
     for chunk in chunks:
@@ -97,7 +97,7 @@ def _unpack(chunks: Iterator[bytes], boundary: bytes, file: BinaryIO) -> None:
             tail = tail[-_LONGEST_PREAMBLE:]
     content, found, epilogue = tail.rpartition(delimiter)
     if not found or not epilogue.startswith(b"--"):
-        raise Temporary("the answer ends before its closing boundary")
+        raise Temporary("the response ends before its closing boundary")
     file.write(content)
 
 
@@ -111,8 +111,8 @@ def _after_part_header(chunks: Iterator[bytes], delimiter: bytes) -> bytes:
         if end >= 0:
             return head[end + 4 :]
         if len(head) > _LONGEST_PREAMBLE + _CHUNK:
-            raise InstanceMissing(MissingReason.ARCHIVE_FAILED, "a multipart answer without a part")
-    raise Temporary("the answer ends before its first part")
+            raise InstanceMissing(MissingReason.ARCHIVE_FAILED, "a multipart response without a part")
+    raise Temporary("the response ends before its first part")
 
 
 def _content_type(response: requests.Response) -> Message:
@@ -122,8 +122,8 @@ def _content_type(response: requests.Response) -> Message:
 
 
 def _refuse_endless(response: requests.Response) -> None:
-    """A body that only ends with the connection cannot be told from a cut one."""
+    """A body that ends only with the connection cannot be distinguished from a truncated one."""
     if "Content-Length" not in response.headers and response.headers.get("Transfer-Encoding") != "chunked":
         raise InstanceMissing(
-            MissingReason.ARCHIVE_FAILED, "an answer without length: nobody could tell whether it is whole"
+            MissingReason.ARCHIVE_FAILED, "a response without length, which cannot be checked for completeness"
         )

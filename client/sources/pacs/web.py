@@ -1,4 +1,4 @@
-"""HTTP to an archive: who we are, whom we trust, and what its failures mean."""
+"""HTTP to an archive: credentials, certificates, and the meaning of errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _there(path: Path) -> Path:
 
 
 class _Bearer(AuthBase):
-    """Adds the token (RFC 6750), read afresh each time: tokens are short-lived, and something renews the file."""
+    """Adds the token (RFC 6750), read again for each request: tokens are short-lived, and the file may be renewed."""
 
     def __init__(self, source: DicomwebSource) -> None:
         self._path = source.token
@@ -63,7 +63,7 @@ class _Bearer(AuthBase):
 
 @contextmanager
 def named(url: str) -> Iterator[None]:
-    """Turn what ``requests`` raises into what it means for us.
+    """Translate exceptions of ``requests`` into ours.
 
     Raises:
         Temporary: no connection, silence, a cut answer, 408, 425, 429 or 5xx.
@@ -78,13 +78,13 @@ def named(url: str) -> Iterator[None]:
         if "EOF" in str(error):  # the archive went away in the middle of the handshake
             raise Temporary(_short(error)) from error
         raise ArchiveRefused(
-            f"{url}: TLS failed ({_short(error)}); give the certificate authority of the archive as `authority`, and "
-            "`certificate` with `certificate_key` if it asks for one; verification is never switched off"
+            f"{url}: TLS failed ({_short(error)}); set `authority` to the archive's certificate authority, and "
+            "`certificate` with `certificate_key` if it requires one; verification is never disabled"
         ) from error
     except requests.TooManyRedirects as error:
-        raise ArchiveRefused(f"{url} redirects to another address; put the final address into `url`") from error
+        raise ArchiveRefused(f"{url} redirects to another address; set `url` to the final address") from error
     except requests.exceptions.JSONDecodeError as error:
-        raise InstanceMissing(MissingReason.ARCHIVE_FAILED, f"{url} answers something that is no JSON") from error
+        raise InstanceMissing(MissingReason.ARCHIVE_FAILED, f"the response of {url} is not JSON") from error
     except requests.RequestException as error:
         raise Temporary(_short(error)) from error
 
@@ -94,9 +94,9 @@ def _by_status(response: requests.Response | None, url: str) -> Exception:
         return Temporary("no answer")
     status = response.status_code
     if status == 401:
-        return ArchiveRefused(f"{url} says 401: it does not know us; check `token`, or `user` and `password`")
+        return ArchiveRefused(f"{url} responds 401 (not authenticated); check `token`, or `user` and `password`")
     if status == 403:
-        return ArchiveRefused(f"{url} says 403: it knows us and forbids this; ask its administrator for read access")
+        return ArchiveRefused(f"{url} responds 403 (forbidden); ask its administrator for read access")
     if status in _MAY_PASS:
         return Temporary(f"HTTP {status}", _seconds(response.headers.get("Retry-After", "")))
     return InstanceMissing(
@@ -109,7 +109,7 @@ def _seconds(text: str) -> float:
 
 
 def _short(error: Exception) -> str:
-    """The kind of error only: its text repeats the address with everything that was asked for."""
+    """Only the kind of error: its text repeats the address with the whole query."""
     cause = error.args[0] if error.args else error
     reason = getattr(cause, "reason", None)
     return type(error).__name__ + (f" ({type(reason).__name__})" if reason is not None else "")

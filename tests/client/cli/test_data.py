@@ -78,7 +78,7 @@ def test_an_ingest_is_told_and_written_into_the_audit_log(tmp_path: Path) -> Non
     told = _json(_run(tmp_path, "ingest", "--json"))[TASK.name]
     assert told["images"] == told["contract"]["conforming"] > 0
     shown = _run(tmp_path, "ingest").stdout
-    assert f"images that can be used {told['images']}" in " ".join(shown.split())
+    assert f"usable images {told['images']}" in " ".join(shown.split())
     events = _json(_run(tmp_path, "audit", "--json"))
     assert [event["kind"] for event in events] == ["ingest", "ingest"]
     assert events[0]["facts"]["patients"] == 6
@@ -90,14 +90,16 @@ def test_what_is_left_out_is_told_with_what_to_do(tmp_path: Path) -> None:
         (tmp_path / "dicom" / f"note-{number}.txt").write_text("no image")
     assert _json(_run(tmp_path, "ingest", "--json"))[TASK.name]["left_out"] == {"NOT_DICOM": 3}
     shown = " ".join(_run(tmp_path, "ingest").stdout.split())
-    assert "NOT_DICOM 3 Most folders hold some" in shown
+    assert "NOT_DICOM 3 Not a DICOM file. A few are normal" in shown
 
 
 def test_a_task_without_source_is_misuse(ingested: Path) -> None:
     for command in ("ingest", "check", "describe", "baseline"):
         result = _run(ingested, command, "--task", "pneumonia_xray")
         assert result.exit_code == 2
-        assert "there are some for breast_ultrasound" in " ".join(result.stderr.split())
+        assert "no source in site.yaml is for task 'pneumonia_xray', only for breast_ultrasound" in " ".join(
+            result.stderr.split()
+        )
 
 
 def test_before_the_first_ingest_check_says_what_to_do(tmp_path: Path) -> None:

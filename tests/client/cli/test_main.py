@@ -122,7 +122,7 @@ def test_who_has_too_few_patients_is_told_when_approving(
     told = CliRunner().invoke(app, ["approve", digest(document)[:12], "--by", "Ada"])
     assert told.exit_code == code, told.output
     if code:
-        assert "1000 are needed to take part: ingest more" in told.stderr
+        assert "1000 are required to take part: ingest more" in told.stderr
 
 
 def test_nobody_approves_before_images_were_read(
@@ -133,7 +133,7 @@ def test_nobody_approves_before_images_were_read(
     CliRunner().invoke(app, ["review", str(home / "study.json")])
     told = CliRunner().invoke(app, ["approve", digest(document)[:12], "--by", "Ada"])
     assert told.exit_code == 1
-    assert "say: consilium-site ingest" in told.stderr
+    assert "run: consilium-site ingest" in told.stderr
 
 
 def test_nobody_approves_what_was_never_read(run: Run, document: StudyDocument) -> None:
@@ -149,10 +149,10 @@ def test_a_study_that_the_policy_refuses_is_told_with_exit_code_1(
     fine = replace(document, evaluation=replace(document.evaluation, bins=1024))
     file.write_text(canonical(fine), "utf-8")
     refused = _answer(run("review", file, "--json"), code=1)["refused"]
-    assert refused == {"training": [], "evaluation": ["1024 cells a histogram, policy.max_bins is 64"]}
+    assert refused == {"training": [], "evaluation": ["1024 cells per histogram, policy.max_bins is 64"]}
     approved = run("approve", digest(fine)[:12], "--by", "Ada")
     assert approved.exit_code == 0
-    assert "refused all the same (evaluation): 1024 cells" in approved.stdout
+    assert "The policy still refuses (evaluation): 1024 cells" in approved.stdout
 
 
 @pytest.mark.parametrize(("content", "says"), [("{}", "not a study document"), ("\x00", "not a study document")])
@@ -255,7 +255,7 @@ def test_a_hospital_with_broken_books_stops_and_stays_stopped(home: Path, run: R
     (home / "audit.sqlite").unlink()
     stopped = run("stop", "--by", "Ada")
     assert stopped.exit_code == 0
-    assert "The audit log does not know it" in stopped.stdout
+    assert "This could not be entered in the audit log" in stopped.stdout
     assert run("resume", "--by", "Ada").exit_code == 1
     assert (home / "STOP").exists()
 

@@ -103,7 +103,7 @@ def test_the_ledger_shows_what_is_set_aside_and_revoking_frees_it(hospital: Hosp
     assert validation["set_aside"] > 0
     digest = json.loads(_say(hospital, "approvals", "--json").output)[0]["digest"]
     freed = _say(hospital, "revoke", digest[:12], "--by", "Ada")
-    assert "set aside of the train patients' epsilon is free again" in _words(freed.output)
+    assert "The epsilon it had set aside for the train patients is freed" in _words(freed.output)
     assert [study["set_aside"] for study in _ledger(hospital)["studies"]] == [0]
 
 
@@ -126,7 +126,7 @@ def test_identities_are_listed_and_signed(hospital: Hospital, archive: Archive, 
     assert (early.exit_code, "There are none" in early.output) == (0, True)
     assert _say(other, "ingest", "--json").exit_code == 0
     listed = _say(other, "identities")
-    assert (listed.exit_code, "Nobody has signed" in listed.output) == (1, True)
+    assert (listed.exit_code, "Not signed as different people yet" in listed.output) == (1, True)
     assert "look like one person" in _say(other, "check", "--json").output
     assert _say(other, "identities", "--sign", "--by", "Ada").exit_code == 0
     assert _say(other, "identities").exit_code == 0

@@ -214,9 +214,9 @@ def test_less_noise_at_the_end_is_paid_for_by_more_at_the_beginning() -> None:
 def test_a_study_with_nothing_left_is_told_so() -> None:
     spent = [Mechanism(1.0, 0.5, 20)]
     used = epsilon_of(spent, 1e-5)
-    with pytest.raises(BudgetExhausted, match="whatever the noise"):
+    with pytest.raises(BudgetExhausted, match="would exceed it with any noise"):
         plan_noise(spent, 0.5, 1, used, 1e-5)
-    with pytest.raises(BudgetExhausted, match="no noise keeps"):
+    with pytest.raises(BudgetExhausted, match="no amount of noise keeps"):
         plan_noise([], 1.0, 10**9, 0.01, 1e-9)
 
 

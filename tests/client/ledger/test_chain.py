@@ -112,7 +112,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes) -> None
 
 def test_another_key_or_purpose_is_told_at_once(path: Path) -> None:
     for secret, purpose in ((bytes(32), "book"), (SECRET, "diary")):
-        with pytest.raises(LedgerTampered, match=r"site\.key is another one .* or this is no"):
+        with pytest.raises(LedgerTampered, match=r"site\.key is not its key, or this is not a hospital's"):
             Chain.open(path, secret, purpose)
 
 
@@ -171,7 +171,7 @@ def test_a_removed_row_is_missed(path: Path, seq: int) -> None:
 def test_a_removed_stretch_is_missed(path: Path) -> None:
     with _intruder(path) as db:
         db.execute("DELETE FROM chain WHERE seq IN (2, 3, 4)")
-    assert _verify(path) == ["row 2: is missing, and all others up to 4"]
+    assert _verify(path) == ["row 2: is missing, as are all others up to 4"]
 
 
 def test_removing_and_renumbering_is_found(path: Path) -> None:
@@ -236,7 +236,7 @@ def test_two_histories_under_one_key_cannot_be_spliced(tmp_path: Path, path: Pat
     with _intruder(path) as db, closing(sqlite3.connect(other)) as source:
         foreign = source.execute(f"SELECT * FROM chain WHERE seq = {ROWS + 3}").fetchone()
         db.execute("INSERT INTO chain VALUES (?, ?, ?, ?, ?, ?)", foreign)
-    fault = f"row {ROWS + 3}: does not follow the row before it, which is not the one that was there"
+    fault = f"row {ROWS + 3}: does not follow the row before it, which was replaced"
     assert _verify(path) == [fault]
     with closing(Chain(path, SECRET, "book")) as chain, pytest.raises(LedgerTampered, match=fault):
         list(chain.rows())
@@ -290,7 +290,7 @@ def test_changed_tables_and_triggers_are_found_and_not_opened(path: Path, change
 def test_an_emptied_chain_is_named(path: Path) -> None:
     with _intruder(path) as db:
         db.execute("DELETE FROM chain")
-    assert _verify(path) == ["row 0: is missing, and all others: the chain is empty"]
+    assert _verify(path) == ["row 0: is missing, as are all others: the chain is empty"]
     with closing(Chain(path, SECRET, "book")) as chain:
         for read in (chain.head, lambda: list(chain.rows())):
             with pytest.raises(LedgerTampered, match="the chain is empty"):
@@ -409,7 +409,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(path: Path, limit: int
     def write() -> None:
         with Chain.open(path, SECRET, "book") as chain:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            with pytest.raises(LedgerUnwritable, match=r"book\.sqlite cannot be used .* make room"):
+            with pytest.raises(LedgerUnwritable, match=r"book\.sqlite cannot be used .* free some space"):
                 _append(chain, *({"i": i, "text": "x" * 4000} for i in range(5)))
             assert chain.head().seq == ROWS
 

@@ -35,7 +35,7 @@ def test_nothing_is_left_of_a_file_that_failed(tmp_path: Path) -> None:
 
 def test_another_process_that_was_faster_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with pytest.raises(LedgerUnwritable, match=r"cannot make .*file .*exists"), database.new_file(path):
+    with pytest.raises(LedgerUnwritable, match=r"cannot create .*file .*exists"), database.new_file(path):
         path.write_text("the other's")
     assert path.read_text() == "the other's"
     assert list(tmp_path.iterdir()) == [path]
@@ -67,7 +67,7 @@ def test_a_file_that_another_holds_is_named(path: Path, monkeypatch: pytest.Monk
     with closing(database.connect(path)) as one, closing(database.connect(path)) as other:
         with (
             database.transaction(one, path),
-            pytest.raises(LedgerUnwritable, match="another process has held it"),
+            pytest.raises(LedgerUnwritable, match="another process has locked it"),
             database.transaction(other, path),
         ):
             pass

@@ -113,7 +113,7 @@ def test_the_cap_for_life_holds_over_studies(ledger: Ledger) -> None:
     caps = Caps(math.inf, epsilon_of([STEP] * 2, DELTA), DELTA)
     ledger.reserve(_use(1, study="s1"), _step, caps)
     ledger.reserve(_use(1, study="s2"), _step, caps)
-    with pytest.raises(BudgetExhausted, match="epsilon for life"):
+    with pytest.raises(BudgetExhausted, match="lifetime epsilon"):
         ledger.reserve(_use(1, study="s3"), _step, caps)
     assert ledger.studies() == ["s1", "s2"]
     ledger.reserve(_use(1, study="s3", cohort="chest/validation"), _step, caps)
@@ -244,7 +244,7 @@ def test_a_removed_or_added_reply_is_found(path: Path) -> None:
         _answer(ledger, _use(), b"reply")
     _change(path, "UPDATE replies SET committed = 1")
     with Ledger.open(path, SECRET) as ledger:
-        assert ledger.verify() == ["row 2: its reply is gone", "row 1: a reply is stored that belongs to nothing"]
+        assert ledger.verify() == ["row 2: its reply is missing", "row 1: a stored reply belongs to no order"]
         assert ledger.stored_reply(_use()) is None
         with pytest.raises(AlreadyAnswered):
             ledger.reserve(_use(), _step, NO_CAPS)

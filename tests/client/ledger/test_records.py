@@ -73,7 +73,7 @@ def test_whole_books_open_and_verify(folder: Path) -> None:
 
 def test_no_books_are_made_by_opening(tmp_path: Path) -> None:
     with pytest.raises(
-        LedgerMissing, match=r"neither .* nor .* If this hospital has never answered an order, make them"
+        LedgerMissing, match=r"neither .* nor .* If this hospital has never answered an order, run: consilium-site init"
     ):
         _open(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -93,7 +93,7 @@ def test_one_book_without_the_other_is_refused_and_not_made(folder: Path, name: 
 
 
 def test_books_are_not_made_over_books(folder: Path) -> None:
-    with pytest.raises(LedgerBroken, match="exists already; nothing was made"):
+    with pytest.raises(LedgerBroken, match="exists already; nothing was created"):
         create_records(folder / "ledger", folder / "audit_log", SECRET)
     assert _open(folder) == []
 
@@ -106,7 +106,7 @@ def test_a_book_from_an_old_backup_is_refused(folder: Path, name: str) -> None:
         _answer(records, 4)
     put_back()
     with pytest.raises(
-        LedgerRolledBack, match=f"the {name.replace('_', ' ')} .* is an older one, or another, than was last seen"
+        LedgerRolledBack, match=f"the {name.replace('_', ' ')} .* is older than the one last seen, or another one"
     ):
         _open(folder)
 
@@ -143,7 +143,7 @@ def test_a_new_ledger_in_place_of_the_old_is_refused_even_before_any_reply(tmp_p
 
 def test_books_of_another_key_are_refused(folder: Path) -> None:
     with (
-        pytest.raises(LedgerTampered, match=r"site\.key is another one"),
+        pytest.raises(LedgerTampered, match=r"site\.key is not its key"),
         open_records(folder / "ledger", folder / "audit_log", bytes(32)),
     ):
         pass
@@ -151,7 +151,7 @@ def test_books_of_another_key_are_refused(folder: Path) -> None:
 
 def test_a_ledger_in_the_place_of_the_audit_log_is_refused(folder: Path) -> None:
     shutil.copy(folder / "ledger", folder / "audit_log")
-    with pytest.raises(LedgerTampered, match="this is no audit log"):
+    with pytest.raises(LedgerTampered, match="this is not a hospital's audit log"):
         _open(folder)
 
 

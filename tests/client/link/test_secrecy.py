@@ -19,7 +19,7 @@ from tasks import task as tasks
 from tasks.machine.checklist import Claim, ClaimState
 from tasks.machine.disk import private_folder, write_private
 
-PREPARED = "Nobody but their owner reaches prepared images and their index"
+PREPARED = "Only their owner can access prepared images and their index"
 
 
 def claims(settings: SiteSettings) -> dict[str, Claim]:
@@ -88,11 +88,11 @@ def test_use_closes_what_was_open(settings: SiteSettings) -> None:
         pass
     found = claims(settings)
     assert found[PREPARED].state is ClaimState.OK
-    assert found["Nobody but their owner reaches images from the archive (source 1)"].state is ClaimState.OK
+    assert found["Only their owner can access images from the archive (source 1)"].state is ClaimState.OK
 
 
 def test_what_is_not_here_is_passed_over(settings: SiteSettings) -> None:
-    assert [promise for promise in claims(settings) if promise.startswith("Nobody but their owner")] == []
+    assert [promise for promise in claims(settings) if promise.startswith("Only their owner")] == []
 
 
 def test_what_cannot_be_looked_at_is_no_promise(settings: SiteSettings, monkeypatch: pytest.MonkeyPatch) -> None:

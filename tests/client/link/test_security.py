@@ -39,11 +39,11 @@ def enrolled(tmp_path: Path, found_hospital: Callable[..., SiteSettings]) -> Sit
 
 def test_a_hospital_that_does_not_run_says_so_and_the_rest_is_looked_at(enrolled: SiteSettings, tmp_path: Path) -> None:
     claims = found(enrolled, tmp_path / "site.yaml")
-    assert claims["Gateway and trainer run as they should"].state is ClaimState.WARN
-    records = claims["Every message that left has a receipt, and no row of the books was changed"]
+    assert claims["Gateway and trainer are running"].state is ClaimState.WARN
+    records = claims["Every message that left has a receipt, and ledger and audit log are intact"]
     assert (records.state, "nothing has left" in records.found) == (ClaimState.OK, True)
     assert (
-        claims["The server proves who it is, and all traffic is encrypted"].state is ClaimState.FAIL
+        claims["The server is authenticated, and all traffic is encrypted"].state is ClaimState.FAIL
     )  # nobody is there
     assert claims["No study runs that a person here has not approved"].state is ClaimState.OK
     secrets = [claim for promise, claim in claims.items() if promise.startswith("Nobody but its owner")]
@@ -63,7 +63,7 @@ def test_what_is_broken_is_found(enrolled: SiteSettings, tmp_path: Path) -> None
     content[place : place + 7] = b"genesiz"
     enrolled.ledger.write_bytes(bytes(content))
     records = found(enrolled, tmp_path / "site.yaml")[
-        "Every message that left has a receipt, and no row of the books was changed"
+        "Every message that left has a receipt, and ledger and audit log are intact"
     ]
     assert records.state is ClaimState.FAIL
     assert "consilium-site stop" in records.remedy
@@ -85,7 +85,9 @@ def test_the_command_writes_a_page_for_its_owner_alone_and_fails_where_a_claim_d
     ended = CliRunner().invoke(app, ["security", "--site", str(site), "--html", str(html), "--json"])
     assert ended.exit_code == 1  # the server cannot be reached
     told = json.loads(ended.stdout)
-    assert {"Programs", "The way to the server", "Secrets", "What leaves", "Privacy", "Images", "Software"} == set(told)
+    assert {"Programs", "Connection to the server", "Secrets", "What leaves", "Privacy", "Images", "Software"} == set(
+        told
+    )
     assert html.stat().st_mode & 0o777 == 0o600
     text = html.read_text()
     assert "security checklist" in text

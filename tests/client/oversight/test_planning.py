@@ -154,7 +154,7 @@ def test_a_study_that_the_rest_of_a_life_would_drown_is_refused_before_it_begins
 ) -> None:
     _ask(_orders(document)[0], tight)
     late = replace(document, name="late")
-    with pytest.raises(BudgetExhausted, match="demo-1 has set some aside, which `consilium-site revoke` frees"):
+    with pytest.raises(BudgetExhausted, match="demo-1 has set some of it aside, which `consilium-site revoke` frees"):
         _ask(_orders(late)[0], tight)
     assert _epsilon(tight, "train", "late") == 0.0
     with Ledger.open(tight.ledger, secret(tight)) as ledger:

@@ -109,7 +109,7 @@ def test_what_is_rebased_is_signed_by_somebody_and_no_real_hospital_becomes_a_si
         with pytest.raises(SiteMisconfigured, match="nothing to rebase"):
             premises.rebase(hospital.settings, records, "Ada")
         hospital.change(simulated=True)
-        with pytest.raises(SiteMisconfigured, match="never become those of a simulated one"):
+        with pytest.raises(SiteMisconfigured, match="cannot be used for a simulated one"):
             premises.rebase(hospital.settings, records, "Ada")
         hospital.change(simulated=False, validation_fraction=0.5)
         with pytest.raises(SiteMisconfigured, match="--by"):
@@ -222,7 +222,7 @@ def test_a_hospital_that_the_coordinator_has_not_seen_yet_answers(hospital: Hosp
 
 def test_no_second_books_are_made_for_the_patients_of_a_catalog(hospital: Hospital) -> None:
     hospital.change(ledger="second.sqlite", audit_log="second-audit.sqlite")
-    with pytest.raises(TermsChanged, match="are counted in another ledger than"):
+    with pytest.raises(TermsChanged, match="are counted in a ledger other than"):
         provision(hospital.settings)
     assert not hospital.settings.ledger.exists()
 
@@ -234,7 +234,7 @@ def test_books_that_are_there_already_answer_nothing_on_the_catalog_of_others(
     second.approve(document)
     second.change(catalog=str(hospital.settings.catalog))
     _refused(second, train(document), ErrorCode.SITE_MISCONFIGURED)
-    assert (second.entries(), "are counted in another ledger than" in second.log()) == ([], True)
+    assert (second.entries(), "are counted in a ledger other than" in second.log()) == ([], True)
     assert isinstance(hospital.ask(train(document, 2)), TrainReport), "those that came first go on"
 
 

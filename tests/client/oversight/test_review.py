@@ -73,9 +73,9 @@ def test_other_models_are_told_to_who_approves(document: StudyDocument, hospital
     assert (others.numbers, others.bytes, others.times) == (32, 256, 3)
     text = "\n".join(_all(review))
     assert "6 times in all" in text, "two evaluations, one comparison, three models"
-    assert "another model comes" in text
+    assert "a second model is received" in text
     assert "a histogram of 4 x 4 cells for each" in text
-    assert "After the last round, 3 times: a model of one hospital alone comes" in text
+    assert "After the last round, 3 times: another hospital's own model is received" in text
 
 
 def test_further_findings_and_outlines_are_told_apart(
@@ -88,8 +88,8 @@ def test_further_findings_and_outlines_are_told_apart(
     assert (outlines.tensors, outlines.numbers, outlines.times) == (2, 3 * terms.bins, 1)
     assert findings.bytes + outlines.bytes == histogram_bytes(terms, last=True) - histogram_bytes(terms, last=False)
     text = "\n".join(_all(review))
-    assert "After the last round: the same of effusion" in text
-    assert "met a reader's outlines of lesion how well" in text
+    assert "After the last round: the same for effusion" in text
+    assert "agreement between the model's and a reader's outlines of lesion" in text
 
 
 def test_what_this_study_has_spent_is_not_counted_twice(
@@ -119,7 +119,7 @@ def test_a_life_that_would_be_overspent_is_told_beforehand(
     _spend(ledger, "earlier", Mechanism(0.5, 1.0, 4))
     review = examine(document, hospital, ledger)
     assert (review.costs[0].plan, review.costs[0].after) == (None, None)
-    assert "train: a life's epsilon of 20: epsilon 20 is spent" in review.refused["training"][0]
+    assert "train: lifetime epsilon of 20: epsilon 20 is spent" in review.refused["training"][0]
     assert review.refused["evaluation"] == review.refused["training"], "a study is paid as a whole"
 
 

@@ -39,7 +39,7 @@ def test_another_file_is_refused_before_anything_in_it_is_read(tmp_path: Path) -
     path = tmp_path / "m.safetensors"
     digest = write_model(path)
     path.write_bytes(b"\x80\x04cos\nsystem\n.")
-    with pytest.raises(ModelRefused, match=r"another file than was meant.*you typed " + digest):
+    with pytest.raises(ModelRefused, match=r"is not the expected file.*you entered " + digest):
         open_model(path, digest)
     for typed in ("", digest[:12], "g" * 64):
         with pytest.raises(SiteMisconfigured, match="is no SHA-256"):
@@ -61,7 +61,7 @@ def test_what_is_no_model_of_consilium_is_refused(tmp_path: Path, content: bytes
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"task_version": 99}, "of version 1 here, the model of 99"),
+        ({"task_version": 99}, "has version 1 here, the model has 99"),
         ({"contract": "e" * 64}, "acquisition contract"),
         ({"task": "nowhere"}, "answers 'nowhere'"),
         ({"probe": [0.0, 0.0, 0.0]}, "computes something else"),

@@ -230,7 +230,7 @@ def test_the_kill_switch_stops_what_is_sent_and_not_what_stays(hospital: Path, t
 @pytest.mark.parametrize(
     ("words", "code", "why"),
     [
-        (["--path", "/nowhere"], 2, "is no folder"),
+        (["--path", "/nowhere"], 2, "is not a folder"),
         (["--store"], 2, "0 sources of breast_ultrasound are archives"),
         (["--store-to", "PACS"], 2, "AET@host:port"),
         (["--store-to", "PACS@host:99999"], 2, "AET@host:port"),

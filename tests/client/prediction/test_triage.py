@@ -86,7 +86,7 @@ def test_it_is_marked_at_the_top_and_on_every_printed_page(opened: CheckedModel)
 def test_warnings_of_the_contract_and_of_training_are_told(opened: CheckedModel) -> None:
     found = Predictions([_patient("A", 0.5, warned=("matrix",), trained=True), _patient("B", 0.4)], [])
     page = triage.page("alder", opened, found, AT)
-    assert page.count("Contract warns: matrix") == 1
+    assert page.count("Contract warnings: matrix") == 1
     assert page.count("Training side of this hospital") == 1
     assert "Send images at the scanner" in page
     assert "1 of 2 patients are on the training side" in page

@@ -179,7 +179,7 @@ def test_noise_is_planned_for_the_rounds_in_which_the_hospital_is_asked(
     assert 0.97 * 8 <= hospital.spent() <= 8
     assert hospital.ask(train(study, 9)) == Refusal(study.name, 9, ErrorCode.NOT_PERMITTED)
     assert len(hospital.entries()) == 2
-    assert "2 time(s) at most" in hospital.log()
+    assert "at most 2 time(s)" in hospital.log()
 
 
 # --- models that travel as changes ------------------------------------------------------------------------------------

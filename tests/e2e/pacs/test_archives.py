@@ -147,7 +147,7 @@ def test_an_archive_that_stays_dead_is_named_and_resumed(
         source = _source(way, archive, _settings(hospital, files, spool) | {"attempts": 3})
         with (
             _accident(spool, 10, archive.kill),
-            pytest.raises(ArchiveUnreachable, match="the next ingest goes on from there"),
+            pytest.raises(ArchiveUnreachable, match="the next ingest resumes from there"),
         ):
             list_source(source, TASK, NOBODY)
         before = {path: path.stat().st_mtime_ns for path in (spool / "images").rglob("*.dcm")}
@@ -166,7 +166,7 @@ def test_a_wrong_password_is_named(hospital: Path, files: list[Path], tmp_path: 
     settings = _settings(hospital, files[:3], tmp_path / "spool") | {"user": "consilium", "password": password}
     with orthanc(tmp_path / "orthanc", files[:3], **users) as archive:
         source = _source("dicomweb", archive, settings)
-        with pytest.raises(ArchiveRefused, match="says 401"):
+        with pytest.raises(ArchiveRefused, match="responds 401"):
             list_source(source, TASK, NOBODY)
         password.write_text("right\n", "utf-8")
         assert len(list_source(source, TASK, NOBODY).records) == 3

@@ -135,8 +135,7 @@ def test_further_findings_are_read_where_they_are_known(tmp_path: Path) -> None:
     assert told == {"ALDER-0001": (None, 1), "ALDER-0002": (), "ALDER-0003": (None, 0), "ALDER-0004": ()}
     assert listing.left_out == {"CONTRADICTING_FINDINGS": 1, "DUPLICATE_LABEL_ROW": 2}
     assert listing.warnings == [
-        "labels.csv has column(s) effussion, which nothing reads; the further findings of this task are called "
-        "effusion, nodule"
+        "labels.csv has unused column(s) effussion; the further findings of this task are called effusion, nodule"
     ]
     assert list_folder(_source(tmp_path), TASK, NOBODY).warnings == []
 
@@ -146,5 +145,5 @@ def test_findings_that_are_neither_yes_nor_no_are_shown_with_their_lines(tmp_pat
     with pytest.raises(SiteMisconfigured) as refusal:
         read_labels(path, TASK.classes, [Finding("nodule", Code("SCT", "1", "x"))])
     told = str(refusal.value).splitlines()
-    assert told[0].endswith("of nodule each must be 0, 1 or empty (not known):")
+    assert told[0].endswith("each of nodule must be 0, 1 or empty (not known):")
     assert told[1:] == ["  line 2: nodule='yes'", "  line 4: PatientID='C', label='9', nodule='2'"]

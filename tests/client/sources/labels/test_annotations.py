@@ -229,7 +229,7 @@ def test_a_folder_source_is_labelled_by_annotations_beside_its_images(tmp_path: 
 
 
 def test_annotations_that_say_nothing_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SiteMisconfigured, match="is no folder"):
+    with pytest.raises(SiteMisconfigured, match="is not a folder"):
         read_annotations(_annotations(tmp_path / "absent", kind="masks"))
     (tmp_path / "x.txt").write_text("x")
     with pytest.raises(SiteMisconfigured, match=r"none of 1 files .*NOT_A_MASK 1"):
@@ -239,7 +239,7 @@ def test_annotations_that_say_nothing_are_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"kind": "seg", "positive": ["SCT:1"]}, "else no image is negative"),
+        ({"kind": "seg", "positive": ["SCT:1"]}, "otherwise no image is negative"),
         ({"kind": "seg", "positive": ["SCT:1"], "negative": ["SCT:1"]}, "at once: SCT:1"),
         ({"kind": "seg", "positive": ["malignant"], "empty_is_negative": True}, "pattern"),
         ({"kind": "sr", "concept": "finding"}, "both `positive` and `negative`"),
@@ -254,5 +254,5 @@ def test_settings_that_cannot_work_are_refused(tmp_path: Path, settings: dict[st
 def test_a_source_is_labelled_in_exactly_one_way(tmp_path: Path) -> None:
     common: dict[str, Any] = {"kind": "folder", "task": TASK.name, "issuer": "a", "path": tmp_path}
     for more in ({}, {"labels": tmp_path, "annotations": {"kind": "masks", "path": tmp_path}}):
-        with pytest.raises(ValidationError, match="either a `labels` file or `annotations`"):
+        with pytest.raises(ValidationError, match="set either `labels` or `annotations`"):
             FolderSource(**common, **more)

@@ -35,7 +35,7 @@ def written(folder: Path, content: bytes) -> Path:
         (b"PatientID,label\nA,1\n\n\nB\n", "line 5: "),
         (b'PatientID,label\n"A\nB",1\nC\n', "line 4: "),
         (b"PatientID,label\nA,1\nB\0,0\n", "line 3: a NUL character in column 'PatientID'"),
-        (b"Patient\0ID,label\nA,1\n", "line 1: there are NUL"),
+        (b"Patient\0ID,label\nA,1\n", "line 1: contains NUL"),
         (b"PatientID,label\nA,1\nM\xfcller,0\n", "line 3: its text is not UTF-8"),
         ("PatientID,label\nA,1\n".encode("utf-16"), "save it as CSV in UTF-8"),
         (b'PatientID,label\nA,1\n"B,0\nC,1\n', "quotation mark"),

@@ -265,7 +265,7 @@ def test_an_archive_that_goes_away_leaves_what_was_fetched(tmp_path: Path, servi
 
     service.trouble = after_three
     source = _source(tmp_path, service.url)
-    with pytest.raises(ArchiveUnreachable, match="the next ingest goes on"):
+    with pytest.raises(ArchiveUnreachable, match="the next ingest resumes from there"):
         list_dicomweb(source, TASK, NOBODY)
     assert len(_spooled(tmp_path)) == 3
     service.trouble = lambda handler: False
@@ -413,13 +413,13 @@ def test_certificates_are_checked_both_ways(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"url": "http://pacs.example/dicom-web"}, "in the clear"),
-        ({"url": "ftp://pacs.example"}, "no http or https"),
-        ({"url": "https://me:secret@pacs.example"}, "user or a password in it"),
-        ({"user": "me"}, "give both or none"),
-        ({"certificate": "a.pem"}, "give both or none"),
+        ({"url": "http://pacs.example/dicom-web"}, "cross the network unencrypted"),
+        ({"url": "ftp://pacs.example"}, "is not an http or https address"),
+        ({"url": "https://me:secret@pacs.example"}, "contains a user or a password"),
+        ({"user": "me"}, "set both or neither"),
+        ({"certificate": "a.pem"}, "set both or neither"),
         ({"token": "t", "user": "me", "password": "p"}, "not both"),
-        ({"scope": {"modalities": ["US"], "since": "2026-02-01", "until": "2026-01-01"}}, "no study can match"),
+        ({"scope": {"modalities": ["US"], "since": "2026-02-01", "until": "2026-01-01"}}, "no examination can match"),
         ({"scope": {"modalities": []}}, "at least 1 item"),
     ],
 )
@@ -446,5 +446,5 @@ def test_images_of_an_archive_are_labelled_by_masks_beside_it(tmp_path: Path, se
 
 
 def test_labels_or_annotations_are_due(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="give either a `labels` file or `annotations`"):
+    with pytest.raises(ValidationError, match="set either `labels` or `annotations`"):
         _source(tmp_path, "https://pacs.invalid", labels=None)

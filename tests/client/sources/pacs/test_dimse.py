@@ -126,7 +126,7 @@ def test_an_archive_that_refuses_compression_is_named(tmp_path: Path, files: lis
         again = list_dimse(_source(tmp_path, provider, holds=holds), TASK, NOBODY)
         assert [w.split(":")[0] for w in again.warnings] == ["UNPROVEN", "NO_COMPRESSED_TRANSFER"]  # both are stored
         only_compressed = _source(tmp_path, provider, holds=[str(RLELossless)])
-        with pytest.raises(EmptySource, match=r"none of 6 images could be fetched .* TRANSCODED 6"):
+        with pytest.raises(EmptySource, match=r"none of 6 images could be retrieved .* TRANSCODED 6"):
             list_dimse(only_compressed, TASK, frozenset({"ALDER-0001"}))
 
 
@@ -190,7 +190,7 @@ def test_one_image_that_kills_the_association_costs_one_image(tmp_path: Path, pr
 
 def test_an_archive_that_dies_leaves_what_was_fetched(tmp_path: Path, provider: Provider) -> None:
     provider.dies_after = 3
-    with pytest.raises(ArchiveUnreachable, match="the next ingest goes on"):
+    with pytest.raises(ArchiveUnreachable, match="the next ingest resumes from there"):
         list_dimse(_source(tmp_path, provider), TASK, NOBODY)
     assert len(_spooled(tmp_path)) == 3
     provider.dies_after = None
@@ -241,12 +241,12 @@ def test_certificates_are_checked_both_ways(tmp_path: Path, files: list[Path]) -
         client = {"certificate": own.path / "client.pem", "certificate_key": own.path / "client.key"}
         trusted = {"host": "localhost", "tls": True, "authority": own.path / "ca.pem"} | client
         assert len(list_dimse(_source(tmp_path, provider, **trusted), TASK, NOBODY).records) == 8
-        with pytest.raises(ArchiveUnreachable, match="does it want tls"):
+        with pytest.raises(ArchiveUnreachable, match="does it require TLS"):
             list_dimse(_source(tmp_path, provider), TASK, NOBODY)
 
 
 def test_certificates_without_tls_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="with `tls: true` only"):
+    with pytest.raises(ValidationError, match="authority and certificate need `tls: true`"):
         _source(tmp_path, Provider([]), port=104, authority="ca.pem")
 
 
