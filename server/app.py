@@ -1,7 +1,7 @@
-"""A study on a deployed server: one process a run. The study itself is a folder, which outlives every process.
+"""A study on a deployed server: one process per run. The study itself is a folder, which outlives every process.
 
 ``server.deployment.superexec`` starts this program with the run's token on standard input. The rounds are those of
-``server.rounds.round``; a run that ends early is followed by another one, which goes on after the last committed round.
+``server.rounds.round``; a run that ends early is followed by another one, which resumes after the last committed round.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from tasks.machine.disk import write_whole
 from tasks.protocol.study import canonical
 
 NOTES = [
-    "The hospitals are real, and all that is known of their patients is what they have released: noised histograms of "
-    "scores. Numbers of patients are estimates.",
-    "What one hospital's patients alone would have taught, and what all patients in one place would, is not known "
-    "here: no hospital gives its own model or its images away. Each can find out for itself whether federation helps "
-    "it: consilium-site compare.",
+    "The hospitals are real, and all that is known about their patients is what they have released: noised histograms "
+    "of scores. Numbers of patients are estimates.",
+    "How a model of one hospital's patients alone, or of all patients pooled, would do is not known here: no hospital "
+    "shares its own model or its images. Each can find out for itself whether federation helps it: "
+    "consilium-site compare.",
 ]
 _MLFLOW_S = 120.0
 _DOCUMENT = "document.json"
@@ -50,7 +50,7 @@ _REFUSED = "refused with"
 
 
 def main() -> None:
-    """Play the run whose token comes on standard input. Exit codes: 0 it ended well, 1 the study failed, 2 it broke."""
+    """Run the run whose token comes on standard input. Exit codes: 0 success, 1 the study failed, 2 interrupted."""
     server_dir, token = read(Path(sys.argv[1])), sys.stdin.readline().strip()
     try:
         play(
@@ -63,14 +63,14 @@ def main() -> None:
         print(f"{type(error).__name__}: {error}", flush=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("the SuperLink does not know this run any more, or it was stopped", flush=True)
+        print("the SuperLink no longer knows this run, or it was stopped", flush=True)
         sys.exit(2)
 
 
 def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
-    """Go on with the study that a text describes, as far as it goes.
+    """Run or resume the study that a text describes.
 
-    A second run of a study that is being played ends at once, and whoever asked for it follows the first.
+    A second run of a study that is already running ends at once, and its researcher follows the first.
 
     Raises:
         StudyError: the study failed; its folder says why.
@@ -80,54 +80,54 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
         study = _of_this_server(server_dir, conf.from_plain(asked.study))
         initial = initial_state(study)
     except NotSigned as error:
-        _note_run(server_dir, run, state=FAILED, error=f"Nobody is known to ask for it: {error}")
+        _note_run(server_dir, run, state=FAILED, error=f"It is not known who submits it: {error}")
         raise
     except ValueError as error:  # ConfigError as well
-        _note_run(server_dir, run, state=FAILED, error=f"The configuration cannot be meant: {error}")
+        _note_run(server_dir, run, state=FAILED, error=f"Invalid configuration: {error}")
         raise
     folder = open_study(study)
-    told = {"study": folder.name} | ({"asked_by": asked.by} if asked.by else {})
+    facts = {"study": folder.name} | ({"asked_by": asked.by} if asked.by else {})
     try:
         with locked(folder):
             folder.note(state=PROPOSED if study.propose else RUNNING, run=run, error="")
             folder.note(asked_by=folder.facts().get("asked_by") or asked.by)
-            _note_run(server_dir, run, **told)
+            _note_run(server_dir, run, **facts)
             if study.propose:
                 _propose(server_dir, study, folder)
                 return
-            _conduct(server_dir, study, folder, grid, initial)
+            _play(server_dir, study, folder, grid, initial)
     except StudyBusy:
-        _note_run(server_dir, run, **told)
+        _note_run(server_dir, run, **facts)
     except StudyError as error:
         folder.note(state=FAILED, error=f"{type(error).__name__}: {error}")
         raise
-    except Exception as error:  # a disk that is full, a call that Flower gave up: another run may do better
+    except Exception as error:  # a full disk, a call that Flower gave up: another run may succeed
         with suppress(OSError):
             folder.note(error=f"{type(error).__name__}: {error}")
         raise
 
 
 def _propose(server_dir: ServerDir, study: schema.Study, folder: StudyFolder) -> None:
-    """Write the document for the hospitals; who takes part, and with which sizes, is fixed from then on."""
+    """Write the document for the hospitals; from then on participants and their sizes are fixed."""
     _invited(server_dir, study, folder)
     document = document_of(study, folder.name, fixed_sizes(folder))
     write_whole(folder.path / _DOCUMENT, (canonical(document) + "\n").encode())
 
 
 def _of_this_server(server_dir: ServerDir, study: schema.Study) -> schema.Study:
-    """Where results go is the server's own affair, whoever asks, and no text of theirs is a path here.
+    """The server decides where results go, and no text of a researcher is used as a path here.
 
     Raises:
         ConfigError: it names hospitals that are not enrolled, or a file of weights by its path.
     """
     if not isinstance(study.federation, EnrolledFederation) or not isinstance(study.runtime, SuperlinkRuntime):
-        raise conf.ConfigError("a server plays with enrolled hospitals only: federation=enrolled")
+        raise conf.ConfigError("a server runs studies with enrolled hospitals only: set federation=enrolled")
     tracking = replace(study.tracking, uri=server_dir.mlflow if study.tracking.name == "mlflow" else "")
     runtime = replace(study.runtime, authority="", certificate="")  # paths on the researcher's machine
     if isinstance(study.model, schema.Deep) and study.model.weights and not is_digest(study.model.weights):
         raise conf.ConfigError(
-            "model.weights: a server knows files of weights by their SHA-256 alone, in its folder weights/; a "
-            "researcher's `consilium` of this release sends it"
+            "model.weights: a server knows files of weights by their SHA-256 alone, in its folder weights/; "
+            "`consilium` of this release sends it"
         )
     propose = _DOCUMENT if study.propose else ""
     return replace(
@@ -135,7 +135,7 @@ def _of_this_server(server_dir: ServerDir, study: schema.Study) -> schema.Study:
     )
 
 
-def _conduct(server_dir: ServerDir, study: schema.Study, folder: StudyFolder, grid: Grid, initial: StudyState) -> None:
+def _play(server_dir: ServerDir, study: schema.Study, folder: StudyFolder, grid: Grid, initial: StudyState) -> None:
     nodes = _invited(server_dir, study, folder)
     tracker = _open_tracker(study, folder, list(nodes))
 
@@ -159,8 +159,8 @@ def _conduct(server_dir: ServerDir, study: schema.Study, folder: StudyFolder, gr
 
 
 def again(attempt: Callable[[], StudyState], most: int, pause_s: float = 5.0) -> StudyState:
-    """Attempt until it succeeds. A round that too few have answered may be asked for again, as often as ``most`` in
-    all; one that hospitals refuse may not, since asking again changes no mind.
+    """Attempt until it succeeds. A round that too few hospitals answered is repeated, up to ``most`` attempts in all;
+    one that hospitals refused is not, since the same order would be refused again.
 
     Raises:
         StudyError: what the last attempt raised.
@@ -173,7 +173,7 @@ def again(attempt: Callable[[], StudyState], most: int, pause_s: float = 5.0) ->
             failed[error.round] = failed.get(error.round, 0) + 1
             if failed[error.round] >= most or all(_REFUSED in reason for reason in error.dropped.values()):
                 raise
-            print(f"{error}\nIt is asked for again.", flush=True)
+            print(f"{error}\nThe round is repeated.", flush=True)
             time.sleep(pause_s)
 
 
@@ -182,10 +182,10 @@ def _attempts(study: schema.Study) -> int:
 
 
 def _invited(server_dir: ServerDir, study: schema.Study, folder: StudyFolder) -> dict[str, int]:
-    """Node number by name of those whom the study invited when it was first started. Their sizes are fixed with them.
+    """Node number by name of the hospitals that the study invited when it first started. Their sizes are fixed as well.
 
     Raises:
-        NotAdmitted: one was not admitted, or not any more, or before sizes were fixed.
+        NotAdmitted: one is not admitted, no longer admitted, or was admitted before sizes were fixed.
     """
     admitted = server_dir.hospitals()
     names = folder.facts().get("hospitals")
@@ -194,9 +194,9 @@ def _invited(server_dir: ServerDir, study: schema.Study, folder: StudyFolder) ->
         names = sorted(wanted or admitted)
         folder.note(hospitals=names)
     if not names:
-        raise NotAdmitted("no hospital was admitted yet: consilium-server admit REQUEST")
+        raise NotAdmitted("no hospital is admitted yet: consilium-server admit REQUEST")
     if missing := [name for name in names if name not in admitted]:
-        raise NotAdmitted(f"not admitted, or not any more: {', '.join(missing)}; admitted: {', '.join(admitted)}")
+        raise NotAdmitted(f"not admitted, or no longer admitted: {', '.join(missing)}; admitted: {', '.join(admitted)}")
     if unsized := [name for name in names if admitted[name].public_size is None]:
         raise NotAdmitted(f"no public size is known of {', '.join(unsized)}: consilium-server admit their new REQUEST")
     fixed_sizes(folder, {name: admitted[name].public_size or 0 for name in names})
@@ -204,7 +204,7 @@ def _invited(server_dir: ServerDir, study: schema.Study, folder: StudyFolder) ->
 
 
 def _open_tracker(study: schema.Study, folder: StudyFolder, hospitals: list[str]) -> Tracker:
-    """MLflow may just be starting, as it does when the whole server does."""
+    """Wait for MLflow, which may still be starting when the whole server is."""
     ends = time.monotonic() + _MLFLOW_S
     while True:
         try:

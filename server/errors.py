@@ -1,17 +1,17 @@
 """Everything that can go wrong at the coordinator, by name.
 
 StudyError
-├── HospitalNotReady     a hospital of this machine cannot take part: its images, labels or settings are wrong
-├── RoundFailed          fewer hospitals than the quorum gave a usable answer; names each and its stage
-├── TooFewHospitals      somebody would have to train more often than the study's document says
-├── CannotCombine        the strategy cannot make a model of the updates: too few, too many to hold, far too long
+├── HospitalNotReady     a hospital on this machine cannot take part: its images, labels or settings are wrong
+├── RoundFailed          fewer hospitals than the quorum gave a usable answer; names the others, and why
+├── TooFewHospitals      a hospital would have to train more often than the study document allows
+├── CannotCombine        the strategy cannot combine the updates: too few, too many to hold, or far too long
 ├── CheckpointDamaged    a checkpoint does not hold what was written
 ├── StudyBusy            another process works on the study
 ├── TrackingFailed       the results store cannot be used
 ├── ServerMisconfigured  the server's folder, its settings, or a file or program that it needs
-├── ServerUnreachable    the server does not answer, or does not let this researcher in
-├── NotSigned            nobody who may ask for a study has signed what a run brings
-└── NotAdmitted          a hospital is not, or is already, among those that were admitted
+├── ServerUnreachable    the server does not answer, or refuses this researcher
+├── NotSigned            a run brings a study without the signature of a researcher who may submit one
+└── NotAdmitted          a hospital is not admitted, or already is
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 
 
 class StudyError(Exception):
-    """Base of all; the text says what, where, why and the remedy."""
+    """Base class; the text says what, where, why and the remedy."""
 
 
 class HospitalNotReady(StudyError):
@@ -29,11 +29,11 @@ class HospitalNotReady(StudyError):
 
 class RoundFailed(StudyError):
     def __init__(self, study: str, round: int, stage: str, needed: int, dropped: Mapping[str, str]) -> None:
-        told = "\n".join(f"  {hospital}: {reason}" for hospital, reason in sorted(dropped.items()))
+        reasons = "\n".join(f"  {hospital}: {reason}" for hospital, reason in sorted(dropped.items()))
         super().__init__(
-            f"study {study}, round {round}, {stage}: {needed} usable answer(s) are needed. Dropped:\n{told}\n"
-            "What was committed is kept: mend the hospitals, then start the same command again. "
-            "federation.quorum says how many may be missing."
+            f"study {study}, round {round}, {stage}: {needed} usable answer(s) are needed. Dropped:\n{reasons}\n"
+            "All committed rounds are kept: fix the hospitals, then run the same command again. "
+            "federation.quorum sets how many may be missing."
         )
         self.round, self.stage, self.dropped = round, stage, dict(dropped)
 

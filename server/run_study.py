@@ -1,4 +1,4 @@
-"""What a study is wherever it runs: the rounds that are left, each committed, then the record of what was found."""
+"""A study, wherever it runs: the remaining rounds, each one committed, then the results."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def initial_state(study: schema.Study) -> StudyState:
 
 
 def shared(study: schema.Study, weights: Arrays) -> Arrays:
-    """Of a model's tensors those that travel under the study's strategy.
+    """Those of a model's tensors that are sent under the study's strategy.
 
     Raises:
-        NothingToShare: there are none, or none would stay where some should.
+        NothingToShare: there are none, or none would stay at the hospital where some should.
     """
     stays = method_of(study.strategy).stays
     if stays == "nothing":
@@ -68,12 +68,12 @@ def conduct(
     committed: Committed,
     witnessed: Path | None = None,
 ) -> StudyState:
-    """Play the rounds that are left, from the last one that was committed. The study's folder has the hospitals' sizes.
+    """Play the remaining rounds, after the last one that was committed. The study's folder has the hospitals' sizes.
 
     Args:
         nodes: the grid's node number of each invited hospital.
-        committed: told of each round once nothing can undo it.
-        witnessed: folder with what all studies of a server have seen of hospitals' books.
+        committed: called after each round, once it is on disk.
+        witnessed: folder with the last ledger hash of each hospital that any study of a server has seen.
 
     Raises:
         StudyError: as ``server.rounds.round.run_rounds``.
@@ -96,7 +96,7 @@ def record(
     tracker: Tracker,
     conformance: Mapping[str, tuple[int, int]] | None = None,
 ) -> list[Path]:
-    """Write the model, numbers, charts, report and model card, and tell the tracker. Returns the files."""
+    """Write the model, numbers, charts, report and model card, and pass them to the tracker. Returns the files."""
     model = export.write(folder, outcome, model_file(folder.path / CHECKPOINTS, state))
     folder.note(model_sha256=digest(model.read_bytes()))
     files = [*writing.write(folder, outcome, state.rounds, model, conformance), model]
@@ -110,5 +110,5 @@ def summary(last: RoundRecord) -> str:
     parts = [f"AUC {auc:.3f}" if auc is not None else "", f"epsilon {max(spent):.2f}" if spent else ""]
     parts.append(f"dropped: {', '.join(last.dropped)}" if last.dropped else "")
     parts.append(f"late: {', '.join(last.carried)}" if last.carried else "")
-    parts.append(f"look at: {', '.join(last.named)}" if last.named else "")
+    parts.append(f"check: {', '.join(last.named)}" if last.named else "")
     return "  ".join(filter(None, parts))

@@ -32,8 +32,8 @@ from tasks.metrics.interval import Interval
 NAMES = {
     "local": "each hospital alone",
     "federated": "federated",
-    "pooled": "all patients in one place",
-    "shuffled": "labels at random",
+    "pooled": "all patients pooled",
+    "shuffled": "permuted labels",
 }
 _LEFT, _RIGHT = 92.0, 366.0
 _ROW = 15.0
@@ -51,20 +51,20 @@ def forest(found: Results) -> Chart:
 
 
 def findings(found: Results) -> Chart | None:
-    """AUC of each further finding by arm, on everybody's patients."""
+    """AUC of each secondary finding by arm, on all patients."""
     arms = [arm for arm in NAMES if any(arm in each for each in found.findings.values())]
     rows = {
         name.replace("_", " "): {arm: told.everybody.auc for arm, told in each.items()}
         for name, each in found.findings.items()
     }
-    return _forest("AUC of further findings", "AUC", rows, arms, 0.5) if rows else None
+    return _forest("AUC of secondary findings", "AUC", rows, arms, 0.5) if rows else None
 
 
 def outlines(structure: str, by_arm: Mapping[str, OutlineArm]) -> Chart:
-    """Mean Dice of a structure at each hospital, and on everybody's patients, by arm."""
+    """Mean Dice of a structure at each hospital, and on all patients, by arm."""
     hospitals = sorted({hospital for told in by_arm.values() for hospital in told.hospitals})
     rows = {h: {arm: t.hospitals[h].dice if h in t.hospitals else None for arm, t in by_arm.items()} for h in hospitals}
-    rows["everybody"] = {arm: told.everybody.dice for arm, told in by_arm.items()}
+    rows["all patients"] = {arm: told.everybody.dice for arm, told in by_arm.items()}
     title = f"Dice of {structure.replace('_', ' ')} at each hospital"
     return _forest(title, "mean Dice", rows, list(by_arm), 0.0)
 
@@ -72,8 +72,8 @@ def outlines(structure: str, by_arm: Mapping[str, OutlineArm]) -> Chart:
 def _forest(
     title: str, figure: str, rows: Mapping[str, Mapping[str, Interval | None]], arms: Sequence[str], least: float
 ) -> Chart:
-    """One block a row, one whisker an arm; the last row stands out if it sums up the others. From ``least``, or lower
-    where an interval is lower."""
+    """One block per row, one whisker per arm; a last row that sums up the others is highlighted. The axis starts at
+    ``least``, or lower where an interval does."""
     words = {name: ", ".join(f"{arm} {_words(i)}" for arm, i in each.items()) for name, each in rows.items()}
     told = "; ".join(f"{name}: {each}" for name, each in words.items())
     block = _ROW * len(arms) + 14
@@ -87,7 +87,7 @@ def _forest(
     if least > 0:
         chart.add(line(scale(least), top, scale(least), bottom, "#8a97a5", 1.2, "4 3"))
     for n, (name, each) in enumerate(rows.items()):
-        y, sums_up = top + block * n, name in ("mean", "everybody")
+        y, sums_up = top + block * n, name in ("mean", "all patients")
         if sums_up:
             chart.add(
                 f'<rect x="0" y="{y + 2:g}" width="{WIDTH}" height="{block - 3:g}" fill="#0072b2" opacity="0.06"/>'
@@ -126,7 +126,7 @@ def convergence(rounds: Sequence[RoundRecord]) -> Chart | None:
 
 
 def privacy(rounds: Sequence[RoundRecord], asked: float | None) -> Chart | None:
-    """Privacy loss of a training patient, round by round, beside what was asked for."""
+    """Privacy loss of a training patient, round by round, beside what was requested."""
     hospitals = sorted({h for record in rounds for h, f in record.hospitals.items() if f.epsilon is not None})
     if not hospitals or asked is None:
         return None
@@ -151,7 +151,7 @@ def _lines(
         colour, dash, width = styles[name]
         entries.append((name, lambda x, y, c=colour, d=dash, w=width: line(x - 9, y, x + 9, y, c, w, d)))  # type: ignore[misc]
     if limit is not None:
-        entries.append(("asked for", lambda x, y: line(x - 9, y, x + 9, y, "#b00020", 1.5, "4 3")))
+        entries.append(("requested", lambda x, y: line(x - 9, y, x + 9, y, "#b00020", 1.5, "4 3")))
     top = legend(chart, 12, entries) + 26
     bottom, last = top + 190, max(number for each in lines.values() for number, _ in each)
     x, y = Scale(min(1, last - 1), last, 46, WIDTH - 12), Scale(*span, bottom, top)
@@ -168,11 +168,11 @@ def _lines(
 
 
 def reliability(federated: Arm) -> Chart:
-    """Predicted against observed, all validation patients: near the diagonal, a score can be believed."""
+    """Predicted against observed, all validation patients: near the diagonal, scores are calibrated."""
     groups = federated.everybody.reliability
     told = "; ".join(f"predicted {g.predicted:.2f}, observed {_words(g.observed)}" for g in groups)
     size, left, top = 300.0, 110.0, 26.0
-    chart = Chart("Predicted and observed", told or "Too few patients for any group of scores.", size + top + 44)
+    chart = Chart("Predicted and observed", told or "Too few patients for any bin of scores.", size + top + 44)
     x, y = Scale(0, 1, left, left + size), Scale(0, 1, top + size, top)
     axis_y(chart, y, left, "observed", left + size)
     axis_x(chart, x, top + size, "predicted probability", top)
@@ -188,13 +188,13 @@ def reliability(federated: Arm) -> Chart:
 
 
 def groups(found: Sequence[Subgroup]) -> Chart | None:
-    """AUC by group of patients."""
+    """AUC by subgroup."""
     shown: list[tuple[Subgroup, Figures]] = [(g, g.figures) for g in found if g.figures is not None]
     if not shown:
         return None
     told = "; ".join(f"{g.attribute} {g.level}: {_words(f.auc)}" for g, f in shown)
     top, bottom = 10.0, 10.0 + 26 * len(shown)
-    chart = Chart("AUC by group of patients", told, bottom + 44)
+    chart = Chart("AUC by subgroup", told, bottom + 44)
     lows = [f.auc.low for _, f in shown if f.auc is not None]
     left = 140.0
     scale = Scale(min([0.5, *(int(low * 10) / 10 for low in lows)]), 1.0, left, _RIGHT)
@@ -207,18 +207,18 @@ def groups(found: Sequence[Subgroup]) -> Chart | None:
 
 
 def gains(found: Results) -> Chart | None:
-    """AUC of the federated model less that of the hospital alone; right of zero, federation helps."""
+    """AUC of the federated model minus that of the hospital alone; right of zero, federation helps."""
     if not found.gains:
         return None
     told = "; ".join(f"{hospital}: {signed(gain)}" for hospital, gain in found.gains.items())
     chart = Chart("What federation adds at each hospital", told, 0)
-    kinds = [("same patients", "circle", True), ("as if on other patients", "diamond", False)]
+    kinds = [("same patients", "circle", True), ("as if on different patients", "diamond", False)]
     shown = [(name, kind) for name, kind, paired in kinds if any((h in found.paired) == paired for h in found.gains)]
     top = legend(chart, 12, [(name, partial(mark, kind, colour=COLOURS["federated"])) for name, kind in shown]) + 8
     bottom = top + 24 * len(found.gains)
     widest = max(0.05, *(abs(end) for gain in found.gains.values() for end in (gain.low, gain.high)))
     scale = Scale(-widest, widest, _LEFT, _RIGHT - 48)
-    axis_x(chart, scale, bottom, "AUC of the federated model less that of the hospital alone", top)
+    axis_x(chart, scale, bottom, "AUC of the federated model minus that of the hospital alone", top)
     chart.add(line(scale(0), top, scale(0), bottom, "#1c2733", 1.4))
     for n, (hospital, gain) in enumerate(found.gains.items()):
         y = top + 24 * n + 13
@@ -237,7 +237,7 @@ def signed(gain: Interval) -> str:
 
 
 def matrix(found: Mapping[str, Mapping[str, Interval | None]]) -> Chart | None:
-    """AUC of every hospital's model at every hospital, darker where it is higher; numbers stand in the cells."""
+    """AUC of every hospital's model at every hospital, darker where it is higher, with the numbers in the cells."""
     if not found:
         return None
     columns = sorted({hospital for each in found.values() for hospital in each})
@@ -281,7 +281,7 @@ def _short(name: str, room: float) -> str:
 
 
 def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) -> Chart:
-    """Mean AUC against epsilon, from strict to none; a band shows the model without noise, where it is known."""
+    """Mean AUC against epsilon, from strict to none; a band shows the model without noise, if there is one."""
     told = "; ".join(f"epsilon {name}: {_words(interval)}" for name, interval in points)
     chart = Chart("What privacy costs", told, 0)
     left, right, top, bottom = 46.0, WIDTH - 12.0, 30.0, 240.0
@@ -294,7 +294,7 @@ def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) 
             area(band, COLOURS["pooled"]),
             line(left, y(baseline.value), right, y(baseline.value), "#666666", 1.2, "4 3"),
         )
-        chart.add(text(right, top - 12, "dashed: all patients in one place, no noise", "end", font_size="11"))
+        chart.add(text(right, top - 12, "dashed: all patients pooled, no noise", "end", font_size="11"))
     step = (right - left) / max(1, len(points))
     at = [left + step * (n + 0.5) for n in range(len(points))]
     chart.add(path([(x, y(i.value)) for x, (_, i) in zip(at, points, strict=True)], COLOURS["federated"], 1.6))
@@ -303,7 +303,7 @@ def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) 
         chart.add(mark("circle", x, y(interval.value), COLOURS["federated"], 5), text(x, bottom + 18, name, "middle"))
         chart.add(text(x + 8, y(interval.value) - 7, f"{interval.value:.3f}", font_size="11"))
     chart.add(line(left, bottom, right, bottom, "#8a97a5"))
-    chart.add(text((left + right) / 2, bottom + 38, "epsilon of a training patient (smaller protects more)", "middle"))
+    chart.add(text((left + right) / 2, bottom + 38, "epsilon of a training patient (smaller: more private)", "middle"))
     return Chart(chart.title, chart.told, bottom + 48, chart.pieces)
 
 

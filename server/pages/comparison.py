@@ -18,19 +18,19 @@ from server.pages.provenance import flat
 from server.pages.report import PAGES, interval
 from tasks.metrics.interval import Interval, mean
 
-_NEVER_TOLD = ("output_dir", "data_root", "tracking", "runtime", "propose", "resume")
+_NOT_SHOWN = ("output_dir", "data_root", "tracking", "runtime", "propose", "resume")
 
 
 class NotComparable(StudyError):
-    """These studies have no figures that could stand side by side."""
+    """These studies have no figures that can be compared."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A study as its folder tells it.
+    """A study that has ended, from its folder.
 
     Attributes:
-        config: settings by dotted keys, without places.
+        config: settings by dotted keys, without paths.
         hospitals: AUC of the federated model by hospital, and ``pooled`` that of the arm without noise.
     """
 
@@ -56,12 +56,12 @@ def read(folder: Path) -> Ended:
     try:
         facts = json.loads((folder / "study.json").read_text("utf-8"))
         numbers = json.loads((folder / "results.json").read_text("utf-8"))
-        kept = {key: value for key, value in facts["config"].items() if key not in _NEVER_TOLD}
+        config = {key: value for key, value in facts["config"].items() if key not in _NOT_SHOWN}
         arms = {arm: _intervals(each) for arm, each in numbers["arms"].items()}
-        return Ended(facts["study"], kept["task"]["name"], flat(kept), arms["federated"], arms.get("pooled", {}))
+        return Ended(facts["study"], config["task"]["name"], flat(config), arms["federated"], arms.get("pooled", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NotComparable(
-            f"{folder} holds no study that has ended: {error!r}. Name folders of outputs/studies"
+            f"{folder} holds no study that has ended: {error!r}. Name folders in outputs/studies"
         ) from error
 
 
@@ -77,10 +77,10 @@ def shared(studies: Sequence[Ended]) -> list[str]:
     """
     questions = {study.question for study in studies}
     if len(questions) > 1:
-        raise NotComparable(f"they ask different questions: {', '.join(sorted(questions))}")
+        raise NotComparable(f"the studies ask different questions: {', '.join(sorted(questions))}")
     common = sorted(set.intersection(*(set(study.hospitals) for study in studies))) if studies else []
     if not common:
-        raise NotComparable("no hospital has an AUC in all of them")
+        raise NotComparable("no hospital has an AUC in all of these studies")
     return common
 
 
@@ -101,13 +101,14 @@ def table(studies: Sequence[Ended]) -> Table:
     for heading in ("study", *keys, "mean AUC", *common):
         drawn.add_column(heading)
     for study in studies:
-        told = [_told(study.hospitals[hospital]) for hospital in common]
-        drawn.add_row(study.name, *(str(study.config.get(key)) for key in keys), _told(_mean(study, common)), *told)
+        figures = [_text(study.hospitals[hospital]) for hospital in common]
+        settings = (str(study.config.get(key)) for key in keys)
+        drawn.add_row(study.name, *settings, _text(_mean(study, common)), *figures)
     return drawn
 
 
 def points(studies: Sequence[Ended]) -> list[tuple[str, Interval]]:
-    """Mean AUC by epsilon, strictest first. Studies with one epsilon, of several seeds perhaps, become one point: the
+    """Mean AUC by epsilon, strictest first. Studies with the same epsilon, such as several seeds, become one point: the
     means of values and limits, since they share patients and are not independent."""
     common = shared(studies)
     found: dict[float, list[Interval]] = {}
@@ -119,15 +120,15 @@ def points(studies: Sequence[Ended]) -> list[tuple[str, Interval]]:
 
 
 def page(studies: Sequence[Ended]) -> str:
-    """The comparison as HTML that fetches nothing.
+    """The comparison as HTML that loads nothing.
 
     Raises:
         NotComparable: see ``shared``.
     """
-    common, told = shared(studies), points(studies)
+    common, by_epsilon = shared(studies), points(studies)
     pooled = [mean([study.pooled[h] for h in common]) for study in studies if set(common) <= set(study.pooled)]
     baseline = [interval for interval in pooled if interval is not None]
-    drawn = charts.frontier(told, _average(baseline) if baseline else None) if len(told) > 1 else None
+    drawn = charts.frontier(by_epsilon, _average(baseline) if baseline else None) if len(by_epsilon) > 1 else None
     return PAGES.get_template("many.html.j2").render(
         studies=studies,
         common=common,
@@ -152,5 +153,5 @@ def _average(each: Sequence[Interval]) -> Interval:
     )
 
 
-def _told(told: Interval) -> str:
-    return f"{told.value:.3f} ({interval(told)})"
+def _text(auc: Interval) -> str:
+    return f"{auc.value:.3f} ({interval(auc)})"

@@ -1,4 +1,4 @@
-"""A model's card, after Mitchell et al. (FAT* 2019): what it is, for what, from whom, how good where, and its limits.
+"""The model card, after Mitchell et al. (FAT* 2019): what the model is, its use, its data, its performance, its limits.
 
 Every section must say something: a card with an empty section is not written.
 """
@@ -19,21 +19,21 @@ from tasks.task import Task
 
 _SMALL_DELTA = 1e-6
 _MARKUP = re.compile(r"[&<>\[\]`|*_~\\$@]|(?<=:)//|www\.|^[-+=#:]|^\d+[.)]", re.IGNORECASE)
-"""What CommonMark, GitHub's dialect of it or HTML gives a meaning: emphasis, code, links (bare ones as well), images,
-tags, cells of tables, and at the beginning headings and lists."""
+"""What has a meaning in CommonMark, GitHub's dialect of it or HTML: emphasis, code, links (bare ones as well), images,
+tags, table cells, and at the start of a line headings and lists."""
 
 
 def plain(text: object) -> str:
-    """Somebody else's words as Markdown that shows them on one line and means nothing more.
+    """Text from others as Markdown that shows it on one line and nothing more.
 
-    What has a meaning becomes a character reference, which never has one (CommonMark 0.31, section 2.5).
+    Characters with a meaning become character references, which have none (CommonMark 0.31, section 2.5).
     """
     words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     return _MARKUP.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), words)
 
 
 def _code(text: object) -> str:
-    """Somebody else's word in type of fixed width, where only its end has a meaning."""
+    """Text from others as inline code, where only a backtick has a meaning."""
     return f"`{''.join(c if c.isprintable() and c != '`' else ' ' for c in str(text)).strip() or '-'}`"
 
 
@@ -44,11 +44,11 @@ def card(story: Story, model_sha256: str) -> str:
         model_sha256: of the file with the weights.
 
     Raises:
-        ValueError: a section has nothing to say.
+        ValueError: a section is empty.
     """
     told = sections(story, model_sha256)
     if empty := [heading for heading, text in told.items() if not text.strip()]:
-        raise ValueError(f"the model card has nothing to say under {', '.join(empty)}")
+        raise ValueError(f"the model card has empty sections: {', '.join(empty)}")
     head = f"# Model card: {plain(story.found.study)}\n\n**Research only. Not for clinical use.**\n"
     return head + "".join(f"\n## {heading}\n\n{text.strip()}\n" for heading, text in told.items())
 
@@ -58,19 +58,19 @@ def sections(story: Story, model_sha256: str) -> dict[str, str]:
     task = tasks.get(story.config["task"]["name"])
     return {
         "What it is": _what(story, task, model_sha256),
-        "What it is for": (
-            f"Research on one question: {task.question} It gives a number between 0 and 1 for {task.classes[1]}.\n\n"
-            "It is not a medical device. It must not be used for the care of any patient, alone or beside a reader."
+        "Intended use": (
+            f"Research on one question: {task.question} It gives a score between 0 and 1 for {task.classes[1]}.\n\n"
+            "It is not a medical device. It must not be used for the care of any patient, with or without a reader."
         ),
-        "Whom it was trained on": "\n".join(_trained_on(story, task)),
-        "What images it expects": (
-            f"Images that keep the acquisition contract of `{task.name}` (`{contracts.digest_of_task(task.name)}`); "
-            f"they become inputs of shape {task.example_shape}. On other images its answers mean nothing."
+        "Training data": "\n".join(_trained_on(story, task)),
+        "Input images": (
+            f"Images that meet the acquisition contract of `{task.name}` (`{contracts.digest_of_task(task.name)}`); "
+            f"they become inputs of shape {task.example_shape}. On other images its output is meaningless."
         ),
         "Privacy": _privacy(story),
-        "How good it is": "\n".join(_figures(story, task)),
-        "Groups of patients": "\n".join(_groups(story)),
-        "Against each hospital alone": "\n".join(_gains(story)),
+        "Performance": "\n".join(_figures(story, task)),
+        "Subgroups": "\n".join(_groups(story)),
+        "Compared with each hospital alone": "\n".join(_gains(story)),
         "Limits": "\n".join(_limits(story)),
         "Provenance": (
             f"Code `{code_digest()}`.\n{', '.join(f'{name} {number}' for name, number in versions().items())}.\n"
@@ -89,7 +89,8 @@ def _what(story: Story, task: Task, sha256: str) -> str:
 
 
 def _trained_on(story: Story, task: Task) -> Iterator[str]:
-    yield f"Patients of {len(story.found.epsilon)} hospitals; their images never left them. Validation patients, apart:"
+    yield f"Patients of {len(story.found.epsilon)} hospitals; their images never left the hospitals."
+    yield "Validation patients, who were not trained on:"
     yield f"\n| hospital | {task.classes[0]} | {task.classes[1]} |\n|---|---|---|"
     federated = story.found.details.get("federated")
     for name in story.found.epsilon:
@@ -103,7 +104,7 @@ def _trained_on(story: Story, task: Task) -> Iterator[str]:
 def _privacy(story: Story) -> str:
     terms = story.config["privacy"]
     if terms["epsilon"] is None:
-        return "None: no noise was added. The weights may tell of single patients; treat them as patient data."
+        return "None: no noise was added. The weights may reveal single patients; treat them as patient data."
     return "\n".join(f"- {line}" for line in _guarantee(story))
 
 
@@ -114,29 +115,29 @@ def _guarantee(story: Story) -> Iterator[str]:
     spent = {name: value for name, value in story.found.epsilon.items() if value is not None}
     told = ", ".join(f"{plain(name)} {value:.2f}" for name, value in spent.items())
     yield (
-        "Unit: one patient, that is one PatientID of one issuer, with all images. A person with two numbers is two; in "
-        "two hospitals, their epsilons add up. Neighbours differ by adding or removing one patient."
+        "Unit: one patient, that is one PatientID of one issuer, with all images. A person with two PatientIDs counts "
+        "as two; in two hospitals, their epsilons add up. Neighbours differ by adding or removing one patient."
     )
     yield (
-        "Trust: each hospital adds the noise before anything leaves it; the coordinator need not be trusted. Released "
-        "are every round's update and every histogram of scores, not only this model."
+        "Trust: each hospital adds the noise before anything leaves it; the coordinator need not be trusted. The "
+        "releases are every round's update and every histogram of scores, not only this model."
     )
     yield (
-        f"Training patients: epsilon {terms['epsilon']:g} at delta {terms['delta']:g} was asked for. Spent, by the "
-        f"hospitals' ledgers: {told}{_at_a_smaller_delta(spent, terms['delta'])}."
+        f"Training patients: epsilon {terms['epsilon']:g} at delta {terms['delta']:g} was requested. Spent, according "
+        f"to the hospitals' ledgers: {told}{_at_a_smaller_delta(spent, terms['delta'])}."
     )
     yield (
-        "Validation patients, who are other people: no noise, treat their figures as patient data."
+        "Validation patients, who are other patients: no noise; treat their figures as patient data."
         if scoring is None
-        else f"Validation patients, who are other people: epsilon {scoring:g} at delta {terms['delta']:g} at most."
+        else f"Validation patients, who are other patients: epsilon {scoring:g} at delta {terms['delta']:g} at most."
     )
     yield (
         "Accountant: composed privacy loss distributions (dp-accounting), rounded upwards; it assumes Poisson "
-        "sampling, by each hospital's own coins, which nobody else sees."
+        "sampling from each hospital's own random numbers, which nobody else sees."
     )
     yield (
-        "Settings: whatever was tried on these patients before was a study of its own and is charged in their "
-        "hospitals' ledgers; the figures here are of this study alone."
+        "Settings: earlier trials on these patients were studies of their own and are charged in their hospitals' "
+        "ledgers; the figures here are of this study alone."
     )
 
 
@@ -155,13 +156,13 @@ def _figures(story: Story, task: Task) -> Iterator[str]:
     threshold = federated.everybody.specific.threshold
     yield f"\nSensitivity and specificity for {task.classes[1]} at a score of {threshold:.2f}; 95 % intervals.\n"
     yield "| | AUC | sensitivity | specificity | Brier | calibration error |\n|---|---|---|---|---|---|"
-    for name, figures in [*federated.hospitals.items(), ("everybody", federated.everybody)]:
+    for name, figures in [*federated.hospitals.items(), ("all patients", federated.everybody)]:
         yield f"| {plain(name)} | {_row(figures)} |"
-    yield from ("", *_further(story, task))
+    yield from ("", *_secondary(story, task))
 
 
-def _further(story: Story, task: Task) -> Iterator[str]:
-    """How the federated model does what is asked beside the question."""
+def _secondary(story: Story, task: Task) -> Iterator[str]:
+    """The federated model's secondary findings and outlines."""
     for finding, arms in story.found.findings.items():
         if "federated" in arms:
             auc = arms["federated"].everybody.auc
@@ -184,18 +185,18 @@ def _row(figures: Figures) -> str:
 
 def _groups(story: Story) -> Iterator[str]:
     if not story.found.groups:
-        yield "Not told apart in this study: how it does on women and men, on ages, on scanners is unknown."
+        yield "Not analysed in this study: performance by sex, age and scanner is unknown."
     for group in story.found.groups:
         figures = group.figures
-        told = "too few patients, or not told" if figures is None else _row(figures).split(" | ")[0]
+        told = "too few patients, or not recorded" if figures is None else _row(figures).split(" | ")[0]
         yield f"- {plain(group.attribute)}, {plain(group.level)}: {told}"
 
 
 def _gains(story: Story) -> Iterator[str]:
     if not story.found.gains:
         yield (
-            "Not compared: models of single hospitals are known in simulation only, and only when a study asks for "
-            "them. A real hospital can compare for itself, with `consilium-site compare`."
+            "Not compared: models of single hospitals exist in simulation only, and only when a study requests them. "
+            "A real hospital can compare for itself, with `consilium-site compare`."
         )
     yield from (f"- {plain(verdict(hospital, gain))}" for hospital, gain in story.found.gains.items())
     yield from filter(None, ["", plain(compared(story.found))])
@@ -203,6 +204,6 @@ def _gains(story: Story) -> Iterator[str]:
 
 def _limits(story: Story) -> Iterator[str]:
     yield from (f"- {plain(warning)}" for warning in story.found.warnings)
-    yield "- Thresholds were chosen on the patients that they are judged on."
-    yield "- Nothing is known of hospitals that did not take part, of other scanners, or of other years."
-    yield "- Scores are known by bins of a histogram; figures are no finer than that."
+    yield "- Thresholds were chosen on the same patients that they are evaluated on."
+    yield "- Performance is unknown at hospitals that did not take part, on other scanners, and in other years."
+    yield "- Scores are known as bins of a histogram only; figures are no finer than that."

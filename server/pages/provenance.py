@@ -1,4 +1,4 @@
-"""What computed a study, and how to compute it again."""
+"""Which code and libraries computed a study, and how to repeat it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from typing import Any
 from tasks.protocol.study import release
 
 _ROOT = Path(__file__).parents[2]
-_HOUSES = ("client", "conf", "server", "tasks")
+_PACKAGES = ("client", "conf", "server", "tasks")
 _LIBRARIES = ("torch", "numpy", "flwr", "monai", "opacus", "dp-accounting", "pydicom")
-_PLACES = ("output_dir", "data_root", "tracking.uri", "hydra.run.dir", "runtime.authority", "runtime.certificate")
+_PATHS = ("output_dir", "data_root", "tracking.uri", "hydra.run.dir", "runtime.authority", "runtime.certificate")
 
 
 @cache
 def code_digest() -> str:
     """SHA-256 over every source and configuration file of this installation, by path: equal code, equal digest."""
     sha = hashlib.sha256()
-    files = [path for house in _HOUSES for path in (_ROOT / house).rglob("*") if path.suffix in (".py", ".yaml", ".j2")]
+    paths = (path for package in _PACKAGES for path in (_ROOT / package).rglob("*"))
+    files = [path for path in paths if path.suffix in (".py", ".yaml", ".j2")]
     for path in sorted(files):
         sha.update(f"{path.relative_to(_ROOT).as_posix()}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
     return sha.hexdigest()
@@ -34,14 +35,14 @@ def versions() -> dict[str, str]:
 
 
 def command(words: Sequence[str]) -> str:
-    """The command line that computes a study again, without places on the machine that it was given on.
+    """The command line that repeats a study, without paths of the machine that it was given on.
 
     Args:
-        words: what stood after ``consilium``.
+        words: the words after ``consilium``.
     """
-    kept = [word for word in words if word.split("=")[0] not in _PLACES]
+    shown = [word for word in words if word.split("=")[0] not in _PATHS]
     place = ["data_root=FOLDER"] if any(word.startswith("data_root=") for word in words) else []
-    return shlex.join(["consilium", *kept, *place])
+    return shlex.join(["consilium", *shown, *place])
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The study report: one HTML file that fetches nothing, for a screen and for paper.
+"""The study report: one HTML file that loads nothing, for screen and paper.
 
 It is written for a radiologist with two minutes: warnings first, then one sentence, then the figures, then what an
-auditor needs. No patient, no path and no exact small number stands in it.
+auditor needs. It contains no patient, no path and no exact small number.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from tasks.protocol.subgroups import LEAST
 from tasks.task import Task
 
 NOT_SHOWN = ("data_root", "output_dir", "tracking", "runtime", "propose", "resume")
-"""Parts of the configuration that name places, or may hold a password, or do not change what is computed."""
-_UNTOLD = 0.9
+"""Parts of the configuration that are paths, may hold a password, or do not change what is computed."""
+_UNKNOWN = 0.9
 PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
     lstrip_blocks=True,
@@ -42,12 +42,12 @@ PAGES = Environment(
 
 @dataclass(frozen=True)
 class Story:
-    """A study that has ended, with all that its report tells.
+    """A study that has ended, with everything in its report.
 
     Attributes:
         config: the configuration as plain values.
-        words: what stood on the command line, if the study came from one.
-        conformance: by hospital, images that keep the contract and images examined; of simulated hospitals only.
+        words: the words on the command line, if the study came from one.
+        conformance: by hospital, how many images meet the contract and how many were checked; simulated hospitals only.
     """
 
     found: Results
@@ -58,7 +58,7 @@ class Story:
 
 
 def pictures(story: Story) -> dict[str, Chart]:
-    """The charts by file name without ending; those that have nothing to show are absent."""
+    """The charts by file name without extension; those that have nothing to show are absent."""
     found, asked = story.found, story.config["privacy"]["epsilon"]
     drawn = {
         "comparison": charts.forest(found),
@@ -108,22 +108,23 @@ def page(story: Story) -> str:
 
 
 def compared(found: Results) -> str:
-    """How the gains were found."""
+    """How the gains were measured."""
     noised = any(epsilon is not None for epsilon in found.validation_epsilon.values())
     return how_compared(found.gains, found.paired, noised)
 
 
 def hidden(found: Results) -> list[str]:
     """A sentence for each attribute of which some levels are not shown."""
-    told = []
+    sentences = []
     for attribute in dict.fromkeys(group.attribute for group in found.groups):
         levels = [group for group in found.groups if group.attribute == attribute]
         absent = [group.level for group in levels if group.figures is None]
-        if levels[-1].share > _UNTOLD:
-            told.append(f"The hospitals' files do not tell {attribute}: {levels[-1].share:.0%} of patients have none.")
+        if levels[-1].share > _UNKNOWN:
+            share = f"{levels[-1].share:.0%}"
+            sentences.append(f"Most files do not state {attribute}: it is missing for {share} of patients.")
         elif absent:
-            told.append(f"Of {attribute} not shown: {', '.join(absent)}.")
-    return told
+            sentences.append(f"Not shown for {attribute}: {', '.join(absent)}.")
+    return sentences
 
 
 def summary(found: Results) -> str:
@@ -131,47 +132,47 @@ def summary(found: Results) -> str:
     hospitals = len(found.comparable())
     federated = found.mean_auc("federated")
     if federated is None:
-        return "No hospital has an AUC in every arm, so there is no figure to compare."
+        return "No hospital has an AUC in every arm, so nothing can be compared."
     others = [(arm, found.mean_auc(arm)) for arm in ("local", "pooled") if arm in found.arms]
-    told = [f"{charts.NAMES[arm]} {mean.value:.2f} ({interval(mean)})" for arm, mean in others if mean is not None]
-    compared = f"; {'; '.join(told)}" if told else ""
+    texts = [f"{charts.NAMES[arm]} {mean.value:.2f} ({interval(mean)})" for arm, mean in others if mean is not None]
+    compared = f"; {'; '.join(texts)}" if texts else ""
     plural = "s" if hospitals != 1 else ""
-    mine = f"federated {federated.value:.2f} ({interval(federated)})"
-    return f"Mean AUC over {hospitals} hospital{plural}: {mine}{compared}."
+    federated_text = f"federated {federated.value:.2f} ({interval(federated)})"
+    return f"Mean AUC over {hospitals} hospital{plural}: {federated_text}{compared}."
 
 
-def interval(told: Interval | None, digits: int = 2) -> str:
+def interval(figure: Interval | None, digits: int = 2) -> str:
     """The limits of an interval."""
-    return "–" if told is None else f"{told.low:.{digits}f} to {told.high:.{digits}f}"
+    return "–" if figure is None else f"{figure.low:.{digits}f} to {figure.high:.{digits}f}"
 
 
 def about(patients: float, noise: float) -> str:
-    """A number of patients that tells nobody of one: rounded, and small ones not at all."""
+    """A number of patients that reveals none of them: rounded, and small numbers not at all."""
     if patients < LEAST:
         return f"fewer than {LEAST}"
     return f"about {round(patients / 10) * 10:d}" + (f" ± {2 * noise:.0f}" if noise else "")
 
 
-def distance(task: Task, told: Interval | None) -> str:
-    """A distance with its limits: in millimetres where the task's examples have a size, or else as a fraction of the
+def distance(task: Task, figure: Interval | None) -> str:
+    """A distance with its limits: in millimetres where the task's examples have a size, otherwise as a fraction of the
     image's diagonal."""
-    if told is None:
+    if figure is None:
         return "–"
     size = diagonal_mm(task)
     factor, unit = (100.0, "% of the diagonal") if size is None else (size, "mm")
-    return f"{factor * told.value:.1f} ({factor * told.low:.1f}–{factor * told.high:.1f}) {unit}"
+    return f"{factor * figure.value:.1f} ({factor * figure.low:.1f}–{factor * figure.high:.1f}) {unit}"
 
 
 def diagonal_mm(task: Task) -> float | None:
-    """Of an example of the task; ``None`` where they have no common size."""
+    """The diagonal of an example of the task; ``None`` where examples have no common size."""
     if task.example_spacing_mm is None:
         return None
     return math.hypot(*(n * mm for n, mm in zip(task.example_shape[1:], task.example_spacing_mm, strict=True)))
 
 
-def per_cent(told: Interval | None) -> str:
+def per_cent(figure: Interval | None) -> str:
     """A proportion with its limits, in per cent."""
-    return "–" if told is None else f"{100 * told.value:.0f} % ({100 * told.low:.0f}–{100 * told.high:.0f})"
+    return "–" if figure is None else f"{100 * figure.value:.0f} % ({100 * figure.low:.0f}–{100 * figure.high:.0f})"
 
 
 def figures_of(story: Story, hospital: str) -> Figures | None:

@@ -1,4 +1,4 @@
-"""Small charts as SVG text: no library, no font, nothing that a page would have to fetch.
+"""Small charts as SVG text: no library, no font, nothing that a page would have to load.
 
 Colours are Okabe and Ito's, told apart by the colour-blind; marks differ in shape as well, so that print in grey tells
 the same. Every chart has a title and a description for screen readers.
@@ -56,7 +56,7 @@ class Chart:
         self.pieces.extend(pieces)
 
     def svg(self) -> str:
-        """The whole chart as one SVG element that a page may hold or a file be."""
+        """The whole chart as one SVG element, for a page or a file."""
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height:g}" role="img" '
             f'font-family="system-ui, sans-serif" font-size="12.5" fill="#1c2733"><title>{escape(self.title)}</title>'
@@ -87,7 +87,7 @@ def area(points: Sequence[tuple[float, float]], colour: str, opacity: float = 0.
 
 
 def mark(kind: str, x: float, y: float, colour: str, size: float = 4.5) -> str:
-    """A point of a shape of its own."""
+    """A point in one of several shapes."""
     if kind == "circle":
         return f'<circle cx="{x:g}" cy="{y:g}" r="{size:g}" fill="{colour}"/>'
     if kind == "square":
@@ -129,7 +129,7 @@ def axis_y(chart: Chart, scale: Scale, x: float, label: str, right: float) -> No
 
 
 def legend(chart: Chart, y: float, entries: Sequence[tuple[str, Callable[[float, float], str]]]) -> float:
-    """Names beside their marks, in as many rows as they need. Returns the height that they took."""
+    """Names beside their marks, in as many rows as they need. Returns their height."""
     x, row = 10.0, 0
     for name, draw in entries:
         room = 34 + 7.0 * len(name)

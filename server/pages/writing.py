@@ -1,4 +1,4 @@
-"""A study's outcome as files in its folder: numbers, charts, report and model card."""
+"""A study's results as files in its folder: numbers, charts, report and model card."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The model of a study as the one file that is handed to hospitals; ``tasks/models/model_file.py`` has its form.
+"""The model of a study as the one file that hospitals get; ``tasks/models/model_file.py`` has its format.
 
-It is written when a study ends, stands in the study's folder and in MLflow's registry, byte for byte the same: the
-digest in the model card is the one that a hospital is told. A registry is a view that others may have written to: what
-comes from there is taken only if its SHA-256 is the one that the study's own folder vouches for.
+It is written when a study ends. The study's folder and MLflow's registry hold the same bytes, so the digest in the
+model card is the one that hospitals are told. A registry is a view that others may have written to: a model from there
+is accepted only if its SHA-256 is the one in the study's own folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DIGEST = "model_sha256"
 
 
 def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
-    """Write the study's ``model.safetensors``. A model of which a part stayed at the hospitals has no probe.
+    """Write the study's ``model.safetensors``. A model of which a part stays at the hospitals has no self-check.
 
     Args:
         weights: the file of the checkpoint that holds the model.
@@ -64,7 +64,7 @@ def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
 
 
 def _encoder(configuration: schema.Study) -> bytes:
-    """The frozen encoder's file, which nobody but those who took part would have."""
+    """The frozen encoder's file, which only participants would have otherwise."""
     path = weights_file(configuration)
     if path is None or not isinstance(configuration.model, schema.Deep) or configuration.model.freeze != "encoder":
         return b""
@@ -78,10 +78,10 @@ def export(source: str, uri: str, to: Path, vouching: Vouching | None = None) ->
         source: a study's folder, or a registered model as MLflow names it: ``models:/TASK@candidate``,
             ``models:/TASK/3``.
         uri: MLflow's store, for a registered model.
-        vouching: from a study's name to what its own folder says, for a registered model.
+        vouching: from a study's name to the facts in its own folder, for a registered model.
 
     Raises:
-        StudyError: there is no such model, none that could be used outside the study, or another than the study's own.
+        StudyError: there is no such model, it cannot be used outside the study, or it is not the study's own.
     """
     content = _registered(source, uri) if source.startswith(_REGISTERED) else _of_study(Path(source))
     try:
@@ -93,21 +93,21 @@ def export(source: str, uri: str, to: Path, vouching: Vouching | None = None) ->
     try:
         network = registry.build(head.model, tasks.get(head.task).form, find=find)
     except registry.UnknownModel as error:
-        raise StudyError(f"{source} cannot be rebuilt from what is in it: {error}") from error
+        raise StudyError(f"{source} cannot be rebuilt from its contents: {error}") from error
     if problems := registry.misfits(network.trainable, arrays):
         raise StudyError(
-            f"{source} cannot be used outside its study: {'; '.join(problems)}. With a strategy of which a part of the "
-            "model stays at the hospitals nobody has the whole of it"
+            f"{source} cannot be used outside its study: {'; '.join(problems)}. With a strategy that keeps a part of "
+            "the model at the hospitals, nobody has the whole model"
         )
     if to.exists():
-        raise StudyError(f"{to} exists already; a model that was handed over is never overwritten")
+        raise StudyError(f"{to} already exists; an exported model is never overwritten")
     to.parent.mkdir(parents=True, exist_ok=True)
     write_whole(to, content)
     return head, model_file.digest(content)
 
 
 def in_folder(studies: Path) -> Vouching:
-    """What the folders of studies on this machine say."""
+    """Facts from the folders of studies on this machine."""
 
     def facts(name: str) -> dict[str, Any]:
         path = studies / name
@@ -117,21 +117,21 @@ def in_folder(studies: Path) -> Vouching:
 
 
 def _vouched(source: str, study_name: str, digest: str, vouching: Vouching | None) -> None:
-    """Refuse a model that the study which it names did not end with.
+    """Refuse a model that is not the result of the study that it names.
 
     Raises:
         StudyError: the study is not known, has not ended, or has ended with another model.
     """
-    told = None if vouching is None else vouching(study_name).get(_DIGEST)
-    if told is None:
+    recorded = None if vouching is None else vouching(study_name).get(_DIGEST)
+    if recorded is None:
         raise StudyError(
-            f"{source} says that it is of the study {study_name}, and no folder of that study vouches for its SHA-256 "
-            f"{digest}: say --studies FOLDER, where the studies are, or export the study's folder itself"
+            f"{source} names the study {study_name}, but no folder of that study confirms its SHA-256 {digest}: set "
+            "--studies FOLDER to where the studies are, or export the study's folder itself"
         )
-    if told != digest:
+    if recorded != digest:
         raise StudyError(
-            f"{source} has SHA-256 {digest}, and its study {study_name} has ended with {told}: somebody has put "
-            "another model into the registry. Export the study's folder, and tell whoever runs MLflow"
+            f"{source} has SHA-256 {digest}, but its study {study_name} has ended with {recorded}: the registry holds "
+            "another model. Export the study's folder instead, and tell whoever runs MLflow"
         )
 
 

@@ -1,4 +1,4 @@
-"""All that can be told of a model from score histograms: figures of a hospital, of everybody, of groups."""
+"""All figures that score histograms allow: of one hospital, of all patients, of subgroups."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPECIFICITY = 0.9
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where scores become yes or no, chosen once on all validation patients together."""
+    """Where scores become yes or no, chosen once on all validation patients pooled."""
 
     specific: float
     youden: float
@@ -28,7 +28,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Figures:
-    """What some patients say of a model; ``None`` where there are too few of them for their noise.
+    """A model's figures on some patients; ``None`` where there are too few of them for the noise.
 
     Attributes:
         negatives, positives: estimated numbers.
@@ -77,7 +77,7 @@ class Arm:
 
     Attributes:
         hospitals: each hospital's own validation patients.
-        everybody: all of them as if they were one hospital's.
+        everybody: all patients as if they were one hospital's.
     """
 
     hospitals: dict[str, Figures]
@@ -85,7 +85,7 @@ class Arm:
 
 
 def arm_of(histograms: Mapping[str, ScoreHistogram]) -> Arm | None:
-    """The figures of an arm; ``None`` where it was evaluated nowhere."""
+    """The figures of an arm; ``None`` if it was not evaluated at any hospital."""
     if not histograms:
         return None
     everybody = pooled(list(histograms.values()))
@@ -95,7 +95,7 @@ def arm_of(histograms: Mapping[str, ScoreHistogram]) -> Arm | None:
 
 def histograms_of(evaluated: Mapping[str, Evaluated]) -> dict[str, ScoreHistogram]:
     """Of the hospitals that were evaluated."""
-    return {name: found.histogram() for name, found in evaluated.items() if found.scores}
+    return {name: evaluation.histogram() for name, evaluation in evaluated.items() if evaluation.scores}
 
 
 def knowing_the_hospital(histograms: Mapping[str, ScoreHistogram]) -> Interval | None:
@@ -109,7 +109,7 @@ class Subgroup:
 
     Attributes:
         share: of all patients, the estimated fraction that is in this level.
-        figures: ``None`` where there are fewer than ``LEAST`` of a class, as far as the noise tells.
+        figures: ``None`` where there are fewer than ``LEAST`` of a class, as far as the noise allows to tell.
     """
 
     attribute: str
@@ -119,10 +119,10 @@ class Subgroup:
 
 
 def subgroups(scores: Arrays, noise: Mapping[str, float], chosen: Thresholds) -> list[Subgroup]:
-    """Every level of every attribute that hospitals told apart.
+    """Every level of every attribute that hospitals reported.
 
     Args:
-        scores: as ``State.scores``; the attributes' histograms have shape (levels, 2, bins).
+        scores: as ``StudyState.scores``; the attributes' histograms have shape (levels, 2, bins).
         noise: of each hospital's cells.
     """
     found = []

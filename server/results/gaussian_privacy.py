@@ -1,8 +1,8 @@
-"""What an (epsilon, delta) is worth at another delta, read as the one Gaussian mechanism that has it.
+"""An (epsilon, delta) converted to another delta, as if it came from one Gaussian mechanism.
 
 Of a composition of sampled Gaussian mechanisms the coordinator knows epsilon at one delta only; a hospital knows all of
 it and its ``review`` gives the exact figure. Many small steps add up to nearly one Gaussian mechanism (Dong, Roth and
-Su, "Gaussian differential privacy", JRSS B 84:3, 2022, theorem 3.7), so this is an approximation, and told as one.
+Su, "Gaussian differential privacy", JRSS B 84:3, 2022, theorem 3.7). So this is an approximation, and called one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def epsilon_at(epsilon: float, delta: float, other: float) -> float:
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    from scipy.optimize import brentq  # takes a second to import, and one page in a study wants it
+    from scipy.optimize import brentq  # takes a second to import, and only one page in a study needs it
 
     return float(brentq(function, low, high))
 

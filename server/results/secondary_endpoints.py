@@ -1,4 +1,4 @@
-"""What is told beside a task's own question: further findings, and how structures are outlined."""
+"""Secondary endpoints beside a task's own question: secondary findings, and outlines of structures."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tasks.metrics.outlining import OutlineHistograms, pooled
 from tasks.protocol.wire import DICE, DISTANCE, FINDING
 
 ByArm = Mapping[str, Mapping[str, Evaluated]]
-"""What each hospital has told of each arm's model."""
+"""Each arm's model at each hospital, by arm."""
 
 
 @dataclass(frozen=True)
 class OutlineFigures:
-    """How some patients' structures are outlined; ``None`` where there are too few for their noise.
+    """How well a structure is outlined in some patients; ``None`` where there are too few for the noise.
 
     Attributes:
         with_structure, without_structure: estimated numbers of patients.
         size_noise: standard deviation of each of them; 0 for exact counts.
         dice, distance: means over patients who have it; distances are fractions of the image's diagonal.
         dice_quartiles, distance_quartiles: of the same patients.
-        wrongly_marked: of patients without it, the fraction in whom something was marked.
+        wrongly_marked: of patients without it, the fraction in whom something was outlined.
     """
 
     with_structure: float
@@ -47,18 +47,22 @@ class OutlineArm:
     everybody: OutlineFigures
 
 
-def findings(told: ByArm) -> dict[str, dict[str, Arm]]:
-    """By further finding and arm: all figures."""
-    return _each(told, FINDING, lambda found, name: ScoreHistogram(found.scores[FINDING + name], _noise(found)), arm_of)
+def findings(by_arm: ByArm) -> dict[str, dict[str, Arm]]:
+    """By secondary finding and arm: all figures."""
+
+    def read(evaluated: Evaluated, name: str) -> ScoreHistogram:
+        return ScoreHistogram(evaluated.scores[FINDING + name], _noise(evaluated))
+
+    return _each(by_arm, FINDING, read, arm_of)
 
 
-def outlines(told: ByArm) -> dict[str, dict[str, OutlineArm]]:
+def outlines(by_arm: ByArm) -> dict[str, dict[str, OutlineArm]]:
     """By structure and arm: all figures."""
 
-    def read(found: Evaluated, name: str) -> OutlineHistograms:
-        return OutlineHistograms(found.scores[DICE + name], found.scores[DISTANCE + name], _noise(found))
+    def read(evaluated: Evaluated, name: str) -> OutlineHistograms:
+        return OutlineHistograms(evaluated.scores[DICE + name], evaluated.scores[DISTANCE + name], _noise(evaluated))
 
-    return _each(told, DICE, read, _outline_arm)
+    return _each(by_arm, DICE, read, _outline_arm)
 
 
 def _outline_arm(hospitals: Mapping[str, OutlineHistograms]) -> OutlineArm | None:
@@ -85,23 +89,23 @@ A = TypeVar("A")
 
 
 def _each(
-    told: ByArm, prefix: str, read: Callable[[Evaluated, str], R], arm: Callable[[Mapping[str, R]], A | None]
+    by_arm: ByArm, prefix: str, read: Callable[[Evaluated, str], R], arm: Callable[[Mapping[str, R]], A | None]
 ) -> dict[str, dict[str, A]]:
-    """For each name under a prefix and each arm, what the hospitals that told it make together."""
-    found: dict[str, dict[str, A]] = {}
-    for name in dict.fromkeys(_names(told, prefix)):
-        for label, hospitals in told.items():
-            made = arm({h: read(each, name) for h, each in hospitals.items() if prefix + name in each.scores})
-            if made is not None:
-                found.setdefault(name, {})[label] = made
-    return found
+    """For each name under a prefix and each arm, the figures of the hospitals that reported it."""
+    by_name: dict[str, dict[str, A]] = {}
+    for name in dict.fromkeys(_names(by_arm, prefix)):
+        for label, hospitals in by_arm.items():
+            figures = arm({h: read(e, name) for h, e in hospitals.items() if prefix + name in e.scores})
+            if figures is not None:
+                by_name.setdefault(name, {})[label] = figures
+    return by_name
 
 
-def _names(told: ByArm, prefix: str) -> Iterator[str]:
-    for hospitals in told.values():
-        for each in hospitals.values():
-            yield from (name.removeprefix(prefix) for name in each.scores if name.startswith(prefix))
+def _names(by_arm: ByArm, prefix: str) -> Iterator[str]:
+    for hospitals in by_arm.values():
+        for evaluated in hospitals.values():
+            yield from (name.removeprefix(prefix) for name in evaluated.scores if name.startswith(prefix))
 
 
-def _noise(found: Evaluated) -> float:
-    return found.figures.evaluation_noise or 0.0
+def _noise(evaluated: Evaluated) -> float:
+    return evaluated.figures.evaluation_noise or 0.0

@@ -1,6 +1,6 @@
-"""What may be said of a study in words, and what must be said first.
+"""What the results allow to be said in words, and the warnings that come first.
 
-The words "federation helps" appear only where an interval says so.
+"Federation helps" is said only where an interval shows it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from server.results.figures import Arm
 from tasks.metrics.interval import Interval, difference
 
 _TELLING = 0.6
-"""From this AUC on, knowing the hospital counts as a way to know the label."""
+"""From this AUC on, the hospital counts as a predictor of the label."""
 
 
 def gains(federated: Arm, other: Arm) -> dict[str, Interval]:
     """By how much the federated model's AUC is above another arm's, at each hospital that has both.
 
-    Both were measured on the same patients, but these histograms do not tell who is who; so the interval is that of
-    independent figures, and too wide rather than too narrow. ``server.study.cross_site_evaluation``
-    knows better where it has asked.
+    Both were measured on the same patients, but these histograms do not say which score is whose. So the interval is
+    that of independent figures, and rather too wide than too narrow. ``server.study.cross_site_evaluation`` has the
+    paired comparison, where it was requested.
     """
     both = {h: (f.auc, other.hospitals[h].auc) for h, f in federated.hospitals.items() if h in other.hospitals}
     return {
@@ -28,31 +28,31 @@ def gains(federated: Arm, other: Arm) -> dict[str, Interval]:
 
 
 def verdict(hospital: str, gain: Interval) -> str:
-    """One sentence about one hospital, against the model that it would have trained alone."""
-    told = f"{gain.value:+.3f} AUC, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}".replace("-", "−")
+    """One sentence about one hospital, compared with the model that it would have trained alone."""
+    figures = f"{gain.value:+.3f} AUC, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}".replace("-", "−")
     if gain.low > 0:
-        return f"Federation helps {hospital}: {told}."
+        return f"Federation helps {hospital}: {figures}."
     if gain.high < 0:
-        return f"Federation harms {hospital}: {told}."
-    return f"Whether federation helps {hospital} cannot be told: {told}."
+        return f"Federation harms {hospital}: {figures}."
+    return f"No evidence either way for {hospital}: {figures}."
 
 
 def how_compared(gains: Mapping[str, Interval], paired: Collection[str], noised: bool = False) -> str:
-    """What the intervals of the gains are of; ``noised``: scores leave with noise."""
+    """How the gains were measured; ``noised``: scores leave with noise."""
     if not gains:
         return ""
     same, apart = [h for h in gains if h in paired], [h for h in gains if h not in paired]
-    told = []
+    sentences = []
     if same:
-        told.append(f"Both models scored the same patients, and were compared patient by patient: {', '.join(same)}.")
+        sentences.append(f"Both models scored the same patients, compared patient by patient: {', '.join(same)}.")
     if same and noised:
-        told.append("It is a release of its own with its own noise, so it is not the difference of the two AUCs shown.")
+        sentences.append("It is a separate release with its own noise, so it is not the difference of the AUCs shown.")
     if apart:
-        told.append(
+        sentences.append(
             f"Compared as if on different patients, so the interval is rather too wide: {', '.join(apart)}. A paired "
-            "comparison was not asked for, did not come, or would have told less under its noise."
+            "comparison was not requested, did not arrive, or would have been less precise because of its noise."
         )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def gate(federated: Arm | None, wanted: Mapping[str, float | None]) -> list[str] | None:
@@ -65,16 +65,16 @@ def gate(federated: Arm | None, wanted: Mapping[str, float | None]) -> list[str]
     if not asked:
         return None
     if federated is None:
-        return ["the model was evaluated nowhere"]
+        return ["the model was not evaluated at any hospital"]
     reasons = []
     for hospital, figures in federated.hospitals.items():
-        told = {"auc": figures.auc, "sensitivity": figures.specific.sensitivity}
-        told["specificity"] = figures.specific.specificity
+        reached = {"auc": figures.auc, "sensitivity": figures.specific.sensitivity}
+        reached["specificity"] = figures.specific.specificity
         for name, least in asked.items():
-            interval = told[name]
+            interval = reached[name]
             if interval is None or interval.low < least:
-                found = "has no figure" if interval is None else f"is at least {interval.low:.3f} only"
-                reasons.append(f"{hospital}: {name} {found}, {least:g} is asked")
+                shortfall = "has no figure" if interval is None else f"has a lower limit of {interval.low:.3f}"
+                reasons.append(f"{hospital}: {name} {shortfall}, {least:g} is required")
     return reasons
 
 
@@ -89,11 +89,11 @@ def warnings(
     """What a reader must know before any figure.
 
     Args:
-        shuffled: mean AUC of models trained on labels at random.
-        named: by hospital how often its update deserved a look, and why the last time.
+        shuffled: mean AUC of models trained on permuted labels.
+        named: by hospital how often its update was conspicuous, and why the last time.
     """
     federated = arms.get("federated")
-    found = list(_one_class(federated)) if federated else ["The model was evaluated nowhere."]
+    found = list(_one_class(federated)) if federated else ["The model was not evaluated at any hospital."]
     found += _opposite(federated) if federated else []
     if by_hospital is not None and by_hospital.low > 0.5 and by_hospital.value >= _TELLING:
         found.append(
@@ -102,35 +102,36 @@ def warnings(
         )
     if shuffled is not None and shuffled.low > 0.5:
         found.append(
-            f"Models trained on labels dealt out at random still reach an AUC of {_of(shuffled)}. Chance can do that "
-            "once: repeat with another seed, or with more evaluation.shufflings. If it stays, the same patients are on "
-            "both sides, or something beside the finding gives the label away."
+            f"Models trained on permuted labels still reach an AUC of {_of(shuffled)}. That can be chance: repeat with "
+            "another seed, or with more evaluation.shufflings. If it persists, the same patients are on both sides of "
+            "the split, or something other than the finding reveals the label."
         )
     if not private:
         found.append("The training was not private: no noise was added, and patients have no guarantee.")
     found += [f"{hospital} was left out of rounds ({why})." for hospital, why in dropped.items()]
-    return found + [f"Look at what {hospital} sends ({why})." for hospital, why in (named or {}).items()]
+    return found + [f"Check the updates of {hospital} ({why})." for hospital, why in (named or {}).items()]
 
 
 def _one_class(federated: Arm) -> Iterator[str]:
     for hospital, figures in federated.hospitals.items():
         if figures.auc is None:
             exact = figures.size_noise == 0
-            why = "has validation patients of one class only" if exact else "has too few of one class for its noise"
-            yield f"{hospital} {why}: it has no AUC, and whatever is said of it rests on one class."
+            few = "too few patients of one class for its noise"
+            why = "has validation patients of one class only" if exact else f"has {few}"
+            yield f"{hospital} {why}: it has no AUC, and its other figures rest on one class."
 
 
 def _opposite(federated: Arm) -> list[str]:
-    """Hospitals with patients of one class, where others have the other one; noised counts cannot tell."""
+    """Hospitals with patients of one class, where others have the other one; noised counts cannot show it."""
     exact = {name: figures for name, figures in federated.hospitals.items() if figures.size_noise == 0}
     negative = [name for name, figures in exact.items() if figures.negatives and not figures.positives]
     positive = [name for name, figures in exact.items() if figures.positives and not figures.negatives]
     if not negative or not positive:
         return []
     return [
-        f"The hospital gives the label away: {', '.join(negative)} validated with negative patients only, "
+        f"The hospital reveals the label: {', '.join(negative)} validated with negative patients only, "
         f"{', '.join(positive)} with positive ones only. A model that recognises the hospital is right about them "
-        "without looking for disease: read the figures of hospitals that have both classes, each by itself."
+        "without looking for disease: read the figures of each hospital that has both classes."
     ]
 
 

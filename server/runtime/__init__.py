@@ -1,1 +1,1 @@
-"""Where hospitals are played: in this process, in workers, or behind a SuperLink."""
+"""Where hospitals run: in this process, in worker processes, or behind a SuperLink."""

@@ -38,7 +38,7 @@ from flwr.supercore.task_identity import TaskIdentity
 __all__ = ["Deflated", "Run", "claim_identity", "deflate", "deflate_all", "inflate"]
 
 Deflated = tuple[str, dict[str, bytes]]
-"""A message as it travels: its object id, and the content of every object in it by object id."""
+"""A message in transit: its object id, and the content of every object in it by object id."""
 
 
 def claim_identity() -> None:
@@ -61,14 +61,14 @@ def deflate_all(messages: Iterable[Message]) -> list[Deflated]:
 
 
 def inflate(deflated: Deflated) -> Message:
-    """The inverse of ``deflate``; the message bears the id under which it travelled."""
+    """The inverse of ``deflate``; the message has the id under which it was sent."""
     object_id, contents = deflated
     message = cast(Message, inflate_object_from_contents(object_id, dict(contents)))
     message.metadata.__dict__["_message_id"] = object_id
     return message
 
 
-# --- the SuperLink: its Control API, and runs as its ServerApp processes play them ---
+# --- the SuperLink: its Control API, and runs as its ServerApp processes run them ---
 # What brings in a web framework is imported where it is used: the embedded runtime starts half a second sooner.
 
 BUNDLE = """[project]
@@ -82,7 +82,7 @@ clientapp = "client.app:app"
 [tool.flwr.app.config]
 study = ""
 """
-"""All that is in the bundle of a run. Neither server nor hospitals import anything from a bundle, whatever it holds."""
+"""Everything in a run's bundle. Neither server nor hospitals import anything from a bundle, whatever it holds."""
 
 ONLINE = "online"
 """Status of a node whose heartbeats arrive."""
@@ -90,12 +90,12 @@ _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
 
 class ControlRefused(Exception):
-    """The SuperLink answered and said no, or did not answer; the text says which."""
+    """The SuperLink refused, or did not answer; the text says which."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """What the SuperLink says of a run: its own words."""
+    """The SuperLink's own words about a run."""
 
     status: str
     sub_status: str
@@ -110,9 +110,9 @@ class Control:
     """The Control API.
 
     Args:
-        address: ``host:port`` of the SuperLink itself, or of the researchers' door.
+        address: ``host:port`` of the SuperLink itself, or of the researchers' endpoint.
         authority: PEM file of the authority that its certificate comes from.
-        certificate: PEM file with a researcher's key and certificate, for the door.
+        certificate: PEM file with a researcher's key and certificate, for the endpoint.
     """
 
     def __init__(self, address: str, authority: Path, certificate: Path | None = None) -> None:
@@ -125,7 +125,7 @@ class Control:
         self._client = ControlHttpClient(f"https://{address}", interceptors=interceptors, verify=context)
 
     def start(self, study: str) -> int:
-        """Start a run that plays the study, which is described by a text. Returns the run's number.
+        """Start a run of the study that a text describes. Returns the run's number.
 
         Raises:
             Refused: as do all methods.
@@ -138,7 +138,7 @@ class Control:
         with _refusals():
             response = self._client.StartRun(StartRunRequest(fab=fab, override_config=override))
         if not response.HasField("run_id"):
-            raise ControlRefused("the SuperLink took the run and gave it no number; its log says why")
+            raise ControlRefused("the SuperLink accepted the run but gave it no number; see its log")
         return int(response.run_id)
 
     def runs(self, most: int = 100) -> dict[int, RunStatus]:
@@ -153,7 +153,7 @@ class Control:
             return _status(self._client.ListRuns(ListRunsRequest(run_id=number)).run_dict[number])
 
     def stop(self, number: int) -> None:
-        """Stop a run; its process is told at its next call."""
+        """Stop a run; its process learns of it at its next call."""
         with _refusals():
             self._client.StopRun(StopRunRequest(run_id=number))
 
@@ -163,7 +163,7 @@ class Control:
             return int(self._client.RegisterNode(RegisterNodeRequest(public_key=public_key)).node_id)
 
     def unregister(self, node: int) -> None:
-        """Let it take part no longer."""
+        """End a node's participation."""
         with _refusals():
             self._client.UnregisterNode(UnregisterNodeRequest(node_id=node))
 
@@ -185,15 +185,15 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        told = FlowerError.from_json(error.response.text)
-        said = told.public_details or told.message if told else f"HTTP {error.response.status_code}"
-        raise ControlRefused(said) from error
+        answer = FlowerError.from_json(error.response.text)
+        reason = answer.public_details or answer.message if answer else f"HTTP {error.response.status_code}"
+        raise ControlRefused(reason) from error
     except (httpx.HTTPError, OSError, ValueError) as error:
         raise ControlRefused(str(error) or type(error).__name__) from error
 
 
 class RunAcquirer:
-    """Asks the SuperLink for runs that wait to be played, as Flower's SuperExec does."""
+    """Asks the SuperLink for pending runs, as Flower's SuperExec does."""
 
     def __init__(self, address: str, authority: Path, secret: bytes) -> None:
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
@@ -209,7 +209,7 @@ class RunAcquirer:
         )
 
     def next(self) -> tuple[int, str] | None:
-        """Number and token of a run that waits, which from now on is ours to play; ``None`` when none waits.
+        """Number and token of a pending run, which from now on is ours to run; ``None`` if there is none.
 
         Raises:
             Refused
@@ -223,7 +223,7 @@ PlayStudy = Callable[[Grid, int, str], None]
 
 
 def play(address: str, authority: Path, token: str, play_study: PlayStudy) -> None:
-    """Play one run: what ``flwr-serverapp`` does, but for the bundle, which is not even unpacked.
+    """Run one run: what ``flwr-serverapp`` does, except that the bundle is not even unpacked.
 
     Raises:
         Exception: what ``play_study`` raises; the SuperLink is told that the run has failed.
@@ -258,8 +258,8 @@ def play(address: str, authority: Path, token: str, play_study: PlayStudy) -> No
 
 
 def survive_bad_replies(module: Any, client: Any) -> None:
-    """Have a reply that cannot be inflated, or that answers another order than the SuperLink took it for, become its
-    sender's error. Flower inflates what hospitals have pushed outside any fence: one of them would end every study.
+    """Turn a reply that cannot be inflated, or that answers another order than the SuperLink takes it for, into its
+    sender's error. Flower inflates what hospitals push without catching errors: one of them would end every study.
 
     Args:
         module: the one that inflates, which is changed.

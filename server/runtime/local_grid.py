@@ -1,7 +1,7 @@
-"""The embedded runtime: hospitals played in this process, or in a few worker processes, behind Flower's ``Grid``.
+"""The embedded runtime: hospitals run in this process, or in a few worker processes, behind Flower's ``Grid``.
 
 Every message goes through Flower's real wire format both ways and is answered by the real ``ClientApp``, so what works
-here works between machines. The app is handed in: this package does not know the hospitals' code.
+here works between machines. The app is passed in: this package does not know the hospitals' code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from server.runtime.flower_private import Deflated, Run, claim_identity, deflate, deflate_all, inflate
 from server.runtime.workers import LoadApp, Workers, answer
 
-_PATIENCE_S = 0.05
+_WAIT_S = 0.05
 
 
 class LocalGrid(Grid):
@@ -27,8 +27,8 @@ class LocalGrid(Grid):
 
     Args:
         hospitals: for each hospital's name the path of its ``site.yaml``.
-        load_app: gives the hospitals' app; called once in each process that plays hospitals.
-        workers: number of processes; 0 plays all hospitals in this one, one after the other, and then nothing can
+        load_app: gives the hospitals' app; called once in each process that runs hospitals.
+        workers: number of processes; 0 runs all hospitals in this one, one after the other, and then nothing can
             interrupt a hospital that hangs.
     """
 
@@ -66,8 +66,8 @@ class LocalGrid(Grid):
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        together = list(messages)
-        return [self._push(m, d) for m, d in zip(together, deflate_all(together), strict=True)]
+        orders = list(messages)
+        return [self._push(m, d) for m, d in zip(orders, deflate_all(orders), strict=True)]
 
     def _push(self, message: Message, deflated: Deflated) -> str:
         name = deflated[0]
@@ -78,12 +78,12 @@ class LocalGrid(Grid):
         return name
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that are there. In one process this plays the next hospital and gives its reply."""
+        """Replies that have arrived. In one process this runs the next hospital and gives its reply."""
         wanted = set(message_ids)
         if self._workers is None:
             name = next((name for name in self._waiting if name in wanted), None)
             return [] if name is None else [self._play(self._waiting.pop(name))]
-        finished = self._workers.finished(_PATIENCE_S)
+        finished = self._workers.finished(_WAIT_S)
         for name, reply in finished:
             if name in self._forgotten:
                 self._forgotten.discard(name)
@@ -92,7 +92,7 @@ class LocalGrid(Grid):
         return [self._replies.pop(name) for name in wanted & self._replies.keys()]
 
     def withdraw(self, message_ids: Iterable[str]) -> set[str]:
-        """Drop orders that nobody has begun. Returns the others, whose replies are there or will come."""
+        """Drop orders that no hospital has started. Returns the others, whose replies have arrived or will arrive."""
         names = set(message_ids)
         unbegun = {name for name in names if self._waiting.pop(name, None) is not None}
         if self._workers is not None:
@@ -100,7 +100,7 @@ class LocalGrid(Grid):
         return names - unbegun
 
     def forget(self, message_ids: Iterable[str]) -> None:
-        """Nobody wants the replies to these orders, which are being answered: they are dropped when they come."""
+        """The replies to these orders, which are being answered, are not needed: they are dropped when they arrive."""
         self._forgotten |= {name for name in message_ids if self._replies.pop(name, None) is None}
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:

@@ -1,11 +1,11 @@
-"""The deployed runtime's grid: what a SuperLink does not do for a study that must go on.
+"""The deployed runtime's grid: what a SuperLink does not do for a study that must survive absent hospitals.
 
-Flower takes no message for a hospital that was never seen, answers at once for one that is away, and its own example
-asks every three seconds. Here an order first waits for those who are away, a while; whoever was waited for in vain is
-not waited for again until seen.
+Flower accepts no message for a hospital that was never seen, answers at once for one that is offline, and its own
+example polls every three seconds. Here an order first waits a while for hospitals that are offline. One that did not
+come back in that time is not waited for again until it is seen.
 
-An order cannot be taken back from a SuperLink (Flower 1.41's Runtime API has no call for it), so it ends by its time to
-live. The reply of one that was forgotten is fetched and thrown away, because only then does the SuperLink let go of it.
+A SuperLink cannot withdraw an order (Flower 1.41's Runtime API has no call for it), so an order expires after its time
+to live. The reply to a forgotten order is fetched and discarded, because only then does the SuperLink release it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class SuperlinkGrid(Grid):
 
     Args:
         inner: Flower's own grid of the run.
-        patience_s: how long an order waits for hospitals that are away.
-        deadline_s: how long an order is worth answering.
+        wait_for_nodes_s: how long an order waits for hospitals that are offline.
+        deadline_s: for how long an answer to an order counts.
     """
 
-    def __init__(self, inner: Grid, patience_s: float, deadline_s: float) -> None:
-        self._inner, self._patience_s, self._deadline_s = inner, patience_s, deadline_s
+    def __init__(self, inner: Grid, wait_for_nodes_s: float, deadline_s: float) -> None:
+        self._inner, self._wait_for_nodes_s, self._deadline_s = inner, wait_for_nodes_s, deadline_s
         self._given_up: set[int] = set()
         self._refused: dict[str, Message] = {}
         self._forgotten: set[str] = set()
@@ -52,18 +52,18 @@ class SuperlinkGrid(Grid):
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """A message that nobody answers any more soon after the deadline, or ``ttl`` seconds where they are given."""
+        """A message that expires soon after the deadline, or after ``ttl`` seconds where they are given."""
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=(ttl or self._deadline_s) + _GRACE_S)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send, once those are there who can be waited for. Every message gets an id, also one that nobody takes."""
+        """Send, after waiting for hospitals that are offline. Every message gets an id, also if it is not accepted."""
         orders = list(messages)
         self._await({order.metadata.dst_node_id for order in orders})
         names: list[str | None] = list(self._inner.push_messages(orders))
         return [name or self._refuse(order) for name, order in zip(names, orders, strict=True)]
 
     def _await(self, wanted: set[int]) -> None:
-        ends = time.monotonic() + self._patience_s
+        ends = time.monotonic() + self._wait_for_nodes_s
         while True:
             there = set(self.get_node_ids())
             self._given_up -= there
@@ -79,7 +79,7 @@ class SuperlinkGrid(Grid):
         return name
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that are there; asks the SuperLink a few times a second at most."""
+        """Replies that have arrived; polls the SuperLink a few times a second at most."""
         wanted = set(message_ids)
         if refused := wanted & self._refused.keys():
             return [self._refused.pop(name) for name in refused]
@@ -90,13 +90,13 @@ class SuperlinkGrid(Grid):
         return [reply for reply in replies if reply.metadata.reply_to_message_id in wanted]
 
     def withdraw(self, message_ids: Iterable[str]) -> set[str]:
-        """Drop those that nobody took. Returns the others, which a hospital may have or may yet get."""
+        """Drop those that were not accepted. Returns the others, which a hospital may have or may still get."""
         names = set(message_ids)
         untaken = {name for name in names if self._refused.pop(name, None) is not None}
         return names - untaken
 
     def forget(self, message_ids: Iterable[str]) -> None:
-        """Nobody wants the replies to these: they are thrown away as they come, or when their time is over."""
+        """The replies to these are no longer needed: they are discarded when they arrive, or when they expire."""
         self._forgotten |= set(message_ids) - self._refused.keys()
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:

@@ -1,7 +1,7 @@
-"""Processes that play hospitals for the embedded runtime, one order at a time each.
+"""Processes that run hospitals for the embedded runtime, one order at a time each.
 
-Every worker is an executor of its own: in a pool of several, one process that dies takes the others' work with it, and
-nobody can tell whose order it was. Here exactly one order fails, and the worker is started anew.
+Every worker is an executor of its own: in a pool of several, a process that dies takes the others' work with it, and it
+is not known whose order it was. Here exactly one order fails, and the worker is restarted.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def failure(message: Message, reason: str) -> Message:
 
 
 class Workers:
-    """A few processes, and orders that wait for one of them.
+    """A few processes, and a queue of orders for them.
 
     Args:
         load_app: gives the hospitals' app; called once in each process.
@@ -62,13 +62,13 @@ class Workers:
         self._dispatch()
 
     def withdraw(self, names: Container[str]) -> set[str]:
-        """Drop those of these orders that no worker has begun. Returns them."""
+        """Drop those of these orders that no worker has started. Returns them."""
         unbegun = {name for name, _, _ in self._queue if name in names}
         self._queue = deque(order for order in self._queue if order[0] not in unbegun)
         return unbegun
 
     def finished(self, timeout: float) -> Iterator[tuple[str, Message]]:
-        """Replies that are there within so many seconds, by the name of the order; may be none."""
+        """Replies that arrive within so many seconds, by the name of the order; there may be none."""
         done, _ = wait(self._busy, timeout, FIRST_COMPLETED)
         for future in done:
             name, order, worker = self._busy.pop(future)
@@ -83,7 +83,7 @@ class Workers:
         self._dispatch()
 
     def close(self, wait: bool) -> None:
-        """Let go of the processes; orders that wait are dropped, orders that are being answered are finished."""
+        """Release the processes; queued orders are dropped, orders that are being answered are finished."""
         self._queue.clear()
         for worker in [*self._idle, *(worker for _, _, worker in self._busy.values())]:
             worker.shutdown(wait=wait, cancel_futures=True)
@@ -107,7 +107,7 @@ class Workers:
 
 def _start(load_app: LoadApp, workers: int) -> None:
     global _app
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who says what to do
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which decides what to do
     threading.Thread(target=_leave_with_the_parent, daemon=True).start()
     claim_identity()
     _app = load_app()
@@ -116,7 +116,7 @@ def _start(load_app: LoadApp, workers: int) -> None:
 
 
 def _leave_with_the_parent() -> None:
-    """A parent that was killed cannot say so, and its orphan would go on spending a hospital's budget."""
+    """A killed parent cannot stop its worker, and the orphan would go on spending a hospital's budget."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait_for([parent.sentinel])

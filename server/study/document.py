@@ -1,4 +1,4 @@
-"""A study's identity: its document for the hospitals, and its folder, which says how far it is and who works on it."""
+"""A study's identity: its document for the hospitals, and the folder that it runs or resumes in."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tasks.models.model_file import MOST_BYTES
 from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
 
 WEIGHTS = "weights"
-"""Folder of a server with files of weights that studies may name."""
+"""The server's folder with files of weights that studies may name."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_DOES_NOT_MATTER = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")
-"""Where and how a study runs may change when it is resumed; what it computes may not."""
+_NOT_COMPUTED = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")
+"""Settings that may change when a study is resumed: where and how it runs, but not what it computes."""
 
 
 def document_of(study: schema.Study, name: str, sizes: Mapping[str, int]) -> StudyDocument:
-    """What the hospitals are asked to approve; ``sizes`` are what they declare in public, by name."""
+    """The document that hospitals are asked to approve; ``sizes`` are their public sizes, by name."""
     task, model = tasks.get(study.task.name), model_of(study)
     evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
     return StudyDocument(
@@ -63,25 +63,25 @@ def document_of(study: schema.Study, name: str, sizes: Mapping[str, int]) -> Stu
 
 
 def fixed_sizes(folder: StudyFolder, declared: Mapping[str, int] | None = None) -> dict[str, int]:
-    """By hospital the size by which its updates count: as it was declared when the study was first started.
+    """The size that weights each hospital's updates: as it was declared when the study first started.
 
     Args:
-        declared: what they declare now, written down where the study has none yet.
+        declared: what hospitals declare now; it is stored if the study has no sizes yet.
 
     Raises:
-        CheckpointDamaged: the study's folder has none, and none are given.
+        CheckpointDamaged: the study's folder has no sizes, and none are given.
     """
     known = folder.facts().get("sizes")
     if known is None and declared is not None:
         known = dict(declared)
         folder.note(sizes=known)
     if known is None:
-        raise CheckpointDamaged(f"{folder.path / FILE} has no sizes of hospitals: it is of another release")
+        raise CheckpointDamaged(f"{folder.path / FILE} has no sizes of hospitals: it was written by another release")
     return dict(known)
 
 
 def model_of(study: schema.Study) -> dict[str, Any]:
-    """Name and options of the network, with the SHA-256 of its file of weights for the file's path.
+    """Name and options of the network, with the SHA-256 of its file of weights in place of the path.
 
     Raises:
         ConfigError: there is no such file.
@@ -99,8 +99,8 @@ def weights_of(study: schema.Study) -> weights.Finder | None:
 
 
 def weights_file(study: schema.Study) -> Path | None:
-    """The file that ``model.weights`` means: on a researcher's machine by its path, at a server by its SHA-256 among
-    the files of ``weights/``. Nothing else is opened; ``None`` where the network starts from no file.
+    """The file that ``model.weights`` names: on a researcher's machine by its path, on a server by its SHA-256 among
+    the files in ``weights/``. Nothing else is opened; ``None`` where the network starts from no file.
 
     Raises:
         ConfigError: there is no such file.
@@ -111,12 +111,12 @@ def weights_file(study: schema.Study) -> Path | None:
     if is_digest(named) and isinstance(study.runtime, schema.SuperlinkRuntime):
         folder = Path(study.output_dir) / WEIGHTS
         files = [path for path in sorted(folder.glob("*.safetensors")) if _is_plain(path)]
-        found = next((path for path in files if _digest_of(path) == named), None)
+        file = next((path for path in files if _digest_of(path) == named), None)
     else:
-        folder, found = Path(named).parent, Path(named) if Path(named).is_file() else None
-    if found is None:
-        raise conf.ConfigError(f"model.weights={named}: cannot be read: there is no such file in {folder.name or '.'}/")
-    return found
+        folder, file = Path(named).parent, Path(named) if Path(named).is_file() else None
+    if file is None:
+        raise conf.ConfigError(f"model.weights={named}: there is no such file in {folder.name or '.'}/")
+    return file
 
 
 def is_digest(text: str) -> bool:
@@ -125,9 +125,9 @@ def is_digest(text: str) -> bool:
 
 
 def _is_plain(path: Path) -> bool:
-    """A file in the folder itself, of a size that a model can have: no link, pipe or device."""
-    found = path.lstat()
-    return stat.S_ISREG(found.st_mode) and found.st_size <= MOST_BYTES
+    """Whether it is a regular file of a size that a model can have: no link, pipe or device."""
+    status = path.lstat()
+    return stat.S_ISREG(status.st_mode) and status.st_size <= MOST_BYTES
 
 
 def _digest_of(path: Path) -> str:
@@ -138,8 +138,8 @@ def _digest_of(path: Path) -> str:
 
 
 def digest(study: schema.Study) -> str:
-    """Names the configuration: equal for two command lines that ask for the same computation."""
-    plain = {key: value for key, value in conf.to_plain(study).items() if key not in _DOES_NOT_MATTER}
+    """Identifies the configuration: equal for two command lines that request the same computation."""
+    plain = {key: value for key, value in conf.to_plain(study).items() if key not in _NOT_COMPUTED}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -147,7 +147,7 @@ def open_study(study: schema.Study) -> StudyFolder:
     """The newest unfinished study of this configuration, or a new one.
 
     Raises:
-        StudyBusy: another process makes the folder at this moment.
+        StudyBusy: another process is creating the folder at this moment.
         CheckpointDamaged: the newest one's file does not hold what was written.
     """
     root = Path(study.output_dir).resolve() / "studies"
@@ -162,7 +162,7 @@ def open_study(study: schema.Study) -> StudyFolder:
     try:
         folder.path.mkdir(parents=True)
     except FileExistsError:
-        raise StudyBusy(f"another process is just starting {folder.name}; start this one again") from None
+        raise StudyBusy(f"another process is just starting {folder.name}; run this command again") from None
     facts = {"study": folder.name, "finished": False, "config": conf.to_plain(study)}
     write_whole(folder.path / FILE, json.dumps(facts, indent=1).encode())
     return folder

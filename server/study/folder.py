@@ -1,4 +1,4 @@
-"""A study's folder: what ``study.json`` says, how far it is, and who works on it."""
+"""A study's folder: what ``study.json`` says, its progress, and which process works on it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StudyFolder:
     Attributes:
         name: the study's id, unique within ``output_dir`` and the same after every restart.
         path: the folder.
-        resumed: whether there was something to go on from.
+        resumed: whether there was something to resume from.
     """
 
     name: str
@@ -45,7 +45,7 @@ class StudyFolder:
             facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
             return {"study": facts["study"], "finished": facts["finished"], "config": facts["config"]} | facts
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointDamaged(f"cannot read {path}: {error!r}; restore it, or rename the folder") from error
+            raise CheckpointDamaged(f"cannot read {path}: {error!r}; restore a backup, or rename the folder") from error
 
     def note(self, **facts: object) -> None:
         """Add facts to ``study.json``."""
@@ -62,7 +62,7 @@ def committed(study: Path) -> int:
 
 @contextmanager
 def locked(folder: StudyFolder) -> Iterator[None]:
-    """Keep other processes off the study; the system lets go of the lock when this process ends, however it ends.
+    """Keep other processes off the study; the system releases the lock when this process ends, however it ends.
 
     Raises:
         StudyBusy: another process has it.
@@ -72,6 +72,6 @@ def locked(folder: StudyFolder) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StudyBusy(
-                f"another process works on {folder.name}; wait for it, end it, or start a second one with resume=never"
+                f"another process works on {folder.name}; wait for it, end it, or start a new study with resume=never"
             ) from None
         yield

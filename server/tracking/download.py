@@ -1,4 +1,4 @@
-"""A registered model out of MLflow, as the bytes that a study's end has put in."""
+"""A registered model from MLflow, as the same bytes that the study stored there."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def weights(name: str, uri: str) -> bytes:
     if named is None:
         raise TrackingFailed(f"{name}: name a registered model as models:/TASK@candidate or models:/TASK/3")
     file = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not file.exists():  # MLflow would make an empty one
+    if uri.startswith("sqlite:///") and not file.exists():  # MLflow would create an empty one
         raise TrackingFailed(f"there is no MLflow store {file}; name one with --uri")
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
@@ -46,7 +46,7 @@ def weights(name: str, uri: str) -> bytes:
         if place.startswith("models:/"):
             place = client.get_logged_model(place.removeprefix("models:/")).artifact_location
         with tempfile.TemporaryDirectory() as folder:
-            # By its place, not by its name: a name would be looked up in the registry that MLflow takes for granted.
+            # By its path, not by its name: MLflow would look a name up in its default registry.
             return Path(download_artifacts(f"{place}/{_WEIGHTS}", dst_path=folder, tracking_uri=uri)).read_bytes()
     except Exception as error:  # MLflow's own, its database's, those of the network
-        raise TrackingFailed(f"MLflow at {uri} does not give {name}: {error}") from error
+        raise TrackingFailed(f"MLflow at {uri} cannot provide {name}: {error}") from error

@@ -1,4 +1,4 @@
-"""The calls that bring an MLflow store up to date with a study. Each may be repeated and changes nothing then."""
+"""The calls that bring an MLflow store up to date with a study. A repeated call changes nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # must stand before the import
 os.environ.setdefault("DO_NOT_TRACK", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the tracker's thread tries again by itself
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the tracker's thread retries by itself
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the study prints better links
 
@@ -33,11 +33,11 @@ from server.tracking import registry
 from tasks import contract as contracts
 from tasks import task as tasks
 
-_PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000  # MLflow takes no more in one batch
+_PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000  # MLflow accepts no more in one batch
 _STAYS_HERE = ("data_root", "output_dir", "tracking", "runtime")
-"""Parts of the configuration that name places on this machine, or may hold a password."""
+"""Parts of the configuration that are paths on this machine, or may hold a password."""
 _LAST_LOGGED = "round/number"
-"""This metric is the last of a round's batch: what it says has been taken."""
+"""This metric is the last of a round's batch: rounds up to its value have arrived."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Ending:
 
 
 class MlflowStore:
-    """One study in one store. Its runs are found again by a key that stands in the study's folder.
+    """One study in one store. Its runs are found again by a key in the study's folder.
 
     Attributes:
         logged: rounds that the store has.
@@ -83,7 +83,7 @@ class MlflowStore:
         if found is None:
             try:
                 return str(self._client.create_experiment(name, artifact_location=_artifacts(self._uri)))
-            except MlflowException:  # another study has just made it
+            except MlflowException:  # another study has just created it
                 found = self._client.get_experiment_by_name(name)
                 if found is None:
                     raise
@@ -97,10 +97,10 @@ class MlflowStore:
     def _parent(self, notes: list[str]) -> str:
         tags = {"fl_kind": "study", "mlflow.note.content": "\n\n".join(notes)}
         run = self._known.get("") or self._new_run(self._folder.name, tags)
-        told = {key: value for key, value in self._folder.facts()["config"].items() if key not in _STAYS_HERE}
-        if told["model"].get("weights"):  # the file's digest, not its place
-            told["model"] = model_of(conf.from_plain(self._folder.facts()["config"]))
-        self._log_batch(run, params=_flat(told))
+        config = {key: value for key, value in self._folder.facts()["config"].items() if key not in _STAYS_HERE}
+        if config["model"].get("weights"):  # the file's digest, not its path
+            config["model"] = model_of(conf.from_plain(self._folder.facts()["config"]))
+        self._log_batch(run, params=_flat(config))
         return run
 
     def _child(self, hospital: str) -> str:
@@ -126,7 +126,7 @@ class MlflowStore:
             self._client.log_batch(run, metrics=some)
 
     def sample(self, number: int) -> None:
-        """Note what the machine is doing, to be told with a round; MLflow shows it under "System metrics"."""
+        """Record the machine's load, to be sent with a round; MLflow shows it under "System metrics"."""
         memory = psutil.virtual_memory()
         self._machine[number] = {
             "system/cpu_utilization_percentage": psutil.cpu_percent(),
@@ -136,7 +136,7 @@ class MlflowStore:
         }
 
     def send(self, records: list[RoundRecord]) -> None:
-        """Every round that the store lacks, all in one batch."""
+        """Send every round that the store lacks, in one batch."""
         batch: list[Any] = []
         for record in records[self.logged :]:
             figures = _of_study(record) | self._machine.get(record.number, {}) | {_LAST_LOGGED: float(record.number)}
@@ -147,7 +147,7 @@ class MlflowStore:
             self._machine.clear()
 
     def end(self, records: list[RoundRecord], ending: Ending) -> None:
-        """Final figures, the hospitals' curves, files, model; the runs are closed."""
+        """Send final figures, the hospitals' curves, files and model, and close the runs."""
         self._log_batch(self._run, metrics=self._metrics(ending.metrics, records, len(records)))
         for hospital, run in self._children.items():
             of_rounds = [
@@ -166,14 +166,14 @@ class MlflowStore:
             self._client.set_terminated(run)
 
     def _name(self, records: list[RoundRecord]) -> None:
-        """Hospitals whose updates deserve a look, as tags of the study's run and of theirs."""
+        """Tag the study's run and the hospitals' own for conspicuous updates."""
         for hospital, why in how_often([record.named for record in records]).items():
             self._client.set_tag(self._run, f"fl_look_at.{hospital}", why)
             if hospital in self._children:
                 self._client.set_tag(self._children[hospital], "fl_look_at", why)
 
     def _metrics(self, values: Mapping[str, Any], records: list[RoundRecord], step: int) -> list[Any]:
-        """The same moment for a round however often it is told, so that a store keeps one point of it."""
+        """Metrics with a time that depends on the round only: sent twice, they are still one point in the store."""
         from mlflow.entities import Metric
 
         at = self._began + int(1000 * sum(record.seconds for record in records[:step]))
@@ -199,8 +199,8 @@ def address(study: schema.Study) -> str:
 
 
 def key_of(folder: StudyFolder) -> str:
-    """What tells the study's runs in the store. It stands in the study's folder before any of them is made, so whenever
-    a process was killed, the next one finds what there is."""
+    """The key of the study's runs in the store. It is in the study's folder before any run is created, so whenever a
+    process was killed, the next one finds its runs."""
     key = folder.facts().get("tracking_key")
     if key is None:
         key = uuid.uuid4().hex
@@ -209,8 +209,8 @@ def key_of(folder: StudyFolder) -> str:
 
 
 def _dataset(folder: StudyFolder, hospital: str) -> Any:
-    """A hospital's patients as MLflow's dataset. Its digest is of what the hospital was asked for: task, contract,
-    configuration and name. Nothing of the patients themselves, not even a digest, is known here."""
+    """A hospital's patients as MLflow's dataset. Its digest covers what the hospital was asked for: task, contract,
+    configuration and name. Nothing about the patients themselves, not even a digest, is known here."""
     from mlflow.entities import Dataset, DatasetInput
 
     config = folder.facts()["config"]
@@ -223,7 +223,7 @@ def _dataset(folder: StudyFolder, hospital: str) -> Any:
 
 
 def _artifacts(uri: str) -> str | None:
-    """A store in a file keeps artifacts beside it; a tracking server decides for itself."""
+    """Where artifacts go: beside a store in a file; a tracking server decides itself."""
     if not uri.startswith("sqlite:///"):
         return None
     return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
@@ -256,7 +256,7 @@ def _of_study(record: RoundRecord) -> dict[str, float | None]:
         "round/bytes_up": sum(h.bytes_up for h in hospitals),
         "privacy/largest_epsilon": max((h.epsilon for h in hospitals if h.epsilon), default=None),
     }
-    # MLflow draws the curves of parents only, so those of the hospitals stand here as well.
+    # MLflow draws curves of parent runs only, so the hospitals' metrics are logged here as well.
     for name in record.hospitals:
         figures |= {f"site/{name}/{key}": value for key, value in _of_hospital(record, name).items()}
     return figures

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CANDIDATE, ACCEPTED = "candidate", "accepted"
-"""Aliases: the newest model, and the newest one that every hospital's figures have let through the study's gate."""
+"""Aliases: the newest model, and the newest one that passed the study's gate at every hospital."""
 _DATA, _WEIGHTS, _WHAT = "data", "weights.safetensors", "model.json"
 _LONGEST_DESCRIPTION = 5000
 
@@ -39,7 +39,7 @@ def register(
     name = study.task.name
     weights = next((folder.path / file for file in files if file.endswith(".safetensors")), None)
     if weights is None or not _is_whole(study, weights):
-        return  # what stays at the hospitals is missing, so nobody could run it
+        return  # the part that stays at the hospitals is missing, so nobody could run it
     try:
         client.create_registered_model(name, description=tasks.get(name).question)
     except MlflowException as error:
@@ -48,7 +48,7 @@ def register(
     if any(version.run_id == run for version in client.search_model_versions(f"name = '{name}'")):
         return
     model, location = _logged(client, study, folder, run, weights)
-    # A server finds the model by its id; without one, MLflow would look for it in a store that it thinks is ours.
+    # A server finds the model by its id; without one, MLflow would look in a default store of this process.
     served = client.tracking_uri.startswith(("http://", "https://"))
     version = client.create_model_version(
         name,
@@ -70,7 +70,7 @@ def _is_whole(study: schema.Study, weights: Path) -> bool:
 
 
 def _logged(client: MlflowClient, study: schema.Study, folder: StudyFolder, run: str, weights: Path) -> tuple[str, str]:
-    """Id and place of the logged model, in MLflow's own layout."""
+    """Id and location of the logged model, in MLflow's own layout."""
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -119,5 +119,5 @@ class Scorer:
 
 
 def _load_pyfunc(path: str) -> Scorer:
-    """What MLflow calls."""
+    """MLflow calls this."""
     return Scorer(Path(path))

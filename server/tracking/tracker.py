@@ -1,8 +1,8 @@
-"""Results in MLflow: one experiment a task, one run a study, one child run a hospital, one step a round.
+"""Results in MLflow: one experiment per task, one run per study, one child run per hospital, one step per round.
 
-The study's own folder is the truth; MLflow is a view of it, brought up to date by a thread of its own. A store that is
-slow or down holds up no round: what it has not taken is taken from the folder again, also by a later process, until it
-has. Only ``server/tracking*.py`` know MLflow. Hospitals never do.
+The study's own folder is authoritative; MLflow is a view of it, updated by a thread of its own. A store that is slow or
+down delays no round: what it has not received is sent again from the folder, also by a later process, until it has it.
+Only ``server/tracking/`` knows MLflow. Hospitals never do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tasks.machine.disk import write_whole
 
 Warn = Callable[[str], None]
 PENDING = "tracking.json"
-"""File of a study with what MLflow must still be told; it is gone once MLflow has it all."""
+"""A study's file with what MLflow has not received yet; it is deleted once MLflow has everything."""
 _LEAST_S, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LAST_S, _PROBE_S = 1.0, 2.0, 60.0, 300.0, 5.0
 
 
@@ -42,7 +42,7 @@ class Tracker(Protocol):
         """Record the final figures, the files and the model, and close the study."""
 
     def where(self) -> list[str]:
-        """Lines that tell a person how to look at it."""
+        """Lines that tell a person where to see it."""
 
 
 class NoTracker:
@@ -59,10 +59,10 @@ class NoTracker:
 def open_tracker(
     study: schema.Study, folder: StudyFolder, hospitals: list[str], notes: list[str], warn: Warn
 ) -> Tracker:
-    """The tracker that the study's configuration asks for. A tracking server that does not answer is told later.
+    """The tracker that the study's configuration names. A tracking server that does not answer is updated later.
 
     Raises:
-        TrackingFailed: MLflow's store cannot be used, or refuses; nothing was trained yet.
+        TrackingFailed: MLflow's store cannot be used, or refuses; nothing has been trained yet.
     """
     if study.tracking.name == "none":
         return NoTracker()
@@ -72,11 +72,11 @@ def open_tracker(
         store = None if down else MlflowStore(study, folder, hospitals, notes)
     except Exception as error:
         raise TrackingFailed(
-            f"MLflow at {address(study)} cannot be used: {error}. Mend tracking.uri, or say tracking=none"
+            f"MLflow at {address(study)} cannot be used: {error}. Correct tracking.uri, or set tracking=none"
         ) from error
     if down:
-        warn(f"MLflow at {address(study)} does not answer ({down}); it will be told when it does")
-    return MlflowTracker(study, folder, _Telling(hospitals, notes), warn, store)
+        warn(f"MLflow at {address(study)} does not answer ({down}); results will be sent when it does")
+    return MlflowTracker(study, folder, _Pending(hospitals, notes), warn, store)
 
 
 def _unreachable(uri: str) -> str:
@@ -107,8 +107,8 @@ def _unreachable(uri: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Telling:
-    """What a later process needs to tell a study to MLflow, besides what stands in the study's folder."""
+class _Pending:
+    """What a later process needs to send a study to MLflow, besides the study's folder."""
 
     hospitals: list[str]
     notes: list[str]
@@ -116,18 +116,18 @@ class _Telling:
 
 
 class MlflowTracker:
-    """A study in MLflow, told by a thread. A resumed study goes on in the run that it started."""
+    """A study in MLflow, sent by a thread. A resumed study continues in its own run."""
 
     def __init__(
-        self, study: schema.Study, folder: StudyFolder, telling: _Telling, warn: Warn, store: MlflowStore | None
+        self, study: schema.Study, folder: StudyFolder, pending: _Pending, warn: Warn, store: MlflowStore | None
     ) -> None:
-        self._study, self._folder, self._telling, self._warn, self._store = study, folder, telling, warn, store
+        self._study, self._folder, self._pending, self._warn, self._store = study, folder, pending, warn, store
         self._records: list[RoundRecord] = []
         self._ended = threading.Event()
         self._news = threading.Condition()
         self._sent = -1 if store is None else store.logged
         self._failing = ""
-        write_whole(folder.path / PENDING, json.dumps(asdict(telling)).encode())
+        write_whole(folder.path / PENDING, json.dumps(asdict(pending)).encode())
         threading.Thread(target=self._tell, name="mlflow", daemon=True).start()
 
     def rounds(self, records: list[RoundRecord]) -> None:
@@ -141,40 +141,40 @@ class MlflowTracker:
         names = [str(file.relative_to(self._folder.path)) for file in files]
         with self._news:
             self._records = list(records)
-            self._telling = _Telling(self._telling.hospitals, self._telling.notes, Ending(metrics, names))
-            write_whole(self._folder.path / PENDING, json.dumps(asdict(self._telling)).encode())
+            self._pending = _Pending(self._pending.hospitals, self._pending.notes, Ending(metrics, names))
+            write_whole(self._folder.path / PENDING, json.dumps(asdict(self._pending)).encode())
             self._news.notify_all()
         if not self._ended.wait(_LAST_S) or self._failing:
             self._warn(
-                f"MLflow has not taken the results ({self._failing or 'it is slow'}). They are in {self._folder.path} "
-                "and will be sent with the next study of this folder, or by `consilium send`"
+                f"MLflow has not received the results ({self._failing or 'it is slow'}). They are in "
+                f"{self._folder.path} and will be sent with the next study of this folder, or by `consilium send`"
             )
 
     def settled(self, timeout: float) -> bool:
-        """Wait until every round that was handed in is with MLflow."""
+        """Wait until MLflow has every round so far."""
         with self._news:
             return self._news.wait_for(lambda: self._sent >= len(self._records), timeout)
 
     def where(self) -> list[str]:
         if self._store is None:
-            return [f"MLflow at {address(self._study)} did not answer; once it does, say: consilium send"]
+            return [f"MLflow at {address(self._study)} did not answer; once it does, run: consilium send"]
         return self._store.where()
 
     def _tell(self) -> None:
-        """The thread: everything new, as often as once a second; after a failure, again after a longer and longer
-        while. It ends when the study has ended and MLflow has it all, or has refused the end once."""
+        """The thread: sends everything new, at most once a second; after a failure, again after longer pauses. It ends
+        when the study has ended and MLflow has everything, or has refused the end once."""
         pause, of_others = _FIRST_PAUSE_S, False
         while not self._ended.is_set():
             with self._news:
                 self._news.wait_for(self._has_news)
-                telling, known = self._telling, self._records
+                pending, known = self._pending, self._records
             try:
                 self._store = store = self._store or MlflowStore(
-                    self._study, self._folder, telling.hospitals, telling.notes
+                    self._study, self._folder, pending.hospitals, pending.notes
                 )
                 store.send(known)
-                if telling.ending is not None:
-                    store.end(known, telling.ending)
+                if pending.ending is not None:
+                    store.end(known, pending.ending)
                     (self._folder.path / PENDING).unlink()
                 if not of_others:
                     of_others = True
@@ -185,29 +185,29 @@ class MlflowTracker:
                     self._news.notify_all()
             except Exception as error:
                 if not self._failing:
-                    self._warn(f"MLflow did not take round {self._sent_next()} ({error}); it will be told again")
+                    self._warn(f"MLflow did not accept round {self._sent_next()} ({error}); it will be sent again")
                 self._failing = str(error) or type(error).__name__
-            if telling.ending is not None:
+            if pending.ending is not None:
                 self._ended.set()
             with self._news:
                 self._news.wait_for(
-                    lambda: self._telling.ending is not None, timeout=pause if self._failing else _LEAST_S
+                    lambda: self._pending.ending is not None, timeout=pause if self._failing else _LEAST_S
                 )
             pause = min(2 * pause, _LONGEST_PAUSE_S) if self._failing else _FIRST_PAUSE_S
 
     def _has_news(self) -> bool:
-        return self._telling.ending is not None or len(self._records) > self._sent
+        return self._pending.ending is not None or len(self._records) > self._sent
 
     def _sent_next(self) -> int:
         return max(self._sent, 0) + 1
 
 
 def send(output_dir: Path, warn: Warn, uri: str = "", only: str = "") -> list[str]:
-    """Tell MLflow of every ended study of a folder that it has not heard of to the end. Returns their names.
+    """Send MLflow every ended study of a folder that it does not have completely. Returns their names.
 
     Args:
-        uri: another store than the one that the studies were to be told to.
-        only: leave out those that were to be told to another store than this.
+        uri: a store other than the one in the studies' configuration.
+        only: leave out studies that are configured for a store other than this one.
     """
     sent = []
     for path in sorted((output_dir / "studies").glob(f"*/{PENDING}")):
@@ -219,26 +219,26 @@ def send(output_dir: Path, warn: Warn, uri: str = "", only: str = "") -> list[st
         except StudyBusy:
             continue
         except Exception as error:
-            warn(f"{folder.name}: MLflow did not take it ({error})")
+            warn(f"{folder.name}: MLflow did not accept it ({error})")
     return sent
 
 
 def _send(folder: StudyFolder, uri: str, only: str) -> bool:
-    """Whether there was something to send, and it was taken."""
-    told = json.loads((folder.path / PENDING).read_text("utf-8"))
-    if told["ending"] is None:
-        return False  # it goes on some day
+    """Whether there was something to send, and MLflow has received it."""
+    pending = json.loads((folder.path / PENDING).read_text("utf-8"))
+    if pending["ending"] is None:
+        return False  # it may be resumed
     study = conf.from_plain(folder.facts()["config"])
     if only and address(study) != only:
         return False
     if uri:
         study.tracking.uri = uri
-    store = MlflowStore(study, folder, told["hospitals"], told["notes"])
+    store = MlflowStore(study, folder, pending["hospitals"], pending["notes"])
     checkpoint = folder.path / "federated" / "checkpoint.json"
     if not checkpoint.exists():
         raise CheckpointDamaged(f"{checkpoint} is missing")
     known = records(checkpoint.read_bytes())
     store.send(known)
-    store.end(known, Ending(**told["ending"]))
+    store.end(known, Ending(**pending["ending"]))
     (folder.path / PENDING).unlink()
     return True

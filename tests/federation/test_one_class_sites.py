@@ -1,4 +1,4 @@
-"""A set of clips with sites of one class only: it trains, warns that the site gives the label away, and reports per
+"""A set of clips with sites of one class only: it trains, warns that the site reveals the label, and reports per
 site. ``experiment=lung`` is such a study of real images."""
 
 from __future__ import annotations
@@ -50,4 +50,4 @@ def test_sites_of_one_class_train_and_are_warned_of(tmp_path: Path) -> None:
     assert "volunteers validated with negative patients only, journals with positive ones only" in told
     assert "journals has validation patients of one class only: it has no AUC" in told
     page = (tmp_path / "out" / "studies" / results.study / "report.html").read_text("utf-8")
-    assert "gives the label away" in page
+    assert "reveals the label" in page

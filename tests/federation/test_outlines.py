@@ -104,9 +104,9 @@ def test_the_report_shows_them(outlined: Told) -> None:
     assert figures.distance is not None
     assert figures.dice_quartiles is not None
     page = " ".join((folder / "report.html").read_text("utf-8").split())
-    section = page[page.index("<h2>How well it outlines</h2>") : page.index("<h2>Groups of patients</h2>")]
+    section = page[page.index("<h2>Outlines</h2>") : page.index("<h2>Subgroups</h2>")]
     assert [name for name in HOSPITALS if f"<tr><td>{name}</td>" not in section] == []
-    everybody = section[section.index("<td>everybody</td>") :]
+    everybody = section[section.index("<td>all patients</td>") :]
     assert " · ".join(f"{quartile:.2f}" for quartile in figures.dice_quartiles) in everybody
     distance = f"{100 * figures.distance.value:.1f} ("
     assert distance in everybody

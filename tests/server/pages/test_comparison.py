@@ -43,7 +43,7 @@ def test_what_differs_is_found_and_the_frontier_is_drawn(tmp_path: Path) -> None
     assert all(interval.low < interval.value < interval.high for _, interval in told)
     page = comparison.page(studies)
     assert "What privacy costs" in page
-    assert "all patients in one place, no noise" in page
+    assert "all patients pooled, no noise" in page
     assert page.count("<svg") == 1
 
 
@@ -65,7 +65,7 @@ def test_only_hospitals_that_all_have_are_compared(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_is_refused_with_the_reason(tmp_path: Path) -> None:
     ash, elm = ended(tmp_path, "a", hospitals=("ash",)), ended(tmp_path, "b", hospitals=("elm",))
-    with pytest.raises(comparison.NotComparable, match="no hospital has an AUC in all of them"):
+    with pytest.raises(comparison.NotComparable, match="no hospital has an AUC in all of these studies"):
         comparison.shared([comparison.read(ash), comparison.read(elm)])
     xray = ended(tmp_path, "c", "task=pneumonia_xray", hospitals=("ash",))
     with pytest.raises(comparison.NotComparable, match="different questions"):

@@ -54,9 +54,9 @@ def test_it_says_what_a_reader_needs() -> None:
     told = page(story())
     needed = [
         "Research only. Not for clinical use.", "Does this breast ultrasound image show a malignant lesion?",
-        "Nobody is real.", "Mean AUC over 2 hospitals", "cannot be told", "thresholds that were set beforehand",
+        "Nobody is real.", "Mean AUC over 2 hospitals", "No evidence either way", "thresholds that were set in advance",
         "ash", "elm", "epsilon 8", "99 % of images", "consilium experiment=demo data_root=FOLDER", code_digest(),
-        "Groups of patients", "learning_rate: 8.0", "The mean of 3 models trained on labels dealt out at random",
+        "Subgroups", "learning_rate: 8.0", "The mean of 3 models trained on permuted labels",
         "Federation helps ash: +0.090", "patient by patient: ash.", "too wide: elm.", "Every model at every hospital",
     ]  # fmt: skip
     assert [words for words in needed if words not in told] == []
@@ -160,7 +160,7 @@ def test_every_section_of_the_card_says_something() -> None:
 
 def test_a_card_with_an_empty_section_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.pages.model_card._limits", lambda story: iter([" "]))
-    with pytest.raises(ValueError, match="nothing to say under Limits"):
+    with pytest.raises(ValueError, match="empty sections: Limits"):
         card(story(), "0" * 64)
 
 

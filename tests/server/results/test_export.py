@@ -116,7 +116,7 @@ def test_a_model_of_which_a_part_stays_is_not_handed_over(tmp_path: Path) -> Non
     run_study.record(folder, found, state, NoTracker())
     head, _, _ = model_file.unpack((folder.path / model_file.FILE).read_bytes())
     assert head.probe == []
-    with pytest.raises(StudyError, match=r"bias is missing.*stays at the hospitals"):
+    with pytest.raises(StudyError, match=r"bias is missing.*keeps a part of the model at the hospitals"):
         export.export(str(folder.path), "", tmp_path / "out.safetensors")
 
 
@@ -173,12 +173,12 @@ def test_a_registry_that_somebody_has_written_to_gives_no_model(
     forged = model_file.pack(replace(head, probe=model_file.probe(tasks.get(head.task), network)), negated)
     monkeypatch.setattr("server.tracking.download.weights", lambda name, uri: forged)
     vouching, target = export.in_folder(folder.path.parent), tmp_path / "m.safetensors"
-    with pytest.raises(StudyError, match="another model into the registry") as caught:
+    with pytest.raises(StudyError, match="the registry holds another model") as caught:
         export.export("models:/breast_ultrasound@accepted", "", target, vouching)
     assert model_file.digest(forged) in str(caught.value)
     assert model_file.digest(genuine) in str(caught.value)
     for nobody in (None, export.in_folder(tmp_path)):
-        with pytest.raises(StudyError, match="no folder of that study vouches"):
+        with pytest.raises(StudyError, match="no folder of that study confirms"):
             export.export("models:/breast_ultrasound@accepted", "", target, nobody)
     assert not target.exists()
 

@@ -96,7 +96,7 @@ def test_the_page_shows_them() -> None:
     drawn = pictures(whole_story())
     assert {"findings", "outlines-lesion"} <= drawn.keys()
     text = page(whole_story())
-    for words in ("How well it outlines", "Further findings", "95 % Hausdorff distance", "% of the diagonal"):
+    for words in ("Outlines", "Secondary findings", "95 % Hausdorff distance", "% of the diagonal"):
         assert words in text
 
 

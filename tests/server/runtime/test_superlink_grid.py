@@ -66,16 +66,16 @@ def orders(grid: SuperlinkGrid, *nodes: int) -> list[Message]:
 
 def test_an_order_waits_for_who_is_away() -> None:
     inner = Scripted([set(), {1}, {1, 2}])
-    grid = SuperlinkGrid(inner, patience_s=60, deadline_s=30)
+    grid = SuperlinkGrid(inner, wait_for_nodes_s=60, deadline_s=30)
     assert list(grid.push_messages(orders(grid, 1, 2))) == ["id 1", "id 2"]
     assert inner.looked == 3
 
 
 def test_who_was_waited_for_in_vain_is_not_waited_for_again_until_seen() -> None:
     inner = Scripted([{1}])
-    grid = SuperlinkGrid(inner, patience_s=0.05, deadline_s=30)
+    grid = SuperlinkGrid(inner, wait_for_nodes_s=0.05, deadline_s=30)
     grid.push_messages(orders(grid, 1, 2))
-    grid._patience_s, before = 60, inner.looked
+    grid._wait_for_nodes_s, before = 60, inner.looked
     grid.push_messages(orders(grid, 1, 2))
     assert inner.looked == before + 1
     inner.online, inner.looked = [{1, 2}, {1}, {1, 2}], 0
@@ -85,7 +85,7 @@ def test_who_was_waited_for_in_vain_is_not_waited_for_again_until_seen() -> None
 
 
 def test_an_order_that_nobody_takes_has_an_id_and_an_answer() -> None:
-    grid = SuperlinkGrid(Scripted([{1, 9}]), patience_s=0, deadline_s=30)
+    grid = SuperlinkGrid(Scripted([{1, 9}]), wait_for_nodes_s=0, deadline_s=30)
     names = list(grid.push_messages(orders(grid, 9, 1)))
     assert len(set(names)) == 2
     assert names[1] == "id 1"
@@ -96,7 +96,7 @@ def test_an_order_that_nobody_takes_has_an_id_and_an_answer() -> None:
 
 
 def test_nobody_answers_long_after_the_deadline() -> None:
-    grid = SuperlinkGrid(Scripted([{1}]), patience_s=0, deadline_s=30)
+    grid = SuperlinkGrid(Scripted([{1}]), wait_for_nodes_s=0, deadline_s=30)
     (order,) = orders(grid, 1)
     assert 30 < order.metadata.ttl <= 40
 

@@ -50,7 +50,7 @@ def record(number: int, **hospitals: HospitalRound) -> RoundRecord:
         ),
         "elm": HospitalRound(epsilon=None, auc=None, bytes_down=10, bytes_up=2),
     }
-    named = {"ash": "its update stands out"}
+    named = {"ash": "its update is an outlier"}
     return RoundRecord(number, 0.25, 1.5, told | hospitals, {"elm": "train: no"}, named=named)
 
 
@@ -138,7 +138,7 @@ def test_a_study_is_a_run_and_each_hospital_a_child(home: Path) -> None:
     assert parent.data.tags["mlflow.note.content"] == "Nobody real.\n\nSecond note."
     assert parent.data.metrics["round/number"] == 3
     assert steps(home, parent.info.run_id, "site/ash/update_norm") == [(1, 2.5), (2, 5.0), (3, 7.5)]
-    assert parent.data.tags["fl_look_at.ash"] == "3 of 3 rounds, last: its update stands out"
+    assert parent.data.tags["fl_look_at.ash"] == "3 of 3 rounds, last: its update is an outlier"
     assert runs["ash"].data.tags["fl_look_at"] == parent.data.tags["fl_look_at.ash"]
     assert "fl_look_at" not in runs["elm"].data.tags
     assert parent.data.metrics["system/system_memory_usage_megabytes"] > 0
