@@ -1,17 +1,17 @@
-"""What the robust strategies share: they must see all updates of a round at once.
+"""What the robust strategies share: they need all updates of a round at once.
 
 Memory: as many updates as there are hospitals, the model, and no more than two models for the result; the rules
-themselves work in blocks. Where that is more than the limit, the round is refused before anyone is asked.
+themselves work in blocks. Where that exceeds the limit, the round is refused before any hospital is asked.
 
-Declared weights do not count: they are a lever that an attacker could pull, and ``conf/checks.py`` allows uniform
-weighting only.
+Declared weights do not count: an attacker could misuse them, so the configuration allows uniform weighting only.
 
 Flower's own (``FedMedian``, ``FedTrimmedAvg``, ``Krum``, ``MultiKrum``) compute the same rules, and tests compare them;
 but they compute on whole models, hold two to three copies of all replies, weigh by exact patient counts
-(``MultiKrum``), and none refuses to begin a round with so few hospitals that its rule withstands nobody.
+(``MultiKrum``), and none refuses to start a round with so few hospitals that its rule withstands no attacker.
 
-Privacy: as FedAvg; a robust rule on released updates is post-processing. But it takes noise for dissent: with large
-noise a median costs as much as some hospitals would, and rules that choose a hospital keep the whole noise of that one.
+Privacy: as FedAvg; a robust rule on released updates is post-processing. But it mistakes noise for
+disagreement: with large noise a median costs as much as losing some hospitals, and rules that choose a hospital keep
+the whole noise of that one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class RobustRule:
-    """A rule that withstands some hospitals that send anything they like.
+    """A rule that withstands some hospitals, whatever they send.
 
     Attributes:
         name: as ``strategy=`` has it.
@@ -47,7 +47,7 @@ class RobustRule:
 
 
 class BufferedUpdates:
-    """Holds the updates of a round, then applies the rule. Which of them came first does not matter.
+    """Holds the updates of a round, then applies the rule. Their order does not matter.
 
     Raises:
         CannotCombine: on construction, where the invited hospitals are too few for the rule or too many for the memory.
@@ -59,7 +59,7 @@ class BufferedUpdates:
         if needed > memory_limit_gb:
             raise CannotCombine(
                 f"{rule.name} holds the updates of all {invited} hospitals: {needed:.3g} GB, and "
-                f"strategy.memory_limit_gb={memory_limit_gb:g}; raise it, or take strategy=norm_bounding, which streams"
+                f"strategy.memory_limit_gb={memory_limit_gb:g}; raise it, or set strategy=norm_bounding, which streams"
             )
         self._rule = rule
         self._updates: dict[str, Arrays] = {}
@@ -75,13 +75,13 @@ class BufferedUpdates:
         self._updates[hospital] = update
 
     def combined(self) -> Arrays:
-        """What the rule makes of them. Ends it: the updates are given up.
+        """The rule's result. Call it once: the updates are given up.
 
-        Where so few are left that the rule withstands nobody, it is the median of each value that stands: whoever was
-        dropped would otherwise end the study. The round says so beside the names of those.
+        Where so few are left that the rule withstands no attacker, the median of each value is taken: otherwise a
+        dropped hospital would end the study. The round says so beside the names of those that were dropped.
 
         Raises:
-            CannotCombine: there is none.
+            CannotCombine: no update was added.
         """
         if not self._updates:
             raise CannotCombine(f"{self._rule.name}: no hospital's update was added")
@@ -96,7 +96,7 @@ def blocks(updates: Sequence[Arrays]) -> Iterator[tuple[str, slice, NDArray[np.f
     """All updates side by side, some values at a time: a tensor's name, which of its values, and those values in
     float64, shape (values, updates)."""
     width = max(1, _AT_ONCE // len(updates))
-    for name in sorted(updates[0]):  # a checkpoint gives tensors back in an order of its own
+    for name in sorted(updates[0]):  # a checkpoint returns tensors in an order of its own
         flat = [update[name].reshape(-1) for update in updates]
         for start in range(0, flat[0].size, width):
             part = slice(start, start + width)
@@ -132,6 +132,6 @@ def squared_distances(updates: Sequence[Arrays]) -> NDArray[np.float64]:
 def _refuse_too_few(rule: RobustRule, updates: int) -> None:
     if rule.withstands(updates) < 1:
         raise CannotCombine(
-            f"{rule.name} with {updates} update(s) withstands no attacker: invite more hospitals, ask less of it in "
-            "strategy.*, or take strategy=norm_bounding"
+            f"{rule.name} with {updates} update(s) withstands no attacker: invite more hospitals, change "
+            "strategy.*, or set strategy=norm_bounding"
         )

@@ -4,7 +4,7 @@ Each value of the model by itself: the median withstands any minority of attacke
 and the smallest fraction ``trim`` and averages the rest, which keeps more of the honest updates. Both stay between the
 smallest and the largest honest value. Where hospitals differ (label skew), both drop honest minorities as well.
 
-Privacy, memory, and why not Flower's: see ``held.py``.
+Privacy, memory, and why not Flower's: see ``buffered.py``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Chang et al., Distributed deep learning networks among institutions for medical imaging, JAMIA 25(8):945, 2018.
 
-Each round asks one hospital and takes its model as it is. Flower has it for tree ensembles only (``FedXgbCyclic``).
+Each round asks one hospital and uses its model as it is. Flower has it for tree ensembles only (``FedXgbCyclic``).
 
 Privacy: a hospital spends in its own turns only, one round in as many as there are hospitals. What it sends is seen
 alone, not within a mean, which patient-level noise at the hospital already assumes.

@@ -1,6 +1,6 @@
 """FedAvg: the weighted mean of the hospitals' updates (McMahan et al., AISTATS 2017, algorithm 1).
 
-Flower's own ``FedAvg`` is not used: it averages NaN into the model, weighs by exact patient counts, adds up in the
+Flower's own ``FedAvg`` is not used: it averages NaN into the model, weighs by exact patient counts, sums in the
 dtype that arrives (fp16 in fp16), waits for ever for missing hospitals and holds all replies in memory at once. The
 other mean-type strategies of Flower inherit all of that.
 
@@ -34,7 +34,7 @@ class RunningMean:
         self._hospitals: set[str] = set()
 
     def add(self, hospital: str, update: Arrays, weight: float, scale: float = 1.0) -> None:
-        """Fold one hospital's update in, multiplied by ``scale``. Sums are float64, whatever the update's dtype.
+        """Add one hospital's update, multiplied by ``scale``. Sums are float64, whatever the update's dtype.
 
         Raises:
             ValueError: the weight is not positive and finite, or the hospital has already been added.
@@ -49,7 +49,7 @@ class RunningMean:
         self._weight += weight
 
     def combined(self) -> Arrays:
-        """The mean, in the model's dtypes. Ends it: the sums are given up one by one.
+        """The mean, in the model's dtypes. Call it once: the sums are given up one by one.
 
         Raises:
             CannotCombine: nothing was added: a round that trained nobody has no mean.

@@ -1,16 +1,16 @@
-"""The geometric median: the point whose distances to all updates have the least sum.
+"""The geometric median: the point with the smallest sum of distances to all updates.
 
 RFA, Pillutla et al., IEEE Transactions on Signal Processing 70:1142, 2022.
 
 Found with the smoothed Weiszfeld iteration (algorithm 2 there): v <- sum_i b_i w_i / sum_i b_i with
 b_i = 1 / max(nu, |v - w_i|). Every v is a weighted mean of the updates, so its distances follow from their inner
 products G: for weights l that add up to 1, |v - w_j|^2 = l'Gl - 2 (Gl)_j + G_jj. Two passes over the updates for G,
-iterations on numbers, one pass for the mean; so it can go on until it stands still, where the paper stops after a few.
+iterations on numbers, one pass for the mean; so it can run until it converges, where the paper stops early.
 nu is relative to the typical distance here, so the result does not depend on the unit.
 
 Withstands any minority, and turns with the coordinates, which the coordinate-wise median does not. Flower has none.
 
-Privacy and memory: see ``held.py``.
+Privacy and memory: see ``buffered.py``.
 """
 
 from __future__ import annotations

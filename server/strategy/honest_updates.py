@@ -1,6 +1,6 @@
-"""How long an update can be that was made as the study's document says: from public numbers and from no other update.
+"""How long an update can be that follows the study document: from public numbers and from no other update.
 
-``local_sgd.honest_lengths`` has the bound for plain private steps. Here it is fitted to what a hospital really does:
+``local_sgd.honest_lengths`` has the bound for plain private steps. Here it is adapted to what a hospital really does:
 
     FedProx        a pull towards the model that the order brought: part of the linear system, exactly
     weight decay   a pull of the same kind, and a constant: the model itself, whose length is known
@@ -10,14 +10,14 @@
     FedRep         what is sent is trained in the steps that are left beside the head's
     FedPer, FedBN  what is sent is a part of what was clipped: no longer than the whole
     Ditto          the personal model takes steps of its own and is not sent
-    fewer bits     what rounding took before is added, and what it takes now; for int8 at most a third each in the worst
+    fewer bits     earlier rounding errors are added, and the present one; for int8 at most a third each in the worst
                    case, since a block of 1,024 values is rounded to 1/127 of its largest
 
-Noise is told by the hospital, and is a lever: whoever claims a hundred times as much may send an update a hundred times
-as long. So an update counts with the length that is usual under the noise that the study's own privacy needs, and a
-margin; longer ones are shortened to it. That is no accusation, as a hospital with a stricter cap needs more noise. What
-is needed is computed by the central limit theorem of Gaussian differential privacy (Bu et al., Harvard Data Science
-Review 2020, section 3.3), which asks for rather more than the hospitals' exact composition does.
+The hospital reports its noise, and could misuse that: one that claims a hundred times as much may send an update a
+hundred times as long. So an update counts with the length that is usual under the noise that the study's own privacy
+needs, plus a margin; longer ones are shortened to it. That is no accusation: a hospital with a stricter cap needs more
+noise. The needed noise is computed by the central limit theorem of Gaussian differential privacy (Bu et al., Harvard
+Data Science Review 2020, section 3.3), which asks for rather more than the hospitals' exact composition does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tasks.protocol.wire import CONTROL, TrainOrder
 
 _FAILURE = 1e-9
 _ROUNDING = {"float32": 0.0, "float16": 1e-3, "int8": 0.34}
-"""What rounding takes at most, as a fraction of an update's length."""
+"""The largest rounding error, as a fraction of an update's length."""
 _ARITHMETIC = 1.001
 _MARGIN, _LEAST = 1.25, 0.5
 _MOST_EPSILON = 100.0
@@ -43,7 +43,7 @@ _MOST_EPSILON = 100.0
 
 @dataclass(frozen=True)
 class Honest:
-    """What is public of the updates on an order.
+    """What is public about the updates that answer an order.
 
     Attributes:
         model, control: lengths of the model and of SCAFFOLD's c.
@@ -80,26 +80,27 @@ class Honest:
             size: the hospital's public size.
             noise: its noise multiplier.
         """
-        unknown_model = bool(self.document.training.weight_decay) and round != self.round  # a late update's was another
+        unknown_model = bool(self.document.training.weight_decay) and round != self.round  # late: another model
         if self.document.privacy.epsilon is None or unknown_model:
             return math.inf
-        lost = _ROUNDING[self.document.wire.up]
-        with np.errstate(all="ignore"):  # a pull that throws the model about leads beyond all numbers
+        rounding = _ROUNDING[self.document.wire.up]
+        with np.errstate(all="ignore"):  # a pull that makes training diverge overflows
             bound = self._lengths(size, noise, round).longest
-            bound += lost * (bound + self._lengths(size, self._noise_before(noise), 1).longest) if lost else 0.0
+            before = self._lengths(size, self._noise_before(noise), 1).longest if rounding else 0.0
+            bound += rounding * (bound + before) if rounding else 0.0
         return _ARITHMETIC * bound if math.isfinite(bound) else math.inf
 
     def counted(self, size: int, noise: float, round: int) -> float:
-        """The most length with which an update counts; never more than ``longest``."""
+        """The largest length with which an update counts; never more than ``longest``."""
         longest = self.longest(size, noise, round)
         if not math.isfinite(longest):
             return longest
-        asked = min(noise, needed_noise(self.document) * _MARGIN * self._spread())
-        lost = 1 + 2 * _ROUNDING[self.document.wire.up]
-        return min(longest, _ARITHMETIC * lost * self._lengths(size, asked, round).usual)
+        usual_noise = min(noise, needed_noise(self.document) * _MARGIN * self._spread())
+        rounding = 1 + 2 * _ROUNDING[self.document.wire.up]
+        return min(longest, _ARITHMETIC * rounding * self._lengths(size, usual_noise, round).usual)
 
     def weighed_noise(self, noise: float) -> float:
-        """The noise by which an update is weighed: who claims to need hardly any gains nothing."""
+        """The noise that an update is weighed by: a hospital that claims to need hardly any gains nothing."""
         return max(noise, needed_noise(self.document) * _LEAST / self._spread())
 
     def _terms(self, round: int) -> TrainingTerms:
@@ -124,12 +125,12 @@ class Honest:
         clip = self.document.privacy.clip_norm
         plain = honest_lengths(terms, clip, noise, size, self.dimension, _FAILURE).longest
         moved = terms.learning_rate * float(responses(terms.steps, terms.momentum).sum())
-        # Rates fall, so what rounding took of an earlier update may be more than a part of this one.
+        # Rates fall, so the rounding error of an earlier update may be larger than that of this one.
         fallen = self.document.training.learning_rate / terms.learning_rate
         return plain / moved * (1 + 2 * _ROUNDING[self.document.wire.up] * fallen)
 
     def _noise_before(self, noise: float) -> float:
-        """The most noise that an earlier round can have had; noise that was planned anew is never less."""
+        """The largest noise that an earlier round can have had; newly planned noise is never less."""
         return noise * max(1.0, 1 / self.document.training.final_noise)
 
     def _spread(self) -> float:
@@ -138,7 +139,7 @@ class Honest:
 
 
 def needed_noise(document: StudyDocument) -> float:
-    """About the noise multiplier with which a hospital keeps to the study's own privacy."""
+    """The approximate noise multiplier with which a hospital meets the study's own privacy."""
     terms, steps = document.privacy, document.asked * document.steps_a_round()
     if terms.epsilon is None:
         return 0.0

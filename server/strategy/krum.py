@@ -5,7 +5,7 @@ Krum takes the update with the smallest score; Multi-Krum the mean of the m smal
 Multi-Krum m <= n - f, of those whose updates are usable: against f attackers that may also stay silent, invite
 3 f + 3. Krum follows one hospital a round: use it where hospitals are alike.
 
-Privacy, memory, and why not Flower's: see ``held.py``. With noise, distances between updates are mostly noise, and
+Privacy, memory, and why not Flower's: see ``buffered.py``. With noise, distances between updates are mostly noise, and
 Krum's choice is the one that happens to have drawn the least.
 """
 

@@ -1,4 +1,4 @@
-"""What the server may know of a hospital's training without asking: it follows from the order and from public numbers.
+"""What the server can know about a hospital's training without asking: it follows from the order and public numbers.
 
 A hospital takes K steps of SGD with learning rate eta and momentum mu, as ``client/training/train.py`` does. A pull of
 strength p towards the model x_0 that it began with (FedProx, and weight decay but for a constant) is part of the step:
@@ -6,7 +6,7 @@ strength p towards the model x_0 that it began with (FedProx, and weight decay b
     v_t = mu v_{t-1} + g_t + p (x_{t-1} - x_0),   x_t = x_{t-1} - eta v_t      so
     update = - eta sum_t r_t g_t,   r_t = 1 + mu + ... + mu^(K-t) where p = 0
 
-The system is linear, so each r_t is its answer to one unit of gradient at step t, whatever p is. Each g_t is a sum of
+The system is linear, so each r_t is its response to one unit of gradient at step t, whatever p is. Each g_t is a sum of
 patient gradients, clipped to C and noised with standard deviation sigma C, divided by the expected number of patients
 q N, where N is the hospital's public size; and a constant, where there is one.
 """
@@ -60,7 +60,7 @@ def noise_std(
 ) -> float:
     """Standard deviation of the privacy noise in each coordinate of an update, at the rate that ``training`` has.
 
-    Later gradients are taken at points that earlier noise has moved; that they answer to it is neglected.
+    Later gradients are taken at points that earlier noise has moved; their response to it is neglected.
 
     Args:
         strength: p beside weight decay, which ``training`` has.
@@ -72,14 +72,14 @@ def noise_std(
 
 @dataclass(frozen=True)
 class Lengths:
-    """What an honest update is at most made of: what patients and pulls make of it, and its noise."""
+    """Bounds on the two parts of an honest update: what patients and pulls contribute, and its noise."""
 
     signal: float
     noise: float
 
     @property
     def longest(self) -> float:
-        """No honest update is longer, however its later gradients answer to earlier noise."""
+        """No honest update is longer, however its later gradients respond to earlier noise."""
         return self.signal + self.noise
 
     @property
@@ -124,13 +124,6 @@ def honest_lengths(
     std = noise_std(training, clip_norm, noise_multiplier, public_size, strength)
     pulled = training.learning_rate * abs(float(r.sum())) * constant
     return Lengths(float(signal + pulled), std * (math.sqrt(dimension) + math.sqrt(2 * log)))
-
-
-def honest_norm(
-    training: AnyTraining, clip_norm: float, noise_multiplier: float, public_size: int, dimension: int
-) -> float:
-    """A length that an honest update exceeds once in a million times at most; arguments as ``honest_lengths``."""
-    return honest_lengths(training, clip_norm, noise_multiplier, public_size, dimension).longest
 
 
 def _responses(training: AnyTraining, strength: float) -> NDArray[np.float64]:

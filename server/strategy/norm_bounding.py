@@ -1,12 +1,12 @@
 """Norm bounding: no update is longer than a bound, then FedAvg (Sun et al., 2019, arXiv:1911.07963, section 4).
 
-An attacker can turn the model only as far as the bound. It does not find attackers, and many small ones still add up;
-it is the only robust strategy here that streams.
+An attacker can move the model only as far as the bound. It does not detect attackers, and many small ones still add
+up; it is the only robust strategy here that streams.
 
-Patients' clipping bounds already what poisoned images and labels can do to an update that the hospital's own code
-computes: there, norm bounding comes free. Against changed code the server needs a bound of its own.
-``local_sgd.honest_norm`` gives one that costs honest hospitals nothing; but it is several times their usual length,
-because patients seldom all pull the same way, and three attackers of ten that use it wholly still win. A bound near the
+Clipping each patient already bounds what poisoned images and labels can do to an update that the hospital's own code
+computes: there, norm bounding costs nothing. Against changed code the server needs a bound of its own.
+``local_sgd.honest_lengths`` gives one that costs honest hospitals nothing; but it is several times their usual length,
+because patients seldom all pull the same way, and three attackers of ten that use all of it still win. A bound near the
 usual length stops them and costs little (``tests/benchmarks/bench_attacks.py`` measures both).
 
 Flower offers it only inside its central-DP wrappers (``DifferentialPrivacyServerSideFixedClipping``), which hold all

@@ -1,7 +1,7 @@
-"""How much a reply counts: three functions of what hospitals may say in public.
+"""How much a reply counts: three functions of what hospitals may state in public.
 
-A weight is a claim that nobody can check: a hospital that declares itself huge, or its noise tiny, takes the mean over.
-That is why the robust strategies allow ``uniform`` only. Exact patient counts, by which Flower weighs, never leave.
+A weight is a claim that cannot be verified: a hospital that declares a huge size, or tiny noise, dominates the mean.
+That is why the robust strategies allow ``uniform`` only. Exact patient counts, which Flower weighs by, never leave.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ def by_inverse_noise_variance(public_size: int, noise_std: float | None) -> floa
         ValueError: the update has no noise or none is known.
     """
     if noise_std is None or not 0 < noise_std < math.inf:
-        raise ValueError(f"there is no weight by noise for an update with noise of standard deviation {noise_std}")
+        raise ValueError(f"an update with noise of standard deviation {noise_std} has no weight by noise")
     return noise_std**-2

@@ -30,7 +30,7 @@ from scipy.stats import rankdata
 from conf import schema
 from server.errors import CannotCombine
 from server.strategy.admission import unusable
-from server.strategy.local_sgd import expected_patients, honest_norm
+from server.strategy.local_sgd import expected_patients, honest_lengths
 from server.strategy.registry import build
 from server.strategy.strategy import norm
 from tasks.protocol.wire import Arrays
@@ -261,7 +261,7 @@ def by_strategy(console: Console) -> dict[str, dict[str, dict[str, Figures]]]:
 def with_clipping(console: Console) -> dict[str, dict[str, Figures]]:
     """Second table. result[attack][arm]."""
     noise_multiplier, attackers = 1.0, 3
-    bound = honest_norm(TRAINING, PRIVACY.clip_norm, noise_multiplier, PATIENTS, FEATURES)
+    bound = honest_lengths(TRAINING, PRIVACY.clip_norm, noise_multiplier, PATIENTS, FEATURES).longest
     private = Privately(PRIVACY.clip_norm, noise_multiplier)
     arms: dict[str, tuple[schema.StrategySettings, Privately]] = {
         "fedavg, not clipped": (schema.FedAvg(weighting="uniform"), Privately()),

@@ -11,7 +11,7 @@ import pytest
 from client.ledger.accounting import Mechanism, epsilon_of, plan_noise
 from conf.schema import TrainingSettings
 from server.strategy.honest_updates import Honest, _delta, needed_noise
-from server.strategy.local_sgd import honest_norm, responses
+from server.strategy.local_sgd import honest_lengths, responses
 from tasks.protocol import encoding
 from tasks.protocol.study import MethodTerms, StudyDocument, WireTerms
 from tasks.protocol.wire import CONTROL, TrainOrder
@@ -137,5 +137,5 @@ def test_a_bound_without_the_responses_of_momentum_would_drop_honest_hospitals()
     """The wrong version."""
     terms = TrainingSettings(steps=10, learning_rate=1.0, momentum=0.9, sample_rate=1.0)
     everybody_one_way = 0.5 * responses(10, 0.9).sum()  # as many patients as declared, each clipped to 0.5
-    assert everybody_one_way > honest_norm(replace(terms, momentum=0.0), 0.5, 0.3, 1000, 23)
-    assert everybody_one_way < honest_norm(terms, 0.5, 0.3, 1000, 23)
+    assert everybody_one_way > honest_lengths(replace(terms, momentum=0.0), 0.5, 0.3, 1000, 23).longest
+    assert everybody_one_way < honest_lengths(terms, 0.5, 0.3, 1000, 23).longest

@@ -13,7 +13,7 @@ from torch import nn
 
 from client.privacy import PatientSteps, StepTerms
 from conf.schema import Privacy, TrainingSettings
-from server.strategy.local_sgd import expected_patients, honest_lengths, honest_norm, noise_std, responses
+from server.strategy.local_sgd import expected_patients, honest_lengths, noise_std, responses
 
 PRIVACY = Privacy(clip_norm=0.5)
 
@@ -66,7 +66,7 @@ def test_no_honest_update_is_longer_than_the_bound_and_the_bound_is_not_idle(
     steps[:, :, 0] += sampled * PRIVACY.clip_norm
     updates = terms.learning_rate * np.einsum("t,ntd->nd", r, steps) / (sample_rate * patients)
     longest = np.linalg.norm(updates, axis=1).max()
-    bound = honest_norm(terms, PRIVACY.clip_norm, sigma, patients, dimension)
+    bound = honest_lengths(terms, PRIVACY.clip_norm, sigma, patients, dimension).longest
     assert longest < bound
     assert bound < 2.5 * longest
 
@@ -74,12 +74,12 @@ def test_no_honest_update_is_longer_than_the_bound_and_the_bound_is_not_idle(
 def test_the_bound_holds_for_a_hospital_that_has_rounded_its_size_down() -> None:
     terms = training(sample_rate=1.0)
     longest = terms.learning_rate * PRIVACY.clip_norm * 149 / 100 * terms.steps  # 149 patients, declared as 100
-    assert longest < honest_norm(terms, PRIVACY.clip_norm, 1e-9, 100, 30)
+    assert longest < honest_lengths(terms, PRIVACY.clip_norm, 1e-9, 100, 30).longest
 
 
 def test_without_noise_there_is_no_bound() -> None:
     with pytest.raises(ValueError, match="without noise"):
-        honest_norm(training(), PRIVACY.clip_norm, 0.0, 100, 30)
+        honest_lengths(training(), PRIVACY.clip_norm, 0.0, 100, 30)
 
 
 @settings(max_examples=60, deadline=None)
