@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from flwr.app import Context, Message
@@ -47,7 +47,7 @@ from tasks.models.weights import in_folder
 from tasks.protocol import study as studies
 from tasks.protocol import wire
 from tasks.protocol.study import PrivacyTerms, TrainingTerms
-from tasks.protocol.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
+from tasks.protocol.wire import Arrays, EvaluateOrder, EvaluateReport, Order, Refusal, TrainOrder, TrainReport
 from tasks.task import Task
 
 SITE_VARIABLE = "CONSILIUM_SITE"
@@ -70,7 +70,6 @@ def evaluate(message: Message, context: Context) -> Message:
     return _answer(message, context, EvaluateOrder, _evaluate)
 
 
-Order = TypeVar("Order", TrainOrder, EvaluateOrder)
 Report = TrainReport | EvaluateReport
 Work = Callable[[Order, Use, PrivacyTerms, SiteSettings, Ledger], Report]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -17,9 +16,7 @@ from client.errors import BadOrder, NotHeld
 from client.site import SiteSettings
 from tasks.machine.disk import write_private
 from tasks.protocol import encoding, wire
-from tasks.protocol.wire import Arrays, EvaluateOrder, TrainOrder
-
-Order = TypeVar("Order", TrainOrder, EvaluateOrder)
+from tasks.protocol.wire import Arrays, EvaluateOrder, Order, TrainOrder
 
 
 def whole(order: Order, settings: SiteSettings) -> Order:

@@ -1,7 +1,7 @@
 """What a strategy asks of hospitals beside plain steps: its part in the study document.
 
-What each does there, and to the guarantee, is explained at the head of ``client/training/methods.py``. The server's half
-of FedProx, FedBN, FedPer, FedRep and Ditto is FedAvg's; that of SCAFFOLD is ``scaffold.py``.
+What each does there, and to the guarantee, is explained at the head of ``client/training/methods.py``. The server's
+half of FedProx, FedBN, FedPer, FedRep and Ditto is FedAvg's; that of SCAFFOLD is ``scaffold.py``.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tasks.brain_mr.brain import brain_of
@@ -15,9 +14,9 @@ from tasks.brain_mr.structures import STRUCTURES
 from tasks.imaging.volumes import (
     NoExample,
     VoxelGrid,
-    augmented,
     axial_grid,
     head_centre_mm,
+    of_scans,
     placed_masks,
     resampled,
     resampled_masks,
@@ -83,13 +82,6 @@ def _grid(scan: Scan) -> VoxelGrid:
     return axial_grid(head_centre_mm(scan.volumes[SEQUENCES[0].name]), SHAPE, SPACING_MM)
 
 
-def augment(
-    example: torch.Tensor, masks: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mirrored left to right, turned by up to 10 degrees, moved, a little larger or smaller, brighter or noisier."""
-    return augmented(example, masks, generator, _random)
-
-
 def _random(keys: Sequence[str]) -> list[Any]:
     from monai.transforms.intensity.dictionary import RandGaussianNoised, RandScaleIntensityd, RandShiftIntensityd
     from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
@@ -110,3 +102,7 @@ def _random(keys: Sequence[str]) -> list[Any]:
         RandShiftIntensityd(keys="example", prob=0.3, offsets=0.03),
         RandGaussianNoised(keys="example", prob=0.3, std=0.02),
     ]
+
+
+augment = of_scans(_random)
+"""Mirrored left to right, turned by up to 10 degrees, moved, a little larger or smaller, brighter or noisier."""

@@ -6,17 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.brain_mr.head import SHAPE, STEP_MM, head_of, regions, tumour_of
 from tasks.brain_mr.scanner import Protocol, acquired, attributes_of, scanner_of, shaded, signal
 from tasks.brain_mr.structures import STRUCTURES
 from tasks.phantoms.fields import Field
 from tasks.phantoms.hospital import Attributes, Dependent, Recipe, fill
-from tasks.phantoms.volume import averaged, outlines, slices
+from tasks.phantoms.volume import Affine, averaged, outlines, slices
 from tasks.task import PhantomHospital
-
-Affine = NDArray[np.float64]
 
 
 def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:

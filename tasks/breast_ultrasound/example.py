@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.imaging.augmentation import of_pictures
-from tasks.imaging.frames import fitted_square, image_area, masks_from_square, masks_like
+from tasks.imaging.frames import fitted_square, image_area, masks_from_square, masks_on
 from tasks.task import Picture
 
 SIDE = 128
@@ -31,14 +31,7 @@ def read_example(picture: Picture) -> NDArray[np.float32]:
     return fitted_square(image_area(picture), picture.spacing_mm, SIDE)
 
 
-def read_masks(picture: Picture) -> NDArray[np.bool_]:
-    """The lesion's outline on the grid of ``read_example``: bool (1, 128, 128).
-
-    Raises:
-        ValueError: nobody has outlined anything on the picture.
-    """
-    return masks_like(picture, read_example)
-
-
+read_masks = masks_on(read_example)
+"""The lesion's outline on the grid of ``read_example``: bool (1, 128, 128)."""
 place_masks = masks_from_square
 """The way back from ``read_masks``."""

@@ -52,24 +52,26 @@ def central_square(pixels: NDArray[np.float32], side: int) -> NDArray[np.float32
     return np.asarray(small[0].clamp(0, 1).numpy(), dtype=np.float32)
 
 
-def masks_like(picture: Picture, read_example: Callable[[Picture], NDArray[np.float32]]) -> NDArray[np.bool_]:
-    """Masks on the grid of the example, for a transform that moves and resizes pixels and leaves their values alone.
+def masks_on(read_example: Callable[[Picture], NDArray[np.float32]]) -> Callable[[Picture], NDArray[np.bool_]]:
+    """A task's ``read_masks``: masks on the grid of the example.
 
-    Each mask goes the way of the image, antialiased as it is; a pixel belongs to a structure that covers half of it.
+    For a transform that moves and resizes pixels and does not change their values. Each mask is transformed as the
+    image is, antialiased; a pixel belongs to a structure that covers half of it.
 
     Args:
-        picture: with masks.
-        read_example: to (1, side, side).
+        read_example: from a picture to (1, side, side).
 
     Returns:
-        bool (structures, side, side).
-
-    Raises:
-        ValueError: nobody has outlined anything on it.
+        From a picture with masks to bool (structures, side, side). It raises ``ValueError`` where the picture has none.
     """
-    if picture.masks is None:
-        raise ValueError("the picture has no masks: nobody has outlined anything on it")
-    return np.stack([read_example(replace(picture, pixels=m.astype(np.float32)))[0] >= 0.5 for m in picture.masks])
+
+    def read_masks(picture: Picture) -> NDArray[np.bool_]:
+        if picture.masks is None:
+            raise ValueError("the picture has no masks: nobody has outlined anything on it")
+        moved = (read_example(replace(picture, pixels=mask.astype(np.float32)))[0] for mask in picture.masks)
+        return np.stack([mask >= 0.5 for mask in moved])
+
+    return read_masks
 
 
 def masks_from_square(picture: Picture, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
 from tasks.imaging.augmentation import drawn, plain
-from tasks.task import Volume
+from tasks.task import Augmentation, Volume
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -217,18 +217,22 @@ def standardised(values: NDArray[np.float32], inside: NDArray[np.bool_], reach: 
     return np.where(inside, ((score / np.float32(reach) + 1) / 2).clip(0, 1), 0).astype(np.float32)
 
 
-def augmented(
-    example: torch.Tensor,
-    masks: torch.Tensor,
-    generator: torch.Generator,
-    transforms: Callable[[Sequence[str]], list[Any]],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """``tasks.imaging.augmentation.drawn`` for scans: a channel that is 0 everywhere was not acquired and stays so.
+def of_scans(transforms: Callable[[Sequence[str]], list[Any]]) -> Augmentation:
+    """A task's ``augment`` for volumes: a channel that is 0 everywhere was not acquired and stays so.
 
     Args:
-        example: float32 (channels, slices, rows, columns) in [0, 1].
-        masks: bool (structures, slices, rows, columns), maybe of no structure.
+        transforms: as ``tasks.imaging.augmentation.drawn`` takes them.
+
+    Returns:
+        From a float32 example (channels, slices, rows, columns) in [0, 1], bool masks (structures, slices, rows,
+        columns), maybe of no structure, and a generator to both.
     """
-    changed, moved = drawn(example, masks, generator, transforms)
-    acquired = (example.flatten(1) > 0).any(dim=1)[:, None, None, None]
-    return changed * acquired, moved
+
+    def augment(
+        example: torch.Tensor, masks: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        changed, moved = drawn(example, masks, generator, transforms)
+        acquired = (example.flatten(1) > 0).any(dim=1)[:, None, None, None]
+        return changed * acquired, moved
+
+    return augment

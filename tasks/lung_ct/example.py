@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tasks.imaging.volumes import (
     NoExample,
     VoxelGrid,
-    augmented,
     axial_grid,
     largest_centre_mm,
+    of_scans,
     placed_masks,
     resampled,
     resampled_masks,
@@ -76,13 +75,6 @@ def _grid(scan: Scan) -> VoxelGrid:
     return axial_grid(centre, SHAPE, SPACING_MM)
 
 
-def augment(
-    example: torch.Tensor, masks: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mirrored, turned, moved by up to 3 mm, a little larger or smaller, denser or noisier."""
-    return augmented(example, masks, generator, _random)
-
-
 def _random(keys: Sequence[str]) -> list[Any]:
     from monai.transforms.intensity.dictionary import RandGaussianNoised, RandShiftIntensityd
     from monai.transforms.spatial.dictionary import RandAffined, RandFlipd, RandRotate90d
@@ -103,3 +95,7 @@ def _random(keys: Sequence[str]) -> list[Any]:
         RandShiftIntensityd(keys="example", prob=0.5, offsets=0.03),
         RandGaussianNoised(keys="example", prob=0.3, std=0.02),
     ]
+
+
+augment = of_scans(_random)
+"""Mirrored, turned, moved by up to 3 mm, a little larger or smaller, denser or noisier."""

@@ -10,17 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.lung_ct.nodule import drawn_into, nodule_of
 from tasks.lung_ct.scanner import CtScanner, attributes_of, reconstructed, scanner_of, stored
 from tasks.lung_ct.structures import STRUCTURES
 from tasks.phantoms.fields import Field, smooth_volume
 from tasks.phantoms.hospital import Attributes, Dependent, Recipe, fill
-from tasks.phantoms.volume import averaged, outlines, slices
+from tasks.phantoms.volume import Affine, averaged, outlines, slices
 from tasks.task import PhantomHospital
-
-Affine = NDArray[np.float64]
 
 _MATRIX = 64
 _HEIGHT_MM = 46.0

@@ -35,25 +35,21 @@ def at_threshold(histogram: ScoreHistogram, threshold: float) -> OperatingPoint:
 
 def for_specificity(histogram: ScoreHistogram, wanted: float) -> float:
     """The lowest threshold with at least the wanted specificity on these patients; 1 where only that has it."""
-    edges = np.flatnonzero(_rates(histogram)[1] >= wanted - 1e-12)
+    edges = np.flatnonzero(roc_curve(histogram)[1] >= wanted - 1e-12)
     return float(edges[0]) / histogram.bins
 
 
 def for_youden(histogram: ScoreHistogram) -> float:
     """The threshold with the largest sum of sensitivity and specificity (Youden, Cancer 3:32, 1950)."""
-    sensitivity, specificity = _rates(histogram)
+    sensitivity, specificity = roc_curve(histogram)
     return float(np.argmax(sensitivity + specificity)) / histogram.bins
 
 
-def roc_curve(histogram: ScoreHistogram) -> NDArray[np.float64]:
-    """Sensitivity and specificity at every edge from 0 to 1, shape (2, bins + 1), as a line that can be drawn."""
-    return np.stack(_rates(histogram))
-
-
-def _rates(histogram: ScoreHistogram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def roc_curve(histogram: ScoreHistogram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sensitivity and specificity at every edge between bins from 0 to 1, each of shape (bins + 1,)."""
     below = np.pad(np.cumsum(without_negatives(histogram.cells), axis=1), ((0, 0), (1, 0)))
     share = below / np.maximum(below[:, -1:], 1e-12)
-    share[:, -1] = 1.0  # below the highest edge is everybody, also where noise has left nobody of a class
+    share[:, -1] = 1.0  # all patients are below the highest edge, also where noise has left nobody of a class
     return 1 - share[1], share[0]
 
 

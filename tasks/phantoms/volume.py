@@ -14,6 +14,9 @@ from tasks.phantoms.hospital import Attributes, Dependent
 from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
 from tasks.task import Structure
 
+Affine = NDArray[np.float64]
+"""Takes (slice, row, column, 1) to millimetres in the patient, shape (4, 4)."""
+
 
 def averaged(fine: Field, planes: int, thick: int) -> Field:
     """Partial volume: slices of what lies in them.

@@ -179,6 +179,7 @@ class Refusal:
 
 
 Message = TrainOrder | TrainReport | EvaluateOrder | EvaluateReport | Refusal
+Order = TypeVar("Order", TrainOrder, EvaluateOrder)
 M = TypeVar("M", bound=Message)
 N = TypeVar("N", bound=Message)
 _KINDS: dict[str, type[Any]] = {
