@@ -63,9 +63,9 @@ def test_what_is_no_model_of_consilium_is_refused(tmp_path: Path, content: bytes
     [
         ({"task_version": 99}, "has version 1 here, the model has 99"),
         ({"contract": "e" * 64}, "acquisition contract"),
-        ({"task": "nowhere"}, "answers 'nowhere'"),
-        ({"probe": [0.0, 0.0, 0.0]}, "computes something else"),
-        ({"probe": []}, "computes something else"),
+        ({"task": "nowhere"}, "is for task 'nowhere'"),
+        ({"probe": [0.0, 0.0, 0.0]}, "computes different results"),
+        ({"probe": []}, "computes different results"),
     ],
 )
 def test_another_computation_is_refused(tmp_path: Path, changes: dict[str, object], why: str) -> None:
@@ -93,7 +93,7 @@ def test_a_transform_that_has_changed_is_found(tmp_path: Path, monkeypatch: pyte
     digest = write_model(tmp_path / "m.safetensors")
     darker = replace(TASK, read_example=lambda picture: TASK.read_example(picture) ** 2)
     monkeypatch.setattr(opening.tasks, "get", lambda name: darker)
-    with pytest.raises(OtherRelease, match="computes something else"):
+    with pytest.raises(OtherRelease, match="computes different results"):
         open_model(tmp_path, digest)
 
 
