@@ -1,7 +1,7 @@
-"""Files that are whole, whatever happens while they are written, and files and folders that their owner alone can read.
+"""Files written atomically, and files and folders that only their owner can read.
 
-Modes are set, not left to the process's umask, and set again where an older release or a copy left them open. What
-belongs to another user is left alone; the security checklists tell of it.
+Modes are set explicitly, not left to the process's umask, and corrected where an older release or a copy left them
+open. Files of another user are not changed; the security checklists report them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ _OTHERS = 0o077
 
 
 def keep_to_owner() -> None:
-    """Whatever this process and its children make from now on is for their owner alone, libraries' files included."""
+    """From now on, files that this process, its children and libraries create are for their owner only."""
     os.umask(_OTHERS)
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder, and what is missing above it, that its owner alone can enter; one that is there is closed to
-    others. Returns it.
+    """Create a folder, and missing parents, that only its owner can enter; an existing one is closed to others. Returns
+    it.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     for missing in reversed([one for one in path.parents if not one.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
@@ -36,56 +36,56 @@ def private_folder(path: Path) -> Path:
 
 
 def private_tree(path: Path) -> Path:
-    """``private_folder``, and all that lies in it is closed to others. Returns it.
+    """``private_folder``, with everything in it closed to others. Returns it.
 
     Raises:
-        OSError: it cannot be made or looked at.
+        OSError: it cannot be created or read.
     """
     private_folder(path)
     for one in list(open_to_others(path)):
-        with suppress(FileNotFoundError):  # it went meanwhile
+        with suppress(FileNotFoundError):  # it was deleted meanwhile
             close_to_others(one)
     return path
 
 
 def private_file(path: Path) -> Path:
-    """Make an empty file that its owner alone can read; one that is there is closed to others and keeps its content.
+    """Create an empty file that only its owner can read; an existing one is closed to others and keeps its content.
     Returns it.
 
-    For files that something else opens afterwards, such as a log or a database. One that is there is not opened here:
-    closing it would take SQLite's locks away from this process (https://sqlite.org/howtocorrupt.html, section 2.2).
+    For files that something else opens afterwards, such as a log or a database. An existing one is not opened here:
+    closing it would release this process's SQLite locks (https://sqlite.org/howtocorrupt.html, section 2.2).
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
-    if not path.exists():  # nor is what it links to there, which is then made
-        with suppress(FileExistsError):  # somebody else has made it this very moment
+    if not path.exists():  # nor does the target of a link, which is then created
+        with suppress(FileExistsError):  # another process has just created it
             os.close(os.open(os.path.realpath(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     close_to_others(path)
     return path
 
 
 def private_database(path: Path) -> Path:
-    """``private_file`` for a SQLite database in a folder of its own, and for what SQLite keeps beside it. Returns it.
+    """``private_file`` for a SQLite database in a folder of its own, and for SQLite's files beside it. Returns it.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     private_folder(path.parent)
-    for beside in ("-wal", "-shm", "-journal"):  # SQLite makes them with the mode of the database
+    for beside in ("-wal", "-shm", "-journal"):  # SQLite creates them with the mode of the database
         with suppress(FileNotFoundError):
             close_to_others(path.with_name(path.name + beside))
     return private_file(path)
 
 
 def close_to_others(path: Path) -> None:
-    """Take every right to one of our files or folders from everybody but its owner.
+    """Remove all permissions of other users from one of our files or folders.
 
-    Nothing happens where that is so already, where the path is neither file nor folder, such as /dev/stderr, and where
-    it is not ours or lies on a disk that cannot be written.
+    Nothing happens if there are none, if the path is neither file nor folder, such as /dev/stderr, or if it is not ours
+    or on a read-only disk.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
     """
     found = path.stat()
     ours = found.st_uid == os.geteuid() and (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode))
@@ -95,10 +95,10 @@ def close_to_others(path: Path) -> None:
 
 
 def open_to_others(path: Path) -> Iterator[Path]:
-    """The file or folder itself and all below it of which others than the owner may do anything, links followed.
+    """Those of a file or folder and all below it on which other users have any permission, links followed.
 
     Raises:
-        OSError: it cannot be looked at, for instance because it is not there or not ours.
+        OSError: it cannot be read, for instance because it does not exist or is not ours.
     """
     yield from _open_to_others(path, set())
 
@@ -112,15 +112,15 @@ def _open_to_others(path: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         yield path
     if stat.S_ISDIR(found.st_mode):
         for below in sorted(path.iterdir()):
-            with suppress(FileNotFoundError):  # it went meanwhile, or is a link to nothing
+            with suppress(FileNotFoundError):  # it was deleted meanwhile, or is a broken link
                 yield from _open_to_others(below, seen)
 
 
 def write_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Write a file such that a crash leaves the old one or the new one, never half of it.
+    """Write a file so that a crash leaves the old one or the new one, never half of it.
 
     Args:
-        mode: of the file, less the process's umask.
+        mode: of the file, minus the process's umask.
     """
     partial = path.with_name(path.name + ".partial")
     _write(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), content)
@@ -133,15 +133,15 @@ def write_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read, in a folder likewise; who reads meets the old one or the new one.
+    """Write a file that only its owner can read, in a folder likewise; a reader sees the old one or the new one.
 
-    It does not wait for the disk: for what can be made again when the power fails.
+    It does not wait for the disk: for files that can be recreated after a power failure.
 
     Raises:
         OSError: it cannot be written.
     """
     private_folder(path.parent)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # several may write it at once
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # several processes may write it at once
     try:
         _write(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), content, sync=False)
         partial.replace(path)
@@ -151,10 +151,10 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """A new file that its owner alone can read.
+    """Write a new file that only its owner can read.
 
     Raises:
-        FileExistsError: there is one already.
+        FileExistsError: there already is one.
     """
     _write(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), content)
 

@@ -1,4 +1,4 @@
-"""What the kernel says about running processes: who they are, what they may do, whom they are connected with."""
+"""What the kernel says about running processes: user, privileges, connections; and claims about them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class TcpSocket:
-    """One TCP socket: its own end and the other one, each ``(address, port)``."""
+    """One TCP socket: the local and the remote end, each ``(address, port)``."""
 
     own: tuple[str, int]
     other: tuple[str, int]
@@ -30,8 +30,8 @@ class Process:
     """One program with all the processes that it has started.
 
     Attributes:
-        capabilities: the effective ones of all processes together, a bit each (capabilities(7)).
-        read_only_root: whether the root file system is mounted for reading only.
+        capabilities: the effective ones of all processes combined, one bit each (capabilities(7)).
+        read_only_root: whether the root file system is mounted read-only.
         environment: of the program itself.
         peers: TCP sockets that listen or are connected.
     """
@@ -47,10 +47,10 @@ class Process:
 
 
 def look(pid: int) -> Process:
-    """Look at a process and its descendants.
+    """Inspect a process and its descendants.
 
     Raises:
-        OSError: there is no such process, or it is somebody else's.
+        OSError: there is no such process, or it belongs to another user.
     """
     try:
         return _look(psutil.Process(pid))
@@ -77,7 +77,7 @@ def _look(program: psutil.Process) -> Process:
 
 
 def hardening(name: str, process: Process) -> Iterator[Claim]:
-    """What a container promises of each program in it."""
+    """What a container guarantees about each program in it."""
     see = f"grep -E 'Uid|Cap|NoNewPrivs|Seccomp' /proc/{process.pid}/status"
     yield _unless(process.user != 0, f"The {name} is not root", f"effective user {process.user}",
                   "Run it in the container, or as a user of its own", see)  # fmt: skip
@@ -88,15 +88,15 @@ def hardening(name: str, process: Process) -> Iterator[Claim]:
                   "Set no-new-privileges, as the compose file does", see)  # fmt: skip
     yield _unless(process.seccomp, f"System calls of the {name} are filtered",
                   "seccomp filter" if process.seccomp else "no seccomp filter",
-                  "Container engines set one unless they are told not to", see)  # fmt: skip
+                  "Container engines set one unless it is disabled", see)  # fmt: skip
     yield _unless(process.read_only_root, f"The {name}'s programs cannot be changed while it runs",
-                  "root file system mounted " + ("for reading only" if process.read_only_root else "for writing"),
+                  "root file system mounted " + ("read-only" if process.read_only_root else "writable"),
                   "Mount it read-only, as the compose file does (read_only)",
                   f"grep ' / / ' /proc/{process.pid}/mountinfo")  # fmt: skip
 
 
 def listening(name: str, process: Process, expected: Iterable[tuple[str, int]]) -> Claim:
-    """That a program listens where it is meant to and nowhere else. Unspecified addresses must be expected as such."""
+    """That a program listens where it should and nowhere else. Unspecified addresses must be expected as such."""
     found = sorted({peer.own for peer in process.peers if peer.listens})
     wanted = set(expected)
     promise = f"The {name} listens nowhere" if not wanted else f"The {name} listens at {_ends(sorted(wanted))} only"
@@ -107,28 +107,28 @@ def listening(name: str, process: Process, expected: Iterable[tuple[str, int]]) 
 
 
 def dialling(name: str, process: Process, allowed: Iterable[tuple[str, int]], whom: str) -> Claim:
-    """That a program is connected with those it is meant to dial and with nobody else."""
+    """That a program is connected to the expected peers and to no others."""
     inward = {peer.own for peer in process.peers if peer.listens}
     inner = {port for _, port in inward}
     found = sorted({peer.other for peer in process.peers if not peer.listens and peer.own[1] not in inner})
     more = [other for other in found if other not in set(allowed)]
     state = ClaimState.FAIL if more else ClaimState.OK
-    remedy = f"{_ends(more)} is somebody else; find out who" if more else ""
-    told = f"connected with {_ends(found)}" if found else "no connection at this moment"
-    return Claim(f"The {name} dials {whom} and nobody else", state, told, remedy, "ss -tnp")
+    remedy = f"{_ends(more)} is unexpected; find out what it is" if more else ""
+    observed = f"connected to {_ends(found)}" if found else "no connection at this moment"
+    return Claim(f"The {name} connects to {whom} and nothing else", state, observed, remedy, "ss -tnp")
 
 
 def silent(name: str, process: Process, quiet: Mapping[str, str]) -> Claim:
-    """That the variables are set which keep libraries from calling home."""
+    """That the variables that keep libraries from calling home are set."""
     missing = [f"{key}={value}" for key, value in quiet.items() if process.environment.get(key) != value]
     found = f"{', '.join(quiet)} are set" if not missing else f"not set: {', '.join(missing)}"
     return Claim(f"Nothing in the {name} calls home", ClaimState.FAIL if missing else ClaimState.OK, found,
-                 "Start it with our own command" if missing else "",
+                 "Start it with Consilium's own command" if missing else "",
                  f"tr '\\0' '\\n' < /proc/{process.pid}/environ")  # fmt: skip
 
 
 def secrets(paths: Mapping[str, Path]) -> Iterator[Claim]:
-    """That secrets are readable by their owner alone. A file that is not there is passed over."""
+    """That secrets are readable by their owner only. A missing file is skipped."""
     for name, path in paths.items():
         with suppress(FileNotFoundError):
             mode = path.stat().st_mode & 0o777
@@ -139,7 +139,7 @@ def secrets(paths: Mapping[str, Path]) -> Iterator[Claim]:
 
 
 def addresses(host: str, port: int) -> set[tuple[str, int]]:
-    """All addresses of a host, each with the port; none when the name is not known."""
+    """All addresses of a host, each with the port; none if the name cannot be resolved."""
     try:
         return {(str(info[4][0]), port) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     except OSError:

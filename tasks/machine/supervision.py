@@ -1,7 +1,7 @@
-"""Keeps the programs of a deployment running, at the server and in the hospital: started, looked after, started again.
+"""Keeps the programs of a deployment running, at the server and in the hospital: started, watched, restarted.
 
-A program that ends is started again after a pause that grows while it keeps ending soon. One that lives but does not
-answer its health check for too long is killed and started again. All end with the supervisor, also when that is killed.
+A program that ends is restarted after a pause that grows while it keeps ending soon. One that runs but does not answer
+its health check for too long is killed and restarted. All end with the supervisor, even if that is killed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from pathlib import Path
 from tasks.machine.disk import private_file, private_folder, write_private
 
 PAUSES_S = (1.0, 5.0, 15.0, 30.0, 60.0)
-"""Seconds before the next start, by how often the program has ended soon. A SuperLink refuses a hospital that comes
-back within about 60 s of an unclean end; the pauses together reach beyond that."""
+"""Seconds before the next start, by how often the program has ended soon. A SuperLink refuses a hospital that returns
+within about 60 s of an unclean end; the sum of the pauses is longer."""
 
 _STEADY_S = 60.0
 _SICK_S, _STARTING_S = 60.0, 300.0
-"""So long a program may not answer before it is killed: once it has been well, and while it is still starting, which
-on a busy machine takes minutes and only gets worse when it is begun anew."""
+"""For how long a program may fail its health check before it is killed: once it has been healthy, and while it is still
+starting, which takes minutes on a busy machine and only gets worse with a restart."""
 _TICK_S = 0.2
 _LOOK_S = 5.0
 _TAIL, _LONGEST_LINE = 4096, 300
-_PATIENCE_S = 15.0
+_GRACE_S = 15.0
 _PR_SET_PDEATHSIG = 1
 
 Healthy = Callable[[], bool]
@@ -41,13 +41,13 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Program:
-    """What is to run.
+    """A program to run.
 
     Attributes:
         command: program and arguments.
         environment: variables beside those of the supervisor.
         log: output is appended there.
-        healthy: asked every few seconds; must answer within a few seconds itself.
+        healthy: called every few seconds; must return within a few seconds itself.
     """
 
     name: str
@@ -71,12 +71,12 @@ class _Child:
 
 
 class Supervisor:
-    """Runs programs until it is told to stop.
+    """Runs programs until it is stopped.
 
     Args:
         programs: in the order in which they are started; they are stopped in the reverse one.
-        state: file in which it says how they are; empty writes none.
-        tell: gets a sentence whenever something ends or starts again.
+        state: file for their state; ``None`` writes none.
+        tell: gets a sentence whenever a program ends or is restarted.
     """
 
     def __init__(self, programs: Sequence[Program], tell: Tell, state: Path | None = None) -> None:
@@ -131,7 +131,7 @@ class Supervisor:
         child.looked = now - _LOOK_S + 1
         child.starts += 1
         if child.starts > 1:
-            self._tell(f"{program.name}: started again")
+            self._tell(f"{program.name}: restarted")
 
     def _ended(self, child: _Child, code: int, now: float) -> None:
         _end_orphans(child)
@@ -142,7 +142,7 @@ class Supervisor:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         log = child.program.log
         words = f", which ends with: {last}" if (last := _last_line(log)) else ""
-        self._tell(f"{child.program.name}: {how} after {lived:.0f} s; again in {pause:g} s ({log}{words})")
+        self._tell(f"{child.program.name}: {how} after {lived:.0f} s; restart in {pause:g} s ({log}{words})")
 
     def _examine(self, child: _Child, healthy: Healthy, now: float) -> None:
         child.is_well = healthy()
@@ -150,7 +150,7 @@ class Supervisor:
         if child.is_well:
             child.well = now
         elif now - child.well > _SICK_S and child.process is not None:
-            self._tell(f"{child.program.name}: alive, but not answering for {_SICK_S:g} s; it is killed")
+            self._tell(f"{child.program.name}: no answer to its health check for {_SICK_S:g} s; killed")
             child.process.kill()
 
     def _end_all(self) -> None:
@@ -159,7 +159,7 @@ class Supervisor:
                 continue
             child.process.terminate()
             try:
-                child.process.wait(_PATIENCE_S)
+                child.process.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
@@ -188,14 +188,14 @@ class Supervisor:
 
 
 def _end_orphans(child: _Child) -> None:
-    """What a program has started and left behind, such as workers that still hold its port, ends with it."""
+    """End what a program has left behind, such as workers that still hold its port."""
     if child.process is not None:
         with suppress(ProcessLookupError):
             os.killpg(child.process.pid, signal.SIGKILL)  # it was the first of its session
 
 
 def _last_line(log: Path) -> str:
-    """The last line of a log that says anything, without what would command a terminal; "" where there is none."""
+    """The last non-empty line of a log, without terminal control characters; "" if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(-min(_TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
@@ -214,8 +214,8 @@ def stop_on_signals(supervisor: Supervisor) -> None:
 
 @contextmanager
 def only_one(path: Path) -> Iterator[bool]:
-    """Hold a lock file with this process's id. Gives whether nobody else holds it; the system lets go of it when the
-    process ends, however it ends."""
+    """Hold a lock file with this process's id. Yields whether no other process holds it; the system releases it when
+    the process ends, however it ends."""
     private_folder(path.parent)
     with private_file(path).open("a+") as file:
         try:
@@ -230,7 +230,7 @@ def only_one(path: Path) -> Iterator[bool]:
 
 
 def holder(path: Path) -> int | None:
-    """Process id of who holds the lock file, or ``None`` when nobody does."""
+    """The id of the process that holds the lock file, or ``None``."""
     if not path.exists():
         return None
     with path.open("r+") as file:
@@ -242,7 +242,7 @@ def holder(path: Path) -> int | None:
 
 
 def all_well(state: Path) -> bool:
-    """Whether a supervisor's state file says of every program that it is well."""
+    """Whether every program in a supervisor's state file is healthy."""
     try:
         programs = json.loads(state.read_text("utf-8"))
         return bool(programs) and all(program["well"] for program in programs.values())
@@ -251,5 +251,5 @@ def all_well(state: Path) -> bool:
 
 
 def end_with_parent() -> None:
-    """For a child that is just being started: it gets SIGTERM when this process ends, however it ends (Linux)."""
+    """Run in a child that is being started: it gets SIGTERM when this process ends, however it ends (Linux)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

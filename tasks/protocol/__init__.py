@@ -1,1 +1,1 @@
-"""What server and hospitals say to each other: documents, messages, encodings, enrolment."""
+"""The protocol between server and hospitals: documents, messages, encodings, enrolment."""

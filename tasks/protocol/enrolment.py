@@ -1,7 +1,7 @@
-"""How a hospital and a server come to know each other: an invitation one way, a request the other. Neither is secret.
+"""How hospital and server introduce themselves: an invitation one way, a request the other. Neither is secret.
 
-The hospital makes its key pair itself, and only the public half travels, signed by the other half, so a request can
-only come from who holds the key. Flower's SuperNodes sign with ECDSA on P-384.
+The hospital creates its key pair itself. Only the public key is sent, signed with the private one, so a request can
+only come from the holder of the key. Flower's SuperNodes sign with ECDSA on P-384.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.protocol.study import release
 
 MOST_BYTES = 64 * 2**10
-"""Neither file is longer."""
+"""The largest size of either file."""
 SERVER = r"^[A-Za-z0-9.-]+:\d{1,5}$"
 """``host:port``."""
 LARGEST = 10_000_000
-"""No hospital declares a larger public size."""
+"""The largest public size that a hospital may declare."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$"
-"""What a hospital's name looks like."""
+"""The pattern of a hospital's name."""
 _CURVE = ec.SECP384R1()
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
-"""What cryptography raises for keys and certificates that it does not know, or are none."""
-_ANEW = "At the hospital, make it anew with this release: consilium-site enroll --invitation FILE"
+"""What ``cryptography`` raises for keys and certificates that it does not support or cannot read."""
+_ANEW = "At the hospital, create it again with this release: consilium-site enroll --invitation FILE"
 _MOST = 5
-"""So many problems of a file are told."""
-_SENT_AGAIN = "Have the coordinator send the invitation again"
+"""How many problems of a file are reported."""
+_SENT_AGAIN = "Ask the coordinator to send the invitation again"
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 T = TypeVar("T", bound=BaseModel)
 
 
 class BadEnrolment(ValueError):
-    """A file is no request or no invitation, or was changed on its way."""
+    """A file is not a request or an invitation, or was changed on its way."""
 
 
 class Invitation(BaseModel):
@@ -50,7 +50,7 @@ class Invitation(BaseModel):
     model_config = _STRICT
     kind: Literal["consilium-invitation"] = "consilium-invitation"
     server: Annotated[str, Field(pattern=SERVER)]
-    """``host:port`` that hospitals dial."""
+    """``host:port`` that hospitals connect to."""
     certificate_authority: Annotated[str, Field(max_length=16384)]
     """PEM."""
 
@@ -68,7 +68,7 @@ class Request(BaseModel):
     """Of the hospital's installation."""
     public_size: Annotated[int, Field(strict=True, ge=1, le=LARGEST)]
     """The cohort size that the hospital declares. The server fixes it when it admits the hospital: no message can
-    change how much its updates weigh."""
+    change the weight of its updates."""
     signature: Annotated[str, Field(max_length=512)]
     """ECDSA with SHA-384 over everything else, base64."""
 
@@ -84,7 +84,7 @@ def request(hospital: str, private_key: bytes, public_size: int) -> Request:
     """A signed request of the hospital that holds the key (OpenSSH PEM).
 
     Raises:
-        BadEnrolment: it is no such key.
+        BadEnrolment: it is not such a key.
     """
     key = _private(private_key)
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -96,7 +96,7 @@ def request(hospital: str, private_key: bytes, public_size: int) -> Request:
 
 
 def request_in(path: Path) -> Request:
-    """The request in a file, whose signature holds.
+    """The request in a file, with its signature verified.
 
     Raises:
         BadEnrolment: the file cannot be read, or what is wrong with it.
@@ -105,27 +105,27 @@ def request_in(path: Path) -> Request:
 
 
 def read_request(text: str) -> Request:
-    """A request whose signature holds.
+    """A request, with its signature verified.
 
     Raises:
         BadEnrolment: what is wrong with it.
     """
-    found = _read(text, Request, "request")
+    request = _read(text, Request, "request")
     try:
-        public = serialization.load_pem_public_key(found.public_key.encode())
+        public = serialization.load_pem_public_key(request.public_key.encode())
     except _UNREADABLE as error:
-        raise BadEnrolment(f"the request's public_key is no key in PEM that can be read ({error}). {_ANEW}") from error
+        raise BadEnrolment(f"the request's public_key is not a readable key in PEM ({error}). {_ANEW}") from error
     if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name != _CURVE.name:
         raise BadEnrolment(f"the request's key is not on the curve P-384. {_ANEW}")
     try:
-        public.verify(base64.b64decode(found.signature, validate=True), _signed(found), ec.ECDSA(hashes.SHA384()))
+        public.verify(base64.b64decode(request.signature, validate=True), _signed(request), ec.ECDSA(hashes.SHA384()))
     except (ValueError, InvalidSignature) as error:
-        raise BadEnrolment("the request was changed after the hospital signed it; have it sent again") from error
-    return found
+        raise BadEnrolment("the request was changed after the hospital signed it; ask for it again") from error
+    return request
 
 
 def invitation_in(path: Path) -> Invitation:
-    """The invitation in a file, whose certificate can be read.
+    """The invitation in a file, with a readable certificate.
 
     Raises:
         BadEnrolment: the file cannot be read, or what is wrong with it.
@@ -134,18 +134,18 @@ def invitation_in(path: Path) -> Invitation:
 
 
 def read_invitation(text: str) -> Invitation:
-    """An invitation whose certificate can be read, with nothing beside that certificate.
+    """An invitation with a readable certificate, and nothing beside that certificate.
 
     Raises:
         BadEnrolment: what is wrong with it.
     """
-    found = _read(text, Invitation, "invitation")
-    only = _only_certificate(found.certificate_authority).public_bytes(serialization.Encoding.PEM)
-    return found.model_copy(update={"certificate_authority": only.decode()})
+    invitation = _read(text, Invitation, "invitation")
+    only = _only_certificate(invitation.certificate_authority).public_bytes(serialization.Encoding.PEM)
+    return invitation.model_copy(update={"certificate_authority": only.decode()})
 
 
 def key_fingerprint(request: Request) -> str:
-    """What hospital and server read to each other on the telephone: SHA-256 of the public key, in groups of four."""
+    """The fingerprint to compare on the telephone: SHA-256 of the public key, in groups of four."""
     return _of_key(serialization.load_pem_public_key(request.public_key.encode()))
 
 
@@ -153,7 +153,7 @@ def own_fingerprint(private_key: bytes) -> str:
     """The same, of the hospital that holds the key (OpenSSH PEM).
 
     Raises:
-        BadEnrolment: it is no such key.
+        BadEnrolment: it is not such a key.
     """
     return _of_key(_private(private_key).public_key())
 
@@ -173,7 +173,7 @@ def certificate_fingerprint(pem: str) -> str:
 
 
 def _only_certificate(pem: str) -> x509.Certificate:
-    """The one certificate of a text: of several all would be believed, and the fingerprint is of one."""
+    """The only certificate in a text: several would all be trusted, but the fingerprint covers one."""
     try:
         certificates = x509.load_pem_x509_certificates(pem.encode())
     except _UNREADABLE as error:
@@ -196,21 +196,21 @@ def _private(content: bytes) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_ssh_private_key(content, None)
     except _UNREADABLE as error:
-        raise BadEnrolment(f"not a private key as consilium-site enroll makes it: {error}") from error
+        raise BadEnrolment(f"not a private key as consilium-site enroll creates it: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != _CURVE.name:
-        raise BadEnrolment("the key is not on the curve P-384; remove it and say consilium-site enroll again")
+        raise BadEnrolment("the key is not on the curve P-384; remove it and run consilium-site enroll again")
     return key
 
 
 def _signed(request: Request) -> bytes:
-    """What the signature is of: everything but itself."""
+    """What is signed: everything but the signature."""
     return json.dumps(request.model_dump(exclude={"signature"}), sort_keys=True, separators=(",", ":")).encode()
 
 
 def _text_in(path: Path, what: str) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)  # whoever sent it may have sent anything of any size
+            content = file.read(MOST_BYTES + 1)  # a sender may send anything of any size
         _refuse_long(content, what)
         return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -223,9 +223,9 @@ def _read(text: str, kind: type[T], what: str) -> T:
         return kind.model_validate_json(text)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:_MOST])
-        raise BadEnrolment(f"not a {what} of this release ({problems}); have it made and sent again") from None
+        raise BadEnrolment(f"not a {what} of this release ({problems}); ask for a new one") from None
 
 
 def _refuse_long(content: str | bytes, what: str) -> None:
     if len(content) > MOST_BYTES:
-        raise BadEnrolment(f"no {what} is longer than {MOST_BYTES} bytes; is it the right file?")
+        raise BadEnrolment(f"a {what} has at most {MOST_BYTES} bytes; is it the right file?")

@@ -1,21 +1,22 @@
-"""Groups of patients for which figures are told apart: by sex, by age, by the maker of the scanner.
+"""Subgroups of patients with figures of their own: by sex, by age, by the maker of the scanner.
 
-The levels of an attribute stand here and not in any hospital's data, so that their names tell nothing. Each attribute
+The levels of an attribute are fixed here and not by any hospital's data, so their names reveal nothing. Each attribute
 puts every patient into exactly one level: its histogram is one release to which a patient adds one count, whatever the
 number of levels (parallel composition). Two attributes are two releases about the same patients, and cost twice. All
-combinations of attributes at once would be one release, but of so many cells that noise would bury each group.
+combinations of attributes at once would be one release, but with so many cells that noise would hide each group.
 """
 
 from __future__ import annotations
 
+UNKNOWN = "not recorded"
 LEVELS: dict[str, tuple[str, ...]] = {
-    "sex": ("female", "male", "not told"),
-    "age": ("under 18", "18 to 39", "40 to 59", "60 to 74", "75 and over", "not told"),
-    "vendor": ("Canon", "Fujifilm", "GE", "Hologic", "Mindray", "Philips", "Samsung", "Siemens", "other", "not told"),
+    "sex": ("female", "male", UNKNOWN),
+    "age": ("under 18", "18 to 39", "40 to 59", "60 to 74", "75 and over", UNKNOWN),
+    "vendor": ("Canon", "Fujifilm", "GE", "Hologic", "Mindray", "Philips", "Samsung", "Siemens", "other", UNKNOWN),
 }
-"""The levels of each attribute in order; the last one takes whoever's header does not tell."""
+"""The levels of each attribute in order; the last one is for files without the value."""
 LEAST = 10
-"""Groups with fewer patients of either class are not shown."""
+"""Subgroups with fewer patients of either class are not shown."""
 
 _AGES = ((18, "under 18"), (40, "18 to 39"), (60, "40 to 59"), (75, "60 to 74"))
 _MAKERS = {"toshiba": "Canon", "canon": "Canon", "fuji": "Fujifilm", "hitachi": "Fujifilm", "general electric": "GE",
@@ -35,30 +36,30 @@ def known(attribute: str) -> str:
     return attribute
 
 
-def level(attribute: str, told: str) -> int:
+def level(attribute: str, value: str) -> int:
     """The number of the level for a value as DICOM writes it: PatientSex, PatientAge or Manufacturer; "" where absent.
 
-    Sex: PS3.3 C.7.1.1 (F, M; O counts as not told). Age: a string like 045Y, 018M, 003W or 010D (PS3.5 6.2, AS).
+    Sex: PS3.3 C.7.1.1 (F, M; O counts as not recorded). Age: a string like 045Y, 018M, 003W or 010D (PS3.5 6.2, AS).
     """
     names = LEVELS[attribute]
-    name = {"sex": _sex, "age": _age, "vendor": _vendor}[attribute](told.strip())
-    return names.index(name or "not told")
+    name = {"sex": _sex, "age": _age, "vendor": _vendor}[attribute](value.strip())
+    return names.index(name or UNKNOWN)
 
 
-def _sex(told: str) -> str | None:
-    return {"F": "female", "M": "male"}.get(told.upper())
+def _sex(value: str) -> str | None:
+    return {"F": "female", "M": "male"}.get(value.upper())
 
 
-def _age(told: str) -> str | None:
-    number, unit = told[:-1], told[-1:].upper()
+def _age(value: str) -> str | None:
+    number, unit = value[:-1], value[-1:].upper()
     if not number.isdecimal() or unit not in ("Y", "M", "W", "D"):
         return None
     years = int(number) if unit == "Y" else 0  # PS3.5 has days, weeks and months for the first years of life
     return next((name for below, name in _AGES if years < below), "75 and over")
 
 
-def _vendor(told: str) -> str | None:
-    if not told:
+def _vendor(value: str) -> str | None:
+    if not value:
         return None
-    padded = f"{told.lower()} "
+    padded = f"{value.lower()} "
     return next((name for part, name in _MAKERS.items() if padded.startswith(part)), "other")

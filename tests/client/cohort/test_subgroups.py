@@ -36,13 +36,13 @@ def test_the_phantoms_are_women_of_no_age_on_no_known_scanner(archive: Archive, 
     assert patients == sorted(set(patients))
     levels = subgroups.levels_of(hospital.settings, tasks.get(TASK), patients)
     told = {name: {LEVELS[name][n] for n in numbers} for name, numbers in levels.items()}
-    assert told == {"sex": {"female"}, "age": {"not told"}, "vendor": {"other"}}
+    assert told == {"sex": {"female"}, "age": {"not recorded"}, "vendor": {"other"}}
 
 
 def test_a_patient_of_another_hospital_is_in_no_group(archive: Archive, tmp_path: Path) -> None:
     hospital = Hospital.found(tmp_path, archive)
     levels = subgroups.levels_of(hospital.settings, tasks.get(TASK), ["somebody"])
-    assert levels["sex"].tolist() == [LEVELS["sex"].index("not told")]
+    assert levels["sex"].tolist() == [LEVELS["sex"].index("not recorded")]
 
 
 def test_small_groups_are_left_out_of_exact_counts() -> None:

@@ -87,8 +87,8 @@ def test_both_sides_show_their_security_officers_that_nothing_fails(asking: Fede
         words = ("security", "--site", hospital.site, "--gateway", hospital.gateway, "--html", page, "--json")
         found = json.loads(told(site_command(*words)))
         states = {one["promise"]: one["state"] for claims in found.values() for one in claims}
-        assert states["The trainer dials the gateway and your archives and nobody else"] == "ok"
-        assert states["The gateway dials the server or your proxy and nobody else"] == "ok"
+        assert states["The trainer connects to the gateway and your archives and nothing else"] == "ok"
+        assert states["The gateway connects to the server or your proxy and nothing else"] == "ok"
         assert states["The trainer listens nowhere"] == "ok"
         assert states[f"The gateway listens at {hospital.gateway} only"] == "ok"
         assert states["The server is authenticated, and all traffic is encrypted"] == "ok"

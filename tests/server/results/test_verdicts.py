@@ -133,7 +133,7 @@ def test_groups_are_pooled_over_hospitals_and_small_ones_are_not_shown() -> None
     sex[0, :, ::2], sex[1, 1, 3] = 4, 9
     found, _ = outcome({"ash": evaluated(1, 2.0, sex=sex), "elm": evaluated(2, 2.0, sex=sex)})
     shown = {group.level: group.figures for group in found.groups}
-    assert shown.keys() == {"female", "male", "not told"}
+    assert shown.keys() == {"female", "male", "not recorded"}
     assert shown["female"] is not None
     assert shown["female"].positives == 64
     assert shown["male"] is None

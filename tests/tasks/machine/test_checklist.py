@@ -19,7 +19,7 @@ def test_it_is_as_bad_as_its_worst_claim() -> None:
 
 def test_it_counts_in_words() -> None:
     assert count({"a": [GOOD, GOOD]}) == "2 of 2 claims hold"
-    assert count({"a": [GOOD, ODD], "b": [BAD]}) == "1 of 3 claims hold, 1 to look at, 1 failed"
+    assert count({"a": [GOOD, ODD], "b": [BAD]}) == "1 of 3 claims hold, 1 to check, 1 failed"
 
 
 def test_the_page_shows_all_of_it_and_fetches_nothing() -> None:

@@ -82,7 +82,10 @@ def test_what_lives_and_does_not_answer_is_killed(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(supervision, "_STARTING_S", 0.1)
     said: list[str] = []
     sick = Program("a", SLEEP, tmp_path / "a.log", healthy=lambda: False)
-    run(Supervisor([sick], said.append), lambda: until(lambda: any("not answering" in line for line in said)))
+    run(
+        Supervisor([sick], said.append),
+        lambda: until(lambda: any("no answer to its health check" in line for line in said)),
+    )
 
 
 @pytest.mark.usefixtures("quick")
@@ -100,7 +103,11 @@ def test_pauses_grow_while_it_ends_soon(tmp_path: Path) -> None:
     said: list[str] = []
     broken = Program("a", [sys.executable, "-c", "raise SystemExit(49)"], tmp_path / "a.log")
     run(Supervisor([broken], said.append), lambda: until(lambda: sum("ended with code 49" in one for one in said) >= 3))
-    assert [one.split("again in ")[1].split()[0] for one in said if "ended with" in one][:3] == ["0.01", "0.02", "0.02"]
+    assert [one.split("restart in ")[1].split()[0] for one in said if "ended with" in one][:3] == [
+        "0.01",
+        "0.02",
+        "0.02",
+    ]
 
 
 @pytest.mark.usefixtures("quick")

@@ -14,17 +14,17 @@ from tasks.protocol.subgroups import LEVELS, known, level
     [
         ("sex", "F", "female"),
         ("sex", "M ", "male"),
-        ("sex", "O", "not told"),
-        ("sex", "", "not told"),
+        ("sex", "O", "not recorded"),
+        ("sex", "", "not recorded"),
         ("age", "045Y", "40 to 59"),
         ("age", "059Y", "40 to 59"),
         ("age", "060Y", "60 to 74"),
         ("age", "102Y", "75 and over"),
         ("age", "018M", "under 18"),
         ("age", "003W", "under 18"),
-        ("age", "45", "not told"),
-        ("age", "Y", "not told"),
-        ("age", "", "not told"),
+        ("age", "45", "not recorded"),
+        ("age", "Y", "not recorded"),
+        ("age", "", "not recorded"),
         ("vendor", "SIEMENS", "Siemens"),
         ("vendor", "Siemens Healthineers", "Siemens"),
         ("vendor", "GE MEDICAL SYSTEMS", "GE"),
@@ -32,7 +32,7 @@ from tasks.protocol.subgroups import LEVELS, known, level
         ("vendor", "Gemini", "other"),
         ("vendor", "TOSHIBA_MEC", "Canon"),
         ("vendor", "Consilium phantoms", "other"),
-        ("vendor", "", "not told"),
+        ("vendor", "", "not recorded"),
     ],
 )
 def test_a_value_has_its_level(attribute: str, told: str, expected: str) -> None:
@@ -45,7 +45,7 @@ def test_whatever_a_header_says_is_in_some_level(attribute: str, told: str) -> N
 
 
 def test_the_last_level_takes_whoever_is_not_told() -> None:
-    assert {levels[-1] for levels in LEVELS.values()} == {"not told"}
+    assert {levels[-1] for levels in LEVELS.values()} == {"not recorded"}
     assert all(len(set(levels)) == len(levels) for levels in LEVELS.values())
 
 
