@@ -272,6 +272,13 @@ def _folders(path: tuple[str, ...]) -> tuple[str, ...]:
 def get(name: str) -> Task:
     """The task of that name.
 
+    >>> task = get("breast_ultrasound")
+    >>> task.question
+    'Does this breast ultrasound image show a malignant lesion?'
+    >>> picture = Picture(np.full((300, 400), 0.5, np.float32))
+    >>> task.read_example(picture).shape == task.example_shape
+    True
+
     Raises:
         UnknownTask: there is none; the message lists those that exist. The name is looked up among the folders of
             this package before anything is imported, so a name from the network cannot import other code.

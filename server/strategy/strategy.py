@@ -74,6 +74,17 @@ def nothing(arrays: Arrays) -> Arrays:
 class Strategy:
     """One way to make a round's replies the next model.
 
+    FedAvg in one round of two hospitals, of which one has three times as many patients:
+
+    >>> from conf.schema.strategy import FedAvg
+    >>> from server.strategy import registry as strategies
+    >>> strategy, weights = strategies.build(FedAvg()), {"w": np.zeros(1, np.float32)}
+    >>> combiner = strategy.combiner(weights, 2)
+    >>> combiner.add("alder", {"w": np.array([4.0], np.float32)}, strategy.weight(30, None))
+    >>> combiner.add("birch", {"w": np.array([0.0], np.float32)}, strategy.weight(10, None))
+    >>> strategy.step(weights, strategy.start(weights), combiner.combined(), 1.0)
+    ({'w': array([3.], dtype=float32)}, {})
+
     Attributes:
         combiner: (weights, how many hospitals are invited) -> a fresh combiner; raises ``CannotCombine`` where the
             round could not be combined even if all of them answered.

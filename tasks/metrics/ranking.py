@@ -24,6 +24,14 @@ def roc_auc(histogram: ScoreHistogram) -> Interval | None:
 
     Returns:
         ``None`` when a class has less than one patient, or no more than noise alone would show.
+
+    >>> from tasks.metrics.histogram import score_histogram
+    >>> cells = score_histogram(scores=[0.1, 0.2, 0.6, 0.4, 0.7, 0.9], labels=[0, 0, 0, 1, 1, 1], bins=10)
+    >>> auc = roc_auc(ScoreHistogram(cells))
+    >>> f"{auc.value:.3f} ({auc.low:.2f} to {auc.high:.2f})"
+    '0.889 (0.40 to 0.99)'
+    >>> roc_auc(ScoreHistogram(cells, noise=5.0)) is None  # so much noise hides six patients
+    True
     """
     if not histogram.has_both_classes():
         return None

@@ -84,6 +84,18 @@ def pack(head: ModelHead, arrays: Arrays, encoder: bytes = b"") -> bytes:
 
     Args:
         encoder: content of the frozen encoder's file, if the network has one.
+
+    >>> head = ModelHead(
+    ...     study="demo-1", document="0" * 64, release="0.2.0", task="breast_ultrasound", task_version=1,
+    ...     contract="1" * 64, model={"name": "scatter_linear"}, threshold=0.5, accepted=None, probe=[],
+    ... )
+    >>> content = pack(head, {"bias": np.zeros(1, np.float32)})
+    >>> again, arrays, _ = unpack(content)
+    >>> again == head, arrays["bias"]
+    (True, array([0.], dtype=float32))
+    >>> unpack(content[:-1])
+    Traceback (most recent call last):
+    tasks.models.model_file.BadModelFile: it is no safetensors file of numbers: ...
     """
     text = json.dumps(_ADAPTER.dump_python(head), sort_keys=True, allow_nan=False)
     beside = {_ENCODER: np.frombuffer(encoder, dtype=np.uint8)} if encoder else {}

@@ -204,7 +204,20 @@ def due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
 
 
 def encode(message: Message) -> RecordDict:
-    """The message as Flower carries it. Equal messages, equal bytes, in whatever order their arrays are."""
+    """The message as Flower carries it. Equal messages, equal bytes, in whatever order their arrays are.
+
+    >>> report = TrainReport(
+    ...     "demo-1", 1, epsilon=0.8, delta=1e-4, noise_multiplier=1.2, ledger_head="0" * 64,
+    ...     arrays={"weight": np.ones(2, np.float32)},
+    ... )
+    >>> decode(encode(report), TrainReport, Refusal).arrays["weight"]
+    array([1., 1.], dtype=float32)
+    >>> decode(encode(Refusal("demo-1", 1, ErrorCode.STOPPED)), TrainReport, Refusal).code
+    <ErrorCode.STOPPED: 'STOPPED'>
+    >>> decode(encode(report), EvaluateReport)
+    Traceback (most recent call last):
+    tasks.protocol.wire.WireError: a message of kind 'TrainReport' where EvaluateReport is due
+    """
     head = ConfigRecord({"version": VERSION, "kind": type(message).__name__, "json": _scalars(message)})
     arrays = ArrayRecord({name: Array(np.asarray(message.arrays[name], order="C")) for name in sorted(message.arrays)})
     records = RecordDict({"head": head, "arrays": arrays})
