@@ -1,165 +1,183 @@
-"""From a Hydra configuration to a checked ``Study``, with messages that name the key at fault.
+"""From a command line to a checked ``Study``: Hydra composes the files, ``conf/validation.py`` judges the result.
 
-This file and ``server/launch.py`` are the only ones that know Hydra.
+This file, ``conf/overrides.py`` and ``server/launch.py`` are the only ones that know Hydra.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from copy import deepcopy
 from functools import cache
-from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf import schema
-from conf.checks import problems
+from conf import messages, overrides, validation
+from conf.groups import defaults, groups
+from conf.schema.study import Study
 
-FOLDER = Path(__file__).parent
+FOLDER = overrides.FOLDER
 MAIN = "run"
 _BEGINS = "${"
-_SHOWN, _LONGEST = 5, 80
+_SHOWN = 5
+_SEARCH = "hydra.searchpath="
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be meant; the message lists every problem that was found."""
+    """The configuration is wrong; the message lists every problem that was found, one a line."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(dict.fromkeys(problems)))
 
 
-_NODES: dict[str, dict[str, type]] = {
-    "task": {"_task": schema.TaskSettings},
-    "model": {
-        "_scatter_linear": schema.ScatterLinear,
-        "_scatter_outline": schema.ScatterOutline,
-        "_densenet": schema.DenseNet,
-        "_resnet": schema.ResNet,
-        "_efficientnet": schema.EfficientNet,
-        "_vit": schema.ViT,
-        "_unet": schema.UNet,
-        "_segresnet": schema.SegResNet,
-        "_dynunet": schema.DynUNet,
-    },
-    "training": {"_training": schema.TrainingSettings},
-    "strategy": {
-        "_fedavg": schema.FedAvg,
-        "_fedavgm": schema.FedAvgM,
-        "_fedadagrad": schema.FedAdagrad,
-        "_fedadam": schema.FedAdam,
-        "_fedyogi": schema.FedYogi,
-        "_fedprox": schema.FedProx,
-        "_scaffold": schema.Scaffold,
-        "_fedbn": schema.FedBN,
-        "_fedper": schema.FedPer,
-        "_fedrep": schema.FedRep,
-        "_ditto": schema.Ditto,
-        "_cyclic": schema.Cyclic,
-        "_norm_bounding": schema.NormBounding,
-        "_median": schema.Median,
-        "_trimmed_mean": schema.TrimmedMean,
-        "_krum": schema.Krum,
-        "_multi_krum": schema.MultiKrum,
-        "_geometric_median": schema.GeometricMedian,
-    },
-    "privacy": {"_privacy": schema.Privacy},
-    "federation": {
-        "_phantom": schema.PhantomFederation,
-        "_manifest": schema.ManifestFederation,
-        "_medmnist": schema.MedmnistFederation,
-        "_enrolled": schema.EnrolledFederation,
-    },
-    "wire": {"_wire": schema.Wire},
-    "runtime": {"_runtime": schema.Runtime, "_superlink": schema.SuperlinkRuntime},
-    "tracking": {"_tracking": schema.Tracking},
-}
-"""What the YAML files build on, by group."""
+_ASKS_SOMETHING_ELSE = (
+    *("help", "hydra_help", "shell_completion", "info"),
+    *("experimental_rerun", "config_path", "config_name"),  # not our files
+)
+Bases = dict[tuple[str, ...], DictConfig]
 
 
 @cache
 def register() -> None:
-    """Tell Hydra the dataclasses that the YAML files build on (as ``_name`` in their defaults lists)."""
+    """Tell Hydra the defaults of every class of settings, which the YAML files build on as ``_NAME``."""
     store = ConfigStore.instance()
-    store.store(name="_study", node=schema.Study)
-    for group, choices in _NODES.items():
-        for name, node in choices.items():
-            store.store(group=group, name=name, node=node)
+    own = {name: value for name, value in defaults(Study).items() if name not in overrides.FILE_GROUPS}
+    store.store(name="_study", node=own | {"experiment": Study.experiment})
+    for group in overrides.FILE_GROUPS & groups().keys():
+        for name, kind in groups()[group].items():
+            store.store(group=group, name=f"_{name}", node=defaults(kind))
 
 
-def load(overrides: Sequence[str] = ()) -> schema.Study:
+def load(words: Sequence[str] = ()) -> Study:
     """Compose ``run.yaml`` with the overrides of a command line and check the result.
 
     Raises:
-        ConfigError: an unknown key or choice, a wrong type, a missing value or a value that makes no sense.
+        ConfigError: listing every unknown key or choice, wrong type, missing value and value that makes no sense.
     """
-    register()
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(FOLDER), version_base=None):
-            composed = compose(MAIN, overrides=list(overrides))
-    except (HydraException, ConfigCompositionException, OmegaConfBaseException) as error:
-        raise ConfigError(_first_causes(error)) from error
-    return to_study(composed)
-
-
-def to_study(composed: DictConfig) -> schema.Study:
-    """A checked ``Study`` from what Hydra composed.
-
-    Raises:
-        ConfigError: listing every unknown key, or every missing value, or every impossible one.
-    """
-    unknown = sorted(_unknown_keys(composed))
-    if unknown:
-        raise ConfigError(f"no such key: {', '.join(unknown)}; conf/schema.py says what there is")
-    missing = sorted(OmegaConf.missing_keys(composed))
-    if missing:
-        raise ConfigError(f"no value for {', '.join(missing)}: give it in the experiment's file or as KEY=VALUE")
-    try:
-        study = cast(schema.Study, OmegaConf.to_object(composed))
-    except OmegaConfBaseException as error:
-        raise ConfigError(_first_causes(error)) from error
-    if study.privacy.epsilon == math.inf:  # what a sweep writes for "without"
-        study.privacy.epsilon = None
-    found = problems(study)
-    if found:
-        raise ConfigError("\n".join(found))
+    asked, problems = overrides.studies(words)
+    study, more = _judged(asked[0], {})
+    if study is None or problems or more:
+        raise ConfigError(*problems, *more)
     return study
 
 
-def to_plain(study: schema.Study) -> dict[str, object]:
+def check(words: Sequence[str], commands: Sequence[str] = ()) -> None:
+    """Refuse a command line of ``consilium`` before anything is done: of a sweep every value.
+
+    Args:
+        words: flags of Hydra's may stand among them.
+        commands: what may have been meant by a word that is no setting.
+
+    Raises:
+        ConfigError: as ``load``.
+    """
+    given = get_args_parser().parse_args(list(words))
+    if any(getattr(given, option) for option in _ASKS_SOMETHING_ELSE):
+        return
+    more = [f"{_SEARCH}[file://{given.config_dir}]"] if given.config_dir else []
+    asked, problems = overrides.studies([*more, *given.overrides], given.multirun, commands)
+    bases: Bases = {}
+    problems += [problem for each in asked for problem in _judged(each, bases)[1]]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _judged(asked: Sequence[Override], bases: Bases) -> tuple[Study | None, list[str]]:
+    """One study and all its problems. ``bases`` has what was composed of the same choices before."""
+    words = overrides.told_apart(asked, lambda group: _choices(group, asked))
+    try:
+        if tuple(words.chosen) not in bases:
+            bases[tuple(words.chosen)] = _composed(words.chosen)
+        composed = deepcopy(bases[tuple(words.chosen)])
+        wrong, new = overrides.apply(words.values, composed)
+        study, problems = validation.judged(_container(composed))
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        return None, [*words.problems, _cause(error)]
+    told = {re.split("[:=]", problem)[0] for problem in problems}
+    lacking = [f"{line}: is not there yet; set +{line}" for key, line in new.items() if not _is_told(key, told)]
+    return study, [*words.problems, *wrong, *problems, *lacking]
+
+
+def _is_told(key: str, told: Set[str]) -> bool:
+    """Whether something is told of a key, of what it lies in, or of what lies in it."""
+    return any(f"{key}.".startswith(f"{other}.") or other.startswith(f"{key}.") for other in told)
+
+
+def _composed(chosen: Sequence[str]) -> DictConfig:
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(FOLDER), version_base=None):
+        return compose(MAIN, overrides=list(chosen))
+
+
+def _choices(group: str, asked: Sequence[Override]) -> list[str]:
+    """The names of a group's files, those in folders of the user's own as well."""
+    register()
+    GlobalHydra.instance().clear()
+    searched = [word for override in asked if (word := overrides.as_typed(override)).startswith(_SEARCH)]
+    with initialize_config_dir(str(FOLDER), version_base=None):
+        loader = GlobalHydra.instance().config_loader()
+        names = loader.get_group_options(group, ObjectType.CONFIG, MAIN, searched)
+    return [name for name in names if not name.startswith("_")]
+
+
+def to_study(composed: DictConfig) -> Study:
+    """A checked ``Study`` from what Hydra composed.
+
+    Raises:
+        ConfigError: as ``load``.
+    """
+    try:
+        return _checked(_container(composed))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_cause(error)) from error
+
+
+def _checked(values: Mapping[str, object]) -> Study:
+    study, problems = validation.judged(values)
+    if study is None or problems:
+        raise ConfigError(*problems)
+    return study
+
+
+def _container(composed: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+
+
+def to_plain(study: Study) -> dict[str, Any]:
     """The configuration as JSON-ready nested dictionaries."""
-    return cast(dict[str, object], OmegaConf.to_container(OmegaConf.structured(study), resolve=True))
+    return validation.plain(study)
 
 
-def from_plain(values: Mapping[str, object]) -> schema.Study:
+def from_plain(values: Mapping[str, object]) -> Study:
     """The inverse of ``to_plain``, checked anew: the values may come from another machine.
 
     They are text and nothing else: OmegaConf would put this machine's environment and files in the place of
-    ``${...}``, so a text that has any is refused before OmegaConf sees it.
+    ``${...}``, so a text that has any is refused, although nothing here would read it so.
 
     Raises:
         ConfigError: as ``load``; or something in it would be interpolated.
     """
     try:
         places = list(_interpolated(values))
+        if places:
+            raise ConfigError(f"{', '.join(places[:_SHOWN])}: '${{' stands for a value of the machine that reads it; "
+                              "write the value itself")  # fmt: skip
+        if not isinstance(values, Mapping):
+            raise ConfigError("a configuration has keys and values")
+        return _checked(values)
     except RecursionError:
         raise ConfigError("the configuration is nested deeper than any that could be meant") from None
-    if places:
-        raise ConfigError(f"{', '.join(places[:_SHOWN])}: '${{' stands for a value of the machine that reads it; "
-                          "write the value itself")  # fmt: skip
-    if not isinstance(values, Mapping):
-        raise ConfigError("a configuration has keys and values")
-    composed = OmegaConf.structured(schema.Study)
-    try:
-        for group, choices in _NODES.items():
-            composed[group] = OmegaConf.structured(_node_of(group, list(choices.values()), values.get(group)))
-        return to_study(cast(DictConfig, OmegaConf.merge(composed, OmegaConf.create(dict(values)))))
-    except (OmegaConfBaseException, RecursionError) as error:
-        raise ConfigError(_first_causes(error)) from error
 
 
 def _interpolated(value: object, place: str = "") -> Iterator[str]:
@@ -167,44 +185,23 @@ def _interpolated(value: object, place: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, below in value.items():
             inner = f"{place}.{key}" if place else str(key)
-            yield from [repr(inner[:_LONGEST])] if _BEGINS in str(key) else _interpolated(below, inner)
+            yield from [repr(inner[: messages.LONGEST])] if _BEGINS in str(key) else _interpolated(below, inner)
     elif isinstance(value, list | tuple):
         for below in value:
             yield from _interpolated(below, place)
     elif isinstance(value, str) and _BEGINS in value:
-        yield place[:_LONGEST]
+        yield place[: messages.LONGEST]
 
 
-def _node_of(group: str, nodes: Sequence[type], part: object) -> type:
-    """The dataclass whose name or kind the values of a group bear."""
-    if len(nodes) == 1:
-        return nodes[0]
-    key = "kind" if group == "federation" else "name"
-    wanted = part.get(key) if isinstance(part, Mapping) else None
-    known = {next(f.default for f in fields(node) if f.name == key): node for node in nodes}
-    if wanted not in known:
-        raise ConfigError(f"{group}.{key}={wanted}: must be one of {', '.join(map(str, known))}")
-    return known[wanted]
-
-
-def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Keys that no dataclass has: Hydra itself lets ``+training.stepz=3`` pass."""
-    kind = OmegaConf.get_type(node)
-    known = {f.name for f in fields(kind)} if is_dataclass(kind) else set(node)
-    for key in map(str, node):
-        if key not in known:
-            yield f"{prefix}{key}"
-        elif not OmegaConf.is_missing(node, key) and isinstance(child := node[key], DictConfig):
-            yield from _unknown_keys(child, f"{prefix}{key}.")
-
-
-def _first_causes(error: BaseException) -> str:
-    """Hydra wraps the useful sentence; show the wrapper's and the cause's first paragraph, once each."""
+def _cause(error: Exception) -> str:
+    """What Hydra, OmegaConf or a YAML file has to say that is not told above: in one line, each sentence once."""
+    if isinstance(error, yaml.YAMLError):
+        return f"a file cannot be read: {' '.join(str(error).split())}"
     lines: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
-        text = str(cause).strip()
-        if text and not any(text in line for line in lines):
-            lines.append(text)
+        text = next(iter(str(cause).strip().splitlines()), "")
+        lines += [text] if text and text not in lines else []
         cause = cause.__cause__
-    return "\n".join(lines)
+    where = getattr(error, "full_key", None)
+    return f"{where or 'the files cannot be composed'}: {'; '.join(lines)}"

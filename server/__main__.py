@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from flwr.clientapp import ClientApp
 
-from conf import schema
+from conf.schema.study import Study
 from server.commands import COMMANDS
 from server.commands import main as commands
 from server.errors import HospitalNotReady
@@ -32,7 +32,7 @@ def main() -> None:
     launch(found, client_app)
 
 
-def found(study: schema.Study, folder: Path, advance: Advance) -> Hospitals:
+def found(study: Study, folder: Path, advance: Advance) -> Hospitals:
     """Found the simulated hospitals of a study.
 
     Raises:

@@ -20,8 +20,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from flwr.serverapp import Grid
 
 from conf import load as conf
-from conf import schema
-from conf.schema import EnrolledFederation, SuperlinkRuntime
+from conf.schema.federation import EnrolledFederation
+from conf.schema.model import Deep
+from conf.schema.runtime import SuperlinkRuntime
+from conf.schema.study import Study
 from server.deployment import signing
 from server.deployment.server_dir import ServerDir, read
 from server.errors import NotAdmitted, NotSigned, RoundFailed, StudyBusy, StudyError, TrackingFailed
@@ -107,14 +109,14 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
         raise
 
 
-def _propose(server_dir: ServerDir, study: schema.Study, folder: StudyFolder) -> None:
+def _propose(server_dir: ServerDir, study: Study, folder: StudyFolder) -> None:
     """Write the document for the hospitals; from then on participants and their sizes are fixed."""
     _invited(server_dir, study, folder)
     document = document_of(study, folder.name, fixed_sizes(folder))
     write_whole(folder.path / _DOCUMENT, (canonical(document) + "\n").encode())
 
 
-def _of_this_server(server_dir: ServerDir, study: schema.Study) -> schema.Study:
+def _of_this_server(server_dir: ServerDir, study: Study) -> Study:
     """The server decides where results go, and no text of a researcher is used as a path here.
 
     Raises:
@@ -124,7 +126,7 @@ def _of_this_server(server_dir: ServerDir, study: schema.Study) -> schema.Study:
         raise conf.ConfigError("a server runs studies with enrolled hospitals only: set federation=enrolled")
     tracking = replace(study.tracking, uri=server_dir.mlflow if study.tracking.name == "mlflow" else "")
     runtime = replace(study.runtime, authority="", certificate="")  # paths on the researcher's machine
-    if isinstance(study.model, schema.Deep) and study.model.weights and not is_digest(study.model.weights):
+    if isinstance(study.model, Deep) and study.model.weights and not is_digest(study.model.weights):
         raise conf.ConfigError(
             "model.weights: a server knows files of weights by their SHA-256 alone, in its folder weights/; "
             "`consilium` of this release sends it"
@@ -135,7 +137,7 @@ def _of_this_server(server_dir: ServerDir, study: schema.Study) -> schema.Study:
     )
 
 
-def _play(server_dir: ServerDir, study: schema.Study, folder: StudyFolder, grid: Grid, initial: StudyState) -> None:
+def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, initial: StudyState) -> None:
     nodes = _invited(server_dir, study, folder)
     tracker = _open_tracker(study, folder, list(nodes))
 
@@ -177,11 +179,11 @@ def again(attempt: Callable[[], StudyState], most: int, pause_s: float = 5.0) ->
             time.sleep(pause_s)
 
 
-def _attempts(study: schema.Study) -> int:
+def _attempts(study: Study) -> int:
     return study.federation.attempts if isinstance(study.federation, EnrolledFederation) else 1
 
 
-def _invited(server_dir: ServerDir, study: schema.Study, folder: StudyFolder) -> dict[str, int]:
+def _invited(server_dir: ServerDir, study: Study, folder: StudyFolder) -> dict[str, int]:
     """Node number by name of the hospitals that the study invited when it first started. Their sizes are fixed as well.
 
     Raises:
@@ -203,7 +205,7 @@ def _invited(server_dir: ServerDir, study: schema.Study, folder: StudyFolder) ->
     return {name: admitted[name].node for name in names}
 
 
-def _open_tracker(study: schema.Study, folder: StudyFolder, hospitals: list[str]) -> Tracker:
+def _open_tracker(study: Study, folder: StudyFolder, hospitals: list[str]) -> Tracker:
     """Wait for MLflow, which may still be starting when the whole server is."""
     ends = time.monotonic() + _MLFLOW_S
     while True:

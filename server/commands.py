@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from conf.schema import SuperlinkRuntime
+from conf.schema.runtime import SuperlinkRuntime
 from server.errors import StudyError
 from server.pages import comparison
 from server.results import export

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,7 +22,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from conf import load as conf
-from conf import schema
+from conf.schema.runtime import SuperlinkRuntime
+from conf.schema.study import Study
 from server import commands
 from server.errors import StudyError
 from server.pages import writing
@@ -68,7 +69,7 @@ class Hospitals:
     conformance: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-ProvisionHospitals = Callable[[schema.Study, Path, Advance], Hospitals]
+ProvisionHospitals = Callable[[Study, Path, Advance], Hospitals]
 
 
 def main(found: ProvisionHospitals, load_app: LoadApp) -> None:
@@ -79,7 +80,7 @@ def main(found: ProvisionHospitals, load_app: LoadApp) -> None:
     def job(composed: DictConfig) -> None:
         try:
             study = _named(conf.to_study(composed))
-            if isinstance(study.runtime, schema.SuperlinkRuntime):
+            if isinstance(study.runtime, SuperlinkRuntime):
                 run_deployed(study, study.runtime, console)
             elif study.propose:
                 propose(study, found, console)
@@ -87,25 +88,32 @@ def main(found: ProvisionHospitals, load_app: LoadApp) -> None:
                 outcome = run_study(study, found, load_app, console, list(HydraConfig.get().overrides.task))
                 ended.append(Path(study.output_dir).resolve() / "studies" / outcome.study)
         except conf.ConfigError as error:
-            console.print(f"[bold red]The configuration cannot be meant:[/]\n{escape(str(error))}", soft_wrap=True)
-            sys.exit(2)
+            _refuse(error, console)
         except StudyError as error:
             console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
             sys.exit(1)
         except OSError as error:  # a full disk, a folder that may not be written
-            console.print(f"[bold red]A file cannot be used:[/] {escape(str(error))}", soft_wrap=True)
-            console.print("Every committed round is kept; when it is mended, the same command goes on from there.")
+            console.print(f"[bold red]File error:[/] {escape(str(error))}", soft_wrap=True)
+            console.print("Every committed round is kept. Fix it and rerun the same command to resume.")
             sys.exit(1)
         except KeyboardInterrupt:
             console.print("[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there.")
             sys.exit(130)
 
-    conf.register()
+    try:
+        conf.check(sys.argv[1:], commands.COMMANDS)  # Hydra would tell the first problem only, in its own words
+    except conf.ConfigError as error:
+        _refuse(error, console)
     hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
     _after_a_sweep(ended, console)
 
 
-def _named(study: schema.Study) -> schema.Study:
+def _refuse(error: conf.ConfigError, console: Console) -> NoReturn:
+    console.print(f"[bold red]Invalid configuration:[/]\n{escape(str(error))}", soft_wrap=True)
+    sys.exit(2)
+
+
+def _named(study: Study) -> Study:
     """The study whose name ``resume`` gives, as it was configured when it began; otherwise the one that is configured.
 
     Raises:
@@ -114,7 +122,7 @@ def _named(study: schema.Study) -> schema.Study:
     if study.resume in ("auto", "never"):
         return study
     path = f"studies/{study.resume}/study.json"
-    if isinstance(study.runtime, schema.SuperlinkRuntime):
+    if isinstance(study.runtime, SuperlinkRuntime):
         from server.deployment import superlink_client
 
         facts, where = superlink_client.ServerConnection(study.runtime).facts(path), study.runtime.address
@@ -146,7 +154,7 @@ def _after_a_sweep(ended: list[Path], console: Console) -> None:
 
 
 def run_study(
-    study: schema.Study, found: ProvisionHospitals, load_app: LoadApp, console: Console, words: Sequence[str] = ()
+    study: Study, found: ProvisionHospitals, load_app: LoadApp, console: Console, words: Sequence[str] = ()
 ) -> Results:
     """Found or resume the study, play its rounds, compare, record, show.
 
@@ -179,14 +187,14 @@ def run_study(
     return outcome
 
 
-def _refuse_another_matrix(study: schema.Study, hospitals: Hospitals) -> None:
+def _refuse_another_matrix(study: Study, hospitals: Hospitals) -> None:
     """Every hospital plans its noise for so many models as the study says."""
     asked, there = study.evaluation.matrix, len(hospitals.federated)
     if asked and asked != there:
-        raise conf.ConfigError(f"evaluation.matrix={asked}: there are {there} hospitals; say evaluation.matrix={there}")
+        raise conf.ConfigError(f"evaluation.matrix={asked}: there are {there} hospitals; set evaluation.matrix={there}")
 
 
-def run_deployed(study: schema.Study, runtime: schema.SuperlinkRuntime, console: Console) -> None:
+def run_deployed(study: Study, runtime: SuperlinkRuntime, console: Console) -> None:
     """Hand the study to a server, follow it, fetch and show what it found. Ctrl-C leaves it to itself.
 
     Raises:
@@ -223,7 +231,7 @@ def run_deployed(study: schema.Study, runtime: schema.SuperlinkRuntime, console:
     _show(console, study, folder, results.read(folder / writing.NUMBERS), links)
 
 
-def propose(study: schema.Study, found: ProvisionHospitals, console: Console) -> None:
+def propose(study: Study, found: ProvisionHospitals, console: Console) -> None:
     """Write the study's document for the hospitals; the same command without ``propose`` later runs that very study.
 
     The document has the hospitals' sizes, so they are founded for it.
@@ -242,7 +250,7 @@ def propose(study: schema.Study, found: ProvisionHospitals, console: Console) ->
 
 
 def _federated(
-    study: schema.Study,
+    study: Study,
     folder: StudyFolder,
     hospitals: Hospitals,
     load_app: LoadApp,
@@ -259,7 +267,7 @@ def _federated(
 
 
 def _arms(
-    study: schema.Study,
+    study: Study,
     folder: StudyFolder,
     sizes: Mapping[str, int],
     hospitals: Hospitals,
@@ -274,7 +282,7 @@ def _arms(
 
 
 def _crossed(
-    study: schema.Study,
+    study: Study,
     folder: StudyFolder,
     sizes: Mapping[str, int],
     hospitals: Hospitals,
@@ -290,7 +298,7 @@ def _crossed(
         )
 
 
-def _introduce(console: Console, study: schema.Study, folder: StudyFolder, hospitals: Hospitals) -> None:
+def _introduce(console: Console, study: Study, folder: StudyFolder, hospitals: Hospitals) -> None:
     console.print(f"[bold]{folder.name}[/]: {tasks.get(study.task.name).question}")
     for note in hospitals.notes:
         console.print(f"[yellow]Note:[/] {escape(note)}")
@@ -300,7 +308,7 @@ def _introduce(console: Console, study: schema.Study, folder: StudyFolder, hospi
             _warn(console, f"    {warning}")
 
 
-def _show(console: Console, study: schema.Study, folder: Path, outcome: Results, links: Sequence[str]) -> None:
+def _show(console: Console, study: Study, folder: Path, outcome: Results, links: Sequence[str]) -> None:
     """What a study has found, wherever it ran; ``links`` lead to MLflow."""
     console.print(results.table(outcome, study))
     for warning in outcome.warnings:

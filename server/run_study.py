@@ -9,7 +9,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from conf import load as conf
-from conf import schema
+from conf.schema.study import Study
 from server.pages import writing
 from server.results import export
 from server.results.results import Results
@@ -30,7 +30,7 @@ from tasks.protocol.wire import Arrays
 Committed = Callable[[StudyState], None]
 
 
-def initial_state(study: schema.Study) -> StudyState:
+def initial_state(study: Study) -> StudyState:
     """The study before its first round.
 
     Raises:
@@ -45,7 +45,7 @@ def initial_state(study: schema.Study) -> StudyState:
     return StudyState(registry.arrays_of(network.trainable))
 
 
-def shared(study: schema.Study, weights: Arrays) -> Arrays:
+def shared(study: Study, weights: Arrays) -> Arrays:
     """Those of a model's tensors that are sent under the study's strategy.
 
     Raises:
@@ -60,7 +60,7 @@ def shared(study: schema.Study, weights: Arrays) -> Arrays:
 
 
 def conduct(
-    study: schema.Study,
+    study: Study,
     folder: StudyFolder,
     nodes: dict[str, int],
     grid: Grid,

@@ -17,7 +17,8 @@ from client.site import NAME
 from client.sources.files.manifest import read_manifest
 from client.sources.files.medmnist import read_archive
 from client.sources.settings import MedmnistSource
-from conf import schema
+from conf.schema.federation import ManifestFederation, MedmnistFederation, PhantomFederation
+from conf.schema.study import Study
 from tasks.task import PhantomHospital, Task
 
 POOLED = "pooled"
@@ -40,7 +41,7 @@ class Partition:
     notes: list[str]
 
 
-def partition(study: schema.Study, task: Task, home: Path) -> Partition:
+def partition(study: Study, task: Task, home: Path) -> Partition:
     """Draw phantoms, or divide a public set, as the study's federation says.
 
     Args:
@@ -51,15 +52,15 @@ def partition(study: schema.Study, task: Task, home: Path) -> Partition:
         ValueError: the federation names hospitals that do not come out of it.
     """
     federation = study.federation
-    if isinstance(federation, schema.PhantomFederation):
+    if isinstance(federation, PhantomFederation):
         return _phantoms(study, federation, task)
-    if isinstance(federation, schema.ManifestFederation):
+    if isinstance(federation, ManifestFederation):
         return _manifest_sites(study, federation, home)
-    assert isinstance(federation, schema.MedmnistFederation)
+    assert isinstance(federation, MedmnistFederation)
     return _medmnist_sites(study, federation, home)
 
 
-def _phantoms(study: schema.Study, federation: schema.PhantomFederation, task: Task) -> Partition:
+def _phantoms(study: Study, federation: PhantomFederation, task: Task) -> Partition:
     sources = {}
     for name, phantom in federation.hospitals.items():
         values = asdict(phantom) | {"images_per_patient": tuple(phantom.images_per_patient)}
@@ -70,7 +71,7 @@ def _phantoms(study: schema.Study, federation: schema.PhantomFederation, task: T
     return Partition(sources, ["Hospitals and patients are phantoms, drawn by a program: no real person is in them."])
 
 
-def _manifest_sites(study: schema.Study, federation: schema.ManifestFederation, home: Path) -> Partition:
+def _manifest_sites(study: Study, federation: ManifestFederation, home: Path) -> Partition:
     folder = Path(study.data_root).resolve()
     owner, moved = _owners(folder, federation)
     if not owner:
@@ -100,7 +101,7 @@ def _manifest_sites(study: schema.Study, federation: schema.ManifestFederation, 
     return Partition(sources, notes)
 
 
-def _owners(folder: Path, federation: schema.ManifestFederation) -> tuple[dict[str, str], int]:
+def _owners(folder: Path, federation: ManifestFederation) -> tuple[dict[str, str], int]:
     """The hospital of each patient, the one with most of the images, and how many had images in several.
 
     A patient must not be trained on in one hospital and validated with in another.
@@ -123,7 +124,7 @@ def _block(patient: str, blocks: int) -> str:
     return f"block{int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], 'big') % blocks}"
 
 
-def _medmnist_sites(study: schema.Study, federation: schema.MedmnistFederation, home: Path) -> Partition:
+def _medmnist_sites(study: Study, federation: MedmnistFederation, home: Path) -> Partition:
     archive = Path(study.data_root).resolve() / federation.archive
     probe = MedmnistSource(kind="medmnist", task=study.task.name, issuer="probe", path=archive, indices=archive)
     _, labels = read_archive(probe)

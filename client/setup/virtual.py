@@ -24,7 +24,11 @@ from client.cohort.preparation import Decoding
 from client.setup.partition import POOLED, SHUFFLED, partition
 from client.setup.provisioning import provision
 from client.site import SiteSettings, declared_size, load
-from conf import schema
+from conf.schema.evaluation import EXACT_BINS, paired_bins
+from conf.schema.federation import ManifestFederation
+from conf.schema.model import Deep
+from conf.schema.strategy import Ditto
+from conf.schema.study import Study
 from tasks import task as tasks
 from tasks.task import Task
 
@@ -59,7 +63,7 @@ class VirtualHospitals:
     notes: list[str] = field(default_factory=list)
 
 
-def provision_virtual_hospitals(study: schema.Study, folder: Path, progress: SetupProgress) -> VirtualHospitals:
+def provision_virtual_hospitals(study: Study, folder: Path, progress: SetupProgress) -> VirtualHospitals:
     """Provision the study's hospitals and ingest their images.
 
     Args:
@@ -98,7 +102,7 @@ def provision_virtual_hospitals(study: schema.Study, folder: Path, progress: Set
     return VirtualHospitals(federated, alone, reports, sizes, declared, [*shares.notes, APPROVED_BY_NOBODY])
 
 
-def shufflings(study: schema.Study) -> list[str]:
+def shufflings(study: Study) -> list[str]:
     """Names of the hospitals with permuted labels, one for each permutation of the study."""
     count = study.evaluation.shufflings if SHUFFLED in study.evaluation.arms else 0
     return [SHUFFLED if number == 1 else f"{SHUFFLED}.{number}" for number in range(1, count + 1)]
@@ -109,7 +113,7 @@ def _sizes(settings: SiteSettings, task: Task) -> dict[str, int]:
     return {side: len({entry.patient for entry in entries(settings, task, side)}) for side in sides}
 
 
-def _digest(study: schema.Study) -> str:
+def _digest(study: Study) -> str:
     """Name of the catalogs: equal for studies that differ only in model, privacy or training."""
     how = ("rounds", "quorum", "deadline_s", "participation", "over_selection")
     who = {**asdict(study.federation), **dict.fromkeys(how, 0)}
@@ -127,7 +131,7 @@ def _simulated_key(home: Path, seed: int) -> Path:
     return path
 
 
-def _site(study: schema.Study, name: str, sources: list[dict[str, Any]]) -> dict[str, Any]:
+def _site(study: Study, name: str, sources: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "name": name,
         "simulated": True,
@@ -141,14 +145,14 @@ def _site(study: schema.Study, name: str, sources: list[dict[str, Any]]) -> dict
     }
 
 
-def _weights(study: schema.Study) -> dict[str, Any]:
+def _weights(study: Study) -> dict[str, Any]:
     """The researcher's folder of weights, if there is one."""
-    if not isinstance(study.model, schema.Deep) or not study.model.weights:
+    if not isinstance(study.model, Deep) or not study.model.weights:
         return {}
     return {"weights": str(Path(study.model.weights).resolve().parent)}
 
 
-def _policy(study: schema.Study) -> dict[str, Any]:
+def _policy(study: Study) -> dict[str, Any]:
     """Exactly what the study needs, so that the caps are as binding in simulation as in a real hospital."""
     epsilons = [e for e in (study.privacy.epsilon, study.evaluation.epsilon) if e is not None]
     caps = {"max_epsilon_study": max(epsilons), "max_epsilon_life": max(epsilons)} if epsilons else {}
@@ -156,22 +160,22 @@ def _policy(study: schema.Study) -> dict[str, Any]:
         "tasks": [study.task.name],
         "models": [study.model.name],
         "max_delta": study.privacy.delta,
-        "min_patients": study.federation.min_patients if isinstance(study.federation, schema.ManifestFederation) else 5,
+        "min_patients": study.federation.min_patients if isinstance(study.federation, ManifestFederation) else 5,
         "max_rounds": study.federation.rounds,
-        "max_steps": study.training.steps * (2 if isinstance(study.strategy, schema.Ditto) else 1),
+        "max_steps": study.training.steps * (2 if isinstance(study.strategy, Ditto) else 1),
         "max_images_per_patient": study.training.images_per_patient,
         "max_upload_bytes": 2**30,
         "scores": "exact" if study.evaluation.epsilon is None else "noised",
-        "max_bins": max(study.evaluation.bins, schema.paired_bins(study.evaluation) ** 2),
+        "max_bins": max(study.evaluation.bins, paired_bins(study.evaluation) ** 2),
         "subgroups": list(study.evaluation.subgroups),
         "without_privacy": study.privacy.epsilon is None,
         "auto_approve": True,
     }
 
 
-def _unlimited_policy(study: schema.Study) -> dict[str, Any]:
+def _unlimited_policy(study: Study) -> dict[str, Any]:
     """For the comparison arms, which always train and score without noise."""
-    arms = {"without_privacy": True, "scores": "exact", "max_bins": max(schema.EXACT_BINS, study.evaluation.bins)}
+    arms = {"without_privacy": True, "scores": "exact", "max_bins": max(EXACT_BINS, study.evaluation.bins)}
     return _policy(study) | arms
 
 

@@ -17,8 +17,10 @@ from typing import Any
 import httpx
 
 from conf import load as conf
-from conf import schema
-from conf.schema import SuperlinkRuntime
+from conf.schema.model import Deep
+from conf.schema.runtime import SuperlinkRuntime
+from conf.schema.study import Study
+from conf.schema.tracking import Tracking
 from server.deployment import signing
 from server.errors import ServerUnreachable, StudyError
 from server.rounds.checkpoint import records
@@ -87,7 +89,7 @@ def _first(response: httpx.Response, most: int) -> bytes:
     return bytes(content[:most])
 
 
-def submit(study: schema.Study, runtime: SuperlinkRuntime) -> int:
+def submit(study: Study, runtime: SuperlinkRuntime) -> int:
     """Submit the study, signed. Returns the number of its run.
 
     Raises:
@@ -101,15 +103,15 @@ def submit(study: schema.Study, runtime: SuperlinkRuntime) -> int:
         raise ServerUnreachable(f"{runtime.address} did not accept the study: {error}") from error
 
 
-def _as_text(study: schema.Study, runtime: SuperlinkRuntime) -> schema.Study:
+def _as_text(study: Study, runtime: SuperlinkRuntime) -> Study:
     """The study without paths of this machine: a file of weights as its SHA-256, the others left out."""
-    if isinstance(study.model, schema.Deep) and study.model.weights:
+    if isinstance(study.model, Deep) and study.model.weights:
         study = replace(study, model=replace(study.model, weights=model_of(study)["weights"]))
     return replace(
         study,
         runtime=replace(runtime, authority="", certificate=""),
-        tracking=schema.Tracking(study.tracking.name),
-        output_dir=schema.Study().output_dir,
+        tracking=Tracking(study.tracking.name),
+        output_dir=Study().output_dir,
         data_root="",
         propose="document.json" if study.propose else "",
     )

@@ -14,7 +14,8 @@ from typing import Any
 from safetensors.numpy import load
 
 from conf import load as conf
-from conf import schema
+from conf.schema.model import Deep
+from conf.schema.study import Study
 from server.errors import StudyError
 from server.results.results import Results
 from server.study.document import document_of, fixed_sizes, weights_file, weights_of
@@ -63,10 +64,10 @@ def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
     return path
 
 
-def _encoder(configuration: schema.Study) -> bytes:
+def _encoder(configuration: Study) -> bytes:
     """The frozen encoder's file, which only participants would have otherwise."""
     path = weights_file(configuration)
-    if path is None or not isinstance(configuration.model, schema.Deep) or configuration.model.freeze != "encoder":
+    if path is None or not isinstance(configuration.model, Deep) or configuration.model.freeze != "encoder":
         return b""
     return path.read_bytes()
 

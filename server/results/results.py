@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from rich.table import Table
 
-from conf import schema
+from conf.schema.study import Study
 from server.errors import CheckpointDamaged
 from server.results.figures import (
     Arm,
@@ -266,7 +266,7 @@ def _total(rounds: list[RoundRecord], hospitals: list[str], what: str) -> dict[s
     return {h: sum(getattr(r.hospitals[h], what) for r in rounds if h in r.hospitals) for h in hospitals}
 
 
-def table(found: Results, study: schema.Study) -> Table:
+def table(found: Results, study: Study) -> Table:
     """The results as a table for the terminal."""
     asked = f"epsilon {study.privacy.epsilon:g}" if study.privacy.epsilon is not None else "no noise"
     drawn = Table(title=f"{found.study}: AUC on validation patients, with 95 % intervals", title_style="bold")

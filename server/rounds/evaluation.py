@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from conf import schema
+from conf.schema.study import Study
 from server.rounds import claimed_privacy
 from server.rounds.exchange import Answer, Channel, exchange
 from server.rounds.state import HospitalRound, Roster
@@ -42,7 +42,7 @@ class Evaluated:
         return ScoreHistogram(self.scores["histogram"], self.figures.evaluation_noise or 0.0)
 
 
-def evaluates(study: schema.Study, number: int) -> bool:
+def evaluates(study: Study, number: int) -> bool:
     """Whether the model is evaluated after this round."""
     return number % study.evaluation.every == 0 or number == study.federation.rounds
 

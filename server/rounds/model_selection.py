@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from conf import schema
+from conf.schema.study import Study
 from server.rounds.state import RoundRecord, StudyState
 from tasks.protocol.wire import Arrays
 
@@ -28,14 +28,14 @@ def best_round(rounds: Sequence[RoundRecord], least_gain: float) -> int:
     return number
 
 
-def has_ended(study: schema.Study, rounds: Sequence[RoundRecord]) -> bool:
+def has_ended(study: Study, rounds: Sequence[RoundRecord]) -> bool:
     """Whether all rounds are played, or ``patience`` evaluations in a row brought no gain."""
     patience, best = study.evaluation.patience, best_round(rounds, study.evaluation.least_gain)
     without_gain = sum(record.number > best and record.mean_auc() is not None for record in rounds)
     return len(rounds) >= study.federation.rounds or 0 < patience <= without_gain
 
 
-def with_the_best(study: schema.Study, state: StudyState) -> StudyState:
+def with_the_best(study: Study, state: StudyState) -> StudyState:
     """The state with the model to be delivered, if that is not simply the last."""
     if study.evaluation.deliver == "last":
         return state

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from flwr.serverapp import Grid
 
-from conf import schema
+from conf.schema.study import Study
 from server.errors import RoundFailed
 from server.rounds import model_selection, sampling
 from server.rounds.aggregation import CollectedUpdates, collect
@@ -33,7 +33,7 @@ from tasks.protocol.wire import TrainOrder
 Publish = Callable[[StudyState], None]
 
 
-def run_rounds(study: schema.Study, roster: Roster, grid: Grid, state: StudyState, publish: Publish) -> StudyState:
+def run_rounds(study: Study, roster: Roster, grid: Grid, state: StudyState, publish: Publish) -> StudyState:
     """Play the rounds that are left. ``publish`` gets the state after each; when it returns, the round is committed.
 
     Raises:
@@ -53,7 +53,7 @@ def run_rounds(study: schema.Study, roster: Roster, grid: Grid, state: StudyStat
     return state
 
 
-def play_round(study: schema.Study, roster: Roster, channel: Channel, state: StudyState) -> StudyState:
+def play_round(study: Study, roster: Roster, channel: Channel, state: StudyState) -> StudyState:
     """Play one round. Returns the state after it."""
     started = time.perf_counter()
     number = len(state.rounds) + 1
@@ -109,9 +109,7 @@ def play_round(study: schema.Study, roster: Roster, channel: Channel, state: Stu
     return replace(after, scores=scores_of(evaluated)) if after.outcome is record and evaluated else after
 
 
-def _invited(
-    study: schema.Study, roster: Roster, state: StudyState, strategy: Strategy, overdue: OverdueOrders
-) -> Roster:
+def _invited(study: Study, roster: Roster, state: StudyState, strategy: Strategy, overdue: OverdueOrders) -> Roster:
     """The hospitals that train in the next round; one that still works on an earlier order comes last."""
     candidates = strategy.invited(list(roster.nodes), len(state.rounds) + 1)
     busy = [name for name in candidates if overdue.waits_for(name)]
@@ -119,7 +117,7 @@ def _invited(
     return replace(roster, nodes={name: roster.nodes[name] for name in names})
 
 
-def _dropped(study: schema.Study, strategy: Strategy, collected: CollectedUpdates) -> dict[str, str]:
+def _dropped(study: Study, strategy: Strategy, collected: CollectedUpdates) -> dict[str, str]:
     """Why hospitals were dropped, and what that does to a strategy that promises to withstand attackers."""
     left = len(collected.hospitals)
     if strategy.withstands is None or strategy.withstands(left) > 0:

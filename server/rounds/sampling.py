@@ -20,26 +20,27 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from conf import schema
-from conf.checks import named_hospitals
+from conf.schema.federation import named_hospitals
+from conf.schema.strategy import Cyclic
+from conf.schema.study import Study
 from server.errors import TooFewHospitals
 from server.rounds.state import RoundRecord
 
 _ROUNDING = 1e-9
 
 
-def asked_at_most(study: schema.Study) -> int:
+def asked_at_most(study: Study) -> int:
     """In how many rounds one hospital is asked to train at most: for the study document.
 
     Where the configuration names the hospitals, whole hospitals are counted, so that 0.67 of three is two of three.
     """
-    rounds, named = study.federation.rounds, len(named_hospitals(study))
+    rounds, named = study.federation.rounds, len(named_hospitals(study.federation))
     fraction = _count(study, named) / named if named else _invited_fraction(study)
     return max(1, min(rounds, math.ceil(rounds * fraction - _ROUNDING)))
 
 
 def invited(
-    study: schema.Study, hospitals: Sequence[str], rounds: Sequence[RoundRecord], of: int, busy: Sequence[str] = ()
+    study: Study, hospitals: Sequence[str], rounds: Sequence[RoundRecord], of: int, busy: Sequence[str] = ()
 ) -> list[str]:
     """Which hospitals train in the round after ``rounds``, in the order of ``hospitals``.
 
@@ -72,21 +73,21 @@ def invited(
     return [name for name in hospitals if name in chosen]
 
 
-def wanted(study: schema.Study, hospitals: int) -> int:
+def wanted(study: Study, hospitals: int) -> int:
     """How many usable updates close a round with so many hospitals."""
-    if isinstance(study.strategy, schema.Cyclic):
+    if isinstance(study.strategy, Cyclic):
         return 1
     return max(1, math.floor(hospitals * study.federation.participation + _ROUNDING))
 
 
-def _count(study: schema.Study, hospitals: int) -> int:
+def _count(study: Study, hospitals: int) -> int:
     """How many of so many hospitals are invited."""
     return max(1, math.floor(hospitals * _invited_fraction(study) + _ROUNDING))
 
 
-def _invited_fraction(study: schema.Study) -> float:
-    federation, named = study.federation, len(named_hospitals(study))
-    if isinstance(study.strategy, schema.Cyclic):
+def _invited_fraction(study: Study) -> float:
+    federation, named = study.federation, len(named_hospitals(study.federation))
+    if isinstance(study.strategy, Cyclic):
         return 1 / named if named else federation.participation
     return min(1.0, federation.participation * (1 + federation.over_selection))
 

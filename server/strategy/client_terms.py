@@ -6,23 +6,23 @@ half of FedProx, FedBN, FedPer, FedRep and Ditto is FedAvg's; that of SCAFFOLD i
 
 from __future__ import annotations
 
-from conf import schema
+from conf.schema.strategy import Ditto, FedBN, FedPer, FedProx, FedRep, Scaffold, StrategySettings
 from tasks.protocol.study import MethodTerms
 
 
-def method_of(settings: schema.StrategySettings) -> MethodTerms:
+def method_of(settings: StrategySettings) -> MethodTerms:
     """The hospitals' part of a strategy; most have none."""
     match settings:
-        case schema.FedProx():
+        case FedProx():
             return MethodTerms(proximal=settings.mu)
-        case schema.Scaffold():
+        case Scaffold():
             return MethodTerms(control_variates=True)
-        case schema.FedBN():
+        case FedBN():
             return MethodTerms(stays="normalisation")
-        case schema.FedPer():
+        case FedPer():
             return MethodTerms(stays="head")
-        case schema.FedRep():
+        case FedRep():
             return MethodTerms(stays="head", head_steps=settings.head_steps)
-        case schema.Ditto():
+        case Ditto():
             return MethodTerms(personal=settings.pull)
     return MethodTerms()

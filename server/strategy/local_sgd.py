@@ -19,13 +19,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from conf import schema
+from conf.schema.training import TrainingSettings
 from tasks.protocol.study import TrainingTerms
 
 _ROUNDED = 1.5
 """A size declared to one significant digit may stand for almost this many times as many patients."""
 
-AnyTraining = schema.TrainingSettings | TrainingTerms
+AnyTraining = TrainingSettings | TrainingTerms
 
 
 def responses(steps: int, momentum: float, pull: float = 0.0) -> NDArray[np.float64]:

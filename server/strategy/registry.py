@@ -6,7 +6,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from conf import schema
+from conf.schema.strategy import (
+    Cyclic,
+    Ditto,
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedBN,
+    FedPer,
+    FedProx,
+    FedRep,
+    FedYogi,
+    GeometricMedian,
+    Krum,
+    Median,
+    MultiKrum,
+    NormBounding,
+    Robust,
+    Scaffold,
+    StrategySettings,
+    TrimmedMean,
+)
 from server.strategy import fedopt, scaffold
 from server.strategy.buffered import BufferedUpdates, RobustRule
 from server.strategy.coordinate_wise import median_rule, trimmed_mean_rule
@@ -30,7 +51,7 @@ WEIGHTINGS: dict[str, Weight] = {
 }
 
 
-def build(settings: schema.StrategySettings, local_move: float = 1.0) -> Strategy:
+def build(settings: StrategySettings, local_move: float = 1.0) -> Strategy:
     """The strategy that the configuration names.
 
     Args:
@@ -41,38 +62,38 @@ def build(settings: schema.StrategySettings, local_move: float = 1.0) -> Strateg
         TypeError: settings of a kind that no strategy belongs to; ``conf`` lets none through.
     """
     match settings:
-        case schema.FedAvgM():
+        case FedAvgM():
             return _fedavgm(settings)
-        case schema.FedAdagrad():
+        case FedAdagrad():
             return _fedopt(settings, fedopt.adagrad, fedopt.Decay(settings.beta_1, 0.0, settings.tau))
-        case schema.FedAdam():
+        case FedAdam():
             return _fedopt(settings, fedopt.adam, fedopt.Decay(settings.beta_1, settings.beta_2, settings.tau))
-        case schema.FedYogi():
+        case FedYogi():
             return _fedopt(settings, fedopt.yogi, fedopt.Decay(settings.beta_1, settings.beta_2, settings.tau))
-        case schema.NormBounding():
+        case NormBounding():
             return _plain(settings, lambda weights, _: BoundedMean(weights, settings.norm_bound))
-        case schema.Robust():
+        case Robust():
             rule = _rule(settings)
             combiner = partial(BufferedUpdates, rule=rule, memory_limit_gb=settings.memory_limit_gb)
             return replace(_plain(settings, combiner), withstands=rule.withstands)
-        case schema.Cyclic():
+        case Cyclic():
             return _plain(settings, mean_combiner, whose_turn)
-        case schema.Scaffold():
+        case Scaffold():
             return _scaffold(settings, local_move)
-        case schema.FedAvg() | schema.FedProx() | schema.FedBN() | schema.FedPer() | schema.FedRep() | schema.Ditto():
+        case FedAvg() | FedProx() | FedBN() | FedPer() | FedRep() | Ditto():
             return _plain(settings, mean_combiner)  # what they are is the hospitals' part
     raise TypeError(f"no strategy belongs to {type(settings).__name__}")
 
 
 def _plain(
-    settings: schema.StrategySettings, combiner: Callable[[Arrays, int], Combiner], invited: Invited = everyone
+    settings: StrategySettings, combiner: Callable[[Arrays, int], Combiner], invited: Invited = everyone
 ) -> Strategy:
     """Whatever combines, with FedAvg's step."""
     step = partial(fedavg_step, server_learning_rate=settings.server_learning_rate)
     return Strategy(combiner, step, WEIGHTINGS[settings.weighting], invited=invited)
 
 
-def _fedavgm(settings: schema.FedAvgM) -> Strategy:
+def _fedavgm(settings: FedAvgM) -> Strategy:
     step = partial(
         fedavgm_step,
         server_learning_rate=settings.server_learning_rate,
@@ -81,13 +102,13 @@ def _fedavgm(settings: schema.FedAvgM) -> Strategy:
     return Strategy(mean_combiner, step, WEIGHTINGS[settings.weighting], fedavgm_start)
 
 
-def _scaffold(settings: schema.Scaffold, local_move: float) -> Strategy:
+def _scaffold(settings: Scaffold, local_move: float) -> Strategy:
     step = partial(scaffold.scaffold_step, server_learning_rate=settings.server_learning_rate, local_move=local_move)
     weight = WEIGHTINGS[settings.weighting]
     return Strategy(mean_combiner, step, weight, scaffold.scaffold_start, sent_along=scaffold.scaffold_control)
 
 
-def _fedopt(settings: schema.StrategySettings, second_moment: fedopt.SecondMoment, decay: fedopt.Decay) -> Strategy:
+def _fedopt(settings: StrategySettings, second_moment: fedopt.SecondMoment, decay: fedopt.Decay) -> Strategy:
     step = partial(
         fedopt.fedopt_step,
         second_moment=second_moment,
@@ -97,16 +118,16 @@ def _fedopt(settings: schema.StrategySettings, second_moment: fedopt.SecondMomen
     return Strategy(mean_combiner, step, WEIGHTINGS[settings.weighting], partial(fedopt.fedopt_start, decay=decay))
 
 
-def _rule(settings: schema.Robust) -> RobustRule:
+def _rule(settings: Robust) -> RobustRule:
     match settings:
-        case schema.Median():
+        case Median():
             return median_rule()
-        case schema.TrimmedMean():
+        case TrimmedMean():
             return trimmed_mean_rule(settings.trim)
-        case schema.Krum():
+        case Krum():
             return krum_rule(settings.attackers)
-        case schema.MultiKrum():
+        case MultiKrum():
             return multi_krum_rule(settings.attackers, settings.selected)
-        case schema.GeometricMedian():
+        case GeometricMedian():
             return geometric_median_rule()
     raise TypeError(f"no robust rule belongs to {type(settings).__name__}")

@@ -13,7 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from conf import schema
+from conf.schema.evaluation import EXACT_BINS
+from conf.schema.strategy import FedAvg
+from conf.schema.study import Study
+from conf.schema.wire import Wire
 from server.rounds.checkpoint import read_state, write_state
 from server.rounds.evaluation import Evaluated, evaluate
 from server.rounds.exchange import Channel
@@ -43,7 +46,7 @@ class Arms:
 
 
 def compare(
-    study: schema.Study,
+    study: Study,
     name: str,
     sizes: Mapping[str, int],
     folder: Path,
@@ -87,7 +90,7 @@ def compare(
     return arms
 
 
-def _without_noise(study: schema.Study) -> schema.Study:
+def _without_noise(study: Study) -> Study:
     rate = study.evaluation.arm_learning_rate or study.training.learning_rate
     final = study.evaluation.arm_final_rate or study.training.final_rate
     return replace(
@@ -97,7 +100,7 @@ def _without_noise(study: schema.Study) -> schema.Study:
         evaluation=replace(
             study.evaluation,
             epsilon=None,
-            bins=schema.EXACT_BINS,
+            bins=EXACT_BINS,
             every=study.federation.rounds,
             patience=0,
             deliver="last",
@@ -106,13 +109,13 @@ def _without_noise(study: schema.Study) -> schema.Study:
             matrix=0,
         ),
         federation=replace(study.federation, quorum=1.0, participation=1.0, over_selection=0.0),
-        wire=schema.Wire(),
-        strategy=schema.FedAvg(),  # a hospital alone has nothing to combine
+        wire=Wire(),
+        strategy=FedAvg(),  # a hospital alone has nothing to combine
     )
 
 
 def _trained(
-    study: schema.Study, roster: Roster, grid: LocalGrid, *, checkpoints: Path, initial: Arrays, advance: Advance
+    study: Study, roster: Roster, grid: LocalGrid, *, checkpoints: Path, initial: Arrays, advance: Advance
 ) -> Arrays:
     label = roster.document.name.split(".", 1)[1]
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from conf import schema
+from conf.schema.evaluation import paired_bins
+from conf.schema.study import Study
 from server.rounds.evaluation import Evaluated, collect_scores
 from server.rounds.exchange import Channel
 from server.rounds.ledger_witness import Witness
@@ -62,7 +63,7 @@ class CrossSiteEvaluation:
 
 
 def evaluate_across_sites(
-    study: schema.Study,
+    study: Study,
     name: str,
     sizes: Mapping[str, int],
     folder: Path,
@@ -81,7 +82,7 @@ def evaluate_across_sites(
     roster = Roster(document_of(study, name, sizes), grid.nodes, Witness(state.ledger_heads))
     channel = Channel(grid, study.federation.deadline_s)
     evaluation = CrossSiteEvaluation()
-    if schema.paired_bins(study.evaluation):
+    if paired_bins(study.evaluation):
         orders = _paired_orders(study, roster, state, arms)
         _compare_on_same_patients(channel, roster, orders, folder, evaluation)
     if study.evaluation.matrix:
@@ -114,16 +115,14 @@ def _compare_on_same_patients(
         evaluation.gains.update({} if gain is None else {hospital: gain})
 
 
-def _paired_orders(study: schema.Study, roster: Roster, state: StudyState, arms: Arms) -> dict[str, EvaluateOrder]:
+def _paired_orders(study: Study, roster: Roster, state: StudyState, arms: Arms) -> dict[str, EvaluateOrder]:
     orders = {hospital: _order_for(study, roster, state, arms, hospital) for hospital in arms.own}
     return {hospital: order for hospital, order in orders.items() if order is not None}
 
 
-def _order_for(
-    study: schema.Study, roster: Roster, state: StudyState, arms: Arms, hospital: str
-) -> EvaluateOrder | None:
+def _order_for(study: Study, roster: Roster, state: StudyState, arms: Arms, hospital: str) -> EvaluateOrder | None:
     """The order to a hospital to compare; ``None`` where its histograms offer no bins, or pairing would not help."""
-    federated, alone, bins = _federated(state, hospital), arms.local.get(hospital), schema.paired_bins(study.evaluation)
+    federated, alone, bins = _federated(state, hospital), arms.local.get(hospital), paired_bins(study.evaluation)
     if federated is None or alone is None or not alone.scores or not pays(federated):
         return None
     try:

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from conf import load as conf
-from conf import schema
+from conf.schema.evaluation import paired_bins
+from conf.schema.model import Deep
+from conf.schema.runtime import SuperlinkRuntime
+from conf.schema.study import Study
 from server.errors import CheckpointDamaged, StudyBusy
 from server.rounds.evaluation import evaluates
 from server.rounds.sampling import asked_at_most
@@ -32,7 +35,7 @@ _NOT_COMPUTED = ("runtime", "tracking", "output_dir", "resume", "experiment", "p
 """Settings that may change when a study is resumed: where and how it runs, but not what it computes."""
 
 
-def document_of(study: schema.Study, name: str, sizes: Mapping[str, int]) -> StudyDocument:
+def document_of(study: Study, name: str, sizes: Mapping[str, int]) -> StudyDocument:
     """The document that hospitals are asked to approve; ``sizes`` are their public sizes, by name."""
     task, model = tasks.get(study.task.name), model_of(study)
     evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
@@ -52,7 +55,7 @@ def document_of(study: schema.Study, name: str, sizes: Mapping[str, int]) -> Stu
             study.evaluation.bins,
             study.evaluation.epsilon,
             list(study.evaluation.subgroups),
-            schema.paired_bins(study.evaluation),
+            paired_bins(study.evaluation),
             study.evaluation.matrix,
             *task.asks(registry.outlines(model, task.form)),
         ),
@@ -80,7 +83,7 @@ def fixed_sizes(folder: StudyFolder, declared: Mapping[str, int] | None = None) 
     return dict(known)
 
 
-def model_of(study: schema.Study) -> dict[str, Any]:
+def model_of(study: Study) -> dict[str, Any]:
     """Name and options of the network, with the SHA-256 of its file of weights in place of the path.
 
     Raises:
@@ -92,23 +95,23 @@ def model_of(study: schema.Study) -> dict[str, Any]:
     return model
 
 
-def weights_of(study: schema.Study) -> weights.Finder | None:
+def weights_of(study: Study) -> weights.Finder | None:
     """Finds the file of weights that the network starts from."""
     path = weights_file(study)
     return None if path is None else (lambda digest: path if _digest_of(path) == digest else None)
 
 
-def weights_file(study: schema.Study) -> Path | None:
+def weights_file(study: Study) -> Path | None:
     """The file that ``model.weights`` names: on a researcher's machine by its path, on a server by its SHA-256 among
     the files in ``weights/``. Nothing else is opened; ``None`` where the network starts from no file.
 
     Raises:
         ConfigError: there is no such file.
     """
-    if not isinstance(study.model, schema.Deep) or not study.model.weights:
+    if not isinstance(study.model, Deep) or not study.model.weights:
         return None
     named = study.model.weights
-    if is_digest(named) and isinstance(study.runtime, schema.SuperlinkRuntime):
+    if is_digest(named) and isinstance(study.runtime, SuperlinkRuntime):
         folder = Path(study.output_dir) / WEIGHTS
         files = [path for path in sorted(folder.glob("*.safetensors")) if _is_plain(path)]
         file = next((path for path in files if _digest_of(path) == named), None)
@@ -137,13 +140,13 @@ def _digest_of(path: Path) -> str:
         raise conf.ConfigError(f"model.weights={path}: cannot be read: {error.strerror}") from error
 
 
-def digest(study: schema.Study) -> str:
+def digest(study: Study) -> str:
     """Identifies the configuration: equal for two command lines that request the same computation."""
     plain = {key: value for key, value in conf.to_plain(study).items() if key not in _NOT_COMPUTED}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def open_study(study: schema.Study) -> StudyFolder:
+def open_study(study: Study) -> StudyFolder:
     """The newest unfinished study of this configuration, or a new one.
 
     Raises:

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from conf import load as conf
-from conf import schema
+from conf.schema.study import Study
 from server.rounds.state import RoundRecord, how_often
 from server.study.document import model_of
 from server.study.folder import StudyFolder
@@ -55,7 +55,7 @@ class MlflowStore:
         logged: rounds that the store has.
     """
 
-    def __init__(self, study: schema.Study, folder: StudyFolder, hospitals: list[str], notes: list[str]) -> None:
+    def __init__(self, study: Study, folder: StudyFolder, hospitals: list[str], notes: list[str]) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         from mlflow import MlflowClient
@@ -193,7 +193,7 @@ class MlflowStore:
         return [f"{quiet} {mlflow} server --backend-store-uri {self._uri} --port 5000", *links]
 
 
-def address(study: schema.Study) -> str:
+def address(study: Study) -> str:
     """The store of a study."""
     return study.tracking.uri or f"sqlite:///{Path(study.output_dir).resolve() / 'mlflow.db'}"
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from conf import schema
+from conf.schema.study import Study
 from server.study.document import model_of, weights_of
 from server.study.folder import StudyFolder
 from tasks import task as tasks
@@ -31,7 +31,7 @@ _LONGEST_DESCRIPTION = 5000
 
 
 def register(
-    client: MlflowClient, study: schema.Study, folder: StudyFolder, run: str, files: list[str], accepted: bool
+    client: MlflowClient, study: Study, folder: StudyFolder, run: str, files: list[str], accepted: bool
 ) -> None:
     """Log the model and make it a version of the task's registered model, unless that was done before."""
     from mlflow.exceptions import MlflowException
@@ -62,14 +62,14 @@ def register(
         client.set_registered_model_alias(name, alias, version.version)
 
 
-def _is_whole(study: schema.Study, weights: Path) -> bool:
+def _is_whole(study: Study, weights: Path) -> bool:
     task = tasks.get(study.task.name)
     trainable = registry.build(model_of(study), task.form, find=weights_of(study)).trainable
     _, arrays, _ = model_file.unpack(weights.read_bytes())
     return not registry.misfits(trainable, arrays)
 
 
-def _logged(client: MlflowClient, study: schema.Study, folder: StudyFolder, run: str, weights: Path) -> tuple[str, str]:
+def _logged(client: MlflowClient, study: Study, folder: StudyFolder, run: str, weights: Path) -> tuple[str, str]:
     """Id and location of the logged model, in MLflow's own layout."""
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec

@@ -18,7 +18,7 @@ from typing import Protocol
 import requests
 
 from conf import load as conf
-from conf import schema
+from conf.schema.study import Study
 from server.errors import CheckpointDamaged, StudyBusy, TrackingFailed
 from server.rounds.checkpoint import records
 from server.rounds.state import RoundRecord
@@ -56,9 +56,7 @@ class NoTracker:
         return []
 
 
-def open_tracker(
-    study: schema.Study, folder: StudyFolder, hospitals: list[str], notes: list[str], warn: Warn
-) -> Tracker:
+def open_tracker(study: Study, folder: StudyFolder, hospitals: list[str], notes: list[str], warn: Warn) -> Tracker:
     """The tracker that the study's configuration names. A tracking server that does not answer is updated later.
 
     Raises:
@@ -119,7 +117,7 @@ class MlflowTracker:
     """A study in MLflow, sent by a thread. A resumed study continues in its own run."""
 
     def __init__(
-        self, study: schema.Study, folder: StudyFolder, pending: _Pending, warn: Warn, store: MlflowStore | None
+        self, study: Study, folder: StudyFolder, pending: _Pending, warn: Warn, store: MlflowStore | None
     ) -> None:
         self._study, self._folder, self._pending, self._warn, self._store = study, folder, pending, warn, store
         self._records: list[RoundRecord] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from conf import schema
+from conf.schema import model as schema
 from tasks.input_spec import InputSpec
 from tasks.models.network import Network
 

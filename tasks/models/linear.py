@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from conf import schema
+from conf.schema import model as schema
 from tasks.input_spec import InputSpec
 from tasks.models.local import FeatureGrid, LocalFeatures
 from tasks.models.network import Network

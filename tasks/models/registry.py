@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from conf import schema
+from conf.schema import model as schema
 from tasks.input_spec import InputSpec
 from tasks.models import deep, linear, segmenting
 from tasks.models.network import Network
@@ -63,7 +63,7 @@ class WeightsMissing(UnknownModel):
 
 
 def build(spec: Mapping[str, Any], form: InputSpec, seed: int = 0, find: Finder | None = None) -> Network:
-    """The network that a ``conf.schema.Model`` describes.
+    """The network that a class of ``conf/schema/model.py`` describes.
 
     Args:
         spec: ``name`` and the options of one choice in ``conf/model/``.

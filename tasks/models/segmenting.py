@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from conf import schema
+from conf.schema import model as schema
 from tasks.input_spec import InputSpec
 from tasks.models.deep import axes, frame, unframed
 from tasks.models.network import Network

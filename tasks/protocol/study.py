@@ -43,7 +43,7 @@ HexDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True, config=STRICT)
 class TrainingTerms:
-    """How to train within one round; ``conf.schema.Training`` explains the fields."""
+    """How to train within one round; ``conf/schema/training.py`` explains the fields."""
 
     steps: Count
     learning_rate: Positive

@@ -18,7 +18,7 @@ from flwr.clientapp import ClientApp
 from rich.console import Console
 
 from conf import load
-from conf.schema import Phantom, PhantomFederation
+from conf.schema.federation import Phantom, PhantomFederation
 from server.__main__ import client_app, found
 from server.launch import run_study
 from server.rounds.checkpoint import read_state

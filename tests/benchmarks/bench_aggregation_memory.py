@@ -24,7 +24,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from rich.console import Console
 from rich.table import Table
 
-from conf import schema
+from conf.schema.strategy import FedAdam, FedAvg, FedAvgM, GeometricMedian, Median, NormBounding, StrategySettings
 from server.strategy import scaffold
 from server.strategy.fedavg import mean_combiner
 from server.strategy.registry import build
@@ -46,13 +46,13 @@ def strategy_of(name: str) -> Strategy:
     if name == "scaffold":
         step = lambda w, m, u, s: scaffold.scaffold_step(w, m, u, s, server_learning_rate=1.0, local_move=0.5)  # noqa: E731
         return Strategy(mean_combiner, step, uniform, scaffold.scaffold_start)
-    settings: dict[str, schema.StrategySettings] = {
-        "fedavg": schema.FedAvg(),
-        "fedavgm": schema.FedAvgM(),
-        "fedadam": schema.FedAdam(),
-        "norm_bounding": schema.NormBounding(),
-        "median": schema.Median(memory_limit_gb=64),
-        "geometric_median": schema.GeometricMedian(memory_limit_gb=64),
+    settings: dict[str, StrategySettings] = {
+        "fedavg": FedAvg(),
+        "fedavgm": FedAvgM(),
+        "fedadam": FedAdam(),
+        "norm_bounding": NormBounding(),
+        "median": Median(memory_limit_gb=64),
+        "geometric_median": GeometricMedian(memory_limit_gb=64),
     }
     return build(settings[name])
 

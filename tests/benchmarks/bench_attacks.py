@@ -27,7 +27,18 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import rankdata
 
-from conf import schema
+from conf.schema.privacy import Privacy
+from conf.schema.strategy import (
+    FedAvg,
+    GeometricMedian,
+    Krum,
+    Median,
+    MultiKrum,
+    NormBounding,
+    StrategySettings,
+    TrimmedMean,
+)
+from conf.schema.training import TrainingSettings
 from server.errors import CannotCombine
 from server.strategy.admission import unusable
 from server.strategy.local_sgd import expected_patients, honest_lengths
@@ -38,16 +49,16 @@ from tasks.protocol.wire import Arrays
 HOSPITALS, PATIENTS, FEATURES, ROUNDS, SEEDS = 10, 100, 20, 30, 5
 STUDY_SEEDS = 3
 FRACTIONS = (0.1, 0.2, 0.3, 0.4)
-TRAINING = schema.TrainingSettings(steps=5, learning_rate=0.5, sample_rate=0.5)
-PRIVACY = schema.Privacy(clip_norm=1.0)
-STRATEGIES: dict[str, schema.StrategySettings] = {
-    "fedavg": schema.FedAvg(weighting="uniform"),
-    "norm_bounding 0.5": schema.NormBounding(norm_bound=0.5, weighting="uniform"),
-    "median": schema.Median(),
-    "trimmed_mean 0.4": schema.TrimmedMean(trim=0.4),
-    "krum f=3": schema.Krum(attackers=3),
-    "multi_krum f=3 m=5": schema.MultiKrum(attackers=3, selected=5),
-    "geometric_median": schema.GeometricMedian(),
+TRAINING = TrainingSettings(steps=5, learning_rate=0.5, sample_rate=0.5)
+PRIVACY = Privacy(clip_norm=1.0)
+STRATEGIES: dict[str, StrategySettings] = {
+    "fedavg": FedAvg(weighting="uniform"),
+    "norm_bounding 0.5": NormBounding(norm_bound=0.5, weighting="uniform"),
+    "median": Median(),
+    "trimmed_mean 0.4": TrimmedMean(trim=0.4),
+    "krum f=3": Krum(attackers=3),
+    "multi_krum f=3 m=5": MultiKrum(attackers=3, selected=5),
+    "geometric_median": GeometricMedian(),
 }
 STOCK = "Flower's mean"
 
@@ -134,7 +145,7 @@ class Outcome:
 
 
 def play(
-    settings: schema.StrategySettings | None,
+    settings: StrategySettings | None,
     attack: Attack,
     attackers: int,
     seed: int,
@@ -147,7 +158,7 @@ def play(
     test = draw(rng, 5000, 0.5, shift=0.0)
     hospitals[:attackers] = [poisoned(patients, attack) for patients in hospitals[:attackers]]
     everyone = Patients(np.stack([p.features for p in hospitals]), np.stack([p.labels for p in hospitals]))
-    strategy = build(settings or schema.FedAvg())
+    strategy = build(settings or FedAvg())
     weights: Arrays = {"w": np.zeros(FEATURES)}
     memory, longest = strategy.start(weights), [0.0, 0.0]
     for _ in range(ROUNDS):
@@ -213,7 +224,7 @@ Figures = dict[str, float | None]
 
 
 def over_seeds(
-    settings: schema.StrategySettings | None, attack: Attack, attackers: int, private: Privately | None = None
+    settings: StrategySettings | None, attack: Attack, attackers: int, private: Privately | None = None
 ) -> Figures:
     """Mean and standard deviation of the final AUC, mean loss, longest updates that are finite."""
     outcomes = [play(settings, attack, attackers, seed, private) for seed in range(SEEDS)]
@@ -229,7 +240,7 @@ def over_seeds(
     }
 
 
-def shown(cell: Figures, settings: schema.StrategySettings | None) -> str:
+def shown(cell: Figures, settings: StrategySettings | None) -> str:
     """The AUC, or why there is none."""
     if cell["auc"] is not None:
         return f"{cell['auc']:.3f}"
@@ -239,7 +250,7 @@ def shown(cell: Figures, settings: schema.StrategySettings | None) -> str:
 def by_strategy(console: Console) -> dict[str, dict[str, dict[str, Figures]]]:
     """First table. result[attack][strategy][fraction]."""
     console.print(f"{HOSPITALS} hospitals of {PATIENTS} patients, {ROUNDS} rounds, mean of {SEEDS} seeds")
-    rows: dict[str, schema.StrategySettings | None] = {STOCK: None, **STRATEGIES}
+    rows: dict[str, StrategySettings | None] = {STOCK: None, **STRATEGIES}
     none = {name: over_seeds(settings, Attack(), 0) for name, settings in rows.items()}
     found: dict[str, dict[str, dict[str, Figures]]] = {}
     for title, attack in ATTACKS.items():
@@ -263,11 +274,11 @@ def with_clipping(console: Console) -> dict[str, dict[str, Figures]]:
     noise_multiplier, attackers = 1.0, 3
     bound = honest_lengths(TRAINING, PRIVACY.clip_norm, noise_multiplier, PATIENTS, FEATURES).longest
     private = Privately(PRIVACY.clip_norm, noise_multiplier)
-    arms: dict[str, tuple[schema.StrategySettings, Privately]] = {
-        "fedavg, not clipped": (schema.FedAvg(weighting="uniform"), Privately()),
-        "fedavg, clipped": (schema.FedAvg(weighting="uniform"), private),
-        f"norm_bounding {bound:.2f}, clipped": (schema.NormBounding(norm_bound=bound, weighting="uniform"), private),
-        "norm_bounding 0.5, clipped": (schema.NormBounding(norm_bound=0.5, weighting="uniform"), private),
+    arms: dict[str, tuple[StrategySettings, Privately]] = {
+        "fedavg, not clipped": (FedAvg(weighting="uniform"), Privately()),
+        "fedavg, clipped": (FedAvg(weighting="uniform"), private),
+        f"norm_bounding {bound:.2f}, clipped": (NormBounding(norm_bound=bound, weighting="uniform"), private),
+        "norm_bounding 0.5, clipped": (NormBounding(norm_bound=0.5, weighting="uniform"), private),
     }
     attacks = {
         "none": Attack(),

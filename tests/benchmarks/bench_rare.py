@@ -25,7 +25,8 @@ from rich.table import Table
 from torch import Tensor
 
 from client.cohort.dataset import Cohort
-from conf import load, schema
+from conf import load
+from conf.schema.study import Study
 from tasks import task as tasks
 from tasks.protocol.study import TrainingTerms
 from tests.benchmarks import linear_rounds, machine, studies
@@ -78,7 +79,7 @@ def together(hospitals: list[Hospital]) -> Hospital:
     return Hospital(everybody, everybody, sum(hospital.public_size for hospital in hospitals))
 
 
-def played(study: schema.Study, folder: Path) -> dict[str, Figures]:
+def played(study: Study, folder: Path) -> dict[str, Figures]:
     """All models of one seed."""
     task, hospitals = tasks.get(study.task.name), linear_rounds.hospitals(study, folder)
     training = TrainingTerms(**vars(study.training))

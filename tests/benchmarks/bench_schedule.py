@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from client.ledger.accounting import noise_at, plan_scale
-from conf import schema
+from conf.schema.strategy import FedAvg
 from tasks.protocol.study import TrainingTerms
 from tests.benchmarks import bench_skew as skew
 from tests.benchmarks import machine
@@ -43,7 +43,7 @@ def noises(factor: float) -> list[float]:
 def losses(positives: Sequence[float], planned: list[float], rate: float) -> list[float]:
     """Mean excess loss of the last rounds, by seed."""
     training = replace(skew.TRAINING, final_rate=rate)
-    curves = [skew.play(skew.draw(seed, positives), schema.FedAvg(), planned, training) for seed in range(SEEDS)]
+    curves = [skew.play(skew.draw(seed, positives), FedAvg(), planned, training) for seed in range(SEEDS)]
     return [float(np.mean(curve[-_AT_THE_END:])) for curve in curves]
 
 

@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from conf import load, schema
+from conf import load
+from conf.schema.study import Study
 from tasks import task as tasks
 from tasks.protocol.study import TrainingTerms
 from tests.benchmarks import linear_rounds, machine
@@ -87,7 +88,7 @@ class Configuration:
         return Terms(training, self.rounds, epsilon, 1e-4, self.clip_norm, self.ema)
 
 
-def features_of(study: schema.Study) -> tuple[Options, ...]:
+def features_of(study: Study) -> tuple[Options, ...]:
     """The features that fit a task; the experiment's own first."""
     shape = tasks.get(study.task.name).form.shape
     small = SMALL_PICTURES if min(shape[1:]) < 32 else PICTURES

@@ -16,7 +16,8 @@ from client.ledger.account import LedgerEntry
 from client.ledger.records import Records, open_records
 from client.site import load as load_site
 from client.site import secret
-from conf import load, schema
+from conf import load
+from conf.schema.study import Study
 from server.__main__ import client_app, found
 from server.launch import run_study
 from server.results.results import Results
@@ -71,7 +72,7 @@ class Ended:
         return numbers
 
 
-def configure(output: Path, name: str, overrides: Sequence[str] = ()) -> schema.Study:
+def configure(output: Path, name: str, overrides: Sequence[str] = ()) -> Study:
     """A tiny study. Studies of other names share phantoms and catalogs in ``output``, and nothing else."""
     return replace(load.load([*TINY, f"output_dir={output}", *overrides]), experiment=name)
 

@@ -15,7 +15,8 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from PIL import Image
 
-from conf import load, schema
+from conf import load
+from conf.schema.federation import ManifestFederation
 from server.__main__ import client_app, found
 from server.errors import HospitalNotReady, RoundFailed
 from server.launch import run_study
@@ -203,7 +204,7 @@ def play_public(output: Path, data: Path, *overrides: str) -> Ended:
     tiny = [value for value in TINY if not value.startswith("federation.")]
     study = replace(
         load.load([*tiny, f"data_root={data}", f"output_dir={output}", "evaluation.arms=[]", *overrides]),
-        federation=schema.ManifestFederation(rounds=1),
+        federation=ManifestFederation(rounds=1),
     )
     shown_on, text = console()
     results = run_study(study, found, client_app, shown_on)

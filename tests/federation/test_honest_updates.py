@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conf import schema
+from conf.schema.model import ViT
 from tests.federation import embedded
 from tests.federation.embedded import Ended, play
 
@@ -38,7 +38,7 @@ def test_honest_updates_are_neither_dropped_nor_named(
 ) -> None:
     configure = embedded.configure
     if {"strategy=fedper", "strategy=fedrep"} & set(overrides):  # of a linear head nothing would travel
-        deep = schema.ViT(patch=32, width=24, layers=1, heads=3)
+        deep = ViT(patch=32, width=24, layers=1, heads=3)
         monkeypatch.setattr(embedded, "configure", lambda *words: replace(configure(*words), model=deep))
     ended = play(ground, "honest", *QUICK, *overrides)
     assert ended.results.dropped == {}

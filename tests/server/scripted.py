@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from conf import load, schema
+from conf import load
+from conf.schema.study import Study
 from server.rounds.state import Roster
 from server.runtime.local_grid import LocalGrid
 from server.study.document import document_of
@@ -36,7 +37,7 @@ __all__ = [
 
 
 @cache
-def study(*overrides: str) -> schema.Study:
+def study(*overrides: str) -> Study:
     """A configuration for hospitals that play themselves."""
     return load.load(["federation.rounds=3", "evaluation.bins=8", "tracking=none", *overrides])
 
@@ -51,5 +52,5 @@ def house(folder: Path, **behaviours: Any) -> dict[str, Path]:
     return paths
 
 
-def roster(asked: schema.Study, grid: LocalGrid) -> Roster:
+def roster(asked: Study, grid: LocalGrid) -> Roster:
     return Roster(document_of(asked, "scripted-1", dict.fromkeys(grid.nodes, SIZE)), grid.nodes)

@@ -11,7 +11,7 @@ from flwr.app import RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conf import schema
+from conf.schema.strategy import FedAvg, Median, NormBounding
 from server.results.results import results
 from server.rounds import evaluation, exchange
 from server.rounds.aggregation import _fold
@@ -31,10 +31,10 @@ from tests.server.hostile import message, replies
 from tests.server.scripted_app import BOOKS
 
 STRATEGIES = (
-    schema.FedAvg(),
-    schema.FedAvg(weighting="inverse_noise_variance"),
-    schema.Median(),
-    schema.NormBounding(norm_bound=1.0),
+    FedAvg(),
+    FedAvg(weighting="inverse_noise_variance"),
+    Median(),
+    NormBounding(norm_bound=1.0),
 )
 MANY = settings(
     max_examples=150 if settings.get_current_profile_name() == "steady" else 5000,
@@ -87,9 +87,7 @@ def test_a_report_of_training_is_folded_in_whole_or_not_at_all(form: str, privat
     assert all(np.isfinite(value).all() and np.abs(value).max() <= 1e4 for value in weights.values())
     if figures is None:  # nothing of it is in the sum
         alone = encoding.restore(train_report(form, private).arrays, form, asked.arrays)
-        if isinstance(
-            strategy.combiner(asked.arrays, 3), type(registry.build(schema.FedAvg()).combiner(asked.arrays, 3))
-        ):
+        if isinstance(strategy.combiner(asked.arrays, 3), type(registry.build(FedAvg()).combiner(asked.arrays, 3))):
             for key, value in combined.items():
                 np.testing.assert_allclose(value, alone[key], rtol=1e-5, atol=1e-6)
     elif private:
@@ -137,7 +135,7 @@ def test_whatever_histograms_come_the_study_has_its_results(private: bool, data:
 def test_what_the_fuzzing_starts_from_is_usable() -> None:
     """Or it would test the refusal of the first field alone."""
     for form in ("float32", "float16", "int8"):
-        strategy = registry.build(schema.FedAvg())
+        strategy = registry.build(FedAvg())
         report, problem, _ = read(wire.encode(train_report(form)), order(form), TrainReport)  # type: ignore[misc]
         answer = Answer("ash", 2, report, problem, 0, 0)
         figures, told = _fold(
@@ -154,7 +152,7 @@ def test_what_the_fuzzing_starts_from_is_usable() -> None:
 @pytest.mark.parametrize("noise", [5e-324, 1e-9, 0.29, 1.1e5, 1e308])
 @pytest.mark.parametrize("weighting", ["public_size", "inverse_noise_variance"])
 def test_noise_that_nobody_plans_costs_the_hospital_its_reply(noise: float, weighting: str) -> None:
-    strategy = registry.build(schema.FedAvg(weighting=weighting))
+    strategy = registry.build(FedAvg(weighting=weighting))
     report = replace(train_report(), noise_multiplier=noise)
     combiner = strategy.combiner({**scripted.WEIGHTS}, 1)
     figures, told = _fold(Answer("ash", 2, report, "", 0, 0), order(), strategy, combiner, Honest.of(order()))
@@ -173,13 +171,13 @@ def test_noise_that_nobody_plans_costs_the_hospital_its_reply(noise: float, weig
     ],
 )
 def test_figures_beyond_what_the_document_grants_are_refused(changed: dict[str, float], told: str) -> None:
-    strategy, report = registry.build(schema.FedAvg()), replace(train_report(), **changed)  # type: ignore[arg-type]
+    strategy, report = registry.build(FedAvg()), replace(train_report(), **changed)  # type: ignore[arg-type]
     combiner = strategy.combiner({**scripted.WEIGHTS}, 1)
     assert told in str(_fold(Answer("ash", 2, report, "", 0, 0), order(), strategy, combiner, Honest.of(order()))[1])
 
 
 def test_an_update_longer_than_any_honest_one_is_dropped_and_a_long_one_counts_as_usual() -> None:
-    honest, strategy = Honest.of(order()), registry.build(schema.FedAvg())
+    honest, strategy = Honest.of(order()), registry.build(FedAvg())
     much = 3000.0  # times what a patient can do: more than the study needs
     longest, counted = honest.longest(2000, much, 2), honest.counted(2000, much, 2)
     assert counted < 0.9 * longest < 1000, "or the two bounds could not be told apart"
@@ -200,8 +198,8 @@ def test_an_update_longer_than_any_honest_one_is_dropped_and_a_long_one_counts_a
 
 def test_a_hospital_that_the_document_does_not_size_does_not_count() -> None:
     strategy, combiner = (
-        registry.build(schema.FedAvg()),
-        registry.build(schema.FedAvg()).combiner({**scripted.WEIGHTS}, 1),
+        registry.build(FedAvg()),
+        registry.build(FedAvg()).combiner({**scripted.WEIGHTS}, 1),
     )
     told = _fold(Answer("oak", 2, train_report(), "", 0, 0), order(), strategy, combiner, Honest.of(order()))[1]
     assert told == "the study document has no public size for it"

@@ -12,7 +12,7 @@ import torch
 
 from client.cohort import subgroups
 from client.cohort.dataset import Cohort, open_cohort
-from conf import schema
+from conf.schema.model import ScatterLinear
 from tasks import task as tasks
 from tasks.models import registry
 from tasks.protocol.subgroups import LEVELS
@@ -25,7 +25,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 
 def cohort(hospital: Hospital, side: str) -> Cohort:
-    spec = asdict(schema.ScatterLinear(resolution=16, J=2, L=2, pool=2))
+    spec = asdict(ScatterLinear(resolution=16, J=2, L=2, pool=2))
     task = tasks.get(TASK)
     return open_cohort(hospital.settings, task, side, spec, registry.build(spec, task.form))
 

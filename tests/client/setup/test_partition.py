@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 
 from client.setup.partition import partition
-from conf import schema
+from conf.schema.federation import ManifestFederation, MedmnistFederation
+from conf.schema.study import Study
 from tasks import task as tasks
 
 XRAY = tasks.get("pneumonia_xray")
 
 
-def _manifest_study(folder: Path, rows: list[tuple[str, str, str]], **federation: object) -> schema.Study:
+def _manifest_study(folder: Path, rows: list[tuple[str, str, str]], **federation: object) -> Study:
     """A study on a manifest with columns site, patient_id and split."""
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("file", "site", "patient_id", "split", "label"))
         writer.writerows((f"{n}.png", site, patient, split, n % 2) for n, (site, patient, split) in enumerate(rows))
-    study = schema.Study(federation=schema.ManifestFederation(**federation))  # type: ignore[arg-type]
+    study = Study(federation=ManifestFederation(**federation))  # type: ignore[arg-type]
     study.task.name, study.data_root = XRAY.name, str(folder)
     return study
 
@@ -81,19 +82,19 @@ def test_columns_of_findings_and_masks_reach_the_sources(tmp_path: Path) -> None
     assert "finding_columns" not in source
 
 
-def _medmnist_study(folder: Path, sizes: dict[str, int], seed: int = 1, skew: float = 1.0) -> schema.Study:
+def _medmnist_study(folder: Path, sizes: dict[str, int], seed: int = 1, skew: float = 1.0) -> Study:
     labels = np.arange(60).reshape(-1, 1) % 4 == 0
     parts = {"train": slice(0, 40), "val": slice(40, 50), "test": slice(50, 60)}
     arrays = {f"{part}_labels": labels[where].astype(np.uint8) for part, where in parts.items()}
     arrays |= {f"{part}_images": np.zeros((len(labels[where]), 4, 4), np.uint8) for part, where in parts.items()}
     np.savez(folder / "set.npz", **arrays)  # type: ignore[arg-type]
-    federation = schema.MedmnistFederation(archive="set.npz", sizes=sizes, label_skew=skew)
-    study = schema.Study(federation=federation, data_root=str(folder), seed=seed)
+    federation = MedmnistFederation(archive="set.npz", sizes=sizes, label_skew=skew)
+    study = Study(federation=federation, data_root=str(folder), seed=seed)
     study.task.name = XRAY.name
     return study
 
 
-def _indices(folder: Path, study: schema.Study) -> dict[str, list[int]]:
+def _indices(folder: Path, study: Study) -> dict[str, list[int]]:
     divided = partition(study, XRAY, folder)
     return {n: [int(i) for i in Path(s[0]["indices"]).read_text().split()] for n, s in divided.sources.items()}
 

@@ -16,7 +16,9 @@ from client.setup import virtual
 from client.setup.partition import POOLED, SHUFFLED
 from client.setup.virtual import APPROVED_BY_NOBODY
 from client.site import declared_size, load, secret
-from conf import schema
+from conf.schema.federation import ManifestFederation, Phantom, PhantomFederation
+from conf.schema.model import ScatterLinear
+from conf.schema.study import Study
 from tasks.contract import digest_of_task
 from tasks.protocol.study import (
     EvaluationTerms,
@@ -30,10 +32,10 @@ from tasks.protocol.study import (
 from tasks.protocol.wire import TrainOrder
 
 
-def _study(folder: Path, hospitals: int = 2, epsilon: float | None = 6.0) -> schema.Study:
-    phantoms = {f"h{n}": schema.Phantom(patients=12, images_per_patient=(1, 1)) for n in range(hospitals)}
-    federation = schema.PhantomFederation(hospitals=phantoms, rounds=4)
-    study = schema.Study(federation=federation, model=schema.ScatterLinear(), output_dir=str(folder))
+def _study(folder: Path, hospitals: int = 2, epsilon: float | None = 6.0) -> Study:
+    phantoms = {f"h{n}": Phantom(patients=12, images_per_patient=(1, 1)) for n in range(hospitals)}
+    federation = PhantomFederation(hospitals=phantoms, rounds=4)
+    study = Study(federation=federation, model=ScatterLinear(), output_dir=str(folder))
     study.task.name = "breast_ultrasound"
     study.privacy.epsilon, study.evaluation.epsilon, study.evaluation.bins = epsilon, 3.0, 16
     return study
@@ -58,7 +60,7 @@ def _document(epsilon: float | None, rounds: int = 4) -> StudyDocument:
     )
 
 
-def _found(study: schema.Study, folder: Path) -> virtual.VirtualHospitals:
+def _found(study: Study, folder: Path) -> virtual.VirtualHospitals:
     return virtual.provision_virtual_hospitals(study, folder, lambda issuer, done, total: None)
 
 
@@ -129,8 +131,8 @@ def test_a_hospital_that_is_kept_small_is_counted_as_small(tmp_path: Path) -> No
         Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(tmp_path / f"{n}.png")
         rows.append((f"{n}.png", "north" if n < 12 else "south", f"p{n}", str(n % 2)))
     (tmp_path / "manifest.csv").write_text("\n".join(map(",".join, rows)), "utf-8")
-    federation = schema.ManifestFederation(max_training_patients={"south": 3}, validation_fraction=0.3, min_patients=2)
-    study = schema.Study(federation=federation, model=schema.ScatterLinear(), output_dir=str(tmp_path / "out"))
+    federation = ManifestFederation(max_training_patients={"south": 3}, validation_fraction=0.3, min_patients=2)
+    study = Study(federation=federation, model=ScatterLinear(), output_dir=str(tmp_path / "out"))
     study.task.name, study.data_root = "breast_ultrasound", str(tmp_path)
     founded = _found(study, tmp_path / "study")
     assert founded.sizes["south"] == founded.reports["south"].patients | {"train": 3}

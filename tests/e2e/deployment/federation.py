@@ -22,7 +22,7 @@ import yaml
 from client.cli import link
 from client.setup import virtual
 from conf import load
-from conf.schema import Phantom, PhantomFederation
+from conf.schema.federation import Phantom, PhantomFederation
 from server.cli import people, server
 
 SMALL = (

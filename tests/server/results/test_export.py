@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load, save
 
 from conf import load as conf
-from conf import schema
+from conf.schema.study import Study
 from server import commands, run_study
 from server.errors import StudyError
 from server.results import export
@@ -29,7 +29,7 @@ from tests.server import outcome
 SIZES = {"ash": 90, "elm": 70}
 
 
-def ended(home: Path, *overrides: str) -> tuple[schema.Study, StudyFolder, list[Path]]:
+def ended(home: Path, *overrides: str) -> tuple[Study, StudyFolder, list[Path]]:
     """A study of two rounds that has just recorded what it found."""
     configuration = replace(conf.load(list(overrides)), output_dir=str(home))
     folder = open_study(configuration)
@@ -46,17 +46,17 @@ def ended(home: Path, *overrides: str) -> tuple[schema.Study, StudyFolder, list[
     return configuration, folder, files
 
 
-def _weights(configuration: schema.Study) -> dict[str, object]:
+def _weights(configuration: Study) -> dict[str, object]:
     form = tasks.get(configuration.task.name).form
     return registry.arrays_of(registry.build(asdict(configuration.model), form, 1).trainable)  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[schema.Study, StudyFolder, list[Path]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, StudyFolder, list[Path]]:
     return ended(tmp_path_factory.mktemp("export"))
 
 
-def test_the_file_says_what_the_model_belongs_to(whole: tuple[schema.Study, StudyFolder, list[Path]]) -> None:
+def test_the_file_says_what_the_model_belongs_to(whole: tuple[Study, StudyFolder, list[Path]]) -> None:
     configuration, folder, files = whole
     content = (folder.path / model_file.FILE).read_bytes()
     assert folder.path / model_file.FILE in files
@@ -75,7 +75,7 @@ def test_the_file_says_what_the_model_belongs_to(whole: tuple[schema.Study, Stud
 
 
 def test_the_model_card_has_the_digest_that_a_hospital_types(
-    whole: tuple[schema.Study, StudyFolder, list[Path]], tmp_path: Path
+    whole: tuple[Study, StudyFolder, list[Path]], tmp_path: Path
 ) -> None:
     _, folder, _ = whole
     head, digest = export.export(str(folder.path), "", tmp_path / "out" / "model.safetensors")
@@ -87,7 +87,7 @@ def test_the_model_card_has_the_digest_that_a_hospital_types(
 
 
 def test_the_registry_has_the_same_bytes(
-    whole: tuple[schema.Study, StudyFolder, list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: tuple[Study, StudyFolder, list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, folder, _ = whole
     uri = f"sqlite:///{folder.path.parents[1] / 'mlflow.db'}"
@@ -161,7 +161,7 @@ def test_a_frozen_encoder_is_handed_over_with_the_head(tmp_path: Path) -> None:
 
 
 def test_a_registry_that_somebody_has_written_to_gives_no_model(
-    whole: tuple[schema.Study, StudyFolder, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: tuple[Study, StudyFolder, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wrong version compares the file with nothing: the forger computes head and probe as well."""
     _, folder, _ = whole

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conf import load, schema
+from conf import load
+from conf.schema.federation import ManifestFederation
+from conf.schema.strategy import FedAvg
+from conf.schema.study import Study
 from server.errors import TooFewHospitals
 from server.rounds.sampling import asked_at_most, invited, wanted
 from server.rounds.state import RoundRecord
@@ -17,13 +20,13 @@ from tests.server import scripted
 fractions = st.floats(0.05, 1.0)
 
 
-def study(rounds: int = 12, participation: float = 1.0, over: float = 0.0, seed: int = 1) -> schema.Study:
+def study(rounds: int = 12, participation: float = 1.0, over: float = 0.0, seed: int = 1) -> Study:
     """A study whose configuration does not say who the hospitals are."""
-    federation = schema.ManifestFederation(rounds=rounds, participation=participation, over_selection=over)
-    return schema.Study(strategy=schema.FedAvg(), federation=federation, seed=seed)
+    federation = ManifestFederation(rounds=rounds, participation=participation, over_selection=over)
+    return Study(strategy=FedAvg(), federation=federation, seed=seed)
 
 
-def play(asked: schema.Study, hospitals: list[str]) -> list[RoundRecord]:
+def play(asked: Study, hospitals: list[str]) -> list[RoundRecord]:
     records: list[RoundRecord] = []
     for number in range(1, asked.federation.rounds + 1):
         names = invited(asked, hospitals, records, len(hospitals))

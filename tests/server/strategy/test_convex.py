@@ -12,24 +12,38 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from conf import schema
+from conf.schema.strategy import (
+    Cyclic,
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedYogi,
+    GeometricMedian,
+    Krum,
+    Median,
+    MultiKrum,
+    NormBounding,
+    StrategySettings,
+    TrimmedMean,
+)
 from server.strategy.registry import build
 from tests.server.strategy.convex import Convex, Vector
 
-MEANS: dict[str, tuple[schema.StrategySettings, int]] = {
-    "fedavg": (schema.FedAvg(), 300),
-    "fedavgm": (schema.FedAvgM(server_learning_rate=0.3), 300),
-    "fedadagrad": (schema.FedAdagrad(server_learning_rate=0.3), 400),
-    "fedadam": (schema.FedAdam(server_learning_rate=0.02, tau=0.01), 3000),
-    "fedyogi": (schema.FedYogi(server_learning_rate=0.02, tau=0.01), 3000),
-    "norm_bounding": (schema.NormBounding(norm_bound=10), 300),  # longer than any honest update
+MEANS: dict[str, tuple[StrategySettings, int]] = {
+    "fedavg": (FedAvg(), 300),
+    "fedavgm": (FedAvgM(server_learning_rate=0.3), 300),
+    "fedadagrad": (FedAdagrad(server_learning_rate=0.3), 400),
+    "fedadam": (FedAdam(server_learning_rate=0.02, tau=0.01), 3000),
+    "fedyogi": (FedYogi(server_learning_rate=0.02, tau=0.01), 3000),
+    "norm_bounding": (NormBounding(norm_bound=10), 300),  # longer than any honest update
 }
-ROBUST: dict[str, schema.StrategySettings] = {
-    "median": schema.Median(),
-    "trimmed_mean": schema.TrimmedMean(trim=0.34),
-    "krum": schema.Krum(attackers=2),
-    "multi_krum": schema.MultiKrum(attackers=2, selected=3),
-    "geometric_median": schema.GeometricMedian(),
+ROBUST: dict[str, StrategySettings] = {
+    "median": Median(),
+    "trimmed_mean": TrimmedMean(trim=0.34),
+    "krum": Krum(attackers=2),
+    "multi_krum": MultiKrum(attackers=2, selected=3),
+    "geometric_median": GeometricMedian(),
 }
 ATTACKS: dict[str, Callable[[Vector], Vector]] = {
     "sign": lambda update: -10 * update,
@@ -39,7 +53,7 @@ ATTACKS: dict[str, Callable[[Vector], Vector]] = {
 }
 
 
-def play(settings: schema.StrategySettings, convex: Convex, steps: int, rounds: int, attacks: dict[str, str]) -> Vector:
+def play(settings: StrategySettings, convex: Convex, steps: int, rounds: int, attacks: dict[str, str]) -> Vector:
     """The model after so many rounds in which the hospitals of ``attacks`` send something else."""
     strategy = build(settings)
     weights = {"w": np.zeros(4)}
@@ -77,7 +91,7 @@ def test_cyclic_rests_in_a_cycle_of_its_own(convex: Convex) -> None:
         hospital = convex.hospitals[name]
         keep = np.linalg.matrix_power(eye - 0.2 * hospital.curvature, 3)
         a, b = keep @ a, keep @ b + (eye - keep) @ hospital.best
-    found = play(schema.Cyclic(), convex, steps=3, rounds=6 * 60, attacks={})
+    found = play(Cyclic(), convex, steps=3, rounds=6 * 60, attacks={})
     np.testing.assert_allclose(found, np.linalg.solve(eye - a, b), atol=1e-8)
 
 
@@ -102,6 +116,6 @@ def test_two_attackers_of_seven_do_not_keep_a_robust_strategy_from_the_optimum(
 
 def test_the_same_two_carry_fedavg_away_and_norm_bounding_stays_near(convex: Convex) -> None:
     problem, attacks = agreeing(convex), {"birch": "scaled", "fir": "scaled"}
-    assert np.linalg.norm(play(schema.FedAvg(), problem, 3, 5, attacks) - problem.optimum) > 1e3
-    bounded = play(schema.NormBounding(norm_bound=0.05), problem, 3, 300, attacks)
+    assert np.linalg.norm(play(FedAvg(), problem, 3, 5, attacks) - problem.optimum) > 1e3
+    bounded = play(NormBounding(norm_bound=0.05), problem, 3, 300, attacks)
     assert np.linalg.norm(bounded - problem.optimum) < 0.5

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from client.ledger.accounting import Mechanism, epsilon_of, plan_noise
-from conf.schema import TrainingSettings
+from conf.schema.training import TrainingSettings
 from server.strategy.honest_updates import Honest, _delta, needed_noise
 from server.strategy.local_sgd import honest_lengths, responses
 from tasks.protocol import encoding

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from client.privacy import PatientSteps, StepTerms
-from conf.schema import Privacy, TrainingSettings
+from conf.schema.privacy import Privacy
+from conf.schema.training import TrainingSettings
 from server.strategy.local_sgd import expected_patients, honest_lengths, noise_std, responses
 
 PRIVACY = Privacy(clip_norm=0.5)

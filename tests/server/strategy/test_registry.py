@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conf import checks, load, schema
+from conf import load, validation
+from conf.schema.strategy import Robust, StrategySettings
 from server.errors import CheckpointDamaged
 from server.rounds.checkpoint import read_state, write_state
 from server.rounds.state import RoundRecord, StudyState
@@ -21,11 +22,11 @@ HOSPITALS = [f"hospital {number}" for number in range(6)]
 
 
 @cache
-def settings(name: str, *overrides: str) -> schema.StrategySettings:
+def settings(name: str, *overrides: str) -> StrategySettings:
     return load.load([f"strategy={name}", *overrides]).strategy
 
 
-def play(strategy: schema.StrategySettings, state: StudyState, rounds: int) -> StudyState:
+def play(strategy: StrategySettings, state: StudyState, rounds: int) -> StudyState:
     """Random updates that depend on the model and the round only."""
     built = build(strategy)
     for _ in range(rounds):
@@ -88,12 +89,12 @@ def test_only_cyclic_invites_fewer_than_all_and_robust_ones_do_not_listen_to_dec
     for name in NAMES:
         strategy = settings(name)
         assert len(build(strategy).invited(HOSPITALS, 1)) == (1 if name == "cyclic" else 6)
-        assert build(strategy).weight(500, None) == (1.0 if isinstance(strategy, schema.Robust) else 500.0)
+        assert build(strategy).weight(500, None) == (1.0 if isinstance(strategy, Robust) else 500.0)
 
 
 def test_a_kind_that_no_strategy_belongs_to_is_refused() -> None:
     @dataclass
-    class Mine(schema.StrategySettings):
+    class Mine(StrategySettings):
         name: str = "mine"
 
     with pytest.raises(TypeError, match="Mine"):
@@ -123,8 +124,8 @@ def test_the_configuration_allows_the_weightings_that_there_are() -> None:
         (["strategy=multi_krum", "strategy.selected=0"], "strategy.selected=0"),
         (["strategy=median", "strategy.memory_limit_gb=0"], "strategy.memory_limit_gb=0"),
         (["strategy=median", "strategy.weighting=public_size"], "median allows uniform only"),
-        (["strategy=median", "strategy.name=krum"], "choose another with strategy=NAME"),
-        (["strategy=krum", "strategy.trim=0.2"], "'trim' not in 'Krum'"),
+        (["strategy=median", "strategy.name=krum"], "set another with strategy=NAME"),
+        (["strategy=krum", "strategy.trim=0.2"], "krum has no such setting; it belongs to strategy=trimmed_mean"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_key(overrides: list[str], told: str) -> None:
@@ -138,5 +139,5 @@ def test_every_number_of_every_strategy_has_a_rule() -> None:
     for name in NAMES:
         study = replace(study, training=replace(study.training, steps=10**5))
         numbers = {f.name: math.inf if f.type == "float" else -1 for f in fields(settings(name)) if f.type != "str"}
-        told = checks.problems(replace(study, strategy=replace(settings(name), **numbers)))
+        told = validation.problems(replace(study, strategy=replace(settings(name), **numbers)))
         assert {line.split("=")[0] for line in told} == {f"strategy.{key}" for key in numbers}

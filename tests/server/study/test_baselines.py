@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf import schema
+from conf.schema.evaluation import EXACT_BINS
 from server.runtime.local_grid import LocalGrid
 from server.study.baselines import Arms, compare
 from tests.server import scripted
@@ -34,7 +34,7 @@ def test_every_arm_is_trained_where_it_belongs_and_judged_at_every_hospital(tmp_
     for arm in (found.local, found.pooled, *found.shuffled):
         assert arm.keys() == {"ash", "elm"}
         for name, each in arm.items():
-            expected = scripted.honest_histogram(name, schema.EXACT_BINS)["histogram"]
+            expected = scripted.honest_histogram(name, EXACT_BINS)["histogram"]
             np.testing.assert_array_equal(each.scores["histogram"], expected)
             assert (each.problem, each.figures.evaluation_noise) == ("", 0.0)
     trained = ["local.ash", "local.elm", "pooled", "nobody", "nobody.2"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf import schema
+from conf.schema.evaluation import EXACT_PAIRED_BINS
 from server.rounds.state import HospitalRound, RoundRecord, StudyState
 from server.runtime.local_grid import LocalGrid
 from server.study.baselines import Arms
@@ -52,12 +52,12 @@ def test_each_hospital_compares_its_own_model_with_the_federated_one(tmp_path: P
     with LocalGrid(scripted.house(tmp_path, ash="well"), scripted.load_app) as grid:
         roster = scripted.roster(scripted.study(), grid)
     of_federated, of_own = ScoreHistogram(state.scores["ash"]), arms.local["ash"].histogram()
-    order = paired_order(roster, 3, state.model, OWN["ash"], of_federated, of_own, schema.EXACT_PAIRED_BINS)
+    order = paired_order(roster, 3, state.model, OWN["ash"], of_federated, of_own, EXACT_PAIRED_BINS)
     assert order.asks == "paired"
     assert {name for name in order.arrays if name.startswith(OTHER)} == {f"{OTHER}{name}" for name in scripted.WEIGHTS}
     np.testing.assert_array_equal(order.arrays[f"{OTHER}weight"], OWN["ash"]["weight"])
     np.testing.assert_array_equal(order.arrays["weight"], scripted.WEIGHTS["weight"])
-    assert order.arrays[EDGES].shape == (2, schema.EXACT_PAIRED_BINS - 1)
+    assert order.arrays[EDGES].shape == (2, EXACT_PAIRED_BINS - 1)
     expected = auc_difference(JointHistogram(scripted.honest_joint("ash", order)["paired"]))
     assert found.gains["ash"] == expected
     assert expected is not None

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from conf import load, schema
+from conf import load
+from conf.schema.study import Study
 from server.errors import CheckpointDamaged, StudyBusy
 from server.run_study import initial_state
 from server.study.document import digest, document_of, open_study
@@ -19,12 +20,12 @@ from server.study.folder import locked
 from tasks.protocol import study as documents
 
 
-def configuration(folder: Path, *overrides: str) -> schema.Study:
+def configuration(folder: Path, *overrides: str) -> Study:
     return replace(loaded(*overrides), output_dir=str(folder))
 
 
 @cache
-def loaded(*overrides: str) -> schema.Study:
+def loaded(*overrides: str) -> Study:
     return load.load(["experiment=demo", *overrides])
 
 

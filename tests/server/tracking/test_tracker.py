@@ -20,7 +20,8 @@ import torch
 from mlflow import MlflowClient
 from safetensors.numpy import save
 
-from conf import load, schema
+from conf import load
+from conf.schema.study import Study
 from server.errors import TrackingFailed
 from server.rounds.checkpoint import write_state
 from server.rounds.state import HospitalRound, RoundRecord, StudyState
@@ -60,29 +61,29 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tracking")
 
 
-def configuration(home: Path, name: str, *overrides: str) -> schema.Study:
+def configuration(home: Path, name: str, *overrides: str) -> Study:
     return replace(loaded(*overrides), output_dir=str(home), experiment=name)
 
 
 @cache
-def loaded(*overrides: str) -> schema.Study:
+def loaded(*overrides: str) -> Study:
     return load.load(overrides)
 
 
-def opened(study: schema.Study) -> tuple[MlflowStore, StudyFolder]:
+def opened(study: Study) -> tuple[MlflowStore, StudyFolder]:
     """The store's calls one by one, without the thread that makes them."""
     folder = open_study(study)
     return MlflowStore(study, folder, HOSPITALS, ["Nobody real.", "Second note."]), folder
 
 
-def tracked(study: schema.Study, told: list[str]) -> tuple[MlflowTracker, StudyFolder]:
+def tracked(study: Study, told: list[str]) -> tuple[MlflowTracker, StudyFolder]:
     folder = open_study(study)
     tracker = open_tracker(study, folder, HOSPITALS, [], told.append)
     assert isinstance(tracker, MlflowTracker)
     return tracker, folder
 
 
-def weights_of(study: schema.Study, folder: Path) -> Path:
+def weights_of(study: Study, folder: Path) -> Path:
     """A file with a model of the study's kind."""
     arrays = registry.arrays_of(registry.build(asdict(study.model), InputSpec((1, 128, 128)), 1).trainable)
     return packed(folder, asdict(study.model), arrays)

@@ -1,0 +1,204 @@
+"""Settings that are right by themselves and do not go together: one small rule for each, all told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from conf.messages import assigned
+from conf.schema.federation import (
+    EnrolledFederation,
+    ManifestFederation,
+    MedmnistFederation,
+    Phantom,
+    PhantomFederation,
+    named_hospitals,
+)
+from conf.schema.model import Deep
+from conf.schema.runtime import SuperlinkRuntime
+from conf.schema.strategy import Cyclic, FedRep, Robust
+from conf.schema.study import Study
+
+LEAST_RATE = 1e-6
+MOST_NOISED_BINS = 64
+
+Rule = Callable[[Study], Iterator[str]]
+
+
+def problems(study: Study) -> list[str]:
+    """Everything in a study that does not go together, each with its key and the remedy."""
+    return [problem for rule in RULES for problem in rule(study)]
+
+
+# --- within one group ------------------------------------------------------------------------------------------------
+
+
+def _frozen_without_weights(study: Study) -> Iterator[str]:
+    if isinstance(study.model, Deep) and study.model.freeze == "encoder" and not study.model.weights:
+        yield "model.freeze=encoder: it must come from a file; set model.weights=FILE, or model.freeze=nothing"
+
+
+def _no_groups(study: Study) -> Iterator[str]:
+    """Without groups batch normalisation stays, which only a frozen encoder may have."""
+    if getattr(study.model, "groups", 1) == 0 and getattr(study.model, "freeze", "nothing") == "nothing":
+        yield "model.groups=0: must be a positive number; 0 is for model.freeze=encoder"
+
+
+def _phantoms(study: Study) -> Iterator[str]:
+    if isinstance(study.federation, PhantomFederation):
+        for name, phantom in study.federation.hospitals.items():
+            yield from _more_positives_than_patients(f"federation.hospitals.{name}.positives", phantom)
+
+
+def _more_positives_than_patients(key: str, phantom: Phantom) -> Iterator[str]:
+    if phantom.positives is not None and phantom.positives > phantom.patients:
+        yield f"{key}={phantom.positives}: must lie between 0 and its {phantom.patients} patients"
+
+
+def _invited_twice(study: Study) -> Iterator[str]:
+    named = named_hospitals(study.federation)
+    if len(set(named)) < len(named):
+        yield f"{assigned('federation.hospitals', named)}: names one twice; set each once"
+
+
+def _subgroups_twice(study: Study) -> Iterator[str]:
+    subgroups = study.evaluation.subgroups
+    if len(set(subgroups)) < len(subgroups):
+        yield f"{assigned('evaluation.subgroups', subgroups)}: names one twice; set each once"
+
+
+def _subgroups_come_last(study: Study) -> Iterator[str]:
+    evaluation = study.evaluation
+    if evaluation.subgroups and (evaluation.patience or evaluation.deliver != "last"):
+        yield (
+            f"{assigned('evaluation.subgroups', evaluation.subgroups)}: they are told apart after the last round only; "
+            "set evaluation.patience=0 and evaluation.deliver=last"
+        )
+
+
+def _matrix_without_its_arm(study: Study) -> Iterator[str]:
+    if study.evaluation.matrix and "local" not in study.evaluation.arms:
+        yield f"evaluation.matrix={study.evaluation.matrix}: needs the local arm: set evaluation.arms=[local]"
+
+
+def _nothing_but_noise(study: Study) -> Iterator[str]:
+    if study.evaluation.epsilon is not None and study.evaluation.bins > MOST_NOISED_BINS:
+        yield (
+            f"evaluation.bins={study.evaluation.bins}: a noised histogram of so many bins is nothing but noise; "
+            "set evaluation.bins=16"
+        )
+
+
+def _robust_weighs_alike(study: Study) -> Iterator[str]:
+    if isinstance(study.strategy, Robust) and study.strategy.weighting != "uniform":
+        yield (
+            f"strategy.weighting={study.strategy.weighting}: {study.strategy.name} allows uniform only; "
+            "set strategy.weighting=uniform"
+        )
+
+
+# --- of several groups -----------------------------------------------------------------------------------------------
+
+
+def _weighting_by_no_noise(study: Study) -> Iterator[str]:
+    by_noise = study.strategy.weighting == "inverse_noise_variance" and not isinstance(study.strategy, Robust)
+    if by_noise and study.privacy.epsilon is None:
+        yield (
+            "strategy.weighting=inverse_noise_variance: there is no noise with privacy.epsilon=null; "
+            "set strategy.weighting=uniform"
+        )
+
+
+def _rates_that_vanish(study: Study) -> Iterator[str]:
+    training, evaluation = study.training, study.evaluation
+    rate = evaluation.arm_learning_rate or training.learning_rate
+    final = evaluation.arm_final_rate or training.final_rate
+    yield from _vanishing("training.final_rate", training.final_rate, training.learning_rate * training.final_rate)
+    yield from _vanishing("evaluation.arm_final_rate", evaluation.arm_final_rate, rate * final)
+
+
+def _vanishing(key: str, final: float | None, last: float) -> Iterator[str]:
+    if 0 < last < LEAST_RATE:
+        yield (
+            f"{assigned(key, final)}: the learning rate would fall to {last:g}; it must stay at {LEAST_RATE:g} or "
+            f"above: set {key}=1.0"
+        )
+
+
+def _late_updates(study: Study) -> Iterator[str]:
+    if study.federation.late_rounds and study.strategy.no_late_updates:
+        yield (
+            f"federation.late_rounds={study.federation.late_rounds}: {study.strategy.name} "
+            f"{study.strategy.no_late_updates}; set federation.late_rounds=0"
+        )
+
+
+def _nothing_left_for_the_rest(study: Study) -> Iterator[str]:
+    if isinstance(study.strategy, FedRep) and study.strategy.head_steps >= study.training.steps:
+        yield (
+            f"strategy.head_steps={study.strategy.head_steps}: must be below training.steps={study.training.steps}, or "
+            "none is left for the rest of the model"
+        )
+
+
+def _turns_of_unknown_many(study: Study) -> Iterator[str]:
+    cyclic = isinstance(study.strategy, Cyclic)
+    if cyclic and study.federation.participation == 1 and not named_hospitals(study.federation):
+        yield (
+            "strategy=cyclic: each hospital plans its noise for its own turns; set federation.participation=FRACTION, "
+            "one over the number of hospitals"
+        )
+
+
+def _average_that_is_not_sent(study: Study) -> Iterator[str]:
+    if study.strategy.ema and study.wire.down != "float32":
+        yield f"strategy.ema={study.strategy.ema}: the average is a second model to send; set wire.down=float32"
+
+
+def _no_images(study: Study) -> Iterator[str]:
+    if isinstance(study.federation, ManifestFederation | MedmnistFederation) and not study.data_root:
+        yield f"data_root is empty: {study.federation.kind} hospitals read real images; set data_root=FOLDER"
+
+
+def _matrix_of_another_size(study: Study) -> Iterator[str]:
+    asked, there = study.evaluation.matrix, len(named_hospitals(study.federation))
+    if asked and there and asked != there:
+        yield f"evaluation.matrix={asked}: there are {there} hospitals; set evaluation.matrix={there}, or 0"
+
+
+def _neither_here_nor_there(study: Study) -> Iterator[str]:
+    """Enrolled hospitals are elsewhere, and those of this machine are not enrolled."""
+    if isinstance(study.runtime, SuperlinkRuntime) != isinstance(study.federation, EnrolledFederation):
+        yield (
+            f"runtime={study.runtime.name} and {study.federation.kind} hospitals: superlink and enrolled go together; "
+            "set runtime=superlink and federation=enrolled, or neither"
+        )
+
+
+def _arms_of_real_hospitals(study: Study) -> Iterator[str]:
+    if isinstance(study.federation, EnrolledFederation) and study.evaluation.arms:
+        yield (
+            f"{assigned('evaluation.arms', study.evaluation.arms)}: possible in simulation only; set evaluation.arms=[]"
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    _frozen_without_weights,
+    _no_groups,
+    _phantoms,
+    _invited_twice,
+    _subgroups_twice,
+    _subgroups_come_last,
+    _matrix_without_its_arm,
+    _nothing_but_noise,
+    _robust_weighs_alike,
+    _weighting_by_no_noise,
+    _rates_that_vanish,
+    _late_updates,
+    _nothing_left_for_the_rest,
+    _turns_of_unknown_many,
+    _average_that_is_not_sent,
+    _no_images,
+    _matrix_of_another_size,
+    _neither_here_nor_there,
+    _arms_of_real_hospitals,
+)

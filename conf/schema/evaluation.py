@@ -1,0 +1,92 @@
+"""What is measured, and against what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from conf.schema.constraints import (
+    Bins,
+    Count,
+    CountOrNone,
+    Epsilon,
+    NotNegative,
+    Part,
+    Positive,
+    SettingsGroup,
+    Share,
+    one_of,
+)
+
+EXACT_BINS = 1024
+"""Bins of a histogram without noise, fine enough to keep patients apart. The comparison arms use as many."""
+EXACT_PAIRED_BINS, NOISED_PAIRED_BINS = 32, 4
+"""Bins a model of a joint histogram of two models' scores, without noise and with it; ``tasks/metrics/paired.py`` says
+why so few."""
+
+Arm = Annotated[str, one_of("local", "pooled", "shuffled")]
+Attribute = Annotated[str, one_of("sex", "age", "vendor")]
+
+
+@dataclass
+class Gate(SettingsGroup):
+    """What every hospital's figures must reach before a model is called accepted in the registry. It is the lower limit
+    of the 95 % interval that must reach it, and a hospital without a figure has not. ``null`` asks for nothing."""
+
+    auc: Part | None = None
+    """Area under the ROC curve."""
+    sensitivity: Part | None = None
+    """At the threshold with 90 % specificity on all validation patients together."""
+    specificity: Part | None = None
+    """At the same threshold."""
+
+
+@dataclass
+class Evaluation(SettingsGroup):
+    """What is measured, and against what."""
+
+    every: Count = 1
+    """Evaluate the shared model every so many rounds, and always after the last."""
+    epsilon: Epsilon | None = None
+    """Privacy loss of a validation patient over the study; ``null`` asks for exact figures, which a real hospital
+    refuses and a simulated one allows."""
+    bins: Bins = EXACT_BINS
+    """Bins of a score histogram; a noised one wants few (10 to 20), an exact one many."""
+    subgroups: list[Attribute] = field(default_factory=list)
+    """Attributes by which the last evaluation is told apart as well: ``sex``, ``age``, ``vendor``. Each is one more
+    histogram, and so one more share of ``epsilon``."""
+    arms: list[Arm] = field(default_factory=lambda: ["local", "pooled", "shuffled"])
+    """What the federated model is compared with. ``local``: each hospital alone; ``pooled``: all patients in one
+    place; ``shuffled``: the same with labels that were dealt out at random, which should learn nothing. All train
+    without noise, and only in simulation."""
+    paired: bool = True
+    """With the arm ``local``: compare each hospital's own model with the federated one on the same patients, which
+    tells a difference much more sharply than two figures apart. It is one more histogram, and with ``epsilon`` one more
+    share of it; a hospital too small for that to pay is not asked."""
+    matrix: CountOrNone = 0
+    """With the arm ``local``: score every hospital's own model at every hospital. Set it to the number of
+    hospitals: each is one more histogram at every hospital, and one more share of ``epsilon``; 0 asks for none."""
+    shufflings: Count = 5
+    """How often the arm ``shuffled`` deals labels out and trains; its figures are the means, since one model alone
+    strays far from 0.5 by chance."""
+    patience: CountOrNone = 0
+    """End the study after so many evaluations without a better mean AUC; 0 plays all rounds."""
+    least_gain: NotNegative = 0.0
+    """How much better than the best so far a mean AUC must be to count as better: at least what noise can feign."""
+    deliver: Annotated[str, one_of("last", "best")] = "last"
+    """``last`` or ``best``: which round's model is handed over. The best of many noisy figures looks better than it
+    is."""
+    gate: Gate = field(default_factory=Gate)
+    """Chosen before the study begins: it is part of what makes this study this one."""
+    arm_learning_rate: Positive | None = None
+    """Learning rate of these arms, which have no noise to fear; ``null`` means the federated one."""
+    arm_final_rate: Share | None = None
+    """As ``training.final_rate``, for these arms; ``null`` means the federated one. At a high constant rate it is
+    chance where the last step ends."""
+
+
+def paired_bins(evaluation: Evaluation) -> int:
+    """Bins a model of the joint histogram that leaves each hospital; 0 for none."""
+    if not evaluation.paired or "local" not in evaluation.arms:
+        return 0
+    return EXACT_PAIRED_BINS if evaluation.epsilon is None else NOISED_PAIRED_BINS

@@ -1,0 +1,146 @@
+"""Which network: its options, one class for each network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from conf.schema.constraints import MISSING, Count, CountOrNone, SettingsGroup, one_of
+
+
+@dataclass
+class ModelSettings(SettingsGroup):
+    """Which network."""
+
+    name: str = MISSING
+    """A name that ``tasks/models/registry.py`` knows; the file of the choice sets it."""
+
+
+@dataclass
+class ScatterLinear(ModelSettings):
+    """A linear head on fixed wavelet-scattering features: the model for small private cohorts."""
+
+    name: str = "scatter_linear"
+    """Set by the choice."""
+    resolution: CountOrNone = 64
+    """Images are averaged down to this many rows and columns (and slices) first; 0 leaves them as the task gives
+    them."""
+    J: Count = 4
+    """Scale of the scattering: averages over 2**J pixels along each axis."""
+    L: Count = 4
+    """Number of wavelet orientations; in volumes 3 (axes), 7 (and space diagonals) or 13 (and face diagonals)."""
+    pool: Count = 4
+    """Each scattering map is averaged to so many cells along each axis."""
+
+
+@dataclass
+class ScatterOutline(ScatterLinear):
+    """``scatter_linear``, and a second linear head that outlines structures from fixed features of places."""
+
+    name: str = "scatter_outline"
+    """Set by the choice."""
+
+
+@dataclass
+class Deep(ModelSettings):
+    """What all networks of layers have."""
+
+    weights: str = ""
+    """Safetensors file that the network starts from; "" for none. Orders carry its SHA-256 only, so every hospital must
+    have the same file, in the folder that its ``site.yaml`` names as ``weights``, and so must a server that conducts
+    the study, in its own ``weights/``. The last layer is always new."""
+    freeze: Annotated[str, one_of("nothing", "encoder")] = "nothing"
+    """``nothing`` trains all of it; ``encoder`` trains the last layer alone: the rest is computed once for each image,
+    kept, and never travels. Needs ``weights``; for networks that classify."""
+
+
+@dataclass
+class DenseNet(Deep):
+    """MONAI's DenseNet121 with group normalisation. Images below 32 pixels along an axis get a frame of zeros."""
+
+    name: str = "densenet121"
+    """Set by the choice."""
+    groups: CountOrNone = 8
+    """Number of groups of every normalisation layer; batch normalisation mixes patients and is never trained. 0 keeps
+    it, for a frozen encoder whose file has its statistics."""
+
+
+@dataclass
+class ResNet(Deep):
+    """MONAI's ResNet18 with group normalisation."""
+
+    name: str = "resnet18"
+    """Set by the choice."""
+    groups: CountOrNone = 8
+    """Number of groups of every normalisation layer; 0 keeps batch normalisation, for a frozen encoder whose file has
+    its statistics."""
+
+
+@dataclass
+class EfficientNet(Deep):
+    """MONAI's EfficientNet-B0 with group normalisation and nothing random. Images below 32 pixels along an axis get a
+    frame of zeros."""
+
+    name: str = "efficientnet"
+    """Set by the choice."""
+    groups: CountOrNone = 8
+    """Number of groups of every normalisation layer; 0 keeps batch normalisation, for a frozen encoder whose file has
+    its statistics."""
+
+
+@dataclass
+class ViT(Deep):
+    """MONAI's vision transformer, small: it needs more patients than the others."""
+
+    name: str = "vit"
+    """Set by the choice."""
+    patch: Count = 16
+    """Pixels along each side of a patch; images are framed with zeros to a multiple of it."""
+    width: Count = 192
+    """Values that describe a patch; a multiple of ``heads``."""
+    layers: Count = 6
+    """Number of transformer blocks."""
+    heads: Count = 3
+    """Attention heads of each."""
+
+
+@dataclass
+class UNet(Deep):
+    """MONAI's residual U-Net with group normalisation: outlines structures, and reads the findings from its deepest
+    features."""
+
+    name: str = "unet"
+    """Set by the choice."""
+    width: Count = 16
+    """Channels at full resolution; each level below has twice as many. A multiple of ``groups``."""
+    levels: Count = 4
+    """Resolutions, 3 to 6; images are framed with zeros so that they can be halved so often."""
+    groups: Count = 8
+    """Number of groups of every normalisation layer."""
+
+
+@dataclass
+class SegResNet(Deep):
+    """MONAI's SegResNet, of four levels: outlines structures, and reads the findings from its deepest features."""
+
+    name: str = "segresnet"
+    """Set by the choice."""
+    width: Count = 8
+    """Channels at full resolution; each level below has twice as many. A multiple of ``groups``."""
+    groups: Count = 8
+    """Number of groups of every normalisation layer."""
+
+
+@dataclass
+class DynUNet(Deep):
+    """MONAI's DynUNet, the network of nnU-Net: outlines structures, and reads the findings from its deepest
+    features."""
+
+    name: str = "dynunet"
+    """Set by the choice."""
+    width: Count = 16
+    """Channels at full resolution; each level below has twice as many. A multiple of ``groups``."""
+    levels: Count = 4
+    """Resolutions, 3 to 6; images are framed with zeros so that they can be halved so often."""
+    groups: Count = 8
+    """Number of groups of every normalisation layer."""

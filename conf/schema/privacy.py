@@ -1,0 +1,28 @@
+"""What patients are promised."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from conf.schema.constraints import Epsilon, Measure, Part, SettingsGroup
+
+
+def _infinite_is_none(value: object) -> object:
+    """``inf`` is what a sweep writes for "without"."""
+    return None if value == math.inf else value
+
+
+@dataclass
+class Privacy(SettingsGroup):
+    """What the researcher asks for; each hospital's own caps win where they are stricter."""
+
+    epsilon: Annotated[Epsilon | None, BeforeValidator(_infinite_is_none)] = 8.0
+    """Privacy loss of a training patient over the whole study; ``null`` asks for none, which a site must allow."""
+    delta: Part = 1e-4
+    """Probability with which the promise of ``epsilon`` may fail; keep it below one over the number of patients."""
+    clip_norm: Measure = 0.25
+    """Bound on the L2 norm of one patient's gradient."""

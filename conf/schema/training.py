@@ -1,0 +1,30 @@
+"""What a hospital does within one round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conf.schema.constraints import Decay, Images, Measure, Multiple, SettingsGroup, Share, ShareOrNone, Steps
+
+
+@dataclass
+class TrainingSettings(SettingsGroup):
+    """What a hospital does within one round."""
+
+    steps: Steps = 10
+    """Optimiser steps a round."""
+    learning_rate: Measure = 8.0
+    """Step size of SGD. Clipped patient gradients are short, so a linear head wants a large one."""
+    momentum: Decay = 0.0
+    """Momentum of SGD within one round; the next round starts without any."""
+    weight_decay: ShareOrNone = 0.0
+    """L2 penalty of SGD, applied to the noised gradient."""
+    sample_rate: Share = 0.4
+    """Probability with which each training patient joins a step (Poisson sampling)."""
+    final_rate: Share = 1.0
+    """Fraction of the learning rate that is left in the last round; in between it falls geometrically."""
+    final_noise: Multiple = 1.0
+    """Noise of a hospital's last turn as a multiple of that of its first; in between it changes geometrically, in five
+    steps at most. The study's epsilon is the same: below 1 more of it is spent late, above 1 early."""
+    images_per_patient: Images = 4
+    """How many images of a sampled patient are drawn; the patient's loss is their mean."""

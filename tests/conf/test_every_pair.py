@@ -1,0 +1,98 @@
+"""Experiment, network and strategy are three choices: any experiment composes with any of the others.
+
+Composing all of some seven thousand triples from files would take a quarter of an hour. Each choice is composed once
+and put in its place; that this is what Hydra does holds as long as no experiment's own file sets what only some
+choices of a group have, which is tested too.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import cycle, islice
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from conf import load, validation
+from conf.groups import groups
+from server.run_study import initial_state
+from tasks import task as tasks
+
+DOOR = ["runtime.address=server:8444", "runtime.authority=authority.crt", "runtime.certificate=me.pem"]
+OUTLINING = ["scatter_outline", "scatter_outline_3d", "unet", "segresnet", "dynunet"]
+FOR_IMAGES = ["scatter_linear", "scatter_linear_32", "scatter_outline"]
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (load.FOLDER / group).glob("*.yaml"))
+
+
+@cache
+def composed(group: str, name: str) -> dict[str, Any]:
+    """Plain values with one choice, and nothing that is still to be given."""
+    more = ["data_root=somewhere", *(DOOR if name == "deployed" else [])]
+    return load.to_plain(load.load([f"{group}={name}", *more]))
+
+
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_every_experiment_composes_with_every_network_and_every_strategy(experiment: str) -> None:
+    whole = composed("experiment", experiment)
+    for model in names("model"):
+        for strategy in names("strategy"):
+            parts = {"model": composed("model", model)["model"], "strategy": composed("strategy", strategy)["strategy"]}
+            study, problems = validation.judged(whole | parts)
+            assert study is not None
+            assert [line for line in problems if not line.startswith("strategy=cyclic: each hospital plans")] == []
+            assert (study.model.name, study.strategy.name) == (parts["model"]["name"], parts["strategy"]["name"])
+
+
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_an_experiment_sets_only_what_every_choice_of_a_group_has(experiment: str) -> None:
+    """Options of one network, set in an experiment's own file, would refuse every other network."""
+    own = yaml.safe_load((load.FOLDER / "experiment" / f"{experiment}.yaml").read_text("utf-8"))
+    for group in groups().keys() & own.keys():
+        for name in names(group) if (load.FOLDER / group).is_dir() else []:
+            assert own[group].keys() <= composed_part(group, name).keys(), (group, name)
+
+
+@cache
+def composed_part(group: str, name: str) -> dict[str, Any]:
+    found = load._composed([f"{group}={name}"])
+    return dict(OmegaConf.to_container(found[group]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "model", "strategy"),
+    list(islice(zip(cycle(names("experiment")), cycle(names("model")), cycle(names("strategy")), strict=False), 21)),
+)
+def test_hydra_puts_them_together_as_the_test_above_does(experiment: str, model: str, strategy: str) -> None:
+    words = [f"experiment={experiment}", f"model={model}", f"strategy={strategy}", "federation.participation=0.5"]
+    study = load.load([*words, "data_root=somewhere", *(DOOR if experiment == "deployed" else [])])
+    plain = load.to_plain(study)
+    assert plain["model"] == composed("model", model)["model"]
+    assert plain["strategy"] == composed("strategy", strategy)["strategy"]
+    assert study.experiment == experiment
+
+
+@pytest.mark.parametrize("model", OUTLINING)
+@pytest.mark.parametrize("task", [name for name in tasks.names() if not tasks.get(name).structures])
+def test_a_network_that_outlines_is_refused_where_there_is_nothing_to_outline(task: str, model: str) -> None:
+    with pytest.raises(load.ConfigError, match=r"structures.*take .*scatter_linear") as caught:
+        initial_state(load.load([f"task={task}", f"model={model}"]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", FOR_IMAGES)
+@pytest.mark.parametrize("task", [name for name in tasks.names() if len(tasks.get(name).form.shape) == 4])
+def test_a_network_for_images_is_refused_for_volumes(task: str, model: str) -> None:
+    fits = "scatter_outline_3d" if "outline" in model else "scatter_linear_3d"
+    with pytest.raises(load.ConfigError, match=f"model={fits} has options for volumes"):
+        initial_state(load.load([f"task={task}", f"model={model}"]))
+
+
+@pytest.mark.parametrize("strategy", ["fedbn", "fedper", "fedrep"])
+def test_a_strategy_for_deep_models_is_refused_for_a_linear_one(strategy: str) -> None:
+    with pytest.raises(load.ConfigError, match="should stay at the hospitals"):
+        initial_state(load.load([f"strategy={strategy}"]))
