@@ -24,6 +24,11 @@ from tasks.protocol.wire import Arrays
 
 _POINTER = "checkpoint.json"
 _KINDS = {"round", "memory", "residual", "average", "best", "scores"}
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
+    SafetensorError,
+)
+"""What damaged files provoke; a round that is called infinite, for instance, an ``OverflowError``."""
 _ROUNDS, _LEDGER_HEADS = TypeAdapter(list[RoundRecord]), TypeAdapter(dict[str, HexDigest])
 
 
@@ -69,7 +74,7 @@ def read_state(folder: Path) -> StudyState | None:
         chosen = int(pointer["chosen"])
         if not 0 <= chosen <= len(rounds) or not {"round", "memory"} <= arrays.keys() <= _KINDS:
             raise ValueError("it names a round or arrays that no checkpoint has")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise CheckpointDamaged(
             f"cannot read {path}: {error}; restore the folder from a backup, or set resume=never"
         ) from error
