@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from conf.schema.strategy import FedAvg, Median, NormBounding
 from server.results.results import results
 from server.rounds import evaluation, exchange
-from server.rounds.aggregation import _fold
+from server.rounds.aggregation import _take, _Unusable
 from server.rounds.evaluation import Evaluated, pooled_auc, scores_of
 from server.rounds.exchange import Answer, _read
 from server.rounds.state import HospitalRound, Roster, RoundRecord, StudyState
 from server.strategy import registry
 from server.strategy.honest_updates import Honest
-from server.strategy.strategy import norm
+from server.strategy.strategy import Combiner, Strategy, norm
 from server.study.baselines import Arms
 from server.study.document import document_of
 from tasks.protocol import encoding, wire
@@ -62,6 +62,16 @@ def read(
     return _read(message(content), Roster(asked.study, {"ash": 1}), "ash", asked.round, kind)
 
 
+def taken(
+    answer: Answer[TrainReport], asked: TrainOrder, strategy: Strategy, combiner: Combiner, honest: Honest
+) -> tuple[HospitalRound | None, str]:
+    """What the hospital did, if its update is in the combiner now, or why it is not."""
+    try:
+        return _take(answer, asked, strategy, combiner, honest).figures, ""
+    except _Unusable as error:
+        return None, str(error)
+
+
 @pytest.mark.parametrize("private", [True, False])
 @pytest.mark.parametrize("form", ["float32", "float16", "int8"])
 @MANY
@@ -78,10 +88,10 @@ def test_a_report_of_training_is_folded_in_whole_or_not_at_all(form: str, privat
     for name in ("elm", "oak", "fir"):
         known = replace(asked, study=replace(asked.study, sizes={name: 2000}))
         other = replace(good, arrays={key: value.copy() for key, value in good.arrays.items()})
-        figures, _ = _fold(Answer(name, 2, other, "", 0, 0), known, strategy, combiner, honest)
+        figures, _ = taken(Answer(name, 2, other, "", 0, 0), known, strategy, combiner, honest)
         assert figures is not None
-    figures, told = _fold(Answer("ash", 2, report, problem, 0, up), asked, strategy, combiner, honest)
-    assert (figures is None) == isinstance(told, str)
+    figures, told = taken(Answer("ash", 2, report, problem, 0, up), asked, strategy, combiner, honest)
+    assert (figures is None) == bool(told)
     combined = combiner.combined()
     weights, _ = strategy.step(asked.arrays, {}, combined, 1.0)
     assert all(np.isfinite(value).all() and np.abs(value).max() <= 1e4 for value in weights.values())
@@ -118,7 +128,7 @@ def evaluate_report(private: bool, asks: str = "scores") -> EvaluateReport:
 def test_whatever_histograms_come_the_study_has_its_results(private: bool, data: st.DataObject) -> None:
     asked, good = evaluate_order(private, "scores"), evaluate_report(private)
     report, problem, up = read(data.draw(replies(good)), asked, EvaluateReport)  # type: ignore[misc]
-    found = evaluation._judged(Answer("ash", 3, report, problem, 0, up), asked, HospitalRound(bytes_up=up))
+    found = evaluation._read(Answer("ash", 3, report, problem, 0, up), asked)
     told = {"elm": Evaluated.of(good), "ash": found}
     auc = pooled_auc(told)
     hospitals = {name: each.figures for name, each in told.items()}
@@ -138,14 +148,14 @@ def test_what_the_fuzzing_starts_from_is_usable() -> None:
         strategy = registry.build(FedAvg())
         report, problem, _ = read(wire.encode(train_report(form)), order(form), TrainReport)  # type: ignore[misc]
         answer = Answer("ash", 2, report, problem, 0, 0)
-        figures, told = _fold(
+        figures, told = taken(
             answer, order(form), strategy, strategy.combiner({**scripted.WEIGHTS}, 1), Honest.of(order(form))
         )
         assert figures is not None, told
     report, problem, _ = read(  # type: ignore[misc]
         wire.encode(evaluate_report(True)), evaluate_order(True, "scores"), EvaluateReport
     )
-    found = evaluation._judged(Answer("ash", 3, report, problem, 0, 0), evaluate_order(True, "scores"), HospitalRound())
+    found = evaluation._read(Answer("ash", 3, report, problem, 0, 0), evaluate_order(True, "scores"))
     assert not found.problem
 
 
@@ -155,7 +165,7 @@ def test_noise_that_nobody_plans_costs_the_hospital_its_reply(noise: float, weig
     strategy = registry.build(FedAvg(weighting=weighting))
     report = replace(train_report(), noise_multiplier=noise)
     combiner = strategy.combiner({**scripted.WEIGHTS}, 1)
-    figures, told = _fold(Answer("ash", 2, report, "", 0, 0), order(), strategy, combiner, Honest.of(order()))
+    figures, told = taken(Answer("ash", 2, report, "", 0, 0), order(), strategy, combiner, Honest.of(order()))
     assert figures is None
     assert "is outside 0.3 to 100000" in str(told)
 
@@ -163,17 +173,17 @@ def test_noise_that_nobody_plans_costs_the_hospital_its_reply(noise: float, weig
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"epsilon": 8.1}, "epsilon of 8.1, the study grants 8"),
+        ({"epsilon": 8.1}, "epsilon of 8.1, but the study grants 8"),
         ({"epsilon": None}, "epsilon of None"),
-        ({"delta": 2e-4}, "delta of 0.0002, the study grants 0.0001"),
+        ({"delta": 2e-4}, "delta of 0.0002, but the study grants 0.0001"),
         ({"delta": -1e308}, "delta of"),
-        ({"noise_multiplier": 0.0}, "without noise"),
+        ({"noise_multiplier": 0.0}, "it reports no noise"),
     ],
 )
 def test_figures_beyond_what_the_document_grants_are_refused(changed: dict[str, float], told: str) -> None:
     strategy, report = registry.build(FedAvg()), replace(train_report(), **changed)  # type: ignore[arg-type]
     combiner = strategy.combiner({**scripted.WEIGHTS}, 1)
-    assert told in str(_fold(Answer("ash", 2, report, "", 0, 0), order(), strategy, combiner, Honest.of(order()))[1])
+    assert told in str(taken(Answer("ash", 2, report, "", 0, 0), order(), strategy, combiner, Honest.of(order()))[1])
 
 
 def test_an_update_longer_than_any_honest_one_is_dropped_and_a_long_one_counts_as_usual() -> None:
@@ -186,10 +196,10 @@ def test_an_update_longer_than_any_honest_one_is_dropped_and_a_long_one_counts_a
         update = {key: value * np.float32(part * longest / norm(values)) for key, value in values.items()}
         combiner = strategy.combiner({**scripted.WEIGHTS}, 1)
         answer = Answer("ash", 2, replace(train_report(), noise_multiplier=much, arrays=update), "", 0, 0)
-        figures, told = _fold(answer, order(), strategy, combiner, honest)
+        figures, told = taken(answer, order(), strategy, combiner, honest)
         if dropped:
             assert figures is None
-            assert "no honest one is longer" in str(told)
+            assert "an honest one has at most" in str(told)
         else:
             assert figures is not None
             assert figures.update_norm == pytest.approx(0.9999 * longest)
@@ -201,7 +211,7 @@ def test_a_hospital_that_the_document_does_not_size_does_not_count() -> None:
         registry.build(FedAvg()),
         registry.build(FedAvg()).combiner({**scripted.WEIGHTS}, 1),
     )
-    told = _fold(Answer("oak", 2, train_report(), "", 0, 0), order(), strategy, combiner, Honest.of(order()))[1]
+    told = taken(Answer("oak", 2, train_report(), "", 0, 0), order(), strategy, combiner, Honest.of(order()))[1]
     assert told == "the study document has no public size for it"
 
 

@@ -117,7 +117,7 @@ BAD_UPDATES = [
     ("wrong tensor dtype", "float64"),
     ("missing tensor", "weight"),
     ("another tensor", "hook"),
-    ("no noise", "without noise"),
+    ("no noise", "it reports no noise, but the study is private"),
     ("another study", "other-1"),
     ("another round", "round 2"),
     ("another kind", "EvaluateReport"),

@@ -109,5 +109,5 @@ def test_in_cyclic_a_hospital_plans_for_its_own_turns(choice: tuple[str, ...], t
 def test_too_few_hospitals_for_what_the_document_says_is_an_error_before_anyone_is_asked_again() -> None:
     asked = study(12, 0.25)
     records = [RoundRecord(number, 0.0, 0.0, {}, invited=["a", "b"]) for number in (1, 2, 3)]
-    with pytest.raises(TooFewHospitals, match=r"3 time\(s\) of 12"):
+    with pytest.raises(TooFewHospitals, match=r"3 time\(s\) in 12 rounds"):
         invited(asked, ["a", "b"], records, 2)
