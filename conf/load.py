@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from copy import deepcopy
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, cast
 
 import yaml
@@ -44,7 +44,6 @@ _ASKS_SOMETHING_ELSE = (
     *("help", "hydra_help", "shell_completion", "info"),
     *("experimental_rerun", "config_path", "config_name"),  # not our files
 )
-Bases = dict[tuple[str, ...], DictConfig]
 
 
 @cache
@@ -65,7 +64,7 @@ def load(words: Sequence[str] = ()) -> Study:
         ConfigError: listing every unknown key or choice, wrong type, missing value and value that makes no sense.
     """
     asked, problems = overrides.studies(words)
-    study, more = _judged(asked[0], {})
+    study, more = _judged(asked[0])
     if study is None or problems or more:
         raise ConfigError(*problems, *more)
     return study
@@ -86,19 +85,16 @@ def check(words: Sequence[str], commands: Sequence[str] = ()) -> None:
         return
     more = [f"{_SEARCH}[file://{given.config_dir}]"] if given.config_dir else []
     asked, problems = overrides.studies([*more, *given.overrides], given.multirun, commands)
-    bases: Bases = {}
-    problems += [problem for each in asked for problem in _judged(each, bases)[1]]
+    problems += [problem for each in asked for problem in _judged(each)[1]]
     if problems:
         raise ConfigError(*problems)
 
 
-def _judged(asked: Sequence[Override], bases: Bases) -> tuple[Study | None, list[str]]:
-    """One study and all its problems. ``bases`` has what was composed of the same choices before."""
+def _judged(asked: Sequence[Override]) -> tuple[Study | None, list[str]]:
+    """One study and all its problems."""
     words = overrides.told_apart(asked, lambda group: _choices(group, asked))
     try:
-        if tuple(words.chosen) not in bases:
-            bases[tuple(words.chosen)] = _composed(words.chosen)
-        composed = deepcopy(bases[tuple(words.chosen)])
+        composed = deepcopy(_composed(tuple(words.chosen)))
         wrong, new = overrides.apply(words.values, composed)
         study, problems = validation.judged(_container(composed))
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
@@ -113,7 +109,9 @@ def _is_told(key: str, told: Set[str]) -> bool:
     return any(f"{key}.".startswith(f"{other}.") or other.startswith(f"{key}.") for other in told)
 
 
-def _composed(chosen: Sequence[str]) -> DictConfig:
+@lru_cache(maxsize=100)
+def _composed(chosen: tuple[str, ...]) -> DictConfig:
+    """The files of these choices, not to be changed: of a sweep most studies have the same."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(FOLDER), version_base=None):

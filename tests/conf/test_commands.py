@@ -12,11 +12,12 @@ from conf import load
 from server.commands import COMMANDS
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = sorted(
-    path
-    for path in [*ROOT.rglob("*.md"), *(ROOT / "conf" / "experiment").glob("*.yaml")]
-    if not {".venv", "node_modules", "outputs"} & set(path.relative_to(ROOT).parts[:-1]) and path.name != "CHANGELOG.md"
-)
+FOLDERS = ("client", "conf", "server", "tasks", "tests")
+PAGES = [
+    *sorted(path for path in ROOT.glob("*.md") if path.name != "CHANGELOG.md"),
+    *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")),
+    *sorted((ROOT / "conf" / "experiment").glob("*.yaml")),
+]
 STANDS_FOR = {"HOST:8444": "server:8444"}
 """What a page writes instead of a value of one's own, where the word itself would not do."""
 

@@ -7,16 +7,18 @@ choices of a group have, which is tested too.
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from functools import cache
 from itertools import cycle, islice
 from typing import Any
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
 
 from conf import load, validation
 from conf.groups import groups
+from conf.schema.study import Study
+from conf.schema.task import TaskSettings
 from server.run_study import initial_state
 from tasks import task as tasks
 
@@ -53,14 +55,8 @@ def test_an_experiment_sets_only_what_every_choice_of_a_group_has(experiment: st
     """Options of one network, set in an experiment's own file, would refuse every other network."""
     own = yaml.safe_load((load.FOLDER / "experiment" / f"{experiment}.yaml").read_text("utf-8"))
     for group in groups().keys() & own.keys():
-        for name in names(group) if (load.FOLDER / group).is_dir() else []:
-            assert own[group].keys() <= composed_part(group, name).keys(), (group, name)
-
-
-@cache
-def composed_part(group: str, name: str) -> dict[str, Any]:
-    found = load._composed([f"{group}={name}"])
-    return dict(OmegaConf.to_container(found[group]))  # type: ignore[arg-type]
+        of_all = [{field.name for field in fields(kind)} for kind in groups()[group].values()]
+        assert own[group].keys() <= set.intersection(*of_all), group
 
 
 @pytest.mark.parametrize(
@@ -76,11 +72,16 @@ def test_hydra_puts_them_together_as_the_test_above_does(experiment: str, model:
     assert study.experiment == experiment
 
 
+def study_of(task: str, model: str) -> Study:
+    study = load.from_plain(composed("model", model))
+    return replace(study, task=TaskSettings(task))
+
+
 @pytest.mark.parametrize("model", OUTLINING)
 @pytest.mark.parametrize("task", [name for name in tasks.names() if not tasks.get(name).structures])
 def test_a_network_that_outlines_is_refused_where_there_is_nothing_to_outline(task: str, model: str) -> None:
     with pytest.raises(load.ConfigError, match=r"structures.*take .*scatter_linear") as caught:
-        initial_state(load.load([f"task={task}", f"model={model}"]))
+        initial_state(study_of(task, model))
     assert "\n" not in str(caught.value)
 
 
@@ -89,10 +90,10 @@ def test_a_network_that_outlines_is_refused_where_there_is_nothing_to_outline(ta
 def test_a_network_for_images_is_refused_for_volumes(task: str, model: str) -> None:
     fits = "scatter_outline_3d" if "outline" in model else "scatter_linear_3d"
     with pytest.raises(load.ConfigError, match=f"model={fits} has options for volumes"):
-        initial_state(load.load([f"task={task}", f"model={model}"]))
+        initial_state(study_of(task, model))
 
 
 @pytest.mark.parametrize("strategy", ["fedbn", "fedper", "fedrep"])
 def test_a_strategy_for_deep_models_is_refused_for_a_linear_one(strategy: str) -> None:
     with pytest.raises(load.ConfigError, match="should stay at the hospitals"):
-        initial_state(load.load([f"strategy={strategy}"]))
+        initial_state(load.from_plain(composed("strategy", strategy)))
