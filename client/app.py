@@ -1,6 +1,6 @@
 """The hospital's side of a round: an order comes in, a report or a refusal goes out.
 
-Read ``_answered`` and then ``_train`` from top to bottom, and you have seen all that an order can do here.
+Read ``_answered`` and then ``_train`` from top to bottom: that is everything an order can do here, in this order.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ from client.oversight import approvals, halt, planning, premises
 from client.policy import COHORTS
 from client.site import SiteSettings
 from client.training import client_state, compare, methods, model_cache
-from client.training.methods import Trained
 from client.training.noise import entropy
 from client.training.scoring import score_findings, score_outlines
 from client.training.train import Pull, train_locally
@@ -75,11 +74,11 @@ Work = Callable[[Order, Use, PrivacyTerms, SiteSettings, Ledger], Report]
 
 
 def _answer(message: Message, context: Context, kind: type[Order], work: Work[Order]) -> Message:
-    """Whatever goes wrong, only a code leaves; the story goes to the hospital's own log.
+    """Whatever goes wrong, only a code leaves; the details go to the hospital's own log.
 
-    Whatever: a panic in a decoder that is written in Rust is no ``Exception``, and Flower would send its text.
+    This includes a panic in a decoder written in Rust, which is not an ``Exception``: Flower would send its text.
     """
-    came = time.monotonic()
+    received = time.monotonic()
     study, round, settings = "unknown", 0, None
     reply: Report | Refusal
     try:
@@ -95,15 +94,15 @@ def _answer(message: Message, context: Context, kind: type[Order], work: Work[Or
     except BaseException as error:
         reply = _refusal(settings, study, round, error)
     if settings is not None:
-        _wait_for_tick(came, settings.tick_s)
+        _wait_for_tick(received, settings.tick_s)
     return Message(wire.encode(reply), reply_to=message)
 
 
-def _wait_for_tick(came: float, tick_s: float) -> None:
-    """How long an answer takes tells how many patients there are; so it leaves at a multiple of a public time after the
-    order came, and what can be read off the clock is as coarse as that."""
+def _wait_for_tick(received: float, tick_s: float) -> None:
+    """The time a reply takes reveals the number of patients. So it leaves at a multiple of a public time after the
+    order was received, and timing reveals no more than that."""
     if tick_s > 0:
-        time.sleep(-(time.monotonic() - came) % tick_s)
+        time.sleep(-(time.monotonic() - received) % tick_s)
 
 
 def _refusal(settings: SiteSettings | None, study: str, round: int, error: BaseException) -> Refusal:
@@ -125,7 +124,7 @@ def _answered(order: Order, settings: SiteSettings, records: Records, work: Work
     model_cache.keep(order, settings)
 
     use = _use_of(order)
-    before = _spent(records.ledger, use, terms)
+    epsilon_before = _epsilon_spent(records.ledger, use, terms)
     packed = records.ledger.stored_reply(use)
     repeated = packed is not None
     if packed is None:
@@ -134,8 +133,8 @@ def _answered(order: Order, settings: SiteSettings, records: Records, work: Work
     reply: Report = wire.unpack(packed, TrainReport, EvaluateReport)
 
     halt.require_running(settings.stop_file)
-    after = _spent(records.ledger, use, terms)
-    spending = report.Spending(use.cohort, before, after, records.ledger.head(), repeated)
+    epsilon_after = _epsilon_spent(records.ledger, use, terms)
+    spending = report.Spending(use.cohort, epsilon_before, epsilon_after, records.ledger.head(), repeated)
     _enter(settings, records, report.receipt(reply, packed, spending))
     return reply
 
@@ -146,7 +145,7 @@ def _enter(settings: SiteSettings, records: Records, receipt: Receipt) -> None:
 
 
 def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, audit_log: AuditLog) -> PrivacyTerms:
-    """What the policy grants. A study that it refuses waits for review as well, so that a person can read why."""
+    """What the policy grants. A refused study is kept as pending as well, so that a person can see why."""
     try:
         return policy.permit(order, settings)
     except (NotPermitted, OtherRelease):
@@ -156,83 +155,100 @@ def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, audit_
 
 
 def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger) -> TrainReport:
-    own = _kept(order, settings, ledger)
-    task, network, module = _model_of(order, own, settings.weights)
+    kept = _kept_state(order, settings, ledger)
+    task, network, module = _model_of(order, kept, settings.weights)
     cohort = open_cohort(settings, task, COHORTS["training"], order.study.model, network)
-    size = site.declared_size(settings, len(cohort.rows))
+    public_size = site.declared_size(settings, len(cohort.rows))
 
     mechanism = planning.reserve(order, use, terms, settings, ledger)
-    spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
-
-    def train_on(patients: Cohort) -> Trained:
-        steps = _Steps(module, task, patients, mechanism, terms.clip_norm, size, settings.max_memory_mb)
-        return methods.train_round(module, order, own, steps)
+    spent = report.Spent(_epsilon_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
+    steps = _ReservedSteps(
+        module=module,
+        task=task,
+        cohort=cohort,
+        mechanism=mechanism,
+        clip_norm=terms.clip_norm,
+        public_size=public_size,
+        max_memory_mb=settings.max_memory_mb,
+    )
 
     # From here on a report leaves, whoever the patients are.
     try:
-        trained = train_on(cohort)
+        trained = methods.train_round(module, order, kept, steps)
     except Exception as error:
-        _tell_or_raise(error, mechanism, order, settings)
-        methods.load_model(module, order, own)  # what the first try has moved must not leave
-        trained = train_on(replace(cohort, rows=[], patients=()))
+        _log_or_raise(error, mechanism, order, settings)
+        methods.load_model(module, order, kept)  # what the first try has moved must not leave
+        trained = methods.train_round(module, order, kept, steps.without_patients())
     if methods.keeps(order.study):
         client_state.write(settings, ledger, use, trained.kept)
     return report.train_report(order, trained.update, spent, ledger.head())
 
 
-class _Steps:
-    """Takes private steps on one cohort, and no more of them than the ledger has reserved."""
+@dataclass
+class _ReservedSteps:
+    """Takes private steps on one cohort, and no more of them than the ledger has reserved.
 
-    def __init__(
-        self,
-        module: nn.Module,
-        task: Task,
-        cohort: Cohort,
-        mechanism: Mechanism,
-        clip_norm: float,
-        size: int,
-        max_memory_mb: int,
-    ) -> None:
-        self._mechanism, self._left = mechanism, mechanism.count
-        self._trained = (module, task, cohort)
-        self._clip_norm, self._size, self._max_memory_mb = clip_norm, size, max_memory_mb
+    A ``methods.Steps``: the study's method decides how many steps it takes at a time, and with which pull.
+    """
 
-    def __call__(self, asked: TrainingTerms, pull: Pull | None) -> Arrays:
-        self._left -= asked.steps
-        if self._left < 0:
-            raise ValueError(f"more than the {self._mechanism.count} steps that are in the ledger")
-        some = replace(self._mechanism, count=asked.steps)
-        module, task, cohort = self._trained
-        clip_norm, size, memory = self._clip_norm, self._size, self._max_memory_mb
-        return train_locally(module, task, cohort, asked, some, clip_norm, size, entropy(), memory, pull)
+    module: nn.Module
+    task: Task
+    cohort: Cohort
+    mechanism: Mechanism
+    clip_norm: float
+    public_size: int
+    max_memory_mb: int
+    taken: int = 0
+
+    def __call__(self, terms: TrainingTerms, pull: Pull | None) -> Arrays:
+        self.taken += terms.steps
+        if self.taken > self.mechanism.count:
+            raise ValueError(f"more than the {self.mechanism.count} steps that are in the ledger")
+        return train_locally(
+            self.module,
+            self.task,
+            self.cohort,
+            terms,
+            mechanism=replace(self.mechanism, count=terms.steps),
+            clip_norm=self.clip_norm,
+            public_size=self.public_size,
+            generator=entropy(),
+            max_memory_mb=self.max_memory_mb,
+            pull=pull,
+        )
+
+    def without_patients(self) -> _ReservedSteps:
+        """The same steps on nobody: noise alone, in the same shapes."""
+        return replace(self, cohort=replace(self.cohort, rows=[], patients=()), taken=0)
 
 
 def _evaluate(
     order: EvaluateOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger
 ) -> EvaluateReport:
     order, second = compare.split(order)
-    task, network, module = _model_of(order, _kept(order, settings, ledger), settings.weights)
+    task, network, module = _model_of(order, _kept_state(order, settings, ledger), settings.weights)
     if second is not None:
         second.require_fit(module)
     cohort = open_cohort(settings, task, COHORTS["evaluation"], order.study.model, network)
 
     mechanism = planning.reserve(order, use, terms, settings, ledger)
-    spent = report.Spent(_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
+    spent = report.Spent(_epsilon_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
 
     # From here on a report leaves, whoever the patients are.
     try:
-        counts = report.counted(order, _scored(order, settings, task, module, cohort, second))
+        scored = _scored(order, settings, task, module=module, cohort=cohort, second=second)
+        counts = report.counted(order, scored)
     except Exception as error:
-        _tell_or_raise(error, mechanism, order, settings)
+        _log_or_raise(error, mechanism, order, settings)
         counts = report.nobody_counted(order)
     return report.evaluate_report(order, counts, spent, ledger.head(), entropy())
 
 
-def _tell_or_raise(
+def _log_or_raise(
     error: Exception, mechanism: Mechanism, order: TrainOrder | EvaluateOrder, settings: SiteSettings
 ) -> None:
-    """What has failed while patients were touched is told here, and a report of noise alone leaves: the code of a
-    refusal would tell that somebody is there on whom it fails. Without noise nobody is protected, so it may be told."""
+    """Log a failure on patients' data here; a report of noise alone leaves instead. A refusal's code would reveal that
+    there is a patient on whom it fails. Without noise nobody is protected, so the error may leave as a code."""
     if not mechanism.noise_multiplier:
         raise error
     _note(settings, order.study.name, order.round, error)
@@ -251,11 +267,12 @@ def _scored(
     if second is not None:
         return replace(scored, pair=report.SecondScores(second.scores(module, cohort), second.edges))
     if order.asks == "scores" and order.round == order.study.rounds:
-        return replace(scored, **_told_at_last(order, settings, task, module, cohort, scores))
+        last = _scored_at_last(order, settings, task, module=module, cohort=cohort, scores=scores)
+        return replace(scored, **last)
     return scored
 
 
-def _told_at_last(
+def _scored_at_last(
     order: EvaluateOrder,
     settings: SiteSettings,
     task: Task,
@@ -265,29 +282,29 @@ def _told_at_last(
 ) -> dict[str, Any]:
     """Fields of ``report.Scored`` that the study asks for once, after its last round; ``scores`` are of all findings,
     shape (findings, patients)."""
-    asked = order.study.evaluation
-    levels = subgroups.levels_of(settings, task, list(cohort.patients)) if asked.subgroups else {}
-    outlines = score_outlines(module, cohort, task.form) if asked.structures else []
+    evaluation = order.study.evaluation
+    levels = subgroups.levels_of(settings, task, list(cohort.patients)) if evaluation.subgroups else {}
+    outlines = score_outlines(module, cohort, task.form) if evaluation.structures else []
     return {
-        "levels": {name: levels[name] for name in asked.subgroups},
+        "levels": {name: levels[name] for name in evaluation.subgroups},
         "findings": {
             name: np.stack([scores[number], cohort.patient_labels(number).numpy()])
-            for number, name in enumerate(asked.findings, start=1)
+            for number, name in enumerate(evaluation.findings, start=1)
         },
-        "outlines": dict(zip(asked.structures, outlines, strict=True)),
+        "outlines": dict(zip(evaluation.structures, outlines, strict=True)),
     }
 
 
-def _kept(order: TrainOrder | EvaluateOrder, settings: SiteSettings, ledger: Ledger) -> Arrays:
-    """What earlier rounds of training have left here."""
-    return (
-        client_state.read(settings, ledger, order.study.name, COHORTS["training"]) if methods.keeps(order.study) else {}
-    )
+def _kept_state(order: TrainOrder | EvaluateOrder, settings: SiteSettings, ledger: Ledger) -> Arrays:
+    """What earlier rounds of training have kept here."""
+    if not methods.keeps(order.study):
+        return {}
+    return client_state.read(settings, ledger, order.study.name, COHORTS["training"])
 
 
-def _model_of(order: TrainOrder | EvaluateOrder, own: Arrays, weights: Path) -> tuple[Task, Network, nn.Module]:
-    """The order's task and network, the latter's trainable part checked for privacy and holding the order's weights and
-    the hospital's ``own``."""
+def _model_of(order: TrainOrder | EvaluateOrder, kept: Arrays, weights: Path) -> tuple[Task, Network, nn.Module]:
+    """The order's task and network. The network's trainable part is checked for privacy, and holds the order's weights
+    and what the hospital has kept."""
     try:
         task = tasks.get(order.study.task)
         network = registry.build(order.study.model, task.form, find=in_folder(weights))
@@ -296,21 +313,23 @@ def _model_of(order: TrainOrder | EvaluateOrder, own: Arrays, weights: Path) -> 
     except (tasks.UnknownTask, registry.UnknownModel) as error:
         raise BadOrder(str(error)) from error
     evaluation = order.study.evaluation
-    asked, due = (evaluation.findings, evaluation.structures), task.asks(network.outlines)
-    if asked != due:
-        raise BadOrder(f"the study asks for findings and structures {asked}, {task.name} with this model has {due}")
+    requested, available = (evaluation.findings, evaluation.structures), task.asks(network.outlines)
+    if requested != available:
+        raise BadOrder(
+            f"the study asks for findings and structures {requested}, {task.name} with this model has {available}"
+        )
     privacy.refuse_unprivate_layers(network.trainable)
-    methods.load_model(network.trainable, order, own)
+    methods.load_model(network.trainable, order, kept)
     return task, network, network.trainable
 
 
 def _use_of(order: TrainOrder | EvaluateOrder) -> Use:
-    """Whose privacy the order spends; ``COHORTS`` says why."""
+    """Which cohort's privacy the order spends; ``COHORTS`` says why."""
     cohort = COHORTS["training" if isinstance(order, TrainOrder) else "evaluation"]
     return Use(cohort, order.study.name, order.round, wire.digest(order))
 
 
-def _spent(ledger: Ledger, use: Use, terms: PrivacyTerms) -> float:
+def _epsilon_spent(ledger: Ledger, use: Use, terms: PrivacyTerms) -> float:
     return accounting.epsilon_of(ledger.spent(use.cohort, use.study), terms.delta)
 
 
@@ -322,14 +341,14 @@ def _decoded(message: Message, kind: type[Order]) -> Order:
 
 
 def _site_file(context: Context) -> Path:
-    named = context.node_config.get("site") or os.environ.get(SITE_VARIABLE)
-    if not named:
-        raise SiteError(f"which hospital is this? set {SITE_VARIABLE} to the path of site.yaml")
-    return Path(str(named))
+    path = context.node_config.get("site") or os.environ.get(SITE_VARIABLE)
+    if not path:
+        raise SiteError(f"no site.yaml: set {SITE_VARIABLE} to its path")
+    return Path(str(path))
 
 
 def _note(settings: SiteSettings | None, study: str, round: int, error: BaseException) -> None:
-    """Tell the hospital's own log what happened. Never raises: a log that is full must not change what leaves."""
+    """Write what happened to the hospital's own log. Never raises: a full log must not change what leaves."""
     if settings is None:  # nothing of a patient has been read yet, so the process's own log may have it
         _LOG.error("%s: %s", type(error).__name__, error)
         return

@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -61,10 +61,6 @@ class Planned:
 
     now: Mechanism
     needed: dict[str, list[Mechanism]] = field(default_factory=dict)
-
-
-Plan = Callable[[Account], Planned]
-"""From all that stands in the ledger to what the next order will use."""
 
 
 class Ledger:
@@ -125,26 +121,37 @@ class Ledger:
             raise LedgerTampered(f"the ledger {self._chain.path}: row {seq}: {_OTHER_REPLY}. {RESTORE}")
         return reply
 
-    def reserve(self, use: Use, plan: Plan, caps: Caps) -> Mechanism:
-        """Enter the mechanism that ``plan`` makes, if all that the study needs stays within the caps. Returns it.
+    @contextmanager
+    def planning(self, use: Use) -> Iterator[Account]:
+        """A block in which an order is planned from what all rows add up to, and then reserved; see ``reserve``.
 
         Planning, checking and entering are one transaction: two processes cannot both take the last of the budget.
-        When it returns, the entry is on the disk; whatever it raises, nothing was entered.
+        When the block ends, the entry is on the disk; whatever it raises, nothing was entered.
+
+            with ledger.planning(use) as account:
+                ledger.reserve(use, plan_from(account), caps)
 
         Raises:
-            BudgetExhausted: a cap would be passed, now or before the study has ended.
             AlreadyAnswered: the order was committed before; ``stored_reply`` may have the reply.
-            LedgerBroken: a row is not as it was written, or the disk does not take the entry.
+            LedgerBroken: a row was altered, or the disk does not accept the entry.
         """
         with self._chain.transaction():
             account = self.account()
             _refuse_answered(account.entries.values(), use)
-            planned = plan(account)
-            _check_caps(account, use, planned, caps)
-            for cohort, needed in planned.needed.items():
-                self._set_aside(account, Earmark(use.study, cohort, needed, caps.delta))
-            self._chain.append("reserved", {**asdict(use), "mechanism": asdict(planned.now), **self._seen()})
-        return planned.now
+            yield account
+
+    def reserve(self, use: Use, planned: Planned, caps: Caps) -> None:
+        """Enter what was planned for an order, if everything the study needs stays within the caps.
+
+        Raises:
+            BudgetExhausted: a cap would be exceeded, now or before the end of the study.
+            RuntimeError: not in ``planning``, so another process could take the same budget.
+        """
+        account = self.account()
+        _check_caps(account, use, planned, caps)
+        for cohort, needed in planned.needed.items():
+            self._set_aside(account, Earmark(use.study, cohort, needed, caps.delta))
+        self._chain.append("reserved", {**asdict(use), "mechanism": asdict(planned.now), **self._seen()})
 
     def _set_aside(self, account: Account, mark: Earmark) -> None:
         """Enter what a study needs, unless exactly that is set aside already."""

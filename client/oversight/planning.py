@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from client.errors import BudgetExhausted, NotPermitted
 from client.ledger import accounting
@@ -68,9 +67,12 @@ def reserve(
     Raises:
         BudgetExhausted: the study cannot be paid to its end.
         NotPermitted: the study asks each hospital for fewer rounds.
-        AlreadyAnswered, LedgerBroken: see ``Ledger.reserve``.
+        AlreadyAnswered, LedgerBroken: see ``Ledger.planning``.
     """
-    return ledger.reserve(use, partial(_planned, order, terms, settings), caps_of(terms, settings))
+    with ledger.planning(use) as account:
+        planned = _planned(order, terms, settings, account)
+        ledger.reserve(use, planned, caps_of(terms, settings))
+    return planned.now
 
 
 def caps_of(terms: PrivacyTerms, settings: SiteSettings) -> Caps:

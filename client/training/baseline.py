@@ -17,7 +17,9 @@ from client.site import SiteSettings
 from client.training.noise import entropy
 from client.training.scoring import score_patients
 from client.training.train import train_locally
-from conf import schema
+from conf.schema.model import ScatterLinear
+from conf.schema.privacy import Privacy
+from conf.schema.training import TrainingSettings
 from tasks.metrics.histogram import ScoreHistogram, score_histogram
 from tasks.metrics.interval import Interval
 from tasks.metrics.ranking import roc_auc
@@ -50,24 +52,23 @@ def train_alone(site: SiteSettings, task: Task, rounds: int, generator: torch.Ge
         NoCohort: see ``open_cohort``.
         UpdateNotFinite: training diverged.
     """
-    model, training = asdict(schema.ScatterLinear()), asdict(schema.TrainingSettings())
+    model, training = asdict(ScatterLinear()), asdict(TrainingSettings())
     network = registry.build(model, task.form)
     require_enough(site, task)
     cohort = open_cohort(site, task, "train", model, network)
     validation = open_cohort(site, task, "validation", model, network)
     terms = TrainingTerms(**training | {"steps": training["steps"] * rounds})
-    mechanism = Mechanism(0.0, terms.sample_rate, terms.steps)
     patients = len(cohort.rows)
     train_locally(
         network.trainable,
         task,
         cohort,
         terms,
-        mechanism,
-        schema.Privacy().clip_norm,
-        patients,
-        entropy() if generator is None else generator,
-        site.max_memory_mb,
+        mechanism=Mechanism(0.0, terms.sample_rate, terms.steps),
+        clip_norm=Privacy().clip_norm,
+        public_size=patients,
+        generator=entropy() if generator is None else generator,
+        max_memory_mb=site.max_memory_mb,
     )
     scores = score_patients(network.trainable, validation)
     histogram = score_histogram(scores, validation.patient_labels().numpy(), _BINS)

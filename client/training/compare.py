@@ -123,10 +123,18 @@ def with_own(
     of_study = score_patients(module, validation)
     load_weights(module, first)
     terms = replace(study.training, steps=study.training.steps * study.rounds)
-    nothing = Mechanism(0.0, terms.sample_rate, terms.steps)
-    noise, memory = entropy() if generator is None else generator, site.max_memory_mb
     patients = len(training.rows)
-    train_locally(module, task, training, terms, nothing, study.privacy.clip_norm, patients, noise, memory)
+    train_locally(
+        module,
+        task,
+        training,
+        terms,
+        mechanism=Mechanism(0.0, terms.sample_rate, terms.steps),
+        clip_norm=study.privacy.clip_norm,
+        public_size=patients,
+        generator=entropy() if generator is None else generator,
+        max_memory_mb=site.max_memory_mb,
+    )
     of_own = score_patients(module, validation)
     labels = validation.patient_labels().numpy()
     joint = joint_histogram(of_study, of_own, labels, np.stack([_between(of_study), _between(of_own)]))

@@ -65,6 +65,7 @@ def train_locally(
     task: Task,
     cohort: Cohort,
     terms: TrainingTerms,
+    *,
     mechanism: Mechanism,
     clip_norm: float,
     public_size: int,
@@ -91,7 +92,7 @@ def train_locally(
         ModelRefused: the model cannot be trained patient by patient within the memory, or keeps state of its own.
     """
     if (mechanism.sample_rate, mechanism.count) != (terms.sample_rate, terms.steps):
-        raise ValueError(f"reserved are {mechanism}, asked for are {terms}: these steps are not in the ledger")
+        raise ValueError(f"reserved {mechanism}, requested {terms}: these steps are not in the ledger")
     before = arrays_of(module)
     expected = max(1.0, terms.sample_rate * public_size)
     private = StepTerms(mechanism.noise_multiplier, clip_norm, expected, max_memory_mb)
@@ -109,10 +110,10 @@ def train_locally(
 def _diverged(module: nn.Module, before: Arrays, terms: TrainingTerms, private: StepTerms) -> Arrays:
     """The update of a module that has diverged: zeros. With noise that is not an error, or the error code would depend
     on patients; the server recognises a zero update."""
-    told = f"training diverged within {terms.steps} steps at learning rate {terms.learning_rate:g}"
+    message = f"training diverged within {terms.steps} steps at learning rate {terms.learning_rate:g}"
     if not private.noise_multiplier:
-        raise UpdateNotFinite(told)
-    _LOG.warning("%s; a zero update leaves", told)
+        raise UpdateNotFinite(message)
+    _LOG.warning("%s; a zero update leaves", message)
     load_arrays(module, before)
     return {name: np.zeros_like(value) for name, value in before.items()}
 

@@ -32,7 +32,9 @@ from client.ledger.accounting import Mechanism, plan_noise
 from client.training import methods
 from client.training.noise import entropy
 from client.training.train import Pull, train_locally
-from conf import load, schema
+from conf import load
+from conf.schema.strategy import FedAvg, FedProx, Scaffold, StrategySettings
+from conf.schema.training import TrainingSettings
 from server.strategy.client_terms import method_of
 from server.strategy.local_sgd import local_move
 from server.strategy.registry import build
@@ -45,13 +47,13 @@ from tests.benchmarks import machine
 
 PATIENTS, FEATURES, ROUNDS, SEEDS = 60, 8, 30, 3
 POSITIVES = (0.1, 0.1, 0.3, 0.7, 0.9, 0.9)
-TRAINING = schema.TrainingSettings(steps=20, learning_rate=0.5, sample_rate=0.5, images_per_patient=1)
+TRAINING = TrainingSettings(steps=20, learning_rate=0.5, sample_rate=0.5, images_per_patient=1)
 CLIP, EPSILON, DELTA = 1.0, 8.0, 1e-3
-STRATEGIES: dict[str, schema.StrategySettings] = {
-    "FedAvg": schema.FedAvg(),
-    "FedProx mu=0.3": schema.FedProx(mu=0.3),
-    "FedProx mu=1": schema.FedProx(mu=1.0),
-    "SCAFFOLD": schema.Scaffold(),
+STRATEGIES: dict[str, StrategySettings] = {
+    "FedAvg": FedAvg(),
+    "FedProx mu=0.3": FedProx(mu=0.3),
+    "FedProx mu=1": FedProx(mu=1.0),
+    "SCAFFOLD": Scaffold(),
 }
 _COLOURS = ("#6c757d", "#b58900", "#cc6600", "#0072b2")
 Curve = NDArray[np.float64]
@@ -89,9 +91,9 @@ def draw(seed: int, positives: Sequence[float] = POSITIVES) -> Problem:
 
 def play(
     problem: Problem,
-    settings: schema.StrategySettings,
+    settings: StrategySettings,
     noises: Sequence[float],
-    training: schema.TrainingSettings = TRAINING,
+    training: TrainingSettings = TRAINING,
 ) -> Curve:
     """The excess loss after each round; ``noises`` has the multiplier of each."""
     study = replace(load.load([f"federation.rounds={ROUNDS}"]), strategy=settings, training=training)
@@ -123,7 +125,17 @@ def train(order: TrainOrder, kept: Arrays, cohort: Cohort, noise: float) -> meth
 
     def steps(terms: TrainingTerms, pull: Pull | None) -> Arrays:
         mechanism = Mechanism(noise, terms.sample_rate, terms.steps)
-        return train_locally(module, task, cohort, terms, mechanism, CLIP, PATIENTS, entropy(), 1024, pull)
+        return train_locally(
+            module,
+            task,
+            cohort,
+            terms,
+            mechanism=mechanism,
+            clip_norm=CLIP,
+            public_size=PATIENTS,
+            generator=entropy(),
+            pull=pull,
+        )
 
     return methods.train_round(module, order, kept, steps)
 

@@ -62,7 +62,16 @@ def real_update(weights: Arrays) -> Arrays:
     cohort = Cohort(inputs, labels, list(torch.arange(8).view(-1, 1)))
     terms = TrainingTerms(3, 0.05, 0.0, 0.0, 1.0, 1)
     task = tasks.get("pneumonia_xray")
-    return train_locally(network.trainable, task, cohort, terms, Mechanism(0.0, 1.0, 3), 1.0, 8, entropy())
+    return train_locally(
+        network.trainable,
+        task,
+        cohort,
+        terms,
+        mechanism=Mechanism(0.0, 1.0, 3),
+        clip_norm=1.0,
+        public_size=8,
+        generator=entropy(),
+    )
 
 
 def noise(weights: Arrays) -> Arrays:

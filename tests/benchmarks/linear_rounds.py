@@ -22,7 +22,7 @@ from client.cohort.dataset import Cohort, open_cohort
 from client.ledger.accounting import Mechanism, noise_at, plan_scale
 from client.setup import virtual
 from client.training.train import train_locally
-from conf import schema
+from conf.schema.study import Study
 from tasks import task as tasks
 from tasks.models import registry
 from tasks.protocol.study import TrainingTerms
@@ -50,7 +50,7 @@ class Terms:
     ema: float = 0.0
 
 
-def hospitals(study: schema.Study, folder: Path) -> list[Hospital]:
+def hospitals(study: Study, folder: Path) -> list[Hospital]:
     """Found the study's simulated hospitals, and compute features of all their images."""
     task = tasks.get(study.task.name)
     founded = virtual.provision_virtual_hospitals(study, folder, lambda issuer, done, total: None)
@@ -153,9 +153,15 @@ def alike(task: Task, hospital: Hospital, terms: Terms) -> float:
     torch.nn.init.zeros_(head.bias)
     silent = 1e-6
     real = train_locally(
-        head, task, one_image, training, Mechanism(silent, 1.0, 1), terms.clip_norm, hospital.public_size,
-        torch.Generator().manual_seed(1),
-    )  # fmt: skip
+        head,
+        task,
+        one_image,
+        training,
+        mechanism=Mechanism(silent, 1.0, 1),
+        clip_norm=terms.clip_norm,
+        public_size=hospital.public_size,
+        generator=torch.Generator().manual_seed(1),
+    )
     start = torch.zeros((1, task.form.findings, one_image.inputs.shape[1] + 1))
     small = Terms(training, 1, None, terms.delta, terms.clip_norm)
     ours = _locally(

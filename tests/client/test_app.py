@@ -242,9 +242,9 @@ def test_training_touches_one_side_of_the_split_and_scoring_the_other(
 
     seen: list[tuple[str, ...]] = []
 
-    def look(*given: Any) -> Arrays:
+    def look(*given: Any, **named: Any) -> Arrays:
         seen.append(given[2].patients)
-        return train_locally(*given)
+        return train_locally(*given, **named)
 
     monkeypatch.setattr(client.app, "train_locally", look)
     assert isinstance(hospital.ask(train(exact)), TrainReport)
@@ -318,9 +318,9 @@ def test_the_memory_that_the_hospital_allows_is_kept_to(
 ) -> None:
     seen = []
 
-    def look(*given: Any) -> Arrays:
-        seen.append(given[8])
-        return train_locally(*given)
+    def look(*given: Any, **named: Any) -> Arrays:
+        seen.append(named["max_memory_mb"])
+        return train_locally(*given, **named)
 
     hospital = Hospital.found(tmp_path, archive, max_memory_mb=77)
     hospital.approve(document)
@@ -334,7 +334,7 @@ def test_no_more_steps_are_taken_than_the_ledger_has_reserved() -> None:
     """Also by a method that shares a round's steps out in several goes: all of them together are what was charged."""
     cohort = Cohort(torch.ones(2, 3), torch.ones(2, 1), [torch.arange(1), torch.arange(1, 2)])
     goes = TrainingTerms(2, 0.1, 0.0, 0.0, 1.0, 1)
-    steps = client.app._Steps(nn.Linear(3, 1), tasks.get(TASK), cohort, Mechanism(1.0, 1.0, 4), 1.0, 2, 1024)
+    steps = client.app._ReservedSteps(nn.Linear(3, 1), tasks.get(TASK), cohort, Mechanism(1.0, 1.0, 4), 1.0, 2, 1024)
     for _ in range(2):
         assert steps(goes, None).keys() == {"weight", "bias"}
     with pytest.raises(ValueError, match="more than the 4 steps that are in the ledger"):
@@ -369,9 +369,9 @@ def test_the_sum_is_divided_by_the_size_that_was_declared_and_not_by_who_is_ther
     """Else the spread of the noise would tell exactly how many patients there are."""
     seen = []
 
-    def look(*given: Any) -> Arrays:
-        seen.append((given[6], len(given[2].rows)))
-        return train_locally(*given)
+    def look(*given: Any, **named: Any) -> Arrays:
+        seen.append((named["public_size"], len(given[2].rows)))
+        return train_locally(*given, **named)
 
     monkeypatch.setattr(client.app, "train_locally", look)
     assert isinstance(approved.ask(train(document)), TrainReport)
@@ -395,9 +395,9 @@ def test_stopped_between_training_and_sending(
 ) -> None:
     """What was computed stays, and leaves when the hospital goes on and is asked again; it is paid once."""
 
-    def interrupted(*given: Any) -> Arrays:
+    def interrupted(*given: Any, **named: Any) -> Arrays:
         halt.stop(approved.settings.stop_file, "in the middle of a round")
-        return train_locally(*given)
+        return train_locally(*given, **named)
 
     monkeypatch.setattr(client.app, "train_locally", interrupted)
     _refused(approved.ask(train(document)), document, ErrorCode.STOPPED)
@@ -556,7 +556,7 @@ def test_a_schedule_makes_up_for_a_lost_reservation_by_noise(
     hospital.approve(study)
     hospital.ask(train(study, 1))
     with monkeypatch.context() as broken:
-        broken.setattr(client.app, "train_locally", lambda *_: 1 / 0)
+        broken.setattr(client.app, "train_locally", lambda *_, **__: 1 / 0)
         assert isinstance(hospital.ask(train(study, 2)), Refusal)
     for round in (2, 3, 4):
         assert isinstance(hospital.ask(train(study, round)), TrainReport)
@@ -651,10 +651,10 @@ def test_without_noise_what_goes_wrong_is_told_by_a_code(
     rules = {"without_privacy": True, "scores": "exact", "auto_approve": True}
     hospital = Hospital.found(tmp_path, archive, simulated=True, policy=rules)
 
-    def fails_on_patients(module: nn.Module, task: Any, cohort: Cohort, *others: Any) -> Arrays:
+    def fails_on_patients(module: nn.Module, task: Any, cohort: Cohort, terms: Any, **named: Any) -> Arrays:
         if cohort.rows:
             raise UpdateNotFinite(STORY)
-        return train_locally(module, task, cohort, *others)
+        return train_locally(module, task, cohort, terms, **named)
 
     monkeypatch.setattr(client.app, "train_locally", fails_on_patients)
     _refused(hospital.ask(train(plain)), plain, ErrorCode.UPDATE_NOT_FINITE)

@@ -183,8 +183,8 @@ def test_whatever_goes_wrong_while_training_is_an_update_of_noise_alone(
     study = replace(_orders(document, np.zeros(len(worlds.features), np.float32))[0].study)
     honest = client.app.train_locally
 
-    def fails_on_patients(module: Any, task: Any, cohort: Any, *others: Any) -> Any:
-        return _raise() if cohort.rows else honest(module, task, cohort, *others)
+    def fails_on_patients(module: Any, task: Any, cohort: Any, *others: Any, **named: Any) -> Any:
+        return _raise() if cohort.rows else honest(module, task, cohort, *others, **named)
 
     monkeypatch.setattr(client.app, "train_locally", fails_on_patients)
     order = train(study)
@@ -203,10 +203,10 @@ def test_the_update_of_noise_alone_starts_from_the_order_s_model(
     study = replace(_orders(document, np.zeros(len(worlds.features), np.float32))[0].study)
     honest, begun_with = client.app.train_locally, []
 
-    def fails_halfway(module: torch.nn.Module, task: Any, cohort: Any, *others: Any) -> Any:
+    def fails_halfway(module: torch.nn.Module, task: Any, cohort: Any, *others: Any, **named: Any) -> Any:
         begun_with.append(registry.arrays_of(module))
         if not cohort.rows:
-            return honest(module, task, cohort, *others)
+            return honest(module, task, cohort, *others, **named)
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.add_(1.0)
@@ -238,6 +238,6 @@ def test_the_old_way_told_the_worlds_apart(
         raise error
 
     monkeypatch.setattr(client.app, "score_findings", one_product)
-    monkeypatch.setattr(client.app, "_tell_or_raise", tells)
+    monkeypatch.setattr(client.app, "_log_or_raise", tells)
     assert isinstance(worlds.there.ask(order), Refusal)
     assert isinstance(worlds.gone.ask(order), EvaluateReport)

@@ -108,7 +108,14 @@ def canaries(mechanism: Mechanism, images: int = 2) -> tuple[NDArray[np.float64]
     # A rate so small that no canary is ever learnt, or its gradient would shrink below the clip.
     terms = TrainingTerms(mechanism.count, 1e-4, 0.0, 0.0, mechanism.sample_rate, images)
     update = train_locally(
-        head, tasks.get("breast_ultrasound"), cohort, terms, mechanism, 0.7, CANARIES // 2, entropy()
+        head,
+        tasks.get("breast_ultrasound"),
+        cohort,
+        terms,
+        mechanism=mechanism,
+        clip_norm=0.7,
+        public_size=CANARIES // 2,
+        generator=entropy(),
     )
     unit = terms.learning_rate * 0.7 / (mechanism.sample_rate * (CANARIES // 2))
     return update["weight"][0].astype(np.float64) / unit, present

@@ -59,7 +59,10 @@ def moved(
     """The update of one call of the hospital's own training, learning rate 1 / 1000 undone."""
     module = head(cohort.inputs.shape[1])
     terms = TrainingTerms(steps, 1e-3, 0.0, 0.0, rate, images)
-    update = train_locally(module, TASK, cohort, terms, Mechanism(noise, rate, steps), clip, size, seeded())
+    reserved = Mechanism(noise, rate, steps)
+    update = train_locally(
+        module, TASK, cohort, terms, mechanism=reserved, clip_norm=clip, public_size=size, generator=seeded()
+    )
     return torch.from_numpy(update["weight"][0]) * 1000
 
 
@@ -86,11 +89,12 @@ def test_the_noise_of_real_steps_grows_with_the_clip(clip: float) -> None:
 
 def test_noise_stays_in_proportion_when_patients_pull() -> None:
     """Noise of a step with gradients: what differs between two runs of the same patients has twice the variance."""
-    cohort = patients_with([3, 1, 7], features=60_000)
+    cohort, terms = patients_with([3, 1, 7], features=60_000), TrainingTerms(1, 1.0, 0.0, 0.0, 1.0, 2)
+    reserved = Mechanism(2.0, 1.0, 1)
     one, other = (
         torch.from_numpy(
             train_locally(
-                head(60_000), TASK, cohort, TrainingTerms(1, 1.0, 0.0, 0.0, 1.0, 2), Mechanism(2.0, 1.0, 1), 0.3, 3, g
+                head(60_000), TASK, cohort, terms, mechanism=reserved, clip_norm=0.3, public_size=3, generator=g
             )["weight"][0]
         )
         for g in (entropy(), entropy())
@@ -214,10 +218,11 @@ def test_two_runs_in_production_share_no_noise_whatever_is_seeded() -> None:
     for _ in range(2):
         torch.manual_seed(0)
         np.random.seed(0)
-        terms = TrainingTerms(2, 1.0, 0.0, 0.0, 1.0, 1)
-        updates.append(
-            train_locally(head(1000), TASK, cohort, terms, Mechanism(1.0, 1.0, 2), 1.0, 5, entropy())["weight"]
+        terms, reserved = TrainingTerms(2, 1.0, 0.0, 0.0, 1.0, 1), Mechanism(1.0, 1.0, 2)
+        update = train_locally(
+            head(1000), TASK, cohort, terms, mechanism=reserved, clip_norm=1.0, public_size=5, generator=entropy()
         )
+        updates.append(update["weight"])
     assert not (updates[0] == updates[1]).any()
 
 

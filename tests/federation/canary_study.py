@@ -134,7 +134,7 @@ def _order(sites: dict[str, Path], document: StudyDocument) -> list[str]:
         return [answer.problem for answer in exchange(Channel(grid, deadline_s=60), roster, order, TrainReport)]
 
 
-def _images_instead(module: Any, task: Any, cohort: Cohort, *more: Any) -> Arrays:
+def _images_instead(module: Any, task: Any, cohort: Cohort, *more: Any, **named: Any) -> Arrays:
     """A hospital that sends a patient's features for an update."""
     size = next(p.numel() for p in module.parameters())
     return {"weight": cohort.inputs[0].reshape(1, -1)[:, :size].numpy(), "bias": np.zeros(1, np.float32)}

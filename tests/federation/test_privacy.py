@@ -20,7 +20,7 @@ from client.ledger.accounting import epsilon_of
 from client.setup.provisioning import provision
 from client.site import load
 from client.training.train import train_locally
-from conf import schema
+from conf.schema.study import Study
 from server.__main__ import client_app, found
 from server.launch import Hospitals, run_study
 from tasks.models import registry
@@ -49,7 +49,7 @@ def _update(hospital: Hospital, document: StudyDocument, round: int = 1) -> np.n
 # --- privacy that a flag switches off -----------------------------------------------------------------------------
 
 
-def _with_a_real_hospital(study: schema.Study, folder: Path, advance: Any) -> Hospitals:
+def _with_a_real_hospital(study: Study, folder: Path, advance: Any) -> Hospitals:
     """Alder is a hospital that is not simulated, with the policy of the commented example."""
     hospitals = found(study, folder, advance)
     path, size = hospitals.federated["alder"], hospitals.public_sizes["alder"]
@@ -195,8 +195,8 @@ def test_what_is_done_to_an_update_is_not_claimed_as_privacy(
         hospital.approve(study)
         trained: list[wire.Arrays] = []
 
-        def remember(*given: Any, kept: list[wire.Arrays] = trained) -> wire.Arrays:
-            kept.append(train_locally(*given))
+        def remember(*given: Any, kept: list[wire.Arrays] = trained, **named: Any) -> wire.Arrays:
+            kept.append(train_locally(*given, **named))
             return kept[0]
 
         with pytest.MonkeyPatch.context() as patch:

@@ -26,6 +26,7 @@ from client.setup.provisioning import provision, write_example
 from client.site import SiteSettings, load, secret
 from tasks.breast_ultrasound import TASK
 from tasks.task import PhantomHospital
+from tests.client.reserving import reserve
 
 Run = Callable[..., Result]
 
@@ -137,7 +138,7 @@ def test_what_is_wrong_is_a_rung_that_fails(tmp_path: Path) -> None:
         _change(tmp_path, server=f"127.0.0.1:{nobody.getsockname()[1]}", withdrawals=str(tmp_path / "absent.txt"))
         with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
             use = Use("train", "other", 1, "order")
-            records.ledger.reserve(use, lambda account: Planned(Mechanism(0.7, 1.0, 1)), Caps(1e6, 1e6, 1e-4))
+            reserve(records.ledger, use, lambda account: Planned(Mechanism(0.7, 1.0, 1)), Caps(1e6, 1e6, 1e-4))
         rungs = _rungs(tmp_path, 1)
     failing = {name for name, rung in rungs.items() if rung["state"] == "fail"}
     assert {"contract", "patients", "withdrawals", "server"} <= failing

@@ -24,6 +24,7 @@ from client.ledger.records import Records, open_records
 from client.site import SiteSettings, load, secret
 from tasks.protocol.study import StudyDocument, canonical, digest
 from tests.client.hospital import Hospital, draw_archive
+from tests.client.reserving import reserve
 
 COHORT = "train"
 Run = Callable[..., Result]
@@ -49,7 +50,7 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def _answered(records: Records, study: str, round: int) -> None:
     use = Use(COHORT, study, round, f"order {study} {round}")
-    records.ledger.reserve(use, lambda account: Planned(Mechanism(2.0, 0.8, 3)), Caps(8.0, 20.0, 1e-4))
+    reserve(records.ledger, use, lambda account: Planned(Mechanism(2.0, 0.8, 3)), Caps(8.0, 20.0, 1e-4))
     records.ledger.commit(use, b"reply")
     sha256 = records.ledger.entries()[-1].reply_sha256
     assert sha256 is not None
@@ -188,8 +189,8 @@ def test_an_order_that_was_cut_short_is_counted_as_lost(home: Path, run: Run) ->
     settings = load(home / "site.yaml")
     with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
         plan = Mechanism(2.0, 0.8, 3)
-        records.ledger.reserve(
-            Use(COHORT, "earlier", 2, "cut short"), lambda account: Planned(plan), Caps(8.0, 20.0, 1e-4)
+        reserve(
+            records.ledger, Use(COHORT, "earlier", 2, "cut short"), lambda account: Planned(plan), Caps(8.0, 20.0, 1e-4)
         )
     assert _answer(run("ledger", "--json"))["studies"][0]["lost"] == 1
 

@@ -18,6 +18,7 @@ from client.ledger.account import Use, without_first
 from client.ledger.accounting import Mechanism, epsilon_of, gaussian_of
 from client.ledger.ledger import Caps, Ledger, Planned
 from client.ledger.terms import Terms, differences, may_have_moved
+from tests.client.reserving import reserve
 
 SECRET = bytes(range(32))
 STEP = Mechanism(4.0, 1.0, 1)
@@ -37,7 +38,7 @@ def _use(cohort: str, study: str = "s1", round: int = 1) -> Use:
 
 
 def _spend(ledger: Ledger, cohort: str, study: str = "s1", round: int = 1) -> None:
-    ledger.reserve(_use(cohort, study, round), lambda account: Planned(STEP), CAPS)
+    reserve(ledger, _use(cohort, study, round), lambda account: Planned(STEP), CAPS)
 
 
 def _again(ledger: Ledger) -> Ledger:
@@ -47,7 +48,7 @@ def _again(ledger: Ledger) -> Ledger:
 def test_what_is_set_aside_is_told_by_cohort_and_without_the_study_that_asks(ledger: Ledger) -> None:
     for study in ("s1", "s2"):
         plan = Planned(STEP, {"train": [replace(STEP, count=2)], "validation": [replace(STEP, count=3)]})
-        ledger.reserve(_use("train", study), lambda account, plan=plan: plan, CAPS)
+        reserve(ledger, _use("train", study), lambda account, plan=plan: plan, CAPS)
     account = ledger.account()
     found = [(mark.study, mark.cohort, mark.mechanisms) for mark in account.earmarks("train", without="s1")]
     assert found == [("s2", "train", [STEP])], "what its first order has reserved is not set aside any more"
@@ -55,7 +56,7 @@ def test_what_is_set_aside_is_told_by_cohort_and_without_the_study_that_asks(led
         ("s1", "validation"), ("s2", "validation")
     }  # fmt: skip
     assert len(account.earmarks()) == 4
-    ledger.reserve(_use("train", "s2", 2), lambda account: Planned(STEP, {"train": [STEP]}), CAPS)
+    reserve(ledger, _use("train", "s2", 2), lambda account: Planned(STEP, {"train": [STEP]}), CAPS)
     assert [mark.study for mark in ledger.account().earmarks("train")] == ["s1"], "nothing of s2 is left to set aside"
 
 
@@ -149,7 +150,7 @@ def test_an_issuer_that_comes_back_is_as_one_that_is_new(ledger: Ledger) -> None
 
 def test_what_a_study_has_set_aside_shrinks_as_it_is_used(ledger: Ledger) -> None:
     needed = [Mechanism(4.0, 0.5, 5), Mechanism(3.0, 0.5, 2)]
-    ledger.reserve(_use("train"), lambda account: Planned(replace(needed[0], count=2), {"train": needed}), CAPS)
+    reserve(ledger, _use("train"), lambda account: Planned(replace(needed[0], count=2), {"train": needed}), CAPS)
     with _again(ledger) as again:
         assert again.account().earmarked("train", "s1") == [Mechanism(4.0, 0.5, 3), Mechanism(3.0, 0.5, 2)]
         assert again.account().earmarks(without="s1") == []
@@ -158,36 +159,36 @@ def test_what_a_study_has_set_aside_shrinks_as_it_is_used(ledger: Ledger) -> Non
 def test_what_is_set_aside_for_one_study_is_spent_for_all_others(ledger: Ledger) -> None:
     two = [replace(STEP, count=2)]
     caps = Caps(100.0, epsilon_of([replace(STEP, count=3)], DELTA), DELTA)
-    ledger.reserve(_use("train", "s1"), lambda account: Planned(STEP, {"train": two}), caps)
-    with pytest.raises(BudgetExhausted, match="for life"):
-        ledger.reserve(_use("train", "s2"), lambda account: Planned(STEP, {"train": two}), caps)
+    reserve(ledger, _use("train", "s1"), lambda account: Planned(STEP, {"train": two}), caps)
+    with pytest.raises(BudgetExhausted, match="train: lifetime epsilon would be"):
+        reserve(ledger, _use("train", "s2"), lambda account: Planned(STEP, {"train": two}), caps)
     assert ledger.account().entries.keys() == {2}, "whoever is refused has entered nothing"
-    ledger.reserve(_use("train", "s1", 2), lambda account: Planned(STEP, {"train": [STEP]}), caps)
-    ledger.reserve(_use("train", "s2"), lambda account: Planned(STEP, {"train": [STEP]}), caps)
+    reserve(ledger, _use("train", "s1", 2), lambda account: Planned(STEP, {"train": [STEP]}), caps)
+    reserve(ledger, _use("train", "s2"), lambda account: Planned(STEP, {"train": [STEP]}), caps)
 
 
 def test_the_strictest_delta_of_who_has_set_something_aside_holds(ledger: Ledger) -> None:
     """Or another study would take what the first one still needs, and only its own delta would show it."""
     three = replace(STEP, count=3)
     strict = Caps(100.0, epsilon_of([three], 1e-8), 1e-8)
-    ledger.reserve(_use("train", "s1"), lambda account: Planned(STEP, {"train": [replace(STEP, count=2)]}), strict)
+    reserve(ledger, _use("train", "s1"), lambda account: Planned(STEP, {"train": [replace(STEP, count=2)]}), strict)
     loose = Caps(100.0, strict.life, 1e-3)
     two = [replace(STEP, count=2)]
     assert epsilon_of([*two, replace(STEP, count=2)], 1e-3) < loose.life, "at its own delta there would be room"
-    with pytest.raises(BudgetExhausted, match="for life"):
-        ledger.reserve(_use("train", "s2"), lambda account: Planned(STEP, {"train": two}), loose)
-    ledger.reserve(_use("train", "s1", 2), lambda account: Planned(STEP, {"train": [STEP]}), strict)
+    with pytest.raises(BudgetExhausted, match="train: lifetime epsilon would be"):
+        reserve(ledger, _use("train", "s2"), lambda account: Planned(STEP, {"train": two}), loose)
+    reserve(ledger, _use("train", "s1", 2), lambda account: Planned(STEP, {"train": [STEP]}), strict)
 
 
 def test_what_is_released_is_free_and_planned_anew(ledger: Ledger) -> None:
     needed = {"train": [replace(STEP, count=2)], "validation": [STEP]}
-    ledger.reserve(_use("train"), lambda account: Planned(STEP, needed), CAPS)
+    reserve(ledger, _use("train"), lambda account: Planned(STEP, needed), CAPS)
     assert {mark.cohort for mark in ledger.release("s1")} == {"train", "validation"}
     assert ledger.release("s1") == []
     with _again(ledger) as again:
         assert again.account().earmarks() == []
         assert not again.account().has_planned("validation", "s1")
-    ledger.reserve(_use("train", "s1", 2), lambda account: Planned(STEP, {"train": [STEP]}), CAPS)
+    reserve(ledger, _use("train", "s1", 2), lambda account: Planned(STEP, {"train": [STEP]}), CAPS)
     assert ledger.account().has_planned("train", "s1")
 
 

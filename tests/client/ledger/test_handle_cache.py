@@ -21,6 +21,7 @@ from client.ledger.audit_log import Receipt
 from client.ledger.handle_cache import HandleCache
 from client.ledger.ledger import Caps, Planned
 from client.ledger.records import create_records, open_records, records_kept_open
+from tests.client.reserving import reserve
 
 SECRET = b"k" * 32
 CAPS = Caps(float("inf"), float("inf"), 1e-4)
@@ -37,7 +38,7 @@ class House:
         """Reserve and commit; how many entries the ledger has then."""
         with records_kept_open(self.ledger, self.audit_log, SECRET) as records:
             use = Use("train", "study", round, f"order {round}")
-            records.ledger.reserve(use, lambda account: Planned(Mechanism(50.0, 1.0, 1)), CAPS)
+            reserve(records.ledger, use, lambda account: Planned(Mechanism(50.0, 1.0, 1)), CAPS)
             records.ledger.commit(use, b"reply")
             return len(records.ledger.entries())
 
@@ -72,7 +73,7 @@ def test_what_another_process_has_entered_is_seen(house: House) -> None:
     house.answer(1)
     with open_records(house.ledger, house.audit_log, SECRET) as records:
         use = Use("train", "other", 1, "other")
-        records.ledger.reserve(use, lambda account: Planned(Mechanism(50.0, 1.0, 1)), CAPS)
+        reserve(records.ledger, use, lambda account: Planned(Mechanism(50.0, 1.0, 1)), CAPS)
     assert house.answer(2) == 3
 
 

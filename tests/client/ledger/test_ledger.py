@@ -24,6 +24,7 @@ from client.errors import (
 from client.ledger.account import Account, Use
 from client.ledger.accounting import Mechanism, epsilon_of
 from client.ledger.ledger import Caps, Ledger, Planned
+from tests.client.reserving import reserve
 
 SECRET = bytes(range(32))
 DELTA = 1e-5
@@ -53,7 +54,7 @@ def _step(account: Account) -> Planned:
 
 
 def _answer(ledger: Ledger, use: Use, reply: bytes, caps: Caps = NO_CAPS) -> None:
-    ledger.reserve(use, _step, caps)
+    reserve(ledger, use, _step, caps)
     ledger.commit(use, reply)
 
 
@@ -66,6 +67,16 @@ def _change(path: Path, *statements: str) -> None:
         db.commit()
 
 
+def test_nothing_is_reserved_outside_of_planning(ledger: Ledger) -> None:
+    """Or two processes could both take the last of the budget."""
+    with pytest.raises(RuntimeError, match="in a transaction"):
+        ledger.reserve(_use(), Planned(STEP), NO_CAPS)
+    with pytest.raises(RuntimeError, match="in a transaction"):
+        ledger.reserve(_use(), Planned(STEP, {"chest/train": [STEP]}), NO_CAPS)
+    assert ledger.entries() == []
+    assert ledger.account().earmarks() == []
+
+
 def test_a_ledger_is_made_once_and_never_by_opening(tmp_path: Path, path: Path) -> None:
     with pytest.raises(LedgerBroken, match="not overwritten"):
         Ledger.create(path, SECRET)
@@ -75,16 +86,16 @@ def test_a_ledger_is_made_once_and_never_by_opening(tmp_path: Path, path: Path) 
 
 def test_the_plan_sees_what_the_study_has_spent_on_this_cohort_only(ledger: Ledger) -> None:
     first, second = Mechanism(4.0, 0.5, 10), Mechanism(5.0, 0.5, 10)
-    ledger.reserve(_use(1), lambda account: Planned(first), NO_CAPS)
-    ledger.reserve(_use(1, study="s2"), _step, NO_CAPS)
-    ledger.reserve(_use(1, cohort="chest/validation"), _step, NO_CAPS)
+    reserve(ledger, _use(1), lambda account: Planned(first), NO_CAPS)
+    reserve(ledger, _use(1, study="s2"), _step, NO_CAPS)
+    reserve(ledger, _use(1, cohort="chest/validation"), _step, NO_CAPS)
     seen: list[list[Mechanism]] = []
 
     def plan(account: Account) -> Planned:
         seen.append([entry.mechanism for entry in account.own("chest/train", "s1")])
         return Planned(second)
 
-    assert ledger.reserve(_use(2), plan, NO_CAPS) == second
+    assert reserve(ledger, _use(2), plan, NO_CAPS) == second
     assert seen == [[first]]
     assert ledger.spent("chest/train", "s1") == [first, second]
     assert ledger.spent("chest/train") == [first, STEP, second]
@@ -94,40 +105,40 @@ def test_the_plan_sees_what_the_study_has_spent_on_this_cohort_only(ledger: Ledg
 
 def test_a_mechanism_comes_back_exactly(path: Path, ledger: Ledger) -> None:
     exact = Mechanism(math.nextafter(1.1, 2), 1 / 3, 7)
-    ledger.reserve(_use(), lambda account: Planned(exact), NO_CAPS)
+    reserve(ledger, _use(), lambda account: Planned(exact), NO_CAPS)
     with Ledger.open(path, SECRET) as again:
         assert again.spent("chest/train") == [exact]
 
 
 def test_the_cap_of_a_study_holds(ledger: Ledger) -> None:
     caps = Caps(epsilon_of([STEP] * 2, DELTA), math.inf, DELTA)
-    ledger.reserve(_use(1), _step, caps)
-    ledger.reserve(_use(2), _step, caps)
+    reserve(ledger, _use(1), _step, caps)
+    reserve(ledger, _use(2), _step, caps)
     with pytest.raises(BudgetExhausted, match=r"chest/train: epsilon for study s1 would be 1\.698, the cap is 1\.35"):
-        ledger.reserve(_use(3), _step, caps)
+        reserve(ledger, _use(3), _step, caps)
     assert ledger.spent("chest/train") == [STEP] * 2
-    ledger.reserve(_use(1, study="s2"), _step, caps)
+    reserve(ledger, _use(1, study="s2"), _step, caps)
 
 
 def test_the_cap_for_life_holds_over_studies(ledger: Ledger) -> None:
     caps = Caps(math.inf, epsilon_of([STEP] * 2, DELTA), DELTA)
-    ledger.reserve(_use(1, study="s1"), _step, caps)
-    ledger.reserve(_use(1, study="s2"), _step, caps)
+    reserve(ledger, _use(1, study="s1"), _step, caps)
+    reserve(ledger, _use(1, study="s2"), _step, caps)
     with pytest.raises(BudgetExhausted, match="lifetime epsilon"):
-        ledger.reserve(_use(1, study="s3"), _step, caps)
+        reserve(ledger, _use(1, study="s3"), _step, caps)
     assert ledger.studies() == ["s1", "s2"]
-    ledger.reserve(_use(1, study="s3", cohort="chest/validation"), _step, caps)
+    reserve(ledger, _use(1, study="s3", cohort="chest/validation"), _step, caps)
 
 
 def test_no_noise_passes_no_finite_cap(ledger: Ledger) -> None:
     with pytest.raises(BudgetExhausted, match="would be inf"):
-        ledger.reserve(_use(), lambda account: Planned(Mechanism(0.0, 1.0, 1)), Caps(100, 100, DELTA))
-    ledger.reserve(_use(), lambda account: Planned(Mechanism(0.0, 1.0, 1)), NO_CAPS)
+        reserve(ledger, _use(), lambda account: Planned(Mechanism(0.0, 1.0, 1)), Caps(100, 100, DELTA))
+    reserve(ledger, _use(), lambda account: Planned(Mechanism(0.0, 1.0, 1)), NO_CAPS)
 
 
 def test_a_cap_that_is_not_a_number_lets_nothing_pass(ledger: Ledger) -> None:
     with pytest.raises(BudgetExhausted):
-        ledger.reserve(_use(), _step, Caps(math.nan, math.inf, DELTA))
+        reserve(ledger, _use(), _step, Caps(math.nan, math.inf, DELTA))
 
 
 def test_a_plan_that_fails_enters_nothing_and_locks_nothing(path: Path, ledger: Ledger) -> None:
@@ -135,9 +146,9 @@ def test_a_plan_that_fails_enters_nothing_and_locks_nothing(path: Path, ledger: 
         raise BudgetExhausted("no noise would do")
 
     with pytest.raises(BudgetExhausted, match="no noise would do"):
-        ledger.reserve(_use(), plan, NO_CAPS)
+        reserve(ledger, _use(), plan, NO_CAPS)
     with Ledger.open(path, SECRET) as other:
-        other.reserve(_use(), _step, NO_CAPS)
+        reserve(other, _use(), _step, NO_CAPS)
     assert ledger.spent("chest/train") == [STEP]
 
 
@@ -153,7 +164,7 @@ def test_the_same_order_gets_the_stored_reply(path: Path, ledger: Ledger) -> Non
 
 
 def test_an_order_that_was_lost_is_reserved_again_and_costs_again(ledger: Ledger) -> None:
-    ledger.reserve(_use(), _step, NO_CAPS)
+    reserve(ledger, _use(), _step, NO_CAPS)
     assert ledger.stored_reply(_use()) is None
     _answer(ledger, _use(), b"second run")
     assert ledger.spent("chest/train") == [STEP] * 2
@@ -164,11 +175,11 @@ def test_an_order_that_was_lost_is_reserved_again_and_costs_again(ledger: Ledger
 def test_an_answered_order_is_never_reserved_again(ledger: Ledger) -> None:
     _answer(ledger, _use(1), b"one")
     with pytest.raises(AlreadyAnswered):
-        ledger.reserve(_use(1), _step, NO_CAPS)
+        reserve(ledger, _use(1), _step, NO_CAPS)
     _answer(ledger, _use(2), b"two")
     assert ledger.stored_reply(_use(1)) is None
     with pytest.raises(AlreadyAnswered, match=r"round 1 of study s1 .* resume from its newest checkpoint"):
-        ledger.reserve(_use(1), _step, NO_CAPS)
+        reserve(ledger, _use(1), _step, NO_CAPS)
     assert ledger.spent("chest/train") == [STEP] * 2
 
 
@@ -216,12 +227,12 @@ def test_nothing_is_counted_from_a_row_that_was_changed(path: Path, seq: int) ->
         _answer(ledger, _use(1), b"1")
         _answer(ledger, _use(2), b"2")
         for round in range(3, 40):  # so that the row is not among those that opening checks
-            ledger.reserve(_use(round), _step, NO_CAPS)
+            reserve(ledger, _use(round), _step, NO_CAPS)
     _change(path, f"UPDATE chain SET body = replace(body, '4.0', '9.0') || ' ' WHERE seq = {seq}")
     with Ledger.open(path, SECRET) as ledger:
         assert [f.partition(":")[0] for f in ledger.verify()] == [f"row {seq}"]
         for count in (
-            lambda: ledger.reserve(_use(99), _step, NO_CAPS),
+            lambda: reserve(ledger, _use(99), _step, NO_CAPS),
             lambda: ledger.spent("chest/train"),
             lambda: ledger.stored_reply(_use(2)),
         ):
@@ -247,7 +258,7 @@ def test_a_removed_or_added_reply_is_found(path: Path) -> None:
         assert ledger.verify() == ["row 2: its reply is missing", "row 1: a stored reply belongs to no order"]
         assert ledger.stored_reply(_use()) is None
         with pytest.raises(AlreadyAnswered):
-            ledger.reserve(_use(), _step, NO_CAPS)
+            reserve(ledger, _use(), _step, NO_CAPS)
     _change(path, "DROP TABLE replies")
     with Ledger.open(path, SECRET) as ledger:
         assert "no such table: replies" in ledger.verify()[0]
@@ -291,9 +302,9 @@ def test_any_sequence_of_orders_and_crashes_is_counted(
             expected = answered[use] if newest[study, cohort] == use else None
             assert ledger.stored_reply(use) == expected
             with pytest.raises(AlreadyAnswered):
-                ledger.reserve(use, _step, NO_CAPS)
+                reserve(ledger, use, _step, NO_CAPS)
         else:
-            ledger.reserve(use, _step, NO_CAPS)
+            reserve(ledger, use, _step, NO_CAPS)
             reserved.append(use)
             if what == "ask":
                 answered[use], newest[study, cohort] = b"%d" % number, use
@@ -319,7 +330,7 @@ def _reserve_at_the_signal(path: Path, use: Use, caps: Caps, reading: int, writi
         os.close(writing)
         with Ledger.open(path, SECRET) as ledger:
             os.read(reading, 1)
-            ledger.reserve(use, _slow_step, caps)
+            reserve(ledger, use, _slow_step, caps)
             code = 0
     except BudgetExhausted:
         code = 1

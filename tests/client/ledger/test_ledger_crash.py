@@ -30,6 +30,7 @@ from client.ledger.accounting import Mechanism
 from client.ledger.audit_log import AuditLog, Receipt
 from client.ledger.ledger import Caps, Ledger, Planned
 from client.ledger.records import create_records, open_records, replace_lost_audit_log
+from tests.client.reserving import reserve
 
 SECRET = bytes(range(32))
 STEP = Mechanism(4.0, 1.0, 1)
@@ -106,7 +107,7 @@ def _work(path: Path, first: int, announce: Callable[[str], None]) -> None:
     with Ledger.open(path, SECRET) as ledger:
         announce("open 0")
         for number in itertools.count(first):
-            ledger.reserve(_use(number), lambda account: Planned(STEP), NO_CAPS)
+            reserve(ledger, _use(number), lambda account: Planned(STEP), NO_CAPS)
             announce(f"reserved {number}")
             ledger.commit(_use(number), _reply(number))
             announce(f"committed {number}")
@@ -189,9 +190,9 @@ def template(folder: Path) -> Path:
     template = folder / "template"
     create_records(template / "ledger", template / "audit_log", SECRET)
     with open_records(template / "ledger", template / "audit_log", SECRET) as records:
-        records.ledger.reserve(_use(1), lambda account: Planned(STEP), NO_CAPS)
+        reserve(records.ledger, _use(1), lambda account: Planned(STEP), NO_CAPS)
         records.ledger.commit(_use(1), _reply(1))
-        records.ledger.reserve(_use(2), lambda account: Planned(STEP), NO_CAPS)
+        reserve(records.ledger, _use(2), lambda account: Planned(STEP), NO_CAPS)
     return template
 
 
@@ -202,14 +203,14 @@ def _receipt(ledger: Ledger, number: int) -> Receipt:
 
 
 def test_killed_at_every_line_of_an_order_nothing_announced_is_lost(template: Path, folder: Path) -> None:
-    """From reserve to receipt: whichever line is the last, the books belong together and count enough."""
+    """From planning to receipt: whichever line is the last, the records belong together and count enough."""
 
     def prepare(line: int) -> Path:
         return Path(shutil.copytree(template, folder / str(line)))
 
     def order(place: Path, announce: Callable[[str], None]) -> None:
         with open_records(place / "ledger", place / "audit_log", SECRET) as records:
-            records.ledger.reserve(_use(3), lambda account: Planned(STEP), NO_CAPS)
+            reserve(records.ledger, _use(3), lambda account: Planned(STEP), NO_CAPS)
             announce("reserved 3")
             records.ledger.commit(_use(3), _reply(3))
             announce("committed 3")
@@ -217,7 +218,7 @@ def test_killed_at_every_line_of_an_order_nothing_announced_is_lost(template: Pa
             announce("receipt 3")
 
     outcomes = set()
-    for place, said in _killed_at_lines(prepare, order, "reserve"):
+    for place, said in _killed_at_lines(prepare, order, "planning"):
         with open_records(place / "ledger", place / "audit_log", SECRET) as records:
             assert records.verify() == []
             rounds = [entry.use.round for entry in records.ledger.entries()]
@@ -230,7 +231,7 @@ def test_killed_at_every_line_of_an_order_nothing_announced_is_lost(template: Pa
             assert (stored is None) == (records.ledger.stored_reply(_use(1)) == _reply(1))
             assert len(records.without_receipt()) == 1 + (stored is not None) - receipts
             if stored is None:  # asked again, it is done again and paid again
-                records.ledger.reserve(_use(3), lambda account: Planned(STEP), NO_CAPS)
+                reserve(records.ledger, _use(3), lambda account: Planned(STEP), NO_CAPS)
                 records.ledger.commit(_use(3), _reply(3))
                 assert len(records.ledger.spent("chest/train", "s1")) == len(rounds) + 1
             outcomes.add((rounds.count(3), stored is not None, receipts))

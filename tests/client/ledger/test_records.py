@@ -18,6 +18,7 @@ from client.ledger.audit_log import AuditLog, Kind, Receipt
 from client.ledger.ledger import Caps, Ledger, Planned
 from client.ledger.records import Records, create_records, open_records, replace_lost_audit_log
 from tasks.protocol.wire import ErrorCode
+from tests.client.reserving import reserve
 
 SECRET = bytes(range(32))
 NO_CAPS = Caps(math.inf, math.inf, 1e-5)
@@ -39,7 +40,7 @@ def _use(round: int) -> Use:
 
 
 def _answer(records: Records, round: int, send: bool = True) -> None:
-    records.ledger.reserve(_use(round), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
+    reserve(records.ledger, _use(round), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
     reply = b"reply %d" % round
     records.ledger.commit(_use(round), reply)
     if send:
@@ -122,7 +123,7 @@ def test_an_old_backup_that_was_worked_with_alone_is_refused(folder: Path, name:
     if name == "ledger":
         with Ledger.open(folder / "ledger", SECRET) as ledger:
             for round in range(10, 20):
-                ledger.reserve(_use(round), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
+                reserve(ledger, _use(round), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
     else:
         with AuditLog.open(folder / "audit_log", SECRET) as audit_log:
             for _ in range(10):
@@ -134,7 +135,7 @@ def test_an_old_backup_that_was_worked_with_alone_is_refused(folder: Path, name:
 def test_a_new_ledger_in_place_of_the_old_is_refused_even_before_any_reply(tmp_path: Path) -> None:
     create_records(tmp_path / "ledger", tmp_path / "audit_log", SECRET)
     with open_records(tmp_path / "ledger", tmp_path / "audit_log", SECRET) as records:
-        records.ledger.reserve(_use(1), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
+        reserve(records.ledger, _use(1), lambda account: Planned(Mechanism(4.0, 1.0, 1)), NO_CAPS)
     (tmp_path / "ledger").unlink()
     Ledger.create(tmp_path / "ledger", SECRET).__exit__()
     with pytest.raises(LedgerRolledBack, match="row 0: is not the row that was seen"):

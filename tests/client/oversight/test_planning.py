@@ -19,6 +19,7 @@ from client.site import SiteSettings, secret
 from tasks.protocol import wire
 from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument
 from tasks.protocol.wire import EvaluateOrder, TrainOrder
+from tests.client.reserving import reserve
 
 Found = Callable[..., SiteSettings]
 Order = TrainOrder | EvaluateOrder
@@ -171,7 +172,7 @@ def test_the_other_cohort_counts_too_and_only_where_it_would_be_asked(
     hospital = found_hospital(policy={"scores": scores, "max_epsilon_study": 8.0, "max_epsilon_life": 8.5})
     spent = Planned(Mechanism(1.0, 1.0, 4))
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
-        ledger.reserve(Use("validation", "earlier", 1, "o"), lambda account: spent, Caps(99.0, 99.0, 1e-4))
+        reserve(ledger, Use("validation", "earlier", 1, "o"), lambda account: spent, Caps(99.0, 99.0, 1e-4))
     if answered:
         assert _ask(_orders(document)[0], hospital)
     else:

@@ -18,6 +18,7 @@ from client.site import SiteSettings, secret
 from tasks.models import registry
 from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, digest
 from tasks.task import get
+from tests.client.reserving import reserve
 
 Found = Callable[..., SiteSettings]
 NO_CAPS = Caps(math.inf, math.inf, 1e-4)
@@ -35,7 +36,7 @@ def ledger(hospital: SiteSettings) -> Iterator[Ledger]:
 
 
 def _spend(ledger: Ledger, study: str, mechanism: Mechanism, cohort: str = "train") -> None:
-    ledger.reserve(Use(cohort, study, 1, f"order of {study}"), lambda account: Planned(mechanism), NO_CAPS)
+    reserve(ledger, Use(cohort, study, 1, f"order of {study}"), lambda account: Planned(mechanism), NO_CAPS)
 
 
 def test_the_figures_are_those_of_planner_model_and_ledger(
@@ -207,7 +208,7 @@ def test_what_others_have_set_aside_is_not_left(document: StudyDocument, found_h
     other, step = replace(document, name="other"), Mechanism(1.2, 0.8, 3)
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
         needed = {"train": [replace(step, count=6)]}
-        ledger.reserve(Use("train", "other", 1, "o"), lambda account: Planned(step, needed), Caps(8.0, 9.0, 1e-4))
+        reserve(ledger, Use("train", "other", 1, "o"), lambda account: Planned(step, needed), Caps(8.0, 9.0, 1e-4))
         cost = examine(document, hospital, ledger).costs[0]
         assert cost.set_aside == epsilon_of([step], 1e-4)
         assert cost.plan is not None

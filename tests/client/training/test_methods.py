@@ -18,7 +18,7 @@ from client.training import methods
 from client.training.methods import Trained, train_round
 from client.training.noise import entropy
 from client.training.train import Pull, train_locally
-from conf import schema
+from conf.schema.strategy import FedAvg, FedProx, Scaffold, StrategySettings
 from server.strategy.client_terms import method_of
 from server.strategy.registry import build
 from tasks import task as tasks
@@ -58,7 +58,17 @@ class Run:
         trained = {name for name, p in self.module.named_parameters() if p.requires_grad}
         self.taken.append((terms.steps, pull, trained))
         mechanism, size = Mechanism(self.noise, 1.0, terms.steps), len(self.cohort.rows)
-        return train_locally(self.module, TASK, self.cohort, terms, mechanism, 1.0, size, entropy(), 1024, pull)
+        return train_locally(
+            self.module,
+            TASK,
+            self.cohort,
+            terms,
+            mechanism=mechanism,
+            clip_norm=1.0,
+            public_size=size,
+            generator=entropy(),
+            pull=pull,
+        )
 
 
 def linear() -> nn.Module:
@@ -113,7 +123,18 @@ def test_a_pull_is_added_after_the_noise_and_is_neither_clipped_nor_scaled(noise
     for pull in (None, Pull(0.0, {}, constant)):
         terms, mechanism = TrainingTerms(1, RATE, 0.0, 0.0, 1.0, 1), Mechanism(noise, 1.0, 1)
         generator = torch.Generator().manual_seed(3)
-        moved.append(train_locally(linear(), TASK, patients, terms, mechanism, 0.1, 24, generator, 1024, pull))
+        update = train_locally(
+            linear(),
+            TASK,
+            patients,
+            terms,
+            mechanism=mechanism,
+            clip_norm=0.1,
+            public_size=24,
+            generator=generator,
+            pull=pull,
+        )
+        moved.append(update)
     for name, value in constant.items():
         np.testing.assert_allclose(moved[1][name] - moved[0][name], -RATE * value, atol=1e-4)
 
@@ -197,7 +218,7 @@ def optimum() -> Arrays:
     return {"weight": x[None, :3], "bias": x[3:]}
 
 
-def distance_after(document: StudyDocument, settings: schema.StrategySettings, up: Encoding = "float32") -> float:
+def distance_after(document: StudyDocument, settings: StrategySettings, up: Encoding = "float32") -> float:
     """How far the federated model has gone from the optimum, where it starts: both halves together, without noise."""
     rounds, best = 10, optimum()
     study = study_of(document, method_of(settings), up, steps=8)
@@ -217,16 +238,16 @@ def distance_after(document: StudyDocument, settings: schema.StrategySettings, u
 
 
 def test_scaffold_reaches_the_optimum_and_fedprox_comes_nearer_than_fedavg(document: StudyDocument) -> None:
-    fedavg = distance_after(document, schema.FedAvg())
-    fedprox = distance_after(document, schema.FedProx(mu=1.0))
-    scaffold = distance_after(document, schema.Scaffold())
+    fedavg = distance_after(document, FedAvg())
+    fedprox = distance_after(document, FedProx(mu=1.0))
+    scaffold = distance_after(document, Scaffold())
     assert fedavg > 0.1
     assert fedprox < 0.7 * fedavg
     assert scaffold < 0.05 * fedavg
 
 
 def test_scaffold_does_so_when_updates_travel_in_eight_bits(document: StudyDocument) -> None:
-    assert distance_after(document, schema.Scaffold(), up="int8") < 0.02
+    assert distance_after(document, Scaffold(), up="int8") < 0.02
 
 
 # --- parts that stay --------------------------------------------------------------------------------------------------

@@ -54,7 +54,10 @@ def train(
     task: tasks.Task = TASK,
 ) -> Arrays:
     mechanism = Mechanism(noise, asked.sample_rate, asked.steps)
-    return train_locally(module, task, cohort, asked, mechanism, 1.0, len(cohort.rows), generator)
+    size = len(cohort.rows)
+    return train_locally(
+        module, task, cohort, asked, mechanism=mechanism, clip_norm=1.0, public_size=size, generator=generator
+    )
 
 
 def terms(steps: int = 5, rate: float = 1.0, learning_rate: float = 1.0) -> TrainingTerms:
@@ -157,7 +160,17 @@ def test_with_noise_an_update_that_runs_away_is_zero_and_no_error(caplog: pytest
 def test_too_little_memory_is_told() -> None:
     module, mechanism = nn.Linear(100_000, 1), Mechanism(1.0, 1.0, 5)
     with pytest.raises(ModelRefused, match="1 MiB are allowed"):
-        train_locally(module, TASK, cohort_of(features=100_000), terms(), mechanism, 1.0, 30, seeded(), 1)
+        train_locally(
+            module,
+            TASK,
+            cohort_of(features=100_000),
+            terms(),
+            mechanism=mechanism,
+            clip_norm=1.0,
+            public_size=30,
+            generator=seeded(),
+            max_memory_mb=1,
+        )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +180,16 @@ def test_steps_that_the_ledger_has_not_reserved_are_not_taken(reserved: Mechanis
     module = nn.Linear(6, 1)
     before = arrays_of(module)["weight"]
     with pytest.raises(ValueError, match="not in the ledger"):
-        train_locally(module, TASK, cohort_of(), terms(5, 1.0), reserved, 1.0, 30, seeded())
+        train_locally(
+            module,
+            TASK,
+            cohort_of(),
+            terms(5, 1.0),
+            mechanism=reserved,
+            clip_norm=1.0,
+            public_size=30,
+            generator=seeded(),
+        )
     assert np.array_equal(arrays_of(module)["weight"], before)
 
 
