@@ -1,1 +1,1 @@
-"""The kernel: what a task is, what crosses the wire, how figures are computed. Both sides import it."""
+"""The kernel, which both sides import: clinical tasks, models, metrics, and the protocol between both sides."""

@@ -1,16 +1,16 @@
 """Fewer bytes for the same tensors: float16, or 8 bits with one scale for each block of values.
 
-All tensors, in order of their names, are one row of values; each block of them is divided by its largest magnitude.
+All tensors, in order of their names, form one row of values; each block of it is divided by its largest magnitude.
 
     float16   the quotient, rounded to the nearest: an error of at most 1/2048 of itself, or 3e-8 of the largest
-    int8      127 times the quotient, rounded; the codes then travel under a Huffman code, because large ones are rare
+    int8      127 times the quotient, rounded; the codes are then Huffman-coded, because large ones are rare
 
 Rounding to 8 bits may be stochastic, which makes the error zero in expectation (QSGD, Alistarh et al., NeurIPS 2017).
-Whoever sends keeps what rounding took and adds it to what it sends next (error feedback: Seide et al., Interspeech
-2014; Karimireddy et al., ICML 2019); then errors do not add up.
+The sender keeps the rounding error and adds it to what it sends next (error feedback: Seide et al., Interspeech 2014;
+Karimireddy et al., ICML 2019); then errors do not add up.
 
-Privacy: everything here is computed from what has its noise already. Post-processing spends nothing (Dwork and Roth,
-2014, proposition 2.1), and gives nothing back: the noise is planned as for whole numbers.
+Privacy: everything here is computed from values that already have their noise. Post-processing spends nothing (Dwork
+and Roth, 2014, proposition 2.1), and refunds nothing: the noise is planned as without rounding.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tasks.protocol.wire import Arrays, WireError
 
 Flat = NDArray[np.float32]
 Uniform = Callable[[int], Flat]
-"""From a count to as many numbers in [0, 1): what is added before rounding down."""
+"""From a count to as many numbers in [0, 1), which are added before rounding down."""
 
 _BLOCK = 1024
 _LEVELS = np.float32(127)
@@ -36,12 +36,12 @@ _CODES, _SCALES = "codes", "scales"
 
 
 def nearest(count: int) -> Flat:
-    """Rounds to the nearest: the error is least, and the same every time."""
+    """Rounds to the nearest: the error is smallest, and the same every time."""
     return np.full(count, 0.5, np.float32)
 
 
 def stochastic(generator: np.random.Generator) -> Uniform:
-    """Rounds up as often as not, in proportion: the error is zero in expectation."""
+    """Rounds up or down at random, in proportion: the error is zero in expectation."""
     return lambda count: generator.random(count, np.float32)
 
 
@@ -75,7 +75,7 @@ def restore(coded: Arrays, form: Encoding, like: Mapping[str, NDArray[Any]]) -> 
     """The inverse of ``shrink``: float32 arrays with the names and shapes of ``like``; ``float32`` is given as it came.
 
     Raises:
-        WireError: the codes are not of this form, or not as many as the shapes have values.
+        WireError: the codes are not of this encoding, or their number does not match the shapes.
     """
     if form == "float32":
         return coded
@@ -87,13 +87,13 @@ def restore(coded: Arrays, form: Encoding, like: Mapping[str, NDArray[Any]]) -> 
 
 
 def form_of(arrays: Mapping[str, NDArray[Any]]) -> Encoding:
-    """In what form arrays travel, told by their names."""
+    """The encoding of arrays, from their names."""
     forms: tuple[Encoding, ...] = ("float16", "int8")
     return next((form for form in forms if arrays.keys() == {f"{form}.{_CODES}", f"{form}.{_SCALES}"}), "float32")
 
 
 def norm_of(arrays: Arrays) -> float:
-    """The L2 norm of what was sent, in whatever form it travels."""
+    """The L2 norm of what was sent, whatever its encoding."""
     form = form_of(arrays)
     if form != "float32":
         scales = len(arrays[f"{form}.{_SCALES}"])
@@ -103,18 +103,18 @@ def norm_of(arrays: Arrays) -> float:
 
 
 def largest_size(form: Encoding, values: int) -> int:
-    """Bytes that so many values may take at most."""
+    """The largest number of bytes that this many values can take."""
     if form == "float32":
         return 4 * values
     blocks = math.ceil(values / _BLOCK)
-    # Deflate stores what it cannot shorten, with 5 bytes for each 16 kB.
+    # Deflate stores what it cannot shorten, with 5 bytes per 16 kB.
     return 4 * blocks + (2 * values if form == "float16" else values + values // 1000 + 64)
 
 
 def lost(arrays: Arrays, coded: Arrays, form: Encoding) -> Arrays:
-    """What rounding took: to be added to what is sent next."""
-    seen = restore(coded, form, arrays)
-    return {name: value - seen[name] for name, value in arrays.items()}
+    """The rounding error, to be added to what is sent next."""
+    restored = restore(coded, form, arrays)
+    return {name: value - restored[name] for name, value in arrays.items()}
 
 
 def _row(arrays: Arrays) -> Flat:
@@ -128,11 +128,11 @@ def _rounded(quotients: Flat, uniform: Uniform) -> NDArray[np.int8]:
 
 def _values(coded: Arrays, form: Encoding, count: int) -> Flat:
     if form_of(coded) != form:
-        raise WireError(f"tensors in the form {form} are due, not {', '.join(sorted(coded)[:3]) or 'none'}")
+        raise WireError(f"expected tensors in the encoding {form}, not {', '.join(sorted(coded)[:3]) or 'none'}")
     codes, scales = coded[f"{form}.{_CODES}"], coded[f"{form}.{_SCALES}"]
     kind = np.float16 if form == "float16" else np.uint8
     if codes.dtype != kind or codes.ndim != 1 or scales.dtype != np.float32:
-        raise WireError(f"codes are {codes.dtype} {codes.shape} and scales {scales.dtype}: not the form {form}")
+        raise WireError(f"codes are {codes.dtype} {codes.shape} and scales {scales.dtype}: not the encoding {form}")
     if scales.shape != (math.ceil(count / _BLOCK),):
         raise WireError(f"{scales.shape} scales for {count} values in blocks of {_BLOCK}")
     if form == "float16":
@@ -148,23 +148,23 @@ def _values(coded: Arrays, form: Encoding, count: int) -> Flat:
 
 
 def _huffman(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Deflate without a search for repetitions, of which noise has none."""
+    """Deflate without a search for repetitions, since noise has none."""
     packer = zlib.compressobj(level=1, strategy=zlib.Z_HUFFMAN_ONLY)
     return np.frombuffer(packer.compress(codes.tobytes()) + packer.flush(), np.uint8)
 
 
 def _unpacked(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
-    """So many codes. What would unpack to more is not unpacked further."""
+    """The codes. Unpacking stops once there are more than ``count``."""
     unpacker = zlib.decompressobj()
     try:
         content = unpacker.decompress(packed.tobytes(), count + 1)
     except zlib.error as error:
         raise WireError(f"8-bit codes that cannot be unpacked ({error})") from error
     if len(content) != count or not unpacker.eof:
-        raise WireError(f"8-bit codes of another number of values than {count}")
+        raise WireError(f"8-bit codes for a number of values other than {count}")
     return np.frombuffer(content, np.int8)
 
 
 def _count(packed: NDArray[np.uint8], scales: int) -> int:
-    """How many values there are, of which only the number of blocks is known."""
+    """How many values there are, if only the number of blocks is known."""
     return len(zlib.decompressobj().decompress(packed.tobytes(), scales * _BLOCK))

@@ -1,9 +1,9 @@
 """A study as the hospitals see it: the document that a person approves, and that every order repeats.
 
-The document says everything that decides what an order does to patients' data: the task and its version, the contract
-that images must keep, the model, how it is trained, for how many rounds, what privacy is asked for, what is evaluated,
-and which release of Consilium computes it. Its digest is what ``consilium-site approve`` records. An order is this
-document, a round number and weights, so nothing can be ordered that was not approved.
+The document states everything that determines what an order does with patients' data: the task and its version, the
+contract that images must meet, the model, how it is trained, for how many rounds, the requested privacy, what is
+evaluated, and which release of Consilium computes it. Its digest is what ``consilium-site approve`` records. An order
+is this document, a round number and weights, so nothing can be ordered that was not approved.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Option = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=0, le=1
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$")]
 
 LEAST_RATE = 1e-6
-"""The least of the numbers that are ``Positive``, to which a falling learning rate may fall."""
+"""The smallest ``Positive`` number; a falling learning rate may not fall below it."""
 LEAST_NOISE, MOST_NOISE = 0.3, 1e5
-"""No hospital that protects its patients plans a noise multiplier below the one, nor needs one above the other."""
+"""A hospital that protects its patients plans no noise multiplier below the first, and needs none above the second."""
 
 Attribute = Annotated[str, AfterValidator(subgroups.known)]
 HexDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -57,11 +57,11 @@ class TrainingTerms:
     def rate_in(self, round: int, rounds: int) -> float:
         """The learning rate of a round: falls geometrically to ``final_rate`` times the first one."""
         rate = self.learning_rate * self.final_rate ** ((round - 1) / max(rounds - 1, 1))
-        return float(min(max(rate, LEAST_RATE), self.learning_rate))  # the last bit of a power may lie below the end
+        return float(min(max(rate, LEAST_RATE), self.learning_rate))  # a power's last bit may be below it
 
     def noise_in(self, turn: int, turns: int) -> float:
-        """What a hospital multiplies its noise by in one of its turns (from 1): 1 at first and ``final_noise`` at last,
-        in between geometrically, in five steps at most: each level of noise is one more distribution to compose."""
+        """The factor of a hospital's noise in one of its turns (from 1): from 1 at first to ``final_noise`` at last,
+        geometrically, in at most five steps: each level of noise is one more distribution to compose."""
         levels = min(turns, _LEVELS_OF_NOISE)
         return float(self.final_noise ** ((turn - 1) * levels // turns / max(levels - 1, 1)))
 
@@ -75,15 +75,15 @@ Encoding = Literal["float32", "float16", "int8"]
 
 @dataclass(frozen=True, config=STRICT)
 class MethodTerms:
-    """What a hospital does in a round beside plain steps of SGD on the shared model: one thing at most.
+    """What a hospital does in a round beside plain SGD steps on the shared model: at most one of these.
 
     Attributes:
         proximal: mu of FedProx, the pull towards the model that the order brought; 0 is none.
         control_variates: SCAFFOLD's; the order brings the server's c.
         stays: the part of the model that is trained at the hospital and never leaves.
-        head_steps: of a round's steps, how many train the head alone before the others train the rest alone (FedRep).
+        head_steps: how many of a round's steps train only the head, before the others train only the rest (FedRep).
         personal: lambda of Ditto, the pull of a second, personal model towards the shared one. It takes as many steps
-            again as the shared one.
+            as the shared one, in addition.
     """
 
     proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.0
@@ -96,7 +96,7 @@ class MethodTerms:
     def _one_at_most(self) -> Self:
         named = [self.proximal > 0, self.control_variates, self.stays != "nothing", self.personal is not None]
         if sum(named) > 1:
-            raise ValueError("one of proximal, control_variates, stays and personal at most")
+            raise ValueError("at most one of proximal, control_variates, stays and personal")
         if self.head_steps and self.stays != "head":
             raise ValueError("head_steps are for a head that stays")
         return self
@@ -104,12 +104,12 @@ class MethodTerms:
 
 @dataclass(frozen=True, config=STRICT)
 class WireTerms:
-    """In what form tensors travel; ``tasks/protocol/encoding.py`` has the forms.
+    """How tensors are encoded; ``tasks/protocol/encoding.py`` has the encodings.
 
     Attributes:
         up: of updates.
-        down: of models. In a form other than ``float32`` a model travels as its change since the last one, and not at
-            all when it is the last one; the hospital keeps it on its disk.
+        down: of models. Other than ``float32``, a model is sent as its change since the last one, and not at all when
+            it is the last one; the hospital keeps it on its disk.
     """
 
     up: Encoding = "float32"
@@ -118,7 +118,7 @@ class WireTerms:
 
 @dataclass(frozen=True, config=STRICT)
 class PrivacyTerms:
-    """The privacy that is asked for: (epsilon, delta) of one patient over the whole study; no epsilon asks for none."""
+    """The requested privacy: (epsilon, delta) of one patient over the whole study; no epsilon requests none."""
 
     epsilon: Epsilon | None
     delta: Delta
@@ -127,17 +127,17 @@ class PrivacyTerms:
 
 @dataclass(frozen=True, config=STRICT)
 class EvaluationTerms:
-    """What leaves of the validation patients: ``releases`` histograms of ``bins`` cells a class, noised together to
-    (epsilon, the study's delta); no epsilon asks for exact ones. After the last round more histograms, each over all
-    patients, within the same epsilon: as many as there are ``subgroups``, those of further findings and outlines, and
-    those of other models.
+    """What leaves about the validation patients: ``releases`` histograms of ``bins`` cells per class, together within
+    (epsilon, the study's delta); no epsilon requests exact ones. After the last round there are more histograms, each
+    over all patients, within the same epsilon: one per subgroup attribute, those of secondary findings and outlines,
+    and those of other models.
 
     Attributes:
-        paired: a second model comes with one order, and one joint histogram of both models' scores leaves, of so many
-            bins for each model; 0 for none.
-        matrix: so many hospitals' own models are scored here; 0 for none.
-        findings: the task's further findings; of each one more histogram of scores leaves after the last round.
-        structures: the structures that the model outlines; of each two histograms, of Dice and of distances.
+        paired: one order brings a second model, and one joint histogram of both models' scores leaves, with this many
+            bins per model; 0 for none.
+        matrix: how many hospitals' own models are scored here; 0 for none.
+        findings: the task's secondary findings; one histogram of scores of each leaves after the last round.
+        structures: the structures that the model outlines; two histograms of each leave, of Dice and of distances.
     """
 
     releases: Count
@@ -150,7 +150,7 @@ class EvaluationTerms:
     structures: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
 
     def histograms(self, last: bool) -> int:
-        """How many leave after one evaluation: each of them meets every patient once."""
+        """How many leave after one evaluation: each includes every patient once."""
         return 1 + (self._at_last() if last else 0)
 
     def all_histograms(self) -> int:
@@ -163,7 +163,7 @@ class EvaluationTerms:
 
 @dataclass(frozen=True, config=STRICT)
 class StudyDocument:
-    """One study, whole.
+    """One study, complete.
 
     Attributes:
         name: the study's id, never used twice.
@@ -171,10 +171,10 @@ class StudyDocument:
         task, task_version: the clinical question and ``Task.example_version``.
         contract: digest of the task's acquisition contract, see ``tasks/contract.py``.
         model: name and options of the network, as ``conf.schema`` has them.
-        rounds: how many rounds of training it has at most.
-        asked: in how many of them one hospital trains at most; it plans its noise for so many and refuses more.
-        sizes: by hospital the size that it declares in public and by which its updates count. Fixed before the study
-            begins: no message can claim another.
+        rounds: the maximal number of rounds.
+        asked: in how many of them one hospital trains at most; it plans its noise for this number and refuses more.
+        sizes: each hospital's public size, the weight of its updates. Fixed before the study starts: no message can
+            claim another.
     """
 
     name: Name
@@ -203,18 +203,18 @@ class StudyDocument:
         return self
 
     def turn(self, round: int, others: int) -> int:
-        """Which of its turns (from 1) a round is for a hospital that has been asked in so many others. Whatever it has
+        """Which of its turns (from 1) a round is for a hospital that was asked in this many others. Whatever it has
         missed, the study's last round is its last turn."""
         left = min(self.asked - others, self.rounds - round + 1)
         return self.asked - left + 1
 
     def noise_ahead(self, turn: int = 1) -> list[tuple[float, int]]:
-        """Of this turn of a hospital and all after it: what its noise is multiplied by, and how many steps."""
+        """For this turn of a hospital and all later ones: the factor of its noise, and the number of steps."""
         turns = range(turn, self.asked + 1)
         return [(self.training.noise_in(number, self.asked), self.steps_a_round()) for number in turns]
 
     def steps_a_round(self) -> int:
-        """Steps that touch patients in one round of training: a personal model takes its own."""
+        """Steps that use patients' data in one round of training; a personal model takes its own."""
         return self.training.steps * (1 if self.method.personal is None else 2)
 
 

@@ -1,8 +1,8 @@
-"""What crosses between server and hospital: four typed messages and a refusal.
+"""The messages between server and hospital: four typed messages and a refusal.
 
-This is the only file that knows the names of records and keys. A message is scalars plus arrays. The scalars travel as
-one JSON text inside a ``ConfigRecord`` (Flower's records hold no nested values), the arrays as an ``ArrayRecord``.
-Everything that arrives is checked field by field before anyone uses it: unknown fields, wrong types, values out of
+This is the only file that knows the names of records and keys. A message is scalars plus arrays. The scalars are sent
+as one JSON text inside a ``ConfigRecord`` (Flower's records hold no nested values), the arrays as an ``ArrayRecord``.
+Everything that arrives is checked field by field before it is used: unknown fields, wrong types, values out of
 range and other protocol versions are refused, all problems in one message.
 """
 
@@ -32,23 +32,23 @@ VERSION = 4
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _PACKED_HEAD = "consilium"
-_TOLD = 10
-"""Problems that a refusal lists: what arrives must not decide how much is written to a log."""
+_LISTED = 10
+"""How many problems a refusal lists: a message must not decide how much is written to a log."""
 
 Arrays = dict[str, NDArray[Any]]
 
 CONTROL = "control-variate."
-"""Begins the names of SCAFFOLD's c in an order; no parameter's name can, for '-' is not allowed in Python names."""
+"""Prefix of SCAFFOLD's c in an order; no parameter's name starts like this, since Python names have no '-'."""
 OTHER = "other-model."
-"""Begins the names of a second model's tensors in an order to compare."""
+"""Prefix of a second model's tensors in an order to compare."""
 FINDING, DICE, DISTANCE = "finding-", "dice-", "hd95-"
-"""Begin the names of histograms of a further finding, and of how a structure is outlined."""
+"""Prefixes of histograms of a secondary finding, and of a structure's outlines."""
 EDGES = "score-edges"
 """Name of the bins' edges in an order to compare: float64 of shape (2, bins - 1), the order's own model first."""
 
 
 class ErrorCode(StrEnum):
-    """Why a hospital did not do what was asked; the code is all that leaves, the story stays in its log."""
+    """Why a hospital refused; only the code leaves, the details stay in its log."""
 
     BAD_ORDER = "BAD_ORDER"
     OTHER_RELEASE = "OTHER_RELEASE"
@@ -67,16 +67,16 @@ class ErrorCode(StrEnum):
 
 
 class WireError(ValueError):
-    """A message does not have the agreed form."""
+    """A message does not follow the protocol."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class ModelChange:
-    """An order's arrays are not the model but how it changed, in the study's form ``wire.down``.
+    """The order's arrays are not the model but its change, in the study's encoding ``wire.down``.
 
     Attributes:
         base: digest of the model that the hospital holds.
-        result: digest of the model that is meant; where it is ``base``, there are no arrays.
+        result: digest of the resulting model; if it equals ``base``, there are no arrays.
     """
 
     base: HexDigest
@@ -90,12 +90,12 @@ class TrainOrder:
     study: StudyDocument
     round: Count
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
-    """The tensors of the model that travel, float32, by parameter name; ``control-variate.*`` are SCAFFOLD's c."""
+    """The model's tensors that are sent, float32, by parameter name; ``control-variate.*`` are SCAFFOLD's c."""
     change: ModelChange | None = None
     """``None``: the arrays are the whole model."""
     ledger_head: HexDigest | None = None
-    """The head of the hospital's ledger that the server saw last: a witness elsewhere, by whom the hospital learns that
-    its books were put back. No part of what is asked, so of neither the digest nor the JSON text."""
+    """The last hash of the hospital's ledger that the server saw: it tells the hospital if an old copy was restored.
+    Not part of the request, so of neither the digest nor the JSON text."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -105,14 +105,14 @@ class TrainReport:
     study: Name
     round: Count
     epsilon: Annotated[float, Field(ge=0)] | None
-    """Spent on this study's training so far, at ``delta``; ``None`` when no privacy was asked for and none given."""
+    """Spent on this study's training so far, at ``delta``; ``None`` if no privacy was requested and none given."""
     delta: float
     noise_multiplier: Annotated[float, Field(ge=0)]
     """Standard deviation of each step's noise in units of the study's ``clip_norm``; 0 without privacy."""
     ledger_head: HexDigest
-    """Hash of the last row of the hospital's ledger: opaque, and the same hospital finds it again in its books."""
+    """Hash of the last row of the hospital's ledger: opaque to others; the same hospital can find it among its rows."""
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
-    """New minus old value of each tensor that travels, in the study's form ``wire.up``."""
+    """New minus old value of each tensor that is sent, in the study's encoding ``wire.up``."""
 
 
 Asks = Literal["scores", "paired", "matrix"]
@@ -137,13 +137,13 @@ class EvaluateOrder:
 
     @model_validator(mode="after")
     def _agreed(self) -> Self:
-        """Only what the study's document says may be asked, and only once the study has ended."""
+        """Only what the study document states may be asked, and only after the last round."""
         if self.asks == "scores":
             return self
         if not getattr(self.study.evaluation, self.asks):
-            raise ValueError(f"asks for {self.asks!r}, of which the study says nothing")
+            raise ValueError(f"asks for {self.asks!r}, which the study document does not contain")
         if self.round != self.study.rounds or self.change is not None:
-            raise ValueError(f"asks for {self.asks!r}: after the last round only, and the model travels whole")
+            raise ValueError(f"asks for {self.asks!r}: allowed after the last round only, and with the whole model")
         return self
 
 
@@ -170,7 +170,7 @@ class EvaluateReport:
 
 @dataclass(frozen=True, config=STRICT)
 class Refusal:
-    """The hospital did not do it."""
+    """The hospital refused the order."""
 
     study: Annotated[str, Field(max_length=120)]
     round: Annotated[int, Field(ge=0)]
@@ -190,7 +190,7 @@ _NOT_SCALARS = {name: {"arrays", "ledger_head"} if name.endswith("Order") else {
 
 
 def due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the float64 arrays in the report on an order: they follow from the order alone."""
+    """Names and shapes of the float64 arrays in the report on an order; they follow from the order alone."""
     terms = order.study.evaluation
     if order.asks == "paired":
         return {"paired": (2, terms.paired, terms.paired)}
@@ -204,7 +204,7 @@ def due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
 
 
 def encode(message: Message) -> RecordDict:
-    """The message as Flower carries it. Equal messages, equal bytes, in whatever order their arrays are.
+    """The message as Flower sends it. Equal messages give equal bytes, whatever the order of their arrays.
 
     >>> report = TrainReport(
     ...     "demo-1", 1, epsilon=0.8, delta=1e-4, noise_multiplier=1.2, ledger_head="0" * 64,
@@ -225,7 +225,7 @@ def encode(message: Message) -> RecordDict:
 
 
 def addressed(records: RecordDict, ledger_head: str | None) -> RecordDict:
-    """An encoded order for one hospital: with the head of its ledger that was seen last. The arrays are shared."""
+    """An encoded order for one hospital: with the last ledger hash seen of it. The arrays are shared."""
     head = ConfigRecord({**records.config_records["head"], "ledger_head": ledger_head or ""})
     return RecordDict({"head": head, "arrays": records.array_records["arrays"]})
 
@@ -238,28 +238,28 @@ def decode(records: RecordDict, kind: type[M], *or_kinds: type[N]) -> M | N:
     """
     try:
         head, record = records["head"], records["arrays"]
-        version, told, text = head["version"], head["kind"], head["json"]
+        version, name, text = head["version"], head["kind"], head["json"]
         ledger_head = head.get("ledger_head", "")
         arrays = {str(name): array.numpy() for name, array in record.items()}  # type: ignore[union-attr]
-    except Exception as error:  # Flower raises whatever a malformed record provokes
+    except Exception as error:  # Flower raises all kinds of errors for malformed records
         raise WireError(f"not a Consilium message ({type(error).__name__})") from error
-    message: M | N = _checked(version, told, text, arrays, (kind, *or_kinds))
+    message: M | N = _checked(version, name, text, arrays, (kind, *or_kinds))
     if isinstance(message, TrainOrder | EvaluateOrder) and ledger_head != "":
         if not isinstance(ledger_head, str) or not _HASH.fullmatch(ledger_head):
-            raise WireError(f"{_short(told)}: ledger_head is {_short(ledger_head)}, which is no hash")
+            raise WireError(f"{_short(name)}: ledger_head is {_short(ledger_head)}, which is not a hash")
         return replace(message, ledger_head=ledger_head)
     return message
 
 
 def size(records: RecordDict) -> int:
-    """Bytes of a message's payload: the serialised arrays and the head. Flower adds a little of its own around it."""
+    """Bytes of a message's payload: the serialised arrays and the head. Flower adds a little overhead."""
     arrays = sum(len(array.data) for record in records.array_records.values() for array in record.values())
     heads = sum(len(str(value)) for record in records.config_records.values() for value in record.values())
     return arrays + heads
 
 
 def pack(message: Message) -> bytes:
-    """The message as bytes for a file: the safetensors format, scalars in its metadata. Equal messages, equal bytes."""
+    """The message as bytes for a file: safetensors, with scalars in its metadata. Equal messages give equal bytes."""
     # One entry: safetensors writes several in an order that changes from call to call.
     head = json.dumps([VERSION, type(message).__name__, _scalars(message)])
     arrays = {name: np.asarray(value, order="C") for name, value in message.arrays.items()}
@@ -276,10 +276,10 @@ def unpack(content: bytes, kind: type[M], *or_kinds: type[N]) -> M | N:
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length])["__metadata__"]
         arrays = load_tensors(content)
-        version, told, text = json.loads(metadata[_PACKED_HEAD])
+        version, name, text = json.loads(metadata[_PACKED_HEAD])
     except Exception as error:
         raise WireError(f"not a packed Consilium message ({type(error).__name__})") from error
-    message: M | N = _checked(version, told, text, arrays, (kind, *or_kinds))
+    message: M | N = _checked(version, name, text, arrays, (kind, *or_kinds))
     return message
 
 
@@ -309,7 +309,9 @@ def _scalars(message: Message) -> str:
 def _checked(version: object, kind: object, text: object, arrays: Arrays, expected: tuple[type[Any], ...]) -> Any:
     names = [e.__name__ for e in expected]
     if version != VERSION:
-        raise WireError(f"protocol version {_short(version)}, this side speaks {VERSION}: install one release on both")
+        raise WireError(
+            f"protocol version {_short(version)}, this side uses {VERSION}: install one release on both sides"
+        )
     if kind not in names:
         raise WireError(f"a message of kind {_short(kind)} where {' or '.join(names)} is due")
     _check_arrays(str(kind), arrays)
@@ -322,18 +324,18 @@ def _checked(version: object, kind: object, text: object, arrays: Arrays, expect
 
 @lru_cache(maxsize=16)
 def _read(kind: str, text: str) -> Any:
-    """The message without arrays. Kept, because all hospitals of one process are sent the same text."""
+    """The message without arrays. Cached, because all hospitals of one process are sent the same text."""
     scalars = _ADAPTERS[kind].validate_json(text)
     if scalars.arrays or (kind.endswith("Order") and scalars.ledger_head is not None):
-        raise WireError(f"{kind}: the head must not carry arrays, and books not in its text")
+        raise WireError(f"{kind}: the head must hold no arrays, and no ledger hash in its text")
     return scalars
 
 
 def _check_arrays(kind: str, arrays: Arrays) -> None:
-    """Names that a torch module could have, and numbers in this machine's own format: nothing else is computed with."""
-    wrong = [f"{_short(name)} is no name of a tensor" for name in arrays if not _ARRAY_NAME.fullmatch(name)]
-    # NumPy reads bytes that begin like a zip archive as an archive and not as an array.
-    wrong += [f"{_short(name)} is no array" for name, value in arrays.items() if not isinstance(value, np.ndarray)]
+    """Refuse names that a torch module cannot have, and anything but numbers in this machine's own format."""
+    wrong = [f"{_short(name)} is not a tensor name" for name in arrays if not _ARRAY_NAME.fullmatch(name)]
+    # NumPy reads bytes that start like a zip archive as an archive and not as an array.
+    wrong += [f"{_short(name)} is not an array" for name, value in arrays.items() if not isinstance(value, np.ndarray)]
     wrong += [
         f"{_short(name)} has dtype {_short(value.dtype.str)}"
         for name, value in arrays.items()
@@ -345,8 +347,8 @@ def _check_arrays(kind: str, arrays: Arrays) -> None:
 
 
 def _listed(problems: list[str]) -> str:
-    more = len(problems) - _TOLD
-    return "; ".join(problems[:_TOLD]) + (f"; and {more} more" if more > 0 else "")
+    more = len(problems) - _LISTED
+    return "; ".join(problems[:_LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _short(value: object) -> str:

@@ -278,6 +278,6 @@ def test_an_archive_for_an_array_costs_its_sender_the_round_and_nobody_the_study
     assert ended.results.dropped.keys() == {"cedar"}
     told = ended.results.dropped["cedar"]
     assert "2 of 2 rounds" in told
-    assert "train: TrainReport: bias is no array" in told.replace("'", "")
+    assert "train: TrainReport: bias is not an array" in told.replace("'", "")
     assert "evaluate: " in told
     assert all(np.isfinite(value).all() for value in ended.state().weights.values())

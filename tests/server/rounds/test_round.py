@@ -126,7 +126,7 @@ BAD_UPDATES = [
     ("no records", "not a Consilium message"),
     ("markup", "where TrainReport or Refusal is due"),
     ("text for numbers", "dtype"),
-    ("npz", "is no array"),
+    ("npz", "is not an array"),
     ("raise", "its client failed"),
     ("panic", "its client failed"),
     ("leave", "its client failed"),

@@ -113,14 +113,20 @@ def test_every_machine_restores_the_same_bits() -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda coded: {}, "are due, not none"),
-        (lambda coded: {"w": np.ones(2048, np.float32)}, "are due, not w"),
-        (lambda coded: coded | {"hook": np.zeros(1)}, "are due"),
+        (lambda coded: {}, "encoding int8, not none"),
+        (lambda coded: {"w": np.ones(2048, np.float32)}, "encoding int8, not w"),
+        (lambda coded: coded | {"hook": np.zeros(1)}, "expected tensors in the encoding int8"),
         (lambda coded: coded | {"int8.codes": coded["int8.codes"].astype(np.float32)}, "codes are float32"),
         (lambda coded: coded | {"int8.codes": coded["int8.codes"][:-9]}, "8-bit codes"),
         (lambda coded: coded | {"int8.codes": np.zeros(9, np.uint8)}, "cannot be unpacked"),
-        (lambda coded: coded | {"int8.codes": encoding._huffman(np.zeros(2047, np.int8))}, "another number of values"),
-        (lambda coded: coded | {"int8.codes": encoding._huffman(np.zeros(10**7, np.int8))}, "another number of values"),
+        (
+            lambda coded: coded | {"int8.codes": encoding._huffman(np.zeros(2047, np.int8))},
+            "for a number of values other than",
+        ),
+        (
+            lambda coded: coded | {"int8.codes": encoding._huffman(np.zeros(10**7, np.int8))},
+            "for a number of values other than",
+        ),
         (lambda coded: coded | {"int8.scales": np.ones(3, np.float32)}, "scales for 2048"),
         (lambda coded: coded | {"int8.scales": np.ones(2)}, "scales float64"),
     ],

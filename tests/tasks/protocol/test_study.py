@@ -112,8 +112,8 @@ def test_a_value_out_of_range_is_refused_by_name(document: StudyDocument, path: 
     ("changes", "told"),
     [
         ({"asked": 3}, "3 of 2 rounds"),
-        ({"method": {"proximal": 0.1, "personal": 0.1}}, "one of proximal"),
-        ({"method": {"control_variates": True, "stays": "head"}}, "one of proximal"),
+        ({"method": {"proximal": 0.1, "personal": 0.1}}, "at most one of proximal"),
+        ({"method": {"control_variates": True, "stays": "head"}}, "at most one of proximal"),
         ({"method": {"head_steps": 1}}, "a head that stays"),
         ({"method": {"stays": "head", "head_steps": 3}}, "leave some of the 3 steps"),
     ],

@@ -256,7 +256,7 @@ def test_what_a_hospital_is_told_of_its_books_is_no_part_of_what_is_asked(docume
 def test_a_head_that_is_no_hash_is_refused(document: StudyDocument, ledger_head: Any) -> None:
     records = wire.encode(TrainOrder(document, 1))
     records["head"]["ledger_head"] = ledger_head
-    with pytest.raises(WireError, match="which is no hash"):
+    with pytest.raises(WireError, match="which is not a hash"):
         wire.decode(records, TrainOrder)
 
 
@@ -337,7 +337,7 @@ def test_nested_garbage_in_an_order_is_refused_by_name(document: StudyDocument) 
 
 @pytest.mark.parametrize("version", [0, wire.VERSION + 1, str(wire.VERSION), float("nan"), "x" * 10_000])
 def test_another_version_is_refused_with_the_remedy(version: object) -> None:
-    with pytest.raises(WireError, match="install one release on both") as caught:
+    with pytest.raises(WireError, match="install one release on both sides") as caught:
         wire.decode(forged("TrainReport", head_of(REPORT), version=version), TrainReport)
     assert len(str(caught.value)) < 300
 
@@ -439,11 +439,11 @@ def test_a_damaged_file_is_refused_or_differs(document: StudyDocument) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"asks": "paired"}, "of which the study says nothing"),
-        ({"asks": "matrix"}, "of which the study says nothing"),
+        ({"asks": "paired"}, "which the study document does not contain"),
+        ({"asks": "matrix"}, "which the study document does not contain"),
         ({"asks": "everything"}, "asks"),
         ({"asks": "paired", "paired": 4, "round": 1}, "after the last round only"),
-        ({"asks": "matrix", "matrix": 2, "change": {"base": "0" * 64, "result": "1" * 64}}, "travels whole"),
+        ({"asks": "matrix", "matrix": 2, "change": {"base": "0" * 64, "result": "1" * 64}}, "with the whole model"),
     ],
 )
 def test_an_order_asks_for_what_the_study_says_and_when(
