@@ -57,16 +57,16 @@ def granted(study: StudyDocument, part: Part, site: SiteSettings) -> PrivacyTerm
 
 def other_release(study: StudyDocument) -> list[str]:
     """Why this release would compute something other than the study's author intended; empty if it would not."""
-    found = []
+    reasons = []
     if study.release != release():
-        found.append(f"it was written for Consilium {study.release!r}, this is {release()}: install the same release")
+        reasons.append(f"it was written for Consilium {study.release!r}, this is {release()}: install the same release")
     if study.task not in tasks.names():
-        return found
+        return reasons
     if (here := tasks.get(study.task).example_version) != study.task_version:
-        found.append(f"task {study.task} has version {here} here, the study needs {study.task_version}")
+        reasons.append(f"task {study.task} has version {here} here, the study needs {study.task_version}")
     if contracts.digest_of_task(study.task) != study.contract:
-        found.append(f"its acquisition contract for {study.task} differs from this release's")
-    return found
+        reasons.append(f"its acquisition contract for {study.task} differs from this release's")
+    return reasons
 
 
 def objections(study: StudyDocument, part: Part, site: SiteSettings) -> list[str]:

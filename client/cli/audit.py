@@ -28,10 +28,10 @@ def _moment(value: str) -> datetime | None:
     if not value:
         return None
     try:
-        given = datetime.fromisoformat(value)
+        time = datetime.fromisoformat(value)
     except ValueError:
         raise typer.BadParameter("must be a date or time in ISO 8601, such as 2026-01-31 or 2026-01-31T12:00") from None
-    return given if given.tzinfo else given.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 @app.callback()
@@ -51,12 +51,12 @@ def show(
         changed = _policy_changes(records.audit_log.receipts())
         receipts = records.audit_log.receipts(study or None, since=start) if kind in ("", RECEIPT) else []
         events = records.audit_log.events(Kind(kind) if kind else None, study or None, start) if kind != RECEIPT else []
-    found: list[Receipt | Event] = [*receipts, *events]
-    found.sort(key=lambda entry: entry.seq or 0)
-    rows = [_row(entry, changed) for entry in found]
+    entries: list[Receipt | Event] = [*receipts, *events]
+    entries.sort(key=lambda entry: entry.seq or 0)
+    rows = [_row(entry, changed) for entry in entries]
     columns = ("row", "at (UTC)", "what", "details")
     shown = table("Audit log", columns, rows, numbers=("row",), whole=("at (UTC)",))
-    answer(as_json, [_facts(entry) for entry in found], shown if rows else "No such entries in the audit log.")
+    answer(as_json, [_facts(entry) for entry in entries], shown if rows else "No such entries in the audit log.")
 
 
 def _policy_changes(receipts: list[Receipt]) -> set[int]:

@@ -41,14 +41,14 @@ def ingest(task: OnlyTask = "", site: SiteFile = HERE, as_json: AsJson = False) 
     from client.cohort.preparation import Decoding
 
     settings = load(site)
-    found: dict[str, IngestReport] = {}
+    reports: dict[str, IngestReport] = {}
     with Decoding() as decoding:
         for one in _tasks(settings, task):
-            with progress(as_json) as told:
-                found[one.name] = catalog.ingest(settings, one, told, decoding)
-            _note(settings, one, found[one.name])
-    shown = [part for name, report in found.items() for part in _report(name, report)]
-    answer(as_json, found, *shown)
+            with progress(as_json) as update:
+                reports[one.name] = catalog.ingest(settings, one, update, decoding)
+            _note(settings, one, reports[one.name])
+    shown = [part for name, report in reports.items() for part in _report(name, report)]
+    answer(as_json, reports, *shown)
 
 
 def _tasks(settings: SiteSettings, name: str) -> list[Task]:
@@ -80,8 +80,8 @@ def _report(name: str, report: IngestReport) -> Iterator[RenderableType]:
     rows += [("patients with outlines", report.outlined)] if tasks.get(name).structures else []
     yield table(f"Catalog of {name}", ("", "number"), rows, numbers=("number",))
     if left_out := sorted((word, n) for word, n in report.left_out.items() if not word.startswith(RULE)):
-        told = [(word, number, remedy_of(tasks.get(name), word)) for word, number in left_out]
-        yield table("Left out", ("reason", "number", "what to do"), told, numbers=("number",))
+        rows_left_out = [(word, number, remedy_of(tasks.get(name), word)) for word, number in left_out]
+        yield table("Left out", ("reason", "number", "what to do"), rows_left_out, numbers=("number",))
     if rules := {**report.contract.every, **report.contract.warned}:
         remedies = {rule.id: rule.remedy for rule in contracts.of_task(name).rules}
         judged = [
@@ -106,14 +106,14 @@ def check(
     from client.setup.page import write_page
 
     settings = load(site)
-    found = [(one, [*ladder(settings, one), _server(settings)]) for one in _tasks(settings, task)]
+    checked = [(one, [*ladder(settings, one), _server(settings)]) for one in _tasks(settings, task)]
     if html is not None:
-        write_page(html, settings, found)
-    shown: list[RenderableType] = [_rungs(one, rungs) for one, rungs in found]
+        write_page(html, settings, checked)
+    shown: list[RenderableType] = [_rungs(one, rungs) for one, rungs in checked]
     if html is not None:
         shown.append(Text(f"{html} shows patient images; it must not leave the hospital."))
-    answer(as_json, {one.name: rungs for one, rungs in found}, *shown)
-    if any(rung.state is ClaimState.FAIL for _, rungs in found for rung in rungs):
+    answer(as_json, {one.name: rungs for one, rungs in checked}, *shown)
+    if any(rung.state is ClaimState.FAIL for _, rungs in checked for rung in rungs):
         fail(REFUSED)
 
 
@@ -184,31 +184,33 @@ def describe_cohort(
     from client.cohort import describe
 
     settings = load(site)
-    told = [describe.describe(settings, one) for one in _tasks(settings, task)]
+    descriptions = [describe.describe(settings, one) for one in _tasks(settings, task)]
     if for_sending:
-        coarse = [describe.for_sending(one) for one in told]
+        coarse = [describe.for_sending(one) for one in descriptions]
         answer(as_json, coarse, *(_coarse(one) for one in coarse))
         return
-    answer(as_json, told, *(part for one in told for part in _description(one)))
+    answer(as_json, descriptions, *(part for one in descriptions for part in _description(one)))
 
 
-def _description(told: Description) -> Iterator[RenderableType]:
-    rows = [(f"patients: {name}", number) for name, number in told.patients.items()]
-    rows += [(f"images: {name}", number) for name, number in told.images.items()]
-    rows += [(f"{key}: {value}", n) for key, values in told.devices.items() for value, n in values.items()]
-    rows += [(f"rejected first by {rule}", number) for rule, number in told.contract.items()]
-    yield table(told.question, ("", "number"), rows, numbers=("number",))
+def _description(description: Description) -> Iterator[RenderableType]:
+    rows = [(f"patients: {name}", number) for name, number in description.patients.items()]
+    rows += [(f"images: {name}", number) for name, number in description.images.items()]
+    rows += [(f"{key}: {value}", n) for key, values in description.devices.items() for value, n in values.items()]
+    rows += [(f"rejected first by {rule}", number) for rule, number in description.contract.items()]
+    yield table(description.question, ("", "number"), rows, numbers=("number",))
     yield Text("Exact figures, for this hospital only. To share them outside, use --for-sending")
 
 
-def _coarse(told: dict[str, object]) -> RenderableType:
+def _coarse(description: dict[str, object]) -> RenderableType:
     rows = [
         (name, f"{key}: {value}")
-        for name, values in told.items()
+        for name, values in description.items()
         if isinstance(values, dict)
         for key, value in values.items()
     ]
-    return table(str(told["question"]), ("", "patients"), [*rows, ("conforming images", told["conforming"] or "-")])
+    return table(
+        str(description["question"]), ("", "patients"), [*rows, ("conforming images", description["conforming"] or "-")]
+    )
 
 
 def baseline(
@@ -221,14 +223,14 @@ def baseline(
     from client.training.baseline import train_alone
 
     settings = load(site)
-    found = {one.name: train_alone(settings, one, rounds) for one in _tasks(settings, task)}
-    rows = [(name, told.trained_on, told.scored, _auc(told)) for name, told in found.items()]
+    results = {one.name: train_alone(settings, one, rounds) for one in _tasks(settings, task)}
+    rows = [(name, result.trained_on, result.scored, _auc(result)) for name, result in results.items()]
     columns = ("task", "trained on", "scored", "AUC (95 % interval)")
     note = Text("Exact figures without noise, for this hospital only. Only a study's figures may leave.")
-    answer(as_json, found, table("This hospital alone", columns, rows, numbers=columns[1:3]), note)
+    answer(as_json, results, table("This hospital alone", columns, rows, numbers=columns[1:3]), note)
 
 
-def _auc(told: Baseline) -> str:
-    if told.auc is None:
+def _auc(result: Baseline) -> str:
+    if result.auc is None:
         return "the scored patients are all of one class"
-    return f"{told.auc.value:.3f} ({told.auc.low:.3f} to {told.auc.high:.3f})"
+    return f"{result.auc.value:.3f} ({result.auc.low:.3f} to {result.auc.high:.3f})"

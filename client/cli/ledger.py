@@ -44,7 +44,7 @@ def show(context: typer.Context, site: SiteFile = HERE, as_json: AsJson = False)
         numbers=("spent", "with set aside", "cap for life", "left", "orders"),
         whole=("cohort",),
     )  # fmt: skip
-    each = table(
+    by_study = table(
         "Spent by each study",
         ("study", "cohort", "spent", "set aside", "cap", "orders", "lost", "last (UTC)"),
         [(s["study"], s["cohort"], amount(s["epsilon"]), amount(s["set_aside"]), f"{s['cap']:g}", s["orders"],
@@ -55,7 +55,7 @@ def show(context: typer.Context, site: SiteFile = HERE, as_json: AsJson = False)
     facts = {"delta": delta, "cohorts": cohorts, "studies": studies, "head": {"row": head.seq, "hash": head.hash}}
     facts["terms_differ"], facts["lost"] = [] if change is None else change.differs, lost
     wrong = [Text(line) for line in _wrong(change, lost)]
-    answer(as_json, facts, *((life, "", each) if cohorts else ("Nothing has been spent yet.",)), *wrong)
+    answer(as_json, facts, *((life, "", by_study) if cohorts else ("Nothing has been spent yet.",)), *wrong)
 
 
 def _wrong(change: premises.TermsChange | None, lost: list[str]) -> Iterator[str]:
@@ -67,12 +67,12 @@ def _wrong(change: premises.TermsChange | None, lost: list[str]) -> Iterator[str
 
 
 def _by_cohort(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
-    cap, delta, account, found = settings.policy.max_epsilon_life, delta_cap(settings), ledger.account(), []
+    cap, delta, account, rows = settings.policy.max_epsilon_life, delta_cap(settings), ledger.account(), []
     for cohort in sorted({*ledger.cohorts(), *(mark.cohort for mark in account.earmarks())}):
         spent = account.spent(cohort)
         aside = [mechanism for mark in account.earmarks(cohort) for mechanism in mark.mechanisms]
         epsilon = epsilon_of([*spent, *aside], delta)
-        found.append({
+        rows.append({
             "cohort": cohort,
             "epsilon": epsilon_of(spent, delta),
             "with_set_aside": epsilon,
@@ -80,18 +80,18 @@ def _by_cohort(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
             "left": max(0.0, cap - epsilon),
             "orders": len(spent),
         })  # fmt: skip
-    return found
+    return rows
 
 
 def _by_study(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
     """A lost order was reserved and never answered: the work was interrupted, but its budget is spent. What is set
     aside is not spent yet, and no other study can use it."""
-    delta, account, found = delta_cap(settings), ledger.account(), []
+    delta, account, rows = delta_cap(settings), ledger.account(), []
     pairs = dict.fromkeys((entry.use.study, entry.use.cohort) for entry in ledger.entries())
     pairs |= dict.fromkeys((mark.study, mark.cohort) for mark in account.earmarks())
     for study, cohort in pairs:
-        entries = account.own(cohort, study)
-        found.append({
+        entries = account.reservations(cohort, study)
+        rows.append({
             "study": study,
             "cohort": cohort,
             "epsilon": epsilon_of(account.spent(cohort, study), delta),
@@ -101,7 +101,7 @@ def _by_study(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
             "lost": sum(entry.committed is None for entry in entries),
             "last": datetime.fromisoformat(entries[-1].reserved_at) if entries else None,
         })  # fmt: skip
-    return found
+    return rows
 
 
 @app.command()

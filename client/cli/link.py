@@ -52,24 +52,24 @@ def enroll(
         invited = enrolment.invitation_in(invitation)
     except enrolment.BadEnrolment as error:
         raise SiteMisconfigured(f"{invitation}: {error}") from error
-    asked = ask(settings, invited)
+    request = ask(settings, invited)
     path = out or site.parent / f"{settings.name}.request.json"
     try:
-        path.write_text(asked.model_dump_json(indent=1) + "\n", "utf-8")
+        path.write_text(request.model_dump_json(indent=1) + "\n", "utf-8")
     except OSError as error:
         raise SiteMisconfigured(f"cannot write the request {path}: {error.strerror}; choose another --out") from error
     facts = {
         "request": path,
-        "key": enrolment.key_fingerprint(asked),
+        "key": enrolment.key_fingerprint(request),
         "authority": enrolment.authority_fingerprint(invited),
         "server": invited.server,
-        "public_size": asked.public_size,
+        "public_size": request.public_size,
     }
     lines = [
         f"wrote {path}; send it to the coordinator",
         f"your key:             {facts['key']}",
         f"the server's authority: {facts['authority']}",
-        f"your public size:     {asked.public_size}, fixed when the server admits you",
+        f"your public size:     {request.public_size}, fixed when the server admits you",
         "Compare key and authority with the coordinator by telephone; then run: consilium-site run",
     ]
     if settings.server is None:
@@ -94,15 +94,15 @@ def run(
     name = settings.link / f"{only}.lock"
     if healthy:
         raise typer.Exit(0 if holder(name) and all_well(settings.link / f"{only}.json") else 1)
-    found = read_link(settings, only is Role.TRAINER)
+    link = read_link(settings, only is Role.TRAINER)
     with only_one(name) as alone:
         if not alone:
             raise SiteMisconfigured(f"already running: the lock {name} is held")
-        programs = _programs(settings, found, site.resolve(), only, gateway)
+        programs = _programs(settings, link, site.resolve(), only, gateway)
         supervisor = Supervisor(programs, _tell, settings.link / f"{only}.json")
         stop_on_signals(supervisor)
-        _tell(f"{settings.name} takes part in studies of {found.server}")
-        supervisor.run(_Watch(found) if only is not Role.TRAINER else None)
+        _tell(f"{settings.name} takes part in studies of {link.server}")
+        supervisor.run(_Watch(link) if only is not Role.TRAINER else None)
 
 
 def security(
@@ -117,35 +117,40 @@ def security(
     """
     settings = load(site)
     _require_address(gateway)
-    found = examined.checklist(settings, site, gateway)
+    claims_by_heading = examined.checklist(settings, site, gateway)
     if html is not None:
-        checklist.write(html, settings.name, found, examined.UNSEEN)
+        checklist.write(html, settings.name, claims_by_heading, examined.UNSEEN)
     shown = [
         table(heading, ("", "claim", "result", "what to do"), [
             (Text(claim.state, style=COLOURS[claim.state]), claim.promise, claim.found, claim.remedy)
             for claim in claims
         ], whole=("",))
-        for heading, claims in found.items()
+        for heading, claims in claims_by_heading.items()
     ]  # fmt: skip
     answer(
         as_json,
-        checklist.facts(found),
+        checklist.facts(claims_by_heading),
         *shown,
-        f"{checklist.count(found)}." + ("" if html is None else f" Page: {html}"),
+        f"{checklist.count(claims_by_heading)}." + ("" if html is None else f" Page: {html}"),
     )
-    if checklist.worst(found) is ClaimState.FAIL:
+    if checklist.worst(claims_by_heading) is ClaimState.FAIL:
         fail(REFUSED)
 
 
-def _programs(settings: SiteSettings, found: Link, site: Path, only: Role, gateway: str) -> list[Program]:
+def _programs(settings: SiteSettings, link: Link, site: Path, only: Role, gateway: str) -> list[Program]:
     _require_address(gateway)
     logs = settings.link / "logs"
-    train = [sys.executable, "-m", "client.link.trainer", gateway, str(found.secret)]
+    train = [sys.executable, "-m", "client.link.trainer", gateway, str(link.secret)]
     host = gateway.rpartition(":")[0]
-    own = QUIET | {"CONSILIUM_SITE": str(site), "OMP_WAIT_POLICY": "PASSIVE", "NO_PROXY": host, "no_proxy": host}
+    trainer_variables = QUIET | {
+        "CONSILIUM_SITE": str(site),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "NO_PROXY": host,
+        "no_proxy": host,
+    }
     parts = {
-        Role.GATEWAY: Program("gateway", command(found, gateway), logs / "gateway.log", environment(found)),
-        Role.TRAINER: Program("trainer", train, logs / "trainer.log", own),
+        Role.GATEWAY: Program("gateway", command(link, gateway), logs / "gateway.log", environment(link)),
+        Role.TRAINER: Program("trainer", train, logs / "trainer.log", trainer_variables),
     }
     return [program for part, program in parts.items() if only in (Role.BOTH, part)]
 

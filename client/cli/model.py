@@ -56,39 +56,39 @@ def predict(
     opened = open_model(model, sha256)
     target = storing.target_of(settings, opened.task, store_to) if store or store_to else None
     folder = outcome.new_folder(out)
-    with progress(as_json) as told:
+    with progress(as_json) as update:
         if path is None:
-            work = worklist.of_catalog(settings, opened.task, told)
+            work = worklist.of_catalog(settings, opened.task, update)
         else:
-            work = worklist.of_folder(settings, opened.task, path, organ, told)
-        found = predicting.predict(opened, work, told)
-        written = outcome.write(folder, settings.name, opened, found, told)
+            work = worklist.of_folder(settings, opened.task, path, organ, update)
+        predictions = predicting.predict(opened, work, update)
+        written = outcome.write(folder, settings.name, opened, predictions, update)
         stored = 0
 
         def sent(label: str, done: int, total: int) -> None:
             nonlocal stored
             stored = done
-            told(label, done, total)
+            update(label, done, total)
 
         try:
             if target is not None:
                 storing.store(settings, target, [*written.reports, *written.outlines], sent)
         finally:
-            _note(settings, opened, found, written, stored)
-    facts = _facts(opened, found, written, target is not None, out)
-    answer(as_json, facts, *_shown(opened, found, written, target is not None, out))
+            _note(settings, opened, predictions, written, stored)
+    facts = _facts(opened, predictions, written, target is not None, out)
+    answer(as_json, facts, *_shown(opened, predictions, written, target is not None, out))
     if written.refused:
         fail(REFUSED)
 
 
-def _note(settings: SiteSettings, model: CheckedModel, found: Predictions, written: Written, stored: int) -> None:
+def _note(settings: SiteSettings, model: CheckedModel, predictions: Predictions, written: Written, stored: int) -> None:
     facts: dict[str, Fact] = {
         "study": model.head.study,
         "task": model.task.name,
         "model": model.sha256,
-        "patients": len(found.patients),
-        "images": found.images,
-        "left_out": len(found.left_out),
+        "patients": len(predictions.patients),
+        "images": predictions.images,
+        "left_out": len(predictions.left_out),
         "reports": len(written.reports),
         "outlines": len(written.outlines),
         "stored": stored,
@@ -97,15 +97,17 @@ def _note(settings: SiteSettings, model: CheckedModel, found: Predictions, writt
         audit_log.append_event(Kind.PREDICTION, facts)
 
 
-def _facts(model: CheckedModel, found: Predictions, written: Written, stored: bool, out: Path) -> dict[str, object]:
+def _facts(
+    model: CheckedModel, predictions: Predictions, written: Written, stored: bool, out: Path
+) -> dict[str, object]:
     return {
         "use": "not for clinical use",
         "model": asdict(model.head) | {"sha256": model.sha256},
         "patients": [
             {"patient": patient.patient, "probability": patient.probability, "images": len(patient.images)}
-            for patient in found.patients
+            for patient in predictions.patients
         ],
-        "left_out": Counter(one.reason for one in found.left_out),
+        "left_out": Counter(one.reason for one in predictions.left_out),
         "reports": len(written.reports),
         "outlines": len(written.outlines),
         "reports_refused": written.refused,
@@ -115,22 +117,22 @@ def _facts(model: CheckedModel, found: Predictions, written: Written, stored: bo
 
 
 def _shown(
-    model: CheckedModel, found: Predictions, written: Written, stored: bool, out: Path
+    model: CheckedModel, predictions: Predictions, written: Written, stored: bool, out: Path
 ) -> Iterator[RenderableType]:
     from client.prediction.triage import noun, remarks
 
     yield Text("NOT FOR CLINICAL USE. Output of a research model.", style="bold red")
-    rows = [_row(model, rank, patient) for rank, patient in enumerate(found.patients[:_MOST_ROWS], start=1)]
+    rows = [_row(model, rank, patient) for rank, patient in enumerate(predictions.patients[:_MOST_ROWS], start=1)]
     columns = ("", "patient", noun(model.task), f"{model.task.classes[1]} %", "", "contract warnings")
     yield table(model.task.question, columns, rows, numbers=columns[2:4], whole=("",))
-    if len(found.patients) > _MOST_ROWS:
-        yield Text(f"{len(found.patients) - _MOST_ROWS} more patients.")
-    if found.left_out:
-        told = Counter(one.reason for one in found.left_out).most_common()
-        reasons = [(reason, number, remedy_of(model.task, reason)) for reason, number in told]
+    if len(predictions.patients) > _MOST_ROWS:
+        yield Text(f"{len(predictions.patients) - _MOST_ROWS} more patients.")
+    if predictions.left_out:
+        counts = Counter(one.reason for one in predictions.left_out).most_common()
+        reasons = [(reason, number, remedy_of(model.task, reason)) for reason, number in counts]
         title = "Not used" if model.task.sequences else "Not scored"
         yield table(title, ("reason", "number", "what to do"), reasons, numbers=("number",))
-    for remark in remarks(model, found):
+    for remark in remarks(model, predictions):
         yield Text(f"Note: {remark}")
     for kind, number in written.refused.items():
         yield Text(

@@ -106,13 +106,13 @@ def progress(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
         waiting = bar.add_task("reading headers", total=None)
         rows: dict[str, TaskID] = {}
 
-        def told(label: str, done: int, total: int) -> None:
+        def update(label: str, done: int, total: int) -> None:
             bar.update(waiting, visible=False)
             if label not in rows:
                 rows[label] = bar.add_task(label, total=total)
             bar.update(rows[label], completed=done, total=total)
 
-        yield told
+        yield update
 
 
 def plain(value: Any) -> Any:

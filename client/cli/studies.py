@@ -61,16 +61,16 @@ def review(
         if not study:
             _list_waiting(settings, as_json)
             return
-        found = examine(_document(study, settings, records), settings, records.ledger)
-        decision = decided.decisions(records.audit_log).get(found.digest)
-        if decision is None and not decided.keep(found.document, settings):
+        reviewed = examine(_document(study, settings, records), settings, records.ledger)
+        decision = decided.decisions(records.audit_log).get(reviewed.digest)
+        if decision is None and not decided.keep(reviewed.document, settings):
             raise SiteMisconfigured(f"the study document has more than {MOST_BYTES} bytes, too many to review")
     state = _state(decision)
-    lines = [*words(found).items(), ("Decision", _to_decide(found, state))]
+    lines = [*words(reviewed).items(), ("Decision", _to_decide(reviewed, state))]
     shown = [part for heading, sentences in lines for part in _section(heading, sentences)]
-    facts = plain(found) | {"state": state, "words": dict(lines)}
+    facts = plain(reviewed) | {"state": state, "words": dict(lines)}
     answer(as_json, facts, *shown)
-    if any(found.refused.values()):
+    if any(reviewed.refused.values()):
         fail(REFUSED)
 
 
@@ -127,11 +127,11 @@ def _printable(line: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
-def _to_decide(found: Review, state: str) -> list[str]:
-    lines = [f"Digest: {found.digest}", f"This study is {state}."]
+def _to_decide(reviewed: Review, state: str) -> list[str]:
+    lines = [f"Digest: {reviewed.digest}", f"This study is {state}."]
     if state != "approved":
-        lines.append(f"To approve it: consilium-site approve {short(found.digest)}")
-    if any(found.refused.values()):
+        lines.append(f"To approve it: consilium-site approve {short(reviewed.digest)}")
+    if any(reviewed.refused.values()):
         lines.append("What the policy refuses stays refused even if the study is approved.")
     return lines
 
@@ -155,12 +155,12 @@ def approve(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: As
         if document.task in tasks.names():
             require_enough(settings, tasks.get(document.task))
         decided.approve(document, who(by), records.audit_log, settings)
-        found = examine(document, settings, records.ledger)
+        reviewed = examine(document, settings, records.ledger)
         decision = decided.decisions(records.audit_log)[documents.digest(document)]
     lines = [f"Approved {decision.study} ({short(decision.digest)}), by {decision.by}."]
-    refused = found.refused
+    refused = reviewed.refused
     lines += [f"The policy still refuses ({part}): {why}." for part, reasons in refused.items() for why in reasons]
-    lines += [squeeze for cost in found.costs for squeeze in _squeeze(cost)]
+    lines += [squeeze for cost in reviewed.costs for squeeze in _squeeze(cost)]
     answer(as_json, _facts(decision) | {"refused": refused}, *(Text(_printable(line)) for line in lines))
 
 
@@ -226,21 +226,23 @@ def compare(
         weights = load_file(model)
     except (OSError, SafetensorError) as error:
         raise SiteMisconfigured(f"{model} is not a readable safetensors file: {error}") from None
-    found = with_own(settings, document, weights)
+    comparison = with_own(settings, document, weights)
     rows = [
-        (f"trained by {document.name}", _figure(found.federated)),
-        ("trained here alone, without noise", _figure(found.own)),
-        ("difference, on the same patients", _figure(found.gain)),
+        (f"trained by {document.name}", _figure(comparison.federated)),
+        ("trained here alone, without noise", _figure(comparison.own)),
+        ("difference, on the same patients", _figure(comparison.gain)),
     ]
-    said = "The scored patients are all of one class: no comparison is possible."
-    if found.gain is not None:
-        low, high = found.gain.low, found.gain.high
+    conclusion = "The scored patients are all of one class: no comparison is possible."
+    if comparison.gain is not None:
+        low, high = comparison.gain.low, comparison.gain.high
         verdict = "helps" if low > 0 else "harms" if high < 0 else ""
-        said = f"Federation {verdict} here." if verdict else "No evidence either way on whether federation helps here."
-    head = f"AUC on {found.scored} validation patients, trained on {found.trained_on}"
-    note = Text(f"{said} Exact figures, for this hospital only; they are not stored.")
-    answer(as_json, found, table(head, ("model", "95 % interval"), rows), note)
+        conclusion = (
+            f"Federation {verdict} here." if verdict else "No evidence either way on whether federation helps here."
+        )
+    head = f"AUC on {comparison.scored} validation patients, trained on {comparison.trained_on}"
+    note = Text(f"{conclusion} Exact figures, for this hospital only; they are not stored.")
+    answer(as_json, comparison, table(head, ("model", "95 % interval"), rows), note)
 
 
-def _figure(told: Interval | None) -> str:
-    return "none" if told is None else f"{told.value:.3f} ({told.low:.3f} to {told.high:.3f})"
+def _figure(interval: Interval | None) -> str:
+    return "none" if interval is None else f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"

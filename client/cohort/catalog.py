@@ -146,9 +146,9 @@ def report(site: SiteSettings, task: Task) -> IngestReport:
 
 
 def _report(catalog: Index, site: SiteSettings, task: Task, issuers: Sequence[str]) -> IngestReport:
-    found = findings.report(task, catalog, issuers, ExampleCache(site, task))
+    results = findings.report(task, catalog, issuers, ExampleCache(site, task))
     problem = identity.problem_of(catalog, site, task)
-    return replace(found, warnings=[*found.warnings, f"cannot take part: {problem}"]) if problem else found
+    return replace(results, warnings=[*results.warnings, f"cannot take part: {problem}"]) if problem else results
 
 
 def require_contract(site: SiteSettings, task: Task) -> None:
@@ -165,9 +165,9 @@ def require_contract(site: SiteSettings, task: Task) -> None:
 def _require_contract(catalog: Index, site: SiteSettings, task: Task) -> None:
     issuers = [source.issuer for source in site.sources if source.task == task.name]
     _require_current(site, task, catalog.ingests(task.name, issuers))
-    found = findings.contract_report(task, catalog, issuers)
-    if found.shortfalls:
-        raise ContractNotMet(f"{site.name} cannot take part in {task.name}: {'; '.join(found.shortfalls)}")
+    results = findings.contract_report(task, catalog, issuers)
+    if results.shortfalls:
+        raise ContractNotMet(f"{site.name} cannot take part in {task.name}: {'; '.join(results.shortfalls)}")
 
 
 def honour_withdrawals(site: SiteSettings) -> int:
@@ -197,8 +197,8 @@ def honour_withdrawals(site: SiteSettings) -> int:
             audit_log.append_event(Kind.WITHDRAWAL, {"patients": patients, "images": len(images)})
         unused = catalog.forget(images)
     for name in {image.task for image in images}:
-        mine = {image.example for image in images if image.task == name}
-        ExampleCache(site, tasks.get(name)).delete(example for example in unused if example in mine)
+        of_task = {image.example for image in images if image.task == name}
+        ExampleCache(site, tasks.get(name)).delete(example for example in unused if example in of_task)
     return patients
 
 

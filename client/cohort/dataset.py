@@ -205,16 +205,16 @@ def _kept(
     Only what is missing is made: were it all made again when one patient is gone, the next answer's time would tell.
     """
     path = site.catalog / "inputs" / f"{site.name}-{task.name}-{side}-{what}.safetensors"
-    wanted = [entry.example.stem for entry in entries]
-    there, kept = inputs.read(path)
-    if there == wanted and kept is not None:
+    names = [entry.example.stem for entry in entries]
+    stored, kept = inputs.read(path)
+    if stored == names and kept is not None:
         return kept
-    place = {name: row for row, name in enumerate(there)}
+    place = {name: row for row, name in enumerate(stored)}
     missing = [entry for entry in entries if entry.example.stem not in place]
     made = make(missing)
-    place |= {entry.example.stem: len(there) + row for row, entry in enumerate(missing)}
-    whole = (made if kept is None else torch.cat([kept, made]))[[place[name] for name in wanted]]
-    inputs.write(path, wanted, whole)
+    place |= {entry.example.stem: len(stored) + row for row, entry in enumerate(missing)}
+    whole = (made if kept is None else torch.cat([kept, made]))[[place[name] for name in names]]
+    inputs.write(path, names, whole)
     return whole
 
 

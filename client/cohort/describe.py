@@ -65,14 +65,13 @@ def describe(site: SiteSettings, task: Task) -> Description:
 def for_sending(description: Description) -> dict[str, object]:
     """The same with counts that identify nobody: those below ten are suppressed, values shared by fewer patients are
     left out, and all others are rounded to tens."""
-    told = description
     return {
-        "task": told.task,
-        "question": told.question,
-        "patients": {name: coarse(number) for name, number in told.patients.items()},
-        **{keyword: _common(values) for keyword, values in told.devices.items()},
-        "rejected by": _common(told.contract),
-        "conforming": None if told.conforming is None else f"about {round(told.conforming * 10) * 10} %",
+        "task": description.task,
+        "question": description.question,
+        "patients": {name: coarse(number) for name, number in description.patients.items()},
+        **{keyword: _common(values) for keyword, values in description.devices.items()},
+        "rejected by": _common(description.contract),
+        "conforming": None if description.conforming is None else f"about {round(description.conforming * 10) * 10} %",
     }
 
 

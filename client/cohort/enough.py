@@ -23,9 +23,9 @@ def require_enough(site: SiteSettings, task: Task) -> None:
     """
     catalog.require_contract(site, task)
     for side, least in (("train", site.policy.min_patients), ("validation", 1)):
-        found = len({entry.patient for entry in catalog.entries(site, task, side)})
-        if found < least:
+        patients = len({entry.patient for entry in catalog.entries(site, task, side)})
+        if patients < least:
             raise TooFewPatients(
-                f"{site.name} has {found} {side} patient(s) for {task.name}, {least} are required to take part: ingest "
-                "more, or lower policy.min_patients"
+                f"{site.name} has {patients} {side} patient(s) for {task.name}, {least} are required to take part: "
+                "ingest more, or lower policy.min_patients"
             )

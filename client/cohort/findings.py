@@ -113,12 +113,12 @@ def report(task: Task, catalog: Index, issuers: Sequence[str], cache: ExampleCac
 
 
 def _known(task: Task, usable: Sequence[Image]) -> dict[str, tuple[int, int]]:
-    found = {}
+    counts_by_finding = {}
     for number, finding in enumerate(task.further_findings):
-        told = [(image.patient, image.findings[number]) for image in usable if image.findings]
-        known = {patient for patient, value in told if value is not None}
-        found[finding.name] = len(known), len({patient for patient, value in told if value == 1})
-    return found
+        values = [(image.patient, image.findings[number]) for image in usable if image.findings]
+        known = {patient for patient, value in values if value is not None}
+        counts_by_finding[finding.name] = len(known), len({patient for patient, value in values if value == 1})
+    return counts_by_finding
 
 
 def contract_report(

@@ -52,15 +52,15 @@ def compare(catalog: Index, site: SiteSettings) -> None:
     if len(candidates) >= _MOST_CANDIDATES:
         return
     caches = {name: ExampleCache(site, tasks.get(name)) for name in {image.task for image in printed}}
-    found = confirm(candidates, lambda n: load_example(caches[printed[n].task].path(printed[n].example)))
-    catalog.note_compared(issuers, images, list(_pairs(site, [(printed[a], printed[b]) for a, b in found])))
-    if found:
+    pairs = confirm(candidates, lambda n: load_example(caches[printed[n].task].path(printed[n].example)))
+    catalog.note_compared(issuers, images, list(_pairs(site, [(printed[a], printed[b]) for a, b in pairs])))
+    if pairs:
         catalog.tell_apart(_signed(site))
 
 
-def _pairs(site: SiteSettings, found: Iterable[tuple[Image, Image]]) -> Iterator[AlikePair]:
+def _pairs(site: SiteSettings, images_alike: Iterable[tuple[Image, Image]]) -> Iterator[AlikePair]:
     key = secret(site)
-    owners = Counter(tuple(sorted([(one.patient, one.issuer), (two.patient, two.issuer)])) for one, two in found)
+    owners = Counter(tuple(sorted([(one.patient, one.issuer), (two.patient, two.issuer)])) for one, two in images_alike)
     for ((one, its), (two, others)), images in owners.items():
         yield AlikePair(keyed(key, "pair", "", f"{one} {two}"), one, its, two, others, images)
 

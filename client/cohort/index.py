@@ -172,15 +172,15 @@ class Index:
             question: with all that the answer depends on besides the catalog.
         """
         query = "SELECT number FROM state WHERE name = 'written'"
-        now = (self._connection.execute(query).fetchone()[0], self._path.stat().st_ino)
-        asked = self._path, (self._fraction, question)
-        at, known = _KEPT.pop(asked, (None, None))
-        if at != now:
-            known = answer()
-        _KEPT[asked] = now, known
+        current = (self._connection.execute(query).fetchone()[0], self._path.stat().st_ino)
+        key = self._path, (self._fraction, question)
+        version, result = _KEPT.pop(key, (None, None))
+        if version != current:
+            result = answer()
+        _KEPT[key] = current, result
         while len(_KEPT) > _MOST_KEPT:
             _KEPT.popitem(last=False)
-        return cast(T, known)
+        return cast(T, result)
 
     def put(self, images: Iterable[tuple[Patient, Image]]) -> None:
         """Add images or replace what is known about them."""
@@ -279,8 +279,8 @@ class Index:
     def note_ingest(self, ingest: Ingest) -> None:
         """Record when an issuer's images were ingested, and under which contract."""
         with self._connection:
-            told = json.dumps(ingest.left_out), json.dumps(ingest.warnings), ingest.at.isoformat(timespec="seconds")
-            row = (ingest.task, ingest.issuer, ingest.contract, *told)
+            values = json.dumps(ingest.left_out), json.dumps(ingest.warnings), ingest.at.isoformat(timespec="seconds")
+            row = (ingest.task, ingest.issuer, ingest.contract, *values)
             self._connection.execute("INSERT OR REPLACE INTO ingests VALUES (?, ?, ?, ?, ?, ?)", row)
             self._connection.execute(_WRITTEN)
 
@@ -325,12 +325,12 @@ def _opened(site: SiteSettings) -> Iterator[sqlite3.Connection]:
 
 
 def _require_key(connection: sqlite3.Connection, site: SiteSettings) -> None:
-    own = hmac.digest(secret(site), b"consilium catalog", "sha256").hex()
-    found = connection.execute("SELECT fingerprint FROM key").fetchone()
-    if found is None:
+    fingerprint = hmac.digest(secret(site), b"consilium catalog", "sha256").hex()
+    stored = connection.execute("SELECT fingerprint FROM key").fetchone()
+    if stored is None:
         with connection:
-            connection.execute("INSERT INTO key VALUES (?)", (own,))
-    elif found[0] != own:
+            connection.execute("INSERT INTO key VALUES (?)", (fingerprint,))
+    elif stored[0] != fingerprint:
         raise CatalogStale(
             f"the catalog {site.catalog} was made with a key other than {site.key}, so its patients would change sides "
             "of the split. Set `catalog` in site.yaml to a separate folder, or delete this one, and run: "
@@ -354,8 +354,8 @@ def claim(site: SiteSettings, ledger: str | None) -> None:
     if site.simulated or not _path(site).exists():
         return
     with _opened(site) as connection:
-        found = connection.execute("SELECT ledger FROM owner").fetchone()
-        if found is not None and found[0] != ledger:
+        owner = connection.execute("SELECT ledger FROM owner").fetchone()
+        if owner is not None and owner[0] != ledger:
             raise TermsChanged(
                 f"the patients of the catalog {site.catalog} are counted in a ledger other than {site.ledger}; two "
                 "ledgers would each spend a full budget on them. Set `ledger` and `audit_log` in site.yaml to the "
@@ -363,7 +363,7 @@ def claim(site: SiteSettings, ledger: str | None) -> None:
                 "decides whether these patients may take part again; then delete the catalog and run: "
                 "consilium-site ingest"
             )
-        if found is None and ledger is not None:
+        if owner is None and ledger is not None:
             with connection:
                 connection.execute("INSERT INTO owner VALUES (?)", (ledger,))
 

@@ -92,12 +92,12 @@ class Intake:
                 self._catalog.put(rows)  # an interrupt loses nothing that was read
 
     def _row(
-        self, name: str, source: Source, job: Job, found: Prepared | Unreadable | Image | None
+        self, name: str, source: Source, job: Job, outcome: Prepared | Unreadable | Image | None
     ) -> tuple[Patient, Image]:
         """The index's row of an image: its header now, and the findings in its pixels, from now or before."""
         record, acquisition = job.record, job.record.acquisition
         header = Judgement() if acquisition is None else acquisition.judgement
-        fingerprint, evidence, unreadable = _pixels(found if header.conforms else None)
+        fingerprint, evidence, unreadable = _pixels(outcome if header.conforms else None)
         pixels = Judgement()
         if acquisition is not None and evidence is not None:
             pixels = judge_pixels(self._contract, evidence, acquisition.bits_stored)
@@ -120,7 +120,7 @@ class Intake:
             facts="{}" if acquisition is None else acquisition.facts,
             usable=both.conforms and fingerprint is not None,
             findings=record.findings,
-            outlined=isinstance(found, Prepared | Image) and found.outlined,
+            outlined=isinstance(outcome, Prepared | Image) and outcome.outlined,
         )
 
     def _patient(self, issuer: str, patient_id: str) -> Patient:
@@ -129,15 +129,15 @@ class Intake:
         return Patient(keyed(self._key, "patient", issuer, patient_id), position)
 
 
-def _pixels(found: Prepared | Unreadable | Image | None) -> tuple[int | None, PixelEvidence | None, str]:
+def _pixels(outcome: Prepared | Unreadable | Image | None) -> tuple[int | None, PixelEvidence | None, str]:
     """Fingerprint, evidence, and the reason if there is none."""
-    if isinstance(found, Unreadable):
-        return None, None, found.reason
-    if isinstance(found, Prepared):
-        return found.fingerprint, found.evidence, ""
-    if found is None or found.levels is None:
-        return None, None, "" if found is None else found.unreadable
-    return found.fingerprint, PixelEvidence(found.jpeg, found.levels), found.unreadable
+    if isinstance(outcome, Unreadable):
+        return None, None, outcome.reason
+    if isinstance(outcome, Prepared):
+        return outcome.fingerprint, outcome.evidence, ""
+    if outcome is None or outcome.levels is None:
+        return None, None, "" if outcome is None else outcome.unreadable
+    return outcome.fingerprint, PixelEvidence(outcome.jpeg, outcome.levels), outcome.unreadable
 
 
 def keyed(key: bytes, purpose: str, issuer: str, name: str) -> str:

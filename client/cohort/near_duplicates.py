@@ -57,7 +57,7 @@ def nominate(fingerprints: Sequence[int], patients: Sequence[str], most: int) ->
     """
     hashes = np.array(fingerprints, dtype=np.uint64)
     _, owners = np.unique(np.array(patients, dtype=np.str_), return_inverse=True)
-    found: set[tuple[int, int]] = set()
+    nominated: set[tuple[int, int]] = set()
     for band in range(_BANDS):
         keys = hashes & _band(band)
         order = np.argsort(keys, kind="stable")
@@ -65,10 +65,10 @@ def nominate(fingerprints: Sequence[int], patients: Sequence[str], most: int) ->
             one, other = order[left], order[right]
             close = (np.bitwise_count(hashes[one] ^ hashes[other]) <= _MOST_BITS) & (owners[one] != owners[other])
             pairs = np.sort(np.stack([one[close], other[close]], axis=1), axis=1)
-            found.update(map(tuple, pairs[: most + 1].tolist()))
-            if len(found) >= most:
-                return sorted(found)[:most]
-    return sorted(found)
+            nominated.update(map(tuple, pairs[: most + 1].tolist()))
+            if len(nominated) >= most:
+                return sorted(nominated)[:most]
+    return sorted(nominated)
 
 
 def _band(number: int) -> np.uint64:

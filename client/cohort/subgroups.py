@@ -22,7 +22,7 @@ def levels_of(site: SiteSettings, task: Task, patients: list[str]) -> dict[str, 
     A patient whose images differ has the level of the first image that tells one, in the order of their pseudonyms.
     """
     issuers = [source.issuer for source in site.sources if source.task == task.name]
-    found = {name: np.full(len(patients), len(levels) - 1) for name, levels in LEVELS.items()}
+    of_patients = {name: np.full(len(patients), len(levels) - 1) for name, levels in LEVELS.items()}
     row_of = {patient: row for row, patient in enumerate(patients)}
     with index.opened(site) as catalog:
         images = sorted(catalog.images(task.name, issuers), key=lambda image: image.image, reverse=True)
@@ -30,10 +30,10 @@ def levels_of(site: SiteSettings, task: Task, patients: list[str]) -> dict[str, 
         if image.usable and image.patient in row_of:
             facts = json.loads(image.facts)
             for name, keyword in _KEYWORDS.items():
-                told = level(name, str(facts.get(keyword, "")))
-                if told != len(LEVELS[name]) - 1:
-                    found[name][row_of[image.patient]] = told
-    return found
+                number = level(name, str(facts.get(keyword, "")))
+                if number != len(LEVELS[name]) - 1:
+                    of_patients[name][row_of[image.patient]] = number
+    return of_patients
 
 
 def histograms(

@@ -103,7 +103,7 @@ class Account:
         if row.kind in kinds:
             kinds[row.kind](row, row.body)
 
-    def own(self, cohort: str, study: str) -> list[LedgerEntry]:
+    def reservations(self, cohort: str, study: str) -> list[LedgerEntry]:
         """A study's reservations on a cohort, oldest first."""
         return [e for e in self.entries.values() if (e.use.cohort, e.use.study) == (cohort, study)]
 
@@ -111,14 +111,14 @@ class Account:
         """Everything that counts on a cohort, for one study or for life, oldest first."""
         entries = [e for e in self.entries.values() if study in (None, e.use.study)]
         begun = min((e.reserved for e in entries), default=None)
-        found = [(e.reserved, e.mechanism) for e in entries if self._counts(e.reserved, e.use.cohort, cohort)]
-        found += [
+        uses = [(e.reserved, e.mechanism) for e in entries if self._counts(e.reserved, e.use.cohort, cohort)]
+        uses += [
             (charge.row, charge.mechanism)
             for charge in self._charges
             if self._counts(charge.row, charge.cohort, cohort)
             and (study is None or (begun is not None and begun < charge.row))
         ]
-        return [mechanism for _, mechanism in sorted(found, key=lambda pair: pair[0])]
+        return [mechanism for _, mechanism in sorted(uses, key=lambda pair: pair[0])]
 
     def everything(self) -> list[Mechanism]:
         """What was spent on any cohort, once each: what would count on every cohort if anyone changed sides now."""
@@ -168,7 +168,7 @@ class Account:
         )
 
     def _planned(self, row: Row, body: dict[str, Any]) -> None:
-        mechanisms = [Mechanism(**each) for each in body["mechanisms"]]
+        mechanisms = [Mechanism(**mechanism) for mechanism in body["mechanisms"]]
         mark = Earmark(body["study"], body["cohort"], mechanisms, body["delta"])
         self._earmarks[mark.cohort, mark.study] = mark
 
@@ -184,7 +184,7 @@ class Account:
 
     def _acknowledged(self, row: Row, body: dict[str, Any]) -> None:
         self.acknowledged.add(body["hash"])
-        self._charges += [_Charge(row.seq, name, Mechanism(**each)) for name, each in body["charges"].items()]
+        self._charges += [_Charge(row.seq, name, Mechanism(**mechanism)) for name, mechanism in body["charges"].items()]
 
 
 def without_first(mechanisms: Sequence[Mechanism], count: int) -> list[Mechanism]:

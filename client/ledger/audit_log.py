@@ -156,8 +156,8 @@ class AuditLog:
         Raises:
             LedgerTampered: a row is not as it was written.
         """
-        found = (_receipt(row) for row in self._rows_since(since) if row.kind == _RECEIPT)
-        return [r for r in found if study in (None, r.study) and round in (None, r.round)]
+        entries = (_receipt(row) for row in self._rows_since(since) if row.kind == _RECEIPT)
+        return [r for r in entries if study in (None, r.study) and round in (None, r.round)]
 
     def events(self, kind: Kind | None = None, study: str | None = None, since: datetime | None = None) -> list[Event]:
         """Events, oldest first; ``study`` compares the fact of that name. Otherwise as ``receipts``.
@@ -168,8 +168,8 @@ class AuditLog:
             if row.kind in set(Kind):
                 self._events.append(_event(row))
             self._read = Head(row.seq, row.hash)
-        found = (e for e in self._events if since is None or e.at >= since)
-        return [e for e in found if kind in (None, e.kind) and study in (None, e.facts.get("study"))]
+        entries = (e for e in self._events if since is None or e.at >= since)
+        return [e for e in entries if kind in (None, e.kind) and study in (None, e.facts.get("study"))]
 
     def head(self) -> Head:
         """Number and hash of the last row."""

@@ -147,8 +147,8 @@ class Chain:
 
     def contains(self, hash: str) -> bool:
         """Whether a genuine row has this hash; newest rows are checked first."""
-        found = self._query(f"{_SELECT} WHERE hash = ? ORDER BY seq DESC", hash)
-        return any(links.is_genuine(self._key, stored) for stored in found)
+        matches = self._query(f"{_SELECT} WHERE hash = ? ORDER BY seq DESC", hash)
+        return any(links.is_genuine(self._key, stored) for stored in matches)
 
     def rows(self, after: Head | None = None) -> Iterator[Row]:
         """Rows from the genesis on, or those after a head, with every hash and every link checked.
@@ -226,9 +226,9 @@ class Chain:
         return links.row(stored)
 
     def _refuse(self, faults: Iterable[Fault]) -> None:
-        if found := [str(fault) for fault in faults]:
-            more = [f"and {len(found) - 10} more"] if len(found) > 10 else []
-            raise LedgerTampered(f"{self._name} was altered or damaged: {'; '.join(found[:10] + more)}. {RESTORE}")
+        if messages := [str(fault) for fault in faults]:
+            more = [f"and {len(messages) - 10} more"] if len(messages) > 10 else []
+            raise LedgerTampered(f"{self._name} was altered or damaged: {'; '.join(messages[:10] + more)}. {RESTORE}")
 
     def _faults_of_pages(self) -> list[Fault]:
         found = self.execute("PRAGMA quick_check(10)")

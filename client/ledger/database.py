@@ -120,10 +120,10 @@ def new_file(path: Path) -> Iterator[Path]:
 
 def _refuse_existing(path: Path) -> None:
     """Refuse the file itself, or a write-ahead log left by a file of its name, which would corrupt a new one."""
-    there = [str(p) for p in (path, *_companions(path)) if os.path.lexists(p)]
-    if there:
+    existing = [str(p) for p in (path, *_companions(path)) if os.path.lexists(p)]
+    if existing:
         raise LedgerBroken(
-            f"{' and '.join(there)} exists already and is not overwritten. To replace the file, first "
+            f"{' and '.join(existing)} exists already and is not overwritten. To replace the file, first "
             f"move all of {path}* elsewhere, and keep them"
         )
 

@@ -112,10 +112,10 @@ class Ledger:
         Raises:
             LedgerTampered: the stored bytes are not those that were committed.
         """
-        mine = [(seq, entry) for seq, entry in self._by_commit() if entry.use == use]
-        if not mine:
+        answers = [(seq, entry) for seq, entry in self._by_commit() if entry.use == use]
+        if not answers:
             return None
-        seq, entry = mine[-1]
+        seq, entry = answers[-1]
         reply = self._reply(seq)
         if reply is not None and not _is_reply_of(entry, reply):
             raise LedgerTampered(f"the ledger {self._chain.path}: row {seq}: {_OTHER_REPLY}. {RESTORE}")
@@ -195,10 +195,14 @@ class Ledger:
         """
         with self._chain.transaction():
             entries = self.entries()
-            mine = [e.reserved for e in entries if e.use == use and e.committed is None]
-            if not mine:
+            open_reservations = [e.reserved for e in entries if e.use == use and e.committed is None]
+            if not open_reservations:
                 raise ValueError(f"round {use.round} of study {use.study} was not reserved on {use.cohort}")
-            facts = {"reserved": mine[-1], "sha256": hashlib.sha256(reply).hexdigest(), "bytes": len(reply)}
+            facts = {
+                "reserved": open_reservations[-1],
+                "sha256": hashlib.sha256(reply).hexdigest(),
+                "bytes": len(reply),
+            }
             row = self._chain.append("committed", {**facts, **self._seen()})
             for entry in entries:
                 if entry.committed is not None and _line(entry.use) == _line(use):
@@ -278,8 +282,8 @@ class Ledger:
         return {} if self._witness is None else {"audit_log": list(self._witness())}
 
     def _reply(self, committed: int) -> bytes | None:
-        found = self._chain.execute("SELECT reply FROM replies WHERE committed = ?", committed)
-        return found[0][0] if found else None
+        rows = self._chain.execute("SELECT reply FROM replies WHERE committed = ?", committed)
+        return rows[0][0] if rows else None
 
     def _faults_of_replies(self) -> Iterator[str]:
         newest = {_line(entry.use): (seq, entry) for seq, entry in self._by_commit()}
@@ -320,10 +324,10 @@ def _check_caps(account: Account, use: Use, planned: Planned, caps: Caps) -> Non
     needed = planned.needed.get(use.cohort, [planned.now])
     study = [*account.spent(use.cohort, use.study), *needed]
     _check(f"{use.cohort}: epsilon for study {use.study}", study, caps.study, caps.delta)
-    others = account.earmarks(use.cohort, without=use.study)
-    set_aside = [mechanism for mark in others for mechanism in mark.mechanisms]
+    earmarks = account.earmarks(use.cohort, without=use.study)
+    set_aside = [mechanism for mark in earmarks for mechanism in mark.mechanisms]
     life = [*account.spent(use.cohort), *needed, *set_aside]
-    _check(f"{use.cohort}: lifetime epsilon", life, caps.life, min([caps.delta, *(mark.delta for mark in others)]))
+    _check(f"{use.cohort}: lifetime epsilon", life, caps.life, min([caps.delta, *(mark.delta for mark in earmarks)]))
 
 
 def _check(what: str, mechanisms: list[Mechanism], cap: float, delta: float) -> None:

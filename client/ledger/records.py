@@ -153,14 +153,14 @@ def replace_lost_audit_log(ledger: Path, audit_log: Path, secret: bytes) -> None
     Raises:
         LedgerBroken: there is an audit log in use, or the ledger does not verify.
     """
-    with Ledger.open(ledger, secret) as book:
-        if faults := book.verify():
+    with Ledger.open(ledger, secret) as opened:
+        if faults := opened.verify():
             raise LedgerBroken(f"the ledger {ledger} fails verification: {'; '.join(faults)}")
-        there = os.path.lexists(audit_log)
-        with AuditLog.open(audit_log, secret) if there else AuditLog.create(audit_log, secret, book.head()) as begun:
-            if begun.head().seq > 0:
+        exists = os.path.lexists(audit_log)
+        with AuditLog.open(audit_log, secret) if exists else AuditLog.create(audit_log, secret, opened.head()) as log:
+            if log.head().seq > 0:
                 raise LedgerBroken(f"the audit log {audit_log} exists and is in use; it is not replaced")
-            book.audit_log_was_lost(begun.head())
+            opened.audit_log_was_lost(log.head())
 
 
 def _refuse_missing(ledger: Path, audit_log: Path) -> None:

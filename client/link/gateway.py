@@ -54,17 +54,17 @@ def link(settings: SiteSettings, only_trainer: bool = False) -> Link:
     Raises:
         SiteMisconfigured: naming all that is missing.
     """
-    found = _files(settings)
-    needed = (found.secret,) if only_trainer else (found.key, found.authority, found.secret)
+    files = _files(settings)
+    needed = (files.secret,) if only_trainer else (files.key, files.authority, files.secret)
     missing = [str(path) for path in needed if not path.exists()]
     if missing:
         raise SiteMisconfigured(f"{', '.join(missing)} missing; run: consilium-site enroll --invitation FILE")
     if not settings.server:
         raise SiteMisconfigured("no server is set in site.yaml: add the line `server: HOST:PORT` from the invitation")
-    for path in {found.key, found.secret} & set(needed):
+    for path in {files.key, files.secret} & set(needed):
         if path.stat().st_mode & 0o077:
             raise SiteMisconfigured(f"{path} is readable by users other than its owner; run: chmod 600 {path}")
-    return found
+    return files
 
 
 def enroll(settings: SiteSettings, invitation: enrolment.Invitation) -> enrolment.Request:
@@ -74,22 +74,22 @@ def enroll(settings: SiteSettings, invitation: enrolment.Invitation) -> enrolmen
         SiteMisconfigured: another server's authority is there already, ``site.yaml`` names another server, or no public
             size that a server would take.
     """
-    found = _files(settings)
+    files = _files(settings)
     if settings.server is not None and settings.server != invitation.server:
         raise SiteMisconfigured(f"site.yaml has the server {settings.server}, the invitation {invitation.server}")
     size = _declared_size(settings)
     private_tree(settings.link)
-    authority = found.authority
+    authority = files.authority
     if authority.exists() and authority.read_text("utf-8") != invitation.certificate_authority:
         raise SiteMisconfigured(f"{authority} belongs to another server; if the change is intended, delete it first")
     write_private(authority, invitation.certificate_authority.encode())
-    for path, content in ((found.key, enrolment.new_key()), (found.secret, os.urandom(32))):
+    for path, content in ((files.key, enrolment.new_key()), (files.secret, os.urandom(32))):
         with suppress(FileExistsError):
             write_secret(path, content)
     try:
-        return enrolment.request(settings.name, found.key.read_bytes(), size)
+        return enrolment.request(settings.name, files.key.read_bytes(), size)
     except enrolment.BadEnrolment as error:
-        raise SiteMisconfigured(f"{found.key}: {error}") from error
+        raise SiteMisconfigured(f"{files.key}: {error}") from error
 
 
 def _declared_size(settings: SiteSettings) -> int:
@@ -105,27 +105,27 @@ def _declared_size(settings: SiteSettings) -> int:
     return size
 
 
-def command(found: Link, listen: str) -> list[str]:
+def command(link: Link, listen: str) -> list[str]:
     """Command line of the gateway; it listens for the trainer at ``listen``, a ``host:port``."""
     host, _, port = listen.rpartition(":")
-    program = [sys.executable, "-m", "client.link.supernode", "--superlink", found.server]
-    program += ["--root-certificates", str(found.authority), "--auth-supernode-private-key", str(found.key)]
-    program += ["--isolation", "process", "--superexec-auth-secret-file", str(found.secret)]
+    program = [sys.executable, "-m", "client.link.supernode", "--superlink", link.server]
+    program += ["--root-certificates", str(link.authority), "--auth-supernode-private-key", str(link.key)]
+    program += ["--isolation", "process", "--superexec-auth-secret-file", str(link.secret)]
     return [*program, "--host", host, "--port", port]
 
 
-def environment(found: Link) -> dict[str, str]:
+def environment(link: Link) -> dict[str, str]:
     """Environment variables of the gateway's process."""
-    return QUIET | {"FLWR_HOME": str(found.key.parent), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    return QUIET | {"FLWR_HOME": str(link.key.parent), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
-def handshake(found: Link) -> tuple[str, str, datetime]:
+def handshake(link: Link) -> tuple[str, str, datetime]:
     """Connect to the server and authenticate it. Returns TLS version, cipher, and when its certificate expires.
 
     Raises:
         OSError: it cannot be reached, or its certificate is not good.
     """
-    with _secured(found) as secure:
+    with _secured(link) as secure:
         expires = ssl.cert_time_to_seconds(str((secure.getpeercert() or {})["notAfter"]))
         cipher = secure.cipher()
         return secure.version() or "", cipher[0] if cipher else "", datetime.fromtimestamp(expires, UTC)
@@ -134,8 +134,8 @@ def handshake(found: Link) -> tuple[str, str, datetime]:
 def is_apart(settings: SiteSettings) -> bool:
     """Whether this is the trainer of a hospital whose gateway runs on another machine: of what ``enroll`` created it
     has only the shared secret, and it should not connect to the server."""
-    found = _files(settings)
-    return found.secret.exists() and not found.authority.exists()
+    files = _files(settings)
+    return files.secret.exists() and not files.authority.exists()
 
 
 def _files(settings: SiteSettings) -> Link:
@@ -154,19 +154,19 @@ def connect(server: str) -> None:
     _dial(host, int(port)).close()
 
 
-def reach(found: Link) -> str:
+def reach(link: Link) -> str:
     """Connect to the server as the gateway does. Returns the problem, empty if there is none."""
     try:
-        with _secured(found) as secure:
-            secure.sendall(f"GET /health HTTP/1.1\r\nHost: {found.server}\r\nConnection: close\r\n\r\n".encode())
+        with _secured(link) as secure:
+            secure.sendall(f"GET /health HTTP/1.1\r\nHost: {link.server}\r\nConnection: close\r\n\r\n".encode())
             answer = HTTPResponse(secure)
             answer.begin()
     except ssl.SSLCertVerificationError as error:
-        return f"the certificate of {found.server} is invalid: {error.verify_message}; inform the coordinator"
+        return f"the certificate of {link.server} is invalid: {error.verify_message}; inform the coordinator"
     except (OSError, HTTPException) as error:
-        return f"{found.server} cannot be reached: {error or type(error).__name__}"
+        return f"{link.server} cannot be reached: {error or type(error).__name__}"
     if answer.status != 200:
-        return f"{found.server} answers, but is unhealthy (HTTP {answer.status})"
+        return f"{link.server} answers, but is unhealthy (HTTP {answer.status})"
     return _clock(answer.headers.get("Date"))
 
 
@@ -182,9 +182,9 @@ def _clock(date: str | None) -> str:
 
 
 @contextmanager
-def _secured(found: Link) -> Iterator[ssl.SSLSocket]:
-    host, _, port = found.server.rpartition(":")
-    context = ssl.create_default_context(cafile=str(found.authority))
+def _secured(link: Link) -> Iterator[ssl.SSLSocket]:
+    host, _, port = link.server.rpartition(":")
+    context = ssl.create_default_context(cafile=str(link.authority))
     with _dial(host, int(port)) as raw, context.wrap_socket(raw, server_hostname=host) as secure:
         yield secure
 

@@ -56,14 +56,14 @@ def checklist(settings: SiteSettings, site: Path, listen: str) -> Checklist:
 
 def _running(settings: SiteSettings) -> dict[str, process.Process]:
     """Gateway and trainer, as far as they run where this is asked."""
-    found: dict[str, process.Process] = {}
+    running: dict[str, process.Process] = {}
     for name in _STATES:
         try:
             programs = json.loads((settings.link / f"{name}.json").read_text("utf-8"))
-            found |= {part: process.look(told["pid"]) for part, told in programs.items() if told["pid"]}
+            running |= {part: process.look(program["pid"]) for part, program in programs.items() if program["pid"]}
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return found
+    return running
 
 
 def _programs(settings: SiteSettings, running: Mapping[str, process.Process], listen: str) -> Iterator[Claim]:

@@ -86,34 +86,34 @@ class Trainer:
 
     def _fork(self, token: str) -> tuple[int, int, int]:
         """A child that answers: its id, a pipe on which it tells what it has, and one that ends it with us."""
-        heard, said = os.pipe()
+        read_end, write_end = os.pipe()
         alive, held = os.pipe()
         child = os.fork()
         if child == 0:
-            os.close(heard)
+            os.close(read_end)
             os.close(held)
-            _be_child(self._gateway.address, token, self._app, said, alive)
-        os.close(said)
+            _be_child(self._gateway.address, token, self._app, write_end, alive)
+        os.close(write_end)
         os.close(alive)
-        return child, heard, held
+        return child, read_end, held
 
-    def _wait(self, child: int, heard: int) -> tuple[OrderHead | None, int]:
+    def _wait(self, child: int, read_end: int) -> tuple[OrderHead | None, int]:
         """Wait for the child; kill it once nobody waits for its answer any more, or when we are stopped."""
-        said, told = b"", False
+        message, complete = b"", False
         ends = time.monotonic() + _UNREAD_S
         while True:
-            if told:
+            if complete:
                 time.sleep(0.02)
-            elif select.select([heard], [], [], 0.05)[0]:
-                piece = os.read(heard, 65536)
-                said, told = said + piece, not piece
-                if told and (receipt := _received(said)):
+            elif select.select([read_end], [], [], 0.05)[0]:
+                piece = os.read(read_end, 65536)
+                message, complete = message + piece, not piece
+                if complete and (receipt := _received(message)):
                     ends = time.monotonic() + receipt.ttl_s
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
-                while piece := os.read(heard, 65536):  # what it told just before it died
-                    said += piece
-                return _received(said), os.waitstatus_to_exitcode(status)
+                while piece := os.read(read_end, 65536):  # what it told just before it died
+                    message += piece
+                return _received(message), os.waitstatus_to_exitcode(status)
             if time.monotonic() > ends or self._stop.is_set():
                 os.kill(child, signal.SIGKILL)
 
@@ -124,7 +124,7 @@ class Trainer:
             self._tell(f"the gateway does not answer: {error}")
 
 
-def _be_child(address: str, token: str, app: ClientApp, said: int, alive: int) -> None:
+def _be_child(address: str, token: str, app: ClientApp, pipe: int, alive: int) -> None:
     """Answer the order and end. Never returns."""
     code = 1
     try:
@@ -133,8 +133,8 @@ def _be_child(address: str, token: str, app: ClientApp, said: int, alive: int) -
         threading.Thread(target=_leave_with_the_parent, args=(alive,), daemon=True).start()
 
         def received(receipt: OrderHead) -> None:
-            os.write(said, receipt.node.to_bytes(8) + int(receipt.ttl_s * 1000).to_bytes(8) + receipt.head)
-            os.close(said)
+            os.write(pipe, receipt.node.to_bytes(8) + int(receipt.ttl_s * 1000).to_bytes(8) + receipt.head)
+            os.close(pipe)
 
         answer(address, token, app, received)
         code = 0
@@ -150,11 +150,11 @@ def _leave_with_the_parent(alive: int) -> None:
     os._exit(3)
 
 
-def _received(said: bytes) -> OrderHead | None:
+def _received(message: bytes) -> OrderHead | None:
     """What the child has told, ``None`` when it died before it had an order."""
-    if len(said) <= _HEAD:
+    if len(message) <= _HEAD:
         return None
-    return OrderHead(said[_HEAD:], int.from_bytes(said[:8]), int.from_bytes(said[8:_HEAD]) / 1000)
+    return OrderHead(message[_HEAD:], int.from_bytes(message[:8]), int.from_bytes(message[8:_HEAD]) / 1000)
 
 
 def main() -> None:

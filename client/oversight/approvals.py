@@ -139,13 +139,13 @@ def waiting(settings: SiteSettings) -> dict[str, str]:
     Raises:
         SiteMisconfigured: a file in ``pending`` is not what its name says.
     """
-    found = {path.stem: path.read_bytes().decode("utf-8", "replace") for path in _files(settings)}
-    if wrong := [digest for digest, text in found.items() if _digest(text) != digest]:
+    texts = {path.stem: path.read_bytes().decode("utf-8", "replace") for path in _files(settings)}
+    if wrong := [digest for digest, text in texts.items() if _digest(text) != digest]:
         paths = ", ".join(str(_file_of(digest, settings)) for digest in wrong)
         raise SiteMisconfigured(
             f"content does not match the file name: {paths}; delete it, and the study's next order brings it again"
         )
-    return found
+    return texts
 
 
 def one_of(digits: str, known: Iterable[str]) -> str:
@@ -156,12 +156,12 @@ def one_of(digits: str, known: Iterable[str]) -> str:
     """
     if len(digits) < FEWEST_DIGITS:
         raise NotApproved(f"{digits!r} is too short: give at least {FEWEST_DIGITS} digits of the digest")
-    found = sorted(digest for digest in known if digest.startswith(digits.lower()))
-    if not found:
+    matches = sorted(digest for digest in known if digest.startswith(digits.lower()))
+    if not matches:
         raise NotApproved(f"no study here has a digest that starts with {digits}; run: consilium-site review FILE")
-    if len(found) > 1:
-        raise NotApproved(f"{len(found)} studies have a digest that starts with {digits}: {', '.join(found)}")
-    return found[0]
+    if len(matches) > 1:
+        raise NotApproved(f"{len(matches)} studies have a digest that starts with {digits}: {', '.join(matches)}")
+    return matches[0]
 
 
 def _digest(text: str) -> str:

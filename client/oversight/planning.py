@@ -85,7 +85,7 @@ def caps_of(terms: PrivacyTerms, settings: SiteSettings) -> Caps:
 def outlook(document: StudyDocument, part: Part, settings: SiteSettings, account: Account) -> Outlook:
     """How a part of a study would be planned if its next order came now."""
     terms, cohort = granted(document, part, settings), COHORTS[part]
-    need = _still_needed(document, part, account.own(cohort, document.name))
+    need = _still_needed(document, part, account.reservations(cohort, document.name))
     if terms.epsilon is None:
         plan = accounting.sequence(0.0, need.rate, need.ahead)
         return Outlook(plan, plan, "")
@@ -102,13 +102,13 @@ def _planned(
     order: TrainOrder | EvaluateOrder, terms: PrivacyTerms, settings: SiteSettings, account: Account
 ) -> Planned:
     study, part = order.study, PARTS[isinstance(order, EvaluateOrder)]
-    own = account.own(COHORTS[part], study.name)
+    entries = account.reservations(COHORTS[part], study.name)
     if isinstance(order, TrainOrder):
-        need = _training(study, _turn(study, order.round, [e.use.round for e in own]), own)
+        need = _training(study, _turn(study, order.round, [e.use.round for e in entries]), entries)
         count = study.steps_a_round()
     else:
         count = study.evaluation.histograms(order.round == study.rounds) if order.asks == "scores" else 1
-        need = _scoring(study, own, count)
+        need = _scoring(study, entries, count)
     if not need.ahead:
         raise NotPermitted(f"round {order.round}: the study asks each hospital at most {study.asked} time(s)")
     if terms.epsilon is None:
@@ -126,28 +126,28 @@ def _other_part(
     cohort, terms = COHORTS[other], granted(study, other, settings)
     if terms.epsilon is None or account.has_planned(cohort, study.name) or objections(study, other, settings):
         return {}
-    need = _still_needed(study, other, account.own(cohort, study.name))
+    need = _still_needed(study, other, account.reservations(cohort, study.name))
     return {cohort: _affordable(need, cohort, study.name, terms, settings, account)} if need.ahead else {}
 
 
-def _still_needed(study: StudyDocument, part: Part, own: list[LedgerEntry]) -> _Need:
+def _still_needed(study: StudyDocument, part: Part, entries: list[LedgerEntry]) -> _Need:
     """What a part still needs, whichever round comes next."""
     if part == "training":
-        return _training(study, len({e.use.round for e in own}) + 1, own)
-    return _scoring(study, own, 0)
+        return _training(study, len({e.use.round for e in entries}) + 1, entries)
+    return _scoring(study, entries, 0)
 
 
-def _training(study: StudyDocument, turn: int, own: list[LedgerEntry]) -> _Need:
+def _training(study: StudyDocument, turn: int, entries: list[LedgerEntry]) -> _Need:
     """All rounds from this turn on, each with the noise its schedule sets."""
-    before = [entry.use.round for entry in own]
-    last = study.training.noise_in(_turn(study, before[-1], before[:-1]), study.asked) if before else 1.0
-    tried = accounting.scale_of(own[-1].mechanism.noise_multiplier, last) if own else 0.0
+    rounds = [entry.use.round for entry in entries]
+    last = study.training.noise_in(_turn(study, rounds[-1], rounds[:-1]), study.asked) if rounds else 1.0
+    tried = accounting.scale_of(entries[-1].mechanism.noise_multiplier, last) if entries else 0.0
     return _Need(study.training.sample_rate, study.noise_ahead(turn), tried)
 
 
-def _scoring(study: StudyDocument, own: list[LedgerEntry], now: int) -> _Need:
-    left = max(now, study.evaluation.all_histograms() - sum(entry.mechanism.count for entry in own))
-    return _Need(1.0, [(1.0, left)] if left > 0 else [], own[-1].mechanism.noise_multiplier if own else 0.0)
+def _scoring(study: StudyDocument, entries: list[LedgerEntry], reserving: int) -> _Need:
+    left = max(reserving, study.evaluation.all_histograms() - sum(entry.mechanism.count for entry in entries))
+    return _Need(1.0, [(1.0, left)] if left > 0 else [], entries[-1].mechanism.noise_multiplier if entries else 0.0)
 
 
 def _turn(study: StudyDocument, round: int, before: list[int]) -> int:
@@ -165,15 +165,15 @@ def _affordable(
     assert terms.epsilon is not None
     if not need.ahead:
         return []
-    spent, others = account.spent(cohort, study), account.earmarks(cohort, without=study)
+    spent, earmarks = account.spent(cohort, study), account.earmarks(cohort, without=study)
     alone = _within(need, spent, terms.epsilon, terms.delta, f"{cohort}: study {study}")
-    of_life = [*account.spent(cohort), *(mechanism for mark in others for mechanism in mark.mechanisms)]
+    of_life = [*account.spent(cohort), *(mechanism for mark in earmarks for mechanism in mark.mechanisms)]
     if of_life == spent:  # then a study's cap, which is no larger than a life's, has said all
         return alone
-    cap, delta = settings.policy.max_epsilon_life, min([terms.delta, *(mark.delta for mark in others)])
+    cap, delta = settings.policy.max_epsilon_life, min([terms.delta, *(mark.delta for mark in earmarks)])
     if accounting.epsilon_of([*of_life, *alone], delta) <= cap:
         return alone
-    named = ", ".join(sorted({mark.study for mark in others}))
+    named = ", ".join(sorted({mark.study for mark in earmarks}))
     hint = f"; {named} has set some of it aside, which `consilium-site revoke` frees" if named else ""
     within = _within(need, of_life, cap, delta, f"{cohort}: lifetime epsilon of {cap:g}{hint}")
     more = within[0].noise_multiplier / alone[0].noise_multiplier

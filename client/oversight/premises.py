@@ -94,8 +94,8 @@ def rebase(settings: SiteSettings, records: Records, by: str) -> TermsChange:
             "`simulated`, or set up the other hospital in a separate folder, with its own key and catalog"
         )
     terms = terms_of(settings)
-    told: dict[str, Fact] = {"terms": _digest(terms.body()), "differences": len(change.differs)}
-    sign(records.audit_log, Kind.REBASE, by, {**told, "both_cohorts": change.moves})
+    facts: dict[str, Fact] = {"terms": _digest(terms.body()), "differences": len(change.differs)}
+    sign(records.audit_log, Kind.REBASE, by, {**facts, "both_cohorts": change.moves})
     records.ledger.rebase(terms)
     return change
 
@@ -145,10 +145,10 @@ def acknowledge(settings: SiteSettings, records: Records, digits: str, spent: Ma
     Raises:
         SiteMisconfigured: no such entry is missing, or an epsilon is out of range.
     """
-    found = [hash for hash in lost_heads(records) if hash.startswith(digits.lower())]
-    if len(digits) < FEWEST_DIGITS or len(found) != 1:
+    matches = [hash for hash in lost_heads(records) if hash.startswith(digits.lower())]
+    if len(digits) < FEWEST_DIGITS or len(matches) != 1:
         raise SiteMisconfigured(
-            f"{digits!r} matches {len(found)} missing entries; give {FEWEST_DIGITS} or more of the digits that "
+            f"{digits!r} matches {len(matches)} missing entries; give {FEWEST_DIGITS} or more of the digits that "
             "`consilium-site audit --kind ledger_behind` shows"
         )
     delta = delta_cap(settings)
@@ -156,10 +156,10 @@ def acknowledge(settings: SiteSettings, records: Records, digits: str, spent: Ma
         charges = {cohort: accounting.gaussian_of(epsilon, delta) for cohort, epsilon in spent.items() if epsilon != 0}
     except ValueError as error:
         raise SiteMisconfigured(f"{error}; 0 means that nothing was spent") from None
-    facts: dict[str, Fact] = {"lost": found[0], **{f"epsilon_{cohort}": epsilon for cohort, epsilon in spent.items()}}
+    facts: dict[str, Fact] = {"lost": matches[0], **{f"epsilon_{cohort}": epsilon for cohort, epsilon in spent.items()}}
     sign(records.audit_log, Kind.ACKNOWLEDGEMENT, require_name(by), facts)
-    records.ledger.acknowledge(found[0], charges)
-    return found[0]
+    records.ledger.acknowledge(matches[0], charges)
+    return matches[0]
 
 
 def policy_digest(settings: SiteSettings) -> str:

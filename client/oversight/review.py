@@ -168,7 +168,7 @@ def _too_large(leaving: Leaving, settings: SiteSettings) -> Iterator[str]:
 def _cost(document: StudyDocument, part: Part, settings: SiteSettings, account: Account) -> Cost:
     terms, cohort, name = granted(document, part, settings), COHORTS[part], document.name
     outlook = planning.outlook(document, part, settings, account)
-    had = [entry.mechanism for entry in account.own(cohort, name)]
+    had = [entry.mechanism for entry in account.reservations(cohort, name)]
     others = [mechanism for mark in account.earmarks(cohort, without=name) for mechanism in mark.mechanisms]
     to_come = None if outlook.plan is None else [*outlook.plan, *others]
     return Cost(
@@ -193,10 +193,10 @@ def _unpaid(
 ) -> dict[Part, list[str]]:
     """What cannot be paid for. A study is paid for as a whole, so this refuses the other part too, unless its budget is
     already set aside, it needs no epsilon, or it is refused anyway."""
-    found: dict[Part, list[str]] = {part: [] for part in PARTS}
+    reasons: dict[Part, list[str]] = {part: [] for part in PARTS}
     for cost in costs:
         alone = bool(refused[cost.part]) or account.has_planned(cost.cohort, document.name)
         for other in costs if cost.refused else ():
             if other is cost or not (alone or other.granted is None):
-                found[other.part].append(cost.refused)
-    return found
+                reasons[other.part].append(cost.refused)
+    return reasons

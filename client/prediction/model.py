@@ -133,11 +133,11 @@ def _numbers(values: list[float]) -> str:
 
 
 def _remarks(head: ModelHead) -> list[str]:
-    found = []
+    notes = []
     if head.release != release():
-        found.append(f"The model is of release {head.release}, this is {release()}; on the test images they agree.")
+        notes.append(f"The model is of release {head.release}, this is {release()}; on the test images they agree.")
     if head.accepted is False:
-        found.append("The model has not passed its study's own quality gate.")
+        notes.append("The model has not passed its study's own quality gate.")
     if head.threshold is None:
-        found.append("The study has no operating threshold: patients are ranked, without positive or negative.")
-    return found
+        notes.append("The study has no operating threshold: patients are ranked, without positive or negative.")
+    return notes

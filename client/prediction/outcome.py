@@ -61,7 +61,7 @@ def new_folder(path: Path) -> Path:
 
 
 def write(
-    folder: Path, site: str, model: CheckedModel, found: Predictions, told: Callable[[str, int, int], None]
+    folder: Path, site: str, model: CheckedModel, predictions: Predictions, progress: Callable[[str, int, int], None]
 ) -> Written:
     """Write ``reports/*.dcm``, one per examination, ``outlines/*.dcm`` if the model outlines, ``triage.html`` and
     ``scores.csv``, mode 0600.
@@ -73,19 +73,19 @@ def write(
         SiteMisconfigured: the disk cannot be written; it is full, for instance.
     """
     written = Written()
-    studies = [images for patient in found.patients for images in patient.studies().values()]
+    studies = [images for patient in predictions.patients for images in patient.studies().values()]
     try:
         with Decoding() as decoding:
             for number, images in enumerate(studies, start=1):
-                told("writing reports", number, len(studies))
+                progress("writing reports", number, len(studies))
                 _write(folder / REPORTS, written.reports, written.refused, partial(_report, model, images))
                 if model.network.outlines:
-                    decoder = decoding.decoder(found.images)
+                    decoder = decoding.decoder(predictions.images)
                     made = partial(segmentations_of, model, images, decoder)
                     _write(folder / OUTLINES, written.outlines, written.refused, made)
         now = datetime.now().astimezone()
-        write_secret(folder / TRIAGE, triage.page(site, model, found, now).encode("utf-8", "replace"))
-        write_secret(folder / SCORES, table_of(_table(model, found)).encode())
+        write_secret(folder / TRIAGE, triage.page(site, model, predictions, now).encode("utf-8", "replace"))
+        write_secret(folder / SCORES, table_of(_table(model, predictions)).encode())
     except OSError as error:
         raise SiteMisconfigured(f"cannot write to {folder}: {error.strerror}") from error
     return written

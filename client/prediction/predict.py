@@ -104,7 +104,7 @@ def called(model: CheckedModel, probability: float) -> bool | None:
     return None if model.head.threshold is None else probability >= model.head.threshold
 
 
-def predict(model: CheckedModel, work: Worklist, told: ScoringProgress) -> Predictions:
+def predict(model: CheckedModel, work: Worklist, progress: ScoringProgress) -> Predictions:
     """Score all images of a list.
 
     Raises:
@@ -115,19 +115,19 @@ def predict(model: CheckedModel, work: Worklist, told: ScoringProgress) -> Predi
     total, at_once = len(work.images), _SCANS_AT_ONCE if model.task.sequences else _AT_ONCE
     with Decoding() as decoding, closing(_examples(model.task, work.images, decoding, left_out)) as ready:
         done = 0
-        while some := list(islice(ready, at_once)):
-            for scored in _looked_at(model, some):
+        while batch := list(islice(ready, at_once)):
+            for scored in _looked_at(model, batch):
                 by_patient.setdefault(scored.image.patient, []).append(scored)
-            done += len(some)
-            told("scoring", done, total)
-    told("scoring", total, total)
+            done += len(batch)
+            progress("scoring", done, total)
+    progress("scoring", total, total)
     patients = [ScoredPatient(name, tuple(images)) for name, images in by_patient.items()]
     return Predictions(sorted(patients, key=lambda patient: (-patient.probability, patient.patient)), left_out)
 
 
-def _looked_at(model: CheckedModel, some: Sequence[tuple[LocalImage, NDArray[np.float32]]]) -> Iterator[ScoredImage]:
-    probabilities, marked = model.look(np.stack([example for _, example in some]))
-    for n, (image, example) in enumerate(some):
+def _looked_at(model: CheckedModel, batch: Sequence[tuple[LocalImage, NDArray[np.float32]]]) -> Iterator[ScoredImage]:
+    probabilities, marked = model.look(np.stack([example for _, example in batch]))
+    for n, (image, example) in enumerate(batch):
         masks = None if marked is None else marked[n]
         outline = None if masks is None else Outline.of(masks)
         yield ScoredImage(image, float(probabilities[n]), png(example, masks), outline)
@@ -143,8 +143,8 @@ def _examples(
     if not fresh:
         return
     decoder = decoding.decoder(len(fresh))
-    with closing(side_by_side(lambda image: _read(task, image, decoder), fresh, decoding)) as found:
-        for image, outcome in found:
+    with closing(side_by_side(lambda image: _read(task, image, decoder), fresh, decoding)) as outcomes:
+        for image, outcome in outcomes:
             if isinstance(outcome, str):
                 left_out.append(LeftOut(image.patient, image.path, outcome))
             else:

@@ -29,12 +29,12 @@ def catalogued_scans(
     acquired: Acquired,
     catalogued: Catalogued,
     unwilling: frozenset[str],
-    found: Worklist,
-    told: ScoringProgress,
+    work: Worklist,
+    progress: ScoringProgress,
 ) -> None:
     """Add the scans under a source's folder that are in its catalog and unchanged."""
-    for image, scan in _scans(folder, task, acquired, unwilling, found, told):
-        found.add(catalogued.settled(image, scan.signature))
+    for image, scan in _scans(folder, task, acquired, unwilling, work, progress):
+        work.add(catalogued.settled(image, scan.signature))
 
 
 def judged_scans(
@@ -43,43 +43,43 @@ def judged_scans(
     acquired: Acquired,
     trained: Callable[[str], bool],
     unwilling: frozenset[str],
-    found: Worklist,
-    told: ScoringProgress,
+    work: Worklist,
+    progress: ScoringProgress,
 ) -> None:
     """Add the scans under any folder, checked against the header rules of the task's contract."""
-    for image, scan in _scans(folder, task, acquired, unwilling, found, told):
+    for image, scan in _scans(folder, task, acquired, unwilling, work, progress):
         judged, bits = scan.acquisition.judgement, scan.acquisition.bits_stored
         if judged.conforms:
-            found.add(replace(image, warned=judged.warned, trained=trained(image.patient), bits_stored=bits))
+            work.add(replace(image, warned=judged.warned, trained=trained(image.patient), bits_stored=bits))
         else:
-            found.add(LeftOut(image.patient, image.path, judged.rejected[0]))
+            work.add(LeftOut(image.patient, image.path, judged.rejected[0]))
 
 
 def _scans(
-    folder: Path, task: Task, acquired: Acquired, unwilling: frozenset[str], found: Worklist, told: ScoringProgress
+    folder: Path, task: Task, acquired: Acquired, unwilling: frozenset[str], work: Worklist, progress: ScoringProgress
 ) -> Iterator[tuple[LocalImage, Stacked]]:
     """Scans that a report can reference; others, and unusable parts of a scan, are left out with a reason."""
 
     def refused(path: Path, reason: str) -> None:
         if reason not in NO_IMAGE:
-            found.left_out.append(LeftOut("", path, reason))
+            work.left_out.append(LeftOut("", path, reason))
 
     def reading(done: int, total: int) -> None:
-        told("reading headers", done, total)
+        progress("reading headers", done, total)
 
     for examination in examinations(folder, "StudyInstanceUID", acquired, task, refused, reading):
         first = examination.files[0]
         if reason := _unnamed(examination, unwilling):
             patient = "" if reason == "WITHDRAWN" else first.patient
-            found.left_out.append(LeftOut(patient, first.path, reason))
+            work.left_out.append(LeftOut(patient, first.path, reason))
             continue
         lost: Counter[str] = Counter()
         try:
             scan = stacked(examination, task, lost)
         except Unreadable as refusal:
-            found.left_out.append(LeftOut(first.patient, first.path, refusal.reason))
+            work.left_out.append(LeftOut(first.patient, first.path, refusal.reason))
             continue
-        found.left_out += [LeftOut(first.patient, scan.middle.path, reason) for reason in lost.elements()]
+        work.left_out += [LeftOut(first.patient, scan.middle.path, reason) for reason in lost.elements()]
         yield _image(examination, scan, task), scan
 
 

@@ -49,22 +49,22 @@ def target_of(site: SiteSettings, task: Task, where: str = "") -> Target:
     """
     archives = [s for s in site.sources if isinstance(s, DimseSource | DicomwebSource)]
     if where:
-        given = _WHERE.fullmatch(where)
-        if given is None or not 0 < int(given["port"]) < 65536:
+        match = _WHERE.fullmatch(where)
+        if match is None or not 0 < int(match["port"]) < 65536:
             raise SiteMisconfigured(f"--store-to {where!r}: must be AET@host:port, such as PACS@pacs.example.org:104")
-        peer = RemoteArchive(given["host"], int(given["port"]), given["called"])
+        peer = RemoteArchive(match["host"], int(match["port"]), match["called"])
         dimse = [source for source in archives if isinstance(source, DimseSource)]
         known = (s for s in dimse if (s.host, s.port, s.called_ae) == (peer.host, peer.port, peer.called_ae))
         return next(known, peer)
-    mine = [source for source in archives if source.task == task.name]
-    if len(mine) != 1:
+    of_task = [source for source in archives if source.task == task.name]
+    if len(of_task) != 1:
         raise SiteMisconfigured(
-            f"{len(mine)} sources of {task.name} are archives: choose one with --store-to AET@host:port"
+            f"{len(of_task)} sources of {task.name} are archives: choose one with --store-to AET@host:port"
         )
-    return mine[0]
+    return of_task[0]
 
 
-def store(site: SiteSettings, target: Target, files: Sequence[Path], told: StoreProgress) -> int:
+def store(site: SiteSettings, target: Target, files: Sequence[Path], progress: StoreProgress) -> int:
     """Store files one at a time; the kill switch is checked before each. Returns how many.
 
     Raises:
@@ -78,7 +78,7 @@ def store(site: SiteSettings, target: Target, files: Sequence[Path], told: Store
             halt.require_running(site.stop_file)
             persistently(partial(_send, target, dcmread(path)), _ATTEMPTS, _FIRST_WAIT_S)
             stored += 1
-            told("storing", stored, len(files))
+            progress("storing", stored, len(files))
     except Temporary as error:
         raise ArchiveUnreachable(
             f"{_name(target)} failed {_ATTEMPTS} times, last with: {error}. {stored} of {len(files)} files are "

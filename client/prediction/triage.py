@@ -55,7 +55,7 @@ img.large { width: 208px; height: 208px } .legend i { display: inline-block; wid
 """
 
 
-def page(site: str, model: CheckedModel, found: Predictions, made: datetime) -> str:
+def page(site: str, model: CheckedModel, predictions: Predictions, made: datetime) -> str:
     """The page.
 
     Args:
@@ -70,10 +70,10 @@ def page(site: str, model: CheckedModel, found: Predictions, made: datetime) -> 
         f"<title>{_BANNER}: {escape(model.task.name)} at {escape(site)}</title><style>{_STYLE}</style>"
         f"<table role=presentation class=pages><thead><tr><th class=banner>{_words()}</th></tr></thead><tbody><tr><td>"
         f"<h1>{escape(model.task.question)}</h1>"
-        f"<p class=soft>{len(found.patients)} patients, {found.images} {what}, highest probability of "
+        f"<p class=soft>{len(predictions.patients)} patients, {predictions.images} {what}, highest probability of "
         f"<b>{escape(model.task.classes[1])}</b> first. A patient's probability is the mean over the {what}.</p>"
-        f"{''.join(f'<p class=remark>{escape(text)}</p>' for text in remarks(model, found))}"
-        f"{_facts(site, model, made)}{_patients(model, found.patients)}{_left_out(model, found.left_out)}"
+        f"{''.join(f'<p class=remark>{escape(text)}</p>' for text in remarks(model, predictions))}"
+        f"{_facts(site, model, made)}{_patients(model, predictions.patients)}{_left_out(model, predictions.left_out)}"
         "</td></tr></tbody></table></html>"
     )
 
@@ -83,18 +83,18 @@ def noun(task: Task) -> str:
     return "scans" if task.sequences else "images"
 
 
-def remarks(model: CheckedModel, found: Predictions) -> list[str]:
+def remarks(model: CheckedModel, predictions: Predictions) -> list[str]:
     """What a reader must know before looking at any number."""
-    told = list(model.remarks)
-    if trained := sum(patient.trained for patient in found.patients):
-        told.append(
-            f"{trained} of {len(found.patients)} patients are on the training side of this hospital's split. If it "
-            "took part in the study, the model was trained on them, and their scores look better than they should."
+    notes = list(model.remarks)
+    if trained := sum(patient.trained for patient in predictions.patients):
+        notes.append(
+            f"{trained} of {len(predictions.patients)} patients are on the training side of this hospital's split. If "
+            "it took part in the study, the model was trained on them, and their scores look better than they should."
         )
-    if found.left_out:
+    if predictions.left_out:
         not_used = "Not used, of scans, their series and outlines, and files" if model.task.sequences else "Not scored"
-        told.append(f"{not_used}: {len(found.left_out)}, listed with the reason.")
-    return told
+        notes.append(f"{not_used}: {len(predictions.left_out)}, listed with the reason.")
+    return notes
 
 
 def _words() -> str:

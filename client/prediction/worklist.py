@@ -36,7 +36,7 @@ from tasks.task import Task
 _DICOM = (FolderSource, DicomwebSource, DimseSource)
 
 
-def of_catalog(site: SiteSettings, task: Task, told: ScoringProgress) -> Worklist:
+def of_catalog(site: SiteSettings, task: Task, progress: ScoringProgress) -> Worklist:
     """Every image in a task's catalog whose file is unchanged since it was ingested.
 
     Nothing is asked of an archive: of one, what its spool holds is taken.
@@ -55,19 +55,19 @@ def of_catalog(site: SiteSettings, task: Task, told: ScoringProgress) -> Worklis
             "headers. Set --path FOLDER"
         )
     catalog.report(site, task)  # refuses a stale catalog
-    found = Worklist()
+    work = Worklist()
     unwilling = withdrawn(site)
     for source in dicom:
         folder = source.path if isinstance(source, FolderSource) else source.path / "images"
         known = Catalogued(site, task, source.issuer, str(source.path))
         if task.sequences:
-            catalogued_scans(folder, task, acquisition_reader(source, task), known, unwilling, found, told)
+            catalogued_scans(folder, task, acquisition_reader(source, task), known, unwilling, work, progress)
         else:
-            _catalogued_pictures(folder, task, known, unwilling, found, told)
-    return found
+            _catalogued_pictures(folder, task, known, unwilling, work, progress)
+    return work
 
 
-def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, told: ScoringProgress) -> Worklist:
+def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, progress: ScoringProgress) -> Worklist:
     """Every DICOM image under a folder, checked against the header rules of the task's contract.
 
     Args:
@@ -82,12 +82,12 @@ def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, told: Sc
     sources = [source for source in site.sources if source.task == task.name]
     words = {word: meaning for source in sources for word, meaning in source.organ_words.items()}
     acquired, trained = reader_under(Declared(organ, words), task), on_training_side(site, task)
-    found = Worklist()
+    work = Worklist()
     adding = judged_scans if task.sequences else _judged_pictures
-    adding(folder, task, acquired, trained, withdrawn(site), found, told)
-    if not found.images and not found.left_out:
+    adding(folder, task, acquired, trained, withdrawn(site), work, progress)
+    if not work.images and not work.left_out:
         raise EmptySource(f"no DICOM file under {folder}")
-    return found
+    return work
 
 
 def _catalogued_pictures(

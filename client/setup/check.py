@@ -67,77 +67,79 @@ def _readable(report: IngestReport, task: Task) -> Rung:
         if ":" not in reason and not any(word in reason for word in ("LABEL", "WITHDRAWN", "PATIENT", "DUPLICATE"))
     }
     lost = sum(reasons.values())
-    found = f"{report.images} usable images" + (f", {lost} files cannot be read" if lost else "")
+    result = f"{report.images} usable images" + (f", {lost} files cannot be read" if lost else "")
     if not report.images:
         return Rung(
-            "data readable", ClaimState.FAIL, found, "Run consilium-site ingest to see what was left out and why"
+            "data readable", ClaimState.FAIL, result, "Run consilium-site ingest to see what was left out and why"
         )
     if lost > report.images:
         most = max(reasons, key=lambda reason: reasons[reason])
-        return Rung("data readable", ClaimState.WARN, found, f"Most: {most}. {remedy_of(task, most)}")
-    return Rung("data readable", ClaimState.OK, found)
+        return Rung("data readable", ClaimState.WARN, result, f"Most: {most}. {remedy_of(task, most)}")
+    return Rung("data readable", ClaimState.OK, result)
 
 
 def _labels(report: IngestReport, task: Task) -> Rung:
     without, unmatched = report.contract.unlabelled, report.left_out["LABEL_WITHOUT_IMAGE"]
     contradicting = report.left_out["CONTRADICTING_LABEL_ROWS"]
     labelled = report.contract.examined + report.contract.derived
-    found = f"{labelled} images have a label, {without} have none; {unmatched} labels have no image"
+    result = f"{labelled} images have a label, {without} have none; {unmatched} labels have no image"
     if labelled < contracts.of_task(task.name).join.labelled * (labelled + without):
-        return Rung("labels joined", ClaimState.FAIL, found, "Label more images in scope, or narrow the scope")
+        return Rung("labels joined", ClaimState.FAIL, result, "Label more images in scope, or narrow the scope")
     if unmatched > labelled or contradicting:
-        found += f", {contradicting} contradict each other" if contradicting else ""
+        result += f", {contradicting} contradict each other" if contradicting else ""
         return Rung(
-            "labels joined", ClaimState.WARN, found, "Compare the identifiers in the labels with those in the images"
+            "labels joined", ClaimState.WARN, result, "Compare the identifiers in the labels with those in the images"
         )
-    return Rung("labels joined", ClaimState.OK, found)
+    return Rung("labels joined", ClaimState.OK, result)
 
 
 def _contract(report: IngestReport, task: Task) -> Rung:
-    told = report.contract
-    if not told.examined:
-        return Rung("contract", ClaimState.WARN, f"{told.derived} derived images, without a header to check",
+    contract = report.contract
+    if not contract.examined:
+        return Rung("contract", ClaimState.WARN, f"{contract.derived} derived images, without a header to check",
                     "Their acquisition cannot be checked: real hospitals must use the originals")  # fmt: skip
-    found = f"{told.conforming} of {told.examined} images meet the contract"
-    if not told.first:
-        return Rung("contract", ClaimState.OK, found)
-    worst = max(told.first, key=lambda rule: told.first[rule])
+    result = f"{contract.conforming} of {contract.examined} images meet the contract"
+    if not contract.first:
+        return Rung("contract", ClaimState.OK, result)
+    worst = max(contract.first, key=lambda rule: contract.first[rule])
     remedy = next(rule.remedy for rule in contracts.of_task(task.name).rules if rule.id == worst)
-    short = told.conforming < contracts.of_task(task.name).join.conforming * told.examined
+    short = contract.conforming < contracts.of_task(task.name).join.conforming * contract.examined
     state = ClaimState.FAIL if short else ClaimState.WARN
-    return Rung("contract", state, f"{found}; most frequent failure: {worst!r}", remedy)
+    return Rung("contract", state, f"{result}; most frequent failure: {worst!r}", remedy)
 
 
 def _patients(report: IngestReport, site: SiteSettings) -> Rung:
     train, validation, least = report.patients["train"], report.patients["validation"], site.policy.min_patients
-    found = f"{train} for training, {validation} for validation"
+    result = f"{train} for training, {validation} for validation"
     if train < least or not validation:
-        return Rung("patients", ClaimState.FAIL, found, f"At least {least} (policy.min_patients) and 1 are required")
+        return Rung("patients", ClaimState.FAIL, result, f"At least {least} (policy.min_patients) and 1 are required")
     size = site.public_size
     if size is not None and not size / 2 <= train <= size * 2:
-        return Rung("patients", ClaimState.WARN, f"{found}; public_size is {size}",
+        return Rung("patients", ClaimState.WARN, f"{result}; public_size is {size}",
                     "Set public_size to a round number near the number of training patients")  # fmt: skip
-    return Rung("patients", ClaimState.OK, found)
+    return Rung("patients", ClaimState.OK, result)
 
 
 def _classes(report: IngestReport) -> Rung:
-    found = ", ".join(f"{number} {name}" for name, number in report.classes.items())
+    result = ", ".join(f"{number} {name}" for name, number in report.classes.items())
     least = min(report.classes.values())
     if least == 0:
         return Rung(
-            "classes", ClaimState.FAIL, found, "Only one class: nothing can be learned or scored; check the labels"
+            "classes", ClaimState.FAIL, result, "Only one class: nothing can be learned or scored; check the labels"
         )
     if least < _FEW_OF_A_CLASS:
-        return Rung("classes", ClaimState.WARN, found, "With so few patients in a class, scores are nearly meaningless")
-    return Rung("classes", ClaimState.OK, found)
+        return Rung(
+            "classes", ClaimState.WARN, result, "With so few patients in a class, scores are nearly meaningless"
+        )
+    return Rung("classes", ClaimState.OK, result)
 
 
 def _copies(report: IngestReport) -> Rung:
     alike = report.likeness
     if not alike.pairs:
         return Rung("no copies", ClaimState.OK, "no two patients share an image")
-    found = f"{alike.pairs} pairs of images of different patients look the same, {alike.across_sides} across the split"
-    return Rung("no copies", ClaimState.WARN, found, "View them with --html; merge the patients or remove a copy")
+    result = f"{alike.pairs} pairs of images of different patients look the same, {alike.across_sides} across the split"
+    return Rung("no copies", ClaimState.WARN, result, "View them with --html; merge the patients or remove a copy")
 
 
 def _identities(site: SiteSettings, task: Task) -> Rung:
@@ -165,14 +167,17 @@ def _withdrawals(site: SiteSettings) -> Rung:
 def _disk(site: SiteSettings) -> Rung:
     folder = next(path for path in (site.catalog, *site.catalog.parents) if path.exists())
     free = shutil.disk_usage(folder).free
-    found = f"{free / 1e9:.1f} GB free at {folder}"
+    result = f"{free / 1e9:.1f} GB free at {folder}"
     if free < LEAST_FREE:
         return Rung(
-            "disk", ClaimState.FAIL, found, "Free disk space: below 1 GB no images are prepared and the ledger may fail"
+            "disk",
+            ClaimState.FAIL,
+            result,
+            "Free disk space: below 1 GB no images are prepared and the ledger may fail",
         )
     if free < 5 * LEAST_FREE:
-        return Rung("disk", ClaimState.WARN, found, "Free disk space before the next ingest")
-    return Rung("disk", ClaimState.OK, found)
+        return Rung("disk", ClaimState.WARN, result, "Free disk space before the next ingest")
+    return Rung("disk", ClaimState.OK, result)
 
 
 def _books(site: SiteSettings) -> Iterator[Rung]:
@@ -236,8 +241,8 @@ def _seen(lost: list[str]) -> Rung:
 def _clock(newest: datetime | None) -> Rung:
     now = datetime.now(UTC)
     if newest is not None and newest > now + _SLACK:
-        found = f"it is {now:%Y-%m-%d %H:%M} UTC here, but the audit log has an entry of {newest:%Y-%m-%d %H:%M}"
-        return Rung("clock", ClaimState.FAIL, found, "Set the clock (NTP): a wrong clock makes certificates invalid")
+        result = f"it is {now:%Y-%m-%d %H:%M} UTC here, but the audit log has an entry of {newest:%Y-%m-%d %H:%M}"
+        return Rung("clock", ClaimState.FAIL, result, "Set the clock (NTP): a wrong clock makes certificates invalid")
     return Rung("clock", ClaimState.OK, f"{now:%Y-%m-%d %H:%M} UTC, not before the audit log's last entry")
 
 

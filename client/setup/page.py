@@ -74,15 +74,15 @@ def _cohort(site: SiteSettings, task: Task) -> str:
 
 
 def _rules(report: IngestReport, task: Task) -> str:
-    told, remedies = report.contract, {rule.id: rule.remedy for rule in contracts.of_task(task.name).rules}
+    contract, remedies = report.contract, {rule.id: rule.remedy for rule in contracts.of_task(task.name).rules}
     rows = [
-        (rule, told.first.get(rule, 0), told.every.get(rule, 0), told.warned.get(rule, 0), remedies[rule])
+        (rule, contract.first.get(rule, 0), contract.every.get(rule, 0), contract.warned.get(rule, 0), remedies[rule])
         for rule in remedies
-        if rule in told.every or rule in told.warned
+        if rule in contract.every or rule in contract.warned
     ]
     columns = ("rule", "rejected first by this rule", "rejected in total", "warned", "what to do")
-    found = f"{told.conforming} of {told.examined} labelled images meet the contract."
-    return f"<h3>Contract</h3><p>{found}</p>" + (_table(columns, rows) if rows else "")
+    summary = f"{contract.conforming} of {contract.examined} labelled images meet the contract."
+    return f"<h3>Contract</h3><p>{summary}</p>" + (_table(columns, rows) if rows else "")
 
 
 def _samples(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:

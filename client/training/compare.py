@@ -65,12 +65,12 @@ def split(order: EvaluateOrder) -> tuple[EvaluateOrder, SecondModel | None]:
     if order.asks != "paired":
         return order, None
     edges = order.arrays.get(EDGES)
-    due = (2, order.study.evaluation.paired - 1)
-    if edges is None or edges.dtype != np.float64 or edges.shape != due or not are_edges(edges):
-        raise BadOrder(f"{EDGES} must be float64 of shape {due}, between 0 and 1 and not decreasing in a row")
-    other = {name.removeprefix(OTHER): value for name, value in order.arrays.items() if name.startswith(OTHER)}
-    mine = {name: value for name, value in order.arrays.items() if name != EDGES and not name.startswith(OTHER)}
-    return replace(order, arrays=mine), SecondModel(other, edges)
+    shape = (2, order.study.evaluation.paired - 1)
+    if edges is None or edges.dtype != np.float64 or edges.shape != shape or not are_edges(edges):
+        raise BadOrder(f"{EDGES} must be float64 of shape {shape}, between 0 and 1 and not decreasing in a row")
+    second = {name.removeprefix(OTHER): value for name, value in order.arrays.items() if name.startswith(OTHER)}
+    first = {name: value for name, value in order.arrays.items() if name != EDGES and not name.startswith(OTHER)}
+    return replace(order, arrays=first), SecondModel(second, edges)
 
 
 @dataclass(frozen=True)

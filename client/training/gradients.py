@@ -120,23 +120,24 @@ class PatientGradients:
     def _computed(self, row: Tensor, images: Tensor, targets: Tensor) -> None:
         # Copies, which begin at addresses of the same alignment: some products round by where their numbers lie.
         loss = self._loss(self._module(images.clone()), targets.clone())
-        each = torch.autograd.grad(loss, list(self._parameters.values()), materialize_grads=True)
-        torch.cat([g.reshape(-1) for g in each], out=row)
+        gradients = torch.autograd.grad(loss, list(self._parameters.values()), materialize_grads=True)
+        torch.cat([g.reshape(-1) for g in gradients], out=row)
 
     def _patients_affordable(self, bytes_of_one: int) -> int:
         fixed = len(self.vector) * _BYTES_A_PARAMETER
-        each = len(self.vector) * _BYTES_A_GRADIENT + bytes_of_one
-        affordable: int = (self._max_memory_mb * _MEGABYTE - fixed) // each
+        per_patient = len(self.vector) * _BYTES_A_GRADIENT + bytes_of_one
+        affordable: int = (self._max_memory_mb * _MEGABYTE - fixed) // per_patient
         if affordable < 1:
+            needed = -(-(fixed + per_patient) // _MEGABYTE)
             raise ModelRefused(
-                f"one patient's gradient needs about {-(-(fixed + each) // _MEGABYTE)} MiB, {self._max_memory_mb} MiB "
+                f"one patient's gradient needs about {needed} MiB, {self._max_memory_mb} MiB "
                 "are allowed: raise max_memory_mb, draw fewer images per patient, or use a smaller model"
             )
         return affordable
 
     def _bytes_saved(self, images: Tensor, targets: Tensor) -> int:
         """What autograd keeps of one patient for the backward pass, without the parameters, in bytes."""
-        own = {p.untyped_storage().data_ptr() for p in self._module.parameters()} | {
+        parameters = {p.untyped_storage().data_ptr() for p in self._module.parameters()} | {
             images.untyped_storage().data_ptr()
         }
         before = {name: b.clone() for name, b in self._module.named_buffers()}
@@ -144,7 +145,7 @@ class PatientGradients:
 
         def count(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own:
+            if storage.data_ptr() not in parameters:
                 seen[storage.data_ptr()] = storage.nbytes()
             return tensor.detach()
 

@@ -99,9 +99,9 @@ def train_round(module: nn.Module, order: TrainOrder, kept: Arrays, steps: Steps
         update = _head_then_rest(module, stay, method.head_steps, terms, steps)
     else:
         update = steps(terms, Pull(method.proximal, arrays_of(module)) if method.proximal else None)
-    sent, lost = _rounded({name: value for name, value in update.items() if name not in stay}, order, kept)
-    own = {name: value for name, value in arrays_of(module).items() if name in stay}
-    return Trained(sent, _under(_LOCAL, own) | lost)
+    rounded, residual = _rounded({name: value for name, value in update.items() if name not in stay}, order, kept)
+    local = {name: value for name, value in arrays_of(module).items() if name in stay}
+    return Trained(rounded, _under(_LOCAL, local) | residual)
 
 
 def _head_then_rest(module: nn.Module, head: frozenset[str], count: int, terms: TrainingTerms, steps: Steps) -> Arrays:
@@ -117,22 +117,22 @@ def _head_then_rest(module: nn.Module, head: frozenset[str], count: int, terms: 
 
 def _scaffold(module: nn.Module, order: TrainOrder, kept: Arrays, terms: TrainingTerms, steps: Steps) -> Trained:
     _, c = _split(order.arrays)
-    mine = _named(kept, _VARIATE) or {name: np.zeros_like(value) for name, value in c.items()}
-    update = steps(terms, Pull(0.0, {}, {name: c[name] - mine[name] for name in c}))
-    sent, lost = _rounded(update, order, kept)
+    c_i = _named(kept, _VARIATE) or {name: np.zeros_like(value) for name, value in c.items()}
+    update = steps(terms, Pull(0.0, {}, {name: c[name] - c_i[name] for name in c}))
+    rounded, residual = _rounded(update, order, kept)
     # c_i moves by the update as the server sees it, or c would no longer be the mean of the c_i.
-    seen = encoding.restore(sent, order.study.wire.up, update)
+    seen = encoding.restore(rounded, order.study.wire.up, update)
     move = np.float32(terms.learning_rate * sum_of_responses(terms.steps, terms.momentum))
-    variates = {name: mine[name] - c[name] - seen[name] / move for name in c}
-    return Trained(sent, _under(_VARIATE, variates) | lost)
+    variates = {name: c_i[name] - c[name] - seen[name] / move for name in c}
+    return Trained(rounded, _under(_VARIATE, variates) | residual)
 
 
 def _ditto(module: nn.Module, order: TrainOrder, kept: Arrays, terms: TrainingTerms, steps: Steps) -> Trained:
     shared = arrays_of(module)
-    sent, lost = _rounded(steps(terms, None), order, kept)
+    rounded, residual = _rounded(steps(terms, None), order, kept)
     _set(module, _named(kept, _PERSONAL) or shared)
     steps(terms, Pull(order.study.method.personal or 0.0, shared))
-    return Trained(sent, _under(_PERSONAL, arrays_of(module)) | lost)
+    return Trained(rounded, _under(_PERSONAL, arrays_of(module)) | residual)
 
 
 def sum_of_responses(steps: int, momentum: float) -> float:
@@ -142,12 +142,12 @@ def sum_of_responses(steps: int, momentum: float) -> float:
 
 def _rounded(update: Arrays, order: TrainOrder, kept: Arrays) -> tuple[Arrays, Arrays]:
     """The update in the study's form, and what rounding took; what it took last time is added first."""
-    form, before = order.study.wire.up, _named(kept, _LOST)
+    form, residual = order.study.wire.up, _named(kept, _LOST)
     if form == "float32":
         return update, {}
-    meant = {name: value + before[name] if before else value for name, value in update.items()}
-    sent = encoding.shrink(meant, form, encoding.stochastic(np.random.default_rng()))
-    return sent, _under(_LOST, encoding.lost(meant, sent, form))
+    compensated = {name: value + residual[name] if residual else value for name, value in update.items()}
+    rounded = encoding.shrink(compensated, form, encoding.stochastic(np.random.default_rng()))
+    return rounded, _under(_LOST, encoding.lost(compensated, rounded, form))
 
 
 def _split(arrays: Arrays) -> tuple[Arrays, Arrays]:

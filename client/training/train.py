@@ -136,7 +136,7 @@ def _sgd(terms: TrainingTerms, pull: Pull | None, names: list[str]) -> Callable[
 
 
 def _add_pull(
-    strength: float, towards: Tensor | None, constant: Tensor | None, sgd: torch.optim.Optimizer, *given: object
+    strength: float, towards: Tensor | None, constant: Tensor | None, sgd: torch.optim.Optimizer, *_ignored: object
 ) -> None:
     (vector,) = sgd.param_groups[0]["params"]
     if towards is not None:

@@ -92,7 +92,7 @@ def test_the_plan_sees_what_the_study_has_spent_on_this_cohort_only(ledger: Ledg
     seen: list[list[Mechanism]] = []
 
     def plan(account: Account) -> Planned:
-        seen.append([entry.mechanism for entry in account.own("chest/train", "s1")])
+        seen.append([entry.mechanism for entry in account.reservations("chest/train", "s1")])
         return Planned(second)
 
     assert reserve(ledger, _use(2), plan, NO_CAPS) == second
