@@ -236,7 +236,7 @@ def _evaluate(
 
     # From here on a report leaves, whoever the patients are.
     try:
-        scored = _scored(order, settings, task, module=module, cohort=cohort, second=second)
+        scored = _scored(order, settings, task=task, module=module, cohort=cohort, second=second)
         counts = report.counted(order, scored)
     except Exception as error:
         _log_or_raise(error, mechanism, order, settings)
@@ -267,7 +267,7 @@ def _scored(
     if second is not None:
         return replace(scored, pair=report.SecondScores(second.scores(module, cohort), second.edges))
     if order.asks == "scores" and order.round == order.study.rounds:
-        last = _scored_at_last(order, settings, task, module=module, cohort=cohort, scores=scores)
+        last = _scored_at_last(order, settings, task=task, module=module, cohort=cohort, scores=scores)
         return replace(scored, **last)
     return scored
 

@@ -233,4 +233,13 @@ def _note(catalog: Index, task: Task, listings: Sequence[tuple[Source, Listing]]
                 left_out.update(listing.left_out)
                 warnings += listing.warnings
         digest = contracts.digest_of_task(task.name)
-        catalog.note_ingest(Ingest(task.name, issuer, digest, dict(left_out), warnings, index.now()))
+        catalog.note_ingest(
+            Ingest(
+                task=task.name,
+                issuer=issuer,
+                contract=digest,
+                left_out=dict(left_out),
+                warnings=warnings,
+                at=index.now(),
+            )
+        )

@@ -134,16 +134,22 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
     catalog.honour_withdrawals(site)
     entries = catalog.sides(site, task)[side]
     patients = sorted({entry.patient for entry in entries})
-    made = _inputs(site, task, side, spec, entries, network.features)
+    made = _inputs(site, task, side=side, spec=spec, entries=entries, features=network.features)
     targets = torch.tensor([_findings(task, entry) for entry in entries]).reshape(len(entries), task.form.findings)
-    masks = _kept(site, task, side, "masks", entries, partial(_masks, task)) if network.outlines else None
+    masks = (
+        _kept(site, task, side=side, what="masks", entries=entries, make=partial(_masks, task))
+        if network.outlines
+        else None
+    )
     rows: dict[str, list[int]] = {patient: [] for patient in patients}
     for row, entry in enumerate(entries):
         rows[entry.patient].append(row)
     # What the fixed part made of an image once cannot be made of another variant of it.
     augment = task.augment if side == "train" and network.features is None else None
     by_patient = [torch.tensor(rows[patient]) for patient in patients]
-    cohort = Cohort(made, targets, by_patient, tuple(patients), masks, augment)
+    cohort = Cohort(
+        inputs=made, targets=targets, rows=by_patient, patients=tuple(patients), masks=masks, augment=augment
+    )
     if side == "train" and site.shuffled_labels:
         return _shuffled(cohort, secret(site), site.shuffled_labels)
     return cohort
@@ -189,7 +195,7 @@ def _inputs(
 ) -> Tensor:
     model = hashlib.sha256(json.dumps(dict(spec), sort_keys=True).encode()).hexdigest()[:16]
     what = model if features is not None else "examples"
-    return _kept(site, task, side, what, entries, lambda some: _computed(task, some, features))
+    return _kept(site, task, side=side, what=what, entries=entries, make=lambda some: _computed(task, some, features))
 
 
 def _kept(

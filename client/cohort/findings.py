@@ -108,7 +108,15 @@ def report(task: Task, catalog: Index, issuers: Sequence[str], cache: ExampleCac
         warnings.append(f"left out: {counts(+left_out)}")
     outlined = len({image.patient for image in usable if image.outlined})
     return IngestReport(
-        len(usable), patients, classes, +left_out, warnings, contract, likeness, _known(task, usable), outlined
+        images=len(usable),
+        patients=patients,
+        classes=classes,
+        left_out=+left_out,
+        warnings=warnings,
+        contract=contract,
+        likeness=likeness,
+        findings=_known(task, usable),
+        outlined=outlined,
     )
 
 

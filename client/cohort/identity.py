@@ -62,7 +62,14 @@ def _pairs(site: SiteSettings, images_alike: Iterable[tuple[Image, Image]]) -> I
     key = secret(site)
     owners = Counter(tuple(sorted([(one.patient, one.issuer), (two.patient, two.issuer)])) for one, two in images_alike)
     for ((one, its), (two, others)), images in owners.items():
-        yield AlikePair(keyed(key, "pair", "", f"{one} {two}"), one, its, two, others, images)
+        yield AlikePair(
+            pair=keyed(key, "pair", "", f"{one} {two}"),
+            one=one,
+            issuer=its,
+            other=two,
+            other_issuer=others,
+            images=images,
+        )
 
 
 def _signed(site: SiteSettings) -> list[str]:

@@ -288,7 +288,14 @@ class Index:
         """The last ingest of each issuer that had one."""
         rows = self._connection.execute(f"SELECT * FROM ingests WHERE {_MINE}", _mine(task, issuers))
         return [
-            Ingest(name, issuer, contract, json.loads(left_out), json.loads(warnings), datetime.fromisoformat(at))
+            Ingest(
+                task=name,
+                issuer=issuer,
+                contract=contract,
+                left_out=json.loads(left_out),
+                warnings=json.loads(warnings),
+                at=datetime.fromisoformat(at),
+            )
             for name, issuer, contract, left_out, warnings, at in rows
         ]
 
@@ -341,11 +348,11 @@ def _require_key(connection: sqlite3.Connection, site: SiteSettings) -> None:
 def claim(site: SiteSettings, ledger: str | None) -> None:
     """Pass if the catalog's patients are counted in this ledger only; the first ledger to ask gets them.
 
-    Two ledgers on one catalog, as a second ``site.yaml`` with other books makes them, would each grant the same
-    patients the whole budget of a life. Simulated hospitals share a catalog, and have no patients.
+    Two ledgers on one catalog, from a second ``site.yaml`` with another ledger, would each grant the same patients a
+    full lifetime budget. Simulated hospitals share a catalog, and have no real patients.
 
     Args:
-        ledger: the id of its first row; ``None`` for one that is still to be made. Nothing happens before the first
+        ledger: the id of its first row; ``None`` for one that does not exist yet. Nothing happens before the first
             ingest.
 
     Raises:

@@ -78,7 +78,7 @@ def plan_noise(spent: list[Mechanism], sample_rate: float, count: int, epsilon: 
         BudgetExhausted: no amount of noise would do.
     """
     last = spent[-1].noise_multiplier if spent else 0.0
-    return plan_scale(spent, sample_rate, [(1.0, count)], epsilon, delta, last)
+    return plan_scale(spent, sample_rate, ahead=[(1.0, count)], epsilon=epsilon, delta=delta, tried=last)
 
 
 def plan_scale(

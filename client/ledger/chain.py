@@ -221,7 +221,7 @@ class Chain:
 
     def _insert(self, seq: int, kind: str, body: dict[str, Any], previous: str) -> Row:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        stored = links.link(self._key, seq, at, kind, body, previous)
+        stored = links.link(self._key, seq, at=at, kind=kind, body=body, previous=previous)
         self.execute("INSERT INTO chain VALUES (?, ?, ?, ?, ?, ?)", *stored)
         return links.row(stored)
 

@@ -63,7 +63,7 @@ def link(key: bytes, seq: int, at: str, kind: str, body: dict[str, Any], previou
         ValueError: a number in the body is not finite.
     """
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return seq, at, kind, text, previous, _mac(key, seq, at, kind, text, previous)
+    return seq, at, kind, text, previous, _mac(key, seq, at=at, kind=kind, body=text, previous=previous)
 
 
 def row(stored: StoredRow) -> Row:
@@ -77,7 +77,7 @@ def is_genuine(key: bytes, stored: StoredRow, seq: int | None = None) -> bool:
     if [type(value) for value in stored] != [int, str, str, str, str, str]:
         return False
     number, at, kind, body, previous, own_hash = stored
-    return bool(own_hash == _mac(key, number if seq is None else seq, at, kind, body, previous))
+    return bool(own_hash == _mac(key, number if seq is None else seq, at=at, kind=kind, body=body, previous=previous))
 
 
 def faults(stored_rows: Iterable[StoredRow], key: bytes, expected: int, previous: str) -> Iterator[Fault]:

@@ -65,7 +65,7 @@ class Records:
         entered since, and no witness on the same disk contradicts: back up after every round.
 
         Raises:
-            LedgerBroken: a target exists, or a book does not verify.
+            LedgerBroken: a target exists, or a file fails verification.
         """
         with self.ledger.hold(), self.audit_log.hold():
             self.ledger.backup(ledger)
@@ -88,7 +88,7 @@ def create_records(ledger: Path, audit_log: Path, secret: bytes, terms: Terms | 
     calls with other terms then finds the first ones in it, and has to rebase them.
 
     Raises:
-        LedgerBroken: there are books already.
+        LedgerBroken: one of them exists already.
     """
     if os.path.lexists(audit_log):
         raise LedgerBroken(f"the audit log {audit_log} exists already; nothing was created")
@@ -103,7 +103,7 @@ def create_records(ledger: Path, audit_log: Path, secret: bytes, terms: Terms | 
 def records_kept_open(ledger: Path, audit_log: Path, secret: bytes) -> Iterator[Records]:
     """``open_records`` for frequent use: the files stay open, and only new rows are read.
 
-    Before each use triggers are checked, and each book against what the other has seen. Their newest rows may be in the
+    Before each use triggers are checked, and each file against what the other has seen. Their newest rows may be in the
     write-ahead logs beside the files until the process ends.
 
     Raises:

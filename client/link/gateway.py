@@ -204,10 +204,10 @@ def _dial(host: str, port: int) -> socket.socket:
     if proxy is None:
         return connection
     connection.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
-    said = b""
-    while b"\r\n\r\n" not in said and (piece := connection.recv(1024)):
-        said += piece
-    if not said.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")):
+    response = b""
+    while b"\r\n\r\n" not in response and (piece := connection.recv(1024)):
+        response += piece
+    if not response.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")):
         connection.close()
-        raise OSError(f"the proxy {proxy[0]}:{proxy[1]} refuses: {said.splitlines()[:1]}")
+        raise OSError(f"the proxy {proxy[0]}:{proxy[1]} refuses: {response.splitlines()[:1]}")
     return connection

@@ -134,7 +134,7 @@ def _way(settings: SiteSettings, running: Mapping[str, process.Process]) -> Iter
 
 
 def _leaving(settings: SiteSettings) -> Iterator[Claim]:
-    """Only where the books are: a gateway that is apart has none."""
+    """Only where the ledger is: a separate gateway has none."""
     if not settings.ledger.exists():
         yield Claim("The gateway has neither ledger nor images", ClaimState.OK, "no ledger here; see the trainer")
         return

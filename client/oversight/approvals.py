@@ -67,7 +67,14 @@ def require(document: StudyDocument, audit_log: AuditLog, settings: SiteSettings
         from client.cohort.enough import require_enough  # takes seconds, which who revokes need not wait for
 
         require_enough(settings, tasks.get(document.task))
-        _decide(audit_log, Kind.APPROVAL, document.name, studies.canonical(document), NOBODY, automatic=True)
+        _decide(
+            audit_log,
+            Kind.APPROVAL,
+            study=document.name,
+            document=studies.canonical(document),
+            by=NOBODY,
+            automatic=True,
+        )
     elif decision is None:
         kept = keep(document, settings)
         remedy = f"consilium-site review, then consilium-site approve {digest[:12]}" if kept else "too large to keep"

@@ -72,13 +72,13 @@ def _departures(review: Review) -> list[str]:
         elif leaving.by:
             lines.append(f"After the last round: the same once more by {' and by '.join(leaving.by)} ({size}){noise}.")
         elif leaving.of == "findings":
-            told = ", ".join(review.document.evaluation.findings)
-            lines.append(f"After the last round: the same for {told} ({size}){noise}.")
+            names = ", ".join(review.document.evaluation.findings)
+            lines.append(f"After the last round: the same for {names} ({size}){noise}.")
         elif leaving.of == "outlines":
-            told = ", ".join(review.document.evaluation.structures)
+            names = ", ".join(review.document.evaluation.structures)
             lines.append(
                 f"After the last round: how many patients had which agreement between the model's and a reader's "
-                f"outlines of {told}, by overlap and by distance ({size}){noise}."
+                f"outlines of {names}, by overlap and by distance ({size}){noise}."
             )
         elif leaving.of == "two models":
             bins = review.document.evaluation.paired

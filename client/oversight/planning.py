@@ -93,7 +93,9 @@ def outlook(document: StudyDocument, part: Part, settings: SiteSettings, account
     try:
         spent = account.spent(cohort, document.name)
         alone = _within(need, spent, terms.epsilon, terms.delta, f"{cohort}: this study")
-        return Outlook(alone, _affordable(need, cohort, document.name, terms, settings, account), "")
+        return Outlook(
+            alone, _affordable(need, cohort, study=document.name, terms=terms, settings=settings, account=account), ""
+        )
     except BudgetExhausted as error:
         return Outlook(alone, None, str(error))
 
@@ -113,7 +115,7 @@ def _planned(
         raise NotPermitted(f"round {order.round}: the study asks each hospital at most {study.asked} time(s)")
     if terms.epsilon is None:
         return Planned(Mechanism(0.0, need.rate, count))
-    needed = _affordable(need, COHORTS[part], study.name, terms, settings, account)
+    needed = _affordable(need, COHORTS[part], study=study.name, terms=terms, settings=settings, account=account)
     now = Mechanism(needed[0].noise_multiplier, need.rate, count)
     return Planned(now, {COHORTS[part]: needed, **_other_part(study, part, settings, account)})
 
@@ -127,7 +129,11 @@ def _other_part(
     if terms.epsilon is None or account.has_planned(cohort, study.name) or objections(study, other, settings):
         return {}
     need = _still_needed(study, other, account.reservations(cohort, study.name))
-    return {cohort: _affordable(need, cohort, study.name, terms, settings, account)} if need.ahead else {}
+    return (
+        {cohort: _affordable(need, cohort, study=study.name, terms=terms, settings=settings, account=account)}
+        if need.ahead
+        else {}
+    )
 
 
 def _still_needed(study: StudyDocument, part: Part, entries: list[LedgerEntry]) -> _Need:
@@ -189,7 +195,9 @@ def _within(need: _Need, spent: list[Mechanism], epsilon: float, delta: float, w
     if not need.ahead:
         return []
     try:
-        scale = accounting.plan_scale(spent, need.rate, need.ahead, epsilon, delta, need.tried)
+        scale = accounting.plan_scale(
+            spent, need.rate, ahead=need.ahead, epsilon=epsilon, delta=delta, tried=need.tried
+        )
     except BudgetExhausted as error:
         raise BudgetExhausted(f"{what}: {error}") from None
     return accounting.sequence(scale, need.rate, need.ahead)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from client.ledger.account import Account
@@ -122,7 +123,14 @@ def examine(document: StudyDocument, settings: SiteSettings, ledger: Ledger) -> 
         refused[part] += unpaid[part]
         refused[part] += [reason for each in leaving if each.part == part for reason in _too_large(each, settings)]
     question = tasks.get(document.task).question if document.task in tasks.names() else "unknown to this release"
-    return Review(document, studies.digest(document), question, leaving, costs, refused)
+    return Review(
+        document=document,
+        digest=studies.digest(document),
+        question=question,
+        leaving=leaving,
+        costs=costs,
+        refused=refused,
+    )
 
 
 def _leaving(document: StudyDocument, settings: SiteSettings) -> tuple[list[Leaving], list[str]]:
@@ -131,33 +139,36 @@ def _leaving(document: StudyDocument, settings: SiteSettings) -> tuple[list[Leav
     from tasks.models.parts import NothingToShare, staying
     from tasks.models.weights import in_folder
 
-    found, wrong = [], []
+    leaving, wrong = [], []
     try:
         network = registry.build(document.model, tasks.get(document.task).form, find=in_folder(settings.weights))
         stay = staying(network.trainable, document.method.stays)
         shapes = [p.numel() for name, p in network.trainable.named_parameters() if p.requires_grad and name not in stay]
         size = encoding.largest_size(document.wire.up, sum(shapes))
-        found.append(Leaving("training", len(shapes), sum(shapes), size, document.asked))
+        leaving.append(Leaving("training", len(shapes), sum(shapes), size, document.asked))
     except (registry.UnknownModel, tasks.UnknownTask, NothingToShare) as error:
         wrong.append(str(error))
     terms = document.evaluation
-    found.append(Leaving("evaluation", 1, 2 * terms.bins, histogram_bytes(terms, last=False), terms.releases))
+    leaving.append(Leaving("evaluation", 1, 2 * terms.bins, histogram_bytes(terms, last=False), terms.releases))
+    once = partial(Leaving, part="evaluation", times=1)
     if terms.findings:
         size = len(terms.findings) * histogram_bytes(terms, last=False)
-        found.append(Leaving("evaluation", len(terms.findings), size // 8, size, 1, of="findings"))
+        leaving.append(once(tensors=len(terms.findings), numbers=size // 8, bytes=size, of="findings"))
     if terms.structures:
         size = outline_bytes(terms)
-        found.append(Leaving("evaluation", 2 * len(terms.structures), size // 8, size, 1, of="outlines"))
+        leaving.append(once(tensors=2 * len(terms.structures), numbers=size // 8, bytes=size, of="outlines"))
     if terms.subgroups:
         size = histogram_bytes(replace(terms, findings=[], structures=[]), last=True)
         size -= histogram_bytes(terms, last=False)
-        found.append(Leaving("evaluation", len(terms.subgroups), size // 8, size, 1, tuple(terms.subgroups)))
+        levels = tuple(terms.subgroups)
+        leaving.append(once(tensors=len(levels), numbers=size // 8, bytes=size, by=levels))
     if terms.paired:
-        found.append(Leaving("evaluation", 1, 2 * terms.paired**2, joint_bytes(terms), 1, of="two models"))
+        leaving.append(once(tensors=1, numbers=2 * terms.paired**2, bytes=joint_bytes(terms), of="two models"))
     if terms.matrix:
         size = histogram_bytes(terms, last=False)
-        found.append(Leaving("evaluation", 1, 2 * terms.bins, size, terms.matrix, of="others' models"))
-    return found, wrong
+        cells = 2 * terms.bins
+        leaving.append(once(tensors=1, numbers=cells, bytes=size, times=terms.matrix, of="others' models"))
+    return leaving, wrong
 
 
 def _too_large(leaving: Leaving, settings: SiteSettings) -> Iterator[str]:
@@ -172,8 +183,8 @@ def _cost(document: StudyDocument, part: Part, settings: SiteSettings, account: 
     others = [mechanism for mark in account.earmarks(cohort, without=name) for mechanism in mark.mechanisms]
     to_come = None if outlook.plan is None else [*outlook.plan, *others]
     return Cost(
-        part,
-        cohort,
+        part=part,
+        cohort=cohort,
         asked=document.privacy.epsilon if part == "training" else document.evaluation.epsilon,
         granted=terms.epsilon,
         delta=terms.delta,

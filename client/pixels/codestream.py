@@ -135,10 +135,10 @@ def _jpeg(data: bytes, syntax: UID) -> Codestream:
     precision, rows, columns, components = unpack(">BHHB", frame[:6])
     parts = [frame[6 + 3 * i : 9 + 3 * i] for i in range(components)]
     return Codestream(
-        rows,
-        columns,
-        components,
-        precision,
+        rows=rows,
+        columns=columns,
+        components=components,
+        precision=precision,
         lossless=_jpeg_is_lossless(frame_marker, segment),
         colour=_jpeg_colour(applications, bytes(part[0] for part in parts)),
         subsampled=len({part[1] for part in parts}) > 1,
@@ -182,9 +182,9 @@ def _jpeg_2000(data: bytes) -> Codestream:
     tiles = -(-(right - tile_left) // tile_width) * -(-(bottom - tile_top) // tile_height)
     _refuse_missing_tiles(data, position, tiles)
     return Codestream(
-        bottom - top,
-        right - left,
-        components,
+        rows=bottom - top,
+        columns=right - left,
+        components=components,
         precision=(depth & 0x7F) + 1,
         signed=bool(depth & 0x80),
         lossless=None if transforms[1] else False,
@@ -232,4 +232,11 @@ def _rle(data: bytes, form: PixelFormat) -> Codestream:
         raise UnreadableDicom(Reason.CODESTREAM_MISMATCH, f"RLE segments at {used}")
     if used[-1] >= len(data):
         raise UnreadableDicom(Reason.TRUNCATED, f"an RLE segment at byte {used[-1]} of {len(data)}")
-    return Codestream(form.rows, form.columns, form.samples, form.bits_allocated, form.signed, lossless=True)
+    return Codestream(
+        rows=form.rows,
+        columns=form.columns,
+        components=form.samples,
+        precision=form.bits_allocated,
+        signed=form.signed,
+        lossless=True,
+    )

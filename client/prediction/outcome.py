@@ -124,8 +124,8 @@ def _table(model: CheckedModel, found: Predictions) -> Iterator[tuple[object, ..
             image = scored.image
             names = (image.patient, image.study, image.uid, image.frame + 1, image.path)
             numbers = (f"{scored.probability:.6f}", f"{patient.probability:.6f}", side)
-            told = (" ".join(image.warned), " ".join(image.without), "yes" if image.trained else "")
+            remarks = (" ".join(image.warned), " ".join(image.without), "yes" if image.trained else "")
             parts = () if scored.outline is None else scored.outline.fractions()
-            yield (*names, *numbers, *told, "", *(f"{100 * part:.4f}" for part in parts))
+            yield (*names, *numbers, *remarks, "", *(f"{100 * part:.4f}" for part in parts))
     for one in found.left_out:
         yield one.patient, "", "", "", one.path, "", "", "", "", "", "", one.reason

@@ -33,7 +33,7 @@ def catalogued_scans(
     progress: ScoringProgress,
 ) -> None:
     """Add the scans under a source's folder that are in its catalog and unchanged."""
-    for image, scan in _scans(folder, task, acquired, unwilling, work, progress):
+    for image, scan in _scans(folder, task, acquired=acquired, unwilling=unwilling, work=work, progress=progress):
         work.add(catalogued.settled(image, scan.signature))
 
 
@@ -47,7 +47,7 @@ def judged_scans(
     progress: ScoringProgress,
 ) -> None:
     """Add the scans under any folder, checked against the header rules of the task's contract."""
-    for image, scan in _scans(folder, task, acquired, unwilling, work, progress):
+    for image, scan in _scans(folder, task, acquired=acquired, unwilling=unwilling, work=work, progress=progress):
         judged, bits = scan.acquisition.judgement, scan.acquisition.bits_stored
         if judged.conforms:
             work.add(replace(image, warned=judged.warned, trained=trained(image.patient), bits_stored=bits))
@@ -67,7 +67,9 @@ def _scans(
     def reading(done: int, total: int) -> None:
         progress("reading headers", done, total)
 
-    for examination in examinations(folder, "StudyInstanceUID", acquired, task, refused, reading):
+    for examination in examinations(
+        folder, "StudyInstanceUID", acquired=acquired, task=task, refused=refused, progress=reading
+    ):
         first = examination.files[0]
         if reason := _unnamed(examination, unwilling):
             patient = "" if reason == "WITHDRAWN" else first.patient

@@ -130,12 +130,12 @@ def _segments(model: CheckedModel) -> list[SegmentDescription]:
     )
     return [
         SegmentDescription(
-            number,
-            structure.label,
-            coded(structure.category),
-            coded(structure.code),
-            SegmentAlgorithmTypeValues.AUTOMATIC,
-            algorithm,
+            segment_number=number,
+            segment_label=structure.label,
+            segmented_property_category=coded(structure.category),
+            segmented_property_type=coded(structure.code),
+            algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
         )
         for number, structure in enumerate(model.task.structures, start=1)
     ]

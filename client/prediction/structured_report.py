@@ -84,7 +84,7 @@ def report_of(model: CheckedModel, images: Sequence[ScoredImage]) -> Dataset:
 def comment(model: CheckedModel) -> str:
     """The comment for the reader, in every report."""
     threshold = model.head.threshold
-    told = "The study has no threshold." if threshold is None else (
+    threshold_sentence = "The study has no threshold." if threshold is None else (
         f"The study's operating threshold is {100 * threshold:.1f} percent."
     )  # fmt: skip
     scored = "All slices in the group are scored as one image." if model.task.sequences else (
@@ -93,7 +93,7 @@ def comment(model: CheckedModel) -> str:
     origin = f"Study {model.head.study}, model SHA-256 {model.sha256}."
     return (
         f"{NOT_FOR_CLINICAL_USE}. Output of a research model that no authority has cleared; it must not be used for "
-        f"the care of any patient. Question: {model.task.question} {scored} {told} {origin}"
+        f"the care of any patient. Question: {model.task.question} {scored} {threshold_sentence} {origin}"
     )
 
 

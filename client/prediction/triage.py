@@ -163,8 +163,8 @@ def _meanings(model: CheckedModel, patients: Sequence[ScoredPatient]) -> str:
     """The meaning of the contract's warnings, once for all patients."""
     warned = {rule for patient in patients for rule in patient.warned}
     rules = [rule for rule in contracts.of_task(model.task.name).rules if rule.id in warned]
-    told = "".join(f"<dt>{escape(rule.id)}</dt><dd>{escape(rule.remedy)}</dd>" for rule in rules)
-    return f"<dl><dt class=warn>Contract warnings</dt><dd></dd>{told}</dl>" if rules else ""
+    meanings = "".join(f"<dt>{escape(rule.id)}</dt><dd>{escape(rule.remedy)}</dd>" for rule in rules)
+    return f"<dl><dt class=warn>Contract warnings</dt><dd></dd>{meanings}</dl>" if rules else ""
 
 
 def _bar(model: CheckedModel, probability: float) -> str:
@@ -202,10 +202,10 @@ def _without(image: LocalImage) -> str:
 def _left_out(model: CheckedModel, left_out: Sequence[LeftOut]) -> str:
     if not left_out:
         return ""
-    reasons = Counter(one.reason for one in left_out)
-    told = "".join(
+    counts = Counter(image.reason for image in left_out)
+    reasons = "".join(
         f"<dt>{number} &times; {escape(reason)}</dt><dd>{escape(remedy_of(model.task, reason))}</dd>"
-        for reason, number in reasons.most_common()
+        for reason, number in counts.most_common()
     )
     rows = "".join(
         f"<tr><td>{escape(one.patient or 'unknown')}</td><td>{escape(one.path.name)}</td><td>{escape(one.reason)}</td>"
@@ -213,7 +213,7 @@ def _left_out(model: CheckedModel, left_out: Sequence[LeftOut]) -> str:
     )
     more = len(left_out) - _MOST_LEFT_OUT
     return (
-        f"<h2>{'Not used' if model.task.sequences else 'Not scored'}</h2><dl>{told}</dl>"
+        f"<h2>{'Not used' if model.task.sequences else 'Not scored'}</h2><dl>{reasons}</dl>"
         f"<table class=list><thead><tr><th>Patient</th><th>File</th><th>Reason</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>" + (f"<p>{more} more in scores.csv.</p>" if more > 0 else "")
     )

@@ -61,9 +61,17 @@ def of_catalog(site: SiteSettings, task: Task, progress: ScoringProgress) -> Wor
         folder = source.path if isinstance(source, FolderSource) else source.path / "images"
         known = Catalogued(site, task, source.issuer, str(source.path))
         if task.sequences:
-            catalogued_scans(folder, task, acquisition_reader(source, task), known, unwilling, work, progress)
+            catalogued_scans(
+                folder,
+                task,
+                acquired=acquisition_reader(source, task),
+                catalogued=known,
+                unwilling=unwilling,
+                work=work,
+                progress=progress,
+            )
         else:
-            _catalogued_pictures(folder, task, known, unwilling, work, progress)
+            _catalogued_pictures(folder, task, known=known, unwilling=unwilling, work=work, progress=progress)
     return work
 
 
@@ -84,18 +92,18 @@ def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, progress
     acquired, trained = reader_under(Declared(organ, words), task), on_training_side(site, task)
     work = Worklist()
     adding = judged_scans if task.sequences else _judged_pictures
-    adding(folder, task, acquired, trained, withdrawn(site), work, progress)
+    adding(folder, task, acquired=acquired, trained=trained, unwilling=withdrawn(site), work=work, progress=progress)
     if not work.images and not work.left_out:
         raise EmptySource(f"no DICOM file under {folder}")
     return work
 
 
 def _catalogued_pictures(
-    folder: Path, task: Task, known: Catalogued, unwilling: frozenset[str], found: Worklist, told: ScoringProgress
+    folder: Path, task: Task, known: Catalogued, unwilling: frozenset[str], work: Worklist, progress: ScoringProgress
 ) -> None:
-    for path, header in _headers(folder, unwilling, found, told):
+    for path, header in _headers(folder, unwilling, work, progress):
         for image in _images(task, path, header):
-            found.add(known.settled(image, signature_of(path)))
+            work.add(known.settled(image, signature_of(path)))
 
 
 def _judged_pictures(
@@ -104,44 +112,44 @@ def _judged_pictures(
     acquired: Callable[[Dataset], Acquisition],
     trained: Callable[[str], bool],
     unwilling: frozenset[str],
-    found: Worklist,
-    told: ScoringProgress,
+    work: Worklist,
+    progress: ScoringProgress,
 ) -> None:
-    for path, header in _headers(folder, unwilling, found, told):
+    for path, header in _headers(folder, unwilling, work, progress):
         acquisition, patient = acquired(header), text_of(header, "PatientID")
         judged, bits = acquisition.judgement, acquisition.bits_stored
         if not judged.conforms:
-            found.left_out.append(LeftOut(patient, path, judged.rejected[0]))
+            work.left_out.append(LeftOut(patient, path, judged.rejected[0]))
             continue
         for image in _images(task, path, header):
-            found.images.append(replace(image, warned=judged.warned, trained=trained(patient), bits_stored=bits))
+            work.images.append(replace(image, warned=judged.warned, trained=trained(patient), bits_stored=bits))
 
 
 def _headers(
-    folder: Path, unwilling: frozenset[str], found: Worklist, told: ScoringProgress
+    folder: Path, unwilling: frozenset[str], work: Worklist, progress: ScoringProgress
 ) -> Iterator[tuple[Path, Dataset]]:
     """Headers of images that a report can reference; others are left out with a reason. Files that are not patient
     images at all (text files, reports, outlines) are skipped."""
     paths, seen = sorted(p for p in folder.rglob("*") if p.is_file()), set[str]()
     for number, path in enumerate(paths, start=1):
-        told("reading headers", number, len(paths))
+        progress("reading headers", number, len(paths))
         try:
             header = read_header(path)
         except UnreadableDicom as error:
             if str(error.reason) not in NO_IMAGE:
-                found.left_out.append(LeftOut("", path, str(error.reason)))
+                work.left_out.append(LeftOut("", path, str(error.reason)))
             continue
         if is_segmentation(header):
             continue
         patient, uid = text_of(header, "PatientID"), text_of(header, "SOPInstanceUID")
         if patient in unwilling:
-            found.left_out.append(LeftOut("", path, "WITHDRAWN"))
+            work.left_out.append(LeftOut("", path, "WITHDRAWN"))
         elif not patient:
-            found.left_out.append(LeftOut("", path, "NO_PATIENT_ID"))
+            work.left_out.append(LeftOut("", path, "NO_PATIENT_ID"))
         elif not uid or not text_of(header, "StudyInstanceUID"):
-            found.left_out.append(LeftOut(patient, path, "NO_UID"))
+            work.left_out.append(LeftOut(patient, path, "NO_UID"))
         elif uid in seen:
-            found.left_out.append(LeftOut(patient, path, "DUPLICATE_INSTANCE"))
+            work.left_out.append(LeftOut(patient, path, "DUPLICATE_INSTANCE"))
         else:
             seen.add(uid)
             yield path, header

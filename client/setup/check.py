@@ -42,7 +42,7 @@ class Rung:
 
 def ladder(site: SiteSettings, task: Task) -> list[Rung]:
     """Check everything on the hospital's side. Nothing is changed and nothing leaves; a failure hides no other."""
-    return [*_cohort(site, task), _withdrawals(site), _disk(site), *_books(site), _processor()]
+    return [*_cohort(site, task), _withdrawals(site), _disk(site), *_ledger(site), _processor()]
 
 
 def _cohort(site: SiteSettings, task: Task) -> Iterator[Rung]:
@@ -180,7 +180,7 @@ def _disk(site: SiteSettings) -> Rung:
     return Rung("disk", ClaimState.OK, result)
 
 
-def _books(site: SiteSettings) -> Iterator[Rung]:
+def _ledger(site: SiteSettings) -> Iterator[Rung]:
     """Whether the hospital answers orders, its remaining budget, and whether its clock agrees with its audit log."""
     try:
         with open_records(site.ledger, site.audit_log, secret(site)) as records:
@@ -192,7 +192,7 @@ def _books(site: SiteSettings) -> Iterator[Rung]:
             change, lost = premises.change_of(site, records.ledger), premises.lost_heads(records)
             ledger = records.ledger.account().id
     except SiteError as error:
-        yield Rung("books", ClaimState.FAIL, str(error), "consilium-site ledger verify")
+        yield Rung("ledger", ClaimState.FAIL, str(error), "consilium-site ledger verify")
         return
     yield _running(site)
     yield _terms(change)

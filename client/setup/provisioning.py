@@ -28,7 +28,7 @@ def provision(settings: SiteSettings) -> list[Path]:
     """Create key, ledger and audit log if missing. Returns the created files.
 
     Raises:
-        LedgerBroken: one of the books was lost, so only a backup helps; or they do not open.
+        LedgerBroken: ledger or audit log was lost, so only a backup helps; or one cannot be opened.
         SiteMisconfigured: the secret was lost, or is readable by others.
         TermsChanged: the catalog's patients are counted in another ledger.
     """

@@ -93,13 +93,20 @@ def provision_virtual_hospitals(study: Study, folder: Path, progress: SetupProgr
         shuffled = without | _site(study, name, everybody) | {"name": POOLED, "shuffled_labels": number}
         alone[name] = _write(folder / "sites-alone" / f"{name}.yaml", shuffled)
     hospitals = {name: load(path) for name, path in federated.items()}
-    with ThreadPoolExecutor() as threads:  # books wait for the disk most of the time
+    with ThreadPoolExecutor() as threads:  # creating ledgers waits for the disk most of the time
         list(threads.map(provision, [*hospitals.values(), *map(load, alone.values())]))
     with Decoding() as decoding:
         reports = {name: ingest(settings, task, progress, decoding) for name, settings in hospitals.items()}
     sizes = {name: _sizes(settings, task) for name, settings in hospitals.items()}
     declared = {name: declared_size(hospitals[name], own["train"]) for name, own in sizes.items()}
-    return VirtualHospitals(federated, alone, reports, sizes, declared, [*shares.notes, APPROVED_BY_NOBODY])
+    return VirtualHospitals(
+        federated=federated,
+        alone=alone,
+        reports=reports,
+        sizes=sizes,
+        public_sizes=declared,
+        notes=[*shares.notes, APPROVED_BY_NOBODY],
+    )
 
 
 def shufflings(study: Study) -> list[str]:

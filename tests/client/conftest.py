@@ -14,10 +14,10 @@ from client.site import SiteSettings, load
 
 
 @pytest.fixture
-def found_hospital(tmp_path: Path) -> Callable[..., SiteSettings]:
-    """Founds a hospital in ``tmp_path``: the commented example with some settings changed, secret, empty books."""
+def provision_hospital(tmp_path: Path) -> Callable[..., SiteSettings]:
+    """Provisions a hospital in ``tmp_path``: the example with some settings changed, key, ledger and audit log."""
 
-    def found(**changes: Any) -> SiteSettings:
+    def provision_it(**changes: Any) -> SiteSettings:
         path = tmp_path / "site.yaml"
         write_example(path, "st-anne")
         values = yaml.safe_load(path.read_text("utf-8"))
@@ -27,4 +27,4 @@ def found_hospital(tmp_path: Path) -> Callable[..., SiteSettings]:
         provision(settings)
         return settings
 
-    return found
+    return provision_it

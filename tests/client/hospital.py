@@ -63,19 +63,19 @@ def draw_archive(folder: Path) -> Archive:
     write_secret(folder / "site.key", bytes(range(32)))
     phantom = PhantomHospital("st-anne", PATIENTS, prevalence=0.5, images_per_patient=(1, 2))
     tasks.get(TASK).draw_phantom(folder, phantom, 1)
-    catalog.ingest(Hospital.found(folder / "first", archive, simulated=True).settings, tasks.get(TASK))
+    catalog.ingest(Hospital.provision(folder / "first", archive, simulated=True).settings, tasks.get(TASK))
     return archive
 
 
 @dataclass(frozen=True)
 class Hospital:
-    """A hospital that is not simulated, founded from the commented example, with books of its own."""
+    """A hospital that is not simulated, provisioned from the commented example, with its own ledger and audit log."""
 
     file: Path
 
     @classmethod
-    def found(cls, folder: Path, archive: Archive, **changes: Any) -> Hospital:
-        """Found it; ``changes`` are settings, and ``policy`` changes single rules."""
+    def provision(cls, folder: Path, archive: Archive, **changes: Any) -> Hospital:
+        """Provision it; ``changes`` are settings, and ``policy`` changes single rules."""
         file = folder / "site.yaml"
         write_example(file, "st-anne")
         if (archive.folder / "catalog").exists() and "catalog" not in changes:  # which belongs to one ledger only
@@ -121,7 +121,7 @@ class Hospital:
         return reply.content
 
     def entries(self) -> list[LedgerEntry]:
-        """What stands in the ledger; both books are verified row by row."""
+        """The entries of the ledger; ledger and audit log are verified row by row."""
         with self.records() as records:
             assert records.verify() == []
             return list(records.ledger.entries())

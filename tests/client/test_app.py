@@ -48,7 +48,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 @pytest.fixture
 def hospital(tmp_path: Path, archive: Archive) -> Hospital:
-    return Hospital.found(tmp_path, archive)
+    return Hospital.provision(tmp_path, archive)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_subgroups_share_the_epsilon_of_the_scores_and_leave_after_the_last_roun
 ) -> None:
     """Two evaluations and two attributes are four histograms, all with the same noise."""
     asked = replace(document, evaluation=replace(document.evaluation, subgroups=["sex", "vendor"]))
-    hospital = Hospital.found(tmp_path, archive, policy={"subgroups": ["vendor", "sex"]})
+    hospital = Hospital.provision(tmp_path, archive, policy={"subgroups": ["vendor", "sex"]})
     hospital.approve(asked)
     first, last = hospital.ask(evaluate(asked)), hospital.ask(evaluate(asked, 2))
     assert isinstance(first, EvaluateReport)
@@ -157,7 +157,7 @@ def test_two_models_are_compared_on_the_same_patients_within_the_epsilon_of_the_
     archive: Archive, document: StudyDocument, tmp_path: Path
 ) -> None:
     asked = _with_others(document, paired=4, matrix=1)
-    hospital = Hospital.found(tmp_path, archive)
+    hospital = Hospital.provision(tmp_path, archive)
     hospital.approve(asked)
     order = _to_compare(asked)
     replies = [hospital.ask(evaluate(asked)), hospital.ask(evaluate(asked, 2)), hospital.ask(order)]
@@ -180,7 +180,7 @@ def test_the_joint_histogram_is_of_both_models_scores(
 ) -> None:
     asked = _with_others(replace(document, evaluation=replace(document.evaluation, epsilon=None)), paired=2)
     rules = {"scores": "exact", "auto_approve": True}
-    hospital = Hospital.found(tmp_path, archive, simulated=True, policy=rules)
+    hospital = Hospital.provision(tmp_path, archive, simulated=True, policy=rules)
     alone, joint = hospital.ask(evaluate(asked, shift=0.5)), hospital.ask(_to_compare(asked, bins=2))
     assert isinstance(alone, EvaluateReport)
     assert isinstance(joint, EvaluateReport)
@@ -224,7 +224,7 @@ def test_training_touches_one_side_of_the_split_and_scoring_the_other(
     """Whose privacy the ledger charges is who was there: what leaves without noise shows whose scores it counts."""
     exact = replace(document, evaluation=replace(document.evaluation, epsilon=None))
     rules = {"scores": "exact", "auto_approve": True}
-    hospital = Hospital.found(tmp_path, archive, simulated=True, policy=rules)
+    hospital = Hospital.provision(tmp_path, archive, simulated=True, policy=rules)
     task = tasks.get(TASK)
     network = registry.build(exact.model, task.form)
     order = evaluate(exact, shift=0.01)
@@ -322,7 +322,7 @@ def test_the_memory_that_the_hospital_allows_is_kept_to(
         seen.append(named["max_memory_mb"])
         return train_locally(*given, **named)
 
-    hospital = Hospital.found(tmp_path, archive, max_memory_mb=77)
+    hospital = Hospital.provision(tmp_path, archive, max_memory_mb=77)
     hospital.approve(document)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client.app, "train_locally", look)
@@ -496,13 +496,13 @@ def test_how_many_patients_there_are_is_in_no_answer_to_an_order(
 ) -> None:
     """Not even on which side of the policy's minimum, nor that there is nobody: people are told when they approve."""
     for name, least in (("few", 1000), ("enough", 1)):
-        hospital = Hospital.found(tmp_path / name, archive, policy={"min_patients": least})
+        hospital = Hospital.provision(tmp_path / name, archive, policy={"min_patients": least})
         hospital.approve(document)
         assert isinstance(hospital.ask(train(document)), TrainReport)
     names = [str(dcmread(file, stop_before_pixels=True).PatientID) for file in archive.folder.rglob("*.dcm")]
     empty = draw_archive(tmp_path / "empty")
     (tmp_path / "withdrawn.txt").write_text("\n".join(sorted(set(names))), "utf-8")
-    nobody = Hospital.found(tmp_path / "nobody", empty, withdrawals=str(tmp_path / "withdrawn.txt"))
+    nobody = Hospital.provision(tmp_path / "nobody", empty, withdrawals=str(tmp_path / "withdrawn.txt"))
     nobody.approve(document)
     for reply in (nobody.ask(train(document)), nobody.ask(evaluate(document, round=2))):
         assert isinstance(reply, TrainReport | EvaluateReport)
@@ -570,7 +570,7 @@ def test_a_schedule_makes_up_for_a_lost_reservation_by_noise(
 
 
 def test_the_hospitals_cap_wins_over_the_request(tmp_path: Path, archive: Archive, document: StudyDocument) -> None:
-    hospital = Hospital.found(tmp_path, archive, policy={"max_epsilon_study": 1.5, "max_delta": 1e-6})
+    hospital = Hospital.provision(tmp_path, archive, policy={"max_epsilon_study": 1.5, "max_delta": 1e-6})
     hospital.approve(document)
     replies = [hospital.ask(train(document, round)) for round in (1, 2)]
     assert [(type(reply), getattr(reply, "delta", None)) for reply in replies] == [(TrainReport, 1e-6)] * 2
@@ -581,7 +581,7 @@ def test_the_second_study_is_planned_whole_within_what_the_first_has_left(
     tmp_path: Path, archive: Archive, document: StudyDocument
 ) -> None:
     """It ends, with more noise; before, it got as much noise as the first and died in its middle."""
-    hospital = Hospital.found(tmp_path, archive, policy={"max_epsilon_study": 4.0, "max_epsilon_life": 5.0})
+    hospital = Hospital.provision(tmp_path, archive, policy={"max_epsilon_study": 4.0, "max_epsilon_life": 5.0})
     first, second = (
         replace(document, name=name, rounds=6, asked=6, privacy=PrivacyTerms(4.0, 1e-4, 0.5)) for name in ("a", "b")
     )
@@ -649,7 +649,7 @@ def test_without_noise_what_goes_wrong_is_told_by_a_code(
         evaluation=replace(document.evaluation, epsilon=None),
     )
     rules = {"without_privacy": True, "scores": "exact", "auto_approve": True}
-    hospital = Hospital.found(tmp_path, archive, simulated=True, policy=rules)
+    hospital = Hospital.provision(tmp_path, archive, simulated=True, policy=rules)
 
     def fails_on_patients(module: nn.Module, task: Any, cohort: Cohort, terms: Any, **named: Any) -> Arrays:
         if cohort.rows:

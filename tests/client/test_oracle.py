@@ -53,14 +53,14 @@ def worlds(tmp_path: Path, archives: tuple[Archive, Archive], document: StudyDoc
     """Of the first of the archive's patients on the validation side."""
     asked = replace(document.evaluation, epsilon=1.0, paired=4, matrix=2, releases=2)
     study = replace(document, evaluation=asked)
-    there = Hospital.found(tmp_path / "there", archives[0])
+    there = Hospital.provision(tmp_path / "there", archives[0])
     network = registry.build(study.model, tasks.get(TASK).form)
     cohort = open_cohort(there.settings, tasks.get(TASK), "validation", study.model, network)
     patient, row = cohort.patients[0], cohort.rows[0][0]
     name = _patient_of(there, archives[0], patient)
     withdrawals = tmp_path / "withdrawn.txt"
     withdrawals.write_text(f"{name}\n", "utf-8")
-    gone = Hospital.found(tmp_path / "gone", archives[1], withdrawals=str(withdrawals))
+    gone = Hospital.provision(tmp_path / "gone", archives[1], withdrawals=str(withdrawals))
     for hospital in (there, gone):
         hospital.approve(study)
     features = cohort.inputs.double().numpy()

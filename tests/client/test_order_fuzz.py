@@ -32,13 +32,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 @pytest.fixture(scope="module")
 def closed(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Hospital:
     """A hospital that has approved nothing."""
-    return Hospital.found(tmp_path_factory.mktemp("closed"), archive)
+    return Hospital.provision(tmp_path_factory.mktemp("closed"), archive)
 
 
 @pytest.fixture(scope="module")
 def willing(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Hospital:
     """One that has, see ``approved``."""
-    return Hospital.found(tmp_path_factory.mktemp("willing"), archive)
+    return Hospital.provision(tmp_path_factory.mktemp("willing"), archive)
 
 
 def approved(hospital: Hospital, document: StudyDocument) -> Hospital:

@@ -88,7 +88,7 @@ def test_a_real_hospital_takes_no_part_in_a_study_without_privacy(ground: Path, 
 def test_a_real_hospital_cannot_even_be_set_up_without_privacy(
     tmp_path: Path, archive: Archive, document: StudyDocument, setting: dict[str, Any]
 ) -> None:
-    hospital = Hospital.found(tmp_path, archive)
+    hospital = Hospital.provision(tmp_path, archive)
     values = yaml.safe_load(hospital.file.read_text("utf-8"))
     hospital.file.write_text(yaml.safe_dump(values | {"policy": values["policy"] | setting}), "utf-8")
     assert hospital.ask(train(document)) == Refusal("unknown", 0, ErrorCode.SITE_MISCONFIGURED)
@@ -110,7 +110,7 @@ def test_no_request_spends_more_than_the_caps(
     tmp_path: Path, archive: Archive, document: StudyDocument, flags: dict[str, Any]
 ) -> None:
     """Also when the server says that a study is short, and then goes on asking."""
-    hospital = Hospital.found(tmp_path, archive)
+    hospital = Hospital.provision(tmp_path, archive)
     study = replace(document, **flags)
     hospital.approve(study)
     for shift in range(3):
@@ -128,7 +128,7 @@ def test_an_order_has_no_field_that_could_weaken_the_noise(
     tmp_path: Path, archive: Archive, document: StudyDocument, field: str
 ) -> None:
     """Neither a noise that the server chooses, nor its seed, nor a clip that follows the patients' gradients."""
-    hospital = Hospital.found(tmp_path, archive)
+    hospital = Hospital.provision(tmp_path, archive)
     content = wire.encode(train(document))
     head = content.config_records["head"]
     order = json.loads(str(head["json"]))
@@ -147,7 +147,7 @@ def test_the_noise_that_leaves_is_the_ledgers_times_the_clip_at_every_step(
 ) -> None:
     """Steps that sample nobody leave noise alone: each adds the learning rate times sigma times C to every weight, as
     the expected number of patients is 1. 1,601 weights estimate the deviation to 1.8 %; 9 % are five of that."""
-    hospital = Hospital.found(tmp_path, archive)
+    hospital = Hospital.provision(tmp_path, archive)
     study = with_terms(replace(document, model=LARGE), sample_rate=NOBODY, steps=4, learning_rate=0.5)
     study = replace(study, privacy=replace(document.privacy, clip_norm=clip))
     hospital.approve(study)
@@ -167,7 +167,7 @@ def test_equal_studies_on_equal_patients_get_different_noise(
         random.seed(1)
         np.random.seed(1)
         torch.manual_seed(1)
-        hospital = Hospital.found(tmp_path / twin, archive)
+        hospital = Hospital.provision(tmp_path / twin, archive)
         hospital.approve(document)
         updates.append(_update(hospital, document))
         scored = hospital.ask(evaluate(document))
@@ -191,7 +191,7 @@ def test_what_is_done_to_an_update_is_not_claimed_as_privacy(
         replace(document, privacy=replace(document.privacy, clip_norm=1e-3)),
     ]
     for number, study in enumerate(variants):
-        hospital = Hospital.found(tmp_path / str(number), archive)
+        hospital = Hospital.provision(tmp_path / str(number), archive)
         hospital.approve(study)
         trained: list[wire.Arrays] = []
 
@@ -216,7 +216,7 @@ def test_a_network_that_mixes_patients_is_refused_before_anyone_is_touched(
     tmp_path: Path, archive: Archive, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batch normalisation: a patient's images change others' gradients, and its buffers would leave without noise."""
-    hospital = Hospital.found(tmp_path, archive)
+    hospital = Hospital.provision(tmp_path, archive)
     hospital.approve(document)
     mixing = Network(nn.Identity(), nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(128 * 128, 1)))
     monkeypatch.setattr(registry, "build", lambda *given, **more: mixing)

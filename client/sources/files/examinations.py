@@ -90,7 +90,7 @@ def examinations(
     acquired: Callable[[Dataset], Acquisition],
     task: Task,
     refused: Callable[[Path, str], None],
-    told: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Examination]:
     """All examinations under a folder, by StudyInstanceUID; DICOM studies without an image are skipped.
 
@@ -99,13 +99,13 @@ def examinations(
         acquired: reads an image's header under the task's contract.
         refused: called with a file that is not used and the reason: ``SEGMENTATION_OF_CONSILIUM``, or why it cannot be
             read, ``SEGMENTATION_UNREADABLE`` for a segmentation.
-        told: called with how many files are read and how many there are.
+        progress: called with the number of files read and the total.
     """
     studies: dict[str, Examination] = {}
     paths = sorted(p for p in folder.rglob("*") if p.is_file())
     for number, path in enumerate(paths, start=1):
         segments = False
-        told(number, len(paths))
+        progress(number, len(paths))
         try:
             header = read_header(path)
             segments = is_segmentation(header)
@@ -128,13 +128,22 @@ def _file(path: Path, header: Dataset, key: str, acquired: Callable[[Dataset], A
         str(header.get(keyword, "") or "").strip()
         for keyword in (key, "PatientID", "SeriesInstanceUID", "SeriesDescription")
     )
-    told = description[:_LONGEST_DESCRIPTION]
+    shortened = description[:_LONGEST_DESCRIPTION]
     modality = str(header.get("Modality", "") or "").strip().upper()
     # PET and CT of one study may be called alike; a file that does not tell is for the contract to judge.
     meant = modality in ("", *contracts.of_task(task.name).modalities)
-    sequence = next((one.name for one in task.sequences if meant and one.finds(told)), "")
+    sequence = next((one.name for one in task.sequences if meant and one.finds(shortened)), "")
     slices = tuple(slices_of(path, header)) if sequence else ()
-    return ImageFile(path, name, patient, series, sequence, slices, acquired(header), signature_of(path))
+    return ImageFile(
+        path=path,
+        name=name,
+        patient=patient,
+        series=series,
+        sequence=sequence,
+        slices=slices,
+        acquisition=acquired(header),
+        signature=signature_of(path),
+    )
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,14 @@ def list_files(
         SiteMisconfigured: the labels file is wrong.
     """
     if task.sequences:
-        return list_scans(folder, labels, withdrawn, acquired, task, answered)
+        return list_scans(folder, labels, withdrawn=withdrawn, acquired=acquired, task=task, answered=answered)
     left_out = Counter(labels.left_out)
     segmentations: list[Path] = []
-    headers = list(_headers(folder, labels.key, acquired, task.frames, left_out, segmentations))
+    headers = list(
+        _headers(
+            folder, labels.key, acquired=acquired, frames=task.frames, left_out=left_out, segmentations=segmentations
+        )
+    )
     if not headers:
         raise EmptySource(f"no DICOM file under {folder}; is the volume mounted?")
     outlines = FrameOutlines(segmentations, task.structures) if task.structures else None
@@ -109,7 +113,16 @@ def _headers(
             continue
         name, uid, patient = (str(header.get(keyword, "")).strip() for keyword in (key, KEYS[0], "PatientID"))
         number = number_of_frames(header)
-        yield _Header(path, name, uid, patient, frames(number), number, _size(header), acquired(header))
+        yield _Header(
+            path=path,
+            name=name,
+            uid=uid,
+            patient=patient,
+            frames=frames(number),
+            of=number,
+            size=_size(header),
+            acquisition=acquired(header),
+        )
 
 
 def _size(header: Dataset) -> tuple[int, int]:

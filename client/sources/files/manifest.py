@@ -57,7 +57,14 @@ def list_manifest(source: ManifestSource, task: Task, withdrawn: frozenset[str])
         else:
             path, findings = source.path / name, _findings(source, row, task)
             still = partial(_read_image, path)
-            whole = Record(patient, name, int(label), _signature(path), still, findings=findings)
+            whole = Record(
+                patient_id=patient,
+                image_id=name,
+                label=int(label),
+                signature=_signature(path),
+                read=still,
+                findings=findings,
+            )
             records[name] = list(_records(source, row, whole, task, left_out))
     if wrong:
         raise SiteMisconfigured(

@@ -70,7 +70,9 @@ def _record(root: Path, path: Path, participant: str, label: int, scan: ReadNift
     reader = NiftiReader(path)
     name = path.relative_to(root).as_posix()
     signature = "+".join(signature_of(one.path) for one in ([reader] if scan is None else scan.readers.values()))
-    return Record(participant, name, label, signature, reader.picture, scan)
+    return Record(
+        patient_id=participant, image_id=name, label=label, signature=signature, read=reader.picture, read_scan=scan
+    )
 
 
 @dataclass(frozen=True)

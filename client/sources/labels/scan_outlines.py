@@ -76,13 +76,13 @@ def read_segmentation(path: Path, header: Dataset, structures: Sequence[Structur
     named = {image for one in frames for image, _ in one.images}
     referenced = frozenset(referenced_images(header)) | named
     return Segmentation(
-        path,
-        frozenset(sought),
-        tuple(marks),
-        referenced,
-        matrix,
-        least_value(header),
-        signature_of(path),
+        path=path,
+        sought=frozenset(sought),
+        marks=tuple(marks),
+        referenced=referenced,
+        matrix=matrix,
+        least=least_value(header),
+        signature=signature_of(path),
     )
 
 

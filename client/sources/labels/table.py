@@ -60,7 +60,14 @@ def read_labels(path: Path, classes: tuple[str, str], further: Sequence[Finding]
     values, left_out = _collect(path, table, key, classes, further)
     findings, contradicted = _findings(table.rows, key, further)
     left_out += Counter(CONTRADICTING_FINDINGS=contradicted)
-    return Labels(path, key, values, left_out, findings, _unread_columns(path, set(table.columns), further))
+    return Labels(
+        path=path,
+        key=key,
+        values=values,
+        left_out=left_out,
+        findings=findings,
+        warnings=_unread_columns(path, set(table.columns), further),
+    )
 
 
 def meanings(classes: tuple[str, str]) -> dict[str, int]:

@@ -83,7 +83,7 @@ def list_archive(
             return _nothing(owner, found, wanted, labels, Listing([], left_out + labels.left_out, warnings))
         answered = {_name(i, labels) for i in found}
         acquired = acquisition_reader(source, task)
-        listing = list_files(spool.images, labels, withdrawn, acquired, task, answered)
+        listing = list_files(spool.images, labels, withdrawn=withdrawn, acquired=acquired, task=task, answered=answered)
     return Listing(listing.records, left_out + listing.left_out, warnings + listing.warnings)
 
 

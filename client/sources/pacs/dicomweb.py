@@ -91,12 +91,12 @@ class DicomwebArchive:
             uid = _value(match, _UID)
             yield Instance(
                 *names,
-                uid,
-                _value(study, _PATIENT) or _value(match, _PATIENT),
-                _value(study, _ACCESSION) or _value(match, _ACCESSION),
-                _value(series, _MODALITY),
-                _value(match, _CLASS),
-                frozenset(held.get(uid, ())),
+                uid=uid,
+                patient_id=_value(study, _PATIENT) or _value(match, _PATIENT),
+                accession=_value(study, _ACCESSION) or _value(match, _ACCESSION),
+                modality=_value(series, _MODALITY),
+                sop_class=_value(match, _CLASS),
+                held=frozenset(held.get(uid, ())),
             )
 
     def _held_by_metadata(self, study: str, series: str) -> dict[str, list[str]]:

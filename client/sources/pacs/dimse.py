@@ -95,12 +95,12 @@ class DimseArchive:
         for image in self._matches(line, "IMAGE", StudyInstanceUID=names[0], SeriesInstanceUID=names[1]):
             yield Instance(
                 *names,
-                _text(image, "SOPInstanceUID"),
-                _text(study, "PatientID"),
-                _text(study, "AccessionNumber"),
-                _text(series, "Modality"),
-                _text(image, "SOPClassUID"),
-                frozenset(_texts(image, "AvailableTransferSyntaxUID")),
+                uid=_text(image, "SOPInstanceUID"),
+                patient_id=_text(study, "PatientID"),
+                accession=_text(study, "AccessionNumber"),
+                modality=_text(series, "Modality"),
+                sop_class=_text(image, "SOPClassUID"),
+                held=frozenset(_texts(image, "AvailableTransferSyntaxUID")),
             )
 
     def _matches(self, line: SearchAssociation, level: str, **keys: str) -> list[Dataset]:

@@ -35,12 +35,12 @@ Run = Callable[..., Result]
 def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hospital with a catalog, which tests only read."""
     folder = tmp_path_factory.mktemp("hospital")
-    _found(folder, 30)
+    _provision(folder, 30)
     assert CliRunner().invoke(app, ["ingest", "--site", str(folder / "site.yaml")]).exit_code == 0
     return folder
 
 
-def _found(folder: Path, patients: int, **changes: Any) -> SiteSettings:
+def _provision(folder: Path, patients: int, **changes: Any) -> SiteSettings:
     TASK.draw_phantom(folder, PhantomHospital("alder", patients, prevalence=0.5, images_per_patient=(1, 2)), 5)
     write_example(folder / "site.yaml", "alder")
     values = yaml.safe_load((folder / "site.yaml").read_text("utf-8"))
@@ -75,7 +75,7 @@ def _rungs(folder: Path, code: int = 0, *more: object) -> dict[str, dict[str, st
 
 
 def test_an_ingest_is_told_and_written_into_the_audit_log(tmp_path: Path) -> None:
-    _found(tmp_path, 6)
+    _provision(tmp_path, 6)
     told = _json(_run(tmp_path, "ingest", "--json"))[TASK.name]
     assert told["images"] == told["contract"]["conforming"] > 0
     shown = _run(tmp_path, "ingest").stdout
@@ -86,7 +86,7 @@ def test_an_ingest_is_told_and_written_into_the_audit_log(tmp_path: Path) -> Non
 
 
 def test_what_is_left_out_is_told_with_what_to_do(tmp_path: Path) -> None:
-    _found(tmp_path, 6)
+    _provision(tmp_path, 6)
     for number in range(3):
         (tmp_path / "dicom" / f"note-{number}.txt").write_text("no image")
     assert _json(_run(tmp_path, "ingest", "--json"))[TASK.name]["left_out"] == {"NOT_DICOM": 3}
@@ -104,7 +104,7 @@ def test_a_task_without_source_is_misuse(ingested: Path) -> None:
 
 
 def test_before_the_first_ingest_check_says_what_to_do(tmp_path: Path) -> None:
-    _found(tmp_path, 4)
+    _provision(tmp_path, 4)
     rungs = _rungs(tmp_path, 1)
     assert (rungs["data readable"]["state"], rungs["data readable"]["remedy"]) == ("fail", "consilium-site ingest")
     assert rungs["budget"]["state"] == "ok", "one rung that fails does not hide the next"
@@ -126,7 +126,7 @@ def test_a_sound_hospital_is_ready(ingested: Path) -> None:
 
 
 def test_what_is_wrong_is_a_rung_that_fails(tmp_path: Path) -> None:
-    settings = _found(tmp_path, 12)
+    settings = _provision(tmp_path, 12)
     files = sorted((tmp_path / "dicom").rglob("*.dcm"))
     for path in files[: len(files) // 2]:
         dataset = dcmread(path)
@@ -148,7 +148,7 @@ def test_what_is_wrong_is_a_rung_that_fails(tmp_path: Path) -> None:
 
 
 def test_a_stopped_hospital_and_a_server_that_answers(tmp_path: Path) -> None:
-    _found(tmp_path, 4)
+    _provision(tmp_path, 4)
     with socket.create_server(("127.0.0.1", 0)) as server:
         _change(tmp_path, server=f"127.0.0.1:{server.getsockname()[1]}")
         (tmp_path / "STOP").touch()
@@ -158,7 +158,7 @@ def test_a_stopped_hospital_and_a_server_that_answers(tmp_path: Path) -> None:
 
 
 def test_a_server_is_dialled_through_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _found(tmp_path, 4)
+    _provision(tmp_path, 4)
     _change(tmp_path, server="consilium.invalid:443")
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
@@ -179,7 +179,7 @@ def test_a_server_is_dialled_through_the_proxy(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_trainer_apart_from_its_gateway_is_not_blamed_for_reaching_nobody(tmp_path: Path) -> None:
-    settings = _found(tmp_path, 4)
+    settings = _provision(tmp_path, 4)
     _change(tmp_path, server="consilium.invalid:443")
     assert _rungs(tmp_path, 1)["server"]["state"] == "fail"
     settings.link.mkdir()

@@ -31,9 +31,9 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def home(tmp_path: Path, found_hospital: Callable[..., SiteSettings]) -> Path:
+def home(tmp_path: Path, provision_hospital: Callable[..., SiteSettings]) -> Path:
     """The folder of a hospital that has answered one order and refused another."""
-    settings = found_hospital()
+    settings = provision_hospital()
     with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
         _answered(records, "earlier", 1)
         records.audit_log.append_receipt(_receipt(records, "other", 1, "Refusal", "ab" * 32))
@@ -116,7 +116,7 @@ def test_who_has_too_few_patients_is_told_when_approving(
     tmp_path: Path, document: StudyDocument, monkeypatch: pytest.MonkeyPatch, least: int, code: int
 ) -> None:
     """By then, because an order's answer must not tell; before there was any image as well."""
-    hospital = Hospital.found(tmp_path / "site", draw_archive(tmp_path / "archive"), policy={"min_patients": least})
+    hospital = Hospital.provision(tmp_path / "site", draw_archive(tmp_path / "archive"), policy={"min_patients": least})
     monkeypatch.setenv("CONSILIUM_SITE", str(hospital.file))
     (tmp_path / "study.json").write_text(canonical(document), "utf-8")
     CliRunner().invoke(app, ["review", str(tmp_path / "study.json")])

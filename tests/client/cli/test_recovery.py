@@ -28,7 +28,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 @pytest.fixture
 def hospital(tmp_path: Path, archive: Archive, document: StudyDocument) -> Hospital:
-    hospital = Hospital.found(tmp_path / "site", archive)
+    hospital = Hospital.provision(tmp_path / "site", archive)
     hospital.approve(document)
     assert isinstance(hospital.ask(train(document)), TrainReport)
     return hospital
@@ -121,7 +121,7 @@ def test_identities_are_listed_and_signed(hospital: Hospital, archive: Archive, 
         shutil.copytree(patient, tmp_path / "export" / patient.name)
     (own,) = archive.settings()["sources"]
     twice = [own, own | {"issuer": "research", "path": str(tmp_path / "export")}]
-    other = Hospital.found(tmp_path / "other", archive, sources=twice, catalog="catalog")
+    other = Hospital.provision(tmp_path / "other", archive, sources=twice, catalog="catalog")
     early = _say(other, "identities")
     assert (early.exit_code, "There are none" in early.output) == (0, True)
     assert _say(other, "ingest", "--json").exit_code == 0

@@ -32,7 +32,7 @@ from tasks.models import registry
 from tasks.task import PhantomHospital, Picture
 
 MODEL = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}
-Found = Callable[..., SiteSettings]
+Provision = Callable[..., SiteSettings]
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +52,8 @@ def images(drawn: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def site(images: Path, found_hospital: Found) -> SiteSettings:
-    return found_hospital(sources=[_source(images)], policy={"min_patients": 1})
+def site(images: Path, provision_hospital: Provision) -> SiteSettings:
+    return provision_hospital(sources=[_source(images)], policy={"min_patients": 1})
 
 
 def _source(images: Path, **more: Any) -> dict[str, Any]:
@@ -102,12 +102,12 @@ def test_everything_that_keeps_the_contract_is_taken_in(site: SiteSettings, imag
     assert example.dtype == np.float32
 
 
-def test_what_is_known_of_further_findings_is_counted(found_hospital: Found, tmp_path: Path) -> None:
+def test_what_is_known_of_further_findings_is_counted(provision_hospital: Provision, tmp_path: Path) -> None:
     lung = tasks.get("lung_ultrasound")
     lung.draw_phantom(tmp_path / "lung", PhantomHospital("alder", 8, prevalence=0.5, images_per_patient=(1, 1)), 3)
     folder, labels = tmp_path / "lung" / "dicom", tmp_path / "lung" / "labels.csv"
     source = {"kind": "folder", "task": lung.name, "issuer": "alder", "path": str(folder), "labels": str(labels)}
-    site = found_hospital(sources=[source], policy={"min_patients": 1, "tasks": [lung.name]})
+    site = provision_hospital(sources=[source], policy={"min_patients": 1, "tasks": [lung.name]})
     report = ingest(site, lung)
     with labels.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -259,10 +259,10 @@ def test_another_contract_is_judged_without_decoding(site: SiteSettings, monkeyp
     assert report.images == report.contract.examined - 3
 
 
-def test_withdrawal_counts_from_the_next_round_on(images: Path, found_hospital: Found, tmp_path: Path) -> None:
+def test_withdrawal_counts_from_the_next_round_on(images: Path, provision_hospital: Provision, tmp_path: Path) -> None:
     list_of_names = tmp_path / "withdrawals.txt"
     list_of_names.write_text("", "utf-8")
-    site = found_hospital(sources=[_source(images)], policy={"min_patients": 1}, withdrawals=str(list_of_names))
+    site = provision_hospital(sources=[_source(images)], policy={"min_patients": 1}, withdrawals=str(list_of_names))
     ingest(site, TASK)
     training, files, computed = _open(site), len(_examples(site)), site.catalog / "inputs"
     assert list(computed.iterdir())
@@ -311,8 +311,8 @@ def test_the_same_image_under_two_patients_is_flagged(site: SiteSettings, images
     assert any("look the same" in warning for warning in report.warnings)
 
 
-def test_what_does_not_fit_is_an_error_and_what_was_read_stays(images: Path, found_hospital: Found) -> None:
-    site = found_hospital(sources=[_source(images)], max_cache_gigabytes=6 * 65_700 / 1e9)
+def test_what_does_not_fit_is_an_error_and_what_was_read_stays(images: Path, provision_hospital: Provision) -> None:
+    site = provision_hospital(sources=[_source(images)], max_cache_gigabytes=6 * 65_700 / 1e9)
     with pytest.raises(CacheFull, match="max_cache_gigabytes"):
         ingest(site, TASK)
     assert 1 <= len(_examples(site)) <= 6
@@ -331,12 +331,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return {"kind": "manifest", "task": TASK.name, "issuer": "public", "path": str(folder)}
 
 
-def test_derived_images_are_for_simulated_hospitals_only(tmp_path: Path, found_hospital: Found) -> None:
+def test_derived_images_are_for_simulated_hospitals_only(tmp_path: Path, provision_hospital: Provision) -> None:
     source = _manifest(tmp_path / "public")
     with pytest.raises(ContractNotMet, match=r"manifest hold images derived.*simulated: true"):
-        ingest(found_hospital(sources=[source]), TASK)
+        ingest(provision_hospital(sources=[source]), TASK)
     (tmp_path / "site.yaml").unlink()
-    report = ingest(found_hospital(sources=[source], simulated=True), TASK)
+    report = ingest(provision_hospital(sources=[source], simulated=True), TASK)
     assert (report.images, report.contract.derived, report.contract.examined) == (8, 8, 0)
 
 

@@ -41,7 +41,7 @@ def doubled(tmp_path_factory: pytest.TempPathFactory, archive: Archive) -> Hospi
     for patient in sorted((archive.folder / "dicom").iterdir())[:4]:
         shutil.copytree(patient, folder / "export" / patient.name)
     sources = [_source(archive, "st-anne"), _source(archive, "research", folder / "export")]
-    hospital = Hospital.found(folder / "site", archive, sources=sources, catalog="catalog")
+    hospital = Hospital.provision(folder / "site", archive, sources=sources, catalog="catalog")
     hospital_report = catalog.ingest(hospital.settings, BREAST)
     assert any("look like one person" in warning for warning in hospital_report.warnings)
     return hospital

@@ -20,7 +20,7 @@ from client.sources.settings import FolderSource
 from tasks.breast_ultrasound import TASK
 from tasks.task import PhantomHospital
 
-Found = Callable[..., SiteSettings]
+Provision = Callable[..., SiteSettings]
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def _prepared(records: list[Record], site: SiteSettings) -> list[tuple[Path, Pre
         return [(cache.path(job.example), outcome) for job, outcome in prepare(jobs, TASK, cache, decoding)]
 
 
-def test_outlines_of_pictures_reach_the_cache(records: list[Record], found_hospital: Found) -> None:
+def test_outlines_of_pictures_reach_the_cache(records: list[Record], provision_hospital: Provision) -> None:
     assert TASK.read_masks is not None
-    outcomes = _prepared(records, found_hospital())
+    outcomes = _prepared(records, provision_hospital())
     assert len(outcomes) == 4
     for record, (path, outcome) in zip(records, outcomes, strict=True):
         assert isinstance(outcome, Prepared)
@@ -56,17 +56,17 @@ def test_outlines_of_pictures_reach_the_cache(records: list[Record], found_hospi
         assert masks.any()
 
 
-def test_pictures_that_nobody_outlined_have_no_masks(records: list[Record], found_hospital: Found) -> None:
-    ((path, outcome),) = _prepared([replace(records[0], read_masks=None)], found_hospital())
+def test_pictures_that_nobody_outlined_have_no_masks(records: list[Record], provision_hospital: Provision) -> None:
+    ((path, outcome),) = _prepared([replace(records[0], read_masks=None)], provision_hospital())
     assert isinstance(outcome, Prepared)
     assert load_masks(path) is None
 
 
-def test_outlines_that_cannot_be_read_cost_the_picture(records: list[Record], found_hospital: Found) -> None:
+def test_outlines_that_cannot_be_read_cost_the_picture(records: list[Record], provision_hospital: Provision) -> None:
     def broken() -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         raise Unreadable("MASK_UNREADABLE", "cut off")
 
-    outcomes = _prepared([replace(records[0], read_masks=broken), records[1]], found_hospital())
+    outcomes = _prepared([replace(records[0], read_masks=broken), records[1]], provision_hospital())
     refused, other = (outcome for _, outcome in outcomes)
     assert isinstance(refused, Unreadable)
     assert refused.reason == "MASK_UNREADABLE"

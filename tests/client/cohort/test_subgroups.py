@@ -31,7 +31,7 @@ def cohort(hospital: Hospital, side: str) -> Cohort:
 
 
 def test_the_phantoms_are_women_of_no_age_on_no_known_scanner(archive: Archive, tmp_path: Path) -> None:
-    hospital = Hospital.found(tmp_path, archive)
+    hospital = Hospital.provision(tmp_path, archive)
     patients = list(cohort(hospital, "validation").patients)
     assert patients == sorted(set(patients))
     levels = subgroups.levels_of(hospital.settings, tasks.get(TASK), patients)
@@ -40,7 +40,7 @@ def test_the_phantoms_are_women_of_no_age_on_no_known_scanner(archive: Archive, 
 
 
 def test_a_patient_of_another_hospital_is_in_no_group(archive: Archive, tmp_path: Path) -> None:
-    hospital = Hospital.found(tmp_path, archive)
+    hospital = Hospital.provision(tmp_path, archive)
     levels = subgroups.levels_of(hospital.settings, tasks.get(TASK), ["somebody"])
     assert levels["sex"].tolist() == [LEVELS["sex"].index("not recorded")]
 
@@ -54,10 +54,10 @@ def test_small_groups_are_left_out_of_exact_counts() -> None:
 
 
 def test_shuffled_labels_are_the_same_labels_of_other_patients_in_every_round(archive: Archive, tmp_path: Path) -> None:
-    plain = Hospital.found(tmp_path / "plain", archive)
-    shuffled = Hospital.found(tmp_path / "shuffled", archive, simulated=True, shuffled_labels=1)
+    plain = Hospital.provision(tmp_path / "plain", archive)
+    shuffled = Hospital.provision(tmp_path / "shuffled", archive, simulated=True, shuffled_labels=1)
     key = str(shuffled.settings.key)
-    other = Hospital.found(tmp_path / "other", archive, simulated=True, shuffled_labels=2, key=key)
+    other = Hospital.provision(tmp_path / "other", archive, simulated=True, shuffled_labels=2, key=key)
     own, dealt, again = cohort(plain, "train"), cohort(shuffled, "train"), cohort(shuffled, "train")
     assert Counter(own.patient_labels().tolist()) == Counter(dealt.patient_labels().tolist())
     assert not torch.equal(own.patient_labels(), dealt.patient_labels())

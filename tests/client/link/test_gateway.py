@@ -28,9 +28,9 @@ def invitation(tmp_path_factory: pytest.TempPathFactory) -> Invitation:
 
 
 def test_a_request_carries_the_public_size_and_the_link_is_for_its_owner(
-    found_hospital: Callable[..., SiteSettings], invitation: Invitation
+    provision_hospital: Callable[..., SiteSettings], invitation: Invitation
 ) -> None:
-    settings = found_hospital(public_size=300)
+    settings = provision_hospital(public_size=300)
     settings.link.mkdir(mode=0o755)
     asked = gateway.enroll(settings, invitation)
     assert enrolment.read_request(asked.model_dump_json()).public_size == 300
@@ -42,9 +42,9 @@ def test_a_request_carries_the_public_size_and_the_link_is_for_its_owner(
     ("size", "told"), [(None, "add the line `public_size: N`"), (10_000_001, "above 10000000")], ids=["none", "huge"]
 )
 def test_a_hospital_without_a_size_that_a_server_takes_is_told_so_before_a_key_is_made(
-    found_hospital: Callable[..., SiteSettings], invitation: Invitation, size: int | None, told: str
+    provision_hospital: Callable[..., SiteSettings], invitation: Invitation, size: int | None, told: str
 ) -> None:
-    settings = found_hospital(public_size=size, simulated=True)
+    settings = provision_hospital(public_size=size, simulated=True)
     with pytest.raises(SiteMisconfigured, match=told):
         gateway.enroll(settings, invitation)
     assert not settings.link.exists()
@@ -57,9 +57,9 @@ def _enroll(site: Path, invitation: Path, *more: str) -> tuple[int, str]:
 
 
 def test_the_command_tells_what_is_to_be_read_aloud(
-    found_hospital: Callable[..., SiteSettings], invitation: Invitation, tmp_path: Path
+    provision_hospital: Callable[..., SiteSettings], invitation: Invitation, tmp_path: Path
 ) -> None:
-    settings = found_hospital(public_size=300)
+    settings = provision_hospital(public_size=300)
     file = tmp_path / "invitation.json"
     file.write_text(invitation.model_dump_json())
     code, told = _enroll(tmp_path / "site.yaml", file, "--json")
@@ -72,9 +72,9 @@ def test_the_command_tells_what_is_to_be_read_aloud(
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"{}", b"[" * 60_000, b'{"server": 3}', b"x" * 100_000])
 def test_what_is_no_invitation_ends_in_a_sentence(
-    found_hospital: Callable[..., SiteSettings], tmp_path: Path, content: bytes
+    provision_hospital: Callable[..., SiteSettings], tmp_path: Path, content: bytes
 ) -> None:
-    found_hospital(public_size=300)
+    provision_hospital(public_size=300)
     file = tmp_path / "invitation.json"
     file.write_bytes(content)
     code, told = _enroll(tmp_path / "site.yaml", file)
@@ -82,9 +82,9 @@ def test_what_is_no_invitation_ends_in_a_sentence(
 
 
 def test_a_place_where_the_request_cannot_be_written_is_told(
-    found_hospital: Callable[..., SiteSettings], invitation: Invitation, tmp_path: Path
+    provision_hospital: Callable[..., SiteSettings], invitation: Invitation, tmp_path: Path
 ) -> None:
-    found_hospital(public_size=300)
+    provision_hospital(public_size=300)
     file = tmp_path / "invitation.json"
     file.write_text(invitation.model_dump_json())
     code, told = _enroll(tmp_path / "site.yaml", file, "--out", str(tmp_path / "no" / "request.json"))

@@ -24,7 +24,7 @@ def umask() -> Iterator[None]:
 
 @pytest.mark.usefixtures("umask")
 def test_nobody_else_reaches_anything_of_it(tmp_path: Path, document: StudyDocument) -> None:
-    hospital = Hospital.found(tmp_path / "site", draw_archive(tmp_path / "archive"))
+    hospital = Hospital.provision(tmp_path / "site", draw_archive(tmp_path / "archive"))
     hospital.ask(train(document))  # nobody has approved it: it waits, and the log says so
     waiting = hospital.settings.audit_log.parent / "pending"
     assert len(list(waiting.iterdir())) == 1

@@ -27,7 +27,7 @@ def claims(settings: SiteSettings) -> dict[str, Claim]:
 
 
 @pytest.fixture
-def settings(found_hospital: Callable[..., SiteSettings], tmp_path: Path) -> SiteSettings:
+def settings(provision_hospital: Callable[..., SiteSettings], tmp_path: Path) -> SiteSettings:
     archive: dict[str, object] = {
         "kind": "dicomweb",
         "task": "breast_ultrasound",
@@ -36,7 +36,7 @@ def settings(found_hospital: Callable[..., SiteSettings], tmp_path: Path) -> Sit
         "path": "spool",
     }
     archive |= {"scope": {"modalities": ["US"]}, "labels": "labels.csv"}
-    return found_hospital(sources=[yaml.safe_load(yaml.safe_dump(archive))])
+    return provision_hospital(sources=[yaml.safe_load(yaml.safe_dump(archive))])
 
 
 def as_before(settings: SiteSettings) -> list[Path]:

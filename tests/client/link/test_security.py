@@ -22,14 +22,14 @@ from tasks.protocol import enrolment
 LISTEN = "127.0.0.1:9094"
 
 
-def found(settings: SiteSettings, site: Path) -> dict[str, Claim]:
+def claims_of(settings: SiteSettings, site: Path) -> dict[str, Claim]:
     """All claims by what they promise."""
     return {claim.promise: claim for claims in checklist(settings, site, LISTEN).values() for claim in claims}
 
 
 @pytest.fixture
-def enrolled(tmp_path: Path, found_hospital: Callable[..., SiteSettings]) -> SiteSettings:
-    settings = found_hospital(server="localhost:9")
+def enrolled(tmp_path: Path, provision_hospital: Callable[..., SiteSettings]) -> SiteSettings:
+    settings = provision_hospital(server="localhost:9")
     home = make(tmp_path / "home", ServerSettings(host="localhost"))
     pki.create_authority(home)
     invitation = enrolment.Invitation(server="localhost:9", certificate_authority=home.authority.read_text())
@@ -38,7 +38,7 @@ def enrolled(tmp_path: Path, found_hospital: Callable[..., SiteSettings]) -> Sit
 
 
 def test_a_hospital_that_does_not_run_says_so_and_the_rest_is_looked_at(enrolled: SiteSettings, tmp_path: Path) -> None:
-    claims = found(enrolled, tmp_path / "site.yaml")
+    claims = claims_of(enrolled, tmp_path / "site.yaml")
     assert claims["Gateway and trainer are running"].state is ClaimState.WARN
     records = claims["Every message that left has a receipt, and ledger and audit log are intact"]
     assert (records.state, "nothing has left" in records.found) == (ClaimState.OK, True)
@@ -54,7 +54,7 @@ def test_a_hospital_that_does_not_run_says_so_and_the_rest_is_looked_at(enrolled
 def test_what_is_broken_is_found(enrolled: SiteSettings, tmp_path: Path) -> None:
     enrolled.key.chmod(0o644)
     assert (
-        found(enrolled, tmp_path / "site.yaml")["Nobody but its owner reads the hospital's secret"].state
+        claims_of(enrolled, tmp_path / "site.yaml")["Nobody but its owner reads the hospital's secret"].state
         is ClaimState.FAIL
     )
     enrolled.key.chmod(0o600)
@@ -62,7 +62,7 @@ def test_what_is_broken_is_found(enrolled: SiteSettings, tmp_path: Path) -> None
     place = content.rfind(b"genesis")
     content[place : place + 7] = b"genesiz"
     enrolled.ledger.write_bytes(bytes(content))
-    records = found(enrolled, tmp_path / "site.yaml")[
+    records = claims_of(enrolled, tmp_path / "site.yaml")[
         "Every message that left has a receipt, and ledger and audit log are intact"
     ]
     assert records.state is ClaimState.FAIL
@@ -73,7 +73,7 @@ def test_a_running_program_is_looked_at_where_its_state_file_says(enrolled: Site
     """This very process stands for a trainer: it does not listen, and lacks the variables that silence libraries."""
     state = {"trainer": {"pid": os.getpid(), "well": True, "starts": 1}}
     (enrolled.link / "trainer.json").write_text(json.dumps(state))
-    claims = found(enrolled, tmp_path / "site.yaml")
+    claims = claims_of(enrolled, tmp_path / "site.yaml")
     assert "The trainer is not root" in claims
     assert claims["Nothing in the trainer calls home"].state is ClaimState.FAIL
 

@@ -17,12 +17,12 @@ from client.site import SiteSettings, secret
 from tasks.protocol.study import StudyDocument, canonical, digest
 from tests.client.hospital import draw_archive
 
-Found = Callable[..., SiteSettings]
+Provision = Callable[..., SiteSettings]
 
 
 @pytest.fixture
-def hospital(found_hospital: Found) -> SiteSettings:
-    return found_hospital()
+def hospital(provision_hospital: Provision) -> SiteSettings:
+    return provision_hospital()
 
 
 @pytest.fixture
@@ -71,10 +71,12 @@ def test_the_last_word_counts(document: StudyDocument, hospital: SiteSettings, a
 
 
 def test_a_simulated_hospital_approves_by_itself_and_says_so(
-    document: StudyDocument, found_hospital: Found, tmp_path: Path
+    document: StudyDocument, provision_hospital: Provision, tmp_path: Path
 ) -> None:
     archive = draw_archive(tmp_path / "archive")
-    hospital = found_hospital(simulated=True, policy={"auto_approve": True, "min_patients": 5}, **archive.settings())
+    hospital = provision_hospital(
+        simulated=True, policy={"auto_approve": True, "min_patients": 5}, **archive.settings()
+    )
     with AuditLog.open(hospital.audit_log, secret(hospital)) as audit_log:
         require(document, audit_log, hospital)
         require(document, audit_log, hospital)
@@ -87,9 +89,9 @@ def test_a_simulated_hospital_approves_by_itself_and_says_so(
 
 
 def test_a_simulated_hospital_with_too_little_does_not_approve_by_itself(
-    document: StudyDocument, found_hospital: Found
+    document: StudyDocument, provision_hospital: Provision
 ) -> None:
-    hospital = found_hospital(simulated=True, policy={"auto_approve": True})
+    hospital = provision_hospital(simulated=True, policy={"auto_approve": True})
     with AuditLog.open(hospital.audit_log, secret(hospital)) as audit_log:
         with pytest.raises(CatalogStale):
             require(document, audit_log, hospital)
@@ -97,9 +99,9 @@ def test_a_simulated_hospital_with_too_little_does_not_approve_by_itself(
 
 
 def test_a_simulated_hospital_that_was_not_told_to_approve_does_not(
-    document: StudyDocument, found_hospital: Found
+    document: StudyDocument, provision_hospital: Provision
 ) -> None:
-    hospital = found_hospital(simulated=True)
+    hospital = provision_hospital(simulated=True)
     with AuditLog.open(hospital.audit_log, secret(hospital)) as audit_log, pytest.raises(NotApproved):
         require(document, audit_log, hospital)
 

@@ -21,20 +21,20 @@ from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument
 from tasks.protocol.wire import EvaluateOrder, TrainOrder
 from tests.client.reserving import reserve
 
-Found = Callable[..., SiteSettings]
+Provision = Callable[..., SiteSettings]
 Order = TrainOrder | EvaluateOrder
 
 
 @pytest.fixture
-def hospital(found_hospital: Found) -> SiteSettings:
+def hospital(provision_hospital: Provision) -> SiteSettings:
     """Enough for one study and a little more."""
-    return found_hospital(policy={"max_epsilon_study": 8.0, "max_epsilon_life": 8.5})
+    return provision_hospital(policy={"max_epsilon_study": 8.0, "max_epsilon_life": 8.5})
 
 
 @pytest.fixture
-def tight(found_hospital: Found) -> SiteSettings:
+def tight(provision_hospital: Provision) -> SiteSettings:
     """Enough for one study."""
-    return found_hospital(policy={"max_epsilon_study": 8.0, "max_epsilon_life": 8.01})
+    return provision_hospital(policy={"max_epsilon_study": 8.0, "max_epsilon_life": 8.01})
 
 
 def _ask(order: Order, hospital: SiteSettings) -> Mechanism:
@@ -166,10 +166,10 @@ def test_a_study_that_the_rest_of_a_life_would_drown_is_refused_before_it_begins
 
 @pytest.mark.parametrize(("scores", "answered"), [("noised", False), ("none", True)])
 def test_the_other_cohort_counts_too_and_only_where_it_would_be_asked(
-    document: StudyDocument, found_hospital: Found, scores: str, answered: bool
+    document: StudyDocument, provision_hospital: Provision, scores: str, answered: bool
 ) -> None:
     """Nobody is trained on for a study that could never be scored, except where nobody is scored anyway."""
-    hospital = found_hospital(policy={"scores": scores, "max_epsilon_study": 8.0, "max_epsilon_life": 8.5})
+    hospital = provision_hospital(policy={"scores": scores, "max_epsilon_study": 8.0, "max_epsilon_life": 8.5})
     spent = Planned(Mechanism(1.0, 1.0, 4))
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
         reserve(ledger, Use("validation", "earlier", 1, "o"), lambda account: spent, Caps(99.0, 99.0, 1e-4))
@@ -202,8 +202,8 @@ def test_a_hospital_is_asked_no_more_often_than_the_study_says(document: StudyDo
         _ask(TrainOrder(once, 2), hospital)
 
 
-def test_without_noise_nothing_is_set_aside(document: StudyDocument, found_hospital: Found) -> None:
-    hospital = found_hospital(simulated=True, policy={"without_privacy": True, "scores": "exact"})
+def test_without_noise_nothing_is_set_aside(document: StudyDocument, provision_hospital: Provision) -> None:
+    hospital = provision_hospital(simulated=True, policy={"without_privacy": True, "scores": "exact"})
     bare = replace(document, privacy=PrivacyTerms(None, 1e-4, 0.5), evaluation=EvaluationTerms(2, 16, None))
     for order in _orders(bare):
         assert _ask(order, hospital).noise_multiplier == 0

@@ -31,7 +31,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 @pytest.fixture
 def hospital(tmp_path: Path, archive: Archive, document: StudyDocument) -> Hospital:
     """It has trained in one round of two."""
-    hospital = Hospital.found(tmp_path / "site", archive)
+    hospital = Hospital.provision(tmp_path / "site", archive)
     hospital.approve(document)
     assert isinstance(hospital.ask(train(document)), TrainReport)
     return hospital
@@ -133,8 +133,8 @@ def test_a_catalog_made_under_another_fraction_moves_nobody_once_it_is_put_back(
 
 def test_a_catalog_of_another_key_is_refused(tmp_path: Path, archive: Archive) -> None:
     with pytest.raises(NoCohort, match="made with another key"):
-        Hospital.found(tmp_path / "early", archive, key="own.key")
-    late = Hospital.found(tmp_path / "late", archive)
+        Hospital.provision(tmp_path / "early", archive, key="own.key")
+    late = Hospital.provision(tmp_path / "late", archive)
     late.change(key=str(tmp_path / "own.key"))
     write_secret(tmp_path / "own.key", bytes(reversed(range(32))))
     with pytest.raises(NoCohort, match="made with another key"):
@@ -230,7 +230,7 @@ def test_no_second_books_are_made_for_the_patients_of_a_catalog(hospital: Hospit
 def test_books_that_are_there_already_answer_nothing_on_the_catalog_of_others(
     hospital: Hospital, archive: Archive, document: StudyDocument, tmp_path: Path
 ) -> None:
-    second = Hospital.found(tmp_path / "second", archive)
+    second = Hospital.provision(tmp_path / "second", archive)
     second.approve(document)
     second.change(catalog=str(hospital.settings.catalog))
     _refused(second, train(document), ErrorCode.SITE_MISCONFIGURED)

@@ -20,13 +20,13 @@ from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, d
 from tasks.task import get
 from tests.client.reserving import reserve
 
-Found = Callable[..., SiteSettings]
+Provision = Callable[..., SiteSettings]
 NO_CAPS = Caps(math.inf, math.inf, 1e-4)
 
 
 @pytest.fixture
-def hospital(found_hospital: Found) -> SiteSettings:
-    return found_hospital()
+def hospital(provision_hospital: Provision) -> SiteSettings:
+    return provision_hospital()
 
 
 @pytest.fixture
@@ -104,8 +104,8 @@ def test_what_this_study_has_spent_is_not_counted_twice(
     assert begun.after == fresh.after
 
 
-def test_the_stricter_side_sets_the_price(document: StudyDocument, found_hospital: Found) -> None:
-    hospital = found_hospital(public_size=5000, policy={"max_epsilon_study": 3.0})
+def test_the_stricter_side_sets_the_price(document: StudyDocument, provision_hospital: Provision) -> None:
+    hospital = provision_hospital(public_size=5000, policy={"max_epsilon_study": 3.0})
     exact = replace(document, evaluation=EvaluationTerms(2, 16, None))
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
         review = examine(exact, hospital, ledger)
@@ -139,15 +139,15 @@ def test_every_reason_stands_in_the_words_once(document: StudyDocument, hospital
         assert sum(part in line for line in said) == 1, part
 
 
-def test_a_message_that_is_too_large_is_told(document: StudyDocument, found_hospital: Found) -> None:
-    hospital = found_hospital(policy={"max_upload_bytes": 255})
+def test_a_message_that_is_too_large_is_told(document: StudyDocument, provision_hospital: Provision) -> None:
+    hospital = provision_hospital(policy={"max_upload_bytes": 255})
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
         refused = examine(document, hospital, ledger).refused
     assert "256 bytes in one message, policy.max_upload_bytes is 255" in refused["evaluation"]
 
 
-def test_no_noise_is_never_called_protection(document: StudyDocument, found_hospital: Found) -> None:
-    hospital = found_hospital(simulated=True, policy={"without_privacy": True})
+def test_no_noise_is_never_called_protection(document: StudyDocument, provision_hospital: Provision) -> None:
+    hospital = provision_hospital(simulated=True, policy={"without_privacy": True})
     bare = replace(document, privacy=PrivacyTerms(None, 1e-4, 0.5))
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
         _spend(ledger, "earlier", Mechanism(0.0, 1.0, 1), "validation")
@@ -173,9 +173,9 @@ def _all(review: Review) -> list[str]:
 
 
 def test_a_schedule_of_noise_is_told_with_the_least_and_the_most(
-    document: StudyDocument, found_hospital: Found
+    document: StudyDocument, provision_hospital: Provision
 ) -> None:
-    hospital = found_hospital()
+    hospital = provision_hospital()
     falling = replace(document, training=replace(document.training, final_noise=0.5))
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
         review = examine(falling, hospital, ledger)
@@ -189,9 +189,9 @@ def test_a_schedule_of_noise_is_told_with_the_least_and_the_most(
 
 
 def test_a_study_for_which_little_is_left_is_told_to_get_more_noise(
-    document: StudyDocument, found_hospital: Found
+    document: StudyDocument, provision_hospital: Provision
 ) -> None:
-    hospital = found_hospital(policy={"max_epsilon_study": 8.0, "max_epsilon_life": 10.0})
+    hospital = provision_hospital(policy={"max_epsilon_study": 8.0, "max_epsilon_life": 10.0})
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
         _spend(ledger, "earlier", Mechanism(1.2, 0.8, 4))
         cost = examine(document, hospital, ledger).costs[0]
@@ -203,8 +203,8 @@ def test_a_study_for_which_little_is_left_is_told_to_get_more_noise(
         assert cost.after == epsilon_of(ledger.spent("train") + cost.plan, 1e-4) <= 10
 
 
-def test_what_others_have_set_aside_is_not_left(document: StudyDocument, found_hospital: Found) -> None:
-    hospital = found_hospital(policy={"max_epsilon_study": 8.0, "max_epsilon_life": 9.0})
+def test_what_others_have_set_aside_is_not_left(document: StudyDocument, provision_hospital: Provision) -> None:
+    hospital = provision_hospital(policy={"max_epsilon_study": 8.0, "max_epsilon_life": 9.0})
     other, step = replace(document, name="other"), Mechanism(1.2, 0.8, 3)
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
         needed = {"train": [replace(step, count=6)]}

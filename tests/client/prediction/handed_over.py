@@ -71,8 +71,8 @@ def model(folder: Path, **changes: Any) -> CheckedModel:
     return open_model(folder / "m.safetensors", write_model(folder / "m.safetensors", **changes))
 
 
-def found(folder: Path, patients: int = 6, **changes: Any) -> Path:
-    """A hospital with phantoms under ``dicom`` and books; returns its ``site.yaml``."""
+def provision_hospital(folder: Path, patients: int = 6, **changes: Any) -> Path:
+    """A hospital with phantoms under ``dicom``, ledger and audit log; returns its ``site.yaml``."""
     TASK.draw_phantom(folder, PhantomHospital("alder", patients, prevalence=0.5, images_per_patient=(1, 2)), 5)
     file = folder / "site.yaml"
     write_example(file, "alder")
@@ -85,9 +85,9 @@ def found(folder: Path, patients: int = 6, **changes: Any) -> Path:
     return file
 
 
-def found_scans(folder: Path, task: Task, name: str, patients: int) -> Path:
+def provision_scans(folder: Path, task: Task, name: str, patients: int) -> Path:
     """A hospital of that name with phantoms of a task that reads scans; returns its ``site.yaml``."""
-    file = found(folder, patients=1)
+    file = provision_hospital(folder, patients=1)
     task.draw_phantom(folder / task.name, PhantomHospital(name, patients, prevalence=0.5), 0)
     values = yaml.safe_load(file.read_text("utf-8"))
     source = {"kind": "folder", "task": task.name, "issuer": name, "path": str(folder / task.name / "dicom")}

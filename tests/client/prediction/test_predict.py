@@ -34,14 +34,23 @@ from client.sources.settings import ReportLabels
 from tasks import task as tasks
 from tasks.models import registry
 from tasks.task import PhantomHospital
-from tests.client.prediction.handed_over import OUTLINE_SPEC, SPEC, TASK, found, head, model, weights, write_model
+from tests.client.prediction.handed_over import (
+    OUTLINE_SPEC,
+    SPEC,
+    TASK,
+    head,
+    model,
+    provision_hospital,
+    weights,
+    write_model,
+)
 
 
 @pytest.fixture(scope="module")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hospital with a catalog and a model, which tests only read; the audit log grows."""
     folder = tmp_path_factory.mktemp("hospital")
-    found(folder)
+    provision_hospital(folder)
     write_model(folder / "m.safetensors")
     assert CliRunner().invoke(app, ["ingest", "--site", str(folder / "site.yaml")]).exit_code == 0
     return folder
@@ -185,7 +194,7 @@ def test_an_organ_is_declared_for_one_folder_at_a_time(hospital: Path, tmp_path:
 
 
 def test_a_file_that_has_changed_since_its_ingest_is_not_scored(tmp_path: Path) -> None:
-    found(tmp_path, patients=3)
+    provision_hospital(tmp_path, patients=3)
     site = ["--site", str(tmp_path / "site.yaml")]
     write_model(tmp_path / "m.safetensors")
     early = _predict(tmp_path, tmp_path / "early")
@@ -205,7 +214,7 @@ def test_a_file_that_has_changed_since_its_ingest_is_not_scored(tmp_path: Path) 
 
 def test_who_has_withdrawn_is_not_scored(tmp_path: Path) -> None:
     (tmp_path / "unwilling.txt").write_text("ALDER-0001\n")
-    found(tmp_path, patients=3, withdrawals=str(tmp_path / "unwilling.txt"))
+    provision_hospital(tmp_path, patients=3, withdrawals=str(tmp_path / "unwilling.txt"))
     write_model(tmp_path / "m.safetensors")
     facts = _facts(_predict(tmp_path, tmp_path / "out", "--json", "--path", tmp_path / "dicom"))
     assert {patient["patient"] for patient in facts["patients"]} == {"ALDER-0002", "ALDER-0003"}
@@ -255,7 +264,7 @@ def test_a_folder_without_images_is_an_error(hospital: Path, tmp_path: Path) -> 
 
 
 def test_sources_without_headers_are_named(tmp_path: Path) -> None:
-    file = found(tmp_path, patients=2)
+    file = provision_hospital(tmp_path, patients=2)
     values = yaml.safe_load(file.read_text("utf-8"))
     manifest = {"kind": "manifest", "task": TASK.name, "issuer": "x", "path": str(tmp_path)}
     file.write_text(yaml.safe_dump(values | {"sources": [manifest]}), "utf-8")
@@ -278,7 +287,7 @@ def test_no_model_learns_from_these_reports(hospital: Path, tmp_path: Path) -> N
 
 def test_frames_of_a_clip_are_images_of_one_patient(tmp_path: Path) -> None:
     """The catalog's files and any folder's give the same, and the report names each frame."""
-    file = found(tmp_path, patients=1)
+    file = provision_hospital(tmp_path, patients=1)
     lung = tasks.get("lung_ultrasound")
     lung.draw_phantom(tmp_path / "lung", PhantomHospital("alder", 3, prevalence=0.5, images_per_patient=(2, 2)), 5)
     values = yaml.safe_load(file.read_text("utf-8"))
@@ -309,7 +318,7 @@ def test_frames_of_a_clip_are_images_of_one_patient(tmp_path: Path) -> None:
 
 
 def test_outlines_that_lie_beside_the_images_are_no_images(tmp_path: Path) -> None:
-    file = found(tmp_path, patients=1)
+    file = provision_hospital(tmp_path, patients=1)
     breast = tasks.get("breast_ultrasound")
     breast.draw_phantom(tmp_path / "drawn", PhantomHospital("alder", 2, prevalence=0.5), 5)
     work = worklist.of_folder(load(file), breast, tmp_path / "drawn" / "dicom", "", lambda *told: None)

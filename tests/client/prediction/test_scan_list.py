@@ -28,7 +28,7 @@ from client.sources.settings import FolderSource
 from tasks import task as tasks
 from tasks.task import Task
 from tests.client.dicom_files import ROBUSTNESS, needs_robustness_set
-from tests.client.prediction.handed_over import found_scans, write_scan_model
+from tests.client.prediction.handed_over import provision_scans, write_scan_model
 
 LUNG, BRAIN = tasks.get("lung_ct"), tasks.get("brain_mr")
 PATIENTS = {"lung_ct": 3, "brain_mr": 2}
@@ -40,7 +40,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hospital of each task with a catalog and a model, which tests only read."""
     folder = tmp_path_factory.mktemp("hospitals")
     for task in (LUNG, BRAIN):
-        site = found_scans(folder / task.name, task, "alder", PATIENTS[task.name])
+        site = provision_scans(folder / task.name, task, "alder", PATIENTS[task.name])
         write_scan_model(folder / task.name / "m.safetensors", task)
         assert CliRunner().invoke(app, ["ingest", "--site", str(site)]).exit_code == 0
     return folder
@@ -198,7 +198,7 @@ def test_a_mark_is_an_input_and_without_it_a_nodule_is_not_scored(drawn: Path, l
 
 def test_a_catalog_whose_files_have_changed_is_told_scan_by_scan(tmp_path: Path) -> None:
     """One slice of one patient, the outline of another, a third whose label is gone."""
-    site = found_scans(tmp_path / "lung_ct", LUNG, "alder", 4)
+    site = provision_scans(tmp_path / "lung_ct", LUNG, "alder", 4)
     write_scan_model(tmp_path / "lung_ct" / "m.safetensors", LUNG)
     labels = tmp_path / "lung_ct" / "lung_ct" / "labels.csv"
     labels.write_text("".join(labels.read_text("utf-8").splitlines(keepends=True)[:-1]), "utf-8")
@@ -241,7 +241,7 @@ def test_who_cannot_be_named_or_breaks_the_contract_is_left_out(drawn: Path, lun
 
 def test_who_has_withdrawn_is_neither_scored_nor_named(tmp_path: Path) -> None:
     (tmp_path / "unwilling.txt").write_text(f"{FIRST}\n")
-    site = found_scans(tmp_path / "lung_ct", LUNG, "alder", 2)
+    site = provision_scans(tmp_path / "lung_ct", LUNG, "alder", 2)
     site.write_text(f"{site.read_text('utf-8')}withdrawals: {tmp_path / 'unwilling.txt'}\n", "utf-8")
     work = _listed(tmp_path, LUNG, _dicom(tmp_path, LUNG))
     assert [image.patient for image in work.images] == ["ALDER-0002"]

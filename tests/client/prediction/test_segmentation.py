@@ -48,7 +48,9 @@ class Hospital:
         self.task, self.spec = task, SCAN_OUTLINE_SPEC if task.sequences else OUTLINE_SPEC
         home.mkdir()
         scans = bool(task.sequences)
-        self.site = handed_over.found_scans(home, task, "alder", 1) if scans else handed_over.found(home, 3)
+        self.site = (
+            handed_over.provision_scans(home, task, "alder", 1) if scans else handed_over.provision_hospital(home, 3)
+        )
         self.dicom = (home / task.name if scans else home) / "dicom"
         change(self.dicom)
         self.labels = self.dicom.parent / "labels.csv"

@@ -36,7 +36,7 @@ ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> SiteSettings:
-    return load(handed_over.found(tmp_path_factory.mktemp("hospital"), patients=2))
+    return load(handed_over.provision_hospital(tmp_path_factory.mktemp("hospital"), patients=2))
 
 
 @pytest.fixture

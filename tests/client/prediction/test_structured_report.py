@@ -33,7 +33,7 @@ Edit = Callable[[Dataset], None]
 @pytest.fixture(scope="module")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hospital")
-    handed_over.found(folder, patients=1)
+    handed_over.provision_hospital(folder, patients=1)
     TASK.draw_phantom(folder / "two", PhantomHospital("birch", 1, images_per_patient=(2, 2)), 3)
     return folder
 
@@ -172,7 +172,7 @@ def test_every_report_has_names_of_its_own(hospital: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["lung_ct", "brain_mr"])
 def test_of_a_scan_every_slice_and_the_mark_are_in_the_evidence(tmp_path: Path, name: str) -> None:
     task = tasks.get(name)
-    site = load(handed_over.found_scans(tmp_path, task, "alder", 1))
+    site = load(handed_over.provision_scans(tmp_path, task, "alder", 1))
     opened = open_model(tmp_path / "m", handed_over.write_scan_model(tmp_path / "m", task))
     (image,) = of_folder(site, task, tmp_path / name / "dicom", "", lambda *told: None).images
     report = _written(tmp_path / "sr.dcm", opened, [ScoredImage(image, 0.9, b"")])

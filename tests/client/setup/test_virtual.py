@@ -1,4 +1,4 @@
-"""Simulated hospitals: founded like real ones, quickly, with caps that bind; resumed with the books they had."""
+"""Simulated hospitals: provisioned like real ones, quickly, with caps that bind; resumed with the books they had."""
 
 from __future__ import annotations
 
@@ -60,21 +60,22 @@ def _document(epsilon: float | None, rounds: int = 4) -> StudyDocument:
     )
 
 
-def _found(study: Study, folder: Path) -> virtual.VirtualHospitals:
+def _provision(study: Study, folder: Path) -> virtual.VirtualHospitals:
     return virtual.provision_virtual_hospitals(study, folder, lambda issuer, done, total: None)
 
 
 def test_simulated_hospitals_have_books_and_say_that_nobody_was_asked(tmp_path: Path) -> None:
-    founded = _found(_study(tmp_path), tmp_path / "study")
-    assert list(founded.federated) == ["h0", "h1"]
-    assert list(founded.alone) == ["h0", "h1", POOLED, SHUFFLED, *(f"{SHUFFLED}.{n}" for n in (2, 3, 4, 5))]
-    assert [load(path).shuffled_labels for path in founded.alone.values()] == [0, 0, 0, 1, 2, 3, 4, 5]
-    assert APPROVED_BY_NOBODY in founded.notes
-    assert {name: report.images for name, report in founded.reports.items()} == {"h0": 12, "h1": 12}
-    assert founded.public_sizes == {
-        name: declared_size(load(path), founded.sizes[name]["train"]) for name, path in founded.federated.items()
+    provisioned = _provision(_study(tmp_path), tmp_path / "study")
+    assert list(provisioned.federated) == ["h0", "h1"]
+    assert list(provisioned.alone) == ["h0", "h1", POOLED, SHUFFLED, *(f"{SHUFFLED}.{n}" for n in (2, 3, 4, 5))]
+    assert [load(path).shuffled_labels for path in provisioned.alone.values()] == [0, 0, 0, 1, 2, 3, 4, 5]
+    assert APPROVED_BY_NOBODY in provisioned.notes
+    assert {name: report.images for name, report in provisioned.reports.items()} == {"h0": 12, "h1": 12}
+    assert provisioned.public_sizes == {
+        name: declared_size(load(path), provisioned.sizes[name]["train"])
+        for name, path in provisioned.federated.items()
     }
-    for path in (*founded.federated.values(), *founded.alone.values()):
+    for path in (*provisioned.federated.values(), *provisioned.alone.values()):
         settings = load(path)
         assert settings.simulated
         with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
@@ -83,8 +84,8 @@ def test_simulated_hospitals_have_books_and_say_that_nobody_was_asked(tmp_path: 
 
 
 def test_their_caps_are_what_the_study_asks_and_no_more(tmp_path: Path) -> None:
-    founded = _found(_study(tmp_path), tmp_path / "study")
-    federated, alone = load(founded.federated["h0"]), load(founded.alone["h0"])
+    provisioned = _provision(_study(tmp_path), tmp_path / "study")
+    federated, alone = load(provisioned.federated["h0"]), load(provisioned.alone["h0"])
     assert permit(TrainOrder(_document(6.0), 1), federated).epsilon == 6.0
     assert permit(TrainOrder(_document(60.0), 1), federated).epsilon == 6.0
     for order in (TrainOrder(_document(None), 1), TrainOrder(_document(6.0, rounds=5), 1)):
@@ -97,29 +98,29 @@ def test_their_caps_are_what_the_study_asks_and_no_more(tmp_path: Path) -> None:
 
 def test_a_study_that_is_resumed_keeps_its_books(tmp_path: Path) -> None:
     study = _study(tmp_path)
-    settings = load(_found(study, tmp_path / "study").federated["h0"])
+    settings = load(_provision(study, tmp_path / "study").federated["h0"])
     with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
         approvals.require(_document(6.0), records.audit_log, settings)
         head = records.audit_log.head()
-    _found(study, tmp_path / "study")
+    _provision(study, tmp_path / "study")
     with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
         assert records.audit_log.head() == head
     settings.ledger.unlink()
     with pytest.raises(LedgerMissing):
-        _found(study, tmp_path / "study")
+        _provision(study, tmp_path / "study")
 
 
 def test_a_study_without_noise_is_allowed_where_it_asks_for_that(tmp_path: Path) -> None:
-    settings = load(_found(_study(tmp_path, hospitals=1, epsilon=None), tmp_path / "study").federated["h0"])
+    settings = load(_provision(_study(tmp_path, hospitals=1, epsilon=None), tmp_path / "study").federated["h0"])
     assert permit(TrainOrder(_document(None), 1), settings).epsilon is None
 
 
 def test_phantoms_and_catalogs_are_made_once_for_all_studies(tmp_path: Path) -> None:
     study = _study(tmp_path, hospitals=8)
-    _found(study, tmp_path / "first")
+    _provision(study, tmp_path / "first")
     made = {p: p.stat().st_mtime_ns for pattern in ("*.dcm", "*.safetensors") for p in tmp_path.rglob(pattern)}
     assert {path.suffix for path in made} == {".dcm", ".safetensors"}
-    _found(study, tmp_path / "second")
+    _provision(study, tmp_path / "second")
     again = {p: p.stat().st_mtime_ns for pattern in ("*.dcm", "*.safetensors") for p in tmp_path.rglob(pattern)}
     assert again == made
 
@@ -134,8 +135,8 @@ def test_a_hospital_that_is_kept_small_is_counted_as_small(tmp_path: Path) -> No
     federation = ManifestFederation(max_training_patients={"south": 3}, validation_fraction=0.3, min_patients=2)
     study = Study(federation=federation, model=ScatterLinear(), output_dir=str(tmp_path / "out"))
     study.task.name, study.data_root = "breast_ultrasound", str(tmp_path)
-    founded = _found(study, tmp_path / "study")
-    assert founded.sizes["south"] == founded.reports["south"].patients | {"train": 3}
-    assert founded.reports["south"].patients["train"] > 3
-    assert founded.sizes["north"] == founded.reports["north"].patients
-    assert load(founded.federated["south"]).policy.min_patients == 2, "it must be allowed to take part at all"
+    provisioned = _provision(study, tmp_path / "study")
+    assert provisioned.sizes["south"] == provisioned.reports["south"].patients | {"train": 3}
+    assert provisioned.reports["south"].patients["train"] > 3
+    assert provisioned.sizes["north"] == provisioned.reports["north"].patients
+    assert load(provisioned.federated["south"]).policy.min_patients == 2, "it must be allowed to take part at all"

@@ -42,7 +42,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 @pytest.fixture
 def hospital(tmp_path: Path, archive: Archive) -> Hospital:
-    return Hospital.found(tmp_path, archive)
+    return Hospital.provision(tmp_path, archive)
 
 
 def approved(hospital: Hospital, document: StudyDocument, **changes: Any) -> StudyDocument:
@@ -278,7 +278,7 @@ def test_an_upload_is_measured_in_the_form_in_which_it_leaves(
     values = sum(value.size for value in weights(document).values())
     room = encoding.largest_size("int8", values)
     assert room < 4 * values
-    hospital = Hospital.found(tmp_path, archive, policy={"max_upload_bytes": room})
+    hospital = Hospital.provision(tmp_path, archive, policy={"max_upload_bytes": room})
     eight = approved(hospital, document, wire=WireTerms(up="int8"))
     whole = approved(hospital, document, name="whole")
     assert isinstance(hospital.ask(train(eight)), TrainReport)

@@ -30,7 +30,7 @@ from tests.client.hospital import Archive, Hospital, draw_archive, weights
 @pytest.fixture(scope="module")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
     archive: Archive = draw_archive(tmp_path_factory.mktemp("archive"))
-    found = Hospital.found(tmp_path_factory.mktemp("hospital"), archive)
+    found = Hospital.provision(tmp_path_factory.mktemp("hospital"), archive)
     catalog.ingest(found.settings, tasks.get("breast_ultrasound"))
     return found
 

@@ -27,13 +27,13 @@ def test_the_hospital_takes_the_file_from_its_own_folder_or_says_which_one_it_la
     file = tmp_path / "encoder.safetensors"
     save_file(registry.arrays_of(registry.build(VIT, form, 9).trainable), file)
     study = replace(document, model=VIT | {"weights": digest_of(file), "freeze": "encoder"})
-    hospital = Hospital.found(tmp_path, draw_archive(tmp_path / "archive"), policy={"models": ["vit"]})
+    hospital = Hospital.provision(tmp_path, draw_archive(tmp_path / "archive"), policy={"models": ["vit"]})
     hospital.approve(study)
     last = {"weight": (form.findings, 24), "bias": (form.findings,)}
     order = TrainOrder(study, 1, {name: np.zeros(shape, np.float32) for name, shape in last.items()})
 
     assert hospital.ask(order) == Refusal(study.name, 1, ErrorCode.MODEL_REFUSED)
-    assert f"{digest_of(file)}, which is not here: put it into the folder that site.yaml names" in hospital.log()
+    assert f"{digest_of(file)}, which is missing: put it into the folder that site.yaml names" in hospital.log()
     assert hospital.entries() == [], "nothing was spent"
     with hospital.records() as records:
         told = examine(study, hospital.settings, records.ledger)

@@ -32,7 +32,7 @@ REPORTS = Scope(modalities=["SR"])
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
-    handed_over.found(folder, PATIENTS)
+    handed_over.provision_hospital(folder, PATIENTS)
     return folder
 
 
@@ -49,7 +49,7 @@ def _hospital(way: str, archive: Orthanc, drawn: Path, folder: Path, *modalities
         where = {"kind": way, "host": "127.0.0.1", "port": archive.dicom, "called_ae": "ORTHANC"}
     source = where | {"task": handed_over.TASK.name, "issuer": "alder", "path": str(folder / "spool")}
     source |= {"labels": str(drawn / "labels.csv"), "scope": {"modalities": ["US", *modalities]}}
-    file = handed_over.found(folder, 1)
+    file = handed_over.provision_hospital(folder, 1)
     values = yaml.safe_load(file.read_text("utf-8"))
     file.write_text(yaml.safe_dump(values | {"sources": [source]}), "utf-8")
     _run("ingest", file)

@@ -37,7 +37,7 @@ from tests.client.sources.pacs.dicomweb_server import Service, running
 
 BRAIN, LUNG = tasks.get("brain_mr"), tasks.get("lung_ct")
 NOBODY: frozenset[str] = frozenset()
-Found = Callable[..., SiteSettings]
+Provision = Callable[..., SiteSettings]
 
 
 @pytest.fixture(scope="module")
@@ -430,10 +430,10 @@ def test_bids_tells_sequences_by_file_names(brain: Path, tmp_path: Path) -> None
 # On to the cache
 
 
-def test_examples_and_masks_reach_the_cache(lung: Path, found_hospital: Found) -> None:
+def test_examples_and_masks_reach_the_cache(lung: Path, provision_hospital: Provision) -> None:
     for path in _files(lung, FIRST, _is_segmentation):
         path.unlink()
-    cache = ExampleCache(found_hospital(), LUNG)
+    cache = ExampleCache(provision_hospital(), LUNG)
     records = _list(lung, LUNG).records
     jobs = [Job(record, cache.name(record.patient_id)) for record in records]
     with Decoding() as decoding:
@@ -450,18 +450,18 @@ def test_examples_and_masks_reach_the_cache(lung: Path, found_hospital: Found) -
     assert len({outcome.fingerprint for _, outcome in found.values() if isinstance(outcome, Prepared)}) == 2
 
 
-def test_a_hospital_takes_scans_into_its_catalog(brain: Path, found_hospital: Found) -> None:
+def test_a_hospital_takes_scans_into_its_catalog(brain: Path, provision_hospital: Provision) -> None:
     """And finds nothing new the second time."""
     _files(brain, FIRST, _is("T1ce"))[5].unlink()
-    settings = found_hospital(sources=[_source(brain, BRAIN).model_dump(mode="json", exclude_none=True)])
+    settings = provision_hospital(sources=[_source(brain, BRAIN).model_dump(mode="json", exclude_none=True)])
     report = ingest(settings, BRAIN)
     assert (report.images, sum(report.patients.values())) == (2, 2)
     assert report.left_out == {"SLICES_MISSING": 1}
     assert ingest(settings, BRAIN).images == 2
 
 
-def test_a_source_of_pictures_is_no_source_of_scans(lung: Path, found_hospital: Found) -> None:
-    cache = ExampleCache(found_hospital(), LUNG)
+def test_a_source_of_pictures_is_no_source_of_scans(lung: Path, provision_hospital: Provision) -> None:
+    cache = ExampleCache(provision_hospital(), LUNG)
     (record, *_) = _list(lung, LUNG).records
     with Decoding() as decoding:
         ((_, refused),) = prepare([Job(replace(record, read_scan=None), "x")], LUNG, cache, decoding)
