@@ -36,7 +36,7 @@ class Written:
     Attributes:
         reports: the files, in the order of the list.
         outlines: likewise the segmentations of a model that outlines.
-        refused: how often a study's report or its segmentations could not be made, by the kind of error.
+        refused: how often an examination's report or segmentations could not be made, by the kind of error.
     """
 
     reports: list[Path] = field(default_factory=list)
@@ -73,11 +73,11 @@ def write(
         SiteMisconfigured: the disk cannot be written; it is full, for instance.
     """
     written = Written()
-    studies = [images for patient in predictions.patients for images in patient.studies().values()]
+    examinations = [images for patient in predictions.patients for images in patient.examinations().values()]
     try:
         with Decoding() as decoding:
-            for number, images in enumerate(studies, start=1):
-                progress("writing reports", number, len(studies))
+            for number, images in enumerate(examinations, start=1):
+                progress("writing reports", number, len(examinations))
                 _write(folder / REPORTS, written.reports, written.refused, partial(_report, model, images))
                 if model.network.outlines:
                     decoder = decoding.decoder(predictions.images)

@@ -73,7 +73,7 @@ class ScoredPatient:
         """Contract rules that warn about an image, each once."""
         return tuple(dict.fromkeys(rule for scored in self.images for rule in scored.image.warned))
 
-    def studies(self) -> dict[str, list[ScoredImage]]:
+    def examinations(self) -> dict[str, list[ScoredImage]]:
         """The images by StudyInstanceUID."""
         found: dict[str, list[ScoredImage]] = {}
         for scored in self.images:

@@ -34,7 +34,7 @@ def segmentations_of(model: CheckedModel, images: Sequence[ScoredImage], decoder
     """The segmentations of one examination's images, all in one series; none if the model outlines nothing.
 
     Args:
-        images: of one patient and one study.
+        images: of one patient and one examination.
 
     Raises:
         UnreadableDicom, Unreadable, NoExample: an image cannot be read a second time.

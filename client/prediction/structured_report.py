@@ -6,10 +6,10 @@
     └── Imaging Measurements
         ├── Measurement Group, one per image: its image, the finding in question, the algorithm with the model's digest,
         │   Certainty of Finding (DCM 111012) in percent
-        └── Measurement Group of the study: all its images, the mean, and on which side of the operating threshold it is
+        └── Measurement Group of the examination: all its images, the mean, on which side of the operating threshold
 
-A scan is one image and the only one of its study: there is only the study's group, with every slice that was read. The
-segmentation used to read a scan is not a source of the group; it is listed in the evidence (PS3.3 C.17.2).
+A scan is one image and the only one of its examination: there is only the examination's group, with every slice that
+was read. The segmentation used to read a scan is not a source of the group; it is in the evidence (PS3.3 C.17.2).
 
 A certainty of 3 percent means that the finding is probably absent; readers must look at the number.
 ``client/sources/labels/reports.py`` ignores these reports, so that no model learns from a model.
@@ -46,7 +46,7 @@ def report_of(model: CheckedModel, images: Sequence[ScoredImage]) -> Dataset:
     """The report of one DICOM study.
 
     Args:
-        images: of one patient and one study.
+        images: of one patient and one examination.
 
     Raises:
         Exception: of pydicom's or highdicom's, when the images' headers hold values that no report may have.
@@ -153,7 +153,7 @@ def _name(scored: ScoredImage, header: Dataset) -> str:
 
 
 def _algorithm(model: CheckedModel) -> hd.sr.AlgorithmIdentification:
-    """The algorithm; its version is the study and the file's digest, which identify the model."""
+    """The algorithm; its version is the federated study and the file's digest, which identify the model."""
     parameters = [f"network {model.head.model.get('name')}", f"SHA-256 {model.sha256}", NOT_FOR_CLINICAL_USE]
     if model.head.threshold is not None:
         parameters.append(f"operating threshold {100 * model.head.threshold:.2f} percent")

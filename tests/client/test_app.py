@@ -1,4 +1,4 @@
-"""The hospital's side of a round, with real messages, real images, real books: what an order can do, and what not."""
+"""The hospital's side of a round, with real messages, images and a real ledger: what an order can do, and what not."""
 
 from __future__ import annotations
 
@@ -463,7 +463,7 @@ def test_exact_scores_are_refused(hospital: Hospital, document: StudyDocument) -
 
 
 @pytest.mark.parametrize("lost", ["ledger", "audit_log"])
-def test_without_its_books_the_hospital_does_nothing(
+def test_without_its_records_the_hospital_does_nothing(
     approved: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     approved.ask(train(document))

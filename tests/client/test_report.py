@@ -52,11 +52,11 @@ def _scored(labels: NDArray[np.int64], scores: NDArray[np.float64], **levels: ND
     return Scored(scores, labels.astype(np.float32), levels)
 
 
-BOOKS = Head(7, "ab" * 32)
+LEDGER_HEAD = Head(7, "ab" * 32)
 
 
 def _report(order: EvaluateOrder, scored: Scored, spent: Spent) -> EvaluateReport:
-    return evaluate_report(order, counted(order, scored), spent, BOOKS, entropy())
+    return evaluate_report(order, counted(order, scored), spent, LEDGER_HEAD, entropy())
 
 
 def _histogram(
@@ -88,9 +88,9 @@ def test_the_fields_that_leave_are_these_and_no_others() -> None:
 
 
 def test_what_leaves_after_training(document: StudyDocument) -> None:
-    sent = train_report(TrainOrder(document, 2), UPDATE, SPENT, BOOKS)
+    sent = train_report(TrainOrder(document, 2), UPDATE, SPENT, LEDGER_HEAD)
     assert (sent.study, sent.round) == (document.name, 2), "repeats the order"
-    assert sent.ledger_head == BOOKS.hash, "opaque, and no number of rows"
+    assert sent.ledger_head == LEDGER_HEAD.hash, "opaque, and no number of rows"
     assert (sent.epsilon, sent.delta, sent.noise_multiplier) == (3.5, 1e-5, 1.25)
     assert sent.arrays.keys() == UPDATE.keys()
     assert all(np.array_equal(sent.arrays[name], value) for name, value in UPDATE.items())
@@ -106,7 +106,7 @@ def test_what_leaves_after_scoring(document: StudyDocument) -> None:
 
 
 def test_no_noise_is_no_epsilon(document: StudyDocument) -> None:
-    assert train_report(TrainOrder(document, 1), UPDATE, Spent(math.inf, 1e-5, 0.0), BOOKS).epsilon is None
+    assert train_report(TrainOrder(document, 1), UPDATE, Spent(math.inf, 1e-5, 0.0), LEDGER_HEAD).epsilon is None
 
 
 # --- histograms ---------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_counts_of_another_form_than_the_order_asks_for_never_leave(document: St
     order = EvaluateOrder(document, 1)
     for counts in ({}, {"histogram": np.zeros((2, 15))}, {**nobody_counted(order), "more": np.zeros(2)}):
         with pytest.raises(ValueError, match="the order expects"):
-            evaluate_report(order, counts, Spent(1.0, 1e-4, 2.0), BOOKS, entropy())
+            evaluate_report(order, counts, Spent(1.0, 1e-4, 2.0), LEDGER_HEAD, entropy())
 
 
 def test_nobody_is_counted_in_the_form_in_which_anybody_is(document: StudyDocument) -> None:
@@ -182,7 +182,7 @@ def test_nobody_is_counted_in_the_form_in_which_anybody_is(document: StudyDocume
         counts = nobody_counted(order)
         assert {name: cells.shape for name, cells in counts.items()} == wire.due(order)
         assert all((cells == 0).all() for cells in counts.values())
-        sent = evaluate_report(order, counts, Spent(1.0, 1e-4, 2.0), BOOKS, entropy()).arrays
+        sent = evaluate_report(order, counts, Spent(1.0, 1e-4, 2.0), LEDGER_HEAD, entropy()).arrays
         assert all(np.std(cells) > 0.5 for cells in sent.values()), "noise alone"
 
 
@@ -305,7 +305,7 @@ def test_every_code_but_internal_has_an_error_and_every_error_a_code() -> None:
 
 
 def test_a_receipt_says_what_left_and_what_it_cost(document: StudyDocument) -> None:
-    reply = train_report(TrainOrder(document, 2), UPDATE, SPENT, BOOKS)
+    reply = train_report(TrainOrder(document, 2), UPDATE, SPENT, LEDGER_HEAD)
     packed = wire.pack(reply)
     assert receipt(reply, packed, Spending("train", 1.5, 3.5, Head(7, "ab"), repeated=True)) == Receipt(
         study=document.name,

@@ -64,7 +64,7 @@ def test_every_round_of_the_study_was_played_by_both(small: Federation, study: s
 
 
 @pytest.mark.parametrize("name", ["alder", "birch"])
-def test_the_hospitals_books_hold_every_round_once_and_verify(small: Federation, study: str, name: str) -> None:
+def test_the_hospitals_records_hold_every_round_once_and_verify(small: Federation, study: str, name: str) -> None:
     inside = small.hospitals[name].inside
     verified = json.loads(inside("trainer", "consilium-site", "ledger", "verify", "--json"))
     assert verified["faults"] == []
@@ -222,7 +222,7 @@ def test_the_trainers_own_check_finds_all_well_and_leaves_the_server_to_the_gate
     assert "the gateway" in next(one["found"] for one in found if one["name"] == "server")
 
 
-def test_the_books_outlive_the_containers(small: Federation, study: str) -> None:
+def test_the_records_outlive_the_containers(small: Federation, study: str) -> None:
     hospital = small.hospitals["alder"]
     hospital.compose("down")
     told = hospital.compose("run", "--rm", "-T", "--no-deps", "trainer", "ledger", "verify")

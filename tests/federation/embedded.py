@@ -90,7 +90,7 @@ def play(output: Path, name: str, *overrides: str, load_app: LoadApp = client_ap
 
 
 def entries(folder: Path, hospital: str) -> list[LedgerEntry]:
-    """What stands in a hospital's ledger; both books are verified row by row."""
+    """What stands in a hospital's ledger; ledger and audit log are verified row by row."""
     site = load_site(folder / "sites" / f"{hospital}.yaml")
     with open_records(site.ledger, site.audit_log, secret(site)) as records:
         return _verified(records)

@@ -124,7 +124,7 @@ def test_nothing_of_a_patient_is_in_the_servers_files(played: Played, forbidden:
     assert {name: found(content, forbidden) for name, content in files.items()} == {name: [] for name in files}
 
 
-def test_the_hospitals_own_books_and_index_name_nobody(played: Played, forbidden: dict[str, bytes]) -> None:
+def test_the_hospitals_own_records_and_index_name_nobody(played: Played, forbidden: dict[str, bytes]) -> None:
     records = [path for path in played.records.iterdir() if ".sqlite" in path.name]
     records += (played.output / "hospitals").rglob("index.sqlite*")
     assert {path.name for path in records} >= {f"{SPOILT}.audit.sqlite", f"{SPOILT}.ledger.sqlite", "index.sqlite"}

@@ -74,7 +74,7 @@ def test_the_ledger_holds_every_round_and_what_was_reported(whole: Ended, hospit
 
 
 @pytest.mark.parametrize("hospital", [*HOSPITALS, "pooled"])
-def test_the_comparison_arms_have_books_of_their_own(whole: Ended, hospital: str) -> None:
+def test_the_comparison_arms_have_records_of_their_own(whole: Ended, hospital: str) -> None:
     settings = (whole.folder / "sites-alone" / f"{hospital}.yaml").read_text()
     assert "without_privacy: true" in settings
     own = whole.folder / "sites-alone" / f"{hospital}.ledger.sqlite"

@@ -130,7 +130,7 @@ def _file(path: Path, header: Dataset, key: str, acquired: Callable[[Dataset], A
     )
     shortened = description[:_LONGEST_DESCRIPTION]
     modality = str(header.get("Modality", "") or "").strip().upper()
-    # PET and CT of one study may be called alike; a file that does not tell is for the contract to judge.
+    # PET and CT of one examination may be called alike; a file that does not tell is for the contract to judge.
     meant = modality in ("", *contracts.of_task(task.name).modalities)
     sequence = next((one.name for one in task.sequences if meant and one.finds(shortened)), "")
     slices = tuple(slices_of(path, header)) if sequence else ()

@@ -119,7 +119,7 @@ def _choose(found: list[Instance], labels: Labels, withdrawn: frozenset[str], le
 
 
 def _outlining(segmentations: list[Instance], wanted: list[Instance]) -> list[Instance]:
-    """Those that may refer to a wanted image: of the same study and patient."""
+    """Those that may refer to a wanted image: of the same examination and patient."""
     studies = {(image.study, image.patient_id) for image in wanted}
     chosen = [one for one in segmentations if is_uid(one.uid) and (one.study, one.patient_id) in studies]
     return list({one.uid: one for one in chosen}.values())

@@ -50,7 +50,7 @@ class DicomwebArchive:
         self._metadata_tells = True
 
     def check(self) -> None:
-        """Request one study.
+        """Request one DICOM study.
 
         Raises:
             ArchiveUnreachable, ArchiveRefused: named with a remedy.
@@ -58,7 +58,7 @@ class DicomwebArchive:
         self._ask(lambda: self._client.search_for_studies(limit=1))
 
     def find(self, scope: Scope) -> tuple[list[Instance], Counter[str]]:
-        """Studies by modality and date, their series by modality and body part, and the instances of those."""
+        """DICOM studies by modality and date, their series by modality and body part, and the instances of those."""
         left_out: Counter[str] = Counter()
         found = [
             instance

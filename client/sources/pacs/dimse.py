@@ -66,7 +66,7 @@ class DimseArchive:
             association.release()
 
     def find(self, scope: Scope) -> tuple[list[Instance], Counter[str]]:
-        """Studies by modality and date, their series by modality and body part, and the images of those."""
+        """DICOM studies by modality and date, their series by modality and body part, and the images of those."""
         left_out: Counter[str] = Counter()
         with closing(
             SearchAssociation(self._source, [build_context(StudyRootQueryRetrieveInformationModelFind)])

@@ -11,7 +11,7 @@ def in_scope(scope: Scope, modality: str, body_part: str, left_out: Counter[str]
     """Whether to include a series; those excluded for their body part are counted.
 
     Archives are free to ignore a search key that they do not support (PS3.4 C.2.2.1.3, PS3.18 8.3.4), so what they
-    return is compared once more. Another modality of the same study is no loss and is not counted.
+    return is compared once more. Another modality of the same examination is no loss and is not counted.
     """
     if modality.upper() not in {name.upper() for name in scope.modalities}:
         return False

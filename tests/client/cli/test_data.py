@@ -217,7 +217,7 @@ def test_a_description_for_sending_has_no_exact_and_no_small_count(ingested: Pat
     assert "suppress" in _run(ingested, "describe", "--help").stdout.lower()
 
 
-def test_a_baseline_leaves_no_trace_in_the_books(ingested: Path) -> None:
+def test_a_baseline_leaves_no_trace_in_the_records(ingested: Path) -> None:
     settings = load(ingested / "site.yaml")
     with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
         before = records.ledger.head(), records.audit_log.head()

@@ -95,7 +95,7 @@ def test_from_review_to_approval_to_revocation(home: Path, run: Run, document: S
     file.write_text(json.dumps(json.loads(canonical(document)), indent=2), "utf-8")
     told = run("review", file)
     assert told.exit_code == 0, told.output
-    for heading in ("What is asked", "What leaves this hospital", "What it costs the patients", digest(document)):
+    for heading in ("What the study asks", "What leaves this hospital", "What it costs the patients", digest(document)):
         assert heading in told.stdout
     review = _answer(run("review", file, "--json"))
     assert (review["digest"], review["state"]) == (digest(document), "not approved")
@@ -211,7 +211,7 @@ def test_a_row_that_was_changed_is_named(home: Path, run: Run) -> None:
         assert "FAULT ledger: row 1: was changed" in " ".join(result.output.split())
 
 
-def test_a_backup_has_both_books_and_restores(home: Path, run: Run) -> None:
+def test_a_backup_has_both_records_and_restores(home: Path, run: Run) -> None:
     copies = _answer(run("ledger", "backup", home / "safe", "--json"))["copies"]
     for copy in map(Path, copies):
         for suffix in ("-wal", "-shm"):
@@ -252,7 +252,7 @@ def test_stop_and_resume(home: Path, run: Run) -> None:
     assert [e["kind"] for e in _answer(run("audit", "--json"))[2:]] == ["stop", "resumption"]
 
 
-def test_a_hospital_with_broken_books_stops_and_stays_stopped(home: Path, run: Run) -> None:
+def test_a_hospital_with_broken_records_stops_and_stays_stopped(home: Path, run: Run) -> None:
     (home / "audit.sqlite").unlink()
     stopped = run("stop", "--by", "Ada")
     assert stopped.exit_code == 0
@@ -272,7 +272,7 @@ def test_a_wrong_site_file_is_exit_code_2(tmp_path: Path, command: str) -> None:
 def test_the_installed_command_tells_its_exit_codes(home: Path) -> None:
     command = Path(sys.executable).parent / "consilium-site"
     told = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=120, check=True).stdout
-    assert "Exit codes: 0 done." in told
+    assert "Exit codes: 0 success." in told
     site = ["--site", str(home / "site.yaml")]
     status = subprocess.run([command, "status", *site, "--json"], capture_output=True, timeout=120, check=True)
     assert json.loads(status.stdout)["messages_left"] == 2

@@ -1,4 +1,4 @@
-"""Books that stay open: the same checks as at opening, only the new rows read."""
+"""Files that stay open: the same checks as at opening, only the new rows read."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def house(tmp_path: Path) -> House:
     return House(tmp_path)
 
 
-def test_the_same_books_are_used_again_and_only_new_rows_are_read(
+def test_the_same_records_are_used_again_and_only_new_rows_are_read(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert house.answer(1) == 1
@@ -62,7 +62,7 @@ def test_the_same_books_are_used_again_and_only_new_rows_are_read(
     assert [house.answer(round) for round in (2, 3)] == [2, 3]
 
 
-def test_closed_books_are_whole_without_their_write_ahead_logs(house: House) -> None:
+def test_closed_records_are_whole_without_their_write_ahead_logs(house: House) -> None:
     house.answer(1)
     records_module._SHELF.close()
     assert sorted(path.name for path in house.ledger.parent.iterdir()) == ["audit.sqlite", "ledger.sqlite"]
@@ -101,7 +101,7 @@ def test_a_ledger_older_than_the_receipts_is_refused(house: House, tmp_path: Pat
         house.answer(3)
 
 
-def test_a_row_that_was_changed_is_refused_also_in_books_that_were_open(house: House) -> None:
+def test_a_row_that_was_changed_is_refused_also_in_records_that_were_open(house: House) -> None:
     house.answer(1)
     with sqlite3.connect(house.ledger) as connection:
         connection.execute("DROP TRIGGER chain_keeps_values")
@@ -110,7 +110,7 @@ def test_a_row_that_was_changed_is_refused_also_in_books_that_were_open(house: H
         house.answer(2)
 
 
-def test_an_audit_log_whose_rules_were_taken_away_is_refused_also_in_books_that_were_open(house: House) -> None:
+def test_an_audit_log_whose_rules_were_taken_away_is_refused_also_in_records_that_were_open(house: House) -> None:
     house.answer(1)
     with sqlite3.connect(house.audit_log) as connection:
         connection.execute("DROP TRIGGER chain_keeps_rows")

@@ -113,11 +113,11 @@ def _work(path: Path, first: int, announce: Callable[[str], None]) -> None:
             announce(f"committed {number}")
 
 
-@pytest.mark.parametrize("book", range(KILLS // 50))
-def test_nothing_announced_is_lost_when_the_process_is_killed_at_random(folder: Path, book: int) -> None:
+@pytest.mark.parametrize("seed", range(KILLS // 50))
+def test_nothing_announced_is_lost_when_the_process_is_killed_at_random(folder: Path, seed: int) -> None:
     path = folder / "ledger"
     Ledger.create(path, SECRET).__exit__()
-    chance, reserved, open_at_the_end = random.Random(book), set[int](), 0
+    chance, reserved, open_at_the_end = random.Random(seed), set[int](), 0
     for _ in range(50):
         child = _fork(partial(_work, path, max(reserved, default=0) + 1))
         said = child.killed_after(chance.randrange(1, 10), chance.uniform(0, 0.003))
@@ -186,7 +186,7 @@ def _traced(work: Callable[..., None], tracer: _KillAtLine, place: Path, announc
 
 @pytest.fixture
 def template(folder: Path) -> Path:
-    """Books in which one order is answered and another lost."""
+    """Ledger and audit log in which one order is answered and another lost."""
     template = folder / "template"
     create_records(template / "ledger", template / "audit_log", SECRET)
     with open_records(template / "ledger", template / "audit_log", SECRET) as records:
@@ -238,7 +238,7 @@ def test_killed_at_every_line_of_an_order_nothing_announced_is_lost(template: Pa
     assert outcomes == {(0, False, 0), (1, False, 0), (1, True, 0), (1, True, 1)}
 
 
-def test_killed_while_making_the_books_they_are_whole_or_can_be_made(folder: Path) -> None:
+def test_killed_while_making_the_records_they_are_whole_or_can_be_made(folder: Path) -> None:
     def prepare(line: int) -> Path:
         (folder / str(line)).mkdir()
         return folder / str(line)

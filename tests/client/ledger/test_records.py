@@ -26,7 +26,7 @@ NO_CAPS = Caps(math.inf, math.inf, 1e-5)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A hospital's books, in which two orders were answered."""
+    """A hospital's ledger and audit log, in which two orders were answered."""
     folder = tmp_path / "site"
     create_records(folder / "ledger", folder / "audit_log", SECRET)
     with open_records(folder / "ledger", folder / "audit_log", SECRET) as records:
@@ -58,7 +58,7 @@ def _open(folder: Path) -> list[str]:
 
 
 def _snapshot(folder: Path, name: str) -> Callable[[], None]:
-    """Keep a copy of one book; calling the result puts it back, as somebody with an old backup would."""
+    """Keep a copy of one file; calling the result restores it, as somebody with an old backup would."""
     kept = folder / f"{name}.old"
     shutil.copy(folder / name, kept)
 
@@ -68,11 +68,11 @@ def _snapshot(folder: Path, name: str) -> Callable[[], None]:
     return put_back
 
 
-def test_whole_books_open_and_verify(folder: Path) -> None:
+def test_whole_records_open_and_verify(folder: Path) -> None:
     assert _open(folder) == []
 
 
-def test_no_books_are_made_by_opening(tmp_path: Path) -> None:
+def test_no_records_are_made_by_opening(tmp_path: Path) -> None:
     with pytest.raises(
         LedgerMissing, match=r"neither .* nor .* If this hospital has never answered an order, run: consilium-site init"
     ):
@@ -81,7 +81,7 @@ def test_no_books_are_made_by_opening(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ledger", "audit_log"])
-def test_one_book_without_the_other_is_refused_and_not_made(folder: Path, name: str) -> None:
+def test_one_file_without_the_other_is_refused_and_not_made(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(
         LedgerMissing, match=f"the {name.replace('_', ' ')} .* is missing, although .* Restore the newest backup"
@@ -93,14 +93,14 @@ def test_one_book_without_the_other_is_refused_and_not_made(folder: Path, name: 
     assert not (folder / name).exists()
 
 
-def test_books_are_not_made_over_books(folder: Path) -> None:
+def test_records_are_not_made_over_records(folder: Path) -> None:
     with pytest.raises(LedgerBroken, match="exists already; nothing was created"):
         create_records(folder / "ledger", folder / "audit_log", SECRET)
     assert _open(folder) == []
 
 
 @pytest.mark.parametrize("name", ["ledger", "audit_log"])
-def test_a_book_from_an_old_backup_is_refused(folder: Path, name: str) -> None:
+def test_a_file_from_an_old_backup_is_refused(folder: Path, name: str) -> None:
     put_back = _snapshot(folder, name)
     with open_records(folder / "ledger", folder / "audit_log", SECRET) as records:
         _answer(records, 3)
@@ -142,7 +142,7 @@ def test_a_new_ledger_in_place_of_the_old_is_refused_even_before_any_reply(tmp_p
         _open(tmp_path)
 
 
-def test_books_of_another_key_are_refused(folder: Path) -> None:
+def test_records_of_another_key_are_refused(folder: Path) -> None:
     with (
         pytest.raises(LedgerTampered, match=r"site\.key is not its key"),
         open_records(folder / "ledger", folder / "audit_log", bytes(32)),
@@ -171,7 +171,7 @@ def test_a_backup_and_what_is_restored_from_it_belong_together(folder: Path, tmp
 
 
 def test_a_backup_is_of_one_moment_while_another_process_answers(folder: Path, tmp_path: Path) -> None:
-    """Copied one after the other, one of the books would know more than the other."""
+    """Copied one after the other, one of them would have more rows than the other has seen."""
     paths = folder / "ledger", folder / "audit_log"
     child = os.fork()
     if child == 0:

@@ -141,7 +141,7 @@ def test_a_catalog_of_another_key_is_refused(tmp_path: Path, archive: Archive) -
         catalog.sides(late.settings, tasks.get(TASK))
 
 
-def test_books_under_new_names_are_behind_what_the_coordinator_has_seen(
+def test_records_under_new_names_are_behind_what_the_coordinator_has_seen(
     hospital: Hospital, document: StudyDocument
 ) -> None:
     seen = hospital.ask(train(document))
@@ -164,7 +164,7 @@ def test_orders_with_invented_entries_do_not_fill_the_audit_log(hospital: Hospit
     assert "could have invented" in hospital.log()
 
 
-def test_books_put_back_together_are_behind(hospital: Hospital, document: StudyDocument, tmp_path: Path) -> None:
+def test_records_put_back_together_are_behind(hospital: Hospital, document: StudyDocument, tmp_path: Path) -> None:
     paths = [hospital.settings.ledger, hospital.settings.audit_log]
     with hospital.records() as records:
         records.backup(*(tmp_path / path.name for path in paths))
@@ -220,14 +220,14 @@ def test_a_hospital_that_the_coordinator_has_not_seen_yet_answers(hospital: Hosp
     assert isinstance(hospital.ask(replace(train(document, 2), ledger_head=None)), TrainReport)
 
 
-def test_no_second_books_are_made_for_the_patients_of_a_catalog(hospital: Hospital) -> None:
+def test_no_second_records_are_made_for_the_patients_of_a_catalog(hospital: Hospital) -> None:
     hospital.change(ledger="second.sqlite", audit_log="second-audit.sqlite")
     with pytest.raises(TermsChanged, match="are counted in a ledger other than"):
         provision(hospital.settings)
     assert not hospital.settings.ledger.exists()
 
 
-def test_books_that_are_there_already_answer_nothing_on_the_catalog_of_others(
+def test_records_that_are_there_already_answer_nothing_on_the_catalog_of_others(
     hospital: Hospital, archive: Archive, document: StudyDocument, tmp_path: Path
 ) -> None:
     second = Hospital.provision(tmp_path / "second", archive)

@@ -1,4 +1,4 @@
-"""Simulated hospitals: provisioned like real ones, quickly, with caps that bind; resumed with the books they had."""
+"""Simulated hospitals: provisioned like real ones, quickly, with caps that bind; resumed with the ledgers they had."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _provision(study: Study, folder: Path) -> virtual.VirtualHospitals:
     return virtual.provision_virtual_hospitals(study, folder, lambda issuer, done, total: None)
 
 
-def test_simulated_hospitals_have_books_and_say_that_nobody_was_asked(tmp_path: Path) -> None:
+def test_simulated_hospitals_have_records_and_say_that_nobody_was_asked(tmp_path: Path) -> None:
     provisioned = _provision(_study(tmp_path), tmp_path / "study")
     assert list(provisioned.federated) == ["h0", "h1"]
     assert list(provisioned.alone) == ["h0", "h1", POOLED, SHUFFLED, *(f"{SHUFFLED}.{n}" for n in (2, 3, 4, 5))]
@@ -96,7 +96,7 @@ def test_their_caps_are_what_the_study_asks_and_no_more(tmp_path: Path) -> None:
     assert objections(StudyDocument(**{**vars(_document(None)), "evaluation": exact}), "evaluation", alone) == []
 
 
-def test_a_study_that_is_resumed_keeps_its_books(tmp_path: Path) -> None:
+def test_a_study_that_is_resumed_keeps_its_records(tmp_path: Path) -> None:
     study = _study(tmp_path)
     settings = load(_provision(study, tmp_path / "study").federated["h0"])
     with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:

@@ -69,7 +69,7 @@ def test_more_patients_than_bins_lose_next_to_nothing() -> None:
         assert roc_auc_score(labels, bins) == pytest.approx(roc_auc_score(labels, some), abs=1e-4)
 
 
-def test_nothing_is_written_into_the_books(hospital: Hospital, document: StudyDocument, tmp_path: Path) -> None:
+def test_nothing_is_written_into_the_records(hospital: Hospital, document: StudyDocument, tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text(canonical(document))
     save_file(weights(document), tmp_path / "model.safetensors")
     entries, receipts = hospital.entries(), hospital.receipts()

@@ -1,4 +1,4 @@
-"""What a hospital's books say afterwards."""
+"""What a hospital's ledger and audit log say afterwards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from client.site import load, secret
 from tests.e2e.deployment.federation import Hospital
 
 
-def problems_in_books(hospital: Hospital) -> list[str]:
+def problems_in_records(hospital: Hospital) -> list[str]:
     """All that is wrong with ledger and audit log."""
     settings = load(hospital.site)
     with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:

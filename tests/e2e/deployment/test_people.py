@@ -13,7 +13,7 @@ import yaml
 from server.cli import people
 from server.errors import NotAdmitted
 from tests.e2e.deployment.federation import Federation, federation, server_command, site_command, told, until
-from tests.e2e.deployment.ledger_rows import problems_in_books
+from tests.e2e.deployment.ledger_rows import problems_in_records
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_a_study_runs_once_a_person_at_each_hospital_has_approved_it(asking: Fed
     assert asking.facts()["study"] == facts["study"]
     assert asking.facts()["state"] == "finished"
     assert len(asking.rounds()) == 3
-    assert all(problems_in_books(hospital) == [] for hospital in asking.hospitals)
+    assert all(problems_in_records(hospital) == [] for hospital in asking.hospitals)
 
 
 def test_after_an_approval_is_taken_back_nothing_leaves_and_the_others_go_on(
@@ -78,7 +78,7 @@ def test_after_an_approval_is_taken_back_nothing_leaves_and_the_others_go_on(
     )
     trained = [one["round"] for one in found if one["message"] == "TrainReport"]
     assert trained == list(range(1, 9 - len(without)))
-    assert all(problems_in_books(hospital) == [] for hospital in asking.hospitals)
+    assert all(problems_in_records(hospital) == [] for hospital in asking.hospitals)
 
 
 def test_both_sides_show_their_security_officers_that_nothing_fails(asking: Federation, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A study between real processes over TLS, from the researcher's command to the hospitals' books."""
+"""A study between real processes over TLS, from the researcher's command to the hospitals' ledgers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from server.deployment import pki, signing
 from server.deployment.server_dir import read
 from server.runtime.flower_private import BUNDLE, Control
 from tests.e2e.deployment.federation import CALM, Federation, told, until
-from tests.e2e.deployment.ledger_rows import ledger_contains, ledger_rows, problems_in_books
+from tests.e2e.deployment.ledger_rows import ledger_contains, ledger_rows, problems_in_records
 
 EVIL = """
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_a_study_runs_from_command_to_results(small: Federation) -> None:
     assert "## Limits" in (fetched / "model-card.md").read_text("utf-8")
 
     for hospital in small.hospitals:
-        assert problems_in_books(hospital) == []
+        assert problems_in_records(hospital) == []
         wanted = [(cohort, number) for cohort in ("train", "validation") for number in (1, 2, 3)]
         assert ledger_rows(hospital, fetched.name) == wanted
 
@@ -135,7 +135,7 @@ def test_a_run_that_nobody_signed_is_played_for_nobody(small: Federation) -> Non
     assert before["asked_by"] == "rosalind"
 
 
-def test_the_server_has_seen_the_books_of_all_hospitals(small: Federation) -> None:
+def test_the_server_has_seen_the_records_of_all_hospitals(small: Federation) -> None:
     heads = {path.name: path.read_text() for path in (small.home / "witness").iterdir()}
     assert heads.keys() == {"alder", "birch"}
     for hospital in small.hospitals:

@@ -64,7 +64,7 @@ class Running:
 def study(federation: Federation, *words: str, after: int | None = None, rounds: int = STEADY) -> Iterator[Running]:
     """A study of its own, given once a random number of rounds is committed and a random while has passed.
 
-    When the block ends the study must end well, with every round committed once and every book in order.
+    When the block ends the study must end well, with every round committed once and every ledger in order.
     """
     seed = next(_seed)
     chance = random.Random(seed)
@@ -86,12 +86,12 @@ def study(federation: Federation, *words: str, after: int | None = None, rounds:
         assert code == 0, process.text()[-4000:]
         assert [one["number"] for one in federation.rounds()] == list(range(1, rounds + 1))
         for hospital in federation.hospitals:
-            check_books(hospital, str(federation.facts()["study"]))
+            check_records(hospital, str(federation.facts()["study"]))
     finally:
         process.end()
 
 
-def check_books(hospital: Hospital, name: str) -> None:
+def check_records(hospital: Hospital, name: str) -> None:
     """Ledger and audit log verify, and no order was committed twice."""
     settings = load(hospital.site)
     with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
