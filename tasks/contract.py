@@ -1,11 +1,11 @@
-"""The acquisition contract of a task: what an image must be, so that a model may learn from it.
+"""The acquisition contract of a task: the requirements that an image must meet before a model may learn from it.
 
 Each task's folder has a ``contract.yaml``: organ and modalities, rules that are checked one by one in their order, and
 the fractions that a hospital must reach to take part. Hospitals check it (``client/reading/contract.py``); the server
 repeats its digest in the study document, so that all of them check the same.
 
-A rule holds, is violated, or cannot be decided because an attribute is absent; real files lack most attributes that
-nobody needs. What follows is the rule's own choice: ``on_violation`` and ``on_missing``.
+A rule holds, is violated, or cannot be decided because an attribute is absent; real files lack many attributes that are
+rarely used. Each rule states the consequence itself: ``on_violation`` and ``on_missing``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Rule(_Strict):
     id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     on_violation: Literal["reject", "warn"] = "reject"
     on_missing: Literal["reject", "warn", "pass"]
-    """What follows when the file does not tell. Said in every rule, because nobody should have to guess it."""
+    """What follows when the attribute is absent. Stated in every rule, so that nobody has to guess it."""
     remedy: str = Field(min_length=10)
     """One sentence for the person at the scanner or the archive."""
 
@@ -72,19 +72,19 @@ class Range(_Rule):
         if self.min is None and self.max is None:
             raise ValueError("give min, max or both")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min:g} is above max {self.max:g}: nothing can hold")
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}: no value can satisfy both")
         return self
 
 
 class Present(_Rule):
-    """At least one of these attributes has a value. Absence is what ``on_missing`` speaks of."""
+    """At least one of these attributes has a value. ``on_missing`` says what follows if none has."""
 
     check: Literal["present"]
     attributes: Annotated[list[Keyword], Field(min_length=1)]
 
 
 class Matrix(_Rule):
-    """Rows and Columns are at least so many."""
+    """Rows and Columns have these minima."""
 
     check: Literal["matrix"]
     min_rows: int = Field(ge=1)
@@ -111,7 +111,7 @@ class NotSecondaryCapture(_Rule):
 
 
 class NotPhotographed(_Rule):
-    """Neither digitised film nor a camera's picture, by ConversionType, Modality and maker of the device."""
+    """Neither digitised film nor a photograph, by ConversionType, Modality and manufacturer of the device."""
 
     check: Literal["not_photographed"]
 
@@ -121,11 +121,11 @@ class LossyHistory(_Rule):
 
     check: Literal["lossy_history"]
     max_ratio: float = Field(default=1.0, ge=1)
-    """Lossy images up to this declared ratio are let pass; 1 lets none pass."""
+    """Lossy images up to this declared ratio are accepted; with 1, none are."""
 
 
 class LosslessSyntax(_Rule):
-    """The transfer syntax promises the values that were measured (PS3.5 section 8.2)."""
+    """The transfer syntax guarantees the measured values (PS3.5 section 8.2)."""
 
     check: Literal["lossless_syntax"]
 
@@ -135,7 +135,7 @@ class NoJpegGrid(_Rule):
 
     check: Literal["no_jpeg_grid"]
     below: Fraction
-    """Strength of the trace from which it counts."""
+    """The trace must be weaker than this."""
 
 
 class DepthUsed(_Rule):
@@ -152,7 +152,7 @@ class Calibrated(_Rule):
 
 
 class Regions(_Rule):
-    """SequenceOfUltrasoundRegions says where the image is, so that what is burned in around it can be taken away."""
+    """SequenceOfUltrasoundRegions says where the image is, so that burned-in text around it can be removed."""
 
     check: Literal["regions"]
 
@@ -210,7 +210,7 @@ class Join(_Strict):
     conforming: Fraction
     """Fraction of labelled images that no rule rejects."""
     labelled: Fraction
-    """Fraction of images in scope that have a label; a hospital that labels what is easy would teach that."""
+    """Fraction of images in scope that have a label; a hospital that labels only easy cases would bias the model."""
 
 
 class Contract(_Strict):
@@ -236,7 +236,7 @@ class Contract(_Strict):
 
 
 def digest(contract: Contract) -> str:
-    """SHA-256 over what the contract says, as hexadecimal digits: comments and spacing do not count."""
+    """SHA-256 over the contract's content, as hexadecimal digits; comments and spacing do not count."""
     text = json.dumps(contract.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -268,7 +268,7 @@ def read(path: Path) -> Contract:
     """The contract in a file.
 
     Raises:
-        BadContract: the file cannot be read or is no contract; every problem with its line.
+        BadContract: the file cannot be read or is not a contract; every problem with its line.
     """
     try:
         text = path.read_text("utf-8")
@@ -284,7 +284,7 @@ def read(path: Path) -> Contract:
 
 
 def _placed(tree: yaml.Node | None, problem: Any) -> str:
-    """A problem with the line of the nearest part of the file that it is about."""
+    """A problem with the line of the part of the file that it concerns."""
     node, known = tree, []
     for step in problem["loc"]:
         inner = _inside(node, step)

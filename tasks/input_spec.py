@@ -1,4 +1,4 @@
-"""The form of what goes into a task's network and of what comes out."""
+"""The shape of a network's input and output, from its task."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What training minimises: one loss for findings and outlines, on what is known of each image.
+"""The training loss: one loss for findings and outlines, over what is known about each image.
 
-Findings: binary cross-entropy of each that is known. The task's own question weighs as much as all further findings
-together: under one clip they would else take most of what a patient may say, and models are chosen by the question.
+Findings: binary cross-entropy of each that is known. The task's own question weighs as much as all secondary findings
+together: with one clip per patient they would otherwise take most of it, and models are selected by the question.
 
 Outlines: cross-entropy of every pixel plus the soft Dice loss (Milletari et al., V-Net, 3DV 2016), which does not let a
 large background drown a small structure; their mean is the better of either alone in most comparisons (Ma et al., Loss
@@ -20,8 +20,8 @@ from tasks.input_spec import InputSpec
 
 
 def loss_of(form: InputSpec, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Of the images of a patient, the mean loss of the question, of the further findings and of the outlines, each over
-    what is known, added up; a scalar. Runs under ``torch.func.vmap``.
+    """The loss of one patient's images, a scalar: the sum of the mean losses of the question, of the secondary findings
+    and of the outlines, each over what is known. Runs under ``torch.func.vmap``.
 
     Args:
         form: of the task.
@@ -50,8 +50,8 @@ def _outlining(form: InputSpec, outputs: Tensor, truth: Tensor, known: Tensor, c
     shape = (len(outputs), form.structures, math.prod(form.shape[1:]))
     outputs, truth, known, cross_entropy = (t.reshape(shape) for t in (outputs, truth, known, cross_entropy))
     dice = DiceLoss(sigmoid=True, reduction="none")(outputs, truth).reshape(shape[:2])
-    told = known[:, :, 0]
-    return _mean((dice + cross_entropy.mean(dim=2)) / 2 * told, told)
+    outlined = known[:, :, 0]
+    return _mean((dice + cross_entropy.mean(dim=2)) / 2 * outlined, outlined)
 
 
 def _mean(values: Tensor, known: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A new task's files, from ``tasks/template/``: what ``consilium new-task NAME`` writes."""
+"""Creates a new task's files from ``tasks/template/``: ``consilium new-task NAME``."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _OWN = re.compile(r"\btemplate\b")
 
 
 class NewTaskRefused(ValueError):
-    """Nothing was written; the message has every reason, one a line, with the remedy."""
+    """Nothing was written; the message has every reason, one per line, with the remedy."""
 
 
 def create(name: str, root: Path = ROOT) -> list[Path]:
-    """Write a task that passes ``tests/tasks/test_every_task.py`` as it is, and asks another question than it should.
+    """Write a task that passes ``tests/tasks/test_every_task.py`` as it is, with a placeholder for its question.
 
     Args:
-        name: of the task and its folder: small letters, digits and underscores.
+        name: of the task and its folder: lower-case letters, digits and underscores.
         root: of a checkout of the source.
 
     Returns:
         What was written: the task's folder, that of its tests, its choice in ``conf/task/``, and the table of tasks
-        that has its row now.
+        with its new row.
 
     Raises:
-        NewTaskRefused: the name is bad or taken, or ``root`` is no checkout.
+        NewTaskRefused: the name is invalid or taken, or ``root`` is not a checkout.
         OSError: it cannot be written; what was written before is removed.
     """
     folder, tests = root / "tasks" / name, root / "tests" / "tasks" / name
@@ -57,17 +57,17 @@ def _checkout(root: Path, table: Path) -> list[str]:
     wanted = [root / "tasks" / "template" / "labels.md", root / "tests" / "tasks" / "template", root / "conf" / "task"]
     missing = [str(path) for path in wanted if not path.exists()]
     if missing:
-        return [f"{root} is no checkout of Consilium's source, it lacks {', '.join(missing)}: say --root FOLDER"]
+        return [f"{root} is not a checkout of Consilium's source, it lacks {', '.join(missing)}: set --root FOLDER"]
     if "\n".join(_HEAD) not in table.read_text("utf-8"):
-        return [f"{table} has no table that begins with {_HEAD[0]!r}: put it back, the new task's row goes there"]
+        return [f"{table} has no table that begins with {_HEAD[0]!r}: restore it, the new task's row goes there"]
     return []
 
 
 def _naming(name: str) -> list[str]:
     if not _NAME.fullmatch(name) or len(name) > _LONGEST or keyword.iskeyword(name):
         return [
-            f"{name!r} cannot name a task: at most {_LONGEST} small letters, digits and single underscores, with a "
-            "letter first and no word of Python's own, such as thyroid_ultrasound"
+            f"{name!r} cannot name a task: use at most {_LONGEST} lower-case letters, digits and single underscores, a "
+            "letter first, and no Python keyword, such as thyroid_ultrasound"
         ]
     return []
 
@@ -75,7 +75,7 @@ def _naming(name: str) -> list[str]:
 def _taken(name: str, paths: list[Path]) -> list[str]:
     module = paths[0].with_suffix(".py")
     there = [str(path) for path in (*paths, module) if path.exists() and _NAME.fullmatch(name)]
-    return [f"{', '.join(there)}: there already, and nothing is overwritten; choose another name"] if there else []
+    return [f"{', '.join(there)} already exists, and nothing is overwritten; choose another name"] if there else []
 
 
 def _with_row(text: str, name: str) -> str:

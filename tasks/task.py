@@ -1,11 +1,11 @@
 """What a task is, and how one is found by name.
 
-A task says everything that server and hospitals must agree on about a clinical question: how a picture or a scan
-becomes an input tensor, what is asked of it, and how phantom patients are drawn for it. A task is a folder of this
-package with an object named ``TASK`` in its ``__init__.py``; nothing else has to be registered anywhere.
+A task contains everything that server and hospitals must agree on about a clinical question: how an image or a scan
+becomes an input tensor, what the model predicts, and how phantom patients are drawn. A task is a folder of this package
+with an object named ``TASK`` in its ``__init__.py``; nothing else has to be registered.
 
-Every task has one yes-or-no question, by which models are chosen and hospitals compared. It may ask for more: further
-findings, of which a hospital may not know all, and structures to be outlined.
+Every task has one yes-or-no question, the primary endpoint: by it models are selected and hospitals compared. It may
+have secondary endpoints: further findings, which a hospital may know only in part, and structures to outline.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class Code:
 
 @dataclass(frozen=True)
 class Picture:
-    """One frame, as a hospital's source hands it to a task.
+    """One frame, as a hospital's source gives it to a task.
 
     Attributes:
         pixels: float32 of shape (rows, columns), grey values over the full declared range: 0 is the lowest value the
             stored bits can express and 1 the highest; bright means high (MONOCHROME1 already inverted).
-        regions: where image data lies inside the frame, from SequenceOfUltrasoundRegions (PS3.3 C.8.5.5); empty when
-            the source does not tell.
+        regions: where image data is inside the frame, from SequenceOfUltrasoundRegions (PS3.3 C.8.5.5); empty if the
+            source does not say.
         spacing_mm: size of a pixel along rows and columns in millimetres, or ``None`` when it is not known.
         masks: bool of shape (structures, rows, columns), in the order of ``Task.structures``: what a reader outlined.
-            All false where the reader found nothing; ``None`` where nobody has looked.
+            All false where the reader found nothing; ``None`` if it was not read.
     """
 
     pixels: NDArray[np.float32]
@@ -68,7 +68,7 @@ class Volume:
         values: of shape (slices, rows, columns); float32, the output of the Modality LUT, or bool.
         affine: float64 (4, 4), takes (slice, row, column, 1) to the voxel's centre in the patient in millimetres: x to
             the left, y to the back, z to the head.
-        unit: of the values, "HU" for instance; "" when nobody says.
+        unit: of the values, "HU" for instance; "" if unknown.
     """
 
     values: NDArray[Any]
@@ -83,7 +83,7 @@ class Scan:
     Attributes:
         volumes: by ``Sequence.name``; a sequence that was not acquired is absent. Grids may differ.
         masks: by ``Structure.name``, each a volume of bool on a grid of its own; all false where the reader found
-            nothing. ``None`` where nobody has looked.
+            nothing. ``None`` if it was not read.
     """
 
     volumes: Mapping[str, Volume]
@@ -92,11 +92,11 @@ class Scan:
 
 @dataclass(frozen=True)
 class Finding:
-    """A further yes-or-no question about the same image.
+    """A secondary yes-or-no question about the same image.
 
     Attributes:
         name: lower-case letters, digits and ``_``; the column of a labels file, which may leave it empty.
-        code: what it is called in a DICOM report.
+        code: its code in a DICOM report.
     """
 
     name: str
@@ -105,17 +105,17 @@ class Finding:
 
 ANATOMY = Code("SCT", "123037004", "Anatomical Structure")
 ABNORMALITY = Code("SCT", "49755003", "Morphologically Abnormal Structure")
-"""Categories of what may be outlined (PS3.16 CID 7150)."""
+"""Categories of structures (PS3.16 CID 7150)."""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What is to be outlined.
+    """A structure to outline.
 
     Attributes:
         name: lower-case letters, digits and ``_``.
         code: SegmentedPropertyTypeCodeSequence of a DICOM segmentation that outlines it.
-        category: SegmentedPropertyCategoryCodeSequence of one that Consilium writes; of others it is not read.
+        category: SegmentedPropertyCategoryCodeSequence of one that Consilium writes; it is not read from others.
     """
 
     name: str
@@ -134,15 +134,15 @@ class Sequence:
 
     Attributes:
         name: such as ``T1ce``.
-        described: a regular expression that is sought in SeriesDescription, whatever the case; "" finds every series.
-            A series belongs to the first sequence of the task that finds it.
+        described: a regular expression to search for in SeriesDescription, ignoring case; "" matches every series.
+            A series belongs to the first sequence of the task that matches.
     """
 
     name: str
     described: str = ""
 
     def finds(self, description: str) -> bool:
-        """Whether a series of that SeriesDescription is one."""
+        """Whether a series with that SeriesDescription matches."""
         return re.search(self.described, description, re.IGNORECASE) is not None
 
 
@@ -156,8 +156,8 @@ class PhantomHospital:
         prevalence: the expected fraction of patients with the positive class, 0 to 1.
         gain: overall brightness of the scanner, 1 is neutral.
         frequency_mhz: centre frequency of the transducer; higher means finer speckle and less depth.
-        images_per_patient: the least and the most images that one patient has.
-        positives: exactly so many patients have the positive class, whatever ``prevalence`` says; for rare findings.
+        images_per_patient: the smallest and the largest number of images of one patient.
+        positives: the exact number of positive patients, in place of ``prevalence``; for rare findings.
     """
 
     name: str
@@ -174,30 +174,30 @@ Augmentation = Callable[["torch.Tensor", "torch.Tensor", "torch.Generator"], tup
 
 @dataclass(frozen=True)
 class Task:
-    """A clinical question with a yes or no answer per image, and what else is asked of the same image.
+    """A clinical question with a yes or no answer per image, and its secondary endpoints.
 
     Attributes:
         name: the folder's name.
         question: the question in one sentence, as a clinician would ask it.
         classes: the name of the negative and of the positive class, in this order.
-        finding: what the positive class is called in a DICOM report.
-        procedure: the examination that the images are of, likewise.
+        finding: the code of the positive class in a DICOM report.
+        procedure: the code of the examination, likewise.
         example_shape: shape of an input tensor, (channels, rows, columns) or (channels, slices, rows, columns).
-        example_version: changes whenever ``read_example`` or ``read_masks`` computes something else; cached examples
-            carry it.
+        example_version: changes whenever ``read_example`` or ``read_masks`` computes something else; it is part of
+            cached examples.
         read_example: the declared transform from a ``Picture``, or a ``Scan`` where there are ``sequences``, to a
             float32 array of ``example_shape`` in [0, 1].
         draw_phantom: writes a phantom hospital's studies as DICOM files into a folder, with ``labels.csv`` in it.
-        frames_per_clip: at most so many frames of one file are taken, each as an image of its own with the file's
-            label; of a file with more, those of ``frames``.
-        further_findings: asked beside the question; a hospital may not know them, of some images or of all.
-        structures: to be outlined; a hospital may have outlines of some images or of none.
+        frames_per_clip: the largest number of frames that are used of one file, each as an image of its own with the
+            file's label; ``frames`` says which.
+        further_findings: secondary findings; a hospital may not know them, for some images or for all.
+        structures: to outline; a hospital may have outlines of some images or of none.
         read_masks: from the same picture or scan, which has masks, to bool of shape (structures, *example_shape[1:]),
             on the same grid as the example; present where there are structures.
-        place_masks: the way back, from a picture or scan and masks on the example's grid: of a picture bool of shape
-            (structures, rows, columns), of a scan of shape (structures, slices, rows, columns) on the grid of the first
-            sequence; present where there are structures.
-        sequences: the task reads scans of these; an examination without the first is refused.
+        place_masks: the inverse, from a picture or scan and masks on the example's grid: for a picture bool of shape
+            (structures, rows, columns), for a scan of shape (structures, slices, rows, columns) on the grid of the
+            first sequence; present where there are structures.
+        sequences: the task reads volumes of these; an examination without the first is rejected.
         example_spacing_mm: size of an example's pixel along each axis, where the transform makes it the same for all.
         augment: the random part of the transform, drawn anew whenever an image is drawn for training of a network that
             has no fixed part. From an example, bool masks of shape (structures, ...) and a generator to both.
@@ -223,16 +223,16 @@ class Task:
 
     @property
     def form(self) -> InputSpec:
-        """What a network for the task takes and gives."""
+        """The shape of a network's input and output for this task."""
         return InputSpec(self.example_shape, 1 + len(self.further_findings), len(self.structures))
 
     def asks(self, outlines: bool) -> tuple[list[str], list[str]]:
-        """Names of the further findings, and of the structures that a network outlines, if it outlines any."""
+        """Names of the secondary findings, and of the structures if the network outlines."""
         return [f.name for f in self.further_findings], [s.name for s in self.structures if outlines]
 
     def frames(self, number: int) -> tuple[int, ...]:
-        """Which frames of a file with so many are taken: the middles of equal parts. One is the middle of the clip,
-        which is most likely to show what the clip was made for."""
+        """Which of a file's frames are used: the middles of equal parts. A single one is the middle of the clip, which
+        is most likely to show what the clip was recorded for."""
         taken = min(number, self.frames_per_clip)
         return tuple((2 * part + 1) * number // (2 * taken) for part in range(taken))
 
@@ -242,7 +242,7 @@ class Task:
         Args:
             outputs: float tensor of shape (images, outputs): logits of the findings, then of the structures' pixels,
                 where the network outlines.
-            targets: the same shape; NaN where nobody knows.
+            targets: the same shape; NaN where unknown.
 
         Returns:
             A scalar tensor.

@@ -1,7 +1,7 @@
 """Random transforms, drawn anew whenever an image is drawn for training: MONAI's dictionary transforms.
 
-They answer how an image differs from itself when it is taken again: a little moved, turned, brighter, noisier. What no
-second examination would show is left out, such as a heart on the other side.
+They imitate how an image differs from itself when it is taken again: slightly moved, turned, brighter, noisier. Changes
+that no second examination would show are left out, such as a heart on the other side.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from tasks.task import Augmentation
 def of_pictures(
     mirrored: bool, degrees: float = 8.0, shift: float = 0.06, zoom: float = 0.1, noise: float = 0.02
 ) -> Augmentation:
-    """Random changes of a two-dimensional example and its masks; half of the images are moved, half made noisier.
+    """Random changes of a two-dimensional example and its masks; half of the images are moved, half get noise.
 
     Args:
         mirrored: whether left and right may be exchanged, for every second image.
-        degrees: most by which it is turned.
-        shift: most by which it is moved along each axis, as a fraction of its size.
-        zoom: most by which it grows or shrinks, as a fraction.
+        degrees: the largest rotation.
+        shift: the largest shift along each axis, as a fraction of its size.
+        zoom: the largest change of size, as a fraction.
         noise: standard deviation of added noise; brightness and contrast change as well, by a tenth at most.
 
     Returns:
         From a float32 example (channels, rows, columns) in [0, 1], bool masks (structures, rows, columns), maybe of no
-        structure, and a generator, from which all chances come, to both: same shapes, types and range.
+        structure, and a generator of all random numbers, to both: same shapes, types and range.
     """
 
     def augment(
@@ -67,7 +67,7 @@ def drawn(
     generator: torch.Generator,
     transforms: Callable[[Sequence[str]], list[Any]],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """An example and its masks under MONAI's random transforms, whose chances all come from the generator.
+    """An example and its masks under MONAI's random transforms, with all random numbers from the generator.
 
     Args:
         example: float32 (channels, ...) in [0, 1].
@@ -78,13 +78,13 @@ def drawn(
     Returns:
         Both, of the same shapes, types and range.
     """
-    # MONAI takes seconds to import, and nothing but training a network without a fixed part needs it.
+    # MONAI takes seconds to import, and only the training of a network without a fixed part needs it.
     from monai.transforms.compose import Compose
 
     draw = Compose(transforms(["example", "masks"] if len(masks) else ["example"]))
     draw.set_random_state(seed=int(torch.randint(2**31, (1,), generator=generator)))
-    found = draw({"example": example, "masks": masks.float()})
-    return plain(found["example"]).float().clamp(0, 1), plain(found["masks"]) > 0.5
+    changed = draw({"example": example, "masks": masks.float()})
+    return plain(changed["example"]).float().clamp(0, 1), plain(changed["masks"]) > 0.5
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:

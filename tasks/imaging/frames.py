@@ -1,5 +1,5 @@
-"""From a picture to a square: what the tasks' ``read_example`` share. The resize is antialiased; plain sampling would
-turn speckle into noise."""
+"""From a frame to a square image: what the tasks' ``read_example`` share. The resize is antialiased; plain sampling
+would turn speckle into noise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.task import Box, Picture
 
 
 def image_area(picture: Picture) -> NDArray[np.float32]:
-    """The largest ultrasound region: a second one is a trace or a thumbnail, and around them stand burned-in texts."""
+    """The largest ultrasound region: a second one is a trace or a thumbnail, and around them is burned-in text."""
     left, top, right, bottom = _area_of(picture)
     return picture.pixels[top:bottom, left:right]
 
@@ -45,7 +45,7 @@ def fitted_square(
 
 
 def central_square(pixels: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """The largest square in the middle of an image, made small: float32 (1, side, side) in [0, 1]."""
+    """The largest central square of an image, resized: float32 (1, side, side) in [0, 1]."""
     least = min(pixels.shape)
     top, left = (pixels.shape[0] - least) // 2, (pixels.shape[1] - least) // 2
     small = _resized(pixels[top : top + least, left : left + least], side, side)
@@ -75,7 +75,7 @@ def masks_on(read_example: Callable[[Picture], NDArray[np.float32]]) -> Callable
 
 
 def masks_from_square(picture: Picture, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The way back from ``fitted_square(image_area(picture), ...)``: masks on the square at their place on the picture.
+    """The inverse of ``fitted_square(image_area(picture), ...)``: masks on the square at their place on the picture.
 
     Args:
         masks: bool (structures, side, side).

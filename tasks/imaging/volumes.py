@@ -1,4 +1,4 @@
-"""From a scan to arrays on one grid: what the transforms of several volume tasks share.
+"""From an examination to arrays on one grid: what the transforms of several volume tasks share.
 
 Grids and volumes are in DICOM's patient space (x to the left, y to the back, z to the head: LPS). MONAI, which
 resamples, counts to the right and to the front (RAS), as NIfTI does; the turn between the two is made here and nowhere
@@ -36,7 +36,7 @@ _HEAD_MM, _HALF_MM = 150.0, 80.0
 
 
 class NoExample(Exception):
-    """A scan makes no example of this task; ``reason`` is one word from a fixed list, fit for counting."""
+    """A scan cannot become an example of this task; ``reason`` is one word from a fixed list, for counting."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

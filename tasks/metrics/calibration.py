@@ -1,4 +1,4 @@
-"""Whether a score of 0.3 means three in ten.
+"""Calibration: whether a score of 0.3 means three in ten.
 
 A score is known by its bin and counts as the bin's centre, so nothing here is finer than half a bin.
 """
@@ -40,7 +40,7 @@ def brier(histogram: ScoreHistogram) -> Interval | None:
 
 
 def reliability(histogram: ScoreHistogram) -> list[Group]:
-    """Predicted against observed, by groups of scores; groups that cannot be told from nobody are left out."""
+    """Predicted against observed, by groups of scores; groups that the noise hides are left out."""
     groups = []
     for chosen in _groups(histogram):
         cells, centres = histogram.cells[:, chosen], histogram.centres[chosen]

@@ -1,4 +1,4 @@
-"""Estimates with intervals, found by asking which values the data would not reject.
+"""Estimates with intervals by test inversion: the values that the data do not reject.
 
 For a candidate value a statistic T has mean zero and a known variance, of the drawing of patients and of the privacy
 noise together. The 95 % interval is every candidate with T^2 <= 1.96^2 variance (Fieller, JRSS B 16:175, 1954; for
@@ -31,7 +31,7 @@ class Interval:
 
 
 def not_rejected(value: float, statistic: NDArray[np.float64], variance: NDArray[np.float64]) -> Interval:
-    """The smallest interval that holds the estimate and every candidate that is not rejected.
+    """The smallest interval that contains the estimate and every candidate that is not rejected.
 
     Args:
         value: the estimate; one outside [0, 1] is moved to the nearer end.
@@ -59,7 +59,7 @@ def ratio(
         proportion: the weights are 0 or 1, so that the variance is that of a binomial.
 
     Returns:
-        ``None`` where the denominator cannot be told from zero.
+        ``None`` where the denominator is zero, as far as the noise allows to tell.
     """
     top, bottom = float((cells * part).sum()), float((cells * whole).sum())
     if bottom < max(1.0, Z * noise * math.sqrt(float((whole**2).sum()))):
@@ -86,7 +86,7 @@ def mean(intervals: Sequence[Interval]) -> Interval | None:
 
 
 def repeated(intervals: Sequence[Interval]) -> Interval | None:
-    """Mean of what models that differ by chance have reached on the same patients.
+    """Mean of the figures of models that differ by chance, on the same patients.
 
     Two distances from the mean to a limit are put together as if they were independent: that of drawing patients, which
     all models share, and that of the models' own scatter (Student's t). With one model only the first is known.
@@ -102,8 +102,8 @@ def repeated(intervals: Sequence[Interval]) -> Interval | None:
 
 
 def difference(one: Interval, other: Interval) -> Interval:
-    """``one - other`` as if they were independent (Zou and Donner, 2008). Two models' figures on the same patients rise
-    and fall together, so for them it is too wide rather than too narrow."""
+    """``one - other`` as if they were independent (Zou and Donner, 2008). Two models' figures on the same patients are
+    correlated, so for them it is rather too wide than too narrow."""
     value = one.value - other.value
     below = math.hypot(one.value - one.low, other.high - other.value)
     above = math.hypot(one.high - one.value, other.value - other.low)

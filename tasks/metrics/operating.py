@@ -1,4 +1,4 @@
-"""Sensitivity and specificity where the score becomes a yes or a no."""
+"""Sensitivity and specificity at a threshold."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tasks.metrics.resampling import without_negatives
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold and what it does: patients who score at least so much are called positive.
+    """A threshold and its rates: patients with at least this score are called positive.
 
     Attributes:
         threshold: the lower edge of a bin.
-        sensitivity, specificity: ``None`` where the class cannot be told from nobody.
+        sensitivity, specificity: ``None`` where the noise hides the class.
     """
 
     threshold: float

@@ -4,8 +4,8 @@ Two histograms a structure. Of the Dice coefficient, shape (2, bins): in row 1 p
 coefficient; in row 0 patients who do not, by how much of the image was marked all the same: the first cell is nothing,
 the others are equally wide in the square root of the fraction. Of the 95 % Hausdorff distance, shape (bins,): patients
 who have the structure, in cells that are equally wide in the square root of the distance as a fraction of the image's
-diagonal, so that small distances are told apart. A patient is in one cell of each. As in ``histogram.py`` noise may
-make cells negative, and nothing is cut off.
+diagonal, so that small distances can be distinguished. A patient is in one cell of each. As in ``histogram.py``, noise
+may make cells negative, and nothing is clipped.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _counted(cells: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class OutlineHistograms:
-    """What is known of how a structure is outlined in some patients.
+    """What is known about a structure's outlines in some patients.
 
     Attributes:
         dice: float64 of shape (2, bins).
@@ -83,7 +83,7 @@ class OutlineHistograms:
         return float(self.dice[1].sum())
 
     def without_structure(self) -> float:
-        """Estimated number of patients whom a reader has searched for it in vain."""
+        """Estimated number of patients in whom a reader looked for it and found none."""
         return float(self.dice[0].sum())
 
     @property
@@ -92,7 +92,7 @@ class OutlineHistograms:
         return self.noise * math.sqrt(self.dice.shape[1])
 
     def mean_dice(self) -> Interval | None:
-        """Mean over patients who have the structure; ``None`` where noise hides that there is anybody."""
+        """Mean over patients who have the structure; ``None`` where the noise hides them."""
         weights = np.zeros_like(self.dice)
         weights[1] = 1
         return ratio(self.dice, weights * _centres(self.dice.shape[1]), weights, self.noise)
@@ -102,7 +102,7 @@ class OutlineHistograms:
         return ratio(self.distance, _centres(len(self.distance)) ** 2, np.ones_like(self.distance), self.noise)
 
     def wrongly_marked(self) -> Interval | None:
-        """Of the patients without the structure, the fraction in whom something was marked."""
+        """Of the patients without the structure, the fraction in whom the model outlined something."""
         weights = np.zeros_like(self.dice)
         weights[0] = 1
         marked = weights.copy()
@@ -122,7 +122,7 @@ class OutlineHistograms:
 
 
 def pooled(outlines: list[OutlineHistograms]) -> OutlineHistograms:
-    """All patients of several hospitals as if they were one hospital's; noises add up as independent ones do."""
+    """All patients of several hospitals as if they were one hospital's; noise adds up as independent noise does."""
     dice, distance = (np.sum(cells, axis=0) for cells in ([o.dice for o in outlines], [o.distance for o in outlines]))
     return OutlineHistograms(dice, distance, math.hypot(*(o.noise for o in outlines)))
 

@@ -30,7 +30,7 @@ class. Without it, models that agree on all of few patients would be equal beyon
 
 @dataclass(frozen=True)
 class JointHistogram:
-    """What is known of two models' scores of some patients.
+    """What is known about two models' scores of some patients.
 
     Attributes:
         cells: float64 of shape (2, bins, bins): class, bin of the first model's score, bin of the second's.
@@ -49,12 +49,12 @@ class JointHistogram:
         return float(self.cells[label].sum())
 
     def has_both_classes(self) -> bool:
-        """Whether each class has a patient at least, and more than the noise alone would show."""
+        """Whether each class has at least one patient, and more than the noise alone would show."""
         return min(self.size(0), self.size(1)) >= max(1.0, Z * self.noise * self.bins)
 
 
 def quantiles(histogram: ScoreHistogram, bins: int) -> NDArray[np.float64]:
-    """Edges between so many bins that hold about equally many of a histogram's patients each.
+    """Edges of bins with about equal numbers of a histogram's patients.
 
     Returns:
         float64 of shape (bins - 1,) in [0, 1], not decreasing.
@@ -103,7 +103,7 @@ def are_edges(edges: NDArray[np.float64]) -> bool:
 
 
 def auc_difference(joint: JointHistogram) -> Interval | None:
-    """AUC of the first model less that of the second, with the 95 % interval of a paired comparison.
+    """AUC of the first model minus that of the second, with the 95 % interval of a paired comparison.
 
     The difference is a ratio of sums, as in ``roc_auc``: over all pairs of a positive and a negative patient, what the
     first model wins less what the second wins. The variance of drawing patients is that of DeLong et al. (Biometrics

@@ -58,7 +58,7 @@ def _newcombe(negatives: float, positives: float) -> NDArray[np.float64]:
 def _delong(
     histogram: ScoreHistogram, by_negative: NDArray[np.float64], by_positive: NDArray[np.float64], auc: float
 ) -> float:
-    """The same from how unequally single patients win, less what the noise adds to it."""
+    """The same from how unequally single patients win, minus the contribution of the noise."""
     (negative, positive), ranks = histogram.cells, np.arange(histogram.bins)
     won, tied, lost = (1 - auc) ** 2, (0.5 - auc) ** 2, auc**2
     of_negative = histogram.noise**2 * (ranks[::-1] * won + tied + ranks * lost)
@@ -119,10 +119,10 @@ def prevalence_only(histograms: Sequence[ScoreHistogram]) -> Interval | None:
         ``None`` with fewer than two hospitals that have a patient each, or without both classes.
     """
     sizes = [(max(h.size(0), 0.0), max(h.size(1), 0.0), h.size_noise) for h in histograms]
-    told = sorted((p / (n + p), n, p, s) for n, p, s in sizes if n + p >= max(1.0, 2 * s))
-    if len(told) < _FEWEST:
+    known = sorted((p / (n + p), n, p, s) for n, p, s in sizes if n + p >= max(1.0, 2 * s))
+    if len(known) < _FEWEST:
         return None
     # One bin a hospital, in the order of their prevalences.
-    cells = np.array([[n for _, n, _, _ in told], [p for _, _, p, _ in told]])
-    noise = float(np.sqrt(np.mean([s**2 for *_, s in told])))
+    cells = np.array([[n for _, n, _, _ in known], [p for _, _, p, _ in known]])
+    noise = float(np.sqrt(np.mean([s**2 for *_, s in known])))
     return roc_auc(ScoreHistogram(cells, noise))

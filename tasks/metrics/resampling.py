@@ -1,4 +1,4 @@
-"""Histograms drawn again, for figures that are no ratio of sums."""
+"""Resampled histograms, for figures that are not a ratio of sums."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def bootstrapped(histogram: ScoreHistogram, figure: Figure, draws: int) -> Inter
     used = np.flatnonzero(fitted.sum(axis=0)) if histogram.noise == 0 else np.arange(histogram.bins)
     rng = np.random.default_rng(_SEED)
     drawn = np.stack([_patients(rng, row[used], draws) for row in fitted], axis=1)
-    told = figure(drawn)
-    shown = told
+    figures = figure(drawn)
+    shown = figures
     if histogram.noise > 0:
         shown = figure(without_negatives(drawn + rng.normal(0, histogram.noise, drawn.shape)))
-    bias = float((shown - told).mean())
+    bias = float((shown - figures).mean())
     value = min(max(here - bias, 0.0), 1.0)
     spread = Z * float(np.std(shown)) + abs(bias)
     return Interval(value, max(value - spread, 0.0), min(value + spread, 1.0))

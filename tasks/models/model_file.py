@@ -1,13 +1,12 @@
-"""A study's model as one file that can be handed over: safetensors, with a head in JSON that says what it belongs to.
+"""A study's model as one file: safetensors, with a header in JSON that says what it belongs to.
 
-The coordinator's side writes it when a study ends, a hospital reads it to run the model on its own images. Nothing in
-it can run: names, shapes and numbers, and the network is built from the reader's own code. Its SHA-256 is what a
-person passes on beside it. Of a network with a frozen encoder it carries that encoder's file whole, byte for byte: its
-digest, which the study's document has, is checked whenever the network is built.
+The coordinator's side writes it when a study ends; a hospital reads it to run the model on its own images. Nothing in
+it can be executed: it has names, shapes and numbers, and the network is built from the reader's own code. A person
+passes its SHA-256 on through another channel. For a network with a frozen encoder it contains that encoder's file, byte
+for byte; the digest in the study document is checked whenever the network is built.
 
-The head has a probe: what the model answers to a few pictures that are made by a formula. Whoever reads the file asks
-the same of the model as it was rebuilt, so that a release, a library or a processor that computes something else is
-found before any patient's image is scored.
+The header has a probe: the model's output for a few computed pictures. The reader computes the same with the rebuilt
+model, so that a release, library or processor with different results is detected before any patient's image is scored.
 """
 
 from __future__ import annotations
@@ -37,27 +36,27 @@ FILE = "model.safetensors"
 MOST_BYTES = 1 << 31
 _HEAD = "consilium"
 _ENCODER = "encoder-file"
-"""A tensor of bytes; no parameter has that name, for '-' is not allowed in Python names."""
+"""A tensor of bytes; no parameter has that name, since Python names have no '-'."""
 _LENGTH = 8
 _PICTURES = ((480, 640), (400, 400), (700, 300))
 _SCANS = ((24, 96, 96), (32, 80, 100), (20, 120, 90))
 _CLOSE = 1e-3
-"""Logits that differ by more than this, plus this fraction, were computed in another way: float32 gives about 1e-5."""
+"""Logits that differ by more than this, plus this fraction, were computed differently: float32 gives about 1e-5."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class ModelHead:
-    """What a model belongs to.
+    """What a model belongs to: the header of its file.
 
     Attributes:
         study: the study's name.
         document: digest of the study's document, which hospitals approve.
-        release: of Consilium, with which the study ended.
-        task, task_version, contract, model: as the study's document has them.
-        threshold: a mean probability of a patient's images from which on the study's report calls the patient positive;
-            ``None`` where the model was evaluated nowhere.
+        release: of Consilium, at the end of the study.
+        task, task_version, contract, model: as in the study document.
+        threshold: the mean probability of a patient's images from which the study's report calls the patient positive;
+            ``None`` if the model was not evaluated.
         accepted: whether it has passed the study's own gate; ``None`` where none was set.
-        probe: logits of the pictures of ``probe``; empty for a model of which a part stays at the hospitals.
+        probe: logits of the pictures of ``probe``; empty for a model with a part that stays at the hospitals.
     """
 
     study: Name
@@ -73,7 +72,7 @@ class ModelHead:
 
 
 class BadModelFile(ValueError):
-    """A file is no model that could be used; the text says why."""
+    """A file is not a usable model; the text says why."""
 
 
 _ADAPTER: TypeAdapter[ModelHead] = TypeAdapter(ModelHead)
@@ -95,7 +94,7 @@ def pack(head: ModelHead, arrays: Arrays, encoder: bytes = b"") -> bytes:
     (True, array([0.], dtype=float32))
     >>> unpack(content[:-1])
     Traceback (most recent call last):
-    tasks.models.model_file.BadModelFile: it is no safetensors file of numbers: ...
+    tasks.models.model_file.BadModelFile: it is not a safetensors file of numbers: ...
     """
     text = json.dumps(_ADAPTER.dump_python(head), sort_keys=True, allow_nan=False)
     beside = {_ENCODER: np.frombuffer(encoder, dtype=np.uint8)} if encoder else {}
@@ -103,26 +102,26 @@ def pack(head: ModelHead, arrays: Arrays, encoder: bytes = b"") -> bytes:
 
 
 def unpack(content: bytes) -> tuple[ModelHead, Arrays, Finder | None]:
-    """Head, trained tensors, and what finds the frozen encoder's file, where one is carried.
+    """Header, trained tensors, and what finds the frozen encoder's file, if there is one.
 
     Raises:
-        BadModelFile: it is no safetensors file, or has no head or a wrong one.
+        BadModelFile: it is not a safetensors file, or has no valid header.
     """
     try:
         arrays = load(content)
         length = int.from_bytes(content[:_LENGTH], "little")
-        told = json.loads(content[_LENGTH : _LENGTH + length]).get("__metadata__", {})
+        metadata = json.loads(content[_LENGTH : _LENGTH + length]).get("__metadata__", {})
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise BadModelFile(f"it is no safetensors file of numbers: {error}") from None
-    if _HEAD not in told:
-        raise BadModelFile(f"it has no head of Consilium: ask for the study's {FILE}, or `consilium export`")
+        raise BadModelFile(f"it is not a safetensors file of numbers: {error}") from None
+    if _HEAD not in metadata:
+        raise BadModelFile(f"it has no Consilium header: ask for the study's {FILE}, or the file of `consilium export`")
     try:
         encoder = arrays.pop(_ENCODER, None)
         find = None if encoder is None else carried(encoder.tobytes())
-        return _ADAPTER.validate_json(told[_HEAD]), arrays, find
+        return _ADAPTER.validate_json(metadata[_HEAD]), arrays, find
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        raise BadModelFile(f"its head is of another release, or damaged: {problems}") from None
+        raise BadModelFile(f"its header is of another release, or damaged: {problems}") from None
 
 
 def found(path: Path) -> Path:
@@ -135,7 +134,7 @@ def found(path: Path) -> Path:
         return path
     files = sorted(path.glob("*.safetensors"))
     if len(files) != 1:
-        raise BadModelFile(f"the folder {path} has {len(files)} safetensors files; name the one that is meant")
+        raise BadModelFile(f"the folder {path} has {len(files)} safetensors files; name one of them")
     return files[0]
 
 
@@ -153,13 +152,13 @@ def probe(task: Task, network: Network) -> list[float]:
     return [float(logit) for logit in network.logits(torch.from_numpy(examples))]
 
 
-def agrees(told: list[float], here: list[float]) -> bool:
-    """Whether two probes are of one computation, as far as float32 can tell."""
-    return len(told) == len(here) and bool(np.allclose(told, here, rtol=_CLOSE, atol=_CLOSE))
+def agrees(stored: list[float], computed: list[float]) -> bool:
+    """Whether two probes come from the same computation, within float32's precision."""
+    return len(stored) == len(computed) and bool(np.allclose(stored, computed, rtol=_CLOSE, atol=_CLOSE))
 
 
 def _picture(rows: int, columns: int) -> Picture:
-    """Blobs and fine texture in 8 bits: whole numbers, so that every machine has the same picture."""
+    """Blobs and fine texture in 8 bits: integers, so that every machine has the same picture."""
     y, x = np.mgrid[0:rows, 0:columns]
     blobs = (x * x // 97 + y * y // 61 + x * y // 131) % 256
     grey: NDArray[np.float32] = ((blobs + (x * 37 + y * 101) % 64) % 256).astype(np.float32) / np.float32(255)
@@ -177,7 +176,7 @@ def _scan(task: Task, slices: int, rows: int, columns: int) -> Scan:
 
 
 def head_text(head: ModelHead) -> Mapping[str, object]:
-    """The head in words that a person can read beside the file."""
+    """The header in words for a person."""
     return {
         "study": head.study,
         "task": f"{head.task}, version {head.task_version}",

@@ -14,7 +14,7 @@ class Network:
     Attributes:
         features: the fixed part, or ``None``: no parameter of it is trained, so its output is computed once for each
             image and kept. Maps float32 (images, *``Form.shape``) to (images, ...).
-        trainable: the part that is trained and travels; maps what ``features`` gives to logits of shape (images,
+        trainable: the part that is trained and sent; maps what ``features`` gives to logits of shape (images,
             outputs): of ``Form.findings``, and then, where the network outlines, of every pixel of the first
             structure, of the second, and so on, pixels in C order.
         outlines: whether the outputs include structures.

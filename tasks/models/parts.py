@@ -1,4 +1,4 @@
-"""Which parameters of a network stay at a hospital and which travel: server and hospitals must agree on it by name."""
+"""Which parameters of a network stay at a hospital and which are shared: both sides must agree, by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NORMALISATION = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm
 
 
 class NothingToShare(ValueError):
-    """A part that should stay is empty, or is all there is."""
+    """The part that should stay at the hospitals is empty, or is the whole network."""
 
 
 def staying(trainable: nn.Module, stays: Stays) -> frozenset[str]:
@@ -26,14 +26,14 @@ def staying(trainable: nn.Module, stays: Stays) -> frozenset[str]:
     if stays == "nothing":
         return frozenset()
     trained = {name for name, p in trainable.named_parameters() if p.requires_grad}
-    found = frozenset(_normalisation(trainable) if stays == "normalisation" else _head(trainable)) & trained
-    if not found:
-        raise NothingToShare(f"{stays} should stay at the hospitals, and the network has none; take another strategy")
-    if found == trained:
+    stay = frozenset(_normalisation(trainable) if stays == "normalisation" else _head(trainable)) & trained
+    if not stay:
+        raise NothingToShare(f"{stays} should stay at the hospitals, but the network has none; choose another strategy")
+    if stay == trained:
         raise NothingToShare(
-            f"{stays} should stay at the hospitals, and the network has nothing else; take a deeper one"
+            f"{stays} should stay at the hospitals, but the network has nothing else; choose a deeper one"
         )
-    return found
+    return stay
 
 
 def _normalisation(trainable: nn.Module) -> set[str]:

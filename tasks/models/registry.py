@@ -18,12 +18,12 @@ from tasks.models.network import Network
 from tasks.models.weights import Finder, NoWeights, equipped
 
 LARGEST = 1e4
-"""No value of a model is larger, on either side: sums of products stay far below float32's limits, and nobody can ask a
-hospital with weights that are made to overflow on one patient's image."""
+"""No value of a model is larger, on either side: sums of products stay far below float32's limits, and nobody can probe
+a hospital with weights that overflow on one patient's image."""
 
 
 def arrays_of(trainable: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """The trained tensors by name, as float32 copies: what travels."""
+    """The trained tensors by name, as float32 copies: what is sent."""
     return {name: p.detach().numpy().copy() for name, p in trainable.named_parameters() if p.requires_grad}
 
 
@@ -31,7 +31,7 @@ def misfits(
     trainable: nn.Module, arrays: Mapping[str, NDArray[Any]], staying: frozenset[str] = frozenset()
 ) -> list[str]:
     """Why these tensors are not values of the trained parameters: every one that is missing, unknown, of another shape
-    or type, not finite, or larger than ``LARGEST``. Those named in ``staying`` come from elsewhere."""
+    or type, not finite, or larger than ``LARGEST``. Those named in ``staying`` are stored at the hospital."""
     expected = {name: p for name, p in trainable.named_parameters() if p.requires_grad and name not in staying}
     problems = [f"{name} is missing" for name in expected.keys() - arrays.keys()]
     problems += [f"{name} is unknown" for name in arrays.keys() - expected.keys()]
@@ -42,24 +42,24 @@ def misfits(
         elif not np.isfinite(value).all():
             problems.append(f"{name} has values that are not finite")
         elif value.size and np.abs(value).max() > LARGEST:
-            problems.append(f"{name} has values beyond {LARGEST:g}, which no training that converges meets")
+            problems.append(f"{name} has values beyond {LARGEST:g}, which no converging training reaches")
     return sorted(problems)
 
 
 @torch.no_grad()
 def load_arrays(trainable: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Give parameters the values of tensors that fit; see ``misfits``."""
+    """Set the parameters to the values of tensors that fit; see ``misfits``."""
     parameters = dict(trainable.named_parameters())
     for name, value in arrays.items():
         parameters[name].copy_(torch.from_numpy(value))
 
 
 class UnknownModel(ValueError):
-    """There is no such network, or it does not take such options."""
+    """There is no such network, or it does not have such options."""
 
 
 class WeightsMissing(UnknownModel):
-    """The file of weights that a network is to have is not here."""
+    """A network's file of weights is missing."""
 
 
 def build(spec: Mapping[str, Any], form: InputSpec, seed: int = 0, find: Finder | None = None) -> Network:
@@ -74,7 +74,7 @@ def build(spec: Mapping[str, Any], form: InputSpec, seed: int = 0, find: Finder 
 
     Raises:
         UnknownModel: naming the unknown name or options, and what there is.
-        WeightsMissing: the network is to have weights from a file that ``find`` does not find.
+        WeightsMissing: ``find`` does not find the network's file of weights.
     """
     name = spec.get("name")
     if name not in _BUILDERS:
@@ -100,7 +100,7 @@ def build(spec: Mapping[str, Any], form: InputSpec, seed: int = 0, find: Finder 
 
 
 def outlines(spec: Mapping[str, Any], form: InputSpec) -> bool:
-    """Whether ``build`` would give a network that outlines; needs no time. Of an unknown network it says no."""
+    """Whether ``build`` would give a network that outlines, without building it; ``False`` for an unknown one."""
     return form.structures > 0 and spec.get("name") in _OUTLINE
 
 

@@ -1,12 +1,12 @@
-"""Weights that a network starts from, or keeps: a safetensors file that everybody who takes part has.
+"""Pretrained weights that a network starts from, or keeps: a safetensors file that every participant has.
 
 An order carries the file's SHA-256 and nothing else; a hospital looks for it among the files of a folder of its own and
 downloads nothing. Names and shapes are those of the network's own parameters and buffers, as MONAI or Consilium calls
-them. The last layer is always new: what a file says of it is left out.
+them. The last layer is always new: the file's values for it are ignored.
 
-A frozen encoder becomes the network's fixed part, with the last layer alone trained. What it says of an image is less
-what it says of public noise, divided by its spread there, and brought to norm 1, as ``tasks/models/scatter.py``
-explains.
+A frozen encoder becomes the network's fixed part, and only the last layer is trained. Its output for an image is
+centred by its mean on public noise, divided by its spread there, and scaled to norm 1; ``tasks/models/scatter.py``
+explains why.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tasks.models.parts import staying
 from tasks.models.scatter import natural_noise
 
 Finder = Callable[[str], Path | bytes | None]
-"""From a SHA-256 in hexadecimal digits to the file that has it, or to its content, or ``None``."""
+"""From a SHA-256 in hexadecimal digits to the file with that digest, or to its content, or ``None``."""
 
 FREEZES = ("nothing", "encoder")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -37,11 +37,11 @@ _COUNTER = "num_batches_tracked"
 
 
 class NoWeights(ValueError):
-    """The file that an encoder is to be read from is not here."""
+    """The file of an encoder's weights is missing."""
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits; read once for each size and time of change.
+    """SHA-256 of a file as hexadecimal digits; read once for each size and modification time.
 
     Raises:
         OSError: it cannot be read.
@@ -66,7 +66,7 @@ def in_folder(folder: Path) -> Finder:
 
 
 def carried(content: bytes) -> Finder:
-    """Knows one file, of which the content is at hand."""
+    """Knows one file, whose content is given."""
 
     def find(digest: str) -> bytes | None:
         return content if hashlib.sha256(content).hexdigest() == digest else None
@@ -90,13 +90,13 @@ def equipped(network: Network, form: InputSpec, digest: str, freeze: str, find: 
     if freeze not in FREEZES:
         raise ValueError(f"freeze={freeze!r}: use one of {', '.join(FREEZES)}")
     if not _DIGEST.fullmatch(digest):
-        raise ValueError(f"weights={digest!r} is no SHA-256 of a file")
+        raise ValueError(f"weights={digest!r} is not a SHA-256 of a file")
     if freeze == "nothing" and find is None:
         return network
     file = None if find is None else find(digest)
     if file is None:
         raise NoWeights(
-            f"it needs the safetensors file of weights with SHA-256 {digest}, which is not here: put it into the "
+            f"it needs the safetensors file of weights with SHA-256 {digest}, which is missing: put it into the "
             "folder that site.yaml names as `weights`"
         )
     _load(network.trainable, file)
@@ -105,16 +105,16 @@ def equipped(network: Network, form: InputSpec, digest: str, freeze: str, find: 
 
 @torch.no_grad()
 def _load(trainable: nn.Module, file: Path | bytes) -> None:
-    """Give all but the last layer the file's values."""
+    """Set all layers but the last to the file's values."""
     name_of_file = file.name if isinstance(file, Path) else "the model's file"
     try:
-        told = load_file(file) if isinstance(file, Path) else load(file)
+        tensors = load_file(file) if isinstance(file, Path) else load(file)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot read the weights in {name_of_file}: {error}") from error
     head = staying(trainable, "head")
     expected = {name: tensor for name, tensor in trainable.state_dict().items() if not name.endswith(_COUNTER)}
-    # Some networks stand inside another module, whose name the file of a bare network does not have.
-    given = {name if name in expected else f"backbone.{name}": tensor for name, tensor in told.items()}
+    # Some networks are inside another module, whose name is not in the file of the bare network.
+    given = {name if name in expected else f"backbone.{name}": tensor for name, tensor in tensors.items()}
     wanted = expected.keys() - head
     given = {name: tensor for name, tensor in given.items() if name not in head and not name.endswith(_COUNTER)}
     problems = [f"{name} is missing" for name in wanted - given.keys()]
@@ -160,14 +160,14 @@ class FrozenEncoder(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> FrozenEncoder:
-        """Stays as it is: its normalisation must not learn from images, nor drop anything."""
+        """Stays in evaluation mode: its normalisation must not learn from images, and it must not drop anything."""
         super().train(False)
         return self
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Features of norm 1, float32 (images, features)."""
-        if self._public is None:  # made when the first image comes, as for scattering
+        if self._public is None:  # computed for the first image, as for scattering
             noise = natural_noise(self._form.shape[1:])
             self._public = _mean_and_spread(self._encoded(noise.expand(-1, *self._form.shape)))
         mean, spread = self._public

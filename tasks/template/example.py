@@ -14,7 +14,7 @@ SIDE = 64  # CHANGE: as small as the finding allows
 def read_example(picture: Picture) -> NDArray[np.float32]:
     """The image area of the frame, scaled to fit a square, with black where the frame is not square.
 
-    CHANGE: say why this and nothing else. It is the only transform on the way to the cache; what it takes off is gone.
+    CHANGE: say why this and nothing else. It is the only transform before the cache; what it removes is lost.
 
     Args:
         picture: a frame of any size; pixels that are not square are made so when ``spacing_mm`` tells.

@@ -94,4 +94,4 @@ def test_a_range_must_bound_something(tmp_path: Path) -> None:
     path = Path(contracts.__file__).parent / "pneumonia_xray" / "contract.yaml"
     text = path.read_text("utf-8")
     assert "give min, max or both" in _bad(tmp_path, text.replace("    min: 10\n", "", 1))
-    assert "nothing can hold" in _bad(tmp_path, text.replace("    min: 10\n", "    min: 10\n    max: 9\n", 1))
+    assert "no value can satisfy both" in _bad(tmp_path, text.replace("    min: 10\n", "    min: 10\n    max: 9\n", 1))

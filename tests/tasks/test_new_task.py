@@ -89,13 +89,13 @@ def test_no_name_leads_out_of_the_folder(name: str) -> None:
     ("name", "there"),
     [
         ("template", "tasks/template"),
-        ("wire", "tasks/protocol/wire.py"),
+        ("losses", "tasks/losses.py"),
         ("lung_ultrasound", "conf/task/lung_ultrasound.yaml"),
     ],
 )
 def test_what_is_there_is_not_overwritten(checkout: Path, name: str, there: str) -> None:
     before = _everything(checkout)
-    with pytest.raises(NewTaskRefused, match="there already") as caught:
+    with pytest.raises(NewTaskRefused, match="already exists") as caught:
         create(name, checkout)
     assert str(checkout / there) in str(caught.value)
     assert _everything(checkout) == before
@@ -103,7 +103,7 @@ def test_what_is_there_is_not_overwritten(checkout: Path, name: str, there: str)
 
 def test_an_installed_package_is_no_checkout(tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
-    with pytest.raises(NewTaskRefused, match=r"(?s)no checkout.*--root FOLDER"):
+    with pytest.raises(NewTaskRefused, match=r"(?s)not a checkout.*--root FOLDER"):
         create("thyroid_ultrasound", tmp_path)
 
 
@@ -130,4 +130,4 @@ def test_the_command_says_what_it_did_or_why_not(checkout: Path, capsys: pytest.
     assert commands.main(["new-task", "thyroid_ultrasound", "--root", str(checkout)]) == 0
     assert "tests/tasks/test_every_task.py -k thyroid_ultrasound" in capsys.readouterr().out
     assert commands.main(["new-task", "thyroid_ultrasound", "--root", str(checkout)]) == 1
-    assert "there already" in capsys.readouterr().out
+    assert "already exists" in capsys.readouterr().out

@@ -64,10 +64,10 @@ def test_an_encoders_file_is_carried_byte_for_byte() -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "no safetensors file"),
-        (b"\x80\x04K\x01.", "no safetensors file"),  # a pickle
-        (model_file.pack(head(), ARRAYS)[:-4], "no safetensors file"),
-        (save(ARRAYS), "no head of Consilium"),
+        (b"", "not a safetensors file"),
+        (b"\x80\x04K\x01.", "not a safetensors file"),  # a pickle
+        (model_file.pack(head(), ARRAYS)[:-4], "not a safetensors file"),
+        (save(ARRAYS), "no Consilium header"),
         (save(ARRAYS, {"consilium": "{}"}), "study"),
         (save(ARRAYS, {"consilium": json.dumps(asdict(head()) | {"code": "import os"})}), "code"),
         (save(ARRAYS, {"consilium": json.dumps(asdict(head()) | {"threshold": 2})}), "threshold"),

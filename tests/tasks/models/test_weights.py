@@ -146,7 +146,7 @@ def test_only_the_file_that_is_meant_is_taken(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "more", "told"),
     [
-        (RESNET, {"weights": "../../etc/passwd"}, "no SHA-256"),
+        (RESNET, {"weights": "../../etc/passwd"}, "not a SHA-256"),
         (RESNET, {"weights": 3}, "weights=3"),
         (RESNET, {"freeze": "encoder"}, "needs weights=FILE"),
         (RESNET, {"weights": "0" * 64, "freeze": "everything"}, "use one of nothing, encoder"),
