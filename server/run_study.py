@@ -9,6 +9,8 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from conf import load as conf
+from conf.groups import groups
+from conf.schema.model import Deep
 from conf.schema.study import Study
 from server.pages import writing
 from server.results import export
@@ -40,9 +42,19 @@ def initial_state(study: Study) -> StudyState:
         task = tasks.get(study.task.name)
         network = registry.build(model_of(study), task.form, study.seed, weights_of(study))
         shared(study, {})
-    except (tasks.UnknownTask, registry.UnknownModel, NothingToShare) as error:
+    except (tasks.UnknownTask, registry.UnknownModel) as error:
         raise conf.ConfigError(str(error)) from error
+    except NothingToShare as error:
+        raise conf.ConfigError(f"strategy={study.strategy.name}: {error}; {_with_layers(study)}") from error
     return StudyState(registry.arrays_of(network.trainable))
+
+
+def _with_layers(study: Study) -> str:
+    """What a strategy for deep models can be combined with."""
+    if isinstance(study.model, Deep):
+        return "set model.freeze=nothing"
+    deep = [name for name, kind in groups()["model"].items() if issubclass(kind, Deep)]
+    return f"networks of layers are {', '.join(deep)}"
 
 
 def shared(study: Study, weights: Arrays) -> Arrays:
