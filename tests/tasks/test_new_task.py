@@ -23,7 +23,7 @@ def checkout(tmp_path: Path) -> Path:
     for folder in ("tasks/template", "tests/tasks/template", "conf/task"):
         shutil.copytree(new_task.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(new_task.ROOT / "tasks" / "README.md", tmp_path / "tasks")
-    (tmp_path / "tasks" / "wire.py").touch()
+    (tmp_path / "tasks" / "losses.py").touch()
     return tmp_path
 
 
