@@ -112,14 +112,15 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from server.runtime.local_grid import LocalGrid
-from server.rounds.round import State, run_rounds
+from server.rounds.round import run_rounds
+from server.rounds.state import StudyState
 from tests.server import scripted
 
 if __name__ == "__main__":
     asked = scripted.study("federation.deadline_s=60")
     with LocalGrid({"ash": Path(sys.argv[1])}, scripted.load_app, 1) as grid:
         print("started", flush=True)
-        run_rounds(asked, scripted.roster(asked, grid), grid, State(scripted.WEIGHTS), lambda state: None)
+        run_rounds(asked, scripted.roster(asked, grid), grid, StudyState(scripted.WEIGHTS), lambda state: None)
 """
 
 
@@ -127,7 +128,7 @@ def test_a_parent_that_is_killed_takes_its_workers_along(tmp_path: Path) -> None
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     path = scripted.house(tmp_path, ash="sleep")["ash"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     parent = subprocess.Popen([sys.executable, str(program), str(path)], stdout=subprocess.PIPE, env=environment)
     try:
         assert parent.stdout is not None
