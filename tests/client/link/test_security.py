@@ -54,7 +54,7 @@ def test_a_hospital_that_does_not_run_says_so_and_the_rest_is_looked_at(enrolled
 def test_what_is_broken_is_found(enrolled: SiteSettings, tmp_path: Path) -> None:
     enrolled.key.chmod(0o644)
     assert (
-        claims_of(enrolled, tmp_path / "site.yaml")["Nobody but its owner reads the hospital's secret"].state
+        claims_of(enrolled, tmp_path / "site.yaml")["Nobody but its owner reads the hospital's key"].state
         is ClaimState.FAIL
     )
     enrolled.key.chmod(0o600)

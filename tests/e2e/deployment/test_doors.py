@@ -203,7 +203,7 @@ def test_only_the_two_doors_listen_beyond_loopback(small: Federation) -> None:
 def test_a_hospital_listens_for_its_own_trainer_only(small: Federation) -> None:
     hospital = small.hospitals[0]
     host, _, port = hospital.gateway.rpartition(":")
-    until(lambda: "answers orders" in hospital.log("trainer"), 120, "the trainer is served")
+    until(lambda: "answering orders" in hospital.log("trainer"), 120, "the trainer is served")
     answer = httpx.post(f"http://{host}:{port}/v1/runtime/acquire-task", content=b"\x0a\x0eflwr-clientapp",
                         headers={"content-type": "application/protobuf"}, trust_env=False)  # fmt: skip
     assert answer.status_code in (401, 403), "whoever reaches it gets an order without the secret"

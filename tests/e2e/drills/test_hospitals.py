@@ -32,7 +32,7 @@ def test_a_hospital_that_answers_badly_is_dropped_by_name_and_stage(drilled: Fed
     words = [sys.executable, "-m", "tests.e2e.drills.bad_trainer", how, bad.gateway, str(bad.link / "trainer.secret")]
     trainer = Process(words, drilled.folder / f"bad-{how}.log", CONSILIUM_SITE=str(bad.site))
     try:
-        until(lambda: "answers orders" in trainer.text(), 120, "the bad trainer is served")
+        until(lambda: "answering orders" in trainer.text(), 120, "the bad trainer is served")
         with study(drilled, "federation.deadline_s=60", after=0) as running:
             running.break_now()
             SEEN.append(Seen(f"hospital: {how}", running.recovered(), time.monotonic() - running.broke, "dropped"))
