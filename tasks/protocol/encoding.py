@@ -122,8 +122,10 @@ def _row(arrays: Arrays) -> Flat:
 
 
 def _rounded(quotients: Flat, uniform: Uniform) -> NDArray[np.int8]:
-    levels: NDArray[np.int8] = np.floor(quotients * _LEVELS + uniform(len(quotients))).astype(np.int8)
-    return levels
+    levels = np.floor(quotients * _LEVELS + uniform(len(quotients)))
+    # 127 and a number next to 1 add up to 128 in float32, which 8 bits would turn into -128.
+    capped: NDArray[np.int8] = np.minimum(levels, np.float32(_LEVELS)).astype(np.int8)
+    return capped
 
 
 def _values(coded: Arrays, form: Encoding, count: int) -> Flat:

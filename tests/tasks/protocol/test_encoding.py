@@ -49,6 +49,13 @@ def test_what_arrives_is_as_near_as_the_form_says(arrays: Arrays, form: Encoding
         assert sent <= encoding.largest_size(form, sum(value.size for value in arrays.values()))
 
 
+def test_the_largest_value_keeps_its_sign_whatever_the_draw() -> None:
+    ones = {"w": np.ones(5, np.float32)}
+    just_below_one = np.nextafter(np.float32(1), np.float32(0))
+    coded = encoding.shrink(ones, "int8", lambda count: np.full(count, just_below_one, np.float32))
+    np.testing.assert_array_equal(encoding.restore(coded, "int8", ones)["w"], ones["w"])
+
+
 def test_float32_is_left_alone() -> None:
     arrays = noise(5)
     assert encoding.shrink(arrays, "float32") is arrays
