@@ -148,14 +148,13 @@ def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, 
     def attempt() -> StudyState:
         assert isinstance(study.federation, EnrolledFederation)
         patient = SuperlinkGrid(grid, study.federation.patience_s, study.federation.deadline_s)
-        return conduct(study, folder, nodes, patient, initial, committed, server_dir.witness)
+        return conduct(study, folder, nodes, patient, initial, committed=committed, witnessed=server_dir.witness)
 
     state = again(attempt, _attempts(study))
     outcome = results.results(folder.name, state, Arms(), NOTES, asdict(study.evaluation.gate))
     files = record(folder, outcome, state, tracker)
-    links = [
-        line.replace(server_dir.mlflow, "") for line in tracker.where() if "/#/" in line
-    ]  # researchers come elsewhere
+    # Researchers reach MLflow at another address than this process does.
+    links = [line.replace(server_dir.mlflow, "") for line in tracker.where() if "/#/" in line]
     names = [str(file.relative_to(folder.path)) for file in files]
     folder.note(finished=True, state=FINISHED, files=names, links=links)
 

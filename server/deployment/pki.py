@@ -51,7 +51,9 @@ def issue_server(server_dir: ServerDir, days: int = SERVER_DAYS) -> None:
         write_secret(server_dir.certificate_key, _private_pem(key))
     hosts = dict.fromkeys([server_dir.settings.host, "localhost", "127.0.0.1"])
     names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
-    certificate = _issued(server_dir, server_dir.settings.host, key, days, ExtendedKeyUsageOID.SERVER_AUTH, names)
+    certificate = _issued(
+        server_dir, server_dir.settings.host, key, days, purpose=ExtendedKeyUsageOID.SERVER_AUTH, names=names
+    )
     write_whole(server_dir.certificate, _pem(certificate))
 
 
@@ -62,7 +64,7 @@ def issue_researcher(server_dir: ServerDir, name: str, days: int = RESEARCHER_DA
         FileExistsError: there already is one for that name.
     """
     key = ec.generate_private_key(_CURVE)
-    certificate = _issued(server_dir, name, key, days, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+    certificate = _issued(server_dir, name, key, days, purpose=ExtendedKeyUsageOID.CLIENT_AUTH, names=None)
     path = server_dir.path / "researchers" / f"{name}.pem"
     write_secret(path, _private_pem(key) + _pem(certificate))
     return path

@@ -85,7 +85,7 @@ def _forest(
     bottom = top + block * len(rows)
     axis_x(chart, scale, bottom, f"{figure} with 95 % interval", top)
     if least > 0:
-        chart.add(line(scale(least), top, scale(least), bottom, "#8a97a5", 1.2, "4 3"))
+        chart.add(line(scale(least), top, scale(least), bottom, "#8a97a5", width=1.2, dash="4 3"))
     for n, (name, each) in enumerate(rows.items()):
         y, sums_up = top + block * n, name in ("mean", "all patients")
         if sums_up:
@@ -95,7 +95,7 @@ def _forest(
         label = text(_LEFT - 10, y + block / 2 + 4, _short(name, _LEFT), "end", font_weight="700" if sums_up else "500")
         chart.add(label)
         for k, arm in enumerate(arms):
-            _whisker(chart, scale, y + 14 + k * _ROW, each.get(arm), arm, f"no {figure.split()[-1]}")
+            _whisker(chart, scale, y + 14 + k * _ROW, each.get(arm), arm, absent=f"no {figure.split()[-1]}")
     return Chart(chart.title, chart.told, bottom + 44, chart.pieces)
 
 
@@ -103,7 +103,7 @@ def _whisker(chart: Chart, scale: Scale, y: float, interval: Interval | None, ar
     if interval is None:
         chart.add(text(_RIGHT + 10, y + 4, absent, fill="#5b6773", font_size="11"))
         return
-    chart.add(line(scale(interval.low), y, scale(interval.high), y, COLOURS[arm], 2))
+    chart.add(line(scale(interval.low), y, scale(interval.high), y, COLOURS[arm], width=2))
     chart.add(mark(MARKS[arm], scale(interval.value), y, COLOURS[arm]))
     told = f"{interval.value:.2f} ({interval.low:.2f}–{interval.high:.2f})"
     chart.add(text(_RIGHT + 10, y + 4, told, font_size="11", fill=COLOURS[arm]))
@@ -149,17 +149,18 @@ def _lines(
     entries: list[tuple[str, Callable[[float, float], str]]] = []
     for name in lines:
         colour, dash, width = styles[name]
-        entries.append((name, lambda x, y, c=colour, d=dash, w=width: line(x - 9, y, x + 9, y, c, w, d)))  # type: ignore[misc]
+        entries.append((name, lambda x, y, c=colour, d=dash, w=width: line(x - 9, y, x + 9, y, c, width=w, dash=d)))  # type: ignore[misc]
     if limit is not None:
-        entries.append(("requested", lambda x, y: line(x - 9, y, x + 9, y, "#b00020", 1.5, "4 3")))
+        entries.append(("requested", lambda x, y: line(x - 9, y, x + 9, y, "#b00020", width=1.5, dash="4 3")))
     top = legend(chart, 12, entries) + 26
     bottom, last = top + 190, max(number for each in lines.values() for number, _ in each)
     x, y = Scale(min(1, last - 1), last, 46, WIDTH - 12), Scale(*span, bottom, top)
     axis_y(chart, y, 46, label, WIDTH - 12)
     step = max(1, -(-last // 10))
-    axis_x(chart, x, bottom, "round", bottom, [1, *range(step, last + 1, step)] if step > 1 else range(1, last + 1))
+    numbers = [1, *range(step, last + 1, step)] if step > 1 else range(1, last + 1)
+    axis_x(chart, x, bottom, "round", bottom, values=numbers)
     if limit is not None:
-        chart.add(line(46, y(limit), WIDTH - 12, y(limit), "#b00020", 1.5, "4 3"))
+        chart.add(line(46, y(limit), WIDTH - 12, y(limit), "#b00020", width=1.5, dash="4 3"))
     for name, each in lines.items():
         colour, dash, width = styles[name]
         points = [(x(number), y(value)) for number, value in each if value is not None]
@@ -176,11 +177,11 @@ def reliability(federated: Arm) -> Chart:
     x, y = Scale(0, 1, left, left + size), Scale(0, 1, top + size, top)
     axis_y(chart, y, left, "observed", left + size)
     axis_x(chart, x, top + size, "predicted probability", top)
-    chart.add(line(x(0), y(0), x(1), y(1), "#8a97a5", 1.2, "4 3"))
+    chart.add(line(x(0), y(0), x(1), y(1), "#8a97a5", width=1.2, dash="4 3"))
     most = max((g.patients for g in groups), default=1.0)
     for group in groups:
         at, colour = x(group.predicted), COLOURS["federated"]
-        chart.add(line(at, y(group.observed.low), at, y(group.observed.high), colour, 1.6))
+        chart.add(line(at, y(group.observed.low), at, y(group.observed.high), colour, width=1.6))
         chart.add(mark("circle", at, y(group.observed.value), colour, 3 + 5 * (max(group.patients, 0) / most) ** 0.5))
     if len(groups) > 1:
         chart.add(path([(x(g.predicted), y(g.observed.value)) for g in groups], COLOURS["federated"], 1))
@@ -219,12 +220,12 @@ def gains(found: Results) -> Chart | None:
     widest = max(0.05, *(abs(end) for gain in found.gains.values() for end in (gain.low, gain.high)))
     scale = Scale(-widest, widest, _LEFT, _RIGHT - 48)
     axis_x(chart, scale, bottom, "AUC of the federated model minus that of the hospital alone", top)
-    chart.add(line(scale(0), top, scale(0), bottom, "#1c2733", 1.4))
+    chart.add(line(scale(0), top, scale(0), bottom, "#1c2733", width=1.4))
     for n, (hospital, gain) in enumerate(found.gains.items()):
         y = top + 24 * n + 13
         colour = COLOURS["federated"] if gain.low > 0 else COLOURS["local"] if gain.high < 0 else COLOURS["pooled"]
         chart.add(text(_LEFT - 10, y + 4, hospital, "end"))
-        chart.add(line(scale(gain.low), y, scale(gain.high), y, colour, 2))
+        chart.add(line(scale(gain.low), y, scale(gain.high), y, colour, width=2))
         chart.add(mark("circle" if hospital in found.paired else "diamond", scale(gain.value), y, colour))
         chart.add(text(_RIGHT - 36, y + 4, signed(gain), font_size="11", fill=colour))
     return Chart(chart.title, chart.told, bottom + 44, chart.pieces)
@@ -254,7 +255,7 @@ def matrix(found: Mapping[str, Mapping[str, Interval | None]]) -> Chart | None:
         y = top + height * m
         chart.add(text(left - 12, y + height / 2 + 4, _short(row, left - 12), "end", font_weight="600"))
         for n, hospital in enumerate(columns):
-            chart.add(*_cell(left + wide * n, y, wide, height, each.get(hospital), hospital == row))
+            chart.add(*_cell(left + wide * n, y, wide, height, each.get(hospital), home=hospital == row))
     return chart
 
 
@@ -292,14 +293,14 @@ def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) 
         band = [(left, y(baseline.low)), (right, y(baseline.low)), (right, y(baseline.high)), (left, y(baseline.high))]
         chart.add(
             area(band, COLOURS["pooled"]),
-            line(left, y(baseline.value), right, y(baseline.value), "#666666", 1.2, "4 3"),
+            line(left, y(baseline.value), right, y(baseline.value), "#666666", width=1.2, dash="4 3"),
         )
         chart.add(text(right, top - 12, "dashed: all patients pooled, no noise", "end", font_size="11"))
     step = (right - left) / max(1, len(points))
     at = [left + step * (n + 0.5) for n in range(len(points))]
     chart.add(path([(x, y(i.value)) for x, (_, i) in zip(at, points, strict=True)], COLOURS["federated"], 1.6))
     for x, (name, interval) in zip(at, points, strict=True):
-        chart.add(line(x, y(interval.low), x, y(interval.high), COLOURS["federated"], 2))
+        chart.add(line(x, y(interval.low), x, y(interval.high), COLOURS["federated"], width=2))
         chart.add(mark("circle", x, y(interval.value), COLOURS["federated"], 5), text(x, bottom + 18, name, "middle"))
         chart.add(text(x + 8, y(interval.value) - 7, f"{interval.value:.3f}", font_size="11"))
     chart.add(line(left, bottom, right, bottom, "#8a97a5"))

@@ -98,7 +98,7 @@ def mark(kind: str, x: float, y: float, colour: str, size: float = 4.5) -> str:
     if kind == "cross":
         r, stroke = size, f'stroke="{colour}" stroke-width="2"'
         return f'<path d="M{x - r:g} {y - r:g}l{2 * r:g} {2 * r:g}m0 {-2 * r:g}l{-2 * r:g} {2 * r:g}" {stroke}/>'
-    return line(x, y - size, x, y + size, colour, 2.5)
+    return line(x, y - size, x, y + size, colour, width=2.5)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

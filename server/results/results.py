@@ -156,7 +156,7 @@ def results(
     apart = gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {}
     shuffled = repeated([told for told in map(_pooled, arms.shuffled) if told is not None])
     private = any(v is not None for v in epsilon.values())
-    told_first = warnings(details, by_hospital, dropped, private, shuffled, named)
+    told_first = warnings(details, by_hospital, dropped, private, shuffled=shuffled, named=named)
     return Results(
         study=name,
         arms={arm: figures for arm, figures in by_arm.items() if figures},

@@ -114,7 +114,9 @@ class Honest:
         if self.document.method.control_variates:
             constant += self.control + self._variate(size, noise, round)
         strength = self.document.method.proximal
-        return honest_lengths(terms, clip, noise, size, self.dimension, _FAILURE, strength=strength, constant=constant)
+        return honest_lengths(
+            terms, clip, noise, size, self.dimension, failure=_FAILURE, strength=strength, constant=constant
+        )
 
     def _variate(self, size: int, noise: float, round: int) -> float:
         """The longest c_i: a mean gradient, under the noise of an earlier round, and what rounding left in it."""
@@ -123,7 +125,7 @@ class Honest:
             return math.inf
         noise = self._noise_before(noise)
         clip = self.document.privacy.clip_norm
-        plain = honest_lengths(terms, clip, noise, size, self.dimension, _FAILURE).longest
+        plain = honest_lengths(terms, clip, noise, size, self.dimension, failure=_FAILURE).longest
         moved = terms.learning_rate * float(responses(terms.steps, terms.momentum).sum())
         # Rates fall, so the rounding error of an earlier update may be larger than that of this one.
         fallen = self.document.training.learning_rate / terms.learning_rate

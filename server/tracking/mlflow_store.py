@@ -161,7 +161,7 @@ class MlflowStore:
             self._client.log_artifact(self._run, str(self._folder.path / name), folder)
         self._name(records)
         accepted = ending.metrics.get("result/gate_passed") == 1
-        registry.register(self._client, self._study, self._folder, self._run, ending.files, accepted)
+        registry.register(self._client, self._study, self._folder, self._run, ending.files, accepted=accepted)
         for run in (*self._children.values(), self._run):
             self._client.set_terminated(run)
 
