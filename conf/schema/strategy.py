@@ -166,7 +166,7 @@ class NormBounding(StrategySettings):
     name: str = "norm_bounding"
     """Set by the choice."""
     norm_bound: Positive = 1.0
-    """Longest L2 norm that an update keeps. ``server.strategy.local_sgd.honest_norm`` computes the length that no
+    """Longest L2 norm that an update keeps. ``server.strategy.local_sgd.honest_lengths`` computes the length that no
     honest private update exceeds; a bound near the usual length (``update_norm`` of past rounds) withstands more."""
 
 
