@@ -113,7 +113,7 @@ def test_a_hospital_that_was_shut_out_comes_back_with_a_new_key_only(asking: Fed
     told(asking.study_words("seed=12"))
     assert [sorted(one["hospitals"]) for one in asking.rounds()] == [["alder"]] * 3
     birch.stop()
-    with pytest.raises(NotAdmitted, match="takes none twice"):
+    with pytest.raises(NotAdmitted, match="accepts none twice"):
         people.admit(asking.folder / "birch.request.json", home=asking.home)
     (birch.link / "node.key").unlink()
     asking.enroll(birch)

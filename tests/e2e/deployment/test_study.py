@@ -54,7 +54,7 @@ def test_a_study_runs_from_command_to_results(small: Federation) -> None:
 
     told = (fetched / "report.html").read_text("utf-8")
     assert "The hospitals are real" in told
-    assert "No other model stands beside it" in told
+    assert "There is no other model to compare it with" in told
     assert "Nobody is real" not in told
     assert (fetched / "figures" / "comparison.svg").is_file()
     assert "## Limits" in (fetched / "model-card.md").read_text("utf-8")
