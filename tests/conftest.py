@@ -22,10 +22,14 @@ from tasks.protocol.study import (
     WireTerms,
     release,
 )
+from tests.drawn import SHARED
 
 # `make test` must give the same answer twice, also on a busy machine. To look for new cases: make explore.
-hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
-hypothesis.settings.register_profile("explore", derandomize=False, print_blob=True, deadline=None)
+too_slow = hypothesis.HealthCheck.too_slow
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[too_slow])
+hypothesis.settings.register_profile(
+    "explore", derandomize=False, print_blob=True, deadline=None, suppress_health_check=[too_slow]
+)
 hypothesis.settings.load_profile("steady")
 
 
@@ -33,6 +37,21 @@ hypothesis.settings.load_profile("steady")
 def one_thread() -> None:
     """Small tensors on a shared machine are quicker without torch's threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_phantoms(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where ``tests/drawn.py`` keeps phantoms, for all processes of this run."""
+    own = tmp_path_factory.getbasetemp()
+    os.environ[SHARED] = str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "phantoms")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (``make test``) a file's tests stay in one, which makes their fixtures once; those of
+    ``tests/federation`` share a study and its phantoms."""
+    for item in items:
+        file = item.path.relative_to(item.config.rootpath)
+        item.add_marker(pytest.mark.xdist_group("federation" if "federation" in file.parts else file.as_posix()))
 
 
 @pytest.fixture

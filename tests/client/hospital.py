@@ -32,6 +32,7 @@ from tasks.protocol import wire
 from tasks.protocol.study import StudyDocument, TrainingTerms
 from tasks.protocol.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tasks.task import PhantomHospital
+from tests.drawn import draw
 
 TASK = "breast_ultrasound"
 PATIENTS = 24
@@ -62,7 +63,7 @@ def draw_archive(folder: Path) -> Archive:
     folder.mkdir(parents=True, exist_ok=True)
     write_secret(folder / "site.key", bytes(range(32)))
     phantom = PhantomHospital("st-anne", PATIENTS, prevalence=0.5, images_per_patient=(1, 2))
-    tasks.get(TASK).draw_phantom(folder, phantom, 1)
+    draw(tasks.get(TASK), folder, phantom, 1)
     catalog.ingest(Hospital.provision(folder / "first", archive, simulated=True).settings, tasks.get(TASK))
     return archive
 

@@ -27,6 +27,7 @@ from client.site import SiteSettings, load, secret
 from tasks.breast_ultrasound import TASK
 from tasks.task import PhantomHospital
 from tests.client.reserving import reserve
+from tests.drawn import draw
 
 Run = Callable[..., Result]
 
@@ -41,7 +42,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _provision(folder: Path, patients: int, **changes: Any) -> SiteSettings:
-    TASK.draw_phantom(folder, PhantomHospital("alder", patients, prevalence=0.5, images_per_patient=(1, 2)), 5)
+    draw(TASK, folder, PhantomHospital("alder", patients, prevalence=0.5, images_per_patient=(1, 2)), 5)
     write_example(folder / "site.yaml", "alder")
     values = yaml.safe_load((folder / "site.yaml").read_text("utf-8"))
     values["sources"][0] |= {"path": str(folder / "dicom"), "labels": str(folder / "labels.csv")}

@@ -30,6 +30,7 @@ from tasks import task as tasks
 from tasks.breast_ultrasound import TASK
 from tasks.models import registry
 from tasks.task import PhantomHospital, Picture
+from tests.drawn import draw
 
 MODEL = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}
 Provision = Callable[..., SiteSettings]
@@ -38,7 +39,7 @@ Provision = Callable[..., SiteSettings]
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantom")
-    TASK.draw_phantom(folder, PhantomHospital("alder", 14, prevalence=0.5, images_per_patient=(1, 2)), 5)
+    draw(TASK, folder, PhantomHospital("alder", 14, prevalence=0.5, images_per_patient=(1, 2)), 5)
     return folder
 
 
@@ -104,7 +105,7 @@ def test_everything_that_keeps_the_contract_is_taken_in(site: SiteSettings, imag
 
 def test_what_is_known_of_further_findings_is_counted(provision_hospital: Provision, tmp_path: Path) -> None:
     lung = tasks.get("lung_ultrasound")
-    lung.draw_phantom(tmp_path / "lung", PhantomHospital("alder", 8, prevalence=0.5, images_per_patient=(1, 1)), 3)
+    draw(lung, tmp_path / "lung", PhantomHospital("alder", 8, prevalence=0.5, images_per_patient=(1, 1)), 3)
     folder, labels = tmp_path / "lung" / "dicom", tmp_path / "lung" / "labels.csv"
     source = {"kind": "folder", "task": lung.name, "issuer": "alder", "path": str(folder), "labels": str(labels)}
     site = provision_hospital(sources=[source], policy={"min_patients": 1, "tasks": [lung.name]})

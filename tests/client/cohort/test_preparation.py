@@ -19,6 +19,7 @@ from client.sources.record import Record, Unreadable
 from client.sources.settings import FolderSource
 from tasks.breast_ultrasound import TASK
 from tasks.task import PhantomHospital
+from tests.drawn import draw
 
 Provision = Callable[..., SiteSettings]
 
@@ -26,7 +27,7 @@ Provision = Callable[..., SiteSettings]
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     folder = tmp_path_factory.mktemp("alder")
-    TASK.draw_phantom(folder, PhantomHospital("alder", patients=2, images_per_patient=(2, 2)), 0)
+    draw(TASK, folder, PhantomHospital("alder", patients=2, images_per_patient=(2, 2)), 0)
     source = FolderSource(
         kind="folder", task=TASK.name, issuer="alder", path=folder / "dicom", labels=folder / "labels.csv"
     )

@@ -19,6 +19,7 @@ from tasks.models.model_file import ModelHead
 from tasks.protocol.study import release
 from tasks.protocol.wire import Arrays
 from tasks.task import PhantomHospital, Task
+from tests.drawn import draw
 
 TASK = tasks.get("breast_ultrasound")
 Spec = dict[str, str | int | float | bool]
@@ -73,7 +74,7 @@ def model(folder: Path, **changes: Any) -> CheckedModel:
 
 def provision_hospital(folder: Path, patients: int = 6, **changes: Any) -> Path:
     """A hospital with phantoms under ``dicom``, ledger and audit log; returns its ``site.yaml``."""
-    TASK.draw_phantom(folder, PhantomHospital("alder", patients, prevalence=0.5, images_per_patient=(1, 2)), 5)
+    draw(TASK, folder, PhantomHospital("alder", patients, prevalence=0.5, images_per_patient=(1, 2)), 5)
     file = folder / "site.yaml"
     write_example(file, "alder")
     values = yaml.safe_load(file.read_text("utf-8"))
@@ -88,7 +89,7 @@ def provision_hospital(folder: Path, patients: int = 6, **changes: Any) -> Path:
 def provision_scans(folder: Path, task: Task, name: str, patients: int) -> Path:
     """A hospital of that name with phantoms of a task that reads scans; returns its ``site.yaml``."""
     file = provision_hospital(folder, patients=1)
-    task.draw_phantom(folder / task.name, PhantomHospital(name, patients, prevalence=0.5), 0)
+    draw(task, folder / task.name, PhantomHospital(name, patients, prevalence=0.5), 0)
     values = yaml.safe_load(file.read_text("utf-8"))
     source = {"kind": "folder", "task": task.name, "issuer": name, "path": str(folder / task.name / "dicom")}
     source |= {"labels": str(folder / task.name / "labels.csv")}

@@ -44,6 +44,7 @@ from tests.client.prediction.handed_over import (
     weights,
     write_model,
 )
+from tests.drawn import draw
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +290,7 @@ def test_frames_of_a_clip_are_images_of_one_patient(tmp_path: Path) -> None:
     """The catalog's files and any folder's give the same, and the report names each frame."""
     file = provision_hospital(tmp_path, patients=1)
     lung = tasks.get("lung_ultrasound")
-    lung.draw_phantom(tmp_path / "lung", PhantomHospital("alder", 3, prevalence=0.5, images_per_patient=(2, 2)), 5)
+    draw(lung, tmp_path / "lung", PhantomHospital("alder", 3, prevalence=0.5, images_per_patient=(2, 2)), 5)
     values = yaml.safe_load(file.read_text("utf-8"))
     source = {"kind": "folder", "task": lung.name, "issuer": "alder", "path": str(tmp_path / "lung" / "dicom")}
     source |= {"labels": str(tmp_path / "lung" / "labels.csv")}
@@ -320,7 +321,7 @@ def test_frames_of_a_clip_are_images_of_one_patient(tmp_path: Path) -> None:
 def test_outlines_that_lie_beside_the_images_are_no_images(tmp_path: Path) -> None:
     file = provision_hospital(tmp_path, patients=1)
     breast = tasks.get("breast_ultrasound")
-    breast.draw_phantom(tmp_path / "drawn", PhantomHospital("alder", 2, prevalence=0.5), 5)
+    draw(breast, tmp_path / "drawn", PhantomHospital("alder", 2, prevalence=0.5), 5)
     work = worklist.of_folder(load(file), breast, tmp_path / "drawn" / "dicom", "", lambda *told: None)
     rows = (tmp_path / "drawn" / "labels.csv").read_text("utf-8").splitlines()[1:]
     assert len(work.images) == len(rows)

@@ -26,6 +26,7 @@ from tasks import task as tasks
 from tasks.task import PhantomHospital
 from tests.client.prediction import handed_over
 from tests.client.prediction.handed_over import TASK, model
+from tests.drawn import draw
 
 Edit = Callable[[Dataset], None]
 
@@ -34,7 +35,7 @@ Edit = Callable[[Dataset], None]
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hospital")
     handed_over.provision_hospital(folder, patients=1)
-    TASK.draw_phantom(folder / "two", PhantomHospital("birch", 1, images_per_patient=(2, 2)), 3)
+    draw(TASK, folder / "two", PhantomHospital("birch", 1, images_per_patient=(2, 2)), 3)
     return folder
 
 

@@ -24,6 +24,7 @@ from tasks import task as tasks
 from tasks.contract import Contract
 from tasks.task import PhantomHospital
 from tests.client.dicom_files import ROBUSTNESS, needs_robustness_set, robustness_rows
+from tests.drawn import draw
 
 BREAST, CHEST = contracts.of_task("breast_ultrasound"), contracts.of_task("pneumonia_xray")
 EXPLICIT, BASELINE, J2K, J2K_LOSSLESS = (
@@ -210,7 +211,7 @@ def test_pixels_are_judged_by_what_was_found_in_them() -> None:
 def test_phantoms_conform_and_headers_are_quick(tmp_path: Path, name: str) -> None:
     """500 a second is promised on one core; here CPU time is counted, and a busy machine given some slack."""
     task = tasks.get(name)
-    task.draw_phantom(tmp_path, PhantomHospital("alder", 15), 7)
+    draw(task, tmp_path, PhantomHospital("alder", 15), 7)
     source = FolderSource(kind="folder", task=name, issuer="alder", path=tmp_path, labels=tmp_path)
     read, drawn = acquisition_reader(source, task), sorted((tmp_path / "dicom").rglob("*.dcm"))
     files = [path for path in drawn if not is_segmentation(read_header(path))]

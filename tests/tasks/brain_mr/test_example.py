@@ -16,6 +16,7 @@ from tasks.brain_mr.head import SHAPE as HEAD
 from tasks.brain_mr.scanner import scanner_of, signal
 from tasks.imaging.volumes import NoExample, axial_grid, resampled
 from tasks.task import PhantomHospital, Scan, Volume
+from tests.drawn import draw
 
 NAMES = [sequence.name for sequence in TASK.sequences]
 
@@ -25,7 +26,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Scan]:
     """Of a hospital whose contrast-enhanced series is sagittal and whose others are axial."""
     name = next(f"site{n}" for n in range(100) if scanner_of(PhantomHospital(f"site{n}", 1)).protocols[0].sagittal)
     folder = tmp_path_factory.mktemp(name)
-    TASK.draw_phantom(folder, PhantomHospital(name, patients=4, prevalence=0.5), 0)
+    draw(TASK, folder, PhantomHospital(name, patients=4, prevalence=0.5), 0)
     source = FolderSource(
         kind="folder", task=TASK.name, issuer=name, path=folder / "dicom", labels=folder / "labels.csv"
     )

@@ -34,6 +34,7 @@ from tasks.brain_mr.scanner import scanner_of
 from tasks.task import PhantomHospital, Scan, Task
 from tests.client.dicom_files import ROBUSTNESS, needs_robustness_set, robustness_rows
 from tests.client.sources.pacs.dicomweb_server import Service, running
+from tests.drawn import draw
 
 BRAIN, LUNG = tasks.get("brain_mr"), tasks.get("lung_ct")
 NOBODY: frozenset[str] = frozenset()
@@ -45,7 +46,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Hospitals of both tasks that have all sequences of all patients."""
     folder = tmp_path_factory.mktemp("drawn")
     for task in (BRAIN, LUNG):
-        task.draw_phantom(folder / task.name, PhantomHospital(WHOLE, patients=3, prevalence=0.5), 0)
+        draw(task, folder / task.name, PhantomHospital(WHOLE, patients=3, prevalence=0.5), 0)
     return folder
 
 
