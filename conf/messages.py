@@ -13,6 +13,7 @@ from conf.schema.constraints import MISSING, NotOneOf
 from conf.schema.study import Study
 
 LONGEST = 80
+"""Characters that are shown, and compared, of a text that may come from another machine."""
 _OF_TYPE = {
     "bool": "must be true or false",
     "dataclass": "stands for several settings, each to be set by itself",
@@ -28,20 +29,20 @@ _OF_TYPE = {
 def of_fault(kind: type[Any], group: str, fault: Mapping[str, Any]) -> Iterator[str]:
     """The problems in one fault that pydantic found in the values of a group; "" is the study itself."""
     places = [str(place) for place in fault["loc"] if isinstance(place, str) and place != "[key]"]
-    key = ".".join(filter(None, [group, *places]))[:LONGEST]
+    key = ".".join(filter(None, [group, *places]))
     if fault["type"] == "unexpected_keyword_argument":
         for path, value in _leaves(key, fault["input"]):
             yield no_such_setting(path, value, _owner(kind, places) or kind, group)
     elif fault["type"] == "missing":
         yield no_value(key)
     else:
-        told = key if "[key]" in fault["loc"] else assigned(key, fault["input"])
+        told = shown(key) if "[key]" in fault["loc"] else assigned(key, fault["input"])
         yield f"{told}: {_what(fault)}{_remedy(kind, key, places, fault)}"
 
 
 def no_value(key: str) -> str:
     """A setting that has no default and was not set."""
-    return f"{key}: has no value; set {key}=VALUE"
+    return f"{shown(key)}: has no value; set {shown(key)}=VALUE"
 
 
 def no_such_setting(key: str, value: object, owner: type[Any] = Study, group: str = "") -> str:
@@ -57,7 +58,7 @@ def no_such_setting(key: str, value: object, owner: type[Any] = Study, group: st
 
 def no_such_choice(group: str, value: object, choices: Sequence[str]) -> str:
     """A choice of a group that has no file."""
-    near = difflib.get_close_matches(str(value), choices, 1)
+    near = difflib.get_close_matches(str(value)[:LONGEST], choices, 1)
     hint = f"did you mean {group}={near[0]}? The" if near else "the"
     return f"{assigned(group, value)}: there is no such choice; {hint} choices are {', '.join(choices)}"
 
@@ -71,7 +72,7 @@ def no_such_kind(group: str, part: object) -> str:
 
 def assigned(key: str, value: object) -> str:
     """``KEY=VALUE``, as it would be typed; the key alone where the value is settings of its own."""
-    return key if isinstance(value, Mapping) else f"{key}={shown(value)}"
+    return shown(key) if isinstance(value, Mapping) else f"{shown(key)}={shown(value)}"
 
 
 def shown(value: object) -> str:
@@ -82,8 +83,8 @@ def shown(value: object) -> str:
         text = {True: "true", False: "false", None: "null"}[value]
     else:
         text = str(value)
-    text = text if text.isprintable() else repr(text)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    short = text[:LONGEST]
+    return f"{short if short.isprintable() else repr(short)}{'...' if len(text) > LONGEST else ''}"
 
 
 def _what(fault: Mapping[str, Any]) -> str:
@@ -96,7 +97,7 @@ def _remedy(kind: type[Any], key: str, places: Sequence[str], fault: Mapping[str
     """What to set instead: the nearest of the few that there are, or what it is by default."""
     error = fault.get("ctx", {}).get("error")
     if isinstance(error, NotOneOf):
-        near = difflib.get_close_matches(str(fault["input"]), error.choices, 1)
+        near = difflib.get_close_matches(str(fault["input"])[:LONGEST], error.choices, 1)
         return f"; did you mean {near[0]}?" if near else ""
     owner = _owner(kind, places)
     default = next((default_of(f) for f in fields(owner) if f.name == places[-1]), MISSING) if owner else MISSING
@@ -130,7 +131,7 @@ def _close(key: str, owner: type[Any]) -> list[str]:
     own = [".".join([*above, field.name]) for field in fields(owner)] if above else []
     known = list(dict.fromkeys([*own, *_all_keys()]))
     same = [other for other in known if other.split(".")[-1] == last and other != key]
-    return same[:3] or difflib.get_close_matches(key, known, 1, 0.75)
+    return same[:3] or difflib.get_close_matches(key[:LONGEST], known, 1, 0.75)
 
 
 @cache

@@ -72,7 +72,7 @@ def _parsed(word: str, commands: Sequence[str]) -> Override | str:
     """What a word says, or why it says nothing."""
     try:
         override = OverridesParser.create().parse_override(word)
-    except HydraException:
+    except (HydraException, ValueError):  # the latter of a number with thousands of digits
         override = None
     if override is None or not override.key_or_group:
         return f"{messages.shown(word)}: is not KEY=VALUE{_meant(word, commands)}"

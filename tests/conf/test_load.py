@@ -297,6 +297,18 @@ def test_a_configuration_from_another_machine_is_refused_like_one_of_this(part: 
         load.from_plain(plain)
 
 
+def test_what_another_machine_sends_is_told_shortly_and_each_problem_on_one_line() -> None:
+    strange = {f"[red]{number}\n{'x' * 10**4}": "y\r" * 10**4 for number in range(10**3)}
+    plain = load.to_plain(load.load())
+    plain = plain | strange | {"training": plain["training"] | strange, "evaluation": {"arms": ["z" * 10**4] * 10**3}}
+    with pytest.raises(load.ConfigError) as caught:
+        load.from_plain(plain)
+    told = str(caught.value).split("\n")
+    assert "the study: has more problems than these" in told
+    assert len(told) < 200
+    assert all(line.isprintable() and len(line) < 600 for line in told)
+
+
 def test_an_infinite_epsilon_means_no_privacy() -> None:
     assert load.load(["privacy.epsilon=inf"]).privacy.epsilon is None
 
