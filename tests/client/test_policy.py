@@ -171,7 +171,7 @@ def test_a_study_of_another_release_is_refused_by_that_name(change: dict[str, An
 
 
 def test_a_task_that_this_release_does_not_have_is_not_permitted() -> None:
-    with pytest.raises(NotPermitted, match="task 'astrology' is not among"):
+    with pytest.raises(NotPermitted, match=r"task 'astrology' is not in policy\.tasks"):
         permit(TrainOrder(_study(task="astrology"), 1, WEIGHTS), _site())
 
 

@@ -81,7 +81,7 @@ def test_nothing_is_written_into_the_records(hospital: Hospital, document: Study
     shown = " ".join(_run(hospital, tmp_path / "study.json", tmp_path / "model.safetensors").stdout.split())
     assert "trained by demo-1" in shown
     assert "for this hospital only" in shown
-    assert any(said in shown for said in ("Federation helps here", "Federation harms here", "cannot be told"))
+    assert any(said in shown for said in ("Federation helps here", "Federation harms here", "No evidence either way"))
 
 
 def test_what_does_not_belong_together_is_refused(hospital: Hospital, document: StudyDocument, tmp_path: Path) -> None:
