@@ -39,32 +39,32 @@ _LEFT, _RIGHT = 92.0, 366.0
 _ROW = 15.0
 
 
-def forest(found: Results) -> Chart:
+def forest(results: Results) -> Chart:
     """AUC of each arm at each hospital, with intervals; and the mean over hospitals."""
-    arms = [arm for arm in found.arms if arm != "shuffled"]
+    arms = [arm for arm in results.arms if arm != "shuffled"]
     rows = {
-        h: {arm: interval_of(found.arms[arm][h]) if h in found.arms[arm] else None for arm in arms}
-        for h in found.epsilon
+        h: {arm: interval_of(results.arms[arm][h]) if h in results.arms[arm] else None for arm in arms}
+        for h in results.epsilon
     }
-    rows["mean"] = {arm: found.mean_auc(arm) for arm in arms}
+    rows["mean"] = {arm: results.mean_auc(arm) for arm in arms}
     return _forest("AUC of each arm at each hospital", "AUC", rows, arms, 0.5)
 
 
-def findings(found: Results) -> Chart | None:
+def findings(results: Results) -> Chart | None:
     """AUC of each secondary finding by arm, on all patients."""
-    arms = [arm for arm in NAMES if any(arm in each for each in found.findings.values())]
+    arms = [arm for arm in NAMES if any(arm in each for each in results.findings.values())]
     rows = {
-        name.replace("_", " "): {arm: told.everybody.auc for arm, told in each.items()}
-        for name, each in found.findings.items()
+        name.replace("_", " "): {arm: description.everybody.auc for arm, description in each.items()}
+        for name, each in results.findings.items()
     }
     return _forest("AUC of secondary findings", "AUC", rows, arms, 0.5) if rows else None
 
 
 def outlines(structure: str, by_arm: Mapping[str, OutlineArm]) -> Chart:
     """Mean Dice of a structure at each hospital, and on all patients, by arm."""
-    hospitals = sorted({hospital for told in by_arm.values() for hospital in told.hospitals})
+    hospitals = sorted({hospital for description in by_arm.values() for hospital in description.hospitals})
     rows = {h: {arm: t.hospitals[h].dice if h in t.hospitals else None for arm, t in by_arm.items()} for h in hospitals}
-    rows["all patients"] = {arm: told.everybody.dice for arm, told in by_arm.items()}
+    rows["all patients"] = {arm: description.everybody.dice for arm, description in by_arm.items()}
     title = f"Dice of {structure.replace('_', ' ')} at each hospital"
     return _forest(title, "mean Dice", rows, list(by_arm), 0.0)
 
@@ -75,9 +75,9 @@ def _forest(
     """One block per row, one whisker per arm; a last row that sums up the others is highlighted. The axis starts at
     ``least``, or lower where an interval does."""
     words = {name: ", ".join(f"{arm} {_words(i)}" for arm, i in each.items()) for name, each in rows.items()}
-    told = "; ".join(f"{name}: {each}" for name, each in words.items())
+    description = "; ".join(f"{name}: {each}" for name, each in words.items())
     block = _ROW * len(arms) + 14
-    chart = Chart(title, told, 0)
+    chart = Chart(title, description, 0)
     lows = [i.low for each in rows.values() for i in each.values() if i is not None]
     scale = Scale(min([least, *(int(low * 10) / 10 for low in lows)]), 1.0, _LEFT, _RIGHT)
     height = legend(chart, 12, [(NAMES[arm], partial(mark, MARKS[arm], colour=COLOURS[arm])) for arm in arms])
@@ -96,7 +96,7 @@ def _forest(
         chart.add(label)
         for k, arm in enumerate(arms):
             _whisker(chart, scale, y + 14 + k * _ROW, each.get(arm), arm, absent=f"no {figure.split()[-1]}")
-    return Chart(chart.title, chart.told, bottom + 44, chart.pieces)
+    return Chart(chart.title, chart.description, bottom + 44, chart.pieces)
 
 
 def _whisker(chart: Chart, scale: Scale, y: float, interval: Interval | None, arm: str, absent: str = "no AUC") -> None:
@@ -105,8 +105,8 @@ def _whisker(chart: Chart, scale: Scale, y: float, interval: Interval | None, ar
         return
     chart.add(line(scale(interval.low), y, scale(interval.high), y, COLOURS[arm], width=2))
     chart.add(mark(MARKS[arm], scale(interval.value), y, COLOURS[arm]))
-    told = f"{interval.value:.2f} ({interval.low:.2f}–{interval.high:.2f})"
-    chart.add(text(_RIGHT + 10, y + 4, told, font_size="11", fill=COLOURS[arm]))
+    figure = f"{interval.value:.2f} ({interval.low:.2f}–{interval.high:.2f})"
+    chart.add(text(_RIGHT + 10, y + 4, figure, font_size="11", fill=COLOURS[arm]))
 
 
 def convergence(rounds: Sequence[RoundRecord]) -> Chart | None:
@@ -165,15 +165,15 @@ def _lines(
         colour, dash, width = styles[name]
         points = [(x(number), y(value)) for number, value in each if value is not None]
         chart.add(path(points, colour, width, dash), *(mark("circle", *point, colour, width + 0.8) for point in points))
-    return Chart(chart.title, chart.told, bottom + 44, chart.pieces)
+    return Chart(chart.title, chart.description, bottom + 44, chart.pieces)
 
 
 def reliability(federated: Arm) -> Chart:
     """Predicted against observed, all validation patients: near the diagonal, scores are calibrated."""
     groups = federated.everybody.reliability
-    told = "; ".join(f"predicted {g.predicted:.2f}, observed {_words(g.observed)}" for g in groups)
+    description = "; ".join(f"predicted {g.predicted:.2f}, observed {_words(g.observed)}" for g in groups)
     size, left, top = 300.0, 110.0, 26.0
-    chart = Chart("Predicted and observed", told or "Too few patients for any bin of scores.", size + top + 44)
+    chart = Chart("Predicted and observed", description or "Too few patients for any bin of scores.", size + top + 44)
     x, y = Scale(0, 1, left, left + size), Scale(0, 1, top + size, top)
     axis_y(chart, y, left, "observed", left + size)
     axis_x(chart, x, top + size, "predicted probability", top)
@@ -188,14 +188,14 @@ def reliability(federated: Arm) -> Chart:
     return chart
 
 
-def groups(found: Sequence[Subgroup]) -> Chart | None:
+def groups(subgroups: Sequence[Subgroup]) -> Chart | None:
     """AUC by subgroup."""
-    shown: list[tuple[Subgroup, Figures]] = [(g, g.figures) for g in found if g.figures is not None]
+    shown: list[tuple[Subgroup, Figures]] = [(g, g.figures) for g in subgroups if g.figures is not None]
     if not shown:
         return None
-    told = "; ".join(f"{g.attribute} {g.level}: {_words(f.auc)}" for g, f in shown)
+    description = "; ".join(f"{g.attribute} {g.level}: {_words(f.auc)}" for g, f in shown)
     top, bottom = 10.0, 10.0 + 26 * len(shown)
-    chart = Chart("AUC by subgroup", told, bottom + 44)
+    chart = Chart("AUC by subgroup", description, bottom + 44)
     lows = [f.auc.low for _, f in shown if f.auc is not None]
     left = 140.0
     scale = Scale(min([0.5, *(int(low * 10) / 10 for low in lows)]), 1.0, left, _RIGHT)
@@ -207,28 +207,30 @@ def groups(found: Sequence[Subgroup]) -> Chart | None:
     return chart
 
 
-def gains(found: Results) -> Chart | None:
+def gains(results: Results) -> Chart | None:
     """AUC of the federated model minus that of the hospital alone; right of zero, federation helps."""
-    if not found.gains:
+    if not results.gains:
         return None
-    told = "; ".join(f"{hospital}: {signed(gain)}" for hospital, gain in found.gains.items())
-    chart = Chart("What federation adds at each hospital", told, 0)
+    description = "; ".join(f"{hospital}: {signed(gain)}" for hospital, gain in results.gains.items())
+    chart = Chart("What federation adds at each hospital", description, 0)
     kinds = [("same patients", "circle", True), ("as if on different patients", "diamond", False)]
-    shown = [(name, kind) for name, kind, paired in kinds if any((h in found.paired) == paired for h in found.gains)]
+    shown = [
+        (name, kind) for name, kind, paired in kinds if any((h in results.paired) == paired for h in results.gains)
+    ]
     top = legend(chart, 12, [(name, partial(mark, kind, colour=COLOURS["federated"])) for name, kind in shown]) + 8
-    bottom = top + 24 * len(found.gains)
-    widest = max(0.05, *(abs(end) for gain in found.gains.values() for end in (gain.low, gain.high)))
+    bottom = top + 24 * len(results.gains)
+    widest = max(0.05, *(abs(end) for gain in results.gains.values() for end in (gain.low, gain.high)))
     scale = Scale(-widest, widest, _LEFT, _RIGHT - 48)
     axis_x(chart, scale, bottom, "AUC of the federated model minus that of the hospital alone", top)
     chart.add(line(scale(0), top, scale(0), bottom, "#1c2733", width=1.4))
-    for n, (hospital, gain) in enumerate(found.gains.items()):
+    for n, (hospital, gain) in enumerate(results.gains.items()):
         y = top + 24 * n + 13
         colour = COLOURS["federated"] if gain.low > 0 else COLOURS["local"] if gain.high < 0 else COLOURS["pooled"]
         chart.add(text(_LEFT - 10, y + 4, hospital, "end"))
         chart.add(line(scale(gain.low), y, scale(gain.high), y, colour, width=2))
-        chart.add(mark("circle" if hospital in found.paired else "diamond", scale(gain.value), y, colour))
+        chart.add(mark("circle" if hospital in results.paired else "diamond", scale(gain.value), y, colour))
         chart.add(text(_RIGHT - 36, y + 4, signed(gain), font_size="11", fill=colour))
-    return Chart(chart.title, chart.told, bottom + 44, chart.pieces)
+    return Chart(chart.title, chart.description, bottom + 44, chart.pieces)
 
 
 def signed(gain: Interval) -> str:
@@ -237,21 +239,21 @@ def signed(gain: Interval) -> str:
     return f"{value} ({low} to {high})"
 
 
-def matrix(found: Mapping[str, Mapping[str, Interval | None]]) -> Chart | None:
+def matrix(by_model: Mapping[str, Mapping[str, Interval | None]]) -> Chart | None:
     """AUC of every hospital's model at every hospital, darker where it is higher, with the numbers in the cells."""
-    if not found:
+    if not by_model:
         return None
-    columns = sorted({hospital for each in found.values() for hospital in each})
-    told = "; ".join(f"trained at {row}: " + ", ".join(f"{h} {_words(each.get(h))}" for h in columns)
-                     for row, each in found.items())  # fmt: skip
+    columns = sorted({hospital for each in by_model.values() for hospital in each})
+    description = "; ".join(f"trained at {row}: " + ", ".join(f"{h} {_words(each.get(h))}" for h in columns)
+                     for row, each in by_model.items())  # fmt: skip
     left, top, height = 104.0, 44.0, 44.0
     wide = min((WIDTH - left - 6) / len(columns), 92.0)
-    chart = Chart("AUC of every model at every hospital", told, top + height * len(found) + 8)
+    chart = Chart("AUC of every model at every hospital", description, top + height * len(by_model) + 8)
     chart.add(text(left + wide * len(columns) / 2, 14, "scored at", "middle", fill="#5b6773"))
     chart.add(text(left - 12, top - 8, "trained at", "end", fill="#5b6773"))
     for n, hospital in enumerate(columns):
         chart.add(text(left + wide * (n + 0.5), top - 8, _short(hospital, wide), "middle", font_weight="600"))
-    for m, (row, each) in enumerate(found.items()):
+    for m, (row, each) in enumerate(by_model.items()):
         y = top + height * m
         chart.add(text(left - 12, y + height / 2 + 4, _short(row, left - 12), "end", font_weight="600"))
         for n, hospital in enumerate(columns):
@@ -272,8 +274,8 @@ def _cell(x: float, y: float, wide: float, high: float, interval: Interval | Non
     if interval is None:
         return [*pieces, text(middle, y + high / 2 + 4, "no AUC", "middle", font_size="11", fill="#5b6773")]
     pieces.append(text(middle, y + high / 2, f"{interval.value:.2f}", "middle", fill=ink, font_weight="600"))
-    told = f"{interval.low:.2f}–{interval.high:.2f}"
-    return [*pieces, text(middle, y + high / 2 + 14, told, "middle", fill=ink, font_size="10" if wide > 54 else "7.5")]
+    limits, type_size = f"{interval.low:.2f}–{interval.high:.2f}", "10" if wide > 54 else "7.5"
+    return [*pieces, text(middle, y + high / 2 + 14, limits, "middle", fill=ink, font_size=type_size)]
 
 
 def _short(name: str, room: float) -> str:
@@ -283,8 +285,8 @@ def _short(name: str, room: float) -> str:
 
 def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) -> Chart:
     """Mean AUC against epsilon, from strict to none; a band shows the model without noise, if there is one."""
-    told = "; ".join(f"epsilon {name}: {_words(interval)}" for name, interval in points)
-    chart = Chart("What privacy costs", told, 0)
+    description = "; ".join(f"epsilon {name}: {_words(interval)}" for name, interval in points)
+    chart = Chart("What privacy costs", description, 0)
     left, right, top, bottom = 46.0, WIDTH - 12.0, 30.0, 240.0
     low = min([i.low for _, i in points] + ([] if baseline is None else [baseline.low]))
     y = Scale(min(0.5, int(low * 10) / 10), 1.0, bottom, top)
@@ -305,7 +307,7 @@ def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) 
         chart.add(text(x + 8, y(interval.value) - 7, f"{interval.value:.3f}", font_size="11"))
     chart.add(line(left, bottom, right, bottom, "#8a97a5"))
     chart.add(text((left + right) / 2, bottom + 38, "epsilon of a training patient (smaller: more private)", "middle"))
-    return Chart(chart.title, chart.told, bottom + 48, chart.pieces)
+    return Chart(chart.title, chart.description, bottom + 48, chart.pieces)
 
 
 def _words(interval: Interval | None) -> str:

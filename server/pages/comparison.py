@@ -111,11 +111,12 @@ def points(studies: Sequence[Ended]) -> list[tuple[str, Interval]]:
     """Mean AUC by epsilon, strictest first. Studies with the same epsilon, such as several seeds, become one point: the
     means of values and limits, since they share patients and are not independent."""
     common = shared(studies)
-    found: dict[float, list[Interval]] = {}
+    by_epsilon: dict[float, list[Interval]] = {}
     for study in studies:
-        found.setdefault(study.epsilon, []).append(_mean(study, common))
+        by_epsilon.setdefault(study.epsilon, []).append(_mean(study, common))
     return [
-        (f"{epsilon:g}" if epsilon < math.inf else "none", _average(each)) for epsilon, each in sorted(found.items())
+        (f"{epsilon:g}" if epsilon < math.inf else "none", _average(each))
+        for epsilon, each in sorted(by_epsilon.items())
     ]
 
 
@@ -140,10 +141,10 @@ def page(studies: Sequence[Ended]) -> str:
 
 
 def _mean(study: Ended, common: Sequence[str]) -> Interval:
-    found = mean([study.hospitals[hospital] for hospital in common])
-    if found is None:
+    average = mean([study.hospitals[hospital] for hospital in common])
+    if average is None:
         raise NotComparable(f"{study.name} has no figure")
-    return found
+    return average
 
 
 def _average(each: Sequence[Interval]) -> Interval:

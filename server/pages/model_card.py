@@ -29,7 +29,7 @@ def plain(text: object) -> str:
     Characters with a meaning become character references, which have none (CommonMark 0.31, section 2.5).
     """
     words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return _MARKUP.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), words)
+    return _MARKUP.sub(lambda match: "".join(f"&#{ord(c)};" for c in match[0]), words)
 
 
 def _code(text: object) -> str:
@@ -46,11 +46,11 @@ def card(story: Story, model_sha256: str) -> str:
     Raises:
         ValueError: a section is empty.
     """
-    told = sections(story, model_sha256)
-    if empty := [heading for heading, text in told.items() if not text.strip()]:
+    written = sections(story, model_sha256)
+    if empty := [heading for heading, text in written.items() if not text.strip()]:
         raise ValueError(f"the model card has empty sections: {', '.join(empty)}")
-    head = f"# Model card: {plain(story.found.study)}\n\n**Research only. Not for clinical use.**\n"
-    return head + "".join(f"\n## {heading}\n\n{text.strip()}\n" for heading, text in told.items())
+    head = f"# Model card: {plain(story.results.study)}\n\n**Research only. Not for clinical use.**\n"
+    return head + "".join(f"\n## {heading}\n\n{text.strip()}\n" for heading, text in written.items())
 
 
 def sections(story: Story, model_sha256: str) -> dict[str, str]:
@@ -74,7 +74,7 @@ def sections(story: Story, model_sha256: str) -> dict[str, str]:
         "Limits": "\n".join(_limits(story)),
         "Provenance": (
             f"Code `{code_digest()}`.\n{', '.join(f'{name} {number}' for name, number in versions().items())}.\n"
-            f"Study {_code(story.found.study)}, seed {plain(story.config['seed'])}."
+            f"Study {_code(story.results.study)}, seed {plain(story.config['seed'])}."
         ),
     }
 
@@ -89,16 +89,16 @@ def _what(story: Story, task: Task, sha256: str) -> str:
 
 
 def _trained_on(story: Story, task: Task) -> Iterator[str]:
-    yield f"Patients of {len(story.found.epsilon)} hospitals; their images never left the hospitals."
+    yield f"Patients of {len(story.results.epsilon)} hospitals; their images never left the hospitals."
     yield "Validation patients, who were not trained on:"
     yield f"\n| hospital | {task.classes[0]} | {task.classes[1]} |\n|---|---|---|"
-    federated = story.found.details.get("federated")
-    for name in story.found.epsilon:
+    federated = story.results.details.get("federated")
+    for name in story.results.epsilon:
         figures = None if federated is None else federated.hospitals.get(name)
         known = figures is not None
         sizes = [about(n, figures.size_noise) for n in (figures.negatives, figures.positives)] if figures else []
         yield f"| {plain(name)} | {' | '.join(sizes) if known else 'not evaluated | not evaluated'} |"
-    yield from ("", *map(plain, story.found.notes))
+    yield from ("", *map(plain, story.results.notes))
 
 
 def _privacy(story: Story) -> str:
@@ -112,8 +112,8 @@ def _guarantee(story: Story) -> Iterator[str]:
     """What a statement of differential privacy must say (Ponomareva et al., "How to DP-fy ML", JAIR 77, 2023, section
     5.3; NIST SP 800-226)."""
     terms, scoring = story.config["privacy"], story.config["evaluation"]["epsilon"]
-    spent = {name: value for name, value in story.found.epsilon.items() if value is not None}
-    told = ", ".join(f"{plain(name)} {value:.2f}" for name, value in spent.items())
+    spent = {name: value for name, value in story.results.epsilon.items() if value is not None}
+    by_hospital = ", ".join(f"{plain(name)} {value:.2f}" for name, value in spent.items())
     yield (
         "Unit: one patient, that is one PatientID of one issuer, with all images. A person with two PatientIDs counts "
         "as two; in two hospitals, their epsilons add up. Neighbours differ by adding or removing one patient."
@@ -124,7 +124,7 @@ def _guarantee(story: Story) -> Iterator[str]:
     )
     yield (
         f"Training patients: epsilon {terms['epsilon']:g} at delta {terms['delta']:g} was requested. Spent, according "
-        f"to the hospitals' ledgers: {told}{_at_a_smaller_delta(spent, terms['delta'])}."
+        f"to the hospitals' ledgers: {by_hospital}{_at_a_smaller_delta(spent, terms['delta'])}."
     )
     yield (
         "Validation patients, who are other patients: no noise; treat their figures as patient data."
@@ -149,8 +149,8 @@ def _at_a_smaller_delta(spent: dict[str, float], delta: float) -> str:
 
 
 def _figures(story: Story, task: Task) -> Iterator[str]:
-    yield plain(summary(story.found))
-    federated = story.found.details.get("federated")
+    yield plain(summary(story.results))
+    federated = story.results.details.get("federated")
     if federated is None:
         return
     threshold = federated.everybody.specific.threshold
@@ -163,12 +163,12 @@ def _figures(story: Story, task: Task) -> Iterator[str]:
 
 def _secondary(story: Story, task: Task) -> Iterator[str]:
     """The federated model's secondary findings and outlines."""
-    for finding, arms in story.found.findings.items():
+    for finding, arms in story.results.findings.items():
         if "federated" in arms:
             auc = arms["federated"].everybody.auc
-            told = "none" if auc is None else f"{auc.value:.2f} ({interval(auc)})"
-            yield f"- {plain(finding.replace('_', ' '))}: AUC {told}"
-    for structure, outlined in story.found.outlines.items():
+            figure = "none" if auc is None else f"{auc.value:.2f} ({interval(auc)})"
+            yield f"- {plain(finding.replace('_', ' '))}: AUC {figure}"
+    for structure, outlined in story.results.outlines.items():
         if "federated" in outlined:
             figures = outlined["federated"].everybody
             dice = "none" if figures.dice is None else f"{figures.dice.value:.2f} ({interval(figures.dice)})"
@@ -184,26 +184,26 @@ def _row(figures: Figures) -> str:
 
 
 def _groups(story: Story) -> Iterator[str]:
-    if not story.found.groups:
+    if not story.results.groups:
         yield "Not analysed in this study: performance by sex, age and scanner is unknown."
-    for group in story.found.groups:
+    for group in story.results.groups:
         figures = group.figures
-        told = "too few patients, or not recorded" if figures is None else _row(figures).split(" | ")[0]
-        yield f"- {plain(group.attribute)}, {plain(group.level)}: {told}"
+        figure = "too few patients, or not recorded" if figures is None else _row(figures).split(" | ")[0]
+        yield f"- {plain(group.attribute)}, {plain(group.level)}: {figure}"
 
 
 def _gains(story: Story) -> Iterator[str]:
-    if not story.found.gains:
+    if not story.results.gains:
         yield (
             "Not compared: models of single hospitals exist in simulation only, and only when a study requests them. "
             "A real hospital can compare for itself, with `consilium-site compare`."
         )
-    yield from (f"- {plain(verdict(hospital, gain))}" for hospital, gain in story.found.gains.items())
-    yield from filter(None, ["", plain(compared(story.found))])
+    yield from (f"- {plain(verdict(hospital, gain))}" for hospital, gain in story.results.gains.items())
+    yield from filter(None, ["", plain(compared(story.results))])
 
 
 def _limits(story: Story) -> Iterator[str]:
-    yield from (f"- {plain(warning)}" for warning in story.found.warnings)
+    yield from (f"- {plain(warning)}" for warning in story.results.warnings)
     yield "- Thresholds were chosen on the same patients that they are evaluated on."
     yield "- Performance is unknown at hospitals that did not take part, on other scanners, and in other years."
     yield "- Scores are known as bins of a histogram only; figures are no finer than that."

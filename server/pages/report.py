@@ -50,7 +50,7 @@ class Story:
         conformance: by hospital, how many images meet the contract and how many were checked; simulated hospitals only.
     """
 
-    found: Results
+    results: Results
     rounds: list[RoundRecord]
     config: Mapping[str, Any]
     words: list[str]
@@ -59,15 +59,15 @@ class Story:
 
 def pictures(story: Story) -> dict[str, Chart]:
     """The charts by file name without extension; those that have nothing to show are absent."""
-    found, asked = story.found, story.config["privacy"]["epsilon"]
+    results, asked = story.results, story.config["privacy"]["epsilon"]
     drawn = {
-        "comparison": charts.forest(found),
-        "gains": charts.gains(found),
-        "matrix": charts.matrix(found.matrix),
-        "reliability": charts.reliability(found.details["federated"]) if "federated" in found.details else None,
-        "subgroups": charts.groups(found.groups),
-        "findings": charts.findings(found),
-        **{f"outlines-{structure}": charts.outlines(structure, arms) for structure, arms in found.outlines.items()},
+        "comparison": charts.forest(results),
+        "gains": charts.gains(results),
+        "matrix": charts.matrix(results.matrix),
+        "reliability": charts.reliability(results.details["federated"]) if "federated" in results.details else None,
+        "subgroups": charts.groups(results.groups),
+        "findings": charts.findings(results),
+        **{f"outlines-{structure}": charts.outlines(structure, arms) for structure, arms in results.outlines.items()},
         "convergence": charts.convergence(story.rounds),
         "privacy": charts.privacy(story.rounds, asked),
     }
@@ -76,23 +76,23 @@ def pictures(story: Story) -> dict[str, Chart]:
 
 def page(story: Story) -> str:
     """The report as HTML."""
-    found, task = story.found, tasks.get(story.config["task"]["name"])
-    federated = found.details.get("federated")
+    results, task = story.results, tasks.get(story.config["task"]["name"])
+    federated = results.details.get("federated")
     shown = {key: value for key, value in story.config.items() if key not in NOT_SHOWN}
     return PAGES.get_template("report.html.j2").render(
-        found=found,
+        results=results,
         task=task,
         config=story.config,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         pictures={name: Markup(chart.svg()) for name, chart in pictures(story).items()},
-        summary=summary(found),
-        verdicts=[verdict(hospital, gain) for hospital, gain in found.gains.items()],
-        compared=compared(found),
+        summary=summary(results),
+        verdicts=[verdict(hospital, gain) for hospital, gain in results.gains.items()],
+        compared=compared(results),
         federated=federated,
-        hospitals=sorted(found.epsilon),
+        hospitals=sorted(results.epsilon),
         contract=contracts.digest_of_task(task.name),
         conformance=story.conformance,
-        groups_hidden=hidden(found),
+        groups_hidden=hidden(results),
         least=LEAST,
         distance=partial(distance, task),
         specificity=SPECIFICITY,
@@ -107,17 +107,17 @@ def page(story: Story) -> str:
     )
 
 
-def compared(found: Results) -> str:
+def compared(results: Results) -> str:
     """How the gains were measured."""
-    noised = any(epsilon is not None for epsilon in found.validation_epsilon.values())
-    return how_compared(found.gains, found.paired, noised)
+    noised = any(epsilon is not None for epsilon in results.validation_epsilon.values())
+    return how_compared(results.gains, results.paired, noised)
 
 
-def hidden(found: Results) -> list[str]:
+def hidden(results: Results) -> list[str]:
     """A sentence for each attribute of which some levels are not shown."""
     sentences = []
-    for attribute in dict.fromkeys(group.attribute for group in found.groups):
-        levels = [group for group in found.groups if group.attribute == attribute]
+    for attribute in dict.fromkeys(group.attribute for group in results.groups):
+        levels = [group for group in results.groups if group.attribute == attribute]
         absent = [group.level for group in levels if group.figures is None]
         if levels[-1].share > _UNKNOWN:
             share = f"{levels[-1].share:.0%}"
@@ -127,13 +127,13 @@ def hidden(found: Results) -> list[str]:
     return sentences
 
 
-def summary(found: Results) -> str:
+def summary(results: Results) -> str:
     """The study in one sentence."""
-    hospitals = len(found.comparable())
-    federated = found.mean_auc("federated")
+    hospitals = len(results.comparable())
+    federated = results.mean_auc("federated")
     if federated is None:
         return "No hospital has an AUC in every arm, so nothing can be compared."
-    others = [(arm, found.mean_auc(arm)) for arm in ("local", "pooled") if arm in found.arms]
+    others = [(arm, results.mean_auc(arm)) for arm in ("local", "pooled") if arm in results.arms]
     texts = [f"{charts.NAMES[arm]} {mean.value:.2f} ({interval(mean)})" for arm, mean in others if mean is not None]
     compared = f"; {'; '.join(texts)}" if texts else ""
     plural = "s" if hospitals != 1 else ""
@@ -177,5 +177,5 @@ def per_cent(figure: Interval | None) -> str:
 
 def figures_of(story: Story, hospital: str) -> Figures | None:
     """The federated model's figures at a hospital."""
-    federated = story.found.details.get("federated")
+    federated = story.results.details.get("federated")
     return None if federated is None else federated.hospitals.get(hospital)

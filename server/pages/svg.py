@@ -1,7 +1,7 @@
 """Small charts as SVG text: no library, no font, nothing that a page would have to load.
 
-Colours are Okabe and Ito's, told apart by the colour-blind; marks differ in shape as well, so that print in grey tells
-the same. Every chart has a title and a description for screen readers.
+Colours are Okabe and Ito's, which colour-blind readers can distinguish; marks differ in shape as well, so that a grey
+print shows the same. Every chart has a title and a description for screen readers.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Chart:
     """Pieces of SVG on a canvas.
 
     Attributes:
-        title, told: for those who do not see it: what it is, and what it shows.
+        title, description: for screen readers: what it is, and what it shows.
         height: in the units of ``WIDTH``.
     """
 
     title: str
-    told: str
+    description: str
     height: float
     pieces: list[str] = field(default_factory=list)
 
@@ -60,7 +60,7 @@ class Chart:
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height:g}" role="img" '
             f'font-family="system-ui, sans-serif" font-size="12.5" fill="#1c2733"><title>{escape(self.title)}</title>'
-            f"<desc>{escape(self.told)}</desc>{''.join(self.pieces)}</svg>"
+            f"<desc>{escape(self.description)}</desc>{''.join(self.pieces)}</svg>"
         )
 
 

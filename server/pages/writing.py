@@ -20,7 +20,7 @@ REPORT, CARD, NUMBERS, FIGURES = "report.html", "model-card.md", "results.json",
 
 def write(
     folder: StudyFolder,
-    found: Results,
+    results: Results,
     rounds: list[RoundRecord],
     model: Path,
     conformance: Mapping[str, tuple[int, int]] | None = None,
@@ -32,9 +32,9 @@ def write(
         conformance: see ``Story``.
     """
     facts = folder.facts()
-    story = Story(found, rounds, facts["config"], facts.get("words", []), conformance or {})
+    story = Story(results, rounds, facts["config"], facts.get("words", []), conformance or {})
     texts = {
-        NUMBERS: json.dumps(asdict(found), indent=1),
+        NUMBERS: json.dumps(asdict(results), indent=1),
         REPORT: page(story),
         CARD: card(story, hashlib.sha256(model.read_bytes()).hexdigest()),
         **{f"{FIGURES}/{name}.svg": chart.svg() for name, chart in pictures(story).items()},

@@ -80,8 +80,8 @@ def test_wrong_versions_are_seen(wrong: Callable[[str], str]) -> None:
 def test_a_card_is_the_same_elements_whatever_hospitals_say(evil: str) -> None:
     def kinds(words: str) -> list[str]:
         told = story()
-        found = replace(told.found, notes=[words, words], warnings=[words])
-        return [token.type for token in PARSER.parse(card(replace(told, found=found), "0" * 64))]
+        found = replace(told.results, notes=[words, words], warnings=[words])
+        return [token.type for token in PARSER.parse(card(replace(told, results=found), "0" * 64))]
 
     assert kinds(evil) == kinds("words")
 

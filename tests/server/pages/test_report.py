@@ -70,9 +70,9 @@ def test_warnings_stand_before_every_figure() -> None:
 
 def test_what_comes_from_elsewhere_is_text_and_no_markup() -> None:
     told = story()
-    found = replace(told.found, notes=[BAD], warnings=[BAD], dropped={BAD: BAD})
-    assert BAD not in page(replace(told, found=found))
-    assert "&lt;img" in page(replace(told, found=found))
+    found = replace(told.results, notes=[BAD], warnings=[BAD], dropped={BAD: BAD})
+    assert BAD not in page(replace(told, results=found))
+    assert "&lt;img" in page(replace(told, results=found))
 
 
 @pytest.mark.parametrize("oak", [evaluated(2, 2.0, (60, 0)), Evaluated(HospitalRound(7.9), problem="no answer")])
@@ -131,7 +131,7 @@ def test_a_matrix_is_darker_where_the_auc_is_higher() -> None:
 
 
 def test_a_gain_is_coloured_as_it_is_worded() -> None:
-    found = story().found
+    found = story().results
     ends = {"ash": (0.01, 0.2), "elm": (-0.1, 0.1), "oak": (-0.2, -0.02)}
     gains = {hospital: Interval((low + high) / 2, low, high) for hospital, (low, high) in ends.items()}
     chart = charts.gains(replace(found, gains=gains, paired=["ash", "oak"]))

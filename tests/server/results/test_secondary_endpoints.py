@@ -48,7 +48,7 @@ LOCAL = {"ash": told(3, 0.6), "elm": told(4, 0.5)}
 
 def whole_story() -> Story:
     found, state = outcome(FEDERATED, Arms(LOCAL))
-    return replace(story(), found=found, rounds=state.rounds)
+    return replace(story(), results=found, rounds=state.rounds)
 
 
 def test_each_arm_has_its_figures_at_each_hospital() -> None:
