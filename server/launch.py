@@ -176,11 +176,13 @@ def run_study(
         _refuse_another_matrix(study, hospitals)
         _introduce(console, study, folder, hospitals)
         tracker = open_tracker(study, folder, list(hospitals.federated), hospitals.notes, partial(_warn, console))
-        state = _federated(study, folder, hospitals, load_app, initial, tracker, bars)
-        arms = _arms(study, folder, sizes, hospitals, load_app, initial, bars)
-        crossed = _crossed(study, folder, sizes, hospitals, load_app, state, arms)
+        state = _federated(
+            study, folder, hospitals=hospitals, load_app=load_app, initial=initial, tracker=tracker, bars=bars
+        )
+        arms = _arms(study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, initial=initial, bars=bars)
+        crossed = _crossed(study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, state=state, arms=arms)
         gates = asdict(study.evaluation.gate)
-        outcome = results.results(folder.name, state, arms, hospitals.notes, gates, crossed)
+        outcome = results.results(folder.name, state, arms=arms, notes=hospitals.notes, gates=gates, crossed=crossed)
         record(folder, outcome, state, tracker, hospitals.conformance)
         folder.note(finished=True)
     _show(console, study, folder.path, outcome, tracker.where())
@@ -263,7 +265,7 @@ def _federated(
         bars.advance("federated", len(state.rounds), study.federation.rounds, summary(state.rounds[-1]))
 
     with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
-        return conduct(study, folder, grid.nodes, grid, initial, committed)
+        return conduct(study, folder, nodes=grid.nodes, grid=grid, initial=initial, committed=committed)
 
 
 def _arms(
@@ -277,7 +279,14 @@ def _arms(
 ) -> baselines.Arms:
     with LocalGrid(hospitals.alone, load_app, study.runtime.workers) as grid:
         return baselines.compare(
-            study, folder.name, sizes, folder.path / "arms", grid, hospitals.imaginary, initial.weights, bars.advance
+            study,
+            folder.name,
+            sizes=sizes,
+            folder=folder.path / "arms",
+            grid=grid,
+            imaginary=hospitals.imaginary,
+            initial=initial.weights,
+            advance=bars.advance,
         )
 
 
@@ -294,7 +303,7 @@ def _crossed(
         return cross_site_evaluation.CrossSiteEvaluation()
     with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
         return cross_site_evaluation.evaluate_across_sites(
-            study, folder.name, sizes, folder.path / "crossed", grid, state, arms
+            study, folder.name, sizes=sizes, folder=folder.path / "crossed", grid=grid, state=state, arms=arms
         )
 
 

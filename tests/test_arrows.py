@@ -122,6 +122,7 @@ RUNS_TEXT = {"eval", "exec", "__import__"}
 IMPORTS_BY_NAME = {"import_module", "load_module", "exec_module", "run_path", "run_module"}
 MAY_IMPORT_BY_NAME = ("tasks/task.py",)
 LONGEST_FUNCTION = 60
+MOST_NAMELESS = 5
 
 
 @dataclass(frozen=True)
@@ -302,6 +303,15 @@ def long_functions(file: str, source: str) -> list[str]:
     ]
 
 
+def nameless_arguments(file: str, source: str) -> list[str]:
+    """Whoever reads a call with many arguments must not have to count them."""
+    return [
+        f"{file}:{node.lineno} {ast.unparse(node.func)} takes {len(node.args)} arguments without a name"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and len(node.args) > MOST_NAMELESS
+    ]
+
+
 RULES = [
     wrong_arrows,
     wrong_rooms,
@@ -314,6 +324,7 @@ RULES = [
     drawers,
     busy_packages,
     long_functions,
+    nameless_arguments,
 ]
 
 
@@ -390,6 +401,7 @@ def test_the_source_keeps_the_rule(rule) -> None:  # type: ignore[no-untyped-def
         (busy_packages, "client/__init__.py", "from client import app"),
         (busy_packages, "tasks/models/__init__.py", "import torch"),
         (long_functions, "server/rounds/round.py", "def f():\n" + "    x = 1\n" * 60),
+        (nameless_arguments, "client/app.py", "train(a, b, c, d, e, f)"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -431,6 +443,7 @@ def test_the_rule_would_see_a_violation(rule, file: str, source: str) -> None:  
         (code_from_elsewhere, "tasks/task.py", "import_module(f'tasks.{name}')"),
         (code_from_elsewhere, "client/training/train.py", "module.eval()"),
         (long_functions, "server/rounds/round.py", "def f():\n" + "    x = 1\n" * 59),
+        (nameless_arguments, "client/app.py", "train(a, b, c, d, e, memory=f)"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )

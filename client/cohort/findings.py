@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from client.cohort.cache import ExampleCache, load_example
@@ -142,19 +142,6 @@ def contract_report(
     every = Counter(rule for image in rejected for rule in image.rejected)
     warned = Counter(rule for image in examined for rule in image.warned)
     conforming = sum(image.usable for image in examined)
-    shortfalls = []
-    if examined and conforming < contract.join.conforming * len(examined):
-        worst = f"; most frequent failure: {max(first, key=lambda rule: first[rule])!r}" if first else ""
-        shortfalls.append(
-            f"{_percent(conforming, len(examined))} of the labelled images meet the contract, "
-            f"{contract.join.conforming:.0%} are required{worst}"
-        )
-    labelled = len(everything)
-    if labelled + unlabelled and labelled < contract.join.labelled * (labelled + unlabelled):
-        shortfalls.append(
-            f"{_percent(labelled, labelled + unlabelled)} of the images in scope have a label, "
-            f"{contract.join.labelled:.0%} are required"
-        )
     order = [rule.id for rule in contract.rules]
     return ContractReport(
         examined=len(examined),
@@ -164,8 +151,23 @@ def contract_report(
         first={rule: first[rule] for rule in order if first[rule]},
         every={rule: every[rule] for rule in order if every[rule]},
         warned={rule: warned[rule] for rule in order if warned[rule]},
-        shortfalls=shortfalls,
+        shortfalls=[
+            *_too_few_conforming(contract.join.conforming, conforming, len(examined), first),
+            *_too_few_labelled(contract.join.labelled, len(everything), len(everything) + unlabelled),
+        ],
     )
+
+
+def _too_few_conforming(required: float, conforming: int, examined: int, first: Counter[str]) -> Iterator[str]:
+    if examined and conforming < required * examined:
+        worst = f"; most frequent failure: {max(first, key=lambda rule: first[rule])!r}" if first else ""
+        share = _percent(conforming, examined)
+        yield f"{share} of the labelled images meet the contract, {required:.0%} are required{worst}"
+
+
+def _too_few_labelled(required: float, labelled: int, in_scope: int) -> Iterator[str]:
+    if in_scope and labelled < required * in_scope:
+        yield f"{_percent(labelled, in_scope)} of the images in scope have a label, {required:.0%} are required"
 
 
 def for_sending(counts: Mapping[str, int]) -> dict[str, str]:

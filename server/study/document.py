@@ -39,6 +39,7 @@ def document_of(study: Study, name: str, sizes: Mapping[str, int]) -> StudyDocum
     """The document that hospitals are asked to approve; ``sizes`` are their public sizes, by name."""
     task, model = tasks.get(study.task.name), model_of(study)
     evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
+    findings, structures = task.asks(registry.outlines(model, task.form))
     return StudyDocument(
         name=name,
         release=release(),
@@ -51,13 +52,14 @@ def document_of(study: Study, name: str, sizes: Mapping[str, int]) -> StudyDocum
         training=TrainingTerms(**asdict(study.training)),
         privacy=PrivacyTerms(**asdict(study.privacy)),
         evaluation=EvaluationTerms(
-            evaluated,
-            study.evaluation.bins,
-            study.evaluation.epsilon,
-            list(study.evaluation.subgroups),
-            paired_bins(study.evaluation),
-            study.evaluation.matrix,
-            *task.asks(registry.outlines(model, task.form)),
+            releases=evaluated,
+            bins=study.evaluation.bins,
+            epsilon=study.evaluation.epsilon,
+            subgroups=list(study.evaluation.subgroups),
+            paired=paired_bins(study.evaluation),
+            matrix=study.evaluation.matrix,
+            findings=findings,
+            structures=structures,
         ),
         method=method_of(study.strategy),
         wire=WireTerms(**asdict(study.wire)),

@@ -100,7 +100,14 @@ def scanner_of(hospital: PhantomHospital) -> MrScanner:
         across, within = (2, 2) if sagittal else (planes, thick)
         inversion = nulls * _nulling_ms(repetition * own[0])
         return Protocol(
-            name, _NAMES[name][vendor], repetition * own[0], echo * own[1], inversion, across, within, sagittal
+            name,
+            _NAMES[name][vendor],
+            repetition=repetition * own[0],
+            echo=echo * own[1],
+            inversion=inversion,
+            planes=across,
+            thick=within,
+            sagittal=sagittal,
         )
 
     protocols = (

@@ -114,7 +114,9 @@ def anatomy_of(heart: Heart, systole: bool, x_mm: NDArray[Any], z_mm: NDArray[An
     behind = (along - 1) * length - 3.0
     round_ = 1 - (across / half) ** 2 - ((behind - 0.8 * tall) / tall) ** 2
     atrium = _ramp(np.minimum(round_ * min(half, tall) / 2, behind), 0.8)
-    right, right_wall, tricuspid = _right_heart(heart, drawn, across, along * length, length, outer, half)
+    right, right_wall, tricuspid = _right_heart(
+        heart, drawn, across=across, along_mm=along * length, length=length, outer=outer, left_atrium=half
+    )
     leaflets = np.maximum(_mitral(across, behind + 3.0, width, systole), tricuspid)
     border = np.abs(np.abs(across) - outer - 2.5) < 1.2
     pericardium = border * _ramp((1 - along) * length, 1) * (across > -0.5 * width) * (along > -0.05)

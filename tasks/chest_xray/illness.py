@@ -104,7 +104,12 @@ def _peripheral(rng: np.random.Generator, severity: float) -> Opacity:
     density = float(np.exp(rng.normal(-0.85, 0.35)) * severity**0.6)
     across, down = float(rng.uniform(0.3, 0.95)), float(rng.normal(0.25, 0.4))
     return Opacity(
-        _side(rng), across, down, float(rng.uniform(-0.8, 0.3)), float(rng.uniform(22, 46)), min(density, 0.9)
+        _side(rng),
+        across,
+        down=down,
+        deep=float(rng.uniform(-0.8, 0.3)),
+        extent_mm=float(rng.uniform(22, 46)),
+        density=min(density, 0.9),
     )
 
 

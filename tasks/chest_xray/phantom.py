@@ -44,7 +44,7 @@ def _draw_patient(hospital: PhantomHospital, rng: np.random.Generator, positive:
     for _ in range(int(rng.integers(least, most + 1))):
         shift = float(rng.normal(0, 7)), float(rng.normal(0, 9))
         view = Projection(in_bed, float(rng.uniform(950, 1150) if in_bed else 1800), float(rng.normal(0, 0.4)), shift)
-        attenuation = attenuation_of(thorax, illness, view, u_mm, v_mm, rng)
+        attenuation = attenuation_of(thorax, illness, view=view, u_mm=u_mm, v_mm=v_mm, rng=rng)
         read = rng.random() >= _UNREAD
         findings = [value if read and note else None for value, note in zip(illness.findings(), noted, strict=True)]
         stored = stored_values(room, attenuation, in_bed, rng)

@@ -90,14 +90,14 @@ def attenuation_of(
         x, y = u[None, :] / scale, v[:, None] / scale
         body += np.float32(step) * _body(thorax, x, y, z)
         bone += np.float32(step) * _bones(thorax, x, y, z)
-        hidden = np.maximum(_heart(thorax, illness, view, x, y, z), _mediastinum(x, y, z))
+        hidden = np.maximum(_heart(thorax, illness, view=view, x=x, y=y, z=z), _mediastinum(x, y, z))
         for side, filled in air.items():
-            filled += np.float32(step) * _lung(thorax, illness, view, side, x, y, z) * (1 - hidden)
+            filled += np.float32(step) * _lung(thorax, illness, view=view, side=side, x=x, y=y, z=z) * (1 - hidden)
     middle = np.float32(view.magnification(thorax, 0))
     x, y = u[None, :] / middle, v[:, None] / middle
     whole = np.float32(_WATER) * body + np.float32(_BONE) * bone
     for side, filled in air.items():
-        whole -= _aerated(thorax, illness, view, side, x, y, filled)
+        whole -= _aerated(thorax, illness, view=view, side=side, x=x, y=y, air_mm=filled)
     whole += np.float32(0.22) * _clavicles(thorax, u, v, view)
     whole -= np.float32(0.30) * _windpipe(x, y)
     if rng.random() < 0.6:  # air in the stomach
@@ -179,7 +179,7 @@ def _aerated(thorax: Thorax, illness: Illness, view: Projection, side: int, x: F
     lost = np.zeros_like(air_mm)
     for opacity in illness.opacities:
         if opacity.side == side:
-            lost = 1 - (1 - lost) * (1 - _opaque(thorax, view, opacity, x, y, middle, half))
+            lost = 1 - (1 - lost) * (1 - _opaque(thorax, view, opacity=opacity, x=x, y=y, middle=middle, half=half))
     vessels = _vessels(thorax, illness, side, x, y) * kept * (1 - lost)
     less = gain * (1 - lost * kept) - vessels * (air_mm / 100).clip(0, 1.2) - np.float32(0.10) * line
     return np.asarray(less, dtype=np.float32)

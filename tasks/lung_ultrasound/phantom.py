@@ -92,7 +92,9 @@ def _clip(
         shift = round(moved / width_mm * probe.beams)
         line_mm = pleura_mm + np.float32(view.roughness_mm) * np.roll(uneven, shift)[: probe.beams]
         below = z_mm[:, None] - line_mm
-        lung_echo = echo_of(view, there, x_mm - np.float32(moved), below, pleura_mm, line_mm)
+        lung_echo = echo_of(
+            view, there, x_mm=x_mm - np.float32(moved), below_mm=below, pleura_mm=pleura_mm, line_mm=line_mm
+        )
         line = np.exp(-((below / np.float32(0.9 + 0.3 * view.roughness_mm)) ** 2))
         echo = np.where(below < 0, wall, lung_echo) + line * (-7 - np.where(below < 0, wall, lung_echo))
         slid = np.where(below < 0, waves, np.roll(waves, shift, axis=3))

@@ -108,7 +108,11 @@ def _patient(
     named: set[str] = set()
     for instance, one in enumerate(recipe.draw_patient(hospital, rng, positive), start=1):
         drawn, findings = (one.image, one.findings) if isinstance(one, Described) else (one, ())
-        attributes = drawn(files) if callable(drawn) else _identified(drawn, hospital, seed, recipe, number, instance)
+        attributes = (
+            drawn(files)
+            if callable(drawn)
+            else _identified(drawn, hospital, seed=seed, recipe=recipe, number=number, instance=instance)
+        )
         write(folder / "dicom" / patient / f"{instance}.dcm", attributes)
         files.append(attributes)
         name = str(attributes[recipe.labelled])

@@ -223,7 +223,7 @@ def test_a_hospital_below_the_fraction_does_not_take_part(site: SiteSettings, im
         _edit(path, Modality="OT")
     report = ingest(site, TASK)
     assert any("most frequent failure: 'modality'" in warning for warning in report.warnings)
-    with pytest.raises(ContractNotMet, match="80% are needed"):
+    with pytest.raises(ContractNotMet, match="80% are required"):
         require_enough(site, TASK)
     assert _open(site) > 0, "an order is answered all the same: its answer must not tell how many images there are"
     for path in files:
@@ -238,7 +238,7 @@ def test_a_hospital_that_labels_little_does_not_take_part(site: SiteSettings, im
     labels.write_text("\n".join(rows[: len(rows) // 3]), "utf-8")
     report = ingest(site, TASK)
     assert report.contract.unlabelled > report.images
-    with pytest.raises(ContractNotMet, match="have a label, 50% are needed"):
+    with pytest.raises(ContractNotMet, match="have a label, 50% are required"):
         require_contract(site, TASK)
 
 
