@@ -1,4 +1,4 @@
-"""Where the brain is on a T1: enough to keep the scalp, which is brighter than any tumour, from ruling the picture."""
+"""Where the brain is on a T1: so that the scalp, which is brighter than any tumour, does not dominate the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A phantom hospital's MR scanner: field, protocol, and what of tissue it makes a signal."""
+"""A phantom hospital's MR scanner: field, protocol, and the signal of each tissue."""
 
 from __future__ import annotations
 

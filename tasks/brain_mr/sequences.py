@@ -1,4 +1,4 @@
-"""The four sequences of BraTS, and how hospitals call them in SeriesDescription.
+"""The four sequences of BraTS, and what hospitals call them in SeriesDescription.
 
 The order matters: contrast first, since a contrast-enhanced T1 is a T1 as well; FLAIR before T2, since it is called
 "T2 FLAIR". Other examinations of the same session (diffusion, perfusion, susceptibility, angiography, spectroscopy),

@@ -12,13 +12,13 @@ from tasks.task import Picture
 SIDE = 128
 
 augment = of_pictures(mirrored=True)
-"""Left and right of a breast lesion mean nothing; up and down do, as shadows fall downwards."""
+"""Left and right carry no meaning in a breast lesion; up and down do, as shadows fall downwards."""
 
 
 def read_example(picture: Picture) -> NDArray[np.float32]:
     """The image area of the frame, scaled to fit a square, with black where the frame is not square.
 
-    Proportions are kept because "taller than wide" is itself a sign of malignancy, which stretching would forge. The
+    Proportions are kept because "taller than wide" is itself a sign of malignancy, which stretching would fake. The
     missing part is padded rather than cropped away: the shadow at the lower edge is a sign as well. Black is what a
     scanner shows where it has not looked.
 

@@ -1,4 +1,4 @@
-"""A phantom hospital's ultrasound scanner: its frame, its look, and what it writes into the DICOM header."""
+"""A phantom hospital's ultrasound scanner: its frame, its image, and what it writes into the DICOM header."""
 
 from __future__ import annotations
 

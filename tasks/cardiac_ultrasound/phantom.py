@@ -1,4 +1,4 @@
-"""Phantom echocardiograms from the apex: speckle in a sector, with all that makes hearts hard to see through ribs."""
+"""Phantom echocardiograms from the apex: speckle in a sector, with the artefacts of ribs and lung."""
 
 from __future__ import annotations
 

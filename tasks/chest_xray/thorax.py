@@ -1,4 +1,4 @@
-"""A phantom thorax, and what it takes from the X-rays that cross it.
+"""A phantom thorax, and how it attenuates X-rays.
 
 Rays fan out from a point: what lies far from the detector is shown larger. A chest is X-rayed from behind (PA) by a
 tube far away with the heart next to the detector, or in bed from the front (AP) by a near one, which shows the heart

@@ -1,4 +1,4 @@
-"""The lung of a phantom patient as ultrasound sees it: its surface, and what sound makes of the air behind it.
+"""The lung of a phantom patient as ultrasound sees it: its surface, and the artefacts of the air behind it.
 
 Air reflects all sound. What an image shows below the pleural line is therefore no anatomy but artefacts, until fluid
 takes the air's place: A-lines are echoes between probe and pleura, at multiples of the pleura's depth; B-lines are

@@ -1,4 +1,4 @@
-"""DICOM files for patients that nobody has met."""
+"""DICOM files of invented patients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Smooth random fields, the cloth from which tissue is cut."""
+"""Smooth random fields, from which phantom tissue is made."""
 
 from __future__ import annotations
 

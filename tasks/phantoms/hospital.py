@@ -1,4 +1,4 @@
-"""Filling a phantom hospital's folder: patients, files, labels, and the mark that it is complete."""
+"""Fills a phantom hospital's folder: patients, files, labels, and the mark that it is complete."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Dependent = Callable[[Sequence[Attributes]], Attributes]
 
 @dataclass(frozen=True)
 class Described:
-    """An image of which a reader has noted more than its class.
+    """An image with secondary findings that a reader noted.
 
     Attributes:
         image: its attributes.
@@ -39,7 +39,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a task adds to the drawing of a hospital.
+    """A task's part in drawing a hospital.
 
     Attributes:
         task: its name.
@@ -137,7 +137,7 @@ def _identified(
 
 
 def _drawn(task: str, hospital: PhantomHospital, seed: int) -> set[int]:
-    """Who the positive patients are where their number is given; with more patients they are others."""
+    """The positive patients, where their number is given; with another number of patients they are others."""
     order = random_numbers(task, hospital.name, seed, "positives").permutation(hospital.patients) + 1
     return set(order[: hospital.positives].tolist())
 
