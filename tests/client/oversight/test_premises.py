@@ -204,7 +204,7 @@ def test_what_is_lost_for_good_can_be_signed_for_and_is_charged(hospital: Hospit
     cheap = {"train": 0.1, "validation": 0.0}
     with hospital.records() as records:
         for digits in ("abab", "cdcdcdcdcd"):
-            with pytest.raises(SiteMisconfigured, match="names"):
+            with pytest.raises(SiteMisconfigured, match="missing entries; give 8 or more of the digits"):
                 premises.acknowledge(hospital.settings, records, digits, cheap, "Ada")
         for wrong in (-1.0, float("nan"), 1e9):
             with pytest.raises(SiteMisconfigured, match="epsilon"):
