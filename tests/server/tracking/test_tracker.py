@@ -314,7 +314,7 @@ def test_a_store_that_fails_for_a_while_is_told_later(home: Path, monkeypatch: p
     tracker.rounds([record(number) for number in (1, 2, 3, 4)])
     assert tracker.settled(60)
     assert len(told) == 1
-    assert "told again" in told[0]
+    assert "sent again" in told[0]
     run = runs_of(home, folder)[""].info.run_id
     assert [step for step, _ in steps(home, run, "site/ash/auc")] == [1, 2, 3, 4]
 
@@ -418,7 +418,7 @@ def test_many_hospitals_fit(home: Path) -> None:
 @pytest.mark.parametrize("uri", ["nonsense://x", "sqlite:////proc/nowhere/mlflow.db"])
 def test_a_store_that_cannot_be_opened_is_told_before_anything_is_trained(home: Path, uri: str) -> None:
     study = configuration(home, "unusable", f"tracking.uri={uri}")
-    with pytest.raises(TrackingFailed, match=r"tracking\.uri, or say tracking=none"):
+    with pytest.raises(TrackingFailed, match=r"tracking\.uri, or set tracking=none"):
         open_tracker(study, open_study(study), HOSPITALS, [], lambda text: None)
 
 
