@@ -39,7 +39,9 @@ def test_a_request_carries_the_public_size_and_the_link_is_for_its_owner(
 
 
 @pytest.mark.parametrize(
-    ("size", "told"), [(None, "add the line `public_size: N`"), (10_000_001, "above the maximum of 10000000")], ids=["none", "huge"]
+    ("size", "told"),
+    [(None, "add the line `public_size: N`"), (10_000_001, "above the maximum of 10000000")],
+    ids=["none", "huge"],
 )
 def test_a_hospital_without_a_size_that_a_server_takes_is_told_so_before_a_key_is_made(
     provision_hospital: Callable[..., SiteSettings], invitation: Invitation, size: int | None, told: str
