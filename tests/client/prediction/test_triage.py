@@ -101,6 +101,6 @@ def test_without_a_threshold_no_side_is_told(tmp_path: Path) -> None:
 def test_a_long_list_says_where_the_rest_is(opened: CheckedModel) -> None:
     found = Predictions([_patient(f"P{n}", *[0.5] * 6) for n in range(501)], [LeftOut("A", Path("x"), "organ")] * 502)
     page = triage.page("alder", opened, found, AT)
-    assert "And 1 more in scores.csv" in page
-    assert "And 2 more in scores.csv" in page
+    assert "<p>1 more in scores.csv.</p>" in page
+    assert "<p>2 more in scores.csv.</p>" in page
     assert page.count("and 2 more</span>") == 500
