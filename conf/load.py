@@ -40,6 +40,7 @@ class ConfigError(ValueError):
         super().__init__("\n".join(dict.fromkeys(problems)))
 
 
+_FORCED = "++"
 _ASKS_SOMETHING_ELSE = (
     *("help", "hydra_help", "shell_completion", "info"),
     *("experimental_rerun", "config_path", "config_name"),  # not our files
@@ -88,6 +89,18 @@ def check(words: Sequence[str], commands: Sequence[str] = ()) -> None:
     problems += [problem for each in asked for problem in _judged(each)[1]]
     if problems:
         raise ConfigError(*problems)
+
+
+def for_hydra(words: Sequence[str]) -> list[str]:
+    """A command line that ``check`` has passed, as Hydra takes it: it would refuse a known setting that the composed
+    files leave at its default, so single values are forced. ``as_given`` takes that back."""
+    given = set(get_args_parser().parse_args(list(words)).overrides)
+    return [f"{_FORCED}{word}" if word in given and overrides.is_plain_value(word) else word for word in words]
+
+
+def as_given(words: Sequence[str]) -> list[str]:
+    """Words of a command line as they were before ``for_hydra``."""
+    return [word.removeprefix(_FORCED) for word in words]
 
 
 def _judged(asked: Sequence[Override]) -> tuple[Study | None, list[str]]:

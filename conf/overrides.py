@@ -79,6 +79,13 @@ def _parsed(word: str, commands: Sequence[str]) -> Override | str:
     return override
 
 
+def is_plain_value(word: str) -> bool:
+    """Whether a word is a setting of ours and its value, and no choice, with nothing before it."""
+    override = OverridesParser.create().parse_override(word)
+    key = override.key_or_group
+    return word.startswith(key) and key not in FILE_GROUPS and not override.is_hydra_override()
+
+
 def as_typed(override: Override) -> str:
     """The word as it stood on the command line."""
     return str(override.input_line)
@@ -178,11 +185,14 @@ def _delete(key: str, config: DictConfig) -> None:
 
 
 def _set(override: Override, config: DictConfig) -> bool:
-    """Whether a value could be set without being new."""
+    """Whether a value could be set without being new. A setting of a hospital that is there is not, though the composed
+    files leave it at its default; whether there is such a setting is told with all other keys."""
     key, value = override.key_or_group, override.value()
+    entry = key if isinstance(value, dict) else key.rpartition(".")[0]
+    of_an_entry = entry.count(".") > 1 and OmegaConf.is_dict(OmegaConf.select(config, entry))
     try:
         OmegaConf.update(config, key, value, merge=True, force_add=override.is_add() or override.is_force_add())
     except (ConfigAttributeError, ConfigKeyError):
         OmegaConf.update(config, key, value, merge=True, force_add=True)
-        return False
+        return of_an_entry
     return True

@@ -85,7 +85,7 @@ def main(found: ProvisionHospitals, load_app: LoadApp) -> None:
             elif study.propose:
                 propose(study, found, console)
             else:
-                outcome = run_study(study, found, load_app, console, list(HydraConfig.get().overrides.task))
+                outcome = run_study(study, found, load_app, console, conf.as_given(HydraConfig.get().overrides.task))
                 ended.append(Path(study.output_dir).resolve() / "studies" / outcome.study)
         except conf.ConfigError as error:
             _refuse(error, console)
@@ -104,6 +104,7 @@ def main(found: ProvisionHospitals, load_app: LoadApp) -> None:
         conf.check(sys.argv[1:], commands.COMMANDS)  # Hydra would tell the first problem only, in its own words
     except conf.ConfigError as error:
         _refuse(error, console)
+    sys.argv[1:] = conf.for_hydra(sys.argv[1:])
     hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
     _after_a_sweep(ended, console)
 

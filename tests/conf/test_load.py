@@ -320,3 +320,23 @@ def test_an_infinite_epsilon_means_no_privacy() -> None:
 def test_an_evaluation_that_cannot_be_is_refused(override: str) -> None:
     with pytest.raises(load.ConfigError, match=r"evaluation\."):
         load.load([override])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "federation.hospitals.alder={patients: 14, images_per_patient: [1, 2]}",
+        "federation.hospitals.alder.images_per_patient=[1, 2]",
+    ],
+)
+def test_a_hospitals_settings_are_set_though_its_file_leaves_them_at_their_defaults(word: str) -> None:
+    alder = load.load(["experiment=demo", word]).federation.hospitals["alder"]
+    assert alder.images_per_patient == (1, 2)
+    assert alder.gain == 1.0
+
+
+def test_what_hydra_would_refuse_though_it_is_known_is_forced_and_recorded_as_it_was_given() -> None:
+    words = ["-m", "experiment=demo", "seed=1,2", "+federation.where={a: [b]}", "model.J=2", "hydra.verbose=true"]
+    forced = load.for_hydra(words)
+    assert forced == ["-m", "experiment=demo", "++seed=1,2", words[3], "++model.J=2", "hydra.verbose=true"]
+    assert load.as_given(forced) == words
