@@ -34,6 +34,8 @@
         └── SpoolFull                                   retrieved images exceed the spool's limit or the disk
 
 An error's text is for hospital staff only: it may name files and counts. Only the code leaves.
+
+Tested in ``tests/client/test_app.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Settings that are right by themselves and do not go together: one small rule for each, all told at once."""
+"""Settings that are right by themselves and do not go together: one small rule for each, all told at once.
+
+Tested in ``tests/conf/test_load.py``.
+"""
 
 from __future__ import annotations
 

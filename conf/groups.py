@@ -2,6 +2,8 @@
 
 A group is a field of ``Study`` whose type is a class of settings. Where its module has subclasses with a name of their
 own, the choice of the group is told by that name (``kind`` in a federation), otherwise there is one class for all.
+
+Tested in ``tests/conf/test_schema.py``.
 """
 
 from __future__ import annotations

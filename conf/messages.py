@@ -1,4 +1,7 @@
-"""How a problem of a configuration is told: ``KEY=VALUE: what is wrong; what to set instead``, one line each."""
+"""How a problem of a configuration is told: ``KEY=VALUE: what is wrong; what to set instead``, one line each.
+
+Tested in ``tests/conf/test_wrong_input.py``.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ seed=2               a single value
 seed=1,2,3           a sweep; of each of its values one study
 +where={site: [a]}   a new entry
 ~privacy.epsilon     back to the default
+
+Tested in ``tests/conf/test_wrong_input.py``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Three looks: at each setting by itself (its type, and what ``conf/schema`` asks of it), at keys that there are not, and,
 once all types are right, at what does not go together (``conf/combinations.py``).
+
+Tested in ``tests/conf/test_every_pair.py``.
 """
 
 from __future__ import annotations

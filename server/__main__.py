@@ -1,6 +1,8 @@
 """The command ``consilium``: the one file of the house that sees both the server's rooms and the hospitals'.
 
 It exists for the embedded runtime, where one process plays everybody. A deployed server never imports it.
+
+Tested in ``tests/federation/test_whole_study.py``.
 """
 
 from __future__ import annotations

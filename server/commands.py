@@ -1,5 +1,8 @@
 """What ``consilium`` does besides running studies: ``compare`` several of them, ``send`` MLflow what it missed,
-``export`` a model for hospitals, write the files of a ``new-task``."""
+``export`` a model for hospitals, write the files of a ``new-task``.
+
+Tested in ``tests/server/pages/test_comparison.py``.
+"""
 
 from __future__ import annotations
 

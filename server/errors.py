@@ -12,6 +12,8 @@ StudyError
 ├── ServerUnreachable    the server does not answer, or refuses this researcher
 ├── NotSigned            a run brings a study without the signature of a researcher who may submit one
 └── NotAdmitted          a hospital is not admitted, or already is
+
+Tested in ``tests/server/test_launch.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A study, wherever it runs: the remaining rounds, each one committed, then the results."""
+"""A study, wherever it runs: the remaining rounds, each one committed, then the results.
+
+Tested in ``tests/server/test_play_study.py``.
+"""
 
 from __future__ import annotations
 

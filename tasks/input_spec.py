@@ -1,4 +1,7 @@
-"""The shape of a network's input and output, from its task."""
+"""The shape of a network's input and output, from its task.
+
+Tested in ``tests/tasks/models/test_registry.py``.
+"""
 
 from __future__ import annotations
 

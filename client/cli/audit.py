@@ -1,4 +1,7 @@
-"""The audit log: show, filter and verify what left the hospital and who decided what."""
+"""The audit log: show, filter and verify what left the hospital and who decided what.
+
+Tested in ``tests/client/cli/test_main.py``.
+"""
 
 from __future__ import annotations
 

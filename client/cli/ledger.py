@@ -1,5 +1,8 @@
 """The ledger: show, verify, back up. Verification and backup always include the audit log: each is checked against the
-other, and neither can be restored without the other."""
+other, and neither can be restored without the other.
+
+Tested in ``tests/client/cli/test_main.py``.
+"""
 
 from __future__ import annotations
 

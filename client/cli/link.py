@@ -1,4 +1,7 @@
-"""The link to the server: create keys and a request, run gateway and trainer."""
+"""The link to the server: create keys and a request, run gateway and trainer.
+
+Tested in ``tests/client/link/test_security.py``.
+"""
 
 from __future__ import annotations
 

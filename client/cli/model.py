@@ -1,4 +1,7 @@
-"""Run a study's model on the hospital's own images, for hospital staff."""
+"""Run a study's model on the hospital's own images, for hospital staff.
+
+Tested in ``tests/client/prediction/test_predict.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What all commands share: options, output as text or JSON, errors and exit codes."""
+"""What all commands share: options, output as text or JSON, errors and exit codes.
+
+Tested in ``tests/client/cli/test_main.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The hospital as a whole: set it up, show its status, stop and resume it."""
+"""The hospital as a whole: set it up, show its status, stop and resume it.
+
+Tested in ``tests/client/cli/test_main.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Studies: review in plain words, approve, revoke."""
+"""Studies: review in plain words, approve, revoke.
+
+Tested in ``tests/client/cli/test_main.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Prepared examples on the hospital's disk: one safetensors file each, within a budget. They contain no code."""
+"""Prepared examples on the hospital's disk: one safetensors file each, within a budget. They contain no code.
+
+Tested in ``tests/client/cohort/test_preparation.py``.
+"""
 
 from __future__ import annotations
 

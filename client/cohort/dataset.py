@@ -1,4 +1,7 @@
-"""A cohort: one side of the split as tensors, grouped by patient, because the patient is the unit of privacy."""
+"""A cohort: one side of the split as tensors, grouped by patient, because the patient is the unit of privacy.
+
+Tested in ``tests/client/test_privacy_traps.py``.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Exact for the hospital itself. ``for_sending`` counts only patients, suppresses small counts and rounds the others; a
 person may send that, Consilium never does.
+
+Tested in ``tests/client/cli/test_data.py``.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ This is checked when a study is approved, by a person or, in simulation, automat
 result. It is not checked for an order: otherwise the refusal's code would reveal, without noise, on which side of the
 minimum the number of patients is, and a coordinator could see a single patient leave. Patients who have withdrawn since
 are missing from the cohort, with no other effect.
+
+Tested in ``tests/client/cohort/test_catalog.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Figures of an ingest. For hospital staff only; ``for_sending`` makes them safe to share."""
+"""Figures of an ingest. For hospital staff only; ``for_sending`` makes them safe to share.
+
+Tested in ``tests/client/cohort/test_catalog.py``.
+"""
 
 from __future__ import annotations
 

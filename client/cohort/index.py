@@ -5,6 +5,8 @@ while an ingest writes (write-ahead log).
 
 The side of the split a patient is on is not stored: it follows from the patient's position and the fraction in
 ``site.yaml``, which must match the ledger's. So no earlier ingest under other settings can have moved anyone.
+
+Tested in ``tests/client/cohort/test_catalog.py``.
 """
 
 from __future__ import annotations

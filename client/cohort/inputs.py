@@ -2,6 +2,8 @@
 
 When a patient is removed, so are that patient's rows, and no other row is recomputed: the time of the next reply must
 not reveal that someone has left.
+
+Tested in ``tests/client/cohort/test_alone.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Import one source's records into the catalog: unchanged ones stay, new and changed ones are prepared."""
+"""Import one source's records into the catalog: unchanged ones stay, new and changed ones are prepared.
+
+Tested in ``tests/client/cohort/test_catalog.py``.
+"""
 
 from __future__ import annotations
 

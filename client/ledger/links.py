@@ -2,6 +2,8 @@
 
 A row's hash is the HMAC-SHA256 (RFC 2104) of its number, time, kind, body and the hash of the row before it, under a
 key that is derived from the hospital's secret, one for each purpose.
+
+Tested in ``tests/client/ledger/test_chain.py``.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 ``site.yaml`` can be edited, but the ledger's two cohorts stay disjoint only while the split and the issuers of patient
 numbers stay the same. So every order is checked against these terms, and new terms apply only after a person has signed
 them (``Ledger.rebase``). The key of the split also seals ledger and audit log, so a file that opens was made with it.
+
+Tested in ``tests/client/ledger/test_account.py``.
 """
 
 from __future__ import annotations

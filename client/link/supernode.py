@@ -1,4 +1,7 @@
-"""The gateway's program; ``client.link.gateway`` sets its options."""
+"""The gateway's program; ``client.link.gateway`` sets its options.
+
+Tested in ``tests/client/link/test_flower_private.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A review in plain words, for a reader who knows the law and the hospital but not the mathematics."""
+"""A review in plain words, for a reader who knows the law and the hospital but not the mathematics.
+
+Tested in ``tests/client/oversight/test_review.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Decisions in the audit log, signed with a person's name."""
+"""Decisions in the audit log, signed with a person's name.
+
+Tested in ``tests/client/oversight/test_approvals.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The size of a pixel, and the image region in an ultrasound frame (PS3.3 10.7, C.8.5.5, C.7.6.16.2.1)."""
+"""The size of a pixel, and the image region in an ultrasound frame (PS3.3 10.7, C.8.5.5, C.7.6.16.2.1).
+
+Tested in ``tests/client/reading/test_dicom.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """One compressed frame to samples: one decoder for each transfer syntax, so that all hospitals see the same values.
 
 There is no fallback to a second decoder: what only a lenient decoder reads is damaged.
+
+Tested in ``tests/client/pixels/test_frames.py``.
 """
 
 from __future__ import annotations

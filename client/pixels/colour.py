@@ -1,4 +1,7 @@
-"""Colour to RGB, and to the brightness used by tasks on grey images (PS3.3 C.7.6.3.1.2)."""
+"""Colour to RGB, and to the brightness used by tasks on grey images (PS3.3 C.7.6.3.1.2).
+
+Tested in ``tests/client/reading/test_dicom.py``.
+"""
 
 from __future__ import annotations
 

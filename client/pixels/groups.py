@@ -1,4 +1,7 @@
-"""Functional groups of enhanced multi-frame images: what holds for one frame or for all of them (PS3.3 C.7.6.16)."""
+"""Functional groups of enhanced multi-frame images: what holds for one frame or for all of them (PS3.3 C.7.6.16).
+
+Tested in ``tests/client/reading/test_dicom.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """The header of a DICOM file, and where its pixels begin. No pixels are read here.
 
 A file may be malicious or damaged: the amount, depth and number of reads are bounded.
+
+Tested in ``tests/client/reading/test_dicom.py``.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Classic images have it at the top, enhanced ones in the Pixel Value Transformation macro of their functional groups
 (C.7.6.16.2.9), RT Dose as DoseGridScaling (C.8.8.3). The VOI LUT (C.11.2) is a display preference; it can be read here
 and is never applied.
+
+Tested in ``tests/client/reading/test_dicom.py``.
 """
 
 from __future__ import annotations

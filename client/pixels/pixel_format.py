@@ -1,4 +1,7 @@
-"""How the frames of a file are stored: the Image Pixel module (PS3.3 C.7.6.3), checked as a whole."""
+"""How the frames of a file are stored: the Image Pixel module (PS3.3 C.7.6.3), checked as a whole.
+
+Tested in ``tests/client/pixels/test_stored.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Why a DICOM file cannot be read as an image, in one word, for counting."""
+"""Why a DICOM file cannot be read as an image, in one word, for counting.
+
+Tested in ``tests/client/reading/test_dicom.py``.
+"""
 
 from __future__ import annotations
 

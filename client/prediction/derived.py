@@ -1,5 +1,8 @@
 """What all DICOM objects of a prediction have in common: patient, equipment, and the mark that they are not a
-physician's finding."""
+physician's finding.
+
+Tested in ``tests/client/prediction/test_structured_report.py``.
+"""
 
 from __future__ import annotations
 

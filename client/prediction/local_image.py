@@ -2,6 +2,8 @@
 
 Unlike the catalog this knows patients and images by their identifiers, because a report must contain them. It is made
 for one prediction and not stored.
+
+Tested in ``tests/client/prediction/test_scan_list.py``.
 """
 
 from __future__ import annotations

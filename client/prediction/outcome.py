@@ -1,4 +1,7 @@
-"""Files of a prediction: reports, list and table, in a new folder that only its owner can access."""
+"""Files of a prediction: reports, list and table, in a new folder that only its owner can access.
+
+Tested in ``tests/client/prediction/test_predict.py``.
+"""
 
 from __future__ import annotations
 

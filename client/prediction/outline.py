@@ -1,4 +1,7 @@
-"""What a model outlines on an example, packed: thousands of images may be in memory before anything is written."""
+"""What a model outlines on an example, packed: thousands of images may be in memory before anything is written.
+
+Tested in ``tests/client/prediction/test_segmentation.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Images to score: the DICOM files of a task on this machine, and why others are left out."""
+"""Images to score: the DICOM files of a task on this machine, and why others are left out.
+
+Tested in ``tests/client/prediction/test_predict.py``.
+"""
 
 from __future__ import annotations
 

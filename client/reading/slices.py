@@ -3,6 +3,8 @@
 Classic files have one slice each, with the Image Plane module (PS3.3 C.7.6.2); enhanced ones have many, with functional
 groups (C.7.6.16.2.1, C.7.6.16.2.3, C.7.6.16.2.4). Lengths are millimetres, directions are those of the patient: x to
 the left, y to the back, z to the head.
+
+Tested in ``tests/client/reading/test_volume.py``.
 """
 
 from __future__ import annotations

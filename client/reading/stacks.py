@@ -3,6 +3,8 @@
 The order along a volume is that of the positions projected on the normal of the slices (PS3.3 C.7.6.2.1.1). Neither
 InstanceNumber nor SliceLocation is trusted for it. Slices that cannot be stacked are refused with a reason; lesser
 deficiencies are reported as checks that hold, are violated, or cannot be known.
+
+Tested in ``tests/client/reading/test_volume.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The readiness check: what must hold before a hospital can take part, step by step, each with its remedy."""
+"""The readiness check: what must hold before a hospital can take part, step by step, each with its remedy.
+
+Tested in ``tests/client/cli/test_data.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """The readiness check as a web page with sample images. It stays in the hospital: readable by its owner only, and
-self-contained."""
+self-contained.
+
+Tested in ``tests/client/cli/test_data.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a hospital needs before its first order: settings, key, empty ledger and audit log. Nothing is replaced."""
+"""What a hospital needs before its first order: settings, key, empty ledger and audit log. Nothing is replaced.
+
+Tested in ``tests/client/cli/test_main.py``.
+"""
 
 from __future__ import annotations
 

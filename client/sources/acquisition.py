@@ -1,4 +1,7 @@
-"""How an image was acquired, from its header: the contract's judgement, and facts to show people."""
+"""How an image was acquired, from its header: the contract's judgement, and facts to show people.
+
+Tested in ``tests/client/reading/test_contract.py``.
+"""
 
 from __future__ import annotations
 

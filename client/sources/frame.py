@@ -1,4 +1,7 @@
-"""One frame of a DICOM file, read on demand."""
+"""One frame of a DICOM file, read on demand.
+
+Tested in ``tests/client/sources/files/test_folder.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The only place that knows which module reads which kind of source."""
+"""The only place that knows which module reads which kind of source.
+
+Tested in ``tests/client/cohort/test_catalog.py``.
+"""
 
 from __future__ import annotations
 

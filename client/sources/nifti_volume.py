@@ -1,4 +1,7 @@
-"""One NIfTI file as a volume in the patient's space, or as the image of its middle slice."""
+"""One NIfTI file as a volume in the patient's space, or as the image of its middle slice.
+
+Tested in ``tests/client/sources/files/test_nifti.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What every source yields: records of labelled images that can be read one by one."""
+"""What every source yields: records of labelled images that can be read one by one.
+
+Tested in ``tests/client/sources/files/test_scans.py``.
+"""
 
 from __future__ import annotations
 

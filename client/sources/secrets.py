@@ -1,4 +1,7 @@
-"""Credentials for an archive: files that only their owner can read, never part of settings or log."""
+"""Credentials for an archive: files that only their owner can read, never part of settings or log.
+
+Tested in ``tests/client/sources/pacs/test_dicomweb.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The settings of a hospital's sources in ``site.yaml``."""
+"""The settings of a hospital's sources in ``site.yaml``.
+
+Tested in ``tests/client/sources/files/test_manifest.py``.
+"""
 
 from __future__ import annotations
 

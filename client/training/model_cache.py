@@ -2,6 +2,8 @@
 
 It is the server's and holds nothing about a patient that has not left already. If it is lost, the order is refused with
 NOT_HELD and the server sends the complete model; so it is written without waiting for the disk.
+
+Tested in ``tests/federation/test_lean.py``.
 """
 
 from __future__ import annotations

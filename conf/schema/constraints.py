@@ -2,6 +2,8 @@
 
 Pydantic reads them (``conf/validation.py``), so that a number without one is a fault that ``tests/conf`` finds, and a
 type without words of its own is told in those of ``conf/messages.py``.
+
+Tested in ``tests/conf/test_schema.py``.
 """
 
 from __future__ import annotations

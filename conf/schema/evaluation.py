@@ -1,4 +1,7 @@
-"""What is measured, and against what."""
+"""What is measured, and against what.
+
+Tested in ``tests/conf/test_schema.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Who takes part, and when a round counts: one class for each place that hospitals come from."""
+"""Who takes part, and when a round counts: one class for each place that hospitals come from.
+
+Tested in ``tests/conf/test_load.py``.
+"""
 
 from __future__ import annotations
 

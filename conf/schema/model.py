@@ -1,4 +1,7 @@
-"""Which network: its options, one class for each network."""
+"""Which network: its options, one class for each network.
+
+Tested in ``tests/conf/test_load.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What patients are promised."""
+"""What patients are promised.
+
+Tested in ``tests/server/strategy/test_local_sgd.py``.
+"""
 
 from __future__ import annotations
 

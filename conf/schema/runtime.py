@@ -1,4 +1,7 @@
-"""Where the hospitals' code runs."""
+"""Where the hospitals' code runs.
+
+Tested in ``tests/conf/test_load.py``.
+"""
 
 from __future__ import annotations
 

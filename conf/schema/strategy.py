@@ -1,4 +1,7 @@
-"""How the server combines the hospitals' updates: one class for each strategy."""
+"""How the server combines the hospitals' updates: one class for each strategy.
+
+Tested in ``tests/conf/test_load.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One study: all groups, and what belongs to none."""
+"""One study: all groups, and what belongs to none.
+
+Tested in ``tests/conf/test_schema.py``.
+"""
 
 from __future__ import annotations
 

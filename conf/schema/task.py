@@ -1,4 +1,7 @@
-"""Which clinical question."""
+"""Which clinical question.
+
+Tested in ``tests/conf/test_every_pair.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where results are recorded."""
+"""Where results are recorded.
+
+Tested in ``tests/conf/test_load.py``.
+"""
 
 from __future__ import annotations
 

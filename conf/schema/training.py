@@ -1,4 +1,7 @@
-"""What a hospital does within one round."""
+"""What a hospital does within one round.
+
+Tested in ``tests/conf/test_load.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""In what form tensors travel."""
+"""In what form tensors travel.
+
+Tested in ``tests/conf/test_load.py``.
+"""
 
 from __future__ import annotations
 

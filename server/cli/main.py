@@ -6,6 +6,8 @@ Exit codes:
     1  refused, not found, or not reached
     2  the command line, server.yaml or a file it names is wrong
     3  ``status`` only: the server is not running, or not healthy
+
+Tested in ``tests/server/cli/test_people.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What all commands share: the option for the server's folder, output, and errors."""
+"""What all commands share: the option for the server's folder, output, and errors.
+
+Tested in ``tests/server/cli/test_people.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The server as a whole: initialise, start, inspect, stop."""
+"""The server as a whole: initialise, start, inspect, stop.
+
+Tested in ``tests/server/cli/test_people.py``.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 The server's certificate is valid for servers only and a researcher's for clients only, so neither can be used in place
 of the other.
+
+Tested in ``tests/server/cli/test_people.py``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 From then on the study runs on the server. Leaving does not end it, and the same command follows it again: a second run
 of a study that is already running ends at once, and both belong to one study.
+
+Tested in ``tests/server/test_play_study.py``.
 """
 
 from __future__ import annotations

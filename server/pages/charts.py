@@ -1,4 +1,7 @@
-"""The charts of a study, each from its results."""
+"""The charts of a study, each from its results.
+
+Tested in ``tests/server/pages/test_report.py``.
+"""
 
 from __future__ import annotations
 

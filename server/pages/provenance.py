@@ -1,4 +1,7 @@
-"""Which code and libraries computed a study, and how to repeat it."""
+"""Which code and libraries computed a study, and how to repeat it.
+
+Tested in ``tests/server/pages/test_report.py``.
+"""
 
 from __future__ import annotations
 

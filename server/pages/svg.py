@@ -2,6 +2,8 @@
 
 Colours are Okabe and Ito's, which colour-blind readers can distinguish; marks differ in shape as well, so that a grey
 print shows the same. Every chart has a title and a description for screen readers.
+
+Tested in ``tests/server/pages/test_report.py``.
 """
 
 from __future__ import annotations

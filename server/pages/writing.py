@@ -1,4 +1,7 @@
-"""A study's results as files in its folder: numbers, charts, report and model card."""
+"""A study's results as files in its folder: numbers, charts, report and model card.
+
+Tested in ``tests/federation/test_whole_study.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a study found: as numbers and as a table. ``server/pages/`` draws them."""
+"""What a study found: as numbers and as a table. ``server/pages/`` draws them.
+
+Tested in ``tests/server/results/test_verdicts.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The updates of a round: checked, weighted and added to the round's as they arrive, until there are enough."""
+"""The updates of a round: checked, weighted and added to the round's as they arrive, until there are enough.
+
+Tested in ``tests/server/rounds/test_round.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a report may state about privacy: only figures that a hospital which follows the study document can have."""
+"""What a report may state about privacy: only figures that a hospital which follows the study document can have.
+
+Tested in ``tests/server/test_hostile_replies.py``.
+"""
 
 from __future__ import annotations
 

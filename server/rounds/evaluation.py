@@ -1,4 +1,7 @@
-"""A model scored on every hospital's validation patients. Only histograms of the scores come back."""
+"""A model scored on every hospital's validation patients. Only histograms of the scores come back.
+
+Tested in ``tests/server/rounds/test_round.py``.
+"""
 
 from __future__ import annotations
 

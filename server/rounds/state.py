@@ -1,4 +1,7 @@
-"""A study between two rounds: what each hospital did in each round, and all that is needed to continue."""
+"""A study between two rounds: what each hospital did in each round, and all that is needed to continue.
+
+Tested in ``tests/server/rounds/test_checkpoint.py``.
+"""
 
 from __future__ import annotations
 

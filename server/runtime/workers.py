@@ -2,6 +2,8 @@
 
 Every worker is an executor of its own: in a pool of several, a process that dies takes the others' work with it, and it
 is not known whose order it was. Here exactly one order fails, and the worker is restarted.
+
+Tested in ``tests/server/runtime/test_local_grid.py``.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ privacy is spent on it.
 Privacy: whatever the server computes here, it computes from what hospitals have released, and post-processing spends
 nothing (Dwork & Roth, 2014, proposition 2.1). A strategy affects the guarantee only through what it asks of hospitals;
 the head of each file says so.
+
+Tested in ``tests/server/strategy/test_fedavg.py``.
 """
 
 from __future__ import annotations

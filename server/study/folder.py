@@ -1,4 +1,7 @@
-"""A study's folder: what ``study.json`` says, its progress, and which process works on it."""
+"""A study's folder: what ``study.json`` says, its progress, and which process works on it.
+
+Tested in ``tests/server/study/test_document.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A registered model from MLflow, as the same bytes that the study stored there."""
+"""A registered model from MLflow, as the same bytes that the study stored there.
+
+Tested in ``tests/server/results/test_export.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The calls that bring an MLflow store up to date with a study. A repeated call changes nothing."""
+"""The calls that bring an MLflow store up to date with a study. A repeated call changes nothing.
+
+Tested in ``tests/server/tracking/test_tracker.py``.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 ``mlflow.pyfunc.load_model`` rebuilds it from Consilium's own code, which must be installed; nothing that the registry
 holds is executed.
+
+Tested in ``tests/server/tracking/test_tracker.py``.
 """
 
 from __future__ import annotations

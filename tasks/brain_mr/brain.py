@@ -1,4 +1,7 @@
-"""Where the brain is on a T1: so that the scalp, which is brighter than any tumour, does not dominate the image."""
+"""Where the brain is on a T1: so that the scalp, which is brighter than any tumour, does not dominate the image.
+
+Tested in ``tests/tasks/brain_mr/test_example.py``.
+"""
 
 from __future__ import annotations
 

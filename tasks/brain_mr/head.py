@@ -1,6 +1,8 @@
 """The head of a phantom patient: which tissue is where, on a grid fine enough for slices to average over.
 
 Maps hold shares of tissues, which add up to 1 in each voxel, so that partial volume is there from the beginning.
+
+Tested in ``tests/tasks/brain_mr/test_phantom.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A phantom hospital's MR scanner: field, protocol, and the signal of each tissue."""
+"""A phantom hospital's MR scanner: field, protocol, and the signal of each tissue.
+
+Tested in ``tests/tasks/brain_mr/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

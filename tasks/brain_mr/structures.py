@@ -1,5 +1,8 @@
 """What is outlined on a brain MR: the three nested regions by which BraTS evaluates (Menze et al., IEEE Trans Med
-Imaging 34:1993, 2015), with codes of the context group of lesions for segmentation (PS3.16 CID 7159)."""
+Imaging 34:1993, 2015), with codes of the context group of lesions for segmentation (PS3.16 CID 7159).
+
+Tested in ``tests/tasks/brain_mr/test_example.py``.
+"""
 
 from tasks.task import ABNORMALITY, Code, Structure
 

@@ -2,6 +2,8 @@
 
 The signs are those of the ACR BI-RADS ultrasound lexicon: shape, orientation, margin, echo pattern, posterior features.
 None of them decides alone, and in some patients all of them mislead; so it is with real lesions.
+
+Tested in ``tests/tasks/breast_ultrasound/test_phantom.py``.
 """
 
 from __future__ import annotations

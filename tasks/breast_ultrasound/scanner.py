@@ -1,4 +1,7 @@
-"""A phantom hospital's ultrasound scanner: its frame, its image, and what it writes into the DICOM header."""
+"""A phantom hospital's ultrasound scanner: its frame, its image, and what it writes into the DICOM header.
+
+Tested in ``tests/tasks/breast_ultrasound/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

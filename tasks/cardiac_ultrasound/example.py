@@ -1,4 +1,7 @@
-"""From a picture of an apical view to the network's input, and its outlines to the same grid."""
+"""From a picture of an apical view to the network's input, and its outlines to the same grid.
+
+Tested in ``tests/tasks/cardiac_ultrasound/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ From the apex a probe shows the left ventricle as a bullet that points to it, an
 valve. Turned by sixty degrees the plane leaves the right heart, which is what tells the two views apart (Lang et al.,
 J Am Soc Echocardiogr 28:1, 2015). Few planes are ideal: some four-chamber views hardly show a right ventricle, and some
 two-chamber views a piece of it.
+
+Tested in ``tests/tasks/cardiac_ultrasound/test_phantom.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A phantom hospital's echocardiograph: its sector probe, its display, and what it writes into the DICOM header."""
+"""A phantom hospital's echocardiograph: its sector probe, its display, and what it writes into the DICOM header.
+
+Tested in ``tests/tasks/cardiac_ultrasound/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

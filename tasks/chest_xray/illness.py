@@ -3,6 +3,8 @@
 COVID-19 pneumonia shows as hazy opacities in both lungs, at their edges and rather below (Wong et al., Radiology
 296:E72, 2020). None of that is its own: the patients without it have lobar pneumonia, failing hearts, effusions,
 collapsed lungs, or nothing. Severities overlap, and some of either kind cannot be seen.
+
+Tested in ``tests/tasks/chest_xray/test_phantom.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A phantom hospital's X-ray rooms: how rays become grey values, and what is written into the DICOM header."""
+"""A phantom hospital's X-ray rooms: how rays become grey values, and what is written into the DICOM header.
+
+Tested in ``tests/tasks/chest_xray/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ Rays fan out from a point: what lies far from the detector is shown larger. A ch
 tube far away with the heart next to the detector, or in bed from the front (AP) by a near one, which shows the heart
 larger, and lying people breathe in less. The thorax is cut into planes parallel to the detector, each seen at its own
 magnification, and what they attenuate is added up along the rays.
+
+Tested in ``tests/tasks/chest_xray/test_phantom.py``.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The signs are those by which radiologists rated LIDC-IDRI (Armato et al., Med Phys 38:915, 2011): size, spiculation,
 lobulation, texture from ground glass to solid, calcification, margin. None decides alone, and in some patients all of
 them mislead.
+
+Tested in ``tests/tasks/lung_ct/test_phantom.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A phantom hospital's CT scanner: kernel, slices, dose, and what it writes into the DICOM header."""
+"""A phantom hospital's CT scanner: kernel, slices, dose, and what it writes into the DICOM header.
+
+Tested in ``tests/tasks/lung_ct/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""From a lung ultrasound picture to the network's input."""
+"""From a lung ultrasound picture to the network's input.
+
+Tested in ``tests/tasks/lung_ultrasound/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ takes the air's place: A-lines are echoes between probe and pleura, at multiples
 streaks from small fluid-filled spaces at the surface down to the lower edge, which wipe out A-lines; a consolidation is
 tissue-like where no air is left, with air in its bronchi and a ragged lower border; an effusion is an echo-free layer
 between chest wall and lung (Volpicelli et al., Intensive Care Medicine 38:577, 2012).
+
+Tested in ``tests/tasks/lung_ultrasound/test_phantom.py``.
 """
 
 from __future__ import annotations

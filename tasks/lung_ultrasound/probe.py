@@ -1,4 +1,7 @@
-"""A phantom hospital's lung scanner: its probe, its frame, and what it writes into the DICOM header."""
+"""A phantom hospital's lung scanner: its probe, its frame, and what it writes into the DICOM header.
+
+Tested in ``tests/tasks/lung_ultrasound/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Resampled histograms, for figures that are not a ratio of sums."""
+"""Resampled histograms, for figures that are not a ratio of sums.
+
+Tested in ``tests/tasks/metrics/test_ranking.py``.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Batch normalisation mixes patients and is exchanged for group normalisation, what is random while training is taken out,
 and images whose size a network cannot take get a frame of zeros, which is fixed and not trained.
+
+Tested in ``tests/tasks/models/test_registry.py``.
 """
 
 from __future__ import annotations

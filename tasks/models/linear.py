@@ -1,4 +1,7 @@
-"""``scatter_linear`` and ``scatter_outline``: linear heads on fixed features of images and of their places."""
+"""``scatter_linear`` and ``scatter_outline``: linear heads on fixed features of images and of their places.
+
+Tested in ``tests/tasks/models/test_local.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a network is: a fixed part and a trained one."""
+"""What a network is: a fixed part and a trained one.
+
+Tested in ``tests/tasks/models/test_registry.py``.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 The findings are read from the deepest features, averaged over space; encoder and deepest features serve both heads.
 All have group normalisation. Images whose sides they cannot halve often enough get a frame of zeros, and the outlines
 are cropped back.
+
+Tested in ``tests/tasks/models/test_registry.py``.
 """
 
 from __future__ import annotations

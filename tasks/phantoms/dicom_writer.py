@@ -1,4 +1,7 @@
-"""DICOM files of invented patients."""
+"""DICOM files of invented patients.
+
+Tested in ``tests/tasks/phantoms/test_segmentation.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Smooth random fields, from which phantom tissue is made."""
+"""Smooth random fields, from which phantom tissue is made.
+
+Tested in ``tests/tasks/breast_ultrasound/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

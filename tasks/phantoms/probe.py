@@ -1,4 +1,7 @@
-"""A phantom ultrasound probe: what it sees, and how its beams become an image on the screen."""
+"""A phantom ultrasound probe: what it sees, and how its beams become an image on the screen.
+
+Tested in ``tests/tasks/cardiac_ultrasound/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What phantom ultrasound scanners share: speckle, the display's grey scale, burned-in marks, regions of a header."""
+"""What phantom ultrasound scanners share: speckle, the display's grey scale, burned-in marks, regions of a header.
+
+Tested in ``tests/tasks/breast_ultrasound/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

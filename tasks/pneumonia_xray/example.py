@@ -1,4 +1,7 @@
-"""From a chest X-ray picture to the network's input, at the resolution of PneumoniaMNIST."""
+"""From a chest X-ray picture to the network's input, at the resolution of PneumoniaMNIST.
+
+Tested in ``tests/tasks/pneumonia_xray/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""From a picture to the network's input."""
+"""From a picture to the network's input.
+
+Tested in ``tests/tasks/template/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 For each of the task's sequences the longest stack that is a volume is used (``client/reading/stacks.py``), among all
 series of the contract's modalities whose SeriesDescription matches the sequence. An examination is one image of the
 task, named by its StudyInstanceUID. Labels are not needed here; ``client/sources/files/scans.py`` joins them.
+
+Tested in ``tests/client/sources/files/test_scans.py``.
 """
 
 from __future__ import annotations

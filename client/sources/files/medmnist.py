@@ -1,4 +1,7 @@
-"""Source: some images of a MedMNIST archive. It does not identify patients, so every image counts as one."""
+"""Source: some images of a MedMNIST archive. It does not identify patients, so every image counts as one.
+
+Tested in ``tests/client/sources/files/test_manifest.py``.
+"""
 
 from __future__ import annotations
 

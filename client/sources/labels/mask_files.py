@@ -1,4 +1,7 @@
-"""Masks as image files: every pixel above zero is marked."""
+"""Masks as image files: every pixel above zero is marked.
+
+Tested in ``tests/client/sources/labels/test_annotations.py``.
+"""
 
 from __future__ import annotations
 

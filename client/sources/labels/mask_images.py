@@ -1,4 +1,7 @@
-"""Labels from mask images: one PNG or NIfTI file per image, named by SOPInstanceUID; pixels above zero are marked."""
+"""Labels from mask images: one PNG or NIfTI file per image, named by SOPInstanceUID; pixels above zero are marked.
+
+Tested in ``tests/client/sources/labels/test_annotations.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Objects that Consilium itself created with a model. No model may learn from a model."""
+"""Objects that Consilium itself created with a model. No model may learn from a model.
+
+Tested in ``tests/client/sources/labels/test_annotations.py``.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 A group refers to images: its source images, or those on which its regions were drawn. Its label comes from one of its
 qualitative evaluations, from its finding, or from whether a measurement reaches a limit.
+
+Tested in ``tests/client/sources/labels/test_annotations.py``.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 A frame of a segmentation belongs to a slice of a stack, by the image it was derived from (PS3.3 C.7.6.16.2.6) or by its
 position (C.7.6.16.2.3), and must have the slice's position. A segmentation with a frame that fits no slice, for
 instance on a different grid, is not used.
+
+Tested in ``tests/client/sources/files/test_scans.py``.
 """
 
 from __future__ import annotations

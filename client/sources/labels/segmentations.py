@@ -2,6 +2,8 @@
 
 Each frame of a segmentation belongs to one segment and to the images that it was derived from (PS3.3 C.8.20.2,
 C.7.6.16.2.6). Frames are decoded in separate processes, like all DICOM pixels.
+
+Tested in ``tests/client/sources/labels/test_annotations.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The labels file: a CSV with a column that identifies what is labelled, a column ``label``, and further findings."""
+"""The labels file: a CSV with a column that identifies what is labelled, a column ``label``, and further findings.
+
+Tested in ``tests/client/sources/labels/test_rows.py``.
+"""
 
 from __future__ import annotations
 

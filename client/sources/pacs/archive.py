@@ -1,4 +1,7 @@
-"""What DICOMweb and DIMSE have in common: choose what to retrieve, spool it, and continue as with a folder."""
+"""What DICOMweb and DIMSE have in common: choose what to retrieve, spool it, and continue as with a folder.
+
+Tested in ``tests/client/sources/pacs/test_dicomweb.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A DICOM association with an archive (PS3.8): proposed contexts, transport, and the meaning of failures."""
+"""A DICOM association with an archive (PS3.8): proposed contexts, transport, and the meaning of failures.
+
+Tested in ``tests/client/sources/pacs/test_dimse.py``.
+"""
 
 from __future__ import annotations
 

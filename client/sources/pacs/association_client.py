@@ -1,4 +1,7 @@
-"""Associations that are opened on demand and reopened after a failure."""
+"""Associations that are opened on demand and reopened after a failure.
+
+Tested in ``tests/client/sources/pacs/test_dimse.py``.
+"""
 
 from __future__ import annotations
 

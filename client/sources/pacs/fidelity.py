@@ -1,4 +1,7 @@
-"""Whether an image was received as it is stored. A success status proves nothing: archives transcode silently."""
+"""Whether an image was received as it is stored. A success status proves nothing: archives transcode silently.
+
+Tested in ``tests/client/sources/pacs/test_retry.py``.
+"""
 
 from __future__ import annotations
 

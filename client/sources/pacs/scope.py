@@ -1,4 +1,7 @@
-"""Which series of an archive belong to a source's scope."""
+"""Which series of an archive belong to a source's scope.
+
+Tested in ``tests/client/sources/pacs/test_dicomweb.py``.
+"""
 
 from __future__ import annotations
 

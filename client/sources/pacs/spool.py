@@ -2,6 +2,8 @@
 
 ``images/`` has one DICOM file per instance, exactly as received; ``spool.sqlite`` records which are complete, the
 transfer syntax in which each was received, that in which the archive stores it, and the digest of its pixels.
+
+Tested in ``tests/client/sources/pacs/test_dicomweb.py``.
 """
 
 from __future__ import annotations

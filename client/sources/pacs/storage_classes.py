@@ -1,4 +1,7 @@
-"""Usual SOP classes of images, by modality, for archives whose C-FIND does not return them (PS3.4 table B.5-1)."""
+"""Usual SOP classes of images, by modality, for archives whose C-FIND does not return them (PS3.4 table B.5-1).
+
+Tested in ``tests/client/sources/pacs/test_dimse.py``.
+"""
 
 from __future__ import annotations
 

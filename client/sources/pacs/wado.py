@@ -2,6 +2,8 @@
 
 An ultrasound clip can be too large to hold in memory. The body is a multipart/related message
 (RFC 2387, RFC 2046 section 5.1) with one part.
+
+Tested in ``tests/client/sources/pacs/test_dicomweb.py``.
 """
 
 from __future__ import annotations

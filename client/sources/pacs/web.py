@@ -1,4 +1,7 @@
-"""HTTP to an archive: credentials, certificates, and the meaning of errors."""
+"""HTTP to an archive: credentials, certificates, and the meaning of errors.
+
+Tested in ``tests/client/sources/pacs/test_dicomweb.py``.
+"""
 
 from __future__ import annotations
 
