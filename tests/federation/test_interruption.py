@@ -139,7 +139,7 @@ def test_a_study_that_ended_during_the_comparison_repeats_no_round(ground: Path,
     settings = (f"federation.rounds={ROUNDS}", "evaluation.arms=[local]")
     child = os.fork()
     if child == 0:
-        launch.baselines.compare = lambda *arguments: os._exit(9)  # type: ignore[assignment]
+        launch.baselines.compare = lambda *arguments, **named: os._exit(9)  # type: ignore[assignment]
         try:
             play(ground, "compared", *settings)
         finally:

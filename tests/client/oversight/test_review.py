@@ -111,7 +111,7 @@ def test_the_stricter_side_sets_the_price(document: StudyDocument, provision_hos
         review = examine(exact, hospital, ledger)
     training = review.costs[0]
     assert (training.granted, training.delta) == (3.0, 2e-5)
-    assert any("epsilon 8 is asked, of which the policy grants 3, at delta 2e-05" in line for line in _all(review))
+    assert any("epsilon 8 is requested, of which the policy grants 3, at delta 2e-05" in line for line in _all(review))
 
 
 def test_a_life_that_would_be_overspent_is_told_beforehand(

@@ -116,7 +116,7 @@ def test_a_refusal_is_named(site: SiteSettings, reports: list[Path]) -> None:
         store.store(site, peer, reports, lambda *told: None)
     with (
         _provider(sop_class="1.2.840.10008.5.1.4.1.1.6.1") as (peer, _),
-        pytest.raises(ArchiveRefused, match="does not take Enhanced SR Storage"),
+        pytest.raises(ArchiveRefused, match="does not accept Enhanced SR Storage"),
     ):
         store.store(site, peer, reports, lambda *told: None)
     with pytest.raises(ArchiveUnreachable, match="no connection"):
