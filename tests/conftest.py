@@ -46,6 +46,7 @@ def shared_phantoms(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ[SHARED] = str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "phantoms")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes (``make test``) a file's tests stay in one, which makes their fixtures once; those of
     ``tests/federation`` share a study and its phantoms."""
