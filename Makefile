@@ -20,7 +20,7 @@ demo: $(VENV)/.installed  ## Draw three phantom hospitals and run a private fede
 	$(BIN)/consilium experiment=demo
 
 test: $(VENV)/.installed  ## Run the tests (minutes)
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup -rs
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadscope -rs
 
 explore: $(VENV)/.installed  ## Run the property tests on new random cases; report what fails as an @example
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=explore

@@ -46,15 +46,6 @@ def shared_phantoms(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ[SHARED] = str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "phantoms")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes (``make test``) a file's tests stay in one, which makes their fixtures once; those of
-    ``tests/federation`` share a study and its phantoms."""
-    for item in items:
-        file = item.path.relative_to(item.config.rootpath)
-        item.add_marker(pytest.mark.xdist_group("federation" if "federation" in file.parts else file.as_posix()))
-
-
 @pytest.fixture
 def document() -> StudyDocument:
     """A study as a hospital sees it."""
