@@ -83,7 +83,9 @@ def _parsed(word: str, commands: Sequence[str]) -> Override | str:
 
 def is_plain_value(word: str) -> bool:
     """Whether a word is a setting of ours and its value, and no choice, with nothing before it."""
-    override = OverridesParser.create().parse_override(word)
+    override = _parsed(word, ())
+    if isinstance(override, str):  # beside ``--help`` a word may be anything
+        return False
     key = override.key_or_group
     return word.startswith(key) and key not in FILE_GROUPS and not override.is_hydra_override()
 

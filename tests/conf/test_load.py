@@ -340,3 +340,6 @@ def test_what_hydra_would_refuse_though_it_is_known_is_forced_and_recorded_as_it
     forced = load.for_hydra(words)
     assert forced == ["-m", "experiment=demo", "++seed=1,2", words[3], "++model.J=2", "hydra.verbose=true"]
     assert load.as_given(forced) == words
+    assert load.for_hydra(["--help", "foo", "=", "seed=2"]) == ["--help", "foo", "=", "++seed=2"], (
+        "none is judged there"
+    )
