@@ -35,19 +35,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(version.line("consilium-server"))
-        raise typer.Exit
-
-
 @app.callback()
-def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show release and commit, and exit."),
-    ] = False,
-) -> None: ...
+def _options(shown: Annotated[bool, version.option("consilium-server")] = False) -> None: ...
 
 
 app.command()(server.init)

@@ -6,6 +6,9 @@ import json
 import subprocess
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
+
+import typer
 
 from tasks.protocol.study import release
 
@@ -17,6 +20,17 @@ _WRITTEN = _PACKAGE / "commit.txt"
 def line(program: str) -> str:
     """What ``--version`` prints, such as ``consilium-site 0.2.0 (commit 1f0c33aa9b2e)``."""
     return f"{program} {release()} (commit {commit() or 'unknown'})"
+
+
+def option(program: str) -> Any:
+    """The option ``--version`` of a program whose commands Typer reads."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            print(line(program))
+            raise typer.Exit
+
+    return typer.Option("--version", callback=show, is_eager=True, help="Show release and commit, and exit.")
 
 
 def commit() -> str:
