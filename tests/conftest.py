@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -12,6 +13,8 @@ import hypothesis
 import pytest
 import torch
 
+from client.cohort import index
+from client.ledger import records
 from tasks.contract import digest_of_task
 from tasks.protocol.study import (
     EvaluationTerms,
@@ -44,6 +47,14 @@ def shared_phantoms(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where ``tests/drawn.py`` keeps phantoms, for all processes of this run."""
     own = tmp_path_factory.getbasetemp()
     os.environ[SHARED] = str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "phantoms")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_open_files() -> Iterator[None]:
+    """Hospitals of one module are of no use to the next; ``select`` (pynetdicom) takes no descriptor above 1023."""
+    yield
+    records._SHELF.close()
+    index._SHELF.close()
 
 
 @pytest.fixture
