@@ -41,8 +41,8 @@ bench: $(VENV)/.installed  ## Measure, print tables, write benchmarks/*.json
 wheels: $(VENV)/.installed  ## Make all wheels of a release, in the versions of constraints.txt, for the images
 	@rm -rf wheels build
 	@git rev-parse HEAD > tasks/commit.txt  # images have no Git
-	$(BIN)/python -m pip wheel --quiet --constraint constraints.txt --wheel-dir wheels '.[server]'; \
-	  status=$$?; rm -f tasks/commit.txt; exit $$status
+	$(BIN)/python -m pip wheel --quiet --constraint constraints.txt --wheel-dir wheels '.[server]' ./tasks/phantoms; \
+	  status=$$?; rm -rf tasks/commit.txt tasks/phantoms/build; exit $$status
 
 sbom: $(VENV)/.installed  ## List what is in the built images, with licences; fail on one that is not permitted (ENGINE=docker)
 	$(INSTALL) --editable '.[dev,container]'

@@ -32,7 +32,7 @@ def _begin(program: str, main: Callable[[], None]) -> None:
     if missing:
         print(
             f"{program} is for the coordinator and needs {' and '.join(missing)}, which this installation does not "
-            "have. Install them: pip install 'consilium-fl[server]' -c constraints.txt",
+            "have. Run: pip install 'consilium-fl[server]' -c constraints.txt",
             file=sys.stderr,
         )
         sys.exit(2)

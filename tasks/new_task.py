@@ -1,4 +1,4 @@
-"""Creates a new task's files from ``tasks/template/``: ``consilium new-task NAME``."""
+"""Creates a new task's files from those of the task ``template``: ``consilium new-task NAME``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from tasks.template import TASK as TEMPLATE
 
 ROOT = Path(__file__).parents[1]
+_PLACES = ("tasks", "tasks/phantoms", "tests/tasks/phantoms")
+"""Where a task has a folder of its name, and the template one to copy."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LONGEST = 40
 _HEAD = ["| task | question | classes |", "|---|---|---|"]
@@ -28,33 +30,34 @@ def create(name: str, root: Path = ROOT) -> list[Path]:
         root: of a checkout of the source.
 
     Returns:
-        What was written: the task's folder, that of its tests, its choice in ``conf/task/``, and the table of tasks
-        with its new row.
+        What was written: the task's folder, those of its phantoms and their tests, its choice in ``conf/task/``, and
+        the table of tasks with its new row.
 
     Raises:
         NewTaskRefused: the name is invalid or taken, or ``root`` is not a checkout.
         OSError: it cannot be written; what was written before is removed.
     """
-    folder, tests = root / "tasks" / name, root / "tests" / "tasks" / name
+    folder, phantoms, tests = (root / place / name for place in _PLACES)
     choice, table = root / "conf" / "task" / f"{name}.yaml", root / "tasks" / "README.md"
-    if problems := [*_checkout(root, table), *_naming(name), *_taken(name, [folder, tests, choice])]:
+    if problems := [*_checkout(root, table), *_naming(name), *_taken(name, [folder, phantoms, tests, choice])]:
         raise NewTaskRefused("\n".join(problems))
     rows = _with_row(table.read_text("utf-8"), name)
     try:
-        _copy(root / "tasks" / "template", folder, name)
-        _copy(root / "tests" / "tasks" / "template", tests, name)
+        for place in _PLACES:
+            _copy(root / place / "template", root / place / name, name)
         choice.write_text(f"defaults: [_task]\nname: {name}\n", "utf-8")
         table.write_text(rows, "utf-8")
     except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(tests, ignore_errors=True)
+        for made in (folder, phantoms, tests):
+            shutil.rmtree(made, ignore_errors=True)
         choice.unlink(missing_ok=True)
         raise
-    return [folder, tests, choice, table]
+    return [folder, phantoms, tests, choice, table]
 
 
 def _checkout(root: Path, table: Path) -> list[str]:
-    wanted = [root / "tasks" / "template" / "labels.md", root / "tests" / "tasks" / "template", root / "conf" / "task"]
+    templates = [root / place / "template" for place in _PLACES]
+    wanted = [templates[0] / "labels.md", *templates[1:], root / "conf" / "task"]
     missing = [str(path) for path in wanted if not path.exists()]
     if missing:
         return [f"{root} is not a checkout of Consilium's source, it lacks {', '.join(missing)}: set --root FOLDER"]
@@ -73,8 +76,8 @@ def _naming(name: str) -> list[str]:
 
 
 def _taken(name: str, paths: list[Path]) -> list[str]:
-    module = paths[0].with_suffix(".py")
-    there = [str(path) for path in (*paths, module) if path.exists() and _NAME.fullmatch(name)]
+    modules = [path.with_suffix(".py") for path in paths if path.suffix == ""]
+    there = [str(path) for path in (*paths, *modules) if path.exists() and _NAME.fullmatch(name)]
     return [f"{', '.join(there)} already exists, and nothing is overwritten; choose another name"] if there else []
 
 

@@ -1,8 +1,9 @@
 """What a task is, and how one is found by name.
 
 A task contains everything that server and hospitals must agree on about a clinical question: how an image or a scan
-becomes an input tensor, what the model predicts, and how phantom patients are drawn. A task is a folder of this package
-with an object named ``TASK`` in its ``__init__.py``; nothing else has to be registered.
+becomes an input tensor, and what the model predicts. A task is a folder of this package with an object named ``TASK``
+in its ``__init__.py``; nothing else has to be registered. How its phantom patients are drawn is in ``tasks/phantoms/``,
+which no hospital needs and only the extra ``phantoms`` installs.
 
 Every task has one yes-or-no question, the primary endpoint: by it models are selected and hospitals compared. It may
 have secondary endpoints: further findings, which a hospital may know only in part, and structures to outline.
@@ -187,7 +188,6 @@ class Task:
             cached examples.
         read_example: the declared transform from a ``Picture``, or a ``Scan`` where there are ``sequences``, to a
             float32 array of ``example_shape`` in [0, 1].
-        draw_phantom: writes a phantom hospital's studies as DICOM files into a folder, with ``labels.csv`` in it.
         frames_per_clip: the largest number of frames that are used of one file, each as an image of its own with the
             file's label; ``frames`` says which.
         further_findings: secondary findings; a hospital may not know them, for some images or for all.
@@ -211,7 +211,6 @@ class Task:
     example_shape: tuple[int, ...]
     example_version: int
     read_example: Callable[[Any], NDArray[np.float32]]
-    draw_phantom: Callable[[Path, PhantomHospital, int], None]
     frames_per_clip: int = 1
     further_findings: tuple[Finding, ...] = ()
     structures: tuple[Structure, ...] = ()
@@ -250,6 +249,33 @@ class Task:
         from tasks.losses import loss_of
 
         return loss_of(self.form, outputs, targets)
+
+    def draw_phantom(self, folder: Path, hospital: PhantomHospital, seed: int) -> None:
+        """Write a phantom hospital's examinations as DICOM files into a folder, with ``labels.csv`` in it.
+
+        Args:
+            folder: ``draw`` of ``tasks/phantoms/NAME/phantom.py`` says what is written into it.
+            hospital: its patients, and the look of its images.
+            seed: the same hospital and seed give the same bytes.
+
+        Raises:
+            NoPhantoms: they are not installed.
+            OSError: the folder cannot be written or belongs to somebody else.
+        """
+        try:
+            phantom = import_module(f"tasks.phantoms.{self.name}.phantom")
+        except ModuleNotFoundError as error:
+            if not f"{error.name}.".startswith("tasks.phantoms."):
+                raise
+            raise NoPhantoms(
+                f"phantoms of {self.name} are not installed: pip install 'consilium-fl[phantoms]' -c constraints.txt, "
+                "or use a checkout of the source"
+            ) from error
+        phantom.draw(folder, hospital, seed)
+
+
+class NoPhantoms(ValueError):
+    """``tasks/phantoms/`` is not installed, which no hospital needs; the message says how to install it."""
 
 
 class UnknownTask(LookupError):

@@ -1,7 +1,6 @@
 """Low-grade or high-grade: a glioma on brain MR. ``labels.md`` says what the label means."""
 
 from tasks.brain_mr.example import SHAPE, SPACING_MM, augment, place_masks, read_example, read_masks
-from tasks.brain_mr.phantom import draw
 from tasks.brain_mr.sequences import SEQUENCES
 from tasks.brain_mr.structures import STRUCTURES
 from tasks.task import Code, Task
@@ -15,7 +14,6 @@ TASK = Task(
     example_shape=(len(SEQUENCES), *SHAPE),
     example_version=1,
     read_example=read_example,
-    draw_phantom=draw,
     structures=STRUCTURES,
     read_masks=read_masks,
     place_masks=place_masks,

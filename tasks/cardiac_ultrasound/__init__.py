@@ -1,7 +1,7 @@
 """Two chambers or four, and the left heart's outlines: apical echocardiography. ``labels.md`` says what that means."""
 
 from tasks.cardiac_ultrasound.example import augment, place_masks, read_example, read_masks
-from tasks.cardiac_ultrasound.phantom import STRUCTURES, draw
+from tasks.cardiac_ultrasound.structures import STRUCTURES
 from tasks.task import Code, Task
 
 TASK = Task(
@@ -13,7 +13,6 @@ TASK = Task(
     example_shape=(1, 128, 128),
     example_version=1,
     read_example=read_example,
-    draw_phantom=draw,
     structures=STRUCTURES,
     read_masks=read_masks,
     place_masks=place_masks,

@@ -1,6 +1,6 @@
 """From a picture of an apical view to the network's input, and its outlines to the same grid.
 
-Tested in ``tests/tasks/cardiac_ultrasound/test_phantom.py``.
+Tested in ``tests/tasks/phantoms/cardiac_ultrasound/test_phantom.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """COVID-19 pneumonia or something else, and what is seen: frontal chest X-ray. ``labels.md`` says what that means."""
 
 from tasks.chest_xray.example import augment, read_example
-from tasks.chest_xray.phantom import draw
 from tasks.task import Code, Finding, Task
 
 TASK = Task(
@@ -13,7 +12,6 @@ TASK = Task(
     example_shape=(1, 128, 128),
     example_version=1,
     read_example=read_example,
-    draw_phantom=draw,
     further_findings=(
         Finding("consolidation", Code("SCT", "95436008", "Lung consolidation")),
         Finding("effusion", Code("SCT", "60046008", "Pleural effusion")),

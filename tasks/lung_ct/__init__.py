@@ -1,7 +1,6 @@
 """Benign or malignant: a nodule on chest CT. ``labels.md`` says what the label means."""
 
 from tasks.lung_ct.example import SHAPE, SPACING_MM, augment, place_masks, read_example, read_masks
-from tasks.lung_ct.phantom import draw
 from tasks.lung_ct.structures import STRUCTURES
 from tasks.task import Code, Sequence, Task
 
@@ -14,7 +13,6 @@ TASK = Task(
     example_shape=(1, *SHAPE),
     example_version=1,
     read_example=read_example,
-    draw_phantom=draw,
     structures=STRUCTURES,
     read_masks=read_masks,
     place_masks=place_masks,

@@ -1,7 +1,7 @@
 """What is outlined on a chest CT. Codes as in the DICOM segmentations of LIDC-IDRI (Fedorov et al., Med Phys 47:5953,
 2020).
 
-Tested in ``tests/tasks/lung_ct/test_phantom.py``.
+Tested in ``tests/tasks/phantoms/lung_ct/test_phantom.py``.
 """
 
 from tasks.task import ABNORMALITY, Code, Structure

@@ -1,7 +1,6 @@
 """Healthy lung or pneumonia: transthoracic ultrasound. ``labels.md`` says what the label means."""
 
 from tasks.lung_ultrasound.example import augment, read_example
-from tasks.lung_ultrasound.phantom import draw
 from tasks.task import Code, Finding, Task
 
 TASK = Task(
@@ -13,7 +12,6 @@ TASK = Task(
     example_shape=(1, 128, 128),
     example_version=1,
     read_example=read_example,
-    draw_phantom=draw,
     frames_per_clip=6,
     # What readers note has no code of its own in SNOMED CT for the artefacts; the scheme 99CONSILIUM is this project's.
     further_findings=(

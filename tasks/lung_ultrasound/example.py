@@ -1,6 +1,6 @@
 """From a lung ultrasound picture to the network's input.
 
-Tested in ``tests/tasks/lung_ultrasound/test_phantom.py``.
+Tested in ``tests/tasks/phantoms/lung_ultrasound/test_phantom.py``.
 """
 
 from __future__ import annotations

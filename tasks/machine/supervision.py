@@ -1,7 +1,8 @@
 """Keeps the programs of a deployment running, at the server and in the hospital: started, watched, restarted.
 
 A program that ends is restarted after a pause that grows while it keeps ending soon. One that runs but does not answer
-its health check for too long is killed and restarted. All end with the supervisor, even if that is killed.
+its health check for too long is killed and restarted. One that is held is ended, and not restarted until it is let go.
+All end with the supervisor, even if that is killed.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Program:
         command: program and arguments.
         environment: variables beside those of the supervisor.
         log: output is appended there.
-        healthy: called every few seconds; must return within a few seconds itself.
+        healthy: called every few seconds; must return within a few seconds itself. Who fails it for too long is killed.
+        heard: called likewise; who fails it is not well, and that is all: what it waits for is not its own fault.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Program:
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     healthy: Healthy | None = None
+    heard: Healthy | None = None
 
 
 @dataclass
@@ -68,6 +71,7 @@ class _Child:
     looked: float = 0.0
     well: float = 0.0
     is_well: bool = False
+    held: str = ""
 
 
 class Supervisor:
@@ -89,6 +93,17 @@ class Supervisor:
         """Let ``run`` end; may be called from a signal handler."""
         self._stop.set()
 
+    def hold(self, name: str, why: str) -> None:
+        """End a program and do not start it again, for a reason that stands in the state file; ``""`` lets it run.
+
+        For the thread that calls ``run``, such as from its ``each``.
+        """
+        for child in self._children:
+            if child.program.name == name and child.held != why:
+                child.held, child.again = why, 0.0
+                if why and child.process is not None:
+                    _end(child)
+
     def run(self, each: Callable[[], None] | None = None) -> None:
         """Keep all running until ``stop``. ``each`` is called about every 0.2 s."""
         try:
@@ -105,28 +120,23 @@ class Supervisor:
 
     def _look_after(self, child: _Child, now: float) -> None:
         if child.process is None:
-            if now >= child.again:
+            if now >= child.again and not child.held:
                 self._start(child, now)
         elif (code := child.process.poll()) is not None:
             self._ended(child, code, now)
         elif child.program.healthy is not None and now - child.looked >= _LOOK_S:
             self._examine(child, child.program.healthy, now)
         elif child.program.healthy is None:
-            child.is_well = now - child.started > 1
+            child.is_well = now - child.started > 1 and _is_heard(child)
 
     def _start(self, child: _Child, now: float) -> None:
         program = child.program
-        private_folder(program.log.parent)
-        with private_file(program.log).open("ab") as log:
-            child.process = subprocess.Popen(
-                list(program.command),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | dict(program.environment),
-                start_new_session=True,  # Ctrl-C is for the supervisor, which stops them in order
-                preexec_fn=end_with_parent,
-            )
+        try:
+            child.process = _started(program)
+        except OSError as error:  # a full disk or too many processes: what runs already must not end for it
+            child.again = now + PAUSES_S[-2]
+            self._tell(f"{program.name}: cannot be started: {error}; tried again in {PAUSES_S[-2]:g} s")
+            return
         child.started, child.well, child.is_well = now, now + _STARTING_S - _SICK_S, False
         child.looked = now - _LOOK_S + 1
         child.starts += 1
@@ -145,9 +155,9 @@ class Supervisor:
         self._tell(f"{child.program.name}: {how} after {lived:.0f} s; restart in {pause:g} s ({log}{words})")
 
     def _examine(self, child: _Child, healthy: Healthy, now: float) -> None:
-        child.is_well = healthy()
-        child.looked = now
-        if child.is_well:
+        answers = healthy()
+        child.is_well, child.looked = answers and _is_heard(child), now
+        if answers:
             child.well = now
         elif now - child.well > _SICK_S and child.process is not None:
             self._tell(f"{child.program.name}: no answer to its health check for {_SICK_S:g} s; killed")
@@ -155,16 +165,8 @@ class Supervisor:
 
     def _end_all(self) -> None:
         for child in reversed(self._children):
-            if child.process is None:
-                continue
-            child.process.terminate()
-            try:
-                child.process.wait(_GRACE_S)
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                child.process.wait()
-            _end_orphans(child)
-            child.process, child.is_well = None, False
+            if child.process is not None:
+                _end(child)
 
     def _write(self) -> None:
         if self._state is None:
@@ -175,6 +177,7 @@ class Supervisor:
                 "well": child.is_well,
                 "starts": child.starts,
             }
+            | ({"held": child.held} if child.held else {})
             for child in self._children
         }
         text = json.dumps(facts, indent=1)
@@ -185,6 +188,37 @@ class Supervisor:
             except OSError as error:  # a full disk must not end what still runs
                 self._tell(f"cannot write {self._state}: {error.strerror}")
                 self._written = text
+
+
+def _started(program: Program) -> subprocess.Popen[bytes]:
+    private_folder(program.log.parent)
+    with private_file(program.log).open("ab") as log:
+        return subprocess.Popen(
+            list(program.command),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | dict(program.environment),
+            start_new_session=True,  # Ctrl-C is for the supervisor, which stops them in order
+            preexec_fn=end_with_parent,
+        )
+
+
+def _is_heard(child: _Child) -> bool:
+    return child.program.heard is None or child.program.heard()
+
+
+def _end(child: _Child) -> None:
+    """End a program: asked first, killed if it does not."""
+    assert child.process is not None
+    child.process.terminate()
+    try:
+        child.process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        child.process.kill()
+        child.process.wait()
+    _end_orphans(child)
+    child.process, child.is_well = None, False
 
 
 def _end_orphans(child: _Child) -> None:

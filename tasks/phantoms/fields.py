@@ -1,6 +1,6 @@
 """Smooth random fields, from which phantom tissue is made.
 
-Tested in ``tests/tasks/breast_ultrasound/test_phantom.py``.
+Tested in ``tests/tasks/phantoms/breast_ultrasound/test_phantom.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A phantom ultrasound probe: what it sees, and how its beams become an image on the screen.
 
-Tested in ``tests/tasks/cardiac_ultrasound/test_phantom.py``.
+Tested in ``tests/tasks/phantoms/cardiac_ultrasound/test_phantom.py``.
 """
 
 from __future__ import annotations

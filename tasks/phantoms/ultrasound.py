@@ -1,6 +1,6 @@
 """What phantom ultrasound scanners share: speckle, the display's grey scale, burned-in marks, regions of a header.
 
-Tested in ``tests/tasks/breast_ultrasound/test_phantom.py``.
+Tested in ``tests/tasks/phantoms/breast_ultrasound/test_phantom.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Pneumonia or not: a child's chest X-ray. ``labels.md`` says what the label means."""
 
 from tasks.pneumonia_xray.example import augment, read_example
-from tasks.pneumonia_xray.phantom import draw
 from tasks.task import Code, Task
 
 TASK = Task(
@@ -13,6 +12,5 @@ TASK = Task(
     example_shape=(1, 28, 28),
     example_version=1,
     read_example=read_example,
-    draw_phantom=draw,
     augment=augment,
 )

@@ -1,6 +1,6 @@
 """From a chest X-ray picture to the network's input, at the resolution of PneumoniaMNIST.
 
-Tested in ``tests/tasks/pneumonia_xray/test_phantom.py``.
+Tested in ``tests/tasks/phantoms/pneumonia_xray/test_phantom.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From a picture to the network's input.
 
-Tested in ``tests/tasks/template/test_phantom.py``.
+Tested in ``tests/tasks/phantoms/template/test_phantom.py``.
 """
 
 from __future__ import annotations

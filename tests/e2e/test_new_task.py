@@ -35,7 +35,7 @@ def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_passes_the_suite_of_every_task_and_its_own(checkout: Path) -> None:
-    where = ["tests/tasks/test_every_task.py", f"tests/tasks/{NAME}", "tests/tasks/test_contract.py"]
+    where = ["tests/tasks/test_every_task.py", f"tests/tasks/phantoms/{NAME}", "tests/tasks/test_contract.py"]
     done = _run(checkout, "-m", "pytest", "-p", "no:cacheprovider", *where, "-k", NAME, "-rs")
     assert done.returncode == 0, done.stdout + done.stderr
     count = int(done.stdout.split(" passed")[0].split()[-1])
@@ -44,8 +44,12 @@ def test_it_passes_the_suite_of_every_task_and_its_own(checkout: Path) -> None:
 
 
 def test_its_style_types_and_imports_are_those_of_the_house(checkout: Path) -> None:
-    where = [f"tasks/{NAME}", f"tests/tasks/{NAME}"]
-    for words in (["ruff", "check", *where], ["ruff", "format", "--check", *where], ["mypy", "-p", f"tasks.{NAME}"]):
+    where = [f"tasks/{NAME}", f"tasks/phantoms/{NAME}", f"tests/tasks/phantoms/{NAME}"]
+    for words in (
+        ["ruff", "check", *where],
+        ["ruff", "format", "--check", *where],
+        ["mypy", "-p", f"tasks.phantoms.{NAME}"],
+    ):
         done = _run(checkout, "-m", *words)
         assert done.returncode == 0, done.stdout + done.stderr
     done = _run(checkout, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_arrows.py")

@@ -20,10 +20,11 @@ from tasks.template import TASK as TEMPLATE
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """As much of the source as the command looks at."""
-    for folder in ("tasks/template", "tests/tasks/template", "conf/task"):
+    for folder in ("tasks/template", "tasks/phantoms/template", "tests/tasks/phantoms/template", "conf/task"):
         shutil.copytree(new_task.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(new_task.ROOT / "tasks" / "README.md", tmp_path / "tasks")
     (tmp_path / "tasks" / "losses.py").touch()
+    (tmp_path / "tasks" / "phantoms" / "fields.py").touch()
     return tmp_path
 
 
@@ -36,10 +37,12 @@ def test_it_writes_the_files_of_a_task_under_its_own_name(checkout: Path) -> Non
     written = create("thyroid_ultrasound", checkout)
     new = {path: data for path, data in _everything(checkout).items() if before.get(path) != data}
     names = {path.name for path in (new_task.ROOT / "tasks" / "template").iterdir() if path.is_file()}
-    assert names == {"__init__.py", "example.py", "phantom.py", "contract.yaml", "labels.md"}
+    assert names == {"__init__.py", "example.py", "contract.yaml", "labels.md"}
     assert new.keys() == {
         *(f"tasks/thyroid_ultrasound/{name}" for name in names),
-        "tests/tasks/thyroid_ultrasound/test_phantom.py",
+        "tasks/phantoms/thyroid_ultrasound/__init__.py",
+        "tasks/phantoms/thyroid_ultrasound/phantom.py",
+        "tests/tasks/phantoms/thyroid_ultrasound/test_phantom.py",
         "conf/task/thyroid_ultrasound.yaml",
         "tasks/README.md",
     }
@@ -90,6 +93,7 @@ def test_no_name_leads_out_of_the_folder(name: str) -> None:
     [
         ("template", "tasks/template"),
         ("losses", "tasks/losses.py"),
+        ("fields", "tasks/phantoms/fields.py"),
         ("lung_ultrasound", "conf/task/lung_ultrasound.yaml"),
     ],
 )
@@ -122,7 +126,8 @@ def test_a_failure_half_way_leaves_nothing_behind(checkout: Path) -> None:
         with pytest.raises(OSError, match="disk full"):
             create("thyroid_ultrasound", checkout)
     assert not (checkout / "tasks" / "thyroid_ultrasound").exists()
-    assert not (checkout / "tests" / "tasks" / "thyroid_ultrasound").exists()
+    assert not (checkout / "tasks" / "phantoms" / "thyroid_ultrasound").exists()
+    assert not (checkout / "tests" / "tasks" / "phantoms" / "thyroid_ultrasound").exists()
     assert _everything(checkout).keys() <= before.keys()
 
 

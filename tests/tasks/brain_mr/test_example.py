@@ -11,10 +11,10 @@ from client.sources.settings import FolderSource
 from tasks.brain_mr import TASK
 from tasks.brain_mr.brain import brain_of
 from tasks.brain_mr.example import augment, read_example, read_masks
-from tasks.brain_mr.head import AT, STEP_MM, head_of, tumour_of
-from tasks.brain_mr.head import SHAPE as HEAD
-from tasks.brain_mr.scanner import scanner_of, signal
 from tasks.imaging.volumes import NoExample, axial_grid, resampled
+from tasks.phantoms.brain_mr.head import AT, STEP_MM, head_of, tumour_of
+from tasks.phantoms.brain_mr.head import SHAPE as HEAD
+from tasks.phantoms.brain_mr.scanner import scanner_of, signal
 from tasks.task import PhantomHospital, Scan, Volume
 from tests.drawn import draw
 

@@ -30,7 +30,7 @@ from client.sources.pacs.dicomweb import list_dicomweb
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.settings import DicomwebSource, FolderSource, NiftiSource
 from tasks import task as tasks
-from tasks.brain_mr.scanner import scanner_of
+from tasks.phantoms.brain_mr.scanner import scanner_of
 from tasks.task import PhantomHospital, Scan, Task
 from tests.client.dicom_files import ROBUSTNESS, needs_robustness_set, robustness_rows
 from tests.client.sources.pacs.dicomweb_server import Service, running

@@ -1,0 +1,8 @@
+"""What is outlined on a breast ultrasound image.
+
+Tested in ``tests/tasks/phantoms/breast_ultrasound/test_phantom.py``.
+"""
+
+from tasks.task import ABNORMALITY, Code, Structure
+
+STRUCTURES = (Structure("lesion", Code("SCT", "52988006", "Lesion"), ABNORMALITY),)
