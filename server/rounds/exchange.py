@@ -4,8 +4,6 @@ Answers to orders of earlier rounds arrive in between where the study accepts th
 
 A hospital can lose its own answer here and nothing else. Whatever goes wrong while its reply is read, up to a panic in
 a library, becomes the reason why there is no report, in words of ours.
-
-Tested in ``tests/server/rounds/test_exchange.py`` and ``test_round.py`` there.
 """
 
 from __future__ import annotations
