@@ -1,6 +1,6 @@
 """From a command line to a checked ``Study``: Hydra composes the files, ``conf/validation.py`` judges the result.
 
-This file, ``conf/overrides.py`` and ``server/launch.py`` are the only ones that know Hydra.
+This file, ``conf/overrides.py`` and ``server/command_line.py`` are the only ones that know Hydra.
 """
 
 from __future__ import annotations

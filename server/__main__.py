@@ -10,28 +10,31 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 # Threads that wait for each other must sleep, not spin: on a busy machine spinning makes torch five times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from flwr.clientapp import ClientApp
-
-from conf.schema.study import Study
-from server.commands import COMMANDS
-from server.commands import main as commands
+from server import command_line
 from server.errors import HospitalNotReady
-from server.launch import Hospitals
-from server.launch import main as launch
-from server.study.baselines import Advance
+
+if TYPE_CHECKING:  # what runs a study takes seconds to import, which a mistyped command need not wait for
+    from flwr.clientapp import ClientApp
+
+    from conf.schema.study import Study
+    from server.launch import Hospitals
+    from server.study.baselines import Advance
 
 
 def main() -> None:
     """Run the study that the command line describes, or one of the commands about studies."""
-    if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
-        sys.exit(commands(sys.argv[1:]))
-    launch(found, client_app)
+    if len(sys.argv) > 1 and sys.argv[1] in command_line.COMMANDS:
+        from server import commands
+
+        sys.exit(commands.main(sys.argv[1:]))
+    command_line.main(found, client_app)
 
 
 def found(study: Study, folder: Path, advance: Advance) -> Hospitals:
@@ -41,7 +44,8 @@ def found(study: Study, folder: Path, advance: Advance) -> Hospitals:
         HospitalNotReady: images, labels, settings or folders of one cannot be used.
     """
     from client.errors import SiteError
-    from client.setup import partition, virtual  # takes seconds, which a mistyped command need not wait for
+    from client.setup import partition, virtual
+    from server.launch import Hospitals
 
     try:
         founded = virtual.provision_virtual_hospitals(

@@ -23,11 +23,9 @@ from tasks import new_task
 from tasks.machine.disk import write_whole
 from tasks.models import model_file
 
-COMMANDS = ("compare", "send", "export", "new-task")
-
 
 def main(words: Sequence[str]) -> int:
-    """Run one of ``COMMANDS``. Returns 0, 1 where it failed, 2 where the command line is wrong."""
+    """Run one of ``server.command_line.COMMANDS``. Returns 0, 1 where it failed, 2 where the command line is wrong."""
     parser = argparse.ArgumentParser(prog="consilium")
     commands = parser.add_subparsers(dest="command", required=True)
     compare = commands.add_parser("compare", help="compare studies side by side, and AUC against epsilon")

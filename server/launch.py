@@ -1,22 +1,18 @@
-"""A study from the command line to its results: ``consilium experiment=demo``.
+"""A study from its configuration to its results.
 
-Only this file and ``conf/load.py`` know Hydra. It does not know the hospitals' code either: ``server/__main__.py``
-hands in what founds the hospitals of this machine and what plays them.
+This file does not know the hospitals' code: ``server/__main__.py`` hands in what founds the hospitals of this machine
+and what plays them.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -24,7 +20,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from conf import load as conf
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
-from server import commands
 from server.errors import StudyError
 from server.pages import writing
 from server.results import results
@@ -72,49 +67,7 @@ class Hospitals:
 ProvisionHospitals = Callable[[Study, Path, Advance], Hospitals]
 
 
-def main(found: ProvisionHospitals, load_app: LoadApp) -> None:
-    """The command ``consilium``. Exits with 0, 1 (the study failed), 2 (the configuration is wrong) or 130 (Ctrl-C)."""
-    console = Console(highlight=False)
-    ended: list[Path] = []
-
-    def job(composed: DictConfig) -> None:
-        try:
-            study = _named(conf.to_study(composed))
-            if isinstance(study.runtime, SuperlinkRuntime):
-                run_deployed(study, study.runtime, console)
-            elif study.propose:
-                propose(study, found, console)
-            else:
-                outcome = run_study(study, found, load_app, console, conf.as_given(HydraConfig.get().overrides.task))
-                ended.append(Path(study.output_dir).resolve() / "studies" / outcome.study)
-        except conf.ConfigError as error:
-            _refuse(error, console)
-        except StudyError as error:
-            console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
-            sys.exit(1)
-        except OSError as error:  # a full disk, a folder that may not be written
-            console.print(f"[bold red]File error:[/] {escape(str(error))}", soft_wrap=True)
-            console.print("Every committed round is kept. Fix it and rerun the same command to resume.")
-            sys.exit(1)
-        except KeyboardInterrupt:
-            console.print("[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there.")
-            sys.exit(130)
-
-    try:
-        conf.check(sys.argv[1:], commands.COMMANDS)  # Hydra would tell the first problem only, in its own words
-    except conf.ConfigError as error:
-        _refuse(error, console)
-    sys.argv[1:] = conf.for_hydra(sys.argv[1:])
-    hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
-    _after_a_sweep(ended, console)
-
-
-def _refuse(error: conf.ConfigError, console: Console) -> NoReturn:
-    console.print(f"[bold red]Invalid configuration:[/]\n{escape(str(error))}", soft_wrap=True)
-    sys.exit(2)
-
-
-def _named(study: Study) -> Study:
+def named(study: Study) -> Study:
     """The study whose name ``resume`` gives, as it was configured when it began; otherwise the one that is configured.
 
     Raises:
@@ -142,16 +95,6 @@ def _named(study: Study) -> Study:
         resume="auto",
         propose="",
     )
-
-
-def _after_a_sweep(ended: list[Path], console: Console) -> None:
-    """Studies of one command line, side by side."""
-    if len(ended) < 2:
-        return
-    try:
-        commands.show(ended, ended[0].parents[1] / "sweeps" / f"{ended[0].name}.html", console)
-    except StudyError as error:
-        console.print(f"[yellow]The studies are not compared:[/] {escape(str(error))}", soft_wrap=True)
 
 
 def run_study(

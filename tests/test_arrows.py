@@ -67,10 +67,11 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "app": {"errors", "runtime", "rounds", "study", "tracking", "deployment", "results", "run_study"},
     "launch": {
         *("errors", "runtime", "rounds", "study", "tracking", "deployment", "results", "pages"),
-        *("run_study", "commands"),
+        "run_study",
     },
+    "command_line": {"errors", "runtime", "commands", "launch"},
     "cli": {"errors", "runtime", "rounds", "study", "deployment"},
-    "__main__": {"errors", "study", "commands", "launch"},
+    "__main__": {"errors", "study", "commands", "launch", "command_line"},
     "entry": {"cli", "__main__"},
 }
 SHARED_IN_TASKS = {"imaging", "machine", "metrics", "models", "phantoms", "protocol", "template"}
@@ -101,8 +102,8 @@ SEAMS: dict[str, tuple[str, ...]] = {
     "opacus": ("client/privacy.py",),
     "dp_accounting": ("client/ledger/accounting.py",),
     "mlflow": ("server/tracking/*.py",),
-    "hydra": ("conf/load.py", "conf/overrides.py", "server/launch.py"),
-    "omegaconf": ("conf/load.py", "conf/overrides.py", "server/launch.py"),
+    "hydra": ("conf/load.py", "conf/overrides.py", "server/command_line.py"),
+    "omegaconf": ("conf/load.py", "conf/overrides.py", "server/command_line.py"),
     "pydicom": (
         *(f"client/{room}/*.py" for room in ("pixels", "reading", "sources", "sources/*", "prediction")),
         "tasks/phantoms/*.py",

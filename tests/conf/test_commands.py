@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conf import load
-from server.commands import COMMANDS
+from server.command_line import COMMANDS
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ("client", "conf", "server", "tasks", "tests")

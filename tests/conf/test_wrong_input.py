@@ -11,7 +11,7 @@ from typing import NoReturn
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from server import launch
+from server import command_line
 
 WRONG = [
     # words that are no settings
@@ -120,7 +120,7 @@ def test_it_is_refused_in_a_sentence_and_nothing_is_left_behind(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["consilium", *words.split()])
     with pytest.raises(SystemExit) as caught:
-        launch.main(never, never)
+        command_line.main(never, never)
     shown = capsys.readouterr()
     assert caught.value.code == 2
     assert shown.out.startswith("Invalid configuration:\n")
@@ -143,7 +143,7 @@ def test_all_problems_of_a_command_are_told_at_once(
     ]
     monkeypatch.setattr(sys, "argv", ["consilium", *words])
     with pytest.raises(SystemExit):
-        launch.main(never, never)
+        command_line.main(never, never)
     told = capsys.readouterr().out.splitlines()[1:]
     assert sorted(line.split(": ")[0] for line in told) == sorted(words)
 

@@ -11,7 +11,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from conf import load
-from server import launch
+from server import command_line, launch
 from server.errors import HospitalNotReady, StudyError
 from server.study.document import open_study
 from server.study.folder import locked
@@ -30,7 +30,7 @@ def command(
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["consilium", f"output_dir={output}", "tracking=none", *overrides])
     with pytest.raises(SystemExit) as caught:
-        launch.main(found, scripted.load_app)
+        command_line.main(found, scripted.load_app)
     return caught.value.code
 
 
@@ -97,9 +97,9 @@ def test_a_study_is_found_again_by_its_name_with_its_own_configuration(tmp_path:
     folder.mkdir(parents=True)
     (folder / "study.json").write_text(json.dumps({"config": load.to_plain(began)}))
     asked = load.load(["experiment=busi", "data_root=x", f"output_dir={tmp_path}", f"resume={folder.name}"])
-    assert launch._named(asked) == began
+    assert launch.named(asked) == began
     (folder / "study.json").write_text(json.dumps({"config": load.to_plain(began), "finished": True}))
     with pytest.raises(StudyError, match="has finished"):
-        launch._named(asked)
+        launch.named(asked)
     with pytest.raises(StudyError, match="there is no such study"):
-        launch._named(load.load([f"output_dir={tmp_path}", "resume=demo-0123abcd-2"]))
+        launch.named(load.load([f"output_dir={tmp_path}", "resume=demo-0123abcd-2"]))

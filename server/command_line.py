@@ -1,0 +1,87 @@
+"""The command line of ``consilium``: a wrong one is refused before anything slow is imported.
+
+Only this file, ``conf/load.py`` and ``conf/overrides.py`` know Hydra.
+
+Tested in ``tests/server/test_launch.py``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from conf import load as conf
+from conf.schema.runtime import SuperlinkRuntime
+from server.errors import StudyError
+
+if TYPE_CHECKING:
+    from server.launch import ProvisionHospitals
+    from server.runtime.workers import LoadApp
+
+COMMANDS = ("compare", "send", "export", "new-task")
+"""First words that are no settings of a study; ``server/commands.py`` has them."""
+
+
+def main(found: ProvisionHospitals, load_app: LoadApp) -> None:
+    """The command ``consilium``. Exits with 0, 1 (the study failed), 2 (the configuration is wrong) or 130 (Ctrl-C)."""
+    console = Console(highlight=False)
+    ended: list[Path] = []
+
+    def job(composed: DictConfig) -> None:
+        from server import launch  # takes seconds, which a mistyped command need not wait for
+
+        try:
+            study = launch.named(conf.to_study(composed))
+            if isinstance(study.runtime, SuperlinkRuntime):
+                launch.run_deployed(study, study.runtime, console)
+            elif study.propose:
+                launch.propose(study, found, console)
+            else:
+                given = conf.as_given(HydraConfig.get().overrides.task)
+                outcome = launch.run_study(study, found, load_app, console, given)
+                ended.append(Path(study.output_dir).resolve() / "studies" / outcome.study)
+        except conf.ConfigError as error:
+            _refuse(error, console)
+        except StudyError as error:
+            console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
+            sys.exit(1)
+        except OSError as error:  # a full disk, a folder that may not be written
+            console.print(f"[bold red]File error:[/] {escape(str(error))}", soft_wrap=True)
+            console.print("Every committed round is kept. Fix it and rerun the same command to resume.")
+            sys.exit(1)
+        except KeyboardInterrupt:
+            console.print("[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there.")
+            sys.exit(130)
+
+    try:
+        conf.check(sys.argv[1:], COMMANDS)  # Hydra would tell the first problem only, in its own words
+    except conf.ConfigError as error:
+        _refuse(error, console)
+    sys.argv[1:] = conf.for_hydra(sys.argv[1:])
+    hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
+    _after_a_sweep(ended, console)
+
+
+def _refuse(error: conf.ConfigError, console: Console) -> NoReturn:
+    console.print(f"[bold red]Invalid configuration:[/]\n{escape(str(error))}", soft_wrap=True)
+    sys.exit(2)
+
+
+def _after_a_sweep(ended: Sequence[Path], console: Console) -> None:
+    """Studies of one command line, side by side."""
+    if len(ended) < 2:
+        return
+    from server import commands
+
+    try:
+        commands.show(ended, ended[0].parents[1] / "sweeps" / f"{ended[0].name}.html", console)
+    except StudyError as error:
+        console.print(f"[yellow]The studies are not compared:[/] {escape(str(error))}", soft_wrap=True)
