@@ -75,7 +75,6 @@ _OUTLINES = {
     "MASK_OF_CLIP": "The mask does not say which frame it belongs to: list the frame as a separate image",
 }
 _STACKS = {
-    "NO_PLANE": "Slice positions are missing: export the original series, not screenshots of it",
     "TOO_FEW_SLICES": "Too few slices for a volume: check whether it is a localizer",
     "DUPLICATE_POSITION": "Several images at one position: export each phase as its own series",
     "SLICES_MISSING": "Slices are missing: fetch the complete series from the archive",

@@ -65,22 +65,6 @@ def epsilon_of(mechanisms: list[Mechanism], delta: float) -> float:
     return _epsilon_of(_parts(mechanisms), delta)
 
 
-def plan_noise(spent: list[Mechanism], sample_rate: float, count: int, epsilon: float, delta: float) -> float:
-    """The least noise with which ``count`` more applications, after what was spent, stay within (epsilon, delta).
-
-    The noise of what was spent is tried first, so that a study that runs as planned keeps one noise multiplier; a
-    study that lost a reservation to a crash goes on with more noise.
-
-    Returns:
-        A noise multiplier, rounded up to four decimals; never below 0.3.
-
-    Raises:
-        BudgetExhausted: no amount of noise would do.
-    """
-    last = spent[-1].noise_multiplier if spent else 0.0
-    return plan_scale(spent, sample_rate, ahead=[(1.0, count)], epsilon=epsilon, delta=delta, tried=last)
-
-
 def plan_scale(
     spent: list[Mechanism], sample_rate: float, ahead: Sequence[Ahead], epsilon: float, delta: float, tried: float = 0.0
 ) -> float:

@@ -35,7 +35,6 @@ Fact = str | int | float | bool | None
 class Kind(StrEnum):
     """Kinds of event."""
 
-    REFUSAL = "refusal"
     APPROVAL = "approval"
     REVOCATION = "revocation"
     STOP = "stop"

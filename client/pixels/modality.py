@@ -1,8 +1,7 @@
 """From stored to measured values: the Modality LUT (PS3.3 C.11.1), wherever the file has it.
 
 Classic images have it at the top, enhanced ones in the Pixel Value Transformation macro of their functional groups
-(C.7.6.16.2.9), RT Dose as DoseGridScaling (C.8.8.3). The VOI LUT (C.11.2) is a display preference; it can be read here
-and is never applied.
+(C.7.6.16.2.9), RT Dose as DoseGridScaling (C.8.8.3). The VOI LUT (C.11.2) is a display preference and not read.
 
 Tested in ``tests/client/reading/test_dicom.py``.
 """
@@ -34,19 +33,6 @@ class Rescale:
     unit: str = ""
 
 
-@dataclass(frozen=True)
-class Window:
-    """A display window: values from about centre - width/2 to centre + width/2 (PS3.3 C.11.2.1.2).
-
-    ``function`` is LINEAR, LINEAR_EXACT or SIGMOID; centre and width are in units of the measured values.
-    """
-
-    centre: float
-    width: float
-    function: str = "LINEAR"
-    explanation: str = ""
-
-
 def read_rescale(header: Dataset, frame: int) -> Rescale:
     """The linear transformation of a frame; the identity if the file has none, or a table instead.
 
@@ -57,10 +43,10 @@ def read_rescale(header: Dataset, frame: int) -> Rescale:
         unit = str(header.ModalityLUTSequence[0].get("ModalityLUTType") or "")
         return Rescale(unit="" if unit == "US" else unit)  # US means unspecified (C.11.1.1.2)
     group = group_item(header, frame, "PixelValueTransformationSequence")
-    found = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: _rescale(header, header if group is None else group))
-    if found.slope == 0 or not isfinite(found.slope) or not isfinite(found.intercept):
-        raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, f"RescaleSlope {found.slope}, intercept {found.intercept}")
-    return found
+    rescale = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: _rescale(header, header if group is None else group))
+    if rescale.slope == 0 or not isfinite(rescale.slope) or not isfinite(rescale.intercept):
+        raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, f"RescaleSlope {rescale.slope}, intercept {rescale.intercept}")
+    return rescale
 
 
 def _rescale(header: Dataset, source: Dataset) -> Rescale:
@@ -87,30 +73,3 @@ def measured(stored: NDArray[Any], header: Dataset, rescale: Rescale, bits_store
         return look_up_modality(stored, header)[0].astype(np.float32)
     exact = stored.astype(np.float64) * rescale.slope + rescale.intercept
     return exact if bits_stored > _EXACT_BITS else exact.astype(np.float32)
-
-
-def read_windows(header: Dataset, frame: int = 0) -> tuple[Window, ...]:
-    """The windows that the file proposes for a frame, the preferred one first. They are not applied.
-
-    Raises:
-        UnreadableDicom: IMPLAUSIBLE_HEADER.
-    """
-    group = group_item(header, frame, "FrameVOILUTSequence")
-    return guarded(Reason.IMPLAUSIBLE_HEADER, lambda: _windows(header if group is None else group))
-
-
-def _windows(source: Dataset) -> tuple[Window, ...]:
-    centres, widths = _several(source, "WindowCenter"), _several(source, "WindowWidth")
-    words = _several(source, "WindowCenterWidthExplanation")
-    function = str(source.get("VOILUTFunction") or "LINEAR")
-    return tuple(
-        Window(float(centre), float(width), function, str(words[i]) if i < len(words) else "")
-        for i, (centre, width) in enumerate(zip(centres, widths, strict=False))
-    )
-
-
-def _several(source: Dataset, keyword: str) -> list[Any]:
-    value = source.get(keyword)
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, str | float | int) else list(value)

@@ -14,9 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -99,26 +96,6 @@ class Decoder:
         """``client.reading.dicom.read_values`` in another process; raises as ``read`` does."""
         told, values = self._ask("values", path, frame)
         return Measured(values, str(told["unit"]))
-
-    def read_all(self, jobs: Iterable[tuple[Path, int]]) -> Iterator[Picture | UnreadableDicom]:
-        """Pictures of (path, frame) in the order of the jobs, read by all processes at once.
-
-        At most two a process are under way or waiting to be taken, however long the list is.
-        """
-        waiting: deque[Future[Picture | UnreadableDicom]] = deque()
-        with ThreadPoolExecutor(self._number) as threads:
-            for path, frame in jobs:
-                waiting.append(threads.submit(self._read_or_refuse, path, frame))
-                if len(waiting) >= 2 * self._number:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-
-    def _read_or_refuse(self, path: Path, frame: int) -> Picture | UnreadableDicom:
-        try:
-            return self.read(path, frame)
-        except UnreadableDicom as refusal:
-            return refusal
 
     def _ask(self, what: str, path: Path, frame: int) -> tuple[dict[str, Any], NDArray[Any]]:
         if not self._all:

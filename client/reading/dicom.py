@@ -26,7 +26,7 @@ from client.pixels.codestream import Codestream, read_codestream
 from client.pixels.colour import colour_space, to_luma, to_rgb
 from client.pixels.frames import Piece, find_encapsulated, read_encapsulated, read_native
 from client.pixels.header import NATIVE, open_file, transfer_syntax
-from client.pixels.modality import Window, measured, read_rescale, read_windows
+from client.pixels.modality import measured, read_rescale
 from client.pixels.pixel_format import GREY, PALETTE, PixelFormat, number_of_frames, read_form
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
 from client.pixels.stored import StoredValues, shape_native, stored_values
@@ -39,12 +39,10 @@ __all__ = [
     "Measured",
     "Reason",
     "UnreadableDicom",
-    "Window",
     "number_of_frames",
     "read_frame",
     "read_header",
     "read_values",
-    "read_windows",
 ]
 
 
@@ -150,10 +148,6 @@ class DicomImage:
         """All frames, one after the other; never more than one in memory."""
         return (self.picture(index) for index in range(self.form.frames))
 
-    def rgb(self, index: int) -> NDArray[np.float32]:
-        """One frame in colour: float32 of shape (rows, columns, 3) in [0, 1]; a grey one has three equal channels."""
-        return guarded(Reason.DECODE_FAILED, lambda: self._rgb(*self._stored(index), index))
-
     def measured(self, index: int) -> Measured:
         """One frame as measured values; see ``read_values``."""
         return guarded(Reason.DECODE_FAILED, lambda: self._measured(index))
@@ -161,10 +155,6 @@ class DicomImage:
     def stored(self, index: int) -> StoredValues:
         """One frame's stored values, int32, int64 or floating point, of the form's shape; colour as it was coded."""
         return guarded(Reason.DECODE_FAILED, lambda: self._stored(index)[0])
-
-    def windows(self, index: int) -> tuple[Window, ...]:
-        """The windows that the file proposes for a frame; they are not applied."""
-        return read_windows(self.header, index)
 
     def _stored(self, index: int) -> tuple[StoredValues, Codestream | None]:
         form, header = self.form, self.header

@@ -30,8 +30,6 @@ _TILT_DEGREES = 0.5
 class Unstackable(StrEnum):
     """Why frames do not form a volume."""
 
-    NO_PLANE = "NO_PLANE"
-    """The files lack slice positions."""
     TOO_FEW_SLICES = "TOO_FEW_SLICES"
     DUPLICATE_POSITION = "DUPLICATE_POSITION"
     """Different images of the same position that cannot be distinguished."""

@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from client.cohort.dataset import Cohort
-from client.ledger.accounting import Mechanism, plan_noise
+from client.ledger.accounting import Mechanism
 from client.training import methods
 from client.training.noise import entropy
 from client.training.train import Pull, train_locally
@@ -44,6 +44,7 @@ from tasks.models.registry import arrays_of
 from tasks.protocol.study import TrainingTerms
 from tasks.protocol.wire import Arrays, TrainOrder
 from tests.benchmarks import machine
+from tests.client.reserving import plan_noise
 
 PATIENTS, FEATURES, ROUNDS, SEEDS = 60, 8, 30, 3
 POSITIVES = (0.1, 0.1, 0.3, 0.7, 0.9, 0.9)

@@ -33,7 +33,7 @@ from pydicom.uid import (
 from rle.utils import encode_pixel_data as encode_rle
 
 from client.pixels.refusal import Reason, UnreadableDicom
-from client.reading.dicom import read_frame
+from client.reading.dicom import DicomImage, read_frame
 
 DATA = os.environ.get("CONSILIUM_DATA", "")
 ROBUSTNESS = Path(DATA) / "dicom_robustness"
@@ -167,3 +167,9 @@ def edited(source: Path, path: Path, edit: Callable[[bytearray], None]) -> Path:
     path.write_bytes(content)
     shutil.copystat(source, path)
     return path
+
+
+def read_colour(path: Path) -> NDArray[np.float32]:
+    """The first frame in colour, before it becomes grey: float32 of shape (rows, columns, 3) in [0, 1]."""
+    with DicomImage(path) as image:
+        return image._rgb(*image._stored(0), 0)

@@ -23,7 +23,7 @@ from torch import nn
 import client.app
 from client.cohort.dataset import Cohort, open_cohort
 from client.errors import LedgerUnwritable, UpdateNotFinite
-from client.ledger.accounting import Mechanism, epsilon_of, plan_noise
+from client.ledger.accounting import Mechanism, epsilon_of
 from client.ledger.audit_log import AuditLog
 from client.oversight import approvals, halt
 from client.training.scoring import score_patients
@@ -37,6 +37,7 @@ from tasks.protocol import wire
 from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, digest
 from tasks.protocol.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tests.client.hospital import TASK, Archive, Hospital, draw_archive, evaluate, read, train, weights, with_terms
+from tests.client.reserving import plan_noise
 
 STORY = "PATIENT-4711 in /archive/ward-7/image.dcm"
 

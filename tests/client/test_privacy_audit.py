@@ -28,11 +28,12 @@ from scipy.stats import beta, binom, norm
 from torch import nn
 
 from client.cohort.dataset import Cohort
-from client.ledger.accounting import Mechanism, epsilon_of, plan_noise
+from client.ledger.accounting import Mechanism, epsilon_of
 from client.training.noise import entropy
 from client.training.train import train_locally
 from tasks import task as tasks
 from tasks.protocol.study import TrainingTerms
+from tests.client.reserving import plan_noise
 
 CANARIES, GUESSES, DELTA = 1000, 300, 1e-8  # the theorem pays 2 * CANARIES * DELTA, which must stay below DOUBT
 DOUBT = 1e-4

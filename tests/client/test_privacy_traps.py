@@ -24,12 +24,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import client
 from client.cohort.dataset import Cohort
 from client.errors import ModelRefused
-from client.ledger.accounting import Mechanism, epsilon_of, plan_noise
+from client.ledger.accounting import Mechanism, epsilon_of
 from client.privacy import PatientSteps, StepTerms, refuse_unprivate_layers
 from client.training.noise import Entropy, entropy
 from client.training.train import train_locally
 from tasks import task as tasks
 from tasks.protocol.study import PrivacyTerms, TrainingTerms
+from tests.client.reserving import plan_noise
 
 TASK = tasks.get("breast_ultrasound")
 SGD = partial(torch.optim.SGD, lr=1.0)

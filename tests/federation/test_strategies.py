@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger.accounting import epsilon_of, plan_noise
+from client.ledger.accounting import epsilon_of
+from tests.client.reserving import plan_noise
 from tests.federation.embedded import HOSPITALS, entries, play
 
 QUIET = ("evaluation.arms=[]", "federation.rounds=3", "evaluation.every=3")

@@ -16,7 +16,8 @@ from scipy.special import log_ndtr
 
 from client.errors import BudgetExhausted
 from client.ledger import accounting
-from client.ledger.accounting import Mechanism, epsilon_of, noise_at, plan_noise, plan_scale, scale_of
+from client.ledger.accounting import Mechanism, epsilon_of, noise_at, plan_scale, scale_of
+from tests.client.reserving import plan_noise
 
 noises = st.floats(0.8, 8.0)
 rates = st.floats(0.01, 0.4)

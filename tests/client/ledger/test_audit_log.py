@@ -93,11 +93,11 @@ def test_receipts_are_found_by_study_round_and_time(audit_log: AuditLog) -> None
 def test_events_are_kept_beside_receipts(audit_log: AuditLog) -> None:
     approval = audit_log.append_event(Kind.APPROVAL, {"study": "s1", "digest": "ef" * 32, "by": "Dr. A. Weber"})
     audit_log.append_receipt(RECEIPT)
-    refusal = audit_log.append_event(Kind.REFUSAL, {"study": "s2", "round": 4, "code": "BUDGET_EXHAUSTED"})
-    assert audit_log.events() == [approval, refusal]
-    assert audit_log.events(kind=Kind.REFUSAL) == [refusal]
+    revocation = audit_log.append_event(Kind.REVOCATION, {"study": "s2", "by": "Dr. A. Weber"})
+    assert audit_log.events() == [approval, revocation]
+    assert audit_log.events(kind=Kind.REVOCATION) == [revocation]
     assert audit_log.events(study="s1") == [approval]
-    assert audit_log.events(since=refusal.at + timedelta(seconds=1)) == []
+    assert audit_log.events(since=revocation.at + timedelta(seconds=1)) == []
     assert approval.facts["by"] == "Dr. A. Weber"
     assert len(audit_log.receipts()) == 1
 
@@ -123,7 +123,7 @@ def test_every_kind_of_event_can_be_written(audit_log: AuditLog, kind: Kind) -> 
 )
 def test_uids_and_paths_are_kept_out(audit_log: AuditLog, fact: str) -> None:
     with pytest.raises(ValueError, match="reason looks like a UID or a path"):
-        audit_log.append_event(Kind.REFUSAL, {"code": "NO_COHORT", "reason": fact})
+        audit_log.append_event(Kind.STOP, {"reason": fact})
     assert audit_log.head().seq == 0
 
 

@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from client.pixels.refusal import Reason
 from client.reading.dicom import DicomImage, read_frame
-from tests.client.dicom_files import ROBUSTNESS, needs_robustness_set, refused, write
+from tests.client.dicom_files import ROBUSTNESS, needs_robustness_set, read_colour, refused, write
 
 FILES = ROBUSTNESS / "files"
 
@@ -40,17 +40,12 @@ def _with_palette(
     return path
 
 
-def _rgb(path: Path) -> NDArray[np.float32]:
-    with DicomImage(path) as image:
-        return image.rgb(0)
-
-
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize(("bits", "width"), [(8, "u1"), (8, "u2"), (16, "u2")])
 def test_entries_of_all_widths_and_byte_orders(tmp_path: Path, big: bool, bits: int, width: str) -> None:
     tables = np.random.default_rng(3).integers(0, 2**bits, (3, 12)).astype(width)
     path = _with_palette(tmp_path / "a.dcm", INDICES, tables, [12, 0, bits], big)
-    np.testing.assert_allclose(_rgb(path), np.moveaxis(tables[:, INDICES], 0, -1) / (2**bits - 1), atol=1e-6)
+    np.testing.assert_allclose(read_colour(path), np.moveaxis(tables[:, INDICES], 0, -1) / (2**bits - 1), atol=1e-6)
 
 
 def test_more_indices_than_entries_can_count(tmp_path: Path) -> None:
@@ -58,13 +53,13 @@ def test_more_indices_than_entries_can_count(tmp_path: Path) -> None:
     indices = np.arange(300, dtype=np.uint16).reshape(15, 20)
     tables = np.stack([np.arange(300) // 2, np.arange(300)[::-1] // 2, np.full(300, 7)]).astype("u1")
     path = _with_palette(tmp_path / "a.dcm", indices, tables, [300, 0, 8])
-    np.testing.assert_allclose(_rgb(path) * 255, np.moveaxis(tables[:, indices], 0, -1), atol=1e-4)
+    np.testing.assert_allclose(read_colour(path) * 255, np.moveaxis(tables[:, indices], 0, -1), atol=1e-4)
 
 
 def test_indices_outside_the_table_take_its_ends(tmp_path: Path) -> None:
     tables = np.array([[10, 20], [30, 40], [50, 60]], dtype="u1")
     path = _with_palette(tmp_path / "a.dcm", INDICES, tables, [2, 5, 8])
-    np.testing.assert_allclose(_rgb(path)[..., 0] * 255, np.where(INDICES <= 5, 10, 20), atol=1e-4)
+    np.testing.assert_allclose(read_colour(path)[..., 0] * 255, np.where(INDICES <= 5, 10, 20), atol=1e-4)
 
 
 def test_segmented_palettes_are_those_that_pydicom_expands(tmp_path: Path) -> None:
@@ -75,13 +70,13 @@ def test_segmented_palettes_are_those_that_pydicom_expands(tmp_path: Path) -> No
     dataset = dcmread(path)
     dataset.update({element.tag: element for element in palette if 0x00281100 <= element.tag < 0x00281300})
     dataset.save_as(path)
-    np.testing.assert_allclose(_rgb(path) * 255, apply_color_lut(indices, palette), atol=0.51)
+    np.testing.assert_allclose(read_colour(path) * 255, apply_color_lut(indices, palette), atol=0.51)
 
 
 def test_discrete_and_linear_segments(tmp_path: Path) -> None:
     words = np.array([[0, 2, 100, 200, 1, 4, 1000]] * 3, dtype="u2")
     path = _with_palette(tmp_path / "a.dcm", INDICES[:1], words, [6, 0, 16], kind="Segmented")
-    np.testing.assert_allclose(_rgb(path)[0, :, 0] * 65535, [100, 200, 400, 600], atol=0.01)
+    np.testing.assert_allclose(read_colour(path)[0, :, 0] * 65535, [100, 200, 400, 600], atol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +102,10 @@ def test_a_missing_palette_is_refused(tmp_path: Path) -> None:
 @needs_robustness_set
 def test_a_real_palette_is_the_same_in_both_byte_orders() -> None:
     little, big = FILES / "pydicomdata__OBXXXX1A.dcm", FILES / "pydicomdata__OBXXXX1A_expb.dcm"
-    np.testing.assert_array_equal(_rgb(little), _rgb(big))
+    np.testing.assert_array_equal(read_colour(little), read_colour(big))
     with DicomImage(little) as image:
         wanted = apply_color_lut(image.stored(0).astype("u1"), image.header)
-    np.testing.assert_allclose(_rgb(little), wanted / np.iinfo(wanted.dtype).max, atol=1e-6)
+    np.testing.assert_allclose(read_colour(little), wanted / np.iinfo(wanted.dtype).max, atol=1e-6)
 
 
 @pytest.mark.parametrize("big", [False, True])

@@ -136,27 +136,6 @@ def test_a_header_of_endless_pieces_is_refused(tmp_path: Path, monkeypatch: pyte
         read_frame(path)
 
 
-def test_a_list_is_read_in_order_by_all_processes(tmp_path: Path) -> None:
-    write(tmp_path / "good.dcm", RAMP)
-    (tmp_path / "bad.dcm").write_text("no DICOM")
-    jobs = [(tmp_path / ("bad.dcm" if n % 3 == 0 else "good.dcm"), 0) for n in range(20)]
-    taken = 0
-
-    def counted() -> Iterator[tuple[Path, int]]:
-        nonlocal taken
-        for job in jobs:
-            taken += 1
-            yield job
-
-    with Decoder(workers=2) as decoder:
-        results = decoder.read_all(counted())
-        first = next(results)
-        assert isinstance(first, UnreadableDicom)
-        assert taken <= 5  # the list is taken as it is worked off
-        rest = list(results)
-    assert [isinstance(result, UnreadableDicom) for result in rest] == [n % 3 == 0 for n in range(1, 20)]
-
-
 def test_threads_may_share_a_decoder(decoder: Decoder) -> None:
     path, wanted = bundled("CT_small.dcm"), read_frame(bundled("CT_small.dcm")).pixels
     wrong: list[int] = []

@@ -12,7 +12,6 @@ import pytest
 from safetensors.numpy import load
 
 import client.app
-from client.ledger.accounting import plan_noise
 from client.ledger.audit_log import norm_of
 from client.ledger.ledger import Ledger
 from client.training import client_state
@@ -31,6 +30,7 @@ from tasks.protocol.wire import (
     TrainReport,
 )
 from tests.client.hospital import Archive, Hospital, draw_archive, evaluate, train, weights
+from tests.client.reserving import plan_noise
 
 SCAFFOLD, DITTO = MethodTerms(control_variates=True), MethodTerms(personal=0.5)
 

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from client.ledger.accounting import Mechanism, epsilon_of, plan_noise
+from client.ledger.accounting import Mechanism, epsilon_of
 from conf.schema.training import TrainingSettings
 from server.strategy.honest_updates import Honest, _delta, needed_noise
 from server.strategy.local_sgd import honest_lengths, responses
 from tasks.protocol import encoding
 from tasks.protocol.study import MethodTerms, StudyDocument, WireTerms
 from tasks.protocol.wire import CONTROL, TrainOrder
+from tests.client.reserving import plan_noise
 
 WEIGHTS = {"a": np.full((4, 5), 2.0, np.float32), "b": np.zeros(3, np.float32)}
 
