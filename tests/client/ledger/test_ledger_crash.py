@@ -3,11 +3,15 @@
 What a child has announced, only after the call had returned, must be in the ledger; the chain must verify. SIGKILL
 cannot be caught. It leaves what the kernel already holds, so this does not stand for a power cut: against that the
 ledger relies on SQLite's ``synchronous=FULL``.
+
+Children are forks of a process that holds the ledger alone: a fork of pytest, which holds every library of every test,
+takes many times as long.
 """
 
 import hashlib
 import itertools
 import math
+import multiprocessing
 import os
 import random
 import shutil
@@ -15,9 +19,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,7 +32,7 @@ from typing import Any
 import pytest
 
 from client.errors import LedgerMissing
-from client.ledger.account import Use
+from client.ledger.account import Account, Use
 from client.ledger.accounting import Mechanism
 from client.ledger.audit_log import AuditLog, Receipt
 from client.ledger.ledger import Caps, Ledger, Planned
@@ -37,6 +44,14 @@ STEP = Mechanism(4.0, 1.0, 1)
 NO_CAPS = Caps(math.inf, math.inf, 1e-5)
 KILLS = 200
 OURS = str(Path(sys.modules["client.ledger.ledger"].__file__ or "").parent)
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([__name__])
+
+Announce = Callable[[str], None]
+
+
+def _plan(account: Account) -> Planned:
+    return Planned(STEP)
 
 
 def _use(number: int) -> Use:
@@ -57,57 +72,52 @@ def folder() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Child:
-    process: int
-    pipe: int
+    process: BaseProcess
+    pipe: Connection
 
-    def killed_after(self, announcements: int, seconds: float) -> list[tuple[str, int]]:
+    def killed_after(self, announcements: int, seconds: float) -> list[str]:
         """Kill it some time after it has announced so much. Returns everything that it announced."""
-        heard = b""
-        while heard.count(b"\n") < announcements and (more := os.read(self.pipe, 4096)):
-            heard += more
+        heard = list(itertools.islice(self.announced(), announcements))
         time.sleep(seconds)
-        os.kill(self.process, signal.SIGKILL)
+        self.process.kill()
+        heard += self.announced()
         assert self.end() == -signal.SIGKILL
-        return _lines(heard) + self.announced()
+        return heard
 
-    def announced(self) -> list[tuple[str, int]]:
-        """What it announced before it ended, and was not yet heard."""
-        with os.fdopen(self.pipe, "rb") as file:
-            return _lines(file.read())
+    def announced(self) -> Iterator[str]:
+        """What it announces until it ends, as it comes."""
+        with suppress(EOFError):
+            while True:
+                yield self.pipe.recv_bytes().decode()
 
-    def end(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
-
-
-def _lines(heard: bytes) -> list[tuple[str, int]]:
-    return [(what, int(number)) for what, number in (line.split() for line in heard.decode().splitlines())]
-
-
-def _fork(work: Callable[[Callable[[str], None]], None]) -> _Child:
-    reading, writing = os.pipe()
-    process = os.fork()
-    if process:
-        os.close(writing)
-        return _Child(process, reading)
-    code = 1
-    try:
-        os.close(reading)
-        work(lambda text: _write(writing, text))
-        code = 0
-    finally:
-        os._exit(code)
+    def end(self) -> int | None:
+        self.process.join()
+        self.pipe.close()
+        return self.process.exitcode
 
 
-def _write(pipe: int, text: str) -> None:
-    os.write(pipe, f"{text}\n".encode())
+def _fork(work: Callable[[Announce], None]) -> _Child:
+    reading, writing = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=_announcing, args=(work, writing))
+    process.start()
+    writing.close()
+    return _Child(process, reading)
 
 
-def _work(path: Path, first: int, announce: Callable[[str], None]) -> None:
+def _announcing(work: Callable[[Announce], None], pipe: Connection) -> None:
+    work(lambda text: pipe.send_bytes(text.encode()))
+
+
+def _numbers(what: str, said: Iterable[str]) -> set[int]:
+    return {int(number) for name, number in (line.split() for line in said) if name == what}
+
+
+def _work(path: Path, first: int, announce: Announce) -> None:
     """Reserve and commit one order after the other, for ever."""
     with Ledger.open(path, SECRET) as ledger:
         announce("open 0")
         for number in itertools.count(first):
-            reserve(ledger, _use(number), lambda account: Planned(STEP), NO_CAPS)
+            reserve(ledger, _use(number), _plan, NO_CAPS)
             announce(f"reserved {number}")
             ledger.commit(_use(number), _reply(number))
             announce(f"committed {number}")
@@ -121,8 +131,8 @@ def test_nothing_announced_is_lost_when_the_process_is_killed_at_random(folder: 
     for _ in range(50):
         child = _fork(partial(_work, path, max(reserved, default=0) + 1))
         said = child.killed_after(chance.randrange(1, 10), chance.uniform(0, 0.003))
-        reserved |= {number for what, number in said if what == "reserved"}
-        committed = max((number for what, number in said if what == "committed"), default=0)
+        reserved |= _numbers("reserved", said)
+        committed = max(_numbers("committed", said), default=0)
         with Ledger.open(path, SECRET) as ledger:
             entries = ledger.entries()
             assert {entry.use.round for entry in entries} >= reserved
@@ -169,7 +179,7 @@ def _killed_at_lines(
     for line in itertools.count(1, step):
         place = prepare(line)
         child = _fork(partial(_traced, work, _KillAtLine(line, since), place))
-        said = {f"{what} {number}" for what, number in child.announced()}
+        said = set(child.announced())
         code = child.end()
         yield place, said
         if code == 0:
@@ -178,7 +188,7 @@ def _killed_at_lines(
         assert code == -signal.SIGKILL
 
 
-def _traced(work: Callable[..., None], tracer: _KillAtLine, place: Path, announce: Callable[[str], None]) -> None:
+def _traced(work: Callable[..., None], tracer: _KillAtLine, place: Path, announce: Announce) -> None:
     sys.settrace(tracer)
     work(place, announce)
     sys.settrace(None)
@@ -190,9 +200,9 @@ def template(folder: Path) -> Path:
     template = folder / "template"
     create_records(template / "ledger", template / "audit_log", SECRET)
     with open_records(template / "ledger", template / "audit_log", SECRET) as records:
-        reserve(records.ledger, _use(1), lambda account: Planned(STEP), NO_CAPS)
+        reserve(records.ledger, _use(1), _plan, NO_CAPS)
         records.ledger.commit(_use(1), _reply(1))
-        reserve(records.ledger, _use(2), lambda account: Planned(STEP), NO_CAPS)
+        reserve(records.ledger, _use(2), _plan, NO_CAPS)
     return template
 
 
@@ -202,23 +212,43 @@ def _receipt(ledger: Ledger, number: int) -> Receipt:
     return Receipt("s1", number, "TrainReport", "chest/train", len(reply), sha256, {}, 1.0, 0.5, 0.6, ledger.head())
 
 
+def _order(place: Path, announce: Announce) -> None:
+    with open_records(place / "ledger", place / "audit_log", SECRET) as records:
+        reserve(records.ledger, _use(3), _plan, NO_CAPS)
+        announce("reserved 3")
+        records.ledger.commit(_use(3), _reply(3))
+        announce("committed 3")
+        records.audit_log.append_receipt(_receipt(records.ledger, 3))
+        announce("receipt 3")
+
+
+def _create(place: Path, announce: Announce) -> None:
+    create_records(place / "ledger", place / "audit_log", SECRET)
+
+
+def _replace(place: Path, announce: Announce) -> None:
+    replace_lost_audit_log(place / "ledger", place / "audit_log", SECRET)
+
+
+def _back_up(place: Path, announce: Announce) -> None:
+    with Ledger.open(place / "ledger", SECRET) as ledger:
+        ledger.backup(place / "backup")
+
+
+def _write_receipts(path: Path, receipt: Receipt, announce: Announce) -> None:
+    with AuditLog.open(path, SECRET) as audit_log:
+        while True:
+            announce(f"receipt {audit_log.append_receipt(receipt).seq}")
+
+
 def test_killed_at_every_line_of_an_order_nothing_announced_is_lost(template: Path, folder: Path) -> None:
     """From planning to receipt: whichever line is the last, the records belong together and count enough."""
 
     def prepare(line: int) -> Path:
         return Path(shutil.copytree(template, folder / str(line)))
 
-    def order(place: Path, announce: Callable[[str], None]) -> None:
-        with open_records(place / "ledger", place / "audit_log", SECRET) as records:
-            reserve(records.ledger, _use(3), lambda account: Planned(STEP), NO_CAPS)
-            announce("reserved 3")
-            records.ledger.commit(_use(3), _reply(3))
-            announce("committed 3")
-            records.audit_log.append_receipt(_receipt(records.ledger, 3))
-            announce("receipt 3")
-
     outcomes = set()
-    for place, said in _killed_at_lines(prepare, order, "planning"):
+    for place, said in _killed_at_lines(prepare, _order, "planning"):
         with open_records(place / "ledger", place / "audit_log", SECRET) as records:
             assert records.verify() == []
             rounds = [entry.use.round for entry in records.ledger.entries()]
@@ -231,7 +261,7 @@ def test_killed_at_every_line_of_an_order_nothing_announced_is_lost(template: Pa
             assert (stored is None) == (records.ledger.stored_reply(_use(1)) == _reply(1))
             assert len(records.without_receipt()) == 1 + (stored is not None) - receipts
             if stored is None:  # asked again, it is done again and paid again
-                reserve(records.ledger, _use(3), lambda account: Planned(STEP), NO_CAPS)
+                reserve(records.ledger, _use(3), _plan, NO_CAPS)
                 records.ledger.commit(_use(3), _reply(3))
                 assert len(records.ledger.spent("chest/train", "s1")) == len(rounds) + 1
             outcomes.add((rounds.count(3), stored is not None, receipts))
@@ -243,11 +273,8 @@ def test_killed_while_making_the_records_they_are_whole_or_can_be_made(folder: P
         (folder / str(line)).mkdir()
         return folder / str(line)
 
-    def create(place: Path, announce: Callable[[str], None]) -> None:
-        create_records(place / "ledger", place / "audit_log", SECRET)
-
     outcomes = set()
-    for place, _ in _killed_at_lines(prepare, create, "create_records", 7):
+    for place, _ in _killed_at_lines(prepare, _create, "create_records", 7):
         ledger, audit_log = place / "ledger", place / "audit_log"
         outcomes.add((ledger.exists(), audit_log.exists()))
         if not audit_log.exists():
@@ -265,10 +292,7 @@ def test_killed_while_replacing_a_lost_audit_log_it_can_be_done_again(template: 
         (place / "audit_log").unlink()
         return place
 
-    def replace(place: Path, announce: Callable[[str], None]) -> None:
-        replace_lost_audit_log(place / "ledger", place / "audit_log", SECRET)
-
-    for place, _ in _killed_at_lines(prepare, replace, "replace_lost_audit_log", 9):
+    for place, _ in _killed_at_lines(prepare, _replace, "replace_lost_audit_log", 9):
         replace_lost_audit_log(place / "ledger", place / "audit_log", SECRET)
         with open_records(place / "ledger", place / "audit_log", SECRET) as records:
             assert records.verify() == []
@@ -279,12 +303,8 @@ def test_killed_within_a_backup_there_is_a_whole_one_or_none(template: Path, fol
     def prepare(line: int) -> Path:
         return Path(shutil.copytree(template, folder / str(line)))
 
-    def back_up(place: Path, announce: Callable[[str], None]) -> None:
-        with Ledger.open(place / "ledger", SECRET) as ledger:
-            ledger.backup(place / "backup")
-
     found = set()
-    for place, _ in _killed_at_lines(prepare, back_up, "backup", 3):
+    for place, _ in _killed_at_lines(prepare, _back_up, "backup", 3):
         found.add((place / "backup").exists())
         if (place / "backup").exists():
             with Ledger.open(place / "backup", SECRET) as backup:
@@ -298,15 +318,12 @@ def test_an_audit_log_killed_at_random_keeps_every_announced_receipt(folder: Pat
     with Ledger.open(folder / "ledger", SECRET) as ledger:
         receipt = _receipt(ledger, 1)
 
-    def write(announce: Callable[[str], None]) -> None:
-        with AuditLog.open(folder / "audit_log", SECRET) as audit_log:
-            while True:
-                announce(f"receipt {audit_log.append_receipt(receipt).seq}")
+    write = partial(_write_receipts, folder / "audit_log", receipt)
 
     chance, last = random.Random(2), 0
     for _ in range(40):
         said = _fork(write).killed_after(chance.randrange(5), chance.uniform(0, 0.002))
-        last = max([last, *(number for _, number in said)])
+        last = max([last, *_numbers("receipt", said)])
         with AuditLog.open(folder / "audit_log", SECRET) as audit_log:
             assert audit_log.verify() == []
             assert len(audit_log.receipts()) >= last
