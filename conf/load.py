@@ -61,6 +61,13 @@ def register() -> None:
 def load(words: Sequence[str] = ()) -> Study:
     """Compose ``run.yaml`` with the overrides of a command line and check the result.
 
+    >>> study = load(["experiment=demo", "privacy.epsilon=3"])
+    >>> study.task.name, study.federation.rounds, study.privacy.epsilon
+    ('breast_ultrasound', 10, 3.0)
+    >>> load(["experiment=demo", "privacy.epsilon=0"])
+    Traceback (most recent call last):
+    conf.load.ConfigError: privacy.epsilon=0: must lie above 0 and not above 1000; for instance privacy.epsilon=8.0
+
     Raises:
         ConfigError: listing every unknown key or choice, wrong type, missing value and value that makes no sense.
     """

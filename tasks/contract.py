@@ -214,7 +214,14 @@ class Join(_Strict):
 
 
 class Contract(_Strict):
-    """One task's contract."""
+    """One task's contract.
+
+    >>> contract = of_task("breast_ultrasound")
+    >>> contract.organ, contract.modalities
+    ('breast', ['US'])
+    >>> [rule.check for rule in contract.rules[:3]]
+    ['modality', 'not_secondary_capture', 'not_photographed']
+    """
 
     task: str
     version: int = Field(ge=1)

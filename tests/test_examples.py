@@ -8,11 +8,18 @@ from importlib import import_module
 import pytest
 
 MODULES = (
+    "conf.load",
     "tasks.task",
+    "tasks.contract",
     "tasks.protocol.wire",
     "tasks.protocol.encoding",
     "tasks.metrics.ranking",
+    "tasks.metrics.operating",
+    "tasks.models.registry",
     "tasks.models.model_file",
+    "client.ledger.ledger",
+    "client.ledger.accounting",
+    "client.ledger.audit_log",
     "server.strategy.strategy",
 )
 

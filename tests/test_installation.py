@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tasks import task as tasks
 
@@ -92,15 +93,23 @@ def test_phantoms_are_in_no_wheel_but_their_own() -> None:
     assert folders == {*tasks.names(), "template"}, "a folder without __init__.py would be left out"
 
 
-def test_one_release_has_one_version() -> None:
-    version = _project("pyproject.toml")["project"]["version"]
+def test_one_release_has_one_version_and_one_description() -> None:
+    project = _project("pyproject.toml")["project"]
+    version = project["version"]
     phantoms = _project("tasks/phantoms/pyproject.toml")["project"]
-    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     released = re.search(rf"^## {re.escape(version)} - (\S+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
     assert phantoms["version"] == version
     assert phantoms["dependencies"] == [f"consilium-fl=={version}"]
-    assert _project("pyproject.toml")["project"]["optional-dependencies"]["phantoms"] == [
-        f"consilium-fl-phantoms=={version}"
-    ]
+    assert project["optional-dependencies"]["phantoms"] == [f"consilium-fl-phantoms=={version}"]
     assert released is not None
-    assert f"version: {version}\ndate-released: {released.group(1)}\n" in citation
+    assert (citation["version"], str(citation["date-released"])) == (version, released.group(1))
+    assert (citation["title"], citation["license"]) == (
+        f"Consilium: {_lower(project['description'])}",
+        project["license"],
+    )
+    assert citation["keywords"] == project["keywords"]
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:]

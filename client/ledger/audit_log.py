@@ -91,7 +91,19 @@ class Event:
 
 
 class AuditLog:
-    """The audit log file of one hospital. A context manager, for one thread; several processes may have it open."""
+    """The audit log file of one hospital. A context manager, for one thread; several processes may have it open.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> folder = TemporaryDirectory()
+    >>> audit_log = AuditLog.create(Path(folder.name) / "audit.sqlite", secret=bytes(32), ledger=Head(0, "00" * 32))
+    >>> approval = audit_log.append_event(Kind.APPROVAL, {"study": "demo-1", "by": "Dr. A. Weber"})
+    >>> [event.facts["by"] for event in audit_log.events(study="demo-1")]
+    ['Dr. A. Weber']
+    >>> audit_log.append_event(Kind.STOP, {"reason": "cannot read /data/pacs/1.dcm"})
+    Traceback (most recent call last):
+    ValueError: audit log event stop: reason looks like a UID or a path
+    >>> folder.cleanup()
+    """
 
     def __init__(self, chain: Chain) -> None:
         """Use ``create`` or ``open``."""

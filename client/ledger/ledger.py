@@ -64,7 +64,26 @@ class Planned:
 
 
 class Ledger:
-    """The ledger file of one hospital. A context manager, for one thread; several processes may have it open."""
+    """The ledger file of one hospital. A context manager, for one thread; several processes may have it open.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> folder, caps = TemporaryDirectory(), Caps(study=8.0, life=20.0, delta=1e-4)
+    >>> ledger = Ledger.create(Path(folder.name) / "ledger.sqlite", secret=bytes(32))
+    >>> first = Use(cohort="breast_ultrasound/train", study="demo-1", round=1, order_digest="ab12")
+    >>> with ledger.planning(first):  # before training starts
+    ...     ledger.reserve(first, Planned(Mechanism(noise_multiplier=2.0, sample_rate=0.1, count=10)), caps)
+    >>> ledger.commit(first, b"the report")  # before it is sent
+    >>> ledger.stored_reply(first)
+    b'the report'
+    >>> f"epsilon {epsilon_of(ledger.spent(first.cohort), caps.delta):.2f}"
+    'epsilon 0.63'
+    >>> second = Use(first.cohort, "demo-1", round=2, order_digest="cd34")
+    >>> with ledger.planning(second):
+    ...     ledger.reserve(second, Planned(Mechanism(noise_multiplier=0.5, sample_rate=0.1, count=100)), caps)
+    Traceback (most recent call last):
+    client.errors.BudgetExhausted: breast_ultrasound/train: epsilon for study demo-1 would be 27.176, the cap is 8
+    >>> folder.cleanup()
+    """
 
     def __init__(self, chain: Chain, witness: Callable[[], Head] | None) -> None:
         """Use ``create`` or ``open``."""

@@ -27,7 +27,14 @@ class OperatingPoint:
 
 
 def at_threshold(histogram: ScoreHistogram, threshold: float) -> OperatingPoint:
-    """Sensitivity and specificity of a threshold, which is rounded to an edge between bins."""
+    """Sensitivity and specificity of a threshold, which is rounded to an edge between bins.
+
+    >>> from tasks.metrics.histogram import score_histogram
+    >>> cells = score_histogram(scores=[0.1, 0.2, 0.6, 0.4, 0.7, 0.9], labels=[0, 0, 0, 1, 1, 1], bins=10)
+    >>> rate = at_threshold(ScoreHistogram(cells), 0.5).sensitivity
+    >>> f"{rate.value:.2f} ({rate.low:.2f} to {rate.high:.2f})"
+    '0.67 (0.21 to 0.94)'
+    """
     edge = round(threshold * histogram.bins)
     called = np.arange(histogram.bins) >= edge
     return OperatingPoint(edge / histogram.bins, _fraction(histogram, 1, called), _fraction(histogram, 0, ~called))

@@ -65,6 +65,11 @@ class WeightsMissing(UnknownModel):
 def build(spec: Mapping[str, Any], form: InputSpec, seed: int = 0, find: Finder | None = None) -> Network:
     """The network that a class of ``conf/schema/model.py`` describes.
 
+    >>> from tasks import task as tasks
+    >>> network = build({"name": "scatter_linear", "resolution": 32}, tasks.get("breast_ultrasound").form)
+    >>> {name: array.shape for name, array in arrays_of(network.trainable).items()}
+    {'weight': (1, 452), 'bias': (1,)}
+
     Args:
         spec: ``name`` and the options of one choice in ``conf/model/``.
         form: of the task, see ``tasks.task.Task.form``.
