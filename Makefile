@@ -19,8 +19,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed  ## Draw three phantom hospitals and run a private federated study on them
 	$(BIN)/consilium experiment=demo
 
+# Tests start hundreds of processes: Python keeps what it has compiled of the sources, whatever it does elsewhere.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed  ## Run the tests (minutes)
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadscope -rs
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder -rs
 
 explore: $(VENV)/.installed  ## Run the property tests on new random cases; report what fails as an @example
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=explore

@@ -36,6 +36,22 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("steady")
 
 
+SLOWEST = (
+    *("federation/test_canary", "federation/test_interruption", "federation/test_whole_study", "tasks/test_every_task"),
+    *("client/test_totality", "client/prediction/test_segmentation", "federation/test_bad_input"),
+    *("client/sources/files/test_scans", "federation/test_privacy", "federation/test_honest_updates"),
+    *("client/ledger/test_ledger_crash", "client/prediction/test_scan_list", "client/training/test_gradients"),
+    *("server/runtime/test_local_grid", "client/prediction/test_predict", "tasks/models/test_registry"),
+)
+"""Modules that take long, in the order in which ``make test`` begins them: one that began last would be waited for."""
+_TURNS = {f"tests/{name}.py": turn for turn, name in enumerate(SLOWEST)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest modules first, and leave all others in their order."""
+    items.sort(key=lambda item: _TURNS.get(item.nodeid.split("::")[0], len(_TURNS)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Small tensors on a shared machine are quicker without torch's threads."""
