@@ -1,4 +1,4 @@
-"""The command ``consilium``: the one file of the house that sees both the server's rooms and the hospitals'.
+"""The command ``consilium``: the only file that sees both the server's rooms and the hospitals'.
 
 It exists for the embedded runtime, where one process plays everybody. A deployed server never imports it.
 
@@ -34,11 +34,11 @@ def main() -> None:
         from server import commands
 
         sys.exit(commands.main(sys.argv[1:]))
-    command_line.main(found, client_app)
+    command_line.main(provision_hospitals, client_app)
 
 
-def found(study: Study, folder: Path, advance: Advance) -> Hospitals:
-    """Found the simulated hospitals of a study.
+def provision_hospitals(study: Study, folder: Path, advance: Advance) -> Hospitals:
+    """Provision the simulated hospitals of a study.
 
     Raises:
         HospitalNotReady: images, labels, settings or folders of one cannot be used.
@@ -48,22 +48,22 @@ def found(study: Study, folder: Path, advance: Advance) -> Hospitals:
     from server.launch import Hospitals
 
     try:
-        founded = virtual.provision_virtual_hospitals(
+        simulated = virtual.provision_virtual_hospitals(
             study, folder, lambda issuer, done, total: advance(f"ingest {issuer}", done, total)
         )
     except (SiteError, ValueError, OSError) as error:
         raise HospitalNotReady(str(error)) from error
     return Hospitals(
-        federated=founded.federated,
-        alone=founded.alone,
+        federated=simulated.federated,
+        alone=simulated.alone,
         imaginary={"pooled": [partition.POOLED], "shuffled": virtual.shufflings(study)},
-        public_sizes=founded.public_sizes,
-        sizes=founded.sizes,
-        warnings={name: ingested.warnings for name, ingested in founded.reports.items()},
-        notes=founded.notes,
+        public_sizes=simulated.public_sizes,
+        sizes=simulated.sizes,
+        warnings={name: ingested.warnings for name, ingested in simulated.reports.items()},
+        notes=simulated.notes,
         conformance={
             name: (ingested.contract.conforming, ingested.contract.examined)
-            for name, ingested in founded.reports.items()
+            for name, ingested in simulated.reports.items()
             if ingested.contract.examined
         },
     )

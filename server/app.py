@@ -29,7 +29,7 @@ from server.deployment.server_dir import ServerDir, read
 from server.errors import NotAdmitted, NotSigned, RoundFailed, StudyBusy, StudyError, TrackingFailed
 from server.results import results
 from server.rounds.state import StudyState
-from server.run_study import conduct, initial_state, record, summary
+from server.run_study import initial_state, play_rounds, record, summary
 from server.runtime.flower_private import play
 from server.runtime.superlink_grid import SuperlinkGrid
 from server.study.baselines import Arms
@@ -148,7 +148,7 @@ def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, 
     def attempt() -> StudyState:
         assert isinstance(study.federation, EnrolledFederation)
         patient = SuperlinkGrid(grid, study.federation.patience_s, study.federation.deadline_s)
-        return conduct(study, folder, nodes, patient, initial, committed=committed, witnessed=server_dir.witness)
+        return play_rounds(study, folder, nodes, patient, initial, committed=committed, witnessed=server_dir.witness)
 
     state = again(attempt, _attempts(study))
     outcome = results.results(folder.name, state, Arms(), NOTES, asdict(study.evaluation.gate))

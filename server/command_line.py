@@ -30,7 +30,7 @@ COMMANDS = ("compare", "send", "export", "new-task")
 """First words that are no settings of a study; ``server/commands.py`` has them."""
 
 
-def main(found: ProvisionHospitals, load_app: LoadApp) -> None:
+def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
     """The command ``consilium``. Exits with 0, 1 (the study failed), 2 (the configuration is wrong) or 130 (Ctrl-C)."""
     console = Console(highlight=False)
     ended: list[Path] = []
@@ -43,10 +43,10 @@ def main(found: ProvisionHospitals, load_app: LoadApp) -> None:
             if isinstance(study.runtime, SuperlinkRuntime):
                 launch.run_deployed(study, study.runtime, console)
             elif study.propose:
-                launch.propose(study, found, console)
+                launch.propose(study, provision, console)
             else:
                 given = conf.as_given(HydraConfig.get().overrides.task)
-                outcome = launch.run_study(study, found, load_app, console, given)
+                outcome = launch.run_study(study, provision, load_app, console, given)
                 ended.append(Path(study.output_dir).resolve() / "studies" / outcome.study)
         except conf.ConfigError as error:
             _refuse(error, console)

@@ -1,6 +1,6 @@
 """A study from its configuration to its results.
 
-This file does not know the hospitals' code: ``server/__main__.py`` hands in what founds the hospitals of this machine
+This file does not know the hospitals' code: ``server/__main__.py`` hands in what provisions this machine's hospitals
 and what plays them.
 """
 
@@ -26,7 +26,7 @@ from server.results import results
 from server.results.results import Results
 from server.results.verdicts import verdict
 from server.rounds.state import RoundRecord, StudyState
-from server.run_study import conduct, initial_state, record, summary
+from server.run_study import initial_state, play_rounds, record, summary
 from server.runtime.local_grid import LocalGrid
 from server.runtime.workers import LoadApp
 from server.study import baselines, cross_site_evaluation
@@ -98,9 +98,9 @@ def named(study: Study) -> Study:
 
 
 def run_study(
-    study: Study, found: ProvisionHospitals, load_app: LoadApp, console: Console, words: Sequence[str] = ()
+    study: Study, provision: ProvisionHospitals, load_app: LoadApp, console: Console, words: Sequence[str] = ()
 ) -> Results:
-    """Found or resume the study, play its rounds, compare, record, show.
+    """Begin or resume the study, play its rounds, compare, record, show.
 
     Args:
         words: what stood on the command line; the report repeats it.
@@ -115,7 +115,7 @@ def run_study(
         folder.note(words=list(words))
         if folder.resumed:
             console.print(f"Going on with {folder.name}.")
-        hospitals = found(study, folder.path, bars.advance)
+        hospitals = provision(study, folder.path, bars.advance)
         sizes = fixed_sizes(folder, hospitals.public_sizes)
         _refuse_another_matrix(study, hospitals)
         _introduce(console, study, folder, hospitals)
@@ -124,9 +124,13 @@ def run_study(
             study, folder, hospitals=hospitals, load_app=load_app, initial=initial, tracker=tracker, bars=bars
         )
         arms = _arms(study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, initial=initial, bars=bars)
-        crossed = _crossed(study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, state=state, arms=arms)
+        cross_site = _across_sites(
+            study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, state=state, arms=arms
+        )
         gates = asdict(study.evaluation.gate)
-        outcome = results.results(folder.name, state, arms=arms, notes=hospitals.notes, gates=gates, crossed=crossed)
+        outcome = results.results(
+            folder.name, state, arms=arms, notes=hospitals.notes, gates=gates, cross_site=cross_site
+        )
         record(folder, outcome, state, tracker, hospitals.conformance)
         folder.note(finished=True)
     _show(console, study, folder.path, outcome, tracker.where())
@@ -177,10 +181,10 @@ def run_deployed(study: Study, runtime: SuperlinkRuntime, console: Console) -> N
     _show(console, study, folder, results.read(folder / writing.NUMBERS), links)
 
 
-def propose(study: Study, found: ProvisionHospitals, console: Console) -> None:
+def propose(study: Study, provision: ProvisionHospitals, console: Console) -> None:
     """Write the study's document for the hospitals; the same command without ``propose`` later runs that very study.
 
-    The document has the hospitals' sizes, so they are founded for it.
+    The document has the hospitals' sizes, so they are provisioned for it.
 
     Raises:
         ConfigError, StudyError: as ``run_study``.
@@ -188,7 +192,7 @@ def propose(study: Study, found: ProvisionHospitals, console: Console) -> None:
     initial_state(study)
     folder = open_study(study)
     with locked(folder), _Bars(console) as bars:
-        sizes = fixed_sizes(folder, found(study, folder.path, bars.advance).public_sizes)
+        sizes = fixed_sizes(folder, provision(study, folder.path, bars.advance).public_sizes)
     document = document_of(study, folder.name, sizes)
     write_whole(Path(study.propose), (canonical(document) + "\n").encode())
     console.print(f"{document.name}: wrote {study.propose}, digest {digest(document)}", soft_wrap=True)
@@ -209,7 +213,7 @@ def _federated(
         bars.advance("federated", len(state.rounds), study.federation.rounds, summary(state.rounds[-1]))
 
     with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
-        return conduct(study, folder, nodes=grid.nodes, grid=grid, initial=initial, committed=committed)
+        return play_rounds(study, folder, nodes=grid.nodes, grid=grid, initial=initial, committed=committed)
 
 
 def _arms(
@@ -234,7 +238,7 @@ def _arms(
         )
 
 
-def _crossed(
+def _across_sites(
     study: Study,
     folder: StudyFolder,
     sizes: Mapping[str, int],
@@ -247,7 +251,7 @@ def _crossed(
         return cross_site_evaluation.CrossSiteEvaluation()
     with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
         return cross_site_evaluation.evaluate_across_sites(
-            study, folder.name, sizes=sizes, folder=folder.path / "crossed", grid=grid, state=state, arms=arms
+            study, folder.name, sizes=sizes, folder=folder.path / "cross-site", grid=grid, state=state, arms=arms
         )
 
 

@@ -74,7 +74,7 @@ def shared(study: Study, weights: Arrays) -> Arrays:
     return {name: value for name, value in weights.items() if name not in stay}
 
 
-def conduct(
+def play_rounds(
     study: Study,
     folder: StudyFolder,
     nodes: dict[str, int],

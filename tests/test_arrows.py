@@ -177,7 +177,7 @@ def _within(file: str, patterns: tuple[str, ...]) -> bool:
 
 
 def wrong_arrows(file: str, source: str) -> list[str]:
-    """Houses see only what stands left of them."""
+    """Packages see only what stands left of them."""
     if file == COMPOSER:
         return []
     allowed = MAY_SEE[file.split("/")[0]]
@@ -326,7 +326,7 @@ RULES = [
 
 @cache
 def sources() -> dict[str, str]:
-    found = [path for house in PACKAGES for path in sorted((ROOT / house).rglob("*.py"))]
+    found = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
     return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in found}
 
 
@@ -374,9 +374,9 @@ def test_the_source_keeps_the_rule(rule) -> None:  # type: ignore[no-untyped-def
         (wrong_neighbours, "tasks/phantoms/pneumonia_xray/phantom.py", "from tasks.phantoms.lung_ct import scanner"),
         (wrong_neighbours, "tasks/phantoms/fields.py", "from tasks.breast_ultrasound import TASK"),
         (wrong_neighbours, "tasks/task.py", "from tasks.breast_ultrasound import TASK"),
-        (wrong_neighbours, "tasks/models/registry.py", "import tasks.breast_ultrasound.example"),
         (wrong_rooms, "tasks/brain_mr/example.py", "from tasks.phantoms.fields import Field"),
         (wrong_rooms, "tasks/task.py", "def f():\n    from tasks.phantoms.brain_mr import phantom"),
+        (wrong_neighbours, "tasks/models/registry.py", "import tasks.breast_ultrasound.example"),
         (wrong_seams, "client/training/train.py", "from opacus.optimizers import DPOptimizer"),
         (wrong_seams, "client/privacy.py", "import dp_accounting as dp"),
         (wrong_seams, "server/rounds/round.py", "def f():\n    import mlflow"),

@@ -47,7 +47,7 @@ class ContractReport:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class NearDuplicates:
     """Images of different patients that look the same.
 
     Attributes:
@@ -72,7 +72,7 @@ class IngestReport:
         left_out: images, files and label rows that were not used, by reason; a rule of the contract as ``RULE:id``.
         warnings: sentences about what a person should look at.
         contract: how the images keep the contract.
-        likeness: images that look alike.
+        near_duplicates: images that look alike.
         findings: for each further finding of the task, patients of whom it is known, and those who have it.
         outlined: patients with an image on which somebody has outlined the task's structures, or found none.
     """
@@ -83,7 +83,7 @@ class IngestReport:
     left_out: Counter[str]
     warnings: list[str]
     contract: ContractReport
-    likeness: Likeness
+    near_duplicates: NearDuplicates
     findings: dict[str, tuple[int, int]] = field(default_factory=dict)
     outlined: int = 0
 
@@ -100,13 +100,13 @@ def report(task: Task, catalog: Index, issuers: Sequence[str], cache: ExampleCac
     for ingest in sorted(catalog.ingests(task.name, issuers), key=lambda ingest: ingest.issuer):
         left_out.update(ingest.left_out)
         warnings += ingest.warnings
-    likeness = _likeness(usable, sides, cache)
+    near_duplicates = _near_duplicates(usable, sides, cache)
     patients = {side: len({i.patient for i in usable if sides[i.patient] == side}) for side in ("train", "validation")}
     of_class = [{image.patient for image in usable if image.label == number} for number in (0, 1)]
     classes = {name: len(patients) for name, patients in zip(task.classes, of_class, strict=True)}
     warnings += _on_classes(task, classes, len(of_class[0] & of_class[1]))
     warnings += [f"cannot take part: {sentence}" for sentence in contract.shortfalls]
-    warnings += _on_likeness(likeness)
+    warnings += _on_near_duplicates(near_duplicates)
     if +left_out:
         warnings.append(f"left out: {counts(+left_out)}")
     outlined = len({image.patient for image in usable if image.outlined})
@@ -117,7 +117,7 @@ def report(task: Task, catalog: Index, issuers: Sequence[str], cache: ExampleCac
         left_out=+left_out,
         warnings=warnings,
         contract=contract,
-        likeness=likeness,
+        near_duplicates=near_duplicates,
         findings=_known(task, usable),
         outlined=outlined,
     )
@@ -197,10 +197,10 @@ def alike(usable: Sequence[Image], cache: ExampleCache) -> tuple[list[tuple[Imag
     return [(printed[a][0], printed[b][0]) for a, b in pairs], len(candidates) < _MOST_CANDIDATES
 
 
-def _likeness(usable: Sequence[Image], sides: Mapping[str, str], cache: ExampleCache) -> Likeness:
+def _near_duplicates(usable: Sequence[Image], sides: Mapping[str, str], cache: ExampleCache) -> NearDuplicates:
     pairs, complete = alike(usable, cache)
     across = sum(sides[one.patient] != sides[other.patient] for one, other in pairs)
-    return Likeness(len(pairs), across, complete)
+    return NearDuplicates(len(pairs), across, complete)
 
 
 def _on_classes(task: Task, classes: Mapping[str, int], mixed: int) -> list[str]:
@@ -210,14 +210,14 @@ def _on_classes(task: Task, classes: Mapping[str, int], mixed: int) -> list[str]
     return found
 
 
-def _on_likeness(likeness: Likeness) -> list[str]:
-    if not likeness.pairs:
+def _on_near_duplicates(near_duplicates: NearDuplicates) -> list[str]:
+    if not near_duplicates.pairs:
         return []
-    least = "" if likeness.complete else "at least "
-    across = f", {likeness.across_sides} of them across the split" if likeness.across_sides else ""
+    least = "" if near_duplicates.complete else "at least "
+    across = f", {near_duplicates.across_sides} of them across the split" if near_duplicates.across_sides else ""
     return [
-        f"{least}{likeness.pairs} pair(s) of images of different patients look the same{across}: one patient with two "
-        "numbers, or a copied image; `consilium-site check --html FILE` shows them"
+        f"{least}{near_duplicates.pairs} pair(s) of images of different patients look the same{across}: one patient "
+        "with two numbers, or a copied image; `consilium-site check --html FILE` shows them"
     ]
 
 

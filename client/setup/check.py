@@ -138,7 +138,7 @@ def _classes(report: IngestReport) -> Rung:
 
 
 def _copies(report: IngestReport) -> Rung:
-    alike = report.likeness
+    alike = report.near_duplicates
     if not alike.pairs:
         return Rung("no copies", ClaimState.OK, "no two patients share an image")
     result = f"{alike.pairs} pairs of images of different patients look the same, {alike.across_sides} across the split"

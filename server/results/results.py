@@ -144,10 +144,10 @@ def results(
     arms: Arms,
     notes: list[str],
     gates: Mapping[str, float | None] | None = None,
-    crossed: CrossSiteEvaluation | None = None,
+    cross_site: CrossSiteEvaluation | None = None,
 ) -> Results:
     """Put together what the rounds and the other arms gave; ``gates`` are the study's ``evaluation.gate``."""
-    crossed = crossed or CrossSiteEvaluation()
+    cross_site = cross_site or CrossSiteEvaluation()
     by_arm = {"local": _figures(arms.local), "federated": state.outcome.hospitals, "pooled": _figures(arms.pooled)}
     by_arm["shuffled"] = _repeated(arms.shuffled)
     told = {"local": arms.local, "federated": _federated(state), "pooled": arms.pooled}
@@ -171,16 +171,16 @@ def results(
         notes=notes,
         details=details,
         by_hospital=by_hospital,
-        gains=apart | crossed.gains,
-        paired=sorted(crossed.gains),
-        matrix=_matrix(crossed, state),
+        gains=apart | cross_site.gains,
+        paired=sorted(cross_site.gains),
+        matrix=_matrix(cross_site, state),
         shuffled=shuffled,
         shufflings=len(arms.shuffled),
-        validation_epsilon=_validation_epsilon(state.rounds) | crossed.epsilon,
+        validation_epsilon=_validation_epsilon(state.rounds) | cross_site.epsilon,
         groups=_groups(state, told["federated"], details),
         findings=findings(told),
         outlines=outlines(told),
-        warnings=told_first + [f"{hospital} {why}." for hospital, why in crossed.problems.items()],
+        warnings=told_first + [f"{hospital} {why}." for hospital, why in cross_site.problems.items()],
         gate=gate(details.get("federated"), gates or {}),
         named=named,
     )
@@ -219,10 +219,10 @@ def _pooled(evaluated: dict[str, Evaluated]) -> Interval | None:
     return None if told is None else Interval(*told)
 
 
-def _matrix(crossed: CrossSiteEvaluation, state: StudyState) -> dict[str, dict[str, Interval | None]]:
-    if not crossed.matrix:
+def _matrix(cross_site: CrossSiteEvaluation, state: StudyState) -> dict[str, dict[str, Interval | None]]:
+    if not cross_site.matrix:
         return {}
-    rows = {name: _figures(each) for name, each in crossed.matrix.items()} | {"federated": state.outcome.hospitals}
+    rows = {name: _figures(each) for name, each in cross_site.matrix.items()} | {"federated": state.outcome.hospitals}
     return {name: {h: interval_of(figures) for h, figures in sorted(each.items())} for name, each in rows.items()}
 
 

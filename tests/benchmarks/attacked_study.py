@@ -19,7 +19,7 @@ from rich.console import Console
 
 from conf import load
 from conf.schema.federation import Phantom, PhantomFederation
-from server.__main__ import client_app, found
+from server.__main__ import client_app, provision_hospitals
 from server.launch import run_study
 from server.rounds.checkpoint import read_state
 from server.strategy.honest_updates import Honest
@@ -98,7 +98,7 @@ def play(output: Path, name: str, attack: Attack | None, seed: int, *overrides: 
     hospitals = {name: Phantom(patients=count) for name, count in PATIENTS.items()}
     assert isinstance(study.federation, PhantomFederation)
     study = replace(study, experiment=name, federation=replace(study.federation, hospitals=hospitals))
-    outcome = run_study(study, found, lambda: hostile_app(attack), Console(file=StringIO()))
+    outcome = run_study(study, provision_hospitals, lambda: hostile_app(attack), Console(file=StringIO()))
     state = read_state(output / "studies" / outcome.study / "federated")
     assert state is not None
     aucs = [figures.auc for who, figures in state.outcome.hospitals.items() if who != HOSTILE and figures.auc]

@@ -99,7 +99,7 @@ def measure(folder: Path, number: int) -> dict[str, Any]:
         "again_cpu_s": second_cpu,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "index_mb": (site.catalog / "index.sqlite").stat().st_size / 1e6,
-        "look_alikes": report.likeness.pairs,
+        "look_alikes": report.near_duplicates.pairs,
     }
 
 

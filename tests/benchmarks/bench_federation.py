@@ -42,7 +42,7 @@ def consilium(workers: int) -> list[float]:
     import client.app
     from client.training.train import train_locally
     from conf.load import load
-    from server.__main__ import client_app, found
+    from server.__main__ import client_app, provision_hospitals
     from server.rounds.checkpoint import write_state
     from server.rounds.round import run_rounds
     from server.rounds.state import Roster, StudyState
@@ -70,8 +70,8 @@ def consilium(workers: int) -> list[float]:
             ]
         )
         folder = open_study(study)
-        founded = found(study, folder.path, lambda label, done, total: None)
-        sites, sizes = founded.federated, founded.public_sizes
+        simulated = provision_hospitals(study, folder.path, lambda label, done, total: None)
+        sites, sizes = simulated.federated, simulated.public_sizes
         model = registry.build(dict(vars(study.model)), tasks.get(study.task.name).form, 1)
         os.sync()  # what the phantoms have written is no part of a round, but every commit of a ledger waits for it
         ends: list[float] = []

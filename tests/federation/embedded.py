@@ -18,7 +18,7 @@ from client.site import load as load_site
 from client.site import secret
 from conf import load
 from conf.schema.study import Study
-from server.__main__ import client_app, found
+from server.__main__ import client_app, provision_hospitals
 from server.launch import run_study
 from server.results.results import Results
 from server.rounds.checkpoint import read_state
@@ -85,7 +85,7 @@ def console() -> tuple[Console, StringIO]:
 def play(output: Path, name: str, *overrides: str, load_app: LoadApp = client_app) -> Ended:
     """Run a study to its end."""
     shown_on, text = console()
-    results = run_study(configure(output, name, overrides), found, load_app, shown_on)
+    results = run_study(configure(output, name, overrides), provision_hospitals, load_app, shown_on)
     return Ended(results, text.getvalue(), output / "studies" / results.study)
 
 

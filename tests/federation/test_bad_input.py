@@ -17,7 +17,7 @@ from PIL import Image
 
 from conf import load
 from conf.schema.federation import ManifestFederation
-from server.__main__ import client_app, found
+from server.__main__ import client_app, provision_hospitals
 from server.errors import HospitalNotReady, RoundFailed
 from server.launch import run_study
 from tasks.protocol import wire
@@ -207,7 +207,7 @@ def play_public(output: Path, data: Path, *overrides: str) -> Ended:
         federation=ManifestFederation(rounds=1),
     )
     shown_on, text = console()
-    results = run_study(study, found, client_app, shown_on)
+    results = run_study(study, provision_hospitals, client_app, shown_on)
     return Ended(results, text.getvalue(), output / "studies" / results.study)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from conf import load
-from server.__main__ import client_app, found
+from server.__main__ import client_app, provision_hospitals
 from server.launch import run_study
 from tests.federation.embedded import console
 
@@ -40,7 +40,7 @@ def test_sites_of_one_class_train_and_are_warned_of(tmp_path: Path) -> None:
     folders = (f"data_root={tmp_path}", f"output_dir={tmp_path / 'out'}")
     shown_on, shown = console()
     study = load.load(["experiment=lung", "tracking=none", *SMALL, *MODEL, *folders])
-    results = run_study(study, found, client_app, shown_on)
+    results = run_study(study, provision_hospitals, client_app, shown_on)
     assert results.dropped == {}
     assert results.arms["federated"].keys() == results.arms["local"].keys() == SITES.keys()
     assert results.arms["federated"]["clinic"].auc is not None

@@ -21,7 +21,7 @@ from client.setup.provisioning import provision
 from client.site import load
 from client.training.train import train_locally
 from conf.schema.study import Study
-from server.__main__ import client_app, found
+from server.__main__ import client_app, provision_hospitals
 from server.launch import Hospitals, run_study
 from tasks.models import registry
 from tasks.models.network import Network
@@ -51,7 +51,7 @@ def _update(hospital: Hospital, document: StudyDocument, round: int = 1) -> np.n
 
 def _with_a_real_hospital(study: Study, folder: Path, advance: Any) -> Hospitals:
     """Alder is a hospital that is not simulated, with the policy of the commented example."""
-    hospitals = found(study, folder, advance)
+    hospitals = provision_hospitals(study, folder, advance)
     path, size = hospitals.federated["alder"], hospitals.public_sizes["alder"]
     values = yaml.safe_load(path.read_text("utf-8"))
     strict = {"without_privacy": False, "auto_approve": False, "scores": "noised", "min_patients": 5}

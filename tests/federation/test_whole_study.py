@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from client.ledger.accounting import epsilon_of
 from conf.load import ConfigError
-from server.__main__ import client_app, found
+from server.__main__ import client_app, provision_hospitals
 from server.launch import run_study
 from tests.federation.embedded import HOSPITALS, Ended, configure, console, entries, folder_of, play
 
@@ -171,7 +171,7 @@ def test_a_matrix_of_another_size_is_refused_before_anything_is_trained(ground: 
     study = configure(ground, "wrong-matrix")
     study.evaluation.matrix = 2
     with pytest.raises(ConfigError, match="there are 3 hospitals"):
-        run_study(study, found, client_app, console()[0])
+        run_study(study, provision_hospitals, client_app, console()[0])
     (folder,) = (ground / "studies").glob("wrong-matrix-*")
     assert not (folder / "federated").exists()
 

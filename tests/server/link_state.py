@@ -27,7 +27,7 @@ class LinkStateGrid(InMemoryGrid):
     """Flower's grid on its own store. Hospital ``slow`` fetches and answers its orders once round ``until`` is ordered,
     all others whenever the server asks for replies."""
 
-    def __init__(self, houses: dict[str, Path], slow: str, until: int) -> None:
+    def __init__(self, sites: dict[str, Path], slow: str, until: int) -> None:
         claim_identity()
         factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory())
         super().__init__(factory)
@@ -37,10 +37,9 @@ class LinkStateGrid(InMemoryGrid):
         self.store.run_ids[_RUN] = RunRecord(run=run)
         self.store.task_store[_RUN] = Task(task_id=_RUN, run_id=_RUN)
         self.set_run(run)
-        self.nodes = {name: self._node(name) for name in houses}
+        self.nodes = {name: self._node(name) for name in sites}
         self._contexts = {
-            name: Context(_RUN, node, {"site": str(houses[name])}, RecordDict(), {})
-            for name, node in self.nodes.items()
+            name: Context(_RUN, node, {"site": str(sites[name])}, RecordDict(), {}) for name, node in self.nodes.items()
         }
         self._app, self._slow, self._until, self._newest = scripted.load_app(), slow, until, 0
 

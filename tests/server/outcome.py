@@ -44,13 +44,13 @@ def outcome(
     federated: dict[str, Evaluated],
     arms: Arms | None = None,
     gates: dict[str, float | None] | None = None,
-    crossed: CrossSiteEvaluation | None = None,
+    cross_site: CrossSiteEvaluation | None = None,
 ) -> tuple[Results, StudyState]:
     """Results of a study of two rounds that ended with these evaluations."""
     hospitals = {name: each.figures for name, each in federated.items()}
     rounds = [RoundRecord(n, 0.5, 1.0, hospitals, {}, list(hospitals), pooled_auc(federated)) for n in (1, 2)]
     state = StudyState({}, rounds, scores=scores_of(federated))
-    return results("demo-1", state, arms or Arms(), NOTES, gates, crossed), state
+    return results("demo-1", state, arms or Arms(), NOTES, gates, cross_site), state
 
 
 def story(federated: dict[str, Evaluated] | None = None, arms: Arms | None = None, **changes: Any) -> Story:
@@ -61,10 +61,10 @@ def story(federated: dict[str, Evaluated] | None = None, arms: Arms | None = Non
     others = Arms({"ash": evaluated(3, 1.0), "elm": evaluated(4, 1.0)}, {}, shuffled)
     of_ash, of_elm = evaluated(8, 2.0, (300, 200), 1.5), evaluated(9, 1.2, (200, 100), 1.5)
     matrix = {"ash": {"ash": of_ash, "elm": of_elm}, "elm": {"ash": of_elm, "elm": of_ash}}
-    crossed = CrossSiteEvaluation(
+    cross_site = CrossSiteEvaluation(
         {"ash": Interval(0.09, 0.03, 0.15)}, matrix if arms is None else {}, {"ash": 3.99, "elm": 3.99}
     )
-    found, state = outcome(federated or default, others if arms is None else arms, {"auc": 0.6}, crossed)
+    found, state = outcome(federated or default, others if arms is None else arms, {"auc": 0.6}, cross_site)
     config = load.to_plain(load.load(["experiment=demo", "data_root=/secret/place"]))
     made = Story(found, state.rounds, config, ["experiment=demo", "data_root=/secret/place"], {"ash": (99, 100)})
     return replace(made, **changes)

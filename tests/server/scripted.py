@@ -28,10 +28,10 @@ __all__ = [
     "honest_histogram",
     "honest_joint",
     "honest_update",
-    "house",
     "load_app",
     "load_nothing",
     "roster",
+    "sites",
     "study",
 ]
 
@@ -42,7 +42,7 @@ def study(*overrides: str) -> Study:
     return load.load(["federation.rounds=3", "evaluation.bins=8", "tracking=none", *overrides])
 
 
-def house(folder: Path, **behaviours: Any) -> dict[str, Path]:
+def sites(folder: Path, **behaviours: Any) -> dict[str, Path]:
     """A settings file for each hospital, by name; a behaviour is a word, or ``{"train": ..., "evaluate": ...}``."""
     paths = {}
     for name, behaviour in behaviours.items():

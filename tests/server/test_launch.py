@@ -21,16 +21,16 @@ from tests.server import scripted
 def command(
     monkeypatch: pytest.MonkeyPatch, output: Path, *overrides: str, raises: BaseException | None = None
 ) -> int | str | None:
-    """Run ``consilium`` in this process with hospitals that cannot be founded; gives the exit code."""
+    """Run ``consilium`` in this process with hospitals that cannot be provisioned; gives the exit code."""
 
-    def found(*arguments: Any) -> launch.Hospitals:
-        assert raises is not None, "the hospitals must not be founded"
+    def provision(*arguments: Any) -> launch.Hospitals:
+        assert raises is not None, "the hospitals must not be provisioned"
         raise raises
 
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["consilium", f"output_dir={output}", "tracking=none", *overrides])
     with pytest.raises(SystemExit) as caught:
-        command_line.main(found, scripted.load_app)
+        command_line.main(provision, scripted.load_app)
     return caught.value.code
 
 

@@ -307,8 +307,8 @@ def test_the_same_image_under_two_patients_is_flagged(site: SiteSettings, images
     source, target = sorted(one.iterdir())[0], sorted(other.iterdir())[0]
     _edit(target, PixelData=dcmread(source).PixelData)
     report = ingest(site, TASK)
-    assert report.likeness.pairs == 1
-    assert report.likeness.complete
+    assert report.near_duplicates.pairs == 1
+    assert report.near_duplicates.complete
     assert any("look the same" in warning for warning in report.warnings)
 
 

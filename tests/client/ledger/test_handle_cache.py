@@ -27,7 +27,7 @@ SECRET = b"k" * 32
 CAPS = Caps(float("inf"), float("inf"), 1e-4)
 
 
-class House:
+class Hospital:
     """A hospital's two files and a shelf for them."""
 
     def __init__(self, folder: Path) -> None:
@@ -50,86 +50,86 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+def hospital(tmp_path: Path) -> Hospital:
+    return Hospital(tmp_path)
 
 
 def test_the_same_records_are_used_again_and_only_new_rows_are_read(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert house.answer(1) == 1
+    assert hospital.answer(1) == 1
     monkeypatch.setattr(records_module, "open_records", lambda *_: pytest.fail("opened again"))
-    assert [house.answer(round) for round in (2, 3)] == [2, 3]
+    assert [hospital.answer(round) for round in (2, 3)] == [2, 3]
 
 
-def test_closed_records_are_whole_without_their_write_ahead_logs(house: House) -> None:
-    house.answer(1)
+def test_closed_records_are_whole_without_their_write_ahead_logs(hospital: Hospital) -> None:
+    hospital.answer(1)
     records_module._SHELF.close()
-    assert sorted(path.name for path in house.ledger.parent.iterdir()) == ["audit.sqlite", "ledger.sqlite"]
-    assert house.answer(2) == 2
+    assert sorted(path.name for path in hospital.ledger.parent.iterdir()) == ["audit.sqlite", "ledger.sqlite"]
+    assert hospital.answer(2) == 2
 
 
-def test_what_another_process_has_entered_is_seen(house: House) -> None:
-    house.answer(1)
-    with open_records(house.ledger, house.audit_log, SECRET) as records:
+def test_what_another_process_has_entered_is_seen(hospital: Hospital) -> None:
+    hospital.answer(1)
+    with open_records(hospital.ledger, hospital.audit_log, SECRET) as records:
         use = Use("train", "other", 1, "other")
         reserve(records.ledger, use, lambda account: Planned(Mechanism(50.0, 1.0, 1)), CAPS)
-    assert house.answer(2) == 3
+    assert hospital.answer(2) == 3
 
 
-def test_the_file_that_lies_there_is_read_not_the_one_that_was_open(house: House, tmp_path: Path) -> None:
-    house.answer(1)
+def test_the_file_that_lies_there_is_read_not_the_one_that_was_open(hospital: Hospital, tmp_path: Path) -> None:
+    hospital.answer(1)
     records_module._SHELF.close()
-    shutil.copy(house.ledger, tmp_path / "old.sqlite")
-    house.answer(2)
-    house.put_back(tmp_path / "old.sqlite")
-    assert house.answer(3) == 2
+    shutil.copy(hospital.ledger, tmp_path / "old.sqlite")
+    hospital.answer(2)
+    hospital.put_back(tmp_path / "old.sqlite")
+    assert hospital.answer(3) == 2
 
 
-def test_a_ledger_older_than_the_receipts_is_refused(house: House, tmp_path: Path) -> None:
-    house.answer(1)
+def test_a_ledger_older_than_the_receipts_is_refused(hospital: Hospital, tmp_path: Path) -> None:
+    hospital.answer(1)
     records_module._SHELF.close()
-    shutil.copy(house.ledger, tmp_path / "old.sqlite")
-    house.answer(2)
-    with records_kept_open(house.ledger, house.audit_log, SECRET) as records:
+    shutil.copy(hospital.ledger, tmp_path / "old.sqlite")
+    hospital.answer(2)
+    with records_kept_open(hospital.ledger, hospital.audit_log, SECRET) as records:
         head = records.ledger.head()
         records.audit_log.append_receipt(
             Receipt("study", 2, "TrainReport", "train", 5, "0" * 64, {}, 1.0, 0.1, 0.2, head)
         )
-    house.put_back(tmp_path / "old.sqlite")
+    hospital.put_back(tmp_path / "old.sqlite")
     with pytest.raises(LedgerRolledBack):
-        house.answer(3)
+        hospital.answer(3)
 
 
-def test_a_row_that_was_changed_is_refused_also_in_records_that_were_open(house: House) -> None:
-    house.answer(1)
-    with sqlite3.connect(house.ledger) as connection:
+def test_a_row_that_was_changed_is_refused_also_in_records_that_were_open(hospital: Hospital) -> None:
+    hospital.answer(1)
+    with sqlite3.connect(hospital.ledger) as connection:
         connection.execute("DROP TRIGGER chain_keeps_values")
         connection.execute("UPDATE chain SET body = replace(body, 'study', 'other') WHERE seq = 1")
     with pytest.raises(LedgerTampered, match="chain_keeps_values is missing"):
-        house.answer(2)
+        hospital.answer(2)
 
 
-def test_an_audit_log_whose_rules_were_taken_away_is_refused_also_in_records_that_were_open(house: House) -> None:
-    house.answer(1)
-    with sqlite3.connect(house.audit_log) as connection:
+def test_an_audit_log_whose_rules_were_taken_away_is_refused_also_in_records_that_were_open(hospital: Hospital) -> None:
+    hospital.answer(1)
+    with sqlite3.connect(hospital.audit_log) as connection:
         connection.execute("DROP TRIGGER chain_keeps_rows")
     with pytest.raises(LedgerTampered, match="chain_keeps_rows is missing"):
-        house.answer(2)
+        hospital.answer(2)
 
 
-def test_a_ledger_that_is_gone_is_missed(house: House) -> None:
-    house.answer(1)
-    house.ledger.unlink()
+def test_a_ledger_that_is_gone_is_missed(hospital: Hospital) -> None:
+    hospital.answer(1)
+    hospital.ledger.unlink()
     with pytest.raises(LedgerMissing):
-        house.answer(2)
+        hospital.answer(2)
 
 
-def test_an_error_in_between_opens_them_afresh(house: House) -> None:
-    house.answer(1)
-    with pytest.raises(RuntimeError), records_kept_open(house.ledger, house.audit_log, SECRET):
+def test_an_error_in_between_opens_them_afresh(hospital: Hospital) -> None:
+    hospital.answer(1)
+    with pytest.raises(RuntimeError), records_kept_open(hospital.ledger, hospital.audit_log, SECRET):
         raise RuntimeError("in the middle of an order")
-    assert house.answer(2) == 2
+    assert hospital.answer(2) == 2
 
 
 def test_as_many_stay_open_as_the_system_allows_a_process_files(tmp_path: Path) -> None:

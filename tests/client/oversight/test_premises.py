@@ -180,7 +180,7 @@ def test_records_put_back_together_are_behind(hospital: Hospital, document: Stud
     assert reply.code == ErrorCode.LEDGER_BEHIND
     hospital.ask(order)
     with hospital.records() as records:
-        assert records.verify() == [], "nothing in the house shows it"
+        assert records.verify() == [], "nothing at the hospital shows it"
         (event,) = records.audit_log.events(Kind.LEDGER_BEHIND)
         assert event.facts["seen"] == seen.ledger_head
         assert premises.lost_heads(records) == [seen.ledger_head]

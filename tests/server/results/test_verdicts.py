@@ -95,10 +95,10 @@ def test_one_model_of_random_labels_that_strays_is_no_warning_among_several() ->
 def test_a_paired_gain_takes_the_place_of_the_other_one() -> None:
     federated = {"ash": evaluated(1, 2.0), "elm": evaluated(2, 2.0)}
     local = {"ash": evaluated(4, 1.8), "elm": evaluated(5, 1.8)}
-    crossed = CrossSiteEvaluation(
+    cross_site = CrossSiteEvaluation(
         {"ash": Interval(0.02, 0.01, 0.03)}, epsilon={"ash": 3.99}, problems={"elm": "did not (x)"}
     )
-    found, _ = outcome(federated, Arms(local=local), crossed=crossed)
+    found, _ = outcome(federated, Arms(local=local), cross_site=cross_site)
     assert found.gains["ash"] == Interval(0.02, 0.01, 0.03)
     assert found.gains["elm"].high - found.gains["elm"].low > 0.05
     assert found.paired == ["ash"]

@@ -72,16 +72,16 @@ def by_name(answers: list[Answer[TrainReport]]) -> dict[str, Answer[TrainReport]
 
 
 def test_who_lacks_the_model_is_sent_the_whole_once_and_both_orders_are_counted(tmp_path: Path) -> None:
-    houses = scripted.house(tmp_path, ash="well", elm={"train": "not held"})
-    with Recording(houses, scripted.load_app) as grid:
+    sites = scripted.sites(tmp_path, ash="well", elm={"train": "not held"})
+    with Recording(sites, scripted.load_app) as grid:
         roster, order = order_of(scripted.study(*LEAN), grid)
         broadcast = Broadcast("float16")
-        for name in houses:
+        for name in sites:
             broadcast.confirmed(name, order)  # both are believed to hold it: it is not sent
         answers = by_name(list(exchange(Channel(grid, 20, broadcast), roster, order, TrainReport)))
     names = [name for name, _ in grid.sent]
     assert sorted(names) == ["ash", "elm", "elm"]
-    sizes = {name: [size for sent, size in grid.sent if sent == name] for name in houses}
+    sizes = {name: [size for sent, size in grid.sent if sent == name] for name in sites}
     first, again = sizes["elm"]
     assert again > first == sizes["ash"][0]
     assert answers["elm"].bytes_down == first + again
@@ -92,8 +92,8 @@ def test_who_lacks_the_model_is_sent_the_whole_once_and_both_orders_are_counted(
 
 
 def test_only_who_has_reported_is_believed_to_hold_the_model(tmp_path: Path) -> None:
-    houses = scripted.house(tmp_path, ash="well", elm={"train": {"1": "refuse", "2": "well"}}, oak="well")
-    with Recording(houses, scripted.load_app) as grid:
+    sites = scripted.sites(tmp_path, ash="well", elm={"train": {"1": "refuse", "2": "well"}}, oak="well")
+    with Recording(sites, scripted.load_app) as grid:
         roster, order = order_of(scripted.study(*LEAN), grid)
         channel = Channel(grid, 20, Broadcast("float16"))
         list(exchange(channel, roster, order, TrainReport))
@@ -108,8 +108,8 @@ def test_only_who_has_reported_is_believed_to_hold_the_model(tmp_path: Path) -> 
 
 def test_an_update_of_an_earlier_round_is_read_before_those_of_this_one(tmp_path: Path) -> None:
     """The caller closes a round with its last punctual update; a late one behind it would wait another round."""
-    houses = scripted.house(tmp_path, ash="well", elm="well", oak="well")
-    with Recording(houses, scripted.load_app) as grid:
+    sites = scripted.sites(tmp_path, ash="well", elm="well", oak="well")
+    with Recording(sites, scripted.load_app) as grid:
         roster, order = order_of(scripted.study(), grid)
         channel = Channel(grid, 0.2, overdue=OverdueOrders(1))
         grid.silent = {"elm"}
@@ -129,8 +129,8 @@ def test_an_update_of_an_earlier_round_is_read_before_those_of_this_one(tmp_path
 
 
 def test_what_a_closed_round_no_longer_wants_is_withdrawn_and_forgotten(tmp_path: Path) -> None:
-    houses = scripted.house(tmp_path, ash="well", elm="well", oak="well")
-    with Recording(houses, scripted.load_app) as grid:
+    sites = scripted.sites(tmp_path, ash="well", elm="well", oak="well")
+    with Recording(sites, scripted.load_app) as grid:
         roster, order = order_of(scripted.study(), grid)
         grid.silent = {"elm", "oak"}
         answers = exchange(Channel(grid, 20), roster, order, TrainReport)
@@ -142,8 +142,8 @@ def test_what_a_closed_round_no_longer_wants_is_withdrawn_and_forgotten(tmp_path
 
 
 def test_flowers_own_grid_can_take_nothing_back_and_serves_as_well(tmp_path: Path) -> None:
-    houses = scripted.house(tmp_path, ash="well", elm={"train": "raise"})
-    with Plain(houses, scripted.load_app) as grid:
+    sites = scripted.sites(tmp_path, ash="well", elm={"train": "raise"})
+    with Plain(sites, scripted.load_app) as grid:
         assert not isinstance(grid, Withdrawing)
         roster, order = order_of(scripted.study(), grid)
         answers = by_name(list(exchange(Channel(grid, 20), roster, order, TrainReport)))
@@ -158,7 +158,7 @@ def test_a_second_answer_to_an_order_is_none(tmp_path: Path) -> None:
             replies = list(super().pull_messages(message_ids))
             return [*replies, *replies]
 
-    with Twice(scripted.house(tmp_path, ash="well", elm="well"), scripted.load_app) as grid:
+    with Twice(scripted.sites(tmp_path, ash="well", elm="well"), scripted.load_app) as grid:
         roster, order = order_of(scripted.study(), grid)
         answers = list(exchange(Channel(grid, 20), roster, order, TrainReport))
     assert sorted(answer.hospital for answer in answers) == ["ash", "elm"]

@@ -55,7 +55,7 @@ def test_every_order_brings_each_hospital_its_own_head_and_shares_the_model(form
 
 def test_a_study_remembers_what_it_saw_across_a_restart(tmp_path: Path) -> None:
     asked = scripted.study("federation.rounds=1", "federation.deadline_s=20", "federation.quorum=0.3")
-    with LocalGrid(scripted.house(tmp_path, ash="well", birch="raise", elm="nan"), scripted.load_app) as grid:
+    with LocalGrid(scripted.sites(tmp_path, ash="well", birch="raise", elm="nan"), scripted.load_app) as grid:
         ended = run_rounds(asked, scripted.roster(asked, grid), grid, StudyState(scripted.WEIGHTS), lambda state: None)
     assert ended.ledger_heads == dict.fromkeys(("ash", "birch", "elm"), BOOKS), "birch answers the evaluation"
     write_state(tmp_path / "state", ended)
@@ -66,10 +66,10 @@ def test_a_study_remembers_what_it_saw_across_a_restart(tmp_path: Path) -> None:
 
 def test_who_lacks_rows_that_were_seen_is_left_out_by_name_and_told_what_to_do(tmp_path: Path) -> None:
     asked = scripted.study("federation.rounds=1", "federation.deadline_s=20", "federation.quorum=1")
-    houses = {"ash": "well", "birch": "books behind"}
+    behaviours = {"ash": "well", "birch": "books behind"}
     why = pytest.raises(
         RoundFailed,
         match="birch: train: refused with LEDGER_BEHIND: its ledger lacks an entry that this server has seen",
     )
-    with LocalGrid(scripted.house(tmp_path, **houses), scripted.load_app) as grid, why:
+    with LocalGrid(scripted.sites(tmp_path, **behaviours), scripted.load_app) as grid, why:
         run_rounds(asked, scripted.roster(asked, grid), grid, StudyState(scripted.WEIGHTS), lambda state: None)

@@ -24,10 +24,10 @@ from tests.server import scripted
 NAMES = ("ash", "birch", "elm", "fir")
 
 
-def play(folder: Path, *overrides: str, grid: type[LocalGrid] = LocalGrid, **houses: Any) -> StudyState:
+def play(folder: Path, *overrides: str, grid: type[LocalGrid] = LocalGrid, **behaviours: Any) -> StudyState:
     asked = scripted.study("federation.deadline_s=20", *overrides)
-    houses = houses or dict.fromkeys(NAMES, "well")
-    with grid(scripted.house(folder, **houses), scripted.load_app) as hospitals:
+    behaviours = behaviours or dict.fromkeys(NAMES, "well")
+    with grid(scripted.sites(folder, **behaviours), scripted.load_app) as hospitals:
         roster = scripted.roster(asked, hospitals)
         return run_rounds(asked, roster, hospitals, StudyState(scripted.WEIGHTS), lambda state: None)
 
@@ -88,7 +88,7 @@ def test_a_late_answer_is_never_taken_for_an_answer_to_a_later_round(tmp_path: P
 
 def test_an_order_that_no_worker_has_begun_is_withdrawn_and_a_late_reply_is_not_kept(tmp_path: Path) -> None:
     asked = scripted.study()
-    with LocalGrid(scripted.house(tmp_path, **dict.fromkeys(NAMES, "well")), scripted.load_app, workers=1) as hospitals:
+    with LocalGrid(scripted.sites(tmp_path, **dict.fromkeys(NAMES, "well")), scripted.load_app, workers=1) as hospitals:
         order = TrainOrder(scripted.roster(asked, hospitals).document, 1, scripted.WEIGHTS)
         messages = [hospitals.create_message(wire.encode(order), "train", n, "1") for n in hospitals.nodes.values()]
         begun, *rest = hospitals.push_messages(messages)
@@ -111,8 +111,8 @@ def test_over_selection_makes_up_for_those_who_fail(tmp_path: Path) -> None:
 
 
 def test_cyclic_asks_one_after_the_other(tmp_path: Path) -> None:
-    houses = dict.fromkeys(("alder", "birch", "cedar"), "well")
-    ended = play(tmp_path, "strategy=cyclic", "federation.rounds=6", **houses)
+    behaviours = dict.fromkeys(("alder", "birch", "cedar"), "well")
+    ended = play(tmp_path, "strategy=cyclic", "federation.rounds=6", **behaviours)
     assert [record.invited for record in ended.rounds] == [["alder"], ["birch"], ["cedar"]] * 2
 
 

@@ -32,11 +32,11 @@ class VeryLate(Delaying):
 
 
 def play(
-    folder: Path, grid: type[Delaying], *overrides: str, behind_superlink: bool = False, **houses: object
+    folder: Path, grid: type[Delaying], *overrides: str, behind_superlink: bool = False, **behaviours: object
 ) -> StudyState:
     asked = scripted.study(*TWO_OF_THREE, *overrides)
-    houses = dict.fromkeys(NAMES, "well") | houses
-    with grid(scripted.house(folder, **houses), scripted.load_app) as hospitals:
+    behaviours = dict.fromkeys(NAMES, "well") | behaviours
+    with grid(scripted.sites(folder, **behaviours), scripted.load_app) as hospitals:
         roster = scripted.roster(asked, hospitals)
         used: Grid = SuperlinkGrid(hospitals, 0, 20) if behind_superlink else hospitals
         return run_rounds(asked, roster, used, StudyState(scripted.WEIGHTS), lambda state: None)
@@ -133,15 +133,15 @@ def test_an_order_behind_a_superlink_lives_until_its_late_update_is_of_no_use(tm
 
 
 def test_a_hospital_in_a_process_of_its_own_that_misses_the_deadline_is_heard_in_the_next_round(tmp_path: Path) -> None:
-    """Real processes and the real clock: elm takes four seconds for round 1, which closes after two."""
-    asked = scripted.study("federation.deadline_s=2", "federation.rounds=4", "federation.late_rounds=3")
+    """Real processes and the real clock: elm takes four seconds for round 1, which closes after three."""
+    asked = scripted.study("federation.deadline_s=3", "federation.rounds=4", "federation.late_rounds=3")
     slow_next = {"train": {"2": "nap", "3": "nap", "4": "nap"}}
-    houses = scripted.house(tmp_path, ash=slow_next, elm={"train": {"1": "sleep"}})
-    with LocalGrid(houses, scripted.load_app, workers=2) as hospitals:
+    sites = scripted.sites(tmp_path, ash=slow_next, elm={"train": {"1": "sleep"}})
+    with LocalGrid(sites, scripted.load_app, workers=2) as hospitals:
         list(hospitals.send_and_receive(orders(hospitals, asked), timeout=60))  # both processes are there
         roster = scripted.roster(asked, hospitals)
         ended = run_rounds(asked, roster, hospitals, StudyState(scripted.WEIGHTS), lambda state: None)
-    assert ended.rounds[0].dropped["elm"] == "train: no answer within 2 s"
+    assert ended.rounds[0].dropped["elm"] == "train: no answer within 3 s"
     (heard,) = [record for record in ended.rounds if "elm" in record.carried]
     assert heard.carried["elm"] == 1
     assert heard.hospitals["elm"].epsilon == 1.0
@@ -158,7 +158,7 @@ def orders(grid: LocalGrid, asked):  # type: ignore[no-untyped-def]
 def test_replies_that_nobody_wants_are_fetched_from_a_superlink_and_thrown_away(tmp_path: Path) -> None:
     """Otherwise the SuperLink keeps them, a model long each, until the run ends."""
     asked = scripted.study(*TWO_OF_THREE)
-    with LocalGrid(scripted.house(tmp_path, ash="well", elm="well"), scripted.load_app) as hospitals:
+    with LocalGrid(scripted.sites(tmp_path, ash="well", elm="well"), scripted.load_app) as hospitals:
         grid = SuperlinkGrid(hospitals, 0, 20)
         one, other = grid.push_messages(orders(hospitals, asked))
         assert grid.withdraw([one, other]) == {one, other}, "nobody can take an order back"

@@ -20,9 +20,9 @@ from server.runtime.local_grid import LocalGrid
 from tests.server import scripted
 
 
-def played(folder: Path, workers: int, rounds: int = 2, **houses: object) -> StudyState:
+def played(folder: Path, workers: int, rounds: int = 2, **behaviours: object) -> StudyState:
     asked = scripted.study(f"federation.rounds={rounds}", "federation.quorum=0.3", "federation.deadline_s=60")
-    with LocalGrid(scripted.house(folder, **houses), scripted.load_app, workers) as grid:
+    with LocalGrid(scripted.sites(folder, **behaviours), scripted.load_app, workers) as grid:
         return run_rounds(asked, scripted.roster(asked, grid), grid, StudyState(scripted.WEIGHTS), lambda state: None)
 
 
@@ -41,8 +41,8 @@ def test_a_process_that_dies_fails_its_own_hospital_only_and_is_replaced(tmp_pat
     dies = {"train": {"3": "die"}}
     asked = scripted.study("federation.rounds=3", "federation.quorum=0.3", "federation.deadline_s=60")
     committed: list[StudyState] = []
-    houses = scripted.house(tmp_path, ash=dies, birch=birch, elm=dies)
-    with LocalGrid(houses, scripted.load_app, 2) as grid:
+    sites = scripted.sites(tmp_path, ash=dies, birch=birch, elm=dies)
+    with LocalGrid(sites, scripted.load_app, 2) as grid:
         roster = scripted.roster(asked, grid)
         with pytest.raises(RoundFailed) as caught:
             run_rounds(asked, roster, grid, StudyState(scripted.WEIGHTS), committed.append)
@@ -57,7 +57,7 @@ def test_a_process_that_dies_fails_its_own_hospital_only_and_is_replaced(tmp_pat
 
 def test_an_app_that_cannot_be_loaded_is_a_failed_round_and_no_hang(tmp_path: Path) -> None:
     asked = scripted.study("federation.deadline_s=60")
-    with LocalGrid(scripted.house(tmp_path, ash="well"), scripted.load_nothing, 1) as grid:
+    with LocalGrid(scripted.sites(tmp_path, ash="well"), scripted.load_nothing, 1) as grid:
         roster = scripted.roster(asked, grid)
         with pytest.raises(RoundFailed, match="ash: train: its client failed"):
             run_rounds(asked, roster, grid, StudyState(scripted.WEIGHTS), lambda state: None)
@@ -65,8 +65,8 @@ def test_an_app_that_cannot_be_loaded_is_a_failed_round_and_no_hang(tmp_path: Pa
 
 def test_a_late_reply_neither_blocks_a_worker_nor_answers_another_order(tmp_path: Path) -> None:
     asked = scripted.study("federation.rounds=2", "federation.quorum=0.3", "federation.deadline_s=1.5")
-    houses = scripted.house(tmp_path, ash={"train": {"1": "sleep"}})
-    with LocalGrid(houses, scripted.load_app, 1) as grid:
+    sites = scripted.sites(tmp_path, ash={"train": {"1": "sleep"}})
+    with LocalGrid(sites, scripted.load_app, 1) as grid:
         first = grid.send_and_receive(_orders(asked, grid, "train", 1), timeout=0.5)
         assert list(first) == []
         second = grid.send_and_receive(_orders(asked, grid, "train", 2), timeout=20)
@@ -99,7 +99,7 @@ def test_every_message_goes_through_flowers_codec_both_ways(tmp_path: Path, monk
 
 
 def test_the_grid_knows_hospitals_by_number_and_no_run(tmp_path: Path) -> None:
-    with LocalGrid(scripted.house(tmp_path, ash="well", elm="well"), scripted.load_app) as grid:
+    with LocalGrid(scripted.sites(tmp_path, ash="well", elm="well"), scripted.load_app) as grid:
         assert grid.nodes == {"ash": 1, "elm": 2}
         assert list(grid.get_node_ids()) == [1, 2]
         with pytest.raises(NotImplementedError, match="no SuperLink"):
@@ -127,7 +127,7 @@ if __name__ == "__main__":
 def test_a_parent_that_is_killed_takes_its_workers_along(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    path = scripted.house(tmp_path, ash="sleep")["ash"]
+    path = scripted.sites(tmp_path, ash="sleep")["ash"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     parent = subprocess.Popen([sys.executable, str(program), str(path)], stdout=subprocess.PIPE, env=environment)
     try:

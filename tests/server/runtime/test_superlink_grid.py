@@ -111,8 +111,8 @@ def play(folder: Path, until: int, late_rounds: int, rounds: int = 3) -> tuple[S
         f"federation.late_rounds={late_rounds}",
         f"federation.rounds={rounds}",
     )
-    houses = scripted.house(folder, ash="well", birch="well", elm="well")
-    inner = LinkStateGrid(houses, "elm", until)
+    sites = scripted.sites(folder, ash="well", birch="well", elm="well")
+    inner = LinkStateGrid(sites, "elm", until)
     roster = Roster(document_of(asked, "scripted-1", dict.fromkeys(inner.nodes, scripted.SIZE)), inner.nodes)
     state = run_rounds(asked, roster, SuperlinkGrid(inner, 0, 20), StudyState(scripted.WEIGHTS), lambda state: None)
     return state, inner

@@ -16,11 +16,11 @@ from tests.server import scripted
 IMAGINARY = {"pooled": ["everybody"], "shuffled": ["nobody", "nobody.2"]}
 
 
-def arms(folder: Path, *overrides: str, told: list[tuple[str, int, int]] | None = None, **houses: Any) -> Arms:
+def arms(folder: Path, *overrides: str, told: list[tuple[str, int, int]] | None = None, **behaviours: Any) -> Arms:
     asked = scripted.study("federation.rounds=2", "federation.deadline_s=20", *overrides)
-    known = {"ash": "well", "elm": "well", "everybody": "well", "nobody": "well", "nobody.2": "well"} | houses
+    known = {"ash": "well", "elm": "well", "everybody": "well", "nobody": "well", "nobody.2": "well"} | behaviours
     advance = (told if told is not None else []).append
-    with LocalGrid(scripted.house(folder, **known), scripted.load_app) as grid:
+    with LocalGrid(scripted.sites(folder, **known), scripted.load_app) as grid:
         return compare(
             asked, "demo-1", {"ash": 90, "elm": 70}, folder / "arms", grid, IMAGINARY, scripted.WEIGHTS,
             lambda *step: advance(step),

@@ -20,36 +20,36 @@ from tasks.protocol.wire import EDGES, OTHER
 from tests.server import scripted
 from tests.server.outcome import evaluated
 
-HOUSES = ("ash", "elm")
-OWN = {name: {k: v + np.float32(n + 1) for k, v in scripted.WEIGHTS.items()} for n, name in enumerate(HOUSES)}
+HOSPITALS = ("ash", "elm")
+OWN = {name: {k: v + np.float32(n + 1) for k, v in scripted.WEIGHTS.items()} for n, name in enumerate(HOSPITALS)}
 
 
 def ended(noise: float = 0.0, sizes: tuple[int, int] = (80, 60)) -> tuple[StudyState, Arms]:
     """A study of two hospitals that has been evaluated, and the models of each alone."""
-    told = {name: evaluated(n, 2.0, sizes, noise) for n, name in enumerate(HOUSES)}
+    told = {name: evaluated(n, 2.0, sizes, noise) for n, name in enumerate(HOSPITALS)}
     hospitals = {name: each.figures for name, each in told.items()}
     scores = {name: each.scores["histogram"] for name, each in told.items()}
     state = StudyState(scripted.WEIGHTS, [RoundRecord(1, 0.5, 1.0, hospitals)], scores=scores)
-    return state, Arms(local={name: evaluated(n + 5, 1.5) for n, name in enumerate(HOUSES)}, own=OWN)
+    return state, Arms(local={name: evaluated(n + 5, 1.5) for n, name in enumerate(HOSPITALS)}, own=OWN)
 
 
 def crossed(
-    folder: Path, *overrides: str, noise: float = 0.0, state: StudyState | None = None, **houses: Any
+    folder: Path, *overrides: str, noise: float = 0.0, state: StudyState | None = None, **behaviours: Any
 ) -> CrossSiteEvaluation:
     study = scripted.study("federation.rounds=1", "federation.deadline_s=20", *overrides)
-    known = dict.fromkeys(HOUSES, "well") | houses
+    known = dict.fromkeys(HOSPITALS, "well") | behaviours
     before, arms = ended(noise)
-    with LocalGrid(scripted.house(folder, **known), scripted.load_app) as grid:
-        sizes = dict.fromkeys(HOUSES, scripted.SIZE)
+    with LocalGrid(scripted.sites(folder, **known), scripted.load_app) as grid:
+        sizes = dict.fromkeys(HOSPITALS, scripted.SIZE)
         return evaluate_across_sites(study, "scripted-1", sizes, folder / "crossed", grid, state or before, arms)
 
 
 def test_each_hospital_compares_its_own_model_with_the_federated_one(tmp_path: Path) -> None:
     found = crossed(tmp_path)
-    assert found.gains.keys() == set(HOUSES)
-    assert (found.matrix, found.problems, found.epsilon) == ({}, {}, dict.fromkeys(HOUSES))
+    assert found.gains.keys() == set(HOSPITALS)
+    assert (found.matrix, found.problems, found.epsilon) == ({}, {}, dict.fromkeys(HOSPITALS))
     state, arms = ended()
-    with LocalGrid(scripted.house(tmp_path, ash="well"), scripted.load_app) as grid:
+    with LocalGrid(scripted.sites(tmp_path, ash="well"), scripted.load_app) as grid:
         roster = scripted.roster(scripted.study(), grid)
     of_federated, of_own = ScoreHistogram(state.scores["ash"]), arms.local["ash"].histogram()
     order = paired_order(roster, 3, state.model, OWN["ash"], of_federated, of_own, EXACT_PAIRED_BINS)
@@ -68,7 +68,7 @@ def test_every_model_is_scored_at_every_hospital_where_that_is_asked(tmp_path: P
     found = crossed(tmp_path, "evaluation.matrix=2", "evaluation.paired=false", "federation=three_phantoms",
                     "~federation.hospitals.cedar", "evaluation.bins=8")  # fmt: skip
     assert found.gains == {}
-    assert {name: set(each) for name, each in found.matrix.items()} == {name: set(HOUSES) for name in HOUSES}
+    assert {name: set(each) for name, each in found.matrix.items()} == {name: set(HOSPITALS) for name in HOSPITALS}
     for each in found.matrix.values():
         for hospital, told in each.items():
             np.testing.assert_array_equal(told.scores["histogram"], scripted.honest_histogram(hospital, 8)["histogram"])
@@ -89,7 +89,7 @@ def test_a_hospital_that_does_not_answer_keeps_the_other_interval_and_is_named(t
         "elm": "did not compare the two models on the same patients (refused with BUDGET_EXHAUSTED)"
     }
     later = crossed(tmp_path)
-    assert later.gains.keys() == set(HOUSES), "it may answer when the study is resumed"
+    assert later.gains.keys() == set(HOSPITALS), "it may answer when the study is resumed"
 
 
 def test_nothing_is_asked_of_a_hospital_without_figures(tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_a_noised_joint_histogram_is_paid_for_only_where_it_tells_more(
 
 
 def test_too_noisy_a_hospital_is_not_asked(tmp_path: Path) -> None:
-    houses = {name: {"paired": "raise"} for name in HOUSES}
-    assert crossed(tmp_path, noise=4.0, **houses) == CrossSiteEvaluation()
+    behaviours = {name: {"paired": "raise"} for name in HOSPITALS}
+    assert crossed(tmp_path, noise=4.0, **behaviours) == CrossSiteEvaluation()
 
 
 def test_an_answer_of_another_shape_is_no_answer(tmp_path: Path) -> None:

@@ -197,10 +197,10 @@ def hospital(negatives: int, positives: int, noise: float = 0.0) -> ScoreHistogr
 
 def test_prevalence_alone_is_the_auc_of_knowing_the_hospital() -> None:
     """Scikit-learn agrees, given each patient the fraction of positives at the hospital."""
-    houses = [(80, 20), (50, 50), (10, 90)]
-    labels = np.concatenate([np.r_[np.zeros(n), np.ones(p)] for n, p in houses])
-    scores = np.concatenate([np.full(n + p, p / (n + p)) for n, p in houses])
-    found = prevalence_only([hospital(*house) for house in houses])
+    hospitals = [(80, 20), (50, 50), (10, 90)]
+    labels = np.concatenate([np.r_[np.zeros(n), np.ones(p)] for n, p in hospitals])
+    scores = np.concatenate([np.full(n + p, p / (n + p)) for n, p in hospitals])
+    found = prevalence_only([hospital(*counts) for counts in hospitals])
     assert found is not None
     assert found.value == pytest.approx(roc_auc_score(labels, scores))
     assert found.low > 0.7
