@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import httpx
 from flwr.app import Context, Error, Message, RecordDict
@@ -22,6 +24,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
+from flwr.supercore.error import FlowerError
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
@@ -31,10 +34,21 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from client.link.pulse import SILENT, Pulse
+
 POLL_S = 1.0
+DEAF_S = 60.0
+"""After so many seconds without an acknowledged heartbeat, the gateway ends, to be started again."""
+AGAIN_S = 3.0
+"""Between two attempts to join, and after an error of the server itself (HTTP 500)."""
+PATIENT_S = 150.0
+"""For how long a call is repeated that the server answers with an error of its own, such as a full disk."""
+_TICK_S = 1.0
+_ANSWER = 300
 _NO_RUN = 0
 """Makes the SuperNode's loop send waiting replies."""
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
@@ -94,7 +108,7 @@ def answer(address: str, token: str, app: ClientApp, received: Callable[[OrderHe
         received: told of the order before the app sees it.
     """
     client = _client(address, token)
-    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat = HeartbeatSender(steady(make_task_heartbeat_fn_http(client)))
     heartbeat.start()
     message, context, _, _ = pull_task_input(client)  # the last of them is the bundle
     head = message_to_proto(remove_content_from_message(message)).SerializeToString()
@@ -129,19 +143,169 @@ def answer_for_the_dead(address: str, token: str, receipt: OrderHead) -> None:
         client.close()
 
 
-def supernode() -> None:
-    """Flower's SuperNode, with its own command line and two fixes.
+def steady(beat: Callable[[], bool]) -> Callable[[], bool]:
+    """A heartbeat whose thread survives an error of the other side: Flower's ends at the first HTTP 500."""
+
+    def fn() -> bool:
+        try:
+            return beat()
+        except httpx.HTTPStatusError as error:
+            if error.response.is_server_error:
+                return False
+            raise
+
+    return fn
+
+
+def supernode(alive: Pulse = SILENT, heard: Pulse = SILENT) -> None:
+    """Flower's SuperNode, with its own command line, which ends when it can do nothing for the hospital any more.
 
     When its connection breaks for good, as by a certificate that has expired, Flower's loop ends while a thread keeps
-    the process: alive, and deaf. Here the process ends, and whoever looks after it starts it again.
+    the process: alive, and deaf. The same when a heartbeat is answered by HTTP 500: its thread ends, and the hospital
+    is offline for ever. Here heartbeats go on whatever the answer; where none is acknowledged for ``DEAF_S``, and when
+    the connection is lost, the process ends, and whoever looks after it starts it again.
+
+    Args:
+        alive: beats while the process runs.
+        heard: beats whenever the server acknowledges a heartbeat.
     """
+    from flwr.supernode import fleet_http_connection as connection
     from flwr.supernode import start_client_internal as loop
     from flwr.supernode.cli import flower_supernode
 
+    ear = Ear(heard)
+    vars(connection)["FleetHttpClient"] = listening(FleetHttpClient, ear)
     loop._pull_and_store_message = mended(loop._pull_and_store_message)
+    threading.Thread(target=watch, args=(ear, alive), daemon=True).start()
     flower_supernode()
-    print("the connection to the server is lost", file=sys.stderr, flush=True)
+    _end("the connection to the server is lost")
+
+
+class Ear:
+    """When the server was last heard, and what it said instead.
+
+    Attributes:
+        deaf_s: seconds without an acknowledged heartbeat, counted while this process runs: time in which it was
+            stopped is not the server's silence.
+        reason: why the last heartbeat was not acknowledged.
+    """
+
+    def __init__(self, heard: Pulse) -> None:
+        self.deaf_s, self.reason = 0.0, "no heartbeat was answered"
+        self._pulse, self._told = heard, ""
+
+    def heard(self) -> None:
+        """A heartbeat was acknowledged."""
+        self.deaf_s = 0.0
+        self._pulse.beat()
+        self.tell("the server acknowledges this hospital's heartbeats")
+
+    def refused(self, reason: str) -> None:
+        """A heartbeat was not acknowledged."""
+        self.reason = reason
+        self.tell(f"a heartbeat was not acknowledged: {reason}")
+
+    def trying(self, reason: str) -> None:
+        """The server does not let us join; it is asked again at once, so a new process would do no better."""
+        self.deaf_s, self.reason = 0.0, reason
+        self.tell(f"the server does not let this hospital join yet: {reason}; asking again every {AGAIN_S:g} s")
+
+    def tell(self, text: str) -> None:
+        """Print what is new."""
+        if text != self._told:
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        self._told = text
+
+
+def watch(ear: Ear, alive: Pulse) -> None:
+    """End this process once the server was not heard for too long."""
+    while ear.deaf_s < DEAF_S:
+        time.sleep(_TICK_S)
+        ear.deaf_s += _TICK_S
+        alive.beat()
+    _end(f"not heard by the server for {DEAF_S:g} s ({ear.reason}); this gateway ends, to be started again")
+
+
+def _end(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
     os._exit(1)
+
+
+T = TypeVar("T")
+
+
+def listening(kind: type[FleetHttpClient], ear: Ear) -> type[FleetHttpClient]:
+    """Flower's client of the Fleet API, which outlives errors of the server itself and tells the ear what it hears."""
+
+    class Listening(kind):  # type: ignore[valid-type,misc]
+        def SendNodeHeartbeat(self, request: Any) -> Any:  # noqa: N802  # names of Flower's
+            try:
+                response = super().SendNodeHeartbeat(request)
+            except (httpx.HTTPError, ValueError) as error:
+                ear.refused(said(error))
+                _end_if_unknown(error)
+                raise httpx.ReadError(said(error)) from error  # of all errors Flower tries again after these alone
+            if not response.success:
+                ear.refused("it does not know this hospital")
+                raise httpx.ReadError(ear.reason)
+            ear.heard()
+            return response
+
+        def ActivateNode(self, request: Any) -> Any:  # noqa: N802
+            while True:
+                try:
+                    response = super().ActivateNode(request)
+                except (httpx.HTTPError, ValueError) as error:
+                    ear.trying(said(error))
+                    time.sleep(AGAIN_S)
+                else:
+                    ear.heard()
+                    return response
+
+        def _unary_unary(self, **call: Any) -> Any:
+            asked = partial(super()._unary_unary, **call)
+            if call["path"].endswith(("heartbeat", "activate-node")):
+                return asked()
+            try:
+                return patiently(asked)
+            except httpx.HTTPStatusError as error:
+                _end_if_unknown(error)
+                raise
+
+    return Listening
+
+
+def patiently(asked: Callable[[], T]) -> T:
+    """Repeat a call while the server answers with an error of its own: Flower would give up a reply at the first.
+
+    Raises:
+        httpx.HTTPError: it did so for ``PATIENT_S``, or anything else is wrong.
+    """
+    ends = time.monotonic() + PATIENT_S
+    while True:
+        try:
+            return asked()
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR or time.monotonic() > ends:
+                raise
+        time.sleep(AGAIN_S)
+
+
+def _end_if_unknown(error: Exception) -> None:
+    """End where the server no longer knows this hospital or its clock is off; the next process asks to join anew."""
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.UNAUTHORIZED:
+        _end(f"the server no longer accepts what this hospital signs ({said(error)}): it was revoked, the server has "
+             "lost its list, or a clock is wrong; this gateway ends, to be started again")  # fmt: skip
+
+
+def said(error: Exception) -> str:
+    """What the server, or the way to it, said: one line."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return f"{type(error).__name__}: {error}".strip(": ")[:_ANSWER]
+    told = FlowerError.from_json(error.response.text)
+    words = f"{told.message} {told.public_details or ''}" if told else error.response.text
+    line = " ".join("".join(c if c.isprintable() else " " for c in words[:_ANSWER]).split())
+    return f"HTTP {error.response.status_code}" + (f", {line}" if line else "")
 
 
 def mended(pull: Callable[..., int | None]) -> Callable[..., int | None]:

@@ -6,6 +6,7 @@ which authenticates with a shared secret.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import ssl
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from client.errors import SiteMisconfigured
+from client.link.pulse import ALIVE, HEARD
 from client.site import SiteSettings
 from tasks.machine.disk import private_tree, write_private, write_secret
 from tasks.protocol import enrolment
@@ -33,6 +35,7 @@ QUIET = {
 }
 """No telemetry, and no run can install anything."""
 _WAIT_S = 5.0
+_MOST_BYTES = 4096
 _AHEAD_S, _BEHIND_S = 4.0, 240.0
 """Flower accepts signed times 5 s ahead to 305 s behind; a clock this far off is refused, or soon will be."""
 
@@ -45,6 +48,21 @@ class Link:
     key: Path
     authority: Path
     secret: Path
+
+    @property
+    def alive(self) -> Path:
+        """The gateway touches it while it runs."""
+        return self.key.with_name("gateway.alive")
+
+    @property
+    def heard(self) -> Path:
+        """The gateway touches it whenever the server acknowledges a heartbeat."""
+        return self.key.with_name("gateway.heard")
+
+    @property
+    def trainer_alive(self) -> Path:
+        """The trainer touches it while it looks for orders, or waits for the process that answers one."""
+        return self.key.with_name("trainer.alive")
 
 
 def link(settings: SiteSettings, only_trainer: bool = False) -> Link:
@@ -116,7 +134,8 @@ def command(link: Link, listen: str) -> list[str]:
 
 def environment(link: Link) -> dict[str, str]:
     """Environment variables of the gateway's process."""
-    return QUIET | {"FLWR_HOME": str(link.key.parent), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    signs = {ALIVE: str(link.alive), HEARD: str(link.heard)}
+    return QUIET | signs | {"FLWR_HOME": str(link.key.parent), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
 def handshake(link: Link) -> tuple[str, str, datetime]:
@@ -157,10 +176,7 @@ def connect(server: str) -> None:
 def reach(link: Link) -> str:
     """Connect to the server as the gateway does. Returns the problem, empty if there is none."""
     try:
-        with _secured(link) as secure:
-            secure.sendall(f"GET /health HTTP/1.1\r\nHost: {link.server}\r\nConnection: close\r\n\r\n".encode())
-            answer = HTTPResponse(secure)
-            answer.begin()
+        answer, _ = _asked(link, "/health")
     except ssl.SSLCertVerificationError as error:
         return f"the certificate of {link.server} is invalid: {error.verify_message}; inform the coordinator"
     except (OSError, HTTPException) as error:
@@ -168,6 +184,50 @@ def reach(link: Link) -> str:
     if answer.status != 200:
         return f"{link.server} answers, but is unhealthy (HTTP {answer.status})"
     return _clock(answer.headers.get("Date"))
+
+
+def refusal(link: Link) -> str:
+    """Why the server does not let this hospital take part, in one sentence with the remedy; ``""`` if it does, or if
+    the server cannot be asked."""
+    try:
+        key = enrolment.own_fingerprint(link.key.read_bytes()).replace(" ", "")
+        answer, content = _asked(link, f"/admission/{key}")
+        told = json.loads(content) if answer.status == 200 else None
+    except (OSError, HTTPException, ValueError, RecursionError):
+        return ""
+    match told:
+        case {"state": "revoked", "since": str(since)}:
+            return (
+                f"{link.server} has revoked this hospital ({_day(since)}), so the gateway has stopped; to take part "
+                f"again, speak with the coordinator, delete {link.key}, run consilium-site enroll and send the request"
+            )
+        case {"state": "unknown"}:
+            return (
+                f"{link.server} has not admitted this hospital, so the gateway does not run; send the coordinator the "
+                "request that consilium-site enroll writes; once it is admitted, the gateway starts by itself"
+            )
+    return ""
+
+
+def _day(since: str) -> str:
+    """A time that the server sent, as far as it is one."""
+    try:
+        return datetime.fromisoformat(since).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return "at an unknown time"
+
+
+def _asked(link: Link, path: str) -> tuple[HTTPResponse, bytes]:
+    """The server's answer to GET, and the first bytes of its body.
+
+    Raises:
+        OSError, HTTPException: there is none.
+    """
+    with _secured(link) as secure:
+        secure.sendall(f"GET {path} HTTP/1.1\r\nHost: {link.server}\r\nConnection: close\r\n\r\n".encode())
+        answer = HTTPResponse(secure)
+        answer.begin()
+        return answer, answer.read(_MOST_BYTES)
 
 
 def _clock(date: str | None) -> str:

@@ -5,9 +5,14 @@ Tested in ``tests/client/link/test_flower_private.py``.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from client.link.flower_private import supernode
+from client.link.pulse import ALIVE, HEARD, Pulse
 from tasks.machine.disk import keep_to_owner
 
 if __name__ == "__main__":
     keep_to_owner()
-    supernode()
+    signs = [Path(os.environ[name]) if name in os.environ else None for name in (ALIVE, HEARD)]
+    supernode(Pulse(signs[0]), Pulse(signs[1], 0))

@@ -19,6 +19,7 @@ from pathlib import Path
 from flwr.clientapp import ClientApp
 
 from client.link.flower_private import GatewayAway, OrderAcquirer, OrderHead, answer, answer_for_the_dead
+from client.link.pulse import ALIVE, SILENT, Pulse
 from tasks.machine.disk import keep_to_owner
 
 POLL_S = 0.1
@@ -39,10 +40,14 @@ class Gateway:
 
 
 class Trainer:
-    """Polls the gateway for orders until stopped."""
+    """Polls the gateway for orders until stopped.
 
-    def __init__(self, gateway: Gateway, app: ClientApp) -> None:
-        self._gateway, self._app = gateway, app
+    Args:
+        alive: beats while it does that, or waits for a process that answers an order.
+    """
+
+    def __init__(self, gateway: Gateway, app: ClientApp, alive: Pulse = SILENT) -> None:
+        self._gateway, self._app, self._alive = gateway, app, alive
         self._acquirer = OrderAcquirer(gateway.address, gateway.secret)
         self._stop = threading.Event()
         self._told = ""
@@ -52,6 +57,7 @@ class Trainer:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         while not self._stop.is_set():
+            self._alive.beat()
             try:
                 token = self._acquirer.next()
                 self._tell("answering orders")
@@ -102,6 +108,7 @@ class Trainer:
         message, complete = b"", False
         ends = time.monotonic() + _UNREAD_S
         while True:
+            self._alive.beat()
             if complete:
                 time.sleep(0.02)
             elif select.select([read_end], [], [], 0.05)[0]:
@@ -167,7 +174,8 @@ def main() -> None:
     keep_to_owner()
     for name in tasks.names():
         tasks.get(name)
-    Trainer(Gateway(sys.argv[1], Path(sys.argv[2]).read_bytes()), app).run()
+    alive = Pulse(Path(os.environ[ALIVE])) if ALIVE in os.environ else SILENT
+    Trainer(Gateway(sys.argv[1], Path(sys.argv[2]).read_bytes()), app, alive).run()
 
 
 if __name__ == "__main__":

@@ -6,17 +6,23 @@ import ast
 import inspect
 import subprocess
 import sys
+import threading
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import httpx
 import pytest
 from flwr.app import Message, RecordDict
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.object_store import ObjectStoreFactory
-from flwr.supernode import start_client_internal
+from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from flwr.supernode.runtime import run_clientapp
 
 from client.link import flower_private
+from client.link.pulse import SILENT
 
 NAMES = [
     (node.module, alias.name)
@@ -141,3 +147,152 @@ def test_the_gateway_knows_the_options_that_it_is_given() -> None:
         "--port",
     ):
         assert option in known
+
+
+def refusing(status: int, text: str = "") -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "https://server/v1/fleet/x")
+    return httpx.HTTPStatusError(
+        "refused", request=request, response=httpx.Response(status, text=text, request=request)
+    )
+
+
+class Scripted:
+    """Flower's client, whose calls do what the script says."""
+
+    def __init__(self, *script: object) -> None:
+        self.script = list(script)
+
+    def _unary_unary(self, **_: object) -> object:
+        return self._next()
+
+    def SendNodeHeartbeat(self, request: object) -> object:  # noqa: N802  # names of Flower's
+        return self._unary_unary(path="/v1/fleet/send-node-heartbeat")
+
+    def ActivateNode(self, request: object) -> object:  # noqa: N802
+        return self._unary_unary(path="/v1/fleet/activate-node")
+
+    def PushMessages(self, request: object) -> object:  # noqa: N802
+        return self._unary_unary(path="/v1/fleet/push-messages")
+
+    def _next(self) -> object:
+        one = self.script.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+
+class Ended(BaseException):
+    """In place of the process's end."""
+
+
+@pytest.fixture
+def ear(monkeypatch: pytest.MonkeyPatch) -> flower_private.Ear:
+    def end(text: str) -> None:
+        raise Ended(text)
+
+    monkeypatch.setattr(flower_private, "_end", end)
+    monkeypatch.setattr(flower_private, "AGAIN_S", 0.0)
+    return flower_private.Ear(SILENT)
+
+
+def client(ear: flower_private.Ear, *script: object) -> Any:
+    return flower_private.listening(Scripted, ear)(*script)  # type: ignore[arg-type]
+
+
+WELL, UNKNOWN = SimpleNamespace(success=True), SimpleNamespace(success=False)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(refusing(status, "<html>") for status in (400, 403, 404, 412, 429, 500, 502, 503, 504)),
+        httpx.ReadTimeout("slow"),
+        httpx.ConnectError("refused"),
+        httpx.RemoteProtocolError("cut"),
+        httpx.DecodingError("no gzip"),
+        ValueError("Invalid protobuf response payload"),
+        UNKNOWN,
+    ],
+    ids=repr,
+)
+def test_a_heartbeat_goes_on_whatever_the_answer(ear: flower_private.Ear, bad: object) -> None:
+    """Flower's thread, the real one: it tries again after the error that ours raises, and dies of any other."""
+    calls, script = client(ear, bad, WELL), threading.Event()
+
+    def beat() -> bool:
+        try:
+            calls.SendNodeHeartbeat(None)
+        except httpx.TransportError:  # as ``fleet_http_connection`` does
+            return False
+        script.set()
+        return True
+
+    ear.deaf_s = 30.0
+    sender = HeartbeatSender(beat)
+    sender.start()
+    assert script.wait(30)
+    assert sender.is_running
+    sender.stop()
+    assert ear.deaf_s == 0.0
+
+
+def test_flower_tries_a_heartbeat_again_after_what_ours_raises() -> None:
+    source = inspect.getsource(fleet_http_connection.http_request_response)
+    assert "except httpx.TransportError:\n                return False" in source
+    assert issubclass(httpx.ReadError, httpx.TransportError)
+    assert "FleetHttpClient.from_server_address(" in source
+
+
+def test_who_is_not_heard_for_a_minute_ends_and_says_why(
+    ear: flower_private.Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower_private, "_TICK_S", 0.001)
+    monkeypatch.setattr(flower_private, "DEAF_S", 0.05)
+    with pytest.raises(httpx.ReadError):
+        client(ear, refusing(500, '{"code": 1, "detail": "database or disk is full"}')).SendNodeHeartbeat(None)
+    with pytest.raises(Ended, match=r"not heard by the server for 0.05 s \(HTTP 500, database or disk is full\)"):
+        flower_private.watch(ear, SILENT)
+
+
+def test_who_is_not_let_in_asks_again(ear: flower_private.Ear, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = (refusing(412, '{"code": 2004, "detail": "Failed to activate SuperNode."}'), refusing(500), refusing(401))
+    assert client(ear, *answers, WELL).ActivateNode(None) is WELL
+    told = capsys.readouterr().err
+    assert "HTTP 412, Failed to activate SuperNode." in told
+    assert "acknowledges this hospital's heartbeats" in told
+
+
+def test_a_reply_is_not_given_up_at_the_server_s_first_error(
+    ear: flower_private.Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client(ear, refusing(500), refusing(500), WELL).PushMessages(None) is WELL
+    for status in (403, 404, 413):
+        with pytest.raises(httpx.HTTPStatusError):
+            client(ear, refusing(status), WELL).PushMessages(None)
+    monkeypatch.setattr(flower_private, "PATIENT_S", -1.0)
+    with pytest.raises(httpx.HTTPStatusError):
+        client(ear, refusing(500), WELL).PushMessages(None)
+
+
+def test_who_is_unknown_ends_and_asks_anew(ear: flower_private.Ear) -> None:
+    for call in ("SendNodeHeartbeat", "PushMessages"):
+        with pytest.raises(Ended, match="no longer accepts what this hospital signs"):
+            getattr(client(ear, refusing(401, '{"detail": "Invalid SuperNode authentication"}')), call)(None)
+
+
+def test_what_a_server_says_is_one_line_of_text() -> None:
+    assert flower_private.said(refusing(500, "a\n\x1b[2Jb\0" + "x" * 10_000))[:20] == "HTTP 500, a [2Jb xxx"
+    assert len(flower_private.said(refusing(500, "x" * 10_000))) < 400
+    assert flower_private.said(httpx.ReadTimeout("")) == "ReadTimeout"
+
+
+def test_a_task_s_heartbeat_survives_an_error_of_the_gateway() -> None:
+    def fails() -> bool:
+        raise refusing(500)
+
+    def refuses() -> bool:
+        raise refusing(401)
+
+    assert not flower_private.steady(fails)()
+    with pytest.raises(httpx.HTTPStatusError):
+        flower_private.steady(refuses)()

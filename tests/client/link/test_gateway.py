@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -91,3 +93,46 @@ def test_a_place_where_the_request_cannot_be_written_is_told(
     file.write_text(invitation.model_dump_json())
     code, told = _enroll(tmp_path / "site.yaml", file, "--out", str(tmp_path / "no" / "request.json"))
     assert (code, "choose another --out" in told) == (2, True)
+
+
+@pytest.fixture
+def linked(provision_hospital: Callable[..., SiteSettings], invitation: Invitation) -> gateway.Link:
+    settings = provision_hospital(public_size=300)
+    gateway.enroll(settings, invitation)
+    return gateway._files(settings)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (200, '{"state": "revoked", "since": "2026-11-30T10:00:00+00:00"}', "has revoked this hospital (2026-11-30 10"),
+        (200, '{"state": "revoked", "since": "\\u001b[2J"}', "has revoked this hospital (at an unknown time)"),
+        (200, '{"state": "unknown"}', "has not admitted this hospital"),
+        (200, '{"state": "admitted", "since": "2026-11-30"}', ""),
+        (404, '{"state": "unknown"}', ""),
+        (503, "", ""),
+        (200, "<html>", ""),
+        (200, "[" * 4000, ""),
+        (200, '["revoked"]', ""),
+        (200, "", ""),
+    ],
+)
+def test_who_is_refused_is_told_in_a_sentence_and_whatever_else_comes_is_no_refusal(
+    linked: gateway.Link, monkeypatch: pytest.MonkeyPatch, status: int, body: str, told: str
+) -> None:
+    asked: list[str] = []
+
+    def answer(_: gateway.Link, path: str) -> tuple[SimpleNamespace, bytes]:
+        asked.append(path)
+        return SimpleNamespace(status=status), body.encode()
+
+    monkeypatch.setattr(gateway, "_asked", answer)
+    sentence = gateway.refusal(linked)
+    assert sentence.startswith(f"{linked.server} {told}") if told else sentence == ""
+    assert "\x1b" not in sentence
+    key = enrolment.own_fingerprint(linked.key.read_bytes()).replace(" ", "")
+    assert asked == [f"/admission/{key}"]
+
+
+def test_a_server_that_is_away_refuses_nobody(linked: gateway.Link) -> None:
+    assert gateway.refusal(replace(linked, server="localhost:9")) == ""

@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 
 from client.link import trainer
 from client.link.flower_private import OrderHead
+from client.link.pulse import Pulse, Watched
 from client.link.trainer import Gateway, Trainer
 
 RECEIPT = OrderHead(b"the head of an order", 2**63 + 5, 30.0)
@@ -86,3 +87,13 @@ def test_an_order_that_is_not_answered_in_time_is_given_up(
 
     answered(monkeypatch, child)
     assert spoken == [("token", late)]
+
+
+def test_a_trainer_that_waits_for_an_answer_is_alive(
+    monkeypatch: pytest.MonkeyPatch, spoken: list[tuple[str, OrderHead]], tmp_path: Path
+) -> None:
+    alive = tmp_path / "alive"
+    watched = Watched(alive, silent_s=60)
+    monkeypatch.setattr(trainer, "answer", lambda address, token, app, received: received(RECEIPT))
+    Trainer(Gateway("127.0.0.1:1", b"secret"), ClientApp(), Pulse(alive))._answer("token")
+    assert watched()

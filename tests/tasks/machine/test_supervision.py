@@ -182,3 +182,60 @@ def test_a_lock_tells_who_holds_it(tmp_path: Path) -> None:
         with only_one(path) as second:
             assert not second
     assert holder(path) is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_is_not_heard_is_not_well_and_lives_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "_SICK_S", 0.0)
+    monkeypatch.setattr(supervision, "_STARTING_S", 0.1)
+    state, heard, said = tmp_path / "state.json", threading.Event(), list[str]()
+    supervisor = Supervisor(
+        [Program("a", SLEEP, tmp_path / "a.log", healthy=lambda: True, heard=heard.is_set)], said.append, state
+    )
+
+    def script() -> None:
+        until(lambda: facts(state)["a"]["pid"])
+        time.sleep(0.4)
+        assert not facts(state)["a"]["well"]
+        heard.set()
+        until(lambda: facts(state)["a"]["well"])
+        assert facts(state)["a"]["starts"] == 1
+
+    run(supervisor, script)
+    assert said == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_is_held_ends_and_starts_when_it_is_let_go(tmp_path: Path) -> None:
+    state, why = tmp_path / "state.json", [""]
+    supervisor = Supervisor([Program("a", SLEEP, tmp_path / "a.log")], lambda _: None, state)
+
+    def script() -> None:
+        until(lambda: facts(state)["a"]["pid"])
+        why[0] = "you are not admitted"
+        until(lambda: facts(state)["a"].get("held") == "you are not admitted")
+        assert facts(state)["a"]["pid"] is None
+        time.sleep(0.2)
+        assert facts(state)["a"]["starts"] == 1
+        why[0] = ""
+        until(lambda: facts(state)["a"]["starts"] == 2)
+        assert "held" not in facts(state)["a"]
+
+    thread = threading.Thread(target=lambda: (script(), supervisor.stop()))
+    thread.start()
+    supervisor.run(lambda: supervisor.hold("a", why[0]))
+    thread.join()
+    assert facts(state)["a"]["starts"] == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_program_that_cannot_be_started_ends_nobody_else(tmp_path: Path) -> None:
+    state, said = tmp_path / "state.json", list[str]()
+    programs = [Program("a", SLEEP, tmp_path / "a.log"), Program("b", ["/nowhere/to/be/found"], tmp_path / "b.log")]
+
+    def script() -> None:
+        until(lambda: len(said) >= 2)
+        assert facts(state)["a"]["pid"]
+
+    run(Supervisor(programs, said.append, state), script)
+    assert all("b: cannot be started" in line for line in said)

@@ -1,0 +1,76 @@
+"""What ``consilium-site run`` sees of its programs, and who is held back because the server has refused it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from client.cli import link
+from client.link.gateway import Link
+from client.link.pulse import Pulse
+from client.site import SiteSettings
+from tasks.machine.supervision import only_one
+
+
+class Holding:
+    """Remembers what was held, as ``Supervisor`` does."""
+
+    def __init__(self) -> None:
+        self.held: list[str] = []
+
+    def hold(self, name: str, why: str) -> None:
+        assert name == "gateway"
+        self.held.append(why)
+
+
+def test_only_a_refusal_that_the_server_gives_holds_the_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = SimpleNamespace(reach="", refusal="you were revoked")
+    monkeypatch.setattr(link, "reach", lambda _: answers.reach)
+    monkeypatch.setattr(link, "refusal", lambda _: answers.refusal)
+    monkeypatch.setattr(link, "_LOOK_S", -1.0)
+    found = Link("server:1", tmp_path / "node.key", tmp_path / "a", tmp_path / "b")
+    supervisor = Holding()
+    watch = link._Watch(found, supervisor)  # type: ignore[arg-type]
+    watch()
+    watch()
+    assert supervisor.held == ["you were revoked"] * 2
+    answers.reach = "server:1 cannot be reached"
+    watch()
+    assert len(supervisor.held) == 2, "nothing is known now, so nothing changes"
+    answers.reach, answers.refusal = "", ""
+    watch()
+    assert supervisor.held[-1] == ""
+    Pulse(found.heard).beat()
+    answers.refusal = "you were revoked"
+    watch()
+    assert supervisor.held[-1] == "", "who is heard is admitted"
+    assert capsys.readouterr().out.count("you were revoked") == 1
+
+
+def test_status_says_what_each_program_does(provision_hospital: Callable[..., SiteSettings], tmp_path: Path) -> None:
+    settings = provision_hospital(public_size=300)
+    assert link.programs(settings) == {"gateway and trainer": "not running here"}
+    settings.link.mkdir(exist_ok=True)
+    states = {
+        "gateway": {"pid": None, "well": False, "starts": 3, "held": "it was revoked"},
+        "trainer": {"pid": 7, "well": False, "starts": 1},
+    }
+    (settings.link / "both.json").write_text(json.dumps(states))
+    assert link.programs(settings) == {"gateway and trainer": "not running here"}, "of an earlier run"
+    lock = settings.link / "both.lock"
+    with only_one(lock) as alone:
+        assert alone
+        child = os.fork()  # a lock is seen by others only
+        if child == 0:
+            told = link.programs(settings)
+            os._exit(0 if told == {"gateway": "stopped: it was revoked", "trainer": "not well"} else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        (settings.link / "both.json").write_text("[]")
+        assert link.programs(settings) == {"gateway and trainer": "not running here"}
