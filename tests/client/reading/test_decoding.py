@@ -74,11 +74,11 @@ def test_a_panic_costs_one_file_and_no_process(decoder: Decoder, tmp_path: Path)
 
 def test_a_hang_ends_at_the_time_limit_and_the_next_file_is_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "hangs.dcm")  # to open it waits for a writer that never comes
-    with Decoder(time_limit_s=0.5) as decoder:
+    with Decoder(time_limit_s=2) as decoder:
         decoder.read(bundled("CT_small.dcm"))
         start = time.monotonic()
         assert _refused(decoder, tmp_path / "hangs.dcm") is Reason.TIME_LIMIT
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 30
     with Decoder(time_limit_s=20) as decoder:
         _kill_when_busy(decoder, signal.SIGSEGV)
         assert _refused(decoder, tmp_path / "hangs.dcm") is Reason.DECODER_DIED
@@ -87,7 +87,7 @@ def test_a_hang_ends_at_the_time_limit_and_the_next_file_is_read(tmp_path: Path)
 
 def _kill_when_busy(decoder: Decoder, with_signal: signal.Signals) -> None:
     decoder.read(bundled("CT_small.dcm"))
-    threading.Timer(0.5, os.kill, (decoder._all[0]._process.pid, with_signal)).start()
+    threading.Timer(1, os.kill, (decoder._all[0]._process.pid, with_signal)).start()
 
 
 def test_the_kernel_keeps_a_decoder_from_taking_memory(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_no_answer_is_lost_to_the_librarys_own_thread(
 
     monkeypatch.setattr(DIMSEServiceProvider, "get_msg", late)
     monkeypatch.setattr(Association, "_is_paused", property(lambda self: True, lambda self, value: None), raising=False)
-    listing = list_dimse(_source(tmp_path, provider, silence_seconds=1, request_seconds=1), TASK, NOBODY)
+    listing = list_dimse(_source(tmp_path, provider, silence_seconds=10, request_seconds=10), TASK, NOBODY)
     assert len(listing.records) == 8
     assert _spooled(tmp_path) == _digests(provider.files)
 
