@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,8 +25,16 @@ from conf.schema.model import Deep
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
 from server.deployment import signing
-from server.deployment.server_dir import ServerDir, read
-from server.errors import NotAdmitted, NotSigned, RoundFailed, StudyBusy, StudyError, TrackingFailed
+from server.deployment.server_dir import Hospital, ServerDir, read
+from server.errors import (
+    NotAdmitted,
+    NotSigned,
+    RoundFailed,
+    ServerMisconfigured,
+    StudyBusy,
+    StudyError,
+    TrackingFailed,
+)
 from server.results import results
 from server.rounds.state import StudyState
 from server.run_study import initial_state, play_rounds, record, summary
@@ -101,7 +109,10 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
     except StudyBusy:
         _note_run(server_dir, run, **facts)
     except StudyError as error:
-        folder.note(state=FAILED, error=f"{type(error).__name__}: {error}")
+        if isinstance(error, TrackingFailed | ServerMisconfigured):  # the server's fault: another run may succeed
+            folder.note(error=f"{type(error).__name__}: {error}")
+        else:
+            folder.note(state=FAILED, error=f"{type(error).__name__}: {error}")
         raise
     except Exception as error:  # a full disk, a call that Flower gave up: another run may succeed
         with suppress(OSError):
@@ -137,21 +148,38 @@ def _of_this_server(server_dir: ServerDir, study: Study) -> Study:
     )
 
 
-def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, initial: StudyState) -> None:
-    nodes = _invited(server_dir, study, folder)
-    tracker = _open_tracker(study, folder, list(nodes))
+class RegisterChanged(Exception):
+    """A hospital was revoked, or has another number in the SuperLink: the study goes on with those who are there."""
 
-    def committed(state: StudyState) -> None:
-        print(f"round {len(state.rounds)} of {study.federation.rounds}: {summary(state.rounds[-1])}", flush=True)
-        tracker.rounds(state.rounds)
+
+def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, initial: StudyState) -> None:
+    tracker = _open_tracker(study, folder, list(_invited(server_dir, study, folder)))
 
     def attempt() -> StudyState:
         assert isinstance(study.federation, EnrolledFederation)
-        patient = SuperlinkGrid(grid, study.federation.patience_s, study.federation.deadline_s)
-        return play_rounds(study, folder, nodes, patient, initial, committed=committed, witnessed=server_dir.witness)
+        nodes = _invited(server_dir, study, folder)
+
+        def committed(state: StudyState) -> None:
+            print(f"round {len(state.rounds)} of {study.federation.rounds}: {summary(state.rounds[-1])}", flush=True)
+            tracker.rounds(state.rounds)
+            if len(state.rounds) < study.federation.rounds and _invited(server_dir, study, folder) != nodes:
+                raise RegisterChanged
+
+        patience, deadline = study.federation.patience_s, study.federation.deadline_s
+        patient = SuperlinkGrid(grid, patience, deadline, lambda: _nodes(server_dir))
+        try:
+            return play_rounds(
+                study, folder, nodes, patient, initial, committed=committed, witnessed=server_dir.witness
+            )
+        except RoundFailed as error:
+            if _invited(server_dir, study, folder) != nodes:
+                raise RegisterChanged from error
+            raise
 
     state = again(attempt, _attempts(study))
-    outcome = results.results(folder.name, state, Arms(), NOTES, asdict(study.evaluation.gate))
+    outcome = results.results(
+        folder.name, state, Arms(), [*NOTES, *_notes_on_leaving(folder)], asdict(study.evaluation.gate)
+    )
     files = record(folder, outcome, state, tracker)
     # Researchers reach MLflow at another address than this process does.
     links = [line.replace(server_dir.mlflow, "") for line in tracker.where() if "/#/" in line]
@@ -161,7 +189,8 @@ def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, 
 
 def again(attempt: Callable[[], StudyState], most: int, pause_s: float = 5.0) -> StudyState:
     """Attempt until it succeeds. A round that too few hospitals answered is repeated, up to ``most`` attempts in all;
-    one that hospitals refused is not, since the same order would be refused again.
+    one that hospitals refused is not, since the same order would be refused again. When the register has changed, the
+    next attempt asks those who are left.
 
     Raises:
         StudyError: what the last attempt raised.
@@ -170,6 +199,8 @@ def again(attempt: Callable[[], StudyState], most: int, pause_s: float = 5.0) ->
     while True:
         try:
             return attempt()
+        except RegisterChanged:
+            print("The register has changed; the study goes on with the hospitals that may take part.", flush=True)
         except RoundFailed as error:
             failed[error.round] = failed.get(error.round, 0) + 1
             if failed[error.round] >= most or all(_REFUSED in reason for reason in error.dropped.values()):
@@ -183,25 +214,54 @@ def _attempts(study: Study) -> int:
 
 
 def _invited(server_dir: ServerDir, study: Study, folder: StudyFolder) -> dict[str, int]:
-    """Node number by name of the hospitals that the study invited when it first started. Their sizes are fixed as well.
+    """Node number by name of the hospitals that the study invited when it first started, without those that were
+    revoked since: the study goes on without them. Their sizes are fixed as well.
 
     Raises:
-        NotAdmitted: one is not admitted, no longer admitted, or was admitted before sizes were fixed.
+        NotAdmitted: one was never admitted, none is left, or one was admitted before sizes were fixed.
     """
-    admitted = server_dir.hospitals()
-    names = folder.facts().get("hospitals")
+    admitted, facts = server_dir.hospitals(), folder.facts()
+    names = facts.get("hospitals")
     if names is None:
         wanted = study.federation.hospitals if isinstance(study.federation, EnrolledFederation) else []
         names = sorted(wanted or admitted)
+        if missing := [name for name in names if name not in admitted]:
+            raise NotAdmitted(
+                f"not admitted, or no longer admitted: {', '.join(missing)}; admitted: {', '.join(admitted) or 'none'}"
+            )
+        if not names:
+            raise NotAdmitted("no hospital is admitted yet: consilium-server admit REQUEST")
+        _refuse_unsized(admitted, names)
         folder.note(hospitals=names)
+    left = [name for name in names if name not in admitted]
+    if left != facts.get("left", []):
+        print(f"no longer admitted, so the study goes on without: {', '.join(left) or 'nobody'}", flush=True)
+        folder.note(left=left)
+    names = [name for name in names if name in admitted]
     if not names:
-        raise NotAdmitted("no hospital is admitted yet: consilium-server admit REQUEST")
-    if missing := [name for name in names if name not in admitted]:
-        raise NotAdmitted(f"not admitted, or no longer admitted: {', '.join(missing)}; admitted: {', '.join(admitted)}")
-    if unsized := [name for name in names if admitted[name].public_size is None]:
-        raise NotAdmitted(f"no public size is known of {', '.join(unsized)}: consilium-server admit their new REQUEST")
+        raise NotAdmitted(
+            f"all hospitals of this study were revoked: {', '.join(left)}. Its committed rounds are kept; a new study "
+            "can invite others"
+        )
+    _refuse_unsized(admitted, names)
     fixed_sizes(folder, {name: admitted[name].public_size or 0 for name in names})
     return {name: admitted[name].node for name in names}
+
+
+def _refuse_unsized(admitted: Mapping[str, Hospital], names: Sequence[str]) -> None:
+    if unsized := [name for name in names if admitted[name].public_size is None]:
+        raise NotAdmitted(f"no public size is known of {', '.join(unsized)}: consilium-server admit their new REQUEST")
+
+
+def _nodes(server_dir: ServerDir) -> set[int]:
+    """Numbers of the hospitals that may take part; nobody waits for another one."""
+    return {one.node for one in server_dir.hospitals().values()}
+
+
+def _notes_on_leaving(folder: StudyFolder) -> list[str]:
+    """What must be said of hospitals that were revoked while the study ran."""
+    left = folder.facts().get("left")
+    return [f"Revoked while the study ran, which went on without them: {', '.join(left)}."] if left else []
 
 
 def _open_tracker(study: Study, folder: StudyFolder, hospitals: list[str]) -> Tracker:

@@ -1,5 +1,5 @@
 """What ``consilium`` does besides running studies: ``compare`` several of them, ``send`` MLflow what it missed,
-``export`` a model for hospitals, write the files of a ``new-task``.
+``export`` a model for hospitals, show a server's ``queue``, write the files of a ``new-task``.
 
 Tested in ``tests/server/pages/test_comparison.py``.
 """
@@ -13,7 +13,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
+from conf import load as conf
 from conf.schema.runtime import SuperlinkRuntime
 from server.errors import StudyError
 from server.pages import comparison
@@ -40,6 +42,10 @@ def main(words: Sequence[str]) -> int:
     out.add_argument("--uri", default="", help="the MLflow store; default: the one in outputs/")
     out.add_argument("--studies", type=Path, help="the folder of studies that confirm a registered model's SHA-256; "
                      "default: beside the MLflow store, or on the server that --uri names")  # fmt: skip
+    queue = commands.add_parser("queue", help="show which studies run on a server, and in which order others wait")
+    queue.add_argument(
+        "settings", nargs="*", metavar="KEY=VALUE", help="runtime.address=HOST:PORT, .authority=FILE, .certificate=FILE"
+    )
     new = commands.add_parser(
         "new-task", help="create the files of a new clinical task, from a template that passes its tests"
     )
@@ -50,12 +56,33 @@ def main(words: Sequence[str]) -> int:
     try:
         if given.command == "export":
             return _export(given, console)
+        if given.command == "queue":
+            return _queue(given.settings, console)
         if given.command == "new-task":
             return _new_task(given.name, given.root, console)
         return show(given.studies, given.to, console) if given.command == "compare" else _send(given, console)
     except (StudyError, new_task.NewTaskRefused) as error:
         console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
         return 1
+    except conf.ConfigError as error:
+        console.print(f"[bold red]Invalid configuration:[/]\n{escape(str(error))}", soft_wrap=True)
+        return 2
+
+
+def _queue(settings: Sequence[str], console: Console) -> int:
+    from server.deployment import queue, superlink_client
+
+    runtime = conf.load(["experiment=deployed", *settings]).runtime
+    if not isinstance(runtime, SuperlinkRuntime):
+        raise conf.ConfigError("a queue is on a server: leave runtime=superlink as it is")
+    facts = superlink_client.ServerConnection(runtime).facts(f"runs/{queue.SHOWN}")
+    shown = Table(title=f"Studies at {runtime.address}, {facts.get('at_once', '?')} at once", title_justify="left")
+    for column in ("", "study", "task", "asked by", "since"):
+        shown.add_column(column, overflow="fold")
+    for row in queue.shown(facts):
+        shown.add_row(*map(escape, row))
+    console.print(shown)
+    return 0
 
 
 def show(folders: Sequence[Path], to: Path, console: Console) -> int:

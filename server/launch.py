@@ -160,7 +160,7 @@ def run_deployed(study: Study, runtime: SuperlinkRuntime, console: Console) -> N
         write_whole(Path(study.propose), superlink_client.document(door, run))
         console.print(f"wrote {study.propose}; hospitals read it with `consilium-site review FILE`.", soft_wrap=True)
         return
-    name = superlink_client.name_of(door, run)
+    name = superlink_client.name_of(door, run, tell=lambda text: console.print(text, markup=False))
     console.print(f"[bold]{name}[/] is on {runtime.address}: {tasks.get(study.task.name).question}")
     if not runtime.follow:
         console.print("The same command without runtime.follow=false follows it.")

@@ -6,23 +6,18 @@ import os
 import re
 import signal
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from server.cli.output import HERE, AsJson, HomeFolder, answer
-from server.deployment import nginx, pki
-from server.deployment.server_dir import Hospital, ServerDir, read
-from server.errors import NotAdmitted, ServerMisconfigured, ServerUnreachable
+from server.deployment import nginx, pki, register
+from server.deployment.server_dir import ServerDir, read
+from server.errors import NotAdmitted, ServerMisconfigured
 from server.rounds import ledger_witness
-from server.runtime.flower_private import Control, ControlRefused
+from server.runtime.flower_private import Control
 from tasks.protocol import enrolment
-
-_USED = "already in use"
-"""Flower's message for a key that was registered once, even if it was unregistered since."""
 
 File = Annotated[Path, typer.Argument(metavar="REQUEST", help="The file that `consilium-site enroll` wrote.")]
 HospitalName = Annotated[str, typer.Argument(metavar="NAME")]
@@ -37,7 +32,10 @@ def admit(
     home: HomeFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Admit a hospital: from now on the holder of its key may take part. The server must be running."""
+    """Admit a hospital: from now on the holder of its key may take part. The server must be running.
+
+    The same request may be admitted again: it then says what has changed, and mends what the SuperLink has lost.
+    """
     server_dir = read(home)
     try:
         asked = enrolment.read_request(request.read_text("utf-8"))
@@ -46,39 +44,18 @@ def admit(
     key = enrolment.key_fingerprint(asked)
     if fingerprint and fingerprint.replace(" ", "").lower() != key.replace(" ", ""):
         raise NotAdmitted(f"the request's key is {key}, not {fingerprint}: the request was changed on its way")
-    admitted = server_dir.hospitals()
-    if asked.hospital in admitted and admitted[asked.hospital].key != key:
-        raise NotAdmitted(
-            f"{asked.hospital} was admitted with another key; run consilium-server revoke {asked.hospital} first"
-        )
-    one = admitted.get(asked.hospital)
-    if one is None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        one = Hospital(asked.hospital, _register(server_dir, asked), key, now)
+    new = all(one.key != key for one in server_dir.ever_admitted())
+    done = register.admit(server_dir, _control(server_dir), asked)
     size = asked.public_size
-    server_dir.register(admitted | {asked.hospital: replace(one, public_size=size)})
-    facts = {"hospital": asked.hospital, "key": key, "public_size": size, "new": asked.hospital not in admitted}
-    answer(
-        as_json,
-        facts,
-        f"{asked.hospital} is admitted. Its key is {key}",
+    lines = [
+        *done,
+        f"The key of {asked.hospital} is {key}",
         f"It declares about {size} training patients as its public size: the weight of its updates in every study "
         "that starts from now on.",
         "Compare both with the hospital on the telephone.",
-    )
-
-
-def _register(server_dir: ServerDir, asked: enrolment.Request) -> int:
-    control = _control(server_dir)
-    try:
-        return control.register(asked.public_key.encode())
-    except ControlRefused as error:
-        if _USED in str(error):
-            raise NotAdmitted(
-                f"the SuperLink has seen this key of {asked.hospital} before, and accepts none twice. The hospital "
-                "needs a new one: remove link/node.key there, run consilium-site enroll, and send the new request"
-            ) from error
-        raise ServerUnreachable(f"the SuperLink did not accept the key: {error}. Is the server running?") from error
+    ]
+    facts = {"hospital": asked.hospital, "key": key, "public_size": size, "new": new, "done": done}
+    answer(as_json, facts, *lines)
 
 
 def _control(server_dir: ServerDir) -> Control:
@@ -86,17 +63,13 @@ def _control(server_dir: ServerDir) -> Control:
 
 
 def revoke(name: HospitalName, home: HomeFolder = HERE, as_json: AsJson = False) -> None:
-    """Revoke the access of a hospital or a researcher. A hospital must re-enrol with a new key."""
+    """Revoke the access of a hospital or a researcher, also while the server is down. Studies go on without the
+    hospital. To take part again, it must re-enrol with a new key."""
     server_dir = read(home)
-    admitted = server_dir.hospitals()
-    if name in admitted:
-        try:
-            _control(server_dir).unregister(admitted[name].node)
-        except ControlRefused as error:
-            raise ServerUnreachable(f"the SuperLink did not remove the key: {error}. Is the server running?") from error
-        server_dir.register({other: one for other, one in admitted.items() if other != name})
+    if name in server_dir.hospitals():
+        done = register.revoke(server_dir, _control(server_dir), name)
         ledger_witness.forget(server_dir.witness, name)  # a hospital that re-enrols under this name brings a new ledger
-        answer(as_json, {"hospital": name}, f"{name} can no longer take part.")
+        answer(as_json, {"hospital": name, "done": done}, done)
     elif (server_dir.path / "researchers" / f"{name}.pem").exists():
         pki.revoke_researcher(server_dir, name)
         reload_nginx(server_dir)

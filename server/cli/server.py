@@ -20,10 +20,10 @@ import typer
 from rich.console import Console
 
 from server.cli.output import DOWN, HERE, REFUSED, AsJson, HomeFolder, answer, fail, table
-from server.deployment import nginx, pki
+from server.deployment import nginx, pki, queue, register
 from server.deployment import security as examined
 from server.deployment.server_dir import ServerDir, ServerSettings, make, read
-from server.errors import ServerMisconfigured, StudyError
+from server.errors import CheckpointDamaged, ServerMisconfigured, StudyError
 from server.runtime.flower_private import Control, ControlRefused
 from server.study.folder import StudyFolder, committed
 from tasks.machine import checklist
@@ -109,6 +109,8 @@ def up(home: HomeFolder = HERE) -> None:
     with only_one(server_dir.lock) as alone:
         if not alone:
             raise ServerMisconfigured(f"the server of {server_dir.path} is already running; consilium-server status")
+        make(server_dir.path, server_dir.settings)  # what an older release did not make, or somebody has deleted
+        register.publish(server_dir)
         supervisor = Supervisor(_programs(server_dir), _tell, server_dir.state)
         stop_on_signals(supervisor)
         _tell(f"Server {server_dir.settings.host} is starting; consilium-server status shows when it is ready.")
@@ -250,6 +252,21 @@ def status(home: HomeFolder = HERE, as_json: AsJson = False) -> None:
         fail(DOWN)
 
 
+def waiting(home: HomeFolder = HERE, as_json: AsJson = False) -> None:
+    """Show which studies run, and in which order the others wait."""
+    server_dir = read(home)
+    is_up = holder(server_dir.lock) is not None
+    try:
+        facts = json.loads((server_dir.runs / queue.SHOWN).read_text("utf-8"))
+    except (OSError, ValueError):
+        facts = {"at_once": server_dir.settings.studies_at_once, "running": [], "waiting": []}
+    lines = [] if is_up else ["The server is not running. This is how it was; all go on when it runs again."]
+    shown = table(
+        f"Studies, {facts['at_once']} at once", ("", "study", "task", "asked by", "since"), queue.shown(facts)
+    )
+    answer(as_json, facts | {"up": is_up}, shown, *lines)
+
+
 def _facts(server_dir: ServerDir) -> dict[str, Any]:
     is_up = holder(server_dir.lock) is not None
     try:
@@ -287,7 +304,12 @@ def _states(server_dir: ServerDir) -> dict[int, str]:
 
 def _studies(server_dir: ServerDir) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted((server_dir.path / "studies").glob("*/study.json")):
-        facts = StudyFolder(path.parent.name, path.parent, resumed=True).facts()
+        try:
+            facts = StudyFolder(path.parent.name, path.parent, resumed=True).facts()
+        except CheckpointDamaged as error:
+            damaged = {"state": "damaged", "committed": committed(path.parent), "rounds": "?", "run": None}
+            yield path.parent.name, damaged | {"error": str(error)}
+            continue
         yield (
             facts["study"],
             {

@@ -1,8 +1,9 @@
 """The reverse proxy: nginx in front of the SuperLink, which does not authenticate callers of its Control API.
 
-There are two endpoints. Hospitals reach the Fleet API and the health check. Researchers, with a certificate of this
-server, reach five calls of the Control API, and have read access to the studies' files and to MLflow; the server itself
-writes to MLflow, behind the proxy. The Runtime API cannot be reached from outside; it is for processes of this machine.
+There are two endpoints. Hospitals reach the Fleet API, the health check, and what the register says of their key.
+Researchers, with a certificate of this server, reach five calls of the Control API, and have read access to the
+studies' files and to MLflow; the server itself writes to MLflow, behind the proxy. The Runtime API cannot be reached
+from outside; it is for processes of this machine.
 What is not listed here is refused, and the access log records the name in each researcher's certificate.
 ``nginx.conf.j2`` is the configuration.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from server.deployment.server_dir import ServerDir
+from server.deployment.server_dir import UNKNOWN, ServerDir
 from server.errors import ServerMisconfigured
 from tasks.machine.disk import write_whole
 
@@ -109,6 +110,7 @@ def configuration(server_dir: ServerDir) -> str:
         hospitals=_listen(s.hospitals_address, s.hospitals_port),
         researchers=_listen(s.researchers_address, s.researchers_port),
         fleet=FLEET,
+        unknown=UNKNOWN,
         control=CONTROL,
         searches=SEARCHES,
         blocked=(ASSISTANT, *RUNS),

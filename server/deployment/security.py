@@ -79,8 +79,9 @@ def _endpoints(server_dir: ServerDir) -> Iterator[Claim]:
     same = written.exists() and written.read_text("utf-8") == nginx.configuration(server_dir)
     state = ClaimState.OK if same else ClaimState.FAIL
     yield Claim("The reverse proxy lets through what is listed and nothing else", state,
-                f"hospitals: {len(nginx.FLEET)} calls and /health; researchers: {len(nginx.CONTROL)} calls, and read "
-                "access to studies' files and MLflow" if same else f"{written} is not what this release writes",
+                f"hospitals: {len(nginx.FLEET)} calls, /health and their admission; researchers: {len(nginx.CONTROL)} "
+                "calls, and read access to studies' files and MLflow" if same else
+                f"{written} is not what this release writes",
                 "" if same else "consilium-server down, then up", f"less {written}")  # fmt: skip
     wide = _address(s.researchers_address) in ("0.0.0.0", "::")
     yield Claim("The researchers' endpoint is on an internal network", ClaimState.WARN if wide else ClaimState.OK,
@@ -105,7 +106,8 @@ def _secrets(server_dir: ServerDir) -> Iterator[Claim]:
     paths |= {"the secret of the Runtime API": server_dir.superexec_secret}
     paths |= {f"{path.stem}'s certificate": path for path in sorted((server_dir.path / "researchers").glob("*.pem"))}
     yield from process.secrets(paths)
-    wide = [name for name in ("", *FOLDERS) if (server_dir.path / name).stat().st_mode & 0o077]
+    there = [name for name in ("", *FOLDERS) if (server_dir.path / name).exists()]
+    wide = [name for name in there if (server_dir.path / name).stat().st_mode & 0o077]
     yield Claim("No other user can read the server's folders", ClaimState.FAIL if wide else ClaimState.OK,
                 f"{server_dir.path} and {len(FOLDERS)} folders in it have mode 0700" if not wide else
                 f"open to others: {', '.join(str(server_dir.path / name) for name in wide)}",

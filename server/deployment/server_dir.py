@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.errors import ServerMisconfigured
-from tasks.machine.disk import write_secret, write_whole
+from tasks.machine.disk import private_file, write_secret, write_whole
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -35,18 +38,30 @@ class ServerSettings(BaseModel):
     """Loopback only."""
     mlflow_port: Port = 9500
     """Loopback only."""
+    studies_at_once: Annotated[int, Field(ge=1, le=100)] = 5
+    """So many studies run at the same time, each in a process of some 350 MB; the others wait:
+    ``consilium-server queue``."""
 
 
 @dataclass(frozen=True)
 class Hospital:
-    """An admitted hospital: ``node`` is its number in the SuperLink, ``key`` the fingerprint of its public key,
-    ``public_size`` what it declares; ``None`` where it was admitted by an older release."""
+    """A hospital that was admitted.
+
+    Attributes:
+        node: its number in the SuperLink.
+        key: the fingerprint of its public key.
+        public_size: what it declares; ``None`` where it was admitted by an older release.
+        public_key: PEM, with which it can be registered again; ``None`` likewise, until the SuperLink has told it.
+        revoked: when it was revoked; ``None`` while it may take part.
+    """
 
     name: str
     node: int
     key: str
     admitted: str
     public_size: int | None = None
+    public_key: str | None = None
+    revoked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,29 +129,82 @@ class ServerDir:
     def mlflow(self) -> str:
         return f"http://127.0.0.1:{self.settings.mlflow_port}"
 
+    @property
+    def queue(self) -> Path:
+        """One file per study that was submitted and has no folder yet."""
+        return self.path / "queue"
+
+    @property
+    def admission(self) -> Path:
+        """One small file per key, by its fingerprint, for the hospital that holds it: whether it may take part."""
+        return self.path / "fence" / "admission"
+
     def hospitals(self) -> dict[str, Hospital]:
-        """The admitted hospitals, by name.
+        """The hospitals that may take part, by name.
 
         Raises:
             ServerMisconfigured: the register cannot be read.
         """
+        return {one.name: one for one in self.ever_admitted() if one.revoked is None}
+
+    def ever_admitted(self) -> list[Hospital]:
+        """The whole register, with those that were revoked: no key is admitted again.
+
+        Raises:
+            ServerMisconfigured: it cannot be read.
+        """
         path = self.path / "hospitals.json"
         if not path.exists():
-            return {}
+            return []
         try:
             values: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
-            return {one["name"]: Hospital(**one) for one in values}
+            return [Hospital(**one) for one in values]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ServerMisconfigured(f"cannot read {path}: {error}; restore it from your backup") from error
 
     def register(self, hospitals: dict[str, Hospital]) -> None:
-        """Replace the register."""
-        values = [vars(one) for one in hospitals.values()]
-        write_whole(self.path / "hospitals.json", json.dumps(values, indent=1).encode())
+        """Replace the hospitals that may take part; those that were revoked stay so."""
+        values = [one for one in self.ever_admitted() if one.revoked is not None]
+        self._write([*hospitals.values(), *values])
+
+    def _write(self, hospitals: list[Hospital]) -> None:
+        write_whole(
+            self.path / "hospitals.json", json.dumps([vars(one) for one in hospitals], indent=1).encode(), mode=0o600
+        )
+
+    @contextmanager
+    def changing(self) -> Iterator[list[Hospital]]:
+        """The whole register, to be changed: nobody else changes it meanwhile, and what the list holds at the end is
+        written, if it is something else.
+
+        Raises:
+            ServerMisconfigured: it cannot be read.
+        """
+        with private_file(self.path / "hospitals.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            before = self.ever_admitted()
+            hospitals = list(before)
+            yield hospitals
+            if hospitals != before:
+                self._write(hospitals)
 
 
-FOLDERS = ("pki", "superlink", "mlflow", "studies", "runs", "fence", "logs", "researchers", "weights", "witness")
+FOLDERS = (
+    "pki",
+    "superlink",
+    "mlflow",
+    "studies",
+    "runs",
+    "fence",
+    "logs",
+    "researchers",
+    "weights",
+    "witness",
+    "queue",
+)
 _FILE = "server.yaml"
+UNKNOWN = "unknown.json"
+"""In the folder of admissions: what a hospital is told whose key was never admitted."""
 
 
 def make(path: Path, settings: ServerSettings) -> ServerDir:

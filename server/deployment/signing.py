@@ -46,24 +46,29 @@ class _Text(BaseModel):
     model_config = ConfigDict(extra="forbid")
     study: dict[str, Any]
     at: datetime
+    by: Annotated[str | None, Field(max_length=64)] = None
+    """Who first asked for a study that the server submits again; believed of the server alone."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A study's configuration, and the researcher who submits it; ``None`` where the server itself resumes it."""
+    """A study's configuration, and the researcher who submits it; ``None`` where the server itself resumes a study."""
 
     study: dict[str, Any]
     by: str | None
 
 
-def signed(study: Mapping[str, object], key_file: Path, certificate_file: Path) -> str:
+def signed(study: Mapping[str, object], key_file: Path, certificate_file: Path, by: str | None = None) -> str:
     """The text to submit. Key and certificate (PEM) may be in one file.
+
+    Args:
+        by: for the server, which submits again what somebody else has asked for.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: it holds no key or no certificate.
     """
-    text = json.dumps({"study": study, "at": datetime.now(UTC).isoformat()})
+    text = json.dumps({"study": study, "at": datetime.now(UTC).isoformat()} | ({"by": by} if by else {}))
     key = serialization.load_pem_private_key(key_file.read_bytes(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{key_file} holds no elliptic-curve key")
@@ -90,7 +95,7 @@ def read(server_dir: ServerDir, run: int, content: str) -> Asked:
     except (ValueError, TypeError, InvalidSignature, RecursionError) as error:
         raise NotSigned(f"the study's signature is not valid ({type(error).__name__}): {_REMEDY}") from None
     _once(server_dir, run, envelope, text)
-    return Asked(text.study, by)
+    return Asked(text.study, text.by if by is None else by)
 
 
 def _name(server_dir: ServerDir, certificate: x509.Certificate) -> str | None:
@@ -100,7 +105,8 @@ def _name(server_dir: ServerDir, certificate: x509.Certificate) -> str | None:
         NotSigned: it is not a researcher's certificate, has expired, or was revoked.
         ValueError, TypeError, InvalidSignature: it was not issued by this authority.
     """
-    if certificate == x509.load_pem_x509_certificate(server_dir.certificate.read_bytes()):
+    own = x509.load_pem_x509_certificate(server_dir.certificate.read_bytes())
+    if certificate.public_key() == own.public_key():  # also one that was renewed since
         return None
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(server_dir.authority.read_bytes()))
     name = str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)

@@ -1,49 +1,74 @@
-"""Starts the SuperLink's runs: one process each, of the installed code. A run's own bundle is never unpacked.
+"""Plays the SuperLink's runs: one process each, of the installed code. A run's own bundle is never unpacked.
+
+Every pending run is claimed at once and its claim renewed, so the order in which studies start is decided here: first
+those that had begun, then the others as they came (``queue.py``), at most ``studies_at_once`` at a time.
 
 A study whose process died, or whose run the SuperLink gave up, is submitted again and resumes after its last committed
-round. One that makes no progress after many attempts is given up, with the reason in its folder.
+round. One that makes no progress after many attempts is given up, with the reason in its folder. The same holds for a
+submission whose process dies before its study has a folder. A process that the SuperLink no longer hears is ended.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from server.deployment import signing
+from server.deployment import register, signing
+from server.deployment.leases import Leases
+from server.deployment.queue import Queue, Submission, note_run, run_facts, twin_of, unfinished
 from server.deployment.server_dir import ServerDir, read
-from server.errors import StudyError
+from server.errors import NotSigned, StudyError
 from server.runtime.flower_private import Control, ControlRefused, RunAcquirer
-from server.study.folder import FAILED, RUNNING, StudyFolder, committed
-from tasks.machine.disk import write_whole
+from server.study.folder import FAILED, StudyFolder, committed
 from tasks.machine.supervision import end_with_parent
 
 MOST_RESUMPTIONS = 10
 """After this many in a row without a new round, a study is given up."""
+MOST_BIRTHS = 5
+"""After this many processes that died before they had a folder, a submission is given up."""
 _LONGEST_PAUSE_S = 60.0
 _POLL_S = 0.25
 _LOOK_S = 2.0
+_REGISTER_S = 15.0
+_DEAF_S, _BIRTH_S = 60.0, 900.0
+"""For how long a process may play a run that the SuperLink has given up, and for how long it may take to begin."""
 _BROKEN = "its process died, or the SuperLink lost its run, {number} times in a row without a new round; see {logs}"
 _UNBORN = (
     "its process ended with code {code} before the study started; see the server's logs/{log}, then submit it again"
 )
 
 
-@dataclass(frozen=True)
+@dataclass
+class _Claimed:
+    """A run that is ours and that no process plays yet."""
+
+    run: int
+    token: str
+    submission: Submission | None = None
+    resumes: str = ""
+
+
+@dataclass
 class _Playing:
     run: int
     process: subprocess.Popen[bytes]
+    submission: Submission | None = None
+    started: float = 0.0
+    begun: bool = False
+    unheard: float | None = None
 
 
 class SuperExec:
-    """Starts pending runs, and resubmits studies that have stopped."""
+    """Claims runs, starts a process for each in its turn, and submits again what has stopped."""
 
     def __init__(self, server_dir: ServerDir) -> None:
         self._home = server_dir
@@ -51,44 +76,161 @@ class SuperExec:
             server_dir.superlink, server_dir.authority, server_dir.superexec_secret.read_bytes()
         )
         self._control = Control(server_dir.superlink, server_dir.authority)
+        self._queue, self._leases = Queue(server_dir), Leases(self._acquirer)
+        self._claimed: dict[int, _Claimed] = {}
         self._playing: list[_Playing] = []
-        self._looked = 0.0
-        self._told = ""
+        self._unfinished: dict[str, dict[str, Any]] = {}
+        self._due: dict[str, float] = {}
+        self._registered = False
+        self._told: dict[str, str] = {}
         self._stop = threading.Event()
 
     def run(self) -> None:
         """Work until SIGTERM; then all running studies end too, and resume at the next start."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
+        self._leases.start()
         while not self._stop.wait(_POLL_S):
             try:
-                self._reap()
-                if (task := self._acquirer.next()) is not None:
-                    self._play(*task)
-                if time.monotonic() - self._looked > _LOOK_S:
-                    self._resume()
-                    self._looked = time.monotonic()
-                self._tell("")
+                self._step()
+                self._tell("loop", "")
             except ControlRefused as error:
-                self._tell(f"the SuperLink does not answer: {error}")
+                self._registered = self._registered and error.code is not None  # it may come back with an empty list
+                self._tell("loop", f"the SuperLink does not answer: {error}")
                 self._stop.wait(1)
             except (StudyError, OSError) as error:
-                self._tell(f"{type(error).__name__}: {error}")
+                self._tell("loop", f"{type(error).__name__}: {error}")
                 self._stop.wait(1)
+        self._leases.stop()
         for one in self._playing:
             one.process.terminate()
         for one in self._playing:
             with suppress(subprocess.TimeoutExpired):
                 one.process.wait(10)
 
-    def _tell(self, text: str) -> None:
-        if text and text != self._told:
-            print(text, flush=True)
-        self._told = text
+    def _step(self) -> None:
+        self._reap()
+        self._give_up_lapsed()
+        if self._is_due("register", _REGISTER_S) or not self._registered:
+            self._tell("register", "\n".join(register.reconcile(self._home, self._control)))
+            self._registered = True
+        self._claim()
+        if self._is_due("look", _LOOK_S):
+            self._unfinished = unfinished(self._home)
+            self._let_begin()
+            self._submit_again()
+            self._resume()
+        if self._is_due("watch", _REGISTER_S):
+            self._end_unheard()
+        self._start()
+        self._show()
 
-    def _play(self, run: int, token: str) -> None:
-        log = self._home.logs / f"run-{run}.log"
+    def _is_due(self, what: str, every_s: float) -> bool:
+        now = time.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True
+
+    def _tell(self, about: str, text: str) -> None:
+        if text and text != self._told.get(about):
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
+        self._told[about] = text
+
+    # --- runs that are ours -------------------------------------------------------------------------------------------
+
+    def _claim(self) -> None:
+        """Claim what is pending, and accept what carries a good signature."""
+        while (task := self._acquirer.next()) is not None:
+            run, token = task
+            self._end_elder(run)
+            self._claimed[run] = _Claimed(run, token)
+            self._leases.keep(run, token)
+        for one in [one for one in self._claimed.values() if one.submission is None]:
+            self._accept(one)
+
+    def _end_elder(self, run: int) -> None:
+        """End a process that plays a run under a claim which has lapsed. Its failure is not the run's."""
+        for one in [one for one in self._playing if one.run == run]:
+            print(f"run {run}: its claim has lapsed; process {one.process.pid} is ended", flush=True)
+            self._playing.remove(one)
+            one.process.kill()
+            one.process.wait()
+            if one.submission is not None and one.submission.births:
+                self._queue.put(replace(one.submission, births=one.submission.births - 1, last=0.0))
+
+    def _accept(self, claimed: _Claimed) -> None:
+        run = claimed.run
+        resumes = next((name for name, facts in self._looked().items() if facts.get("run") == run), "")
+        kept = self._queue.waiting().get(run)
+        if kept is None:
+            try:
+                asked = signing.read(self._home, run, self._control.text(run))
+            except NotSigned as error:
+                note_run(self._home, run, state=FAILED, error=f"It is not known who submits it: {error}")
+                self._forget(run)
+                return
+            kept = Submission(run, asked.study, asked.by, time.time())
+            if not resumes:
+                self._queue.put(kept)
+        claimed.submission, claimed.resumes = kept, resumes
+
+    def _looked(self) -> dict[str, dict[str, Any]]:
+        self._unfinished = unfinished(self._home)
+        return self._unfinished
+
+    def _forget(self, run: int) -> None:
+        """Let go of a run that needs no process."""
+        self._claimed.pop(run, None)
+        self._leases.drop(run)
+        self._queue.drop(run)
+        with suppress(ControlRefused):
+            self._control.stop(run)
+
+    def _give_up_lapsed(self) -> None:
+        """Drop runs that are no longer ours; the SuperLink gives them out again, and then an elder process is ended."""
+        for run in self._leases.lapsed():
+            self._claimed.pop(run, None)
+
+    def _is_named(self, run: int) -> bool:
+        return bool(run_facts(self._home, run).keys() & {"study", "error"})
+
+    # --- their processes ----------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Start as many as there are places; a few at once, because each imports for seconds."""
+        for one in list(self._in_order()):
+            submission = one.submission
+            if submission is None or self._starting() >= max(1, os.cpu_count() or 1):
+                break
+            if not one.resumes and (twin := twin_of(self._unfinished, submission)):
+                note_run(self._home, one.run, study=twin, **({"asked_by": submission.by} if submission.by else {}))
+                self._forget(one.run)
+            elif self._has_place(one) and time.time() >= _not_before(submission):
+                self._play(one, submission)
+
+    def _in_order(self) -> Iterator[_Claimed]:
+        """Claimed runs: first the studies that had begun, then the others as they came."""
+        ready = [one for one in self._claimed.values() if one.submission is not None]
+        return iter(sorted(ready, key=lambda one: (not one.resumes, one.submission.at if one.submission else 0)))
+
+    def _starting(self) -> int:
+        return sum(not one.begun for one in self._playing)
+
+    def _has_place(self, one: _Claimed) -> bool:
+        if one.submission is not None and one.submission.proposes:
+            return not any(other.submission and other.submission.proposes for other in self._playing)
+        busy = {other.run for other in self._playing if not (other.submission and other.submission.proposes)}
+        if not one.resumes:  # a study that had begun keeps its place
+            busy |= {facts.get("run", 0) for facts in self._unfinished.values()}
+        return len(busy) < self._home.settings.studies_at_once
+
+    def _play(self, claimed: _Claimed, submission: Submission) -> None:
+        log = self._home.logs / f"run-{claimed.run}.log"
         with log.open("ab") as output:
+            if not claimed.resumes:
+                submission = replace(submission, births=submission.births + 1, last=time.time())
+                self._queue.put(submission)
             process = subprocess.Popen(
                 [sys.executable, "-m", "server.app", str(self._home.path)],
                 stdin=subprocess.PIPE,
@@ -96,53 +238,97 @@ class SuperExec:
                 stderr=subprocess.STDOUT,
                 preexec_fn=end_with_parent,
             )
+        self._playing.append(_Playing(claimed.run, process, submission, time.monotonic()))
+        del self._claimed[claimed.run]
         assert process.stdin is not None
-        with process.stdin:
-            process.stdin.write(token.encode() + b"\n")
-        self._playing.append(_Playing(run, process))
-        print(f"run {run} runs as process {process.pid} ({log})", flush=True)
+        with suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(claimed.token.encode() + b"\n")
+        print(f"run {claimed.run} runs as process {process.pid} ({log})", flush=True)
+
+    def _let_begin(self) -> None:
+        """Leave a claim to the process that plays its run, once that has begun: its own heartbeats count from there."""
+        for one in [one for one in self._playing if not one.begun]:
+            found = self._control.find(one.run)
+            if found is None or found.status not in ("pending", "starting"):
+                one.begun = True
+                self._leases.drop(one.run)
 
     def _reap(self) -> None:
         for one in [one for one in self._playing if one.process.poll() is not None]:
             self._playing.remove(one)
+            self._leases.drop(one.run)
             print(f"run {one.run}: its process ended with code {one.process.returncode}", flush=True)
             if one.process.returncode:
                 with suppress(ControlRefused):
                     self._control.stop(one.run)
-                self._explain(one)
-            self._looked = 0.0
+            self._explain(one)
+            self._due["look"] = 0.0
 
     def _explain(self, one: _Playing) -> None:
-        """Leave a reason for a run that died before it named its study; the researcher would wait in vain."""
-        path = self._home.runs / f"{one.run}.json"
-        if not path.exists():
-            error = _UNBORN.format(code=one.process.returncode, log=f"run-{one.run}.log")
-            write_whole(path, json.dumps({"state": FAILED, "error": error}).encode())
+        """Leave a reason for a run that died before it named its study, unless it is tried again; the researcher would
+        wait in vain."""
+        if self._is_named(one.run) or not one.process.returncode:
+            self._queue.drop(one.run)
+        elif one.submission is None or one.submission.births >= MOST_BIRTHS:
+            self._leave_unborn(one.run, one.process.returncode)
+
+    def _leave_unborn(self, run: int, code: int) -> None:
+        note_run(self._home, run, state=FAILED, error=_UNBORN.format(code=code, log=f"run-{run}.log"))
+        self._queue.drop(run)
+
+    def _end_unheard(self) -> None:
+        """End a process that hangs, or that the SuperLink has given up."""
+        now = time.monotonic()
+        for one in self._playing:
+            if not one.begun:
+                if now - one.started > _BIRTH_S:
+                    one.process.kill()
+                continue
+            found = self._control.find(one.run)
+            if found is not None and found.live:
+                one.unheard = None
+            elif one.unheard is None:
+                one.unheard = now
+            elif now - one.unheard > _DEAF_S:
+                print(f"run {one.run}: the SuperLink has given it up; process {one.process.pid} is ended", flush=True)
+                one.process.kill()
+
+    # --- what has stopped ---------------------------------------------------------------------------------------------
+
+    def _submit_again(self) -> None:
+        """Submit again what was accepted, has no folder, and that the SuperLink no longer knows or has given up."""
+        ours = self._claimed.keys() | {playing.run for playing in self._playing}
+        for run, one in sorted(self._queue.waiting().items(), key=lambda item: item[1].at):
+            if run in ours:
+                continue
+            if self._is_named(run):
+                self._queue.drop(run)
+            elif self._is_over(run, unborn=True) and time.time() >= _not_before(one):
+                if one.births >= MOST_BIRTHS:
+                    self._leave_unborn(run, 1)
+                    continue
+                text = signing.signed(one.study, self._home.certificate_key, self._home.certificate, one.by)
+                again = self._queue.moved(one, self._control.start(text))
+                print(f"run {run} is submitted again, as run {again.run}", flush=True)
+
+    def _is_over(self, run: int, unborn: bool = False) -> bool:
+        """Whether nobody will play a run of which no process is ours. One that an earlier SuperExec has started is
+        stopped; one that it has only claimed comes back by itself."""
+        found = self._control.find(run)
+        if found is None or not found.live:
+            return True
+        if found.status == "pending" or (unborn and found.status == "starting"):
+            return False
+        with suppress(ControlRefused):
+            self._control.stop(run)
+        return True
 
     def _resume(self) -> None:
         """Resubmit every study that should be running and is not."""
-        for path in sorted((self._home.path / "studies").glob("*/study.json")):
-            folder = StudyFolder(path.parent.name, path.parent, resumed=True)
-            facts = folder.facts()
-            run = facts.get("run", 0)
-            if facts.get("state") != RUNNING or any(one.run == run for one in self._playing):
-                continue
-            if self._waits(run):
-                continue
-            self._submit(folder, facts)
-
-    def _waits(self, run: int) -> bool:
-        """Whether a run is pending."""
-        try:
-            found = self._control.runs().get(run)
-        except ControlRefused:
-            return True  # it cannot be known now
-        if found is not None and found.live and found.status == "pending":
-            return True
-        if found is not None and found.live:  # acquired by a SuperExec that has ended
-            with suppress(ControlRefused):
-                self._control.stop(run)
-        return False
+        ours = self._claimed.keys() | {one.run for one in self._playing}
+        for name, facts in self._unfinished.items():
+            if (run := facts.get("run", 0)) not in ours and self._is_over(run):
+                self._submit(StudyFolder(name, self._home.path / "studies" / name, resumed=True), facts)
 
     def _submit(self, folder: StudyFolder, facts: dict[str, Any]) -> None:
         rounds = committed(folder.path)
@@ -158,8 +344,22 @@ class SuperExec:
         values = facts["config"] | {"resume": "auto", "propose": ""}
         run = self._control.start(signing.signed(values, self._home.certificate_key, self._home.certificate))
         folder.note(run=run)
-        write_whole(self._home.runs / f"{run}.json", json.dumps({"study": folder.name}).encode())
+        note_run(self._home, run, study=folder.name)
         print(f"{folder.name}: resumes after round {rounds}, as run {run}", flush=True)
+
+    def _show(self) -> None:
+        names = {facts.get("run", 0): name for name, facts in self._unfinished.items()}
+        waiting = list(self._in_order())
+        self._queue.show(
+            [one.submission for one in waiting if one.submission is not None],
+            {one.run: one.resumes for one in waiting},
+            [names.get(one.run, f"run {one.run}") for one in self._playing],
+        )
+
+
+def _not_before(one: Submission) -> float:
+    """When a submission whose process has died may have another one."""
+    return one.last + min(2.0**one.births, _LONGEST_PAUSE_S) if one.births else 0.0
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
 from conf.schema.tracking import Tracking
 from server.deployment import signing
+from server.deployment.queue import SHOWN
 from server.errors import ServerUnreachable, StudyError
 from server.rounds.checkpoint import records
 from server.rounds.state import RoundRecord
@@ -37,6 +38,7 @@ _WAIT_S = 300.0
 _MOST_BYTES, _LARGEST_MODEL = 2**28, 2**33
 
 OnRounds = Callable[[list[RoundRecord]], None]
+Tell = Callable[[str], None]
 
 
 class ServerConnection:
@@ -119,22 +121,54 @@ def _as_text(study: Study, runtime: SuperlinkRuntime) -> Study:
     )
 
 
-def name_of(server: ServerConnection, run: int, wait_s: float = _WAIT_S) -> str:
-    """The name of the study that a run runs.
+def name_of(server: ServerConnection, run: int, wait_s: float = _WAIT_S, tell: Tell | None = None) -> str:
+    """The name of the study that a run runs. A run may wait in the server's queue for as long as it takes, and may be
+    submitted again there under another number; both are followed, also while the server is away for a while.
+
+    Args:
+        tell: gets a sentence whenever the run's place in the queue changes.
 
     Raises:
         StudyError: it runs none, and why.
-        ServerUnreachable: it was not started within this time.
+        ServerUnreachable: it neither waits nor was started within this time.
     """
-    ends = time.monotonic() + wait_s
-    while time.monotonic() < ends:
-        facts = server.facts(f"runs/{run}.json")
+    ends, told = time.monotonic() + wait_s, ""
+    while True:
+        try:
+            facts = server.facts(f"runs/{run}.json")
+            place = "" if facts else _place(server.facts(f"runs/{SHOWN}"), run)
+        except (ServerUnreachable, ValueError):
+            if time.monotonic() > ends:
+                raise
+            facts, place = {}, ""
         if "error" in facts:
-            raise StudyError(facts["error"])
+            raise StudyError(str(facts["error"]))
         if "study" in facts:
             return str(facts["study"])
+        if "again" in facts:
+            run, ends = int(facts["again"]), time.monotonic() + wait_s
+        if place:
+            ends = time.monotonic() + wait_s
+        if place and place != told and tell is not None:
+            tell(place)
+        told = place or told
+        if time.monotonic() > ends:
+            raise ServerUnreachable(
+                f"the server accepted run {run}, but has not started it; see consilium-server status there"
+            )
         time.sleep(_POLL_S / 2)
-    raise ServerUnreachable(f"the server accepted run {run}, but has not started it; see consilium-server status there")
+
+
+def _place(queue: dict[str, Any], run: int) -> str:
+    """A run's place in the server's queue, in a sentence; ``""`` if it is not in it."""
+    waiting = [one["run"] for one in queue.get("waiting", [])]
+    if run not in waiting:
+        return ""
+    ahead = waiting.index(run)
+    before = f"{ahead} before it" if ahead else "it is the next"
+    return (
+        f"The study waits in the server's queue: {before}; {len(queue['running'])} of {queue['at_once']} places taken."
+    )
 
 
 def follow(server: ServerConnection, name: str, on_rounds: OnRounds) -> dict[str, Any]:

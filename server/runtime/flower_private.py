@@ -24,9 +24,14 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
     UnregisterNodeRequest,
 )
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
 from flwr.serverapp import Grid
-from flwr.supercore.constant import TaskType
+from flwr.supercore.constant import TASK_TOKEN_HEADER, NodeStatus, TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
@@ -90,7 +95,15 @@ _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
 
 class ControlRefused(Exception):
-    """The SuperLink refused, or did not answer; the text says which."""
+    """The SuperLink refused, or did not answer; the text says which.
+
+    Attributes:
+        code: Flower's number of the refusal; ``None`` if it did not answer.
+    """
+
+    def __init__(self, reason: str, code: int | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,15 @@ class RunStatus:
     @property
     def live(self) -> bool:
         return self.status != "finished"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A key that the SuperLink knows: the node's number, the public key (PEM), and whether it may take part."""
+
+    number: int
+    key: bytes
+    admitted: bool
 
 
 class Control:
@@ -152,6 +174,23 @@ class Control:
         with _refusals():
             return _status(self._client.ListRuns(ListRunsRequest(run_id=number)).run_dict[number])
 
+    def find(self, number: int) -> RunStatus | None:
+        """One run; ``None`` if the SuperLink does not know it, or not any more."""
+        from flwr.supercore.error import ApiErrorCode
+
+        try:
+            return self.run(number)
+        except ControlRefused as error:
+            if error.code == ApiErrorCode.RUN_ID_NOT_FOUND:
+                return None
+            raise
+
+    def text(self, number: int) -> str:
+        """The text with which a run was started."""
+        with _refusals():
+            run = run_from_proto(self._client.ListRuns(ListRunsRequest(run_id=number)).run_dict[number])
+        return str(run.override_config.get("study", ""))
+
     def stop(self, number: int) -> None:
         """Stop a run; its process learns of it at its next call."""
         with _refusals():
@@ -173,6 +212,12 @@ class Control:
             found = self._client.ListNodes(ListNodesRequest()).nodes_info
         return {int(node.node_id): str(node.status) for node in found}
 
+    def known_keys(self) -> list[Node]:
+        """Every key that was ever registered; the SuperLink never accepts one twice."""
+        with _refusals():
+            found = self._client.ListNodes(ListNodesRequest()).nodes_info
+        return [Node(int(one.node_id), bytes(one.public_key), one.status != NodeStatus.UNREGISTERED) for one in found]
+
 
 def _status(run: Any) -> RunStatus:
     return RunStatus(run.status.status, run.status.sub_status, run.status.details)
@@ -187,25 +232,31 @@ def _refusals() -> Iterator[None]:
     except httpx.HTTPStatusError as error:
         answer = FlowerError.from_json(error.response.text)
         reason = answer.public_details or answer.message if answer else f"HTTP {error.response.status_code}"
-        raise ControlRefused(reason) from error
+        raise ControlRefused(reason, int(answer.code) if answer else None) from error
     except (httpx.HTTPError, OSError, ValueError) as error:
         raise ControlRefused(str(error) or type(error).__name__) from error
 
 
 class RunAcquirer:
-    """Asks the SuperLink for pending runs, as Flower's SuperExec does."""
+    """Asks the SuperLink for pending runs, as Flower's SuperExec does, and keeps those that it was given."""
 
     def __init__(self, address: str, authority: Path, secret: bytes) -> None:
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 
-        self._client = RuntimeHttpClient.from_server_address(
-            server_address=address,
+        self._address, self._authority = address, str(authority)
+        self._client = self._connected(
+            RuntimeVersionHttpInterceptor(component_name="SuperExec"),
+            SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={_ACQUIRE}),
+        )
+        self._token = _Token()
+        self._keeping = self._connected(RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"), self._token)
+
+    def _connected(self, *interceptors: Any) -> RuntimeHttpClient:
+        return RuntimeHttpClient.from_server_address(
+            server_address=self._address,
             insecure=False,
-            root_certificates=str(authority),
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="SuperExec"),
-                SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={_ACQUIRE}),
-            ],
+            root_certificates=self._authority,
+            interceptors=list(interceptors),
         )
 
     def next(self) -> tuple[int, str] | None:
@@ -217,6 +268,49 @@ class RunAcquirer:
         with _refusals():
             response = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
         return (int(response.task.run_id), str(response.token)) if response.token else None
+
+    def keep(self, token: str) -> bool:
+        """Renew our claim to a run, which ends 30 s after it was given to us and 60 s after the last renewal. Returns
+        whether it is still ours. For one thread.
+
+        Raises:
+            Refused: it cannot be known now.
+        """
+        from flwr.supercore.error import ApiErrorCode
+
+        self._token.value = token
+        try:
+            with _refusals():
+                return bool(self._keeping.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success)
+        except ControlRefused as error:
+            if error.code == ApiErrorCode.RUNTIME_AUTHENTICATION_FAILED:
+                return False
+            raise
+
+
+class _Token:
+    """Adds the token of the run that is kept at the moment."""
+
+    def __init__(self) -> None:
+        self.value = ""
+
+    def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:
+        context.request.headers[TASK_TOKEN_HEADER] = self.value
+        return call_next(context)
+
+
+def steady(beat: Callable[[], bool]) -> Callable[[], bool]:
+    """A heartbeat whose thread survives an error of the other side: Flower's ends at the first HTTP 500."""
+
+    def fn() -> bool:
+        try:
+            return beat()
+        except httpx.HTTPStatusError as error:
+            if error.response.is_server_error:
+                return False
+            raise
+
+    return fn
 
 
 PlayStudy = Callable[[Grid, int, str], None]
@@ -234,7 +328,7 @@ def play(address: str, authority: Path, token: str, play_study: PlayStudy) -> No
     grid = http_grid.HttpGrid(address, False, authority.read_bytes(), token=token)
     client = grid._runtime_client
     survive_bad_replies(http_grid, client)
-    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat = HeartbeatSender(steady(make_task_heartbeat_fn_http(client)))
     heartbeat.start()
     outcome, details = SubStatus.FAILED, "The study's process ended."
     try:

@@ -11,7 +11,7 @@ to live. The reply to a forgotten order is fetched and discarded, because only t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -30,10 +30,18 @@ class SuperlinkGrid(Grid):
         inner: Flower's own grid of the run.
         wait_for_nodes_s: how long an order waits for hospitals that are offline.
         deadline_s: for how long an answer to an order counts.
+        admitted: who may take part now; nobody else is waited for.
     """
 
-    def __init__(self, inner: Grid, wait_for_nodes_s: float, deadline_s: float) -> None:
+    def __init__(
+        self,
+        inner: Grid,
+        wait_for_nodes_s: float,
+        deadline_s: float,
+        admitted: Callable[[], set[int]] | None = None,
+    ) -> None:
         self._inner, self._wait_for_nodes_s, self._deadline_s = inner, wait_for_nodes_s, deadline_s
+        self._admitted = admitted
         self._given_up: set[int] = set()
         self._refused: dict[str, Message] = {}
         self._forgotten: set[str] = set()
@@ -68,6 +76,8 @@ class SuperlinkGrid(Grid):
             there = set(self.get_node_ids())
             self._given_up -= there
             missing = wanted - there - self._given_up
+            if missing and self._admitted is not None:
+                missing &= self._admitted()
             if not missing or time.monotonic() >= ends:
                 self._given_up |= missing
                 return

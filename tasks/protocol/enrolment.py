@@ -149,6 +149,18 @@ def key_fingerprint(request: Request) -> str:
     return _of_key(serialization.load_pem_public_key(request.public_key.encode()))
 
 
+def public_fingerprint(public_key: bytes) -> str:
+    """The same, of a public key in PEM.
+
+    Raises:
+        BadEnrolment: it is not such a key.
+    """
+    try:
+        return _of_key(serialization.load_pem_public_key(public_key))
+    except _UNREADABLE as error:
+        raise BadEnrolment(f"not a readable public key in PEM: {error}") from error
+
+
 def own_fingerprint(private_key: bytes) -> str:
     """The same, of the hospital that holds the key (OpenSSH PEM).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.app import again
+from server.app import RegisterChanged, again
 from server.errors import CannotCombine, RoundFailed
 from server.rounds.state import StudyState
 
@@ -62,3 +62,9 @@ def test_one_who_did_not_refuse_may_do_better() -> None:
 def test_other_errors_pass() -> None:
     with pytest.raises(CannotCombine):
         again(Attempts(CannotCombine("too few")), 3, pause_s=0)
+
+
+def test_a_change_of_the_register_is_no_failed_attempt() -> None:
+    attempts = Attempts(*(RegisterChanged() for _ in range(9)), failed(1, "train: no answer"))
+    assert again(attempts, 2, pause_s=0) is DONE
+    assert attempts.made == 11

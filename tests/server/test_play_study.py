@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,20 @@ import pytest
 from safetensors.numpy import save
 
 from conf import load as conf
+from conf.schema.study import Study
 from server import app
 from server.deployment import pki, signing, superlink_client
 from server.deployment.server_dir import Hospital, ServerDir, ServerSettings, make
-from server.errors import NotAdmitted, NotSigned
-from server.study.document import model_of, open_study, weights_file
+from server.errors import (
+    NotAdmitted,
+    NotSigned,
+    ServerMisconfigured,
+    ServerUnreachable,
+    StudyError,
+    TrackingFailed,
+)
+from server.study.document import document_of, fixed_sizes, model_of, open_study, weights_file
+from server.study.folder import StudyFolder
 from tasks.protocol import study as documents
 
 DEPLOYED = ("experiment=deployed", "runtime.address=a:1", "runtime.authority=/pki/ca", "runtime.certificate=/me.pem")
@@ -155,3 +165,117 @@ def test_a_study_that_is_resumed_is_text_as_well(home: ServerDir) -> None:
     folder.note(config=conf.to_plain(study) | {"experiment": "${oc.env:HOME}"})
     with pytest.raises(conf.ConfigError):
         conf.from_plain(folder.facts()["config"])
+
+
+def begun(home: ServerDir, *words: str) -> tuple[Study, StudyFolder]:
+    """A study that has invited its hospitals."""
+    study = app._of_this_server(home, conf.load([*DEPLOYED, *words]))
+    folder = open_study(study)
+    app._invited(home, study, folder)
+    return study, folder
+
+
+def without(home: ServerDir, name: str) -> None:
+    with home.changing() as register:
+        register[:] = [replace(one, revoked="now") if one.name == name else one for one in register]
+
+
+def test_a_hospital_that_was_revoked_leaves_a_study_that_has_begun(home: ServerDir) -> None:
+    study, folder = begun(home)
+    document = document_of(study, folder.name, fixed_sizes(folder))
+    without(home, "elm")
+    for _ in range(2):  # and after a restart
+        assert app._invited(home, study, folder) == {"ash": 1}
+        assert folder.facts()["left"] == ["elm"]
+    assert folder.facts()["hospitals"] == ["ash", "elm"]
+    assert document_of(study, folder.name, fixed_sizes(folder)) == document, "what was approved stays as it is"
+    assert app._nodes(home) == {1}
+    assert "elm" in app._notes_on_leaving(folder)[0]
+
+
+def test_it_comes_back_under_its_new_number_when_it_is_admitted_again(home: ServerDir) -> None:
+    study, folder = begun(home)
+    without(home, "elm")
+    app._invited(home, study, folder)
+    with home.changing() as register:
+        register.append(Hospital("elm", 7, "another key", "now", 500))
+    assert app._invited(home, study, folder) == {"ash": 1, "elm": 7}
+    assert folder.facts()["left"] == []
+    assert fixed_sizes(folder) == {"ash": 100, "elm": 200}, "its size is the approved one"
+
+
+def test_a_study_all_of_whose_hospitals_were_revoked_ends_and_says_so(home: ServerDir) -> None:
+    study, folder = begun(home)
+    without(home, "ash")
+    without(home, "elm")
+    with pytest.raises(NotAdmitted, match="all hospitals of this study were revoked: ash, elm"):
+        app._invited(home, study, folder)
+
+
+def test_a_study_begins_with_admitted_hospitals_only(home: ServerDir) -> None:
+    without(home, "elm")
+    with pytest.raises(NotAdmitted, match="not admitted, or no longer admitted: elm; admitted: ash"):
+        begun(home, "federation.hospitals=[ash,elm]")
+    assert list(begun(home)[1].facts()["hospitals"]) == ["ash"]
+
+
+@pytest.mark.parametrize("error", [TrackingFailed("MLflow is away"), ServerMisconfigured("cannot read hospitals.json")])
+def test_what_is_the_server_s_fault_does_not_end_a_study_for_good(
+    home: ServerDir, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(app, "_play", fail)
+    with pytest.raises(type(error)):
+        handed_in(home, propose="")
+    facts = json.loads((home.path / "studies" / told(home)["study"] / "study.json").read_text())
+    assert facts["state"] == "running"
+    assert str(error) in facts["error"]
+
+
+class Server:
+    """What a researcher can read of a server, which may be away for a while."""
+
+    def __init__(self, *turns: dict[str, Any] | Exception) -> None:
+        self.turns = list(turns)
+
+    def facts(self, path: str) -> dict[str, Any]:
+        turn = self.turns[0]
+        if isinstance(turn, Exception):
+            self.turns.pop(0)
+            raise turn
+        if path == "runs/queue.json" or path in turn:
+            self.turns.pop(0)
+        return dict(turn.get(path, {}))
+
+
+def waiting(*runs: int) -> dict[str, Any]:
+    return {"runs/queue.json": {"at_once": 5, "running": ["a-1"], "waiting": [{"run": run} for run in runs]}}
+
+
+def test_who_follows_a_run_sees_its_place_and_finds_it_under_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(superlink_client, "_POLL_S", 0.0)
+    server = Server(
+        waiting(3, 4, 7),
+        waiting(3, 4, 7),
+        ServerUnreachable("it starts again"),
+        waiting(7),
+        {"runs/7.json": {"again": 9}},
+        waiting(9),
+        {"runs/9.json": {"study": "busi-1"}},
+    )
+    said: list[str] = []
+    assert superlink_client.name_of(server, 7, tell=said.append) == "busi-1"  # type: ignore[arg-type]
+    assert ["2 before it" in said[0], "it is the next" in said[1], len(said)] == [True, True, 2]
+
+
+def test_who_waits_in_the_queue_is_not_told_that_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(superlink_client, "_POLL_S", 0.02)
+    turns = [waiting(7) for _ in range(20)]
+    server = Server(*turns, {"runs/7.json": {"study": "busi-1"}})
+    assert superlink_client.name_of(server, 7, wait_s=0.05) == "busi-1"  # type: ignore[arg-type]
+    with pytest.raises(ServerUnreachable, match="has not started it"):
+        superlink_client.name_of(Server(*[waiting() for _ in range(20)]), 7, wait_s=0.05)  # type: ignore[arg-type]
+    with pytest.raises(StudyError, match="invalid"):
+        superlink_client.name_of(Server({"runs/7.json": {"error": "invalid"}}), 7)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from server.cli.main import app
 from server.deployment import pki
-from server.deployment.server_dir import read
+from server.deployment.server_dir import Hospital, make, read
 from tasks.protocol import enrolment
 
 RUN = CliRunner()
@@ -126,3 +127,34 @@ def test_nobody_else_can_read_the_folder_whatever_the_umask(tmp_path: Path) -> N
     subprocess.run(words, check=True, capture_output=True, env=os.environ)
     for path in [tmp_path / "home", *(path for path in (tmp_path / "home").iterdir() if path.is_dir())]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_a_hospital_is_revoked_while_the_server_is_down(home: Path) -> None:
+    read(home).register({"alder": Hospital("alder", 7, "1f0c 33aa", "2026-11-30", 200)})
+    assert "can no longer take part" in said("revoke", "alder", "--home", str(home))
+    assert read(home).hospitals() == {}
+    told = json.loads((home / "fence" / "admission" / "1f0c33aa.json").read_text())
+    assert told["state"] == "revoked"
+    assert "there is no hospital and no researcher" in said("revoke", "alder", "--home", str(home), code=1)
+
+
+def test_the_queue_is_shown_also_while_the_server_is_down(home: Path) -> None:
+    facts = json.loads(said("queue", "--json", "--home", str(home)))
+    assert facts == {"at_once": 5, "running": [], "waiting": [], "up": False}
+    assert "not running" in said("queue", "--home", str(home))
+
+
+def test_a_study_that_cannot_be_read_does_not_hide_the_others(home: Path) -> None:
+    folder = home / "studies" / "x-1"
+    folder.mkdir()
+    (folder / "study.json").write_text("{")
+    facts = json.loads(said("status", "--json", "--home", str(home), code=3))
+    assert facts["studies"]["x-1"]["state"] == "damaged"
+
+
+def test_what_somebody_has_deleted_is_there_again_when_the_server_starts(home: Path) -> None:
+    for name in ("superlink", "queue", "runs"):
+        shutil.rmtree(home / name)
+    make(home, read(home).settings)
+    assert (home / "superlink" / "superexec.secret").exists()
+    assert (home / "queue").is_dir()

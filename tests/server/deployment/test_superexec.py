@@ -1,17 +1,24 @@
-"""Runs that die before they have a study."""
+"""One process a run, so many at once, the others in a queue; and what becomes of runs that die."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from server.deployment import pki
+from server.deployment import pki, queue, register, signing, superexec
+from server.deployment.leases import Leases
 from server.deployment.server_dir import ServerDir, ServerSettings, make
 from server.deployment.superexec import SuperExec, _Playing
+from server.runtime.flower_private import Control, ControlRefused, RunAcquirer, RunStatus
+from tasks.protocol import enrolment
+from tests.server.deployment.superlink import Acquirer, SuperLink
 
 
 @pytest.fixture
@@ -44,3 +51,261 @@ def test_a_run_that_has_named_its_study_keeps_it(home: ServerDir) -> None:
     superexec._reap()
     assert json.loads((home.runs / "8.json").read_text("utf-8")) == {"study": "busi-1"}
     assert not (home.runs / "9.json").exists(), "it ended well"
+
+
+class Sleeping:
+    """In place of the program that plays a run: it sleeps, and its exit is in our hands."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.started: list[subprocess.Popen[bytes]] = []
+        real = subprocess.Popen
+
+        def popen(words: list[str], **options: Any) -> subprocess.Popen[bytes]:
+            options.pop("preexec_fn")
+            process = real([words[0], "-c", "import time; time.sleep(600)"], **options)
+            self.started.append(process)
+            return process
+
+        monkeypatch.setattr(superexec.subprocess, "Popen", popen)
+
+    def running(self) -> int:
+        return sum(process.poll() is None for process in self.started)
+
+    def close(self) -> None:
+        for process in self.started:
+            process.kill()
+            process.wait()
+
+
+class Played:
+    """A SuperExec with Flower's real list of keys and scripted runs; each ``step`` is one turn of its loop."""
+
+    def __init__(self, home: ServerDir, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.home, self.superlink = home, SuperLink()
+        self.acquirer = Acquirer(self.superlink)
+        self.processes = Sleeping(monkeypatch)
+        self.now = 1e6
+        monkeypatch.setattr(superexec.os, "cpu_count", lambda: 100)
+        self.anew()
+
+    def anew(self) -> None:
+        """As after a restart of the program."""
+        self.superexec = SuperExec(self.home)
+        self.superexec._control = cast(Control, self.superlink)
+        self.superexec._acquirer = cast(RunAcquirer, self.acquirer)
+        self.superexec._leases = Leases(cast(RunAcquirer, self.acquirer))
+
+    def ask(self, **study: object) -> int:
+        """A researcher's study, signed."""
+        me = self.home.path / "researchers" / "rosalind.pem"
+        return self.superlink.start(
+            signing.signed({"resume": "auto", "seed": len(self.superlink.texts)} | study, me, me)
+        )
+
+    def step(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.superexec._due.clear()
+            self.superexec._leases.renew_all()
+            self.superexec._step()
+
+    def status(self, run: int, status: str) -> None:
+        self.superlink.statuses[run] = RunStatus(status, "", "")
+
+    def name(self, run: int, study: str) -> None:
+        """What the process of a run does first: its study has a folder."""
+        folder = self.home.path / "studies" / study
+        folder.mkdir(exist_ok=True)
+        config = {"seed": study, "experiment": "x", "resume": "auto"}
+        facts = {"study": study, "finished": False, "config": config, "state": "running", "run": run}
+        (folder / "study.json").write_text(json.dumps(facts))
+        (self.home.runs / f"{run}.json").write_text(json.dumps({"study": study}))
+        self.status(run, "running")
+
+    def playing(self) -> list[int]:
+        return [one.run for one in self.superexec._playing]
+
+    def kill(self, run: int) -> None:
+        process = next(one.process for one in self.superexec._playing if one.run == run)
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def played(home: ServerDir, monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
+    pki.issue_server(home)
+    pki.issue_researcher(home, "rosalind")
+    made = Played(home, monkeypatch)
+    yield made
+    made.processes.close()
+
+
+def told_of(home: ServerDir, run: int) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((home.runs / f"{run}.json").read_text())
+    return facts
+
+
+def test_so_many_run_and_the_others_wait_in_order(played: Played) -> None:
+    runs = [played.ask() for _ in range(8)]
+    played.step(3)
+    assert played.playing() == runs[:5]
+    facts = json.loads((played.home.runs / "queue.json").read_text())
+    assert [one["run"] for one in facts["waiting"]] == runs[5:]
+    assert {one["by"] for one in facts["waiting"]} == {"rosalind"}
+    played.name(runs[0], "a-1")
+    played.step(2)
+    assert len(played.playing()) == 5, "a study keeps the place of its process"
+    shutil.rmtree(played.home.path / "studies" / "a-1")
+    played.status(runs[0], "finished")
+    played.kill(runs[0])
+    played.step(2)
+    assert played.playing() == runs[1:6]
+
+
+def test_a_claim_is_renewed_until_the_process_has_begun_and_no_longer(played: Played) -> None:
+    run = played.ask()
+    played.step(3)
+    assert run in played.superexec._leases._tokens
+    played.name(run, "a-1")
+    played.step()
+    assert run not in played.superexec._leases._tokens
+
+
+def test_a_run_that_comes_again_has_one_process(played: Played) -> None:
+    """The wrong version starts another one beside it, and stops the run with the failure of the first."""
+    run = played.ask()
+    played.step()
+    for _ in range(3):
+        played.acquirer.lapse(run)
+        played.step()
+        assert played.playing() == [run]
+        assert played.processes.running() == 1
+    assert played.superlink.stopped == []
+
+
+def test_what_had_begun_goes_on_before_what_waits(played: Played) -> None:
+    waiting = [played.ask() for _ in range(3)]
+    played.step()
+    for number in range(5):
+        played.name(900 + number, f"b-{number}")
+        played.status(900 + number, "running")  # by a process that was killed with the whole server
+    for one in list(played.superexec._playing):
+        played.kill(one.run)
+        played.status(one.run, "pending")
+    played.anew()
+    played.step(2)
+    assert len(played.playing()) == 5
+    assert not set(played.playing()) & set(waiting)
+    assert {told_of(played.home, run)["study"] for run in played.playing()} == {f"b-{number}" for number in range(5)}
+
+
+@pytest.mark.parametrize("how", ["process died", "database lost", "everything died"])
+def test_nothing_that_was_accepted_dies_unborn(played: Played, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = played.ask(seed=5)
+    played.step()
+    played.kill(run)
+    if how == "database lost":
+        played.superlink.lose()
+    if how == "everything died":
+        played.anew()
+        played.status(run, "finished")
+    played.step()
+    monkeypatch.setattr(superexec.time, "time", lambda: 1e10)
+    played.step(2)
+    again = told_of(played.home, run)["again"]
+    assert played.playing() == [again]
+    monkeypatch.undo()
+    asked = signing.read(played.home, again, played.superlink.texts[again])
+    assert (asked.by, asked.study["seed"]) == ("rosalind", 5)
+
+
+def test_what_dies_every_time_is_given_up_and_says_why(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = played.ask()
+    later = iter(range(10**10, 10**11, 10**6))
+    monkeypatch.setattr(superexec.time, "time", lambda: float(next(later)))
+    for _ in range(4 * superexec.MOST_BIRTHS):
+        played.step()
+        for one in played.playing():
+            played.kill(one)
+    while "again" in (facts := told_of(played.home, run)):
+        run = facts["again"]
+    assert "code -9 before the study started" in facts["error"]
+    assert len(played.processes.started) == superexec.MOST_BIRTHS
+    assert not list(played.home.queue.iterdir())
+
+
+def test_who_submits_a_running_study_again_follows_it_without_a_process(played: Played) -> None:
+    run = played.ask()
+    played.step()
+    played.name(run, "a-1")
+    again = played.superlink.start(
+        signing.signed({"seed": "a-1", "experiment": "x", "resume": "auto"},
+                       *[played.home.path / "researchers" / "rosalind.pem"] * 2)
+    )  # fmt: skip
+    played.step(2)
+    assert told_of(played.home, again) == {"study": "a-1", "asked_by": "rosalind"}
+    assert again in played.superlink.stopped
+    assert len(played.processes.started) == 1
+
+
+def test_a_proposal_does_not_wait_behind_studies(played: Played) -> None:
+    for _ in range(7):
+        played.ask()
+    proposal = played.ask(propose="document.json")
+    played.step(2)
+    assert proposal in played.playing()
+    assert len(played.playing()) == 6
+
+
+@pytest.mark.parametrize("text", ["", "{}", "\x00", "[" * 5000, '{"text": "{}", "certificate": "", "signature": ""}'])
+def test_a_text_that_nobody_signed_costs_no_process(played: Played, text: str) -> None:
+    run, good = played.superlink.start(text), played.ask()
+    played.step(2)
+    assert "is not known who submits it" in told_of(played.home, run)["error"]
+    assert played.playing() == [good]
+
+
+def test_a_process_that_the_superlink_has_given_up_is_ended(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = played.ask()
+    played.step()
+    played.name(run, "a-1")
+    played.step()
+    played.status(run, "finished")  # its heartbeats stopped, although it lives: SIGSTOP
+    monkeypatch.setattr(superexec, "_DEAF_S", -1.0)
+    played.step(2)
+    played.superexec._playing[0].process.wait(20)
+    played.step(3)
+    assert told_of(played.home, played.playing()[0])["study"] == "a-1"
+    assert played.playing() != [run]
+
+
+def test_hospitals_are_registered_before_any_study_goes_on(played: Played) -> None:
+    request = enrolment.request("alder", enrolment.new_key(), 200)
+    register.admit(played.home, cast(Control, played.superlink), request)
+    played.superlink.lose()
+    played.superlink.away = True
+    run = played.superexec
+    with pytest.raises(ControlRefused):
+        run._step()
+    assert not run._registered
+    played.superlink.away = False
+    played.ask()
+    played.step()
+    assert played.superlink.may_join(request.public_key.encode())
+    assert len(played.playing()) == 1
+
+
+def test_a_full_disk_loses_no_submission(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = played.ask()
+    with monkeypatch.context() as full:
+
+        def write(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        for module in (queue, register, signing):
+            full.setattr(module, "write_whole", write, raising=False)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space"):
+                played.step()
+        assert played.playing() == []
+    played.step(2)
+    assert played.playing() == [run]
