@@ -155,8 +155,8 @@ def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, audit_
 
 
 def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger) -> TrainReport:
-    kept = _kept_state(order, settings, ledger)
-    task, network, module = _model_of(order, kept, settings.weights)
+    state = _state_of(order, settings, ledger)
+    task, network, module = _model_of(order, state, settings.weights)
     cohort = open_cohort(settings, task, COHORTS["training"], order.study.model, network)
     public_size = site.declared_size(settings, len(cohort.rows))
 
@@ -174,13 +174,13 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
 
     # From here on a report leaves, whoever the patients are.
     try:
-        trained = methods.train_round(module, order, kept, steps)
+        trained = methods.train_round(module, order, state, steps)
     except Exception as error:
         _log_or_raise(error, mechanism, order, settings)
-        methods.load_model(module, order, kept)  # what the first try has moved must not leave
-        trained = methods.train_round(module, order, kept, steps.without_patients())
+        methods.load_model(module, order, state)  # what the first try has moved must not leave
+        trained = methods.train_round(module, order, state, steps.without_patients())
     if methods.keeps(order.study):
-        client_state.write(settings, ledger, use, trained.kept)
+        client_state.write(settings, ledger, use, trained.state)
     return report.train_report(order, trained.update, spent, ledger.head())
 
 
@@ -226,7 +226,7 @@ def _evaluate(
     order: EvaluateOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger
 ) -> EvaluateReport:
     order, second = compare.split(order)
-    task, network, module = _model_of(order, _kept_state(order, settings, ledger), settings.weights)
+    task, network, module = _model_of(order, _state_of(order, settings, ledger), settings.weights)
     if second is not None:
         second.require_fit(module)
     cohort = open_cohort(settings, task, COHORTS["evaluation"], order.study.model, network)
@@ -295,16 +295,16 @@ def _scored_at_last(
     }
 
 
-def _kept_state(order: TrainOrder | EvaluateOrder, settings: SiteSettings, ledger: Ledger) -> Arrays:
-    """What earlier rounds of training have kept here."""
+def _state_of(order: TrainOrder | EvaluateOrder, settings: SiteSettings, ledger: Ledger) -> Arrays:
+    """What earlier rounds of training have left here."""
     if not methods.keeps(order.study):
         return {}
     return client_state.read(settings, ledger, order.study.name, COHORTS["training"])
 
 
-def _model_of(order: TrainOrder | EvaluateOrder, kept: Arrays, weights: Path) -> tuple[Task, Network, nn.Module]:
+def _model_of(order: TrainOrder | EvaluateOrder, state: Arrays, weights: Path) -> tuple[Task, Network, nn.Module]:
     """The order's task and network. The network's trainable part is checked for privacy, and holds the order's weights
-    and what the hospital has kept."""
+    and the state that the hospital has of its study."""
     try:
         task = tasks.get(order.study.task)
         network = registry.build(order.study.model, task.form, find=in_folder(weights))
@@ -319,7 +319,7 @@ def _model_of(order: TrainOrder | EvaluateOrder, kept: Arrays, weights: Path) ->
             f"the study asks for findings and structures {requested}, {task.name} with this model has {available}"
         )
     privacy.refuse_unprivate_layers(network.trainable)
-    methods.load_model(network.trainable, order, kept)
+    methods.load_model(network.trainable, order, state)
     return task, network, network.trainable
 
 

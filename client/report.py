@@ -11,7 +11,7 @@ What each number is:
     update arrays           a release of the training cohort, entered in the ledger; encodings with fewer bits are
                             computed after its noise
     histograms              releases of the validation cohort, entered in the ledger; also those of two models' scores,
-                            of further findings, of Dice and of distances
+                            of secondary findings, of Dice and of distances
 
 Whether a report leaves, and its kind, names, shapes and size, follow from the order: once a cohort is open, the values
 of images, labels and weights affect only the numbers that noise is added to. (The length of an 8-bit update follows
@@ -74,7 +74,7 @@ class Scored:
         labels: 0 or 1, shape (patients,).
         levels: for each attribute that the study asks for, int64 of shape (patients,): the patient's level.
         pair: where two models are compared; then the joint histogram alone leaves.
-        findings: for each further finding that the study asks for, float64 of shape (2, patients): scores, and labels
+        findings: for each secondary finding that the study asks for, float64 of shape (2, patients): scores, and labels
             with NaN for patients of whom nobody knows.
         outlines: for each structure that the study asks for.
     """

@@ -6,7 +6,7 @@ in its ``__init__.py``; nothing else has to be registered. How its phantom patie
 which no hospital needs and only the extra ``phantoms`` installs.
 
 Every task has one yes-or-no question, the primary endpoint: by it models are selected and hospitals compared. It may
-have secondary endpoints: further findings, which a hospital may know only in part, and structures to outline.
+have secondary endpoints: secondary findings, which a hospital may know only in part, and structures to outline.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Task:
             float32 array of ``example_shape`` in [0, 1].
         frames_per_clip: the largest number of frames that are used of one file, each as an image of its own with the
             file's label; ``frames`` says which.
-        further_findings: secondary findings; a hospital may not know them, for some images or for all.
+        secondary_findings: secondary findings; a hospital may not know them, for some images or for all.
         structures: to outline; a hospital may have outlines of some images or of none.
         read_masks: from the same picture or scan, which has masks, to bool of shape (structures, *example_shape[1:]),
             on the same grid as the example; present where there are structures.
@@ -212,7 +212,7 @@ class Task:
     example_version: int
     read_example: Callable[[Any], NDArray[np.float32]]
     frames_per_clip: int = 1
-    further_findings: tuple[Finding, ...] = ()
+    secondary_findings: tuple[Finding, ...] = ()
     structures: tuple[Structure, ...] = ()
     read_masks: Callable[[Any], NDArray[np.bool_]] | None = None
     place_masks: Callable[[Any, NDArray[np.bool_]], NDArray[np.bool_]] | None = None
@@ -223,11 +223,11 @@ class Task:
     @property
     def form(self) -> InputSpec:
         """The shape of a network's input and output for this task."""
-        return InputSpec(self.example_shape, 1 + len(self.further_findings), len(self.structures))
+        return InputSpec(self.example_shape, 1 + len(self.secondary_findings), len(self.structures))
 
     def asks(self, outlines: bool) -> tuple[list[str], list[str]]:
         """Names of the secondary findings, and of the structures if the network outlines."""
-        return [f.name for f in self.further_findings], [s.name for s in self.structures if outlines]
+        return [f.name for f in self.secondary_findings], [s.name for s in self.structures if outlines]
 
     def frames(self, number: int) -> tuple[int, ...]:
         """Which of a file's frames are used: the middles of equal parts. A single one is the middle of the clip, which

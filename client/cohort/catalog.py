@@ -34,7 +34,7 @@ from tasks.task import Task
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One image of the catalog: its patient, label, further findings as far as known, and the path of its example."""
+    """One image of the catalog: its patient, label, secondary findings as far as known, and the path of its example."""
 
     patient: str
     label: int

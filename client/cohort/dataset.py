@@ -36,7 +36,7 @@ class Cohort:
     Attributes:
         inputs: float32 of shape (images, ...): examples, or what the network's fixed part made of them.
         targets: float32 of shape (images, findings), what the network should say: 0, 1, or NaN where nobody knows; the
-            task's question first, then its further findings.
+            task's question first, then its secondary findings.
         rows: for each patient the int64 row numbers of its images in ``inputs``.
         patients: their pseudonyms, in the same order.
         masks: uint8 of shape (images, structures, ...), 0, 1, or ``UNKNOWN`` where nobody has outlined; ``None`` for a
@@ -159,7 +159,7 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
 
 
 def _findings(task: Task, entry: catalog.CatalogEntry) -> list[float]:
-    unknown: tuple[None, ...] = (None,) * len(task.further_findings)
+    unknown: tuple[None, ...] = (None,) * len(task.secondary_findings)
     return [math.nan if known is None else float(known) for known in (entry.label, *(entry.findings or unknown))]
 
 

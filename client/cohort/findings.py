@@ -73,7 +73,7 @@ class IngestReport:
         warnings: sentences about what a person should look at.
         contract: how the images keep the contract.
         near_duplicates: images that look alike.
-        findings: for each further finding of the task, patients of whom it is known, and those who have it.
+        findings: for each secondary finding of the task, patients of whom it is known, and those who have it.
         outlined: patients with an image on which somebody has outlined the task's structures, or found none.
     """
 
@@ -125,7 +125,7 @@ def report(task: Task, catalog: Index, issuers: Sequence[str], cache: ExampleCac
 
 def _known(task: Task, usable: Sequence[Image]) -> dict[str, tuple[int, int]]:
     counts_by_finding = {}
-    for number, finding in enumerate(task.further_findings):
+    for number, finding in enumerate(task.secondary_findings):
         values = [(image.patient, image.findings[number]) for image in usable if image.findings]
         known = {patient for patient, value in values if value is not None}
         counts_by_finding[finding.name] = len(known), len({patient for patient, value in values if value == 1})

@@ -92,7 +92,7 @@ class Image:
         rejected, warned: ids of the contract's rules.
         facts: JSON of attributes that name nobody.
         usable: readable and not rejected.
-        findings: 0, 1 or ``None`` for not known, of each further finding of the task; empty where none is known.
+        findings: 0, 1 or ``None`` for not known, of each secondary finding of the task; empty where none is known.
         outlined: whether somebody has outlined the task's structures on it, or found none.
     """
 

@@ -38,7 +38,7 @@ MEANINGS: dict[str, str] = {
     "evaluation.subgroups": "attributes by which scores are grouped",
     "evaluation.paired": "cells for each of two compared models; 0 means no comparison",
     "evaluation.matrix": "other hospitals' models evaluated here; 0 means none",
-    "evaluation.findings": "further findings whose scores leave",
+    "evaluation.findings": "secondary findings whose scores leave",
     "evaluation.structures": "structures whose outline quality leaves",
     "method.proximal": "pull towards the received model, after the noise; 0 means none",
     "method.control_variates": "whether the server sends a correction for each step",

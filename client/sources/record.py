@@ -47,7 +47,7 @@ class Record:
         read_scan: decodes all of an examination, where the source has such; from what decodes a frame, such as
             ``Decoder.read_values``, or ``None`` for this process. Raises ``Unreadable``.
         acquisition: what its header tells; ``None`` for images derived for research, which have no header.
-        findings: 0, 1 or ``None`` for not known, of each of the task's further findings; empty where none is known.
+        findings: 0, 1 or ``None`` for not known, of each of the task's secondary findings; empty where none is known.
         read_masks: reads what was outlined on a picture, bool of shape (structures, rows, columns); ``None`` where
             nobody has looked. Raises ``Unreadable``.
     """

@@ -141,7 +141,7 @@ class ManifestSource(_Source):
     patient_column: str = "patient_id"
     label_column: str = "label"
     finding_columns: dict[str, str] = Field(default_factory=dict)
-    """The column of each further finding of the task: 0, 1, or empty if not known."""
+    """The column of each secondary finding of the task: 0, 1, or empty if not known."""
     mask_columns: dict[str, str] = Field(default_factory=dict)
     """The column with the mask files of each structure of the task, separated by ``;`` if several, whose union is used;
     empty if not annotated. Pixels above zero are marked; a file without any means that nothing was found."""
@@ -152,9 +152,9 @@ class ManifestSource(_Source):
     def _columns_of_the_task(self) -> Self:
         if self.finding_columns or self.mask_columns:
             task = tasks.get(self.task)
-            known = [finding.name for finding in task.further_findings]
+            known = [finding.name for finding in task.secondary_findings]
             if unknown := sorted(self.finding_columns.keys() - set(known)):
-                raise ValueError(f"finding_columns names {unknown}; further findings of {task.name} are {known}")
+                raise ValueError(f"finding_columns names {unknown}; secondary findings of {task.name} are {known}")
             structures = [structure.name for structure in task.structures]
             if self.mask_columns and set(self.mask_columns) != set(structures):
                 raise ValueError(

@@ -44,10 +44,10 @@ Steps = Callable[[TrainingTerms, Pull | None], Arrays]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a round has made: the update in the form in which it leaves, and what is kept for the next round."""
+    """What a round has made: the update in the form in which it leaves, and the state that its next round needs."""
 
     update: Arrays
-    kept: Arrays
+    state: Arrays
 
 
 def keeps(study: StudyDocument) -> bool:
@@ -57,7 +57,7 @@ def keeps(study: StudyDocument) -> bool:
     return apart or study.wire.up != "float32"
 
 
-def load_model(module: nn.Module, order: TrainOrder | EvaluateOrder, kept: Arrays) -> None:
+def load_model(module: nn.Module, order: TrainOrder | EvaluateOrder, state: Arrays) -> None:
     """Give the module the order's weights, and the hospital's own where the method says so.
 
     Raises:
@@ -76,12 +76,12 @@ def load_model(module: nn.Module, order: TrainOrder | EvaluateOrder, kept: Array
     if variates:  # of the same names and shapes as the weights, which are loaded over them
         load_weights(module, variates, stay)
     load_weights(module, weights, stay)
-    _set(module, _named(kept, _LOCAL))
+    _set(module, _named(state, _LOCAL))
     if isinstance(order, EvaluateOrder):
-        _set(module, _named(kept, _PERSONAL))
+        _set(module, _named(state, _PERSONAL))
 
 
-def train_round(module: nn.Module, order: TrainOrder, kept: Arrays, steps: Steps) -> Trained:
+def train_round(module: nn.Module, order: TrainOrder, state: Arrays, steps: Steps) -> Trained:
     """Train as the study's method says; ``module`` holds what ``load_model`` gave it.
 
     Raises:
@@ -92,14 +92,14 @@ def train_round(module: nn.Module, order: TrainOrder, kept: Arrays, steps: Steps
     terms = replace(order.study.training, learning_rate=rate)
     stay = _staying(module, order.study)
     if method.control_variates:
-        return _scaffold(module, order, kept, terms, steps)
+        return _scaffold(module, order, state, terms, steps)
     if method.personal is not None:
-        return _ditto(module, order, kept, terms, steps)
+        return _ditto(module, order, state, terms, steps)
     if method.head_steps:
         update = _head_then_rest(module, stay, method.head_steps, terms, steps)
     else:
         update = steps(terms, Pull(method.proximal, arrays_of(module)) if method.proximal else None)
-    rounded, residual = _rounded({name: value for name, value in update.items() if name not in stay}, order, kept)
+    rounded, residual = _rounded({name: value for name, value in update.items() if name not in stay}, order, state)
     local = {name: value for name, value in arrays_of(module).items() if name in stay}
     return Trained(rounded, _under(_LOCAL, local) | residual)
 
@@ -115,11 +115,11 @@ def _head_then_rest(module: nn.Module, head: frozenset[str], count: int, terms: 
         _train_only(module, set(trained))
 
 
-def _scaffold(module: nn.Module, order: TrainOrder, kept: Arrays, terms: TrainingTerms, steps: Steps) -> Trained:
+def _scaffold(module: nn.Module, order: TrainOrder, state: Arrays, terms: TrainingTerms, steps: Steps) -> Trained:
     _, c = _split(order.arrays)
-    c_i = _named(kept, _VARIATE) or {name: np.zeros_like(value) for name, value in c.items()}
+    c_i = _named(state, _VARIATE) or {name: np.zeros_like(value) for name, value in c.items()}
     update = steps(terms, Pull(0.0, {}, {name: c[name] - c_i[name] for name in c}))
-    rounded, residual = _rounded(update, order, kept)
+    rounded, residual = _rounded(update, order, state)
     # c_i moves by the update as the server sees it, or c would no longer be the mean of the c_i.
     seen = encoding.restore(rounded, order.study.wire.up, update)
     move = np.float32(terms.learning_rate * sum_of_responses(terms.steps, terms.momentum))
@@ -127,10 +127,10 @@ def _scaffold(module: nn.Module, order: TrainOrder, kept: Arrays, terms: Trainin
     return Trained(rounded, _under(_VARIATE, variates) | residual)
 
 
-def _ditto(module: nn.Module, order: TrainOrder, kept: Arrays, terms: TrainingTerms, steps: Steps) -> Trained:
+def _ditto(module: nn.Module, order: TrainOrder, state: Arrays, terms: TrainingTerms, steps: Steps) -> Trained:
     shared = arrays_of(module)
-    rounded, residual = _rounded(steps(terms, None), order, kept)
-    _set(module, _named(kept, _PERSONAL) or shared)
+    rounded, residual = _rounded(steps(terms, None), order, state)
+    _set(module, _named(state, _PERSONAL) or shared)
     steps(terms, Pull(order.study.method.personal or 0.0, shared))
     return Trained(rounded, _under(_PERSONAL, arrays_of(module)) | residual)
 
@@ -140,9 +140,9 @@ def sum_of_responses(steps: int, momentum: float) -> float:
     return float(np.cumsum(momentum ** np.arange(steps)).sum())
 
 
-def _rounded(update: Arrays, order: TrainOrder, kept: Arrays) -> tuple[Arrays, Arrays]:
+def _rounded(update: Arrays, order: TrainOrder, state: Arrays) -> tuple[Arrays, Arrays]:
     """The update in the study's form, and what rounding took; what it took last time is added first."""
-    form, residual = order.study.wire.up, _named(kept, _LOST)
+    form, residual = order.study.wire.up, _named(state, _LOST)
     if form == "float32":
         return update, {}
     compensated = {name: value + residual[name] if residual else value for name, value in update.items()}

@@ -96,7 +96,7 @@ class ManifestFederation(Federation):
     label_column: str = "label"
     """Column with 0 or 1."""
     finding_columns: dict[str, str] = field(default_factory=dict)
-    """Of a further finding of the task the column with 0, 1 or nothing."""
+    """Of a secondary finding of the task the column with 0, 1 or nothing."""
     mask_columns: dict[str, str] = field(default_factory=dict)
     """Of each structure of the task the column that names its mask files, ``;`` between several."""
     where: dict[str, list[str]] = field(default_factory=dict)

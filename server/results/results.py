@@ -52,7 +52,7 @@ class Results:
         shuffled: AUC on everybody's patients of models trained on labels at random, the mean of ``shufflings``.
         validation_epsilon: spent by each hospital's validation patients; ``None`` for exact scores.
         groups: figures of groups of patients, where the study asked for them.
-        findings: for each further finding and arm all figures.
+        findings: for each secondary finding and arm all figures.
         outlines: for each structure and arm how it is outlined.
         warnings: what a reader must know before any figure.
         gate: what keeps the model from being accepted; ``None`` where the study has set no thresholds.
@@ -111,7 +111,7 @@ class Results:
         return {key: value for key, value in found.items() if value is not None}
 
     def _further_metrics(self) -> dict[str, float | None]:
-        """Of further findings and structures, on everybody's patients."""
+        """Of secondary findings and structures, on everybody's patients."""
         found: dict[str, float | None] = {}
         for finding, arms in self.findings.items():
             for arm, told in arms.items():

@@ -12,7 +12,7 @@ TASK = Task(
     example_shape=(1, 128, 128),
     example_version=1,
     read_example=read_example,
-    further_findings=(
+    secondary_findings=(
         Finding("consolidation", Code("SCT", "95436008", "Lung consolidation")),
         Finding("effusion", Code("SCT", "60046008", "Pleural effusion")),
         Finding("cardiomegaly", Code("SCT", "8186001", "Cardiomegaly")),

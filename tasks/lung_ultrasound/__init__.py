@@ -14,7 +14,7 @@ TASK = Task(
     read_example=read_example,
     frames_per_clip=6,
     # What readers note has no code of its own in SNOMED CT for the artefacts; the scheme 99CONSILIUM is this project's.
-    further_findings=(
+    secondary_findings=(
         Finding("b_lines", Code("99CONSILIUM", "B_LINES", "Three or more B-lines in a view")),
         Finding("consolidation", Code("SCT", "95436008", "Lung consolidation")),
         Finding("effusion", Code("SCT", "60046008", "Pleural effusion")),

@@ -30,7 +30,7 @@ class Described:
 
     Attributes:
         image: its attributes.
-        findings: 0, 1 or ``None`` where nobody has noted it, in the order of ``Recipe.further``.
+        findings: 0, 1 or ``None`` where nobody has noted it, in the order of ``Recipe.secondary``.
     """
 
     image: Attributes
@@ -50,7 +50,7 @@ class Recipe:
             where there are several series. Files that refer to others come after them.
         labelled: what has a row in ``labels.csv``: an image by its SOPInstanceUID, or an examination of many by its
             StudyInstanceUID.
-        further: names of the further findings, which are columns of ``labels.csv``.
+        secondary: names of the secondary findings, which are columns of ``labels.csv``.
     """
 
     task: str
@@ -58,7 +58,7 @@ class Recipe:
     classes: tuple[str, str]
     draw_patient: Callable[[PhantomHospital, np.random.Generator, bool], Iterator[Attributes | Described | Dependent]]
     labelled: str = "SOPInstanceUID"
-    further: tuple[str, ...] = ()
+    secondary: tuple[str, ...] = ()
 
 
 def fill(folder: Path, hospital: PhantomHospital, seed: int, recipe: Recipe) -> None:
@@ -86,7 +86,7 @@ def fill(folder: Path, hospital: PhantomHospital, seed: int, recipe: Recipe) -> 
     numbers = range(1, hospital.patients + 1)
     rows = [row for number in numbers for row in _patient(folder, hospital, seed, recipe, number)]
     text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("PatientID", recipe.labelled, "label", *recipe.further), *rows])
+    csv.writer(text, lineterminator="\n").writerows([("PatientID", recipe.labelled, "label", *recipe.secondary), *rows])
     _replace(folder / LABELS, text.getvalue())
 
 
@@ -118,7 +118,7 @@ def _patient(
         name = str(attributes[recipe.labelled])
         if not callable(drawn) and name not in named:
             named.add(name)
-            noted = ["" if finding is None else finding for finding in findings or [None] * len(recipe.further)]
+            noted = ["" if finding is None else finding for finding in findings or [None] * len(recipe.secondary)]
             yield patient, name, recipe.classes[positive], *noted
 
 

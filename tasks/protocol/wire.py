@@ -162,7 +162,7 @@ class EvaluateReport:
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     """``histogram``: float64 of shape (2, bins), counts of negative and positive patients by score in [0, 1]. After the
     last round also: for each of the study's subgroups one of shape (levels, 2, bins) under the attribute's name; for
-    each further finding ``finding-NAME`` (2, bins); for each structure ``dice-NAME`` (2, bins) and ``hd95-NAME``
+    each secondary finding ``finding-NAME`` (2, bins); for each structure ``dice-NAME`` (2, bins) and ``hd95-NAME``
     (bins,), see ``tasks/metrics/outlining.py``.
     Where two models are compared, ``paired`` alone, of shape (2, bins, bins): class, bin of the order's model, bin of
     the other one."""

@@ -111,7 +111,7 @@ def play(
         order = TrainOrder(document, number, weights | strategy.sent_along(memory))
         for index, cohort in enumerate(problem.hospitals):
             trained = train(order, kept[index], cohort, noise)
-            kept[index] = trained.kept
+            kept[index] = trained.state
             combiner.add(str(index), trained.update, 1.0)
         weights, memory = strategy.step(weights, memory, combiner.combined(), 1.0)
         x = np.concatenate([weights["weight"].reshape(-1), weights["bias"]]).astype(np.float64)

@@ -43,7 +43,7 @@ Figures = dict[str, float]
 
 
 def figures(results: dict[str, Any]) -> dict[str, Figures]:
-    """Of each arm: the mean AUC over hospitals that have one, and on everybody's patients AUC of further findings and
+    """Of each arm: the mean AUC over hospitals that have one, and on everybody's patients AUC of secondary findings and
     Dice of structures."""
     found: dict[str, Figures] = {}
     for arm, hospitals in results["arms"].items():

@@ -292,7 +292,7 @@ def test_outlines_reach_the_examples_grid_and_findings_their_columns(small: Draw
     structures = len(small.task.structures)
     seen = np.zeros(structures, dtype=np.bool_)
     for record in records:
-        assert len(record.findings) in (0, len(small.task.further_findings))
+        assert len(record.findings) in (0, len(small.task.secondary_findings))
         if structures and not small.task.sequences:
             assert small.task.read_masks is not None
             assert record.read_masks is not None
@@ -301,7 +301,7 @@ def test_outlines_reach_the_examples_grid_and_findings_their_columns(small: Draw
             seen |= masks.any(axis=(1, 2))
     assert seen.all() or small.task.sequences
     columns = set(small.rows()[0]) - {*KEYS, "label"}
-    assert columns == {finding.name for finding in small.task.further_findings}
+    assert columns == {finding.name for finding in small.task.secondary_findings}
 
 
 def test_outlines_find_their_way_back(small: Drawn) -> None:
@@ -402,7 +402,7 @@ def _examples(drawn: Drawn) -> tuple[NDArray[np.str_], NDArray[np.float32], NDAr
         of_patient.setdefault(record.patient_id, []).append(record)
     records = [record for some in of_patient.values() for record in some[:2]]
     patients = np.array([record.patient_id for record in records])
-    unknown = (None,) * len(drawn.task.further_findings)
+    unknown = (None,) * len(drawn.task.secondary_findings)
     targets = np.array([(record.label, *(record.findings or unknown)) for record in records], dtype=np.float32)
     return patients, targets, np.stack([drawn.task.read_example(record.read()) for record in records])
 

@@ -72,5 +72,5 @@ def test_the_loss_is_the_mean_over_a_patients_images() -> None:
     task: Task = tasks.get(tasks.names()[0])
     logits, labels = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [0.0]])
     by_hand = (-np.log(0.5) - np.log(1 - 1 / (1 + np.exp(-2.0)))) / 2
-    task = replace(task, further_findings=(), structures=())
+    task = replace(task, secondary_findings=(), structures=())
     assert float(task.loss(logits, labels)) == pytest.approx(by_hand, rel=1e-6)

@@ -78,7 +78,7 @@ def list_manifest(source: ManifestSource, task: Task, withdrawn: frozenset[str])
 def _findings(source: ManifestSource, row: dict[str, str], task: Task) -> Findings:
     if not source.finding_columns:
         return ()
-    columns = [source.finding_columns.get(finding.name) for finding in task.further_findings]
+    columns = [source.finding_columns.get(finding.name) for finding in task.secondary_findings]
     return tuple(None if column is None else finding_of(row[column]) for column in columns)
 
 

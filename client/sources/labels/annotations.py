@@ -34,7 +34,7 @@ def labels_of(source: FolderSource | DicomwebSource | DimseSource, task: Task) -
     if source.annotations is not None:
         return read_annotations(source.annotations)
     assert source.labels is not None  # the settings see to it
-    return read_labels(source.labels, task.classes, task.further_findings)
+    return read_labels(source.labels, task.classes, task.secondary_findings)
 
 
 def read_annotations(annotations: Annotations) -> Labels:

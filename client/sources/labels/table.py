@@ -1,4 +1,4 @@
-"""The labels file: a CSV with a column that identifies what is labelled, a column ``label``, and further findings.
+"""The labels file: a CSV with a column that identifies what is labelled, a column ``label``, and secondary findings.
 
 Tested in ``tests/client/sources/labels/test_rows.py``.
 """
@@ -17,7 +17,7 @@ from client.sources.labels.rows import TextTable, listed, names, read_table, sho
 from tasks.task import Finding
 
 Findings = tuple[int | None, ...]
-"""For each of a task's further findings 0, 1, or ``None`` if it is not known."""
+"""For each of a task's secondary findings 0, 1, or ``None`` if it is not known."""
 
 KEYS = ("SOPInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
 """DICOM keywords by which a row may identify its images, most specific first."""
@@ -32,7 +32,7 @@ class Labels:
         key: keyword of that attribute.
         values: 0 or 1 by its value.
         left_out: what was wrong with the file, counted by reason.
-        findings: further findings, likewise; who has none is not among them.
+        findings: secondary findings, likewise; who has none is not among them.
         warnings: sentences about what a person should look at.
     """
 
@@ -44,12 +44,12 @@ class Labels:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_labels(path: Path, classes: tuple[str, str], further: Sequence[Finding] = ()) -> Labels:
+def read_labels(path: Path, classes: tuple[str, str], secondary: Sequence[Finding] = ()) -> Labels:
     """Read a labels file.
 
     A label is the name of a class, or 0 or 1. A row that repeats another is dropped; a key whose rows contradict each
-    other has no label at all. Both are counted. A further finding is 0, 1 or empty, in a column of its name, which may
-    be missing; of several rows those that know it count, and it is not known where they contradict each other.
+    other has no label at all. Both are counted. A secondary finding is 0, 1 or empty, in a column of its name, which
+    may be missing; of several rows those that know it count, and it is not known where they contradict each other.
 
     Raises:
         SiteMisconfigured: the file cannot be read, has rows that are not as its header says, lacks a column, or has
@@ -60,8 +60,8 @@ def read_labels(path: Path, classes: tuple[str, str], further: Sequence[Finding]
     if key is None or "label" not in table.columns:
         has = f"it has {names(table.columns)}" if table.columns else "it is empty"
         raise SiteMisconfigured(f"{path} needs a column 'label' and one of {', '.join(KEYS)}; {has}")
-    values, left_out = _collect(path, table, key, classes, further)
-    findings, contradicted = _findings(table.rows, key, further)
+    values, left_out = _collect(path, table, key, classes, secondary)
+    findings, contradicted = _findings(table.rows, key, secondary)
     left_out += Counter(CONTRADICTING_FINDINGS=contradicted)
     return Labels(
         path=path,
@@ -69,7 +69,7 @@ def read_labels(path: Path, classes: tuple[str, str], further: Sequence[Finding]
         values=values,
         left_out=left_out,
         findings=findings,
-        warnings=_unread_columns(path, set(table.columns), further),
+        warnings=_unread_columns(path, set(table.columns), secondary),
     )
 
 
@@ -105,15 +105,15 @@ def wrong_findings(row: dict[str, str], columns: Iterable[str]) -> list[str]:
 
 
 def _collect(
-    path: Path, table: TextTable, key: str, classes: tuple[str, str], further: Sequence[Finding]
+    path: Path, table: TextTable, key: str, classes: tuple[str, str], secondary: Sequence[Finding]
 ) -> tuple[dict[str, int], Counter[str]]:
-    meaning, further_names = meanings(classes), [finding.name for finding in further]
+    meaning, secondary_names = meanings(classes), [finding.name for finding in secondary]
     told: list[tuple[str, int]] = []
     wrong: list[str] = []
     for line, row in zip(table.lines, table.rows, strict=True):
         name, text = row[key].strip(), row["label"].strip()
         label = meaning.get(text.casefold())
-        unclear = wrong_findings(row, further_names)
+        unclear = wrong_findings(row, secondary_names)
         if not name or label is None:
             unclear = [f"{key}={shown(name)}", f"label={shown(text)}", *unclear]
         else:
@@ -121,7 +121,7 @@ def _collect(
         if unclear:
             wrong.append(f"line {line}: {', '.join(unclear)}")
     if wrong:
-        of = ", ".join(further_names)
+        of = ", ".join(secondary_names)
         rest = f"; each of {of} must be 0, 1 or empty (not known)" if of else ""
         raise SiteMisconfigured(
             f"{path}: a label must be one of {', '.join(classes)}, 0 or 1{rest}:\n  {listed(wrong)}"
@@ -129,12 +129,12 @@ def _collect(
     return joined(told)
 
 
-def _findings(rows: list[dict[str, str]], key: str, further: Sequence[Finding]) -> tuple[dict[str, Findings], int]:
-    """Further findings by key, and the number of contradictory rows."""
+def _findings(rows: list[dict[str, str]], key: str, secondary: Sequence[Finding]) -> tuple[dict[str, Findings], int]:
+    """Secondary findings by key, and the number of contradictory rows."""
     told: dict[str, list[set[int]]] = {}
     for row in rows:
-        known = told.setdefault(row[key].strip(), [set() for _ in further])
-        for values, finding in zip(known, further, strict=True):
+        known = told.setdefault(row[key].strip(), [set() for _ in secondary])
+        for values, finding in zip(known, secondary, strict=True):
             value = finding_of(row.get(finding.name))
             values.update(() if value is None else (value,))
     findings = {name: tuple(min(v) if len(v) == 1 else None for v in known) for name, known in told.items()}
@@ -142,14 +142,14 @@ def _findings(rows: list[dict[str, str]], key: str, further: Sequence[Finding]) 
     return {name: values for name, values in findings.items() if any(v is not None for v in values)}, contradicted
 
 
-def _unread_columns(path: Path, columns: set[str], further: Sequence[Finding]) -> list[str]:
+def _unread_columns(path: Path, columns: set[str], secondary: Sequence[Finding]) -> list[str]:
     """A misspelt finding would otherwise be lost silently; columns named like DICOM attributes are for people."""
-    known = [finding.name for finding in further]
+    known = [finding.name for finding in secondary]
     unread = sorted(c for c in columns - {"label", *known} if c and tag_for_keyword(c) is None)
     if not known or not unread:
         return []
     return [
-        f"{path.name} has unused column(s) {names(unread)}; the further findings of this task are "
+        f"{path.name} has unused column(s) {names(unread)}; the secondary findings of this task are "
         f"called {', '.join(known)}"
     ]
 

@@ -23,7 +23,7 @@ def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
 
     Args:
         folder: becomes ``dicom/<PatientID>/<n>.dcm`` of Digital X-Ray Image Storage - For Presentation (PS3.3 A.26) or,
-            in some hospitals, Computed Radiography Image Storage (A.2), and ``labels.csv``, in which some further
+            in some hospitals, Computed Radiography Image Storage (A.2), and ``labels.csv``, in which some secondary
             findings are not known.
         hospital: patients and share of COVID-19 pneumonias; ``gain`` is the exposure, ``frequency_mhz`` means nothing.
         seed: the same hospital and seed give the same bytes.
@@ -31,7 +31,7 @@ def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
     Raises:
         OSError: the folder cannot be written or belongs to somebody else.
     """
-    fill(folder, hospital, seed, Recipe(TASK.name, 1, TASK.classes, _draw_patient, further=FINDINGS))
+    fill(folder, hospital, seed, Recipe(TASK.name, 1, TASK.classes, _draw_patient, secondary=FINDINGS))
 
 
 def _draw_patient(hospital: PhantomHospital, rng: np.random.Generator, positive: bool) -> Iterator[Described]:

@@ -32,7 +32,7 @@ def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
 
     Args:
         folder: becomes ``dicom/<PatientID>/<n>.dcm`` of Ultrasound Image Storage (PS3.3 A.6) or Ultrasound Multi-frame
-            Image Storage (A.7), and ``labels.csv``, in which some further findings are not known.
+            Image Storage (A.7), and ``labels.csv``, in which some secondary findings are not known.
         hospital: patients, share of pneumonias and the look of the scanner; below 6 MHz the probe is convex, else
             linear. ``images_per_patient`` counts files.
         seed: the same hospital and seed give the same bytes.
@@ -44,7 +44,7 @@ def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
         folder,
         hospital,
         seed,
-        Recipe(TASK.name, 2, TASK.classes, _draw_patient, further=FINDINGS),
+        Recipe(TASK.name, 2, TASK.classes, _draw_patient, secondary=FINDINGS),
     )
 
 

@@ -112,7 +112,7 @@ def test_what_is_known_of_further_findings_is_counted(provision_hospital: Provis
     report = ingest(site, lung)
     with labels.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    told = {f.name: [row[f.name] for row in rows if row.get(f.name)] for f in lung.further_findings}
+    told = {f.name: [row[f.name] for row in rows if row.get(f.name)] for f in lung.secondary_findings}
     assert {name: known for name, (known, _) in report.findings.items()} == {n: len(v) for n, v in told.items()}
     assert {name: having for name, (_, having) in report.findings.items()} == {
         name: sum(value in ("1", "present") for value in values) for name, values in told.items()

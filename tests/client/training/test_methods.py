@@ -84,9 +84,9 @@ def deep() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 6), nn.GroupNorm(2, 6), nn.Tanh(), nn.Linear(6, 1))
 
 
-def play(module: nn.Module, order: TrainOrder, kept: Arrays, steps: Run) -> Trained:
-    methods.load_model(module, order, kept)
-    return train_round(module, order, kept, steps)
+def play(module: nn.Module, order: TrainOrder, state: Arrays, steps: Run) -> Trained:
+    methods.load_model(module, order, state)
+    return train_round(module, order, state, steps)
 
 
 def gradient(x: Arrays, patients: Cohort) -> Arrays:
@@ -157,7 +157,7 @@ def test_scaffold_by_hand(document: StudyDocument) -> None:
     for name in x:
         np.testing.assert_allclose(trained.update[name], x[name] - start[name], atol=1e-6)
         wanted = mine[name] - c[name] + (start[name] - x[name]) / (2 * RATE)
-        np.testing.assert_allclose(trained.kept[f"variate/{name}"], wanted, atol=1e-6)
+        np.testing.assert_allclose(trained.state[f"variate/{name}"], wanted, atol=1e-6)
 
 
 def test_the_first_control_variate_is_the_mean_gradient(document: StudyDocument) -> None:
@@ -165,9 +165,9 @@ def test_the_first_control_variate_is_the_mean_gradient(document: StudyDocument)
     start = arrays_of(linear())
     order = TrainOrder(study, 1, start | {CONTROL + name: np.zeros_like(value) for name, value in start.items()})
     module = linear()
-    kept = play(module, order, {}, Run(module, patients)).kept
+    state = play(module, order, {}, Run(module, patients)).state
     for name, slope in gradient(start, patients).items():
-        np.testing.assert_allclose(kept[f"variate/{name}"], slope, atol=1e-6)
+        np.testing.assert_allclose(state[f"variate/{name}"], slope, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -224,14 +224,14 @@ def distance_after(document: StudyDocument, settings: StrategySettings, up: Enco
     study = study_of(document, method_of(settings), up, steps=8)
     strategy = build(settings, local_move=RATE * 8)
     weights = {name: value.astype(np.float32) for name, value in best.items()}
-    memory, kept = strategy.start(weights), [{} for _ in SKEWED]  # type: list[Arrays]
+    memory, states = strategy.start(weights), [{} for _ in SKEWED]  # type: list[Arrays]
     for number in range(1, rounds + 1):
         combiner = strategy.combiner(weights, len(SKEWED))
         for index, patients in enumerate(SKEWED):
             module = linear()
             order = TrainOrder(study, min(number, 9), weights | strategy.sent_along(memory))
-            trained = play(module, order, kept[index], Run(module, patients))
-            kept[index] = trained.kept
+            trained = play(module, order, states[index], Run(module, patients))
+            states[index] = trained.state
             combiner.add(str(index), encoding.restore(trained.update, up, weights), 1.0)
         weights, memory = strategy.step(weights, memory, combiner.combined(), 1.0)
     return float(np.sqrt(sum(np.sum(np.square(weights[name] - best[name])) for name in weights)))
@@ -270,18 +270,18 @@ def test_a_part_stays_is_trained_and_is_there_next_time(
     sent = {name: value for name, value in whole.items() if name not in own}
     trained = play(module, TrainOrder(study, 1, sent), {}, Run(module, cohort(), noise=0.5))
     assert trained.update.keys() == sent.keys()
-    assert trained.kept.keys() == {f"local/{name}" for name in own}
-    assert all(np.abs(value - whole[name.removeprefix("local/")]).max() > 0 for name, value in trained.kept.items())
+    assert trained.state.keys() == {f"local/{name}" for name in own}
+    assert all(np.abs(value - whole[name.removeprefix("local/")]).max() > 0 for name, value in trained.state.items())
 
     for order in (TrainOrder(study, 2, sent), EvaluateOrder(study, 1, sent)):
         again = deep()
-        methods.load_model(again, order, trained.kept)
+        methods.load_model(again, order, trained.state)
         for name, value in arrays_of(again).items():
-            expected = trained.kept[f"local/{name}"] if name in own else sent[name]
+            expected = trained.state[f"local/{name}"] if name in own else sent[name]
             np.testing.assert_array_equal(value, expected)
 
     with pytest.raises(BadOrder, match="is unknown"):
-        methods.load_model(deep(), TrainOrder(study, 2, whole), trained.kept)
+        methods.load_model(deep(), TrainOrder(study, 2, whole), trained.state)
 
 
 def test_a_model_that_is_all_head_has_nothing_to_share(document: StudyDocument) -> None:
@@ -338,20 +338,20 @@ def test_ditto_trains_the_shared_model_like_fedavg_and_a_second_one_for_itself(d
     fedavg = play(plain, TrainOrder(study_of(document, MethodTerms()), 1, start), {}, Run(plain, patients))
     other = {name: value + np.float32(0.3) for name, value in start.items()}
     module = linear()
-    second = play(module, TrainOrder(study, 2, other), first.kept, Run(module, patients))
-    x = {name: first.kept[f"personal/{name}"] for name in start}
+    second = play(module, TrainOrder(study, 2, other), first.state, Run(module, patients))
+    x = {name: first.state[f"personal/{name}"] for name in start}
     for _ in range(4):  # v <- v - eta (g(v) + lambda (v - w)), from its own last place
         slopes = gradient(x, patients)
         x = {name: x[name] - RATE * (slopes[name] + np.float32(0.4) * (x[name] - other[name])) for name in x}
     for name in start:
         np.testing.assert_allclose(first.update[name], fedavg.update[name], atol=1e-7)
-        np.testing.assert_allclose(second.kept[f"personal/{name}"], x[name], atol=1e-5)
+        np.testing.assert_allclose(second.state[f"personal/{name}"], x[name], atol=1e-5)
 
     scored, trained = linear(), linear()
-    methods.load_model(scored, EvaluateOrder(study, 2, other), second.kept)
-    methods.load_model(trained, TrainOrder(study, 3, other), second.kept)
+    methods.load_model(scored, EvaluateOrder(study, 2, other), second.state)
+    methods.load_model(trained, TrainOrder(study, 3, other), second.state)
     for name in start:
-        np.testing.assert_array_equal(arrays_of(scored)[name], second.kept[f"personal/{name}"])
+        np.testing.assert_array_equal(arrays_of(scored)[name], second.state[f"personal/{name}"])
         np.testing.assert_array_equal(arrays_of(trained)[name], other[name])
 
 
@@ -363,17 +363,17 @@ def test_what_rounding_took_is_sent_next_time(document: StudyDocument, up: Encod
     study, start = study_of(document, MethodTerms(), up), arrays_of(linear())
     exact = linear()
     wanted = play(exact, TrainOrder(study_of(document, MethodTerms()), 1, start), {}, Run(exact, cohort())).update
-    kept: Arrays = {}
+    state: Arrays = {}
     total = {name: np.zeros(value.shape) for name, value in start.items()}
     for number in range(1, 9):  # the same model again and again, so every round means the same update
         module = linear()
-        trained = play(module, TrainOrder(study, number, start), kept, Run(module, cohort()))
-        kept = trained.kept
+        trained = play(module, TrainOrder(study, number, start), state, Run(module, cohort()))
+        state = trained.state
         assert encoding.form_of(trained.update) == up
         seen = encoding.restore(trained.update, up, start)
         total = {name: total[name] + seen[name] for name in total}
     for name, value in wanted.items():
-        np.testing.assert_allclose(total[name] + kept[f"lost/{name}"], 8 * value, atol=1e-5)
+        np.testing.assert_allclose(total[name] + state[f"lost/{name}"], 8 * value, atol=1e-5)
 
 
 def test_a_study_that_keeps_nothing_says_so(document: StudyDocument) -> None:

@@ -1,4 +1,4 @@
-"""Further findings and outlines of every arm, from what hospitals told to the page."""
+"""Secondary findings and outlines of every arm, from what hospitals told to the page."""
 
 from __future__ import annotations
 

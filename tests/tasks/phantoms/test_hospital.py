@@ -96,6 +96,6 @@ def test_what_a_reader_has_noted_has_columns_of_its_own(tmp_path: Path) -> None:
         tmp_path,
         replace(ALDER, patients=2, images_per_patient=(1, 1)),
         0,
-        replace(RECIPE, draw_patient=draw, further=("a", "b")),
+        replace(RECIPE, draw_patient=draw, secondary=("a", "b")),
     )
     assert [(row["a"], row["b"]) for row in _rows(tmp_path)] == [("1", ""), ("", "")] * 2

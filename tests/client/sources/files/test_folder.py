@@ -124,7 +124,7 @@ def test_bad_rows_are_named_all_at_once(tmp_path: Path) -> None:
 def test_further_findings_are_read_where_they_are_known(tmp_path: Path) -> None:
     small_hospital.fill(tmp_path)
     codes = Code("SCT", "1", "x")
-    asking = replace(TASK, further_findings=(Finding("effusion", codes), Finding("nodule", codes)))
+    asking = replace(TASK, secondary_findings=(Finding("effusion", codes), Finding("nodule", codes)))
     _labels(
         tmp_path,
         "PatientID,label,nodule,StudyDate,effussion\n"
@@ -135,7 +135,7 @@ def test_further_findings_are_read_where_they_are_known(tmp_path: Path) -> None:
     assert told == {"ALDER-0001": (None, 1), "ALDER-0002": (), "ALDER-0003": (None, 0), "ALDER-0004": ()}
     assert listing.left_out == {"CONTRADICTING_FINDINGS": 1, "DUPLICATE_LABEL_ROW": 2}
     assert listing.warnings == [
-        "labels.csv has unused column(s) effussion; the further findings of this task are called effusion, nodule"
+        "labels.csv has unused column(s) effussion; the secondary findings of this task are called effusion, nodule"
     ]
     assert list_folder(_source(tmp_path), TASK, NOBODY).warnings == []
 

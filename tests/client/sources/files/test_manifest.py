@@ -95,7 +95,7 @@ def test_findings_come_from_columns_of_any_name(tmp_path: Path) -> None:
     header = "file,patient_id,label,x_blines,x_eff,other"
     values = {"kind": "manifest", "task": LUNG.name, "issuer": "set", "path": tmp_path, "finding_columns": columns}
     source = ManifestSource.model_validate(values)
-    names = [finding.name for finding in LUNG.further_findings]
+    names = [finding.name for finding in LUNG.secondary_findings]
     (tmp_path / "manifest.csv").write_text(f"{header}\na.png,P1,1,1.0,0.0,maybe\nb.png,P1,1,,,\n", "utf-8")
     first, second = list_manifest(source, LUNG, NOBODY).records
     assert {n: v for n, v in zip(names, first.findings, strict=True) if v is not None} == {"b_lines": 1, "effusion": 0}
@@ -106,7 +106,7 @@ def test_findings_come_from_columns_of_any_name(tmp_path: Path) -> None:
 
 
 def test_columns_of_what_the_task_does_not_ask_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="further findings of breast_ultrasound are"):
+    with pytest.raises(ValidationError, match="secondary findings of breast_ultrasound are"):
         _manifest(tmp_path, finding_columns={"b_lines": "x"})
     with pytest.raises(ValidationError, match=r"structures of breast_ultrasound are \['lesion'\]"):
         _manifest(tmp_path, mask_columns={"heart": "x"})

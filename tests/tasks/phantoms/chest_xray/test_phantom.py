@@ -124,7 +124,7 @@ def test_fewer_photons_are_noisier() -> None:
 def test_some_findings_are_not_known(drawn: Path) -> None:
     with (drawn / "labels.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0])[3:] == list(FINDINGS) == [finding.name for finding in TASK.further_findings]
+    assert list(rows[0])[3:] == list(FINDINGS) == [finding.name for finding in TASK.secondary_findings]
     told = [{row[finding] for row in rows} for finding in FINDINGS]
     assert all(values <= {"0", "1", ""} and "" in values for values in told)
     assert any(values > {""} for values in told)

@@ -138,7 +138,7 @@ def test_findings_say_what_is_drawn() -> None:
         (0, 0, 0, 0, 0): replace(CLEAR, a_lines_db=4.0),
     }
     assert [view.findings() for view in shown.values()] == list(shown)
-    assert tuple(finding.name for finding in TASK.further_findings) == FINDINGS
+    assert tuple(finding.name for finding in TASK.secondary_findings) == FINDINGS
 
 
 def test_a_hospital_does_not_know_all_findings(tmp_path: Path) -> None:
