@@ -108,6 +108,11 @@ def reconcile(server_dir: ServerDir, control: Control) -> list[str]:
     """
     nodes, told = _by_key(control), list[str]()
     with server_dir.changing() as register:
+        told += [
+            f"The SuperLink knows the key {key}, which is not in hospitals.json: admit its hospital's request again"
+            for key in sorted(key for key, node in nodes.items() if node.admitted)
+            if all(one.key != key for one in register)
+        ]
         for number, one in enumerate(register):
             if one.revoked is not None:
                 told += _remove(control, one, nodes)

@@ -92,6 +92,10 @@ def test_the_register_that_was_lost_is_filled_by_admitting_again(home: ServerDir
     admitted(home, superlink, request)
     node = home.hospitals()["alder"].node
     (home.path / "hospitals.json").unlink()
+    assert f"{enrolment.key_fingerprint(request)}, which is not in hospitals.json" in " ".join(
+        reconciled(home, superlink)
+    )
+    assert superlink.may_join(request.public_key.encode()), "a key that is removed could never come back"
     assert admitted(home, superlink, request) == ["alder is admitted."]
     assert home.hospitals()["alder"].node == node
 

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from importlib.metadata import version
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.supercore.error import ApiErrorCode
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
 
-from server.runtime.flower_private import Run, claim_identity, deflate, inflate, survive_bad_replies
+from server.runtime.flower_private import (
+    Control,
+    ControlRefused,
+    Run,
+    RunAcquirer,
+    _refusals,
+    _Token,
+    claim_identity,
+    deflate,
+    inflate,
+    steady,
+    survive_bad_replies,
+)
 
 
 @pytest.fixture
@@ -114,3 +132,75 @@ def test_a_reply_that_cannot_be_inflated_or_answers_for_somebody_else_is_its_sen
     told[0].metadata.reply_to_message_id = "another hospital's order"
     client.PullMessages(None)
     assert module.inflate_object_from_contents(good, dict(contents)).has_error()
+
+
+def refusing(status: int, body: str = "") -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "https://server/v1/runtime/x")
+    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, text=body, request=request))
+
+
+def raising(error: Exception) -> Callable[..., bool]:
+    def call(*_: object) -> bool:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_heartbeat_survives_an_error_of_the_superlink(status: int) -> None:
+    """The real thread of Flower's, which ends at any error but the one that it tries again after."""
+    beats, heard = [raising(refusing(status)), lambda: True], threading.Event()
+
+    def beat() -> bool:
+        answer = beats.pop(0)() if len(beats) > 1 else beats[0]()
+        heard.set()
+        return answer
+
+    sender = HeartbeatSender(steady(beat))
+    sender.start()
+    assert heard.wait(30)
+    assert sender.is_running
+    sender.stop()
+    with pytest.raises(httpx.HTTPStatusError):
+        steady(raising(refusing(401)))()
+
+
+def test_of_a_refusal_its_number_and_words_are_kept() -> None:
+    with pytest.raises(ControlRefused, match="gone") as told, _refusals():
+        raise refusing(404, '{"code": 24, "detail": "gone"}')
+    assert told.value.code == 24
+    for error in (refusing(500, "<html>"), httpx.ConnectError("no"), OSError("no"), ValueError("no")):
+        with pytest.raises(ControlRefused) as told, _refusals():
+            raise error
+        assert told.value.code is None
+
+
+def test_a_run_that_the_superlink_does_not_know_is_none_and_one_that_it_cannot_tell_is_an_error() -> None:
+    control = Control.__new__(Control)
+    unknown = f'{{"code": {int(ApiErrorCode.RUN_ID_NOT_FOUND)}, "detail": "x"}}'
+    control._client = SimpleNamespace(ListRuns=raising(refusing(404, unknown)))
+    assert control.find(7) is None
+    control._client = SimpleNamespace(ListRuns=raising(refusing(500)))
+    with pytest.raises(ControlRefused):
+        control.find(7)
+
+
+def test_a_claim_that_is_not_ours_is_told_from_one_that_cannot_be_renewed_now() -> None:
+    acquirer = RunAcquirer.__new__(RunAcquirer)
+    acquirer._token = _Token()
+    lost = f'{{"code": {int(ApiErrorCode.RUNTIME_AUTHENTICATION_FAILED)}, "detail": "x"}}'
+    for answer, ours in ((raising(refusing(401, lost)), False), (lambda _: SimpleNamespace(success=True), True)):
+        acquirer._keeping = SimpleNamespace(SendTaskHeartbeat=answer)
+        assert acquirer.keep("a token") is ours
+    acquirer._keeping = SimpleNamespace(SendTaskHeartbeat=raising(refusing(500)))
+    with pytest.raises(ControlRefused):
+        acquirer.keep("a token")
+
+
+def test_the_token_of_the_run_that_is_kept_goes_with_the_request() -> None:
+    token, request = _Token(), httpx.Request("POST", "https://server/x")
+    token.value = "a token"
+    token.intercept(SimpleNamespace(request=request), lambda _: httpx.Response(200))
+    ours = httpx.Request("POST", "https://server/x")
+    RuntimeTokenHttpInterceptor("a token").intercept(SimpleNamespace(request=ours), lambda _: httpx.Response(200))
+    assert request.headers == ours.headers

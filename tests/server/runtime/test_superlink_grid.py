@@ -131,3 +131,10 @@ def test_flowers_store_lets_go_of_replies_that_nobody_wants(tmp_path: Path) -> N
     left = {order.metadata.group_id for order in inner.store.message_ins_store.values()}
     assert left <= {"3"}, "what was late in rounds 1 and 2 is gone"
     assert {reply.metadata.group_id for reply in inner.store.message_res_store.values()} <= {"3"}
+
+
+def test_nobody_waits_for_who_may_no_longer_take_part() -> None:
+    inner = Scripted([{1}])
+    grid = SuperlinkGrid(inner, wait_for_nodes_s=60, deadline_s=30, admitted=lambda: {1})
+    grid.push_messages(orders(grid, 1, 2))
+    assert inner.looked == 1
