@@ -6,6 +6,7 @@
     ├── NotPermitted               NOT_PERMITTED        the hospital's policy forbids it
     │   └── AlreadyAnswered                             the order was answered before, and its reply is no longer kept
     ├── NotApproved                NOT_APPROVED         nobody at the hospital has approved the study
+    │   └── Uninformative                               nobody would learn anything of it: not approved without saying so
     ├── Stopped                    STOPPED              the hospital is stopped: nothing leaves
     ├── BudgetExhausted            BUDGET_EXHAUSTED     not enough privacy budget is left
     ├── LedgerBroken               LEDGER_BROKEN        ledger or audit log cannot be trusted
@@ -67,6 +68,10 @@ class AlreadyAnswered(NotPermitted):
 
 class NotApproved(SiteError):
     code = ErrorCode.NOT_APPROVED
+
+
+class Uninformative(NotApproved):
+    """For whoever approves; no order is answered with it."""
 
 
 class Stopped(SiteError):

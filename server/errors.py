@@ -4,6 +4,7 @@ StudyError
 ├── HospitalNotReady     a hospital on this machine cannot take part: its images, labels or settings are wrong
 ├── RoundFailed          fewer hospitals than the quorum gave a usable answer; names the others, and why
 ├── TooFewHospitals      a hospital would have to train more often than the study document allows
+├── UninformativeStudy   its figures would tell nothing: the noise would hide the patients of every hospital
 ├── CannotCombine        the strategy cannot combine the updates: too few, too many to hold, or far too long
 ├── CheckpointDamaged    a checkpoint does not hold what was written
 ├── StudyBusy            another process works on the study
@@ -41,6 +42,10 @@ class RoundFailed(StudyError):
 
 
 class TooFewHospitals(StudyError):
+    pass
+
+
+class UninformativeStudy(StudyError):
     pass
 
 

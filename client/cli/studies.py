@@ -36,7 +36,7 @@ from client.ledger.records import Records
 from client.oversight import approvals as decided
 from client.oversight.approvals import MOST_BYTES, Decision
 from client.oversight.explain import words
-from client.oversight.review import Cost, Review, examine
+from client.oversight.review import Cost, Review, examine, require_informative
 from client.site import SiteSettings
 from tasks import task as tasks
 from tasks.metrics.interval import Interval
@@ -145,7 +145,16 @@ def _state(decision: Decision | None) -> str:
     return "approved" if decision.approved else "revoked"
 
 
-def approve(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
+def approve(
+    digest: StudyDigest,
+    uninformative: Annotated[
+        bool,
+        typer.Option("--uninformative", help="Approve it although its figures will tell nothing of this hospital."),
+    ] = False,
+    site: SiteFile = HERE,
+    by: By = "",
+    as_json: AsJson = False,
+) -> None:
     """Approve a reviewed study: from now on its orders are answered, within the policy and the budget.
 
     The hospital must have ingested enough patients to take part.
@@ -157,6 +166,8 @@ def approve(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: As
         document = _readable(known[decided.one_of(digest, known)])
         if document.task in tasks.names():
             require_enough(settings, tasks.get(document.task))
+        if not uninformative:
+            require_informative(examine(document, settings, records.ledger))
         decided.approve(document, who(by), records.audit_log, settings)
         reviewed = examine(document, settings, records.ledger)
         decision = decided.decisions(records.audit_log)[documents.digest(document)]

@@ -12,6 +12,7 @@ from client.ledger.accounting import Mechanism, epsilon_of
 from client.oversight.review import Cost, Review
 from client.oversight.settings import every_setting
 from client.policy import Part
+from tasks.metrics.foresight import ASSUMED_AUC
 from tasks.protocol.study import StudyDocument
 
 _APART = (
@@ -27,6 +28,7 @@ def words(review: Review) -> dict[str, list[str]]:
         "What the study asks": _asked(review),
         "What leaves this hospital": _departures(review),
         "What it costs the patients": [*(line for cost in review.costs for line in _price(cost)), _APART],
+        "What its figures can tell": _foreseen(review),
         "What the policy says": _verdict(review),
         "Every setting in the document": every_setting(review.document),
     }
@@ -137,6 +139,26 @@ def _price(cost: Cost) -> Iterator[str]:
             f"{cost.cap:g}. After this study {_amount(cost.after)} would be spent, and "
             f"{_amount(max(0.0, cost.cap - cost.after))} would remain."
         )
+
+
+def _foreseen(review: Review) -> list[str]:
+    """Of this hospital alone, by its declared size; the pooled figures of all hospitals are sharper."""
+    foreseen = review.foresight
+    if foreseen is None:
+        return ["This cannot be said: this hospital's size is not declared, or no scores would leave."]
+    about = (
+        f"With about {foreseen.patients} validation patients here (from public_size), a third of them with the finding,"
+    )
+    if foreseen.tells_nothing:
+        return [
+            f"{about} the noise would hide who has the finding: with a probability of {foreseen.none:.0%} there would "
+            "be no AUC for this hospital. Its validation patients' privacy would be spent on figures that tell nothing "
+            "about it. The coordinator can ask for fewer evaluations or fewer bins."
+        ]
+    return [
+        f"{about} and a model with an AUC of {ASSUMED_AUC:g}, the last AUC of this hospital would have a 95 % interval "
+        f"about {foreseen.width:.2f} wide; with a probability of {foreseen.none:.0%} there would be none."
+    ]
 
 
 def _noise(plan: list[Mechanism]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+from client.errors import Uninformative
 from client.ledger.account import Account
 from client.ledger.accounting import Mechanism, epsilon_of
 from client.ledger.ledger import Ledger
@@ -28,6 +29,7 @@ from client.policy import (
 )
 from client.site import SiteSettings
 from tasks import task as tasks
+from tasks.metrics.foresight import Foresight, foresee
 from tasks.protocol import encoding
 from tasks.protocol import study as studies
 from tasks.protocol.study import StudyDocument
@@ -101,6 +103,8 @@ class Review:
     Attributes:
         question: what the task asks, as a clinician would.
         refused: reasons why the hospital will not answer, whoever approves; by part.
+        foresight: how an AUC of this hospital's validation patients would come out; ``None`` where its size is not
+            declared, or no scores will leave.
     """
 
     document: StudyDocument
@@ -109,6 +113,7 @@ class Review:
     leaving: list[Leaving]
     costs: list[Cost]
     refused: dict[Part, list[str]]
+    foresight: Foresight | None = None
 
 
 def examine(document: StudyDocument, settings: SiteSettings, ledger: Ledger) -> Review:
@@ -130,7 +135,34 @@ def examine(document: StudyDocument, settings: SiteSettings, ledger: Ledger) -> 
         leaving=leaving,
         costs=costs,
         refused=refused,
+        foresight=None if refused["evaluation"] else _foresight(document, settings, costs),
     )
+
+
+def require_informative(review: Review) -> None:
+    """Pass unless the study would most likely yield no AUC of this hospital.
+
+    Raises:
+        Uninformative: it would.
+    """
+    if review.foresight is not None and review.foresight.tells_nothing:
+        raise Uninformative(
+            f"{review.document.name} is not approved: with a probability of {review.foresight.none:.0%} its noise "
+            "would hide which of this hospital's patients have the finding, so that there is no AUC; their privacy "
+            "would be spent on nothing. Ask the coordinator for fewer evaluations (evaluation.every) or fewer bins "
+            "(evaluation.bins); or approve it nevertheless: consilium-site approve --uninformative "
+            f"{review.digest[:12]}"
+        )
+
+
+def _foresight(document: StudyDocument, settings: SiteSettings, costs: list[Cost]) -> Foresight | None:
+    """By the declared size, not by how many patients there are: whether a study is approved is seen outside."""
+    size, held_out = settings.public_size, settings.validation_fraction
+    plan = next(cost.plan or cost.alone for cost in costs if cost.part == "evaluation")
+    if size is None or not plan:
+        return None
+    patients = max(1, round(size * held_out / (1 - held_out)))
+    return foresee(patients, document.evaluation.bins, plan[-1].noise_multiplier)
 
 
 def _leaving(document: StudyDocument, settings: SiteSettings) -> tuple[list[Leaving], list[str]]:

@@ -55,6 +55,9 @@ class Evaluation(SettingsGroup):
     refuses and a simulated one allows."""
     bins: Bins = EXACT_BINS
     """Bins of a score histogram; a noised one wants few (10 to 20), an exact one many."""
+    uninformative: Annotated[str, one_of("refuse", "allow")] = "refuse"
+    """A study at enrolled hospitals whose noise would probably hide the validation patients of every one, so that no
+    hospital has an AUC: ``refuse`` it before it spends anything, or ``allow`` it."""
     subgroups: list[Attribute] = field(default_factory=list)
     """Attributes by which the last evaluation is told apart as well: ``sex``, ``age``, ``vendor``. Each is one more
     histogram, and so one more share of ``epsilon``."""

@@ -125,13 +125,15 @@ def subgroups(scores: Arrays, noise: Mapping[str, float], chosen: Thresholds) ->
         scores: as ``StudyState.scores``; the attributes' histograms have shape (levels, 2, bins).
         noise: of each hospital's cells.
     """
-    found = []
+    groups = []
     for attribute, levels in LEVELS.items():
-        told = {name.rpartition(".")[0]: counts for name, counts in scores.items() if name.endswith(f".{attribute}")}
-        total = max(1.0, float(sum(counts.sum() for counts in told.values())))
-        for number, level in enumerate(levels if told else ()):
-            everybody = pooled([ScoreHistogram(counts[number], noise[h]) for h, counts in told.items()])
+        by_hospital = {
+            name.rpartition(".")[0]: counts for name, counts in scores.items() if name.endswith(f".{attribute}")
+        }
+        total = max(1.0, float(sum(counts.sum() for counts in by_hospital.values())))
+        for number, level in enumerate(levels if by_hospital else ()):
+            everybody = pooled([ScoreHistogram(counts[number], noise[h]) for h, counts in by_hospital.items()])
             least = min(everybody.size(0), everybody.size(1)) - 2 * everybody.size_noise
             share = float(everybody.cells.sum()) / total
-            found.append(Subgroup(attribute, level, share, figures_of(everybody, chosen) if least >= LEAST else None))
-    return found
+            groups.append(Subgroup(attribute, level, share, figures_of(everybody, chosen) if least >= LEAST else None))
+    return groups

@@ -94,37 +94,37 @@ class Results:
     def metrics(self) -> dict[str, float]:
         """The figures as MLflow metrics."""
         means = {f"result/{arm}_auc": self.mean_auc(arm) for arm in self.arms}
-        found = {key: None if value is None else value.value for key, value in means.items()}
+        metrics = {key: None if value is None else value.value for key, value in means.items()}
         for arm, hospitals in self.arms.items():
-            found |= {f"result/{name}/{arm}_auc": figures.auc for name, figures in hospitals.items()}
-        for arm, told in self.details.items():
+            metrics |= {f"result/{name}/{arm}_auc": figures.auc for name, figures in hospitals.items()}
+        for arm, figures_of_arm in self.details.items():
             for key in ("auc", "average_precision", "brier", "calibration_error"):
-                interval: Interval | None = getattr(told.everybody, key)
-                found[f"result/pooled_patients/{arm}_{key}"] = None if interval is None else interval.value
+                interval: Interval | None = getattr(figures_of_arm.everybody, key)
+                metrics[f"result/pooled_patients/{arm}_{key}"] = None if interval is None else interval.value
         if self.shuffled is not None:
-            found["result/pooled_patients/shuffled_auc"] = self.shuffled.value
-        found |= self._further_metrics()
+            metrics["result/pooled_patients/shuffled_auc"] = self.shuffled.value
+        metrics |= self._secondary_metrics()
         for hospital, gain in self.gains.items():
-            found |= {f"result/{hospital}/gain{end}": getattr(gain, what) for end, what in _ENDS.items()}
+            metrics |= {f"result/{hospital}/gain{end}": getattr(gain, what) for end, what in _ENDS.items()}
         if self.gate is not None:
-            found["result/gate_passed"] = float(not self.gate)
-        return {key: value for key, value in found.items() if value is not None}
+            metrics["result/gate_passed"] = float(not self.gate)
+        return {key: value for key, value in metrics.items() if value is not None}
 
-    def _further_metrics(self) -> dict[str, float | None]:
+    def _secondary_metrics(self) -> dict[str, float | None]:
         """Of secondary findings and structures, on everybody's patients."""
-        found: dict[str, float | None] = {}
+        metrics: dict[str, float | None] = {}
         for finding, arms in self.findings.items():
-            for arm, told in arms.items():
-                auc = told.everybody.auc
-                found[f"result/pooled_patients/{arm}_auc_{finding}"] = None if auc is None else auc.value
+            for arm, figures_of_arm in arms.items():
+                auc = figures_of_arm.everybody.auc
+                metrics[f"result/pooled_patients/{arm}_auc_{finding}"] = None if auc is None else auc.value
         for structure, outlined in self.outlines.items():
             for arm, figures in outlined.items():
                 for key in ("dice", "distance", "wrongly_marked"):
                     interval: Interval | None = getattr(figures.everybody, key)
-                    found[f"result/pooled_patients/{arm}_{key}_{structure}"] = (
+                    metrics[f"result/pooled_patients/{arm}_{key}_{structure}"] = (
                         None if interval is None else interval.value
                     )
-        return found
+        return metrics
 
 
 _RESULTS = TypeAdapter(Results)
@@ -150,16 +150,16 @@ def results(
     cross_site = cross_site or CrossSiteEvaluation()
     by_arm = {"local": _figures(arms.local), "federated": state.outcome.hospitals, "pooled": _figures(arms.pooled)}
     by_arm["shuffled"] = _repeated(arms.shuffled)
-    told = {"local": arms.local, "federated": _federated(state), "pooled": arms.pooled}
-    histograms = histograms_of(told["federated"])
-    details = _details(told)
+    evaluations = {"local": arms.local, "federated": _federated(state), "pooled": arms.pooled}
+    histograms = histograms_of(evaluations["federated"])
+    details = _details(evaluations)
     epsilon, by_hospital = _epsilon(state.rounds), knowing_the_hospital(histograms)
     dropped = how_often([record.dropped for record in state.rounds])
     named = how_often([record.named for record in state.rounds])
     apart = gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {}
-    shuffled = repeated([told for told in map(_pooled, arms.shuffled) if told is not None])
+    shuffled = repeated([auc for auc in map(_pooled, arms.shuffled) if auc is not None])
     private = any(v is not None for v in epsilon.values())
-    told_first = warnings(details, by_hospital, dropped, private, shuffled=shuffled, named=named)
+    first_warnings = warnings(details, by_hospital, dropped, private, shuffled=shuffled, named=named)
     return Results(
         study=name,
         arms={arm: figures for arm, figures in by_arm.items() if figures},
@@ -177,10 +177,10 @@ def results(
         shuffled=shuffled,
         shufflings=len(arms.shuffled),
         validation_epsilon=_validation_epsilon(state.rounds) | cross_site.epsilon,
-        groups=_groups(state, told["federated"], details),
-        findings=findings(told),
-        outlines=outlines(told),
-        warnings=told_first + [f"{hospital} {why}." for hospital, why in cross_site.problems.items()],
+        groups=_groups(state, evaluations["federated"], details),
+        findings=findings(evaluations),
+        outlines=outlines(evaluations),
+        warnings=first_warnings + [f"{hospital} {why}." for hospital, why in cross_site.problems.items()],
         gate=gate(details.get("federated"), gates or {}),
         named=named,
     )
@@ -199,24 +199,24 @@ def read(path: Path) -> Results:
 
 
 def _figures(evaluated: dict[str, Evaluated]) -> dict[str, HospitalRound]:
-    return {hospital: found.figures for hospital, found in evaluated.items()}
+    return {hospital: answer.figures for hospital, answer in evaluated.items()}
 
 
 def _repeated(shuffled: list[dict[str, Evaluated]]) -> dict[str, HospitalRound]:
     """Of models trained on labels at random, the mean at each hospital."""
-    found = {}
+    means = {}
     for hospital in sorted({hospital for each in shuffled for hospital in each}):
-        told = [interval_of(each[hospital].figures) for each in shuffled if hospital in each]
-        mean_of = repeated([interval for interval in told if interval is not None])
-        found[hospital] = HospitalRound() if mean_of is None else HospitalRound(
+        aucs = [interval_of(each[hospital].figures) for each in shuffled if hospital in each]
+        mean_of = repeated([interval for interval in aucs if interval is not None])
+        means[hospital] = HospitalRound() if mean_of is None else HospitalRound(
             auc=mean_of.value, auc_low=mean_of.low, auc_high=mean_of.high
         )  # fmt: skip
-    return found
+    return means
 
 
 def _pooled(evaluated: dict[str, Evaluated]) -> Interval | None:
-    told = pooled_auc(evaluated)
-    return None if told is None else Interval(*told)
+    auc = pooled_auc(evaluated)
+    return None if auc is None else Interval(*auc)
 
 
 def _matrix(cross_site: CrossSiteEvaluation, state: StudyState) -> dict[str, dict[str, Interval | None]]:
@@ -239,25 +239,25 @@ def _epsilon(rounds: list[RoundRecord]) -> dict[str, float | None]:
 
 def _federated(state: StudyState) -> dict[str, Evaluated]:
     """The evaluation of the model that is handed over, as the hospitals told it."""
-    found = {}
+    evaluations = {}
     for hospital, figures in sorted(state.outcome.hospitals.items()):
         if figures.evaluation_noise is not None and hospital in state.scores:
             more = {name: counts for name, counts in state.scores.items() if name.rpartition(".")[0] == hospital}
             scores = {name.removeprefix(f"{hospital}."): counts for name, counts in more.items()}
-            found[hospital] = Evaluated(figures, {"histogram": state.scores[hospital], **scores})
-    return found
+            evaluations[hospital] = Evaluated(figures, {"histogram": state.scores[hospital], **scores})
+    return evaluations
 
 
-def _details(told: ByArm) -> dict[str, Arm]:
-    found = {arm: arm_of(histograms_of(each)) for arm, each in told.items()}
-    return {arm: figures for arm, figures in found.items() if figures is not None}
+def _details(evaluations: ByArm) -> dict[str, Arm]:
+    arms = {arm: arm_of(histograms_of(each)) for arm, each in evaluations.items()}
+    return {arm: figures for arm, figures in arms.items() if figures is not None}
 
 
 def _groups(state: StudyState, federated: Mapping[str, Evaluated], details: dict[str, Arm]) -> list[Subgroup]:
     if "federated" not in details:
         return []
     everybody = details["federated"].everybody
-    noise = {hospital: found.figures.evaluation_noise or 0.0 for hospital, found in federated.items()}
+    noise = {hospital: answer.figures.evaluation_noise or 0.0 for hospital, answer in federated.items()}
     return subgroups(state.scores, noise, Thresholds(everybody.specific.threshold, everybody.youden.threshold))
 
 
@@ -269,26 +269,26 @@ def _total(rounds: list[RoundRecord], hospitals: list[str], what: str) -> dict[s
     return {h: sum(getattr(r.hospitals[h], what) for r in rounds if h in r.hospitals) for h in hospitals}
 
 
-def table(found: Results, study: Study) -> Table:
+def table(results: Results, study: Study) -> Table:
     """The results as a table for the terminal."""
     asked = f"epsilon {study.privacy.epsilon:g}" if study.privacy.epsilon is not None else "no noise"
-    drawn = Table(title=f"{found.study}: AUC on validation patients, with 95 % intervals", title_style="bold")
+    drawn = Table(title=f"{results.study}: AUC on validation patients, with 95 % intervals", title_style="bold")
     drawn.add_column("hospital")
-    for arm in found.arms:
+    for arm in results.arms:
         how = asked if arm == "federated" else "no noise"
         drawn.add_column(f"{arm}\n{how}", justify="right")
     for heading in ("epsilon\nspent", "kB\nin", "kB\nout"):
         drawn.add_column(heading, justify="right")
-    for hospital in found.epsilon:
-        spent = found.epsilon[hospital]
+    for hospital in results.epsilon:
+        spent = results.epsilon[hospital]
         drawn.add_row(
             hospital,
-            *(_interval(figures.get(hospital)) for figures in found.arms.values()),
+            *(_interval(figures.get(hospital)) for figures in results.arms.values()),
             "-" if spent is None else f"{spent:.2f}",
-            f"{found.bytes_down[hospital] / 1000:,.0f}",
-            f"{found.bytes_up[hospital] / 1000:,.0f}",
+            f"{results.bytes_down[hospital] / 1000:,.0f}",
+            f"{results.bytes_up[hospital] / 1000:,.0f}",
         )
-    means = [found.mean_auc(arm) for arm in found.arms]
+    means = [results.mean_auc(arm) for arm in results.arms]
     drawn.add_section()
     drawn.add_row("mean", *("-" if one is None else _three(one) for one in means), style="bold")
     return drawn

@@ -93,23 +93,23 @@ def warnings(
         named: by hospital how often its update was conspicuous, and why the last time.
     """
     federated = arms.get("federated")
-    found = list(_one_class(federated)) if federated else ["The model was not evaluated at any hospital."]
-    found += _opposite(federated) if federated else []
+    sentences = list(_one_class(federated)) if federated else ["The model was not evaluated at any hospital."]
+    sentences += _opposite(federated) if federated else []
     if by_hospital is not None and by_hospital.low > 0.5 and by_hospital.value >= _TELLING:
-        found.append(
+        sentences.append(
             f"The hospital predicts the label. Knowing only the hospital gives a pooled AUC of {_of(by_hospital)}: "
             "read each hospital's own figures, not the pooled ones."
         )
     if shuffled is not None and shuffled.low > 0.5:
-        found.append(
+        sentences.append(
             f"Models trained on permuted labels still reach an AUC of {_of(shuffled)}. That can be chance: repeat with "
             "another seed, or with more evaluation.shufflings. If it persists, the same patients are on both sides of "
             "the split, or something other than the finding reveals the label."
         )
     if not private:
-        found.append("The training was not private: no noise was added, and patients have no guarantee.")
-    found += [f"{hospital} was left out of rounds ({why})." for hospital, why in dropped.items()]
-    return found + [f"Check the updates of {hospital} ({why})." for hospital, why in (named or {}).items()]
+        sentences.append("The training was not private: no noise was added, and patients have no guarantee.")
+    sentences += [f"{hospital} was left out of rounds ({why})." for hospital, why in dropped.items()]
+    return sentences + [f"Check the updates of {hospital} ({why})." for hospital, why in (named or {}).items()]
 
 
 def _one_class(federated: Arm) -> Iterator[str]:

@@ -156,6 +156,19 @@ def test_a_study_that_the_policy_refuses_is_told_with_exit_code_1(
     assert "The policy still refuses (evaluation): 1024 cells" in approved.stdout
 
 
+def test_a_study_that_tells_nothing_is_approved_by_those_only_who_say_so(
+    home: Path, run: Run, document: StudyDocument
+) -> None:
+    blurred = replace(document, evaluation=replace(document.evaluation, releases=60, bins=64))
+    (home / "study.json").write_text(canonical(blurred), "utf-8")
+    assert "tell nothing" in " ".join(run("review", home / "study.json").stdout.split())
+    refused = run("approve", digest(blurred)[:12], "--by", "Ada")
+    assert refused.exit_code == 1
+    assert "--uninformative" in refused.stderr
+    assert run("approvals", "--json").stdout.strip() == "[]"
+    assert run("approve", digest(blurred)[:12], "--uninformative", "--by", "Ada").exit_code == 0
+
+
 @pytest.mark.parametrize(("content", "says"), [("{}", "not a study document"), ("\x00", "not a study document")])
 def test_what_is_no_study_is_misuse(home: Path, run: Run, content: str, says: str) -> None:
     (home / "study.json").write_text(content, "utf-8")

@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import pytest
 
+from client.errors import Uninformative
 from client.ledger.account import Use
 from client.ledger.accounting import Mechanism, epsilon_of
 from client.ledger.ledger import Caps, Ledger, Planned
 from client.oversight.explain import meaning, words
-from client.oversight.review import Cost, Review, examine
+from client.oversight.review import Cost, Review, examine, require_informative
 from client.policy import histogram_bytes
 from client.site import SiteSettings, secret
+from tasks.metrics.foresight import foresee
 from tasks.models import registry
 from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, digest
 from tasks.task import get
@@ -64,6 +66,37 @@ def test_the_figures_are_those_of_planner_model_and_ledger(
     assert (update.tensors, update.bytes) == (len(arrays), sum(array.nbytes for array in arrays.values()))
     assert (update.times, histogram.times) == (document.rounds, document.evaluation.releases)
     assert histogram.bytes == 2 * 16 * 8
+
+
+def test_what_the_figures_will_tell_is_said_before_anything_is_spent(
+    document: StudyDocument, hospital: SiteSettings, ledger: Ledger
+) -> None:
+    """By the declared size alone, 200 here, and the noise that the planner has."""
+    review = examine(document, hospital, ledger)
+    foreseen = review.foresight
+    assert foreseen is not None
+    assert review.costs[1].plan is not None
+    assert foreseen == foresee(86, document.evaluation.bins, review.costs[1].plan[0].noise_multiplier)
+    require_informative(review)
+    assert any(f"interval about {foreseen.width:.2f} wide" in line for line in _all(review))
+
+    blurred = replace(document, evaluation=replace(document.evaluation, releases=60, bins=64))
+    refused = examine(blurred, hospital, ledger)
+    assert any("figures that tell nothing" in line for line in _all(refused))
+    with pytest.raises(Uninformative, match=r"not approved: .* no AUC.*evaluation\.every.*approve --uninformative"):
+        require_informative(refused)
+    assert refused.refused == {"training": [], "evaluation": []}, "a person may still decide otherwise"
+
+
+def test_what_the_policy_refuses_or_nobody_declares_foresees_nothing(
+    document: StudyDocument, hospital: SiteSettings, ledger: Ledger
+) -> None:
+    exact = replace(document, evaluation=replace(document.evaluation, epsilon=None, bins=1024))
+    undeclared = hospital.model_copy(update={"public_size": None, "simulated": True})
+    for review in (examine(exact, hospital, ledger), examine(document, undeclared, ledger)):
+        assert review.foresight is None
+        require_informative(review)
+        assert any("cannot be said" in line for line in _all(review))
 
 
 def test_other_models_are_told_to_who_approves(document: StudyDocument, hospital: SiteSettings, ledger: Ledger) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from client.ledger.accounting import Mechanism, epsilon_of
-from server.results.gaussian_privacy import epsilon_at, mu_of
+from server.study.gaussian_privacy import epsilon_at, mu_of
 
 
 @pytest.mark.parametrize("noise", [0.5, 1.0, 4.0])

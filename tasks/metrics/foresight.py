@@ -1,0 +1,76 @@
+"""What a histogram of scores will be able to tell, said before anybody's privacy is spent on it.
+
+Everything that decides it is known in advance: about how many patients there are, the cells, the noise. So the very
+figure is computed on invented patients, many times. Their scores are those of a model of a given AUC: normally
+distributed with equal variances (the binormal model: Green and Swets, "Signal Detection Theory", 1966), squeezed into
+(0, 1) by the logistic function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, ndtri
+
+from tasks.metrics.histogram import ScoreHistogram, score_histogram
+from tasks.metrics.ranking import roc_auc
+
+ASSUMED_AUC = 0.8
+ASSUMED_POSITIVES = 1 / 3
+"""Share of patients with the finding, where nobody may know the real one."""
+TOO_OFTEN_NONE = 0.5
+_DRAWS = 200
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """How an AUC would come out.
+
+    Attributes:
+        patients: validation patients that were assumed.
+        noise: standard deviation on each cell.
+        none: probability that there is no AUC at all, since the noise hides a class.
+        width: median width of its 95 % interval, where there is one; 1 where there is none.
+    """
+
+    patients: int
+    noise: float
+    none: float
+    width: float
+
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether it is more likely than not that there is no AUC."""
+        return self.none > TOO_OFTEN_NONE
+
+
+def foresee(
+    patients: int, bins: int, noise: float, auc: float = ASSUMED_AUC, positives: float = ASSUMED_POSITIVES
+) -> Foresight:
+    """What a histogram of so many patients in so many bins a class, with this noise on each cell, can tell.
+
+    The same question has the same answer: the invented patients come from a fixed seed, and no real one is involved.
+
+    Args:
+        patients: positives and negatives together, at least 1.
+        noise: standard deviation on each cell; 0 for exact counts.
+        auc: of the model that is assumed.
+        positives: share of patients with the finding.
+
+    >>> foresee(patients=400, bins=16, noise=2.0).tells_nothing
+    False
+    >>> foresee(patients=40, bins=16, noise=4.0).tells_nothing  # 16 cells' noise hides some 13 positives
+    True
+    """
+    rng = np.random.default_rng((patients, bins, round(1000 * noise)))
+    labels = np.arange(patients) < min(max(round(patients * positives), 1), max(patients - 1, 1))
+    apart = float(np.sqrt(2) * ndtri(auc))
+    widths: list[float] = []
+    for _ in range(_DRAWS):
+        scores = expit(rng.standard_normal(patients) + apart * (labels - 0.5))
+        cells = score_histogram(scores, labels, bins) + noise * rng.standard_normal((2, bins))
+        figure = roc_auc(ScoreHistogram(cells, noise))
+        if figure is not None:
+            widths.append(figure.high - figure.low)
+    return Foresight(patients, noise, 1 - len(widths) / _DRAWS, float(np.median(widths)) if widths else 1.0)

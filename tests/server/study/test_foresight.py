@@ -1,0 +1,79 @@
+"""Before anything is spent: the noise that hospitals will add, and a refusal with a remedy that helps."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from rich.console import Console
+
+from client.ledger.accounting import Mechanism, epsilon_of
+from conf import load
+from server.errors import UninformativeStudy
+from server.study.document import document_of
+from server.study.foresight import foresee_study, noise_of, require_informative, table
+from tasks.protocol.study import StudyDocument
+
+DEPLOYED = ("experiment=deployed", "runtime.address=h:1", "runtime.authority=/a", "runtime.certificate=/c")
+EVERY_ROUND = ("evaluation.every=1", "evaluation.bins=16")
+
+
+def proposed(*overrides: str, **sizes: int) -> StudyDocument:
+    return document_of(load.load([*DEPLOYED, *overrides]), "study-1", sizes or {"alpha": 90, "beta": 96})
+
+
+@pytest.mark.parametrize("overrides", [(), EVERY_ROUND, ("evaluation.every=3", "evaluation.subgroups=[sex,age]")])
+def test_the_noise_is_what_the_accountant_of_a_hospital_asks_for(overrides: tuple[str, ...]) -> None:
+    terms = proposed(*overrides).evaluation
+    noise = noise_of(terms, 1e-4)
+    assert terms.epsilon is not None
+    assert epsilon_of([Mechanism(noise, 1.0, terms.all_histograms())], 1e-4) == pytest.approx(terms.epsilon, rel=0.01)
+
+
+def test_the_shipped_experiment_gives_an_auc_at_two_small_hospitals() -> None:
+    document = proposed()
+    require_informative(document)
+    for each in foresee_study(document).values():
+        assert 35 <= each.patients <= 45
+        assert each.none < 0.05
+        assert each.width < 0.5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sizes"),
+    [
+        (EVERY_ROUND, {"alpha": 90, "beta": 96}),
+        (("evaluation.every=1", "evaluation.bins=64"), {"alpha": 60, "beta": 60}),
+        (("evaluation.bins=64", "evaluation.subgroups=[sex,age,vendor]"), {"alpha": 60, "beta": 60}),
+        (("evaluation.epsilon=1", "evaluation.every=2"), {"alpha": 90}),
+    ],
+)
+def test_what_tells_nothing_is_refused_and_the_remedy_helps(overrides: tuple[str, ...], sizes: dict[str, int]) -> None:
+    with pytest.raises(UninformativeStudy, match=r"alpha .*evaluation.uninformative=allow") as told:
+        require_informative(proposed(*overrides, **sizes))
+    remedy = re.search(r"give each an AUC: (.*)\. To run", str(told.value))
+    assert remedy is not None, told.value
+    helped = proposed(*overrides, *remedy[1].split(), **sizes)
+    assert not any(each.tells_nothing for each in foresee_study(helped).values())
+
+
+def test_with_far_too_few_patients_nothing_helps_and_that_is_said() -> None:
+    with pytest.raises(UninformativeStudy, match="No setting of the evaluation helps"):
+        require_informative(proposed("evaluation.epsilon=0.1", alpha=10))
+
+
+def test_one_hospital_with_a_figure_is_enough() -> None:
+    require_informative(proposed(*EVERY_ROUND, alpha=20, beta=900))
+
+
+def test_exact_figures_always_tell_something() -> None:
+    require_informative(document_of(load.load(["evaluation.epsilon=null"]), "demo-1", {"alder": 5}))
+
+
+def test_the_table_has_a_line_for_each_hospital() -> None:
+    console = Console(width=120, record=True)
+    console.print(table(proposed(*EVERY_ROUND)))
+    text = console.export_text()
+    assert re.search(r"alpha .* 39 .*3\.0\d.*8\d%", text)
+    assert "beta" in text
+    assert "Assumed" in text
