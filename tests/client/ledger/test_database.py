@@ -1,6 +1,8 @@
 """Files that appear whole or not at all, and SQLite's complaints in plain words."""
 
+import os
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 
@@ -95,3 +97,42 @@ def test_damage_is_told_from_a_full_disk() -> None:
     for error, kind in ((damaged, LedgerTampered), (full, LedgerUnwritable)):
         with pytest.raises(kind), database.named_errors(path):
             raise error
+
+
+def test_a_new_file_and_its_name_are_on_disk_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this order: a name of a file whose content was never flushed would outlive a power cut, and hold nothing."""
+    steps: list[str] = []
+    flush, link = os.fsync, os.link
+
+    def flushed(descriptor: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "content")
+        flush(descriptor)
+
+    def linked(draft: Path, target: Path) -> None:
+        steps.append("name")
+        link(draft, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "link", linked)
+    open_before = len(os.listdir("/proc/self/fd"))
+    with database.new_file(tmp_path / "new folder" / "file") as draft:
+        draft.write_text("whole")
+    assert steps == ["content", "name", "folder"]
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_a_volume_without_write_ahead_logging_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_memory = sqlite3.connect(":memory:")  # SQLite has no write-ahead log there either
+    monkeypatch.setattr(sqlite3, "connect", lambda *_, **__: in_memory)
+    with pytest.raises(LedgerUnwritable, match="without write-ahead logging: use a local disk"):
+        database.connect(path)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        in_memory.execute("SELECT 1")
+
+
+def test_names_of_a_damaged_schema_are_not_quoted(path: Path) -> None:
+    with (
+        pytest.raises(LedgerTampered, match=r"a name in its schema is not UTF-8.*newest backup"),
+        database.named_errors(path),
+    ):
+        b"\xff".decode()
