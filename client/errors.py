@@ -6,7 +6,7 @@
     ├── NotPermitted               NOT_PERMITTED        the hospital's policy forbids it
     │   └── AlreadyAnswered                             the order was answered before, and its reply is no longer kept
     ├── NotApproved                NOT_APPROVED         nobody at the hospital has approved the study
-    │   └── Uninformative                               nobody would learn anything of it: not approved without saying so
+    │   └── Uninformative                               its figures would tell nothing: approved only if that is said
     ├── Stopped                    STOPPED              the hospital is stopped: nothing leaves
     ├── BudgetExhausted            BUDGET_EXHAUSTED     not enough privacy budget is left
     ├── LedgerBroken               LEDGER_BROKEN        ledger or audit log cannot be trusted

@@ -43,9 +43,10 @@ from server.runtime.superlink_grid import SuperlinkGrid
 from server.study.baselines import Arms
 from server.study.document import document_of, fixed_sizes, is_digest, open_study
 from server.study.folder import FAILED, FINISHED, PROPOSED, RUNNING, StudyFolder, locked
+from server.study.foresight import require_informative
 from server.tracking.tracker import Tracker, open_tracker
 from tasks.machine.disk import write_whole
-from tasks.protocol.study import canonical
+from tasks.protocol.study import StudyDocument, canonical
 
 NOTES = [
     "The hospitals are real, and all that is known about their patients is what they have released: noised histograms "
@@ -121,10 +122,20 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
 
 
 def _propose(server_dir: ServerDir, study: Study, folder: StudyFolder) -> None:
-    """Write the document for the hospitals; from then on participants and their sizes are fixed."""
+    """Write the document for the hospitals; from then on participants and their sizes are fixed.
+
+    Raises:
+        UninformativeStudy: its figures would tell nothing; no document is written.
+    """
     _invited(server_dir, study, folder)
     document = document_of(study, folder.name, fixed_sizes(folder))
+    _require_informative(study, document)
     write_whole(folder.path / _DOCUMENT, (canonical(document) + "\n").encode())
+
+
+def _require_informative(study: Study, document: StudyDocument) -> None:
+    if study.evaluation.uninformative == "refuse":
+        require_informative(document)
 
 
 def _of_this_server(server_dir: ServerDir, study: Study) -> Study:
@@ -153,7 +164,9 @@ class RegisterChanged(Exception):
 
 
 def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, initial: StudyState) -> None:
-    tracker = _open_tracker(study, folder, list(_invited(server_dir, study, folder)))
+    invited = list(_invited(server_dir, study, folder))
+    _require_informative(study, document_of(study, folder.name, fixed_sizes(folder)))
+    tracker = _open_tracker(study, folder, invited)
 
     def attempt() -> StudyState:
         assert isinstance(study.federation, EnrolledFederation)

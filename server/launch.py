@@ -29,14 +29,14 @@ from server.rounds.state import RoundRecord, StudyState
 from server.run_study import initial_state, play_rounds, record, summary
 from server.runtime.local_grid import LocalGrid
 from server.runtime.workers import LoadApp
-from server.study import baselines, cross_site_evaluation
+from server.study import baselines, cross_site_evaluation, foresight
 from server.study.baselines import Advance
 from server.study.document import document_of, fixed_sizes, open_study
 from server.study.folder import StudyFolder, locked
 from server.tracking.tracker import Tracker, open_tracker
 from tasks import task as tasks
 from tasks.machine.disk import write_whole
-from tasks.protocol.study import canonical, digest
+from tasks.protocol.study import canonical, digest, read
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,9 @@ def run_deployed(study: Study, runtime: SuperlinkRuntime, console: Console) -> N
     door = superlink_client.ServerConnection(runtime)
     run = superlink_client.submit(study, runtime)
     if study.propose:
-        write_whole(Path(study.propose), superlink_client.document(door, run))
+        text = superlink_client.document(door, run)
+        write_whole(Path(study.propose), text)
+        console.print(foresight.table(read(text.decode())))
         console.print(f"wrote {study.propose}; hospitals read it with `consilium-site review FILE`.", soft_wrap=True)
         return
     name = superlink_client.name_of(door, run, tell=lambda text: console.print(text, markup=False))
@@ -195,6 +197,7 @@ def propose(study: Study, provision: ProvisionHospitals, console: Console) -> No
         sizes = fixed_sizes(folder, provision(study, folder.path, bars.advance).public_sizes)
     document = document_of(study, folder.name, sizes)
     write_whole(Path(study.propose), (canonical(document) + "\n").encode())
+    console.print(foresight.table(document))
     console.print(f"{document.name}: wrote {study.propose}, digest {digest(document)}", soft_wrap=True)
     console.print("Hospitals read it with `consilium-site review FILE`. The same command without propose runs it.")
 

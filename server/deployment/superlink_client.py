@@ -224,12 +224,15 @@ def document(server: ServerConnection, run: int) -> bytes:
     """The document of a study that was proposed, as the server wrote it.
 
     Raises:
-        StudyError: it was not written.
+        StudyError: it was not written, and why.
     """
     name = name_of(server, run)
     ends = time.monotonic() + _WAIT_S
     while time.monotonic() < ends:
         if (content := server.get(f"studies/{name}/document.json")) is not None:
             return content
+        facts = server.facts(f"studies/{name}/study.json")
+        if facts.get("state") == "failed" and facts.get("run") == run:
+            raise StudyError(facts["error"])
         time.sleep(_POLL_S / 2)
     raise StudyError(f"{name}: the server wrote no document")

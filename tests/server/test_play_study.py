@@ -25,6 +25,7 @@ from server.errors import (
     ServerUnreachable,
     StudyError,
     TrackingFailed,
+    UninformativeStudy,
 )
 from server.study.document import document_of, fixed_sizes, model_of, open_study, weights_file
 from server.study.folder import StudyFolder
@@ -75,6 +76,39 @@ def test_a_proposed_study_has_its_sizes_and_the_name_of_who_asks(home: ServerDir
     (home.runs / "1.json").unlink()
     assert handed_in(home)["study"] == facts["study"]
     assert documents.read((folder / "document.json").read_text()) == document, "sizes are fixed"
+
+
+def test_a_study_that_would_tell_nothing_is_not_even_proposed(home: ServerDir) -> None:
+    blurred = ("evaluation.every=1", "evaluation.bins=64", "evaluation.epsilon=1")
+    with pytest.raises(UninformativeStudy, match=r"ash 100%.*evaluation\.uninformative=allow"):
+        handed_in(home, *blurred)
+    folder = home.path / "studies" / told(home)["study"]
+    of_study = json.loads((folder / "study.json").read_text())
+    assert of_study["state"] == "failed"
+    assert of_study["error"].startswith("UninformativeStudy: the figures would tell nothing")
+    assert not (folder / "document.json").exists()
+    with pytest.raises(UninformativeStudy):  # nor played, by who never proposed it
+        handed_in(home, *blurred, propose="")
+    allowed = handed_in(home, *blurred, "evaluation.uninformative=allow")
+    assert (home.path / "studies" / allowed["study"] / "document.json").exists()
+
+
+def test_who_proposes_reads_why_there_is_no_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Server:
+        """A server that has refused the proposal of run 7, and an earlier one of run 6."""
+
+        def facts(self, path: str) -> dict[str, Any]:
+            return {"study": "s-1"} if "runs" in path else {"state": "failed", "run": 7, "error": "Uninformative: no"}
+
+        def get(self, path: str) -> None:
+            return None
+
+    monkeypatch.setattr(superlink_client, "name_of", lambda server, run: "s-1")
+    with pytest.raises(StudyError, match="Uninformative: no"):
+        superlink_client.document(Server(), 7)  # type: ignore[arg-type]
+    monkeypatch.setattr(superlink_client, "_WAIT_S", 0.1)
+    with pytest.raises(StudyError, match="wrote no document"):
+        superlink_client.document(Server(), 8)  # type: ignore[arg-type]
 
 
 def test_a_hospital_of_unknown_size_is_named(home: ServerDir) -> None:
