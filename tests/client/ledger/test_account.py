@@ -217,6 +217,10 @@ def test_a_charge_that_is_no_price_is_refused(epsilon: float) -> None:
         gaussian_of(epsilon, DELTA)
 
 
+def test_the_largest_charge_that_has_a_price_is_one_hundred() -> None:
+    assert 0 < gaussian_of(100.0, DELTA).noise_multiplier < gaussian_of(99.0, DELTA).noise_multiplier
+
+
 @given(st.lists(st.integers(1, 5), max_size=5), st.integers(0, 30))
 def test_what_is_used_first_is_gone_first(counts: list[int], used: int) -> None:
     whole = [Mechanism(float(place + 1), 1.0, count) for place, count in enumerate(counts)]
