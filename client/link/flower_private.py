@@ -303,7 +303,8 @@ def said(error: Exception) -> str:
     if not isinstance(error, httpx.HTTPStatusError):
         return f"{type(error).__name__}: {error}".strip(": ")[:_ANSWER]
     told = FlowerError.from_json(error.response.text)
-    words = f"{told.message} {told.public_details or ''}" if told else error.response.text
+    page = error.response.reason_phrase if error.response.text.lstrip().startswith("<") else error.response.text
+    words = f"{told.message} {told.public_details or ''}" if told else page
     line = " ".join("".join(c if c.isprintable() else " " for c in words[:_ANSWER]).split())
     return f"HTTP {error.response.status_code}" + (f", {line}" if line else "")
 

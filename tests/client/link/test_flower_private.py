@@ -283,6 +283,7 @@ def test_who_is_unknown_ends_and_asks_anew(ear: flower_private.Ear) -> None:
 def test_what_a_server_says_is_one_line_of_text() -> None:
     assert flower_private.said(refusing(500, "a\n\x1b[2Jb\0" + "x" * 10_000))[:20] == "HTTP 500, a [2Jb xxx"
     assert len(flower_private.said(refusing(500, "x" * 10_000))) < 400
+    assert flower_private.said(refusing(504, "<html><h1>504</h1></html>")) == "HTTP 504, Gateway Timeout"
     assert flower_private.said(httpx.ReadTimeout("")) == "ReadTimeout"
 
 
