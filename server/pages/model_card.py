@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from server.pages.provenance import code_digest, versions
 from server.pages.report import Story, about, compared, distance, interval, per_cent, summary
 from server.results.figures import Figures
-from server.study.gaussian_privacy import epsilon_at
 from server.results.verdicts import verdict
+from server.study.gaussian_privacy import epsilon_at
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.task import Task

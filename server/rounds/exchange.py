@@ -132,8 +132,8 @@ class _OrdersOut(Generic[R]):
 
     def fetch(self) -> None:
         """Pull what has arrived; wait a moment if nothing has."""
-        self.unread += self._grid.pull_messages([*self.waiting, *self._overdue.messages()])
         # Late ones first: the caller closes the round with its last update, and a late one would be left unread.
+        self.unread += self._grid.pull_messages([*self._overdue.messages(), *self.waiting])
         self.unread.sort(key=lambda reply: reply.metadata.reply_to_message_id in self.waiting)
         if not self.unread:
             time.sleep(_POLL_S)

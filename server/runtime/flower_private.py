@@ -26,6 +26,8 @@ from flwr.proto.control_pb2 import (
 )
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullAppMessagesResponse,
     PullTaskInputRequest,
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
@@ -327,6 +329,7 @@ def play(address: str, authority: Path, token: str, play_study: PlayStudy) -> No
 
     grid = http_grid.HttpGrid(address, False, authority.read_bytes(), token=token)
     client = grid._runtime_client
+    one_at_a_time(client)
     survive_bad_replies(http_grid, client)
     heartbeat = HeartbeatSender(steady(make_task_heartbeat_fn_http(client)))
     heartbeat.start()
@@ -349,6 +352,31 @@ def play(address: str, authority: Path, token: str, play_study: PlayStudy) -> No
         if heartbeat.is_running:
             heartbeat.stop()
         grid.close()
+
+
+def one_at_a_time(client: Any) -> None:
+    """Let each pull bring one reply. Flower's grid inflates every reply that is there before it returns: of a hundred
+    hospitals that answer at once, a hundred models would be in memory. What the SuperLink says of the others, which is
+    short, waits here.
+
+    Args:
+        client: pulls messages for Flower's grid, and is changed.
+    """
+    there: dict[str, tuple[Any, Any]] = {}
+    pull = client.PullMessages
+
+    def pulled(request: PullAppMessagesRequest) -> PullAppMessagesResponse:
+        if not there.keys() & set(request.message_ids):
+            response = pull(request)
+            for one, tree in zip(response.messages_list, response.message_object_trees, strict=True):
+                there[one.metadata.reply_to_message_id] = (one, tree)
+        for message_id in request.message_ids:
+            if message_id in there:
+                one, tree = there.pop(message_id)
+                return PullAppMessagesResponse(messages_list=[one], message_object_trees=[tree])
+        return PullAppMessagesResponse()
+
+    client.PullMessages = pulled
 
 
 def survive_bad_replies(module: Any, client: Any) -> None:

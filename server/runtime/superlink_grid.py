@@ -89,13 +89,17 @@ class SuperlinkGrid(Grid):
         return name
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that have arrived; polls the SuperLink a few times a second at most."""
-        wanted = set(message_ids)
+        """One of the replies that have arrived, in the order in which they are asked for. Polls the SuperLink a few
+        times a second at most while there is none."""
+        asked = list(message_ids)
+        wanted = set(asked)
         if refused := wanted & self._refused.keys():
             return [self._refused.pop(name) for name in refused]
         time.sleep(max(0.0, self._polled + _POLL_S - time.monotonic()))
         self._polled = time.monotonic()
-        replies = list(self._inner.pull_messages(wanted | self._forgotten))
+        replies = list(self._inner.pull_messages([*asked, *(self._forgotten - wanted)]))
+        if replies:
+            self._polled = 0.0  # others may wait behind them
         self._forgotten -= {reply.metadata.reply_to_message_id for reply in replies}
         return [reply for reply in replies if reply.metadata.reply_to_message_id in wanted]
 

@@ -13,6 +13,10 @@ import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.proto.message_pb2 import Message as MessageProto
+from flwr.proto.message_pb2 import Metadata as MetadataProto
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
 from flwr.supercore.error import ApiErrorCode
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
@@ -28,6 +32,7 @@ from server.runtime.flower_private import (
     claim_identity,
     deflate,
     inflate,
+    one_at_a_time,
     steady,
     survive_bad_replies,
 )
@@ -132,6 +137,37 @@ def test_a_reply_that_cannot_be_inflated_or_answers_for_somebody_else_is_its_sen
     told[0].metadata.reply_to_message_id = "another hospital's order"
     client.PullMessages(None)
     assert module.inflate_object_from_contents(good, dict(contents)).has_error()
+
+
+def test_each_pull_brings_one_reply_in_the_order_in_which_they_are_asked_for() -> None:
+    """What has arrived is kept as the few bytes that the SuperLink says of it; nothing is asked of it meanwhile."""
+    arrived, asked = ["a", "b", "c"], []
+
+    def pull(request: PullAppMessagesRequest) -> PullAppMessagesResponse:
+        asked.append(list(request.message_ids))
+        there = [name for name in arrived if name in request.message_ids]
+        return PullAppMessagesResponse(
+            messages_list=[MessageProto(metadata=MetadataProto(reply_to_message_id=name)) for name in there],
+            message_object_trees=[ObjectTree(object_id=f"tree of {name}") for name in there],
+        )
+
+    client = SimpleNamespace(PullMessages=pull)
+    one_at_a_time(client)
+
+    def pulled(*names: str) -> list[tuple[str, str]]:
+        response = client.PullMessages(PullAppMessagesRequest(message_ids=names))
+        pairs = zip(response.messages_list, response.message_object_trees, strict=True)
+        return [(message.metadata.reply_to_message_id, tree.object_id) for message, tree in pairs]
+
+    assert pulled("c", "a", "b", "d") == [("c", "tree of c")]
+    assert pulled("a", "b", "d") == [("a", "tree of a")]
+    assert len(asked) == 1
+    assert pulled("d") == []  # "b" waits, and is not what is asked for
+    arrived[:] = ["d"]
+    assert pulled("d", "b") == [("b", "tree of b")]
+    assert pulled("d") == [("d", "tree of d")]
+    assert pulled("d") == [("d", "tree of d")], "what the SuperLink says again is given again"
+    assert asked == [["c", "a", "b", "d"], ["d"], ["d"], ["d"]]
 
 
 def refusing(status: int, body: str = "") -> httpx.HTTPStatusError:
