@@ -158,10 +158,10 @@ class Chain:
             LedgerRolledBack: the head is not in the chain.
         """
         start, previous = (0, BEFORE_ALL) if after is None else (after.seq + 1, after.hash)
-        found = self._query(f"{_SELECT} WHERE seq >= ? ORDER BY seq", 0 if after is None else after.seq)
-        if after is not None and not self._is_row(next(found, None), after):
+        stored_rows = self._query(f"{_SELECT} WHERE seq >= ? ORDER BY seq", 0 if after is None else after.seq)
+        if after is not None and not self._is_row(next(stored_rows, None), after):
             self.require(after)  # says what is wrong
-        for stored in found:
+        for stored in stored_rows:
             if stored[0] != start or stored[4] != previous or not links.is_genuine(self._key, stored):
                 self._refuse(links.faults([stored], self._key, start, previous))
             yield links.row(stored)
@@ -180,14 +180,14 @@ class Chain:
 
     def verify(self, witness: Head | None = None) -> list[Fault]:
         """Every fault: in SQLite's pages, in triggers, rows and links and, against a witness, at the end."""
-        found: list[Fault] = []
+        faults: list[Fault] = []
         end = partial(self._faults_against, witness)
         for look in (self._faults_of_pages, self._faults_of_schema, self._faults_of_rows, end):
             try:
-                found += look()
+                faults += look()
             except LedgerBroken as error:  # what can still be read is still looked at
-                found.append(Fault(None, str(error)))
-        return found
+                faults.append(Fault(None, str(error)))
+        return faults
 
     def backup(self, target: Path) -> None:
         """Copy a consistent state to a new file while others go on writing; the copy is verified before it appears.
@@ -210,13 +210,13 @@ class Chain:
         """Rows on demand. It yields outside every ``with``: most callers stop early and leave it to the garbage
         collector, and code that runs then swallows an interrupt, that is, prints it and continues."""
         with database.named_errors(self.path):
-            found = self._db.execute(statement, values)
-        while (stored := self._fetched(found)) is not None:
+            cursor = self._db.execute(statement, values)
+        while (stored := self._fetched(cursor)) is not None:
             yield stored
 
-    def _fetched(self, found: sqlite3.Cursor) -> StoredRow | None:
+    def _fetched(self, cursor: sqlite3.Cursor) -> StoredRow | None:
         with database.named_errors(self.path):
-            stored: StoredRow | None = found.fetchone()
+            stored: StoredRow | None = cursor.fetchone()
         return stored
 
     def _insert(self, seq: int, kind: str, body: dict[str, Any], previous: str) -> Row:
@@ -231,8 +231,8 @@ class Chain:
             raise LedgerTampered(f"{self._name} was altered or damaged: {'; '.join(messages[:10] + more)}. {RESTORE}")
 
     def _faults_of_pages(self) -> list[Fault]:
-        found = self.execute("PRAGMA quick_check(10)")
-        return [Fault(None, f"SQLite reports: {text}") for (text,) in found if text != "ok"]
+        answers = self.execute("PRAGMA quick_check(10)")
+        return [Fault(None, f"SQLite reports: {text}") for (text,) in answers if text != "ok"]
 
     def _faults_of_rows(self) -> list[Fault]:
         return list(links.faults(self._query(f"{_SELECT} ORDER BY seq"), self._key, 0, BEFORE_ALL))
@@ -256,11 +256,11 @@ class Chain:
     def _faults_against(self, witness: Head | None) -> list[Fault]:
         if witness is None:
             return []
-        found = self.execute(f"{_SELECT} WHERE seq = ?", witness.seq)
-        if not found:
+        rows = self.execute(f"{_SELECT} WHERE seq = ?", witness.seq)
+        if not rows:
             ((last,),) = self.execute("SELECT max(seq) FROM chain")
             return [Fault(witness.seq, f"was seen, but is gone: the last row is {last}")]
-        return [] if self._is_row(found[0], witness) else [Fault(witness.seq, "is not the row that was seen")]
+        return [] if self._is_row(rows[0], witness) else [Fault(witness.seq, "is not the row that was seen")]
 
     def _is_row(self, stored: StoredRow | None, witness: Head) -> bool:
         return stored is not None and (stored[0], stored[5]) == witness and links.is_genuine(self._key, stored)

@@ -105,14 +105,14 @@ def _gdcm(data: bytes, form: PixelFormat, stream: Codestream) -> Samples:
 
 def _charls(data: bytes, form: PixelFormat, stream: Codestream) -> Samples:
     try:
-        buffer, told = jpeg_ls.decode_pixel_data(data)
+        buffer, header = jpeg_ls.decode_pixel_data(data)
     except RuntimeError:
         if b"\0\xff\xd9" not in data[-4:]:
             raise
         # Some writers pad to an even length before the end marker instead of after it.
-        buffer, told = jpeg_ls.decode_pixel_data(data[: data.rindex(b"\0\xff\xd9")] + b"\xff\xd9")
+        buffer, header = jpeg_ls.decode_pixel_data(data[: data.rindex(b"\0\xff\xd9")] + b"\xff\xd9")
     flat = np.frombuffer(buffer, dtype=f"<u{(stream.precision + 7) // 8}")
-    if form.samples == 3 and told["interleave_mode"] == 0:
+    if form.samples == 3 and header["interleave_mode"] == 0:
         return np.moveaxis(flat.reshape(3, form.rows, form.columns), 0, -1)
     return flat.reshape(form.shape)
 

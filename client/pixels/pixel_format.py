@@ -73,10 +73,10 @@ def read_form(header: Dataset, pixel_keyword: str) -> PixelFormat:
     floating = pixel_keyword != "PixelData"
     wanted = ["Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
     wanted += [] if floating else ["BitsStored", "PixelRepresentation"]
-    found = {keyword: integer(header, keyword) for keyword in wanted}
-    if absent := [keyword for keyword, number in found.items() if number is None]:
+    numbers = {keyword: integer(header, keyword) for keyword in wanted}
+    if absent := [keyword for keyword, number in numbers.items() if number is None]:
         raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, f"absent: {', '.join(absent)}")
-    number = {keyword: value for keyword, value in found.items() if value is not None}
+    number = {keyword: value for keyword, value in numbers.items() if value is not None}
     photometric = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: str(header.get("PhotometricInterpretation") or "")).strip()
     form = PixelFormat(
         rows=number["Rows"],
@@ -113,8 +113,8 @@ def _refuse_implausible(form: PixelFormat, high_bit: int, representation: int | 
         f"{form.frames} frames": form.frames > MAX_FRAMES,
         f"colour of {form.bits_allocated} bits": form.samples > 1 and (form.floating or form.bits_allocated == 1),
     }
-    if found := [what for what, is_wrong in wrong.items() if is_wrong]:
-        raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, "; ".join(found))
+    if problems := [what for what, is_wrong in wrong.items() if is_wrong]:
+        raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, "; ".join(problems))
     if form.rows * form.columns > MAX_PIXELS:
         raise UnreadableDicom(Reason.TOO_LARGE, f"{form.rows}x{form.columns}; at most {MAX_PIXELS} pixels are decoded")
 

@@ -40,20 +40,20 @@ def segmentations_of(model: CheckedModel, images: Sequence[ScoredImage], decoder
         UnreadableDicom, Unreadable, NoExample: an image cannot be read a second time.
         Exception: of pydicom's or highdicom's, when the images' headers hold values that no segmentation may have.
     """
-    series, found = generate_uid(prefix=None), []
+    series, segmentations = generate_uid(prefix=None), []
     for scored in images:
         if scored.outline is not None and model.task.place_masks is not None:
             if scored.image.scan is None:
                 picture = decoder.read(scored.image.path, scored.image.frame)
                 masks = model.task.place_masks(picture, scored.outline.masks())
-                found.append(_of_picture(model, scored.image, masks))
+                segmentations.append(_of_picture(model, scored.image, masks))
             else:
                 masks = model.task.place_masks(scored.image.scan(decoder.read_values), scored.outline.masks())
                 stack = scored.image.scan.stacks[model.task.sequences[0].name]
-                found += _of_stack(model, stack, np.moveaxis(masks, 1, 0))
-    for number, one in enumerate(found, start=1):
+                segmentations += _of_stack(model, stack, np.moveaxis(masks, 1, 0))
+    for number, one in enumerate(segmentations, start=1):
         one.SeriesInstanceUID, one.InstanceNumber = series, number
-    return found
+    return segmentations
 
 
 def _of_picture(model: CheckedModel, image: LocalImage, masks: NDArray[np.bool_]) -> Dataset:
@@ -87,15 +87,15 @@ def _of_stack(model: CheckedModel, stack: Stack, masks: NDArray[np.bool_]) -> li
         by_path.setdefault(one.path, []).append(number)
     headers = {path: source_header(path) for path in by_path}
     single = [path for path, header in headers.items() if number_of_frames(header) == 1]
-    found = []
+    segmentations = []
     if single:
         chosen = [by_path[path][0] for path in single]
-        found.append(_segmentation(model, [headers[path] for path in single], masks[chosen]))
+        segmentations.append(_segmentation(model, [headers[path] for path in single], masks[chosen]))
     for path in (path for path in headers if path not in single):
         whole = np.zeros((number_of_frames(headers[path]), *masks.shape[1:]), dtype=np.bool_)
         whole[[stack.slices[number].frame for number in by_path[path]]] = masks[by_path[path]]
-        found.append(_segmentation(model, [headers[path]], whole))
-    return found
+        segmentations.append(_segmentation(model, [headers[path]], whole))
+    return segmentations
 
 
 def _segmentation(model: CheckedModel, headers: list[Dataset], masks: NDArray[np.bool_]) -> Dataset:

@@ -87,15 +87,15 @@ class Decoder:
             UnreadableDicom: as there, or TIME_LIMIT, MEMORY_LIMIT, DECODER_DIED.
             DecoderNotStarted: a process cannot be started.
         """
-        told, pixels = self._ask("picture", path, frame)
-        spacing = told["spacing_mm"]
-        boxes = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in told["regions"])
+        head, pixels = self._ask("picture", path, frame)
+        spacing = head["spacing_mm"]
+        boxes = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in head["regions"])
         return Picture(pixels, boxes, None if spacing is None else (float(spacing[0]), float(spacing[1])))
 
     def read_values(self, path: Path, frame: int = 0) -> Measured:
         """``client.reading.dicom.read_values`` in another process; raises as ``read`` does."""
-        told, values = self._ask("values", path, frame)
-        return Measured(values, str(told["unit"]))
+        head, values = self._ask("values", path, frame)
+        return Measured(values, str(head["unit"]))
 
     def _ask(self, what: str, path: Path, frame: int) -> tuple[dict[str, Any], NDArray[Any]]:
         if not self._all:
@@ -159,15 +159,15 @@ class _Worker:
             self._connection.send_bytes(json.dumps(request).encode())
             if not self._connection.poll(self._limits.time_limit_s):
                 raise UnreadableDicom(Reason.TIME_LIMIT, f"not decoded within {self._limits.time_limit_s:g} s")
-            told = json.loads(self._connection.recv_bytes(_MAX_HEAD))
-            if "reason" in told:
-                raise UnreadableDicom(Reason(told["reason"]), told["detail"])
+            head = json.loads(self._connection.recv_bytes(_MAX_HEAD))
+            if "reason" in head:
+                raise UnreadableDicom(Reason(head["reason"]), head["detail"])
             data = self._connection.recv_bytes(_MAX_BODY)
         except (EOFError, OSError):
             raise UnreadableDicom(Reason.DECODER_DIED, self._cause_of_death()) from None
-        if told["dtype"] not in _DTYPES:
-            raise UnreadableDicom(Reason.DECODER_DIED, f"a response of dtype {told['dtype']}")
-        return told, np.frombuffer(data, dtype=told["dtype"]).reshape(told["shape"]).copy()
+        if head["dtype"] not in _DTYPES:
+            raise UnreadableDicom(Reason.DECODER_DIED, f"a response of dtype {head['dtype']}")
+        return head, np.frombuffer(data, dtype=head["dtype"]).reshape(head["shape"]).copy()
 
     def _cause_of_death(self) -> str:
         try:
@@ -225,14 +225,14 @@ def _reply(connection: Connection, reader: FrameReader, request: dict[str, Any])
         if request["what"] == "picture":
             picture = reader.picture(path, frame)
             array: NDArray[Any] = picture.pixels
-            told: dict[str, Any] = {"regions": picture.regions, "spacing_mm": picture.spacing_mm}
+            head: dict[str, Any] = {"regions": picture.regions, "spacing_mm": picture.spacing_mm}
         else:
-            found = reader.measured(path, frame)
-            array, told = found.values, {"unit": found.unit}
+            measured = reader.measured(path, frame)
+            array, head = measured.values, {"unit": measured.unit}
         array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-        told |= {"shape": array.shape, "dtype": array.dtype.str}
+        head |= {"shape": array.shape, "dtype": array.dtype.str}
     except UnreadableDicom as refusal:
         connection.send_bytes(json.dumps({"reason": refusal.reason, "detail": refusal.detail[:1000]}).encode())
         return
-    connection.send_bytes(json.dumps(told).encode())
+    connection.send_bytes(json.dumps(head).encode())
     connection.send_bytes(array.data.cast("B"))

@@ -201,12 +201,12 @@ def _ledger(site: SiteSettings) -> Iterator[Rung]:
     yield _terms(change)
     yield _owner(site, ledger)
     yield _seen(lost)
-    found = ", ".join(f"{cohort} {epsilon:.2f} of {life:g}" for cohort, epsilon in spent.items())
-    found += f"; more is set aside for studies, of {' and '.join(sorted(set_aside))}" if set_aside else ""
+    spending = ", ".join(f"{cohort} {epsilon:.2f} of {life:g}" for cohort, epsilon in spent.items())
+    spending += f"; more is set aside for studies, of {' and '.join(sorted(set_aside))}" if set_aside else ""
     most = max(spent.values())
     state = ClaimState.FAIL if most >= life else ClaimState.WARN if most >= _NEARLY_SPENT * life else ClaimState.OK
     remedy = "" if state is ClaimState.OK else "policy.max_epsilon_life is the limit for a patient's lifetime"
-    yield Rung("budget", state, f"epsilon spent: {found}", remedy)
+    yield Rung("budget", state, f"epsilon spent: {spending}", remedy)
     yield _clock(max(moments, default=None))
 
 
@@ -237,8 +237,8 @@ def _owner(site: SiteSettings, ledger: str) -> Rung:
 def _seen(lost: list[str]) -> Rung:
     if not lost:
         return Rung("witness", ClaimState.OK, "no order has named an entry missing from the ledger")
-    found = f"the coordinator has seen {len(lost)} entries missing from the ledger, most recently {lost[-1][:12]}"
-    return Rung("witness", ClaimState.FAIL, found, "Restore the newest backup, or: consilium-site ledger acknowledge")
+    seen = f"the coordinator has seen {len(lost)} entries missing from the ledger, most recently {lost[-1][:12]}"
+    return Rung("witness", ClaimState.FAIL, seen, "Restore the newest backup, or: consilium-site ledger acknowledge")
 
 
 def _clock(newest: datetime | None) -> Rung:

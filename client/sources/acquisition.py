@@ -54,12 +54,12 @@ def reader_under(declared: Declared, task: Task) -> Callable[[Dataset], Acquisit
 
 
 def _facts(header: Dataset) -> str:
-    told = {"TransferSyntax": transfer_syntax(header).name}
+    attributes = {"TransferSyntax": transfer_syntax(header).name}
     for keyword in _TOLD:
         try:
             value = value_of(header, keyword)
         except Exception:  # pydicom converts values when they are asked for, and a broken one may raise anything
             continue
         if value not in (None, ""):
-            told[keyword] = str(value)[:_LONGEST]
-    return sys.intern(json.dumps(told, sort_keys=True))
+            attributes[keyword] = str(value)[:_LONGEST]
+    return sys.intern(json.dumps(attributes, sort_keys=True))

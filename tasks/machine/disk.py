@@ -87,11 +87,11 @@ def close_to_others(path: Path) -> None:
     Raises:
         FileNotFoundError: it does not exist.
     """
-    found = path.stat()
-    ours = found.st_uid == os.geteuid() and (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode))
-    if ours and found.st_mode & _OTHERS:
+    status = path.stat()
+    ours = status.st_uid == os.geteuid() and (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+    if ours and status.st_mode & _OTHERS:
         with suppress(OSError):
-            path.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)
+            path.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS)
 
 
 def open_to_others(path: Path) -> Iterator[Path]:
@@ -104,13 +104,13 @@ def open_to_others(path: Path) -> Iterator[Path]:
 
 
 def _open_to_others(path: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    found = path.stat()
-    if (found.st_dev, found.st_ino) in seen:
+    status = path.stat()
+    if (status.st_dev, status.st_ino) in seen:
         return
-    seen.add((found.st_dev, found.st_ino))
-    if found.st_mode & _OTHERS and (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+    seen.add((status.st_dev, status.st_ino))
+    if status.st_mode & _OTHERS and (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         yield path
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         for below in sorted(path.iterdir()):
             with suppress(FileNotFoundError):  # it was deleted meanwhile, or is a broken link
                 yield from _open_to_others(below, seen)

@@ -63,7 +63,7 @@ def look(pid: int) -> Process:
 def _look(program: psutil.Process) -> Process:
     pid, children = program.pid, program.children(recursive=True)
     tree = [pid, *(child.pid for child in children)]
-    status = [found for one in tree if (found := _status(one, must=one == pid))]
+    status = [facts for one in tree if (facts := _status(one, must=one == pid))]
     return Process(
         pid=pid,
         user=min(int(one["Uid"].split()[1]) for one in status),
@@ -97,32 +97,32 @@ def hardening(name: str, process: Process) -> Iterator[Claim]:
 
 def listening(name: str, process: Process, expected: Iterable[tuple[str, int]]) -> Claim:
     """That a program listens where it should and nowhere else. Unspecified addresses must be expected as such."""
-    found = sorted({peer.own for peer in process.peers if peer.listens})
+    ends = sorted({peer.own for peer in process.peers if peer.listens})
     wanted = set(expected)
     promise = f"The {name} listens nowhere" if not wanted else f"The {name} listens at {_ends(sorted(wanted))} only"
-    more = [own for own in found if own not in wanted and not (_loopback(own[0]) and ("127.0.0.1", own[1]) in wanted)]
+    more = [own for own in ends if own not in wanted and not (_loopback(own[0]) and ("127.0.0.1", own[1]) in wanted)]
     state = ClaimState.FAIL if more else ClaimState.OK
     remedy = f"{_ends(more)} was not expected; find out what opened it" if more else ""
-    return Claim(promise, state, f"listens at {_ends(found)}" if found else "no listening socket", remedy, "ss -ltnp")
+    return Claim(promise, state, f"listens at {_ends(ends)}" if ends else "no listening socket", remedy, "ss -ltnp")
 
 
 def dialling(name: str, process: Process, allowed: Iterable[tuple[str, int]], whom: str) -> Claim:
     """That a program is connected to the expected peers and to no others."""
     inward = {peer.own for peer in process.peers if peer.listens}
     inner = {port for _, port in inward}
-    found = sorted({peer.other for peer in process.peers if not peer.listens and peer.own[1] not in inner})
-    more = [other for other in found if other not in set(allowed)]
+    ends = sorted({peer.other for peer in process.peers if not peer.listens and peer.own[1] not in inner})
+    more = [other for other in ends if other not in set(allowed)]
     state = ClaimState.FAIL if more else ClaimState.OK
     remedy = f"{_ends(more)} is unexpected; find out what it is" if more else ""
-    observed = f"connected to {_ends(found)}" if found else "no connection at this moment"
+    observed = f"connected to {_ends(ends)}" if ends else "no connection at this moment"
     return Claim(f"The {name} connects to {whom} and nothing else", state, observed, remedy, "ss -tnp")
 
 
 def silent(name: str, process: Process, quiet: Mapping[str, str]) -> Claim:
     """That the variables that keep libraries from calling home are set."""
     missing = [f"{key}={value}" for key, value in quiet.items() if process.environment.get(key) != value]
-    found = f"{', '.join(quiet)} are set" if not missing else f"not set: {', '.join(missing)}"
-    return Claim(f"Nothing in the {name} calls home", ClaimState.FAIL if missing else ClaimState.OK, found,
+    observed = f"{', '.join(quiet)} are set" if not missing else f"not set: {', '.join(missing)}"
+    return Claim(f"Nothing in the {name} calls home", ClaimState.FAIL if missing else ClaimState.OK, observed,
                  "Start it with Consilium's own command" if missing else "",
                  f"tr '\\0' '\\n' < /proc/{process.pid}/environ")  # fmt: skip
 
@@ -146,8 +146,8 @@ def addresses(host: str, port: int) -> set[tuple[str, int]]:
         return set()
 
 
-def _unless(holds: bool, promise: str, found: str, remedy: str, see: str) -> Claim:
-    return Claim(promise, ClaimState.OK if holds else ClaimState.WARN, found, "" if holds else remedy, see)
+def _unless(holds: bool, promise: str, observed: str, remedy: str, see: str) -> Claim:
+    return Claim(promise, ClaimState.OK if holds else ClaimState.WARN, observed, "" if holds else remedy, see)
 
 
 def _ends(ends: Iterable[tuple[str, int]]) -> str:
@@ -185,5 +185,5 @@ def _peers(process: psutil.Process) -> Iterator[TcpSocket]:
 
 
 def _end(address: str, port: int) -> tuple[str, int]:
-    found = ip_address(address)
-    return str(getattr(found, "ipv4_mapped", None) or found), port
+    parsed = ip_address(address)
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed), port

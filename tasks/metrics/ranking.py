@@ -102,10 +102,10 @@ def average_precision(histogram: ScoreHistogram, draws: int = 400) -> Interval |
 
 def _average_precision(cells: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of histograms without negative cells, shape (..., 2, bins)."""
-    found = np.cumsum(cells[..., ::-1], axis=-1)
-    flagged = found.sum(axis=-2)
-    precision = np.divide(found[..., 1, :], flagged, out=np.zeros_like(flagged), where=flagged > 0)
-    positives = found[..., 1, -1:]
+    reached = np.cumsum(cells[..., ::-1], axis=-1)
+    flagged = reached.sum(axis=-2)
+    precision = np.divide(reached[..., 1, :], flagged, out=np.zeros_like(flagged), where=flagged > 0)
+    positives = reached[..., 1, -1:]
     recall = np.divide(cells[..., 1, ::-1], positives, out=np.zeros_like(flagged), where=positives > 0)
     return np.asarray((recall * precision).sum(axis=-1))
 

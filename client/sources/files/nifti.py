@@ -94,12 +94,12 @@ def _scan(path: Path, task: Task) -> dict[str, NiftiReader] | None:
     """
     if _sequence(path, task) != task.sequences[0].name:
         return None
-    found = {task.sequences[0].name: NiftiReader(path)}
+    volumes = {task.sequences[0].name: NiftiReader(path)}
     for beside in sorted(path.parent.glob("*.nii*")):
         name = _sequence(beside, task)
-        if name is not None and name not in found and beside.is_file():
-            found[name] = NiftiReader(beside)
-    return found
+        if name is not None and name not in volumes and beside.is_file():
+            volumes[name] = NiftiReader(beside)
+    return volumes
 
 
 def _sequence(path: Path, task: Task) -> str | None:
@@ -111,13 +111,13 @@ def _sequence(path: Path, task: Task) -> str | None:
 def _volumes(source: NiftiSource) -> list[Path]:
     """Only raw data: ``derivatives`` and ``sourcedata`` do not start with ``sub-``."""
     wanted = {f"{entity}-{value}" for entity, value in source.entities.items()}
-    found = []
+    files = []
     for path in source.path.glob("sub-*/**/*.nii*"):
         stem, _, ending = path.name.partition(".")
         *entities, suffix = stem.split("_")
         if ending in ("nii", "nii.gz") and suffix == source.suffix and wanted <= set(entities):
-            found.append(path)
-    return sorted(found)
+            files.append(path)
+    return sorted(files)
 
 
 def _participants(source: NiftiSource, classes: tuple[str, str], left_out: Counter[str]) -> dict[str, int]:

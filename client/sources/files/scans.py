@@ -41,11 +41,11 @@ def list_scans(
         LabelsMatchNothing: no examination has a label.
     """
     left_out = Counter(labels.left_out)
-    found = examinations(folder, labels.key, acquired, task, lambda path, reason: left_out.update([reason]))
-    if not found:
+    scans = examinations(folder, labels.key, acquired, task, lambda path, reason: left_out.update([reason]))
+    if not scans:
         raise EmptySource(f"no DICOM image under {folder}; is the volume mounted?")
     records, used = [], set()
-    for examination in found:
+    for examination in scans:
         named = {file.name for file in examination.files if file.name in labels.values}
         used |= named
         if reason := _refusal(examination, named, withdrawn):
@@ -57,9 +57,9 @@ def list_scans(
             left_out[refusal.reason] += 1
     if not used:
         raise LabelsMatchNothing(
-            f"none of {len(found)} examinations has a label: {labels.path} is keyed by {labels.key}, with "
+            f"none of {len(scans)} examinations has a label: {labels.path} is keyed by {labels.key}, with "
             f"values like {next(iter(labels.values), 'none')!r}; the files have values like "
-            f"{found[0].files[0].name!r}"
+            f"{scans[0].files[0].name!r}"
         )
     left_out["LABEL_WITHOUT_IMAGE"] += len(labels.values.keys() - used - answered)
     return Listing(records, +left_out, list(labels.warnings))

@@ -44,14 +44,16 @@ def labels_of_reports(source: ReportLabels, files: list[Path], left_out: Counter
         try:
             content = hd.sr.srread(path).content
             groups = list(_groups(content)) if isinstance(content, hd.sr.MeasurementReport) else None
-            told = None if groups is None else [(_label(group, source), sorted(_images(group[0]))) for group in groups]
+            measured = (
+                None if groups is None else [(_label(group, source), sorted(_images(group[0]))) for group in groups]
+            )
         except Exception:  # highdicom checks the template as it reads, and says what is wrong in many ways
             left_out["REPORT_UNREADABLE"] += 1
             continue
-        if told is None:
+        if measured is None:
             left_out["REPORT_OF_OTHER_TEMPLATE"] += 1
             continue
-        for label, images in told:
+        for label, images in measured:
             left_out["GROUP_WITHOUT_LABEL"] += label is None
             left_out["GROUP_WITHOUT_IMAGE"] += label is not None and not images
             yield from ((image, label) for image in images if label is not None)
@@ -76,8 +78,8 @@ def _groups(report: Any) -> Iterator[Any]:
 
 def _label(group: Any, source: ReportLabels) -> int | None:
     """1, 0, or ``None`` if the group gives neither, or both."""
-    told = set(_values(group, source))
-    return told.pop() if len(told) == 1 else None
+    labels = set(_values(group, source))
+    return labels.pop() if len(labels) == 1 else None
 
 
 def _values(group: Any, source: ReportLabels) -> Iterator[int]:
@@ -102,11 +104,11 @@ def _code(concept: Any) -> str:
 
 def _images(item: Dataset) -> set[str]:
     """All images that a content item or one below it refers to; segmentations are no images of the patient."""
-    found = {
+    images = {
         str(reference.ReferencedSOPInstanceUID)
         for reference in (item.get("ReferencedSOPSequence") or ())
         if item.get("ValueType") == "IMAGE" and reference.get("ReferencedSOPClassUID") != SEGMENTATION
     }
     for below in item.get("ContentSequence") or ():
-        found |= _images(below)
-    return found
+        images |= _images(below)
+    return images

@@ -148,7 +148,7 @@ def placed(
             series counts), ``SEGMENTATION_INCOMPLETE`` (of an examination for which some structures were never sought:
             nobody can tell what is not there from what was not looked for).
     """
-    found: list[dict[int, list[SliceMark]]] = [{} for _ in stacks]
+    marked: list[dict[int, list[SliceMark]]] = [{} for _ in stacks]
     signatures = []
     for one in sorted(segmentations, key=lambda one: one.path):
         fits = [(place, marks) for place, stack in enumerate(stacks) if (marks := _fitted(one, stack)) is not None]
@@ -158,13 +158,13 @@ def placed(
         place, marks = fits[0]
         signatures.append(one.signature)
         for sought in one.sought:
-            found[place].setdefault(sought, []).extend(mark for number, mark in marks if number == sought)
+            marked[place].setdefault(sought, []).extend(mark for number, mark in marks if number == sought)
     outlined: dict[str, tuple[Stack, tuple[SliceMark, ...]]] = {}
     for number, structure in enumerate(structures):
-        places = [place for place, of_stack in enumerate(found) if number in of_stack]
+        places = [place for place, of_stack in enumerate(marked) if number in of_stack]
         left_out["SEGMENTATION_ON_TWO_SERIES"] += len(places) > 1
         if places:
-            outlined[structure.name] = stacks[places[0]], tuple(found[places[0]][number])
+            outlined[structure.name] = stacks[places[0]], tuple(marked[places[0]][number])
     left_out["SEGMENTATION_INCOMPLETE"] += 0 < len(outlined) < len(structures)
     return ReadOutlines(outlined, "+".join(signatures)) if len(outlined) == len(structures) else None
 

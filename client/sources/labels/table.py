@@ -84,12 +84,12 @@ def finding_of(text: str | None) -> int | None:
     Raises:
         ValueError: it says something else than 0 or 1.
     """
-    told = (text or "").strip()
-    if not told:
+    written = (text or "").strip()
+    if not written:
         return None
-    value = float(told)  # programs that know missing values write 1.0
+    value = float(written)  # programs that know missing values write 1.0
     if value not in (0, 1):
-        raise ValueError(told)
+        raise ValueError(written)
     return int(value)
 
 
@@ -108,7 +108,7 @@ def _collect(
     path: Path, table: TextTable, key: str, classes: tuple[str, str], secondary: Sequence[Finding]
 ) -> tuple[dict[str, int], Counter[str]]:
     meaning, secondary_names = meanings(classes), [finding.name for finding in secondary]
-    told: list[tuple[str, int]] = []
+    labels: list[tuple[str, int]] = []
     wrong: list[str] = []
     for line, row in zip(table.lines, table.rows, strict=True):
         name, text = row[key].strip(), row["label"].strip()
@@ -117,7 +117,7 @@ def _collect(
         if not name or label is None:
             unclear = [f"{key}={shown(name)}", f"label={shown(text)}", *unclear]
         else:
-            told.append((name, label))
+            labels.append((name, label))
         if unclear:
             wrong.append(f"line {line}: {', '.join(unclear)}")
     if wrong:
@@ -126,19 +126,19 @@ def _collect(
         raise SiteMisconfigured(
             f"{path}: a label must be one of {', '.join(classes)}, 0 or 1{rest}:\n  {listed(wrong)}"
         )
-    return joined(told)
+    return joined(labels)
 
 
 def _findings(rows: list[dict[str, str]], key: str, secondary: Sequence[Finding]) -> tuple[dict[str, Findings], int]:
     """Secondary findings by key, and the number of contradictory rows."""
-    told: dict[str, list[set[int]]] = {}
+    seen: dict[str, list[set[int]]] = {}
     for row in rows:
-        known = told.setdefault(row[key].strip(), [set() for _ in secondary])
+        known = seen.setdefault(row[key].strip(), [set() for _ in secondary])
         for values, finding in zip(known, secondary, strict=True):
             value = finding_of(row.get(finding.name))
             values.update(() if value is None else (value,))
-    findings = {name: tuple(min(v) if len(v) == 1 else None for v in known) for name, known in told.items()}
-    contradicted = sum(len(values) > 1 for known in told.values() for values in known)
+    findings = {name: tuple(min(v) if len(v) == 1 else None for v in known) for name, known in seen.items()}
+    contradicted = sum(len(values) > 1 for known in seen.values() for values in known)
     return {name: values for name, values in findings.items() if any(v is not None for v in values)}, contradicted
 
 
@@ -154,12 +154,12 @@ def _unread_columns(path: Path, columns: set[str], secondary: Sequence[Finding])
     ]
 
 
-def joined(told: Iterable[tuple[str, int]]) -> tuple[dict[str, int], Counter[str]]:
+def joined(labels: Iterable[tuple[str, int]]) -> tuple[dict[str, int], Counter[str]]:
     """Labels by name. Duplicates count once, contradictory labels are dropped; the number of each is counted."""
     values: dict[str, int] = {}
     contradicted: set[str] = set()
     left_out: Counter[str] = Counter()
-    for name, label in told:
+    for name, label in labels:
         if name not in values:
             values[name] = label
         elif values[name] == label:

@@ -67,11 +67,11 @@ def list_archive(
         ArchiveUnreachable, ArchiveRefused, SpoolFull: see ``Archive``.
     """
     labels = labels_of(source, task)
-    found, left_out = archive.find(source.scope)
-    if not found:
+    instances, left_out = archive.find(source.scope)
+    if not instances:
         raise EmptySource(f"{owner} has no image for {source.scope.modalities} {source.scope.dates() or 'of any date'}")
-    outlines = [instance for instance in found if instance.modality == _SEGMENTATION]
-    images = [instance for instance in found if instance.modality != _SEGMENTATION]
+    outlines = [instance for instance in instances if instance.modality == _SEGMENTATION]
+    images = [instance for instance in instances if instance.modality != _SEGMENTATION]
     wanted = _choose(images, labels, withdrawn, left_out)
     if task.structures:
         wanted += _outlining(outlines, wanted)
@@ -83,29 +83,33 @@ def list_archive(
         left_out.update({str(reason): number for reason, number in refused.items()})
         warnings = sentences(spool.verdicts(), refused[MissingReason.TRANSCODED]) + archive.remarks(spool)
         if not spool.digests():
-            return _nothing(owner, found, wanted, labels, Listing([], left_out + labels.left_out, warnings))
-        answered = {_name(i, labels) for i in found}
+            return _nothing(owner, instances, wanted, labels, Listing([], left_out + labels.left_out, warnings))
+        answered = {_name(i, labels) for i in instances}
         acquired = acquisition_reader(source, task)
         listing = list_files(spool.images, labels, withdrawn=withdrawn, acquired=acquired, task=task, answered=answered)
     return Listing(listing.records, left_out + listing.left_out, warnings + listing.warnings)
 
 
-def _nothing(owner: str, found: list[Instance], wanted: list[Instance], labels: Labels, listing: Listing) -> Listing:
+def _nothing(
+    owner: str, instances: list[Instance], wanted: list[Instance], labels: Labels, listing: Listing
+) -> Listing:
     """Nothing is spooled: an error that gives the reason, unless all patients have withdrawn."""
     if wanted:
         story = "; ".join([f"{reason} {number}" for reason, number in listing.left_out.items()] + listing.warnings)
         raise EmptySource(f"none of {len(wanted)} images could be retrieved from {owner}: {story}")
     if listing.left_out["IMAGE_WITHOUT_LABEL"]:
         raise LabelsMatchNothing(
-            f"none of {len(found)} images of {owner} has a label: {labels.path} is keyed by {labels.key}, with values "
-            f"like {next(iter(labels.values), 'none')!r}; the archive has {_name(found[0], labels)!r}"
+            f"none of {len(instances)} images of {owner} has a label: {labels.path} is keyed by {labels.key}, with "
+            f"values like {next(iter(labels.values), 'none')!r}; the archive has {_name(instances[0], labels)!r}"
         )
     return listing
 
 
-def _choose(found: list[Instance], labels: Labels, withdrawn: frozenset[str], left_out: Counter[str]) -> list[Instance]:
+def _choose(
+    instances: list[Instance], labels: Labels, withdrawn: frozenset[str], left_out: Counter[str]
+) -> list[Instance]:
     wanted: dict[str, Instance] = {}
-    for instance in found:
+    for instance in instances:
         if not is_uid(instance.uid):
             left_out[str(MissingReason.INVALID_UID)] += 1
         elif instance.patient_id in withdrawn:

@@ -44,19 +44,19 @@ def judge(received: str, held: frozenset[str], somewhere: frozenset[str] = froze
 
 def sentences(verdicts: Counter[Fidelity], transcoded: int) -> list[str]:
     """Warnings about how the images were received, one sentence per problem."""
-    found = []
+    warnings = []
     if transcoded:
-        found.append(
+        warnings.append(
             f"TRANSCODED: {transcoded} image(s) came in an encoding other than the archive stores, and are not used; "
             "have the archive send what it stores (DICOMweb with `transfer-syntax=*`, or a folder export)"
         )
     if number := verdicts[Fidelity.REENCODED]:
-        found.append(
+        warnings.append(
             f"REENCODED: {number} image(s) came in an uncompressed encoding other than stored; values are equal"
         )
     if number := verdicts[Fidelity.UNPROVEN]:
-        found.append(
+        warnings.append(
             f"UNPROVEN: the archive does not report how it stores {number} image(s), so it is unproven that they came "
             "unchanged; set `holds` (its conformance statement has the UIDs), or compare some with a folder export"
         )
-    return found
+    return warnings
