@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client import policy, privacy, report, site
-from client.cohort import index, subgroups
+from client.cohort import ownership, subgroups
 from client.cohort.dataset import Cohort, open_cohort
 from client.errors import BadOrder, ModelRefused, NotPermitted, OtherRelease, SiteError
 from client.ledger import accounting
@@ -116,7 +116,7 @@ def _answered(order: Order, settings: SiteSettings, records: Records, work: Work
     """Permit, approve, work, commit, write the receipt. An order that was answered before gets the stored reply."""
     halt.require_running(settings.stop_file)
     premises.require_terms(settings, records.ledger)
-    index.claim(settings, records.ledger.account().id)
+    ownership.claim(settings, records.ledger.account().id)
     premises.require_not_behind(order.ledger_head, order.study.name, records)
     order = model_cache.whole(order, settings)
     terms = _permitted(order, settings, records.audit_log)

@@ -17,9 +17,10 @@ from pathlib import Path
 from client.cohort import findings, identity, index
 from client.cohort.cache import ExampleCache
 from client.cohort.findings import IngestReport
-from client.cohort.index import Index, Ingest
+from client.cohort.index import Index
 from client.cohort.intake import IngestProgress, Intake, keyed
 from client.cohort.preparation import Decoding
+from client.cohort.rows import Ingest
 from client.cohort.withdrawals import withdrawn
 from client.errors import CatalogStale, ContractNotMet, EmptySource
 from client.ledger.audit_log import AuditLog, Kind
@@ -95,8 +96,8 @@ def entries(site: SiteSettings, task: Task, side: str) -> list[CatalogEntry]:
 
 
 def sides(site: SiteSettings, task: Task) -> dict[str, list[CatalogEntry]]:
-    """``entries`` of both sides. What a round asks; see ``Index.kept``. Whether they are enough to take part is asked
-    when a study is approved, see ``enough.py``.
+    """``entries`` of both sides. What a round asks; see ``Index.remembered``. Whether they are enough to take part
+    is asked when a study is approved, see ``enough.py``.
 
     Raises:
         CatalogStale: there was no ingest, or under another contract.
@@ -112,7 +113,7 @@ def sides(site: SiteSettings, task: Task) -> dict[str, list[CatalogEntry]]:
 
     question = task.name, contracts.digest_of_task(task.name), caps, tuple(identity.issuers_to_compare(site))
     with index.opened(site) as catalog:
-        return catalog.kept(question, lambda: answer(catalog))
+        return catalog.remembered(question, lambda: answer(catalog))
 
 
 def _caps(site: SiteSettings, task: Task) -> dict[str, int | None]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from client.cohort import catalog, index
 from client.cohort.findings import SMALL, IngestReport, coarse
-from client.cohort.index import Image
+from client.cohort.rows import Image
 from client.site import SiteSettings
 from tasks.task import Task
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from client.cohort.cache import ExampleCache, load_example
-from client.cohort.index import Image, Index
+from client.cohort.index import Index
 from client.cohort.near_duplicates import confirm, nominate
 from client.cohort.remedies import RULE
+from client.cohort.rows import Image
 from tasks import contract as contracts
 from tasks.task import Task
 

@@ -16,9 +16,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from client.cohort.cache import ExampleCache, load_example
-from client.cohort.index import AlikePair, Image, Index
+from client.cohort.index import Index
 from client.cohort.intake import keyed
 from client.cohort.near_duplicates import confirm, nominate
+from client.cohort.rows import AlikePair, Image
 from client.errors import SamePersonTwice
 from client.ledger.audit_log import AuditLog, Kind
 from client.site import SiteSettings, secret
@@ -84,7 +85,7 @@ def _signed(site: SiteSettings) -> list[str]:
 def require_told_apart(catalog: Index, site: SiteSettings, task: Task) -> None:
     """Pass if none of the task's patients looks like a patient of another issuer, or all such pairs are signed.
 
-    Asked behind ``Index.kept``, so that it costs an order nothing.
+    Asked behind ``Index.remembered``, so that it costs an order nothing.
 
     Raises:
         SamePersonTwice: naming how many, and the remedy.

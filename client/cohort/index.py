@@ -18,13 +18,14 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from client.errors import CatalogStale, TermsChanged
+from client.cohort.rows import AlikePair, Image, Ingest, Patient, image_of, row_of, signed
+from client.errors import CatalogStale
 from client.ledger.handle_cache import HandleCache
 from client.site import SiteSettings, secret
 from tasks.machine.disk import private_database
@@ -54,7 +55,7 @@ CREATE TABLE IF NOT EXISTS key (fingerprint TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS owner (ledger TEXT PRIMARY KEY);
 INSERT OR IGNORE INTO state VALUES ('written', 0);
 """
-_MOST_KEPT = 1024  # many simulated hospitals play in one process
+_MOST_REMEMBERED = 1024  # many simulated hospitals play in one process
 _ANEW = "".join(
     f"DROP TABLE IF EXISTS {table};"
     for table in ("images", "patients", "ingests", "compared", "alike", "told_apart", "state", "key", "owner")
@@ -64,93 +65,8 @@ _MINE = "task = ? AND issuer IN (SELECT value FROM json_each(?))"
 
 _SHELF: HandleCache[sqlite3.Connection] = HandleCache()
 atexit.register(_SHELF.close)
-_KEPT: OrderedDict[tuple[Path, Hashable], tuple[Any, Any]] = OrderedDict()
+_REMEMBERED: OrderedDict[tuple[Path, Hashable], tuple[Any, Any]] = OrderedDict()
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Patient:
-    """A patient, by pseudonym. ``position`` in [0, 1) follows from the key and never changes."""
-
-    pseudonym: str
-    position: float
-
-
-@dataclass(frozen=True)
-class Image:
-    """One image of one task.
-
-    Attributes:
-        image: its own pseudonym.
-        issuer: whose patient numbers are meant.
-        patient: pseudonym.
-        label: 0 or 1.
-        signature: changes with the bytes.
-        example: name of the prepared example.
-        fingerprint, jpeg, levels: what was found in the pixels; absent where they were not decoded.
-        unreadable: why it could not be decoded, "" if it could or was not tried.
-        rejected, warned: ids of the contract's rules.
-        facts: JSON of attributes that name nobody.
-        usable: readable and not rejected.
-        findings: 0, 1 or ``None`` for not known, of each secondary finding of the task; empty where none is known.
-        outlined: whether somebody has outlined the task's structures on it, or found none.
-    """
-
-    image: str
-    task: str
-    issuer: str
-    patient: str
-    label: int
-    signature: str
-    example: str
-    fingerprint: int | None
-    jpeg: float | None
-    levels: int | None
-    unreadable: str
-    rejected: tuple[str, ...]
-    warned: tuple[str, ...]
-    facts: str
-    usable: bool
-    findings: tuple[int | None, ...] = ()
-    outlined: bool = False
-
-
-@dataclass(frozen=True)
-class Ingest:
-    """The last ingest of an issuer's images for a task.
-
-    Attributes:
-        contract: digest of the contract under which they were judged.
-        left_out: what the listing of the source left out, by reason.
-        warnings: what the source had to say.
-        at: when, in UTC.
-    """
-
-    task: str
-    issuer: str
-    contract: str
-    left_out: dict[str, int]
-    warnings: list[str]
-    at: datetime
-
-
-@dataclass(frozen=True)
-class AlikePair:
-    """Two patients of two issuers who may be the same person.
-
-    Attributes:
-        pair: keyed digest of the two.
-        one, other: pseudonyms.
-        issuer, other_issuer: who numbers them.
-        images: how many pairs of their images look the same.
-    """
-
-    pair: str
-    one: str
-    issuer: str
-    other: str
-    other_issuer: str
-    images: int
 
 
 class Index:
@@ -163,9 +79,9 @@ class Index:
     def images(self, task: str, issuers: Iterable[str]) -> list[Image]:
         """All images of these issuers for a task, in no particular order of patients."""
         rows = self._connection.execute(f"SELECT * FROM images WHERE {_MINE}", _mine(task, issuers))
-        return [_image(row) for row in rows]
+        return [image_of(row) for row in rows]
 
-    def kept(self, question: Hashable, answer: Callable[[], T]) -> T:
+    def remembered(self, question: Hashable, answer: Callable[[], T]) -> T:
         """The result of a query on the catalog, computed once and again after every write.
 
         Every round asks what the last one asked, and a large catalog takes a second to go through.
@@ -176,12 +92,12 @@ class Index:
         query = "SELECT number FROM state WHERE name = 'written'"
         current = (self._connection.execute(query).fetchone()[0], self._path.stat().st_ino)
         key = self._path, (self._fraction, question)
-        version, result = _KEPT.pop(key, (None, None))
+        version, result = _REMEMBERED.pop(key, (None, None))
         if version != current:
             result = answer()
-        _KEPT[key] = current, result
-        while len(_KEPT) > _MOST_KEPT:
-            _KEPT.popitem(last=False)
+        _REMEMBERED[key] = current, result
+        while len(_REMEMBERED) > _MOST_REMEMBERED:
+            _REMEMBERED.popitem(last=False)
         return cast(T, result)
 
     def put(self, images: Iterable[tuple[Patient, Image]]) -> None:
@@ -192,7 +108,7 @@ class Index:
                 "INSERT OR REPLACE INTO patients VALUES (?, ?)", {astuple(patient) for patient, _ in both}
             )
             self._connection.executemany(
-                f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 17)})", [_row(image) for _, image in both]
+                f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 17)})", [row_of(image) for _, image in both]
             )
             self._connection.execute(_WRITTEN)
 
@@ -217,7 +133,7 @@ class Index:
     def of_patients(self, pseudonyms: Iterable[str]) -> list[Image]:
         """All images of some patients, of every task."""
         query = "SELECT * FROM images WHERE patient IN (SELECT value FROM json_each(?))"
-        return [_image(row) for row in self._connection.execute(query, (json.dumps(list(pseudonyms)),))]
+        return [image_of(row) for row in self._connection.execute(query, (json.dumps(list(pseudonyms)),))]
 
     def sides(self, task: str, issuers: Iterable[str]) -> dict[str, str]:
         """Side of the split of each patient with images of a task."""
@@ -240,7 +156,7 @@ class Index:
     def usable_images(self, issuers: Iterable[str]) -> list[Image]:
         """All usable images of these issuers, of every task."""
         query = "SELECT * FROM images WHERE usable AND issuer IN (SELECT value FROM json_each(?))"
-        return [_image(row) for row in self._connection.execute(query, (json.dumps(list(issuers)),))]
+        return [image_of(row) for row in self._connection.execute(query, (json.dumps(list(issuers)),))]
 
     def are_compared(self, issuers: list[str]) -> bool:
         """Whether every usable image of these issuers was compared with those of the others, as it is now."""
@@ -253,7 +169,7 @@ class Index:
 
     def note_compared(self, issuers: list[str], images: Iterable[Image], alike: Iterable[AlikePair]) -> None:
         """Record which images of these issuers were compared, and the pairs that look alike."""
-        rows = [(image.image, image.task, _signed(image.fingerprint), json.dumps(issuers)) for image in images]
+        rows = [(image.image, image.task, signed(image.fingerprint), json.dumps(issuers)) for image in images]
         with self._connection:
             self._connection.execute("DELETE FROM alike")
             self._connection.executemany("INSERT OR REPLACE INTO compared VALUES (?, ?, ?, ?)", rows)
@@ -313,18 +229,20 @@ def opened(site: SiteSettings) -> Iterator[Index]:
     Raises:
         CatalogStale: it was made with another key than the site's, so pseudonyms and split are another hospital's.
     """
-    with _opened(site) as connection:
-        yield Index(_path(site), connection, site.validation_fraction)
+    with connected(site) as connection:
+        yield Index(path_of(site), connection, site.validation_fraction)
 
 
-def _path(site: SiteSettings) -> Path:
+def path_of(site: SiteSettings) -> Path:
+    """Where the index lies."""
     return site.catalog / "index.sqlite"
 
 
 @contextmanager
-def _opened(site: SiteSettings) -> Iterator[sqlite3.Connection]:
-    path = _path(site)
-    with _SHELF.use((path,), partial(_connected, path)) as connection:
+def connected(site: SiteSettings) -> Iterator[sqlite3.Connection]:
+    """A connection to the index's database, with all its tables; see ``opened``."""
+    path = path_of(site)
+    with _SHELF.use((path,), partial(_new_connection, path)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != _VERSION:
             connection.executescript(f"{_ANEW} {_SCHEMA} PRAGMA user_version = {_VERSION};")
@@ -347,38 +265,8 @@ def _require_key(connection: sqlite3.Connection, site: SiteSettings) -> None:
         )
 
 
-def claim(site: SiteSettings, ledger: str | None) -> None:
-    """Pass if the catalog's patients are counted in this ledger only; the first ledger to ask gets them.
-
-    Two ledgers on one catalog, from a second ``site.yaml`` with another ledger, would each grant the same patients a
-    full lifetime budget. Simulated hospitals share a catalog, and have no real patients.
-
-    Args:
-        ledger: the id of its first row; ``None`` for one that does not exist yet. Nothing happens before the first
-            ingest.
-
-    Raises:
-        TermsChanged: another ledger has claimed the catalog.
-    """
-    if site.simulated or not _path(site).exists():
-        return
-    with _opened(site) as connection:
-        owner = connection.execute("SELECT ledger FROM owner").fetchone()
-        if owner is not None and owner[0] != ledger:
-            raise TermsChanged(
-                f"the patients of the catalog {site.catalog} are counted in a ledger other than {site.ledger}; two "
-                "ledgers would each spend a full budget on them. Set `ledger` and `audit_log` in site.yaml to the "
-                "first one, or restore it from a backup. If it is permanently lost, the data protection officer "
-                "decides whether these patients may take part again; then delete the catalog and run: "
-                "consilium-site ingest"
-            )
-        if owner is None and ledger is not None:
-            with connection:
-                connection.execute("INSERT INTO owner VALUES (?)", (ledger,))
-
-
 @contextmanager
-def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+def _new_connection(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(private_database(path), timeout=60)) as connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         yield connection
@@ -391,23 +279,3 @@ def now() -> datetime:
 
 def _mine(task: str, issuers: Iterable[str]) -> tuple[str, str]:
     return task, json.dumps(list(issuers))
-
-
-def _row(image: Image) -> tuple[object, ...]:
-    lists = json.dumps(image.rejected), json.dumps(image.warned)
-    values, seen = astuple(image), _signed(image.fingerprint)
-    return (*values[:7], seen, *values[8:11], *lists, *values[13:15], json.dumps(image.findings), values[16])
-
-
-def _signed(fingerprint: int | None) -> int | None:
-    """As SQLite can hold it, which has no unsigned numbers."""
-    return None if fingerprint is None else (fingerprint ^ 1 << 63) - (1 << 63)
-
-
-def _image(row: tuple[object, ...]) -> Image:
-    values = list(row)
-    if isinstance(row[7], int):
-        values[7] = (row[7] + (1 << 63)) ^ 1 << 63
-    values[11], values[12] = tuple(json.loads(str(row[11]))), tuple(json.loads(str(row[12])))
-    values[14], values[15], values[16] = bool(row[14]), tuple(json.loads(str(row[15]))), bool(row[16])
-    return Image(*values)  # type: ignore[arg-type]

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from contextlib import closing
 
 from client.cohort.cache import ExampleCache
-from client.cohort.index import Image, Index, Patient
+from client.cohort.index import Index
 from client.cohort.preparation import Decoding, Job, Prepared, prepare
+from client.cohort.rows import Image, Patient
 from client.reading.contract import Judgement, judge_pixels, merged
 from client.reading.evidence import PixelEvidence
 from client.site import SiteSettings, secret

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import torch
 
-from client.cohort import catalog, identity, index
+from client.cohort import catalog, identity, index, ownership
 from client.cohort.cache import LEAST_FREE
 from client.cohort.findings import IngestReport
 from client.cohort.remedies import remedy_of
@@ -228,7 +228,7 @@ def _terms(change: premises.TermsChange | None) -> Rung:
 
 def _owner(site: SiteSettings, ledger: str) -> Rung:
     try:
-        index.claim(site, ledger)
+        ownership.claim(site, ledger)
     except SiteError as error:
         return Rung("one ledger", ClaimState.FAIL, str(error), "Set the first ledger and audit log in site.yaml")
     return Rung("one ledger", ClaimState.OK, "the catalog's patients are counted in this ledger only")

@@ -15,8 +15,8 @@ from pathlib import Path
 from client.cohort import catalog, index
 from client.cohort.cache import ExampleCache, load_example
 from client.cohort.findings import IngestReport, alike
-from client.cohort.index import Image
 from client.cohort.picture import png
+from client.cohort.rows import Image
 from client.errors import SiteError
 from client.setup.check import Rung
 from client.site import SiteSettings

@@ -9,7 +9,7 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from client.cohort import index
+from client.cohort import ownership
 from client.ledger.records import create_records, open_records
 from client.oversight.premises import terms_of
 from client.site import SiteSettings, secret
@@ -39,8 +39,8 @@ def provision(settings: SiteSettings) -> list[Path]:
     missing = [path for path in wanted if not path.exists()]
     key = secret(settings)
     if settings.audit_log in missing:  # it is made last; an unused ledger alone is a founding that was interrupted
-        index.claim(settings, None)
+        ownership.claim(settings, None)
         create_records(settings.ledger, settings.audit_log, key, terms_of(settings))
     with open_records(settings.ledger, settings.audit_log, key) as records:
-        index.claim(settings, records.ledger.account().id)
+        ownership.claim(settings, records.ledger.account().id)
         return missing

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from client.cohort import catalog, identity, index
+from client.cohort import catalog, identity, index, rows
 from client.errors import SamePersonTwice
 from client.ledger.audit_log import AuditLog, Kind
 from client.oversight.signature import sign
@@ -53,12 +53,12 @@ def twice(doubled: Hospital, tmp_path: Path) -> Hospital:
     return Hospital(tmp_path / "site" / "site.yaml")
 
 
-def _pairs(site: SiteSettings) -> list[index.AlikePair]:
+def _pairs(site: SiteSettings) -> list[rows.AlikePair]:
     with index.opened(site) as opened:
         return opened.alike(identity.issuers_to_compare(site))
 
 
-def _sign(site: SiteSettings, pairs: list[index.AlikePair]) -> None:
+def _sign(site: SiteSettings, pairs: list[rows.AlikePair]) -> None:
     """As ``consilium-site identities --sign`` does."""
     with AuditLog.open(site.audit_log, secret(site)) as audit_log:
         sign(audit_log, Kind.IDENTITIES, "Ada", {"pairs": identity.SEPARATOR.join(p.pair for p in pairs), "number": 1})
@@ -109,9 +109,9 @@ def test_images_that_an_interrupted_ingest_has_not_compared_are_not_used(twice: 
     _sign(site, _pairs(site))
     with index.opened(site) as opened:
         image = opened.usable_images(["research"])[0]
-        owner = index.Patient(image.patient, 0.9)
+        owner = rows.Patient(image.patient, 0.9)
         assert image.fingerprint is not None
-        opened.put([(owner, index.Image(**{**image.__dict__, "fingerprint": image.fingerprint ^ 1}))])
+        opened.put([(owner, rows.Image(**{**image.__dict__, "fingerprint": image.fingerprint ^ 1}))])
     with pytest.raises(SamePersonTwice, match="have not all been compared"):
         catalog.sides(site, BREAST)
     catalog.ingest(site, BREAST)
