@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from flwr.app.message import remove_content_from_message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
@@ -45,6 +47,8 @@ DEAF_S = 60.0
 """After so many seconds without an acknowledged heartbeat, the gateway ends, to be started again."""
 AGAIN_S = 3.0
 """Between two attempts to join, and after an error of the server itself (HTTP 500)."""
+AWAY_S = 3.0
+"""For how long a gateway that has just started is offline; the server looks several times a second."""
 PATIENT_S = 150.0
 """For how long a call is repeated that the server answers with an error of its own, such as a full disk."""
 _TICK_S = 1.0
@@ -252,15 +256,23 @@ def listening(kind: type[FleetHttpClient], ear: Ear) -> type[FleetHttpClient]:
             return response
 
         def ActivateNode(self, request: Any) -> Any:  # noqa: N802
+            joined = self._join(request)
+            with suppress(httpx.HTTPError, ValueError):
+                # An earlier process may have had orders, which are lost with it. The server learns that from a node
+                # that is offline for a moment, and asks again; otherwise it would wait for them until its deadline.
+                self.DeactivateNode(DeactivateNodeRequest(node_id=joined.node_id))
+                time.sleep(AWAY_S)
+                joined = self._join(request)
+            ear.heard()
+            return joined
+
+        def _join(self, request: Any) -> Any:
             while True:
                 try:
-                    response = super().ActivateNode(request)
+                    return super().ActivateNode(request)
                 except (httpx.HTTPError, ValueError) as error:
                     ear.trying(said(error))
                     time.sleep(AGAIN_S)
-                else:
-                    ear.heard()
-                    return response
 
         def _unary_unary(self, **call: Any) -> Any:
             asked = partial(super()._unary_unary, **call)

@@ -171,6 +171,9 @@ class Scripted:
     def ActivateNode(self, request: object) -> object:  # noqa: N802
         return self._unary_unary(path="/v1/fleet/activate-node")
 
+    def DeactivateNode(self, request: object) -> object:  # noqa: N802
+        return self._unary_unary(path="/v1/fleet/deactivate-node")
+
     def PushMessages(self, request: object) -> object:  # noqa: N802
         return self._unary_unary(path="/v1/fleet/push-messages")
 
@@ -192,6 +195,7 @@ def ear(monkeypatch: pytest.MonkeyPatch) -> flower_private.Ear:
 
     monkeypatch.setattr(flower_private, "_end", end)
     monkeypatch.setattr(flower_private, "AGAIN_S", 0.0)
+    monkeypatch.setattr(flower_private, "AWAY_S", 0.0)
     return flower_private.Ear(SILENT)
 
 
@@ -256,10 +260,22 @@ def test_who_is_not_heard_for_a_minute_ends_and_says_why(
 
 def test_who_is_not_let_in_asks_again(ear: flower_private.Ear, capsys: pytest.CaptureFixture[str]) -> None:
     answers = (refusing(412, '{"code": 2004, "detail": "Failed to activate SuperNode."}'), refusing(500), refusing(401))
-    assert client(ear, *answers, WELL).ActivateNode(None) is WELL
+    joined = SimpleNamespace(node_id=7)
+    assert client(ear, *answers, joined, WELL, refusing(503), joined).ActivateNode(None) is joined
     told = capsys.readouterr().err
     assert "HTTP 412, Failed to activate SuperNode." in told
     assert "acknowledges this hospital's heartbeats" in told
+
+
+def test_orders_of_an_earlier_process_are_not_waited_for(ear: flower_private.Ear) -> None:
+    """Flower's own list of nodes: what was sent to one that has been offline since is answered with an error."""
+    calls, first, second = [], SimpleNamespace(node_id=7), SimpleNamespace(node_id=7)
+    made = client(ear, first, WELL, second)
+    unary = made._unary_unary
+    made._unary_unary = lambda **call: (calls.append(call["path"].rpartition("/")[2]), unary(**call))[1]
+    assert made.ActivateNode(None) is second
+    assert calls == ["activate-node", "deactivate-node", "activate-node"]
+    assert client(ear, first, refusing(412)).ActivateNode(None) is first, "then it stays as it is"
 
 
 def test_a_reply_is_not_given_up_at_the_server_s_first_error(
