@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -160,9 +160,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if pause:
-            for number in range(len(body)):
-                self.wfile.write(body[number : number + 1])
-                time.sleep(pause)
+            with suppress(ConnectionError):  # nobody listens that long
+                for number in range(len(body)):
+                    self.wfile.write(body[number : number + 1])
+                    time.sleep(pause)
         else:
             self.wfile.write(body[: len(body) - missing])
         self.close_connection = True
