@@ -90,6 +90,7 @@ def check(words: Sequence[str], commands: Sequence[str] = ()) -> None:
     """
     given = get_args_parser().parse_args(list(words))
     if any(getattr(given, option) for option in _ASKS_SOMETHING_ELSE):
+        register()  # Hydra composes the configuration to show it
         return
     more = [f"{_SEARCH}[file://{given.config_dir}]"] if given.config_dir else []
     asked, problems = overrides.studies([*more, *given.overrides], given.multirun, commands)

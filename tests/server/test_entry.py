@@ -21,6 +21,19 @@ def test_every_program_says_release_and_commit(program: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "line", ["consilium --help", "consilium --cfg job", "consilium-server --help", "consilium-site --help"]
+)
+def test_every_program_explains_itself(line: str, tmp_path: Path) -> None:
+    program, *words = line.split()
+    shown = subprocess.run(
+        [SCRIPTS / program, *words], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert len(shown.stdout.splitlines()) > 10
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("main", "program"), [(entry.consilium, "consilium"), (entry.consilium_server, "consilium-server")]
 )
 def test_without_the_extra_they_say_what_to_install(
