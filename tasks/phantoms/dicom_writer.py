@@ -57,7 +57,7 @@ def pixel_attributes(pixels: NDArray[np.unsignedinteger[Any]], bits_stored: int,
 
 
 def common_attributes(task: str, hospital: str, number: int, seed: int) -> dict[str, Any]:
-    """Patient, study, series and equipment (PS3.3 C.7.1 to C.7.5) of a hospital's patient of that number."""
+    """Patient, study, series and equipment (PS3.3 C.7.1 to C.7.5) of a hospital's patient with that number."""
     return {
         "PatientName": f"Phantom^{hospital.capitalize()} {number:04d}",
         "PatientID": patient_id(hospital, number),

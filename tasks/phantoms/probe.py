@@ -95,7 +95,7 @@ def pixel_places_mm(probe: Probe) -> tuple[NDArray[np.float32], NDArray[np.float
 
 
 def beam_places_mm(probe: Probe) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where each sample of each beam lies: across and deep, as for ``pixel_places_mm``; both (samples, beams)."""
+    """Where each sample of each beam lies: across and down, as for ``pixel_places_mm``; both (samples, beams)."""
     along = np.linspace(0, probe.depth_mm, probe.samples, dtype=np.float32)[:, None]
     side = np.linspace(-0.5, 0.5, probe.beams, dtype=np.float32)[None, :]
     if not probe.radius_mm:

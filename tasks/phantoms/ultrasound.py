@@ -62,7 +62,7 @@ def grey_of(magnitude: Field, gain: float, gamma: float) -> Field:
 
 
 def tgc_error(z_mm: Field, rng: np.random.Generator) -> Field:
-    """What the time gain compensation leaves over, in decibels by depth: no hand sets eight sliders exactly."""
+    """What time gain compensation leaves uncorrected, in decibels by depth: nobody sets eight sliders exactly."""
     sliders = rng.normal(0, 2.0, 8) + rng.normal(0, 2.0) * np.linspace(-1, 1, 8)
     return np.interp(z_mm, np.linspace(0, z_mm[-1], 8), sliders).astype(np.float32)
 

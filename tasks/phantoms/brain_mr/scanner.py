@@ -89,7 +89,7 @@ _NAMES = {
 
 
 def scanner_of(hospital: PhantomHospital) -> MrScanner:
-    """The scanner that stands in this hospital; make and protocol follow from the hospital's name.
+    """The scanner that stands in this hospital; manufacturer and protocol follow from the hospital's name.
 
     ``gain`` is the receiver's: it multiplies all grey values. ``frequency_mhz`` means nothing here.
     """
@@ -175,7 +175,7 @@ def acquired(scanner: MrScanner, slices: Field, thick: int, rng: np.random.Gener
 
 
 def attributes_of(scanner: MrScanner, protocol: Protocol, sex: str) -> dict[str, Any]:
-    """What PS3.3 A.4 asks for beyond patient, study, equipment and plane: MR Image (C.8.3.1)."""
+    """What PS3.3 A.4 requires beyond patient, study, equipment and plane: MR Image (C.8.3.1)."""
     inverted = protocol.inversion > 0
     return {
         "SOPClassUID": _MR_IMAGE_STORAGE,

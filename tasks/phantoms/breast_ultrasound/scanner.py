@@ -63,7 +63,7 @@ class BreastScanner:
 
 
 def scanner_of(hospital: PhantomHospital) -> BreastScanner:
-    """The scanner that stands in this hospital; the make follows from the hospital's name."""
+    """The scanner that stands in this hospital; the manufacturer follows from the hospital's name."""
     rng = random_numbers("scanner", hospital.name)
     rows, columns = int(rng.integers(200, 240)), int(rng.integers(204, 256))
     left, top = int(rng.integers(16, 40)), int(rng.integers(18, 30))
@@ -86,7 +86,7 @@ def frame_of(scanner: BreastScanner, image: NDArray[np.uint8], side: str) -> NDA
 
 
 def attributes_of(scanner: BreastScanner, frame: NDArray[np.uint8], side: str) -> dict[str, Any]:
-    """What PS3.3 A.6 asks for beyond patient, study and equipment: US Image (C.8.5.6), US Regions (C.8.5.5)."""
+    """What PS3.3 A.6 requires beyond patient, study and equipment: US Image (C.8.5.6), US Regions (C.8.5.5)."""
     return pixel_attributes(frame, 8, "MONOCHROME2") | {
         "SOPClassUID": _ULTRASOUND_IMAGE_STORAGE,
         "Modality": "US",

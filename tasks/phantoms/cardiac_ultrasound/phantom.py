@@ -117,7 +117,7 @@ def _echo(anatomy: Anatomy, z_mm: Field, window: float, rng: np.random.Generator
 
 
 def _behind_ribs(rng: np.random.Generator, probe: Probe, window: float) -> Field:
-    """What ribs and lung take from each beam, (beams,) in decibels: at the sides, and now and then in between."""
+    """What ribs and lung take from each beam, (beams,) in decibels: at the sides, and sometimes in between."""
     at = np.linspace(-0.5, 0.5, probe.beams, dtype=np.float32)
     loss = np.zeros(probe.beams, dtype=np.float32)
     for side in (-1, 1):

@@ -23,8 +23,8 @@ _MIRRORED = 0.25  # the share of laboratories that show the left ventricle on th
 
 
 def probe_of(hospital: PhantomHospital) -> Probe:
-    """The probe of this hospital; the make follows from its name. Echocardiography needs low frequencies: those that
-    are given are brought between 1.7 and 4 MHz, in their order."""
+    """The probe of this hospital; the manufacturer follows from its name. Echocardiography needs low frequencies: the
+    given ones are mapped to between 1.7 and 4 MHz, in their order."""
     rng = random_numbers("cardiac probe", hospital.name)
     frequency = float(np.clip(1.2 + 0.18 * hospital.frequency_mhz, 1.7, 4.0))
     depth, opening = float(rng.uniform(145, 170)), radians(float(rng.uniform(72, 88)))
@@ -53,9 +53,9 @@ def mirrored(hospital: PhantomHospital) -> bool:
 
 
 def attributes_of(probe: Probe, frame: NDArray[np.uint8], systole: bool) -> dict[str, Any]:
-    """What PS3.3 A.6 asks for beyond patient, study and equipment: US Image (C.8.5.6), US Regions (C.8.5.5).
+    """What PS3.3 A.6 requires beyond patient, study and equipment: US Image (C.8.5.6), US Regions (C.8.5.5).
 
-    The view is not told: a hospital that codes it in every file needs no model for it.
+    The view is not stated: a hospital that codes it in every file needs no model for it.
     """
     left, top, right, bottom = probe.region
     height_mm, width_mm = probe.size_mm

@@ -1,8 +1,8 @@
 """What a phantom patient's chest has, and what a reader would note of it.
 
 COVID-19 pneumonia shows as hazy opacities in both lungs, at their edges and rather below (Wong et al., Radiology
-296:E72, 2020). None of that is its own: the patients without it have lobar pneumonia, failing hearts, effusions,
-collapsed lungs, or nothing. Severities overlap, and some of either kind cannot be seen.
+296:E72, 2020). None of that is specific to it: the patients without it have lobar pneumonia, heart failure,
+effusions, collapsed lungs, or nothing. Severities overlap, and some of either kind cannot be seen.
 
 Tested in ``tests/tasks/phantoms/chest_xray/test_phantom.py``.
 """
@@ -47,7 +47,7 @@ class Illness:
 
     Attributes:
         opacities: in the lungs.
-        effusions: side and height in millimetres of fluid around a lung, when its owner stands.
+        effusions: side and height in millimetres of fluid around a lung, when the patient stands.
         collapse: side and share of a lung that has shrunk, or ``None``.
         heart: width of the heart, 1 is usual.
         congestion: how much wider than usual the vessels are.

@@ -57,7 +57,7 @@ class Radiography:
 
 
 def radiography_of(hospital: PhantomHospital) -> Radiography:
-    """How this hospital makes them; the make follows from its name, the exposure is its ``gain``."""
+    """How this hospital makes X-rays; the manufacturer follows from its name, the exposure is its ``gain``."""
     rng = random_numbers("chest radiography", hospital.name)
     rows = int(rng.integers(168, 200))
     return Radiography(
@@ -96,7 +96,7 @@ def stored_values(room: Radiography, attenuation: Field, supine: bool, rng: np.r
 
 
 def attributes_of(room: Radiography, stored: NDArray[np.uint16], supine: bool) -> dict[str, Any]:
-    """What PS3.3 A.2 (CR) or A.26 (DX) ask for beyond patient, study and equipment."""
+    """What PS3.3 A.2 (CR) or A.26 (DX) requires beyond patient, study and equipment."""
     common = pixel_attributes(stored, _BITS, room.photometric) | {
         "ImageType": ["ORIGINAL", "PRIMARY"],
         "BodyPartExamined": "CHEST",

@@ -2,7 +2,7 @@
 
 Rays fan out from a point: what lies far from the detector is shown larger. A chest is X-rayed from behind (PA) by a
 tube far away with the heart next to the detector, or in bed from the front (AP) by a near one, which shows the heart
-larger, and lying people breathe in less. The thorax is cut into planes parallel to the detector, each seen at its own
+larger; people who lie breathe in less. The thorax is cut into planes parallel to the detector, each seen at its own
 magnification, and what they attenuate is added up along the rays.
 
 Tested in ``tests/tasks/phantoms/chest_xray/test_phantom.py``.
@@ -42,7 +42,7 @@ class Thorax:
 
 @dataclass(frozen=True)
 class Projection:
-    """How the patient stands before the tube, or lies.
+    """How the patient stands or lies before the tube.
 
     Attributes:
         supine: lying, X-rayed from the front; else standing, from behind.
@@ -145,7 +145,7 @@ def _heart(thorax: Thorax, illness: Illness, view: Projection, x: Field, y: Fiel
 
 
 def _mediastinum(x: Field, y: Field, z: float) -> Field:
-    """Great vessels and gullet, with the knob of the aorta on the patient's left."""
+    """Great vessels and oesophagus, with the knob of the aorta on the patient's left."""
     knob = ((x - 20) / 19) ** 2 + ((y + 62) / 22) ** 2 + (z / 45) ** 2
     band = np.abs(x - 3) / (25 + 6 * np.sin(y / 38))
     vessels: Field = np.maximum(_inside(knob, 0.3), _inside(band, 0.35) * np.float32(abs(z) < 60))
@@ -163,7 +163,7 @@ def _bones(thorax: Thorax, x: Field, y: Field, z: float) -> Field:
 
 
 def _aerated(thorax: Thorax, illness: Illness, view: Projection, side: int, x: Field, y: Field, air_mm: Field) -> Field:
-    """What a lung attenuates less than the same volume of water."""
+    """By how much less a lung attenuates than the same volume of water."""
     middle, half = np.float32(side * 0.47 * thorax.wide), np.float32(0.40 * thorax.wide)
     gain = np.float32(_WATER - _LUNG) * air_mm
     kept = np.ones_like(air_mm)

@@ -1,7 +1,7 @@
-"""Phantom chest CT: a piece of lung with its vessels and at times the chest wall, and a nodule in it.
+"""Phantom chest CT: a piece of lung with its vessels, sometimes the chest wall, and a nodule in it.
 
-The field of view is cropped to 60 mm about the nodule: what surrounds it farther away says nothing about it, and files
-of ten phantom hospitals have to be drawn in minutes.
+The field of view is cropped to 60 mm around the nodule: what lies farther away says nothing about it, and the files of
+ten phantom hospitals have to be drawn in minutes.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _vessel(density: Field, rng: np.random.Generator, at_mm: tuple[Field, Field,
 
 
 def _wall(density: Field, rng: np.random.Generator, at_mm: tuple[Field, Field, Field], radius: float) -> None:
-    """Pleura, muscle, fat and a rib beside the lung, at times so near that the nodule sits on them."""
+    """Pleura, muscle, fat and a rib beside the lung, sometimes so near that the nodule sits on them."""
     z, y, x = at_mm
     turn = rng.uniform(0, 2 * np.pi)
     near = float(rng.uniform(0.6, 1.2) * radius if rng.random() < 0.5 else rng.uniform(radius + 3, 24))

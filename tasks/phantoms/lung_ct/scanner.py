@@ -54,7 +54,7 @@ _KERNELS = (("SOFT", 0.75, 0.0), ("STANDARD", 0.6, 0.15), ("LUNG", 0.45, 0.6), (
 
 
 def scanner_of(hospital: PhantomHospital) -> CtScanner:
-    """The scanner that stands in this hospital; make and protocol follow from the hospital's name.
+    """The scanner that stands in this hospital; manufacturer and protocol follow from the hospital's name.
 
     A CT is calibrated to water and air, so that no hospital's images are brighter than another's: ``gain`` is taken as
     the tube's output relative to a usual low-dose scan. ``frequency_mhz`` means nothing here.
@@ -98,7 +98,7 @@ def stored(hounsfield: Field) -> Any:
 
 
 def attributes_of(scanner: CtScanner, sex: str) -> dict[str, Any]:
-    """What PS3.3 A.3 asks for beyond patient, study, equipment and plane: CT Image (C.8.2.1)."""
+    """What PS3.3 A.3 requires beyond patient, study, equipment and plane: CT Image (C.8.2.1)."""
     return {
         "SOPClassUID": _CT_IMAGE_STORAGE,
         "Modality": "CT",

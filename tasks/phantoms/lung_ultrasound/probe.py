@@ -24,7 +24,7 @@ _FRAME_TIME = 0x00181063
 
 
 def probe_of(hospital: PhantomHospital) -> Probe:
-    """The scanner that stands in this hospital; the make follows from the hospital's name, the probe from its
+    """The scanner that stands in this hospital; the manufacturer follows from the hospital's name, the probe from its
     frequency."""
     rng = random_numbers("lung probe", hospital.name)
     convex = hospital.frequency_mhz < CONVEX_BELOW_MHZ
@@ -50,8 +50,8 @@ def probe_of(hospital: PhantomHospital) -> Probe:
 
 
 def attributes_of(probe: Probe, frames: NDArray[np.uint8], side: str, frame_ms: float) -> dict[str, Any]:
-    """What PS3.3 A.6 and A.7 ask for beyond patient, study and equipment: US Image (C.8.5.6), US Regions (C.8.5.5), and
-    for a clip Multi-frame (C.7.6.6) and Cine (C.7.6.5).
+    """What PS3.3 A.6 and A.7 require beyond patient, study and equipment: US Image (C.8.5.6), US Regions (C.8.5.5),
+    and for a clip Multi-frame (C.7.6.6) and Cine (C.7.6.5).
 
     Args:
         frames: uint8 (frames, rows, columns); a single one becomes a still.

@@ -143,7 +143,7 @@ def _stored(detector: Detector, attenuation: Field, rng: np.random.Generator) ->
 
 
 def _attributes(detector: Detector, stored: NDArray[np.uint16]) -> dict[str, Any]:
-    """What PS3.3 A.26 asks for: DX Series, Anatomy Imaged, Image, Detector, Positioning (C.8.11), VOI LUT (C.11.2)."""
+    """What PS3.3 A.26 requires: DX Series, Anatomy Imaged, Image, Detector, Positioning (C.8.11), VOI LUT (C.11.2)."""
     inverse = detector.photometric == "MONOCHROME1"
     chest = {"CodeValue": "51185008", "CodingSchemeDesignator": "SCT", "CodeMeaning": "Chest"}
     return pixel_attributes(stored, _BITS, detector.photometric) | {
