@@ -20,6 +20,7 @@ from server.study.folder import RUNNING, StudyFolder
 from tasks.machine.disk import write_whole
 
 SHOWN = "queue.json"
+_LONGEST, _DEEPEST = 80, 40
 NOT_COMPUTED = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")
 """Settings that two submissions of one study may differ in, as in ``server.study.document``."""
 
@@ -117,10 +118,34 @@ def _told(one: Submission, study: str) -> dict[str, object]:
     return {
         "run": one.run,
         "study": study,
-        "task": str(as_group(one.study.get("task")).get("name", "")),
+        "task": _short(str(as_group(one.study.get("task")).get("name", ""))),
         "by": one.by or "",
         "since": datetime.fromtimestamp(one.at, UTC).isoformat(timespec="seconds"),
     }
+
+
+def _short(text: str) -> str:
+    """A researcher's text as far as a terminal can show it."""
+    return "".join(c for c in text[:_LONGEST] if c.isprintable())
+
+
+def refuse_deep(study: Mapping[str, Any]) -> None:
+    """Refuse a text that is nested deeper than any configuration: functions that call themselves would fail on it.
+
+    Raises:
+        ValueError
+    """
+    level: list[Any] = [study]
+    for _ in range(_DEEPEST):
+        level = [
+            below
+            for one in level
+            if isinstance(one, dict | list)
+            for below in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
 
 
 def as_group(value: object) -> Mapping[str, object]:

@@ -24,9 +24,9 @@ from typing import Any
 
 from server.deployment import register, signing
 from server.deployment.leases import Leases
-from server.deployment.queue import Queue, Submission, note_run, run_facts, twin_of, unfinished
+from server.deployment.queue import Queue, Submission, note_run, refuse_deep, run_facts, twin_of, unfinished
 from server.deployment.server_dir import ServerDir, read
-from server.errors import NotSigned, StudyError
+from server.errors import NotSigned
 from server.runtime.flower_private import Control, ControlRefused, RunAcquirer
 from server.study.folder import FAILED, StudyFolder, committed
 from tasks.machine.supervision import end_with_parent
@@ -98,7 +98,7 @@ class SuperExec:
                 self._registered = self._registered and error.code is not None  # it may come back with an empty list
                 self._tell("loop", f"the SuperLink does not answer: {error}")
                 self._stop.wait(1)
-            except (StudyError, OSError) as error:
+            except Exception as error:  # a full disk, a damaged register: it must not end what runs already
                 self._tell("loop", f"{type(error).__name__}: {error}")
                 self._stop.wait(1)
         self._leases.stop()
@@ -147,7 +147,10 @@ class SuperExec:
             self._claimed[run] = _Claimed(run, token)
             self._leases.keep(run, token)
         for one in [one for one in self._claimed.values() if one.submission is None]:
-            self._accept(one)
+            try:
+                self._accept(one)
+            except ControlRefused as error:  # it is asked again; the others need not wait for that
+                self._tell(f"run {one.run}", f"run {one.run}: its text cannot be fetched: {error}")
 
     def _end_elder(self, run: int) -> None:
         """End a process that plays a run under a claim which has lapsed. Its failure is not the run's."""
@@ -164,16 +167,24 @@ class SuperExec:
         resumes = next((name for name, facts in self._looked().items() if facts.get("run") == run), "")
         kept = self._queue.waiting().get(run)
         if kept is None:
+            text = self._control.text(run)
             try:
-                asked = signing.read(self._home, run, self._control.text(run))
+                asked = signing.read(self._home, run, text)
+                refuse_deep(asked.study)
             except NotSigned as error:
-                note_run(self._home, run, state=FAILED, error=f"It is not known who submits it: {error}")
-                self._forget(run)
+                self._refuse(run, f"It is not known who submits it: {error}")
+                return
+            except (ValueError, RecursionError) as error:
+                self._refuse(run, f"Invalid configuration: {error}")
                 return
             kept = Submission(run, asked.study, asked.by, time.time())
             if not resumes:
                 self._queue.put(kept)
         claimed.submission, claimed.resumes = kept, resumes
+
+    def _refuse(self, run: int, why: str) -> None:
+        note_run(self._home, run, state=FAILED, error=why)
+        self._forget(run)
 
     def _looked(self) -> dict[str, dict[str, Any]]:
         self._unfinished = unfinished(self._home)

@@ -264,6 +264,41 @@ def test_a_text_that_nobody_signed_costs_no_process(played: Played, text: str) -
     assert played.playing() == [good]
 
 
+@pytest.mark.parametrize("depth", [50, 180, 900, 20_000])
+def test_a_text_without_an_end_costs_its_sender_the_study_and_nobody_else(played: Played, depth: int) -> None:
+    run = played.ask(x=nested(min(depth, 900))) if depth <= 900 else played.superlink.start("[" * depth)
+    good = played.ask()
+    played.step(2)
+    assert "nested" in told_of(played.home, run)["error"] or "not signed" in told_of(played.home, run)["error"]
+    assert played.playing() == [good]
+    played.anew()
+    played.step()
+
+
+def test_a_text_that_cannot_be_fetched_holds_up_nobody_else(played: Played) -> None:
+    run, good = played.ask(), played.ask()
+    fetch = played.superlink.text
+
+    def fetched(number: int) -> str:
+        if number == run:
+            raise ControlRefused("HTTP 500")
+        return fetch(number)
+
+    played.superexec._control.text = fetched  # type: ignore[method-assign]
+    played.step(2)
+    assert played.playing() == [good]
+    played.superexec._control.text = fetch  # type: ignore[method-assign]
+    played.step()
+    assert played.playing() == [good, run]
+
+
+def nested(depth: int) -> list[Any]:
+    inner: list[Any] = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
 def test_a_process_that_the_superlink_has_given_up_is_ended(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     run = played.ask()
     played.step()
