@@ -21,10 +21,10 @@ from client.link import security as examined
 from client.link.gateway import QUIET, Link, command, environment, reach, refusal
 from client.link.gateway import enroll as ask
 from client.link.gateway import link as read_link
-from client.link.pulse import ALIVE, Watched
 from client.site import SiteSettings, load
 from tasks.machine import checklist
 from tasks.machine.checklist import ClaimState
+from tasks.machine.pulse import ALIVE, Watched
 from tasks.machine.supervision import Program, Supervisor, all_well, holder, only_one, stop_on_signals
 from tasks.protocol import enrolment
 

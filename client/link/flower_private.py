@@ -40,7 +40,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from client.link.pulse import SILENT, Pulse
+from tasks.machine.pulse import SILENT, Pulse
 
 POLL_S = 1.0
 DEAF_S = 60.0

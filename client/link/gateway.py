@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from client.errors import SiteMisconfigured
-from client.link.pulse import ALIVE, HEARD
 from client.site import SiteSettings
 from tasks.machine.disk import private_tree, write_private, write_secret
+from tasks.machine.pulse import ALIVE, HEARD
 from tasks.protocol import enrolment
 
 QUIET = {

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 from client.link.flower_private import supernode
-from client.link.pulse import ALIVE, HEARD, Pulse
 from tasks.machine.disk import keep_to_owner
+from tasks.machine.pulse import ALIVE, HEARD, Pulse
 
 if __name__ == "__main__":
     keep_to_owner()

@@ -19,8 +19,8 @@ from pathlib import Path
 from flwr.clientapp import ClientApp
 
 from client.link.flower_private import GatewayAway, OrderAcquirer, OrderHead, answer, answer_for_the_dead
-from client.link.pulse import ALIVE, SILENT, Pulse
 from tasks.machine.disk import keep_to_owner
+from tasks.machine.pulse import ALIVE, SILENT, Pulse
 
 POLL_S = 0.1
 _AWAY_S = 1.0

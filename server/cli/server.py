@@ -29,6 +29,7 @@ from server.study.folder import StudyFolder, committed
 from tasks.machine import checklist
 from tasks.machine.checklist import ClaimState
 from tasks.machine.disk import write_whole
+from tasks.machine.pulse import ALIVE, HEARD, Watched
 from tasks.machine.supervision import Program, Supervisor, holder, only_one, stop_on_signals
 from tasks.protocol import enrolment
 
@@ -44,6 +45,8 @@ QUIET = {
 }
 """No library calls home, and no run installs anything."""
 _DOWN_S = 60.0
+_SILENT_S = 60.0
+"""After so long without a sign of life, the program that plays studies is not well: longer than its longest calls."""
 
 
 def init(
@@ -146,7 +149,14 @@ def _programs(server_dir: ServerDir) -> list[Program]:
             quiet,
             lambda: _answers(server_dir, f"{server_dir.mlflow}/health"),
         ),
-        Program("studies", studies, logs / "studies.log", quiet),
+        Program(
+            "studies",
+            studies,
+            logs / "studies.log",
+            quiet | {name: str(path) for name, path in server_dir.signs.items()},
+            healthy=Watched(server_dir.signs[ALIVE], _SILENT_S),
+            heard=Watched(server_dir.signs[HEARD], _SILENT_S),
+        ),
         Program(
             "nginx",
             nginx.command(server_dir),

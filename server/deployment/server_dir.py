@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.errors import ServerMisconfigured
 from tasks.machine.disk import private_file, write_secret, write_whole
+from tasks.machine.pulse import ALIVE, HEARD
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -98,6 +99,11 @@ class ServerDir:
     @property
     def database(self) -> Path:
         return self.path / "superlink" / "state.db"
+
+    @property
+    def signs(self) -> dict[str, Path]:
+        """Files that the program which plays studies touches while it works, and while the SuperLink answers it."""
+        return {ALIVE: self.path / "superlink" / "studies.alive", HEARD: self.path / "superlink" / "studies.heard"}
 
     @property
     def runs(self) -> Path:

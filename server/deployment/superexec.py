@@ -29,6 +29,7 @@ from server.deployment.server_dir import ServerDir, read
 from server.errors import NotSigned
 from server.runtime.flower_private import Control, ControlRefused, RunAcquirer
 from server.study.folder import FAILED, StudyFolder, committed
+from tasks.machine.pulse import ALIVE, HEARD, SILENT, Pulse
 from tasks.machine.supervision import end_with_parent
 
 MOST_RESUMPTIONS = 10
@@ -85,14 +86,21 @@ class SuperExec:
         self._told: dict[str, str] = {}
         self._stop = threading.Event()
 
-    def run(self) -> None:
-        """Work until SIGTERM; then all running studies end too, and resume at the next start."""
+    def run(self, alive: Pulse = SILENT, heard: Pulse = SILENT) -> None:
+        """Work until SIGTERM; then all running studies end too, and resume at the next start.
+
+        Args:
+            alive: beats while this works.
+            heard: beats while the SuperLink answers.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         self._leases.start()
         while not self._stop.wait(_POLL_S):
+            alive.beat()
             try:
                 self._step()
+                heard.beat()
                 self._tell("loop", "")
             except ControlRefused as error:
                 self._registered = self._registered and error.code is not None  # it may come back with an empty list
@@ -375,7 +383,8 @@ def _not_before(one: Submission) -> float:
 
 def main() -> None:
     """Run the runs of the server whose folder is the first argument."""
-    SuperExec(read(Path(sys.argv[1]))).run()
+    signs = [Pulse(Path(os.environ[name])) if name in os.environ else SILENT for name in (ALIVE, HEARD)]
+    SuperExec(read(Path(sys.argv[1]))).run(*signs)
 
 
 if __name__ == "__main__":

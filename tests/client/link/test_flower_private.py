@@ -22,7 +22,7 @@ from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from flwr.supernode.runtime import run_clientapp
 
 from client.link import flower_private
-from client.link.pulse import SILENT
+from tasks.machine.pulse import SILENT
 
 NAMES = [
     (node.module, alias.name)

@@ -13,8 +13,8 @@ from flwr.clientapp import ClientApp
 
 from client.link import trainer
 from client.link.flower_private import OrderHead
-from client.link.pulse import Pulse, Watched
 from client.link.trainer import Gateway, Trainer
+from tasks.machine.pulse import Pulse, Watched
 
 RECEIPT = OrderHead(b"the head of an order", 2**63 + 5, 30.0)
 

@@ -12,8 +12,8 @@ import pytest
 
 from client.cli import link
 from client.link.gateway import Link
-from client.link.pulse import Pulse
 from client.site import SiteSettings
+from tasks.machine.pulse import Pulse
 from tasks.machine.supervision import only_one
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from server.cli import server
 from server.cli.main import app
-from server.deployment import pki
+from server.deployment import nginx, pki
 from server.deployment.server_dir import Hospital, make, read
+from tasks.machine.pulse import ALIVE, HEARD, Pulse
 from tasks.protocol import enrolment
 
 RUN = CliRunner()
@@ -158,3 +160,17 @@ def test_what_somebody_has_deleted_is_there_again_when_the_server_starts(home: P
     make(home, read(home).settings)
     assert (home / "superlink" / "superexec.secret").exists()
     assert (home / "queue").is_dir()
+
+
+def test_every_program_of_the_server_says_whether_it_is_well(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nginx, "command", lambda _: ["nginx"])
+    programs = {one.name: one for one in server._programs(read(home))}
+    assert programs.keys() == {"superlink", "mlflow", "studies", "nginx"}
+    assert all(one.healthy is not None for one in programs.values())
+    studies = programs["studies"]
+    assert studies.healthy is not None
+    assert studies.heard is not None
+    Pulse(Path(studies.environment[ALIVE])).beat()
+    assert (studies.healthy(), studies.heard()) == (True, False)
+    Pulse(Path(studies.environment[HEARD])).beat()
+    assert studies.heard()

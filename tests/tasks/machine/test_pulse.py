@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from client.link.pulse import SILENT, Pulse, Watched
+from tasks.machine.pulse import SILENT, Pulse, Watched
 
 
 def test_who_beats_is_alive_and_who_stops_is_not(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_process_that_is_stopped_is_seen(tmp_path: Path) -> None:
     program = f"""
 import time
 from pathlib import Path
-from client.link.pulse import Pulse
+from tasks.machine.pulse import Pulse
 pulse = Pulse(Path({str(path)!r}), 0.0)
 while True:
     pulse.beat()
