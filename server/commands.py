@@ -10,6 +10,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,30 +26,31 @@ from tasks import new_task
 from tasks.machine.disk import write_whole
 from tasks.models import model_file
 
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 
 def main(words: Sequence[str]) -> int:
     """Run one of ``server.command_line.COMMANDS``. Returns 0, 1 where it failed, 2 where the command line is wrong."""
     parser = argparse.ArgumentParser(prog="consilium")
     commands = parser.add_subparsers(dest="command", required=True)
-    compare = commands.add_parser("compare", help="compare studies side by side, and AUC against epsilon")
+    compare = _parser(commands, "compare", "compare studies side by side, and AUC against epsilon")
     compare.add_argument("studies", nargs="+", type=Path, metavar="STUDY", help="folders of outputs/studies")
     compare.add_argument("--to", type=Path, default=Path("comparison.html"), help="the page to write")
-    send = commands.add_parser("send", help="send MLflow the results that it has not received yet")
+    send = _parser(commands, "send", "send MLflow the results that it has not received yet")
     send.add_argument("--output-dir", type=Path, default=Path("outputs"), help="the folder that holds studies/")
     send.add_argument("--uri", default="", help="an MLflow store other than the one in the studies' configuration")
-    out = commands.add_parser("export", help="write a study's model as one file for hospitals, and print its SHA-256")
+    out = _parser(commands, "export", "write a study's model as one file for hospitals, and print its SHA-256")
     out.add_argument("model", metavar="STUDY", help="a folder of outputs/studies, or models:/TASK@candidate in MLflow")
     out.add_argument("--out", type=Path, default=Path(model_file.FILE), help="the file to write")
     out.add_argument("--uri", default="", help="the MLflow store; default: the one in outputs/")
     out.add_argument("--studies", type=Path, help="the folder of studies that confirm a registered model's SHA-256; "
                      "default: beside the MLflow store, or on the server that --uri names")  # fmt: skip
-    queue = commands.add_parser("queue", help="show which studies run on a server, and in which order others wait")
+    queue = _parser(commands, "queue", "show which studies run on a server, and in which order others wait")
     queue.add_argument(
         "settings", nargs="*", metavar="KEY=VALUE", help="runtime.address=HOST:PORT, .authority=FILE, .certificate=FILE"
     )
-    new = commands.add_parser(
-        "new-task", help="create the files of a new clinical task, from a template that passes its tests"
-    )
+    new = _parser(commands, "new-task", "create the files of a new clinical task, which pass its tests at once")
     new.add_argument("name", metavar="NAME", help="lower-case letters, digits, underscores, such as thyroid_ultrasound")
     new.add_argument("--root", type=Path, default=new_task.ROOT, help="the source checkout to write into")
     given = parser.parse_args(words)
@@ -67,6 +69,11 @@ def main(words: Sequence[str]) -> int:
     except conf.ConfigError as error:
         console.print(f"[bold red]Invalid configuration:[/]\n{escape(str(error))}", soft_wrap=True)
         return 2
+
+
+def _parser(commands: Commands, name: str, does: str) -> argparse.ArgumentParser:
+    """A command that says what it does, in the list of commands and in its own help."""
+    return commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
 
 
 def _queue(settings: Sequence[str], console: Console) -> int:

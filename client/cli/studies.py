@@ -149,7 +149,7 @@ def approve(
     digest: StudyDigest,
     uninformative: Annotated[
         bool,
-        typer.Option("--uninformative", help="Approve it although its figures will tell nothing of this hospital."),
+        typer.Option("--uninformative", help="Approve it although its figures will say nothing about this hospital."),
     ] = False,
     site: SiteFile = HERE,
     by: By = "",
