@@ -403,6 +403,8 @@ def survive_bad_replies(module: Any, client: Any) -> None:
                 return message
         except Exception:  # whatever the bytes provoke
             pass
+        finally:
+            contents.clear()  # otherwise they stay beside the message that was made of them until that is used up
         return unavailable(0, orders.get(object_id, ""))
 
     client.PullMessages, module.inflate_object_from_contents = pulled, inflated
