@@ -96,7 +96,9 @@ def main(words: list[str]) -> None:
                 "routes": routes(),
                 "resolved": {name: resolved(name) for name in ("debian.org", "pypi.org")},
                 "mounts": mounts,
-                "modules": {name: find_spec(name) is not None for name in ("mlflow", "pip", "torch", "flwr")},
+                "modules": {
+                    name: find_spec(name) is not None for name in ("mlflow", "pip", "torch", "flwr", "tasks.phantoms")
+                },
             }
         )
     )

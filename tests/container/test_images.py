@@ -25,7 +25,7 @@ def test_an_image_alone_writes_to_tmp_only_sees_no_network_and_has_no_installer(
     assert found["networks"] == ["lo"]
     assert found["listening"] == []
     is_server = image.endswith("server")
-    assert found["modules"] == {"mlflow": is_server, "pip": False, "torch": True, "flwr": True}
+    assert found["modules"] == {"mlflow": is_server, "pip": False, "torch": True, "flwr": True, "tasks.phantoms": False}
     assert {user for process in found["processes"] for user in process["ids"]} == {10001}
 
 
