@@ -5,7 +5,6 @@ Tested in ``tests/client/link/test_security.py``.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from enum import StrEnum
@@ -18,9 +17,10 @@ from rich.text import Text
 from client.cli.output import COLOURS, HERE, REFUSED, AsJson, SiteFile, answer, fail, table
 from client.errors import SiteMisconfigured
 from client.link import security as examined
-from client.link.gateway import QUIET, Link, command, environment, reach, refusal
+from client.link.gateway import QUIET, Link, command, environment
 from client.link.gateway import enroll as ask
 from client.link.gateway import link as read_link
+from client.link.watch import Watch
 from client.site import SiteSettings, load
 from tasks.machine import checklist
 from tasks.machine.checklist import ClaimState
@@ -29,13 +29,10 @@ from tasks.machine.supervision import Program, Supervisor, all_well, holder, onl
 from tasks.protocol import enrolment
 
 _LISTEN = "127.0.0.1:9094"
-_LOOK_S = 15.0
 _SILENT_S = 45.0
 """A program that has shown no sign of life for so long is not well: longer than any call that it waits for."""
 _UNHEARD_S = 60.0
 """A gateway of which the server has acknowledged no heartbeat for so long is not well; they are some 20 s apart."""
-_DOUBT_S = 30.0
-"""After so long the server is asked whether it has refused this hospital."""
 
 GatewayAddress = Annotated[
     str, typer.Option("--gateway", metavar="HOST:PORT", help="Address on which the gateway listens for the trainer.")
@@ -112,26 +109,7 @@ def run(
         supervisor = Supervisor(programs, _tell, settings.link / f"{only}.json")
         stop_on_signals(supervisor)
         _tell(f"{settings.name} takes part in studies of {link.server}")
-        supervisor.run(_Watch(link, supervisor) if only is not Role.TRAINER else None)
-
-
-def programs(settings: SiteSettings) -> dict[str, str]:
-    """What gateway and trainer do on this machine, in words."""
-    found: dict[str, str] = {}
-    for role in Role:
-        running = holder(settings.link / f"{role}.lock")
-        try:
-            states = json.loads((settings.link / f"{role}.json").read_text("utf-8")) if running else {}
-            found |= {name: _state(one) for name, one in states.items()}
-        except (OSError, ValueError, AttributeError):
-            continue
-    return found or {"gateway and trainer": "not running here"}
-
-
-def _state(program: dict[str, object]) -> str:
-    if held := program.get("held"):
-        return f"stopped: {held}"
-    return "well" if program.get("well") else "not well" if program.get("pid") else "not running; it is started again"
+        supervisor.run(Watch(link, supervisor, _tell) if only is not Role.TRAINER else None)
 
 
 def security(
@@ -197,28 +175,6 @@ def _programs(settings: SiteSettings, link: Link, site: Path, only: Role, gatewa
 def _require_address(gateway: str) -> None:
     if gateway.count(":") != 1 or not gateway.rpartition(":")[2].isdecimal():
         raise SiteMisconfigured(f"--gateway {gateway}: must be HOST:PORT, such as {_LISTEN}")
-
-
-class _Watch:
-    """Connects to the server at intervals, reports when the result changes, and lets the gateway run only while the
-    server has not refused this hospital: one that is refused would start again and again for nothing."""
-
-    def __init__(self, found: Link, supervisor: Supervisor) -> None:
-        self._found, self._supervisor = found, supervisor
-        self._heard = Watched(found.heard, _DOUBT_S)
-        self._looked, self._told = -_LOOK_S, "?"
-
-    def __call__(self) -> None:
-        if time.monotonic() - self._looked < _LOOK_S:
-            return
-        self._looked = time.monotonic()
-        problem = reach(self._found)
-        if not self._heard() and not problem:  # who is heard is admitted
-            problem = refusal(self._found)
-            self._supervisor.hold("gateway", problem)
-        if problem != self._told:
-            _tell(problem or f"{self._found.server} can be reached")
-        self._told = problem
 
 
 def _tell(text: str) -> None:

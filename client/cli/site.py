@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from client.cli import link
 from client.cli.output import HALTED, HERE, AsJson, By, SiteFile, answer, fail, moment, opened, table, who
 from client.errors import SiteError, SiteMisconfigured
 from client.ledger.audit_log import AuditLog, Fact, Kind
 from client.ledger.records import Records
+from client.link import watch
 from client.oversight import approvals as decided
 from client.oversight import halt
 from client.setup.provisioning import provision, write_example
@@ -47,7 +47,7 @@ def status(site: SiteFile = HERE, as_json: AsJson = False) -> None:
     with opened(site) as (settings, records):
         facts = _facts(settings, records)
     rows = [(key.replace("_", " "), _told(value)) for key, value in facts.items() if key != "programs"]
-    rows += link.programs(settings).items()
+    rows += watch.states(settings).items()
     answer(as_json, facts, table(f"Hospital {settings.name}", ("", ""), rows))
     if facts["stopped"]:
         fail(HALTED)
@@ -74,7 +74,7 @@ def _facts(settings: SiteSettings, records: Records) -> dict[str, object]:
         "audit_log_rows": records.audit_log.head().seq + 1,
         "messages_left": len(receipts),
         "last_message": receipts[-1].at if receipts else None,
-        "programs": link.programs(settings),
+        "programs": watch.states(settings),
     }
 
 

@@ -35,6 +35,8 @@ _LOOK_S = 5.0
 _TAIL, _LONGEST_LINE = 4096, 300
 _GRACE_S = 15.0
 _PR_SET_PDEATHSIG = 1
+_PRCTL = ctypes.CDLL(None).prctl
+"""Looked up here: in a child of a process with threads, nothing may wait for a lock that one of them holds."""
 
 Healthy = Callable[[], bool]
 Tell = Callable[[str], None]
@@ -286,4 +288,4 @@ def all_well(state: Path) -> bool:
 
 def end_with_parent() -> None:
     """Run in a child that is being started: it gets SIGTERM when this process ends, however it ends (Linux)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
