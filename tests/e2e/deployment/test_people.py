@@ -44,7 +44,17 @@ def test_a_study_runs_once_a_person_at_each_hospital_has_approved_it(asking: Fed
         assert "epsilon" in told(site_command("review", file, "--site", hospital.site))
         again = json.loads(told(site_command("review", "--site", hospital.site, "--json")))
         assert again == waiting, "it is the very study that was proposed"
-        told(site_command("approve", waiting[0]["digest"][:12], "--by", "Dr. A. Example", "--site", hospital.site))
+        told(
+            site_command(
+                "approve",
+                waiting[0]["digest"][:12],
+                "--by",
+                "Dr. A. Example",
+                "--uninformative",
+                "--site",
+                hospital.site,
+            )
+        )
 
     told(asking.study_words())
     assert asking.facts()["study"] == facts["study"]
@@ -62,7 +72,7 @@ def test_after_an_approval_is_taken_back_nothing_leaves_and_the_others_go_on(
     for hospital in asking.hospitals:
         told(site_command("review", file, "--site", hospital.site))
         digest = json.loads(told(site_command("review", "--site", hospital.site, "--json")))[0]["digest"]
-        told(site_command("approve", digest, "--by", "Dr. A. Example", "--site", hospital.site))
+        told(site_command("approve", digest, "--by", "Dr. A. Example", "--uninformative", "--site", hospital.site))
     running = asking.study(*words)
     until(lambda: len(asking.rounds()) >= 1, 240, "a round is committed")
     told(site_command("revoke", digest[:12], "--by", "Dr. B. Example", "--site", birch.site))

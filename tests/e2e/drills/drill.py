@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -9,12 +10,16 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from client.ledger.records import open_records
 from client.site import load, secret
+from conf import load as conf
+from conf.schema.runtime import SuperlinkRuntime
+from server.deployment import superlink_client
+from server.study.folder import committed
 from tests.e2e.deployment.federation import SMALL, Federation, Hospital, Process, until
 
 STEADY = 3
@@ -123,10 +128,43 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def everything(pid: int) -> list[int]:
+    """A process and all that it has started, directly or not."""
+    return [pid, *(below for child in children(pid) for below in everything(child))]
+
+
+def kill_everything(federation: Federation) -> None:
+    """kill -9 of every process of the server at once, so that nobody ends in order."""
+    assert federation.server is not None
+    for pid in everything(federation.server.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    federation.server.kill()
+
+
+def progress(federation: Federation) -> dict[str, tuple[str, int]]:
+    """State and committed rounds of every study, by name."""
+    found = {}
+    for path in (federation.home / "studies").glob("*/study.json"):
+        with suppress(OSError, ValueError):
+            found[path.parent.name] = (json.loads(path.read_text()).get("state", ""), committed(path.parent))
+    return found
+
+
+def submit(federation: Federation, *words: str) -> int:
+    """A study, submitted and signed as ``consilium`` does, without its seconds of imports. Returns its run."""
+    me = federation.researcher()
+    fixed = (
+        "experiment=deployed", f"runtime.address=localhost:{federation.researchers_port}",
+        f"runtime.authority={federation.home / 'pki' / 'authority.crt'}", f"runtime.certificate={me}",
+    )  # fmt: skip
+    study = conf.load([*fixed, *federation.settings, *words])
+    assert isinstance(study.runtime, SuperlinkRuntime)
+    return superlink_client.submit(study, study.runtime)
+
+
 def restarts(state: Path, program: str) -> int:
     """How often a supervisor has started a program."""
-    import json
-
     try:
         return int(json.loads(state.read_text("utf-8"))[program]["starts"])
     except (OSError, ValueError, KeyError):
