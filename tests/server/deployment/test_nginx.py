@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from server.deployment import nginx, pki
-from server.deployment.server_dir import ServerDir, ServerSettings, make
+from server.deployment import nginx, pki, register
+from server.deployment.server_dir import Hospital, ServerDir, ServerSettings, make
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
@@ -135,3 +135,19 @@ def test_a_stranger_comes_no_further_than_the_door(home: ServerDir) -> None:
     context = ssl.create_default_context(cafile=str(home.authority))
     found = httpx.get(f"https://localhost:{home.settings.researchers_port}/", verify=context, trust_env=False)
     assert found.status_code == 400
+
+
+def test_a_hospital_is_told_whether_it_is_admitted_also_while_the_superlink_is_down(home: ServerDir) -> None:
+    home.register({"alder": Hospital("alder", 7, "0123 4567 " * 4, "2026-11-30", 200)})
+    with home.changing() as hospitals:
+        hospitals.append(Hospital("birch", 8, "89ab cdef " * 4, "2026-11-29", 200, revoked="2026-11-30"))
+    register.publish(home)
+    context = ssl.create_default_context(cafile=str(home.authority))
+    address = f"https://localhost:{home.settings.hospitals_port}"
+    with httpx.Client(base_url=address, verify=context, timeout=10, trust_env=False) as outside:
+        for key, state in (("01234567" * 4, "admitted"), ("89abcdef" * 4, "revoked"), ("0" * 32, "unknown")):
+            assert outside.get(f"/admission/{key}").json()["state"] == state
+        assert outside.get("/health").status_code in (502, 504)
+        assert outside.get("/admission/unknown.json").status_code == 404
+        home.admission.joinpath("unknown.json").unlink()
+        assert outside.get(f"/admission/{'0' * 32}").status_code == 503, "then it cannot be told"
