@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from client.errors import SiteMisconfigured
@@ -258,16 +259,27 @@ def proxy_of(host: str) -> tuple[str, int] | None:
     return where.hostname or "", where.port or 3128
 
 
+def _proxy_login() -> str:
+    """The header with the user and password of ``HTTPS_PROXY``, if it has them (RFC 7617)."""
+    proxy = urlsplit(getproxies()["https"])
+    if proxy.username is None:
+        return ""
+    login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return f"Proxy-Authorization: Basic {b64encode(login.encode()).decode()}\r\n"
+
+
 def _dial(host: str, port: int) -> socket.socket:
     proxy = proxy_of(host)
     connection = socket.create_connection(proxy or (host, port), _WAIT_S)
     if proxy is None:
         return connection
-    connection.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+    connection.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{_proxy_login()}\r\n".encode())
     response = b""
     while b"\r\n\r\n" not in response and (piece := connection.recv(1024)):
         response += piece
     if not response.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")):
         connection.close()
-        raise OSError(f"the proxy {proxy[0]}:{proxy[1]} refuses: {response.splitlines()[:1]}")
+        asks = response.split()[1:2] == [b"407"]
+        remedy = "; it asks for a login: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT" if asks else ""
+        raise OSError(f"the proxy {proxy[0]}:{proxy[1]} refuses: {response.splitlines()[:1]}{remedy}")
     return connection

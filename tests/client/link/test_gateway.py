@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import socket
+import threading
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,3 +140,53 @@ def test_who_is_refused_is_told_in_a_sentence_and_whatever_else_comes_is_no_refu
 
 def test_a_server_that_is_away_refuses_nobody(linked: gateway.Link) -> None:
     assert gateway.refusal(replace(linked, server="localhost:9")) == ""
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[int, list[str]]]:
+    """A proxy on loopback that asks for a password: its port, and the logins that it was given."""
+    logins: list[str] = []
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                lines = connection.recv(4096).decode().split("\r\n")
+                given = dict(line.split(": ", 1) for line in lines[1:] if ": " in line).get("Proxy-Authorization", "")
+                login = b64decode(given.removeprefix("Basic ")).decode()
+                logins.append(login)
+                known = lines[0] == "CONNECT federation.example.org:8443 HTTP/1.1" and login == "hos@pital:pa:ss wörd"
+                told = "200 Connection established" if known else "407 Proxy Authentication Required"
+                connection.sendall(f"HTTP/1.1 {told}\r\n\r\n".encode())
+
+    def until_closed() -> None:
+        with suppress(OSError):
+            serve()
+
+    threading.Thread(target=until_closed, daemon=True).start()
+    yield listening.getsockname()[1], logins
+    listening.close()
+
+
+@pytest.mark.parametrize(
+    ("login", "known"),
+    [("hos%40pital:pa%3Ass%20w%C3%B6rd@", True), ("hos%40pital:wrong@", False), ("hos%40pital@", False), ("", False)],
+    ids=["right", "wrong", "no password", "none"],
+)
+def test_a_proxy_is_told_user_and_password(
+    proxy: tuple[int, list[str]], login: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, logins = proxy
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"http://{login}127.0.0.1:{port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    if known:
+        gateway.connect("federation.example.org:8443")
+    else:
+        with pytest.raises(OSError, match="HTTPS_PROXY") as refused:
+            gateway.connect("federation.example.org:8443")
+        assert "wrong" not in str(refused.value), "no password in a message"
+    assert len(logins) == 1
+    assert bool(logins[0]) == bool(login)
