@@ -113,6 +113,7 @@ def up(home: HomeFolder = HERE) -> None:
         if not alone:
             raise ServerMisconfigured(f"the server of {server_dir.path} is already running; consilium-server status")
         make(server_dir.path, server_dir.settings)  # what an older release did not make, or somebody has deleted
+        pki.issue_superlink(server_dir)
         register.publish(server_dir)
         supervisor = Supervisor(_programs(server_dir), _tell, server_dir.state)
         stop_on_signals(supervisor)
@@ -134,8 +135,9 @@ def _programs(server_dir: ServerDir) -> list[Program]:
         "--port",
         str(server_dir.settings.superlink_port),
     ]
-    superlink += ["--ssl-ca-certfile", str(server_dir.authority), "--ssl-certfile", str(server_dir.certificate)]
-    superlink += ["--ssl-keyfile", str(server_dir.certificate_key), "--enable-supernode-auth"]
+    certificate, key = pki.superlink_certificate(server_dir)
+    superlink += ["--ssl-ca-certfile", str(server_dir.authority), "--ssl-certfile", str(certificate)]
+    superlink += ["--ssl-keyfile", str(key), "--enable-supernode-auth"]
     superlink += ["--isolation", "process", "--superexec-auth-secret-file", str(server_dir.superexec_secret)]
     superlink += ["--database", str(server_dir.database), "--disable-runtime-dependency-installation"]
     studies = [sys.executable, "-m", "server.deployment.superexec", str(server_dir.path)]

@@ -9,6 +9,7 @@ Tested in ``tests/server/cli/test_people.py``.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tasks.machine.disk import write_secret, write_whole
 AUTHORITY_DAYS, SERVER_DAYS, RESEARCHER_DAYS, LIST_DAYS = 3650, 397, 365, 3650
 WARN_DAYS = 30
 """From this many days before the server's certificate expires, ``status`` and the checklist warn."""
+_HERE = ("localhost", "127.0.0.1")
 _CURVE = ec.SECP256R1()
 _BACKDATED = timedelta(minutes=10)  # a hospital's clock may be slow
 
@@ -46,17 +48,32 @@ def create_authority(server_dir: ServerDir) -> None:
 
 def issue_server(server_dir: ServerDir, days: int = SERVER_DAYS) -> None:
     """Issue a new certificate for the server under its old key, or under a new one if it has none."""
-    if server_dir.certificate_key.exists():
-        key = _read_key(server_dir.certificate_key)
+    _issue(server_dir, (server_dir.settings.host, *_HERE), days, server_dir.certificate, server_dir.certificate_key)
+
+
+def issue_superlink(server_dir: ServerDir) -> None:
+    """Issue the SuperLink's own certificate, unless it has one that lasts. It is valid on this machine only, and almost
+    as long as the authority: a SuperLink reads its certificate once, when it starts."""
+    path, key = superlink_certificate(server_dir)
+    left = days_of(server_dir.authority) - 1
+    if not path.exists() or days_of(path) < min(left, SERVER_DAYS):
+        _issue(server_dir, _HERE, left, path, key)
+
+
+def superlink_certificate(server_dir: ServerDir) -> tuple[Path, Path]:
+    """Files of the SuperLink's own certificate and of its key."""
+    return server_dir.path / "pki" / "superlink.crt", server_dir.path / "pki" / "superlink.key"
+
+
+def _issue(server_dir: ServerDir, hosts: Sequence[str], days: float, path: Path, key_path: Path) -> None:
+    if key_path.exists():
+        key = _read_key(key_path)
     else:
         key = ec.generate_private_key(_CURVE)
-        write_secret(server_dir.certificate_key, _private_pem(key))
-    hosts = dict.fromkeys([server_dir.settings.host, "localhost", "127.0.0.1"])
-    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
-    certificate = _issued(
-        server_dir, server_dir.settings.host, key, days, purpose=ExtendedKeyUsageOID.SERVER_AUTH, names=names
-    )
-    write_whole(server_dir.certificate, _pem(certificate))
+        write_secret(key_path, _private_pem(key))
+    names = x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)])
+    certificate = _issued(server_dir, hosts[0], key, days, purpose=ExtendedKeyUsageOID.SERVER_AUTH, names=names)
+    write_whole(path, _pem(certificate))
 
 
 def issue_researcher(server_dir: ServerDir, name: str, days: int = RESEARCHER_DAYS) -> Path:
@@ -83,7 +100,16 @@ def revoke_researcher(server_dir: ServerDir, name: str) -> Path:
 
 def days_left(server_dir: ServerDir) -> float:
     """Days until the server's certificate expires; negative when it has."""
-    certificate = x509.load_pem_x509_certificate(server_dir.certificate.read_bytes())
+    return days_of(server_dir.certificate)
+
+
+def days_of(path: Path) -> float:
+    """Days until the certificate in a PEM file expires; negative when it has.
+
+    Raises:
+        OSError, ValueError: the file holds none.
+    """
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
     return (certificate.not_valid_after_utc - datetime.now(UTC)).total_seconds() / 86400
 
 
@@ -91,7 +117,7 @@ def _issued(
     server_dir: ServerDir,
     name: str,
     key: ec.EllipticCurvePrivateKey,
-    days: int,
+    days: float,
     purpose: x509.ObjectIdentifier,
     names: x509.SubjectAlternativeName | None,
 ) -> x509.Certificate:
@@ -113,7 +139,7 @@ def _issued(
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: float
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     begins = min(now - _BACKDATED, now + timedelta(days=days) - _BACKDATED)

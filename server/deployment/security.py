@@ -102,6 +102,7 @@ def _secrets(server_dir: ServerDir) -> Iterator[Claim]:
     paths = {
         "the authority's key": server_dir.path / "pki" / "authority.key",
         "the server's key": server_dir.certificate_key,
+        "the SuperLink's key": pki.superlink_certificate(server_dir)[1],
     }
     paths |= {"the secret of the Runtime API": server_dir.superexec_secret}
     paths |= {f"{path.stem}'s certificate": path for path in sorted((server_dir.path / "researchers").glob("*.pem"))}

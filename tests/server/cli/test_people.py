@@ -88,6 +88,29 @@ def test_renewing_keeps_the_key(home: Path) -> None:
     assert (home / "pki" / "server.key").read_bytes() == key
 
 
+def test_the_superlink_has_a_certificate_of_its_own_that_outlasts_renewals(home: Path) -> None:
+    """A SuperLink reads its certificate when it starts and never again."""
+    server_dir = read(home)
+    path, key = pki.superlink_certificate(server_dir)
+    pki.issue_superlink(server_dir)
+    issued = path.read_bytes()
+    words = ["openssl", "verify", "-purpose", "sslserver", "-CAfile", str(server_dir.authority)]
+    for host, good in (("localhost", True), ("federation.example.org", False)):
+        ended = subprocess.run([*words, "-verify_hostname", host, str(path)], capture_output=True, text=True)
+        assert (ended.returncode == 0) is good, ended.stdout + ended.stderr
+    assert pki.days_of(path) > 3600
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    said("renew", "--home", str(home))
+    pki.issue_superlink(server_dir)
+    assert path.read_bytes() == issued
+    pki._issue(server_dir, ("localhost",), 30, path, key)
+    pki.issue_superlink(server_dir)
+    assert pki.days_of(path) > 3600, "one that ends is issued anew"
+    superlink = next(program for program in server._programs(server_dir) if program.name == "superlink")
+    assert str(path) in superlink.command
+    assert str(server_dir.certificate) not in superlink.command
+
+
 def test_a_request_whose_fingerprint_is_another_is_refused(home: Path, tmp_path: Path) -> None:
     request = tmp_path / "request.json"
     request.write_text(enrolment.request("alder", enrolment.new_key(), 200).model_dump_json())
