@@ -39,7 +39,7 @@ from client.training.noise import entropy
 from client.training.scoring import score_findings, score_outlines
 from client.training.train import Pull, train_locally
 from tasks import task as tasks
-from tasks.machine.disk import private_file
+from tasks.machine.logs import append
 from tasks.models import registry
 from tasks.models.network import Network
 from tasks.models.weights import in_folder
@@ -355,7 +355,7 @@ def _note(settings: SiteSettings | None, study: str, round: int, error: BaseExce
     text = str(error) if isinstance(error, SiteError) else "".join(traceback.format_exception(error))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        with private_file(settings.log).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{now} study={study} round={round} {type(error).__name__}: {text}\n")
+        line = f"{now} study={study} round={round} {type(error).__name__}: {text}\n"
+        append(settings.log, line.encode("utf-8", "backslashreplace"), settings.log_bytes)
     except OSError as unwritten:
         _LOG.error("cannot write %s (%s); what happened: %s", settings.log, unwritten.strerror, type(error).__name__)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -169,7 +170,9 @@ def _programs(settings: SiteSettings, link: Link, site: Path, only: Role, gatewa
             "trainer", train, logs / "trainer.log", trainer_variables, healthy=Watched(link.trainer_alive, _SILENT_S)
         ),
     }
-    return [program for part, program in parts.items() if only in (Role.BOTH, part)]
+    return [
+        replace(program, log_bytes=settings.log_bytes) for part, program in parts.items() if only in (Role.BOTH, part)
+    ]
 
 
 def _require_address(gateway: str) -> None:

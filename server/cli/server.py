@@ -12,6 +12,7 @@ import ssl
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,8 @@ from server.cli.output import DOWN, HERE, REFUSED, AsJson, HomeFolder, answer, f
 from server.deployment import nginx, pki, queue, register
 from server.deployment import security as examined
 from server.deployment.server_dir import ServerDir, ServerSettings, make, read
+from server.deployment.log_keeper import LogKeeper
+from server.deployment.observed import observe
 from server.errors import CheckpointDamaged, ServerMisconfigured, StudyError
 from server.runtime.flower_private import Control, ControlRefused
 from server.study.folder import StudyFolder, committed
@@ -118,7 +121,7 @@ def up(home: HomeFolder = HERE) -> None:
         supervisor = Supervisor(_programs(server_dir), _tell, server_dir.state)
         stop_on_signals(supervisor)
         _tell(f"Server {server_dir.settings.host} is starting; consilium-server status shows when it is ready.")
-        supervisor.run()
+        supervisor.run(LogKeeper(server_dir, lambda: supervisor.signal("nginx", nginx.REOPEN)))
 
 
 def _tell(text: str) -> None:
@@ -142,7 +145,7 @@ def _programs(server_dir: ServerDir) -> list[Program]:
     superlink += ["--database", str(server_dir.database), "--disable-runtime-dependency-installation"]
     studies = [sys.executable, "-m", "server.deployment.superexec", str(server_dir.path)]
     logs, address = server_dir.logs, f"https://{server_dir.superlink}/health"
-    return [
+    found = [
         Program("superlink", superlink, logs / "superlink.log", quiet, lambda: _answers(server_dir, address)),
         Program(
             "mlflow",
@@ -174,6 +177,7 @@ def _mlflow(server_dir: ServerDir) -> list[str]:
     folder = server_dir.path / "mlflow"
     command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1"]
     command += ["--port", str(s.mlflow_port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    return [replace(program, log_bytes=server_dir.log_bytes) for program in found]
     command += ["--artifacts-destination", f"file://{folder}/artifacts"]
     return [*command, "--cors-allowed-origins", f"https://{s.host}:{s.researchers_port}"]
 

@@ -4,7 +4,8 @@ There are two endpoints. Hospitals reach the Fleet API, the health check, and wh
 Researchers, with a certificate of this server, reach five calls of the Control API, and have read access to the
 studies' files and to MLflow; the server itself writes to MLflow, behind the proxy. The Runtime API cannot be reached
 from outside; it is for processes of this machine.
-What is not listed here is refused, and the access log records the name in each researcher's certificate.
+What is not listed here is refused, and the access log records the name in each researcher's certificate. It leaves out
+what programs ask every few seconds and what changes nothing: ``POLLS`` and ``FOLLOWED``.
 ``nginx.conf.j2`` is the configuration.
 """
 
@@ -13,14 +14,17 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from server.deployment.server_dir import UNKNOWN, ServerDir
 from server.errors import ServerMisconfigured
-from tasks.machine.disk import write_whole
+from tasks.machine.disk import private_file, write_whole
 
+REOPEN = signal.SIGUSR1
+"""Makes nginx open its logs again (https://nginx.org/en/docs/control.html)."""
 FLEET = (
     "activate-node",
     "deactivate-node",
@@ -34,8 +38,12 @@ FLEET = (
     "confirm-message-received",
 )
 """Calls of the Fleet API that an admitted hospital makes. Registration is not among them: ``admit`` does that."""
+POLLS = ("pull-messages", "send-node-heartbeat")
+"""Those of them that a hospital repeats while it waits. What follows an order, such as ``pull-object``, is logged."""
 CONTROL = ("start-run", "stop-run", "list-runs", "list-nodes", "stream-logs")
 """Calls of the Control API that a researcher makes."""
+FOLLOWED = (r"study\.json", r"document\.json", r"federated/checkpoint\.json")
+"""Files of a study that a researcher's program asks for again and again, as patterns of nginx."""
 SEARCHES = (
     "2.0/mlflow/experiments/search",
     "2.0/mlflow/experiments/search-datasets",
@@ -55,6 +63,7 @@ RUNS = ("/ajax-api/3.0/jobs", "/ajax-api/3.0/mlflow/jobs", "/ajax-api/2.0/mlflow
 ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
 """MLflow 3.17 has an assistant that runs commands on its server for every caller that seems to be on the same machine.
 Behind a reverse proxy that is everybody. MLflow has no option to disable it."""
+ACCESS_LOG, ERROR_LOG = "fence-access.log", "fence.log"
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=False,
@@ -83,6 +92,8 @@ def command(server_dir: ServerDir) -> list[str]:
     if nginx is None:
         raise ServerMisconfigured("nginx is not installed, and without it the server would be open to everybody: "
                                   "apt-get install nginx-light")  # fmt: skip
+    for log in (ACCESS_LOG, ERROR_LOG):  # nginx itself would make them readable by everybody
+        private_file(server_dir.logs / log)
     folder = server_dir.path / "fence"
     return [
         nginx,
@@ -91,7 +102,7 @@ def command(server_dir: ServerDir) -> list[str]:
         "-c",
         str(write(server_dir)),
         "-e",
-        str(server_dir.logs / "fence.log"),
+        str(server_dir.logs / ERROR_LOG),
         "-g",
         "daemon off;",
     ]
@@ -103,7 +114,10 @@ def configuration(server_dir: ServerDir) -> str:
     return _TEMPLATES.get_template("nginx.conf.j2").render(
         server=server_dir,
         folder=server_dir.path / "fence",
-        logs=server_dir.logs,
+        access_log=server_dir.logs / ACCESS_LOG,
+        error_log=server_dir.logs / ERROR_LOG,
+        polls=POLLS,
+        followed=FOLLOWED,
         # As root, nginx would give its work to a user who may not read the server's folder.
         as_root=pwd.getpwuid(0).pw_name if os.geteuid() == 0 else "",
         mlflow=f"127.0.0.1:{s.mlflow_port}",

@@ -19,8 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tasks.machine.disk import private_file, private_folder, write_private
+from tasks.machine.logs import MEGABYTES, Output
 
 PAUSES_S = (1.0, 5.0, 15.0, 30.0, 60.0)
 """Seconds before the next start, by how often the program has ended soon. A SuperLink refuses a hospital that returns
@@ -34,6 +36,9 @@ _TICK_S = 0.2
 _LOOK_S = 5.0
 _TAIL, _LONGEST_LINE = 4096, 300
 _GRACE_S = 15.0
+_DRAIN_S = 2.0
+"""For how long the last words of a program that has ended are waited for."""
+_PIPE_BYTES = 2**20
 _PR_SET_PDEATHSIG = 1
 _PRCTL = ctypes.CDLL(None).prctl
 """Looked up here: in a child of a process with threads, nothing may wait for a lock that one of them holds."""
@@ -49,7 +54,8 @@ class Program:
     Attributes:
         command: program and arguments.
         environment: variables beside those of the supervisor.
-        log: output is appended there.
+        log: output is appended there, through this process: it stays small, and a full disk is not the program's error.
+        log_bytes: size at which the log is set aside, see ``tasks.machine.logs``.
         healthy: called every few seconds; must return within a few seconds itself. Who fails it for too long is killed.
         heard: called likewise; who fails it is not well, and that is all: what it waits for is not its own fault.
     """
@@ -60,12 +66,14 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     healthy: Healthy | None = None
     heard: Healthy | None = None
+    log_bytes: int = int(MEGABYTES * 1e6)
 
 
 @dataclass
 class _Child:
     program: Program
     process: subprocess.Popen[bytes] | None = None
+    output: threading.Thread | None = None
     started: float = 0.0
     again: float = 0.0
     soon: int = 0
@@ -106,6 +114,15 @@ class Supervisor:
                 if why and child.process is not None:
                     _end(child)
 
+    def signal(self, name: str, number: int) -> bool:
+        """Send a program a signal, if it is well: one that is still starting may not know it. Returns whether it was
+        sent. For the same thread as ``hold``."""
+        for child in self._children:
+            if child.program.name == name and child.is_well and child.process is not None:
+                child.process.send_signal(number)
+                return True
+        return False
+
     def run(self, each: Callable[[], None] | None = None) -> None:
         """Keep all running until ``stop``. ``each`` is called about every 0.2 s."""
         try:
@@ -134,7 +151,7 @@ class Supervisor:
     def _start(self, child: _Child, now: float) -> None:
         program = child.program
         try:
-            child.process = _started(program)
+            child.process, child.output = _started(program)
         except OSError as error:  # a full disk or too many processes: what runs already must not end for it
             child.again = now + PAUSES_S[-2]
             self._tell(f"{program.name}: cannot be started: {error}; tried again in {PAUSES_S[-2]:g} s")
@@ -192,18 +209,32 @@ class Supervisor:
                 self._written = text
 
 
-def _started(program: Program) -> subprocess.Popen[bytes]:
+def _started(program: Program) -> tuple[subprocess.Popen[bytes], threading.Thread]:
+    """The program, and the thread that keeps its output."""
     private_folder(program.log.parent)
-    with private_file(program.log).open("ab") as log:
-        return subprocess.Popen(
+    private_file(program.log)
+    read_end, write_end = os.pipe()
+    try:
+        with suppress(OSError):  # more than this user may have
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        process = subprocess.Popen(
             list(program.command),
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=write_end,
             stderr=subprocess.STDOUT,
             env=os.environ | dict(program.environment),
             start_new_session=True,  # Ctrl-C is for the supervisor, which stops them in order
             preexec_fn=end_with_parent,
         )
+    except BaseException:
+        os.close(read_end)
+        raise
+    finally:
+        os.close(write_end)
+    keeper = Output(program.log, program.log_bytes)
+    thread = threading.Thread(target=keeper.take_all, args=(read_end,), daemon=True, name=f"log of {program.name}")
+    thread.start()
+    return process, thread
 
 
 def _is_heard(child: _Child) -> bool:
@@ -224,10 +255,12 @@ def _end(child: _Child) -> None:
 
 
 def _end_orphans(child: _Child) -> None:
-    """End what a program has left behind, such as workers that still hold its port."""
+    """End what a program has left behind, such as workers that still hold its port, and keep its last words."""
     if child.process is not None:
         with suppress(ProcessLookupError):
             os.killpg(child.process.pid, signal.SIGKILL)  # it was the first of its session
+    if child.output is not None:
+        child.output.join(_DRAIN_S)
 
 
 def _last_line(log: Path) -> str:
@@ -277,13 +310,19 @@ def holder(path: Path) -> int | None:
     return None
 
 
-def all_well(state: Path) -> bool:
-    """Whether every program in a supervisor's state file is healthy."""
+def programs_in(state: Path) -> dict[str, dict[str, Any]]:
+    """What a supervisor's state file says of each program; empty if it cannot be read."""
     try:
         programs = json.loads(state.read_text("utf-8"))
-        return bool(programs) and all(program["well"] for program in programs.values())
-    except (OSError, ValueError, KeyError):
-        return False
+        return {str(name): dict(one) for name, one in programs.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def all_well(state: Path) -> bool:
+    """Whether every program in a supervisor's state file is healthy."""
+    programs = programs_in(state)
+    return bool(programs) and all(program.get("well") for program in programs.values())
 
 
 def end_with_parent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import shutil
 import socket
 import ssl
@@ -10,12 +11,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from server.deployment import nginx, pki, register
 from server.deployment.server_dir import Hospital, ServerDir, ServerSettings, make
+from tasks.machine.logs import set_aside
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
@@ -129,6 +132,51 @@ def test_who_came_is_written_down(home: ServerDir, ada: httpx.Client) -> None:
         time.sleep(0.05)
     for path in ("/studies/nothing", "/v1/control/list-runs"):
         assert any('"CN=ada"' in line and path in line for line in log.read_text().splitlines()), path
+
+
+def test_who_follows_a_study_fills_no_log(home: ServerDir, ada: httpx.Client) -> None:
+    with httpx.Client(base_url=f"https://localhost:{home.settings.hospitals_port}", verify=trusting(home),
+                      trust_env=False) as hospital:  # fmt: skip
+        quiet = ["/runs/queue.json", "/runs/17.json", "/studies/ab12/study.json",
+                 "/studies/ab12/federated/checkpoint.json", "/studies/ab12/document.json"]  # fmt: skip
+        for path in quiet:
+            assert ada.get(path).status_code == 404
+        assert hospital.get(f"/admission/{'0' * 32}").status_code in (200, 503)
+        ada.get("/studies/ab12/model.safetensors")
+        ada.get("/studies/last/study.jsonx")
+    lines = waited(home.logs / nginx.ACCESS_LOG, "/studies/last/study.jsonx")
+    assert not [line for line in lines for path in quiet if f" {path} " in line]
+    assert any("model.safetensors" in line for line in lines)
+    assert "open()" not in (home.logs / nginx.ERROR_LOG).read_text()
+
+
+def test_a_log_that_was_set_aside_loses_no_line_and_stays_private(home: ServerDir, ada: httpx.Client) -> None:
+    log = home.logs / nginx.ACCESS_LOG
+    ada.get("/studies/before")
+    waited(log, "/studies/before")
+    set_aside(log)
+    ada.get("/studies/between")
+    waited(log.with_name(f"{log.name}.1"), "/studies/between")
+    os.kill(int((home.path / "fence" / "nginx.pid").read_text()), nginx.REOPEN)
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends and "/studies/after" not in log.read_text():
+        ada.get("/studies/after")
+        time.sleep(0.1)
+    assert "/studies/after" in log.read_text()
+    assert {path.stat().st_mode & 0o777 for path in home.logs.iterdir()} == {0o600}
+
+
+def waited(log: Path, text: str) -> list[str]:
+    """The lines of a log, once a text is in it."""
+    ends = time.monotonic() + 10
+    while time.monotonic() < ends and text not in log.read_text():
+        time.sleep(0.05)
+    assert text in log.read_text()
+    return log.read_text().splitlines()
+
+
+def trusting(home: ServerDir) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(home.authority))
 
 
 def test_a_stranger_comes_no_further_than_the_door(home: ServerDir) -> None:
