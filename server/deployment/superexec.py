@@ -27,7 +27,7 @@ from server.deployment.leases import Leases
 from server.deployment.queue import Queue, Submission, note_run, refuse_deep, run_facts, twin_of, unfinished
 from server.deployment.server_dir import ServerDir, read
 from server.errors import NotSigned
-from server.runtime.flower_private import Control, ControlRefused, RunAcquirer
+from server.runtime.flower_private import STOPPED, Control, ControlRefused, RunAcquirer
 from server.study.folder import FAILED, StudyFolder, committed
 from tasks.machine.pulse import ALIVE, HEARD, SILENT, Pulse
 from tasks.machine.supervision import end_with_parent
@@ -82,6 +82,7 @@ class SuperExec:
         self._playing: list[_Playing] = []
         self._unfinished: dict[str, dict[str, Any]] = {}
         self._due: dict[str, float] = {}
+        self._lapsed: set[int] = set()
         self._registered = False
         self._told: dict[str, str] = {}
         self._stop = threading.Event()
@@ -207,9 +208,18 @@ class SuperExec:
             self._control.stop(run)
 
     def _give_up_lapsed(self) -> None:
-        """Drop runs that are no longer ours; the SuperLink gives them out again, and then an elder process is ended."""
-        for run in self._leases.lapsed():
+        """Drop runs that are no longer ours; the SuperLink gives them out again, and then an elder process is ended.
+
+        One that somebody has stopped while it waited is not submitted again.
+        """
+        self._lapsed |= self._leases.lapsed()
+        for run in sorted(self._lapsed):
+            claimed = self._claimed.get(run)
+            found = self._control.find(run) if claimed is not None and not claimed.resumes else None
+            if found is not None and (found.live, found.sub_status) == (False, STOPPED):
+                self._refuse(run, "It was stopped while it waited in the queue.")
             self._claimed.pop(run, None)
+            self._lapsed.discard(run)
 
     def _is_named(self, run: int) -> bool:
         return bool(run_facts(self._home, run).keys() & {"study", "error"})

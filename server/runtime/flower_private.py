@@ -93,6 +93,8 @@ study = ""
 
 ONLINE = "online"
 """Status of a node whose heartbeats arrive."""
+STOPPED = SubStatus.STOPPED
+"""How a run has ended that somebody has stopped."""
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
 

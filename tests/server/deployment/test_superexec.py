@@ -292,6 +292,17 @@ def test_a_text_that_cannot_be_fetched_holds_up_nobody_else(played: Played) -> N
     assert played.playing() == [good, run]
 
 
+def test_what_somebody_stops_while_it_waits_is_not_submitted_again(played: Played) -> None:
+    runs = [played.ask() for _ in range(7)]
+    played.step(2)
+    played.superlink.stop(runs[6])
+    played.acquirer.tokens = {token: run for token, run in played.acquirer.tokens.items() if run != runs[6]}
+    played.step(3)
+    assert "stopped while it waited" in told_of(played.home, runs[6])["error"]
+    assert played.superlink.texts.keys() == set(runs), "nothing was submitted again"
+    assert [one["run"] for one in json.loads((played.home.runs / "queue.json").read_text())["waiting"]] == [runs[5]]
+
+
 def nested(depth: int) -> list[Any]:
     inner: list[Any] = []
     for _ in range(depth):
