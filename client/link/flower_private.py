@@ -42,7 +42,10 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from tasks.machine.pulse import SILENT, Pulse
 
-POLL_S = 1.0
+POLL_S, IDLE_POLL_S = 1.0, 5.0
+"""Seconds between two polls for an order: while a study is under way, and at most."""
+_STEADY_POLLS_S = 60.0
+"""After an order the pause is the shortest one for a minute; then it grows by a second a minute."""
 DEAF_S = 60.0
 """After so many seconds without an acknowledged heartbeat, the gateway ends, to be started again."""
 AGAIN_S = 3.0
@@ -322,19 +325,35 @@ def said(error: Exception) -> str:
 
 
 def mended(pull: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Flower's function that polls for orders, every second instead of every three, also noticing waiting replies.
+    """Flower's function that polls for orders, at intervals of its own instead of every three seconds, also noticing
+    waiting replies.
 
     Flower sends a reply only after it has received an order. When a run stops while an order of it is on its way, that
     order is answered all the same, its reply is sent in place of the next one's, and from then on every reply waits for
     an order that comes a deadline later. Here replies that wait are sent whenever no order has come.
     """
 
+    ordered = time.monotonic()
+
     def pull_or_push(state: InMemoryNodeState, **others: Any) -> int:
+        nonlocal ordered
         while (run := pull(state=state, **others)) is None and not replies_wait(state):
-            time.sleep(POLL_S)
+            asks = time.monotonic() + pause_s(time.monotonic() - ordered)
+            while (left_s := asks - time.monotonic()) > 0 and not replies_wait(state):
+                time.sleep(min(POLL_S, left_s))
+        ordered = time.monotonic()
         return _NO_RUN if run is None else run
 
     return pull_or_push
+
+
+def pause_s(quiet_s: float) -> float:
+    """Seconds until the next poll, by how long ago the last order or reply was.
+
+    >>> [pause_s(quiet_s) for quiet_s in (0, 60, 150, 300, 3600)]
+    [1.0, 1.0, 2.5, 5.0, 5.0]
+    """
+    return min(IDLE_POLL_S, max(POLL_S, quiet_s / _STEADY_POLLS_S))
 
 
 def replies_wait(state: InMemoryNodeState) -> bool:
