@@ -175,9 +175,9 @@ def _programs(server_dir: ServerDir) -> list[Program]:
 def _mlflow(server_dir: ServerDir) -> list[str]:
     s = server_dir.settings
     folder = server_dir.path / "mlflow"
-    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1"]
-    command += ["--port", str(s.mlflow_port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    return [replace(program, log_bytes=server_dir.log_bytes) for program in found]
+    command = [sys.executable, "-m", "server.tracking.serve", "--host", "127.0.0.1", "--port", str(s.mlflow_port)]
+    command += ["--workers", "1", "--uvicorn-opts", "--no-access-log"]  # nginx logs who reads
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", f"file://{folder}/artifacts"]
     return [*command, "--cors-allowed-origins", f"https://{s.host}:{s.researchers_port}"]
 
