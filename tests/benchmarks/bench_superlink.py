@@ -78,7 +78,8 @@ def play(home: Path, token: str, nodes: dict[str, int], megabytes: float, rounds
     from server.study.document import document_of
     from tests.server import scripted
 
-    server_dir, told = read(home), {}
+    server_dir = read(home)
+    told: dict[str, Any] = {}
     settings = (f"federation.rounds={rounds}", f"evaluation.every={rounds}", "federation.deadline_s=900")
     study = scripted.study(*settings)
 

@@ -119,6 +119,11 @@ def _evaluate(message: Message, context: Context) -> Message:
     return _reply(message, honest) if behaviour == "well" else _misbehave(behaviour, message, honest)
 
 
+def _reply_after(seconds: float, message: Message, honest: TrainReport | EvaluateReport) -> Message:
+    time.sleep(seconds)
+    return _reply(message, honest)
+
+
 def _misbehave(behaviour: str, message: Message, honest: TrainReport | EvaluateReport) -> Message:
     faults: dict[str, Callable[[], Message]] = {
         "another study": lambda: _reply(message, replace(honest, study="other-1")),
@@ -135,8 +140,8 @@ def _misbehave(behaviour: str, message: Message, honest: TrainReport | EvaluateR
         "panic": lambda: _raise(BaseException("a panic is no Exception")),
         "leave": lambda: sys.exit(3),
         "die": lambda: os._exit(9),
-        "sleep": lambda: _reply(message, honest) if time.sleep(4) is None else message,
-        "nap": lambda: _reply(message, honest) if time.sleep(1.2) is None else message,
+        "sleep": lambda: _reply_after(4, message, honest),
+        "nap": lambda: _reply_after(1.2, message, honest),
     }
     return faults[behaviour]()
 
