@@ -19,12 +19,14 @@ from client.link import watch
 from client.oversight import approvals as decided
 from client.oversight import halt
 from client.setup.provisioning import provision, write_example
+from client.setup.systemd import write_units
 from client.site import SiteSettings, load, secret
 
 
 def init(
     site: SiteFile = HERE,
     name: Annotated[str, typer.Option("--name", help="The hospital's public name, if there is no site.yaml yet.")] = "",
+    units: Annotated[bool, typer.Option("--systemd", help="Also write units for systemd beside site.yaml.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Create site.yaml, key, ledger and audit log if missing."""
@@ -39,6 +41,10 @@ def init(
     lines = [f"created {path}" for path in made] or ["everything exists already; nothing was created"]
     if site in made:
         lines.append(f"Next: edit what is marked CHANGE in {site}, and keep a copy of {settings.key.name} in a safe.")
+    if units:
+        written = write_units(settings, site)
+        made += written
+        lines.append(f"wrote {written[0].parent}; after enroll, and whenever site.yaml has changed: sh {written[-1]}")
     answer(as_json, {"hospital": settings.name, "made": made}, *lines)
 
 

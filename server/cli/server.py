@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 
 from server.cli.output import DOWN, HERE, REFUSED, AsJson, HomeFolder, answer, fail, table
-from server.deployment import nginx, pki, queue, register
+from server.deployment import nginx, pki, queue, register, systemd
 from server.deployment import security as examined
 from server.deployment.server_dir import ServerDir, ServerSettings, make, read
 from server.deployment.log_keeper import LogKeeper
@@ -62,6 +62,7 @@ def init(
     ] = "127.0.0.1:8444",
     superlink_port: Annotated[int, typer.Option("--superlink-port", help="On loopback.")] = 9443,
     mlflow_port: Annotated[int, typer.Option("--mlflow-port", help="On loopback.")] = 9500,
+    units: Annotated[bool, typer.Option("--systemd", help="Also write a unit for systemd in the folder.")] = False,
     home: HomeFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -95,6 +96,8 @@ def init(
         f"Its fingerprint is {enrolment.authority_fingerprint(invitation)}",
         f"Then: consilium-server up --home {home}",
     ]
+    if units:
+        lines[-1] = f"Then, as root, now or to upgrade: sh {systemd.write_units(server_dir)[-1]}"
     answer(as_json, {"home": server_dir.path, "invitation": server_dir.invitation}, *lines)
 
 
