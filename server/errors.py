@@ -12,7 +12,8 @@ StudyError
 ├── ServerMisconfigured  the server's folder, its settings, or a file or program that it needs
 ├── ServerUnreachable    the server does not answer, or refuses this researcher
 ├── NotSigned            a run brings a study without the signature of a researcher who may submit one
-└── NotAdmitted          a hospital is not admitted, or already is
+├── NotAdmitted          a hospital is not admitted, or already is
+└── BackupRefused        a backup is not complete, was changed, or would replace something
 
 Tested in ``tests/server/test_launch.py``.
 """
@@ -78,4 +79,8 @@ class NotSigned(StudyError):
 
 
 class NotAdmitted(StudyError):
+    pass
+
+
+class BackupRefused(StudyError):
     pass

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import people, server
+from server.cli import backup, people, server
 from server.cli.output import ServerCommands
 from tasks.machine import version
 
@@ -49,6 +49,8 @@ app.command()(people.admit)
 app.command()(people.revoke)
 app.command()(people.researcher)
 app.command()(people.renew)
+app.command()(backup.backup)
+app.command()(backup.restore)
 
 
 def main() -> None:
