@@ -13,10 +13,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from client.errors import SiteMisconfigured
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource, Settings, Source, TaskName
+from tasks.machine import exposition
 from tasks.machine.disk import write_secret
-
 from tasks.machine.logs import MEGABYTES
 from tasks.machine.notices import Hook
+
 _Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$"
@@ -108,7 +109,6 @@ class SiteSettings(Settings):
     and trainer share. ``consilium-site enroll`` creates it."""
     log: Path = Path("site.log")
     """What went wrong and why, for hospital staff only."""
-    reply_tick_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     log_megabytes: float = Field(default=MEGABYTES, ge=0.1, le=10_000)
     """This log, and those of gateway and trainer, are set aside at this size, in 10^6 bytes; three older ones of each
     are kept."""
@@ -117,6 +117,7 @@ class SiteSettings(Settings):
     of a patient or an image."""
     notify: Hook = Hook()
     """Whom to tell what waits for a person here."""
+    reply_tick_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """A reply leaves at the next multiple of this many seconds after its order came, so that its timing does not reveal
     the number of patients. Default 10; 0 (at once) is for simulated hospitals, where it is the default."""
     shuffled_labels: int = Field(default=0, ge=0)
@@ -156,10 +157,10 @@ class SiteSettings(Settings):
         return self
 
     @property
-    @property
     def log_bytes(self) -> int:
         return int(self.log_megabytes * 1e6)
 
+    @property
     def tick_s(self) -> float:
         """Replies leave at multiples of this many seconds; 0: at once."""
         if self.reply_tick_s is not None:

@@ -108,6 +108,7 @@ SEAMS: dict[str, tuple[str, ...]] = {
         *(f"client/{room}/*.py" for room in ("pixels", "reading", "sources", "sources/*", "prediction")),
         "tasks/phantoms/*.py",
     ),
+    "prometheus_client": ("tasks/machine/exposition.py",),
     "pynetdicom": ("client/sources/pacs/*.py", "client/prediction/store.py"),
 }
 PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp"}

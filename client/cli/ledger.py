@@ -7,9 +7,8 @@ Tested in ``tests/client/cli/test_main.py``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -17,11 +16,9 @@ from rich.text import Text
 from client.cli import recovery
 from client.cli.output import HERE, REFUSED, AsJson, SiteFile, amount, answer, fail, moment, opened, short, table
 from client.errors import SiteMisconfigured
-from client.ledger.accounting import epsilon_of
-from client.ledger.ledger import Ledger
 from client.ledger.records import faults_of_records
-from client.oversight import premises
-from client.site import SiteSettings, delta_cap, load, secret
+from client.oversight import budget, premises
+from client.site import delta_cap, load, secret
 
 app = typer.Typer(name="ledger", invoke_without_command=True)
 
@@ -32,7 +29,7 @@ def show(context: typer.Context, site: SiteFile = HERE, as_json: AsJson = False)
     if context.invoked_subcommand is not None:
         return
     with opened(site) as (settings, records):
-        cohorts, studies = _by_cohort(records.ledger, settings), _by_study(records.ledger, settings)
+        cohorts, studies = budget.by_cohort(records.ledger, settings), budget.by_study(records.ledger, settings)
         head, change, lost = (
             records.ledger.head(),
             premises.change_of(settings, records.ledger),
@@ -42,16 +39,16 @@ def show(context: typer.Context, site: SiteFile = HERE, as_json: AsJson = False)
     life = table(
         f"Spent by all studies, epsilon at delta {delta:g}",
         ("cohort", "spent", "with set aside", "cap for life", "left", "orders"),
-        [(c["cohort"], amount(c["epsilon"]), amount(c["with_set_aside"]), f"{c['cap']:g}", amount(c["left"]),
-          c["orders"]) for c in cohorts],
+        [(c.cohort, amount(c.epsilon), amount(c.with_set_aside), f"{c.cap:g}", amount(c.left), c.orders)
+         for c in cohorts],
         numbers=("spent", "with set aside", "cap for life", "left", "orders"),
         whole=("cohort",),
     )  # fmt: skip
     by_study = table(
         "Spent by each study",
         ("study", "cohort", "spent", "set aside", "cap", "orders", "lost", "last (UTC)"),
-        [(s["study"], s["cohort"], amount(s["epsilon"]), amount(s["set_aside"]), f"{s['cap']:g}", s["orders"],
-          s["lost"], moment(s["last"])) for s in studies],
+        [(s.study, s.cohort, amount(s.epsilon), amount(s.set_aside), f"{s.cap:g}", s.orders, s.lost, moment(s.last))
+         for s in studies],
         numbers=("spent", "set aside", "cap", "orders", "lost"),
         whole=("cohort", "last (UTC)"),
     )  # fmt: skip
@@ -67,44 +64,6 @@ def _wrong(change: premises.TermsChange | None, lost: list[str]) -> Iterator[str
         yield f"TERMS {phrase}: restore site.yaml, or run: consilium-site ledger rebase"
     for hash in lost:
         yield f"BEHIND the coordinator has seen entry {short(hash)}, which is not here: restore the newest backup"
-
-
-def _by_cohort(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
-    cap, delta, account, rows = settings.policy.max_epsilon_life, delta_cap(settings), ledger.account(), []
-    for cohort in sorted({*ledger.cohorts(), *(mark.cohort for mark in account.earmarks())}):
-        spent = account.spent(cohort)
-        aside = [mechanism for mark in account.earmarks(cohort) for mechanism in mark.mechanisms]
-        epsilon = epsilon_of([*spent, *aside], delta)
-        rows.append({
-            "cohort": cohort,
-            "epsilon": epsilon_of(spent, delta),
-            "with_set_aside": epsilon,
-            "cap": cap,
-            "left": max(0.0, cap - epsilon),
-            "orders": len(spent),
-        })  # fmt: skip
-    return rows
-
-
-def _by_study(ledger: Ledger, settings: SiteSettings) -> list[dict[str, Any]]:
-    """A lost order was reserved and never answered: the work was interrupted, but its budget is spent. What is set
-    aside is not spent yet, and no other study can use it."""
-    delta, account, rows = delta_cap(settings), ledger.account(), []
-    pairs = dict.fromkeys((entry.use.study, entry.use.cohort) for entry in ledger.entries())
-    pairs |= dict.fromkeys((mark.study, mark.cohort) for mark in account.earmarks())
-    for study, cohort in pairs:
-        entries = account.reservations(cohort, study)
-        rows.append({
-            "study": study,
-            "cohort": cohort,
-            "epsilon": epsilon_of(account.spent(cohort, study), delta),
-            "set_aside": epsilon_of(account.earmarked(cohort, study), delta),
-            "cap": settings.policy.max_epsilon_study,
-            "orders": len(entries),
-            "lost": sum(entry.committed is None for entry in entries),
-            "last": datetime.fromisoformat(entries[-1].reserved_at) if entries else None,
-        })  # fmt: skip
-    return rows
 
 
 @app.command()

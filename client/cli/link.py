@@ -21,6 +21,7 @@ from client.link import security as examined
 from client.link.gateway import QUIET, Link, command, environment
 from client.link.gateway import enroll as ask
 from client.link.gateway import link as read_link
+from client.link.observed import observe
 from client.link.watch import Watch
 from client.site import SiteSettings, load
 from tasks.machine import checklist
@@ -110,6 +111,8 @@ def run(
         supervisor = Supervisor(programs, _tell, settings.link / f"{only}.json")
         stop_on_signals(supervisor)
         _tell(f"{settings.name} takes part in studies of {link.server}")
+        state = settings.link / f"{only}.json"
+        observe(site.resolve(), settings, state, link if only is not Role.TRAINER else None, _tell)
         supervisor.run(Watch(link, supervisor, _tell) if only is not Role.TRAINER else None)
 
 

@@ -17,8 +17,9 @@ from client.link import gateway, secrecy
 from client.oversight import approvals, halt
 from client.site import SiteSettings, delta_cap, secret
 from client.sources.settings import DicomwebSource, DimseSource
-from tasks.machine import process
+from tasks.machine import exposition, process
 from tasks.machine.checklist import Checklist, Claim, ClaimState
+from tasks.machine.supervision import holder
 from tasks.protocol import enrolment
 from tasks.protocol.study import release
 
@@ -47,7 +48,7 @@ def checklist(settings: SiteSettings, site: Path, listen: str) -> Checklist:
         "Programs": list(_programs(settings, running, listen)),
         "Connection to the server": list(_way(settings, running)),
         "Secrets": list(secrecy.claims(settings)),
-        "What leaves": list(_leaving(settings)),
+        "What leaves": [*_leaving(settings), *_told(settings)],
         "Privacy": list(_privacy(settings)),
         "Images": list(_images(settings)),
         "Software": list(_software(site)),
@@ -66,6 +67,13 @@ def _running(settings: SiteSettings) -> dict[str, process.Process]:
     return running
 
 
+def _supervisors(settings: SiteSettings) -> Iterator[process.Process]:
+    """The processes of ``consilium-site run`` here, without the programs that they keep running."""
+    for name in _STATES:
+        if pid := holder(settings.link / f"{name}.lock"):
+            yield process.look(pid, alone=True)
+
+
 def _programs(settings: SiteSettings, running: Mapping[str, process.Process], listen: str) -> Iterator[Claim]:
     if not running:
         yield Claim("Gateway and trainer are running", ClaimState.WARN, "neither is running here",
@@ -76,6 +84,14 @@ def _programs(settings: SiteSettings, running: Mapping[str, process.Process], li
         yield from process.hardening(name, one)
         yield process.listening(name, one, inner if name == "gateway" else ())
         yield process.silent(name, one, gateway.QUIET)
+    expected = process.addresses(*exposition.split(settings.metrics)) if settings.metrics else set()
+    for one in _supervisors(settings):
+        yield process.listening("supervisor", one, expected)
+    if settings.metrics:
+        here = exposition.is_local(settings.metrics)
+        yield Claim("The figures for Prometheus can be read on this machine only",
+                    ClaimState.OK if here else ClaimState.WARN, f"http://{settings.metrics}/metrics, not encrypted",
+                    "" if here else "Let a firewall or the container's network admit your Prometheus only")  # fmt: skip
     if trainer := running.get("trainer"):
         allowed = inner | {end for source in settings.sources for end in _archive(source)}
         yield process.dialling("trainer", trainer, allowed, "the gateway and your archives")
@@ -168,6 +184,13 @@ def _leaving(settings: SiteSettings) -> Iterator[Claim]:
     yield Claim("One command stops everything", ClaimState.OK,
                 "stopped: nothing leaves" if halt.stopped(settings.stop_file) else "not stopped",
                 see=f"consilium-site stop, or: touch {settings.stop_file}")  # fmt: skip
+
+
+def _told(settings: SiteSettings) -> Iterator[Claim]:
+    whom = settings.notify.whom()
+    yield Claim("Notices for staff have nothing of patients, and go where site.yaml says", ClaimState.OK,
+                f"told: {whom}; studies that wait, programs, budget, certificate, disk" if whom else "nobody is told",
+                see="the lines notify in site.yaml; client/link/observed.py has every text")  # fmt: skip
 
 
 def _kinds(receipts: Sequence[Receipt]) -> str:

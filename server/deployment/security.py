@@ -9,8 +9,9 @@ from ipaddress import ip_address
 
 from server.deployment import nginx, pki
 from server.deployment.server_dir import FOLDERS, ServerDir
-from tasks.machine import process
+from tasks.machine import exposition, process
 from tasks.machine.checklist import Checklist, Claim, ClaimState
+from tasks.machine.supervision import holder
 from tasks.protocol import enrolment
 from tasks.protocol.study import release
 
@@ -34,7 +35,7 @@ def checklist(server_dir: ServerDir, quiet: Mapping[str, str]) -> Checklist:
     """
     return {
         "Programs": list(_programs(server_dir, quiet)),
-        "Endpoints": list(_endpoints(server_dir)),
+        "Endpoints": [*_endpoints(server_dir), *_seen(server_dir)],
         "Secrets": list(_secrets(server_dir)),
         "Who may connect": list(_people(server_dir)),
         "Software": list(_software()),
@@ -96,6 +97,21 @@ def _endpoints(server_dir: ServerDir) -> Iterator[Claim]:
     authority = enrolment.certificate_fingerprint(server_dir.authority.read_text("utf-8"))
     yield Claim("Its authority signs for this federation only", ClaimState.OK, f"fingerprint {authority}",
                 see=f"openssl x509 -in {server_dir.authority} -noout -subject -fingerprint -sha256")  # fmt: skip
+
+
+def _seen(server_dir: ServerDir) -> Iterator[Claim]:
+    """The figures for Prometheus, and whom the server tells what waits for a person."""
+    s = server_dir.settings
+    if pid := holder(server_dir.lock):
+        expected = process.addresses(*exposition.split(s.metrics)) if s.metrics else set()
+        yield process.listening("supervisor", process.look(pid, alone=True), expected)
+    if s.metrics:
+        here = exposition.is_local(s.metrics)
+        yield Claim("The figures for Prometheus can be read on this machine only",
+                    ClaimState.OK if here else ClaimState.WARN, f"http://{s.metrics}/metrics, not encrypted",
+                    "" if here else "Let a firewall or the container's network admit your Prometheus only")  # fmt: skip
+    whom = s.notify.whom() or "nobody"
+    yield Claim("Notices for the coordinator go where server.yaml says", ClaimState.OK, f"told: {whom}")
 
 
 def _secrets(server_dir: ServerDir) -> Iterator[Claim]:

@@ -15,10 +15,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.errors import ServerMisconfigured
+from tasks.machine import exposition
 from tasks.machine.disk import private_file, write_secret, write_whole
-from tasks.machine.pulse import ALIVE, HEARD
 from tasks.machine.logs import MEGABYTES
 from tasks.machine.notices import Hook
+from tasks.machine.pulse import ALIVE, HEARD
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -44,13 +45,13 @@ class ServerSettings(BaseModel):
     studies_at_once: Annotated[int, Field(ge=1, le=100)] = 5
     """So many studies run at the same time, each in a process of some 350 MB; the others wait:
     ``consilium-server queue``."""
-
     log_megabytes: Annotated[float, Field(ge=0.1, le=10_000)] = MEGABYTES
     """A log of this size, in 10^6 bytes, is set aside. Three older ones of each are kept."""
     metrics: Annotated[str, Field(pattern=exposition.ADDRESS)] | None = None
     """``ADDRESS:PORT`` at which Prometheus finds the server's figures, such as ``127.0.0.1:9464``; not encrypted."""
     notify: Hook = Hook()
     """Whom to tell what waits for a person."""
+
 
 @dataclass(frozen=True)
 class Hospital:
@@ -128,7 +129,6 @@ class ServerDir:
         return self.path / "logs"
 
     @property
-    @property
     def log_bytes(self) -> int:
         return int(self.settings.log_megabytes * 1e6)
 
@@ -137,6 +137,7 @@ class ServerDir:
         """What the hook of ``notify`` was told."""
         return self.path / "notices.json"
 
+    @property
     def lock(self) -> Path:
         return self.path / "up.lock"
 

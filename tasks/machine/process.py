@@ -46,22 +46,22 @@ class Process:
     peers: Sequence[TcpSocket]
 
 
-def look(pid: int) -> Process:
-    """Inspect a process and its descendants.
+def look(pid: int, alone: bool = False) -> Process:
+    """Inspect a process and its descendants, or it ``alone``.
 
     Raises:
         OSError: there is no such process, or it belongs to another user.
     """
     try:
-        return _look(psutil.Process(pid))
+        return _look(psutil.Process(pid), alone)
     except psutil.NoSuchProcess as error:
         raise ProcessLookupError(str(error)) from error
     except psutil.AccessDenied as error:
         raise PermissionError(str(error)) from error
 
 
-def _look(program: psutil.Process) -> Process:
-    pid, children = program.pid, program.children(recursive=True)
+def _look(program: psutil.Process, alone: bool) -> Process:
+    pid, children = program.pid, [] if alone else program.children(recursive=True)
     tree = [pid, *(child.pid for child in children)]
     status = [facts for one in tree if (facts := _status(one, must=one == pid))]
     return Process(
