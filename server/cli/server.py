@@ -23,10 +23,9 @@ from rich.console import Console
 from server.cli.output import DOWN, HERE, REFUSED, AsJson, HomeFolder, answer, fail, table
 from server.deployment import nginx, pki, queue, register, systemd
 from server.deployment import security as examined
-from server.deployment.server_dir import ServerDir, ServerSettings, make, read
 from server.deployment.log_keeper import LogKeeper
-from server.deployment.server_dir import ServerDir, ServerSettings, make, read
 from server.deployment.observed import observe
+from server.deployment.server_dir import ServerDir, ServerSettings, make, read
 from server.errors import CheckpointDamaged, ServerMisconfigured, StudyError
 from server.runtime.flower_private import Control, ControlRefused
 from server.study.folder import StudyFolder, committed
@@ -123,8 +122,8 @@ def up(home: HomeFolder = HERE) -> None:
         pki.issue_superlink(server_dir)
         register.publish(server_dir)
         supervisor = Supervisor(_programs(server_dir), _tell, server_dir.state)
-        observe(server_dir, _tell)
         stop_on_signals(supervisor)
+        observe(server_dir, _tell)
         _tell(f"Server {server_dir.settings.host} is starting; consilium-server status shows when it is ready.")
         supervisor.run(LogKeeper(server_dir, lambda: supervisor.signal("nginx", nginx.REOPEN)))
 
@@ -174,8 +173,8 @@ def _programs(server_dir: ServerDir) -> list[Program]:
             {},
             lambda: _answers(server_dir, _health_of(server_dir)),
         ),
-    return [replace(program, log_bytes=server_dir.log_bytes) for program in found]
     ]
+    return [replace(program, log_bytes=server_dir.log_bytes) for program in found]
 
 
 def _mlflow(server_dir: ServerDir) -> list[str]:
