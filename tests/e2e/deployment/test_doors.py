@@ -58,6 +58,16 @@ def test_hospitals_reach_the_fleet_api_and_health_and_nothing_else(small: Federa
     assert passed == {"/health", *(f"/v1/fleet/{call}" for call in nginx.FLEET)}
 
 
+def test_a_key_is_told_whether_it_is_admitted_and_nothing_else_is_told(small: Federation) -> None:
+    key = read(small.home).hospitals()["alder"].key.replace(" ", "")
+    with dial(small, small.hospitals_port) as outside:
+        assert outside.get(f"/admission/{key}").json()["state"] == "admitted"
+        assert outside.get(f"/admission/{'0' * 32}").json() == {"state": "unknown"}
+        assert outside.post(f"/admission/{key}").status_code == 403
+        for path in ("", key[:31], f"{key}.json", "unknown.json", f"{key}/..", f"{key}%00", "../nginx.conf"):
+            assert outside.get(f"/admission/{path}").status_code in (400, 404), path
+
+
 def test_the_fleet_api_wants_a_key_that_was_admitted(small: Federation) -> None:
     with dial(small, small.hospitals_port) as outside:
         for call in nginx.FLEET:

@@ -20,7 +20,7 @@ from conf import load
 from server.deployment import pki, signing
 from server.deployment.server_dir import read
 from server.runtime.flower_private import BUNDLE, Control
-from tests.e2e.deployment.federation import CALM, Federation, told, until
+from tests.e2e.deployment.federation import CALM, Federation, command, server_command, told, until
 from tests.e2e.deployment.ledger_rows import ledger_contains, ledger_rows, problems_in_records
 
 EVIL = """
@@ -61,7 +61,7 @@ def test_a_study_runs_from_command_to_results(small: Federation) -> None:
 
     for hospital in small.hospitals:
         assert problems_in_records(hospital) == []
-        wanted = [(cohort, number) for cohort in ("train", "validation") for number in (1, 2, 3)]
+        wanted = [("train", 1), ("train", 2), ("train", 3), ("validation", 3)]
         assert ledger_rows(hospital, fetched.name) == wanted
 
 
@@ -140,6 +140,14 @@ def test_the_server_has_seen_the_records_of_all_hospitals(small: Federation) -> 
     assert heads.keys() == {"alder", "birch"}
     for hospital in small.hospitals:
         assert ledger_contains(hospital, heads[hospital.name])
+
+
+def test_both_sides_see_the_queue(small: Federation) -> None:
+    empty = {"at_once": 5, "running": [], "waiting": [], "up": True}
+    words = server_command("queue", "--home", small.home, "--json")
+    until(lambda: json.loads(told(words)) == empty, 60, "the last process has ended")
+    words = [word for word in small.study_words() if word.startswith("runtime.")]
+    assert "5 at once" in told(command("server.__main__", "queue", *words))
 
 
 def test_status_tells_all_of_it(small: Federation) -> None:
