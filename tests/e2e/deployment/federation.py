@@ -123,6 +123,7 @@ class Hospital:
     name: str
     site: Path
     gateway: str
+    metrics: str
     process: Process | None = None
     variables: dict[str, str] = field(default_factory=dict)
 
@@ -166,10 +167,12 @@ class Federation:
         self.folder, self.home = folder, folder / "home"
         self.hospitals_port, self.researchers_port = free_port(), free_port()
         self.superlink_port, self.mlflow_port = free_port(), free_port()
+        self.metrics = f"127.0.0.1:{free_port()}"
         self.server: Process | None = None
         self.settings = (*settings, f"federation.rounds={rounds}")
         self.hospitals = [
-            Hospital(name, site, f"127.0.0.1:{free_port()}") for name, site in _sites(folder, hospitals, self.settings)
+            Hospital(name, site, f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
+            for name, site in _sites(folder, hospitals, self.settings)
         ]
 
     def init(self) -> None:
@@ -181,6 +184,8 @@ class Federation:
             mlflow_port=self.mlflow_port,
             home=self.home,
         )
+        file = self.home / "server.yaml"
+        file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text("utf-8")) | {"metrics": self.metrics}), "utf-8")
 
     def up(self) -> None:
         self.server = Process(server_command("up", "--home", self.home), self.folder / "up.log")
@@ -204,6 +209,7 @@ class Federation:
         before = hospital.site.read_text("utf-8")
         values = yaml.safe_load(before)
         values |= {"server": f"localhost:{self.hospitals_port}", "link": hospital.link.name, "public_size": 20}
+        values["metrics"] = hospital.metrics
         values["policy"] |= {
             "max_epsilon_life": 10_000.0,
             "max_steps": 1000,
