@@ -20,6 +20,7 @@ MODULES = (
     "client.ledger.ledger",
     "client.ledger.accounting",
     "client.ledger.audit_log",
+    "client.link.flower_private",
     "server.strategy.strategy",
 )
 

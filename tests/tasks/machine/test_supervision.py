@@ -239,3 +239,57 @@ def test_a_program_that_cannot_be_started_ends_nobody_else(tmp_path: Path) -> No
 
     run(Supervisor(programs, said.append, state), script)
     assert all("b: cannot be started" in line for line in said)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_a_program_prints_is_kept_within_bounds(tmp_path: Path) -> None:
+    code = "for number in range(3000): print(number, flush=True)\nimport time; time.sleep(600)"
+    log = tmp_path / "a.log"
+    chatty = Program("a", [sys.executable, "-c", code], log, log_bytes=4000)
+
+    def kept() -> list[str]:
+        files = [log.with_name(f"a.log.{number}") for number in (3, 2, 1)] + [log]
+        return "".join(path.read_text() for path in files if path.exists()).split()
+
+    run(Supervisor([chatty], lambda _: None), lambda: until(lambda: "2999" in kept()))
+    assert kept() == [str(number) for number in range(int(kept()[0]), 3000)]
+    assert 4000 < sum(path.stat().st_size for path in tmp_path.glob("a.log*")) <= 16_000
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("a.log*")} == {0o600}
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_last_words_of_a_program_that_is_stopped_are_kept(tmp_path: Path) -> None:
+    code = """
+import signal, sys, time
+def leave(*_):
+    print("goodbye", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+print("ready", flush=True)
+time.sleep(600)
+"""
+    log = tmp_path / "a.log"
+    polite = Program("a", [sys.executable, "-c", code], log)
+    run(Supervisor([polite], lambda _: None), lambda: until(lambda: "ready" in log.read_text() if log.exists() else 0))
+    assert log.read_text().split() == ["ready", "goodbye"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_only_a_program_that_is_well_gets_a_signal(tmp_path: Path) -> None:
+    code = "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: print('heard', flush=True)); time.sleep(600)"
+    log, well = tmp_path / "a.log", [False]
+    program = Program("a", [sys.executable, "-c", code], log, healthy=lambda: well[0])
+    supervisor = Supervisor([program], lambda _: None, tmp_path / "state.json")
+    sent: list[bool] = []
+
+    def script() -> None:
+        until(lambda: facts(tmp_path / "state.json")["a"]["pid"])
+        time.sleep(1)
+        sent.append(supervisor.signal("a", signal.SIGUSR1))
+        well[0] = True
+        until(lambda: facts(tmp_path / "state.json")["a"].get("well"))
+        sent.extend([supervisor.signal("b", signal.SIGUSR1), supervisor.signal("a", signal.SIGUSR1)])
+        until(lambda: "heard" in log.read_text())
+
+    run(supervisor, script)
+    assert sent == [False, False, True]
