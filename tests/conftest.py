@@ -76,8 +76,8 @@ def shared_phantoms(tmp_path_factory: pytest.TempPathFactory) -> None:
 def few_open_files() -> Iterator[None]:
     """Hospitals of one module are of no use to the next; ``select`` (pynetdicom) takes no descriptor above 1023."""
     yield
-    records._SHELF.close()
-    index._SHELF.close()
+    records._OPEN_HANDLES.close()
+    index._OPEN_HANDLES.close()
 
 
 @pytest.fixture

@@ -63,8 +63,8 @@ _ANEW = "".join(
 _WRITTEN = "UPDATE state SET number = abs(random()) WHERE name = 'written'"
 _MINE = "task = ? AND issuer IN (SELECT value FROM json_each(?))"
 
-_SHELF: HandleCache[sqlite3.Connection] = HandleCache()
-atexit.register(_SHELF.close)
+_OPEN_HANDLES: HandleCache[sqlite3.Connection] = HandleCache()
+atexit.register(_OPEN_HANDLES.close)
 _REMEMBERED: OrderedDict[tuple[Path, Hashable], tuple[Any, Any]] = OrderedDict()
 T = TypeVar("T")
 
@@ -242,7 +242,7 @@ def path_of(site: SiteSettings) -> Path:
 def connected(site: SiteSettings) -> Iterator[sqlite3.Connection]:
     """A connection to the index's database, with all its tables; see ``opened``."""
     path = path_of(site)
-    with _SHELF.use((path,), partial(_new_connection, path)) as connection:
+    with _OPEN_HANDLES.use((path,), partial(_new_connection, path)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != _VERSION:
             connection.executescript(f"{_ANEW} {_SCHEMA} PRAGMA user_version = {_VERSION};")

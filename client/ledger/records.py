@@ -21,8 +21,8 @@ from client.ledger.handle_cache import HandleCache
 from client.ledger.ledger import Ledger
 from client.ledger.terms import Terms
 
-_SHELF: HandleCache[Records] = HandleCache()
-atexit.register(_SHELF.close)
+_OPEN_HANDLES: HandleCache[Records] = HandleCache()
+atexit.register(_OPEN_HANDLES.close)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def records_kept_open(ledger: Path, audit_log: Path, secret: bytes) -> Iterator[
     Raises:
         LedgerMissing, LedgerTampered, LedgerRolledBack: as ``open_records``.
     """
-    with _SHELF.use((ledger, audit_log), partial(open_records, ledger, audit_log, secret), secret) as records:
+    with _OPEN_HANDLES.use((ledger, audit_log), partial(open_records, ledger, audit_log, secret), secret) as records:
         records.check()
         yield records
 

@@ -64,7 +64,7 @@ def test_the_same_records_are_used_again_and_only_new_rows_are_read(
 
 def test_closed_records_are_whole_without_their_write_ahead_logs(hospital: Hospital) -> None:
     hospital.answer(1)
-    records_module._SHELF.close()
+    records_module._OPEN_HANDLES.close()
     assert sorted(path.name for path in hospital.ledger.parent.iterdir()) == ["audit.sqlite", "ledger.sqlite"]
     assert hospital.answer(2) == 2
 
@@ -79,7 +79,7 @@ def test_what_another_process_has_entered_is_seen(hospital: Hospital) -> None:
 
 def test_the_file_that_lies_there_is_read_not_the_one_that_was_open(hospital: Hospital, tmp_path: Path) -> None:
     hospital.answer(1)
-    records_module._SHELF.close()
+    records_module._OPEN_HANDLES.close()
     shutil.copy(hospital.ledger, tmp_path / "old.sqlite")
     hospital.answer(2)
     hospital.put_back(tmp_path / "old.sqlite")
@@ -88,7 +88,7 @@ def test_the_file_that_lies_there_is_read_not_the_one_that_was_open(hospital: Ho
 
 def test_a_ledger_older_than_the_receipts_is_refused(hospital: Hospital, tmp_path: Path) -> None:
     hospital.answer(1)
-    records_module._SHELF.close()
+    records_module._OPEN_HANDLES.close()
     shutil.copy(hospital.ledger, tmp_path / "old.sqlite")
     hospital.answer(2)
     with records_kept_open(hospital.ledger, hospital.audit_log, SECRET) as records:
