@@ -112,7 +112,7 @@ class SiteSettings(Settings):
     log_megabytes: float = Field(default=MEGABYTES, ge=0.1, le=10_000)
     """This log, and those of gateway and trainer, are set aside at this size, in 10^6 bytes; three older ones of each
     are kept."""
-    metrics: str | None = Field(default=None, pattern=exposition.ADDRESS)
+    metrics: exposition.Address | None = None
     """``ADDRESS:PORT`` at which ``run`` shows figures to Prometheus, such as ``127.0.0.1:9464``; not encrypted. None is
     of a patient or an image."""
     notify: Hook = Hook()

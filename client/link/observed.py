@@ -31,6 +31,8 @@ PREFIX = "consilium_site"
 _RECORDS_S, _MOST_RECORDS_S = 60.0, 900.0
 """Ledger and audit log are read when they have changed, at most this often and at least that often: every row is
 verified."""
+_LASTING_S = 90.0
+"""A ledger that cannot be read once may only be in use; read again in vain, it is damaged."""
 _CERTIFICATE_S = 3600.0
 _SPENT = (0.8, 0.9, 0.97)
 """Fractions of the cap for life at which people are told."""
@@ -62,6 +64,7 @@ class SiteLook:
         self._lasting = Lasting()
         self._began = time.time()
         self._records: Found = []
+        self._wrong = ""
         self._read, self._seen = -_MOST_RECORDS_S, ""
         self._asked, self._ends = -_CERTIFICATE_S, 0.0
         self._asking: threading.Thread | None = None
@@ -117,10 +120,12 @@ class SiteLook:
             try:
                 with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
                     self._records = [*_sums(records, settings)]
+                self._wrong, self._seen = "", _mark(settings)  # closing them may have written to them
             except SiteError as error:
-                text = f"ledger or audit log cannot be used ({type(error).__name__}): consilium-site ledger verify"
-                self._records = [Notice("ledger", "records", 1, text)]
-            self._seen = _mark(settings)  # closing them may have written to them
+                self._wrong, self._seen = type(error).__name__, ""
+        if self._lasting.holds("records", bool(self._wrong), _LASTING_S):
+            text = f"ledger or audit log cannot be used ({self._wrong}): consilium-site ledger verify"
+            return [*self._records, Notice("ledger", "records", 1, text)]
         return self._records
 
 

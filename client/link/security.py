@@ -7,8 +7,10 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from client.errors import SiteError, SiteMisconfigured
 from client.ledger.audit_log import Receipt
@@ -70,8 +72,9 @@ def _running(settings: SiteSettings) -> dict[str, process.Process]:
 def _supervisors(settings: SiteSettings) -> Iterator[process.Process]:
     """The processes of ``consilium-site run`` here, without the programs that they keep running."""
     for name in _STATES:
-        if pid := holder(settings.link / f"{name}.lock"):
-            yield process.look(pid, alone=True)
+        with suppress(OSError):  # in another container
+            if pid := holder(settings.link / f"{name}.lock"):
+                yield process.look(pid, alone=True)
 
 
 def _programs(settings: SiteSettings, running: Mapping[str, process.Process], listen: str) -> Iterator[Claim]:

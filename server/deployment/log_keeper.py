@@ -39,9 +39,9 @@ class LogKeeper:
 
     def _look(self) -> None:
         for log in (ACCESS_LOG, ERROR_LOG):
-            if not self._owed and outgrown(self._home.logs / log, self._home.log_bytes):
+            if outgrown(self._home.logs / log, self._home.log_bytes):
+                self._owed = True  # also if it is only half done: nginx makes what is missing
                 set_aside(self._home.logs / log)
-                self._owed = True
         if self._owed:
             self._owed = not self._reopen()
         keep_newest(self._home.logs, "run-*.log", MOST_RUNS)

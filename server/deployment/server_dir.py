@@ -47,7 +47,7 @@ class ServerSettings(BaseModel):
     ``consilium-server queue``."""
     log_megabytes: Annotated[float, Field(ge=0.1, le=10_000)] = MEGABYTES
     """A log of this size, in 10^6 bytes, is set aside. Three older ones of each are kept."""
-    metrics: Annotated[str, Field(pattern=exposition.ADDRESS)] | None = None
+    metrics: exposition.Address | None = None
     """``ADDRESS:PORT`` at which Prometheus finds the server's figures, such as ``127.0.0.1:9464``; not encrypted."""
     notify: Hook = Hook()
     """Whom to tell what waits for a person."""

@@ -9,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, Field
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-ADDRESS = r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}$"
-"""Pattern of ``metrics`` in ``server.yaml`` and ``site.yaml``."""
+
+def _possible(address: str) -> str:
+    if not 0 < split(address)[1] < 2**16:
+        raise ValueError(f"{address}: ports are numbers from 1 to 65535")
+    return address
+
+
+Address = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}$"), AfterValidator(_possible)]
+"""``metrics`` in ``server.yaml`` and ``site.yaml``: ``ADDRESS:PORT``."""
 _LONGEST = 80
 
 

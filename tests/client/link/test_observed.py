@@ -79,7 +79,7 @@ def test_nothing_is_of_a_patient_or_a_file(hospital: Hospital) -> None:
 
 
 def test_what_waits_for_a_person_is_said_with_its_remedy(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observation.Lasting, "holds", lambda _, what, is_wrong: is_wrong)
+    monkeypatch.setattr(observation.Lasting, "holds", lambda _, what, is_wrong, *for_s: is_wrong)
     monkeypatch.setattr(observation, "nearly_full", lambda *_: iter(()))
     found = {one.kind: one.text for one in looked(hospital).notices}
     digest = next(iter(approvals.waiting(hospital.settings)))
@@ -97,7 +97,10 @@ def test_a_budget_that_is_nearly_spent_is_told(hospital: Hospital, monkeypatch: 
     assert notice.text.endswith("of 20 is left: consilium-site ledger")
 
 
-def test_a_damaged_ledger_is_told_and_costs_no_other_figure(hospital: Hospital, tmp_path: Path) -> None:
+def test_a_damaged_ledger_is_told_and_costs_no_other_figure(
+    hospital: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observation.Lasting, "holds", lambda _, what, is_wrong, *for_s: is_wrong)
     damaged = tmp_path / "ledger.sqlite"
     damaged.write_bytes(b"x" * 5000)
     damaged.chmod(0o600)

@@ -7,8 +7,9 @@ import socket
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import TypeAdapter, ValidationError
 
-from tasks.machine.exposition import Exposition, Figure, is_local, shortened, split
+from tasks.machine.exposition import Address, Exposition, Figure, is_local, shortened, split
 
 HOSTILE = 'a"} 1\nevil_metric{x="\\'
 
@@ -53,3 +54,11 @@ def test_addresses() -> None:
         *(False, False),
     ]
     assert shortened("x" * 200) == "x" * 80
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "127.0.0.1:70000", "127.0.0.1:0", "[::1:1", "a b:1", "http://a:1", ":1"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    good = TypeAdapter(Address)
+    assert [good.validate_python(one) for one in ("127.0.0.1:1", "[::1]:65535", "host-1.a:9464")]
+    with pytest.raises(ValidationError):
+        good.validate_python(text)
