@@ -37,7 +37,13 @@ _UNHEARD_S = 60.0
 """A gateway of which the server has acknowledged no heartbeat for so long is not well; they are some 20 s apart."""
 
 GatewayAddress = Annotated[
-    str, typer.Option("--gateway", metavar="HOST:PORT", help="Address on which the gateway listens for the trainer.")
+    str,
+    typer.Option(
+        "--gateway",
+        envvar="CONSILIUM_GATEWAY",
+        metavar="HOST:PORT",
+        help="Address on which the gateway listens for the trainer.",
+    ),
 ]
 
 

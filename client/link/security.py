@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from client.errors import SiteError, SiteMisconfigured
 from client.ledger.audit_log import Receipt
 from client.ledger.records import faults_of_records, open_records
-from client.link import gateway, secrecy
+from client.link import gateway, secrecy, separation
 from client.oversight import approvals, halt
 from client.site import SiteSettings, delta_cap, secret
 from client.sources.settings import DicomwebSource, DimseSource
@@ -47,12 +47,12 @@ def checklist(settings: SiteSettings, site: Path, listen: str) -> Checklist:
     """
     running = _running(settings)
     return {
-        "Programs": list(_programs(settings, running, listen)),
-        "Connection to the server": list(_way(settings, running)),
+        "Programs": [*_programs(settings, running, listen), *separation.claims(settings, running)],
+        "Connection to the server": list(_way(settings)),
         "Secrets": list(secrecy.claims(settings)),
         "What leaves": [*_leaving(settings), *_told(settings)],
         "Privacy": list(_privacy(settings)),
-        "Images": list(_images(settings)),
+        "Images": list(_images(settings, running.get("trainer"))),
         "Software": list(_software(site)),
     }
 
@@ -78,9 +78,10 @@ def _supervisors(settings: SiteSettings) -> Iterator[process.Process]:
 
 
 def _programs(settings: SiteSettings, running: Mapping[str, process.Process], listen: str) -> Iterator[Claim]:
-    if not running:
-        yield Claim("Gateway and trainer are running", ClaimState.WARN, "neither is running here",
-                    "Start them with consilium-site run; with containers, run this check inside each")  # fmt: skip
+    missing = [part for part in _parts(settings) if part not in running]
+    yield Claim("Gateway and trainer are running", ClaimState.WARN if missing else ClaimState.OK,
+                f"here: {', '.join(sorted(running)) or 'none'}" + _other_place(settings),
+                f"Start the {' and the '.join(missing)}, then repeat this check" if missing else "")  # fmt: skip
     host, _, port = listen.rpartition(":")
     inner = process.addresses(host, int(port))
     for name, one in running.items():
@@ -99,7 +100,19 @@ def _programs(settings: SiteSettings, running: Mapping[str, process.Process], li
         allowed = inner | {end for source in settings.sources for end in _archive(source)}
         yield process.dialling("trainer", trainer, allowed, "the gateway and your archives")
     if (dialler := running.get("gateway")) and settings.server:
-        yield process.dialling("gateway", dialler, _outward(settings.server), "the server or your proxy")
+        yield process.dialling("gateway", dialler, _outward(settings.server, dialler), "the server or your proxy")
+
+
+def _parts(settings: SiteSettings) -> Sequence[str]:
+    """What belongs here: a trainer apart has no key for the server, a gateway apart has no ledger."""
+    if gateway.is_apart(settings):
+        return ("trainer",)
+    return ("gateway", "trainer") if settings.ledger.exists() else ("gateway",)
+
+
+def _other_place(settings: SiteSettings) -> str:
+    elsewhere = {"gateway", "trainer"} - set(_parts(settings))
+    return "".join(f"; run this check at the {part} as well" for part in elsewhere)
 
 
 def _archive(source: object) -> set[tuple[str, int]]:
@@ -112,19 +125,24 @@ def _archive(source: object) -> set[tuple[str, int]]:
     return set()
 
 
-def _outward(server: str) -> set[tuple[str, int]]:
+def _outward(server: str, dialler: process.Process) -> set[tuple[str, int]]:
+    """The server, and the proxy that the gateway was started with."""
     host, _, port = server.rpartition(":")
-    return process.addresses(*(gateway.proxy_of(host) or (host, int(port))))
+    allowed = process.addresses(host, int(port))
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        proxy = urlsplit(dialler.environment.get(name, ""))
+        allowed |= process.addresses(proxy.hostname, proxy.port or 3128) if proxy.hostname else set()
+    return allowed
 
 
-def _way(settings: SiteSettings, running: Mapping[str, process.Process]) -> Iterator[Claim]:
+def _way(settings: SiteSettings) -> Iterator[Claim]:
+    """Only where the gateway is: a separate trainer has neither a key for the server nor a connection to it."""
+    if "gateway" not in _parts(settings):
+        return
     try:
         link = gateway.link(settings)
     except SiteMisconfigured as error:
-        apart = set(running) == {"trainer"}
-        elsewhere = "the trainer has neither a key for the server nor a connection to it; run this at the gateway"
-        state = ClaimState.OK if apart else ClaimState.WARN
-        yield Claim("The gateway has its own key", state, elsewhere if apart else str(error))
+        yield Claim("Every request is signed with a key created here", ClaimState.WARN, str(error))
         return
     try:
         own = enrolment.own_fingerprint(link.key.read_bytes())
@@ -154,8 +172,7 @@ def _way(settings: SiteSettings, running: Mapping[str, process.Process]) -> Iter
 
 def _leaving(settings: SiteSettings) -> Iterator[Claim]:
     """Only where the ledger is: a separate gateway has none."""
-    if not settings.ledger.exists():
-        yield Claim("The gateway has neither ledger nor images", ClaimState.OK, "no ledger here; see the trainer")
+    if "trainer" not in _parts(settings):
         return
     see = "consilium-site ledger verify"
     promise = "Every message that left has a receipt, and ledger and audit log are intact"
@@ -221,7 +238,8 @@ def _privacy(settings: SiteSettings) -> Iterator[Claim]:
                 "" if listed else "Set `withdrawals` in site.yaml; the list may be empty")  # fmt: skip
 
 
-def _images(settings: SiteSettings) -> Iterator[Claim]:
+def _images(settings: SiteSettings, trainer: process.Process | None) -> Iterator[Claim]:
+    """Only where the trainer is, and as it sees them."""
     for number, source in enumerate(settings.sources, 1):
         name = f"source {number} ({source.kind})"
         if isinstance(source, DicomwebSource | DimseSource):
@@ -229,13 +247,12 @@ def _images(settings: SiteSettings) -> Iterator[Claim]:
             yield Claim(f"Images of {name} are transferred encrypted", ClaimState.OK if secure else ClaimState.WARN,
                         "TLS" if secure else "unencrypted",
                         "" if secure else "Use TLS, or secure the network between archive and trainer")  # fmt: skip
-        elif not source.path.exists():
-            yield Claim(f"Images of {name} are not here", ClaimState.OK, f"{source.path} does not exist here")
-        else:
-            writable = os.access(source.path, os.W_OK)
+        elif "trainer" in _parts(settings):
+            seen = separation.view(trainer, source.path)
+            writable = os.access(seen, os.W_OK)
+            cannot = "cannot be written" if seen.exists() else "does not exist here, and cannot be written"
             yield Claim(f"Images of {name} are read-only here", ClaimState.WARN if writable else ClaimState.OK,
-                        f"{source.path} can be written by user {os.geteuid()}" if writable else
-                        f"{source.path} cannot be written by user {os.geteuid()}",
+                        f"{source.path} {'can be written' if writable else cannot} by user {os.geteuid()}",
                         "Mount it read-only, as the compose file does" if writable else "",
                         f"touch {source.path}/x")  # fmt: skip
 
