@@ -12,7 +12,7 @@ help:  ## Say what can be made
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (some minutes the first time)"
 	@test -x $(BIN)/python || python3 -m venv $(VENV)
-	@$(INSTALL) torch
+	@$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@$(INSTALL) --editable '.[dev]'
 	@touch $@
 
@@ -40,10 +40,10 @@ bench: $(VENV)/.installed  ## Measure, print tables, write benchmarks/*.json
 	$(INSTALL) --editable '.[dev,bench]'
 	$(BIN)/python -m tests.benchmarks
 
-wheels: $(VENV)/.installed  ## Make all wheels of a release, in the versions of constraints.txt, for the images
+wheels: $(VENV)/.installed  ## Make all wheels of a release for the images' Python (ENGINE=docker, TORCH_INDEX=...)
 	@rm -rf wheels build
 	@git rev-parse HEAD > tasks/commit.txt  # images have no Git
-	$(BIN)/python -m pip wheel --quiet --constraint constraints.txt --wheel-dir wheels '.[server]' ./tasks/phantoms; \
+	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python -m tests.container.wheels "$(or $(ENGINE),podman)"; \
 	  status=$$?; rm -rf tasks/commit.txt tasks/phantoms/build; exit $$status
 
 sbom: $(VENV)/.installed  ## List what is in the built images, with licences; fail on one that is not permitted (ENGINE=docker)

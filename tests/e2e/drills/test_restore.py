@@ -22,7 +22,7 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
 
 
 def test_a_server_that_is_restored_elsewhere_goes_on(lost: Federation, tmp_path: Path) -> None:
-    copy, elsewhere = tmp_path / "backup", tmp_path / "another machine" / "home"
+    copy, elsewhere = tmp_path / "backup", tmp_path / "another-machine" / "home"
     before = {name: one["key"] for name, one in lost.status()["hospitals"].items()}
     with study(lost, after=2, rounds=ROUNDS) as running:
         started = time.monotonic()
@@ -31,7 +31,7 @@ def test_a_server_that_is_restored_elsewhere_goes_on(lost: Federation, tmp_path:
         kept = next(iter(progress(lost).values()))[1]
         running.break_now()
         kill_everything(lost)
-        lost.home.rename(tmp_path / "lost with its machine")
+        lost.home.rename(tmp_path / "lost-with-its-machine")
         elsewhere.parent.mkdir()
         told(server_command("restore", copy, "--home", elsewhere))
         lost.home = elsewhere
