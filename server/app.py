@@ -24,15 +24,18 @@ from conf.schema.federation import EnrolledFederation
 from conf.schema.model import Deep
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
-from server.deployment import signing
+from server.deployment import signing, study_logs
+from server.deployment.people import Person
 from server.deployment.server_dir import Hospital, ServerDir, read
 from server.errors import (
     NotAdmitted,
+    NotAllowed,
     NotSigned,
     RoundFailed,
     ServerMisconfigured,
     StudyBusy,
     StudyError,
+    StudyStopped,
     TrackingFailed,
 )
 from server.results import results
@@ -41,9 +44,10 @@ from server.run_study import initial_state, play_rounds, record, summary
 from server.runtime.flower_private import play
 from server.runtime.superlink_grid import SuperlinkGrid
 from server.study.baselines import Arms
-from server.study.document import document_of, fixed_sizes, is_digest, open_study
+from server.study.document import document_in, fixed_sizes, is_digest, open_study
 from server.study.folder import FAILED, FINISHED, PROPOSED, RUNNING, StudyFolder, locked
 from server.study.foresight import require_informative
+from server.study.stopped import refuse_stopped
 from server.tracking.tracker import Tracker, open_tracker
 from tasks.machine.disk import write_whole
 from tasks.protocol.study import StudyDocument, canonical
@@ -97,11 +101,19 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
         _note_run(server_dir, run, state=FAILED, error=f"Invalid configuration: {error}")
         raise
     folder = open_study(study)
-    facts = {"study": folder.name} | ({"asked_by": asked.by} if asked.by else {})
+    facts = {"study": folder.name} | ({"asked_by": asked.name} if asked.name else {})
     try:
         with locked(folder):
-            folder.note(state=PROPOSED if study.propose else RUNNING, run=run, error="")
-            folder.note(asked_by=folder.facts().get("asked_by") or asked.by)
+            _refuse_going_on(folder, asked.by)
+            known = folder.facts()
+            folder.note(
+                state=PROPOSED if study.propose else RUNNING,
+                run=run,
+                runs=[*(one for one in known.get("runs", []) if one != run), run],
+                error="",
+                asked_by=known.get("asked_by") or asked.name,
+            )
+            study_logs.show(server_dir, folder.facts()["asked_by"], folder.name, run)
             _note_run(server_dir, run, **facts)
             if study.propose:
                 _propose(server_dir, study, folder)
@@ -109,6 +121,9 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
             _play(server_dir, study, folder, grid, initial)
     except StudyBusy:
         _note_run(server_dir, run, **facts)
+    except (NotAllowed, StudyStopped) as error:  # which does not concern the folder
+        _note_run(server_dir, run, state=FAILED, error=str(error))
+        raise
     except StudyError as error:
         if isinstance(error, TrackingFailed | ServerMisconfigured):  # the server's fault: another run may succeed
             folder.note(error=f"{type(error).__name__}: {error}")
@@ -121,6 +136,21 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
         raise
 
 
+def _refuse_going_on(folder: StudyFolder, who: Person | None) -> None:
+    """Refuse to go on with what somebody has stopped for good, or with another researcher's study.
+
+    Raises:
+        StudyStopped, NotAllowed
+    """
+    refuse_stopped(folder)
+    asked_by = folder.facts().get("asked_by")
+    if who is not None and asked_by is not None:
+        try:
+            who.require_own(folder.name, asked_by)
+        except NotAllowed as error:
+            raise NotAllowed(f"{error}; resume=never starts one of the same configuration") from None
+
+
 def _propose(server_dir: ServerDir, study: Study, folder: StudyFolder) -> None:
     """Write the document for the hospitals; from then on participants and their sizes are fixed.
 
@@ -128,7 +158,7 @@ def _propose(server_dir: ServerDir, study: Study, folder: StudyFolder) -> None:
         UninformativeStudy: its figures would tell nothing; no document is written.
     """
     _invited(server_dir, study, folder)
-    document = document_of(study, folder.name, fixed_sizes(folder))
+    document = document_in(study, folder)
     _require_informative(study, document)
     write_whole(folder.path / _DOCUMENT, (canonical(document) + "\n").encode())
 
@@ -165,7 +195,7 @@ class RegisterChanged(Exception):
 
 def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, initial: StudyState) -> None:
     invited = list(_invited(server_dir, study, folder))
-    _require_informative(study, document_of(study, folder.name, fixed_sizes(folder)))
+    _require_informative(study, document_in(study, folder))
     tracker = _open_tracker(study, folder, invited)
 
     def attempt() -> StudyState:
@@ -175,6 +205,7 @@ def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, 
         def committed(state: StudyState) -> None:
             print(f"round {len(state.rounds)} of {study.federation.rounds}: {summary(state.rounds[-1])}", flush=True)
             tracker.rounds(state.rounds)
+            refuse_stopped(folder)
             if len(state.rounds) < study.federation.rounds and _invited(server_dir, study, folder) != nodes:
                 raise RegisterChanged
 

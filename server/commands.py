@@ -1,5 +1,6 @@
 """What ``consilium`` does besides running studies: ``compare`` several of them, ``send`` MLflow what it missed,
-``export`` a model for hospitals, show a server's ``queue``, write the files of a ``new-task``.
+``export`` a model for hospitals, show a server's ``queue``, ``stop`` a study there, show its ``logs``, write the files
+of a ``new-task``.
 
 Tested in ``tests/server/pages/test_comparison.py``.
 """
@@ -47,9 +48,14 @@ def main(words: Sequence[str]) -> int:
     out.add_argument("--studies", type=Path, help="the folder of studies that confirm a registered model's SHA-256; "
                      "default: beside the MLflow store, or on the server that --uri names")  # fmt: skip
     queue = _parser(commands, "queue", "show which studies run on a server, and in which order others wait")
-    queue.add_argument(
-        "settings", nargs="*", metavar="KEY=VALUE", help="runtime.address=HOST:PORT, .authority=FILE, .certificate=FILE"
-    )
+    stop = _parser(commands, "stop", "stop a study on a server for good, and show what it has spent")
+    stop.add_argument("study", metavar="STUDY", help="its name, or the number of a run that waits in the queue")
+    logs = _parser(commands, "logs", "show what a study's processes on a server have printed")
+    logs.add_argument("study", metavar="STUDY", help="its name")
+    logs.add_argument("--follow", action="store_true", help="go on until the study has ended")
+    for one in (queue, stop, logs):
+        one.add_argument("settings", nargs="*", metavar="KEY=VALUE",
+                         help="runtime.address=HOST:PORT, .authority=FILE, .certificate=FILE")  # fmt: skip
     new = _parser(commands, "new-task", "create the files of a new clinical task, which pass its tests at once")
     new.add_argument("name", metavar="NAME", help="lower-case letters, digits, underscores, such as thyroid_ultrasound")
     new.add_argument("--root", type=Path, default=new_task.ROOT, help="the source checkout to write into")
@@ -60,6 +66,10 @@ def main(words: Sequence[str]) -> int:
             return _export(given, console)
         if given.command == "queue":
             return _queue(given.settings, console)
+        if given.command == "stop":
+            return _stop(given.study, given.settings, console)
+        if given.command == "logs":
+            return _logs(given.study, given.follow, given.settings, console)
         if given.command == "new-task":
             return _new_task(given.name, given.root, console)
         return show(given.studies, given.to, console) if given.command == "compare" else _send(given, console)
@@ -76,12 +86,46 @@ def _parser(commands: Commands, name: str, does: str) -> argparse.ArgumentParser
     return commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
 
 
+def _runtime(settings: Sequence[str]) -> SuperlinkRuntime:
+    runtime = conf.load(["experiment=deployed", *settings]).runtime
+    if not isinstance(runtime, SuperlinkRuntime):
+        raise conf.ConfigError("this asks a server: leave runtime=superlink as it is")
+    return runtime
+
+
+def _stop(study: str, settings: Sequence[str], console: Console) -> int:
+    from server.deployment import superlink_client
+    from server.study import stopped
+
+    runtime = _runtime(settings)
+    facts = superlink_client.stop(runtime, superlink_client.ServerConnection(runtime), study)
+    if not facts:
+        console.print(f"run {study} no longer waits.", markup=False)
+        return 0
+    console.print(f"{facts['study']} was stopped by {facts['stopped']['by']} for good.", markup=False)
+    shown = Table(title="Epsilon spent, as reported", title_justify="left")
+    for column in ("", "training patients", "validation patients"):
+        shown.add_column(column)
+    for row in stopped.rows(facts.get("spent")):
+        shown.add_row(*map(escape, row))
+    console.print(shown)
+    console.print(stopped.UNREPORTED)
+    return 0
+
+
+def _logs(study: str, follow: bool, settings: Sequence[str], console: Console) -> int:
+    from server.deployment import study_logs, superlink_client
+
+    source = superlink_client.LogsThere(superlink_client.ServerConnection(_runtime(settings)), study)
+    for line in study_logs.lines(source, follow):
+        console.print(line, soft_wrap=True, markup=False)
+    return 0
+
+
 def _queue(settings: Sequence[str], console: Console) -> int:
     from server.deployment import queue, superlink_client
 
-    runtime = conf.load(["experiment=deployed", *settings]).runtime
-    if not isinstance(runtime, SuperlinkRuntime):
-        raise conf.ConfigError("a queue is on a server: leave runtime=superlink as it is")
+    runtime = _runtime(settings)
     facts = superlink_client.ServerConnection(runtime).facts(f"runs/{queue.SHOWN}")
     shown = Table(title=f"Studies at {runtime.address}, {facts.get('at_once', '?')} at once", title_justify="left")
     for column in ("", "study", "task", "asked by", "since"):

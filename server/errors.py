@@ -11,7 +11,9 @@ StudyError
 ├── TrackingFailed       the results store cannot be used
 ├── ServerMisconfigured  the server's folder, its settings, or a file or program that it needs
 ├── ServerUnreachable    the server does not answer, or refuses this researcher
-├── NotSigned            a run brings a study without the signature of a researcher who may submit one
+├── NotSigned            a run brings a study without the signature of somebody who may submit one
+├── NotAllowed           somebody's role does not allow it, such as acting on another one's study
+├── StudyStopped         somebody has ended the study for good
 ├── NotAdmitted          a hospital is not admitted, or already is
 └── BackupRefused        a backup is not complete, was changed, or would replace something
 
@@ -75,6 +77,14 @@ class ServerUnreachable(StudyError):
 
 
 class NotSigned(StudyError):
+    pass
+
+
+class NotAllowed(StudyError):
+    pass
+
+
+class StudyStopped(StudyError):
     pass
 
 

@@ -23,7 +23,7 @@ from server.rounds.ledger_witness import Witness
 from server.rounds.round import run_rounds
 from server.rounds.state import Roster, RoundRecord, StudyState
 from server.strategy.client_terms import method_of
-from server.study.document import document_of, fixed_sizes, model_of, weights_of
+from server.study.document import document_in, model_of, weights_of
 from server.study.folder import CHECKPOINTS, StudyFolder
 from server.tracking.tracker import Tracker
 from tasks import task as tasks
@@ -100,7 +100,7 @@ def play_rounds(
         committed(state)
 
     state = read_state(checkpoints) or replace(initial, weights=shared(study, initial.weights))
-    document = document_of(study, folder.name, fixed_sizes(folder))
+    document = document_in(study, folder)
     return run_rounds(study, Roster(document, nodes, Witness(state.ledger_heads, witnessed)), grid, state, publish)
 
 

@@ -63,7 +63,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "results": {"errors", "rounds", "study", "tracking"},
     "pages": {"errors", "rounds", "study", "results"},
     "run_study": {"strategy", "rounds", "study", "tracking", "results", "pages"},
-    "commands": {"errors", "tracking", "deployment", "results", "pages"},
+    "commands": {"errors", "study", "tracking", "deployment", "results", "pages"},
     "app": {"errors", "runtime", "rounds", "study", "tracking", "deployment", "results", "run_study"},
     "launch": {
         *("errors", "runtime", "rounds", "study", "tracking", "deployment", "results", "pages"),

@@ -39,6 +39,7 @@ def _asked(review: Review) -> list[str]:
     terms, model = document.training, ", ".join(f"{k} {v}" for k, v in document.model.items() if k != "name")
     return [
         f'The study {document.name} asks: "{review.question}" (task {document.task}, version {document.task_version}).',
+        *([f"{document.asked_by} asks for it, by the coordinator's word."] if document.asked_by else []),
         f"A {document.model.get('name')} model{f' ({model})' if model else ''} is trained here and at other hospitals, "
         f"in {_times(document.rounds, 'round')}. The images stay here; only the model is exchanged.",
         f"This hospital trains in at most {document.asked} of the rounds.",

@@ -47,6 +47,7 @@ MEANINGS: dict[str, str] = {
     "method.personal": "pull of a second, personal model towards the shared one; null means no such model",
     "wire.up": "bits per value that leaves",
     "wire.down": "bits per value that is received",
+    "asked_by": "who asks for the study, as the coordinator's server knows them",
     "sizes": "public size that weights a hospital's updates",
 }
 """The meaning of a setting, by its name in the document; ``model`` and ``sizes`` have any number of entries."""

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import backup, people, server
+from server.cli import backup, people, server, studies
 from server.cli.output import ServerCommands
 from tasks.machine import version
 
@@ -30,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Initialise and run the server, admit hospitals and researchers, show study progress.",
+    help="Initialise and run the server, admit hospitals and people, show study progress.",
     epilog=EXIT_CODES,
 )
 
@@ -43,10 +43,13 @@ app.command()(server.init)
 app.command()(server.up)
 app.command()(server.status)
 app.command("queue")(server.waiting)
+app.command()(studies.stop)
+app.command()(studies.logs)
 app.command()(server.down)
 app.command()(server.security)
 app.command()(people.admit)
 app.command()(people.revoke)
+app.command()(people.person)
 app.command()(people.researcher)
 app.command()(people.renew)
 app.command()(backup.backup)

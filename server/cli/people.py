@@ -1,9 +1,8 @@
-"""Access: hospitals by their keys, researchers by certificates."""
+"""Access: hospitals by their keys, people by certificates."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,8 @@ import typer
 
 from server.cli.output import HERE, AsJson, HomeFolder, answer
 from server.deployment import nginx, pki, register
+from server.deployment import people as certified
+from server.deployment.people import Person, Role
 from server.deployment.server_dir import ServerDir, read
 from server.errors import NotAdmitted, ServerMisconfigured
 from server.rounds import ledger_witness
@@ -20,7 +21,12 @@ from server.runtime.flower_private import Control
 from tasks.protocol import enrolment
 
 File = Annotated[Path, typer.Argument(metavar="REQUEST", help="The file that `consilium-site enroll` wrote.")]
-HospitalName = Annotated[str, typer.Argument(metavar="NAME")]
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+_USE = {
+    "coordinator": "A coordinator may submit studies, and stop every study and read its log.",
+    "researcher": "A researcher may submit studies, and stop their own and read their logs.",
+    "reader": "A reader may read results, and neither submit nor stop a study.",
+}
 
 
 def admit(
@@ -62,50 +68,78 @@ def _control(server_dir: ServerDir) -> Control:
     return Control(server_dir.superlink, server_dir.authority)
 
 
-def revoke(name: HospitalName, home: HomeFolder = HERE, as_json: AsJson = False) -> None:
-    """Revoke the access of a hospital or a researcher, also while the server is down. Studies go on without the
+def revoke(name: Name, home: HomeFolder = HERE, as_json: AsJson = False) -> None:
+    """Revoke the access of a hospital or a person, also while the server is down. Studies go on without the
     hospital. To take part again, it must re-enrol with a new key."""
     server_dir = read(home)
     if name in server_dir.hospitals():
         done = register.revoke(server_dir, _control(server_dir), name)
         ledger_witness.forget(server_dir.witness, name)  # a hospital that re-enrols under this name brings a new ledger
         answer(as_json, {"hospital": name, "done": done}, done)
-    elif (server_dir.path / "researchers" / f"{name}.pem").exists():
-        pki.revoke_researcher(server_dir, name)
+    elif certified.exists(server_dir, name):
+        certified.revoke(server_dir, name)
         reload_nginx(server_dir)
-        answer(as_json, {"researcher": name}, f"{name}'s certificate is revoked.")
+        answer(as_json, {"person": name}, f"{name}'s certificate is revoked.")
     else:
-        raise NotAdmitted(f"there is no hospital and no researcher {name!r}; consilium-server status lists all")
+        raise NotAdmitted(f"there is no hospital and no person {name!r}; consilium-server status lists all")
 
 
-def researcher(name: HospitalName, home: HomeFolder = HERE, as_json: AsJson = False) -> None:
-    """Create a researcher's key and certificate, in one file to send through a secure channel."""
-    server_dir = read(home)
-    if not re.fullmatch(enrolment.NAME, name):
-        raise ServerMisconfigured(f"{name!r}: a name has at most 40 letters, digits, '_' and '-'")
-    try:
-        path = pki.issue_researcher(server_dir, name)
-    except FileExistsError:
-        raise ServerMisconfigured(
-            f"{name} already has a certificate; to revoke it: consilium-server revoke {name}"
-        ) from None
-    s = server_dir.settings
-    use = f"runtime.address={s.host}:{s.researchers_port} runtime.authority={server_dir.authority.name}"
-    lines = [f"wrote {path}; send it through a secure channel, with {server_dir.authority}. The researcher then runs:"]
-    lines.append(f"consilium experiment=deployed {use} runtime.certificate={path.name}")
-    answer(as_json, {"researcher": name, "file": path}, *lines)
-
-
-def renew(
-    days: Annotated[
-        int, typer.Option("--days", min=1, help="How long the new certificate is valid.")
-    ] = pki.SERVER_DAYS,
+def person(
+    name: Name,
+    role: Annotated[
+        Role, typer.Option("--role", help="Acts on every study, on studies of their own, or on none.")
+    ] = "researcher",
     home: HomeFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Renew the server's certificate under the same authority. Hospitals need not do anything; studies go on."""
+    """Create a person's key and certificate, in one file to send through a secure channel."""
     server_dir = read(home)
-    pki.issue_server(server_dir, days)
+    try:
+        path = certified.issue(server_dir, name, role)
+    except FileExistsError:
+        raise ServerMisconfigured(
+            f"{name} already has a certificate; to renew it: consilium-server renew {name}; for another role or a new "
+            f"key, first consilium-server revoke {name}"
+        ) from None
+    _tell_file(server_dir, path, Person(name, role), as_json)
+
+
+def researcher(name: Name, home: HomeFolder = HERE, as_json: AsJson = False) -> None:
+    """The same as ``person NAME --role researcher``."""
+    person(name, "researcher", home, as_json)
+
+
+def _tell_file(server_dir: ServerDir, path: Path, who: Person, as_json: bool) -> None:
+    s = server_dir.settings
+    use = f"runtime.address={s.host}:{s.researchers_port} runtime.authority={server_dir.authority.name}"
+    use += f" runtime.certificate={path.name}"
+    run = "consilium queue" if who.role == "reader" else "consilium experiment=deployed"
+    lines = [
+        f"wrote {path}; send it through a secure channel, with {server_dir.authority}.",
+        f"{_USE[who.role]} {who.name} runs:",
+        f"{run} {use}",
+    ]
+    answer(as_json, {"person": who.name, "role": who.role, "file": path}, *lines)
+
+
+def renew(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="A person's name; without it, the server itself.")] = "",
+    days: Annotated[int | None, typer.Option("--days", min=1, help="How long the new certificate is valid.")] = None,
+    home: HomeFolder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Renew the server's certificate, or a person's, with the same key.
+
+    The server's: hospitals need not do anything; studies go on. A person's: they need the new file; the old certificate
+    is revoked.
+    """
+    server_dir = read(home)
+    if name:
+        path, who = certified.renew(server_dir, name, days or pki.PERSON_DAYS)
+        reload_nginx(server_dir)
+        _tell_file(server_dir, path, who, as_json)
+        return
+    pki.issue_server(server_dir, days or pki.SERVER_DAYS)
     reload_nginx(server_dir)
     left = round(pki.days_left(server_dir))
     answer(as_json, {"days_left": left}, f"The server's certificate is valid for {left} days.")

@@ -25,6 +25,7 @@ from server.deployment import nginx, pki, queue, register, systemd
 from server.deployment import security as examined
 from server.deployment.log_keeper import LogKeeper
 from server.deployment.observed import observe
+from server.deployment.people import everybody
 from server.deployment.server_dir import ServerDir, ServerSettings, make, read
 from server.errors import CheckpointDamaged, ServerMisconfigured, StudyError
 from server.runtime.flower_private import Control, ControlRefused
@@ -261,8 +262,12 @@ def status(home: HomeFolder = HERE, as_json: AsJson = False) -> None:
             (name, h["state"], h["admitted"], h["public_size"] or "-", h["key"])
             for name, h in facts["hospitals"].items()
         ]),
-        table("Studies", ("", "state", "rounds", "error"), [
-            (name, s["state"], f"{s['committed']} of {s['rounds']}", s["error"]) for name, s in facts["studies"].items()
+        table("People", ("", "role", "certificate"), [
+            (name, p["role"], f"{p['days']} days") for name, p in facts["people"].items()
+        ]),
+        table("Studies", ("", "asked by", "state", "rounds", "error"), [
+            (name, s["asked_by"], s["state"], f"{s['committed']} of {s['rounds']}", s["error"])
+            for name, s in facts["studies"].items()
         ]),
     ]  # fmt: skip
     if facts["certificate_days"] < pki.WARN_DAYS:
@@ -304,13 +309,13 @@ def _facts(server_dir: ServerDir) -> dict[str, Any]:
         }
         for name, one in server_dir.hospitals().items()
     }
-    researchers = sorted(path.stem for path in (server_dir.path / "researchers").glob("*.pem"))
+    people = {one.name: {"role": one.role, "days": round(days)} for one, days in everybody(server_dir)}
     return {
         "up": is_up,
         "programs": programs,
         "certificate_days": round(pki.days_left(server_dir)),
         "hospitals": hospitals,
-        "researchers": researchers,
+        "people": people,
         "studies": dict(_studies(server_dir)),
     }
 
@@ -328,12 +333,19 @@ def _studies(server_dir: ServerDir) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             facts = StudyFolder(path.parent.name, path.parent, resumed=True).facts()
         except CheckpointDamaged as error:
-            damaged = {"state": "damaged", "committed": committed(path.parent), "rounds": "?", "run": None}
+            damaged = {
+                "asked_by": "",
+                "state": "damaged",
+                "committed": committed(path.parent),
+                "rounds": "?",
+                "run": None,
+            }
             yield path.parent.name, damaged | {"error": str(error)}
             continue
         yield (
             facts["study"],
             {
+                "asked_by": facts.get("asked_by") or "",
                 "state": facts.get("state", "unknown"),
                 "committed": committed(path.parent),
                 "rounds": facts["config"]["federation"]["rounds"],

@@ -1,9 +1,10 @@
 """The reverse proxy: nginx in front of the SuperLink, which does not authenticate callers of its Control API.
 
 There are two endpoints. Hospitals reach the Fleet API, the health check, and what the register says of their key.
-Researchers, with a certificate of this server, reach five calls of the Control API, and have read access to the
-studies' files and to MLflow; the server itself writes to MLflow, behind the proxy. The Runtime API cannot be reached
-from outside; it is for processes of this machine.
+People, with a certificate of this server, have read access to the studies' files and to MLflow; the server itself
+writes to MLflow, behind the proxy. Those whose role allows it also reach the one call of the Control API that submits
+a signed text, and the logs of their own studies; ``people.py`` has the roles. The Runtime API cannot be reached from
+outside; it is for processes of this machine.
 What is not listed here is refused, and the access log records the name in each researcher's certificate. It leaves out
 what programs ask every few seconds and what changes nothing: ``POLLS`` and ``FOLLOWED``.
 ``nginx.conf.j2`` is the configuration.
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from server.deployment.people import ASKING, ROLES
 from server.deployment.server_dir import UNKNOWN, ServerDir
 from server.errors import ServerMisconfigured
 from tasks.machine.disk import private_file, write_whole
@@ -40,8 +42,9 @@ FLEET = (
 """Calls of the Fleet API that an admitted hospital makes. Registration is not among them: ``admit`` does that."""
 POLLS = ("pull-messages", "send-node-heartbeat")
 """Those of them that a hospital repeats while it waits. What follows an order, such as ``pull-object``, is logged."""
-CONTROL = ("start-run", "stop-run", "list-runs", "list-nodes", "stream-logs")
-"""Calls of the Control API that a researcher makes."""
+CONTROL = ("start-run",)
+"""Calls of the Control API that a researcher makes. The SuperLink knows no names: whoever reached stop-run or
+stream-logs could end and read everybody's studies, so a study is stopped by a signed text as well (``stopping.py``)."""
 FOLLOWED = (r"study\.json", r"document\.json", r"federated/checkpoint\.json")
 """Files of a study that a researcher's program asks for again and again, as patterns of nginx."""
 SEARCHES = (
@@ -126,6 +129,8 @@ def configuration(server_dir: ServerDir) -> str:
         fleet=FLEET,
         unknown=UNKNOWN,
         control=CONTROL,
+        roles=ROLES,
+        asking=ASKING,
         searches=SEARCHES,
         blocked=(ASSISTANT, *RUNS),
     )

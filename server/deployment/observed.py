@@ -123,7 +123,7 @@ class ServerLook:
                 yield Figure(
                     f"{PREFIX}_person_certificate_days", "Days until a person's certificate ends", days, labels
                 )
-                remedy = "consilium-server renew --help"
+                remedy = f"consilium-server renew {path.stem}"
                 yield from observation.ending(path.stem, days, f"{path.stem}'s certificate", remedy)
 
 

@@ -1,15 +1,17 @@
-"""Certificates (X.509, RFC 5280): the server's own authority, the server's certificate, and one for each researcher.
+"""Certificates (X.509, RFC 5280): the server's own authority, the server's certificate, and those of clients.
 
-The server's certificate is valid for servers only and a researcher's for clients only, so neither can be used in place
-of the other.
+The server's certificate is valid for servers only and a client's for clients only, so neither can be used in place
+of the other. What a client may do stands in its subject as OU: a role of ``people.py``, and in its CN its name.
 
 Tested in ``tests/server/cli/test_people.py``.
 """
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,9 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from server.deployment.server_dir import ServerDir
-from tasks.machine.disk import write_secret, write_whole
+from tasks.machine.disk import private_file, write_secret, write_whole
 
-AUTHORITY_DAYS, SERVER_DAYS, RESEARCHER_DAYS, LIST_DAYS = 3650, 397, 365, 3650
+AUTHORITY_DAYS, SERVER_DAYS, PERSON_DAYS, LIST_DAYS = 3650, 397, 365, 3650
+SUPERSEDED = x509.ReasonFlags.superseded
+"""Why a certificate is on the list whose holder has a newer one (RFC 5280, section 5.3.1)."""
 WARN_DAYS = 30
 """From this many days before the server's certificate expires, ``status`` and the checklist warn."""
 _HERE = ("localhost", "127.0.0.1")
@@ -36,7 +40,7 @@ def create_authority(server_dir: ServerDir) -> None:
     key = ec.generate_private_key(_CURVE)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Consilium {server_dir.settings.host}")])
     certificate = (
-        _builder(name, name, key, AUTHORITY_DAYS)
+        _builder(name, name, key.public_key(), AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
@@ -72,30 +76,64 @@ def _issue(server_dir: ServerDir, hosts: Sequence[str], days: float, path: Path,
         key = ec.generate_private_key(_CURVE)
         write_secret(key_path, _private_pem(key))
     names = x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)])
-    certificate = _issued(server_dir, hosts[0], key, days, purpose=ExtendedKeyUsageOID.SERVER_AUTH, names=names)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
+    purpose = ExtendedKeyUsageOID.SERVER_AUTH
+    certificate = _issued(server_dir, subject, key.public_key(), days, purpose=purpose, names=names)
     write_whole(path, _pem(certificate))
 
 
-def issue_researcher(server_dir: ServerDir, name: str, days: int = RESEARCHER_DAYS) -> Path:
-    """Write a file with key and certificate for a researcher, readable by its owner only. Returns its path.
+def issue_client(
+    server_dir: ServerDir, role: str, name: str, key: ec.EllipticCurvePublicKey, days: float, serial: int | None = None
+) -> x509.Certificate:
+    """A certificate for a client's public key.
 
-    Raises:
-        FileExistsError: there already is one for that name.
+    Args:
+        serial: by default a random one.
     """
-    key = ec.generate_private_key(_CURVE)
-    certificate = _issued(server_dir, name, key, days, purpose=ExtendedKeyUsageOID.CLIENT_AUTH, names=None)
-    path = server_dir.path / "researchers" / f"{name}.pem"
-    write_secret(path, _private_pem(key) + _pem(certificate))
-    return path
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role),
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+        ]
+    )
+    return _issued(server_dir, subject, key, days, purpose=ExtendedKeyUsageOID.CLIENT_AUTH, names=None, serial=serial)
 
 
-def revoke_researcher(server_dir: ServerDir, name: str) -> Path:
-    """Add a researcher's certificate to the revocation list. Returns its file, which is kept under another name."""
-    path = server_dir.path / "researchers" / f"{name}.pem"
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    old = x509.load_pem_x509_crl(server_dir.revoked.read_bytes())
-    _write_list(server_dir, [*(entry.serial_number for entry in old), certificate.serial_number])
-    return path.rename(path.with_suffix(".revoked"))
+def revoke(server_dir: ServerDir, serials: Iterable[int], reason: x509.ReasonFlags | None = None) -> bool:
+    """Add certificates to the revocation list. Returns whether that changes it; nginx must then read it again."""
+    with _alone(server_dir):
+        entries = revocations(server_dir)
+        new = set(serials) - entries.keys()
+        if new:
+            _write_list(server_dir, [*entries.values(), *(_revocation(serial, reason) for serial in sorted(new))])
+        return bool(new)
+
+
+def revocations(server_dir: ServerDir) -> dict[int, x509.RevokedCertificate]:
+    """The revocation list, by serial number."""
+    listed = x509.load_pem_x509_crl(server_dir.revoked.read_bytes())
+    return {entry.serial_number: entry for entry in listed}
+
+
+def reason_of(entry: x509.RevokedCertificate) -> x509.ReasonFlags | None:
+    """Why a certificate is on the list; ``None`` where the list does not say."""
+    try:
+        return entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _revocation(serial: int, reason: x509.ReasonFlags | None) -> x509.RevokedCertificate:
+    builder = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(datetime.now(UTC))
+    return (builder if reason is None else builder.add_extension(x509.CRLReason(reason), critical=False)).build()
+
+
+@contextmanager
+def _alone(server_dir: ServerDir) -> Iterator[None]:
+    """Nobody else changes the revocation list meanwhile."""
+    with private_file(server_dir.path / "revoked.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def days_left(server_dir: ServerDir) -> float:
@@ -115,16 +153,16 @@ def days_of(path: Path) -> float:
 
 def _issued(
     server_dir: ServerDir,
-    name: str,
-    key: ec.EllipticCurvePrivateKey,
+    subject: x509.Name,
+    key: ec.EllipticCurvePublicKey,
     days: float,
     purpose: x509.ObjectIdentifier,
     names: x509.SubjectAlternativeName | None,
+    serial: int | None = None,
 ) -> x509.Certificate:
     authority = x509.load_pem_x509_certificate(server_dir.authority.read_bytes())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
-        _builder(subject, authority.subject, key, days)
+        _builder(subject, authority.subject, key, days, serial)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -139,7 +177,7 @@ def _issued(
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: float
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: float, serial: int | None = None
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     begins = min(now - _BACKDATED, now + timedelta(days=days) - _BACKDATED)
@@ -147,11 +185,11 @@ def _builder(
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .public_key(key)
+        .serial_number(serial or x509.random_serial_number())
         .not_valid_before(begins)
         .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 
@@ -169,7 +207,7 @@ def _usage(signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _write_list(server_dir: ServerDir, serials: list[int]) -> None:
+def _write_list(server_dir: ServerDir, entries: Sequence[x509.RevokedCertificate]) -> None:
     now = datetime.now(UTC)
     authority = x509.load_pem_x509_certificate(server_dir.authority.read_bytes())
     builder = (
@@ -178,8 +216,7 @@ def _write_list(server_dir: ServerDir, serials: list[int]) -> None:
         .last_update(now - _BACKDATED)
         .next_update(now + timedelta(days=LIST_DAYS))
     )
-    for serial in serials:
-        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+    for entry in entries:
         builder = builder.add_revoked_certificate(entry)
     signed = builder.sign(_read_key(_authority_key(server_dir)), hashes.SHA256())
     write_whole(server_dir.revoked, signed.public_bytes(serialization.Encoding.PEM))

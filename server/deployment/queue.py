@@ -16,6 +16,7 @@ from typing import Any
 
 from server.deployment.server_dir import ServerDir
 from server.errors import CheckpointDamaged
+from server.study import stopped
 from server.study.folder import RUNNING, StudyFolder
 from tasks.machine.disk import write_whole
 
@@ -188,7 +189,8 @@ def unfinished(server_dir: ServerDir) -> dict[str, dict[str, Any]]:
     for path in sorted((server_dir.path / "studies").glob("*/study.json")):
         with suppress(CheckpointDamaged):
             facts = StudyFolder(path.parent.name, path.parent, resumed=True).facts()
-            if facts.get("state") == RUNNING and isinstance(facts["config"], dict):
+            going_on = facts.get("state") == RUNNING and not stopped.is_stopped(path.parent)
+            if going_on and isinstance(facts["config"], dict):
                 found[path.parent.name] = facts
     return found
 

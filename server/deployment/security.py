@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from ipaddress import ip_address
 
-from server.deployment import nginx, pki
+from server.deployment import nginx, people, pki
 from server.deployment.server_dir import FOLDERS, ServerDir
 from tasks.machine import exposition, process
 from tasks.machine.checklist import Checklist, Claim, ClaimState
@@ -80,13 +80,13 @@ def _endpoints(server_dir: ServerDir) -> Iterator[Claim]:
     same = written.exists() and written.read_text("utf-8") == nginx.configuration(server_dir)
     state = ClaimState.OK if same else ClaimState.FAIL
     yield Claim("The reverse proxy lets through what is listed and nothing else", state,
-                f"hospitals: {len(nginx.FLEET)} calls, /health and their admission; researchers: {len(nginx.CONTROL)} "
-                "calls, and read access to studies' files and MLflow" if same else
+                f"hospitals: {len(nginx.FLEET)} calls, /health and their admission; people: {len(nginx.CONTROL)} "
+                "call, for those whose role allows it, and read access to studies' files and MLflow" if same else
                 f"{written} is not what this release writes",
                 "" if same else "consilium-server down, then up", f"less {written}")  # fmt: skip
     wide = _address(s.researchers_address) in ("0.0.0.0", "::")
     yield Claim("The researchers' endpoint is on an internal network", ClaimState.WARN if wide else ClaimState.OK,
-                f"bound to {s.researchers_address}:{s.researchers_port}, accepts certificates of this server only",
+                f"bound to {s.researchers_address}:{s.researchers_port}, accepts people's certificates only",
                 "Bind it to one internal address, or make sure that the container publishes it there only" if wide
                 else "")  # fmt: skip
     days = pki.days_left(server_dir)
@@ -136,11 +136,12 @@ def _people(server_dir: ServerDir) -> Iterator[Claim]:
     told = "; ".join(f"{one.name}, key {one.key}" for one in hospitals) or "nobody yet"
     yield Claim("Only hospitals whose keys were compared on the telephone take part", ClaimState.OK, told,
                 see="consilium-server status")  # fmt: skip
-    names = sorted(path.stem for path in (server_dir.path / "researchers").glob("*.pem"))
+    names = [f"{one.name} ({one.role}, {days:.0f} days)" for one, days in people.everybody(server_dir)]
     revoked = sorted(path.stem for path in (server_dir.path / "researchers").glob("*.revoked"))
-    yield Claim("Only researchers with a certificate can connect", ClaimState.OK, ", ".join(names) or "nobody yet")
+    yield Claim("Only people with a certificate can connect, each with one role", ClaimState.OK,
+                ", ".join(names) or "nobody yet")  # fmt: skip
     if revoked:
-        yield Claim("Revoked researchers cannot connect", ClaimState.OK, f"revoked: {', '.join(revoked)}",
+        yield Claim("Revoked people cannot connect", ClaimState.OK, f"revoked: {', '.join(revoked)}",
                     see=f"openssl crl -in {server_dir.revoked} -noout -text")  # fmt: skip
 
 

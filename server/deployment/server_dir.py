@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,6 +164,11 @@ class ServerDir:
         """One small file per key, by its fingerprint, for the hospital that holds it: whether it may take part."""
         return self.path / "fence" / "admission"
 
+    @property
+    def shown(self) -> Path:
+        """Links to the logs of studies' runs, where nginx serves them to whoever asks for the study."""
+        return self.path / "fence" / "shown"
+
     def hospitals(self) -> dict[str, Hospital]:
         """The hospitals that may take part, by name.
 
@@ -235,8 +241,11 @@ def make(path: Path, settings: ServerSettings) -> ServerDir:
     """Create folders that only their owner can enter, and ``server.yaml`` if there is none.
 
     Raises:
-        ServerMisconfigured: others can enter the folder, and that cannot be changed.
+        ServerMisconfigured: others can enter the folder, and that cannot be changed; or its name means something to
+            nginx, whose configuration names it.
     """
+    if not re.fullmatch(r"[\w./+@,~-]+", str(path.resolve())):
+        raise ServerMisconfigured(f"{path.resolve()}: the path may have no spaces, quotes, or other signs that nginx reads")
     for folder in (path, *(path / name for name in FOLDERS)):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

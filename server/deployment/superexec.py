@@ -22,12 +22,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from server.deployment import register, signing
+from server.deployment import register, signing, stopping
 from server.deployment.leases import Leases
 from server.deployment.queue import Queue, Submission, note_run, refuse_deep, run_facts, twin_of, unfinished
 from server.deployment.server_dir import ServerDir, read
-from server.errors import NotSigned
+from server.errors import CheckpointDamaged, NotSigned
 from server.runtime.flower_private import STOPPED, Control, ControlRefused, RunAcquirer
+from server.study import stopped
 from server.study.folder import FAILED, StudyFolder, committed
 from tasks.machine.pulse import ALIVE, HEARD, SILENT, Pulse
 from tasks.machine.supervision import end_with_parent
@@ -127,6 +128,7 @@ class SuperExec:
         if self._is_due("look", _LOOK_S):
             self._unfinished = unfinished(self._home)
             self._let_begin()
+            self._end_stopped()
             self._submit_again()
             self._resume()
         if self._is_due("watch", _REGISTER_S):
@@ -186,7 +188,11 @@ class SuperExec:
             except (ValueError, RecursionError) as error:
                 self._refuse(run, f"Invalid configuration: {error}")
                 return
-            kept = Submission(run, asked.study, asked.by, time.time())
+            if stopping.is_asked(asked.study):
+                note_run(self._home, run, **stopping.answer(self._home, self._control, asked.study, asked.by))
+                self._forget(run)
+                return
+            kept = Submission(run, asked.study, asked.name, time.time())
             if not resumes:
                 self._queue.put(kept)
         claimed.submission, claimed.resumes = kept, resumes
@@ -234,6 +240,8 @@ class SuperExec:
                 break
             if not one.resumes and (twin := twin_of(self._unfinished, submission)):
                 note_run(self._home, one.run, study=twin, **({"asked_by": submission.by} if submission.by else {}))
+                self._forget(one.run)
+            elif not one.resumes and self._is_named(one.run):  # somebody has stopped it while it waited
                 self._forget(one.run)
             elif self._has_place(one) and time.time() >= _not_before(submission):
                 self._play(one, submission)
@@ -321,6 +329,16 @@ class SuperExec:
             elif now - one.unheard > _DEAF_S:
                 print(f"run {one.run}: the SuperLink has given it up; process {one.process.pid} is ended", flush=True)
                 one.process.kill()
+
+    def _end_stopped(self) -> None:
+        """End what somebody has stopped for good, also if the SuperLink did not answer then."""
+        for folder in stopped.unsettled(self._home.path / "studies"):
+            with suppress(CheckpointDamaged, OSError):
+                if stopping.end(self._control, folder):
+                    continue
+                for one in self._playing:
+                    if run_facts(self._home, one.run).get("study") == folder.name:
+                        one.process.kill()
 
     # --- what has stopped ---------------------------------------------------------------------------------------------
 

@@ -11,25 +11,27 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography import x509
 
 from conf import load as conf
 from conf.schema.model import Deep
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
 from conf.schema.tracking import Tracking
-from server.deployment import signing
+from server.deployment import people, signing, stopping, study_logs
 from server.deployment.queue import SHOWN
-from server.errors import ServerUnreachable, StudyError
+from server.errors import NotAllowed, ServerUnreachable, StudyError, StudyStopped
 from server.rounds.checkpoint import records
 from server.rounds.state import RoundRecord
 from server.runtime.flower_private import Control, ControlRefused
 from server.study.document import model_of
+from server.study.folder import FINISHED, STOPPED
 from tasks.machine.disk import write_whole
 
 _POLL_S = 1.0
@@ -59,22 +61,28 @@ class ServerConnection:
             ) from error
         self._client = httpx.Client(verify=context, timeout=30)
 
-    def get(self, path: str, most: int = _MOST_BYTES) -> bytes | None:
-        """A file on the server, or ``None`` if it does not exist yet.
+    def get(self, path: str, most: int = _MOST_BYTES, offset: int = 0) -> bytes | None:
+        """A file on the server, from an offset on, or ``None`` if it does not exist yet or ends before.
 
         Raises:
             ServerUnreachable
         """
+        part = {"Range": f"bytes={offset}-"} if offset else {}
         try:
-            with self._client.stream("GET", f"https://{self._address}/{path}") as response:
-                if response.status_code == 404:
+            with self._client.stream("GET", f"https://{self._address}/{path}", headers=part) as response:
+                if response.status_code in (404, 416):
                     return None
+                if offset and response.status_code != 206:
+                    raise ServerUnreachable(f"{self._address} does not send a part of {path}")
                 if response.is_success:
                     return _first(response, most)
         except httpx.HTTPError as error:
             raise ServerUnreachable(f"{self._address} cannot be reached: {error}") from error
-        wanted = "it requires a researcher's valid certificate"
-        why = wanted if response.status_code == 400 else f"HTTP {response.status_code}"
+        known = {
+            400: "it requires a valid certificate of consilium-server person",
+            403: "the role in your certificate does not allow it",
+        }
+        why = known.get(response.status_code, f"HTTP {response.status_code}")
         raise ServerUnreachable(f"{self._address} refuses {path}: {why}")
 
     def facts(self, path: str) -> dict[str, Any]:
@@ -99,12 +107,70 @@ def submit(study: Study, runtime: SuperlinkRuntime) -> int:
     Raises:
         ServerUnreachable: with the reason.
     """
+    return _asked(runtime, conf.to_plain(_as_text(study, runtime)))
+
+
+def _asked(runtime: SuperlinkRuntime, what: Mapping[str, object]) -> int:
     certificate = Path(runtime.certificate).expanduser()
     try:
-        text = signing.signed(conf.to_plain(_as_text(study, runtime)), certificate, certificate)
+        _refuse_readers(certificate)
+        text = signing.signed(what, certificate, certificate)
         return Control(runtime.address, Path(runtime.authority).expanduser(), certificate).start(text)
     except (ControlRefused, OSError, ValueError) as error:
-        raise ServerUnreachable(f"{runtime.address} did not accept the study: {error}") from error
+        raise ServerUnreachable(f"{runtime.address} did not accept it: {error}") from error
+
+
+def _refuse_readers(certificate: Path) -> None:
+    """The server would refuse it as well, in fewer words.
+
+    Raises:
+        NotAllowed
+        OSError, ValueError: the file holds no certificate.
+    """
+    who = people.person_in(x509.load_pem_x509_certificate(certificate.read_bytes()))
+    if who is not None and who.role not in people.ASKING:
+        raise NotAllowed(f"{who.name} is a {who.role}, who may read results but not submit or stop studies")
+
+
+def stop(runtime: SuperlinkRuntime, server: ServerConnection, study: str) -> dict[str, Any]:
+    """Stop a study for good, or a run that waits in the queue. Returns ``study.json``; for a run, nothing.
+
+    Raises:
+        StudyError: it is not yours, or finished, or there is none of that name.
+        ServerUnreachable: with the reason.
+    """
+    run, ends, name = _asked(runtime, stopping.text(study)), time.monotonic() + _WAIT_S, ""
+    while time.monotonic() < ends:
+        told = server.facts(f"runs/{run}.json") if not name else {}
+        if "error" in told:
+            raise StudyError(str(told["error"]))
+        name = name or str(told.get("stopped", ""))
+        if name.startswith("run "):
+            return {}
+        facts = server.facts(f"studies/{name}/study.json") if name else {}
+        if facts.get("state") == FINISHED:
+            raise StudyError(f"{name} finished before it could be stopped")
+        if facts.get("state") == STOPPED:
+            return facts
+        time.sleep(_POLL_S / 2)
+    raise ServerUnreachable(f"{runtime.address} has not answered within {_WAIT_S:g} s; is it running?")
+
+
+class LogsThere:
+    """A study's logs on the server, for ``study_logs.lines``."""
+
+    def __init__(self, server: ServerConnection, study: str) -> None:
+        self._server, self._study, self._owner = server, study, ""
+
+    def facts(self) -> dict[str, Any]:
+        facts = self._server.facts(f"studies/{self._study}/study.json")
+        if not facts:
+            raise StudyError(f"there is no study {self._study!r} on this server")
+        self._owner = str(facts.get("asked_by") or "-")
+        return facts
+
+    def read(self, run: int, offset: int) -> bytes:
+        return self._server.get(study_logs.path_of(self._owner, self._study, run), offset=offset) or b""
 
 
 def _as_text(study: Study, runtime: SuperlinkRuntime) -> Study:
@@ -193,6 +259,8 @@ def follow(server: ServerConnection, name: str, on_rounds: OnRounds) -> dict[str
         if len(done) > seen:
             on_rounds(done)
             seen = len(done)
+        if facts.get("state") == STOPPED:
+            raise StudyStopped(f"{name}: {facts['error']} It does not go on.")
         if facts.get("state") == "failed":
             raise StudyError(f"{facts['error']}\nThe same command resumes after the last committed round.")
         if facts.get("state") == "finished":

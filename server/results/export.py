@@ -18,7 +18,7 @@ from conf.schema.model import Deep
 from conf.schema.study import Study
 from server.errors import StudyError
 from server.results.results import Results
-from server.study.document import document_of, fixed_sizes, weights_file, weights_of
+from server.study.document import document_in, weights_file, weights_of
 from server.study.folder import FILE, StudyFolder
 from tasks import task as tasks
 from tasks.machine.disk import write_whole
@@ -39,7 +39,7 @@ def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
     """
     arrays = load(weights.read_bytes())
     configuration = conf.from_plain(folder.facts()["config"])
-    document = document_of(configuration, folder.name, fixed_sizes(folder))
+    document = document_in(configuration, folder)
     task = tasks.get(document.task)
     network = registry.build(document.model, task.form, find=weights_of(configuration))
     probe: list[float] = []

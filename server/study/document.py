@@ -35,7 +35,16 @@ _NOT_COMPUTED = ("runtime", "tracking", "output_dir", "resume", "experiment", "p
 """Settings that may change when a study is resumed: where and how it runs, but not what it computes."""
 
 
-def document_of(study: Study, name: str, sizes: Mapping[str, int]) -> StudyDocument:
+def document_in(study: Study, folder: StudyFolder) -> StudyDocument:
+    """The document of a study that has a folder: with the sizes and the name of who asks that are fixed there.
+
+    Raises:
+        CheckpointDamaged: the folder has no sizes.
+    """
+    return document_of(study, folder.name, fixed_sizes(folder), folder.facts().get("asked_by") or "")
+
+
+def document_of(study: Study, name: str, sizes: Mapping[str, int], asked_by: str = "") -> StudyDocument:
     """The document that hospitals are asked to approve; ``sizes`` are their public sizes, by name."""
     task, model = tasks.get(study.task.name), model_of(study)
     evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
@@ -64,6 +73,7 @@ def document_of(study: Study, name: str, sizes: Mapping[str, int]) -> StudyDocum
         method=method_of(study.strategy),
         wire=WireTerms(**asdict(study.wire)),
         sizes=dict(sizes),
+        asked_by=asked_by,
     )
 
 

@@ -19,7 +19,7 @@ from tasks.machine.disk import write_whole
 FILE = "study.json"
 CHECKPOINTS = "federated"
 """Folder of a study with its last committed round."""
-RUNNING, FINISHED, FAILED, PROPOSED = "running", "finished", "failed", "proposed"
+RUNNING, FINISHED, FAILED, PROPOSED, STOPPED = "running", "finished", "failed", "proposed", "stopped"
 """States of a study on a server, as ``study.json`` names them."""
 
 

@@ -175,6 +175,8 @@ class StudyDocument:
         asked: in how many of them one hospital trains at most; it plans its noise for this number and refuses more.
         sizes: each hospital's public size, the weight of its updates. Fixed before the study starts: no message can
             claim another.
+        asked_by: who asks for the study, by the name in the certificate that its server knows them by; empty in a
+            simulation, where nobody is asked.
     """
 
     name: Name
@@ -191,6 +193,7 @@ class StudyDocument:
     method: MethodTerms
     wire: WireTerms
     sizes: Annotated[dict[Name, PublicSize], Field(max_length=10_000)]
+    asked_by: Name | Literal[""] = ""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -232,8 +235,11 @@ def release() -> str:
 
 
 def canonical(document: StudyDocument) -> str:
-    """The document as JSON with sorted keys and no spaces: equal documents, equal text."""
+    """The document as JSON with sorted keys and no spaces: equal documents, equal text. One that nobody asks for has
+    no ``asked_by``, as it had none before there were names."""
     values = _ADAPTER.dump_python(document)
+    if not document.asked_by:
+        del values["asked_by"]
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

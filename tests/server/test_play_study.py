@@ -16,17 +16,20 @@ from safetensors.numpy import save
 from conf import load as conf
 from conf.schema.study import Study
 from server import app
-from server.deployment import pki, signing, superlink_client
+from server.deployment import people, pki, signing, superlink_client
 from server.deployment.server_dir import Hospital, ServerDir, ServerSettings, make
 from server.errors import (
     NotAdmitted,
+    NotAllowed,
     NotSigned,
     ServerMisconfigured,
     ServerUnreachable,
     StudyError,
+    StudyStopped,
     TrackingFailed,
     UninformativeStudy,
 )
+from server.study import stopped
 from server.study.document import document_of, fixed_sizes, model_of, open_study, weights_file
 from server.study.folder import StudyFolder
 from tasks.protocol import study as documents
@@ -40,15 +43,15 @@ def home(tmp_path: Path) -> ServerDir:
     made = make(tmp_path / "home", ServerSettings(host="localhost"))
     pki.create_authority(made)
     pki.issue_server(made)
-    pki.issue_researcher(made, "rosalind")
+    people.issue(made, "rosalind")
     made.register({name: Hospital(name, n, "k", "now", 100 * n) for n, name in enumerate(("ash", "elm"), 1)})
     return made
 
 
-def handed_in(home: ServerDir, *overrides: str, **changes: Any) -> dict[str, Any]:
+def handed_in(home: ServerDir, *overrides: str, by: str = "rosalind", **changes: Any) -> dict[str, Any]:
     """Play a run of a study that a researcher proposes. Gives what the run's file says."""
     values = conf.to_plain(conf.load([*DEPLOYED, "propose=x.json", *overrides])) | changes
-    me = home.path / "researchers" / "rosalind.pem"
+    me = home.path / "researchers" / f"{by}.pem"
     play(home, signing.signed(values, me, me))
     return told(home)
 
@@ -115,6 +118,50 @@ def test_a_hospital_of_unknown_size_is_named(home: ServerDir) -> None:
     home.register({"ash": Hospital("ash", 1, "k", "now")})
     with pytest.raises(NotAdmitted, match="no public size is known of ash: consilium-server admit"):
         handed_in(home)
+
+
+def test_hospitals_see_who_asks_also_when_a_coordinator_goes_on_with_it(home: ServerDir) -> None:
+    folder = home.path / "studies" / handed_in(home)["study"]
+    document = documents.read((folder / "document.json").read_text())
+    assert document.asked_by == "rosalind"
+    people.issue(home, "grace", "coordinator")
+    (home.runs / "1.json").unlink()
+    assert handed_in(home, by="grace")["study"] == folder.name
+    assert documents.read((folder / "document.json").read_text()) == document, "what was approved stays as it is"
+
+
+def test_a_researcher_does_not_go_on_with_another_one_s_study(home: ServerDir) -> None:
+    name = handed_in(home)["study"]
+    before = (home.path / "studies" / name / "study.json").read_bytes()
+    people.issue(home, "mallory")
+    with pytest.raises(NotAllowed, match=f"{name} is rosalind's.*resume=never"):
+        handed_in(home, by="mallory")
+    assert told(home)["state"] == "failed"
+    assert (home.path / "studies" / name / "study.json").read_bytes() == before
+    assert handed_in(home, "resume=never", by="mallory")["asked_by"] == "mallory"
+
+
+def test_a_study_that_was_stopped_goes_on_for_nobody(home: ServerDir) -> None:
+    path = home.path / "studies" / handed_in(home)["study"]
+    folder = StudyFolder(path.name, path, resumed=True)
+    stopped.mark(folder, "rosalind")
+    with pytest.raises(StudyStopped, match="does not go on"):
+        handed_in(home)
+    me = (home.certificate_key, home.certificate)
+    with pytest.raises(StudyStopped):  # nor for the server itself
+        play(home, signing.signed(folder.facts()["config"] | {"propose": ""}, *me))
+    assert stopped.settle(folder)
+    again = handed_in(home)["study"]
+    assert again != path.name, "a new study, which hospitals are asked about anew"
+    assert folder.facts()["state"] == "stopped"
+
+
+def test_a_study_s_log_is_shown_to_who_asks_for_it(home: ServerDir) -> None:
+    name = handed_in(home)["study"]
+    assert [path.relative_to(home.shown).as_posix() for path in home.shown.rglob("*.log")] == [
+        f"logs/rosalind/{name}/run-1.log"
+    ]
+    assert StudyFolder(name, home.path / "studies" / name, resumed=True).facts()["runs"] == [1]
 
 
 def test_a_text_without_signature_starts_nothing_and_says_why(home: ServerDir) -> None:
@@ -266,6 +313,27 @@ def test_what_is_the_server_s_fault_does_not_end_a_study_for_good(
     facts = json.loads((home.path / "studies" / told(home)["study"] / "study.json").read_text())
     assert facts["state"] == "running"
     assert str(error) in facts["error"]
+
+
+def test_who_follows_a_study_is_told_that_it_was_stopped() -> None:
+    facts = {"studies/busi-1/study.json": {"state": "stopped", "error": "It was stopped by grace for good."}}
+
+    class Stopped:
+        def facts(self, path: str) -> dict[str, Any]:
+            return facts[path]
+
+        def get(self, path: str) -> None:
+            return None
+
+    with pytest.raises(StudyStopped, match=r"stopped by grace for good\. It does not go on"):
+        superlink_client.follow(Stopped(), "busi-1", lambda _: None)  # type: ignore[arg-type]
+
+
+def test_a_reader_is_told_before_anything_is_sent(home: ServerDir) -> None:
+    me = people.issue(home, "emmy", "reader")
+    study = conf.load([*DEPLOYED, f"runtime.certificate={me}"])
+    with pytest.raises(NotAllowed, match="emmy is a reader"):
+        superlink_client.submit(study, study.runtime)  # type: ignore[arg-type]
 
 
 class Server:

@@ -11,12 +11,11 @@ import subprocess
 from pathlib import Path
 
 import httpx
-import pytest
 
 from server.cli import people
 from server.deployment import nginx, pki
+from server.deployment import people as certified
 from server.deployment.server_dir import read
-from server.runtime.flower_private import Control, ControlRefused
 from tests.e2e.deployment.federation import Federation, until
 
 DETOURS = (
@@ -96,11 +95,11 @@ def test_a_certificate_of_another_authority_opens_nothing(small: Federation, tmp
 
     other = make(tmp_path / "other", ServerSettings(host="localhost"))
     pki.create_authority(other)
-    with dial(small, small.researchers_port, pki.issue_researcher(other, "mallory")) as outside:
+    with dial(small, small.researchers_port, certified.issue(other, "mallory")) as outside:
         assert outside.get("/health").status_code == 400
 
 
-def test_a_researcher_reaches_five_calls_and_the_studies(small: Federation) -> None:
+def test_a_researcher_reaches_one_call_and_the_studies(small: Federation) -> None:
     passed = set()
     with dial(small, small.researchers_port, small.researcher()) as inside:
         for path in superlinks_own_paths(small):
@@ -174,26 +173,24 @@ def test_researchers_read_mlflow_and_write_nothing_there(small: Federation) -> N
 def test_the_fence_writes_down_who_came(small: Federation) -> None:
     with dial(small, small.researchers_port, small.researcher("ada")) as inside:
         inside.get("/studies/nothing")
-        inside.post("/v1/control/list-runs")
+        inside.post("/v1/control/start-run")
     lines = (small.home / "logs" / "fence-access.log").read_text().splitlines()
-    for path in ("/studies/nothing", "/v1/control/list-runs"):
-        assert any('"CN=ada"' in line and path in line for line in lines), path
+    for path in ("/studies/nothing", "/v1/control/start-run"):
+        assert any('"CN=ada,OU=researcher"' in line and path in line for line in lines), path
 
 
 def test_a_revoked_researcher_is_shut_out(small: Federation) -> None:
     certificate = small.researcher("leaving")
-    control = Control(f"localhost:{small.researchers_port}", small.home / "pki" / "authority.crt", certificate)
-    control.runs()
     kept = certificate.with_suffix(".copy")
     shutil.copy(certificate, kept)
+
+    def opens() -> bool:
+        with dial(small, small.researchers_port, kept) as inside:
+            return inside.get("/runs/queue.json").status_code == 200
+
+    assert opens()
     people.revoke("leaving", home=small.home)
-    later = Control(f"localhost:{small.researchers_port}", small.home / "pki" / "authority.crt", kept)
-    for _ in range(50):
-        try:
-            later.runs()
-        except ControlRefused:
-            return
-    pytest.fail("the certificate still opens the door")
+    until(lambda: not opens(), 30, "the certificate no longer opens the door")
 
 
 def test_only_the_two_doors_listen_beyond_loopback(small: Federation) -> None:

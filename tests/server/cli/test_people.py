@@ -74,8 +74,28 @@ def test_a_researcher_is_issued_once_and_revoked(home: Path) -> None:
     assert "federation.example.org:8444" in told
     assert "consilium-server revoke rosalind" in said("researcher", "rosalind", "--home", str(home), code=2)
     said("revoke", "rosalind", "--home", str(home))
-    assert "there is no hospital and no researcher" in said("revoke", "rosalind", "--home", str(home), code=1)
+    assert "there is no hospital and no person" in said("revoke", "rosalind", "--home", str(home), code=1)
     said("researcher", "rosalind", "--home", str(home))
+
+
+@pytest.mark.parametrize("role", ["coordinator", "researcher", "reader"])
+def test_a_person_has_one_role_also_after_renewal(home: Path, role: str) -> None:
+    assert role in said("person", "ada", "--role", role, "--home", str(home))
+    assert "consilium-server renew ada" in said("person", "ada", "--role", "reader", "--home", str(home), code=2)
+    said("renew", "ada", "--days", "90", "--home", str(home))
+    facts = json.loads(said("status", "--json", "--home", str(home), code=3))
+    assert facts["people"] == {"ada": {"role": role, "days": 90}}
+    told = json.loads(said("renew", "ada", "--home", str(home), "--json"))
+    assert (told["role"], told["file"]) == (role, str(home / "researchers" / "ada.pem"))
+    shown = " ".join(said("status", "--home", str(home), code=3).split())
+    assert f"ada {role} 365 days" in shown
+
+
+def test_what_cannot_be_renewed_or_be_a_role_is_told(home: Path) -> None:
+    assert "no certificate of 'ada'" in said("renew", "ada", "--home", str(home), code=2)
+    said("person", "ada", "--role", "owner", "--home", str(home), code=2)
+    said("person", "../ada", "--home", str(home), code=2)
+    assert list((home / "researchers").iterdir()) == []
 
 
 def test_renewing_keeps_the_key(home: Path) -> None:
@@ -132,6 +152,7 @@ def test_without_a_server_that_is_up_commands_say_so(home: Path, tmp_path: Path)
     ("words", "told"),
     [
         (["init", "--host", "h", "--hospitals", "8443"], "must be ADDRESS:PORT"),
+        (["init", "--host", "h", "--home", "a folder"], "no spaces"),
         (["status"], "consilium-server init"),
         (["admit", "nowhere.json"], "consilium-server init"),
     ],
@@ -160,7 +181,7 @@ def test_a_hospital_is_revoked_while_the_server_is_down(home: Path) -> None:
     assert read(home).hospitals() == {}
     told = json.loads((home / "fence" / "admission" / "1f0c33aa.json").read_text())
     assert told["state"] == "revoked"
-    assert "there is no hospital and no researcher" in said("revoke", "alder", "--home", str(home), code=1)
+    assert "there is no hospital and no person" in said("revoke", "alder", "--home", str(home), code=1)
 
 
 def test_the_queue_is_shown_also_while_the_server_is_down(home: Path) -> None:

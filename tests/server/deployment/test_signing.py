@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from server.deployment import pki, signing
+from server.deployment import people, pki, signing
+from server.deployment.people import Person
 from server.deployment.server_dir import ServerDir, ServerSettings, make
 from server.errors import NotSigned
 
@@ -25,11 +26,13 @@ def home(tmp_path: Path) -> ServerDir:
 
 @pytest.fixture
 def rosalind(home: ServerDir) -> Path:
-    return pki.issue_researcher(home, "rosalind")
+    return people.issue(home, "rosalind")
 
 
 def test_a_researcher_s_name_comes_with_the_study(home: ServerDir, rosalind: Path) -> None:
-    assert signing.read(home, 1, signing.signed(STUDY, rosalind, rosalind)) == signing.Asked(STUDY, "rosalind")
+    assert signing.read(home, 1, signing.signed(STUDY, rosalind, rosalind)) == signing.Asked(
+        STUDY, Person("rosalind", "researcher")
+    )
 
 
 def test_the_server_goes_on_with_a_study_in_nobody_s_name(home: ServerDir) -> None:
@@ -53,7 +56,7 @@ def test_what_was_changed_is_refused(home: ServerDir, rosalind: Path, part: str)
 
 
 def test_another_s_signature_under_a_researcher_s_certificate_is_refused(home: ServerDir, rosalind: Path) -> None:
-    mallory = pki.issue_researcher(home, "mallory")
+    mallory = people.issue(home, "mallory")
     with pytest.raises(NotSigned, match="signature is not valid"):
         signing.read(home, 1, signing.signed(STUDY, mallory, rosalind))
 
@@ -62,7 +65,7 @@ def test_another_authority_s_researcher_is_refused(home: ServerDir, tmp_path: Pa
     other = make(tmp_path / "other", ServerSettings(host="localhost"))
     pki.create_authority(other)
     pki.issue_server(other)
-    stranger = pki.issue_researcher(other, "rosalind")
+    stranger = people.issue(other, "rosalind")
     for key, certificate in ((stranger, stranger), (other.certificate_key, other.certificate)):
         with pytest.raises(NotSigned, match="signature is not valid"):
             signing.read(home, 1, signing.signed(STUDY, key, certificate))
@@ -70,10 +73,10 @@ def test_another_authority_s_researcher_is_refused(home: ServerDir, tmp_path: Pa
 
 def test_who_was_shut_out_or_whose_time_is_over_is_refused(home: ServerDir, rosalind: Path) -> None:
     text = signing.signed(STUDY, rosalind, rosalind)
-    pki.revoke_researcher(home, "rosalind")
+    people.revoke(home, "rosalind")
     with pytest.raises(NotSigned, match="was revoked"):
         signing.read(home, 1, text)
-    late = pki.issue_researcher(home, "late", days=-1)
+    late = people.issue(home, "late", days=-1)
     with pytest.raises(NotSigned, match="has expired"):
         signing.read(home, 1, signing.signed(STUDY, late, late))
 
@@ -83,7 +86,7 @@ def test_a_text_is_good_for_one_run(home: ServerDir, rosalind: Path) -> None:
     there are as many good ones as anybody likes."""
     text = signing.signed(STUDY, rosalind, rosalind)
     signing.read(home, 1, text)
-    assert signing.read(home, 1, text).by == "rosalind", "the same run may be played again"
+    assert signing.read(home, 1, text).name == "rosalind", "the same run may be played again"
     with pytest.raises(NotSigned, match="submitted before, as run 1"):
         signing.read(home, 2, text)
     envelope = json.loads(text)

@@ -12,11 +12,12 @@ from typing import Any, cast
 
 import pytest
 
-from server.deployment import pki, queue, register, signing, superexec
+from server.deployment import people, pki, queue, register, signing, stopping, superexec
 from server.deployment.leases import Leases
 from server.deployment.server_dir import ServerDir, ServerSettings, make
 from server.deployment.superexec import SuperExec, _Playing
 from server.runtime.flower_private import Control, ControlRefused, RunAcquirer, RunStatus
+from server.study.folder import StudyFolder, locked
 from tasks.protocol import enrolment
 from tests.server.deployment.superlink import Acquirer, SuperLink
 
@@ -102,6 +103,10 @@ class Played:
             signing.signed({"resume": "auto", "seed": len(self.superlink.texts)} | study, me, me)
         )
 
+    def asked_to_stop(self, wanted: str, name: str = "rosalind") -> int:
+        me = self.home.path / "researchers" / f"{name}.pem"
+        return self.superlink.start(signing.signed(stopping.text(wanted), me, me))
+
     def step(self, times: int = 1) -> None:
         for _ in range(times):
             self.superexec._due.clear()
@@ -133,7 +138,7 @@ class Played:
 @pytest.fixture
 def played(home: ServerDir, monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
     pki.issue_server(home)
-    pki.issue_researcher(home, "rosalind")
+    people.issue(home, "rosalind")
     made = Played(home, monkeypatch)
     yield made
     made.processes.close()
@@ -215,7 +220,7 @@ def test_nothing_that_was_accepted_dies_unborn(played: Played, how: str, monkeyp
     assert played.playing() == [again]
     monkeypatch.undo()
     asked = signing.read(played.home, again, played.superlink.texts[again])
-    assert (asked.by, asked.study["seed"]) == ("rosalind", 5)
+    assert (asked.name, asked.study["seed"]) == ("rosalind", 5)
 
 
 def test_what_dies_every_time_is_given_up_and_says_why(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +250,48 @@ def test_who_submits_a_running_study_again_follows_it_without_a_process(played: 
     assert told_of(played.home, again) == {"study": "a-1", "asked_by": "rosalind"}
     assert again in played.superlink.stopped
     assert len(played.processes.started) == 1
+
+
+def test_a_study_that_its_researcher_stops_is_ended_and_never_resumed(played: Played) -> None:
+    run = played.ask()
+    played.step()
+    played.name(run, "a-1")
+    folder = StudyFolder("a-1", played.home.path / "studies" / "a-1", resumed=True)
+    folder.note(asked_by="rosalind")
+    asked = played.asked_to_stop("a-1")
+    with locked(folder):  # as its process does, which the SuperLink's own stop does not reach here
+        played.step(2)
+        assert told_of(played.home, asked) == {"stopped": "a-1"}
+        assert asked in played.superlink.stopped
+        assert played.processes.started[0].wait(20) == -9
+    played.step(3)
+    assert (folder.facts()["state"], folder.facts()["stopped"]["by"]) == ("stopped", "rosalind")
+    played.anew()
+    played.step(3)
+    assert (len(played.processes.started), len(played.superlink.texts)) == (1, 2)
+
+
+def test_nobody_else_stops_it_nor_what_waits(played: Played) -> None:
+    people.issue(played.home, "mallory")
+    people.issue(played.home, "emmy", "reader")
+    runs = [played.ask() for _ in range(6)]
+    played.step(2)
+    played.name(runs[0], "a-1")
+    StudyFolder("a-1", played.home.path / "studies" / "a-1", resumed=True).note(asked_by="rosalind")
+    for name in ("mallory", "emmy"):
+        for wanted in ("a-1", str(runs[0]), str(runs[5])):
+            asked = played.asked_to_stop(wanted, name)
+            played.step(2)
+            assert told_of(played.home, asked)["state"] == "failed", (name, wanted)
+    assert played.processes.running() == 5
+    assert sorted(queue.Queue(played.home).waiting()) == runs
+    asked = played.asked_to_stop(str(runs[5]))
+    played.step(2)
+    played.kill(runs[1])  # there is a place
+    played.step(3)
+    assert told_of(played.home, asked) == {"stopped": f"run {runs[5]}"}
+    assert "stopped by rosalind while it waited" in told_of(played.home, runs[5])["error"]
+    assert runs[5] not in queue.Queue(played.home).waiting()
 
 
 def test_a_proposal_does_not_wait_behind_studies(played: Played) -> None:

@@ -22,6 +22,16 @@ def test_a_document_is_read_back_however_it_is_spaced(document: StudyDocument) -
     assert study.read(json.dumps(json.loads(text), indent=4)) == document
 
 
+def test_who_asks_is_part_of_what_is_approved_where_somebody_asks(document: StudyDocument) -> None:
+    asked = replace(document, asked_by="rosalind")
+    assert study.read(study.canonical(asked)) == asked
+    assert len({study.digest(one) for one in (document, asked, replace(document, asked_by="ada"))}) == 3
+    assert "asked_by" not in study.canonical(document), "documents without a name keep their digest"
+    for name in ("a b", "\x1b[31m", "x" * 121, "<b>"):
+        with pytest.raises((BadDocument, ValueError)):
+            study.read(study.canonical(asked).replace("rosalind", name))
+
+
 def test_equal_documents_have_equal_text_and_digest(document: StudyDocument) -> None:
     turned = replace(document, model=dict(reversed(document.model.items())))
     assert study.canonical(turned) == study.canonical(document)
