@@ -245,7 +245,7 @@ def make(path: Path, settings: ServerSettings) -> ServerDir:
             nginx, whose configuration names it.
     """
     if not re.fullmatch(r"[\w./+@,~-]+", str(path.resolve())):
-        raise ServerMisconfigured(f"{path.resolve()}: the path may have no spaces, quotes, or other signs that nginx reads")
+        raise ServerMisconfigured(f"{path.resolve()}: the path may have no spaces, quotes or other signs of nginx's")
     for folder in (path, *(path / name for name in FOLDERS)):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -8,6 +8,7 @@ same. Memory may be executable, because libraries under torch compile at run tim
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ class Service:
 def unit(service: Service) -> str:
     """The text of the unit."""
     named = (Path(service.command[0]), service.folder, *service.writes, *service.reads, *service.hides)
-    at_home = any(path.is_relative_to(home) for path in named for home in _HOMES)
+    at_home = any(path.is_relative_to(home) for path in (*named, Path(sys.base_prefix)) for home in _HOMES)
     right = "CAP_NET_BIND_SERVICE" if service.low_port else ""
     lines = [
         "[Unit]",

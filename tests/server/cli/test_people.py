@@ -152,13 +152,17 @@ def test_without_a_server_that_is_up_commands_say_so(home: Path, tmp_path: Path)
     ("words", "told"),
     [
         (["init", "--host", "h", "--hospitals", "8443"], "must be ADDRESS:PORT"),
-        (["init", "--host", "h", "--home", "a folder"], "no spaces"),
         (["status"], "consilium-server init"),
         (["admit", "nowhere.json"], "consilium-server init"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(words: list[str], told: str, tmp_path: Path) -> None:
     assert told in " ".join(said(*words, "--home", str(tmp_path / "none"), code=2).split())
+
+
+def test_a_folder_that_nginx_could_not_name_is_refused(tmp_path: Path) -> None:
+    assert "no spaces" in said("init", "--host", "h", "--home", str(tmp_path / "a folder"), code=2)
+    assert not (tmp_path / "a folder").exists()
 
 
 def test_a_damaged_settings_file_is_told_with_its_place(home: Path) -> None:

@@ -81,7 +81,10 @@ def test_a_unit_says_what_it_was_told() -> None:
     assert found["AmbientCapabilities"] == found["CapabilityBoundingSet"] == ["CAP_NET_BIND_SERVICE"]
 
 
-def test_homes_are_out_of_sight_unless_something_of_ours_is_there() -> None:
+def test_homes_are_out_of_sight_unless_something_of_ours_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "base_prefix", "/home/somebody/python")
+    assert settings(systemd.unit(service(Path("/srv/one"), command=["/opt/one"])))["ProtectHome"] == ["read-only"]
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
     here = service(Path("/srv/one"), command=["/opt/one"])
     assert settings(systemd.unit(here))["ProtectHome"] == ["yes"]
     assert settings(systemd.unit(service(Path("/home/x"), command=["/opt/one"])))["ProtectHome"] == ["read-only"]
