@@ -159,6 +159,17 @@ def test_init_is_a_job_of_the_installation_only(side: str) -> None:
     assert [one["metadata"]["annotations"]["helm.sh/resource-policy"] for one in claims] == ["keep"]
 
 
+@BOTH
+def test_jobs_run_on_the_node_that_has_the_claim(side: str) -> None:
+    """Elsewhere they would wait for it for ever."""
+    part = {"client": "trainer", "server": "server"}[side]
+    for name, template in pods(rendered(side, EVERYTHING[side])).items():
+        if name.endswith(("-init", "-ingest", "-backup")):
+            (term,) = template["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+            assert term["topologyKey"] == "kubernetes.io/hostname"
+            assert term["labelSelector"]["matchLabels"]["part"] == part
+
+
 def test_images_are_read_in_when_somebody_wants_it() -> None:
     asked = named(rendered("client", SITE), "CronJob", "ingest")["spec"]
     nightly = named(rendered("client", EVERYTHING["client"]), "CronJob", "ingest")["spec"]

@@ -85,3 +85,14 @@ volumeMounts:
   - {name: data, mountPath: /data, readOnly: true}
   - {name: tmp, mountPath: /tmp}
 {{- end }}
+
+{{- /* On the node of the trainer, which has the claim that a job needs: one node at a time may mount it. */}}
+{{- define "beside" -}}
+affinity:
+  podAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels: {{- include "labels" . | nindent 12 }}
+            part: trainer
+{{- end }}

@@ -43,3 +43,14 @@ volumes:
   - {name: home, persistentVolumeClaim: {claimName: {{ .Release.Name }}-home}}
   - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
 {{- end }}
+
+{{- /* On the node of the server, which has the claim that a job needs: one node at a time may mount it. */}}
+{{- define "beside" -}}
+affinity:
+  podAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels: {{- include "labels" . | nindent 12 }}
+            part: server
+{{- end }}
