@@ -1,7 +1,8 @@
 """The hospital's units of systemd: gateway and trainer apart, as in containers.
 
 The gateway cannot see images, ledger or the hospital's key; the trainer can neither see the gateway's key nor exchange
-a packet with another machine, unless an archive is queried. Both run as one user, because they share a secret.
+a packet with another machine, unless an archive is queried or a webhook told. Both run as one user, because they share
+a secret.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sys
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from client.site import SiteSettings
 from client.sources.settings import DicomwebSource, DimseSource
@@ -53,7 +55,7 @@ def services(settings: SiteSettings, site: Path) -> list[Service]:
         memory_mb=_TRAINER_MB + settings.max_memory_mb,
         reads=[site, site.parent / FOLDER, settings.weights, *_images(settings)],
         hides=[settings.link / "node.key"],
-        peers=_archives(settings),
+        peers=_peers(settings),
         after=["consilium-gateway.service"],
     )
     return [gateway, trainer]
@@ -74,11 +76,15 @@ def _written(settings: SiteSettings) -> list[Path]:
     return outermost((*beside, settings.catalog, settings.kept, settings.link))
 
 
-def _archives(settings: SiteSettings) -> list[str] | None:
-    """Addresses of the archives; ``None`` if one has a name, which may change its address."""
+def _peers(settings: SiteSettings) -> list[str] | None:
+    """Addresses of the archives, and of the hook that is told what waits; ``None`` if one has a name, which may change
+    its address."""
     hosts = [source.host for source in settings.sources if isinstance(source, DimseSource)]
     hosts += [source.address()[0] for source in settings.sources if isinstance(source, DicomwebSource)]
+    if settings.notify.webhook_file:
+        return None
+    hosts += [urlsplit(settings.notify.webhook).hostname or ""] if settings.notify.webhook else []
     try:
-        return [str(ip_address(host)) for host in hosts]
+        return [str(ip_address(host)) for host in hosts if host != "localhost"]
     except ValueError:
         return None

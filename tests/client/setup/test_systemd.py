@@ -65,6 +65,23 @@ def test_the_trainer_reaches_an_archive_by_its_address(
         assert trainer.peers == peers
 
 
+@pytest.mark.parametrize(
+    ("notify", "peers"),
+    [
+        ({"webhook": "https://192.0.2.9/hook"}, ["192.0.2.9"]),
+        ({"webhook": "http://localhost:8080/hook"}, []),
+        ({"webhook": "https://chat.example.org/hook"}, None),
+        ({"webhook_file": "/srv/hook"}, None),
+        ({"command": ["/usr/bin/true"]}, []),
+    ],
+)
+def test_the_trainer_reaches_a_webhook(
+    tmp_path: Path, provision_hospital: Callable[..., SiteSettings], notify: dict[str, object], peers: list[str] | None
+) -> None:
+    _, trainer = services(provision_hospital(notify=notify), tmp_path / "site.yaml")
+    assert trainer.peers == peers
+
+
 def test_units_follow_the_settings(units: Path) -> None:
     site = units.parent / "site.yaml"
     site.write_text(site.read_text().replace("max_memory_mb: 1024", "max_memory_mb: 2048"))
