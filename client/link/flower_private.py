@@ -1,4 +1,4 @@
-"""The hospital's only file that uses private names of Flower (1.41). ``test_flower_private.py`` is its contract.
+"""The hospital's only file that uses private names of Flower (1.42). ``test_flower_private.py`` is its contract.
 
 It does what ``flwr-clientapp`` does for one message, with one important difference: the run's bundle, which comes from
 outside, is discarded unread. It is not unpacked, and nothing is imported from it.

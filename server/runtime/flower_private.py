@@ -1,4 +1,4 @@
-"""The only file that touches private names of Flower (1.41). ``test_flower_private.py`` is its contract."""
+"""The only file that touches private names of Flower (1.42). ``test_flower_private.py`` is its contract."""
 
 from __future__ import annotations
 

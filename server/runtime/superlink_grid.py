@@ -4,7 +4,7 @@ Flower accepts no message for a hospital that was never seen, answers at once fo
 example polls every three seconds. Here an order first waits a while for hospitals that are offline. One that did not
 come back in that time is not waited for again until it is seen.
 
-A SuperLink cannot withdraw an order (Flower 1.41's Runtime API has no call for it), so an order expires after its time
+A SuperLink cannot withdraw an order (Flower 1.42's Runtime API has no call for it), so an order expires after its time
 to live. The reply to a forgotten order is fetched and discarded, because only then does the SuperLink release it.
 """
 

@@ -192,6 +192,7 @@ def _measured(home: Path, hospitals: int, megabytes: float, rounds: int) -> dict
     server_dir = make(home, ServerSettings(host="localhost", superlink_port=free_port(), mlflow_port=free_port()))
     pki.create_authority(server_dir)
     pki.issue_server(server_dir)
+    pki.issue_superlink(server_dir)
     program = next(one for one in _programs(server_dir) if one.name == "superlink")
     running: list[subprocess.Popen[bytes]] = []
 

@@ -33,7 +33,7 @@ NAMES = [
 
 
 def test_the_version_is_the_one_that_was_tested() -> None:
-    assert version("flwr").startswith("1.41."), "read these tests again, then change client/link/flower_private.py"
+    assert version("flwr").startswith("1.42."), "read these tests again, then change client/link/flower_private.py"
 
 
 def test_without_any_one_of_its_names_the_trainer_does_not_start() -> None:

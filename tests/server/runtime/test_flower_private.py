@@ -50,7 +50,7 @@ def message() -> Message:
 
 
 def test_the_version_is_the_one_that_was_tested() -> None:
-    assert version("flwr").startswith("1.41."), (
+    assert version("flwr").startswith("1.42."), (
         "read this file's tests again, then change server/runtime/flower_private.py"
     )
 

@@ -212,6 +212,7 @@ def _others(document: StudyDocument) -> dict[str, StudyDocument]:
         "wire.up": replace(document, wire=WireTerms(up="int8")),
         "wire.down": replace(document, wire=WireTerms(down="int8")),
         "sizes": replace(document, sizes={"ash": 90}),
+        "asked_by": replace(document, asked_by="rosalind"),
         "another size": replace(document, sizes={"ash": 91}),
     }
 
