@@ -7,6 +7,7 @@ outside, is discarded unread. It is not unpacked, and nothing is imported from i
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 import threading
 import time
@@ -55,6 +56,7 @@ AWAY_S = 3.0
 PATIENT_S = 150.0
 """For how long a call is repeated that the server answers with an error of its own, such as a full disk."""
 _TICK_S = 1.0
+_SHUT = (httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN)
 _ANSWER = 300
 _NO_RUN = 0
 """Makes the SuperNode's loop send waiting replies."""
@@ -164,7 +166,11 @@ def steady(beat: Callable[[], bool]) -> Callable[[], bool]:
     return fn
 
 
-def supernode(alive: Pulse = SILENT, heard: Pulse = SILENT) -> None:
+Secured = Callable[[Callable[[str], None]], ssl.SSLContext]
+"""Gives what a connection to the server is made with; it may wait for that, and tells why it does."""
+
+
+def supernode(alive: Pulse = SILENT, heard: Pulse = SILENT, secured: Secured | None = None) -> None:
     """Flower's SuperNode, with its own command line, which ends when it can do nothing for the hospital any more.
 
     When its connection breaks for good, as by a certificate that has expired, Flower's loop ends while a thread keeps
@@ -175,13 +181,14 @@ def supernode(alive: Pulse = SILENT, heard: Pulse = SILENT) -> None:
     Args:
         alive: beats while the process runs.
         heard: beats whenever the server acknowledges a heartbeat.
+        secured: the hospital's certificate, which Flower's own client does not send.
     """
     from flwr.supernode import fleet_http_connection as connection
     from flwr.supernode import start_client_internal as loop
     from flwr.supernode.cli import flower_supernode
 
     ear = Ear(heard)
-    vars(connection)["FleetHttpClient"] = listening(FleetHttpClient, ear)
+    vars(connection)["FleetHttpClient"] = listening(FleetHttpClient, ear, secured)
     loop._pull_and_store_message = mended(loop._pull_and_store_message)
     threading.Thread(target=watch, args=(ear, alive), daemon=True).start()
     flower_supernode()
@@ -241,10 +248,18 @@ def _end(text: str) -> None:
 T = TypeVar("T")
 
 
-def listening(kind: type[FleetHttpClient], ear: Ear) -> type[FleetHttpClient]:
+def listening(kind: type[FleetHttpClient], ear: Ear, secured: Secured | None = None) -> type[FleetHttpClient]:
     """Flower's client of the Fleet API, which outlives errors of the server itself and tells the ear what it hears."""
 
     class Listening(kind):  # type: ignore[valid-type,misc]
+        @classmethod
+        def from_server_address(
+            cls, server_address: str, insecure: bool, root_certificates: Any, interceptors: Any, **others: Any
+        ) -> Any:
+            if insecure or secured is None:
+                return super().from_server_address(server_address, insecure, root_certificates, interceptors, **others)
+            return cls(f"https://{server_address}", interceptors=interceptors, verify=secured(ear.trying), **others)
+
         def SendNodeHeartbeat(self, request: Any) -> Any:  # noqa: N802  # names of Flower's
             try:
                 response = super().SendNodeHeartbeat(request)
@@ -274,6 +289,7 @@ def listening(kind: type[FleetHttpClient], ear: Ear) -> type[FleetHttpClient]:
                 try:
                     return super().ActivateNode(request)
                 except (httpx.HTTPError, ValueError) as error:
+                    _end_if_unknown_at_the_door(error)
                     ear.trying(said(error))
                     time.sleep(AGAIN_S)
 
@@ -311,6 +327,15 @@ def _end_if_unknown(error: Exception) -> None:
     if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.UNAUTHORIZED:
         _end(f"the server no longer accepts what this hospital signs ({said(error)}): it was revoked, the server has "
              "lost its list, or a clock is wrong; this gateway ends, to be started again")  # fmt: skip
+
+
+def _end_if_unknown_at_the_door(error: Exception) -> None:
+    """End where the reverse proxy does not accept the hospital's certificate; the next process asks for it anew."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return
+    if error.response.status_code in _SHUT and error.response.text.lstrip().startswith("<"):  # nginx' own page
+        _end(f"the server does not accept this hospital's certificate ({said(error)}); this gateway ends, to be "
+             "started again with the one that the server has for it")  # fmt: skip
 
 
 def said(error: Exception) -> str:

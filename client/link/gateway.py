@@ -1,6 +1,7 @@
 """The gateway: Flower's SuperNode, the hospital's only program that connects to the server. It has no data.
 
-It connects over HTTPS, through the proxy in ``HTTPS_PROXY`` if set. In the hospital it listens only for the trainer,
+It connects over HTTPS, with the hospital's certificate (``credential.py``), through the proxy in ``HTTPS_PROXY`` if
+set. In the hospital it listens only for the trainer,
 which authenticates with a shared secret.
 """
 
@@ -17,12 +18,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from client.errors import SiteMisconfigured
+from client.link.credential import Credential
 from client.site import SiteSettings
 from tasks.machine.disk import private_tree, write_private, write_secret
 from tasks.machine.pulse import ALIVE, HEARD
@@ -49,6 +53,11 @@ class Link:
     key: Path
     authority: Path
     secret: Path
+
+    @property
+    def credential(self) -> Credential:
+        """By which the server knows this hospital."""
+        return Credential(self.key, self.authority)
 
     @property
     def alive(self) -> Path:
@@ -177,7 +186,9 @@ def connect(server: str) -> None:
 def reach(link: Link) -> str:
     """Connect to the server as the gateway does. Returns the problem, empty if there is none."""
     try:
-        answer, _ = _asked(link, "/health")
+        answer, _ = _asked(link, "/health", known=True)
+        if answer.status == HTTPStatus.BAD_REQUEST:  # the certificate is not accepted, as one that was revoked
+            answer, _ = _asked(link, "/health")
     except ssl.SSLCertVerificationError as error:
         return f"the certificate of {link.server} is invalid: {error.verify_message}; inform the coordinator"
     except (OSError, HTTPException) as error:
@@ -190,13 +201,7 @@ def reach(link: Link) -> str:
 def refusal(link: Link) -> str:
     """Why the server does not let this hospital take part, in one sentence with the remedy; ``""`` if it does, or if
     the server cannot be asked."""
-    try:
-        key = enrolment.own_fingerprint(link.key.read_bytes()).replace(" ", "")
-        answer, content = _asked(link, f"/admission/{key}")
-        told = json.loads(content) if answer.status == 200 else None
-    except (OSError, HTTPException, ValueError, RecursionError):
-        return ""
-    match told:
+    match admission(link):
         case {"state": "revoked", "since": str(since)}:
             return (
                 f"{link.server} has revoked this hospital ({_day(since)}), so the gateway has stopped; to take part "
@@ -210,6 +215,18 @@ def refusal(link: Link) -> str:
     return ""
 
 
+def admission(link: Link) -> dict[str, Any]:
+    """What the server says of this hospital's key: its state, and its certificate if it is admitted. Empty if the
+    server cannot be asked."""
+    try:
+        key = enrolment.own_fingerprint(link.key.read_bytes()).replace(" ", "")
+        answer, content = _asked(link, f"/admission/{key}")
+        told = json.loads(content) if answer.status == HTTPStatus.OK else None
+    except (OSError, HTTPException, ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
 def _day(since: str) -> str:
     """A time that the server sent, as far as it is one."""
     try:
@@ -218,13 +235,17 @@ def _day(since: str) -> str:
         return "at an unknown time"
 
 
-def _asked(link: Link, path: str) -> tuple[HTTPResponse, bytes]:
+def _asked(link: Link, path: str, known: bool = False) -> tuple[HTTPResponse, bytes]:
     """The server's answer to GET, and the first bytes of its body.
+
+    Args:
+        known: whether to show the hospital's certificate, if there is one: the server then counts what it asks as its
+            own, and not with what strangers behind the same address ask.
 
     Raises:
         OSError, HTTPException: there is none.
     """
-    with _secured(link) as secure:
+    with _secured(link, known) as secure:
         secure.sendall(f"GET {path} HTTP/1.1\r\nHost: {link.server}\r\nConnection: close\r\n\r\n".encode())
         answer = HTTPResponse(secure)
         answer.begin()
@@ -243,9 +264,9 @@ def _clock(date: str | None) -> str:
 
 
 @contextmanager
-def _secured(link: Link) -> Iterator[ssl.SSLSocket]:
+def _secured(link: Link, known: bool = False) -> Iterator[ssl.SSLSocket]:
     host, _, port = link.server.rpartition(":")
-    context = ssl.create_default_context(cafile=str(link.authority))
+    context = link.credential.context() if known else ssl.create_default_context(cafile=str(link.authority))
     with _dial(host, int(port)) as raw, context.wrap_socket(raw, server_hostname=host) as secure:
         yield secure
 

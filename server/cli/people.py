@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -78,7 +75,7 @@ def revoke(name: Name, home: HomeFolder = HERE, as_json: AsJson = False) -> None
         answer(as_json, {"hospital": name, "done": done}, done)
     elif certified.exists(server_dir, name):
         certified.revoke(server_dir, name)
-        reload_nginx(server_dir)
+        nginx.reload(server_dir)
         answer(as_json, {"person": name}, f"{name}'s certificate is revoked.")
     else:
         raise NotAdmitted(f"there is no hospital and no person {name!r}; consilium-server status lists all")
@@ -136,17 +133,10 @@ def renew(
     server_dir = read(home)
     if name:
         path, who = certified.renew(server_dir, name, days or pki.PERSON_DAYS)
-        reload_nginx(server_dir)
+        nginx.reload(server_dir)
         _tell_file(server_dir, path, who, as_json)
         return
     pki.issue_server(server_dir, days or pki.SERVER_DAYS)
-    reload_nginx(server_dir)
+    nginx.reload(server_dir)
     left = round(pki.days_left(server_dir))
     answer(as_json, {"days_left": left}, f"The server's certificate is valid for {left} days.")
-
-
-def reload_nginx(server_dir: ServerDir) -> None:
-    """Make a running nginx reload its files; one that starts later reads them anyway."""
-    nginx.write(server_dir)
-    with suppress(OSError, ValueError):
-        os.kill(int((server_dir.path / "fence" / "nginx.pid").read_text()), signal.SIGHUP)

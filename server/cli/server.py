@@ -200,7 +200,8 @@ def _answers(server_dir: ServerDir, url: str) -> bool:
         context = ssl.create_default_context(cafile=str(server_dir.authority))
         context.check_hostname = False  # it connects to a local address; the certificate has the public name
     try:  # trust_env: no proxy leads to this machine
-        return httpx.get(url, verify=context or True, timeout=3, trust_env=False).status_code == 200
+        status = httpx.get(url, verify=context or True, timeout=3, trust_env=False).status_code
+        return status in (httpx.codes.OK, nginx.TOO_MANY)  # nginx lives that refuses what strangers here ask
     except httpx.HTTPError:
         return False
 

@@ -1,6 +1,7 @@
 """The reverse proxy: nginx in front of the SuperLink, which does not authenticate callers of its Control API.
 
-There are two endpoints. Hospitals reach the Fleet API, the health check, and what the register says of their key.
+There are two endpoints. Hospitals reach the Fleet API, with the certificate that ``admit`` has issued for their key;
+without one, the health check and what the register says of a key, so many times a second for each address.
 People, with a certificate of this server, have read access to the studies' files and to MLflow; the server itself
 writes to MLflow, behind the proxy. Those whose role allows it also reach the one call of the Control API that submits
 a signed text, and the logs of their own studies; ``people.py`` has the roles. The Runtime API cannot be reached from
@@ -16,10 +17,12 @@ import os
 import pwd
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from server.deployment.hospital_certificates import ROLE
 from server.deployment.people import ASKING, ROLES
 from server.deployment.server_dir import UNKNOWN, ServerDir
 from server.errors import ServerMisconfigured
@@ -66,6 +69,13 @@ RUNS = ("/ajax-api/3.0/jobs", "/ajax-api/3.0/mlflow/jobs", "/ajax-api/2.0/mlflow
 ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
 """MLflow 3.17 has an assistant that runs commands on its server for every caller that seems to be on the same machine.
 Behind a reverse proxy that is everybody. MLflow has no option to disable it."""
+TOO_MANY = 429
+"""What is answered to whoever asks more often than the limits allow."""
+MOST_BODY = "6m"
+"""Flower sends arrays in pieces of 5 MiB."""
+AT_ONCE, PIECES = 16, 4
+"""So many requests of one hospital may be under way, and so many of them with a large body. Flower's SuperNode sends
+two pieces at once, and fetches two."""
 ACCESS_LOG, ERROR_LOG = "fence-access.log", "fence.log"
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -83,6 +93,13 @@ def write(server_dir: ServerDir) -> Path:
     path = server_dir.path / "fence" / "nginx.conf"
     write_whole(path, configuration(server_dir).encode())
     return path
+
+
+def reload(server_dir: ServerDir) -> None:
+    """Make a running nginx read its files again; one that starts later reads them anyway."""
+    write(server_dir)
+    with suppress(OSError, ValueError):
+        os.kill(int((server_dir.path / "fence" / "nginx.pid").read_text()), signal.SIGHUP)
 
 
 def command(server_dir: ServerDir) -> list[str]:
@@ -127,6 +144,11 @@ def configuration(server_dir: ServerDir) -> str:
         hospitals=_listen(s.hospitals_address, s.hospitals_port),
         researchers=_listen(s.researchers_address, s.researchers_port),
         fleet=FLEET,
+        hospital=ROLE,
+        too_many=TOO_MANY,
+        most_body=MOST_BODY,
+        at_once=AT_ONCE,
+        pieces=PIECES,
         unknown=UNKNOWN,
         control=CONTROL,
         roles=ROLES,

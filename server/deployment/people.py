@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -137,7 +136,7 @@ def everybody(server_dir: ServerDir) -> Iterator[tuple[Person, float]]:
         except (OSError, ValueError):
             continue
         if (person := person_in(certificate)) is not None:
-            yield person, (certificate.not_valid_after_utc - datetime.now(UTC)).total_seconds() / 86400
+            yield person, pki.days_left_of(certificate)
 
 
 def _file(server_dir: ServerDir, name: str) -> Path:

@@ -147,7 +147,11 @@ def days_of(path: Path) -> float:
     Raises:
         OSError, ValueError: the file holds none.
     """
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    return days_left_of(x509.load_pem_x509_certificate(path.read_bytes()))
+
+
+def days_left_of(certificate: x509.Certificate) -> float:
+    """Days until it expires; negative when it has."""
     return (certificate.not_valid_after_utc - datetime.now(UTC)).total_seconds() / 86400
 
 

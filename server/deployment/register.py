@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from server.deployment import hospital_certificates, nginx
 from server.deployment.server_dir import UNKNOWN, Hospital, ServerDir
 from server.errors import NotAdmitted, ServerUnreachable
 from server.runtime.flower_private import Control, ControlRefused, Node
@@ -169,23 +172,37 @@ def _remove(control: Control, one: Hospital, nodes: Mapping[str, Node]) -> list[
 
 
 def publish(server_dir: ServerDir) -> None:
-    """Write for each key what its hospital is told, where nginx serves it. The key is in no other list: who asks must
-    know it."""
+    """Write for each key what its hospital is told, where nginx serves it: whether it is admitted, and its certificate.
+    The key is in no other list: who asks must know it. Certificates of those who were revoked open nothing any more."""
     folder = server_dir.admission
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    wanted = {UNKNOWN: {"state": "unknown"}} | {
-        f"{one.key.replace(' ', '')}.json": (
-            {"state": "admitted", "since": one.admitted}
-            if one.revoked is None
-            else {"state": "revoked", "since": one.revoked}
-        )
-        for one in server_dir.ever_admitted()
-    }
-    for name, facts in wanted.items():
-        _write(folder / name, json.dumps(facts).encode())
-    for path in folder.glob("*.json"):
-        if path.name not in wanted:
-            path.unlink(missing_ok=True)
+    with server_dir.changing() as register:  # so that no other process publishes meanwhile
+        wanted: dict[str, dict[str, str]] = {UNKNOWN: {"state": "unknown"}}
+        for one in register:
+            name = f"{one.key.replace(' ', '')}.json"
+            wanted[name] = _told(server_dir, one, _read(folder / name).get("certificate"))
+        for name, facts in wanted.items():
+            _write(folder / name, json.dumps(facts).encode())
+        for path in folder.glob("*.json"):
+            if path.name not in wanted:
+                path.unlink(missing_ok=True)
+        listed = server_dir.authority.exists() and hospital_certificates.revoke(server_dir, register)
+    if listed:
+        nginx.reload(server_dir)
+
+
+def _told(server_dir: ServerDir, one: Hospital, known: object) -> dict[str, str]:
+    if one.revoked is not None:
+        return {"state": "revoked", "since": one.revoked}
+    certificate = hospital_certificates.certificate(server_dir, one, known) if server_dir.authority.exists() else None
+    return {"state": "admitted", "since": one.admitted} | ({"certificate": certificate} if certificate else {})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        facts = json.loads(path.read_text("utf-8"))
+        return facts if isinstance(facts, dict) else {}
+    return {}
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -80,8 +80,9 @@ def _endpoints(server_dir: ServerDir) -> Iterator[Claim]:
     same = written.exists() and written.read_text("utf-8") == nginx.configuration(server_dir)
     state = ClaimState.OK if same else ClaimState.FAIL
     yield Claim("The reverse proxy lets through what is listed and nothing else", state,
-                f"hospitals: {len(nginx.FLEET)} calls, /health and their admission; people: {len(nginx.CONTROL)} "
-                "call, for those whose role allows it, and read access to studies' files and MLflow" if same else
+                f"hospitals: {len(nginx.FLEET)} calls, by their certificates; everybody: /health and admission; "
+                f"people: {len(nginx.CONTROL)} call, for those whose role allows it, and read access to studies' files "
+                "and MLflow" if same else
                 f"{written} is not what this release writes",
                 "" if same else "consilium-server down, then up", f"less {written}")  # fmt: skip
     wide = _address(s.researchers_address) in ("0.0.0.0", "::")

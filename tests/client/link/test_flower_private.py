@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from flwr.app import Message, RecordDict
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode import fleet_http_connection, start_client_internal
+from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from flwr.supernode.runtime import run_clientapp
 
@@ -313,3 +315,42 @@ def test_a_task_s_heartbeat_survives_an_error_of_the_gateway() -> None:
     assert not flower_private.steady(fails)()
     with pytest.raises(httpx.HTTPStatusError):
         flower_private.steady(refuses)()
+
+
+def test_the_connection_to_the_server_is_made_with_the_hospital_s_certificate(ear: flower_private.Ear) -> None:
+    """Flower's own client has no option for it."""
+    made: list[object] = []
+
+    class Connecting(FleetHttpClient):
+        def __init__(self, base_url: str, **others: Any) -> None:
+            made.append((base_url, others["verify"]))
+
+    context, waited = ssl.create_default_context(), list[str]()
+
+    def secured(trying: Any) -> ssl.SSLContext:
+        trying("it has none yet")
+        waited.append(ear.reason)
+        return context
+
+    ear.deaf_s = 50.0
+    flower_private.listening(Connecting, ear, secured).from_server_address("a:1", False, b"", [])
+    assert (made, waited, ear.deaf_s) == ([("https://a:1", context)], ["it has none yet"], 0.0)
+
+
+@pytest.mark.parametrize(("status", "text", "ends"), [
+    (400, "<html>400 The SSL certificate error", True),
+    (403, "<html>403 Forbidden", True),
+    (400, '{"code": 1}', False),
+    (412, '{"code": 2004}', False),
+])  # fmt: skip
+def test_who_is_not_known_at_the_door_ends_to_get_its_certificate_anew(
+    ear: flower_private.Ear, status: int, text: str, ends: bool
+) -> None:
+    joining = client(
+        ear, refusing(status, text), SimpleNamespace(node_id=1), SimpleNamespace(), SimpleNamespace(node_id=1)
+    )
+    if ends:
+        with pytest.raises(Ended, match="does not accept this hospital's certificate"):
+            joining.ActivateNode(None)
+    else:
+        assert joining.ActivateNode(None).node_id == 1

@@ -12,26 +12,34 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from client.link import gateway, supernode
 from server.deployment import nginx, people, pki, register, study_logs
 from server.deployment.server_dir import Hospital, ServerDir, ServerSettings, make
 from tasks.machine.logs import set_aside
+from tasks.protocol import enrolment
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
 
 
 class Anything(http.server.BaseHTTPRequestHandler):
-    """Says yes to everything, as MLflow without rights does."""
+    """Says yes to everything, as MLflow without rights does, and remembers what has come."""
+
+    came: ClassVar[list[str]] = []
 
     def answer(self) -> None:
+        self.came.append(self.path)
         self.rfile.read(int(self.headers.get("content-length", 0)))
         self.send_response(200)
         self.send_header("content-length", "0")
@@ -300,3 +308,195 @@ def test_a_hospital_is_told_whether_it_is_admitted_from_files(home: ServerDir) -
         assert outside.get("/admission/unknown.json").status_code == 404
         home.admission.joinpath("unknown.json").unlink()
         assert outside.get(f"/admission/{'0' * 32}").status_code == 503, "then it cannot be told"
+
+
+# --- the hospitals' door ----------------------------------------------------------------------------------------------
+
+PUSH = "/v1/fleet/push-object"
+PIECE = 5 * 2**20
+"""Flower's piece of an array."""
+
+
+def at_the_door(home: ServerDir, certificate: Path | None = None, timeout: float = 10) -> httpx.Client:
+    context = trusting(home)
+    if certificate is not None:
+        context.load_cert_chain(str(certificate))
+    address = f"https://localhost:{home.settings.hospitals_port}"
+    return httpx.Client(base_url=address, verify=context, timeout=timeout, trust_env=False)
+
+
+def known(home: ServerDir, name: str, folder: Path) -> Path:
+    """Certificate and key of a hospital that is admitted, as its gateway has them."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    fingerprint = enrolment.public_fingerprint(public)
+    with home.changing() as hospitals:
+        hospitals.append(Hospital(name, 9, fingerprint, "2026-11-30", 200, public.decode()))
+    register.publish(home)
+    with at_the_door(home) as outside:
+        while (answer := outside.get(f"/admission/{fingerprint.replace(' ', '')}")).status_code == nginx.TOO_MANY:
+            time.sleep(0.1)
+    told = answer.json()
+    path = folder / f"{name}.pem"
+    path.write_bytes(people._both(key, x509.load_pem_x509_certificate(told["certificate"].encode())))
+    return path
+
+
+def opened(home: ServerDir, certificate: Path | None = None, source: str = "127.0.0.1") -> ssl.SSLSocket:
+    context = trusting(home)
+    if certificate is not None:
+        context.load_cert_chain(str(certificate))
+    address = ("localhost", home.settings.hospitals_port)
+    raw = socket.create_connection(address, 10, source_address=(source, 0))
+    return context.wrap_socket(raw, server_hostname="localhost")
+
+
+def begun(secure: ssl.SSLSocket, path: str = PUSH, length: int = PIECE) -> ssl.SSLSocket:
+    """A request of which only the first byte of the body has come."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\na"
+    secure.sendall(head.encode())
+    return secure
+
+
+def test_an_admitted_hospital_comes_in_with_its_certificate(home: ServerDir, tmp_path: Path) -> None:
+    mine = known(home, "cedar", tmp_path)
+    with at_the_door(home, mine) as inside:
+        for call in nginx.FLEET:
+            assert inside.post(f"/v1/fleet/{call}", content=b"x").status_code == 200
+        assert inside.post(PUSH, content=b"a" * (PIECE + 2**16)).status_code == 200
+        assert inside.post(PUSH, content=b"a" * 2**24).status_code == 413
+        assert inside.get("/health").status_code == 200
+        assert inside.post("/v1/control/start-run").status_code == 404
+    waited(home.logs / nginx.ACCESS_LOG, '"CN=cedar,OU=hospital"')
+
+
+def test_a_stranger_is_refused_before_a_body_is_read(home: ServerDir) -> None:
+    before = list(Anything.came)
+    for call in nginx.FLEET:
+        secure = begun(opened(home), f"/v1/fleet/{call}")
+        secure.settimeout(3)
+        assert secure.recv(64).startswith(b"HTTP/1.1 403"), call
+        secure.close()
+    for path, code in (("/health", 413), (f"/admission/{'0' * 32}", 413)):
+        secure = begun(opened(home), path)
+        assert secure.recv(64).startswith(f"HTTP/1.1 {code}".encode()), path
+        secure.close()
+    assert Anything.came == before
+
+
+@pytest.mark.parametrize("role", ["coordinator", "researcher", "reader", "xhospital", "hospitals", "Hospital"])
+def test_another_certificate_of_this_authority_is_a_stranger_s(home: ServerDir, tmp_path: Path, role: str) -> None:
+    key = ec.generate_private_key(ec.SECP384R1())
+    (tmp_path / "x.pem").write_bytes(people._both(key, pki.issue_client(home, role, "cedar", key.public_key(), 1)))
+    with at_the_door(home, tmp_path / "x.pem") as outside:
+        assert outside.post(PUSH, content=b"x").status_code == 403
+        assert outside.get("/health").status_code == 200
+
+
+def test_another_authority_s_hospital_is_refused(home: ServerDir, tmp_path: Path) -> None:
+    other = make(tmp_path / "other", ServerSettings(host="localhost"))
+    pki.create_authority(other)
+    key = ec.generate_private_key(ec.SECP384R1())
+    issued = pki.issue_client(other, "hospital", "cedar", key.public_key(), 1)
+    (tmp_path / "x.pem").write_bytes(people._both(key, issued))
+    with at_the_door(home, tmp_path / "x.pem") as outside:
+        assert outside.post(PUSH, content=b"x").status_code == 400
+
+
+def test_a_hospital_s_certificate_does_not_open_the_door_for_people(home: ServerDir, tmp_path: Path) -> None:
+    with inside(home, known(home, "fir", tmp_path)) as client:
+        for path in ("/health", "/", "/runs/queue.json", "/studies/x"):
+            assert client.get(path).status_code == 403
+        assert client.post("/v1/control/start-run").status_code == 403
+
+
+def test_a_hospital_that_was_revoked_is_a_stranger_and_is_still_told_so(home: ServerDir, tmp_path: Path) -> None:
+    mine = known(home, "gum", tmp_path)
+    key = home.hospitals()["gum"].key.replace(" ", "")
+    with home.changing() as hospitals:
+        hospitals[:] = [replace(one, revoked="now") if one.name == "gum" else one for one in hospitals]
+    register.publish(home)
+
+    def code() -> int:
+        with at_the_door(home, mine) as client:
+            return client.post(PUSH, content=b"x").status_code
+
+    ends = time.monotonic() + 20
+    while code() != 400 and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert code() == 400
+    with at_the_door(home) as outside:
+        assert outside.get(f"/admission/{key}").json() == {"state": "revoked", "since": "now"}
+
+
+def test_a_hospital_s_own_program_finds_its_way_through_the_door(home: ServerDir, tmp_path: Path) -> None:
+    link = gateway.Link(f"localhost:{home.settings.hospitals_port}", tmp_path / "node.key", home.authority, tmp_path)
+    link.key.write_bytes(enrolment.new_key())
+    asked = enrolment.request("maple", link.key.read_bytes(), 200)
+    assert "has not admitted this hospital" in gateway.refusal(link)
+    one = Hospital("maple", 12, enrolment.key_fingerprint(asked), "2026-11-30", 200, asked.public_key)
+    with home.changing() as hospitals:
+        hospitals.append(one)
+    register.publish(home)
+    assert gateway.refusal(link) == ""
+    words = ["--superlink", link.server, "--root-certificates", str(link.authority), "--auth-supernode-private-key"]
+    context = supernode.secured([*words, str(link.key)], pytest.fail)
+    address = f"https://{link.server}{PUSH}"
+    assert httpx.post(address, content=b"x", verify=context, trust_env=False).status_code == 200
+    assert gateway.reach(link) == ""
+    with home.changing() as hospitals:
+        hospitals[:] = [replace(other, revoked="2026-12-01") if other == one else other for other in hospitals]
+    register.publish(home)
+    ends = time.monotonic() + 20
+    while httpx.post(address, verify=context, trust_env=False).status_code != 400 and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert gateway.reach(link) == "", "the server is there, so that the hospital asks on"
+    assert "has revoked this hospital" in gateway.refusal(link)
+
+
+def test_strangers_behind_its_own_address_take_nothing_from_a_hospital(home: ServerDir, tmp_path: Path) -> None:
+    """Requests half sent, bodies a byte at a time, floods: all from the address that the hospital has as well."""
+    mine = known(home, "holly", tmp_path)
+    slow = [begun(opened(home), path) for path in (PUSH, "/health") for _ in range(60)]
+    for _ in range(100):
+        half = opened(home)
+        half.sendall(b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: lo")
+        slow.append(half)
+    flood = [at_the_door(home) for _ in range(4)]
+    codes = [client.get("/health").status_code for _ in range(30) for client in flood]
+    assert codes.count(nginx.TOO_MANY) > 10, "strangers are limited"
+    with at_the_door(home, mine) as inside:
+        for _ in range(60):
+            assert inside.post("/v1/fleet/send-node-heartbeat", content=b"x").status_code == 200
+            assert inside.get("/health").status_code == 200
+    for one in (*slow, *flood):
+        one.close()
+
+
+def test_a_body_comes_to_the_superlink_when_it_is_complete(home: ServerDir, tmp_path: Path) -> None:
+    mine = known(home, "ivy", tmp_path)
+    before = Anything.came.count(PUSH)
+    secure = begun(opened(home, mine), length=5)
+    time.sleep(0.5)
+    assert Anything.came.count(PUSH) == before
+    secure.sendall(b"aaaa")
+    assert secure.recv(64).startswith(b"HTTP/1.1 200")
+    assert Anything.came.count(PUSH) == before + 1
+    secure.close()
+
+
+def test_a_hospital_that_sends_slowly_costs_itself_alone(home: ServerDir, tmp_path: Path) -> None:
+    slow, other = known(home, "juniper", tmp_path), known(home, "larch", tmp_path)
+    held = [begun(opened(home, slow)) for _ in range(nginx.PIECES + 2)]
+    with at_the_door(home, slow) as itself:
+        assert itself.post(PUSH, content=b"a" * PIECE).status_code == nginx.TOO_MANY
+        assert itself.post(PUSH, content=iter([b"a"])).status_code == nginx.TOO_MANY
+        assert itself.post("/v1/fleet/send-node-heartbeat", content=b"x").status_code == 200
+    held += [begun(opened(home, slow), length=1000) for _ in range(40)]
+    with at_the_door(home, other) as inside:
+        for _ in range(20):
+            assert inside.post("/v1/fleet/pull-messages", content=b"x").status_code == 200
+    with at_the_door(home, slow) as itself:
+        assert itself.post("/v1/fleet/pull-messages", content=b"x").status_code == nginx.TOO_MANY
+    for one in held:
+        one.close()
