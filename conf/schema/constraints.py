@@ -94,6 +94,10 @@ Bins = Annotated[_Int, rule("must lie between 2 and 65536", lambda value: 2 <= v
 Seed = Annotated[_Int, rule("must lie between 0 and 4294967295", lambda value: 0 <= value < 2**32)]
 Positive = Annotated[_Float, _POSITIVE]
 NotNegative = Annotated[_Float, _NOT_NEGATIVE]
+Wait = Annotated[_Float, rule("must lie above 0 and not above 86400, a day", lambda value: 0 < value <= 86_400)]
+"""Seconds: a study must not hold others up for longer than a person takes to notice."""
+WaitOrNone = Annotated[_Float, rule("must lie between 0 and 86400, a day", lambda value: 0 <= value <= 86_400)]
+Attempts = Annotated[_Int, rule("must lie between 1 and 100", lambda value: 1 <= value <= 100)]
 Measure = Annotated[_Float, rule("must lie between 1e-06 and 1e+06", lambda value: 1e-6 <= value <= 1e6)]
 """A step size or a length, within the bounds of the study's document."""
 Epsilon = Annotated[_Float, rule("must lie above 0 and not above 1000", lambda value: 0 < value <= 1000)]

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from conf.schema.constraints import (
     MISSING,
+    Attempts,
     Count,
     CountOrNone,
     HospitalName,
@@ -21,6 +22,8 @@ from conf.schema.constraints import (
     Share,
     ShareOrNone,
     Steps,
+    Wait,
+    WaitOrNone,
     rule,
 )
 
@@ -38,7 +41,7 @@ class Federation(SettingsGroup):
     """Rounds of training; the privacy of the whole study is planned over them."""
     quorum: Share = 0.5
     """Smallest fraction of the invited hospitals whose updates make a round."""
-    deadline_s: Positive = 600.0
+    deadline_s: Wait = 600.0
     """Seconds after which a round closes without those who have not answered."""
     participation: Share = 1.0
     """Fraction of the hospitals, rounded down, whose updates a round wants. They take turns, and each plans its noise
@@ -129,9 +132,9 @@ class EnrolledFederation(Federation):
     """Set by the choice."""
     hospitals: list[HospitalName] = field(default_factory=list)
     """Names of those who are invited; empty invites all who were admitted when the study is first started."""
-    patience_s: NotNegative = 180.0
+    patience_s: WaitOrNone = 180.0
     """Seconds that an order waits for hospitals that are away before it goes out without them."""
-    attempts: Count = 3
+    attempts: Attempts = 3
     """How often a round is played in all when too few have answered. Whoever has answered it sends the stored answer
     again, which costs no privacy."""
 

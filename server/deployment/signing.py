@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -97,11 +97,13 @@ def read(server_dir: ServerDir, run: int, content: str) -> Asked:
         envelope = _Signed.model_validate_json(content[: 2 * _MOST_BYTES])
         certificate = x509.load_pem_x509_certificate(envelope.certificate.encode())
         text = _Text.model_validate_json(envelope.text)
-        by = _signer(server_dir, certificate, text)
         _verify(certificate, envelope)
+        by = _signer(server_dir, certificate, text)
     except ValidationError:
         raise NotSigned(f"the study is not signed: {_REMEDY}") from None
-    except (ValueError, TypeError, InvalidSignature, RecursionError) as error:
+    except (NotSigned, OSError):
+        raise
+    except Exception as error:  # a certificate can be odd in many ways, each with an error of its own
         raise NotSigned(f"the study's signature is not valid ({type(error).__name__}): {_REMEDY}") from None
     _once(server_dir, run, envelope, text)
     if by is None and text.by is not None:
@@ -170,11 +172,12 @@ def _once(server_dir: ServerDir, run: int, envelope: _Signed, text: _Text) -> No
             f"the study was signed at {at:%Y-%m-%d %H:%M} UTC and is too old, or a clock is wrong: {_REMEDY}"
         )
     mark = server_dir.runs / f"{hashlib.sha256(envelope.text.encode()).hexdigest()}.asked"
+    draft = mark.with_suffix(f".{run}.partial")
+    draft.write_text(str(run), "ascii")
     try:
-        with mark.open("x", encoding="ascii") as file:
-            file.write(str(run))
+        os.link(draft, mark)  # whole or not at all: a mark that a kill left empty would refuse the next try
     except FileExistsError:
-        if mark.read_text("ascii") != str(run):
-            raise NotSigned(
-                f"the study was submitted before, as run {mark.read_text('ascii')[:20]}: {_REMEDY}"
-            ) from None
+        if (earlier := mark.read_text("ascii")) not in (str(run), ""):
+            raise NotSigned(f"the study was submitted before, as run {earlier[:20]}: {_REMEDY}") from None
+    finally:
+        draft.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from server.study.folder import FAILED, FILE, FINISHED, StudyFolder
 
 HERE = Person("the coordinator", "coordinator")
 """Whoever has the account of the server on its machine."""
+_RUN = re.compile(r"[0-9]{1,20}")
 _STUDY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}")
 
 
@@ -55,9 +56,9 @@ def stop(server_dir: ServerDir, control: Control, wanted: str, who: Person) -> s
         StudyError: there is no such study, or it is finished.
     """
     run, facts = wanted, dict[str, Any]()
-    while run.isascii() and run.isdecimal() and "again" in (facts := run_facts(server_dir, int(run))):
+    while _RUN.fullmatch(run) and "again" in (facts := run_facts(server_dir, int(run))):
         run = str(facts["again"])
-    if "study" not in facts and run.isascii() and run.isdecimal():
+    if "study" not in facts and _RUN.fullmatch(run):
         return _stop_waiting(server_dir, control, int(run), who)
     return _stop_study(server_dir, control, folder_of(server_dir, str(facts.get("study", wanted))), who)
 

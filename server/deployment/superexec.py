@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -35,6 +36,10 @@ from tasks.machine.supervision import end_with_parent
 
 MOST_RESUMPTIONS = 10
 """After this many in a row without a new round, a study is given up."""
+MOST_WAITING = 20
+"""Submissions of one person that wait at a time."""
+_CLAIMED_AT_ONCE = 20
+"""In one step, so that signs of life go on however many come."""
 MOST_BIRTHS = 5
 """After this many processes that died before they had a folder, a submission is given up."""
 _LONGEST_PAUSE_S = 60.0
@@ -152,16 +157,27 @@ class SuperExec:
 
     def _claim(self) -> None:
         """Claim what is pending, and accept what carries a good signature."""
-        while (task := self._acquirer.next()) is not None:
+        for _ in range(_CLAIMED_AT_ONCE):
+            task = self._acquirer.next()
+            if task is None:
+                break
             run, token = task
             self._end_elder(run)
             self._claimed[run] = _Claimed(run, token)
             self._leases.keep(run, token)
-        for one in [one for one in self._claimed.values() if one.submission is None]:
+        new = [one for one in self._claimed.values() if one.submission is None][:_CLAIMED_AT_ONCE]
+        if not new:
+            return
+        self._unfinished, waiting = unfinished(self._home), self._queue.waiting()
+        for one in new:
             try:
-                self._accept(one)
+                self._accept(one, waiting)
             except ControlRefused as error:  # it is asked again; the others need not wait for that
                 self._tell(f"run {one.run}", f"run {one.run}: its text cannot be fetched: {error}")
+            except OSError as error:  # a full disk: likewise
+                self._tell(f"run {one.run}", f"run {one.run}: it cannot be accepted yet: {error}")
+            except Exception as error:  # whatever a text provokes costs its sender that text
+                self._refuse(one.run, f"Its text cannot be processed ({type(error).__name__})")
 
     def _end_elder(self, run: int) -> None:
         """End a process that plays a run under a claim which has lapsed. Its failure is not the run's."""
@@ -173,10 +189,10 @@ class SuperExec:
             if one.submission is not None and one.submission.births:
                 self._queue.put(replace(one.submission, births=one.submission.births - 1, last=0.0))
 
-    def _accept(self, claimed: _Claimed) -> None:
+    def _accept(self, claimed: _Claimed, waiting: dict[int, Submission]) -> None:
         run = claimed.run
-        resumes = next((name for name, facts in self._looked().items() if facts.get("run") == run), "")
-        kept = self._queue.waiting().get(run)
+        resumes = next((name for name, facts in self._unfinished.items() if facts.get("run") == run), "")
+        kept = waiting.get(run)
         if kept is None:
             text = self._control.text(run)
             try:
@@ -193,17 +209,17 @@ class SuperExec:
                 self._forget(run)
                 return
             kept = Submission(run, asked.study, asked.name, time.time())
+            if asked.name is not None and sum(one.by == asked.name for one in waiting.values()) >= MOST_WAITING:
+                self._refuse(run, f"{MOST_WAITING} of your submissions wait already: stop some, or wait until they run")
+                return
             if not resumes:
                 self._queue.put(kept)
+                waiting[run] = kept
         claimed.submission, claimed.resumes = kept, resumes
 
     def _refuse(self, run: int, why: str) -> None:
         note_run(self._home, run, state=FAILED, error=why)
         self._forget(run)
-
-    def _looked(self) -> dict[str, dict[str, Any]]:
-        self._unfinished = unfinished(self._home)
-        return self._unfinished
 
     def _forget(self, run: int) -> None:
         """Let go of a run that needs no process."""
@@ -247,9 +263,15 @@ class SuperExec:
                 self._play(one, submission)
 
     def _in_order(self) -> Iterator[_Claimed]:
-        """Claimed runs: first the studies that had begun, then the others as they came."""
-        ready = [one for one in self._claimed.values() if one.submission is not None]
-        return iter(sorted(ready, key=lambda one: (not one.resumes, one.submission.at if one.submission else 0)))
+        """Claimed runs: first the studies that had begun; then the others, first of those people of whom the fewest
+        run, as they came."""
+        running = Counter(one.submission.by for one in self._playing if one.submission is not None)
+
+        def place(one: _Claimed) -> tuple[bool, int, float]:
+            assert one.submission is not None
+            return (not one.resumes, running[one.submission.by], one.submission.at)
+
+        return iter(sorted((one for one in self._claimed.values() if one.submission is not None), key=place))
 
     def _starting(self) -> int:
         return sum(not one.begun for one in self._playing)

@@ -109,3 +109,38 @@ def test_a_text_of_another_day_is_refused(
         text = signing.signed(STUDY, rosalind, rosalind)
     with pytest.raises(NotSigned, match="too old, or a clock is wrong"):
         signing.read(home, 1, text)
+
+
+def test_a_certificate_of_another_kind_is_refused_like_any_other(home: ServerDir, rosalind: Path) -> None:
+    """The authority's own has none of the extensions that a person's has, and an Ed25519 key signs in another way."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+    from cryptography.x509.oid import NameOID
+
+    key = ed25519.Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "rosalind")])
+    start = datetime.now(UTC)
+    odd = (
+        x509.CertificateBuilder(name, name, key.public_key(), 7, start, start + timedelta(days=1))
+        .sign(key, None)
+        .public_bytes(serialization.Encoding.PEM)
+        .decode()
+    )
+    envelope = json.loads(signing.signed(STUDY, rosalind, rosalind))
+    for certificate in (
+        home.authority.read_text(),
+        odd,
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
+    ):
+        with pytest.raises(NotSigned, match="signature is not valid"):
+            signing.read(home, 1, json.dumps(envelope | {"certificate": certificate}))
+
+
+def test_a_mark_that_a_kill_left_empty_refuses_nobody(home: ServerDir, rosalind: Path) -> None:
+    text = signing.signed(STUDY, rosalind, rosalind)
+    signing.read(home, 1, text)
+    (mark,) = home.runs.glob("*.asked")
+    mark.write_text("")
+    assert signing.read(home, 1, text).name == "rosalind"
+    assert [path.name for path in home.runs.iterdir()] == [mark.name], "no draft is left"

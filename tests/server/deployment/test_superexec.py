@@ -402,3 +402,39 @@ def test_a_full_disk_loses_no_submission(played: Played, monkeypatch: pytest.Mon
         assert played.playing() == []
     played.step(2)
     assert played.playing() == [run]
+
+
+def test_whatever_a_text_provokes_costs_its_sender_that_text(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number of 5,000 digits is no number to Python; an odd certificate has errors of its own kind."""
+    long, odd = played.asked_to_stop("9" * 5000), played.ask()
+    read = signing.read
+
+    def stumbling(home: ServerDir, run: int, text: str) -> signing.Asked:
+        if run == odd:
+            raise LookupError("of a kind that nobody thought of")
+        return read(home, run, text)
+
+    monkeypatch.setattr(superexec.signing, "read", stumbling)
+    honest = played.ask()
+    played.step()
+    assert played.playing() == [honest]
+    assert "no study" in queue.run_facts(played.home, long)["error"]
+    assert queue.run_facts(played.home, odd) == {
+        "state": "failed", "error": "Its text cannot be processed (LookupError)"
+    }  # fmt: skip
+    assert not played.superexec._claimed
+
+
+def test_nobody_fills_the_queue_and_those_of_whom_fewer_run_come_first(played: Played) -> None:
+    people.issue(played.home, "hedy")
+    mine = [played.ask() for _ in range(superexec.MOST_WAITING + 7)]
+    played.step(4)
+    refused = [run for run in mine if "wait already" in queue.run_facts(played.home, run).get("error", "")]
+    at_once = played.home.settings.studies_at_once
+    assert len(refused) >= 7 - at_once
+    assert len(queue.Queue(played.home).waiting()) <= superexec.MOST_WAITING
+    me = played.home.path / "researchers" / "hedy.pem"
+    hers = played.superlink.start(signing.signed({"resume": "auto", "seed": 999}, me, me))
+    played.step()
+    assert next(played.superexec._in_order()).run == hers
+    assert hers not in played.playing()
