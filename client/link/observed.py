@@ -28,6 +28,8 @@ from tasks.machine.supervision import programs_in
 from tasks.protocol.study import release
 
 PREFIX = "consilium_site"
+_MEGABYTE = 10**6
+_MOST_STUDIES = 5
 _RECORDS_S, _MOST_RECORDS_S = 60.0, 900.0
 """Ledger and audit log are read when they have changed, at most this often and at least that often: every row is
 verified."""
@@ -145,6 +147,9 @@ def _decisions(settings: SiteSettings) -> Iterator[Figure | Notice]:
         waiting = approvals.waiting(settings)
     yield Figure(f"{PREFIX}_studies_waiting", "Studies that wait for somebody's approval", len(waiting))
     yield Figure(f"{PREFIX}_stopped", "1 while the hospital is stopped", float(halt.stopped(settings.stop_file)))
+    if len(waiting) > _MOST_STUDIES:  # a server sends as many as it likes, and other notices must not drown in them
+        yield Notice("study", "many", 1, f"{len(waiting)} studies wait for approval: consilium-site review", ends=False)
+        return
     for digest, text in waiting.items():
         told = f"study {_named(text)} waits for approval: consilium-site review {digest[:12]}"
         yield Notice("study", digest[:12], 1, told, ends=False)
@@ -164,7 +169,8 @@ def _machine(settings: SiteSettings) -> Iterator[Figure | Notice]:
     size = logs.size_of(settings.link / "logs")
     with suppress(OSError):
         size += settings.log.stat().st_size
-    yield Figure(f"{PREFIX}_log_bytes", "Size of all logs, in bytes", size)
+    rounded = size - size % _MEGABYTE  # site.log has a line for each image that is refused
+    yield Figure(f"{PREFIX}_log_bytes", "Size of all logs, in bytes, rounded down to megabytes", rounded)
 
 
 def _sums(records: Records, settings: SiteSettings) -> Iterator[Figure | Notice]:

@@ -29,6 +29,7 @@ from tasks.protocol.study import release
 
 LISTED = "backup.json"
 """Names every file of a backup with its SHA-256; written last, so a backup without it is not complete."""
+_RESTORING, _LOST_AND_FOUND, _SETTINGS = ".restoring", "lost+found", "server.yaml"
 _DATABASES = ("superlink/state.db", "mlflow/mlflow.db")
 _QUEUE, _STUDIES = "queue", "studies"
 _MADE_ANEW = {"logs", "fence", "systemd", "up.lock", "up.json", "hospitals.lock"}
@@ -72,19 +73,24 @@ def restore(folder: Path, home: Path) -> ServerDir:
         OSError: there is no room, or something cannot be read.
     """
     home = home.resolve()
-    if home.exists() and (not home.is_dir() or any(home.iterdir())):
+    is_there = home.exists()
+    if is_there and (not home.is_dir() or {path.name for path in home.iterdir()} - {_RESTORING, _LOST_AND_FOUND}):
         raise BackupRefused(f"{home} is not empty; restore to a new folder")
     files = _listed(folder)
-    partial = home.with_name(f"{home.name}.partial")
+    # A folder that exists may be a volume, which can be neither renamed nor replaced.
+    partial = home / _RESTORING if is_there else home.with_name(f"{home.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     private_folder(partial)
     for name, digest in files.items():
         _copy(folder / name, partial / name)
         if _sha256(partial / name) != digest:
             raise BackupRefused(f"{folder / name} is not what was backed up; use another backup")
-    if home.exists():
-        home.rmdir()
-    partial.rename(home)
+    if is_there:
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == _SETTINGS):  # without it there is no server
+            path.rename(home / path.name)
+        partial.rmdir()
+    else:
+        partial.rename(home)
     restored = make(home, read(home).settings)
     nginx.write(restored)
     return restored

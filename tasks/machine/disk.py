@@ -151,12 +151,17 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read.
+    """Write a new file that only its owner can read; a kill leaves it whole or not at all.
 
     Raises:
         FileExistsError: there already is one.
     """
-    _write(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), content)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    try:
+        _write(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), content)
+        os.link(draft, path)  # unlike a rename it replaces nothing
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _write(descriptor: int, content: bytes, sync: bool = True) -> None:

@@ -119,12 +119,14 @@ def programs(prefix: str, state: Mapping[str, Mapping[str, object]]) -> Iterator
 
 
 def disks(prefix: str, folders: Mapping[str, Path]) -> Iterator[Figure]:
-    """Room on the disks of these folders, by what they are for. A folder that does not exist is left out."""
+    """Room on the disks of these folders, by what they are for, to a hundredth of the disk: what is left to the byte
+    would tell whether one more patient was prepared. A folder that does not exist is left out."""
     for name, path in folders.items():
         if path.exists():
             usage = shutil.disk_usage(path)
             labels = {"disk": name}
-            yield Figure(f"{prefix}_disk_free_bytes", "Free space on the disk, in bytes", usage.free, labels)
+            free = usage.free - usage.free % max(1, usage.total // 100)
+            yield Figure(f"{prefix}_disk_free_bytes", "Free space on the disk, in bytes, rounded down", free, labels)
             yield Figure(f"{prefix}_disk_size_bytes", "Size of the disk, in bytes", usage.total, labels)
 
 

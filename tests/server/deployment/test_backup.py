@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import stat
 import threading
@@ -91,6 +92,23 @@ def test_a_server_is_restored_elsewhere_as_it_was(home: ServerDir, tmp_path: Pat
         assert not path.stat().st_mode & 0o077 or path.parent.name == "fence", path
     assert stat.S_IMODE(restored.path.stat().st_mode) == 0o700
     assert str(restored.path) in (restored.path / "fence" / "nginx.conf").read_text()
+
+
+def test_a_volume_that_is_there_and_empty_is_filled_and_an_interrupted_restore_is_repeated(
+    home: ServerDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount point can be neither renamed nor removed, and what is beside it may be read-only."""
+    said("backup", tmp_path / "copy", "--home", home.path)
+    volume = tmp_path / "volume"
+    (volume / "lost+found").mkdir(parents=True)
+    monkeypatch.setattr(Path, "rmdir", lambda path: pytest.fail("a volume") if path == volume else os.rmdir(path))
+    (volume / ".restoring").mkdir()
+    (volume / ".restoring" / "half").write_text("of an earlier try")
+    said("restore", tmp_path / "copy", "--home", volume)
+    assert read(volume).hospitals() == home.hospitals()
+    assert not (volume / ".restoring").exists()
+    assert not (volume / "half").exists()
+    assert [path.name for path in tmp_path.glob("*.partial")] == []
 
 
 def test_databases_are_whole_though_they_are_written_to(home: ServerDir, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 
 import httpx
 import pytest
@@ -45,6 +47,28 @@ def test_figures_are_served_as_they_are_now() -> None:
         served.close()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
+
+
+def test_who_connects_and_is_silent_takes_few_threads_and_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.machine.exposition._Quick.timeout", 1)
+    port, before = free_port(), threading.active_count()
+    served = Exposition(f"127.0.0.1:{port}", lambda: [Figure("c_other", "Other", 3.0)])
+    try:
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+        time.sleep(0.3)
+        assert threading.active_count() <= before + 1 + 8
+        ends = time.monotonic() + 60
+        while True:
+            try:
+                assert "c_other" in httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+                break
+            except httpx.HTTPError:
+                assert time.monotonic() < ends
+                time.sleep(0.2)
+        for one in silent:
+            one.close()
+    finally:
+        served.close()
 
 
 def test_addresses() -> None:
