@@ -8,9 +8,10 @@ from __future__ import annotations
 import getpass
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -75,8 +76,22 @@ def _tell(error: SiteError, as_json: bool) -> None:
 def opened(site_file: Path) -> Iterator[tuple[SiteSettings, Records]]:
     """The hospital's settings, and its ledger and audit log, open."""
     settings = load(site_file)
+    refuse_root(settings.ledger)
     with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
         yield settings, records
+
+
+def refuse_root(ledger: Path) -> None:
+    """Refuse root where the ledger is another user's: what root writes there is root's alone, and the trainer, which
+    runs as that user, could not read it.
+
+    Raises:
+        SiteMisconfigured
+    """
+    with suppress(OSError):
+        owner = ledger.stat().st_uid
+        if os.geteuid() == 0 and owner != 0:
+            raise SiteMisconfigured(f"{ledger} belongs to user {owner}: run this as that user (runuser -u USER -- ...)")
 
 
 def who(by: str) -> str:

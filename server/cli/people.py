@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from server.cli.output import HERE, AsJson, HomeFolder, answer
-from server.deployment import nginx, pki, register
 from server.deployment import people as certified
+from server.deployment import pki, register
 from server.deployment.people import Person, Role
 from server.deployment.server_dir import ServerDir, read
 from server.errors import NotAdmitted, ServerMisconfigured
@@ -75,7 +75,6 @@ def revoke(name: Name, home: HomeFolder = HERE, as_json: AsJson = False) -> None
         answer(as_json, {"hospital": name, "done": done}, done)
     elif certified.exists(server_dir, name):
         certified.revoke(server_dir, name)
-        nginx.reload(server_dir)
         answer(as_json, {"person": name}, f"{name}'s certificate is revoked.")
     else:
         raise NotAdmitted(f"there is no hospital and no person {name!r}; consilium-server status lists all")
@@ -133,10 +132,8 @@ def renew(
     server_dir = read(home)
     if name:
         path, who = certified.renew(server_dir, name, days or pki.PERSON_DAYS)
-        nginx.reload(server_dir)
         _tell_file(server_dir, path, who, as_json)
         return
     pki.issue_server(server_dir, days or pki.SERVER_DAYS)
-    nginx.reload(server_dir)
     left = round(pki.days_left(server_dir))
     answer(as_json, {"days_left": left}, f"The server's certificate is valid for {left} days.")

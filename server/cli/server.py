@@ -126,7 +126,14 @@ def up(home: HomeFolder = HERE) -> None:
         stop_on_signals(supervisor)
         observe(server_dir, _tell)
         _tell(f"Server {server_dir.settings.host} is starting; consilium-server status shows when it is ready.")
-        supervisor.run(LogKeeper(server_dir, lambda: supervisor.signal("nginx", nginx.REOPEN)))
+        keep_logs = LogKeeper(server_dir, lambda: supervisor.signal("nginx", nginx.REOPEN))
+        reload = nginx.Reloader(server_dir, lambda: supervisor.signal("nginx", nginx.RELOAD))
+
+        def each() -> None:
+            keep_logs()
+            reload()
+
+        supervisor.run(each)
 
 
 def _tell(text: str) -> None:

@@ -17,6 +17,7 @@ import os
 import pwd
 import shutil
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,8 +29,8 @@ from server.deployment.server_dir import UNKNOWN, ServerDir
 from server.errors import ServerMisconfigured
 from tasks.machine.disk import private_file, write_whole
 
-REOPEN = signal.SIGUSR1
-"""Makes nginx open its logs again (https://nginx.org/en/docs/control.html)."""
+REOPEN, RELOAD = signal.SIGUSR1, signal.SIGHUP
+"""Make nginx open its logs, or read its files, again (https://nginx.org/en/docs/control.html)."""
 FLEET = (
     "activate-node",
     "deactivate-node",
@@ -95,11 +96,27 @@ def write(server_dir: ServerDir) -> Path:
     return path
 
 
-def reload(server_dir: ServerDir) -> None:
-    """Make a running nginx read its files again; one that starts later reads them anyway."""
-    write(server_dir)
-    with suppress(OSError, ValueError):
-        os.kill(int((server_dir.path / "fence" / "nginx.pid").read_text()), signal.SIGHUP)
+class Reloader:
+    """Call it as often as you like: nginx reads its files again whenever the server's certificate or the list of those
+    who were revoked has changed, whoever has changed it and whatever became of them.
+
+    Args:
+        ask: makes nginx read its files. Returns whether it could be asked; otherwise it is asked again.
+    """
+
+    def __init__(self, server_dir: ServerDir, ask: Callable[[], bool]) -> None:
+        self._files, self._ask = (server_dir.revoked, server_dir.certificate), ask
+        self._loaded = self._state()
+
+    def __call__(self) -> None:
+        state = self._state()
+        if state != self._loaded and self._ask():
+            self._loaded = state
+
+    def _state(self) -> list[tuple[int, int]]:
+        with suppress(OSError):  # one that is missing for a moment is looked at again
+            return [(status.st_mtime_ns, status.st_ino) for status in map(os.stat, self._files)]
+        return []
 
 
 def command(server_dir: ServerDir) -> list[str]:

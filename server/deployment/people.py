@@ -107,8 +107,8 @@ def renew(server_dir: ServerDir, name: str, days: float = pki.PERSON_DAYS) -> tu
     if key.public_key() != old.public_key():
         raise ServerMisconfigured(f"in {path}, the certificate is not the key's")
     new = pki.issue_client(server_dir, person.role, name, key.public_key(), days)
+    pki.revoke(server_dir, [old.serial_number], pki.SUPERSEDED)  # first: a kill must not leave one that nothing lists
     write_whole(path, _both(key, new), mode=0o600)
-    pki.revoke(server_dir, [old.serial_number], pki.SUPERSEDED)
     return path, person
 
 

@@ -37,7 +37,8 @@ def create_authority(server_dir: ServerDir) -> None:
     """Create the authority and an empty revocation list, if there is none."""
     if server_dir.authority.exists():
         return
-    key = ec.generate_private_key(_CURVE)
+    key_file = _authority_key(server_dir)
+    key = _read_key(key_file) if key_file.exists() else ec.generate_private_key(_CURVE)  # of a try that was killed
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Consilium {server_dir.settings.host}")])
     certificate = (
         _builder(name, name, key.public_key(), AUTHORITY_DAYS)
@@ -45,9 +46,10 @@ def create_authority(server_dir: ServerDir) -> None:
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    write_secret(_authority_key(server_dir), _private_pem(key))
-    write_whole(server_dir.authority, _pem(certificate))
-    _write_list(server_dir, [])
+    if not key_file.exists():
+        write_secret(key_file, _private_pem(key))
+    _write_list(server_dir, [], certificate)
+    write_whole(server_dir.authority, _pem(certificate))  # last: where it is, all is there
 
 
 def issue_server(server_dir: ServerDir, days: int = SERVER_DAYS) -> None:
@@ -211,9 +213,11 @@ def _usage(signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _write_list(server_dir: ServerDir, entries: Sequence[x509.RevokedCertificate]) -> None:
+def _write_list(
+    server_dir: ServerDir, entries: Sequence[x509.RevokedCertificate], authority: x509.Certificate | None = None
+) -> None:
     now = datetime.now(UTC)
-    authority = x509.load_pem_x509_certificate(server_dir.authority.read_bytes())
+    authority = authority or x509.load_pem_x509_certificate(server_dir.authority.read_bytes())
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(authority.subject)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from server.deployment import hospital_certificates, nginx
+from server.deployment import hospital_certificates
 from server.deployment.server_dir import UNKNOWN, Hospital, ServerDir
 from server.errors import NotAdmitted, ServerUnreachable
 from server.runtime.flower_private import Control, ControlRefused, Node
@@ -186,9 +186,8 @@ def publish(server_dir: ServerDir) -> None:
         for path in folder.glob("*.json"):
             if path.name not in wanted:
                 path.unlink(missing_ok=True)
-        listed = server_dir.authority.exists() and hospital_certificates.revoke(server_dir, register)
-    if listed:
-        nginx.reload(server_dir)
+        if server_dir.authority.exists():
+            hospital_certificates.revoke(server_dir, register)
 
 
 def _told(server_dir: ServerDir, one: Hospital, known: object) -> dict[str, str]:

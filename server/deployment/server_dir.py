@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -269,6 +270,7 @@ def read(path: Path) -> ServerDir:
     file = path.resolve() / _FILE
     if not file.exists():
         raise ServerMisconfigured(f"{file} does not exist: set --home FOLDER, or create one: consilium-server init")
+    _refuse_root(file.parent)
     try:
         return ServerDir(path.resolve(), ServerSettings.model_validate(yaml.safe_load(file.read_text("utf-8"))))
     except (OSError, yaml.YAMLError) as error:
@@ -276,3 +278,18 @@ def read(path: Path) -> ServerDir:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise ServerMisconfigured(f"{file}: {problems}") from None
+
+
+def _refuse_root(folder: Path) -> None:
+    """Refuse root in another user's folder: what root writes there is root's alone, and the server could not read it.
+
+    Raises:
+        ServerMisconfigured
+    """
+    owner = folder.stat().st_uid
+    if os.geteuid() == 0 and owner != 0:
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = f"'#{owner}'"
+        raise ServerMisconfigured(f"{folder} belongs to another user: run this as {name} (runuser -u {name} -- ...)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -130,3 +131,12 @@ def test_identities_are_listed_and_signed(hospital: Hospital, archive: Archive, 
     assert "look like one person" in _say(other, "check", "--json").output
     assert _say(other, "identities", "--sign", "--by", "Ada").exit_code == 0
     assert _say(other, "identities").exit_code == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused")
+def test_root_is_refused_where_the_ledger_is_another_user_s(hospital: Hospital) -> None:
+    """Its files would be root's, and the trainer could not read them."""
+    os.chown(hospital.settings.ledger, 65534, 65534)
+    told = _say(hospital, "ledger")
+    assert told.exit_code == 2
+    assert "belongs to user 65534" in told.stderr

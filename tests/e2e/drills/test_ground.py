@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from server.cli import people
-from server.deployment import nginx, pki
+from server.deployment import pki
 from server.deployment.server_dir import read
 from tests.e2e.deployment.federation import Federation, until
 from tests.e2e.deployment.packages import debian
@@ -101,7 +101,6 @@ def test_the_servers_certificate_expires_and_is_renewed(drilled: Federation) -> 
     with study(drilled, after=1) as running:
         running.break_now()
         pki.issue_server(home, days=-1)
-        nginx.reload(home)
         try:
             noticed = running.noticed(
                 lambda: all(log.read_text().count("has expired") > n for log, n in zip(logs, before, strict=True)),

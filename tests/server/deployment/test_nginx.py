@@ -413,9 +413,24 @@ def test_a_hospital_s_certificate_does_not_open_the_door_for_people(home: Server
 def test_a_hospital_that_was_revoked_is_a_stranger_and_is_still_told_so(home: ServerDir, tmp_path: Path) -> None:
     mine = known(home, "gum", tmp_path)
     key = home.hospitals()["gum"].key.replace(" ", "")
+    asked: list[bool] = []
+
+    def ask() -> bool:
+        """As the supervisor does, which cannot ask a program that is just starting."""
+        asked.append(len(asked) > 0)
+        if asked[-1]:
+            os.kill(int((home.path / "fence" / "nginx.pid").read_text()), nginx.RELOAD)
+        return asked[-1]
+
+    look = nginx.Reloader(home, ask)
+    look()
+    assert asked == [], "nothing has changed"
     with home.changing() as hospitals:
         hospitals[:] = [replace(one, revoked="now") if one.name == "gum" else one for one in hospitals]
     register.publish(home)
+    for _ in range(4):
+        look()
+    assert asked == [False, True]
 
     def code() -> int:
         with at_the_door(home, mine) as client:
