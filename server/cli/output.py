@@ -28,7 +28,7 @@ HomeFolder = Annotated[
     Path, typer.Option("--home", envvar="CONSILIUM_SERVER", metavar="FOLDER", help="The server's folder.")
 ]
 HERE = Path("server-home")
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class ServerCommands(TyperGroup):

@@ -30,14 +30,16 @@ def admit(
     request: File,
     fingerprint: Annotated[
         str,
-        typer.Option("--fingerprint", help="What the hospital read to you on the telephone; it must match."),
+        typer.Option(
+            "--fingerprint", help="The fingerprint that the hospital read to you on the telephone; it must match."
+        ),
     ] = "",
     home: HomeFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Admit a hospital: from now on the holder of its key may take part. The server must be running.
 
-    The same request may be admitted again: it then says what has changed, and mends what the SuperLink has lost.
+    The same request may be admitted again: it then says what has changed, and restores what the SuperLink has lost.
     """
     server_dir = read(home)
     try:

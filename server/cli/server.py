@@ -61,8 +61,8 @@ def init(
     researchers: Annotated[
         str, typer.Option("--researchers", help="ADDRESS:PORT of the researchers' endpoint; an internal network.")
     ] = "127.0.0.1:8444",
-    superlink_port: Annotated[int, typer.Option("--superlink-port", help="On loopback.")] = 9443,
-    mlflow_port: Annotated[int, typer.Option("--mlflow-port", help="On loopback.")] = 9500,
+    superlink_port: Annotated[int, typer.Option("--superlink-port", help="The SuperLink's port, on loopback.")] = 9443,
+    mlflow_port: Annotated[int, typer.Option("--mlflow-port", help="MLflow's port, on loopback.")] = 9500,
     units: Annotated[bool, typer.Option("--systemd", help="Also write a unit for systemd in the folder.")] = False,
     home: HomeFolder = HERE,
     as_json: AsJson = False,
@@ -234,7 +234,7 @@ def security(
     home: HomeFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """A checklist for your security officer: verify every claim on the running server.
+    """Checklist for your security officer: verify every claim against the running server.
 
     Exit code 1 if one fails.
     """

@@ -310,6 +310,17 @@ def test_a_hospital_is_told_whether_it_is_admitted_from_files(home: ServerDir) -
         assert outside.get(f"/admission/{'0' * 32}").status_code == 503, "then it cannot be told"
 
 
+def test_one_person_s_flood_of_submissions_takes_nothing_from_others(home: ServerDir, ada: httpx.Client) -> None:
+    """The SuperLink stores each before anybody looks at it."""
+    people.issue(home, "hedy")
+    codes = [ada.post("/v1/control/start-run", content=b"x").status_code for _ in range(90)]
+    assert codes[0] == 200
+    assert codes.count(nginx.TOO_MANY) > 10
+    with inside(home, home.path / "researchers" / "hedy.pem") as other:
+        assert other.post("/v1/control/start-run", content=b"x").status_code == 200
+        assert other.post("/v1/control/start-run", content=bytes(3 * 2**20 + 1)).status_code == 413
+
+
 # --- the hospitals' door ----------------------------------------------------------------------------------------------
 
 PUSH = "/v1/fleet/push-object"
