@@ -26,6 +26,8 @@ from tasks.machine.supervision import programs_in
 from tasks.protocol.study import release
 
 PREFIX = "consilium_server"
+_MOST_STUDIES = 200
+"""With figures of their own, beside those that run: people may propose as many as they like."""
 _RECENT_S = 7 * 86400.0
 """Studies that nobody has worked on for so long have no figures of their own."""
 _NEWS_S = 86400.0
@@ -89,6 +91,7 @@ class ServerLook:
 
     def _studies(self) -> Iterator[Figure | Notice]:
         counted: dict[str, int] = {}
+        shown = 0
         for path in sorted((self._home.path / "studies").glob(f"*/{FILE}")):
             try:
                 facts = StudyFolder(path.parent.name, path.parent, resumed=True).facts()
@@ -97,7 +100,8 @@ class ServerLook:
                 facts, age_s = {"state": "damaged"}, 0.0
             state = str(facts.get("state", "unknown"))
             counted[state] = counted.get(state, 0) + 1
-            if age_s < _RECENT_S or state == "running":
+            if state == "running" or (age_s < _RECENT_S and shown < _MOST_STUDIES):
+                shown += 1
                 yield from _study(path.parent, facts)
             if state in (FAILED, "damaged") and age_s < _NEWS_S:
                 text = f"study {path.parent.name} is {state}: consilium-server status says why"
