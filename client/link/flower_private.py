@@ -41,6 +41,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from tasks.machine.heartbeat import steady
 from tasks.machine.pulse import SILENT, Pulse
 
 POLL_S, IDLE_POLL_S = 1.0, 5.0
@@ -150,20 +151,6 @@ def answer_for_the_dead(address: str, token: str, receipt: OrderHead) -> None:
         raise GatewayAway(str(error) or type(error).__name__) from error
     finally:
         client.close()
-
-
-def steady(beat: Callable[[], bool]) -> Callable[[], bool]:
-    """A heartbeat whose thread survives an error of the other side: Flower's ends at the first HTTP 500."""
-
-    def fn() -> bool:
-        try:
-            return beat()
-        except httpx.HTTPStatusError as error:
-            if error.response.is_server_error:
-                return False
-            raise
-
-    return fn
 
 
 Secured = Callable[[Callable[[str], None]], ssl.SSLContext]

@@ -29,7 +29,7 @@ from client.policy import (
 )
 from client.site import SiteSettings
 from tasks import task as tasks
-from tasks.metrics.foresight import Foresight, foresee
+from tasks.metrics.foresight import Foresight, foresee, validation_patients
 from tasks.protocol import encoding
 from tasks.protocol import study as studies
 from tasks.protocol.study import StudyDocument
@@ -157,11 +157,11 @@ def require_informative(review: Review) -> None:
 
 def _foresight(document: StudyDocument, settings: SiteSettings, costs: list[Cost]) -> Foresight | None:
     """By the declared size, not by how many patients there are: whether a study is approved is seen outside."""
-    size, held_out = settings.public_size, settings.validation_fraction
+    size = settings.public_size
     plan = next(cost.plan or cost.alone for cost in costs if cost.part == "evaluation")
     if size is None or not plan:
         return None
-    patients = max(1, round(size * held_out / (1 - held_out)))
+    patients = validation_patients(size, settings.validation_fraction)
     return foresee(patients, document.evaluation.bins, plan[-1].noise_multiplier)
 
 

@@ -17,13 +17,11 @@ from typing import Any
 from server.deployment.server_dir import ServerDir
 from server.errors import CheckpointDamaged
 from server.study import stopped
-from server.study.folder import RUNNING, StudyFolder
+from server.study.folder import NOT_COMPUTED, RUNNING, StudyFolder
 from tasks.machine.disk import write_whole
 
 SHOWN = "queue.json"
 _LONGEST, _DEEPEST = 80, 40
-NOT_COMPUTED = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")
-"""Settings that two submissions of one study may differ in, as in ``server.study.document``."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
+from tasks.machine.heartbeat import steady
+
 __all__ = ["Deflated", "Run", "claim_identity", "deflate", "deflate_all", "inflate"]
 
 Deflated = tuple[str, dict[str, bytes]]
@@ -301,20 +303,6 @@ class _Token:
     def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:
         context.request.headers[TASK_TOKEN_HEADER] = self.value
         return call_next(context)
-
-
-def steady(beat: Callable[[], bool]) -> Callable[[], bool]:
-    """A heartbeat whose thread survives an error of the other side: Flower's ends at the first HTTP 500."""
-
-    def fn() -> bool:
-        try:
-            return beat()
-        except httpx.HTTPStatusError as error:
-            if error.response.is_server_error:
-                return False
-            raise
-
-    return fn
 
 
 PlayStudy = Callable[[Grid, int, str], None]

@@ -20,7 +20,7 @@ from server.errors import CheckpointDamaged, StudyBusy
 from server.rounds.evaluation import evaluates
 from server.rounds.sampling import asked_at_most
 from server.strategy.client_terms import method_of
-from server.study.folder import FILE, StudyFolder
+from server.study.folder import FILE, NOT_COMPUTED, StudyFolder
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.machine.disk import write_whole
@@ -31,8 +31,6 @@ from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, T
 WEIGHTS = "weights"
 """The server's folder with files of weights that studies may name."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_NOT_COMPUTED = ("runtime", "tracking", "output_dir", "resume", "experiment", "propose")
-"""Settings that may change when a study is resumed: where and how it runs, but not what it computes."""
 
 
 def document_in(study: Study, folder: StudyFolder) -> StudyDocument:
@@ -154,7 +152,7 @@ def _digest_of(path: Path) -> str:
 
 def digest(study: Study) -> str:
     """Identifies the configuration: equal for two command lines that request the same computation."""
-    plain = {key: value for key, value in conf.to_plain(study).items() if key not in _NOT_COMPUTED}
+    plain = {key: value for key, value in conf.to_plain(study).items() if key not in NOT_COMPUTED}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

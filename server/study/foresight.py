@@ -13,7 +13,7 @@ from rich.table import Table
 
 from server.errors import UninformativeStudy
 from server.study.gaussian_privacy import mu_of
-from tasks.metrics.foresight import ASSUMED_AUC, TOO_OFTEN_NONE, Foresight, foresee
+from tasks.metrics.foresight import ASSUMED_AUC, TOO_OFTEN_NONE, Foresight, foresee, validation_patients
 from tasks.protocol.study import EvaluationTerms, StudyDocument
 
 ASSUMED_VALIDATION = 0.3
@@ -25,7 +25,9 @@ def foresee_study(document: StudyDocument) -> dict[str, Foresight]:
     """What the study's last AUC will be able to tell of each hospital whose size is in the document, by name."""
     terms = document.evaluation
     return {
-        name: foresee(_validation_patients(size), terms.bins, noise_of(terms, _delta(document, size)))
+        name: foresee(
+            validation_patients(size, ASSUMED_VALIDATION), terms.bins, noise_of(terms, _delta(document, size))
+        )
         for name, size in sorted(document.sizes.items())
     }
 
@@ -91,11 +93,6 @@ def table(document: StudyDocument) -> Table:
         width = "-" if each.none == 1 else f"{each.width:.2f}"
         shown.add_row(name, str(each.patients), f"{each.noise:.2f}", width, none)
     return shown
-
-
-def _validation_patients(size: int) -> int:
-    """Beside so many training patients."""
-    return max(1, round(size * ASSUMED_VALIDATION / (1 - ASSUMED_VALIDATION)))
 
 
 def _delta(document: StudyDocument, size: int) -> float:

@@ -45,6 +45,15 @@ class Foresight:
         return self.none > TOO_OFTEN_NONE
 
 
+def validation_patients(training: int, held_out: float) -> int:
+    """How many are held out beside so many training patients, at least 1.
+
+    Args:
+        held_out: share of all patients.
+    """
+    return max(1, round(training * held_out / (1 - held_out)))
+
+
 def foresee(
     patients: int, bins: int, noise: float, auc: float = ASSUMED_AUC, positives: float = ASSUMED_POSITIVES
 ) -> Foresight:

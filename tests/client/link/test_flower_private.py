@@ -24,6 +24,7 @@ from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from flwr.supernode.runtime import run_clientapp
 
 from client.link import flower_private
+from tasks.machine.heartbeat import steady
 from tasks.machine.pulse import SILENT
 
 NAMES = [
@@ -312,9 +313,9 @@ def test_a_task_s_heartbeat_survives_an_error_of_the_gateway() -> None:
     def refuses() -> bool:
         raise refusing(401)
 
-    assert not flower_private.steady(fails)()
+    assert not steady(fails)()
     with pytest.raises(httpx.HTTPStatusError):
-        flower_private.steady(refuses)()
+        steady(refuses)()
 
 
 def test_the_connection_to_the_server_is_made_with_the_hospital_s_certificate(ear: flower_private.Ear) -> None:

@@ -87,7 +87,7 @@ def test_whoever_submits_a_running_study_follows_it(home: ServerDir) -> None:
 
 
 def test_what_may_differ_is_what_may_differ_when_a_study_is_resumed() -> None:
-    assert queue.NOT_COMPUTED == document._NOT_COMPUTED
+    assert queue.NOT_COMPUTED == document.NOT_COMPUTED
 
 
 def test_a_study_whose_file_is_damaged_costs_the_others_nothing(home: ServerDir) -> None:

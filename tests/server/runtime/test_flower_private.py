@@ -33,9 +33,9 @@ from server.runtime.flower_private import (
     deflate,
     inflate,
     one_at_a_time,
-    steady,
     survive_bad_replies,
 )
+from tasks.machine.heartbeat import steady
 
 
 @pytest.fixture
