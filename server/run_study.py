@@ -18,7 +18,7 @@ from conf.schema.study import Study
 from server.pages import writing
 from server.results import export
 from server.results.results import Results
-from server.rounds.checkpoint import model_file, read_state, write_state
+from server.rounds.checkpoint import model_file, read_state, read_trained, write_state
 from server.rounds.ledger_witness import Witness
 from server.rounds.round import run_rounds
 from server.rounds.state import Roster, RoundRecord, StudyState
@@ -100,8 +100,9 @@ def play_rounds(
         committed(state)
 
     state = read_state(checkpoints) or replace(initial, weights=shared(study, initial.weights))
-    document = document_in(study, folder)
-    return run_rounds(study, Roster(document, nodes, Witness(state.ledger_heads, witnessed)), grid, state, publish)
+    seen = (read_trained(checkpoints, len(state.rounds)) or state).ledger_heads
+    roster = Roster(document_in(study, folder), nodes, Witness(seen, witnessed))
+    return run_rounds(study, roster, grid, state, publish, checkpoints)
 
 
 def record(

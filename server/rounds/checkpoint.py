@@ -3,12 +3,17 @@
 The weights, what the strategy remembers and the last scores are written first, under new names; then the JSON file that
 points to them replaces the old one atomically. At whatever moment the process is killed, the folder holds the last
 committed round, complete.
+
+A round that is trained and not yet evaluated is kept in a folder of its own until it is committed. Replies arrive in
+another order next time, or from other hospitals, and the last bits of the model would differ: the evaluation of another
+model is another release, which hospitals would have to charge again. The same model gets their stored replies.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +27,7 @@ from tasks.machine.disk import write_whole
 from tasks.protocol.study import HexDigest
 from tasks.protocol.wire import Arrays
 
-_POINTER = "checkpoint.json"
+_POINTER, _TRAINED = "checkpoint.json", "trained"
 _KINDS = {"round", "memory", "residual", "average", "best", "scores"}
 _UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
@@ -79,6 +84,27 @@ def read_state(folder: Path) -> StudyState | None:
             f"cannot read {path}: {error}; restore the folder from a backup, or set resume=never"
         ) from error
     return StudyState(arrays.pop("round"), rounds, chosen=chosen, ledger_heads=ledger_heads, **arrays)
+
+
+def keep_trained(folder: Path, state: StudyState) -> None:
+    """Keep the state after a round's training beside the committed one; its last record lacks the evaluation."""
+    write_state(folder / _TRAINED, state)
+
+
+def read_trained(folder: Path, committed: int) -> StudyState | None:
+    """What was kept of the round that follows so many committed ones, or ``None`` if it was not trained to its end.
+
+    Raises:
+        CheckpointDamaged: the files are not what was written.
+    """
+    state = read_state(folder / _TRAINED)
+    return state if state is not None and len(state.rounds) == committed + 1 else None
+
+
+def forget_trained(folder: Path) -> None:
+    """The round is committed."""
+    (folder / _TRAINED / _POINTER).unlink(missing_ok=True)  # first: no pointer to what is gone
+    shutil.rmtree(folder / _TRAINED, ignore_errors=True)
 
 
 def model_file(folder: Path, state: StudyState) -> Path:

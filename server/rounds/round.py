@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from flwr.serverapp import Grid
 
@@ -21,25 +22,32 @@ from server.errors import RoundFailed
 from server.rounds import model_selection, sampling
 from server.rounds.aggregation import CollectedUpdates, collect
 from server.rounds.broadcast import Broadcast
+from server.rounds.checkpoint import forget_trained, keep_trained, read_trained
 from server.rounds.evaluation import Evaluated, evaluate, evaluates, pooled_auc, scores_of
 from server.rounds.exchange import Channel
 from server.rounds.staleness import OverdueOrders
 from server.rounds.state import HospitalRound, Roster, RoundRecord, StudyState
 from server.strategy import registry
 from server.strategy.local_sgd import local_move
-from server.strategy.strategy import Strategy, norm
+from server.strategy.strategy import Strategy, norm, nothing
 from tasks.protocol.wire import TrainOrder
 
 Publish = Callable[[StudyState], None]
 
 
-def run_rounds(study: Study, roster: Roster, grid: Grid, state: StudyState, publish: Publish) -> StudyState:
+def run_rounds(
+    study: Study, roster: Roster, grid: Grid, state: StudyState, publish: Publish, checkpoints: Path | None = None
+) -> StudyState:
     """Play the rounds that are left. ``publish`` gets the state after each; when it returns, the round is committed.
+
+    Args:
+        checkpoints: where a round is kept between its training and its evaluation; ``None`` for nowhere.
 
     Raises:
         RoundFailed: fewer usable answers than the quorum; the state before the round stands.
         CannotCombine: the strategy cannot make a model of the updates; likewise.
         TooFewHospitals: a hospital would have to train more often than the study document allows; likewise.
+        CheckpointDamaged: what was kept is not what was written.
     """
     channel = Channel(
         grid,
@@ -48,19 +56,35 @@ def run_rounds(study: Study, roster: Roster, grid: Grid, state: StudyState, publ
         overdue=OverdueOrders(study.federation.late_rounds),
     )
     while not model_selection.has_ended(study, state.rounds):
-        state = play_round(study, roster, channel, state)
+        state = play_round(study, roster, channel, state, checkpoints)
         publish(state)
+        if checkpoints is not None:
+            forget_trained(checkpoints)
     return state
 
 
-def play_round(study: Study, roster: Roster, channel: Channel, state: StudyState) -> StudyState:
-    """Play one round. Returns the state after it."""
+def play_round(
+    study: Study, roster: Roster, channel: Channel, state: StudyState, checkpoints: Path | None = None
+) -> StudyState:
+    """Play one round, or the rest of one that was trained before a crash. Returns the state after it."""
+    trained = read_trained(checkpoints, len(state.rounds)) if checkpoints is not None else None
+    if trained is None:
+        trained = _train(study, roster, channel, state)
+        if not evaluates(study, len(trained.rounds)):
+            return model_selection.with_the_best(study, trained)
+        if checkpoints is not None:
+            keep_trained(checkpoints, trained)
+    return _evaluate(study, roster, channel, trained)
+
+
+def _train(study: Study, roster: Roster, channel: Channel, state: StudyState) -> StudyState:
+    """The state after a round's training; its record lacks the evaluation."""
     started = time.perf_counter()
     number = len(state.rounds) + 1
 
     # 1. The order, and the hospitals whose turn it is. What could not be combined is refused here, before any hospital
     #    is asked: an order spends privacy.
-    strategy = registry.build(study.strategy, local_move(study.training, number, study.federation.rounds))
+    strategy = _strategy(study, number)
     memory = state.memory if state.rounds else strategy.start(state.weights)
     invited = _invited(study, roster, state, strategy, channel.overdue)
     combiner = strategy.combiner(state.weights, len(invited.nodes))
@@ -85,28 +109,42 @@ def play_round(study: Study, roster: Roster, channel: Channel, state: StudyState
     memory = {name: sent.get(name, value) for name, value in memory.items()}
     average = model_selection.averaged(state.average, weights, study.strategy.ema)
 
-    # 5. Its evaluation at every hospital, also at those that did not train. Where changes travel, the whole of ``sent``
-    #    is shown, so that hospitals hold what the next order changes.
-    shown = average or (sent if channel.broadcast.sends_changes else weights)
-    evaluated = evaluate(channel, roster, shown, number) if evaluates(study, number) else {}
-    hospitals, dropped = _with_evaluation(collected.on_time_and_late(), dropped, evaluated)
-
-    # 6. The record, and the state that the next round starts from.
     record = RoundRecord(
         number=number,
         seconds=time.perf_counter() - started,
         update_norm=update_norm,
-        hospitals=hospitals,
+        hospitals=collected.on_time_and_late(),
         dropped=dropped,
         invited=list(invited.nodes),
-        pooled_auc=pooled_auc(evaluated),
         carried=collected.carried,
         named=collected.named,
     )
     after = replace(state, weights=weights, memory=memory, residual=residual, average=average)
-    after = replace(after, rounds=[*state.rounds, record], ledger_heads=roster.witness.seen())
+    return replace(after, rounds=[*state.rounds, record], ledger_heads=roster.witness.seen())
+
+
+def _evaluate(study: Study, roster: Roster, channel: Channel, trained: StudyState) -> StudyState:
+    """The state after a round whose model is made."""
+    started = time.perf_counter()
+    *before, record = trained.rounds
+
+    # 5. Its evaluation at every hospital, also at those that did not train. Where changes travel, the whole of what was
+    #    sent is shown, so that hospitals hold what the next order changes.
+    sent_along = _strategy(study, record.number).sent_along if channel.broadcast.sends_changes else nothing
+    shown = trained.average or trained.weights | sent_along(trained.memory)
+    evaluated = evaluate(channel, roster, shown, record.number)
+    hospitals, dropped = _with_evaluation(record.hospitals, record.dropped, evaluated)
+
+    # 6. The record, and the state that the next round starts from.
+    seconds = record.seconds + time.perf_counter() - started
+    record = replace(record, seconds=seconds, hospitals=hospitals, dropped=dropped, pooled_auc=pooled_auc(evaluated))
+    after = replace(trained, rounds=[*before, record], ledger_heads=roster.witness.seen())
     after = model_selection.with_the_best(study, after)
     return replace(after, scores=scores_of(evaluated)) if after.outcome is record and evaluated else after
+
+
+def _strategy(study: Study, number: int) -> Strategy:
+    return registry.build(study.strategy, local_move(study.training, number, study.federation.rounds))
 
 
 def _invited(study: Study, roster: Roster, state: StudyState, strategy: Strategy, overdue: OverdueOrders) -> Roster:

@@ -14,13 +14,15 @@ import pytest
 from flwr.app import Message
 
 from server.errors import RoundFailed
+from server.rounds import checkpoint
 from server.rounds.ledger_witness import Witness
 from server.rounds.round import run_rounds
 from server.rounds.state import RoundRecord, StudyState
 from server.runtime.local_grid import LocalGrid
 from tasks.metrics.histogram import ScoreHistogram
 from tasks.metrics.ranking import roc_auc
-from tasks.protocol.wire import Arrays, TrainOrder
+from tasks.protocol import wire
+from tasks.protocol.wire import Arrays, EvaluateOrder, TrainOrder
 from tests.server import scripted
 
 QUIET = ("federation.deadline_s=20",)
@@ -262,3 +264,73 @@ def test_the_model_is_evaluated_as_often_as_asked_and_at_the_end(
 ) -> None:
     ended = play(tmp_path, f"evaluation.every={every}", ash="well", elm="well")
     assert [record.number for record in ended.rounds if record.mean_auc() is not None] == evaluated
+
+
+class Recording(LocalGrid):
+    """A grid that notes which orders to evaluate it was given, and whose replies arrive in this order."""
+
+    def __init__(self, sites: dict[str, Path], backwards: bool = False) -> None:
+        super().__init__(sites, scripted.load_app)
+        self._backwards, self.evaluated, self._here = backwards, list[str](), list[Message]()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        pushed = list(messages)
+        self.evaluated += [
+            wire.digest(wire.decode(one.content, EvaluateOrder))
+            for one in pushed
+            if one.metadata.message_type == "evaluate"
+        ]
+        return super().push_messages(pushed)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        asked = set(message_ids)
+        while asked - {one.metadata.reply_to_message_id for one in self._arrived(asked)}:
+            time.sleep(0.01)
+        replies = sorted(self._arrived(asked), key=lambda one: one.metadata.src_node_id, reverse=self._backwards)
+        self._here.clear()
+        return replies
+
+    def _arrived(self, asked: set[str]) -> list[Message]:
+        self._here += super().pull_messages(asked)
+        return self._here
+
+
+class Killed(Exception):
+    """The server's process ends between the evaluation of a round and its commit."""
+
+
+def test_a_server_killed_before_a_commit_has_the_same_model_evaluated_again(tmp_path: Path) -> None:
+    """Hospitals then return what they have answered, and charge nothing. Neither the order in which updates arrive
+    next time nor a hospital that was revoked meanwhile may change the model."""
+    asked = scripted.study(*QUIET)
+    sites = scripted.sites(tmp_path, ash="well", elm="well", oak="well", yew="well")
+
+    def killed(state: StudyState) -> None:
+        raise Killed
+
+    with Recording(sites) as grid, pytest.raises(Killed):
+        run_rounds(asked, scripted.roster(asked, grid), grid, StudyState(scripted.WEIGHTS), killed, tmp_path / "kept")
+    first = set(grid.evaluated)
+    assert len(first) == 1
+    published: list[StudyState] = []
+    with Recording(sites, backwards=True) as grid:
+        roster = scripted.roster(asked, grid)
+        left = replace(roster, nodes={name: roster.nodes[name] for name in ("ash", "elm", "oak")})
+        ended = run_rounds(asked, left, grid, StudyState(scripted.WEIGHTS), published.append, tmp_path / "kept")
+    assert first == set(grid.evaluated[:3])
+    assert ended.rounds[0].hospitals["yew"].epsilon == 1.0  # its update is in that model
+    assert ended.rounds[0].hospitals["yew"].auc is None
+    assert "yew" not in ended.rounds[1].hospitals
+    assert not list((tmp_path / "kept").rglob("*.*")), "what is committed is not kept twice"
+
+
+def test_what_was_kept_of_another_round_is_not_used(tmp_path: Path) -> None:
+    """It was killed between the commit and the moment in which the round was forgotten."""
+    asked = scripted.study(*QUIET)
+    with LocalGrid(scripted.sites(tmp_path, ash="well", elm="well"), scripted.load_app) as grid:
+        roster = scripted.roster(asked, grid)
+        whole = run_rounds(asked, roster, grid, StudyState(scripted.WEIGHTS), lambda state: None)
+        checkpoint.keep_trained(tmp_path, replace(whole, rounds=whole.rounds[:1]))
+        assert checkpoint.read_trained(tmp_path, 1) is None
+        ended = run_rounds(asked, roster, grid, replace(whole, rounds=whole.rounds[:1]), lambda state: None, tmp_path)
+    assert [record.number for record in ended.rounds] == [1, 2, 3]
