@@ -135,6 +135,10 @@ class Index:
         query = "SELECT * FROM images WHERE patient IN (SELECT value FROM json_each(?))"
         return [image_of(row) for row in self._connection.execute(query, (json.dumps(list(pseudonyms)),))]
 
+    def positions(self) -> dict[str, float]:
+        """The position of every patient whom the catalog has ever had."""
+        return dict(self._connection.execute("SELECT pseudonym, position FROM patients"))
+
     def sides(self, task: str, issuers: Iterable[str]) -> dict[str, str]:
         """Side of the split of each patient with images of a task."""
         query = f"""

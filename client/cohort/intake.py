@@ -15,6 +15,7 @@ from client.cohort.cache import ExampleCache
 from client.cohort.index import Index
 from client.cohort.preparation import Decoding, Job, Prepared, prepare
 from client.cohort.rows import Image, Patient
+from client.errors import SiteMisconfigured
 from client.reading.contract import Judgement, judge_pixels, merged
 from client.reading.evidence import PixelEvidence
 from client.site import SiteSettings, secret
@@ -24,6 +25,8 @@ from tasks import contract as contracts
 from tasks.task import Task
 
 _AT_ONCE = 50
+_BEYOND = {None: 0, "train": 1, "validation": -1}
+"""What a published split adds to a position in [0, 1): beyond every fraction that may separate the sides."""
 _MAY_PASS = ("UNREADABLE_FILE", "TIME_LIMIT", "MEMORY_LIMIT", "DECODER_DIED")
 """Reasons that may be due to the machine rather than the file: such an image is tried again."""
 
@@ -45,12 +48,18 @@ class Intake:
         self._task, self._catalog, self._progress = task, catalog, progress
         self._decoding = decoding
         self._key = secret(site)
+        self._fraction = site.validation_fraction
         self._contract = contracts.of_task(task.name)
         self.cache = ExampleCache(site, task)
         self.superseded: list[str] = []
 
     def take_in(self, source: Source, records: list[Record]) -> set[str]:
-        """Bring one source up to date. Returns the keys of all its images."""
+        """Bring one source up to date. Returns the keys of all its images.
+
+        Raises:
+            SiteMisconfigured: patients would change sides of the split, see ``_require_same_sides``.
+        """
+        self._require_same_sides(source, records)
         known = {image.image: image for image in self._catalog.images(self._task.name, [source.issuer])}
         settled: list[tuple[Patient, Image]] = []
         jobs: list[tuple[str, Job]] = []
@@ -106,7 +115,7 @@ class Intake:
         if acquisition is not None and evidence is not None:
             pixels = judge_pixels(self._contract, evidence, acquisition.bits_stored)
         both = merged(self._contract, header, pixels)
-        patient = self._patient(source.issuer, record.patient_id)
+        patient = self._patient(source.issuer, record)
         return patient, Image(
             image=name,
             task=self._task.name,
@@ -127,10 +136,31 @@ class Intake:
             outlined=isinstance(outcome, Prepared | Image) and outcome.outlined,
         )
 
-    def _patient(self, issuer: str, patient_id: str) -> Patient:
-        """The patient's pseudonym, and the position in the split that follows from the key."""
-        position = int(keyed(self._key, "split", issuer, patient_id)[:13], 16) / 16**13
-        return Patient(keyed(self._key, "patient", issuer, patient_id), position)
+    def _patient(self, issuer: str, record: Record) -> Patient:
+        """The patient's pseudonym, and the position in the split that follows from the key and a published split."""
+        position = int(keyed(self._key, "split", issuer, record.patient_id)[:13], 16) / 16**13
+        return Patient(keyed(self._key, "patient", issuer, record.patient_id), position + _BEYOND[record.side])
+
+    def _require_same_sides(self, source: Source, records: list[Record]) -> None:
+        """Refuse a published split that moves patients whom the catalog knows: who was trained on is never scored.
+
+        Raises:
+            SiteMisconfigured: with their number.
+        """
+        placed = [record for record in records if record.side is not None]
+        before = self._catalog.positions() if placed else {}
+        moved = set()
+        for record in placed:
+            patient = self._patient(source.issuer, record)
+            was = before.get(patient.pseudonym, patient.position)
+            if (was < self._fraction) != (patient.position < self._fraction):
+                moved.add(patient.pseudonym)
+        if moved:
+            raise SiteMisconfigured(
+                f"the published split of {source.path} would move {len(moved)} patients of {source.issuer!r} to the "
+                "other side, and who was trained on is never scored. Leave their sides as they were, give this source "
+                "an issuer of its own, or begin with a new site.yaml, ledger and catalog"
+            )
 
 
 def _pixels(outcome: Prepared | Unreadable | Image | None) -> tuple[int | None, PixelEvidence | None, str]:

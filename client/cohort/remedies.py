@@ -36,7 +36,7 @@ _FILES = {
     "NOT_A_VOLUME": "Not a three-dimensional volume: the task reads one volume per file",
     "NO_ORIENTATION": "The header lacks the orientation: convert it again, with qform or sform",
     "NOT_A_SCAN": "The task reads scans: use a folder of DICOM series, an archive or a BIDS folder as the source",
-    "FILE_ABSENT": "The link points to a missing file: fetch it with `datalad get` or `git annex get`",
+    "FILE_ABSENT": "Listed or linked, but not there: fetch it (`datalad get`, `git annex get`), or correct the list",
 }
 _NAMES = {
     "NO_PATIENT_ID": "No PatientID, so the patient cannot be protected: export it with PatientID",
@@ -51,6 +51,8 @@ _LABELS = {
     "LABEL_WITHOUT_IMAGE": "A label without an image: compare the identifiers in the labels with those in the images",
     "PARTICIPANT_WITHOUT_LABEL": "No label in this row of participants.tsv: fill it in",
     "DUPLICATE_LABEL_ROW": "The same label twice; one is used: nothing to do",
+    "LABEL_LEFT_OUT": "Its label is one of `left_out_labels`: nothing to do",
+    "HELD_OUT": "The published split keeps this patient for a test of the finished model: nothing to do",
     "CONTRADICTING_LABEL_ROWS": "Contradictory labels: keep the right one and delete the other",
     "GROUP_WITHOUT_LABEL": "A measurement group has none of the codes in `annotations`: compare the codes",
     "GROUP_WITHOUT_IMAGE": "A measurement group refers to no image, so it labels none",
@@ -72,6 +74,7 @@ _OUTLINES = {
     "MASK_TOO_SMALL": "Fewer than `min_pixels` marked, treated as accidental: outline it again or lower `min_pixels`",
     "MASK_INCOMPLETE": "Masks of some structures are missing: add an empty mask if nothing was found",
     "MASK_OF_OTHER_SIZE": "Rows and columns differ from the image's: save it in the image's size",
+    "MASK_OF_VOLUME": "Masks of NIfTI volumes are not read: use DICOM with DICOM segmentations",
     "MASK_OF_CLIP": "The mask does not say which frame it belongs to: list the frame as a separate image",
 }
 _STACKS = {

@@ -12,7 +12,8 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Patient:
-    """A patient, by pseudonym. ``position`` in [0, 1) follows from the key and never changes."""
+    """A patient, by pseudonym. ``position`` never changes: it follows from the key and lies in [0, 1); that of a
+    patient whom a published split places lies in [1, 2) for training and in [-1, 0) for validation."""
 
     pseudonym: str
     position: float

@@ -14,7 +14,7 @@ import numpy as np
 
 from client.errors import EmptySource
 from client.site import NAME
-from client.sources.files.manifest import read_manifest
+from client.sources.files.manifest_rows import read_manifest
 from client.sources.files.medmnist import read_archive
 from client.sources.settings import MedmnistSource
 from conf.schema.federation import ManifestFederation, MedmnistFederation, PhantomFederation
@@ -86,9 +86,11 @@ def _manifest_sites(study: Study, federation: ManifestFederation, home: Path) ->
         source: dict[str, Any] = {"kind": "manifest", "task": study.task.name, "issuer": site, "path": str(folder)}
         source |= {"where": dict(federation.where), "patients": str(patients)}
         source |= {"patient_column": federation.patient_column, "label_column": federation.label_column}
-        for kind in ("finding_columns", "mask_columns"):
-            if columns := dict(getattr(federation, kind)):
-                source[kind] = columns
+        for kind in ("finding_columns", "mask_columns", "split_sides"):
+            if said := dict(getattr(federation, kind)):
+                source[kind] = said
+        if federation.split_column:
+            source["split_column"] = federation.split_column
         sources[site] = [source | {"max_training_patients": federation.max_training_patients.get(site)}]
     unknown = federation.max_training_patients.keys() - sources.keys()
     if unknown:
@@ -110,7 +112,7 @@ def _owners(folder: Path, federation: ManifestFederation) -> tuple[dict[str, str
     if not federation.blocks:
         columns.append(federation.site_column)
     votes: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in read_manifest(folder, columns):
+    for row in read_manifest(folder / "manifest.csv", columns).rows:
         wanted = all(row[column] in values for column, values in federation.where.items())
         if wanted and row[federation.patient_column].strip():
             patient = row[federation.patient_column].strip()
@@ -127,7 +129,7 @@ def _block(patient: str, blocks: int) -> str:
 def _medmnist_sites(study: Study, federation: MedmnistFederation, home: Path) -> Partition:
     archive = Path(study.data_root).resolve() / federation.archive
     probe = MedmnistSource(kind="medmnist", task=study.task.name, issuer="probe", path=archive, indices=archive)
-    _, labels = read_archive(probe)
+    _, labels, _ = read_archive(probe)
     rng = np.random.default_rng(study.seed)
     left = [list(rng.permutation(np.flatnonzero(labels == label))) for label in (0, 1)]
     prevalence = float(np.mean(labels))
@@ -147,8 +149,9 @@ def _medmnist_sites(study: Study, federation: MedmnistFederation, home: Path) ->
         chosen = [left[label].pop() for label in (0, 1) for _ in range(take[label])]
         indices = home / f"{name}.indices.txt"
         indices.write_text("\n".join(map(str, sorted(map(int, chosen)))), "utf-8")
-        source = {"kind": "medmnist", "task": study.task.name, "issuer": name}
-        sources[name] = [source | {"path": str(archive), "indices": str(indices)}]
+        source: dict[str, Any] = {"kind": "medmnist", "task": study.task.name, "issuer": name}
+        source |= {"path": str(archive), "indices": str(indices)}
+        sources[name] = [source | ({"split_sides": dict(federation.split_sides)} if federation.split_sides else {})]
     return Partition(sources, notes)
 
 

@@ -22,6 +22,11 @@ _MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # NIfTI counts towards Right, Anterior, Superior; DICOM to Left, Posterior
 
 
+def is_nifti(path: Path) -> bool:
+    """Whether a file is called like a NIfTI volume."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
 class NiftiReader:
     """Reads one file on demand."""
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from client.reading.dicom import Measured
 from client.sources.acquisition import Acquisition
 from tasks.task import Picture, Scan, Task
+
+Side = Literal["train", "validation"]
+"""Which side of the split a patient is on."""
 
 
 class Unreadable(Exception):
@@ -50,6 +53,8 @@ class Record:
         findings: 0, 1 or ``None`` for not known, of each of the task's secondary findings; empty where none is known.
         read_masks: reads what was outlined on a picture, bool of shape (structures, rows, columns); ``None`` where
             nobody has looked. Raises ``Unreadable``.
+        side: the patient's side of a published split; ``None`` leaves it to the hospital's key, as for every patient
+            of a hospital's own archive.
     """
 
     patient_id: str
@@ -61,6 +66,7 @@ class Record:
     acquisition: Acquisition | None = None
     findings: tuple[int | None, ...] = ()
     read_masks: Callable[[], NDArray[np.bool_]] | None = None
+    side: Side | None = None
 
 
 @dataclass(frozen=True)

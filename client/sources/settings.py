@@ -133,13 +133,38 @@ class FolderSource(_Dicom):
     kind: Literal["folder"]
 
 
+PublishedSide = Literal["train", "validation", "leave_out"]
+"""What becomes of a part of a published split. Nobody of ``leave_out`` is trained on or scored in a study."""
+
+PUBLISHED_SIDES: dict[str, PublishedSide] = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
+    "test": "leave_out", "testing": "leave_out", "holdout": "leave_out",
+}  # fmt: skip
+"""The words that public sets use for their parts, in lower case. The test part is kept for the one figure that is
+compared with a published table."""
+
+
 class ManifestSource(_Source):
-    """Images and clips listed in a ``manifest.csv``: data derived for research, never a hospital's originals."""
+    """Images, clips and NIfTI volumes listed in a CSV: data derived for research, never a hospital's originals."""
 
     kind: Literal["manifest"]
+    table: Path | None = None
+    """The CSV; by default ``manifest.csv`` in ``path``, the folder that its files are named from."""
     where: dict[str, list[str]] = Field(default_factory=dict)
+    file_column: str = "file"
     patient_column: str = "patient_id"
     label_column: str = "label"
+    positive: list[str] = Field(default_factory=list)
+    """Words of ``label_column``, whatever their case, that mean the positive class; besides 1 and the class's name."""
+    negative: list[str] = Field(default_factory=list)
+    """Words that mean the negative class; besides 0 and the class's name."""
+    left_out_labels: list[str] = Field(default_factory=list)
+    """Words of images that are not used, such as a third class; besides an empty cell."""
+    split_column: str = ""
+    """The column of a published split. Without it, and where a cell is empty, the hospital's key decides the side."""
+    split_sides: dict[str, PublishedSide] = Field(default_factory=dict)
+    """What each word of ``split_column`` means; those of ``PUBLISHED_SIDES`` need no entry."""
     finding_columns: dict[str, str] = Field(default_factory=dict)
     """The column of each secondary finding of the task: 0, 1, or empty if not known."""
     mask_columns: dict[str, str] = Field(default_factory=dict)
@@ -147,6 +172,18 @@ class ManifestSource(_Source):
     empty if not annotated. Pixels above zero are marked; a file without any means that nothing was found."""
     patients: Path | None = None
     """A text file with one patient of this source per line; without it all patients are included."""
+
+    @property
+    def manifest(self) -> Path:
+        """The CSV."""
+        return self.table or self.path / "manifest.csv"
+
+    @model_validator(mode="after")
+    def _a_word_means_one_thing(self) -> Self:
+        said = [word.strip().casefold() for word in (*self.positive, *self.negative, *self.left_out_labels)]
+        if twice := sorted({word for word in said if said.count(word) > 1}):
+            raise ValueError(f"positive, negative and left_out_labels name {twice} more than once")
+        return self
 
     @model_validator(mode="after")
     def _columns_of_the_task(self) -> Self:
@@ -170,6 +207,8 @@ class MedmnistSource(_Source):
     kind: Literal["medmnist"]
     indices: Path
     """A text file with one image number per line."""
+    split_sides: dict[Literal["train", "val", "test"], PublishedSide] = Field(default_factory=dict)
+    """What becomes of each part of the archive; a part without an entry is divided by the hospital's key."""
 
 
 class NiftiSource(_Source):
@@ -197,6 +236,17 @@ class Scope(Settings):
     """First StudyDate (0008,0020)."""
     until: date | None = None
     """Last StudyDate."""
+    accessions: list[str] = Field(default_factory=list)
+    """AccessionNumber (0008,0050) of the examinations to use; empty for all. Labels that name accessions or studies
+    narrow the search by themselves."""
+    studies: list[str] = Field(default_factory=list)
+    """StudyInstanceUID (0020,000D) of the examinations to use; empty for all."""
+    study_descriptions: list[str] = Field(default_factory=list)
+    """StudyDescription (0008,1030) of the examinations to use, with ``*`` and ``?`` as DICOM matches them, such as
+    ``["*BREAST*", "MAMMA*"]``; case does not matter. Empty for all."""
+    procedures: list[str] = Field(default_factory=list)
+    """Code values of ProcedureCodeSequence (0008,1032) of the examinations to use; empty for all. An archive that does
+    not search by them returns everything, which is noticed and refused."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -230,6 +280,17 @@ class _Archive(_Dicom):
     """How often a request is tried if the archive fails; with the default waits about two minutes in total."""
     first_wait_seconds: float = Field(default=1, ge=0)
     """Wait before the second attempt; it doubles with each attempt up to a minute, less a random part."""
+    requests_per_second: float | None = Field(default=None, gt=0)
+    """Most searches and retrievals per second; as fast as the archive answers when not given."""
+    hours: str = Field(default="", pattern=r"^$|^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")
+    """When images may be retrieved, in local time, such as ``20:00-06:00``; searches are always allowed. An ingest at
+    another time, or at the end of that time, leaves the rest to the next one."""
+    most_lost: float = Field(default=0.1, ge=0, le=1)
+    """Largest fraction of the spooled images that may be gone from the archive at once. If more are gone, nothing is
+    deleted before a person has said so: ``consilium-site ingest --accept-shrink``."""
+    verify_days: float | None = Field(default=None, gt=0)
+    """Retrieve each image again after so many days, and compare it with the spooled copy, whatever the archive tells;
+    a part of them at each ingest. Never when not given; ``consilium-site ingest --verify`` compares all."""
     authority: Path | None = None
     """PEM file of the certificate authority that signed the archive's certificate; without it the system's are used."""
     certificate: Path | None = None
@@ -295,6 +356,8 @@ class DimseSource(_Archive):
     """AE title of the archive."""
     calling_ae: str = Field(default="CONSILIUM", min_length=1, max_length=16)
     """Our AE title; the archive's administrator must register it."""
+    priority: Literal["low", "medium", "high"] = "low"
+    """Priority (0000,0700) of C-GET. Many archives ignore it."""
     tls: bool = False
     """Encrypt, and check the archive's certificate (PS3.15 B.12)."""
 

@@ -102,6 +102,10 @@ class ManifestFederation(Federation):
     """Of a secondary finding of the task the column with 0, 1 or nothing."""
     mask_columns: dict[str, str] = field(default_factory=dict)
     """Of each structure of the task the column that names its mask files, ``;`` between several."""
+    split_column: str = ""
+    """Column of a published split; without it the hospitals divide their patients themselves."""
+    split_sides: dict[str, str] = field(default_factory=dict)
+    """What each word of that column means: train, validation or leave_out; the usual words need no entry."""
     where: dict[str, list[str]] = field(default_factory=dict)
     """Keep only rows whose column has one of these values."""
     max_training_patients: dict[str, Count] = field(default_factory=dict)
@@ -122,6 +126,9 @@ class MedmnistFederation(Federation):
     """Number of patients for each hospital's name."""
     label_skew: Positive = 1.0
     """Concentration of the Dirichlet draw of class balance; small is skewed, large is even."""
+    split_sides: dict[str, str] = field(default_factory=dict)
+    """What becomes of the archive's parts train, val and test: train, validation or leave_out. A part without an entry
+    is divided by the hospitals themselves."""
 
 
 @dataclass

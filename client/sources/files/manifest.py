@@ -1,4 +1,4 @@
-"""Source: images and clips listed in a ``manifest.csv``, as in public research sets."""
+"""Source: images, clips and NIfTI volumes listed in a CSV, as in public research sets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from client.errors import EmptySource, SiteMisconfigured
+from client.errors import EmptySource
 from client.sources.files.clips import Clip, is_clip
+from client.sources.files.manifest_rows import ManifestRow, manifest_rows
+from client.sources.files.nifti import ReadNifti
 from client.sources.labels.mask_files import MAX_PIXELS, files_of, image_size, read_mask_files
-from client.sources.labels.rows import TextTable, listed, read_table, shown
-from client.sources.labels.table import Findings, finding_of, wrong_findings
+from client.sources.nifti_volume import NiftiReader, is_nifti
 from client.sources.record import Listing, Record, Unreadable, signature_of
 from client.sources.settings import ManifestSource
 from tasks.task import Picture, Task
@@ -24,72 +25,77 @@ from tasks.task import Picture, Task
 def list_manifest(source: ManifestSource, task: Task, withdrawn: frozenset[str]) -> Listing:
     """Every image of the manifest that belongs to this source; a clip gives the frames that the task uses.
 
+    Rows of one file are joined: their masks, and what each knows of the findings. A file whose rows contradict each
+    other in label or patient has no label at all. Both are counted, as are patients whom the published split keeps out
+    (``HELD_OUT``) and labels that the source leaves out.
+
     Raises:
         EmptySource: no row is left.
-        SiteMisconfigured: the manifest cannot be read, lacks a column, has labels or findings other than 0 and 1, or
-            has videos where nothing can decode them.
+        SiteMisconfigured: see ``manifest_rows``; or there are videos, and nothing that can decode them.
     """
-    of_findings, of_masks = source.finding_columns.values(), source.mask_columns.values()
-    columns = [source.patient_column, source.label_column, *source.where, *of_findings, *of_masks]
-    table = _manifest(source.path, columns)
-    members = None if source.patients is None else _members(source.patients)
     left_out: Counter[str] = Counter()
-    records: dict[str, list[Record]] = {}
-    wrong: list[str] = []
-    for line, row in zip(table.lines, table.rows, strict=True):
-        if any(row[column] not in values for column, values in source.where.items()):
-            continue
-        patient, label, name = row[source.patient_column].strip(), row[source.label_column].strip(), row["file"]
-        if members is not None and patient not in members:
-            continue
-        if label not in ("0", "1"):
-            raise SiteMisconfigured(
-                f"{source.path}/manifest.csv line {line}: {source.label_column}={shown(label)}, not 0/1"
-            )
-        if unclear := wrong_findings(row, of_findings):
-            wrong.append(f"line {line}: {', '.join(unclear)}")
-        elif patient in withdrawn:
-            left_out["WITHDRAWN"] += 1
-        elif not patient:
-            left_out["NO_PATIENT_ID"] += 1
-        elif name in records:
-            left_out["DUPLICATE_LABEL_ROW"] += 1
-        else:
-            path, findings = source.path / name, _findings(source, row, task)
-            still = partial(_read_image, path)
-            whole = Record(
-                patient_id=patient,
-                image_id=name,
-                label=int(label),
-                signature=_signature(path),
-                read=still,
-                findings=findings,
-            )
-            records[name] = list(_records(source, row, whole, task, left_out))
-    if wrong:
-        raise SiteMisconfigured(
-            f"{source.path}/manifest.csv: a finding must be 0, 1 or empty (not known):\n  {listed(wrong)}"
+    rows: dict[str, ManifestRow | None] = {}
+    for row in manifest_rows(source, task):
+        if reason := _reason(row, withdrawn):
+            left_out[reason] += 1
+        elif row.file not in rows:
+            rows[row.file] = row
+        elif (before := rows[row.file]) is not None:
+            rows[row.file] = _joined(before, row)
+            left_out["CONTRADICTING_LABEL_ROWS" if rows[row.file] is None else "DUPLICATE_LABEL_ROW"] += 1
+    kept = [row for row in rows.values() if row is not None]
+    if not kept and not left_out["WITHDRAWN"]:
+        why = ", ".join(f"{reason} {number}" for reason, number in sorted(left_out.items()))
+        raise EmptySource(
+            f"no row of {source.manifest} is for this hospital (where {source.where})" + (f"; {why}" if why else "")
         )
-    if not records and not left_out["WITHDRAWN"]:
-        raise EmptySource(f"no row of {source.path}/manifest.csv is for this hospital (where {source.where})")
-    return Listing([record for of_file in records.values() for record in of_file], +left_out)
+    records = [record for row in kept for record in _records(source, row, task, left_out)]
+    return Listing(records, +left_out)
 
 
-def _findings(source: ManifestSource, row: dict[str, str], task: Task) -> Findings:
-    if not source.finding_columns:
-        return ()
-    columns = [source.finding_columns.get(finding.name) for finding in task.secondary_findings]
-    return tuple(None if column is None else finding_of(row[column]) for column in columns)
+def _reason(row: ManifestRow, withdrawn: frozenset[str]) -> str:
+    """Why a row is not used, "" if it is."""
+    if row.patient in withdrawn:
+        return "WITHDRAWN"
+    if not row.patient:
+        return "NO_PATIENT_ID"
+    if row.held_out:
+        return "HELD_OUT"
+    if row.left_out:
+        return "LABEL_LEFT_OUT"
+    return "IMAGE_WITHOUT_LABEL" if row.label is None else ""
 
 
-def _records(
-    source: ManifestSource, row: dict[str, str], whole: Record, task: Task, left_out: Counter[str]
-) -> Iterator[Record]:
-    """The record of an image, or those of a clip's frames, from that of the whole file."""
-    path = source.path / whole.image_id
-    masks = [
-        files_of(source.path, row[source.mask_columns[one.name]]) for one in task.structures if source.mask_columns
-    ]
+def _joined(one: ManifestRow, other: ManifestRow) -> ManifestRow | None:
+    """Two rows of one file as one; ``None`` if they contradict each other in label or patient. Where they contradict
+    each other in a finding, it is not known."""
+    if (one.patient, one.label) != (other.patient, other.label):
+        return None
+    masks = tuple(";".join(dict.fromkeys([a, b])) for a, b in zip(one.masks, other.masks, strict=True))
+    known = [{value for value in both if value is not None} for both in zip(one.findings, other.findings, strict=True)]
+    return replace(one, masks=masks, findings=tuple(min(v) if len(v) == 1 else None for v in known))
+
+
+def _records(source: ManifestSource, row: ManifestRow, task: Task, left_out: Counter[str]) -> Iterator[Record]:
+    """The record of an image or a volume, or those of a clip's frames."""
+    path = source.path / row.file
+    whole = Record(
+        patient_id=row.patient,
+        image_id=row.file,
+        label=int(row.label or 0),
+        signature=_signature(path),
+        read=partial(_read_image, path),
+        findings=row.findings,
+        side=row.side,
+    )
+    masks = [files_of(source.path, cell) for cell in row.masks]
+    if is_nifti(path):
+        left_out["MASK_OF_VOLUME"] += any(masks)
+        yield _volume(whole, path, task)
+        return
+    if task.sequences:
+        left_out["NOT_A_SCAN"] += 1
+        return
     if not is_clip(path):
         yield _outlined(whole, path, masks, left_out)
         return
@@ -102,6 +108,13 @@ def _records(
     for frame in clip.wanted:
         name = whole.image_id if len(clip.wanted) == 1 else f"{whole.image_id} frame {frame}"
         yield replace(whole, image_id=name, read=partial(clip.picture, frame))
+
+
+def _volume(record: Record, path: Path, task: Task) -> Record:
+    """A volume as the task's first sequence; the row says what it is, so its name is not asked."""
+    reader = NiftiReader(path)
+    scan = ReadNifti({task.sequences[0].name: reader}) if task.sequences else None
+    return replace(record, read=reader.picture, read_scan=scan)
 
 
 def _outlined(record: Record, image: Path, masks: list[list[Path]], left_out: Counter[str]) -> Record:
@@ -127,30 +140,6 @@ def _refuse(refusal: Unreadable) -> Picture:
     raise refusal
 
 
-def read_manifest(folder: Path, columns: list[str]) -> list[dict[str, str]]:
-    """The rows of ``folder/manifest.csv``.
-
-    Raises:
-        SiteMisconfigured: it cannot be read or lacks one of the columns.
-    """
-    return _manifest(folder, columns).rows
-
-
-def _manifest(folder: Path, columns: list[str]) -> TextTable:
-    path = folder / "manifest.csv"
-    table = read_table(path, delimiter=",")
-    if missing := {"file", *columns} - set(table.columns):
-        raise SiteMisconfigured(f"{path} lacks the column(s) {', '.join(sorted(missing))}")
-    return table
-
-
-def _members(path: Path) -> set[str]:
-    try:
-        return set(path.read_text("utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SiteMisconfigured(f"cannot read the list of patients {path}: {error}") from error
-
-
 def _signature(path: Path) -> str:
     try:
         return signature_of(path)
@@ -165,6 +154,8 @@ def _read_image(path: Path) -> Picture:
                 raise Unreadable("TOO_LARGE", str(path))
             deep = image.mode.startswith("I")
             pixels = np.asarray(image if deep else image.convert("L"), dtype=np.float32)
+    except FileNotFoundError as error:
+        raise Unreadable("FILE_ABSENT", str(path)) from error
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise Unreadable("DECODE_FAILED", f"{path}: {error}") from error
     if pixels.min() == pixels.max():

@@ -21,7 +21,7 @@ from client.cohort.catalog import entries, honour_withdrawals, ingest, require_c
 from client.cohort.dataset import open_cohort
 from client.cohort.enough import require_enough
 from client.cohort.preparation import Decoding, blacked_out
-from client.errors import CacheDamaged, CacheFull, CatalogStale, ContractNotMet, EmptySource
+from client.errors import CacheDamaged, CacheFull, CatalogStale, ContractNotMet, EmptySource, SiteMisconfigured
 from client.ledger.audit_log import AuditLog, Kind
 from client.site import SiteSettings, secret
 from client.sources.labels.segmentations import is_segmentation
@@ -339,6 +339,25 @@ def test_derived_images_are_for_simulated_hospitals_only(tmp_path: Path, provisi
     (tmp_path / "site.yaml").unlink()
     report = ingest(provision_hospital(sources=[source], simulated=True), TASK)
     assert (report.images, report.contract.derived, report.contract.examined) == (8, 8, 0)
+
+
+def test_a_published_split_places_patients_and_never_moves_one(tmp_path: Path, provision_hospital: Provision) -> None:
+    source = _manifest(tmp_path / "public")
+    manifest = tmp_path / "public" / "manifest.csv"
+    plain = manifest.read_text("utf-8")
+    parts = ["train", "train", "train", "train", "train", "val", "val", "test"]
+    lines = [f"{line},{part}" for line, part in zip(plain.splitlines(), ["part", *parts], strict=True)]
+    manifest.write_text("\n".join(lines), "utf-8")
+    site = provision_hospital(sources=[source | {"split_column": "part"}], simulated=True)
+    report = ingest(site, TASK)
+    assert report.patients == {"train": 5, "validation": 2}
+    assert report.left_out == {"HELD_OUT": 1}
+    before = {side: {e.patient for e in entries(site, TASK, side)} for side in ("train", "validation")}
+    moved = manifest.read_text("utf-8").replace("p0,0,train", "p0,0,val")
+    manifest.write_text(moved, "utf-8")
+    with pytest.raises(SiteMisconfigured, match="would move 1 patients of 'public'"):
+        ingest(site, TASK)
+    assert {side: {e.patient for e in entries(site, TASK, side)} for side in ("train", "validation")} == before
 
 
 def test_a_task_without_source_is_an_error(site: SiteSettings) -> None:

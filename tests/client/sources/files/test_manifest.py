@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from client.sources.files.medmnist import list_medmnist
 from client.sources.record import Unreadable
 from client.sources.settings import ManifestSource, MedmnistSource
 from tasks.breast_ultrasound import TASK
+from tasks.lung_ct import TASK as LUNG_CT
 from tasks.lung_ultrasound import TASK as LUNG
 
 NOBODY: frozenset[str] = frozenset()
@@ -32,7 +34,7 @@ def test_rows_are_records(tmp_path: Path) -> None:
     assert [record.patient_id for record in listing.records] == ["P1", "P2", "P3"]
     assert listing.left_out == {"DUPLICATE_LABEL_ROW": 1, "NO_PATIENT_ID": 1}
     assert listing.records[0].read().pixels.max() == pytest.approx(63 / 255)
-    for record, reason in zip(listing.records[1:], ["CONSTANT_IMAGE", "DECODE_FAILED"], strict=True):
+    for record, reason in zip(listing.records[1:], ["CONSTANT_IMAGE", "FILE_ABSENT"], strict=True):
         with pytest.raises(Unreadable) as refusal:
             record.read()
         assert refusal.value.reason == reason
@@ -46,7 +48,7 @@ def test_members_and_withdrawals(tmp_path: Path) -> None:
     assert everybody.left_out == {"WITHDRAWN": 2}
     with pytest.raises(EmptySource):
         list_manifest(_manifest(tmp_path, "a.png,P1,0,x", where={"site": ["z"]}), TASK, NOBODY)
-    with pytest.raises(SiteMisconfigured, match="line 2"):
+    with pytest.raises(SiteMisconfigured, match=r"label has words that no class has: '2' \(1, first in line 2\)"):
         list_manifest(_manifest(tmp_path, "a.png,P1,2,x"), TASK, NOBODY)
 
 
@@ -126,3 +128,58 @@ def test_medmnist_images_can_be_withdrawn(tmp_path: Path) -> None:
         ("image-000005", 1),
     ]
     assert listing.left_out == {"WITHDRAWN": 1}
+
+
+def test_rows_of_one_file_are_joined_and_contradictions_leave_it_out(tmp_path: Path) -> None:
+    source = _outlined(tmp_path, "m1.png", "m0.png")
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(manifest.read_text() + "0.png,P0,0,m2.png\n1.png,P1,1,m0.png\n1.png,P1,0,m0.png\n", "utf-8")
+    listing = list_manifest(source, TASK, NOBODY)
+    assert [record.patient_id for record in listing.records] == ["P0"]
+    assert listing.records[0].read_masks is not None
+    assert np.argwhere(listing.records[0].read_masks()).tolist() == [[0, 5, 3], [0, 6, 1]]
+    assert listing.left_out == {"DUPLICATE_LABEL_ROW": 1, "CONTRADICTING_LABEL_ROWS": 1}
+
+
+def test_a_published_split_gives_sides_and_keeps_its_test_part_out(tmp_path: Path) -> None:
+    rows = ["a.png,P1,0,Train", "b.png,P2,1,val", "c.png,P3,1,TEST", "d.png,P4,1,", "e.png,P1,0,"]
+    listing = list_manifest(_manifest(tmp_path, *rows, split_column="site"), TASK, NOBODY)
+    sides = [(record.patient_id, record.side) for record in listing.records]
+    assert sides == [("P1", "train"), ("P2", "validation"), ("P4", None), ("P1", "train")], "a patient has one side"
+    assert listing.left_out == {"HELD_OUT": 1}
+    said = {"split_column": "site", "split_sides": {"val": "train", "test": "validation"}}
+    listing = list_manifest(_manifest(tmp_path, *rows, **said), TASK, NOBODY)
+    assert [record.side for record in listing.records] == ["train", "train", "validation", None, "train"]
+
+
+def test_volumes_of_a_set_are_scans(tmp_path: Path) -> None:
+    values = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "v.nii.gz")
+    (tmp_path / "set.tsv").write_text("scan\tcase\tgrade\nv.nii.gz\tP1\tbad\na.png\tP2\tgood\n", "utf-8")
+    values_of = {"kind": "manifest", "task": LUNG_CT.name, "issuer": "set", "path": tmp_path}
+    values_of |= {"table": tmp_path / "set.tsv", "file_column": "scan", "patient_column": "case"}
+    values_of |= {"label_column": "grade", "positive": ["BAD"], "negative": ["good"]}
+    listing = list_manifest(ManifestSource.model_validate(values_of), LUNG_CT, NOBODY)
+    (record,) = listing.records
+    assert record.label == 1
+    assert record.read_scan is not None
+    (volume,) = record.read_scan(None).volumes.values()
+    assert sorted(volume.values.shape) == [4, 5, 6]
+    assert listing.left_out == {"NOT_A_SCAN": 1}
+
+
+def test_parts_of_a_medmnist_archive_are_its_published_split(tmp_path: Path) -> None:
+    parts = {f"{part}_images": np.full((2, 4, 4), 9, np.uint8) for part in ("train", "val", "test")}
+    labels = {f"{part}_labels": np.array([[0], [1]], np.uint8) for part in ("train", "val", "test")}
+    np.savez(tmp_path / "set.npz", **parts, **labels)
+    (tmp_path / "indices").write_text("0 1 2 3 4 5", "utf-8")
+    values = {"kind": "medmnist", "task": TASK.name, "issuer": "set", "path": tmp_path / "set.npz"}
+    values |= {
+        "indices": tmp_path / "indices",
+        "split_sides": {"train": "train", "val": "leave_out", "test": "validation"},
+    }
+    listing = list_medmnist(MedmnistSource.model_validate(values), TASK, NOBODY)
+    assert [record.side for record in listing.records] == ["train", "train", "validation", "validation"]
+    assert listing.left_out == {"HELD_OUT": 2}
+    with pytest.raises(ValidationError, match="'train', 'val' or 'test'"):
+        MedmnistSource.model_validate(values | {"split_sides": {"dev": "train"}})

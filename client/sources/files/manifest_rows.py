@@ -1,0 +1,206 @@
+"""The rows of a manifest: what each says of its file, and everything that is wrong with them, at once.
+
+Tested in ``tests/client/sources/files/test_manifest_rows.py``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal, cast
+
+from client.errors import SiteMisconfigured
+from client.sources.labels.rows import TextTable, listed, names, read_table, shown
+from client.sources.labels.table import Findings, finding_of, meanings, wrong_findings
+from client.sources.record import Side
+from client.sources.settings import PUBLISHED_SIDES, ManifestSource
+from tasks.task import Task
+
+LEFT_OUT: Literal["leave_out"] = "leave_out"
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One file of a manifest.
+
+    Attributes:
+        file: as the manifest names it, from the source's folder.
+        patient: "" if the cell is empty.
+        label: 0 or 1; ``None`` if the cell is empty or its word is one of ``left_out_labels``.
+        left_out: whether it is one of those.
+        side: that the published split gives the patient, ``None`` where it gives none.
+        held_out: whether the published split keeps the patient out of training and validation.
+        findings: of the task's secondary findings, empty where the source names no column.
+        masks: of each structure of the task the cell that names its files; empty where the source names no column.
+    """
+
+    file: str
+    patient: str
+    label: int | None
+    left_out: bool
+    side: Side | None
+    held_out: bool
+    findings: Findings
+    masks: tuple[str, ...]
+
+
+def read_manifest(table: Path, columns: Iterable[str]) -> TextTable:
+    """A manifest with these columns; a CSV, or a TSV where its name says so.
+
+    Raises:
+        SiteMisconfigured: it cannot be read or lacks some of the columns.
+    """
+    text = read_table(table, delimiter="\t" if table.suffix.lower() == ".tsv" else "")
+    if missing := sorted(set(columns) - set(text.columns)):
+        has = names(text.columns) if text.columns else "none: it is empty"
+        raise SiteMisconfigured(f"{table} lacks the column(s) {names(missing)}; it has {has}")
+    return text
+
+
+def manifest_rows(source: ManifestSource, task: Task) -> list[ManifestRow]:
+    """The rows that belong to this source, in the file's order.
+
+    Raises:
+        SiteMisconfigured: the manifest cannot be read or lacks columns; or, all at once, rows name a file outside the
+            folder, words that no class or side has, findings that are neither 0 nor 1, or a patient on two sides.
+    """
+    table = read_manifest(source.manifest, _columns(source))
+    lines = dict(_mine(source, table))
+    rows = {line: _row(source, task, cells) for line, cells in lines.items()}
+    if wrong := [*_wrong_words(source, task, lines), *_wrong_rows(source, lines, rows)]:
+        raise SiteMisconfigured(f"{source.manifest}:\n  " + "\n  ".join(wrong))
+    sides = {row.patient: (row.side, row.held_out) for row in rows.values() if row.side or row.held_out}
+    return [_on_side(row, *sides.get(row.patient, (None, False))) for row in rows.values()]
+
+
+def _columns(source: ManifestSource) -> list[str]:
+    split = [source.split_column] if source.split_column else []
+    more = [*source.where, *source.finding_columns.values(), *source.mask_columns.values()]
+    return [source.file_column, source.patient_column, source.label_column, *split, *more]
+
+
+def _mine(source: ManifestSource, table: TextTable) -> Iterator[tuple[int, dict[str, str]]]:
+    members = None if source.patients is None else _members(source.patients)
+    for line, row in zip(table.lines, table.rows, strict=True):
+        wanted = all(row[column] in values for column, values in source.where.items())
+        if wanted and (members is None or row[source.patient_column].strip() in members):
+            yield line, row
+
+
+def _members(path: Path) -> set[str]:
+    try:
+        return set(path.read_text("utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SiteMisconfigured(f"cannot read the list of patients {path}: {error}") from error
+
+
+def label_words(source: ManifestSource, task: Task) -> dict[str, int | None]:
+    """What each word of the label column means, in lower case; ``None`` for those whose images are not used."""
+    said: dict[str, int | None] = {**dict.fromkeys(source.positive, 1), **dict.fromkeys(source.negative, 0)}
+    said |= dict.fromkeys(source.left_out_labels)
+    # What the source says goes before what the task says: its "1" may be the other class.
+    return {**meanings(task.classes), **{word.strip().casefold(): meaning for word, meaning in said.items()}}
+
+
+def _sides(source: ManifestSource) -> dict[str, str]:
+    return {**PUBLISHED_SIDES, **{word.strip().casefold(): side for word, side in source.split_sides.items()}}
+
+
+def _row(source: ManifestSource, task: Task, cells: dict[str, str]) -> ManifestRow:
+    """A row; a word without a meaning counts as an empty cell here and is an error elsewhere."""
+    word = cells[source.label_column].strip().casefold()
+    part = _sides(source).get(cells.get(source.split_column, "").strip().casefold(), "")
+    return ManifestRow(
+        file=cells[source.file_column].strip(),
+        patient=cells[source.patient_column].strip(),
+        label=(known := label_words(source, task)).get(word),
+        left_out=word in known and known[word] is None,
+        side=cast(Side, part) if part in ("train", "validation") else None,
+        held_out=part == LEFT_OUT,
+        findings=_findings(source, cells, task),
+        masks=tuple(cells[source.mask_columns[one.name]] for one in task.structures if source.mask_columns),
+    )
+
+
+def _findings(source: ManifestSource, cells: dict[str, str], task: Task) -> Findings:
+    columns = [source.finding_columns.get(finding.name) for finding in task.secondary_findings]
+    if not source.finding_columns or wrong_findings(cells, source.finding_columns.values()):
+        return ()
+    return tuple(None if column is None else finding_of(cells[column]) for column in columns)
+
+
+def _wrong_words(source: ManifestSource, task: Task, lines: dict[int, dict[str, str]]) -> Iterator[str]:
+    """One sentence for each column with words that mean nothing: a set of 10,000 images has three of them, not 10,000
+    faults."""
+    if unknown := _unknown(source.label_column, label_words(source, task), lines):
+        yield (
+            f"{source.label_column} has words that no class has: {unknown}. Say under `positive`, `negative` or "
+            f"`left_out_labels` what each means; {', '.join(task.classes)}, 0 and 1 are known"
+        )
+    if source.split_column and (unknown := _unknown(source.split_column, _sides(source), lines)):
+        yield (
+            f"{source.split_column} has words that no part of a split has: {unknown}. Say under `split_sides` whether "
+            "each is train, validation or leave_out"
+        )
+
+
+def _unknown(column: str, known: Iterable[str], lines: dict[int, dict[str, str]]) -> str:
+    words = Counter(cells[column].strip() for cells in lines.values())
+    strange = [(word, n) for word, n in words.most_common() if word and word.casefold() not in set(known)]
+    more = f" and {len(strange) - 10} more" if len(strange) > 10 else ""
+    return (
+        ", ".join(f"{shown(word)} ({n}, first in line {_first(column, word, lines)})" for word, n in strange[:10])
+        + more
+    )
+
+
+def _first(column: str, word: str, lines: dict[int, dict[str, str]]) -> int:
+    return next(line for line, cells in lines.items() if cells[column].strip() == word)
+
+
+def _wrong_rows(
+    source: ManifestSource, lines: dict[int, dict[str, str]], rows: dict[int, ManifestRow]
+) -> Iterator[str]:
+    of_findings = list(source.finding_columns.values())
+    unclear = [
+        f"line {line}: {', '.join(wrong)}"
+        for line, cells in lines.items()
+        if (wrong := wrong_findings(cells, of_findings))
+    ]
+    if unclear:
+        yield f"a finding must be 0, 1 or empty (not known):\n  {listed(unclear)}"
+    outside = [
+        f"line {line}: {shown(name)}" for line, row in rows.items() for name in _paths(row) if not _is_inside(name)
+    ]
+    if outside:
+        yield f"a file must be named from the folder {source.path}, and lie in it:\n  {listed(outside)}"
+    if split := _on_two_sides(rows.values()):
+        yield (
+            f"{source.split_column} puts a patient into several parts, and nobody may be trained on and scored; "
+            f"correct it, or tell patients apart by another column than {source.patient_column}:\n  {listed(split)}"
+        )
+
+
+def _paths(row: ManifestRow) -> Iterator[str]:
+    yield row.file
+    yield from (name.strip() for cell in row.masks for name in cell.split(";") if name.strip())
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def _on_two_sides(rows: Iterable[ManifestRow]) -> Sequence[str]:
+    parts: defaultdict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.patient and (row.side or row.held_out):
+            parts[row.patient].add(row.side or LEFT_OUT)
+    return [f"{shown(patient)}: {', '.join(sorted(some))}" for patient, some in parts.items() if len(some) > 1]
+
+
+def _on_side(row: ManifestRow, side: Side | None, held_out: bool) -> ManifestRow:
+    """The row with its patient's side, where only another row of the patient tells it."""
+    return replace(row, side=side, held_out=held_out)
