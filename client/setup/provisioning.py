@@ -5,13 +5,12 @@ Tested in ``tests/client/cli/test_main.py``.
 
 from __future__ import annotations
 
-import re
-from importlib.resources import files
 from pathlib import Path
 
 from client.cohort import ownership
 from client.ledger.records import create_records, open_records
 from client.oversight.premises import terms_of
+from client.setup.site_file import example
 from client.site import SiteSettings, secret
 
 
@@ -21,10 +20,9 @@ def write_example(path: Path, name: str) -> None:
     Raises:
         FileExistsError: there is one already.
     """
-    text = (files("client") / "container" / "site.example.yaml").read_text("utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8") as file:
-        file.write(re.sub(r"\bexample-hospital\b", name, text))
+        file.write(example(name))
 
 
 def provision(settings: SiteSettings) -> list[Path]:

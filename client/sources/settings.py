@@ -5,13 +5,15 @@ Tested in ``tests/client/sources/files/test_manifest.py``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from ipaddress import ip_address
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tasks import task as tasks
 
@@ -153,6 +155,9 @@ class ManifestSource(_Source):
     """The CSV; by default ``manifest.csv`` in ``path``, the folder that its files are named from."""
     where: dict[str, list[str]] = Field(default_factory=dict)
     file_column: str = "file"
+    file_pattern: str = "{}"
+    """Where a row's file lies in ``path``: ``{}`` stands for ``file_column``, ``{NAME}`` for another column, such as
+    ``images/{diagnosis}/{}.png``."""
     patient_column: str = "patient_id"
     label_column: str = "label"
     positive: list[str] = Field(default_factory=list)
@@ -184,6 +189,31 @@ class ManifestSource(_Source):
         if twice := sorted({word for word in said if said.count(word) > 1}):
             raise ValueError(f"positive, negative and left_out_labels name {twice} more than once")
         return self
+
+    @property
+    def pattern_columns(self) -> list[str]:
+        """The columns that ``file_pattern`` names."""
+        return [name for _, name, _, _ in Formatter().parse(self.file_pattern) if name]
+
+    def file_of(self, cells: Mapping[str, str]) -> str:
+        """The file of a row, from ``path``."""
+        values = {name: cells[name].strip() for name in self.pattern_columns}
+        return self.file_pattern.format(cells[self.file_column].strip(), **values)
+
+    @field_validator("file_pattern")
+    @classmethod
+    def _only_columns(cls, pattern: str) -> str:
+        try:
+            parts = list(Formatter().parse(pattern))
+        except ValueError as error:
+            raise ValueError(f"{pattern!r}: {error}; write {{{{ and }}}} for braces in a name") from None
+        if wrong := [
+            name for _, name, form, turn in parts if name is not None and (form or turn or set(name) & set(".[]!:"))
+        ]:
+            raise ValueError(f"{pattern!r} may only have {{}} and names of columns in braces, not {wrong}")
+        if [name for _, name, _, _ in parts].count("") != 1:
+            raise ValueError(f"{pattern!r} needs {{}} once, where the cell of file_column goes")
+        return pattern
 
     @model_validator(mode="after")
     def _columns_of_the_task(self) -> Self:

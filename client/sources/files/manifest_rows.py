@@ -77,7 +77,7 @@ def manifest_rows(source: ManifestSource, task: Task) -> list[ManifestRow]:
 
 def _columns(source: ManifestSource) -> list[str]:
     split = [source.split_column] if source.split_column else []
-    more = [*source.where, *source.finding_columns.values(), *source.mask_columns.values()]
+    more = [*source.pattern_columns, *source.where, *source.finding_columns.values(), *source.mask_columns.values()]
     return [source.file_column, source.patient_column, source.label_column, *split, *more]
 
 
@@ -113,7 +113,7 @@ def _row(source: ManifestSource, task: Task, cells: dict[str, str]) -> ManifestR
     word = cells[source.label_column].strip().casefold()
     part = _sides(source).get(cells.get(source.split_column, "").strip().casefold(), "")
     return ManifestRow(
-        file=cells[source.file_column].strip(),
+        file=source.file_of(cells) if cells[source.file_column].strip() else "",
         patient=cells[source.patient_column].strip(),
         label=(known := label_words(source, task)).get(word),
         left_out=word in known and known[word] is None,

@@ -85,3 +85,21 @@ def test_a_patient_is_on_one_side_or_the_set_is_refused(tmp_path: Path, cells: l
         assert (side, held_out) == {
             "train": ("train", False), "val": ("validation", False), "test": (None, True), "": (None, False)
         }[min(some, default="")]  # fmt: skip
+
+
+def test_files_are_found_by_a_pattern_of_columns(tmp_path: Path) -> None:
+    text = "file,patient_id,label\na (1),P1,benign\n"
+    (row,) = manifest_rows(_source(tmp_path, text, file_pattern="images/{label}/{}.png"), TASK)
+    assert row.file == "images/benign/a (1).png"
+    with pytest.raises(SiteMisconfigured, match=r"lacks the column\(s\) part"):
+        manifest_rows(_source(tmp_path, text, file_pattern="{part}/{}"), TASK)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [("x.png", "needs {} once"), ("{}{}", "needs {} once"), ("{}{0.a}", "may only have"), ("{}{a!r}", "may only have"),
+     ("{}{a[0]}", "may only have"), ("{}{a:>9}", "may only have"), ("{", "for braces in a name")],
+)  # fmt: skip
+def test_a_pattern_has_names_of_columns_only(tmp_path: Path, pattern: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        _source(tmp_path, "file\n", file_pattern=pattern)
