@@ -70,8 +70,9 @@ def _sources(text: str) -> SequenceNode | None:
         return None
     pairs = root.value if isinstance(root, MappingNode) else []
     node = next((value for key, value in pairs if key.value == "sources"), None)
-    usable = isinstance(node, SequenceNode) and not node.flow_style and node.value
-    return node if usable and not any(getattr(one, "flow_style", False) for one in node.value) else None
+    if not isinstance(node, SequenceNode) or node.flow_style or not node.value:
+        return None
+    return None if any(getattr(one, "flow_style", False) for one in node.value) else node
 
 
 def _last_line(node: Node) -> int:
