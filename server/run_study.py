@@ -102,7 +102,7 @@ def play_rounds(
     state = read_state(checkpoints) or replace(initial, weights=shared(study, initial.weights))
     seen = (read_trained(checkpoints, len(state.rounds)) or state).ledger_heads
     roster = Roster(document_in(study, folder), nodes, Witness(seen, witnessed))
-    return run_rounds(study, roster, grid, state, publish, checkpoints)
+    return run_rounds(study, roster, grid, state, publish, checkpoints=checkpoints)
 
 
 def record(

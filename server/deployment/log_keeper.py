@@ -1,5 +1,5 @@
 """The logs that the supervisor does not write itself: nginx's are set aside when they have grown, and of the runs' logs
-the newest are kept.
+the newest are kept, and all of those studies that go on.
 """
 
 from __future__ import annotations
@@ -7,8 +7,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from server.deployment import study_logs
 from server.deployment.nginx import ACCESS_LOG, ERROR_LOG
 from server.deployment.server_dir import ServerDir
+from server.deployment.unfinished import UnfinishedStudies
 from tasks.machine.logs import keep_newest, outgrown, set_aside
 
 MOST_RUNS = 200
@@ -25,7 +27,7 @@ class LogKeeper:
     """
 
     def __init__(self, server_dir: ServerDir, reopen: Callable[[], bool]) -> None:
-        self._home, self._reopen = server_dir, reopen
+        self._home, self._reopen, self._unfinished = server_dir, reopen, UnfinishedStudies(server_dir)
         self._due, self._owed = 0.0, False
 
     def __call__(self) -> None:
@@ -44,4 +46,13 @@ class LogKeeper:
                 set_aside(self._home.logs / log)
         if self._owed:
             self._owed = not self._reopen()
-        keep_newest(self._home.logs, "run-*.log", MOST_RUNS)
+        self._drop_old_runs()
+
+    def _drop_old_runs(self) -> None:
+        if sum(1 for _ in self._home.logs.glob("run-*.log")) <= MOST_RUNS:
+            return
+        runs = {run for facts in self._unfinished().values() for run in study_logs.runs_of(facts)}
+        dropped = keep_newest(self._home.logs, "run-*.log", MOST_RUNS, {study_logs.file_of(run) for run in runs})
+        for link in self._home.shown.glob("logs/*/*/*.log"):
+            if link.name in dropped:
+                link.unlink(missing_ok=True)

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from server.deployment.server_dir import ServerDir
-from server.errors import CheckpointDamaged
-from server.study import stopped
-from server.study.folder import NOT_COMPUTED, RUNNING, StudyFolder
+from server.study.folder import NOT_COMPUTED
 from tasks.machine.disk import write_whole
 
 SHOWN = "queue.json"
@@ -178,19 +176,6 @@ def twin_of(running: Mapping[str, Mapping[str, Any]], one: Submission) -> str | 
 
 def _computed(study: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in study.items() if key not in NOT_COMPUTED}
-
-
-def unfinished(server_dir: ServerDir) -> dict[str, dict[str, Any]]:
-    """What ``study.json`` says of every study that should be running, by name. One that cannot be read costs the others
-    nothing."""
-    found = {}
-    for path in sorted((server_dir.path / "studies").glob("*/study.json")):
-        with suppress(CheckpointDamaged):
-            facts = StudyFolder(path.parent.name, path.parent, resumed=True).facts()
-            going_on = facts.get("state") == RUNNING and not stopped.is_stopped(path.parent)
-            if going_on and isinstance(facts["config"], dict):
-                found[path.parent.name] = facts
-    return found
 
 
 def note_run(server_dir: ServerDir, run: int, **facts: object) -> None:

@@ -47,12 +47,18 @@ class ServerSettings(BaseModel):
     studies_at_once: Annotated[int, Field(ge=1, le=100)] = 5
     """So many studies run at the same time, each in a process of some 350 MB; the others wait:
     ``consilium-server queue``."""
+    studies_of_one_person: Annotated[int | None, Field(ge=1, le=100)] = None
+    """So many of them may be one person's, the others wait; by default one place stays free for others."""
     log_megabytes: Annotated[float, Field(ge=0.1, le=10_000)] = MEGABYTES
     """A log of this size, in 10^6 bytes, is set aside. Three older ones of each are kept."""
     metrics: exposition.Address | None = None
     """``ADDRESS:PORT`` at which Prometheus finds the server's figures, such as ``127.0.0.1:9464``; not encrypted."""
     notify: Hook = Hook()
     """Whom to tell what waits for a person."""
+
+    @property
+    def most_of_one_person(self) -> int:
+        return self.studies_of_one_person or max(1, self.studies_at_once - 1)
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,11 @@ class ServerDir:
     @property
     def lock(self) -> Path:
         return self.path / "up.lock"
+
+    @property
+    def backed_up(self) -> Path:
+        """How the last backup went."""
+        return self.path / "backed-up.json"
 
     @property
     def state(self) -> Path:

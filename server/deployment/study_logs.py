@@ -1,6 +1,7 @@
 """What a study's processes have printed, for the coordinator and for whoever asks for the study.
 
-Each run of a study has a log of its own in ``logs/``. A link to it, in a folder named after who asks, is what the
+Each run of a study has a log of its own in ``logs/``; one that has grown too large is set aside there, and only the
+newest part is served. A link to it, in a folder named after who asks, is what the
 reverse proxy serves: to that person and to coordinators, by the name and the role in their certificates.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -74,10 +75,10 @@ def lines(source: Source, follow: bool, pause: Callable[[float], object] = time.
     read, rest = dict[int, int](), dict[int, bytes]()
     while True:
         facts = source.facts()
-        ended, runs = facts.get("state") != RUNNING, _runs(facts)
+        ended, runs = facts.get("state") != RUNNING, runs_of(facts)
         for run in runs:
-            while piece := source.read(run, read.get(run, 0)):
-                read[run] = read.get(run, 0) + len(piece)
+            while piece := _next(source, run, read):
+                read[run] += len(piece)
                 *whole, rest[run] = (rest.get(run, b"") + piece).split(b"\n")
                 yield from map(_plain, whole)
             if rest.get(run) and (ended or not follow):
@@ -87,7 +88,18 @@ def lines(source: Source, follow: bool, pause: Callable[[float], object] = time.
         pause(_POLL_S)
 
 
-def _runs(facts: dict[str, Any]) -> list[int]:
+def _next(source: Source, run: int, read: dict[int, int]) -> bytes:
+    """What a log has from where it was read to. One that has become shorter was set aside, and a new one begun."""
+    offset = read.setdefault(run, 0)
+    piece = source.read(run, offset)
+    if not piece and offset and not source.read(run, offset - 1):
+        read[run] = 0
+        piece = source.read(run, 0)
+    return piece
+
+
+def runs_of(facts: Mapping[str, Any]) -> list[int]:
+    """The runs of a study, as its ``study.json`` names them."""
     known = facts.get("runs")
     runs = [run for run in known if isinstance(run, int)] if isinstance(known, list) else []
     last = facts.get("run")

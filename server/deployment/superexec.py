@@ -3,9 +3,8 @@
 Every pending run is claimed at once and its claim renewed, so the order in which studies start is decided here: first
 those that had begun, then the others as they came (``queue.py``), at most ``studies_at_once`` at a time.
 
-A study whose process died, or whose run the SuperLink gave up, is submitted again and resumes after its last committed
-round. One that makes no progress after many attempts is given up, with the reason in its folder. The same holds for a
-submission whose process dies before its study has a folder. A process that the SuperLink no longer hears is ended.
+A study whose process died, or whose run the SuperLink gave up, is submitted again (``resumption.py``) and resumes after
+its last committed round. A process that the SuperLink no longer hears is ended.
 """
 
 from __future__ import annotations
@@ -25,33 +24,28 @@ from typing import Any
 
 from server.deployment import register, signing, stopping
 from server.deployment.leases import Leases
-from server.deployment.queue import Queue, Submission, note_run, refuse_deep, run_facts, twin_of, unfinished
+from server.deployment.queue import Queue, Submission, note_run, refuse_deep, run_facts, twin_of
+from server.deployment.resumption import MOST_BIRTHS, Resumption, is_named, not_before
 from server.deployment.server_dir import ServerDir, read
+from server.deployment.unfinished import UnfinishedStudies
 from server.errors import CheckpointDamaged, NotSigned
 from server.runtime.flower_private import STOPPED, Control, ControlRefused, RunAcquirer
 from server.study import stopped
-from server.study.folder import FAILED, StudyFolder, committed
+from server.study.folder import FAILED
+from tasks.machine.disk import private_file
+from tasks.machine.logs import Output
 from tasks.machine.pulse import ALIVE, HEARD, SILENT, Pulse
 from tasks.machine.supervision import end_with_parent
 
-MOST_RESUMPTIONS = 10
-"""After this many in a row without a new round, a study is given up."""
 MOST_WAITING = 20
 """Submissions of one person that wait at a time."""
 _CLAIMED_AT_ONCE = 20
 """In one step, so that signs of life go on however many come."""
-MOST_BIRTHS = 5
-"""After this many processes that died before they had a folder, a submission is given up."""
-_LONGEST_PAUSE_S = 60.0
 _POLL_S = 0.25
 _LOOK_S = 2.0
 _REGISTER_S = 15.0
 _DEAF_S, _BIRTH_S = 60.0, 900.0
 """For how long a process may play a run that the SuperLink has given up, and for how long it may take to begin."""
-_BROKEN = "its process died, or the SuperLink lost its run, {number} times in a row without a new round; see {logs}"
-_UNBORN = (
-    "its process ended with code {code} before the study started; see the server's logs/{log}, then submit it again"
-)
 
 
 @dataclass
@@ -77,13 +71,10 @@ class _Playing:
 class SuperExec:
     """Claims runs, starts a process for each in its turn, and submits again what has stopped."""
 
-    def __init__(self, server_dir: ServerDir) -> None:
-        self._home = server_dir
-        self._acquirer = RunAcquirer(
-            server_dir.superlink, server_dir.authority, server_dir.superexec_secret.read_bytes()
-        )
-        self._control = Control(server_dir.superlink, server_dir.authority)
-        self._queue, self._leases = Queue(server_dir), Leases(self._acquirer)
+    def __init__(self, server_dir: ServerDir, acquirer: RunAcquirer, control: Control) -> None:
+        self._home, self._acquirer, self._control = server_dir, acquirer, control
+        self._queue, self._leases = Queue(server_dir), Leases(acquirer)
+        self._resumption, self._look = Resumption(server_dir, control, self._queue), UnfinishedStudies(server_dir)
         self._claimed: dict[int, _Claimed] = {}
         self._playing: list[_Playing] = []
         self._unfinished: dict[str, dict[str, Any]] = {}
@@ -131,11 +122,12 @@ class SuperExec:
             self._registered = True
         self._claim()
         if self._is_due("look", _LOOK_S):
-            self._unfinished = unfinished(self._home)
+            self._unfinished = self._look()
             self._let_begin()
             self._end_stopped()
-            self._submit_again()
-            self._resume()
+            ours = self._claimed.keys() | {one.run for one in self._playing}
+            self._resumption.submit_again(ours)
+            self._resumption.resume(self._unfinished, ours)
         if self._is_due("watch", _REGISTER_S):
             self._end_unheard()
         self._start()
@@ -168,7 +160,7 @@ class SuperExec:
         new = [one for one in self._claimed.values() if one.submission is None][:_CLAIMED_AT_ONCE]
         if not new:
             return
-        self._unfinished, waiting = unfinished(self._home), self._queue.waiting()
+        self._unfinished, waiting = self._look(), self._queue.waiting()
         for one in new:
             try:
                 self._accept(one, waiting)
@@ -243,9 +235,6 @@ class SuperExec:
             self._claimed.pop(run, None)
             self._lapsed.discard(run)
 
-    def _is_named(self, run: int) -> bool:
-        return bool(run_facts(self._home, run).keys() & {"study", "error"})
-
     # --- their processes ----------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
@@ -257,15 +246,15 @@ class SuperExec:
             if not one.resumes and (twin := twin_of(self._unfinished, submission)):
                 note_run(self._home, one.run, study=twin, **({"asked_by": submission.by} if submission.by else {}))
                 self._forget(one.run)
-            elif not one.resumes and self._is_named(one.run):  # somebody has stopped it while it waited
+            elif not one.resumes and is_named(self._home, one.run):  # somebody has stopped it while it waited
                 self._forget(one.run)
-            elif self._has_place(one) and time.time() >= _not_before(submission):
+            elif self._has_place(one) and time.time() >= not_before(submission):
                 self._play(one, submission)
 
     def _in_order(self) -> Iterator[_Claimed]:
         """Claimed runs: first the studies that had begun; then the others, first of those people of whom the fewest
         run, as they came."""
-        running = Counter(one.submission.by for one in self._playing if one.submission is not None)
+        running = Counter(self._busy().values())
 
         def place(one: _Claimed) -> tuple[bool, int, float]:
             assert one.submission is not None
@@ -279,17 +268,26 @@ class SuperExec:
     def _has_place(self, one: _Claimed) -> bool:
         if one.submission is not None and one.submission.proposes:
             return not any(other.submission and other.submission.proposes for other in self._playing)
-        busy = {other.run for other in self._playing if not (other.submission and other.submission.proposes)}
-        if not one.resumes:  # a study that had begun keeps its place
-            busy |= {facts.get("run", 0) for facts in self._unfinished.values()}
-        return len(busy) < self._home.settings.studies_at_once
+        at_once, busy = self._home.settings.studies_at_once, self._busy()
+        if one.resumes:
+            return sum(other.run in busy for other in self._playing) < at_once
+        by = one.submission.by if one.submission is not None else None
+        return len(busy) < at_once and list(busy.values()).count(by) < self._home.settings.most_of_one_person
+
+    def _busy(self) -> dict[int, str | None]:
+        """The runs that have a place, and who has asked for each. A study that had begun keeps its place."""
+        playing = (other for other in self._playing if not (other.submission and other.submission.proposes))
+        busy = {other.run: other.submission.by if other.submission is not None else None for other in playing}
+        return busy | {facts.get("run", 0): facts.get("asked_by") for facts in self._unfinished.values()}
 
     def _play(self, claimed: _Claimed, submission: Submission) -> None:
         log = self._home.logs / f"run-{claimed.run}.log"
-        with log.open("ab") as output:
-            if not claimed.resumes:
-                submission = replace(submission, births=submission.births + 1, last=time.time())
-                self._queue.put(submission)
+        private_file(log)
+        if not claimed.resumes:
+            submission = replace(submission, births=submission.births + 1, last=time.time())
+            self._queue.put(submission)
+        output, _ = Output(log, self._home.log_bytes).pipe()
+        try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "server.app", str(self._home.path)],
                 stdin=subprocess.PIPE,
@@ -297,6 +295,8 @@ class SuperExec:
                 stderr=subprocess.STDOUT,
                 preexec_fn=end_with_parent,
             )
+        finally:
+            os.close(output)
         self._playing.append(_Playing(claimed.run, process, submission, time.monotonic()))
         del self._claimed[claimed.run]
         assert process.stdin is not None
@@ -326,14 +326,10 @@ class SuperExec:
     def _explain(self, one: _Playing) -> None:
         """Leave a reason for a run that died before it named its study, unless it is tried again; the researcher would
         wait in vain."""
-        if self._is_named(one.run) or not one.process.returncode:
+        if is_named(self._home, one.run) or not one.process.returncode:
             self._queue.drop(one.run)
         elif one.submission is None or one.submission.births >= MOST_BIRTHS:
-            self._leave_unborn(one.run, one.process.returncode)
-
-    def _leave_unborn(self, run: int, code: int) -> None:
-        note_run(self._home, run, state=FAILED, error=_UNBORN.format(code=code, log=f"run-{run}.log"))
-        self._queue.drop(run)
+            self._resumption.leave_unborn(one.run, one.process.returncode)
 
     def _end_unheard(self) -> None:
         """End a process that hangs, or that the SuperLink has given up."""
@@ -362,60 +358,6 @@ class SuperExec:
                     if run_facts(self._home, one.run).get("study") == folder.name:
                         one.process.kill()
 
-    # --- what has stopped ---------------------------------------------------------------------------------------------
-
-    def _submit_again(self) -> None:
-        """Submit again what was accepted, has no folder, and that the SuperLink no longer knows or has given up."""
-        ours = self._claimed.keys() | {playing.run for playing in self._playing}
-        for run, one in sorted(self._queue.waiting().items(), key=lambda item: item[1].at):
-            if run in ours:
-                continue
-            if self._is_named(run):
-                self._queue.drop(run)
-            elif self._is_over(run, unborn=True) and time.time() >= _not_before(one):
-                if one.births >= MOST_BIRTHS:
-                    self._leave_unborn(run, 1)
-                    continue
-                text = signing.signed(one.study, self._home.certificate_key, self._home.certificate, one.by)
-                again = self._queue.moved(one, self._control.start(text))
-                print(f"run {run} is submitted again, as run {again.run}", flush=True)
-
-    def _is_over(self, run: int, unborn: bool = False) -> bool:
-        """Whether nobody will play a run of which no process is ours. One that an earlier SuperExec has started is
-        stopped; one that it has only claimed comes back by itself."""
-        found = self._control.find(run)
-        if found is None or not found.live:
-            return True
-        if found.status == "pending" or (unborn and found.status == "starting"):
-            return False
-        with suppress(ControlRefused):
-            self._control.stop(run)
-        return True
-
-    def _resume(self) -> None:
-        """Resubmit every study that should be running and is not."""
-        ours = self._claimed.keys() | {one.run for one in self._playing}
-        for name, facts in self._unfinished.items():
-            if (run := facts.get("run", 0)) not in ours and self._is_over(run):
-                self._submit(StudyFolder(name, self._home.path / "studies" / name, resumed=True), facts)
-
-    def _submit(self, folder: StudyFolder, facts: dict[str, Any]) -> None:
-        rounds = committed(folder.path)
-        before = facts.get("resumptions", {"rounds": -1, "number": 0, "at": 0.0})
-        number = before["number"] + 1 if before["rounds"] == rounds else 1
-        if number > 1 and time.time() < before["at"] + min(2.0**number, _LONGEST_PAUSE_S):
-            return
-        if number > MOST_RESUMPTIONS:
-            told = _BROKEN.format(number=MOST_RESUMPTIONS, logs=self._home.logs)
-            folder.note(state=FAILED, error=f"{told}. The last time: {facts.get('error') or 'unknown'}")
-            return
-        folder.note(resumptions={"rounds": rounds, "number": number, "at": time.time()})  # on a full disk it ends here
-        values = facts["config"] | {"resume": "auto", "propose": ""}
-        run = self._control.start(signing.signed(values, self._home.certificate_key, self._home.certificate))
-        folder.note(run=run)
-        note_run(self._home, run, study=folder.name)
-        print(f"{folder.name}: resumes after round {rounds}, as run {run}", flush=True)
-
     def _show(self) -> None:
         names = {facts.get("run", 0): name for name, facts in self._unfinished.items()}
         waiting = list(self._in_order())
@@ -426,15 +368,12 @@ class SuperExec:
         )
 
 
-def _not_before(one: Submission) -> float:
-    """When a submission whose process has died may have another one."""
-    return one.last + min(2.0**one.births, _LONGEST_PAUSE_S) if one.births else 0.0
-
-
 def main() -> None:
     """Run the runs of the server whose folder is the first argument."""
     signs = [Pulse(Path(os.environ[name])) if name in os.environ else SILENT for name in (ALIVE, HEARD)]
-    SuperExec(read(Path(sys.argv[1]))).run(*signs)
+    home = read(Path(sys.argv[1]))
+    acquirer = RunAcquirer(home.superlink, home.authority, home.superexec_secret.read_bytes())
+    SuperExec(home, acquirer, Control(home.superlink, home.authority)).run(*signs)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,10 @@ import errno
 import fcntl
 import os
 import stat
+import threading
+from collections.abc import Container
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tasks.machine.disk import close_to_others, private_file, private_folder
@@ -15,6 +18,7 @@ OLDER = 3
 """So many older files are kept of each log."""
 MEGABYTES = 10.0
 """Size at which a log is set aside, unless the settings say otherwise."""
+_PIPE_BYTES = 2**20
 
 
 def append(path: Path, content: bytes, most_bytes: int, older: int = OLDER) -> None:
@@ -83,14 +87,24 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def keep_newest(folder: Path, pattern: str, most: int) -> None:
-    """Delete the oldest files of a pattern in a folder, such as the logs of single runs, until so many are left."""
-    dated = []
-    for path in folder.glob(pattern):
+def keep_newest(folder: Path, pattern: str, most: int, kept: Container[str] = ()) -> list[str]:
+    """Delete the oldest logs of a pattern in a folder, such as those of single runs, with their older ones, until so
+    many are left. Returns their names.
+
+    Args:
+        kept: names of logs that stay, however old they are.
+    """
+    dated = dict[str, int]()
+    for path in folder.glob(f"{pattern}*"):
+        name = path.name if fnmatch(path.name, pattern) else path.stem
         with suppress(OSError):
-            dated.append((path.stat().st_mtime_ns, path))
-    for _, path in sorted(dated)[:-most]:
-        path.unlink(missing_ok=True)
+            dated[name] = max(dated.get(name, 0), path.stat().st_mtime_ns)
+    may_go = sorted((name for name in dated if name not in kept), key=lambda name: dated[name])
+    dropped = may_go[: max(0, len(dated) - most)]
+    for name in dropped:
+        for path in (folder / name, *(_numbered(folder / name, number) for number in range(1, OLDER + 1))):
+            path.unlink(missing_ok=True)
+    return dropped
 
 
 class Output:
@@ -103,6 +117,20 @@ class Output:
     def __init__(self, path: Path, most_bytes: int) -> None:
         self._path, self._most_bytes = path, most_bytes
         self._lost, self._why = 0, ""
+
+    def pipe(self) -> tuple[int, threading.Thread]:
+        """A descriptor for a program to write to, and the thread that keeps what it writes; whoever has started the
+        program closes the descriptor.
+
+        Raises:
+            OSError: too many files are open.
+        """
+        read_end, write_end = os.pipe()
+        with suppress(OSError):  # more than this user may have
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        thread = threading.Thread(target=self.take_all, args=(read_end,), daemon=True, name=f"log {self._path.name}")
+        thread.start()
+        return write_end, thread
 
     def take_all(self, descriptor: int) -> None:
         """Read from a pipe until everybody has closed its other end."""

@@ -38,7 +38,6 @@ _TAIL, _LONGEST_LINE = 4096, 300
 _GRACE_S = 15.0
 _DRAIN_S = 2.0
 """For how long the last words of a program that has ended are waited for."""
-_PIPE_BYTES = 2**20
 _PR_SET_PDEATHSIG = 1
 _PRCTL = ctypes.CDLL(None).prctl
 """Looked up here: in a child of a process with threads, nothing may wait for a lock that one of them holds."""
@@ -213,27 +212,19 @@ def _started(program: Program) -> tuple[subprocess.Popen[bytes], threading.Threa
     """The program, and the thread that keeps its output."""
     private_folder(program.log.parent)
     private_file(program.log)
-    read_end, write_end = os.pipe()
+    output, thread = Output(program.log, program.log_bytes).pipe()
     try:
-        with suppress(OSError):  # more than this user may have
-            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         process = subprocess.Popen(
             list(program.command),
             stdin=subprocess.DEVNULL,
-            stdout=write_end,
+            stdout=output,
             stderr=subprocess.STDOUT,
             env=os.environ | dict(program.environment),
             start_new_session=True,  # Ctrl-C is for the supervisor, which stops them in order
             preexec_fn=end_with_parent,
         )
-    except BaseException:
-        os.close(read_end)
-        raise
     finally:
-        os.close(write_end)
-    keeper = Output(program.log, program.log_bytes)
-    thread = threading.Thread(target=keeper.take_all, args=(read_end,), daemon=True, name=f"log of {program.name}")
-    thread.start()
+        os.close(output)
     return process, thread
 
 

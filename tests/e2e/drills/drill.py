@@ -151,9 +151,9 @@ def progress(federation: Federation) -> dict[str, tuple[str, int]]:
     return found
 
 
-def submit(federation: Federation, *words: str) -> int:
+def submit(federation: Federation, *words: str, name: str = "rosalind") -> int:
     """A study, submitted and signed as ``consilium`` does, without its seconds of imports. Returns its run."""
-    me = federation.researcher()
+    me = federation.researcher(name)
     fixed = (
         "experiment=deployed", f"runtime.address=localhost:{federation.researchers_port}",
         f"runtime.authority={federation.home / 'pki' / 'authority.crt'}", f"runtime.certificate={me}",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
-from server.deployment import log_keeper
+import pytest
+
+from server.deployment import log_keeper, study_logs
 from server.deployment.log_keeper import LogKeeper
 from server.deployment.server_dir import ServerSettings, make
 
@@ -28,6 +32,23 @@ def test_nginx_is_asked_until_it_can_be(tmp_path: Path) -> None:
     assert len(asked) == 2
     assert (grown.stat().st_size, grown.with_name("fence-access.log.1").stat().st_size) == (0, 100_001)
     assert small.stat().st_size == 100_000
+
+
+def test_the_log_of_a_study_that_goes_on_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_keeper, "MOST_RUNS", 2)
+    home = make(tmp_path / "home", ServerSettings(host="localhost"))
+    for run in range(6):
+        path = home.logs / study_logs.file_of(run)
+        path.write_text("x")
+        os.utime(path, (run, run))
+        study_logs.show(home, "ada", f"busi-{run}", run)
+    folder = home.path / "studies" / "busi-0"
+    folder.mkdir()
+    facts = {"study": "busi-0", "finished": False, "config": {}, "state": "running", "run": 1, "runs": [0, 1]}
+    (folder / "study.json").write_text(json.dumps(facts))
+    LogKeeper(home, lambda: True)()
+    assert sorted(path.name for path in home.logs.glob("run-*")) == ["run-0.log", "run-1.log"]
+    assert sorted(path.name for path in home.shown.rglob("*.log")) == ["run-0.log", "run-1.log"]
 
 
 def test_it_looks_every_few_seconds_and_no_full_disk_ends_it(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

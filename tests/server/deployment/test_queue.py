@@ -16,6 +16,7 @@ from server.deployment import queue, superlink_client
 from server.deployment.queue import Queue, Submission
 from server.deployment.server_dir import ServerDir, ServerSettings, make
 from server.deployment.superlink_client import _as_text
+from server.deployment.unfinished import UnfinishedStudies
 from server.study import document
 from server.study.document import open_study
 from server.study.folder import RUNNING
@@ -78,7 +79,7 @@ def asked(*words: str) -> Submission:
 
 def test_whoever_submits_a_running_study_follows_it(home: ServerDir) -> None:
     name = running(home, "seed=3")
-    found = queue.unfinished(home)
+    found = UnfinishedStudies(home)()
     assert queue.twin_of(found, asked("seed=3")) == name
     assert queue.twin_of(found, asked("seed=3", "tracking=none")) == name, "where results go does not matter"
     assert queue.twin_of(found, asked("seed=4")) is None
@@ -93,14 +94,14 @@ def test_what_may_differ_is_what_may_differ_when_a_study_is_resumed() -> None:
 def test_a_study_whose_file_is_damaged_costs_the_others_nothing(home: ServerDir) -> None:
     name, other = running(home, "seed=1"), running(home, "seed=2")
     (home.path / "studies" / name / "study.json").write_text("{")
-    assert set(queue.unfinished(home)) == {other}
+    assert set(UnfinishedStudies(home)()) == {other}
 
 
 @pytest.mark.parametrize("study", [{}, {"task": 3, "propose": [], "resume": {}}, {"task": {"name": {"a": 1}}}])
 def test_a_text_that_describes_no_study_breaks_nothing(home: ServerDir, study: dict[str, object]) -> None:
     running(home)
     one = replace(ONE, study=study)
-    assert queue.twin_of(queue.unfinished(home), one) is None
+    assert queue.twin_of(UnfinishedStudies(home)(), one) is None
     Queue(home).show([one], {}, [])
     assert len(queue.shown(json.loads((home.runs / queue.SHOWN).read_text()))) == 1
 

@@ -12,6 +12,7 @@ from server.deployment import queue, stopping
 from server.deployment.people import Person
 from server.deployment.queue import Queue, Submission
 from server.deployment.server_dir import ServerDir, ServerSettings, make
+from server.deployment.unfinished import UnfinishedStudies
 from server.errors import NotAllowed, StudyError
 from server.runtime.flower_private import Control
 from server.study.folder import FAILED, FINISHED, RUNNING, STOPPED, StudyFolder, locked
@@ -54,7 +55,7 @@ def test_who_may_stops_it(home: ServerDir, superlink: SuperLink, who: Person, wa
     assert stop(home, superlink, wanted, who) == "busi-1"
     assert superlink.stopped == [7]
     assert (folder.facts()["state"], folder.facts()["stopped"]["by"]) == (STOPPED, who.name)
-    assert queue.unfinished(home) == {}
+    assert UnfinishedStudies(home)() == {}
     assert stop(home, superlink, wanted, who) == "busi-1", "once more changes nothing"
 
 
@@ -65,7 +66,7 @@ def test_who_may_not_leaves_it_as_it_is(home: ServerDir, superlink: SuperLink, w
     with pytest.raises(NotAllowed):
         stop(home, superlink, wanted, who)
     assert (superlink.stopped, folder.facts()["state"]) == ([], RUNNING)
-    assert list(queue.unfinished(home)) == ["busi-1"]
+    assert list(UnfinishedStudies(home)()) == ["busi-1"]
 
 
 def test_it_is_stopped_while_the_superlink_is_away_and_while_it_is_worked_on(
@@ -75,7 +76,7 @@ def test_it_is_stopped_while_the_superlink_is_away_and_while_it_is_worked_on(
     superlink.away = True
     with locked(folder):
         assert stop(home, superlink, "busi-1", GRACE) == "busi-1"
-        assert queue.unfinished(home) == {}, "nothing resumes it from the first moment on"
+        assert UnfinishedStudies(home)() == {}, "nothing resumes it from the first moment on"
         assert folder.facts()["state"] == RUNNING
     superlink.away = False
     assert stopping.end(cast(Control, superlink), folder)

@@ -11,6 +11,7 @@ import pytest
 from server.deployment import study_logs
 from server.deployment.server_dir import ServerDir, ServerSettings, make
 from server.study.folder import RUNNING, STOPPED, StudyFolder
+from tasks.machine.logs import set_aside
 
 
 @pytest.fixture
@@ -67,3 +68,21 @@ def test_what_is_shown_lies_under_the_name_of_who_asks(home: ServerDir) -> None:
     assert link.read_text() == "x"
     study_logs.show(home, None, "busi-1", 8)
     assert [path.name for path in home.shown.rglob("*.log")] == ["run-7.log"]
+
+
+def test_who_follows_goes_on_when_the_log_was_set_aside(home: ServerDir) -> None:
+    study = folder(home, run=7)
+    log = home.logs / "run-7.log"
+    log.write_bytes(b"round 1\nround 2 of ")
+    turns = [b"many\nround 3\n", b"round 4\n"]
+
+    def pause(_: float) -> None:
+        if len(turns) == 2:
+            set_aside(log)
+        with log.open("ab") as file:
+            file.write(turns.pop(0))
+        if not turns:
+            folder(home, run=7, state=STOPPED)
+
+    found = list(study_logs.lines(study_logs.Here(home, study), follow=True, pause=pause))
+    assert found == ["round 1", "round 2 of many", "round 3", "round 4"]

@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from server.deployment import people, pki, queue, register, signing, stopping, superexec
-from server.deployment.leases import Leases
 from server.deployment.server_dir import ServerDir, ServerSettings, make
 from server.deployment.superexec import SuperExec, _Playing
 from server.runtime.flower_private import Control, ControlRefused, RunAcquirer, RunStatus
@@ -24,9 +24,16 @@ from tests.server.deployment.superlink import Acquirer, SuperLink
 
 @pytest.fixture
 def home(tmp_path: Path) -> ServerDir:
-    made = make(tmp_path / "home", ServerSettings(host="localhost", superlink_port=1))  # nobody listens there
+    settings = ServerSettings(host="localhost", superlink_port=1, studies_of_one_person=5)  # nobody listens there
+    made = make(tmp_path / "home", settings)
     pki.create_authority(made)
     return made
+
+
+def alone(home: ServerDir) -> SuperExec:
+    """With a SuperLink that does not answer."""
+    acquirer = RunAcquirer(home.superlink, home.authority, home.superexec_secret.read_bytes())
+    return SuperExec(home, acquirer, Control(home.superlink, home.authority))
 
 
 def ended(run: int, code: int) -> _Playing:
@@ -36,7 +43,7 @@ def ended(run: int, code: int) -> _Playing:
 
 
 def test_who_asked_for_a_run_that_died_before_it_had_a_study_is_told(home: ServerDir) -> None:
-    superexec = SuperExec(home)
+    superexec = alone(home)
     superexec._playing.append(ended(7, 2))
     superexec._reap()
     error = json.loads((home.runs / "7.json").read_text("utf-8"))["error"]
@@ -46,7 +53,7 @@ def test_who_asked_for_a_run_that_died_before_it_had_a_study_is_told(home: Serve
 
 
 def test_a_run_that_has_named_its_study_keeps_it(home: ServerDir) -> None:
-    superexec = SuperExec(home)
+    superexec = alone(home)
     (home.runs / "8.json").write_text('{"study": "busi-1"}', "utf-8")
     superexec._playing += [ended(8, 1), ended(9, 0)]
     superexec._reap()
@@ -91,14 +98,11 @@ class Played:
 
     def anew(self) -> None:
         """As after a restart of the program."""
-        self.superexec = SuperExec(self.home)
-        self.superexec._control = cast(Control, self.superlink)
-        self.superexec._acquirer = cast(RunAcquirer, self.acquirer)
-        self.superexec._leases = Leases(cast(RunAcquirer, self.acquirer))
+        self.superexec = SuperExec(self.home, cast(RunAcquirer, self.acquirer), cast(Control, self.superlink))
 
-    def ask(self, **study: object) -> int:
+    def ask(self, by: str = "rosalind", **study: object) -> int:
         """A researcher's study, signed."""
-        me = self.home.path / "researchers" / "rosalind.pem"
+        me = self.home.path / "researchers" / f"{by}.pem"
         return self.superlink.start(
             signing.signed({"resume": "auto", "seed": len(self.superlink.texts)} | study, me, me)
         )
@@ -164,6 +168,43 @@ def test_so_many_run_and_the_others_wait_in_order(played: Played) -> None:
     played.kill(runs[0])
     played.step(2)
     assert played.playing() == runs[1:6]
+
+
+def test_one_person_leaves_a_place_to_others(played: Played) -> None:
+    """Also after a restart, when the server itself has submitted what goes on."""
+    people.issue(played.home, "grace")
+    played.home = replace(played.home, settings=played.home.settings.model_copy(update={"studies_of_one_person": None}))
+    played.anew()
+    runs = [played.ask() for _ in range(7)]
+    played.step(3)
+    assert played.playing() == runs[:4], "the fifth place is free"
+    theirs = [played.ask("grace") for _ in range(2)]
+    played.step(2)
+    assert played.playing() == [*runs[:4], theirs[0]]
+    for number, run in enumerate(played.playing()):
+        played.name(run, f"a-{number}")
+        folder = StudyFolder(f"a-{number}", played.home.path / "studies" / f"a-{number}", resumed=True)
+        folder.note(asked_by="grace" if run == theirs[0] else "rosalind")
+    for run in played.playing():
+        played.kill(run)
+        played.status(run, "finished")
+    for run in (*runs[4:], theirs[1]):
+        played.acquirer.lapse(run)
+    played.anew()
+    played.step(3)
+    assert {told_of(played.home, run)["study"] for run in played.playing()} == {f"a-{number}" for number in range(5)}
+    grace = next(run for run in played.playing() if told_of(played.home, run)["study"] == "a-4")
+    shutil.rmtree(played.home.path / "studies" / "a-4")
+    played.status(grace, "finished")
+    played.kill(grace)
+    played.step(3)
+    assert played.playing()[4:] == [theirs[1]], "rosalind's came first, and four of hers run already"
+
+
+def test_whose_one_study_at_a_time_it_is_has_that_place(home: ServerDir) -> None:
+    assert ServerSettings(host="x", studies_at_once=1).most_of_one_person == 1
+    assert ServerSettings(host="x").most_of_one_person == 4
+    assert home.settings.most_of_one_person == 5
 
 
 def test_a_claim_is_renewed_until_the_process_has_begun_and_no_longer(played: Played) -> None:

@@ -98,3 +98,13 @@ def test_of_many_logs_the_newest_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run-3.log", "run-4.log"]
     keep_newest(tmp_path, "run-*.log", 2)
     assert (outgrown(tmp_path / "run-3.log", 0), outgrown(tmp_path / "none", 0)) == (True, False)
+
+
+def test_a_log_that_is_still_written_stays_however_old_and_takes_its_older_ones_along(tmp_path: Path) -> None:
+    for number in range(6):
+        for name in (f"run-{number}.log", f"run-{number}.log.1", f"run-{number}.log.2"):
+            (tmp_path / name).write_text("x")
+            os.utime(tmp_path / name, (number, number))
+    assert keep_newest(tmp_path, "run-*.log", 3, {"run-0.log", "run-1.log"}) == ["run-2.log", "run-3.log", "run-4.log"]
+    left = {path.name.split(".")[0] for path in tmp_path.iterdir()}
+    assert (left, sum(1 for _ in tmp_path.iterdir())) == ({"run-0", "run-1", "run-5"}, 9)
