@@ -12,15 +12,27 @@ import typer
 
 from server.cli.output import HERE, AsJson, HomeFolder, answer
 from server.deployment import backup as copies
+from server.deployment import backup_series
 from server.deployment.server_dir import read
 
-NewFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, on another disk.")]
+NewFolder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="A new folder on another disk; with --keep, the folder of them all.")
+]
+Keep = Annotated[int | None, typer.Option("--keep", min=1, help="Make another backup in FOLDER, keep so many of them.")]
 BackupFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="What `consilium-server backup` wrote.")]
 
 
-def backup(folder: NewFolder, home: HomeFolder = HERE, as_json: AsJson = False) -> None:
-    """Copy everything that cannot be made anew to a new folder, also while the server runs. It contains keys."""
-    damaged = copies.backup(read(home), folder)
+def backup(folder: NewFolder, keep: Keep = None, home: HomeFolder = HERE, as_json: AsJson = False) -> None:
+    """Copy everything that cannot be made anew to a new folder, also while the server runs. It contains keys.
+
+    Exit code 1 if that fails, which the server's metrics and `notify` tell as well.
+    """
+    server_dir = read(home)
+    with backup_series.noted(server_dir):
+        if keep is None:
+            damaged = copies.backup(server_dir, folder)
+        else:
+            folder, damaged = backup_series.add(server_dir, folder, keep)
     lines = [f"wrote {folder}; keep it as safe as the server: it contains the authority's key"]
     lines += [f"The files of study {name} are damaged, here as well as there" for name in damaged]
     answer(as_json, {"backup": folder, "damaged": damaged}, *lines)

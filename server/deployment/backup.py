@@ -32,7 +32,7 @@ LISTED = "backup.json"
 _RESTORING, _LOST_AND_FOUND, _SETTINGS = ".restoring", "lost+found", "server.yaml"
 _DATABASES = ("superlink/state.db", "mlflow/mlflow.db")
 _QUEUE, _STUDIES = "queue", "studies"
-_MADE_ANEW = {"logs", "fence", "systemd", "up.lock", "up.json", "hospitals.lock"}
+_MADE_ANEW = {"logs", "fence", "systemd", "up.lock", "up.json", "hospitals.lock", "backup.lock", "backed-up.json"}
 _TRIES, _PAUSE_S = 10, 0.5
 
 

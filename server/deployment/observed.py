@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from server.deployment import pki, queue
+from server.deployment import backup_series, pki, queue
 from server.deployment.server_dir import ServerDir
 from server.errors import CheckpointDamaged
 from server.runtime.flower_private import Control, ControlRefused
@@ -62,7 +62,7 @@ class ServerLook:
             Figure(f"{PREFIX}_observed_timestamp_seconds", "When these figures were found", time.time()),
             Figure(f"{PREFIX}_start_timestamp_seconds", "When the server was started", self._began),
         ]
-        for part in (self._programs, self._hospitals, self._studies, self._machine, self._certificates):
+        for part in (self._programs, self._hospitals, self._studies, self._machine, self._backup, self._certificates):
             found += part()
         return observation.sorted_out(found)
 
@@ -115,6 +115,13 @@ class ServerLook:
         yield from observation.disks(PREFIX, {"home": self._home.path})
         yield from observation.nearly_full(folders, self._home.settings.notify.disk_free_percent)
         yield Figure(f"{PREFIX}_log_bytes", "Size of all logs, in bytes", logs.size_of(self._home.logs))
+
+    def _backup(self) -> Iterator[Figure | Notice]:
+        attempt, now = backup_series.last(self._home), time.time()
+        if attempt.newest:
+            yield Figure(f"{PREFIX}_backup_age_seconds", "Age of the newest complete backup", now - attempt.newest)
+        if problem := attempt.problem(now):
+            yield Notice("backup", "server", 1, problem)
 
     def _certificates(self) -> Iterator[Figure | Notice]:
         days = pki.days_left(self._home)
