@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from server.deployment import register, signing, stopping
+from server.deployment.late_results import LateResults
 from server.deployment.leases import Leases
 from server.deployment.queue import Queue, Submission, note_run, refuse_deep, run_facts, twin_of
 from server.deployment.resumption import MOST_BIRTHS, Resumption, is_named, not_before
@@ -75,6 +76,7 @@ class SuperExec:
         self._home, self._acquirer, self._control = server_dir, acquirer, control
         self._queue, self._leases = Queue(server_dir), Leases(acquirer)
         self._resumption, self._look = Resumption(server_dir, control, self._queue), UnfinishedStudies(server_dir)
+        self._late = LateResults(server_dir)
         self._claimed: dict[int, _Claimed] = {}
         self._playing: list[_Playing] = []
         self._unfinished: dict[str, dict[str, Any]] = {}
@@ -108,6 +110,7 @@ class SuperExec:
                 self._tell("loop", f"{type(error).__name__}: {error}")
                 self._stop.wait(1)
         self._leases.stop()
+        self._late.end()
         for one in self._playing:
             one.process.terminate()
         for one in self._playing:
@@ -125,6 +128,7 @@ class SuperExec:
             self._unfinished = self._look()
             self._let_begin()
             self._end_stopped()
+            self._late.send(self._unfinished)
             ours = self._claimed.keys() | {one.run for one in self._playing}
             self._resumption.submit_again(ours)
             self._resumption.resume(self._unfinished, ours)

@@ -17,6 +17,8 @@ from server.errors import CheckpointDamaged, StudyBusy
 from tasks.machine.disk import write_whole
 
 FILE = "study.json"
+PENDING = "tracking.json"
+"""A study's file with what MLflow has not received yet; it is deleted once MLflow has everything."""
 CHECKPOINTS = "federated"
 """Folder of a study with its last committed round."""
 RUNNING, FINISHED, FAILED, PROPOSED, STOPPED = "running", "finished", "failed", "proposed", "stopped"

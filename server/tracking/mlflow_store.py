@@ -165,8 +165,12 @@ class MlflowStore:
         self._name(records)
         accepted = ending.metrics.get("result/gate_passed") == 1
         registry.register(self._client, self._study, self._folder, self._run, ending.files, accepted=accepted)
+        self.close("FINISHED")
+
+    def close(self, status: str) -> None:
+        """Close the runs, as ``FINISHED``, ``FAILED`` or ``KILLED``."""
         for run in (*self._children.values(), self._run):
-            self._client.set_terminated(run)
+            self._client.set_terminated(run, status)
 
     def _name(self, records: list[RoundRecord]) -> None:
         """Tag the study's run and the hospitals' own for conspicuous updates."""

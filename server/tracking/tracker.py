@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,13 +23,13 @@ from conf.schema.study import Study
 from server.errors import CheckpointDamaged, StudyBusy, TrackingFailed
 from server.rounds.checkpoint import records
 from server.rounds.state import RoundRecord
-from server.study.folder import StudyFolder, locked
+from server.study.folder import CHECKPOINTS, FAILED, PENDING, STOPPED, StudyFolder, locked
 from server.tracking.mlflow_store import Ending, MlflowStore, address, key_of
 from tasks.machine.disk import write_whole
 
 Warn = Callable[[str], None]
-PENDING = "tracking.json"
-"""A study's file with what MLflow has not received yet; it is deleted once MLflow has everything."""
+_BROKEN_OFF = {STOPPED: "KILLED", FAILED: "FAILED"}
+"""MLflow's word for a run, by the state of a study that ended without results."""
 _LEAST_S, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LAST_S, _PROBE_S = 1.0, 2.0, 60.0, 300.0, 5.0
 
 
@@ -223,20 +224,39 @@ def send(output_dir: Path, warn: Warn, uri: str = "", only: str = "") -> list[st
 
 def _send(folder: StudyFolder, uri: str, only: str) -> bool:
     """Whether there was something to send, and MLflow has received it."""
-    pending = json.loads((folder.path / PENDING).read_text("utf-8"))
-    if pending["ending"] is None:
+    pending, facts = json.loads((folder.path / PENDING).read_text("utf-8")), folder.facts()
+    broken_off = _BROKEN_OFF.get(facts.get("state", ""))
+    if pending["ending"] is None and broken_off is None:
         return False  # it may be resumed
-    study = conf.from_plain(folder.facts()["config"])
+    study = conf.from_plain(facts["config"])
     if only and address(study) != only:
         return False
     if uri:
         study.tracking.uri = uri
-    store = MlflowStore(study, folder, pending["hospitals"], pending["notes"])
-    checkpoint = folder.path / "federated" / "checkpoint.json"
-    if not checkpoint.exists():
+    checkpoint = folder.path / CHECKPOINTS / "checkpoint.json"
+    if pending["ending"] is not None and not checkpoint.exists():
         raise CheckpointDamaged(f"{checkpoint} is missing")
-    known = records(checkpoint.read_bytes())
+    store = MlflowStore(study, folder, pending["hospitals"], pending["notes"])
+    known = records(checkpoint.read_bytes() if checkpoint.exists() else None)
     store.send(known)
-    store.end(known, Ending(**pending["ending"]))
+    if pending["ending"] is not None:
+        store.end(known, Ending(**pending["ending"]))
+    else:
+        store.close(str(broken_off))
     (folder.path / PENDING).unlink()
     return True
+
+
+def main() -> None:
+    """Send what MLflow has not received of the ended studies in a server's folder, the first argument; the second is
+    MLflow's address. Exit code 1 if it did not accept all."""
+    problems = list[str]()
+    for name in send(Path(sys.argv[1]), problems.append, sys.argv[2]):
+        print(f"{name}: MLflow has it now", flush=True)
+    for problem in problems:
+        print(problem, flush=True)
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()

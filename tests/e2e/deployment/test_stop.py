@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -35,6 +37,13 @@ def orders_seen(federation: Federation, study: str) -> list[int]:
     """How many messages of a study have left each hospital."""
     words = ("audit", "--kind", "receipt", "--study", study, "--json", "--site")
     return [len(json.loads(told(site_command(*words, one.site)))) for one in federation.hospitals]
+
+
+def status_in_mlflow(federation: Federation, study: str) -> set[str]:
+    """Of the study's run and its hospitals'."""
+    asked = "SELECT status FROM runs JOIN tags USING (run_uuid) WHERE key = 'fl_study' AND value = ?"
+    with closing(sqlite3.connect(f"file:{federation.home}/mlflow/mlflow.db?mode=ro", uri=True)) as database:
+        return {status for (status,) in database.execute(asked, (study,))}
 
 
 def test_a_study_is_stopped_by_its_researcher_and_by_nobody_else(long: Federation) -> None:
@@ -68,6 +77,7 @@ def test_a_study_is_stopped_by_its_researcher_and_by_nobody_else(long: Federatio
     long.up()
     time.sleep(20)
     assert (orders_seen(long, study), len(long.rounds()), long.facts()["state"]) == (seen, rounds, "stopped")
+    until(lambda: status_in_mlflow(long, study) == {"KILLED"}, 240, "MLflow knows that it was stopped")
     assert all(problems_in_records(hospital) == [] for hospital in long.hospitals)
 
 

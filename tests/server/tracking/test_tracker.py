@@ -26,10 +26,10 @@ from server.errors import TrackingFailed
 from server.rounds.checkpoint import write_state
 from server.rounds.state import HospitalRound, RoundRecord, StudyState
 from server.study.document import open_study
-from server.study.folder import StudyFolder
+from server.study.folder import PENDING, StudyFolder
 from server.tracking import tracker as tracker_module
 from server.tracking.mlflow_store import MlflowStore
-from server.tracking.tracker import PENDING, MlflowTracker, NoTracker, open_tracker, send
+from server.tracking.tracker import MlflowTracker, NoTracker, open_tracker, send
 from tasks.input_spec import InputSpec
 from tasks.models import model_file, registry
 from tasks.models.model_file import ModelHead
@@ -340,6 +340,30 @@ def test_results_that_a_store_did_not_take_are_sent_by_a_later_process(home: Pat
     parent = runs_of(home, folder)[""]
     assert parent.info.status == "FINISHED"
     assert steps(home, parent.info.run_id, "result/federated_auc") == [(1, 0.8)]
+    assert send(tmp_path, told.append) == []
+
+
+@pytest.mark.parametrize(("state", "status"), [("stopped", "KILLED"), ("failed", "FAILED"), ("running", "RUNNING")])
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_the_run_of_a_study_that_ended_without_results_ends_as_well(
+    home: Path, tmp_path: Path, state: str, status: str, rounds: int
+) -> None:
+    study = replace(
+        configuration(home, f"{state}-{rounds}", f"tracking.uri=sqlite:///{home}/mlflow.db"), output_dir=str(tmp_path)
+    )
+    _, folder = tracked(study, told := [])
+    if rounds:
+        write_state(folder.path / "federated", StudyState({}, [record(number + 1) for number in range(rounds)]))
+    folder.note(state=state)
+    ended = state != "running"
+    assert send(tmp_path, told.append) == ([folder.name] if ended else [])
+    assert told == []
+    found = runs_of(home, folder)
+    assert {run.info.status for run in found.values()} == {status}
+    assert len(found) == 3
+    if ended and rounds:
+        assert len(steps(home, found[""].info.run_id, "site/ash/auc")) == rounds
+    assert (folder.path / PENDING).exists() is not ended
     assert send(tmp_path, told.append) == []
 
 
