@@ -6,6 +6,7 @@ import re
 
 from client.errors import SiteMisconfigured
 from client.site import SiteSettings
+from client.sources.text_file import text_of
 
 _MORE_THAN_A_NAME = re.compile(r"[,;\t\\]")
 
@@ -21,10 +22,10 @@ def withdrawn(site: SiteSettings) -> frozenset[str]:
     if site.withdrawals is None:
         return frozenset()
     try:
-        lines = site.withdrawals.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = text_of(site.withdrawals).splitlines()
+    except SiteMisconfigured as error:
         raise SiteMisconfigured(
-            f"cannot read the withdrawal list {site.withdrawals}: {error}; nobody is trained on while it is missing "
+            f"the withdrawal list cannot be used: {error}; nobody is trained on while it is missing "
             "(if nobody has withdrawn, create an empty file)"
         ) from error
     if odd := [number for number, line in enumerate(lines, start=1) if _MORE_THAN_A_NAME.search(line)]:

@@ -16,6 +16,7 @@ from client.sources.labels.rows import TextTable, listed, names, read_table, sho
 from client.sources.labels.table import Findings, finding_of, meanings, wrong_findings
 from client.sources.record import Side
 from client.sources.settings import PUBLISHED_SIDES, ManifestSource
+from client.sources.text_file import text_of
 from tasks.task import Task
 
 LEFT_OUT: Literal["leave_out"] = "leave_out"
@@ -90,10 +91,7 @@ def _mine(source: ManifestSource, table: TextTable) -> Iterator[tuple[int, dict[
 
 
 def _members(path: Path) -> set[str]:
-    try:
-        return set(path.read_text("utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SiteMisconfigured(f"cannot read the list of patients {path}: {error}") from error
+    return set(text_of(path).split())
 
 
 def label_words(source: ManifestSource, task: Task) -> dict[str, int | None]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from client.errors import EmptySource, SiteMisconfigured
 from client.sources.record import Listing, Record, Side
 from client.sources.settings import MedmnistSource
+from client.sources.text_file import text_of
 from tasks.task import Picture, Task
 
 Part = Literal["train", "val", "test"]
@@ -32,7 +33,7 @@ def list_medmnist(source: MedmnistSource, task: Task, withdrawn: frozenset[str])
         SiteMisconfigured: the archive or the list of numbers cannot be used.
     """
     try:
-        indices = [int(text) for text in source.indices.read_text("utf-8").split()]
+        indices = [int(text) for text in text_of(source.indices).split()]
         images, labels, parts = read_archive(source)
         chosen = [(i, images[i], int(labels[i]), source.split_sides.get(parts[i])) for i in indices]
     except (OSError, ValueError, IndexError) as error:

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from client.errors import SiteMisconfigured
+from client.sources.text_file import text_of
 
-MOST_BYTES = 256 * 2**20
-"""A few million rows."""
 MOST_COLUMNS = 10_000
 _SHOWN = 60
 _DELIMITERS = ",;\t"
-_SAVE = "save it as CSV in UTF-8"
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,9 @@ def read_table(path: Path, delimiter: str = "") -> TextTable:
 
     Raises:
         SiteMisconfigured: the file cannot be read, is no such table, or has rows with another number of cells than its
-            header or with NUL characters; with line numbers.
+            header; with line numbers.
     """
-    text = _text(path)
+    text = text_of(path)
     header = text[: text.find("\n") + 1] or text
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter or max(_DELIMITERS, key=header.count), strict=True
@@ -88,28 +86,11 @@ def names(columns: Sequence[str]) -> str:
     return ", ".join(c if c.isprintable() and c and len(c) <= _SHOWN else shown(c) for c in columns[:20]) + more
 
 
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise SiteMisconfigured(f"cannot read {path}: {error}") from error
-    if len(content) > MOST_BYTES:
-        raise SiteMisconfigured(f"{path} is larger than {MOST_BYTES // 2**20} MiB; remove unused columns")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise SiteMisconfigured(f"cannot read {path}, line {line}: its text is not UTF-8 ({error}); {_SAVE}") from error
-
-
 def _columns(path: Path, header: list[str]) -> tuple[str, ...]:
     if len(header) > MOST_COLUMNS:
         raise SiteMisconfigured(f"{path} has {len(header)} columns, more than {MOST_COLUMNS}; is it the right file?")
     if twice := [name for name, number in Counter(header).items() if name and number > 1]:
         raise SiteMisconfigured(f"{path} has several columns {names(twice)}: keep one of each")
-    if any("\0" in name for name in header):
-        raise SiteMisconfigured(f"{path}, line 1: contains NUL characters; {_SAVE}")
     return tuple(header)
 
 
@@ -127,5 +108,4 @@ def _fault(columns: tuple[str, ...], cells: list[str]) -> str:
         return ""
     if len(cells) < len(columns) or any(cells[len(columns) :]):
         return f"{len(cells)} cells, the header has {len(columns)}; it begins with {', '.join(map(shown, cells[:2]))}"
-    damaged = next((name for name, cell in zip(columns, cells, strict=False) if "\0" in cell), None)
-    return "" if damaged is None else f"a NUL character in column {shown(damaged)}; {_SAVE}"
+    return ""

@@ -278,7 +278,7 @@ def test_withdrawal_counts_from_the_next_round_on(images: Path, provision_hospit
     assert honour_withdrawals(site) == 0, "told once"
     assert ingest(site, TASK).left_out["WITHDRAWN"] == own
     list_of_names.unlink()
-    with pytest.raises(Exception, match="cannot read the withdrawal list"):
+    with pytest.raises(Exception, match="the withdrawal list cannot be used"):
         _open(site)
 
 
