@@ -19,6 +19,8 @@
     │   ├── CatalogStale                                nothing was ingested, or under a different contract
     │   ├── ContractNotMet                              too few images meet the task's contract
     │   ├── ArchiveUnreachable                          the archive does not answer, even after retries
+    │   ├── AnswerIncomplete                            the archive leaves out examinations, and says so
+    │   ├── ArchiveShrunk                               much is gone from the archive; a person must confirm it
     │   ├── EmptySource                                 a source has no images
     │   ├── LabelsMatchNothing                          images and labels have no patient in common
     │   ├── TooFewPatients                              fewer than policy.min_patients: no study can be approved
@@ -119,6 +121,14 @@ class ContractNotMet(NoCohort):
 
 
 class ArchiveUnreachable(NoCohort):
+    pass
+
+
+class AnswerIncomplete(NoCohort):
+    pass
+
+
+class ArchiveShrunk(NoCohort):
     pass
 
 

@@ -90,6 +90,11 @@ _ARCHIVE = {
     "TRANSCODED": "The archive transcodes images in transfer: have it send them as stored",
     "ARCHIVE_FAILED": "The archive could not send it: search the archive's log for its UID",
     "GONE_FROM_ARCHIVE": "Deleted or moved since; the next ingest will update the catalog",
+    "OUTSIDE_HOURS": "Not retrieved, as `hours` of the source says: run the ingest again within those hours",
+    "STUDY_WITHOUT_LABEL": "Examinations in scope that nobody has labelled; they are not opened: nothing to do",
+    "STUDY_NOT_LISTED": "The archive told of series and listed none: have its administrator look at its search",
+    "INSTANCES_NOT_LISTED": "The archive lists fewer images than it counts: have its limit on answers raised",
+    "SEGMENTATION_WITHOUT_IMAGE": "Outlines of patients without a labelled image: label the image, or nothing to do",
     "BROKEN_IN_ARCHIVE": "The archive's copy is not a complete DICOM file: repair it in the archive",
 }
 _PREDICTION = {

@@ -11,10 +11,11 @@ from client.sources.files.folder import list_folder
 from client.sources.files.manifest import list_manifest
 from client.sources.files.medmnist import list_medmnist
 from client.sources.files.nifti import list_nifti
+from client.sources.pacs.archive import Visit
 from client.sources.pacs.dicomweb import list_dicomweb
 from client.sources.pacs.dimse import list_dimse
 from client.sources.record import Lister, Listing
-from client.sources.settings import Source
+from client.sources.settings import DicomwebSource, DimseSource, Source
 from tasks.task import Task
 
 _LISTERS: dict[str, Lister[Any]] = {
@@ -27,10 +28,15 @@ _LISTERS: dict[str, Lister[Any]] = {
 }
 
 
-def list_source(source: Source, task: Task, withdrawn: frozenset[str]) -> Listing:
+def list_source(source: Source, task: Task, withdrawn: frozenset[str], visit: Visit | None = None) -> Listing:
     """All labelled images of a source; see the kind's own module for what it raises.
 
     Args:
         withdrawn: PatientIDs to leave out, see ``client/cohort/withdrawals.py``; they are counted as ``WITHDRAWN``.
+        visit: how an archive is visited.
     """
+    if visit is not None and isinstance(source, DicomwebSource):
+        return list_dicomweb(source, task, withdrawn, visit)
+    if visit is not None and isinstance(source, DimseSource):
+        return list_dimse(source, task, withdrawn, visit)
     return _LISTERS[source.kind](source, task, withdrawn)

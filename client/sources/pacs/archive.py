@@ -5,22 +5,47 @@ Tested in ``tests/client/sources/pacs/test_dicomweb.py``.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from typing import Protocol
 
-from client.errors import EmptySource, LabelsMatchNothing
+from client.errors import ArchiveShrunk, EmptySource, LabelsMatchNothing, SiteError
 from client.sources.acquisition import acquisition_reader
 from client.sources.files.folder import list_files
 from client.sources.labels.annotations import labels_of
 from client.sources.labels.table import Labels
+from client.sources.pacs.choice import choose, name_of
 from client.sources.pacs.fidelity import sentences
-from client.sources.pacs.spool import Instance, MissingReason, Spool, is_uid, opened
+from client.sources.pacs.search import Match, Search
+from client.sources.pacs.spool import Instance, MissingReason, Spool, is_spool, opened
+from client.sources.pacs.walk import Found, Progress, Walk
 from client.sources.record import Listing
-from client.sources.settings import DicomwebSource, DimseSource, Scope
+from client.sources.settings import DicomwebSource, DimseSource
 from tasks.task import Task
 
-_SEGMENTATION = "SEG"
-"""Modality of segmentations (PS3.3 C.8.20.1)."""
+_FEW = 3
+"""So few images may be gone from an archive at once, however small the spool is."""
+_DAY_S = 86400.0
+
+
+@dataclass(frozen=True)
+class Visit:
+    """How an archive is visited.
+
+    Attributes:
+        own: whether a series is Consilium's own.
+        verify: retrieve everything again and compare it.
+        accept_shrink: a person has said that what is gone from the archive is to be deleted here.
+        progress: told how far it is.
+    """
+
+    own: Callable[[Match], bool] = lambda series: False
+    verify: bool = False
+    accept_shrink: bool = False
+    progress: Progress = lambda label, done, total: None
 
 
 class Archive(Protocol):
@@ -33,15 +58,15 @@ class Archive(Protocol):
             ArchiveUnreachable, ArchiveRefused: as below, with a remedy.
         """
 
-    def find(self, scope: Scope) -> tuple[list[Instance], Counter[str]]:
-        """All instances in scope, and the number of series left out by reason.
+    def searching(self) -> AbstractContextManager[Search]:
+        """Open a way to search it.
 
         Raises:
             ArchiveUnreachable: it does not answer, however often it is asked.
             ArchiveRefused: it does not accept us.
         """
 
-    def fetch(self, instances: list[Instance], spool: Spool) -> Counter[MissingReason]:
+    def fetch(self, instances: list[Instance], spool: Spool, progress: Progress) -> Counter[MissingReason]:
         """Retrieve these into the spool; failures are counted.
 
         Raises:
@@ -54,88 +79,163 @@ class Archive(Protocol):
 
 
 def list_archive(
-    source: DicomwebSource | DimseSource, archive: Archive, owner: str, task: Task, withdrawn: frozenset[str]
+    source: DicomwebSource | DimseSource,
+    archive: Archive,
+    owner: str,
+    task: Task,
+    withdrawn: frozenset[str],
+    visit: Visit,
 ) -> Listing:
     """Update the spool from the archive, then list it as a folder.
 
-    Only labelled images of patients who have not withdrawn are fetched, and the segmentations of
-    their studies where the task outlines; what is spooled and whole is not fetched again.
+    Only labelled images of patients who have not withdrawn are fetched, and the segmentations of those patients where
+    the task outlines; what is spooled, whole and told as before is not fetched again. What the archive does not list
+    any more is deleted here only after it was asked for that very examination.
+
+    Args:
+        owner: the archive, as messages call it.
 
     Raises:
         EmptySource: the archive has no image in scope.
         LabelsMatchNothing, SiteMisconfigured: as for a folder.
+        AnswerIncomplete: the archive leaves out studies, and says so.
+        ArchiveShrunk: more is gone than ``most_lost`` allows.
         ArchiveUnreachable, ArchiveRefused, SpoolFull: see ``Archive``.
     """
-    labels = labels_of(source, task)
-    instances, left_out = archive.find(source.scope)
-    if not instances:
-        raise EmptySource(f"{owner} has no image for {source.scope.modalities} {source.scope.dates() or 'of any date'}")
-    outlines = [instance for instance in instances if instance.modality == _SEGMENTATION]
-    images = [instance for instance in instances if instance.modality != _SEGMENTATION]
-    wanted = _choose(images, labels, withdrawn, left_out)
-    if task.structures:
-        wanted += _outlining(outlines, wanted)
-    with opened(
-        source.path, f"{owner} for {task.name} of {source.issuer}", source.max_gigabytes, source.holds
-    ) as spool:
-        spool.forget_others(wanted)
-        refused = archive.fetch(spool.missing(wanted), spool)
-        left_out.update({str(reason): number for reason, number in refused.items()})
-        warnings = sentences(spool.verdicts(), refused[MissingReason.TRANSCODED]) + archive.remarks(spool)
-        if not spool.digests():
-            return _nothing(owner, instances, wanted, labels, Listing([], left_out + labels.left_out, warnings))
-        answered = {_name(i, labels) for i in instances}
-        acquired = acquisition_reader(source, task)
-        listing = list_files(spool.images, labels, withdrawn=withdrawn, acquired=acquired, task=task, answered=answered)
-    return Listing(listing.records, left_out + listing.left_out, warnings + listing.warnings)
+    return _Update(source, archive, owner, task, withdrawn, visit, labels_of(source, task)).run()
 
 
-def _nothing(
-    owner: str, instances: list[Instance], wanted: list[Instance], labels: Labels, listing: Listing
-) -> Listing:
-    """Nothing is spooled: an error that gives the reason, unless all patients have withdrawn."""
-    if wanted:
-        story = "; ".join([f"{reason} {number}" for reason, number in listing.left_out.items()] + listing.warnings)
-        raise EmptySource(f"none of {len(wanted)} images could be retrieved from {owner}: {story}")
-    if listing.left_out["IMAGE_WITHOUT_LABEL"]:
-        raise LabelsMatchNothing(
-            f"none of {len(instances)} images of {owner} has a label: {labels.path} is keyed by {labels.key}, with "
-            f"values like {next(iter(labels.values), 'none')!r}; the archive has {_name(instances[0], labels)!r}"
+@dataclass(frozen=True)
+class _Update:
+    """One update of a spool; the attributes are the arguments of ``list_archive``."""
+
+    source: DicomwebSource | DimseSource
+    archive: Archive
+    owner: str
+    task: Task
+    withdrawn: frozenset[str]
+    visit: Visit
+    labels: Labels
+
+    def run(self) -> Listing:
+        source = self.source
+        with ExitStack() as line:
+            search = line.enter_context(self.archive.searching())
+            walk = Walk(search, source.scope, self.labels, self.visit.own, self.visit.progress)
+            found = walk.find(outlines=bool(self.task.structures))
+            if not found.instances and not is_spool(source.path):
+                raise self._nothing_in_scope(found)
+            name = f"{self.owner} for {self.task.name} of {source.issuer}"
+            with opened(source.path, name, source.max_gigabytes, source.holds) as spool:
+                warnings = _missed(walk, search, found, spool)
+                line.close()
+                listing = self._spooled(found, spool)
+        return Listing(listing.records, listing.left_out, warnings + listing.warnings)
+
+    def _nothing_in_scope(self, found: Found) -> SiteError:
+        without, scope = found.left_out["STUDY_WITHOUT_LABEL"], self.source.scope
+        if not without:
+            return EmptySource(f"{self.owner} has no image for {scope.modalities} {scope.dates() or 'of any date'}")
+        return LabelsMatchNothing(
+            f"none of {without} examinations of {self.owner} has a label: {self.labels.path} is keyed by "
+            f"{self.labels.key}, with values like {next(iter(self.labels.values), 'none')!r}; the archive has values "
+            f"like {found.example!r}"
         )
-    return listing
+
+    def _spooled(self, found: Found, spool: Spool) -> Listing:
+        left_out = found.left_out
+        wanted = choose(found.instances, self.labels, self.withdrawn, left_out, bool(self.task.structures))
+        kept = self._forget(found, wanted, spool)
+        refused = self.archive.fetch(spool.missing(wanted, self._verified_since()), spool, self.visit.progress)
+        left_out.update({str(reason): number for reason, number in refused.items()})
+        spool.forget_stale(wanted)
+        warnings = _on_changes(spool, kept)
+        warnings += sentences(spool.verdicts(), refused[MissingReason.TRANSCODED]) + self.archive.remarks(spool)
+        if not spool.digests():
+            return self._nothing(found.instances, wanted, Listing([], left_out + self.labels.left_out, warnings))
+        listing = list_files(
+            spool.images,
+            self.labels,
+            withdrawn=self.withdrawn,
+            acquired=acquisition_reader(self.source, self.task),
+            task=self.task,
+            answered={name_of(instance, self.labels) for instance in found.instances},
+        )
+        return Listing(listing.records, left_out + listing.left_out, warnings + listing.warnings)
+
+    def _forget(self, found: Found, wanted: list[Instance], spool: Spool) -> int:
+        """Delete what is not wanted any more. Returns how many images stay although the archive did not list them.
+
+        Raises:
+            ArchiveShrunk: so much is gone from the archive that a person must say so; nothing was deleted.
+        """
+        here, listed = spool.spooled(), {instance.uid for instance in found.instances}
+        unwanted = here.keys() - {instance.uid for instance in wanted}
+        unlisted = unwanted - listed
+        kept = {uid for uid in unlisted if here[uid] in found.short and not spool.belongs_to(uid, self.withdrawn)}
+        ours = found.outside | (found.studies - found.opened)  # it is we who do not want these any more
+        gone = [uid for uid in unlisted - kept if here[uid] not in ours]
+        allowed = max(_FEW, int(self.source.most_lost * len(here)))
+        if len(gone) > allowed and not self.visit.accept_shrink:
+            raise ArchiveShrunk(
+                f"{len(gone)} of {len(here)} spooled images are gone from {self.owner}, which was asked for each "
+                f"examination again. More than {allowed} at once are not deleted here without a person's word. If the "
+                "archive has really deleted or moved them: consilium-site ingest --accept-shrink. If not, ask its "
+                "administrator whether our AE title or account still sees all examinations, and correct the source"
+            )
+        spool.forget(unwanted - kept)
+        return len(kept)
+
+    def _verified_since(self) -> float:
+        """What was retrieved before this time is retrieved again."""
+        if self.visit.verify:
+            return time.time()
+        days = self.source.verify_days
+        return 0.0 if days is None else time.time() - days * _DAY_S
+
+    def _nothing(self, instances: list[Instance], wanted: list[Instance], listing: Listing) -> Listing:
+        """Nothing is spooled: an error that gives the reason, unless all patients have withdrawn."""
+        if wanted:
+            story = "; ".join([f"{reason} {number}" for reason, number in listing.left_out.items()] + listing.warnings)
+            raise EmptySource(f"none of {len(wanted)} images could be retrieved from {self.owner}: {story}")
+        if listing.left_out["IMAGE_WITHOUT_LABEL"] or listing.left_out["STUDY_WITHOUT_LABEL"]:
+            example = f"; the archive has {name_of(instances[0], self.labels)!r}" if instances else ""
+            raise LabelsMatchNothing(
+                f"none of {len(instances)} images of {self.owner} has a label: {self.labels.path} is keyed by "
+                f"{self.labels.key}, with values like {next(iter(self.labels.values), 'none')!r}{example}"
+            )
+        return listing
 
 
-def _choose(
-    instances: list[Instance], labels: Labels, withdrawn: frozenset[str], left_out: Counter[str]
-) -> list[Instance]:
-    wanted: dict[str, Instance] = {}
-    for instance in instances:
-        if not is_uid(instance.uid):
-            left_out[str(MissingReason.INVALID_UID)] += 1
-        elif instance.patient_id in withdrawn:
-            left_out["WITHDRAWN"] += 1
-        elif not instance.patient_id:
-            left_out["NO_PATIENT_ID"] += 1
-        elif _name(instance, labels) not in labels.values:
-            left_out["IMAGE_WITHOUT_LABEL"] += 1
-        elif instance.uid in wanted:
-            left_out["DUPLICATE_INSTANCE"] += 1
-        else:
-            wanted[instance.uid] = instance
-    return list(wanted.values())
+def _missed(walk: Walk, search: Search, found: Found, spool: Spool) -> list[str]:
+    """Ask for each examination of the spool that the search did not find. One that is there makes the search short."""
+    there = 0
+    for study in sorted({study for study in spool.spooled().values() if study} - found.studies):
+        for match in search.studies({"StudyInstanceUID": study, **walk.returned}).matches:
+            if walk.takes(match):
+                there += 1
+                found.studies.add(study)
+                walk.open(match, found)
+            else:
+                found.outside.add(study)
+    if not there:
+        return []
+    return [
+        f"SHORT_ANSWER: a search left out {there} examination(s) that the archive has when it is asked for each; they "
+        "were kept, but others that are not yet here may be missing. Have its administrator raise its limit on answers"
+    ]
 
 
-def _outlining(segmentations: list[Instance], wanted: list[Instance]) -> list[Instance]:
-    """Those that may refer to a wanted image: of the same examination and patient."""
-    studies = {(image.study, image.patient_id) for image in wanted}
-    chosen = [one for one in segmentations if is_uid(one.uid) and (one.study, one.patient_id) in studies]
-    return list({one.uid: one for one in chosen}.values())
-
-
-def _name(instance: Instance, labels: Labels) -> str:
-    return {
-        "SOPInstanceUID": instance.uid,
-        "StudyInstanceUID": instance.study,
-        "AccessionNumber": instance.accession,
-        "PatientID": instance.patient_id,
-    }[labels.key]
+def _on_changes(spool: Spool, kept: int) -> list[str]:
+    warnings = []
+    if spool.replaced:
+        warnings.append(
+            f"REPLACED: {len(spool.replaced)} image(s) have other pixels in the archive than when they were retrieved, "
+            "under the same SOPInstanceUID; the new ones are used from now on, and the audit log notes how many of the "
+            "old ones were in use"
+        )
+    if kept:
+        warnings.append(
+            f"NOT_LISTED: {kept} image(s) of examinations that the archive listed incompletely are kept as they were"
+        )
+    return warnings

@@ -86,6 +86,8 @@ class RemoteArchive:
     certificate_key: Path | None = None
     connect_seconds: float = 10
     silence_seconds: float = 60
+    attempts: int = 4
+    first_wait_seconds: float = 1
 
 
 def storage_contexts(classes: Sequence[str], syntaxes: Sequence[str]) -> list[PresentationContext]:

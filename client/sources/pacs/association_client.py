@@ -20,7 +20,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet  # ty
 
 from client.errors import ArchiveRefused, SpoolFull
 from client.pixels.header import NATIVE
-from client.sources.pacs.association import associate, storage_contexts
+from client.sources.pacs.association import RemoteArchive, associate, storage_contexts
 from client.sources.pacs.retry import Temporary
 from client.sources.pacs.spool import Instance, InstanceMissing, MissingReason, Spool
 from client.sources.settings import DimseSource
@@ -32,10 +32,14 @@ _MAY_PASS = (0xA700, 0xA701, 0xFE00)  # out of resources, cancelled
 log = logging.getLogger(__name__)
 
 
+class NoSearch(ArchiveRefused):
+    """The peer stores and does not answer searches, as routers and workstations."""
+
+
 class SearchAssociation:
     """An association for searches."""
 
-    def __init__(self, source: DimseSource, contexts: list[PresentationContext]) -> None:
+    def __init__(self, source: DimseSource | RemoteArchive, contexts: list[PresentationContext]) -> None:
         self._source, self._contexts = source, contexts
         self._association: Association | None = None
 
@@ -52,11 +56,15 @@ class SearchAssociation:
             self._association.release()
         self._association = None
 
-    def find(self, identifier: Dataset, model: UID) -> list[Dataset]:
-        """All matches of one C-FIND.
+    def find(self, identifier: Dataset, model: UID) -> tuple[list[Dataset], str]:
+        """The matches of one C-FIND, and "" or how the archive says that they are not all.
+
+        Archives that limit their answers end with cancel (0xFE00), out of resources (0xA700) or a warning after the
+        last match that they give out.
 
         Raises:
-            Temporary: the association broke, or the archive is short of resources.
+            Temporary: the association broke, or the archive is short of resources and has given nothing.
+            NoSearch: the archive offers no C-FIND.
             ArchiveRefused: the archive cannot do such a search.
         """
         matches = []
@@ -66,15 +74,24 @@ class SearchAssociation:
                 if status.get("Status") in _PENDING and match is not None:
                     matches.append(match)
         except ValueError as error:
-            raise ArchiveRefused(f"the archive offers no C-FIND at Study Root: {error}") from error
+            raise NoSearch(f"the archive offers no C-FIND at Study Root: {error}") from error
         except RuntimeError as error:
             raise Temporary(f"the association broke: {error}") from error
         code = status.get("Status")
-        if code is None or code in _MAY_PASS:
-            raise Temporary("no answer to C-FIND" if code is None else f"C-FIND ends with status 0x{code:04X}")
-        if code != 0:
-            raise ArchiveRefused(f"C-FIND at level {identifier.QueryRetrieveLevel} ends with status 0x{code:04X}")
-        return matches
+        if code is None:
+            raise Temporary("no answer to C-FIND")
+        if code == 0:
+            return matches, ""
+        story = f"C-FIND at level {identifier.QueryRetrieveLevel} ends with status 0x{code:04X}"
+        if matches:
+            return matches, f"{story} after {len(matches)} matches"
+        if code in _MAY_PASS:
+            raise Temporary(story)
+        raise ArchiveRefused(
+            f"{story} and no match. Ask its administrator what that status means, whether our AE title "
+            f"{self._source.calling_ae!r} may search, and whether it limits the number of matches: then set `since` "
+            "and `until` of the scope"
+        )
 
 
 class RetrievalAssociation(SearchAssociation):
@@ -84,6 +101,7 @@ class RetrievalAssociation(SearchAssociation):
     """
 
     def __init__(self, source: DimseSource, classes: Sequence[str], syntaxes: Sequence[str], spool: Spool) -> None:
+        self._patience = source.request_seconds
         contexts = [build_context(StudyRootQueryRetrieveInformationModelGet), *storage_contexts(classes, syntaxes)]
         super().__init__(source, contexts)
         self.without_compression: set[str] = set()
@@ -93,8 +111,7 @@ class RetrievalAssociation(SearchAssociation):
         self._trouble: Exception | None = None
 
     def _open(self) -> Association:
-        seconds = self._source.request_seconds
-        association = associate(self._source, self._contexts, self._classes, self._receive, seconds)
+        association = associate(self._source, self._contexts, self._classes, self._receive, self._patience)
         accepted: dict[str, set[str]] = {}
         for context in association.accepted_contexts:
             accepted.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))

@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import filecmp
 import hashlib
+import json
 import re
 import shutil
 import sqlite3
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 
 from client.errors import SiteMisconfigured, SpoolFull
 from client.sources.pacs.fidelity import Fidelity, judge
@@ -31,8 +37,13 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS instances (
     uid TEXT PRIMARY KEY, bytes INTEGER NOT NULL, received TEXT NOT NULL, held TEXT NOT NULL, verdict TEXT NOT NULL,
     pixel_sha256 TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS told (
+    uid TEXT PRIMARY KEY, study TEXT NOT NULL, told TEXT NOT NULL, retrieved REAL NOT NULL);
 """
 _UID = re.compile(r"[0-9][0-9.]{0,63}")  # PS3.5 9.1; the leading zeros of some vendors' parts do no harm
+
+
+_INDEX = "spool.sqlite"
 
 
 class MissingReason(StrEnum):
@@ -46,6 +57,8 @@ class MissingReason(StrEnum):
     """The archive listed it, but no longer has it."""
     BROKEN_IN_ARCHIVE = "BROKEN_IN_ARCHIVE"
     """The transfer was complete, but the result is not a complete DICOM file."""
+    OUTSIDE_HOURS = "OUTSIDE_HOURS"
+    """It was not requested: images may be retrieved at other hours only."""
     INVALID_UID = "INVALID_UID"
     """Its SOPInstanceUID is invalid (PS3.5 9.1)."""
 
@@ -69,6 +82,7 @@ class Instance:
         sop_class: SOPClassUID, empty when the archive does not tell.
         held: transfer syntaxes in which the archive stores it, from AvailableTransferSyntaxUID (0008,3002); empty
             when the archive does not tell.
+        told: what else the archive tells of it, by keyword; a change there means that the image may have changed.
     """
 
     study: str
@@ -79,25 +93,63 @@ class Instance:
     modality: str
     sop_class: str = ""
     held: frozenset[str] = frozenset()
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 class Spool:
-    """An open spool; ``opened`` creates it. ``parts`` is for files in transfer."""
+    """An open spool; ``opened`` creates it.
+
+    Attributes:
+        images, parts: folders of the files that are here, and of those in transfer.
+        replaced: instances whose pixels were others when they were retrieved again.
+    """
 
     def __init__(self, folder: Path, index: sqlite3.Connection, max_bytes: int, holds: frozenset[str]) -> None:
         self.images, self.parts = folder / "images", folder / "parts"
         self._max_bytes, self._holds = max_bytes, holds
         self._folder, self._index = folder, index
+        self.replaced: set[str] = set()
         shutil.rmtree(self.parts, ignore_errors=True)  # what an interrupted retrieval left
         private_folder(self.parts)
         private_tree(self.images)
         self._used: int = index.execute("SELECT COALESCE(SUM(bytes), 0) FROM instances").fetchone()[0]
 
-    def missing(self, instances: list[Instance]) -> list[Instance]:
-        """Instances that are not complete here, or that were transcoded, judged by what the archive reports now."""
+    def missing(self, instances: list[Instance], older_than: float = 0) -> list[Instance]:
+        """Instances that are not complete here, that were transcoded, of which the archive tells something else than
+        when they were retrieved, or that were retrieved before a time (seconds since 1970)."""
         rows = self._index.execute("SELECT uid, bytes, received FROM instances")
         known = {uid: (size, received) for uid, size, received in rows}
-        return [i for i in instances if i.uid not in known or not self._stands(i, *known[i.uid])]
+        told = {uid: (text, at) for uid, text, at in self._index.execute("SELECT uid, told, retrieved FROM told")}
+        absent = ("", 0.0)
+        wanted = [
+            one
+            for one in instances
+            if one.uid not in known
+            or not self._stands(one, *known[one.uid])
+            or self._may_have_changed(one, *told.get(one.uid, absent), older_than)
+        ]
+        self._index.commit()
+        return wanted
+
+    def _may_have_changed(self, instance: Instance, told: str, at: float, older_than: float) -> bool:
+        """A keyword that the archive did not tell before is no change, nor is one that it tells no more."""
+        if not told:  # retrieved by a release that did not remember
+            changed = _differs_from_file(self._file(instance.uid), instance.told)
+        else:
+            before = json.loads(told)
+            changed = any(before.get(keyword, text) != text for keyword, text in instance.told.items())
+        if not changed:
+            self._note(instance, at)
+        return changed or at < older_than
+
+    def _note(self, instance: Instance, at: float) -> None:
+        row = (instance.uid, instance.study, json.dumps(dict(instance.told)), at)
+        self._index.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?)", row)
+
+    def spooled(self) -> dict[str, str]:
+        """StudyInstanceUID of every instance that is here, by SOPInstanceUID; "" where it is not remembered."""
+        query = "SELECT uid, COALESCE(study, '') FROM instances LEFT JOIN told USING (uid)"
+        return dict(self._index.execute(query).fetchall())
 
     def _stands(self, instance: Instance, size: int, received: str) -> bool:
         verdict = judge(received, instance.held, self._holds)
@@ -107,22 +159,31 @@ class Spool:
             self._remove(instance.uid)
         return verdict is not Fidelity.TRANSCODED and _size(self._file(instance.uid)) == size
 
-    def forget_others(self, instances: list[Instance]) -> int:
-        """Delete all others: they left the archive or the scope, lost their label, or were withdrawn."""
-        keep = {instance.uid for instance in instances}
-        gone = [uid for (uid,) in self._index.execute("SELECT uid FROM instances") if uid not in keep]
-        for uid in gone:
+    def forget_stale(self, instances: list[Instance]) -> None:
+        """Delete what has changed in the archive and could not be retrieved again: a copy of what is no more."""
+        here = self.spooled()
+        self.forget([one.uid for one in self.missing(instances) if one.uid in here])
+
+    def belongs_to(self, uid: str, patients: frozenset[str]) -> bool:
+        """Whether the archive said that an instance is one of these patients', by PatientID."""
+        row = self._index.execute("SELECT told FROM told WHERE uid = ?", (uid,)).fetchone()
+        return row is not None and json.loads(row[0]).get("PatientID") in patients
+
+    def forget(self, uids: Iterable[str]) -> None:
+        """Delete these: they left the archive or the scope, lost their label, or were withdrawn."""
+        for uid in uids:
             self._remove(uid)
         self._index.commit()
+        known = set(self.spooled())
         for path in self.images.rglob("*.dcm"):  # a file without a row: the process died between the two
-            if path.stem not in keep:
+            if path.stem not in known:
                 path.unlink()
-        return len(gone)
 
     def _remove(self, uid: str) -> None:
         self._file(uid).unlink(missing_ok=True)
         for (size,) in self._index.execute("DELETE FROM instances WHERE uid = ? RETURNING bytes", (uid,)).fetchall():
             self._used -= size
+        self._index.execute("DELETE FROM told WHERE uid = ?", (uid,))
 
     def refuse_beyond(self, incoming: int) -> None:
         """Raise ``SpoolFull`` if this many more bytes do not fit."""
@@ -157,11 +218,20 @@ class Spool:
         size, received, verdict, digest = found
         place = self._file(instance.uid)
         private_folder(place.parent)
-        self._remove(instance.uid)
-        close_to_others(part)
-        part.replace(place)  # the row comes after the file: a crash between them fetches again, and trusts no half file
+        before = self._index.execute("SELECT pixel_sha256 FROM instances WHERE uid = ?", (instance.uid,)).fetchone()
+        same = place.is_file() and filecmp.cmp(place, part, shallow=False)
+        if same:
+            part.unlink()  # the file keeps its time, by which the catalog knows that nothing has changed
+            self._used -= size
+        else:
+            if before is not None and before[0] != digest:
+                self.replaced.add(instance.uid)
+            self._remove(instance.uid)
+            close_to_others(part)
+            part.replace(place)  # the row comes after the file: a crash between them fetches again, trusts no half file
         row = (instance.uid, size, received, " ".join(sorted(instance.held)), verdict, digest)
-        self._index.execute("INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._index.execute("INSERT OR REPLACE INTO instances VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._note(instance, time.time())
         self._index.commit()
         self._used += size
 
@@ -188,9 +258,26 @@ class Spool:
         return self.images / hashlib.sha256(uid.encode()).hexdigest()[:2] / f"{uid}.dcm"
 
 
+def _differs_from_file(path: Path, told: Mapping[str, str]) -> bool:
+    """Whether a file says something else than the archive, of what both say."""
+    header = dcmread(path, stop_before_pixels=True, specific_tags=[tag_for_keyword(keyword) or 0 for keyword in told])
+    own = {element.keyword: str(element.value or "").strip() for element in header if element.VM <= 1}
+    return any(plain(own.get(keyword, "")) not in ("", plain(text)) for keyword, text in told.items() if text)
+
+
+def plain(text: str) -> str:
+    """A text as it is compared: archives pad, and change the case of names and their empty components."""
+    return " ".join(re.sub(r"[\^=]+", "^", text.upper()).strip("^ ").split())
+
+
 def is_uid(text: str) -> bool:
     """Whether the text is a valid UID, and so safe as a file name."""
     return _UID.fullmatch(text) is not None
+
+
+def is_spool(folder: Path) -> bool:
+    """Whether something was ever spooled there."""
+    return (folder / _INDEX).exists()
 
 
 @contextmanager
@@ -207,7 +294,7 @@ def opened(folder: Path, owner: str, max_gigabytes: float, holds: Iterable[str] 
         SpoolFull: the disk is full.
     """
     try:
-        file = private_database(folder / "spool.sqlite")
+        file = private_database(folder / _INDEX)
         with private_file(folder / "lock").open("a") as lock, closing(sqlite3.connect(file)) as index:
             _lock(folder, lock.fileno())
             index.executescript(_SCHEMA)

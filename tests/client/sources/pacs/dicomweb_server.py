@@ -16,8 +16,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydicom import Dataset, dcmread
 
+from tests.client.sources.pacs.toy_search import ToySearch
+
 BOUNDARY = "a-boundary"
-_UNIQUE = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}
+_LEVELS = {"studies": "STUDY", "series": "SERIES", "instances": "IMAGE"}
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Service:
         tells_syntax: answer AvailableTransferSyntaxUID in searches.
         metadata_tells_syntax: answer it in metadata.
         most: largest page that it gives out, whatever was asked for.
+        search: what it finds.
+        warns: send Warning 299 with an answer that leaves out something.
         honours_offset: whether paging works at all.
         trouble: called with a handler before each answer; returns whether it has answered itself.
         requests: path and query of each request, with its Authorization header.
@@ -39,6 +43,8 @@ class Service:
     tells_syntax: bool = True
     metadata_tells_syntax: bool = False
     most: int = 1000
+    search: ToySearch = field(default_factory=ToySearch)
+    warns: bool = False
     honours_offset: bool = True
     trouble: Callable[[BaseHTTPRequestHandler], bool] = lambda handler: False
     substitute: Callable[[Path], bytes] = Path.read_bytes
@@ -94,35 +100,20 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _search(self, steps: list[str], query: dict[str, str]) -> None:
-        found: dict[str, dict[str, Any]] = {}
-        for header in self.service.headers():
-            if len(steps) > 1 and header.StudyInstanceUID != steps[1]:
-                continue
-            if len(steps) > 3 and header.SeriesInstanceUID != steps[3]:
-                continue
-            if query.get("ModalitiesInStudy", header.Modality) != header.Modality:
-                continue
-            key = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}[
-                steps[-1]
-            ]
-            found.setdefault(str(header[key].value), self._match(header, steps[-1]))
+        keys = {name: value for name, value in query.items() if name not in ("limit", "offset", "includefield")}
+        names = dict(zip(("StudyInstanceUID", "SeriesInstanceUID"), steps[1::2], strict=False))
+        level = _LEVELS[steps[-1]]
+        found, cut = self.service.search.found(self.service.headers(), level, keys | names)
         offset = int(query.get("offset", 0)) if self.service.honours_offset else 0
         limit = min(int(query.get("limit", 1000)), self.service.most)
-        self.json(list(found.values())[offset : offset + limit])
+        answers = [self._match(one, level) for one in found[offset : offset + limit]]
+        self.json(answers, warning="299 toy: there are more" if self.service.warns and cut else "")
 
-    def _match(self, header: Dataset, level: str) -> dict[str, Any]:
-        keywords = {
-            "studies": ["PatientID", "AccessionNumber", "StudyInstanceUID"],
-            "series": ["SeriesInstanceUID", "Modality", "BodyPartExamined"],
-            "instances": ["SOPInstanceUID", "SOPClassUID"],
-        }[level]
-        match = {
-            f"{header[k].tag:08X}": {"vr": header[k].VR, "Value": [str(header[k].value)]}
-            for k in keywords
-            if k in header
-        }
-        if level == "instances" and self.service.tells_syntax:
-            match["00083002"] = {"vr": "UI", "Value": [str(header.file_meta.TransferSyntaxUID)]}
+    def _match(self, found: Dataset, level: str) -> dict[str, Any]:
+        match: dict[str, Any] = found.to_json_dict()
+        if level == "IMAGE" and self.service.tells_syntax:
+            syntaxes = {str(h.SOPInstanceUID): str(h.file_meta.TransferSyntaxUID) for h in self.service.headers()}
+            match["00083002"] = {"vr": "UI", "Value": [syntaxes[str(found.SOPInstanceUID)]]}
         return match
 
     def _metadata(self, study: str, series: str) -> None:
@@ -143,8 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         self.send_error(404)
 
-    def json(self, answer: Any) -> None:
-        self._answer("application/dicom+json", json.dumps(answer).encode())
+    def json(self, answer: Any, warning: str = "") -> None:
+        self._answer("application/dicom+json", json.dumps(answer).encode(), warning=warning)
 
     def multipart(self, content: bytes, missing: int = 0, pause: float = 0, length: bool = True) -> None:
         """One part; leave away bytes at the end and close, wait after each of them, or do not tell the length."""
@@ -153,8 +144,12 @@ class _Handler(BaseHTTPRequestHandler):
         kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
         self._answer(kind, body, missing, pause, length)
 
-    def _answer(self, kind: str, body: bytes, missing: int = 0, pause: float = 0, length: bool = True) -> None:
+    def _answer(
+        self, kind: str, body: bytes, missing: int = 0, pause: float = 0, length: bool = True, warning: str = ""
+    ) -> None:
         self.send_response(200)
+        if warning:
+            self.send_header("Warning", warning)
         self.send_header("Content-Type", kind)
         if length:
             self.send_header("Content-Length", str(len(body)))

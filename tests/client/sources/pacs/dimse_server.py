@@ -20,13 +20,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
+from tests.client.sources.pacs.toy_search import ToySearch
+
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
-_UNIQUE = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
-_RETURNED = {
-    "STUDY": ["PatientID", "AccessionNumber", "StudyInstanceUID"],
-    "SERIES": ["StudyInstanceUID", "SeriesInstanceUID", "Modality", "BodyPartExamined"],
-    "IMAGE": ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"],
-}
 
 
 @dataclass
@@ -42,6 +38,8 @@ class Provider:
         known_callers: AE titles that it accepts; any when empty.
         offers_get: whether it knows C-GET.
         dies_after: number of images after which it aborts whatever it is asked.
+        search: what it finds.
+        cut_status: the status after the last match when some were left out.
         requests: the levels of the searches and retrievals, in order.
     """
 
@@ -54,6 +52,8 @@ class Provider:
     known_callers: list[str] = field(default_factory=list)
     offers_get: bool = True
     dies_after: int | None = None
+    search: ToySearch = field(default_factory=ToySearch)
+    cut_status: int = 0
     requests: list[str] = field(default_factory=list)
     sent: int = 0
     port: int = 0
@@ -71,22 +71,23 @@ class Provider:
         query = event.identifier
         level = str(query.QueryRetrieveLevel)
         self.requests.append(f"FIND {level}")
-        seen = set()
-        for path in self.files:
-            header = dcmread(path, stop_before_pixels=True)
-            if _matches(query, header) and header[_UNIQUE[level]].value not in seen:
-                seen.add(header[_UNIQUE[level]].value)
-                yield 0xFF00, self._answer(level, header)
+        headers = [dcmread(path, stop_before_pixels=True) for path in self.files]
+        keys = {element.keyword: str(element.value or "") for element in query if element.VR != "SQ"}
+        found, cut = self.search.found(headers, level, keys)
+        for match in found:
+            match.QueryRetrieveLevel = level
+            if level == "IMAGE":
+                self._tell(match, headers)
+            yield 0xFF00, match
+        if cut and self.cut_status:
+            yield self.cut_status, None
 
-    def _answer(self, level: str, header: Dataset) -> Dataset:
-        answer = Dataset()
-        answer.QueryRetrieveLevel = level
-        for keyword in _RETURNED[level]:
-            if keyword != "SOPClassUID" or self.tells_class:
-                setattr(answer, keyword, header[keyword].value)
-        if level == "IMAGE" and self.tells_syntax:
-            answer.AvailableTransferSyntaxUID = header.file_meta.TransferSyntaxUID
-        return answer
+    def _tell(self, match: Dataset, headers: list[Dataset]) -> None:
+        if not self.tells_class:
+            del match.SOPClassUID
+        if self.tells_syntax:
+            (syntax,) = [h.file_meta.TransferSyntaxUID for h in headers if h.SOPInstanceUID == match.SOPInstanceUID]
+            match.AvailableTransferSyntaxUID = syntax
 
     def get(self, event: Event) -> Iterator[Any]:
         self.requests.append(f"GET {event.identifier.QueryRetrieveLevel}")
@@ -129,10 +130,3 @@ def running(provider: Provider, tls: SSLContext | None = None) -> Iterator[Provi
         yield provider
     finally:
         server.shutdown()
-
-
-def _matches(query: Dataset, header: Dataset) -> bool:
-    uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-    if any(query.get(uid) and query[uid].value != header[uid].value for uid in uids):
-        return False
-    return str(query.get("ModalitiesInStudy", "")) in ("", header.Modality)
