@@ -55,6 +55,9 @@ class _Source(Settings):
     """The organ in every image of this source, as the hospital confirms; used if a file does not say."""
     organ_words: dict[str, str] = Field(default_factory=dict)
     """The hospital's own values of BodyPartExamined and the organ each means, such as ``{MAMMO US: breast}``."""
+    burned_in_annotation: Literal["refuse", "accept"] = "refuse"
+    """What becomes of images with BurnedInAnnotation YES. ``accept`` where the hospital has seen that what is burned in
+    names nobody, or is blacked out with all that lies outside an ultrasound region."""
 
 
 class ReportLabels(Settings):
@@ -108,12 +111,75 @@ class MaskLabels(Settings):
     """Images with smaller marks are neither positive nor negative."""
 
 
+class FhirLabels(Settings):
+    """Labels from FHIR resources (R4, R4B or R5) as JSON: DiagnosticReport and Observation."""
+
+    kind: Literal["fhir"]
+    path: Path
+    """A folder with resources, bundles (``.json``), or bulk exports (``.ndjson``)."""
+    key: Literal["StudyInstanceUID", "AccessionNumber", "PatientID"]
+    """The DICOM attribute by which an image is found: StudyInstanceUID and AccessionNumber from the ImagingStudy that a
+    resource refers to, AccessionNumber also from identifiers of type ACSN, PatientID from the Patient."""
+    code: CodeText | None = None
+    """Read only resources with this code, such as ``LN:36319-2``; without it all that have a value."""
+    positive: list[CodeText] = Field(default_factory=list)
+    """Codes of conclusions, values and interpretations that mean the positive class."""
+    negative: list[CodeText] = Field(default_factory=list)
+    """Codes that mean the negative class."""
+    at_least: float | None = None
+    """For an Observation with a quantity: positive from this value on, in ``unit``."""
+    unit: str = ""
+    """UCUM code of ``at_least``; quantities in other units are counted and label nothing."""
+    patient_system: str = ""
+    """``Identifier.system`` of the PatientID; without it a Patient must have a single identifier, or one of type MR."""
+
+    @model_validator(mode="after")
+    def _codes_or_limit(self) -> Self:
+        if (self.at_least is None) == (not (self.positive and self.negative)):
+            raise ValueError("set codes for both `positive` and `negative`, or `at_least` for a quantity")
+        if (self.at_least is None) != (not self.unit):
+            raise ValueError("at_least and unit belong together: set both or neither")
+        _refuse_both(self.positive, self.negative)
+        return self
+
+
+class OmopLabels(Settings):
+    """Labels from tables of the OMOP Common Data Model (5.4), as CSV files with the model's names."""
+
+    kind: Literal["omop"]
+    path: Path
+    """A folder with ``TABLE.csv``, and ``person.csv`` or ``image_occurrence.csv``."""
+    table: Literal["condition_occurrence", "observation", "measurement", "procedure_occurrence"]
+    key: Literal["StudyInstanceUID", "AccessionNumber", "PatientID"]
+    """The DICOM attribute by which an image is found: PatientID is person_source_value; StudyInstanceUID and
+    AccessionNumber are columns of ``image_occurrence.csv`` (the imaging extension)."""
+    positive: list[int] = Field(min_length=1)
+    """Concept ids that mean the positive class."""
+    negative: list[int] = Field(default_factory=list)
+    """Concept ids that mean the negative class."""
+    absent_is_negative: bool = False
+    """Whoever has an image and none of the positive concepts is negative."""
+    within_days: int | None = Field(default=None, ge=0)
+    """Count a row for an image only so many days around the image's date; needs ``image_occurrence.csv``."""
+
+    @model_validator(mode="after")
+    def _something_is_negative(self) -> Self:
+        if not self.negative and not self.absent_is_negative:
+            raise ValueError("set concepts for `negative`, or `absent_is_negative: true`; otherwise nobody is negative")
+        if self.within_days is not None and self.key == "PatientID":
+            raise ValueError("within_days is about an image's date: label by StudyInstanceUID or AccessionNumber")
+        _refuse_both([str(one) for one in self.positive], [str(one) for one in self.negative])
+        return self
+
+
 def _refuse_both(positive: list[str], negative: list[str]) -> None:
     if both := sorted(set(positive) & set(negative)):
         raise ValueError(f"positive and negative at once: {', '.join(both)}")
 
 
-Annotations = Annotated[ReportLabels | SegmentationLabels | MaskLabels, Field(discriminator="kind")]
+Annotations = Annotated[
+    ReportLabels | SegmentationLabels | MaskLabels | FhirLabels | OmopLabels, Field(discriminator="kind")
+]
 
 
 class _Dicom(_Source):

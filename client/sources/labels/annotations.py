@@ -1,4 +1,4 @@
-"""Labels from readers' drawings and measurements: structured reports, segmentations, mask images."""
+"""Labels from what others have written: structured reports, segmentations, mask images, FHIR resources, OMOP tables."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from client.errors import SiteMisconfigured
+from client.sources.labels.fhir import labels_of_fhir
 from client.sources.labels.mask_images import labels_of_masks
+from client.sources.labels.omop import labels_of_omop
 from client.sources.labels.reports import labels_of_reports
 from client.sources.labels.segmentations import labels_of_segmentations
 from client.sources.labels.table import KEYS, Labels, joined, read_labels
-from client.sources.settings import Annotations, DicomwebSource, DimseSource, FolderSource
+from client.sources.settings import Annotations, DicomwebSource, DimseSource, FhirLabels, FolderSource, OmopLabels
 from tasks.task import Task
 
 ImageLabels = Iterator[tuple[str, int]]
-"""SOPInstanceUID of an image and its label, once for each annotation."""
+"""The value of the key (SOPInstanceUID of an image, unless the settings say another) and its label, once for each
+annotation."""
 
 _READERS: dict[str, Callable[[Any, list[Path], Counter[str]], ImageLabels]] = {
     "sr": labels_of_reports,
     "seg": labels_of_segmentations,
     "masks": labels_of_masks,
+    "fhir": labels_of_fhir,
+    "omop": lambda source, files, left_out: labels_of_omop(source, left_out),
 }
 
 
@@ -38,7 +43,7 @@ def labels_of(source: FolderSource | DicomwebSource | DimseSource, task: Task) -
 
 
 def read_annotations(annotations: Annotations) -> Labels:
-    """Labels by SOPInstanceUID from the files under ``annotations.path``.
+    """Labels from the files under ``annotations.path``, by SOPInstanceUID or the key that the settings name.
 
     A file that cannot be used is counted and costs itself only. Annotations that say the same of an image count once;
     an image of which they say both has no label. Both are counted, as for a labels file.
@@ -55,9 +60,10 @@ def read_annotations(annotations: Annotations) -> Labels:
     values, repeated = joined(_READERS[annotations.kind](annotations, files, left_out))
     left_out.update(repeated)
     if not values:
-        story = ", ".join(f"{reason} {number}" for reason, number in sorted(left_out.items())) or "no file"
+        story = ", ".join(f"{reason} {number}" for reason, number in sorted((+left_out).items())) or "no file"
         raise SiteMisconfigured(
             f"none of {len(files)} files under {annotations.path} labels an image ({story}); check that kind "
             f"{annotations.kind!r} and its codes match the files"
         )
-    return Labels(annotations.path, KEYS[0], values, left_out)
+    key = annotations.key if isinstance(annotations, FhirLabels | OmopLabels) else KEYS[0]
+    return Labels(annotations.path, key, values, left_out)
