@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.input_spec import InputSpec
+from tasks.series import Series
 
 if TYPE_CHECKING:
     import torch
@@ -70,11 +71,14 @@ class Volume:
         affine: float64 (4, 4), takes (slice, row, column, 1) to the voxel's centre in the patient in millimetres: x to
             the left, y to the back, z to the head.
         unit: of the values, "HU" for instance; "" if unknown.
+        imaged: bool of the same shape, false where the scanner filled up what it had not imaged; ``None`` where it has
+            imaged everything.
     """
 
     values: NDArray[Any]
     affine: NDArray[np.float64]
     unit: str = ""
+    imaged: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,11 @@ class Structure:
         return self.name.replace("_", " ")
 
 
+def undecided(series: Series) -> bool | None:
+    """A series' attributes tell nothing."""
+    return None
+
+
 @dataclass(frozen=True)
 class Sequence:
     """One kind of series that an examination may have.
@@ -137,14 +146,22 @@ class Sequence:
         name: such as ``T1ce``.
         described: a regular expression to search for in SeriesDescription, ignoring case; "" matches every series.
             A series belongs to the first sequence of the task that matches.
+        acquired: whether a series is of this kind by how it was acquired; ``None`` where its attributes do not tell,
+            and then its description decides.
     """
 
     name: str
     described: str = ""
+    acquired: Callable[[Series], bool | None] = undecided
 
     def finds(self, description: str) -> bool:
-        """Whether a series with that SeriesDescription matches."""
+        """Whether a series with that SeriesDescription matches, if nothing else is known of it."""
         return re.search(self.described, description, re.IGNORECASE) is not None
+
+    def matches(self, series: Series) -> bool:
+        """Whether a series matches: by its attributes first, then by its description."""
+        told = self.acquired(series)
+        return self.finds(series.description) if told is None else told
 
 
 @dataclass(frozen=True)
