@@ -29,6 +29,7 @@ from server.deployment.people import everybody
 from server.deployment.server_dir import ServerDir, ServerSettings, make, read
 from server.errors import CheckpointDamaged, ServerMisconfigured, StudyError
 from server.runtime.flower_private import Control, ControlRefused
+from server.runtime.superlink import MALLOC
 from server.study.folder import StudyFolder, committed
 from tasks.machine import checklist
 from tasks.machine.checklist import ClaimState
@@ -141,15 +142,9 @@ def _tell(text: str) -> None:
 
 
 def _programs(server_dir: ServerDir) -> list[Program]:
-    beside = Path(sys.executable).parent
     quiet = QUIET | {"FLWR_HOME": str(server_dir.path / "superlink")}
-    superlink = [
-        str(beside / "flower-superlink"),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(server_dir.settings.superlink_port),
-    ]
+    port = str(server_dir.settings.superlink_port)
+    superlink = [sys.executable, "-m", "server.runtime.superlink", "--host", "127.0.0.1", "--port", port]
     certificate, key = pki.superlink_certificate(server_dir)
     superlink += ["--ssl-ca-certfile", str(server_dir.authority), "--ssl-certfile", str(certificate)]
     superlink += ["--ssl-keyfile", str(key), "--enable-supernode-auth"]
@@ -158,7 +153,13 @@ def _programs(server_dir: ServerDir) -> list[Program]:
     studies = [sys.executable, "-m", "server.deployment.superexec", str(server_dir.path)]
     logs, address = server_dir.logs, f"https://{server_dir.superlink}/health"
     found = [
-        Program("superlink", superlink, logs / "superlink.log", quiet, lambda: _answers(server_dir, address)),
+        Program(
+            "superlink",
+            superlink,
+            logs / "superlink.log",
+            quiet | MALLOC,
+            lambda: _answers(server_dir, address),
+        ),
         Program(
             "mlflow",
             _mlflow(server_dir),

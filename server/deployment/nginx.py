@@ -74,7 +74,7 @@ TOO_MANY = 429
 """What is answered to whoever asks more often than the limits allow."""
 MOST_BODY = "6m"
 """Flower sends arrays in pieces of 5 MiB."""
-AT_ONCE, PIECES = 16, 4
+AT_ONCE, PIECES = 16, 3
 """So many requests of one hospital may be under way, and so many of them with a large body. Flower's SuperNode sends
 two pieces at once, and fetches two."""
 ACCESS_LOG, ERROR_LOG = "fence-access.log", "fence.log"

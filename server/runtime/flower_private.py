@@ -50,6 +50,13 @@ Deflated = tuple[str, dict[str, bytes]]
 """A message in transit: its object id, and the content of every object in it by object id."""
 
 
+def superlink() -> None:
+    """Be ``flower-superlink``, with the arguments of the command line."""
+    from flwr.superlink.cli import flower_superlink
+
+    flower_superlink()
+
+
 def claim_identity() -> None:
     """Give this process the identity without which Flower refuses to make messages."""
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
