@@ -23,6 +23,13 @@ def ledger_rows(hospital: Hospital, study: str) -> list[tuple[str, int]]:
         )
 
 
+def reservations_lost(hospital: Hospital) -> int:
+    """How many orders were reserved and never committed: their processes were killed, and they stay charged."""
+    settings = load(hospital.site)
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        return sum(entry.committed is None for entry in records.ledger.entries())
+
+
 def ledger_contains(hospital: Hospital, head: str) -> bool:
     """Whether a row of its ledger has this hash."""
     settings = load(hospital.site)
