@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import backup, people, server, studies
+from server.cli import backup, people, server, status, studies
 from server.cli.output import ServerCommands
 from tasks.machine import version
 
@@ -41,8 +41,8 @@ def _options(shown: Annotated[bool, version.option("consilium-server")] = False)
 
 app.command()(server.init)
 app.command()(server.up)
-app.command()(server.status)
-app.command("queue")(server.waiting)
+app.command()(status.status)
+app.command("queue")(status.waiting)
 app.command()(studies.stop)
 app.command()(studies.logs)
 app.command()(server.down)
