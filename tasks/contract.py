@@ -151,8 +151,30 @@ class Calibrated(_Rule):
     check: Literal["calibrated"]
 
 
+class HounsfieldUnits(_Rule):
+    """The values are Hounsfield units by the file's Modality LUT. ``on_missing`` says what follows where RescaleSlope or
+    RescaleIntercept is absent, though a CT image must have them (PS3.3 C.8.2.1)."""
+
+    check: Literal["hounsfield"]
+
+
+class NotBurnedIn(_Rule):
+    """BurnedInAnnotation (0028,0301) does not say YES: such pixels name the patient (PS3.3 C.7.6.1.1.5). A hospital that
+    accepts them for a source (``burned_in_annotation: accept``) is only warned."""
+
+    check: Literal["not_burned_in"]
+
+
+class NoText(_Rule):
+    """The pixels that are left show no line of text: ``client/reading/lettering.py``."""
+
+    check: Literal["no_text"]
+    fewer_than: int = Field(ge=3)
+    """A line of text has at least so many glyphs in a row."""
+
+
 class Regions(_Rule):
-    """SequenceOfUltrasoundRegions says where the image is, so that burned-in text around it can be removed."""
+    """SequenceOfUltrasoundRegions has a B-mode region, so that burned-in text around it can be removed."""
 
     check: Literal["regions"]
 
@@ -196,6 +218,9 @@ ContractRule = Annotated[
     | NoJpegGrid
     | DepthUsed
     | Calibrated
+    | HounsfieldUnits
+    | NotBurnedIn
+    | NoText
     | Regions
     | Organ
     | Laterality

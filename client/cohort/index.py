@@ -30,14 +30,15 @@ from client.ledger.handle_cache import HandleCache
 from client.site import SiteSettings, secret
 from tasks.machine.disk import private_database
 
-_VERSION = 9
+_VERSION = 10
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS patients (pseudonym TEXT PRIMARY KEY, position REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS images (
     image TEXT NOT NULL, task TEXT NOT NULL, issuer TEXT NOT NULL, patient TEXT NOT NULL REFERENCES patients,
     label INTEGER NOT NULL, signature TEXT NOT NULL, example TEXT NOT NULL, fingerprint INTEGER, jpeg REAL,
     levels INTEGER, unreadable TEXT NOT NULL, rejected TEXT NOT NULL, warned TEXT NOT NULL, facts TEXT NOT NULL,
-    usable INTEGER NOT NULL, findings TEXT NOT NULL, outlined INTEGER NOT NULL, PRIMARY KEY (image, task));
+    usable INTEGER NOT NULL, findings TEXT NOT NULL, outlined INTEGER NOT NULL, glyphs INTEGER NOT NULL,
+    PRIMARY KEY (image, task));
 CREATE INDEX IF NOT EXISTS images_of_patients ON images (patient);
 CREATE INDEX IF NOT EXISTS images_of_issuers ON images (task, issuer);
 CREATE INDEX IF NOT EXISTS images_of_examples ON images (example);
@@ -108,7 +109,7 @@ class Index:
                 "INSERT OR REPLACE INTO patients VALUES (?, ?)", {astuple(patient) for patient, _ in both}
             )
             self._connection.executemany(
-                f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 17)})", [row_of(image) for _, image in both]
+                f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 18)})", [row_of(image) for _, image in both]
             )
             self._connection.execute(_WRITTEN)
 

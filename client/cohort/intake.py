@@ -134,6 +134,7 @@ class Intake:
             usable=both.conforms and fingerprint is not None,
             findings=record.findings,
             outlined=isinstance(outcome, Prepared | Image) and outcome.outlined,
+            glyphs=0 if evidence is None else evidence.glyphs,
         )
 
     def _patient(self, issuer: str, record: Record) -> Patient:
@@ -171,7 +172,7 @@ def _pixels(outcome: Prepared | Unreadable | Image | None) -> tuple[int | None, 
         return outcome.fingerprint, outcome.evidence, ""
     if outcome is None or outcome.levels is None:
         return None, None, "" if outcome is None else outcome.unreadable
-    return outcome.fingerprint, PixelEvidence(outcome.jpeg, outcome.levels), outcome.unreadable
+    return outcome.fingerprint, PixelEvidence(outcome.jpeg, outcome.levels, outcome.glyphs), outcome.unreadable
 
 
 def keyed(key: bytes, purpose: str, issuer: str, name: str) -> str:

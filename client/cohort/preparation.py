@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from client.cohort.cache import ExampleCache
 from client.cohort.near_duplicates import fingerprint
+from client.cohort.soundness import require_sound_example, require_sound_picture, require_sound_scan
 from client.pixels.refusal import UnreadableDicom
 from client.reading.decoding import Decoder
 from client.reading.evidence import PixelEvidence, examine
@@ -136,7 +137,8 @@ def _prepared(job: Job, task: Task, cache: ExampleCache, decoder: Decoder | None
     except NoExample as refusal:
         return Unreadable(refusal.reason, str(refusal))
     acquisition = job.record.acquisition
-    evidence = examine(picture.pixels, None if acquisition is None else acquisition.bits_stored)
+    bits = None if acquisition is None else acquisition.bits_stored
+    evidence = examine(picture.pixels, bits, blacked_out(picture).pixels)
     cache.save(job.example, example, masks)
     return Prepared(evidence, fingerprint(example), masks is not None)
 
@@ -146,9 +148,10 @@ _Made = tuple[NDArray[np.float32], NDArray[np.bool_] | None]
 
 def _of_picture(record: Record, picture: Picture, task: Task, decoder: Decoder | None) -> _Made:
     outlined = replace(blacked_out(picture), masks=_masks(record, decoder))
-    if outlined.masks is None or task.read_masks is None:
-        return task.read_example(outlined), None
-    return task.read_example(outlined), task.read_masks(outlined)
+    example = task.read_example(outlined)
+    masks = None if outlined.masks is None or task.read_masks is None else task.read_masks(outlined)
+    require_sound_picture(outlined, example)
+    return example, masks
 
 
 def _masks(record: Record, decoder: Decoder | None) -> NDArray[np.bool_] | None:
@@ -163,7 +166,9 @@ def _of_scan(record: Record, _middle: Picture, task: Task, decoder: Decoder | No
     if record.read_scan is None:
         raise Unreadable("NOT_A_SCAN", f"{task.name} reads scans, but this kind of source has only single images")
     scan = record.read_scan(None if decoder is None else decoder.read_values)
+    require_sound_scan(scan, task)
     example = task.read_example(scan)
+    require_sound_example(example)
     return example, None if scan.masks is None or task.read_masks is None else task.read_masks(scan)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from client.sources.record import NOTE, OTHER_SERIES
 from tasks import contract as contracts
 from tasks.task import Task
 
@@ -26,8 +27,12 @@ _FILES = {
     "COLOUR_CONFLICT": "Header and compressed image disagree on the colour space: export it uncompressed",
     "DECODE_FAILED": "The image is damaged: copy or export it again",
     "VALUES_OUT_OF_RANGE": "Pixel values outside the range in the header: ask whoever created the file",
+    "NO_B_MODE_REGION": "All its ultrasound regions are colour flow, M-mode or Doppler: take B-mode images",
     "CONSTANT_IMAGE": "All pixels have the same value: check whether the export was empty",
     "NOT_FINITE": "Contains NaN or infinite values: convert it again",
+    "CONSTANT_EXAMPLE": "Nothing can be seen where the task looks: check its series, positions and outlines",
+    "VALUES_NOT_IN_RANGE": "Values outside 0 to 1 after the transform: report the device model to us, never the file",
+    "NOT_HOUNSFIELD": "No air in it, or impossible values, so RescaleIntercept is wrong: export it again",
     "TIME_LIMIT": "Reading exceeded the time limit; the next ingest tries again, ideally when the machine is less busy",
     "MEMORY_LIMIT": "Reading exceeded the memory limit; the next ingest tries again",
     "DECODER_DIED": "The decoder crashed; the next ingest tries again. If it happens again, report the device model to "
@@ -44,6 +49,7 @@ _NAMES = {
     "INVALID_UID": "Invalid SOPInstanceUID: correct it in the PACS",
     "DUPLICATE_INSTANCE": "Duplicate; one copy is used: nothing to do",
     "STUDY_OF_SEVERAL_PATIENTS": "One StudyInstanceUID with several PatientIDs: correct it in the PACS",
+    "INSTANCE_OF_SEVERAL_PATIENTS": "One SOPInstanceUID with several PatientIDs: correct it in the PACS",
     "WITHDRAWN": "The patient is on the `withdrawals` list: nothing to do",
 }
 _LABELS = {
@@ -58,10 +64,19 @@ _LABELS = {
     "GROUP_WITHOUT_IMAGE": "A measurement group refers to no image, so it labels none",
     "REPORT_UNREADABLE": "The structured report is damaged: export it again",
     "REPORT_OF_OTHER_TEMPLATE": "Not a TID 1500 report: use another kind of `annotations`",
+    "FHIR_UNREADABLE": "Not a FHIR resource as JSON, or not UTF-8: export it again",
+    "REPORT_NOT_FINAL": "Preliminary, cancelled or entered in error: nothing to do",
+    "REPORT_WITHOUT_LABEL": "None of the codes in `annotations`, or both kinds: compare the codes",
+    "REPORT_OF_OTHER_UNIT": "A quantity in another unit than `annotations.unit`: convert it, or leave it",
+    "REPORT_WITHOUT_SUBJECT": "Its study or patient is not among the files, or has no such identifier: export it too",
+    "PERSON_WITHOUT_IMAGE": "Has a concept, but no image in the tables: nothing to do",
     "REPORT_OF_CONSILIUM": "A report made by a model, never used as a label: nothing to do",
 }
 _OUTLINES = {
     "NO_OUTLINE": "The task needs outlined images: add a DICOM segmentation next to it",
+    "RT_STRUCTURE_SET": "Outlines as contours (RTSTRUCT) are not read: convert them to a DICOM segmentation (SEG)",
+    "SEGMENTATION_ELSEWHERE": "Drawn outside the series that is read, or in another FrameOfReferenceUID",
+    "MASK_OUTSIDE_IMAGE": "What is outlined was not imaged: check that the outlines belong to this series",
     "SEGMENTATION_UNREADABLE": "The segmentation is damaged: export it again",
     "SEGMENTATION_OF_CONSILIUM": "Outlines made by a model, never used as a label: nothing to do",
     "SEGMENTATION_INCOMPLETE": "A segment of the task is missing: add it, empty if nothing was found",
@@ -81,6 +96,9 @@ _STACKS = {
     "TOO_FEW_SLICES": "Too few slices for a volume: check whether it is a localizer",
     "DUPLICATE_POSITION": "Several images at one position: export each phase as its own series",
     "SLICES_MISSING": "Slices are missing: fetch the complete series from the archive",
+    "NO_POSITION": "No slice says where it lies (ImagePositionPatient, PixelSpacing): export it again",
+    "UNEVEN_DIRECTION": "ImageOrientationPatient differs among slices: export a reconstruction",
+    "SERIES_IN_PIECES": "Slices differ in matrix or pixel size, or lack a position: export one reconstruction",
     "UNEVEN_SPACING": "Slices are unevenly spaced: export an evenly spaced reconstruction",
     "MIXED_UNITS": "Slices of different units in one series: export each unit as its own series",
 }
@@ -102,9 +120,28 @@ _PREDICTION = {
     "CHANGED_SINCE_INGEST": "The file has changed since the last ingest: run `consilium-site ingest`",
     "NOT_USABLE": "The last ingest could not use it, for an unknown reason: run `consilium-site ingest`",
 }
+_SERIES_READ = {
+    "SLICES_LEFT_OUT": "Slices of the same series that fit no volume: see whether the series is complete",
+    "SLICES_DIFFER": "ImageType or the like differs among the slices of one volume, which is read whole: nothing to do",
+    "SLICES_OF_TWO_THICKNESSES": "SliceThickness differs within an even volume: nothing to do, if that is meant",
+    "SLICES_WANDER": "Directions of the slices differ by less than half a voxel and are read as one: nothing to do",
+    "GAPS_BETWEEN_SLICES": "Gaps as wide as a slice: see whether every second slice is missing",
+    "SPACING_NOT_AS_DECLARED": "SpacingBetweenSlices differs from the positions, which are believed: nothing to do",
+    "FEWER_SLICES_THAN_DECLARED": "Fewer slices than the header says: see whether the series is complete",
+    "TILTED_GANTRY": "Slices are shifted against each other, which is put right: nothing to do",
+    "SENT_TWICE": "Slices that were sent twice are read once: nothing to do",
+}
+_OTHER_SERIES = {
+    "OUTLINED_ELSEWHERE": "A further series, on which nothing is outlined: nothing to do",
+    "MORE_WARNINGS": "A further series, of which more rules of the contract warn: nothing to do",
+    "FEWER_SLICES": "A further series with fewer slices: nothing to do",
+    "THICKER_SLICES": "A further series with thicker slices: nothing to do",
+    "JUST_AS_GOOD": "A further series like the one that is read: nothing to do",
+}
 WORDS: dict[str, str] = {
     **_FILES, **_NAMES, **_LABELS, **_OUTLINES, **_ARCHIVE, **_PREDICTION,
     **_STACKS, **{_SERIES + word: remedy for word, remedy in _STACKS.items()},
+    **_SERIES_READ, **_OTHER_SERIES,
     _SERIES + "TOO_LARGE": _FILES["TOO_LARGE"],
     _SERIES + "IN_OTHER_SPACE": "FrameOfReferenceUID differs from the first sequence's: register and export it again",
 }  # fmt: skip
@@ -116,6 +153,7 @@ def remedy_of(task: Task, word: str) -> str:
     reason."""
     rules = {rule.id: rule.remedy for rule in contracts.of_task(task.name).rules}
     known = rules | WORDS
+    word = word.removeprefix(OTHER_SERIES).removeprefix(NOTE)
     if word.startswith(_NO_SERIES):
         return "No SeriesDescription matches this sequence (patterns: `tasks/NAME/__init__.py`): rename or fetch it"
     return known.get(word.removeprefix(RULE), "")

@@ -37,6 +37,7 @@ class Image:
         usable: readable and not rejected.
         findings: 0, 1 or ``None`` for not known, of each secondary finding of the task; empty where none is known.
         outlined: whether somebody has outlined the task's structures on it, or found none.
+        glyphs: of the longest line of text at an edge, see ``client/reading/lettering.py``.
     """
 
     image: str
@@ -56,6 +57,7 @@ class Image:
     usable: bool
     findings: tuple[int | None, ...] = ()
     outlined: bool = False
+    glyphs: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def row_of(image: Image) -> tuple[object, ...]:
     """An image as a row of the table ``images``."""
     lists = json.dumps(image.rejected), json.dumps(image.warned)
     values, seen = astuple(image), signed(image.fingerprint)
-    return (*values[:7], seen, *values[8:11], *lists, *values[13:15], json.dumps(image.findings), values[16])
+    return (*values[:7], seen, *values[8:11], *lists, *values[13:15], json.dumps(image.findings), *values[16:])
 
 
 def signed(fingerprint: int | None) -> int | None:

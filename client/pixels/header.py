@@ -95,6 +95,8 @@ def open_file(path: Path) -> tuple[MeteredFile, Dataset, PixelElement | None]:
             file = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: MeteredFile(_inflated(compressed)))
         header = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: _parsed(file, None if deflated else _DEFERRED))
         element = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: _element_at(file, header))
+        if element is not None and element.length is None and not header.preamble and _is_guessed(header):
+            raise UnreadableDicom(Reason.NO_TRANSFER_SYNTAX, "a compressed data set without file meta information")
         if deflated:
             header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
         file.reads_left = sys.maxsize
@@ -105,16 +107,46 @@ def open_file(path: Path) -> tuple[MeteredFile, Dataset, PixelElement | None]:
 
 
 def _parsed(file: MeteredFile, defer_size: int | None) -> Dataset:
+    start = file.peek(8)
+    bare = _is_bare(start)
     try:
-        header = dcmread(file, defer_size, stop_before_pixels=True, force=_begins_with_meta(file.peek(8)))
+        header = dcmread(file, defer_size, stop_before_pixels=True, force=bare or _begins_with_meta(start))
     except InvalidDicomError:
         raise UnreadableDicom(Reason.NOT_DICOM, 'no "DICM" at byte 128') from None
     except BaseException:
         file.refuse_if_spent()  # pydicom turns what a file raises into an error about tags
         raise
     if not header.file_meta.get("TransferSyntaxUID"):
-        raise UnreadableDicom(Reason.NO_TRANSFER_SYNTAX)
+        if not bare:
+            raise UnreadableDicom(Reason.NO_TRANSFER_SYNTAX)
+        if "SOPClassUID" not in header:
+            raise UnreadableDicom(Reason.NOT_DICOM, "begins as a data set does, but has no SOPClassUID")
+        header.file_meta.TransferSyntaxUID = _GUESSED[header.original_encoding]
     return header
+
+
+_GUESSED = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
+"""Of a data set without file meta information: what its first elements show (implicit VR, little endian)."""
+
+
+def _is_guessed(header: Dataset) -> bool:
+    return "MediaStorageSOPInstanceUID" not in header.file_meta and len(header.file_meta) == 1
+
+
+def _is_bare(start: bytes) -> bool:
+    """Whether a file begins with an element of group 0008, as data sets do that old archives kept without the file meta
+    information of PS3.10."""
+    if start[:2] == b"\x08\x00" and start[3:4] == b"\0":
+        return _is_vr(start[4:6]) or int.from_bytes(start[4:8], "little") < 1 << 12
+    return start[:3] == b"\x00\x08\x00" and _is_vr(start[4:6])
+
+
+def _is_vr(two: bytes) -> bool:
+    return len(two) == 2 and two.isalpha() and two.isupper()
 
 
 def _begins_with_meta(start: bytes) -> bool:

@@ -9,18 +9,20 @@ Tested in ``tests/client/reading/test_dicom.py``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import CTImageStorage
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from client.pixels.groups import group_item
+from client.pixels.groups import frame_value, group_item
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
 from client.pixels.tables import look_up_modality
 
+_CT = frozenset((CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage))
 _EXACT_BITS = 24  # of a float32's significand
 
 
@@ -49,13 +51,38 @@ def read_rescale(header: Dataset, frame: int) -> Rescale:
     return rescale
 
 
+class Hounsfield(StrEnum):
+    """Whether a frame's values are Hounsfield units."""
+
+    TOLD = "TOLD"
+    OTHER_UNIT = "OTHER_UNIT"
+    NOT_TOLD = "NOT_TOLD"
+    """RescaleSlope or RescaleIntercept is missing, which a CT image must have (type 1, C.8.2.1): the values may be
+    anything."""
+
+
+def hounsfield(header: Dataset, frame: int = 0) -> Hounsfield:
+    """What the file says of a frame's values: the same transformation that ``measured`` applies.
+
+    Raises:
+        UnreadableDicom: see ``read_rescale``.
+    """
+    unit, table = read_rescale(header, frame).unit, bool(header.get("ModalityLUTSequence"))
+    linear = (frame_value(header, frame, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    if not table and any(value in (None, "") for value in linear):
+        return Hounsfield.NOT_TOLD
+    # Whoever says nothing more of a CT image says HU; US is "unspecified" (C.11.1.1.2), which HU is not.
+    return Hounsfield.TOLD if unit == "HU" else Hounsfield.OTHER_UNIT
+
+
 def _rescale(header: Dataset, source: Dataset) -> Rescale:
     if header.get("Modality") == "RTDOSE" and header.get("DoseGridScaling") not in (None, ""):
         return Rescale(float(header.DoseGridScaling), 0.0, str(header.get("DoseUnits") or ""))
     slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
-    unit = str(source.get("RescaleType") or header.get("Units") or "")
-    if not unit and header.get("SOPClassUID") == CTImageStorage:
-        unit = "HU"  # a CT image may leave out RescaleType if it is HU (table C.8-3)
+    unit = str(source.get("RescaleType") or header.get("Units") or "").strip()
+    told = slope not in (None, "") and intercept not in (None, "")
+    if not unit and told and header.get("SOPClassUID") in _CT:
+        unit = "HU"  # a CT image may leave out RescaleType if it is HU (table C.8-3), but not slope and intercept
     return Rescale(
         1.0 if slope in (None, "") else float(slope),
         0.0 if intercept in (None, "") else float(intercept),

@@ -15,7 +15,7 @@ from pydicom.datadict import dictionary_VR
 
 from client.prediction.model import CheckedModel
 from client.reading.dicom import read_header
-from client.sources.labels.own import MANUFACTURER
+from client.sources.own import MANUFACTURER
 from tasks.protocol.study import release
 from tasks.task import Code
 

@@ -7,26 +7,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pydicom import Dataset
-
-from client.pixels.pixel_format import number_of_frames
-from client.prediction.local_image import Catalogued, LeftOut, LocalImage, ScoringProgress, Worklist, text_of
-from client.reading.dicom import read_header
-from client.sources.acquisition import Acquisition
+from client.pixels.refusal import UnreadableDicom
+from client.prediction.local_image import Catalogued, LeftOut, LocalImage, ScoringProgress, Worklist
+from client.sources.acquisition import AcquisitionReader
 from client.sources.files.examinations import Examination, Stacked, examinations, stacked
+from client.sources.headers import plain_headers
 from client.sources.labels.segmentations import OWN
-from client.sources.record import Unreadable
+from client.sources.record import NOTE, OTHER_SERIES, Unreadable
 from tasks.task import Task
 
-NO_IMAGE = ("NOT_DICOM", "NO_PIXEL_DATA", OWN)
+NO_IMAGE = ("NOT_DICOM", "NO_PIXEL_DATA", "RT_STRUCTURE_SET", OWN)
 """Reasons of files that are not patient images at all (text files, reports, a model's outlines); they are skipped."""
-Acquired = Callable[[Dataset], Acquisition]
 
 
 def catalogued_scans(
     folder: Path,
     task: Task,
-    acquired: Acquired,
+    acquired: AcquisitionReader,
     catalogued: Catalogued,
     unwilling: frozenset[str],
     work: Worklist,
@@ -40,7 +37,7 @@ def catalogued_scans(
 def judged_scans(
     folder: Path,
     task: Task,
-    acquired: Acquired,
+    acquired: AcquisitionReader,
     trained: Callable[[str], bool],
     unwilling: frozenset[str],
     work: Worklist,
@@ -56,7 +53,12 @@ def judged_scans(
 
 
 def _scans(
-    folder: Path, task: Task, acquired: Acquired, unwilling: frozenset[str], work: Worklist, progress: ScoringProgress
+    folder: Path,
+    task: Task,
+    acquired: AcquisitionReader,
+    unwilling: frozenset[str],
+    work: Worklist,
+    progress: ScoringProgress,
 ) -> Iterator[tuple[LocalImage, Stacked]]:
     """Scans that a report can reference; others, and unusable parts of a scan, are left out with a reason."""
 
@@ -78,11 +80,13 @@ def _scans(
         lost: Counter[str] = Counter()
         try:
             scan = stacked(examination, task, lost)
+            image = _image(examination, scan, task)
         except Unreadable as refusal:
             work.left_out.append(LeftOut(first.patient, first.path, refusal.reason))
             continue
-        work.left_out += [LeftOut(first.patient, scan.middle.path, reason) for reason in lost.elements()]
-        yield _image(examination, scan, task), scan
+        parts = [reason for reason in lost.elements() if not reason.startswith((NOTE, OTHER_SERIES))]
+        work.left_out += [LeftOut(first.patient, scan.middle.path, reason) for reason in parts]
+        yield image, scan
 
 
 def _unnamed(examination: Examination, unwilling: frozenset[str]) -> str:
@@ -95,17 +99,19 @@ def _unnamed(examination: Examination, unwilling: frozenset[str]) -> str:
 
 
 def _image(examination: Examination, scan: Stacked, task: Task) -> LocalImage:
-    header = read_header(scan.middle.path)
+    ((_, header),) = plain_headers([scan.middle.path])
+    if isinstance(header, UnreadableDicom):
+        raise Unreadable(str(header.reason), str(header))
     return LocalImage(
         patient=examination.files[0].patient,
         study=examination.study,
         uid=scan.middle.instance,
         name=examination.study,
-        accession=text_of(header, "AccessionNumber"),
-        study_date=text_of(header, "StudyDate"),
+        accession=header.texts["AccessionNumber"],
+        study_date=header.texts["StudyDate"],
         path=scan.middle.path,
         frame=scan.middle.frame,
-        frames=number_of_frames(header),
+        frames=header.frames,
         scan=scan.read,
         without=tuple(sequence.name for sequence in task.sequences if sequence.name not in scan.read.stacks),
     )

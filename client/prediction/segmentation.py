@@ -2,7 +2,7 @@
 
 A segment is a structure of the task, made by an algorithm identified by the study and the model's digest. There is one
 segmentation per 2D image; for a scan, one on its first sequence, without slices on which nothing is marked.
-``client/sources/labels/own.py`` recognises them, so that no model learns from a model.
+``client/sources/own.py`` recognises them, so that no model learns from a model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from client.prediction.model import CheckedModel
 from client.prediction.predict import ScoredImage
 from client.reading.decoding import Decoder
 from client.reading.stacks import Stack
-from client.sources.labels.own import MANUFACTURER
+from client.sources.own import MANUFACTURER
 
 _SERIES_NUMBER = 9101
 

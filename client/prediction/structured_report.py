@@ -33,7 +33,7 @@ from client.prediction.derived import LONGEST, NOT_FOR_CLINICAL_USE, coded, comp
 from client.prediction.local_image import LocalImage
 from client.prediction.model import CheckedModel
 from client.prediction.predict import ScoredImage, called, mean
-from client.sources.labels.own import MANUFACTURER
+from client.sources.own import MANUFACTURER
 
 RESEARCH = "RESEARCH"
 """ContentQualification (0018,9004) of every report (PS3.3 C.12.1.1, C.8.13.2.1.1)."""

@@ -9,12 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pydicom import Dataset
-
 from client.cohort import catalog
 from client.cohort.withdrawals import withdrawn
 from client.errors import EmptySource, SiteMisconfigured
-from client.pixels.pixel_format import number_of_frames
 from client.pixels.refusal import UnreadableDicom
 from client.prediction.local_image import (
     Catalogued,
@@ -23,15 +20,13 @@ from client.prediction.local_image import (
     ScoringProgress,
     Worklist,
     on_training_side,
-    text_of,
 )
 from client.prediction.scan_list import NO_IMAGE, catalogued_scans, judged_scans
-from client.reading.contract import Declared
-from client.reading.dicom import read_header
+from client.reading.contract import NOTHING_DECLARED, Declared
 from client.site import SiteSettings
-from client.sources.acquisition import Acquisition, acquisition_reader, reader_under
+from client.sources.acquisition import AcquisitionReader, acquisition_reader, reader_under
 from client.sources.files.folder import image_id
-from client.sources.labels.segmentations import is_segmentation
+from client.sources.headers import FileHeader, read_headers
 from client.sources.record import signature_of
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource
 from tasks.task import Task
@@ -92,7 +87,8 @@ def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, progress
         raise SiteMisconfigured(f"{folder} is not a folder")
     sources = [source for source in site.sources if source.task == task.name]
     words = {word: meaning for source in sources for word, meaning in source.organ_words.items()}
-    acquired, trained = reader_under(Declared(organ, words), task), on_training_side(site, task)
+    burned_in = bool(sources) and all(source.burned_in_annotation == "accept" for source in sources)
+    acquired, trained = reader_under(Declared(organ, words, burned_in), task), on_training_side(site, task)
     work = Worklist()
     adding = judged_scans if task.sequences else _judged_pictures
     adding(folder, task, acquired=acquired, trained=trained, unwilling=withdrawn(site), work=work, progress=progress)
@@ -104,7 +100,8 @@ def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, progress
 def _catalogued_pictures(
     folder: Path, task: Task, known: Catalogued, unwilling: frozenset[str], work: Worklist, progress: ScoringProgress
 ) -> None:
-    for path, header in _headers(folder, unwilling, work, progress):
+    unjudged = reader_under(NOTHING_DECLARED, task)  # the catalog knows the judgement
+    for path, header in _headers(folder, unjudged, unwilling, work, progress):
         for image in _images(task, path, header):
             work.add(known.settled(image, signature_of(path)))
 
@@ -112,15 +109,16 @@ def _catalogued_pictures(
 def _judged_pictures(
     folder: Path,
     task: Task,
-    acquired: Callable[[Dataset], Acquisition],
+    acquired: AcquisitionReader,
     trained: Callable[[str], bool],
     unwilling: frozenset[str],
     work: Worklist,
     progress: ScoringProgress,
 ) -> None:
-    for path, header in _headers(folder, unwilling, work, progress):
-        acquisition, patient = acquired(header), text_of(header, "PatientID")
-        judged, bits = acquisition.judgement, acquisition.bits_stored
+    for path, header in _headers(folder, acquired, unwilling, work, progress):
+        assert header.acquisition is not None  # it is no segmentation
+        patient = header.texts["PatientID"]
+        judged, bits = header.acquisition.judgement, header.acquisition.bits_stored
         if not judged.conforms:
             work.left_out.append(LeftOut(patient, path, judged.rejected[0]))
             continue
@@ -129,27 +127,29 @@ def _judged_pictures(
 
 
 def _headers(
-    folder: Path, unwilling: frozenset[str], work: Worklist, progress: ScoringProgress
-) -> Iterator[tuple[Path, Dataset]]:
+    folder: Path,
+    acquired: AcquisitionReader,
+    unwilling: frozenset[str],
+    work: Worklist,
+    progress: ScoringProgress,
+) -> Iterator[tuple[Path, FileHeader]]:
     """Headers of images that a report can reference; others are left out with a reason. Files that are not patient
     images at all (text files, reports, outlines) are skipped."""
     paths, seen = sorted(p for p in folder.rglob("*") if p.is_file()), set[str]()
-    for number, path in enumerate(paths, start=1):
+    for number, (path, header) in enumerate(read_headers(paths, acquired), start=1):
         progress("reading headers", number, len(paths))
-        try:
-            header = read_header(path)
-        except UnreadableDicom as error:
-            if str(error.reason) not in NO_IMAGE:
-                work.left_out.append(LeftOut("", path, str(error.reason)))
+        if isinstance(header, UnreadableDicom):
+            if str(header.reason) not in NO_IMAGE:
+                work.left_out.append(LeftOut("", path, str(header.reason)))
             continue
-        if is_segmentation(header):
+        if header.is_segmentation:
             continue
-        patient, uid = text_of(header, "PatientID"), text_of(header, "SOPInstanceUID")
+        patient, uid = header.texts["PatientID"], header.texts["SOPInstanceUID"]
         if patient in unwilling:
             work.left_out.append(LeftOut("", path, "WITHDRAWN"))
         elif not patient:
             work.left_out.append(LeftOut("", path, "NO_PATIENT_ID"))
-        elif not uid or not text_of(header, "StudyInstanceUID"):
+        elif not uid or not header.texts["StudyInstanceUID"]:
             work.left_out.append(LeftOut(patient, path, "NO_UID"))
         elif uid in seen:
             work.left_out.append(LeftOut(patient, path, "DUPLICATE_INSTANCE"))
@@ -158,21 +158,20 @@ def _headers(
             yield path, header
 
 
-def _images(task: Task, path: Path, header: Dataset) -> list[LocalImage]:
+def _images(task: Task, path: Path, header: FileHeader) -> list[LocalImage]:
     """One image for each frame that the task uses of a file, named as in the catalog."""
-    frames, uid = number_of_frames(header), text_of(header, "SOPInstanceUID")
-    chosen = task.frames(frames)
+    texts, chosen = header.texts, task.frames(header.frames)
     return [
         LocalImage(
-            patient=text_of(header, "PatientID"),
-            study=text_of(header, "StudyInstanceUID"),
-            uid=uid,
-            name=image_id(uid, frame, len(chosen)),
-            accession=text_of(header, "AccessionNumber"),
-            study_date=text_of(header, "StudyDate"),
+            patient=texts["PatientID"],
+            study=texts["StudyInstanceUID"],
+            uid=texts["SOPInstanceUID"],
+            name=image_id(texts["SOPInstanceUID"], frame, len(chosen)),
+            accession=texts["AccessionNumber"],
+            study_date=texts["StudyDate"],
             path=path,
             frame=frame,
-            frames=frames,
+            frames=header.frames,
         )
         for frame in chosen
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cache
 from typing import Any
 
@@ -18,11 +19,13 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import HTJ2K, JPEG2000
 
+from client.pixels import calibration
 from client.pixels.codestream import LOSSLESS
+from client.pixels.groups import frame_value, is_enhanced, moves
 from client.pixels.header import NATIVE, transfer_syntax
+from client.pixels.modality import Hounsfield, hounsfield
 from client.pixels.pixel_format import integer
 from client.reading.evidence import PixelEvidence
-from client.reading.stacks import CheckState
 from tasks import contract as contracts
 from tasks.contract import Contract
 
@@ -34,12 +37,18 @@ _CAMERA_MAKERS = re.compile(r"\b(iphone|ipad|apple|sm-[a-z]\d+|redmi|xiaomi|huaw
 _MAY_BE_LOSSLESS = {str(JPEG2000), str(HTJ2K)}
 _KEEP_VALUES = {*map(str, NATIVE), *map(str, LOSSLESS), "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.8.1"}
 _MAKERS = ("Manufacturer", "ManufacturerModelName", "SecondaryCaptureDeviceManufacturer")
-_CENTIMETRE = 3  # PhysicalUnitsXDirection (C.8.5.5.1.15)
 _TEXTS = frozenset(("CS", "DS", "IS", "LO", "SH", "UI"))
 _UNSIGNED = {"US": 2, "UL": 4}
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
-_Predicate = Callable[["_Image", Any], CheckState]
+_Predicate = Callable[["_Image", Any], "CheckState"]
+
+
+class CheckState(StrEnum):
+    """Whether a rule holds."""
+
+    HOLDS = "HOLDS"
+    VIOLATED = "VIOLATED"
+    UNKNOWN = "UNKNOWN"
 
 
 @dataclass(frozen=True)
@@ -49,10 +58,12 @@ class Declared:
     Attributes:
         organ: the organ that all of them show.
         organ_words: the hospital's own words for BodyPartExamined, and the organ they mean.
+        burned_in_accepted: images with BurnedInAnnotation YES are taken; the rule then only warns.
     """
 
     organ: str = ""
     organ_words: Mapping[str, str] = field(default_factory=dict)
+    burned_in_accepted: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,14 +86,28 @@ class Judgement:
 NOTHING_DECLARED = Declared()
 
 
-def judge_header(contract: Contract, header: Dataset, declared: Declared = NOTHING_DECLARED) -> Judgement:
-    """Check all rules that need no pixels.
+def judge_header(
+    contract: Contract, header: Dataset, declared: Declared = NOTHING_DECLARED, frame: int = 0
+) -> Judgement:
+    """Check all rules that need no pixels, of one frame.
 
     A value that cannot be read, whatever the reason, counts as missing: the rule says what follows.
     """
-    image = _Image(contract, header, declared)
+    image = _Image(contract, header, declared, frame)
     rules = [(rule, _HEADER[rule.check]) for rule in contract.rules if rule.check in _HEADER]
-    return _judged(contract, {rule.id: _tried(predicate, image, rule) for rule, predicate in rules})
+    judged = _judged(contract, {rule.id: _tried(predicate, image, rule) for rule, predicate in rules})
+    return _excused(contract, judged) if declared.burned_in_accepted else judged
+
+
+def judge_frames(contract: Contract, header: Dataset, declared: Declared, frames: int) -> tuple[Judgement, ...]:
+    """``judge_header`` of each frame of an enhanced image; of others all frames are as the first."""
+    return tuple(judge_header(contract, header, declared, frame) for frame in range(frames))
+
+
+def _excused(contract: Contract, judged: Judgement) -> Judgement:
+    excused = {rule.id for rule in contract.rules if rule.check == "not_burned_in"} & set(judged.rejected)
+    rejected = tuple(name for name in judged.rejected if name not in excused)
+    return merged(contract, Judgement(rejected, judged.warned), Judgement(warned=tuple(excused)))
 
 
 def judge_pixels(contract: Contract, evidence: PixelEvidence, bits_stored: int | None) -> Judgement:
@@ -94,6 +119,8 @@ def judge_pixels(contract: Contract, evidence: PixelEvidence, bits_stored: int |
         elif isinstance(rule, contracts.DepthUsed):
             deep = bits_stored is not None and bits_stored > 8
             states[rule.id] = _state(not deep or evidence.levels >= rule.min_levels)
+        elif isinstance(rule, contracts.NoText):
+            states[rule.id] = _state(evidence.glyphs < rule.fewer_than)
     return _judged(contract, states)
 
 
@@ -125,17 +152,17 @@ def _judged(contract: Contract, states: dict[str, CheckState]) -> Judgement:
 
 
 class _Image:
-    """One header; each value is converted once, since several rules use the same."""
+    """One frame's header; each value is converted once, since several rules use the same."""
 
-    def __init__(self, contract: Contract, header: Dataset, declared: Declared) -> None:
-        self.contract, self.header, self.declared = contract, header, declared
+    def __init__(self, contract: Contract, header: Dataset, declared: Declared, frame: int) -> None:
+        self.contract, self.header, self.declared, self.frame = contract, header, declared, frame
         self._texts: dict[str, str] = {}
 
     def text(self, keyword: str) -> str:
         """A value in capitals, without surrounding blanks; ``ImageType[0]`` selects one of several. "" if absent."""
         if keyword not in self._texts:
             name, _, index = keyword.partition("[")
-            value = value_of(self.header, name)
+            value = self._value(name)
             if index and value is not None:
                 place = int(index[:-1])
                 several = [value] if isinstance(value, str) else list(value)
@@ -145,7 +172,12 @@ class _Image:
 
     def items(self, keyword: str) -> list[Dataset]:
         """The items of a sequence; none when it is absent."""
-        return list(value_of(self.header, keyword) or ())
+        return list(self._value(keyword) or ())
+
+    def _value(self, keyword: str) -> Any:
+        if moves(keyword) and is_enhanced(self.header):
+            return frame_value(self.header, self.frame, keyword)
+        return value_of(self.header, keyword)
 
 
 @cache
@@ -268,28 +300,24 @@ def _lossless_syntax(image: _Image, rule: Any) -> CheckState:
 
 
 def _calibrated(image: _Image, rule: Any) -> CheckState:
-    if any(map(image.text, _SPACINGS)):
-        return CheckState.HOLDS
-    for region in image.items("SequenceOfUltrasoundRegions"):
-        units = [value_of(region, f"PhysicalUnits{axis}Direction") for axis in "XY"]
-        if units == [_CENTIMETRE, _CENTIMETRE] and all(value_of(region, f"PhysicalDelta{axis}") for axis in "XY"):
-            return CheckState.HOLDS
-    groups = image.items("SharedFunctionalGroupsSequence")
-    return CheckState.HOLDS if groups and value_of(groups[0], "PixelMeasuresSequence") else CheckState.UNKNOWN
+    return CheckState.UNKNOWN if calibration.spacing_mm(image.header, image.frame) is None else CheckState.HOLDS
+
+
+def _hounsfield(image: _Image, rule: Any) -> CheckState:
+    told = hounsfield(image.header, image.frame)
+    return CheckState.UNKNOWN if told is Hounsfield.NOT_TOLD else _state(told is Hounsfield.TOLD)
 
 
 def _regions(image: _Image, rule: Any) -> CheckState:
-    """Valid regions: with an area, inside the frame (PS3.3 C.8.5.5.1.3)."""
-    regions = image.items("SequenceOfUltrasoundRegions")
-    if not regions:
+    """What the reader keeps; of a frame without such a region all text would stay."""
+    if not calibration.tells_regions(image.header):
         return CheckState.UNKNOWN
     rows, columns = value_of(image.header, "Rows") or 0, value_of(image.header, "Columns") or 0
-    return _state(any(_inside(region, "X", columns) and _inside(region, "Y", rows) for region in regions))
+    return _state(bool(calibration.regions(image.header, rows, columns)))
 
 
-def _inside(region: Dataset, axis: str, size: int) -> bool:
-    low, high = value_of(region, f"RegionLocationMin{axis}0"), value_of(region, f"RegionLocationMax{axis}1")
-    return bool(0 <= low < high < size)
+def _not_burned_in(image: _Image, rule: Any) -> CheckState:
+    return _known(image.text("BurnedInAnnotation"), lambda value: value != "YES")
 
 
 def _organ(image: _Image, rule: Any) -> CheckState:
@@ -336,7 +364,9 @@ _HEADER: dict[str, _Predicate] = {
     "lossy_history": _lossy_history,
     "lossless_syntax": _lossless_syntax,
     "calibrated": _calibrated,
+    "hounsfield": _hounsfield,
     "regions": _regions,
+    "not_burned_in": _not_burned_in,
     "organ": _organ,
     "laterality": _laterality,
     "view": _view,

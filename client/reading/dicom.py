@@ -27,6 +27,7 @@ from client.pixels.colour import colour_space, to_luma, to_rgb
 from client.pixels.frames import Piece, find_encapsulated, read_encapsulated, read_native
 from client.pixels.header import NATIVE, open_file, transfer_syntax
 from client.pixels.modality import measured, read_rescale
+from client.pixels.padding import padding
 from client.pixels.pixel_format import GREY, PALETTE, PixelFormat, number_of_frames, read_form
 from client.pixels.refusal import Reason, UnreadableDicom, guarded
 from client.pixels.stored import StoredValues, shape_native, stored_values
@@ -54,10 +55,13 @@ class Measured:
         values: float32 (float64 for stored values of more than 24 bits) of shape (rows, columns): the output of the
             Modality LUT. MONOCHROME1 is not inverted; it is about display.
         unit: of the values, "HU" for instance; "" when the file does not say.
+        padded: bool of the same shape, where the values are padding and no measurement (PS3.3 C.7.5.1.1.2); ``None``
+            where none is.
     """
 
     values: NDArray[np.float32] | NDArray[np.float64]
     unit: str
+    padded: NDArray[np.bool_] | None = None
 
 
 def read_header(path: Path) -> Dataset:
@@ -142,6 +146,8 @@ class DicomImage:
         if grey.min() == grey.max():
             raise UnreadableDicom(Reason.CONSTANT_IMAGE)
         boxes = calibration.regions(self.header, self.form.rows, self.form.columns)
+        if not boxes and calibration.tells_regions(self.header):
+            raise UnreadableDicom(Reason.NO_B_MODE_REGION, "what is around its regions cannot be told from text")
         return Picture(grey, boxes, calibration.spacing_mm(self.header, index))
 
     def pictures(self) -> Iterator[Picture]:
@@ -185,12 +191,20 @@ class DicomImage:
         return self._pieces
 
     def _measured(self, index: int) -> Measured:
+        if self.form.photometric == PALETTE and self.header.get("SegmentationType") == "LABELMAP":
+            return self._numbers(index)
         if self.form.photometric not in GREY:
             raise UnreadableDicom(Reason.UNSUPPORTED_PHOTOMETRIC, f"{self.form.photometric} has no measured values")
         stored, _ = self._stored(index)
         rescale = read_rescale(self.header, index)
         bits = 64 if stored.dtype == np.float64 else 0 if stored.dtype == np.float32 else self.form.bits_stored
-        return Measured(measured(stored, self.header, rescale, bits), rescale.unit)
+        padded = padding(stored, self.header, self.form)
+        return Measured(measured(stored, self.header, rescale, bits), rescale.unit, padded)
+
+    def _numbers(self, index: int) -> Measured:
+        """Of a segmentation by labels, whose colours are only for people (PS3.3 A.51)."""
+        stored, _ = self._stored(index)
+        return Measured(stored.astype(np.float32), "")
 
     def _rgb(self, stored: StoredValues, stream: Codestream | None, index: int) -> NDArray[np.float32]:
         if self.form.photometric == PALETTE:

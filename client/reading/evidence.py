@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn
 
+from client.reading.lettering import glyphs
+
 _LOW = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))  # where nearly all images have energy
 _STEPS = np.arange(2, 25, dtype=np.float32)
 _MOST_BLOCKS, _FEWEST_BLOCKS, _FEWEST_VALUES = 256, 64, 40
@@ -27,23 +29,28 @@ class PixelEvidence:
     Attributes:
         jpeg: strength of JPEG's trace, 0 to 1; ``None`` when too few blocks have structure to tell.
         levels: how many different grey values there are.
+        glyphs: of the longest line of text at an edge, see ``client/reading/lettering.py``.
     """
 
     jpeg: float | None
     levels: int
+    glyphs: int = 0
 
 
-def examine(pixels: NDArray[np.float32], bits_stored: int | None) -> PixelEvidence:
+def examine(
+    pixels: NDArray[np.float32], bits_stored: int | None, shown: NDArray[np.float32] | None = None
+) -> PixelEvidence:
     """Examine a complete decoded frame, before anything is cropped.
 
     Args:
         pixels: float32 (rows, columns) in [0, 1] over the range of the stored bits.
         bits_stored: how many those are; ``None`` when the source does not tell.
+        shown: the same with what a model never sees blacked out, if anything; text is looked for in it.
     """
     levels = _levels(pixels, bits_stored)
     # A trace of 8-bit JPEG has steps of 8-bit levels; an image that really uses more bits, steps of its own levels.
     high = 255 if bits_stored is None or levels <= 256 else 2**bits_stored - 1
-    return PixelEvidence(_jpeg(pixels, high), levels)
+    return PixelEvidence(_jpeg(pixels, high), levels, glyphs(pixels if shown is None else shown))
 
 
 def _levels(pixels: NDArray[np.float32], bits_stored: int | None) -> int:

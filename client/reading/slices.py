@@ -18,12 +18,14 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from client.pixels.calibration import spacing_mm
-from client.pixels.groups import group_item
+from client.pixels.groups import frame_value, group_item
 from client.pixels.pixel_format import integer, number_of_frames
 from client.pixels.refusal import Reason, guarded
 
 Vector = tuple[float, float, float]
 
+_DIGITS = 4
+"""More decimals of a millimetre are no matter of rounding."""
 _NOT_SQUARE = 1e-2
 """Tolerance of directions for unit length and right angle; they are written with few digits."""
 
@@ -37,12 +39,15 @@ class Plane:
         along_row: direction in which the column number grows (ImageOrientationPatient, first three).
         along_column: direction in which the row number grows.
         spacing_mm: between rows and between columns (PixelSpacing).
+        rounding_mm: half of the last decimal with which each coordinate of the position was written; 0 where it was
+            written with more digits than can matter.
     """
 
     position: Vector
     along_row: Vector
     along_column: Vector
     spacing_mm: tuple[float, float]
+    rounding_mm: Vector = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,6 @@ class Slice:
         thickness_mm: SliceThickness.
         declared_spacing_mm: SpacingBetweenSlices.
         declared_number: how many slices the acquisition has (ImagesInAcquisition, NumberOfSlices).
-        tilt_degrees: GantryDetectorTilt.
     """
 
     path: Path
@@ -72,7 +76,6 @@ class Slice:
     thickness_mm: float | None
     declared_spacing_mm: float | None
     declared_number: int | None
-    tilt_degrees: float | None
 
 
 def slices_of(path: Path, header: Dataset) -> list[Slice]:
@@ -87,7 +90,6 @@ def slices_of(path: Path, header: Dataset) -> list[Slice]:
 
 
 def _slice(path: Path, header: Dataset, frame: int) -> Slice:
-    measures = group_item(header, frame, "PixelMeasuresSequence") or header
     number = integer(header, "ImagesInAcquisition") or integer(header, "NumberOfSlices")
     frames = number_of_frames(header)
     return Slice(
@@ -98,10 +100,9 @@ def _slice(path: Path, header: Dataset, frame: int) -> Slice:
         matrix=(integer(header, "Rows") or 0, integer(header, "Columns") or 0),
         frame_of_reference=str(header.get("FrameOfReferenceUID", "")),
         kind=_kind(header, frame),
-        thickness_mm=_length(measures, "SliceThickness"),
-        declared_spacing_mm=_length(measures, "SpacingBetweenSlices"),
+        thickness_mm=_length(header, frame, "SliceThickness"),
+        declared_spacing_mm=_length(header, frame, "SpacingBetweenSlices"),
         declared_number=number if frames == 1 else None,
-        tilt_degrees=_number(header, "GantryDetectorTilt"),
     )
 
 
@@ -116,12 +117,20 @@ def _plane(header: Dataset, frame: int) -> Plane | None:
     lengths = float(np.linalg.norm(along_row)), float(np.linalg.norm(along_column))
     if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(float(along_row @ along_column))) > _NOT_SQUARE:
         return None
-    return Plane(_vector(position), _vector(along_row / lengths[0]), _vector(along_column / lengths[1]), spacing)
+    ways = _vector(along_row / lengths[0]), _vector(along_column / lengths[1])
+    return Plane(_vector(position), *ways, spacing, _vector(map(_half_unit, where.ImagePositionPatient)))
 
 
 def _vector(values: Any) -> Vector:
     x, y, z = (float(value) for value in values)
     return x, y, z
+
+
+def _half_unit(value: Any) -> float:
+    """Of the last digit of a decimal string; 0 where it has an exponent or many decimals."""
+    text = str(getattr(value, "original_string", None) or value).strip()
+    decimals = len(text.partition(".")[2])
+    return 0.0 if decimals > _DIGITS or "e" in text.lower() else 0.5 * 10.0**-decimals
 
 
 _TELLING = ("EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue", "StackID", "InversionTime")
@@ -130,7 +139,7 @@ _TELLING_GROUPS = {
     "MREchoSequence": ("EffectiveEchoTime",),
     "MRDiffusionSequence": ("DiffusionBValue",),
     "CTImageFrameTypeSequence": ("FrameType",),
-    "MRImageFrameTypeSequence": ("FrameType",),
+    "MRImageFrameTypeSequence": ("FrameType", "ComplexImageComponent"),
 }
 
 
@@ -155,12 +164,12 @@ def _floats(source: Dataset, keyword: str, count: int) -> list[float] | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
-def _number(source: Dataset, keyword: str) -> float | None:
-    value = source.get(keyword)
+def _number(header: Dataset, frame: int, keyword: str) -> float | None:
+    value = frame_value(header, frame, keyword)
     return None if value in (None, "") else float(value)
 
 
-def _length(source: Dataset, keyword: str) -> float | None:
+def _length(header: Dataset, frame: int, keyword: str) -> float | None:
     """Some scanners write 0 for unknown, and a few have negative spacing."""
-    value = _number(source, keyword)
+    value = _number(header, frame, keyword)
     return None if not value or not np.isfinite(value) else abs(value)

@@ -59,6 +59,7 @@ def _cohort(site: SiteSettings, task: Task) -> Iterator[Rung]:
     yield _contract(report, task)
     yield _patients(report, site)
     yield _classes(report)
+    yield _text(report, task)
     yield _copies(report)
     yield _identities(site, task)
 
@@ -135,6 +136,15 @@ def _classes(report: IngestReport) -> Rung:
             "classes", ClaimState.WARN, result, "With so few patients in a class, scores are nearly meaningless"
         )
     return Rung("classes", ClaimState.OK, result)
+
+
+def _text(report: IngestReport, task: Task) -> Rung:
+    rules = {rule.id for rule in contracts.of_task(task.name).rules if rule.check in ("no_text", "not_burned_in")}
+    shown = sum(report.contract.warned.get(rule, 0) + report.contract.first.get(rule, 0) for rule in rules)
+    if not shown:
+        return Rung("no names", ClaimState.OK, "no image says that names are burned in, and none shows a line of text")
+    result = f"{shown} images show a line of text or say that names are burned in"
+    return Rung("no names", ClaimState.WARN, result, "View them with --html; leave out those with a name")
 
 
 def _copies(report: IngestReport) -> Rung:
@@ -252,4 +262,6 @@ def _clock(newest: datetime | None) -> Rung:
 def _processor() -> Rung:
     if torch.cuda.is_available():
         return Rung("processor", ClaimState.OK, f"{torch.cuda.get_device_name(0)}, {torch.get_num_threads()} threads")
-    return Rung("processor", ClaimState.OK, f"no GPU; {torch.get_num_threads()} threads are enough for scatter_linear")
+    threads = torch.get_num_threads()
+    some = f"{threads} thread{'s are' if threads > 1 else ' is'} enough"
+    return Rung("processor", ClaimState.OK, f"no GPU; {some} for scatter_linear")

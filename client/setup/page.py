@@ -25,6 +25,7 @@ from tasks.task import Task
 
 _SAMPLES = 12
 _PAIRS = 20
+_TEXTS = 60
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 } th, td { text-align: left; vertical-align: top;
@@ -73,7 +74,8 @@ def _cohort(site: SiteSettings, task: Task) -> str:
     with index.opened(site) as opened:
         usable = [image for image in opened.images(task.name, issuers) if image.usable]
     cache = ExampleCache(site, task)
-    return f"{_rules(report, task)}{_samples(usable, task, cache)}{_pairs(usable, task, cache)}"
+    parts = _rules(report, task), _with_text(usable, task, cache), _samples(usable, task, cache)
+    return f"{''.join(parts)}{_pairs(usable, task, cache)}"
 
 
 def _rules(report: IngestReport, task: Task) -> str:
@@ -86,6 +88,18 @@ def _rules(report: IngestReport, task: Task) -> str:
     columns = ("rule", "rejected first by this rule", "rejected in total", "warned", "what to do")
     summary = f"{contract.conforming} of {contract.examined} labelled images meet the contract."
     return f"<h3>Contract</h3><p>{summary}</p>" + (_table(columns, rows) if rows else "")
+
+
+def _with_text(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:
+    """All images in which a line of text was found, or that say so, as the network sees them."""
+    rules = {rule.id for rule in contracts.of_task(task.name).rules if rule.check in ("no_text", "not_burned_in")}
+    shown = sorted((image for image in usable if rules & set(image.warned)), key=lambda image: -image.glyphs)
+    if not shown:
+        return ""
+    captions = [f"patient {image.patient[:8]}, {image.glyphs} glyphs in a line" for image in shown[:_TEXTS]]
+    figures = "".join(_figure(image, name, cache) for image, name in zip(shown, captions, strict=False))
+    least = f"the first {_TEXTS} of {len(shown)}" if len(shown) > _TEXTS else str(len(shown))
+    return f"<h3>Images that may show text: {least}</h3><p>Leave out those in which a name can be read.</p>{figures}"
 
 
 def _samples(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:

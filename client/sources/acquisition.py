@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydicom import Dataset
 
 from client.pixels.header import transfer_syntax
-from client.reading.contract import Declared, Judgement, bits_stored, judge_header, value_of
+from client.reading.contract import Declared, Judgement, bits_stored, judge_frames, judge_header, value_of
 from client.sources.settings import Source
 from tasks import contract as contracts
 from tasks.task import Task
@@ -38,19 +37,33 @@ class Acquisition:
     facts: str
 
 
-def acquisition_reader(source: Source, task: Task) -> Callable[[Dataset], Acquisition]:
+@dataclass(frozen=True)
+class AcquisitionReader:
+    """Reads headers under the contract of a task, with what is declared for all of them."""
+
+    declared: Declared
+    task: str
+
+    def __call__(self, header: Dataset) -> Acquisition:
+        """What the first frame's header tells."""
+        judged = judge_header(contracts.of_task(self.task), header, self.declared)
+        return Acquisition(judged, bits_stored(header), _facts(header))
+
+    def frames(self, header: Dataset, number: int) -> tuple[Judgement, ...]:
+        """The judgement of each of so many frames of an enhanced image, or one where all are alike."""
+        judged = judge_frames(contracts.of_task(self.task), header, self.declared, number)
+        return judged if len(set(judged)) > 1 else judged[:1]
+
+
+def acquisition_reader(source: Source, task: Task) -> AcquisitionReader:
     """Reads headers of a source under the task's contract."""
-    return reader_under(Declared(source.organ_declared, source.organ_words), task)
+    accepted = source.burned_in_annotation == "accept"
+    return reader_under(Declared(source.organ_declared, source.organ_words, accepted), task)
 
 
-def reader_under(declared: Declared, task: Task) -> Callable[[Dataset], Acquisition]:
+def reader_under(declared: Declared, task: Task) -> AcquisitionReader:
     """Reads headers under the task's contract, with what is declared for all of them."""
-    contract = contracts.of_task(task.name)
-
-    def read(header: Dataset) -> Acquisition:
-        return Acquisition(judge_header(contract, header, declared), bits_stored(header), _facts(header))
-
-    return read
+    return AcquisitionReader(declared, task.name)
 
 
 def _facts(header: Dataset) -> str:

@@ -16,10 +16,15 @@ from numpy.typing import NDArray
 
 from client.reading.dicom import Measured
 from client.sources.acquisition import Acquisition
+from client.sources.visit import Sighting
 from tasks.task import Picture, Scan, Task
 
 Side = Literal["train", "validation"]
 """Which side of the split a patient is on."""
+
+
+OTHER_SERIES, NOTE = "OTHER_SERIES:", "NOTE:"
+"""Prefixes of what is counted but costs nothing: a series that was not taken, and what is odd about one that was."""
 
 
 class Unreadable(Exception):
@@ -76,6 +81,10 @@ class Listing:
     records: list[Record]
     left_out: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
+    sightings: list[Sighting] = field(default_factory=list)
+    """Of an archive: what it told of the patients of these records."""
+    unwilling: list[Sighting] = field(default_factory=list)
+    """Of an archive: images of patients who have withdrawn, to be known again under another number."""
 
 
 S = TypeVar("S", contravariant=True)

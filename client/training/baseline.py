@@ -9,6 +9,7 @@ Tested in ``tests/client/cli/test_data.py``.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -22,14 +23,25 @@ from client.training.train import train_locally
 from conf.schema.model import ScatterLinear
 from conf.schema.privacy import Privacy
 from conf.schema.training import TrainingSettings
+from tasks.input_spec import InputSpec
 from tasks.metrics.histogram import ScoreHistogram, score_histogram
 from tasks.metrics.interval import Interval
 from tasks.metrics.ranking import roc_auc
 from tasks.models import registry
+from tasks.models.network import Network
 from tasks.protocol.study import TrainingTerms
 from tasks.task import Task
 
 _BINS = 4096
+MODELS = (
+    ScatterLinear(),
+    ScatterLinear(resolution=32, J=3, L=3, pool=3),
+    ScatterLinear(resolution=16, J=2, L=3, pool=4),
+    ScatterLinear(resolution=0, J=2, pool=2),
+    ScatterLinear(resolution=0, J=2, L=3, pool=2),
+)
+"""Linear models for images, for volumes (``conf/model/scatter_linear_3d.yaml``, ``scatter_linear_3d_16.yaml``), and for
+small ones of either kind."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +59,33 @@ class Baseline:
     auc: Interval | None
 
 
+def fitting(form: InputSpec) -> tuple[dict[str, Any], Network]:
+    """The first of ``MODELS`` that can be built for examples of this shape, as a study would name it, and built.
+
+    Raises:
+        UnknownModel: none fits; what the last one lacks.
+    """
+    refused: registry.UnknownModel | None = None
+    for settings in MODELS:
+        model = asdict(settings)
+        try:
+            return model, registry.build(model, form)
+        except registry.UnknownModel as error:
+            refused = error
+    assert refused is not None  # there are models
+    raise refused
+
+
 def train_alone(site: SiteSettings, task: Task, rounds: int, generator: torch.Generator | None = None) -> Baseline:
-    """Train the default model for this many rounds of the default study, without noise and without releasing anything.
+    """Train the first of ``MODELS`` that fits the task's examples for this many rounds of the default study, without
+    noise and without releasing anything.
 
     Raises:
         NoCohort: see ``open_cohort``.
         UpdateNotFinite: training diverged.
     """
-    model, training = asdict(ScatterLinear()), asdict(TrainingSettings())
-    network = registry.build(model, task.form)
+    training = asdict(TrainingSettings())
+    model, network = fitting(task.form)
     require_enough(site, task)
     cohort = open_cohort(site, task, "train", model, network)
     validation = open_cohort(site, task, "validation", model, network)

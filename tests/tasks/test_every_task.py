@@ -27,9 +27,9 @@ from sklearn.preprocessing import StandardScaler
 from client.reading.contract import judge_pixels
 from client.reading.dicom import DicomImage
 from client.reading.evidence import examine
+from client.reading.segments import is_segmentation
 from client.sources.acquisition import acquisition_reader
 from client.sources.files.folder import list_folder
-from client.sources.labels.segmentations import is_segmentation
 from client.sources.labels.table import KEYS
 from client.sources.record import Record
 from client.sources.settings import FolderSource

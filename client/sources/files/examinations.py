@@ -1,8 +1,9 @@
 """The DICOM files of a folder as examinations: sorted by DICOM study and series, and stacked into volumes.
 
-For each of the task's sequences the longest stack that is a volume is used (``client/reading/stacks.py``), among all
-series of the contract's modalities whose SeriesDescription matches the sequence. An examination is one image of the
-task, named by its StudyInstanceUID. Labels are not needed here; ``client/sources/files/scans.py`` joins them.
+For each of the task's sequences one stack is used, among all series of the contract's modalities whose
+SeriesDescription
+matches the sequence: ``client/sources/files/choice.py`` says which. An examination is one image of the task, named by
+its StudyInstanceUID. Labels are not needed here; ``client/sources/files/scans.py`` joins them.
 
 Tested in ``tests/client/sources/files/test_scans.py``.
 """
@@ -10,23 +11,22 @@ Tested in ``tests/client/sources/files/test_scans.py``.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pydicom import Dataset
-
 from client.pixels.refusal import UnreadableDicom
 from client.reading.contract import Judgement, merged
-from client.reading.dicom import Measured, read_header
-from client.reading.slices import Slice, slices_of
-from client.reading.stacks import NoVolume, Stack, arrange
+from client.reading.dicom import Measured
+from client.reading.slices import Slice
+from client.reading.stacks import NoVolume, Stack, Unstackable
 from client.reading.volume import read_volume
-from client.sources.acquisition import Acquisition
-from client.sources.labels.own import is_own
-from client.sources.labels.scan_outlines import ReadOutlines, Segmentation, placed, read_segmentation
-from client.sources.labels.segmentations import OWN, is_segmentation
+from client.sources.acquisition import Acquisition, AcquisitionReader
+from client.sources.files.choice import Candidate, JudgedSlice, candidates, choose, in_one_space
+from client.sources.headers import FileHeader, read_headers
+from client.sources.labels.scan_outlines import ReadOutlines, Segmentation, covers, fitted, placed, segmentation_of
+from client.sources.labels.segmentations import OWN
 from client.sources.record import Unreadable, signature_of
 from tasks import contract as contracts
 from tasks.task import Scan, Task
@@ -45,6 +45,7 @@ class ImageFile:
         series: SeriesInstanceUID.
         sequence: name of the task's sequence that it belongs to, "" for none.
         slices: its frames.
+        judgements: the contract's, of each frame, or one where all are alike.
         acquisition: what its header tells.
         signature: changes whenever the file may have changed.
     """
@@ -55,6 +56,7 @@ class ImageFile:
     series: str
     sequence: str
     slices: tuple[Slice, ...]
+    judgements: tuple[Judgement, ...]
     acquisition: Acquisition
     signature: str
 
@@ -89,7 +91,7 @@ class Examination:
 def examinations(
     folder: Path,
     key: str,
-    acquired: Callable[[Dataset], Acquisition],
+    acquired: AcquisitionReader,
     task: Task,
     refused: Callable[[Path, str], None],
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -105,45 +107,52 @@ def examinations(
     """
     studies: dict[str, Examination] = {}
     paths = sorted(p for p in folder.rglob("*") if p.is_file())
-    for number, path in enumerate(paths, start=1):
-        segments = False
+    for number, (path, header) in enumerate(read_headers(paths, acquired, in_space=True), start=1):
         progress(number, len(paths))
+        if isinstance(header, UnreadableDicom):
+            refused(path, str(header.reason))
+            continue
+        study = header.texts["StudyInstanceUID"]
+        mine = studies.setdefault(study, Examination(study))
         try:
-            header = read_header(path)
-            segments = is_segmentation(header)
-            if segments and is_own(header):
-                refused(path, OWN)
-                continue
-            study = str(header.get("StudyInstanceUID", ""))
-            mine = studies.setdefault(study, Examination(study))
-            if not segments:
-                mine.files.append(_file(path, header, key, acquired, task))
-            elif task.structures and (found := read_segmentation(path, header, task.structures)) is not None:
-                mine.segmentations.append(found)
-        except UnreadableDicom as error:
-            refused(path, "SEGMENTATION_UNREADABLE" if segments else str(error.reason))
+            if not header.is_segmentation:
+                mine.files.append(_file(path, header, key, task))
+            elif reason := _add_segmentation(mine, path, header, task):
+                refused(path, reason)
+        except OSError:  # the file has gone since
+            refused(path, "UNREADABLE_FILE")
     return [studies[study] for study in sorted(studies) if studies[study].files]
 
 
-def _file(path: Path, header: Dataset, key: str, acquired: Callable[[Dataset], Acquisition], task: Task) -> ImageFile:
-    name, patient, series, description = (
-        str(header.get(keyword, "") or "").strip()
-        for keyword in (key, "PatientID", "SeriesInstanceUID", "SeriesDescription")
-    )
-    shortened = description[:_LONGEST_DESCRIPTION]
-    modality = str(header.get("Modality", "") or "").strip().upper()
+def _add_segmentation(examination: Examination, path: Path, header: FileHeader, task: Task) -> str:
+    """Keep it, if it is of the task's structures; else why it cannot be used, or "" where it is of something else."""
+    if header.own:
+        return OWN
+    if not task.structures:
+        return ""
+    if header.segmentation is None:
+        return "SEGMENTATION_UNREADABLE"
+    if (found := segmentation_of(path, header.segmentation, task.structures)) is not None:
+        examination.segmentations.append(found)
+    return ""
+
+
+def _file(path: Path, header: FileHeader, key: str, task: Task) -> ImageFile:
+    assert header.acquisition is not None  # it is no segmentation
+    shortened = header.texts["SeriesDescription"][:_LONGEST_DESCRIPTION]
+    modality = header.texts["Modality"].upper()
     # PET and CT of one examination may be called alike; a file that does not tell is for the contract to judge.
     meant = modality in ("", *contracts.of_task(task.name).modalities)
     sequence = next((one.name for one in task.sequences if meant and one.finds(shortened)), "")
-    slices = tuple(slices_of(path, header)) if sequence else ()
     return ImageFile(
         path=path,
-        name=name,
-        patient=patient,
-        series=series,
+        name=header.texts[key],
+        patient=header.texts["PatientID"],
+        series=header.texts["SeriesInstanceUID"],
         sequence=sequence,
-        slices=slices,
-        acquisition=acquired(header),
+        slices=header.slices if sequence else (),
+        judgements=header.judgements if sequence else (),
+        acquisition=header.acquisition,
         signature=signature_of(path),
     )
 
@@ -198,69 +207,60 @@ def stacked(examination: Examination, task: Task, lost: Counter[str]) -> Stacked
 
     Args:
         lost: counts what it has to do without: a further sequence (``SERIES_`` and why it is no volume,
-            ``SERIES_IN_OTHER_SPACE``), a segmentation (``client/sources/labels/scan_outlines.py``).
+            ``SERIES_IN_OTHER_SPACE``), slices (``SLICES_LEFT_OUT``), a segmentation (``SEGMENTATION_ELSEWHERE``, and
+            see ``client/sources/labels/scan_outlines.py``); and what is told (``client/sources/files/choice.py``).
 
     Raises:
         Unreadable: ``NO_SERIES_OF_<first sequence>``, or why its series is no volume (``Unstackable``).
     """
-    files = examination.files
-    stacks = {one.name: _stacks(files, one.name) for one in task.sequences}
+    of_sequence = {one.name: _candidates(examination, one.name, task) for one in task.sequences}
     first = task.sequences[0].name
-    if (reason := _why_none(stacks[first])) is not None:
-        raise Unreadable(reason or f"NO_SERIES_OF_{first.upper()}")
-    chosen = _chosen(stacks, first, lost)
-    of_file = {one.path: file for file in files for one in file.slices}
-    read = [of_file[one.path] for stack in chosen.values() for one in stack.slices]
-    volumes = [stack for name in chosen for stack in _volumes(stacks[name]) if _in_one_space(stack, chosen[first])]
-    segmentations = examination.segmentations
-    outlines = placed(segmentations, volumes, task.structures, lost) if segmentations else None
-    middle = chosen[first].slices[len(chosen[first].slices) // 2]
-    made_of = [f"{name} {len(stack.slices)}" for name, stack in chosen.items()]
+    taken = choose(of_sequence, first, lost)
+    of_file = {(one.path, one.frame): file for file in examination.files for one in file.slices}
+    read = [of_file[one.path, one.frame] for one in _slices(taken)]
+    outlines = _outlines(examination, of_sequence, taken, task, lost)
+    middle = taken[first].stack.slices[len(taken[first].stack.slices) // 2]
+    made_of = [f"{name} {len(one.stack.slices)}" for name, one in taken.items()]
     made_of += sorted({file.signature for file in read}) + ([] if outlines is None else [outlines.signature])
     signature = hashlib.sha256(repr(made_of).encode()).hexdigest()
-    return Stacked(ReadStacks(chosen, outlines), middle, signature, _judged(read, of_file[middle.path], task))
+    judgement = merged(contracts.of_task(task.name), *{one.judgement for one in taken.values()})
+    acquisition = replace(of_file[middle.path, middle.frame].acquisition, judgement=judgement)
+    return Stacked(
+        ReadStacks({name: one.stack for name, one in taken.items()}, outlines), middle, signature, acquisition
+    )
 
 
-def _stacks(files: Iterable[ImageFile], sequence: str) -> list[Stack]:
-    """All stacks of the series of a sequence, the longest first."""
-    series: defaultdict[str, list[Slice]] = defaultdict(list)
-    for file in files:
-        if file.sequence == sequence:
-            series[file.series].extend(file.slices)
-    stacks = [stack for name in sorted(series) for stack in arrange(series[name]).stacks]
-    return sorted(stacks, key=lambda stack: -len(stack.slices))
+def _slices(taken: Mapping[str, Candidate]) -> Iterator[Slice]:
+    return (one for candidate in taken.values() for one in candidate.stack.slices)
 
 
-def _volumes(stacks: Iterable[Stack]) -> Iterator[Stack]:
-    return (stack for stack in stacks if stack.refusal is None)
+def _candidates(examination: Examination, sequence: str, task: Task) -> list[Candidate]:
+    files = [file for file in examination.files if file.sequence == sequence]
+    judged = (
+        JudgedSlice(one, file.series, file.judgements[min(one.frame, len(file.judgements) - 1)])
+        for file in files
+        for one in file.slices
+    )
+    found = candidates(judged, examination.segmentations, task)
+    if files and not found and sequence == task.sequences[0].name:
+        raise Unreadable(Unstackable.NO_POSITION, "no slice says where it lies")
+    return found
 
 
-def _why_none(stacks: Sequence[Stack]) -> str | None:
-    """Why none of the stacks is a volume; "" if there is no stack, ``None`` if one is a volume."""
-    if any(True for _ in _volumes(stacks)):
+def _outlines(
+    examination: Examination,
+    of_sequence: Mapping[str, Sequence[Candidate]],
+    taken: Mapping[str, Candidate],
+    task: Task,
+    lost: Counter[str],
+) -> ReadOutlines | None:
+    """What was outlined on what is read, or on another volume of its space, as long as it is where the first sequence
+    was imaged."""
+    best = taken[task.sequences[0].name].stack
+    if not examination.segmentations:
         return None
-    return "" if not stacks or stacks[0].refusal is None else str(stacks[0].refusal.reason)
-
-
-def _chosen(stacks: Mapping[str, Sequence[Stack]], first: str, lost: Counter[str]) -> dict[str, Stack]:
-    """The longest volume of each sequence that has one in the first sequence's space."""
-    chosen = {first: next(_volumes(stacks[first]))}
-    for name, some in stacks.items():
-        near = [stack for stack in _volumes(some) if _in_one_space(stack, chosen[first])]
-        if near:
-            chosen[name] = near[0]
-        elif reason := _why_none(some):
-            lost[f"SERIES_{reason}"] += 1
-        elif some:
-            lost["SERIES_IN_OTHER_SPACE"] += 1
-    return chosen
-
-
-def _in_one_space(one: Stack, other: Stack) -> bool:
-    spaces = {stack.slices[0].frame_of_reference for stack in (one, other)} - {""}
-    return len(spaces) <= 1
-
-
-def _judged(read: Sequence[ImageFile], middle: ImageFile, task: Task) -> Acquisition:
-    judgements: list[Judgement] = list({file.acquisition.judgement for file in read})
-    return replace(middle.acquisition, judgement=merged(contracts.of_task(task.name), *judgements))
+    near = [one for one in examination.segmentations if covers(best, one) or fitted(one, best) is not None]
+    lost["SEGMENTATION_ELSEWHERE"] += len(examination.segmentations) - len(near)
+    others = [one.stack for some in of_sequence.values() for one in some if one.stack.refusal is None]
+    stacks = [*(one.stack for one in taken.values()), *(one for one in others if in_one_space(one, best))]
+    return placed(near, list(dict.fromkeys(stacks)), task.structures, lost) if near else None

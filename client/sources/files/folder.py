@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom import Dataset
-
 from client.errors import EmptySource, LabelsMatchNothing
-from client.pixels.pixel_format import number_of_frames
 from client.pixels.refusal import UnreadableDicom
-from client.reading.dicom import read_header
-from client.sources.acquisition import Acquisition, acquisition_reader
+from client.sources.acquisition import Acquisition, AcquisitionReader, acquisition_reader
 from client.sources.files.scans import list_scans
 from client.sources.frame import Frame
+from client.sources.headers import FileHeader, read_headers
 from client.sources.labels.annotations import labels_of
 from client.sources.labels.outlines import FrameOutlines
-from client.sources.labels.own import is_own
-from client.sources.labels.segmentations import OWN, is_segmentation
+from client.sources.labels.segmentations import OWN
 from client.sources.labels.table import KEYS, Labels
 from client.sources.record import Listing, Record, signature_of
 from client.sources.settings import FolderSource
@@ -35,7 +31,7 @@ def list_files(
     folder: Path,
     labels: Labels,
     withdrawn: frozenset[str],
-    acquired: Callable[[Dataset], Acquisition],
+    acquired: AcquisitionReader,
     task: Task,
     answered: Set[str] = frozenset(),
 ) -> Listing:
@@ -54,12 +50,8 @@ def list_files(
     if task.sequences:
         return list_scans(folder, labels, withdrawn=withdrawn, acquired=acquired, task=task, answered=answered)
     left_out = Counter(labels.left_out)
-    segmentations: list[Path] = []
-    headers = list(
-        _headers(
-            folder, labels.key, acquired=acquired, frames=task.frames, left_out=left_out, segmentations=segmentations
-        )
-    )
+    segmentations: list[tuple[Path, FileHeader]] = []
+    headers = list(_headers(folder, labels.key, acquired, task.frames, left_out, segmentations))
     if not headers:
         raise EmptySource(f"no DICOM file under {folder}; is the volume mounted?")
     outlines = FrameOutlines(segmentations, task.structures) if task.structures else None
@@ -82,6 +74,7 @@ class _Header:
     path: Path
     name: str
     uid: str
+    study: str
     patient: str
     frames: tuple[int, ...]
     """The frames that are used."""
@@ -94,43 +87,33 @@ class _Header:
 def _headers(
     folder: Path,
     key: str,
-    acquired: Callable[[Dataset], Acquisition],
+    acquired: AcquisitionReader,
     frames: Callable[[int], tuple[int, ...]],
     left_out: Counter[str],
-    segmentations: list[Path],
+    segmentations: list[tuple[Path, FileHeader]],
 ) -> Iterator[_Header]:
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        try:
-            header = read_header(path)
-        except UnreadableDicom as error:
-            left_out[str(error.reason)] += 1
-            continue
-        if is_segmentation(header):
-            if is_own(header):
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    for path, header in read_headers(paths, acquired):
+        if isinstance(header, UnreadableDicom):
+            left_out[str(header.reason)] += 1
+        elif header.acquisition is None:
+            if header.own:
                 left_out[OWN] += 1
             else:
-                segmentations.append(path)
-            continue
-        name, uid, patient = (str(header.get(keyword, "")).strip() for keyword in (key, KEYS[0], "PatientID"))
-        number = number_of_frames(header)
-        yield _Header(
-            path=path,
-            name=name,
-            uid=uid,
-            patient=patient,
-            frames=frames(number),
-            of=number,
-            size=_size(header),
-            acquisition=acquired(header),
-        )
-
-
-def _size(header: Dataset) -> tuple[int, int]:
-    """Rows and columns; 0 if missing, so that no outline fits."""
-    try:
-        return int(header.Rows), int(header.Columns)
-    except (AttributeError, TypeError, ValueError):
-        return 0, 0
+                segmentations.append((path, header))
+        else:
+            texts = header.texts
+            yield _Header(
+                path=path,
+                name=texts[key],
+                uid=texts[KEYS[0]],
+                study=texts["StudyInstanceUID"],
+                patient=texts["PatientID"],
+                frames=frames(header.frames),
+                of=header.frames,
+                size=header.size,
+                acquisition=header.acquisition,
+            )
 
 
 def _join(
@@ -141,22 +124,44 @@ def _join(
     outlines: FrameOutlines | None,
 ) -> tuple[list[Record], set[str]]:
     records: dict[str, list[Record]] = {}
-    used: set[str] = set()
+    of_study, of_uid = _patients(headers, lambda file: file.study), _patients(headers, lambda file: file.uid)
     for file in headers:
-        images = len(file.frames)
-        if file.name in labels.values:
-            used.add(file.name)
-        if file.patient in withdrawn:
-            left_out["WITHDRAWN"] += images
-        elif file.name not in labels.values:
-            left_out["IMAGE_WITHOUT_LABEL"] += images
-        elif not file.patient:
-            left_out["NO_PATIENT_ID"] += images
-        elif file.uid in records:
-            left_out["DUPLICATE_INSTANCE"] += images
-        else:
+        reason = _why_not(file, labels, withdrawn)
+        if not reason and len(of_study.get(file.study, ())) > 1:
+            reason = "STUDY_OF_SEVERAL_PATIENTS"
+        elif not reason and len(of_uid[file.uid]) > 1:
+            reason = "INSTANCE_OF_SEVERAL_PATIENTS"
+        elif not reason and file.uid in records:
+            reason = "DUPLICATE_INSTANCE"
+        if reason:
+            left_out[reason] += len(file.frames)
+            continue
+        try:
             records[file.uid] = list(_records(file, labels, outlines))
+        except OSError:  # the file has gone since its header was read
+            left_out["UNREADABLE_FILE"] += len(file.frames)
+    used = {file.name for file in headers if file.name in labels.values}
     return [record for of_file in records.values() for record in of_file], used
+
+
+def _patients(headers: list[_Header], key: Callable[[_Header], str]) -> dict[str, set[str]]:
+    """PatientIDs by what files of one patient may share; without those that lack either."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for file in headers:
+        if key(file) and file.patient:
+            found[key(file)].add(file.patient)
+    return found
+
+
+def _why_not(file: _Header, labels: Labels, withdrawn: frozenset[str]) -> str:
+    """Why an image cannot be used, whatever the others are; "" if it can."""
+    if file.patient in withdrawn:
+        return "WITHDRAWN"
+    if file.name not in labels.values:
+        return "IMAGE_WITHOUT_LABEL"
+    if not file.patient:
+        return "NO_PATIENT_ID"
+    return "" if file.uid else "NO_UID"
 
 
 def _records(file: _Header, labels: Labels, outlines: FrameOutlines | None) -> Iterator[Record]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Set
 from pathlib import Path
 
-from pydicom import Dataset
-
 from client.errors import EmptySource, LabelsMatchNothing
-from client.sources.acquisition import Acquisition
+from client.sources.acquisition import AcquisitionReader
 from client.sources.files.examinations import Examination, examinations, stacked
 from client.sources.frame import Frame
 from client.sources.labels.table import Labels
@@ -21,7 +19,7 @@ def list_scans(
     folder: Path,
     labels: Labels,
     withdrawn: frozenset[str],
-    acquired: Callable[[Dataset], Acquisition],
+    acquired: AcquisitionReader,
     task: Task,
     answered: Set[str] = frozenset(),
 ) -> Listing:

@@ -14,16 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.pixels.refusal import Reason, UnreadableDicom, guarded
-from client.reading.dicom import Measured, read_header, read_values
-from client.sources.labels.segmentations import (
-    codes_of,
-    least_value,
-    mask_of,
-    referenced_images,
-    segment_codes,
-    segmented_frames,
-)
+from client.reading.dicom import Measured, read_values
+from client.reading.segments import SegmentationHeader, SegmentedFrame
+from client.sources.headers import FileHeader
+from client.sources.labels.segmentations import codes_of, mask_of
 from client.sources.record import signature_of
 from tasks.task import Structure
 
@@ -33,12 +27,11 @@ _Place = tuple[str, int | None]
 
 @dataclass(frozen=True)
 class FrameMark:
-    """A frame of a segmentation, the structure it outlines, and the least value of a marked pixel."""
+    """A frame of a segmentation, and the structure it outlines."""
 
     structure: int
     path: Path
-    frame: int
-    least: float
+    frame: SegmentedFrame
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ class ReadMasks:
         """
         masks = np.zeros(self.shape, dtype=np.bool_)
         for mark in self.marks:
-            masks[mark.structure] |= mask_of(mark.path, mark.frame, mark.least, values)
+            masks[mark.structure] |= mask_of(mark.path, mark.frame, values)
         return masks
 
 
@@ -83,8 +76,8 @@ class FrameOutlines:
             nobody can tell what was not found there from what was not sought).
     """
 
-    def __init__(self, files: Iterable[Path], structures: Sequence[Structure]) -> None:
-        """Read their headers; no pixel is decoded."""
+    def __init__(self, files: Iterable[tuple[Path, FileHeader]], structures: Sequence[Structure]) -> None:
+        """Sort what their headers say; no pixel is decoded."""
         self.left_out: Counter[str] = Counter()
         self._codes = codes_of(structures)
         self._sought: dict[_Place, set[int]] = defaultdict(set)
@@ -92,30 +85,27 @@ class FrameOutlines:
         self._marks: dict[_Place, list[FrameMark]] = defaultdict(list)
         self._files: dict[str, set[Path]] = defaultdict(set)
         self._sizes: dict[Path, tuple[int, int]] = {}
-        for path in files:
-            try:
-                self._add(path)
-            except UnreadableDicom:
+        for path, header in files:
+            if header.segmentation is None:
                 self.left_out["SEGMENTATION_UNREADABLE"] += 1
+            else:
+                self._add(path, header.segmentation)
 
-    def _add(self, path: Path) -> None:
-        header = read_header(path)
-        sought = {self._codes.index(code) for code in segment_codes(header).values() if code in self._codes}
+    def _add(self, path: Path, segmentation: SegmentationHeader) -> None:
+        sought = {self._codes.index(code) for code in segmentation.codes if code in self._codes}
         if not sought:
             return  # of something else
-        least, frames, referenced = least_value(header), segmented_frames(header), referenced_images(header)
-        self._sizes[path] = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: (int(header.Rows), int(header.Columns)))
-        for image in referenced:
+        self._sizes[path] = segmentation.size
+        for image in segmentation.referenced:
             self._referenced[image] |= sought
             self._files[image].add(path)
-        for frame in frames:
+        for frame in segmentation.frames:
             for image, numbers in frame.images:
                 self._files[image].add(path)
                 for place in _places(image, numbers):
                     self._sought[place] |= sought
                     if frame.code in self._codes:
-                        structure = self._codes.index(frame.code)
-                        self._marks[place].append(FrameMark(structure, path, frame.number, least))
+                        self._marks[place].append(FrameMark(self._codes.index(frame.code), path, frame))
 
     def of(self, image: str, frame: int, frames: int, size: tuple[int, int]) -> ReadMasks | None:
         """The reader of an image's masks; ``None`` unless all structures were annotated.

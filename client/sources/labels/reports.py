@@ -19,8 +19,8 @@ from pydicom import Dataset
 
 from client.pixels.header import open_file
 from client.pixels.refusal import UnreadableDicom
-from client.sources.labels.own import is_own
-from client.sources.labels.segmentations import SEGMENTATION
+from client.reading.segments import SEGMENTATION
+from client.sources.own import is_own
 from client.sources.settings import ReportLabels
 
 _REPORTS = {f"1.2.840.10008.5.1.4.1.1.88.{number}" for number in (22, 33, 34)}

@@ -15,87 +15,59 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset
 
-from client.pixels.refusal import Reason, guarded
 from client.reading.dicom import Measured, read_values
-from client.reading.slices import Plane, Slice, slices_of
-from client.reading.stacks import Stack
+from client.reading.segments import SegmentationHeader, SegmentedFrame
+from client.reading.slices import Plane, Slice
+from client.reading.stacks import Note, Stack
 from client.reading.volume import affine_of
-from client.sources.labels.segmentations import (
-    SegmentedFrame,
-    codes_of,
-    least_value,
-    mask_of,
-    referenced_images,
-    segment_codes,
-    segmented_frames,
-)
+from client.sources.labels.segmentations import codes_of, mask_of
 from client.sources.record import signature_of
 from tasks.task import Structure, Volume
 
 _SAME_PLACE_MM = 0.05
-_SAME_DIRECTION = 1e-3
+_SAME_DIRECTION, _WANDERING = 1e-3, 0.09
+"""Of direction cosines; the second is 5 degrees, as far as the slices of one stack may differ at all."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A segmentation's header.
+    """A segmentation of some of the task's structures.
 
     Attributes:
         path: of the file.
         sought: positions among the task's structures of those that it describes, found or not.
-        marks: its frames that outline one of them: its position, the frame, and where it lies, if it says.
-        referenced: SOPInstanceUIDs of the images that it was made from, with a mark or without.
-        matrix: rows and columns.
-        least: from which value on a pixel is marked.
+        marks: its frames that outline one of them, and its position.
+        header: what it says.
         signature: changes whenever the file may have changed.
     """
 
     path: Path
     sought: frozenset[int]
-    marks: tuple[tuple[int, SegmentedFrame, Plane | None], ...]
-    referenced: frozenset[str]
-    matrix: tuple[int, int]
-    least: float
+    marks: tuple[tuple[int, SegmentedFrame], ...]
+    header: SegmentationHeader
     signature: str
 
+    def references(self, stack: Stack) -> bool:
+        """Whether it was made from a slice of the stack."""
+        return not frozenset(self.header.referenced).isdisjoint(one.instance for one in stack.slices)
 
-def read_segmentation(path: Path, header: Dataset, structures: Sequence[Structure]) -> Segmentation | None:
-    """Read a header; no pixel is decoded. ``None`` if it has none of these structures.
 
-    Raises:
-        UnreadableDicom: it does not say what its frames are.
-    """
+def segmentation_of(path: Path, header: SegmentationHeader, structures: Sequence[Structure]) -> Segmentation | None:
+    """A segmentation by the task's structures; ``None`` if it has none of these."""
     codes = codes_of(structures)
-    sought = {codes.index(code) for code in segment_codes(header).values() if code in codes}
-    if not sought:
-        return None
-    planes = [one.plane for one in slices_of(path, header)]
-    frames = segmented_frames(header)
-    marks = [(codes.index(one.code), one, planes[one.number]) for one in frames if one.code in codes]
-    matrix = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: (int(header.Rows), int(header.Columns)))
-    named = {image for one in frames for image, _ in one.images}
-    referenced = frozenset(referenced_images(header)) | named
-    return Segmentation(
-        path=path,
-        sought=frozenset(sought),
-        marks=tuple(marks),
-        referenced=referenced,
-        matrix=matrix,
-        least=least_value(header),
-        signature=signature_of(path),
-    )
+    sought = frozenset(codes.index(code) for code in header.codes if code in codes)
+    marks = tuple((codes.index(one.code), one) for one in header.frames if one.code in codes)
+    return Segmentation(path, sought, marks, header, signature_of(path)) if sought else None
 
 
 @dataclass(frozen=True)
 class SliceMark:
-    """A frame of a segmentation on a slice of a stack, and the least value of a marked pixel."""
+    """A frame of a segmentation on a slice of a stack."""
 
     path: Path
-    frame: int
+    frame: SegmentedFrame
     slice: int
-    least: float
 
 
 @dataclass(frozen=True)
@@ -125,7 +97,7 @@ class ReadOutlines:
         for name, (stack, marks) in self.outlined.items():
             mask = np.zeros((len(stack.slices), *stack.slices[0].matrix), dtype=np.bool_)
             for mark in marks:
-                mask[mark.slice] |= mask_of(mark.path, mark.frame, mark.least, decode)
+                mask[mark.slice] |= mask_of(mark.path, mark.frame, decode)
             masks[name] = Volume(mask, affine_of(stack))
         return masks
 
@@ -151,7 +123,8 @@ def placed(
     marked: list[dict[int, list[SliceMark]]] = [{} for _ in stacks]
     signatures = []
     for one in sorted(segmentations, key=lambda one: one.path):
-        fits = [(place, marks) for place, stack in enumerate(stacks) if (marks := _fitted(one, stack)) is not None]
+        fits = [(place, marks) for place, stack in enumerate(stacks) if (marks := fitted(one, stack)) is not None]
+        fits.sort(key=lambda fit: not one.references(stacks[fit[0]]))  # two reconstructions may have one grid
         if not fits:
             left_out["SEGMENTATION_OFF_GRID"] += 1
             continue
@@ -169,33 +142,53 @@ def placed(
     return ReadOutlines(outlined, "+".join(signatures)) if len(outlined) == len(structures) else None
 
 
-def _fitted(segmentation: Segmentation, stack: Stack) -> list[tuple[int, SliceMark]] | None:
-    """Each mark on its slice, with the structure's position; ``None`` if any fits no slice of the stack."""
-    if segmentation.matrix != stack.slices[0].matrix:
+def fitted(segmentation: Segmentation, stack: Stack) -> list[tuple[int, SliceMark]] | None:
+    """Each mark on its slice, with the structure's position; ``None`` if any fits no slice of the stack, or if its
+    frame of reference is another one and it refers to none of the slices."""
+    header, referenced = segmentation.header, segmentation.references(stack)
+    spaces = {header.frame_of_reference, stack.frame_of_reference} - {""}
+    if header.size != stack.slices[0].matrix or (len(spaces) > 1 and not referenced):
         return None
-    if not segmentation.marks and segmentation.referenced.isdisjoint(one.instance for one in stack.slices):
+    if not segmentation.marks and not referenced:
         return None
     marks = []
-    for structure, frame, plane in segmentation.marks:
-        place = _slice_of(frame, plane, stack.slices)
+    for structure, frame in segmentation.marks:
+        place = _slice_of(frame, stack)
         if place is None:
             return None
-        marks.append((structure, SliceMark(segmentation.path, frame.number, place, segmentation.least)))
+        marks.append((structure, SliceMark(segmentation.path, frame, place)))
     return marks
 
 
-def _slice_of(frame: SegmentedFrame, plane: Plane | None, slices: Sequence[Slice]) -> int | None:
-    for place, one in enumerate(slices):
-        derived = any(one.instance == name and (not frames or one.frame in frames) for name, frames in frame.images)
-        if plane is None and derived:
-            return place
-        if plane is not None and one.plane is not None and _same(plane, one.plane):
-            return place
-    return None
+def covers(stack: Stack, segmentation: Segmentation) -> bool:
+    """Whether all that a segmentation marks lies between the first and the last slice of a stack, whatever its grid."""
+    spaces = {segmentation.header.frame_of_reference, stack.frame_of_reference} - {""}
+    if len(spaces) > 1:
+        return False
+    normal = np.cross(stack.plane.along_row, stack.plane.along_column)
+    places = [float(normal @ np.array(one.plane.position)) for _, one in segmentation.marks if one.plane is not None]
+    half = stack.thickness_mm / 2
+    low, high = stack.offsets_mm[0] - half, stack.offsets_mm[-1] + half
+    return all(low <= place <= high for place in places)
 
 
-def _same(one: Plane, other: Plane) -> bool:
+def _slice_of(frame: SegmentedFrame, stack: Stack) -> int | None:
+    if frame.plane is None:
+        return next((place for place, one in enumerate(stack.slices) if _is_of(frame, one)), None)
+    normal = np.cross(stack.plane.along_row, stack.plane.along_column)
+    distances = np.abs(np.array(stack.offsets_mm) - float(normal @ np.array(frame.plane.position)))
+    place = int(np.argmin(distances))
+    plane = stack.slices[place].plane
+    return place if plane is not None and _same(frame.plane, plane, stack) else None
+
+
+def _is_of(frame: SegmentedFrame, one: Slice) -> bool:
+    return any(one.instance == name and (not frames or one.frame in frames) for name, frames in frame.images)
+
+
+def _same(one: Plane, other: Plane, stack: Stack) -> bool:
     near = np.abs(np.subtract(one.position, other.position)).max() <= _SAME_PLACE_MM
     directions = (one.along_row, one.along_column), (other.along_row, other.along_column)
-    turned = np.abs(np.subtract(*directions)).max() > _SAME_DIRECTION
+    wandering = Note.SLICES_WANDER in stack.notes  # then a segmentation has the direction of any one slice
+    turned = np.abs(np.subtract(*directions)).max() > (_WANDERING if wandering else _SAME_DIRECTION)
     return bool(near and not turned and np.allclose(one.spacing_mm, other.spacing_mm, rtol=1e-3))

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from client.cohort.remedies import WORDS, remedy_of
+from client.pixels.modality import Hounsfield
 from client.pixels.refusal import Reason
-from client.reading.stacks import Check, Unstackable
+from client.reading.stacks import Unstackable
 from client.sources.pacs.fidelity import Fidelity
 from client.sources.pacs.spool import MissingReason
 from tasks import contract as contracts
@@ -20,7 +21,7 @@ from tasks import task as tasks
 
 ROOT = Path(__file__).parents[3]
 READERS = ("client/sources", "client/reading", "client/cohort", "client/prediction", "tasks/lung_ct", "tasks/brain_mr")
-OTHERS = {*Check, *Fidelity, "SPACING_AS_DECLARED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+OTHERS = {*Fidelity, *Hounsfield, "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OTHER_SERIES"}
 """Words for something else."""
 WORD = re.compile(r"[A-Z]+(_[A-Z]+)+")
 BRAIN = tasks.get("brain_mr")

@@ -27,9 +27,9 @@ from client.prediction.model import CheckedModel
 from client.prediction.predict import ScoredImage
 from client.prediction.structured_report import report_of
 from client.reading.dicom import read_frame
+from client.reading.segments import is_segmentation
 from client.site import load, secret
 from client.sources.labels.reports import labels_of_reports
-from client.sources.labels.segmentations import is_segmentation
 from client.sources.settings import ReportLabels
 from tasks import task as tasks
 from tasks.models import registry

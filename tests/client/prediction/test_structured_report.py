@@ -18,7 +18,7 @@ from client.prediction.model import CheckedModel, open_model
 from client.prediction.predict import ScoredImage
 from client.prediction.structured_report import report_of
 from client.prediction.worklist import of_folder
-from client.reading.slices import slices_of
+from client.reading.slices import Plane, slices_of
 from client.reading.stacks import Stack
 from client.site import load
 from client.sources.files.examinations import ReadStacks
@@ -196,7 +196,8 @@ def test_of_a_scan_in_one_file_the_frames_are_named(hospital: Path, tmp_path: Pa
     (scored, _) = _scored(hospital, tmp_path / "in", _many)
     header = dcmread(scored.image.path, stop_before_pixels=True)
     slices = tuple(slices_of(scored.image.path, header)[:2])
-    scan = ReadStacks({"CT": Stack(slices, (0.0, 1.0), (), None)}, None)
+    plane = Plane((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0))
+    scan = ReadStacks({"CT": Stack(slices, (0.0, 1.0), plane, frozenset(), None)}, None)
     image = replace(scored.image, scan=scan)
     report = _written(tmp_path / "sr.dcm", model(tmp_path), [replace(scored, image=image)])
     (source,) = report.content.get_image_measurement_groups()[0].source_images

@@ -14,11 +14,19 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 
 from client.pixels.refusal import UnreadableDicom
-from client.reading.contract import NOTHING_DECLARED, Declared, Judgement, judge_header, judge_pixels, merged
+from client.reading.contract import (
+    NOTHING_DECLARED,
+    Declared,
+    Judgement,
+    judge_frames,
+    judge_header,
+    judge_pixels,
+    merged,
+)
 from client.reading.dicom import read_header
 from client.reading.evidence import PixelEvidence
+from client.reading.segments import is_segmentation
 from client.sources.acquisition import acquisition_reader
-from client.sources.labels.segmentations import is_segmentation
 from client.sources.settings import FolderSource
 from tasks import contract as contracts
 from tasks import task as tasks
@@ -145,7 +153,23 @@ def test_what_may_be_lossless_and_does_not_say_is_undecided() -> None:
         ({"PixelSpacing": [0.1, 0.1]}, {"check": "calibrated"}, "holds"),
         ({"SequenceOfUltrasoundRegions": [_region(PhysicalUnitsXDirection=0)]}, {"check": "calibrated"}, "unknown"),
         ({"SequenceOfUltrasoundRegions": [_region(PhysicalDeltaX=0.0)]}, {"check": "calibrated"}, "unknown"),
-        ({"SequenceOfUltrasoundRegions": [_region(RegionLocationMaxX1=800)]}, {"check": "regions"}, "violated"),
+        ({"SequenceOfUltrasoundRegions": [_region(RegionLocationMaxX1=800)]}, {"check": "regions"}, "holds"),
+        ({"SequenceOfUltrasoundRegions": [_region(RegionLocationMaxX1=900)]}, {"check": "regions"}, "violated"),
+        ({"SequenceOfUltrasoundRegions": [_region(RegionDataType=2)]}, {"check": "regions"}, "violated"),
+        ({"SequenceOfUltrasoundRegions": [_region(RegionSpatialFormat=2)]}, {"check": "regions"}, "violated"),
+        ({"SequenceOfUltrasoundRegions": [_region(RegionSpatialFormat=3, RegionDataType=3)]},
+         {"check": "regions"}, "violated"),
+        ({"SequenceOfUltrasoundRegions": [_region(RegionDataType=2), _region()]}, {"check": "regions"}, "holds"),
+        ({"BurnedInAnnotation": "YES"}, {"check": "not_burned_in"}, "violated"),
+        ({"BurnedInAnnotation": "NO"}, {"check": "not_burned_in"}, "holds"),
+        ({}, {"check": "not_burned_in"}, "unknown"),
+        ({"RescaleSlope": "1", "RescaleIntercept": "-1024", "RescaleType": "HU"}, {"check": "hounsfield"}, "holds"),
+        ({"RescaleSlope": "1", "RescaleType": "HU"}, {"check": "hounsfield"}, "unknown"),
+        ({"RescaleSlope": "1", "RescaleIntercept": "0", "RescaleType": "US"}, {"check": "hounsfield"}, "violated"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2", "RescaleSlope": "1", "RescaleIntercept": "-1024"},
+         {"check": "hounsfield"}, "holds"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, {"check": "hounsfield"}, "unknown"),
+        ({"PixelSpacing": [0, 0], "SequenceOfUltrasoundRegions": None}, {"check": "calibrated"}, "unknown"),
         ({"SequenceOfUltrasoundRegions": [_region(RegionLocationMaxX1=10)]}, {"check": "regions"}, "violated"),
         ({"SequenceOfUltrasoundRegions": []}, {"check": "regions"}, "unknown"),
         ({}, {"check": "laterality", "values": ["L"]}, "holds"),
@@ -167,6 +191,57 @@ def test_what_may_be_lossless_and_does_not_say_is_undecided() -> None:
 )  # fmt: skip
 def test_a_rule_holds_is_violated_or_does_not_know(changes: dict[str, Any], rule: dict[str, Any], state: str) -> None:
     assert _state(_breast(**changes), **rule) == state
+
+
+def _enhanced(measured: Sequence, shared: Sequence | None = None) -> Dataset:
+    """An enhanced header of as many frames as there are per-frame groups, without regions."""
+    return _breast(
+        SequenceOfUltrasoundRegions=None,
+        NumberOfFrames=len(measured),
+        PerFrameFunctionalGroupsSequence=measured,
+        SharedFunctionalGroupsSequence=shared,
+    )
+
+
+def test_what_enhanced_images_say_frame_by_frame_is_found_where_the_reader_finds_it() -> None:
+    """As Siemens XA and Philips write it (26 of 26 real series were refused as uncalibrated)."""
+    measures = _item(PixelSpacing=[0.5, 0.5], SliceThickness="4")
+    value = _item(RescaleSlope="1", RescaleIntercept="-1024", RescaleType="HU")
+    kind = _item(FrameType=["ORIGINAL", "PRIMARY"], ComplexImageComponent="PHASE")
+    anatomy = _item(AnatomicRegionSequence=[_item(CodeValue="1", CodingSchemeDesignator="SCT", CodeMeaning="Breast")])
+    group = _item(
+        PixelMeasuresSequence=[measures],
+        PixelValueTransformationSequence=[value],
+        MRImageFrameTypeSequence=[kind],
+        FrameAnatomySequence=[anatomy],
+    )
+    for header in (_enhanced(Sequence([group, group])), _enhanced(Sequence([_item(), _item()]), Sequence([group]))):
+        assert _state(header, check="calibrated") == "holds"
+        assert _state(header, check="range", attribute="SliceThickness", max=3) == "violated"
+        assert _state(header, check="hounsfield") == "holds"
+        assert _state(header, check="none_of", attribute="ComplexImageComponent", values=["PHASE"]) == "violated"
+        del header.BodyPartExamined
+        assert _state(header, check="organ", words=["BREAST"]) == "holds"
+
+
+def test_frames_of_one_file_are_judged_one_by_one() -> None:
+    rule = {"check": "none_of", "attribute": "ComplexImageComponent", "values": ["PHASE"]}
+    kinds = [_item(MRImageFrameTypeSequence=[_item(ComplexImageComponent=kind)]) for kind in ("MAGNITUDE", "PHASE")]
+    judged = judge_frames(_only(BREAST, **rule), _enhanced(Sequence(kinds)), NOTHING_DECLARED, 2)
+    assert [one.conforms for one in judged] == [True, False]
+
+
+def test_a_hospital_that_accepts_burned_in_annotations_is_warned() -> None:
+    header = _breast(BurnedInAnnotation="YES")
+    assert judge_header(BREAST, header).rejected == ("no-burned-in-annotation",)
+    assert judge_header(BREAST, header, Declared(burned_in_accepted=True)) == Judgement(
+        warned=("no-burned-in-annotation",)
+    )
+
+
+def test_a_line_of_text_is_warned_about() -> None:
+    assert judge_pixels(BREAST, PixelEvidence(0.0, 200, glyphs=5), 8).warned == ("no-text",)
+    assert judge_pixels(BREAST, PixelEvidence(0.0, 200, glyphs=4), 8) == Judgement()
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")

@@ -16,8 +16,9 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from client.pixels.refusal import Reason, UnreadableDicom
-from client.reading.decoding import Decoder, DecoderNotStarted
+from client.reading.decoding import Decoder
 from client.reading.dicom import read_frame, read_values
+from client.reading.processes import DecoderNotStarted
 from tests.client.dicom_files import bundled, write, write_compressed
 
 RAMP = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
@@ -66,9 +67,9 @@ def test_a_panic_costs_one_file_and_no_process(decoder: Decoder, tmp_path: Path)
     segments = bytearray(64) + runs + runs
     segments[:12] = b"".join(n.to_bytes(4, "little") for n in (2, 64, 64 + len(runs)))
     path = write(tmp_path / "a.dcm", RAMP, encapsulate([bytes(segments)]), RLELossless)
-    before = decoder._all[0]._process.pid
+    before = decoder._processes.processes[0]._process.pid
     assert _refused(decoder, path) is Reason.DECODE_FAILED
-    assert decoder._all[0]._process.pid == before
+    assert decoder._processes.processes[0]._process.pid == before
     decoder.read(bundled("CT_small.dcm"))
 
 
@@ -87,7 +88,7 @@ def test_a_hang_ends_at_the_time_limit_and_the_next_file_is_read(tmp_path: Path)
 
 def _kill_when_busy(decoder: Decoder, with_signal: signal.Signals) -> None:
     decoder.read(bundled("CT_small.dcm"))
-    threading.Timer(1, os.kill, (decoder._all[0]._process.pid, with_signal)).start()
+    threading.Timer(1, os.kill, (decoder._processes.processes[0]._process.pid, with_signal)).start()
 
 
 def test_the_kernel_keeps_a_decoder_from_taking_memory(tmp_path: Path) -> None:
@@ -154,13 +155,13 @@ def test_threads_may_share_a_decoder(decoder: Decoder) -> None:
 
 def test_processes_end_with_the_block_and_nothing_works_outside_it() -> None:
     with Decoder(workers=2) as decoder:
-        processes = [worker._process for worker in decoder._all]
+        processes = [worker._process for worker in decoder._processes.processes]
     assert all(process.poll() is not None for process in processes)
     with pytest.raises(RuntimeError, match="with"):
         decoder.read(bundled("CT_small.dcm"))
 
 
 def test_a_decoder_that_cannot_start_is_nobody_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.reading.decoding.sys.executable", "/bin/false")
+    monkeypatch.setattr("client.reading.processes.sys.executable", "/bin/false")
     with Decoder() as decoder, pytest.raises(DecoderNotStarted):
         decoder.read(bundled("CT_small.dcm"))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from client.reading.decoding import Decoder
 from client.reading.dicom import read_header
-from client.sources.labels.segmentations import findings_of, is_segmentation
+from client.reading.segments import is_segmentation, read_segmentation_header
+from client.sources.labels.segmentations import findings_of
 from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
 from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
 from tasks.task import ABNORMALITY, Code, Structure
@@ -109,7 +110,7 @@ def test_our_reader_knows_what_was_found_where(tmp_path: Path) -> None:
         header = read_header(tmp_path / name)
         assert is_segmentation(header)
         with Decoder() as decoder:
-            found = findings_of(tmp_path / name, header, decoder)
+            found = findings_of(tmp_path / name, read_segmentation_header(header), decoder)
         told = [{"SCT:52988006"}, {"SCT:52988006", "SCT:80891009"}, set()]
         assert found == {image["SOPInstanceUID"]: codes for image, codes in zip(slices, told, strict=True)}
 

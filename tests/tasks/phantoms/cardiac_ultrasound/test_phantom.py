@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 
+from client.reading.segments import is_segmentation
 from client.sources.files.folder import list_folder
-from client.sources.labels.segmentations import is_segmentation
 from client.sources.settings import FolderSource
 from tasks.cardiac_ultrasound import TASK
 from tasks.cardiac_ultrasound.example import read_masks
