@@ -98,6 +98,12 @@ class SiteSettings(Settings):
     selects one by its SHA-256; nothing is ever downloaded."""
     stop_file: Path = Path("STOP")
     """While this file exists nothing leaves; ``consilium-site stop`` creates it."""
+    people: Path = Path("people.sqlite")
+    """Who is who under which patient numbers, by keyed hashes; back it up. Without it a patient who has a new number
+    since then is not recognised."""
+    merges: Path | None = None
+    """Patient merges as the hospital's own systems announce them: a file, or a folder, of HL7 messages (ADT^A18, A34,
+    A40) or of CSV with the columns ``from`` and ``to``. Once it is set, a missing one is an error."""
     withdrawals: Path | None = None
     """List of patients who have withdrawn. Once it is set, a missing file is an error, not an empty list."""
     key: Path = Path("site.key")
@@ -130,6 +136,9 @@ class SiteSettings(Settings):
     validation_fraction: float = Field(default=0.3, gt=0, lt=1)
     """Fraction of patients reserved for validation. Decide once: the ledger records it, as it does the sources' issuers
     and the policy's caps, and after a change no order is answered before ``consilium-site ledger rebase``."""
+    earlier_reports: Literal["replace", "beside"] = "replace"
+    """What becomes of earlier reports on the same question when ``predict --store`` stores one of another model:
+    ``replace`` names them as its predecessors, ``beside`` does not. Nothing is deleted in an archive."""
     sources: list[Source] = Field(min_length=1)
     policy: Policy
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from client.prediction.model import CheckedModel
     from client.prediction.outcome import Written
     from client.prediction.predict import Predictions, ScoredPatient
+    from client.prediction.store import Delivery
 
 _MOST_ROWS = 30
 
@@ -41,23 +42,28 @@ def predict(
     store_to: Annotated[
         str, typer.Option("--store-to", metavar="AET@HOST:PORT", help="Send them to this archive.")
     ] = "",
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="With --store-to: also where the peer does not know the examinations.")
+    ] = False,
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Run a study's model on images of this hospital. Not for clinical use.
 
     Writes a DICOM structured report for each examination, segmentations if the model outlines, a list for the reading
-    room, and a table. Nothing leaves the hospital and nothing is charged; the audit log records the run. Exit code 1
+    room, and a table. Nothing leaves the hospital and nothing is charged; the audit log records the run. Before an
+    examination's objects are stored, the archive is asked for it: if patient or images are not as they were scored,
+    nothing is stored for it, and the reason is shown. What the archive has already is not stored again. Exit code 1
     when something could not be reported or stored.
     """
-    from client.prediction import outcome, worklist
+    from client.prediction import destination, outcome, worklist
     from client.prediction import predict as predicting
     from client.prediction import store as storing
     from client.prediction.model import open_model
 
     settings = load(site)
     opened = open_model(model, sha256)
-    target = storing.target_of(settings, opened.task, store_to) if store or store_to else None
+    target = destination.target_of(settings, opened.task, store_to) if store or store_to else None
     folder = outcome.new_folder(out)
     with progress(as_json) as update:
         if path is None:
@@ -65,26 +71,23 @@ def predict(
         else:
             work = worklist.of_folder(settings, opened.task, path, organ, update)
         predictions = predicting.predict(opened, work, update)
-        written = outcome.write(folder, settings.name, opened, predictions, update)
-        stored = 0
-
-        def sent(label: str, done: int, total: int) -> None:
-            nonlocal stored
-            stored = done
-            update(label, done, total)
-
+        written = outcome.write(folder, settings.name, opened, predictions, update, key=secret(settings))
+        delivery, files = storing.Delivery(), [*written.reports, *written.outlines]
+        asked = destination.origins(settings, opened.task) if path is None else []
         try:
             if target is not None:
-                storing.store(settings, target, [*written.reports, *written.outlines], sent)
+                storing.store(settings, target, files, update, delivery, asked=asked, unchecked=unchecked)
         finally:
-            _note(settings, opened, predictions, written, stored)
-    facts = _facts(opened, predictions, written, target is not None, out)
-    answer(as_json, facts, *_shown(opened, predictions, written, target is not None, out))
-    if written.refused:
+            _note(settings, opened, predictions, written, delivery)
+    facts = _facts(opened, predictions, written, delivery, out)
+    answer(as_json, facts, *_shown(opened, predictions, written, delivery, out))
+    if written.refused or delivery.withheld:
         fail(REFUSED)
 
 
-def _note(settings: SiteSettings, model: CheckedModel, predictions: Predictions, written: Written, stored: int) -> None:
+def _note(
+    settings: SiteSettings, model: CheckedModel, predictions: Predictions, written: Written, delivery: Delivery
+) -> None:
     facts: dict[str, Fact] = {
         "study": model.head.study,
         "task": model.task.name,
@@ -94,14 +97,16 @@ def _note(settings: SiteSettings, model: CheckedModel, predictions: Predictions,
         "left_out": len(predictions.left_out),
         "reports": len(written.reports),
         "outlines": len(written.outlines),
-        "stored": stored,
+        "stored": delivery.stored,
+        "already_stored": delivery.present,
+        "withheld": len(delivery.withheld),
     }
     with AuditLog.open(settings.audit_log, secret(settings)) as audit_log:
         audit_log.append_event(Kind.PREDICTION, facts)
 
 
 def _facts(
-    model: CheckedModel, predictions: Predictions, written: Written, stored: bool, out: Path
+    model: CheckedModel, predictions: Predictions, written: Written, delivery: Delivery, out: Path
 ) -> dict[str, object]:
     return {
         "use": "not for clinical use",
@@ -114,13 +119,15 @@ def _facts(
         "reports": len(written.reports),
         "outlines": len(written.outlines),
         "reports_refused": written.refused,
-        "stored": stored,
+        "stored": delivery.stored,
+        "already_stored": delivery.present,
+        "withheld": delivery.withheld,
         "out": out,
     }
 
 
 def _shown(
-    model: CheckedModel, predictions: Predictions, written: Written, stored: bool, out: Path
+    model: CheckedModel, predictions: Predictions, written: Written, delivery: Delivery, out: Path
 ) -> Iterator[RenderableType]:
     from client.prediction.triage import noun, remarks
 
@@ -142,11 +149,16 @@ def _shown(
             f"{number} reports or outlines could not be written ({kind}): a header has invalid values, or an image can "
             "no longer be read."
         )
-    where = " and in the archive" if stored else ""
+    if delivery.withheld:
+        rows = [(_printable(one.patient), ", ".join(one.files), one.why) for one in delivery.withheld]
+        yield table("NOT written to the archive", ("patient", "files", "why, and what to do"), rows)
+    if delivery.stored or delivery.present:
+        before = f"; {delivery.present} it had already, from an earlier run" if delivery.present else ""
+        yield Text(f"{delivery.stored} objects were written to the archive{before}.")
     yield Text(f"Model {model.head.study}, SHA-256 {short(model.sha256)}.")
     outlines = f" and {len(written.outlines)} segmentations" if written.outlines else ""
     yield Text(
-        f"{len(written.reports)} reports{outlines} are in {out}{where}. They identify patients and must not leave the "
+        f"{len(written.reports)} reports{outlines} are in {out}. They identify patients and must not leave the "
         "hospital."
     )
 
@@ -156,7 +168,9 @@ def _row(model: CheckedModel, rank: int, patient: ScoredPatient) -> tuple[object
 
     side = {None: "", True: "at or above threshold", False: "below"}[called(model, patient.probability)]
     warned = ", ".join(patient.warned)
-    name = "".join(
-        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in patient.patient
-    )  # no command to terminals
-    return rank, name, len(patient.images), f"{100 * patient.probability:.1f}", side, warned
+    return rank, _printable(patient.patient), len(patient.images), f"{100 * patient.probability:.1f}", side, warned
+
+
+def _printable(name: str) -> str:
+    """Without commands to terminals."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)

@@ -16,10 +16,10 @@ from pydicom.datadict import dictionary_VR
 from client.prediction.model import CheckedModel
 from client.reading.dicom import read_header
 from client.sources.own import MANUFACTURER
+from client.sources.pacs.own import NOT_FOR_CLINICAL_USE
 from tasks.protocol.study import release
 from tasks.task import Code
 
-NOT_FOR_CLINICAL_USE = "NOT FOR CLINICAL USE"
 LONGEST = 64
 """Characters of a DICOM long string (PS3.5 6.2)."""
 _SEXES = ("M", "F", "O")

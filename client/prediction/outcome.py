@@ -64,13 +64,19 @@ def new_folder(path: Path) -> Path:
 
 
 def write(
-    folder: Path, site: str, model: CheckedModel, predictions: Predictions, progress: Callable[[str, int, int], None]
+    folder: Path,
+    site: str,
+    model: CheckedModel,
+    predictions: Predictions,
+    progress: Callable[[str, int, int], None],
+    key: bytes,
 ) -> Written:
     """Write ``reports/*.dcm``, one per examination, ``outlines/*.dcm`` if the model outlines, ``triage.html`` and
     ``scores.csv``, mode 0600.
 
     Args:
         folder: a new one, see ``new_folder``.
+        key: the hospital's secret, under which objects are named.
 
     Raises:
         SiteMisconfigured: the disk cannot be written; it is full, for instance.
@@ -81,10 +87,10 @@ def write(
         with Decoding() as decoding:
             for number, images in enumerate(examinations, start=1):
                 progress("writing reports", number, len(examinations))
-                _write(folder / REPORTS, written.reports, written.refused, partial(_report, model, images))
+                _write(folder / REPORTS, written.reports, written.refused, partial(_report, model, images, key))
                 if model.network.outlines:
                     decoder = decoding.decoder(predictions.images)
-                    made = partial(segmentations_of, model, images, decoder)
+                    made = partial(segmentations_of, model, images, decoder, key)
                     _write(folder / OUTLINES, written.outlines, written.refused, made)
         now = datetime.now().astimezone()
         write_secret(folder / TRIAGE, triage.page(site, model, predictions, now).encode("utf-8", "replace"))
@@ -94,8 +100,8 @@ def write(
     return written
 
 
-def _report(model: CheckedModel, images: list[ScoredImage]) -> list[Dataset]:
-    return [report_of(model, images)]
+def _report(model: CheckedModel, images: list[ScoredImage], key: bytes) -> list[Dataset]:
+    return [report_of(model, images, key)]
 
 
 def _write(folder: Path, files: list[Path], refused: Counter[str], make: Callable[[], list[Dataset]]) -> None:

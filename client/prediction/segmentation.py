@@ -16,54 +16,56 @@ from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, Se
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import UltrasoundImageStorage, generate_uid
+from pydicom.uid import UltrasoundImageStorage
 
 from client.pixels.pixel_format import number_of_frames
-from client.prediction.derived import LONGEST, NOT_FOR_CLINICAL_USE, coded, complete, equipment, source_header
+from client.prediction.derived import LONGEST, coded, complete, equipment, source_header
 from client.prediction.local_image import LocalImage
 from client.prediction.model import CheckedModel
+from client.prediction.names import ObjectNames
 from client.prediction.predict import ScoredImage
 from client.reading.decoding import Decoder
 from client.reading.stacks import Stack
 from client.sources.own import MANUFACTURER
+from client.sources.pacs.own import NOT_FOR_CLINICAL_USE, SERIES_NUMBERS
 
-_SERIES_NUMBER = 9101
 
-
-def segmentations_of(model: CheckedModel, images: Sequence[ScoredImage], decoder: Decoder) -> list[Dataset]:
+def segmentations_of(model: CheckedModel, images: Sequence[ScoredImage], decoder: Decoder, key: bytes) -> list[Dataset]:
     """The segmentations of one examination's images, all in one series; none if the model outlines nothing.
 
     Args:
         images: of one patient and one examination.
+        key: the hospital's secret, under which the segmentations are named; see ``names.py``.
 
     Raises:
         UnreadableDicom, Unreadable, NoExample: an image cannot be read a second time.
         Exception: of pydicom's or highdicom's, when the images' headers hold values that no segmentation may have.
     """
-    series, segmentations = generate_uid(prefix=None), []
+    names, segmentations = ObjectNames(key, model.sha256), []
     for scored in images:
         if scored.outline is not None and model.task.place_masks is not None:
             if scored.image.scan is None:
                 picture = decoder.read(scored.image.path, scored.image.frame)
                 masks = model.task.place_masks(picture, scored.outline.masks())
-                segmentations.append(_of_picture(model, scored.image, masks))
+                segmentations.append(_of_picture(model, scored.image, masks, names))
             else:
                 masks = model.task.place_masks(scored.image.scan(decoder.read_values), scored.outline.masks())
                 stack = scored.image.scan.stacks[model.task.sequences[0].name]
-                segmentations += _of_stack(model, stack, np.moveaxis(masks, 1, 0))
+                segmentations += _of_stack(model, stack, np.moveaxis(masks, 1, 0), names)
     for number, one in enumerate(segmentations, start=1):
-        one.SeriesInstanceUID, one.InstanceNumber = series, number
+        one.InstanceNumber = number
     return segmentations
 
 
-def _of_picture(model: CheckedModel, image: LocalImage, masks: NDArray[np.bool_]) -> Dataset:
+def _of_picture(model: CheckedModel, image: LocalImage, masks: NDArray[np.bool_], names: ObjectNames) -> Dataset:
     """From masks (structures, rows, columns)."""
     header = source_header(image.path)
+    own = [(image.path, str(header.SOPInstanceUID), image.frame)]
     if "NumberOfFrames" not in header:
-        return _segmentation(model, [header], masks[None])
+        return _segmentation(model, [header], masks[None], names.instance("outline", own), names)
     # highdicom knows several frames in space only, so a clip's frame is a still to it, and is called what it is here.
     kind, header.SOPClassUID = header.SOPClassUID, UltrasoundImageStorage
-    made = _segmentation(model, [header], masks[None])
+    made = _segmentation(model, [header], masks[None], names.instance("outline", own), names)
     for item in _references(made, str(header.SOPInstanceUID)):
         item.ReferencedSOPClassUID = kind
     for group in made.PerFrameFunctionalGroupsSequence if number_of_frames(header) > 1 else ():
@@ -80,34 +82,38 @@ def _references(within: Dataset, uid: str) -> Iterator[Dataset]:
             yield from _references(item, uid)
 
 
-def _of_stack(model: CheckedModel, stack: Stack, masks: NDArray[np.bool_]) -> list[Dataset]:
+def _of_stack(model: CheckedModel, stack: Stack, masks: NDArray[np.bool_], names: ObjectNames) -> list[Dataset]:
     """From masks (slices, structures, rows, columns): one for all single-slice files, one for each multi-slice file."""
     by_path: dict[Path, list[int]] = {}
     for number, one in enumerate(stack.slices):
         by_path.setdefault(one.path, []).append(number)
     headers = {path: source_header(path) for path in by_path}
     single = [path for path, header in headers.items() if number_of_frames(header) == 1]
+    everything = [(one.path, str(headers[one.path].SOPInstanceUID), one.frame) for one in stack.slices]
     segmentations = []
     if single:
-        chosen = [by_path[path][0] for path in single]
-        segmentations.append(_segmentation(model, [headers[path] for path in single], masks[chosen]))
+        chosen, uid = [by_path[path][0] for path in single], names.instance("outline", everything)
+        segmentations.append(_segmentation(model, [headers[path] for path in single], masks[chosen], uid, names))
     for path in (path for path in headers if path not in single):
         whole = np.zeros((number_of_frames(headers[path]), *masks.shape[1:]), dtype=np.bool_)
         whole[[stack.slices[number].frame for number in by_path[path]]] = masks[by_path[path]]
-        segmentations.append(_segmentation(model, [headers[path]], whole))
+        uid = names.instance("outline", everything, str(headers[path].SOPInstanceUID))
+        segmentations.append(_segmentation(model, [headers[path]], whole, uid, names))
     return segmentations
 
 
-def _segmentation(model: CheckedModel, headers: list[Dataset], masks: NDArray[np.bool_]) -> Dataset:
+def _segmentation(
+    model: CheckedModel, headers: list[Dataset], masks: NDArray[np.bool_], uid: str, names: ObjectNames
+) -> Dataset:
     """From masks (frames, structures, rows, columns), one header per frame, or one file for all."""
     made = hd.seg.Segmentation(
         headers,
         np.moveaxis(masks, 1, -1).astype(np.uint8),
         SegmentationTypeValues.BINARY,
         _segments(model),
-        series_instance_uid=generate_uid(prefix=None),  # that of all segmentations of the study is given later
-        series_number=_SERIES_NUMBER,
-        sop_instance_uid=generate_uid(prefix=None),
+        series_instance_uid=names.series("SEG", str(headers[0].StudyInstanceUID)),
+        series_number=SERIES_NUMBERS["SEG"],
+        sop_instance_uid=uid,
         instance_number=1,
         content_label="RESEARCH",
         content_description=f"{NOT_FOR_CLINICAL_USE}: {model.head.study}"[:LONGEST],

@@ -26,38 +26,40 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import UID, generate_uid
+from pydicom.uid import UID
 
 from client.pixels.pixel_format import number_of_frames
-from client.prediction.derived import LONGEST, NOT_FOR_CLINICAL_USE, coded, complete, equipment, source_header
+from client.prediction.derived import LONGEST, coded, complete, equipment, source_header
 from client.prediction.local_image import LocalImage
 from client.prediction.model import CheckedModel
+from client.prediction.names import ObjectNames
 from client.prediction.predict import ScoredImage, called, mean
 from client.sources.own import MANUFACTURER
+from client.sources.pacs.own import NOT_FOR_CLINICAL_USE, SERIES_NUMBERS
 
 RESEARCH = "RESEARCH"
 """ContentQualification (0018,9004) of every report (PS3.3 C.12.1.1, C.8.13.2.1.1)."""
 _SCHEME = "99CONSILIUM"
-_SERIES_NUMBER = 9100
 _NAMESPACE = uuid.UUID("a3f1c2d0-5b7e-4c59-9f0e-3d6a2b8c1e47")  # drawn once; makes the device's UID of the model
 
 
-def report_of(model: CheckedModel, images: Sequence[ScoredImage]) -> Dataset:
+def report_of(model: CheckedModel, images: Sequence[ScoredImage], key: bytes) -> Dataset:
     """The report of one DICOM study.
 
     Args:
         images: of one patient and one examination.
+        key: the hospital's secret, under which the report is named; see ``names.py``.
 
     Raises:
         Exception: of pydicom's or highdicom's, when the images' headers hold values that no report may have.
     """
     headers = _headers(images)
-    own = headers[images[0].image.path]
-    each = [] if model.task.sequences else [_group(model, [scored], headers) for scored in images]
+    own, names = headers[images[0].image.path], ObjectNames(key, model.sha256)
+    each = [] if model.task.sequences else [_group(model, [scored], headers, names) for scored in images]
     content = hd.sr.MeasurementReport(
         hd.sr.ObservationContext(observer_device_context=_device(model)),
         coded(model.task.procedure),
-        [*each, _group(model, images, headers, whole=True)],
+        [*each, _group(model, images, headers, names, whole=True)],
         title=codes.DCM.ImagingMeasurementReport,
     )
     relation = hd.sr.RelationshipTypeValues.CONTAINS
@@ -65,9 +67,9 @@ def report_of(model: CheckedModel, images: Sequence[ScoredImage]) -> Dataset:
     report = hd.sr.EnhancedSR(
         list({str(header.SOPInstanceUID): header for header in headers.values()}.values()),
         content[0],
-        series_instance_uid=generate_uid(prefix=None),
-        series_number=_SERIES_NUMBER,
-        sop_instance_uid=generate_uid(prefix=None),
+        series_instance_uid=names.series("SR", images[0].image.study),
+        series_number=SERIES_NUMBERS["SR"],
+        sop_instance_uid=names.instance("report", _read(images, headers)),
         instance_number=1,
         is_complete=True,
         is_final=False,
@@ -125,13 +127,17 @@ def _device(model: CheckedModel) -> hd.sr.ObserverContext:
 
 
 def _group(
-    model: CheckedModel, images: Sequence[ScoredImage], headers: Mapping[Path, Dataset], whole: bool = False
+    model: CheckedModel,
+    images: Sequence[ScoredImage],
+    headers: Mapping[Path, Dataset],
+    names: ObjectNames,
+    whole: bool = False,
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
     probability = mean(images)
     positive = called(model, probability) if whole else None
     name = "study" if whole else _name(images[0], headers[images[0].image.path])
     return hd.sr.MeasurementsAndQualitativeEvaluations(
-        hd.sr.TrackingIdentifier(generate_uid(prefix=None), name),
+        hd.sr.TrackingIdentifier(names.instance("finding", _read(images, headers), name), name),
         finding_type=coded(model.task.finding),
         algorithm_id=_algorithm(model),
         measurements=[
@@ -145,6 +151,13 @@ def _group(
         qualitative_evaluations=None if positive is None else [_side(positive)],
         source_images=_sources(images, headers),
     )
+
+
+def _read(images: Sequence[ScoredImage], headers: Mapping[Path, Dataset]) -> Iterator[tuple[Path, str, int]]:
+    """File, SOPInstanceUID and frame of everything that was read for the images."""
+    for scored in images:
+        yield from ((path, str(headers[path].SOPInstanceUID), frame) for path, frame in _frames(scored.image))
+        yield from ((path, str(headers[path].SOPInstanceUID), 0) for path in _files(scored.image))
 
 
 def _name(scored: ScoredImage, header: Dataset) -> str:

@@ -11,11 +11,11 @@ from client.sources.files.folder import list_folder
 from client.sources.files.manifest import list_manifest
 from client.sources.files.medmnist import list_medmnist
 from client.sources.files.nifti import list_nifti
-from client.sources.pacs.archive import Visit
 from client.sources.pacs.dicomweb import list_dicomweb
 from client.sources.pacs.dimse import list_dimse
 from client.sources.record import Lister, Listing
 from client.sources.settings import DicomwebSource, DimseSource, Source
+from client.sources.visit import Visit
 from tasks.task import Task
 
 _LISTERS: dict[str, Lister[Any]] = {

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from client.errors import ArchiveShrunk, EmptySource, LabelsMatchNothing, SiteError
@@ -19,33 +18,18 @@ from client.sources.labels.annotations import labels_of
 from client.sources.labels.table import Labels
 from client.sources.pacs.choice import choose, name_of
 from client.sources.pacs.fidelity import sentences
-from client.sources.pacs.search import Match, Search
+from client.sources.pacs.own import own_under
+from client.sources.pacs.search import Search
 from client.sources.pacs.spool import Instance, MissingReason, Spool, is_spool, opened
 from client.sources.pacs.walk import Found, Progress, Walk
 from client.sources.record import Listing
 from client.sources.settings import DicomwebSource, DimseSource
+from client.sources.visit import Sighting, Visit
 from tasks.task import Task
 
 _FEW = 3
 """So few images may be gone from an archive at once, however small the spool is."""
 _DAY_S = 86400.0
-
-
-@dataclass(frozen=True)
-class Visit:
-    """How an archive is visited.
-
-    Attributes:
-        own: whether a series is Consilium's own.
-        verify: retrieve everything again and compare it.
-        accept_shrink: a person has said that what is gone from the archive is to be deleted here.
-        progress: told how far it is.
-    """
-
-    own: Callable[[Match], bool] = lambda series: False
-    verify: bool = False
-    accept_shrink: bool = False
-    progress: Progress = lambda label, done, total: None
 
 
 class Archive(Protocol):
@@ -102,7 +86,7 @@ def list_archive(
         ArchiveShrunk: more is gone than ``most_lost`` allows.
         ArchiveUnreachable, ArchiveRefused, SpoolFull: see ``Archive``.
     """
-    return _Update(source, archive, owner, task, withdrawn, visit, labels_of(source, task)).run()
+    return _Update(source, archive, owner, task, withdrawn=withdrawn, visit=visit, labels=labels_of(source, task)).run()
 
 
 @dataclass(frozen=True)
@@ -121,7 +105,7 @@ class _Update:
         source = self.source
         with ExitStack() as line:
             search = line.enter_context(self.archive.searching())
-            walk = Walk(search, source.scope, self.labels, self.visit.own, self.visit.progress)
+            walk = Walk(search, source.scope, self.labels, own_under(self.visit.key), self.visit.progress)
             found = walk.find(outlines=bool(self.task.structures))
             if not found.instances and not is_spool(source.path):
                 raise self._nothing_in_scope(found)
@@ -130,7 +114,21 @@ class _Update:
                 warnings = _missed(walk, search, found, spool)
                 line.close()
                 listing = self._spooled(found, spool)
-        return Listing(listing.records, listing.left_out, warnings + listing.warnings)
+        return replace(listing, warnings=warnings + listing.warnings)
+
+    def _seen(self, instance: Instance) -> Sighting:
+        return Sighting(
+            patient=instance.patient_id,
+            issuer=self.source.issuer,
+            image=instance.uid,
+            study=instance.study,
+            accession=instance.accession,
+            born=instance.told.get("PatientBirthDate", ""),
+            sex=instance.told.get("PatientSex", ""),
+        )
+
+    def _is_unwilling(self, instance: Instance) -> bool:
+        return instance.patient_id in self.withdrawn or self.visit.unwilling(self._seen(instance))
 
     def _nothing_in_scope(self, found: Found) -> SiteError:
         without, scope = found.left_out["STUDY_WITHOUT_LABEL"], self.source.scope
@@ -143,8 +141,11 @@ class _Update:
         )
 
     def _spooled(self, found: Found, spool: Spool) -> Listing:
-        left_out = found.left_out
-        wanted = choose(found.instances, self.labels, self.withdrawn, left_out, bool(self.task.structures))
+        left_out, outlines = found.left_out, bool(self.task.structures)
+        unwilling = {instance.uid for instance in found.instances if self._is_unwilling(instance)}
+        wanted = choose(found.instances, self.labels, unwilling, left_out, outlines)
+        sightings = [self._seen(instance) for instance in wanted]
+        hidden = [self._seen(instance) for instance in found.instances if instance.uid in unwilling]
         kept = self._forget(found, wanted, spool)
         refused = self.archive.fetch(spool.missing(wanted, self._verified_since()), spool, self.visit.progress)
         left_out.update({str(reason): number for reason, number in refused.items()})
@@ -152,7 +153,8 @@ class _Update:
         warnings = _on_changes(spool, kept)
         warnings += sentences(spool.verdicts(), refused[MissingReason.TRANSCODED]) + self.archive.remarks(spool)
         if not spool.digests():
-            return self._nothing(found.instances, wanted, Listing([], left_out + self.labels.left_out, warnings))
+            empty = Listing([], left_out + self.labels.left_out, warnings, unwilling=hidden)
+            return self._nothing(found.instances, wanted, empty)
         listing = list_files(
             spool.images,
             self.labels,
@@ -161,7 +163,9 @@ class _Update:
             task=self.task,
             answered={name_of(instance, self.labels) for instance in found.instances},
         )
-        return Listing(listing.records, left_out + listing.left_out, warnings + listing.warnings)
+        return Listing(
+            listing.records, left_out + listing.left_out, warnings + listing.warnings, sightings, unwilling=hidden
+        )
 
     def _forget(self, found: Found, wanted: list[Instance], spool: Spool) -> int:
         """Delete what is not wanted any more. Returns how many images stay although the archive did not list them.

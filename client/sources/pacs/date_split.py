@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from client.errors import AnswerIncomplete
-from client.sources.pacs.search import Answer, Match, Search, value
+from client.sources.pacs.search import Match, Search, SearchAnswer, value
 
 _FIRST, _DAY = date(1980, 1, 1), timedelta(days=1)
 """No digital archive is older; only for halving a range without a beginning."""
@@ -67,11 +67,11 @@ def whole(search: Search, keys: Mapping[str, str], days: Days) -> list[Match]:
     return list(_completed(search, keys, days, _asked(search, keys, days)).values())
 
 
-def _asked(search: Search, keys: Mapping[str, str], days: Days) -> Answer:
+def _asked(search: Search, keys: Mapping[str, str], days: Days) -> SearchAnswer:
     return search.studies({**keys, **({"StudyDate": days.text()} if days.text() else {})})
 
 
-def _completed(search: Search, keys: Mapping[str, str], days: Days, answer: Answer) -> dict[str, Match]:
+def _completed(search: Search, keys: Mapping[str, str], days: Days, answer: SearchAnswer) -> dict[str, Match]:
     found, told = _by_uid(answer), _days(answer)
     if not answer.cut and len(told) < 2:
         return found
@@ -91,7 +91,7 @@ def _completed(search: Search, keys: Mapping[str, str], days: Days, answer: Answ
     return found
 
 
-def _believed(answer: Answer, found: dict[str, Match], which: str) -> dict[str, Match]:
+def _believed(answer: SearchAnswer, found: dict[str, Match], which: str) -> dict[str, Match]:
     if answer.cut:
         raise AnswerIncomplete(
             f"the archive leaves out examinations {which}: {answer.cut}. Its limit on answers must be raised, or our "
@@ -101,11 +101,11 @@ def _believed(answer: Answer, found: dict[str, Match], which: str) -> dict[str, 
     return found
 
 
-def _by_uid(answer: Answer) -> dict[str, Match]:
+def _by_uid(answer: SearchAnswer) -> dict[str, Match]:
     return {value(match, "StudyInstanceUID"): match for match in answer.matches}
 
 
-def _days(answer: Answer) -> list[date]:
+def _days(answer: SearchAnswer) -> list[date]:
     days = []
     for match in answer.matches:
         with suppress(ValueError):
@@ -113,6 +113,6 @@ def _days(answer: Answer) -> list[date]:
     return days
 
 
-def _outside(answer: Answer, days: Days) -> bool:
+def _outside(answer: SearchAnswer, days: Days) -> bool:
     first, last = days.first or date.min, days.last or date.max
     return any(not first <= day <= last for day in _days(answer))

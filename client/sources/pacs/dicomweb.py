@@ -12,7 +12,7 @@ import requests
 from dicomweb_client.web import DICOMwebClient
 
 from client.errors import ArchiveRefused, ArchiveUnreachable
-from client.sources.pacs.archive import Visit, list_archive
+from client.sources.pacs.archive import list_archive
 from client.sources.pacs.pace import Pace
 from client.sources.pacs.retry import Temporary, persistently
 from client.sources.pacs.search import Search
@@ -23,6 +23,7 @@ from client.sources.pacs.web import named, session_for
 from client.sources.pacs.web_search import WebSearch
 from client.sources.record import Listing
 from client.sources.settings import DicomwebSource
+from client.sources.visit import Visit
 from tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,9 @@ _USUAL = Visit()
 def list_dicomweb(source: DicomwebSource, task: Task, withdrawn: frozenset[str], visit: Visit = _USUAL) -> Listing:
     """Retrieve what is new and labelled into the spool, and list it; see ``list_archive`` for what it raises."""
     with closing(session_for(source)) as session:
-        return list_archive(source, DicomwebArchive(source, session), f"DICOMweb {source.url}", task, withdrawn, visit)
+        return list_archive(
+            source, DicomwebArchive(source, session), f"DICOMweb {source.url}", task, withdrawn, visit=visit
+        )
 
 
 class DicomwebArchive:

@@ -18,7 +18,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from client.errors import ArchiveRefused
-from client.sources.pacs.archive import Visit, list_archive
+from client.sources.pacs.archive import list_archive
 from client.sources.pacs.association import COMPRESSED, SYNTAXES, associate, in_groups
 from client.sources.pacs.association_client import RetrievalAssociation
 from client.sources.pacs.dimse_search import insist, searching
@@ -30,6 +30,7 @@ from client.sources.pacs.storage_classes import usual_classes
 from client.sources.pacs.walk import Progress
 from client.sources.record import Listing
 from client.sources.settings import DimseSource
+from client.sources.visit import Visit
 from tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ _USUAL = Visit()
 def list_dimse(source: DimseSource, task: Task, withdrawn: frozenset[str], visit: Visit = _USUAL) -> Listing:
     """Retrieve what is new and labelled into the spool, and list it; see ``list_archive`` for what it raises."""
     owner = f"DICOM archive {source.called_ae} at {source.host}:{source.port}"
-    return list_archive(source, DimseArchive(source), owner, task, withdrawn, visit)
+    return list_archive(source, DimseArchive(source), owner, task, withdrawn, visit=visit)
 
 
 class DimseArchive:

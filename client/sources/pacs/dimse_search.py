@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydicom import Dataset
 from pynetdicom import build_context
@@ -21,7 +21,7 @@ from client.sources.pacs.association import RemoteArchive
 from client.sources.pacs.association_client import SearchAssociation
 from client.sources.pacs.pace import Pace
 from client.sources.pacs.retry import Temporary, persistently
-from client.sources.pacs.search import RETURNED, UNIQUE, Answer, Match, value
+from client.sources.pacs.search import RETURNED, UNIQUE, Match, SearchAnswer, value
 from client.sources.pacs.spool import is_uid
 from client.sources.settings import DimseSource
 
@@ -35,16 +35,16 @@ class DimseSearch:
     def __init__(self, source: DimseSource | RemoteArchive, line: SearchAssociation, pace: Pace) -> None:
         self._source, self._line, self._pace = source, line, pace
 
-    def studies(self, keys: Mapping[str, str]) -> Answer:
+    def studies(self, keys: Mapping[str, str]) -> SearchAnswer:
         return self._answer("STUDY", keys)
 
-    def series(self, study: str) -> Answer:
+    def series(self, study: str) -> SearchAnswer:
         return self._answer("SERIES", {"StudyInstanceUID": study})
 
-    def instances(self, study: str, series: str) -> Answer:
+    def instances(self, study: str, series: str) -> SearchAnswer:
         return self._answer("IMAGE", {"StudyInstanceUID": study, "SeriesInstanceUID": series})
 
-    def _answer(self, level: str, keys: Mapping[str, str]) -> Answer:
+    def _answer(self, level: str, keys: Mapping[str, str]) -> SearchAnswer:
         identifier = Dataset()
         identifier.SpecificCharacterSet = _UNICODE  # otherwise some archives drop what their own default cannot say
         identifier.QueryRetrieveLevel = level
@@ -54,7 +54,7 @@ class DimseSearch:
         model = StudyRootQueryRetrieveInformationModelFind
         matches, cut = insist(self._source, lambda: self._line.find(identifier, model), self._pace)
         told = [_match(match) for match in matches]
-        return Answer([match for match in told if is_uid(value(match, UNIQUE[level]))], cut)
+        return SearchAnswer([match for match in told if is_uid(value(match, UNIQUE[level]))], cut)
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def _match(answer: Dataset) -> Match:
     return told
 
 
-def _texts(found: object) -> tuple[str, ...]:
+def _texts(found: Any) -> tuple[str, ...]:
     """As text; a person's name is one text with its component groups, although it can be iterated."""
     many = found if isinstance(found, list | tuple) or hasattr(found, "append") else [found]
     return tuple(text for one in many if one is not None and (text := str(one).strip()))

@@ -36,7 +36,7 @@ RETURNED: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchAnswer:
     """The matches of one search, each with a valid unique key.
 
     Attributes:
@@ -50,13 +50,13 @@ class Answer:
 class Search(Protocol):
     """An open way to ask an archive. All methods raise ``ArchiveUnreachable`` and ``ArchiveRefused``."""
 
-    def studies(self, keys: Mapping[str, str]) -> Answer:
+    def studies(self, keys: Mapping[str, str]) -> SearchAnswer:
         """DICOM studies by matching keys, such as ``{"StudyDate": "20260101-"}``."""
 
-    def series(self, study: str) -> Answer:
+    def series(self, study: str) -> SearchAnswer:
         """The series of a study."""
 
-    def instances(self, study: str, series: str) -> Answer:
+    def instances(self, study: str, series: str) -> SearchAnswer:
         """The instances of a series."""
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from client.errors import SiteMisconfigured
 from client.sources.labels.table import Labels
 from client.sources.pacs.date_split import Days, whole
-from client.sources.pacs.own import is_own_series
 from client.sources.pacs.scope import in_scope, study_in_scope
 from client.sources.pacs.search import PATIENT, Match, Search, number, value
 from client.sources.pacs.spool import Instance
@@ -69,7 +68,7 @@ class Walk:
         """Prepare.
 
         Args:
-            own: whether a series is Consilium's own, see ``is_own_series``.
+            own: whether a series is Consilium's own, see ``own_under``.
         """
         self._search, self._scope, self._labels = search, scope, labels
         self._own, self._progress = own, progress
@@ -226,8 +225,3 @@ def _instance(study: Match, series: Match, match: Match) -> Instance:
         held=frozenset(match.get("AvailableTransferSyntaxUID", ())),
         told={keyword: "\\".join(merged[keyword]) for keyword in _TOLD if keyword in merged},
     )
-
-
-def own_under(key: bytes) -> Callable[[Match], bool]:
-    """``is_own_series`` under the hospital's secret."""
-    return lambda series: is_own_series(key, series)

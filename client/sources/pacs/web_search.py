@@ -14,7 +14,7 @@ from dicomweb_client.web import DICOMwebClient
 from pydicom.datadict import keyword_for_tag
 
 from client.errors import ArchiveRefused
-from client.sources.pacs.search import RETURNED, UNIQUE, Answer, Match, value
+from client.sources.pacs.search import RETURNED, UNIQUE, Match, SearchAnswer, value
 from client.sources.pacs.spool import InstanceMissing, is_uid
 from client.sources.settings import DicomwebSource
 
@@ -49,21 +49,21 @@ class WebSearch:
         warning = response.headers.get("Warning", "")
         self._warned = warning if warning.lstrip().startswith("299") else ""
 
-    def studies(self, keys: Mapping[str, str]) -> Answer:
+    def studies(self, keys: Mapping[str, str]) -> SearchAnswer:
         filters = {keyword: wanted for keyword, wanted in keys.items() if wanted}
         more = [keyword for keyword, wanted in keys.items() if not wanted]
         fields = [*RETURNED["STUDY"], *more]
         return self._pages("STUDY", self._client.search_for_studies, fields=fields, search_filters=filters)
 
-    def series(self, study: str) -> Answer:
+    def series(self, study: str) -> SearchAnswer:
         return self._pages("SERIES", self._client.search_for_series, study)
 
-    def instances(self, study: str, series: str) -> Answer:
+    def instances(self, study: str, series: str) -> SearchAnswer:
         answer = self._pages("IMAGE", self._client.search_for_instances, study, series)
         if not self._metadata_tells or any(match.get(_HELD) for match in answer.matches):
             return answer
         held = self._held_by_metadata(study, series)
-        return Answer([{**match, _HELD: held.get(value(match, UNIQUE["IMAGE"]), ())} for match in answer.matches],
+        return SearchAnswer([{**match, _HELD: held.get(value(match, UNIQUE["IMAGE"]), ())} for match in answer.matches],
                       answer.cut)  # fmt: skip
 
     def _held_by_metadata(self, study: str, series: str) -> dict[str, tuple[str, ...]]:
@@ -80,7 +80,7 @@ class WebSearch:
         *names: str,
         fields: Sequence[str] = (),
         **query: Any,
-    ) -> Answer:
+    ) -> SearchAnswer:
         """All matches, page by page. A page may be shorter than requested; only one without new matches is the last.
 
         Archives that ignore ``offset`` send the first page for ever; what was seen is no news. An archive that warned
@@ -93,7 +93,7 @@ class WebSearch:
             page = [_match(one) for one in self._page(asked, list(fields or RETURNED[level]))]
             news = [one for one in page if is_uid(uid := value(one, UNIQUE[level])) and uid not in found]
             if not news:
-                return Answer(list(found.values()), self._warned or cut)
+                return SearchAnswer(list(found.values()), self._warned or cut)
             found |= {value(one, UNIQUE[level]): one for one in news}
             offset, cut = offset + len(page), self._warned
 

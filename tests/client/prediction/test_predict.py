@@ -308,7 +308,7 @@ def test_frames_of_a_clip_are_images_of_one_patient(tmp_path: Path) -> None:
     assert len(mine) == lung.frames_per_clip > 1
     network = registry.build(SPEC, lung.form)
     opened = CheckedModel(head(task=lung.name), "a" * 64, lung, network, [])
-    report = report_of(opened, [ScoredImage(image, 0.5, b"") for image in mine])
+    report = report_of(opened, [ScoredImage(image, 0.5, b"") for image in mine], b"k" * 32)
     (evidence,) = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     assert [item.ReferencedSOPInstanceUID for item in evidence.ReferencedSOPSequence] == [clip.uid]
     report.save_as(tmp_path / "sr.dcm", enforce_file_format=True)

@@ -204,8 +204,10 @@ def test_of_a_clip_the_frames_that_were_scored_are_outlined(tmp_path: Path) -> N
     masks[:, 40:90, 40:90] = True
     images = [_scored(tmp_path / "clip.dcm", attributes, frame, masks) for frame in (1, 3)]
     with Decoder() as decoder:
-        made = segmentations_of(model, images, decoder)
+        made = segmentations_of(model, images, decoder, b"k" * 32)
     assert [_frame(one) for one in made] == [2, 4]
+    assert len({one.SOPInstanceUID for one in made}) == 2
+    assert len({one.SeriesInstanceUID for one in made}) == 1
     assert "1.2.840.10008.5.1.4.1.1.6.1" not in str(made[0]), "it is called a clip throughout"
     assert TASK.place_masks is not None
     expected = TASK.place_masks(read_frame(tmp_path / "clip.dcm", 1), masks)[0]

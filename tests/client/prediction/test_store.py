@@ -1,18 +1,17 @@
-"""Reports on their way into an archive: a real C-STORE provider on loopback. ``tests/e2e/pacs`` asks Orthanc."""
+"""Reports on their way into an archive: a real provider of C-FIND and C-STORE on loopback.
+
+``tests/e2e/pacs`` asks Orthanc."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SegmentationStorage
-from pynetdicom import AE, evt
-from pynetdicom.events import Event
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from client.cli.main import app
@@ -21,8 +20,9 @@ from client.ledger.audit_log import Kind
 from client.ledger.records import open_records
 from client.oversight import halt
 from client.prediction import store
+from client.prediction.destination import origins, target_of
 from client.prediction.predict import ScoredImage
-from client.prediction.store import target_of
+from client.prediction.store import Delivery
 from client.prediction.structured_report import report_of
 from client.prediction.worklist import of_folder
 from client.site import SiteSettings, load, secret
@@ -30,8 +30,7 @@ from client.sources.pacs.association import RemoteArchive
 from client.sources.settings import DimseSource
 from tests.client.prediction import handed_over
 from tests.client.prediction.handed_over import TASK, model
-
-ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
+from tests.client.prediction.toy_pacs import KINDS, ToyPacs, running
 
 
 @pytest.fixture(scope="module")
@@ -39,44 +38,34 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> SiteSettings:
     return load(handed_over.provision_hospital(tmp_path_factory.mktemp("hospital"), patients=2))
 
 
-@pytest.fixture
-def reports(site: SiteSettings, tmp_path: Path) -> list[Path]:
-    folder = site.sources[0].path
-    work = of_folder(site, TASK, folder, "", lambda *told: None)
+def _headers(site: SiteSettings) -> list[Dataset]:
+    paths = sorted(site.sources[0].path.rglob("*.dcm"))
+    return [dcmread(path, stop_before_pixels=True) for path in paths]
+
+
+def _reports(site: SiteSettings, folder: Path, **changes: Any) -> list[Path]:
+    """One report of each of two examinations, of a model."""
+    folder.mkdir(exist_ok=True)
+    work = of_folder(site, TASK, site.sources[0].path, "", lambda *told: None)
+    images = {image.study: image for image in work.images}
     paths = []
-    for number, image in enumerate(work.images[:2]):
-        paths.append(tmp_path / f"{number}.dcm")
-        report_of(model(tmp_path), [ScoredImage(image, 0.5, b"")]).save_as(paths[-1], enforce_file_format=True)
+    for number, image in enumerate(images.values()):
+        paths.append(folder / f"{number}.dcm")
+        report = report_of(model(folder, **changes), [ScoredImage(image, 0.5, b"")], secret(site))
+        report.save_as(paths[-1], enforce_file_format=True)
+    assert len(paths) == 2
     return paths
 
 
-@contextmanager
-def _provider(
-    answers: Callable[[int], int] = lambda number: 0, sop_class: str = ENHANCED_SR, syntax: str = ExplicitVRLittleEndian
-) -> Iterator[tuple[RemoteArchive, list[Dataset]]]:
-    """A provider that answers the n-th report, from 1, with a status."""
-    asked, stored = [0], list[Dataset]()
+@pytest.fixture
+def reports(site: SiteSettings, tmp_path: Path) -> list[Path]:
+    return _reports(site, tmp_path / "reports")
 
-    def take(event: Event) -> int:
-        asked[0] += 1
-        status = answers(asked[0])
-        if status in (0, 0xB000):
-            dataset = event.dataset
-            dataset.file_meta = event.file_meta
-            stored.append(dataset)
-        return status
 
-    entity = AE("PACS")
-    entity.require_called_aet = True
-    entity.add_supported_context(sop_class, syntax)
-    entity.add_supported_context(Verification)
-    handlers: list[Any] = [(evt.EVT_C_STORE, take)]
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
-    assert server is not None
-    try:
-        yield RemoteArchive("127.0.0.1", server.server_address[1], "PACS"), stored
-    finally:
-        server.shutdown()
+@pytest.fixture
+def pacs(site: SiteSettings) -> Iterator[ToyPacs]:
+    with running(ToyPacs(_headers(site))) as one:
+        yield one
 
 
 @pytest.fixture(autouse=True)
@@ -84,68 +73,219 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_FIRST_WAIT_S", 0.01)
 
 
+def _store(site: SiteSettings, pacs: ToyPacs, files: list[Path], **more: Any) -> Delivery:
+    delivery = Delivery()
+    store.store(site, pacs.peer, files, lambda *told: None, delivery, **more)
+    return delivery
+
+
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 def test_every_report_arrives_as_it_was_written(site: SiteSettings, reports: list[Path], syntax: str) -> None:
     told: list[tuple[str, int, int]] = []
-    with _provider(syntax=syntax) as (peer, stored):
-        assert store.store(site, peer, reports, lambda *one: told.append(one)) == 2
-    assert stored == [dcmread(path) for path in reports]
+    delivery = Delivery()
+    with running(ToyPacs(_headers(site)), syntax=syntax) as pacs:
+        store.store(site, pacs.peer, reports, lambda *one: told.append(one), delivery)
+    assert (delivery.stored, delivery.present, delivery.withheld) == (2, 0, [])
+    assert pacs.stored == [dcmread(path) for path in reports]
     assert told == [("storing", 1, 2), ("storing", 2, 2)]
+    assert pacs.associations == 2, "one to ask, one to store"
 
 
-def test_outlines_are_stored_as_reports_are(site: SiteSettings) -> None:
+def _patient(keyword: str, value: str) -> Callable[[ToyPacs], None]:
+    def change(pacs: ToyPacs) -> None:
+        patient = pacs.headers[0].PatientID
+        for header in [one for one in pacs.headers if one.PatientID == patient]:
+            setattr(header, keyword, value)
+
+    return change
+
+
+def _deleted(pacs: ToyPacs) -> None:
+    study = pacs.headers[0].StudyInstanceUID
+    pacs.headers[:] = [one for one in pacs.headers if one.StudyInstanceUID != study]
+
+
+def _without_image(pacs: ToyPacs) -> None:
+    study = pacs.headers[0].StudyInstanceUID
+    for header in [one for one in pacs.headers if one.StudyInstanceUID == study and one.Modality == "US"]:
+        header.SOPInstanceUID = f"{str(header.SOPInstanceUID)[:-3]}.77"
+
+
+def _in_another_series(pacs: ToyPacs) -> None:
+    study = pacs.headers[0].StudyInstanceUID
+    for header in [one for one in pacs.headers if one.StudyInstanceUID == study]:
+        header.SeriesInstanceUID = f"{str(header.SeriesInstanceUID)[:-3]}.77"
+
+
+def _also_of_another(pacs: ToyPacs) -> None:
+    from copy import deepcopy
+
+    other = deepcopy(pacs.headers[0])
+    other.PatientID = "OTHER"
+    pacs.search.doubled = [other]
+
+
+_CHANGES: dict[str, tuple[Callable[[ToyPacs], None], str]] = {
+    "PatientID": (_patient("PatientID", "NEW-1"), "under PatientID 'NEW-1'"),
+    "PatientName": (_patient("PatientName", "Wrong^Person"), "another PatientName"),
+    "name removed": (_patient("PatientName", ""), "another PatientName"),
+    "birth date": (_patient("PatientBirthDate", "19010101"), "another PatientBirthDate"),
+    "issuer": (_patient("IssuerOfPatientID", "other"), "another IssuerOfPatientID"),
+    "deleted": (_deleted, "has no such examination"),
+    "other images": (_without_image, "images are not in their series any more"),
+    "other series": (_in_another_series, "series are not in this examination any more"),
+    "two patients": (_also_of_another, "under several patients"),
+}
+
+
+@pytest.mark.parametrize("name", _CHANGES)
+def test_nothing_is_written_on_somebody_whom_the_archive_does_not_have_so(
+    site: SiteSettings, reports: list[Path], pacs: ToyPacs, name: str
+) -> None:
+    change, why = _CHANGES[name]
+    changed = str(pacs.headers[0].PatientID)
+    if name in ("issuer", "birth date"):  # which the phantoms do not have
+        for path in reports:
+            report = dcmread(path)
+            report.IssuerOfPatientID, report.PatientBirthDate = "alder", "19500101"
+            report.save_as(path)
+    change(pacs)
+    delivery = _store(site, pacs, reports)
+    (withheld,) = delivery.withheld
+    assert why in withheld.why
+    assert withheld.patient == changed
+    assert withheld.files == ("0.dcm",)
+    assert (delivery.stored, [str(one.PatientID) for one in pacs.stored]) == (1, [dcmread(reports[1]).PatientID])
+    if name != "deleted":  # which an archive of results has never had
+        again = _store(site, pacs, reports, unchecked=True)
+        assert len(again.withheld) == 1, "a contradiction is nothing that a word could waive"
+
+
+def test_names_are_compared_as_far_as_both_have_them(site: SiteSettings, reports: list[Path], pacs: ToyPacs) -> None:
+    for header in pacs.headers:
+        header.PatientName = f"{str(header.PatientName).upper()}^^="
+    assert _store(site, pacs, reports).stored == 2
+
+
+def test_a_peer_that_knows_nothing_of_it_gets_it_only_by_a_persons_word(
+    site: SiteSettings, reports: list[Path]
+) -> None:
+    with running(ToyPacs([])) as results:
+        delivery = _store(site, results, reports)
+        assert (delivery.stored, len(delivery.withheld)) == (0, 2)
+        assert "--unchecked" in delivery.withheld[0].why
+        assert _store(site, results, reports, unchecked=True).stored == 2
+    with running(ToyPacs([]), searches=False) as router:
+        delivery = _store(site, router, reports)
+        assert (delivery.stored, len(delivery.withheld)) == (0, 2)
+        assert "cannot be asked" in delivery.withheld[0].why
+        assert _store(site, router, reports, unchecked=True).stored == 2
+
+
+def test_the_archive_that_the_images_come_from_is_asked_as_well(
+    site: SiteSettings, reports: list[Path], pacs: ToyPacs
+) -> None:
+    with running(ToyPacs(_headers(site))) as other:
+        _patient("PatientID", "NEW-1")(pacs)
+        delivery = _store(site, other, reports, asked=[pacs.peer], unchecked=True)
+        assert (delivery.stored, len(delivery.withheld)) == (1, 1)
+        pacs.headers.clear()
+        delivery = _store(site, other, reports, asked=[pacs.peer], unchecked=True)
+        assert ["has no such examination any more" in one.why for one in delivery.withheld] == [True, True]
+
+
+def test_a_second_run_finds_what_the_first_has_stored(site: SiteSettings, tmp_path: Path, pacs: ToyPacs) -> None:
+    assert _store(site, pacs, _reports(site, tmp_path / "a")).stored == 2
+    again = _store(site, pacs, _reports(site, tmp_path / "b"))
+    assert (again.stored, again.present, len(pacs.stored)) == (0, 2, 2)
+
+
+@pytest.mark.parametrize("earlier", ["replace", "beside"])
+def test_a_newer_models_report_names_the_earlier_ones(
+    site: SiteSettings, tmp_path: Path, pacs: ToyPacs, earlier: str
+) -> None:
+    chosen = site.model_copy(update={"earlier_reports": earlier})
+    _store(chosen, pacs, _reports(site, tmp_path / "a"))
+    newer = _reports(site, tmp_path / "b", study="demo-2")
+    assert _store(chosen, pacs, newer).stored == 2
+    first, second = pacs.stored[:2], pacs.stored[2:]
+    assert second == [dcmread(path) for path in newer], "the folder has what was sent"
+    for old, new in zip(first, second, strict=True):
+        assert old.SeriesInstanceUID != new.SeriesInstanceUID
+        if earlier == "beside":
+            assert "PredecessorDocumentsSequence" not in new
+            continue
+        (item,) = new.PredecessorDocumentsSequence
+        (series,) = item.ReferencedSeriesSequence
+        (reference,) = series.ReferencedSOPSequence
+        assert item.StudyInstanceUID == old.StudyInstanceUID
+        assert series.SeriesInstanceUID == old.SeriesInstanceUID
+        assert reference.ReferencedSOPInstanceUID == old.SOPInstanceUID
+        assert reference.ReferencedSOPClassUID == old.SOPClassUID
+
+
+def test_outlines_are_stored_as_reports_are(site: SiteSettings, pacs: ToyPacs) -> None:
     paths = [path for path in sorted(site.sources[0].path.rglob("*.dcm")) if dcmread(path).Modality == "SEG"]
-    with _provider(sop_class=SegmentationStorage) as (peer, stored):
-        assert store.store(site, peer, paths, lambda *one: None) == len(paths) > 0
-    assert stored == [dcmread(path) for path in paths]
+    assert _store(site, pacs, paths).stored == len(paths) > 0
+    assert pacs.stored == [dcmread(path) for path in paths]
 
 
-def test_an_archive_that_is_short_of_resources_is_asked_again(site: SiteSettings, reports: list[Path]) -> None:
-    with _provider(lambda number: 0xA700 if number == 1 else 0xB000) as (peer, stored):
-        assert store.store(site, peer, reports, lambda *told: None) == 2
-    assert len(stored) == 2
+def test_an_archive_that_is_short_of_resources_is_asked_again(
+    site: SiteSettings, reports: list[Path], pacs: ToyPacs
+) -> None:
+    pacs.answers = lambda number: 0xA700 if number == 1 else 0xB000
+    assert _store(site, pacs, reports).stored == 2
+    pacs.headers[:], pacs.asked = _headers(site), 0
+    pacs.answers = lambda number: 0 if number == 1 else 0xA700
+    with pytest.raises(ArchiveUnreachable, match=r"failed 4 times.*0xA700.*1 files are stored"):
+        _store(site, pacs, reports)
+
+
+def test_a_refusal_is_named(site: SiteSettings, reports: list[Path], pacs: ToyPacs) -> None:
+    pacs.answers = lambda number: 0xA900
+    with pytest.raises(ArchiveRefused, match="0xA900"):
+        _store(site, pacs, reports)
     with (
-        _provider(lambda number: 0 if number == 1 else 0xA700) as (peer, stored),
-        pytest.raises(ArchiveUnreachable, match=r"failed 4 times.*0xA700.*1 of 2 files are stored"),
-    ):
-        store.store(site, peer, reports, lambda *told: None)
-
-
-def test_a_refusal_is_named(site: SiteSettings, reports: list[Path]) -> None:
-    with _provider(lambda number: 0xA900) as (peer, _), pytest.raises(ArchiveRefused, match="0xA900"):
-        store.store(site, peer, reports, lambda *told: None)
-    with (
-        _provider(sop_class="1.2.840.10008.5.1.4.1.1.6.1") as (peer, _),
+        running(ToyPacs(_headers(site)), kinds=KINDS[1:]) as other,
         pytest.raises(ArchiveRefused, match="does not accept Enhanced SR Storage"),
     ):
-        store.store(site, peer, reports, lambda *told: None)
+        _store(site, other, reports)
+    nobody = ToyPacs([], peer=RemoteArchive("127.0.0.1", 1, "PACS", first_wait_seconds=0.01))
     with pytest.raises(ArchiveUnreachable, match="no connection"):
-        store.store(site, RemoteArchive("127.0.0.1", 1, "PACS"), reports, lambda *told: None)
+        _store(site, nobody, reports)
 
 
-def test_the_kill_switch_is_asked_before_each_report(site: SiteSettings, reports: list[Path]) -> None:
-    def stop(*told: object) -> None:
-        halt.stop(site.stop_file, "drill")
-
+def test_the_kill_switch_is_asked_before_each_report(site: SiteSettings, reports: list[Path], pacs: ToyPacs) -> None:
     try:
-        with _provider() as (peer, stored), pytest.raises(Stopped):
-            store.store(site, peer, reports, stop)
-        assert len(stored) == 1
+        with pytest.raises(Stopped):
+            store.store(site, pacs.peer, reports, lambda *told: halt.stop(site.stop_file, "drill"), Delivery())
+        assert len(pacs.stored) == 1
     finally:
         halt.resume(site.stop_file)
 
 
-def test_the_audit_log_notes_how_many_were_stored(site: SiteSettings, tmp_path: Path) -> None:
+def test_what_was_not_written_is_said_noted_and_no_success(site: SiteSettings, tmp_path: Path, pacs: ToyPacs) -> None:
     digest = handed_over.write_model(tmp_path / "m.safetensors")
-    with _provider(lambda number: 0 if number == 1 else 0xA900) as (peer, stored):
-        words = ["predict", tmp_path / "m.safetensors", "--sha256", digest, "--out", tmp_path / "out"]
-        words += ["--path", site.sources[0].path, "--store-to", f"PACS@127.0.0.1:{peer.port}"]
-        result = CliRunner().invoke(app, [*map(str, words), "--site", str(site.key.parent / "site.yaml")])
-    assert result.exit_code == 2
-    assert "0xA900" in result.stderr
+    words = ["predict", tmp_path / "m.safetensors", "--sha256", digest, "--path", site.sources[0].path]
+    words += ["--store-to", f"PACS@127.0.0.1:{pacs.peer.port}", "--site", site.key.parent / "site.yaml"]
+    _patient("PatientID", "NEW-1")(pacs)
+    result = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "out"), "--json"])
+    assert result.exit_code == 1
+    facts = json.loads(result.stdout)
+    assert (facts["stored"], facts["already_stored"]) == (1, 0)
+    assert "NEW-1" in facts["withheld"][0]["why"]
+    shown = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "again")])
+    assert shown.exit_code == 1
+    assert "NOT written to the archive" in shown.stdout
+    assert "1 it had already" in " ".join(shown.stdout.split())
+    pacs.headers[:], pacs.answers = _headers(site), lambda number: 0xA900
+    failed = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "failed")])
+    assert failed.exit_code == 2
+    assert "0xA900" in failed.stderr
     with open_records(site.ledger, site.audit_log, secret(site)) as records:
-        (event,) = records.audit_log.events(Kind.PREDICTION)
-    assert (event.facts["reports"], event.facts["stored"], len(stored)) == (2, 1, 1)
+        events = [event.facts for event in records.audit_log.events(Kind.PREDICTION)]
+    counts = [(f["reports"], f["stored"], f["already_stored"], f["withheld"]) for f in events]
+    assert counts == [(2, 1, 0, 1), (2, 0, 1, 1), (2, 0, 0, 0)]
 
 
 def test_where_to_is_a_source_or_an_address(site: SiteSettings, tmp_path: Path) -> None:
@@ -162,6 +302,8 @@ def test_where_to_is_a_source_or_an_address(site: SiteSettings, tmp_path: Path) 
     assert target_of(with_archive, TASK, "PACS@other.example.org:104") == RemoteArchive(
         "other.example.org", 104, "PACS"
     )
+    assert origins(with_archive, TASK) == [], "some images are in a folder"
+    assert origins(site.model_copy(update={"sources": [dimse]}), TASK) == [dimse]
     with pytest.raises(SiteMisconfigured, match="0 sources"):
         target_of(site, TASK)
     with pytest.raises(SiteMisconfigured, match="2 sources"):

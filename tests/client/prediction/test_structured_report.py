@@ -28,6 +28,8 @@ from tests.client.prediction import handed_over
 from tests.client.prediction.handed_over import TASK, model
 from tests.drawn import draw
 
+KEY = b"k" * 32
+
 Edit = Callable[[Dataset], None]
 
 
@@ -52,7 +54,7 @@ def _scored(hospital: Path, to: Path, edit: Edit = lambda dataset: None) -> list
 
 
 def _written(path: Path, opened: CheckedModel, images: Sequence[ScoredImage]) -> Any:
-    report_of(opened, images).save_as(path, enforce_file_format=True)
+    report_of(opened, images, KEY).save_as(path, enforce_file_format=True)
     return hd.sr.srread(path)
 
 
@@ -162,12 +164,18 @@ def test_it_is_valid_whatever_the_images_lack(hospital: Path, tmp_path: Path, ed
     _is_valid(tmp_path / "sr.dcm")
 
 
-def test_every_report_has_names_of_its_own(hospital: Path, tmp_path: Path) -> None:
+def test_a_report_has_the_name_of_what_it_was_made_of(hospital: Path, tmp_path: Path) -> None:
     opened, images = model(tmp_path), _scored(hospital, tmp_path / "in")
-    reports = [report_of(opened, images) for _ in range(2)]
-    for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
-        assert len({report[keyword].value for report in reports}) == 2
-        assert all(report[keyword].value.startswith("2.25.") for report in reports)
+    one, again, other = (report_of(opened, some, KEY) for some in (images, images[::-1], images[:1]))
+    elsewhere, newer = report_of(opened, images, b"o" * 32), report_of(replace(opened, sha256="e" * 64), images, KEY)
+    assert one.SOPInstanceUID == again.SOPInstanceUID
+    assert len({report.SOPInstanceUID for report in (one, other, elsewhere, newer)}) == 4
+    assert one.SeriesInstanceUID == other.SeriesInstanceUID
+    assert len({report.SeriesInstanceUID for report in (one, elsewhere, newer)}) == 3
+    dataset = dcmread(images[0].image.path)
+    dataset.PixelData = bytes(255 - value for value in dataset.PixelData)
+    dataset.save_as(images[0].image.path)
+    assert report_of(opened, images, KEY).SOPInstanceUID != one.SOPInstanceUID, "of other pixels under the same UID"
 
 
 @pytest.mark.parametrize("name", ["lung_ct", "brain_mr"])

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 
 from client.errors import AnswerIncomplete, ArchiveShrunk
-from client.sources.pacs.archive import Visit
 from client.sources.pacs.date_split import Days, whole
 from client.sources.pacs.dicomweb import list_dicomweb
 from client.sources.pacs.dimse import list_dimse
-from client.sources.pacs.search import Answer
+from client.sources.pacs.search import SearchAnswer
 from client.sources.record import Listing
 from client.sources.settings import DicomwebSource, DimseSource
+from client.sources.visit import Visit
 from tasks.breast_ultrasound import TASK
 from tests.client.sources import small_hospital
 from tests.client.sources.pacs import dicomweb_server, dimse_server
@@ -296,17 +296,17 @@ class _Limited:
         self._studies = [(str(number), day) for number, day in enumerate(days)]
         self._limit, self._says_so = limit, says_so
 
-    def studies(self, keys: Any) -> Answer:
+    def studies(self, keys: Any) -> SearchAnswer:
         first, last = (keys.get("StudyDate") or "-").split("-")
         chosen = [(uid, day) for uid, day in self._studies if (first or "0") <= f"{day:%Y%m%d}" <= (last or "9")]
         chosen.sort(key=lambda one: one[1], reverse=True)
         matches = [{"StudyInstanceUID": (u,), "StudyDate": (f"{d:%Y%m%d}",)} for u, d in chosen[: self._limit]]
-        return Answer(matches, "cut" if self._says_so and len(chosen) > self._limit else "")
+        return SearchAnswer(matches, "cut" if self._says_so and len(chosen) > self._limit else "")
 
-    def series(self, study: str) -> Answer:
+    def series(self, study: str) -> SearchAnswer:
         raise NotImplementedError
 
-    def instances(self, study: str, series: str) -> Answer:
+    def instances(self, study: str, series: str) -> SearchAnswer:
         raise NotImplementedError
 
 
@@ -328,7 +328,7 @@ def test_a_whole_answer_costs_two_searches_more() -> None:
     asked: list[str] = []
 
     class Counting(_Limited):
-        def studies(self, keys: Any) -> Answer:
+        def studies(self, keys: Any) -> SearchAnswer:
             asked.append(json.dumps(keys))
             return super().studies(keys)
 

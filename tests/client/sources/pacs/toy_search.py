@@ -26,6 +26,7 @@ class ToySearch:
         hides: keywords that it does not tell.
         tells: others of a study that it does.
         tells_counts: whether it tells NumberOfStudyRelatedInstances and its like.
+        doubled: matches that it gives besides, at study level, as if two patients had one study.
         most_images: most instances in one answer.
     """
 
@@ -35,6 +36,7 @@ class ToySearch:
     tells: set[str] = field(default_factory=set)
     tells_counts: bool = True
     most_images: int | None = None
+    doubled: list[Dataset] = field(default_factory=list)
 
     def found(self, headers: Iterable[Dataset], level: str, keys: Mapping[str, str]) -> tuple[list[Dataset], bool]:
         """The matches, and whether some were left out."""
@@ -42,6 +44,7 @@ class ToySearch:
         chosen = [header for header in everything if self._matches(everything, header, keys)]
         one_each = {str(header[UNIQUE[level]].value): header for header in reversed(chosen)}
         answers = [self._answer(everything, level, header) for header in reversed(one_each.values())]
+        answers += [self._answer(everything, level, one) for one in self.doubled if level == "STUDY"]
         most = {"STUDY": self.limit, "IMAGE": self.most_images}.get(level)
         return answers[:most], most is not None and len(answers) > most
 
