@@ -24,6 +24,7 @@ from tasks.task import Task
 if TYPE_CHECKING:
     from client.cohort.describe import Description
     from client.cohort.findings import IngestReport
+    from client.cohort.people import IdentityConflict
     from client.setup.check import Rung
     from client.training.baseline import Baseline
 
@@ -32,7 +33,17 @@ if TYPE_CHECKING:
 OnlyTask = Annotated[str, typer.Option("--task", help="Only this task. Default: every task that has a source.")]
 
 
-def ingest(task: OnlyTask = "", site: SiteFile = HERE, as_json: AsJson = False) -> None:
+def ingest(
+    task: OnlyTask = "",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Retrieve all images of archives again, and compare them.")
+    ] = False,
+    accept_shrink: Annotated[
+        bool, typer.Option("--accept-shrink", help="Delete here what is gone from an archive, however much it is.")
+    ] = False,
+    site: SiteFile = HERE,
+    as_json: AsJson = False,
+) -> None:
     """Import images from the sources into the catalog: decode new and changed ones, remove deleted and withdrawn ones.
 
     May be interrupted at any time; the next run resumes from there.
@@ -45,7 +56,9 @@ def ingest(task: OnlyTask = "", site: SiteFile = HERE, as_json: AsJson = False) 
     with Decoding() as decoding:
         for one in _tasks(settings, task):
             with progress(as_json) as update:
-                reports[one.name] = catalog.ingest(settings, one, update, decoding)
+                reports[one.name] = catalog.ingest(
+                    settings, one, update, decoding, verify=verify, accept_shrink=accept_shrink
+                )
             _note(settings, one, reports[one.name])
     shown = [part for name, report in reports.items() for part in _report(name, report)]
     answer(as_json, reports, *shown)
@@ -119,20 +132,32 @@ def check(
 
 def identities(
     sign: Annotated[bool, typer.Option("--sign", help="Sign that all pairs listed are different people.")] = False,
+    same: Annotated[
+        bool, typer.Option("--same", help="Sign that both numbers of each conflict listed are one person.")
+    ] = False,
     site: SiteFile = HERE,
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
-    """List patients of two issuers who may be the same person. Exit code 1 while any pair is unsigned.
+    """List patients who may be the same person: of two issuers, and under two numbers. Exit code 1 while any waits.
 
     A person with two numbers counts twice and may be on both sides of the split, so tasks with such patients are
     blocked. If they are the same person: in site.yaml, give sources that number the same people one issuer, or remove
     one source. If they are different people: --sign. ``check --html`` shows images by the same pseudonyms.
+
+    A new number that shows a known patient's images is that patient by itself. Where that cannot be certain, the pair
+    is a conflict, and both are left out: --same or --sign decides, the next ingest follows.
     """
-    from client.cohort import identity, index
+    from client.cohort import identity, index, people
 
     settings = load(site)
+    if sign and same:
+        raise SiteMisconfigured("set --sign or --same, not both")
     issuers = identity.issuers_to_compare(settings)
+    with people.opened(settings) as known:
+        conflicts = known.conflicts()
+        if conflicts and (sign or same):
+            known.decide(people.SAME if same else people.DIFFERENT, signature.require_name(who(by)))
     with index.opened(settings) as catalog:
         if issuers and not catalog.are_compared(issuers):
             raise CatalogStale(identity.not_compared(issuers))
@@ -147,9 +172,15 @@ def identities(
     title = "Patients of two issuers who may be the same person, by pseudonym"
     state = f"Signed by {who(by)}: these are different people." if sign else "Not signed as different people yet."
     shown = (table(title, columns, rows, numbers=columns[4:]), Text(state)) if rows else ("No such pairs.",)
-    answer(as_json, {"pairs": pairs, "signed": sign}, *shown)
-    if pairs and not sign:
+    answer(as_json, {"pairs": pairs, "signed": sign, "conflicts": conflicts}, *shown, *_conflicts(conflicts))
+    if (pairs and not sign) or (conflicts and not (sign or same)):
         fail(REFUSED)
+
+
+def _conflicts(conflicts: list[IdentityConflict]) -> Iterator[RenderableType]:
+    if conflicts:
+        rows = [(short(one.one), short(one.other), one.why) for one in conflicts]
+        yield table("Numbers that may be one person; both are left out", ("patient", "patient ", "why"), rows)
 
 
 def _server(settings: SiteSettings) -> Rung:

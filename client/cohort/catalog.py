@@ -14,20 +14,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.cohort import findings, identity, index
+from client.cohort import findings, identity, index, people
 from client.cohort.cache import ExampleCache
 from client.cohort.findings import IngestReport
 from client.cohort.index import Index
 from client.cohort.intake import IngestProgress, Intake, keyed
+from client.cohort.merges import read_merges
+from client.cohort.people import People
 from client.cohort.preparation import Decoding
 from client.cohort.rows import Ingest
 from client.cohort.withdrawals import withdrawn
 from client.errors import CatalogStale, ContractNotMet, EmptySource
-from client.ledger.audit_log import AuditLog, Kind
+from client.ledger.audit_log import AuditLog, Fact, Kind
 from client.site import SiteSettings, secret
 from client.sources.listing import list_source
 from client.sources.record import Listing
 from client.sources.settings import Source
+from client.sources.visit import Sighting, Visit
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.task import Task
@@ -48,6 +51,8 @@ def ingest(
     task: Task,
     progress: IngestProgress = lambda issuer, done, total: None,
     decoding: Decoding | None = None,
+    verify: bool = False,
+    accept_shrink: bool = False,
 ) -> IngestReport:
     """Update the catalog from the sources: read what is new or changed, remove what is gone.
 
@@ -55,6 +60,8 @@ def ingest(
 
     Args:
         decoding: processes that several ingests share; without it this one starts its own.
+        verify: retrieve all images of archives again, and compare them with the copies.
+        accept_shrink: a person has said that what is gone from an archive is to be deleted here.
 
     Raises:
         NoCohort: a source is empty, or its labels match nothing, or no image could be used.
@@ -64,13 +71,25 @@ def ingest(
     if not sources:
         raise EmptySource(f"{site.name} has no source for task {task.name!r}; add one to `sources` in site.yaml")
     honour_withdrawals(site)
-    unwilling = withdrawn(site)
-    listings = [(source, list_source(source, task, unwilling)) for source in sources]
-    _refuse_derived(site, task, listings)
-    issuers = [source.issuer for source in sources]
+    unwilling, issuers = withdrawn(site), [source.issuer for source in sources]
     with ExitStack() as stack:
+        known = stack.enter_context(people.opened(site))
+        known.merge_all(issuers, read_merges(site.merges))
+        persons = known.pseudonyms(issuers, unwilling)
+        visit = Visit(
+            key=secret(site),
+            unwilling=lambda sighting: known.is_one_of(sighting, persons),
+            verify=verify,
+            accept_shrink=accept_shrink,
+            progress=progress,
+        )
+        listings = [(source, list_source(source, task, unwilling, visit)) for source in sources]
+        _refuse_derived(site, task, listings)
+        listings = _identified(site, known, listings, persons)
         catalog = stack.enter_context(index.opened(site))
-        taking = Intake(site, task, catalog, progress, decoding or stack.enter_context(Decoding()))
+        decoding = decoding or stack.enter_context(Decoding())
+        taking = Intake(site, task, catalog, progress, decoding, person=known.person)
+        _journal_replaced(site, task, catalog, listings)
         keep: set[str] = set()
         for source, listing in listings:
             keep |= taking.take_in(source, listing.records)
@@ -84,6 +103,58 @@ def ingest(
         kind = ContractNotMet if report.contract.conforming < report.contract.examined else EmptySource
         raise kind(f"{site.name}: no image of task {task.name!r} is usable ({findings.counts(report.left_out)})")
     return report
+
+
+def _identified(
+    site: SiteSettings, known: People, listings: Sequence[tuple[Source, Listing]], unwilling: set[str]
+) -> list[tuple[Source, Listing]]:
+    """The listings without those of whom it is not certain who they are, and those who have withdrawn under whatever
+    number."""
+    if not site.simulated:
+        for _, listing in listings:
+            known.remember(listing.unwilling)
+        shown = [
+            Sighting(record.patient_id, source.issuer, record.image_id)
+            for source, listing in listings
+            for record in listing.records
+        ]
+        known.settle([*shown, *(one for _, listing in listings for one in listing.sightings)])
+    waiting, results = known.left_out(), []
+    for source, listing in listings:
+        left_out, records = Counter(listing.left_out), []
+        for record in listing.records:
+            person = known.person(source.issuer, record.patient_id).pseudonym
+            if person in unwilling:
+                left_out["WITHDRAWN"] += 1
+            elif person in waiting:
+                left_out["IDENTITY_CONFLICT"] += 1
+            else:
+                records.append(record)
+        results.append((source, replace(listing, records=records, left_out=left_out)))
+    return results
+
+
+def _journal_replaced(
+    site: SiteSettings, task: Task, catalog: Index, listings: Sequence[tuple[Source, Listing]]
+) -> None:
+    """Note how many images in use are about to be replaced: models so far have learned from the old ones."""
+    if not site.audit_log.exists():
+        return
+    key, issuers = secret(site), [source.issuer for source, _ in listings]
+    before = {image.image: image for image in catalog.images(task.name, issuers) if image.usable}
+    sides = catalog.sides(task.name, issuers)
+    replaced = []
+    for source, listing in listings:
+        for record in listing.records:
+            old = before.get(keyed(key, "image", source.issuer, record.image_id))
+            if old is not None and old.signature.split("+")[0] != record.signature.split("+")[0]:
+                replaced.append(old)
+    if replaced:
+        patients = {image.patient for image in replaced}
+        facts: dict[str, Fact] = {"task": task.name, "images": len(replaced), "patients": len(patients)}
+        facts |= {side: sum(sides[one] == side for one in patients) for side in ("train", "validation")}
+        with AuditLog.open(site.audit_log, key) as audit_log:
+            audit_log.append_event(Kind.REPLACEMENT, facts)
 
 
 def entries(site: SiteSettings, task: Task, side: str) -> list[CatalogEntry]:
@@ -149,6 +220,9 @@ def report(site: SiteSettings, task: Task) -> IngestReport:
 def _report(catalog: Index, site: SiteSettings, task: Task, issuers: Sequence[str]) -> IngestReport:
     results = findings.report(task, catalog, issuers, ExampleCache(site, task))
     problem = identity.problem_of(catalog, site, task)
+    if number := results.left_out["IDENTITY_CONFLICT"]:
+        waits = f"{number} image(s) are left out until somebody has said who their patients are: run consilium-site "
+        results = replace(results, warnings=[*results.warnings, waits + "identities"])
     return replace(results, warnings=[*results.warnings, f"cannot take part: {problem}"]) if problem else results
 
 
@@ -188,7 +262,8 @@ def honour_withdrawals(site: SiteSettings) -> int:
         return 0
     key = secret(site)
     issuers = sorted({source.issuer for source in site.sources})
-    pseudonyms = [keyed(key, "patient", issuer, name) for issuer in issuers for name in sorted(names)]
+    with people.opened(site) as known:
+        pseudonyms = sorted(known.pseudonyms(issuers, names))
     with index.opened(site) as catalog:
         images = catalog.of_patients(pseudonyms)
         patients = len({image.patient for image in images})

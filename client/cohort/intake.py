@@ -43,10 +43,21 @@ class Intake:
     """
 
     def __init__(
-        self, site: SiteSettings, task: Task, catalog: Index, progress: IngestProgress, decoding: Decoding
+        self,
+        site: SiteSettings,
+        task: Task,
+        catalog: Index,
+        progress: IngestProgress,
+        decoding: Decoding,
+        person: Callable[[str, str], Patient],
     ) -> None:
+        """Begin.
+
+        Args:
+            person: who has an issuer's number, see ``people.py``.
+        """
         self._task, self._catalog, self._progress = task, catalog, progress
-        self._decoding = decoding
+        self._decoding, self._person = decoding, person
         self._key = secret(site)
         self._fraction = site.validation_fraction
         self._contract = contracts.of_task(task.name)
@@ -139,8 +150,8 @@ class Intake:
 
     def _patient(self, issuer: str, record: Record) -> Patient:
         """The patient's pseudonym, and the position in the split that follows from the key and a published split."""
-        position = int(keyed(self._key, "split", issuer, record.patient_id)[:13], 16) / 16**13
-        return Patient(keyed(self._key, "patient", issuer, record.patient_id), position + _BEYOND[record.side])
+        person = self._person(issuer, record.patient_id)
+        return Patient(person.pseudonym, person.position + _BEYOND[record.side])
 
     def _require_same_sides(self, source: Source, records: list[Record]) -> None:
         """Refuse a published split that moves patients whom the catalog knows: who was trained on is never scored.
@@ -173,6 +184,12 @@ def _pixels(outcome: Prepared | Unreadable | Image | None) -> tuple[int | None, 
     if outcome is None or outcome.levels is None:
         return None, None, "" if outcome is None else outcome.unreadable
     return outcome.fingerprint, PixelEvidence(outcome.jpeg, outcome.levels, outcome.glyphs), outcome.unreadable
+
+
+def patient_under(key: bytes, issuer: str, patient_id: str) -> Patient:
+    """A number's pseudonym, and the position in the split that follows from the key."""
+    position = int(keyed(key, "split", issuer, patient_id)[:13], 16) / 16**13
+    return Patient(keyed(key, "patient", issuer, patient_id), position)
 
 
 def keyed(key: bytes, purpose: str, issuer: str, name: str) -> str:

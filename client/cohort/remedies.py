@@ -50,6 +50,7 @@ _NAMES = {
     "DUPLICATE_INSTANCE": "Duplicate; one copy is used: nothing to do",
     "STUDY_OF_SEVERAL_PATIENTS": "One StudyInstanceUID with several PatientIDs: correct it in the PACS",
     "INSTANCE_OF_SEVERAL_PATIENTS": "One SOPInstanceUID with several PatientIDs: correct it in the PACS",
+    "IDENTITY_CONFLICT": "Perhaps two patient numbers of one person: run `consilium-site identities`",
     "WITHDRAWN": "The patient is on the `withdrawals` list: nothing to do",
 }
 _LABELS = {

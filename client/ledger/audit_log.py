@@ -47,6 +47,8 @@ class Kind(StrEnum):
     ACKNOWLEDGEMENT = "acknowledgement"
     AUDIT_LOG_REPLACED = "audit_log_replaced"
     IDENTITIES = "identities"
+    IDENTITY = "identity"
+    REPLACEMENT = "replacement"
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,19 @@ class Orthanc:
             url = f"http://127.0.0.1:{self.http}/instances"
             requests.post(url, path.read_bytes(), auth=self._auth, timeout=30).raise_for_status()
 
+    def delete(self, **attributes: str) -> None:
+        """Delete every study that has these attributes, such as ``PatientID="A"``."""
+        root = f"http://127.0.0.1:{self.http}"
+        found = requests.post(f"{root}/tools/find", json={"Level": "Study", "Query": attributes}, timeout=30).json()
+        assert found, f"no study with {attributes}"
+        for study in found:
+            requests.delete(f"{root}/studies/{study}", timeout=30).raise_for_status()
+
+    def told(self, level: str, keyword: str) -> list[str]:
+        """An attribute of everything at a level: ``patients``, ``studies``, ``series`` or ``instances``."""
+        found = requests.get(f"http://127.0.0.1:{self.http}/{level}?expand", timeout=30).json()
+        return sorted(one["MainDicomTags"].get(keyword, "") for one in found)
+
     def kill(self) -> None:
         """As a power cut would."""
         assert self._process is not None

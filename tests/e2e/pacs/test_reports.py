@@ -19,14 +19,14 @@ from client.cli.main import app
 from client.site import load
 from client.sources.pacs.dicomweb import DicomwebArchive
 from client.sources.pacs.dimse import DimseArchive
-from client.sources.pacs.spool import opened
+from client.sources.pacs.search import Search, value
+from client.sources.pacs.spool import Instance, opened
 from client.sources.pacs.web import session_for
-from client.sources.settings import DicomwebSource, DimseSource, Scope
+from client.sources.settings import DicomwebSource, DimseSource
 from tests.client.prediction import handed_over
 from tests.e2e.pacs.servers import Orthanc, orthanc
 
 PATIENTS = 4
-REPORTS = Scope(modalities=["SR"])
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +70,27 @@ def _found_again(way: str, file: Path, folder: Path) -> dict[str, Path]:
         if isinstance(source, DicomwebSource):
             with closing(session_for(source)) as session:
                 web = DicomwebArchive(source, session)
-                instances, _ = web.find(REPORTS)
-                assert not web.fetch(instances, spool)
+                with web.searching() as search:
+                    instances = _reports(search)
+                assert not web.fetch(instances, spool, lambda *told: None)
         else:
             assert isinstance(source, DimseSource)
-            instances, _ = DimseArchive(source).find(REPORTS)
-            assert not DimseArchive(source).fetch(instances, spool)
-        assert {instance.modality for instance in instances} == {"SR"}
+            with DimseArchive(source).searching() as search:
+                instances = _reports(search)
+            assert not DimseArchive(source).fetch(instances, spool, lambda *told: None)
         return {path.stem: path for path in spool.images.rglob("*.dcm")}
+
+
+def _reports(search: Search) -> list[Instance]:
+    found = []
+    for study in search.studies({"ModalitiesInStudy": "SR"}).matches:
+        for series in search.series(value(study, "StudyInstanceUID")).matches:
+            if value(series, "Modality") == "SR":
+                names = value(study, "StudyInstanceUID"), value(series, "SeriesInstanceUID")
+                for one in search.instances(*names).matches:
+                    told = {"modality": "SR", "sop_class": value(one, "SOPClassUID"), "patient_id": "", "accession": ""}
+                    found.append(Instance(*names, uid=value(one, "SOPInstanceUID"), **told))  # type: ignore[arg-type]
+    return found
 
 
 @pytest.mark.parametrize("way", ["dimse", "dicomweb"])
@@ -90,7 +103,7 @@ def test_reports_are_stored_found_and_read_back(
     target = ["--store-to", f"ORTHANC@127.0.0.1:{archive.dicom}"] if addressed else ["--store"]
     words = (tmp_path / "m.safetensors", "--sha256", digest, "--out", tmp_path / "out", *target)
     facts = _run("predict", file, *words)
-    assert (facts["reports"], facts["stored"], facts["left_out"]) == (PATIENTS, True, {})
+    assert (facts["reports"], facts["stored"], facts["left_out"]) == (PATIENTS, PATIENTS, {})
 
     written = {dcmread(path).SOPInstanceUID: path for path in (tmp_path / "out" / "reports").iterdir()}
     came = _found_again(way, file, tmp_path / "reports")

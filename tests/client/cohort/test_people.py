@@ -1,0 +1,181 @@
+"""A patient stays who they are under a new number: pseudonym, side, withdrawal; what is uncertain waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from client.cli.main import app
+from client.cohort import people
+from client.cohort.intake import patient_under
+from client.cohort.people import People
+from client.ledger.audit_log import AuditLog, Kind
+from client.site import SiteSettings, load, secret
+from client.sources.visit import Sighting
+from tests.client.prediction import handed_over
+
+ISSUER = "alder"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> SiteSettings:
+    return load(handed_over.provision_hospital(tmp_path, patients=1))
+
+
+@pytest.fixture
+def known(site: SiteSettings) -> Iterator[People]:
+    with people.opened(site) as one:
+        yield one
+
+
+def _seen(patient: str, image: str, **more: str) -> Sighting:
+    return Sighting(patient, ISSUER, image, **more)
+
+
+def _on(site: SiteSettings, side: str, number: int = 0) -> str:
+    """A PatientID that the key puts on a side."""
+    names = (f"P-{n}" for n in range(1000))
+    fraction = site.validation_fraction
+    return [n for n in names if (patient_under(secret(site), ISSUER, n).position < fraction) == (side != "train")][
+        number
+    ]
+
+
+def _journal(site: SiteSettings) -> list[object]:
+    with AuditLog.open(site.audit_log, secret(site)) as audit_log:
+        return [event.facts["decided"] for event in audit_log.events(Kind.IDENTITY)]
+
+
+@pytest.mark.parametrize("old", ["train", "validation"])
+def test_a_new_number_keeps_the_side(site: SiteSettings, known: People, old: str) -> None:
+    new = "validation" if old == "train" else "train"
+    first, second = _on(site, old), _on(site, new)
+    known.settle([_seen(first, "1.1", study="1"), _seen(first, "1.2", study="1")])
+    before = known.person(ISSUER, first)
+    known.settle([_seen(second, "1.1"), _seen(second, "1.2")])
+    assert known.person(ISSUER, second) == before
+    assert known.conflicts() == []
+    assert _journal(site) == [people.SAME]
+    known.settle([_seen(second, "1.1"), _seen(second, "1.3", study="1")])
+    assert _journal(site) == [people.SAME], "once"
+    third = _on(site, new, 1)
+    known.settle([_seen(third, "1.3")])
+    assert known.person(ISSUER, third) == before, "and under a third one, by what came under the second"
+
+
+def test_an_examination_ties_and_an_accession_only_with_the_person(known: People) -> None:
+    facts = {"born": "19500101", "sex": "F"}
+    known.settle([_seen("A", "1", study="s", accession="a", **facts)])
+    known.settle([_seen("B", "2", study="s")])
+    assert known.person(ISSUER, "B") == known.person(ISSUER, "A")
+    known.settle([_seen("C", "3", accession="a")])
+    assert known.person(ISSUER, "C") != known.person(ISSUER, "A"), "accession numbers are used again"
+    known.settle([_seen("D", "4", accession="a", **facts)])
+    assert known.person(ISSUER, "D") == known.person(ISSUER, "A")
+
+
+def test_what_is_uncertain_waits_for_a_person(site: SiteSettings, known: People) -> None:
+    train, validation = _on(site, "train"), _on(site, "validation")
+    known.settle([_seen(train, "1"), _seen(validation, "2")])
+    known.settle([_seen(validation, "1"), _seen(validation, "2")])
+    (conflict,) = known.conflicts()
+    assert "different sides" in conflict.why
+    assert known.left_out() == {known.person(ISSUER, name).pseudonym for name in (train, validation)}
+    known.settle([_seen(validation, "1"), _seen(validation, "2")])
+    assert len(known.conflicts()) == 1
+    assert known.decide(people.SAME, "Dr. A") == 1
+    assert known.conflicts() == []
+    person = known.person(ISSUER, validation)
+    assert person == known.person(ISSUER, train)
+    assert person.position >= site.validation_fraction, "whoever was trained on is never scored"
+
+
+def test_contradicting_facts_and_two_who_are_both_there_are_not_joined(site: SiteSettings, known: People) -> None:
+    one, other, third = (_on(site, "train", number) for number in range(3))
+    known.settle([_seen(one, "1", born="19500101"), _seen(other, "2"), _seen(other, "3")])
+    known.settle([_seen(third, "1", born="19620202")])
+    assert "birth date" in known.conflicts()[0].why
+    known.settle([_seen(one, "9"), _seen(one, "2"), _seen(other, "3")])
+    assert any("both still have images" in conflict.why for conflict in known.conflicts())
+    assert known.decide(people.DIFFERENT, "Dr. A") == 2
+    assert known.left_out() == set()
+    known.settle([_seen(third, "1", born="19620202"), _seen(one, "2"), _seen(other, "3")])
+    assert known.conflicts() == [], "what was decided is not asked again"
+    assert len({known.person(ISSUER, name).pseudonym for name in (one, other, third)}) == 3
+
+
+def test_one_examination_of_two_patients_at_once_is_seen_at_once(known: People) -> None:
+    known.settle([_seen("A", "1", study="s"), _seen("B", "2", study="s")])
+    known.settle([_seen("A", "1", study="s"), _seen("B", "2", study="s")])
+    assert len({known.person(ISSUER, name).pseudonym for name in "AB"}) == 1 or known.conflicts()
+
+
+def test_a_withdrawal_outlives_a_change_of_number(known: People) -> None:
+    known.remember([_seen("GONE", "1.1", study="1"), _seen("GONE", "1.2", study="1")])
+    persons = known.pseudonyms([ISSUER], ["GONE"])
+    assert known.is_one_of(_seen("NEW", "1.1"), persons)
+    assert known.is_one_of(_seen("NEW", "7", study="1"), persons)
+    assert not known.is_one_of(_seen("NEW", "7"), persons)
+    known.settle([_seen("A", "5")])
+    known.settle([_seen("B", "5")])
+    assert known.person(ISSUER, "B").pseudonym in known.pseudonyms([ISSUER], ["B"])
+    assert known.person(ISSUER, "A").pseudonym in known.pseudonyms([ISSUER], ["B"]), "by either number"
+
+
+def test_a_list_of_merges_ties_before_anything_is_seen(site: SiteSettings, known: People) -> None:
+    train, validation = _on(site, "train"), _on(site, "validation")
+    known.merge(ISSUER, train, validation)
+    assert known.person(ISSUER, validation) == known.person(ISSUER, train)
+    known.merge(ISSUER, train, validation)
+    assert len(_journal(site)) == 1
+    old, seen = _on(site, "validation", 1), _on(site, "train", 1)
+    known.settle([_seen(seen, "1")])
+    known.merge(ISSUER, old, seen)
+    assert known.person(ISSUER, old) == known.person(ISSUER, seen), "who is known keeps the side"
+    assert known.person(ISSUER, seen).position >= site.validation_fraction
+    both = _on(site, "validation", 2)
+    known.settle([_seen(both, "2")])
+    known.merge(ISSUER, both, seen)
+    assert "different sides" in known.conflicts()[0].why
+
+
+def test_ties_are_restored_from_the_journal(site: SiteSettings, known: People) -> None:
+    first, second = _on(site, "train"), _on(site, "validation")
+    known.settle([_seen(first, "1")])
+    known.settle([_seen(second, "1")])
+    before = known.person(ISSUER, second)
+    site.people.unlink()
+    with people.opened(site) as restored:
+        assert restored.person(ISSUER, second) == before == restored.person(ISSUER, first)
+
+
+def test_the_file_names_nobody(site: SiteSettings, known: People) -> None:
+    known.settle([_seen("PATIENT-77", "1.2.840.77", study="1.2.840.78", accession="ACC-77", born="19770707", sex="F")])
+    content = site.people.read_bytes()
+    for name in (b"PATIENT-77", b"1.2.840", b"ACC-77", b"19770707"):
+        assert name not in content
+    assert site.people.stat().st_mode & 0o077 == 0
+
+
+def test_of_a_simulated_hospital_nothing_is_kept(site: SiteSettings) -> None:
+    simulated = site.model_copy(update={"simulated": True})
+    with people.opened(simulated) as one:
+        one.remember([_seen("A", "1")])
+    assert not site.people.exists()
+
+
+def test_the_command_shows_and_decides(site: SiteSettings, known: People) -> None:
+    train, validation = _on(site, "train"), _on(site, "validation")
+    known.settle([_seen(train, "1"), _seen(validation, "2")])
+    known.settle([_seen(validation, "1"), _seen(validation, "2")])
+    file = ["--site", str(site.key.parent / "site.yaml")]
+    runner = CliRunner()
+    assert runner.invoke(app, ["identities", *file]).exit_code == 1
+    assert runner.invoke(app, ["identities", "--same", "--sign", *file]).exit_code == 2
+    assert runner.invoke(app, ["identities", "--same", "--by", "Dr. A", *file]).exit_code == 0
+    assert runner.invoke(app, ["identities", *file]).exit_code == 0
+    assert replace(known.person(ISSUER, validation)) == known.person(ISSUER, train)
