@@ -98,9 +98,6 @@ class SiteSettings(Settings):
     selects one by its SHA-256; nothing is ever downloaded."""
     stop_file: Path = Path("STOP")
     """While this file exists nothing leaves; ``consilium-site stop`` creates it."""
-    people: Path = Path("people.sqlite")
-    """Who is who under which patient numbers, by keyed hashes; back it up. Without it a patient who has a new number
-    since then is not recognised."""
     merges: Path | None = None
     """Patient merges as the hospital's own systems announce them: a file, or a folder, of HL7 messages (ADT^A18, A34,
     A40) or of CSV with the columns ``from`` and ``to``. Once it is set, a missing one is an error."""
@@ -168,6 +165,11 @@ class SiteSettings(Settings):
     @property
     def log_bytes(self) -> int:
         return int(self.log_megabytes * 1e6)
+
+    @property
+    def people(self) -> Path:
+        """Who is who under which patient numbers, see ``cohort/people.py``; beside the audit log, which journals it."""
+        return self.audit_log.with_suffix(".people.sqlite")
 
     @property
     def tick_s(self) -> float:

@@ -88,19 +88,23 @@ def verify(site: SiteFile = HERE, as_json: AsJson = False) -> None:
 
 @app.command()
 def backup(
-    folder: Annotated[Path, typer.Argument(help="A new folder for both copies.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder for the copies.")],
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Back up ledger and audit log; the hospital can stay running. The key is not copied: it belongs in a safe.
+    """Back up ledger, audit log and who is who; the hospital can stay running. The key is not copied.
 
-    To restore, stop the trainer and copy both files back. The backup does not hold what was spent after it was made.
+    To restore, stop the trainer and copy all files back. The backup does not hold what was spent after it was made.
     """
+    from client.cohort import people
+
     if folder.exists():
         raise SiteMisconfigured(f"{folder} exists already; choose a new folder")
     with opened(site) as (settings, records):
         copies = [folder / settings.ledger.name, folder / settings.audit_log.name]
         records.backup(ledger=copies[0], audit_log=copies[1])
+        if settings.people.exists():
+            copies.append(people.backup(settings, folder))
     answer(as_json, {"copies": copies}, *(Text(f"wrote {copy}") for copy in copies))
 
 

@@ -20,6 +20,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from client.cohort.intake import keyed, patient_under
 from client.cohort.merges import Merge
@@ -264,6 +265,14 @@ def _agree(one: tuple[str, str], other: tuple[str, str]) -> bool:
 
 def _contradict(one: tuple[str, str], other: tuple[str, str]) -> bool:
     return any(a and b and a != b for a, b in zip(one, other, strict=True))
+
+
+def backup(site: SiteSettings, folder: Path) -> Path:
+    """Copy the hospital's file, which may be in use; returns the copy."""
+    copy = private_database(folder / site.people.name)
+    with closing(sqlite3.connect(site.people, timeout=60)) as ours, closing(sqlite3.connect(copy)) as theirs:
+        ours.backup(theirs)
+    return copy
 
 
 @contextmanager

@@ -45,6 +45,7 @@ def _kept(settings: SiteSettings) -> Mapping[str, Sequence[Path]]:
         "prepared images and their index": [settings.catalog],
         "what studies keep here between rounds": [settings.kept],
         "pending studies": [settings.audit_log.parent / "pending"],
+        "who is who under which patient numbers": [settings.people],
         "the hospital's log": [settings.log],
         "the link to the server": [settings.link],
         "SQLite's files of ledger and audit log": [

@@ -20,7 +20,8 @@ _APART = "Keep them apart: consilium-site init --systemd, or the containers"
 def claims(settings: SiteSettings, running: Mapping[str, Process]) -> Iterator[Claim]:
     """What the programs that run here must not see, and that the trainer cannot write to images."""
     if gateway := running.get("gateway"):
-        data = [settings.ledger, settings.audit_log, settings.key, settings.catalog, *folders(settings)]
+        records = [settings.ledger, settings.audit_log, settings.people, settings.key]
+        data = [*records, settings.catalog, *folders(settings)]
         yield _hidden("The gateway can read neither images nor the privacy ledger", gateway, data)
     if trainer := running.get("trainer"):
         yield _hidden("The trainer cannot read the gateway's key", trainer, [settings.link / "node.key"])

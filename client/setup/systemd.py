@@ -33,7 +33,7 @@ def services(settings: SiteSettings, site: Path) -> list[Service]:
     """Gateway and trainer of the hospital with this ``site.yaml``."""
     site = site.resolve()
     data = [settings.catalog, settings.kept, settings.weights, *_images(settings)]
-    records = [settings.ledger, settings.audit_log, settings.key]
+    records = [settings.ledger, settings.audit_log, settings.people, settings.key]
     gateway = Service(
         "consilium-gateway",
         "Consilium: the hospital's connection to the server",

@@ -29,6 +29,7 @@ _OUT_OF_RESOURCES, _NOT_ASKED_FOR, _UNABLE = 0xA700, 0xA900, 0xC000  # PS3.4 tab
 _PENDING = (0xFF00, 0xFF01)
 _MAY_PASS = (0xA700, 0xA701, 0xFE00)  # out of resources, cancelled
 """Statuses of C-FIND and C-GET (PS3.4 C.4.1.1.4, C.4.3.1.4) after which a retry makes sense."""
+_PRIORITIES = {"medium": 0, "high": 1, "low": 2}  # PS3.7 table 9.3-7
 log = logging.getLogger(__name__)
 
 
@@ -101,7 +102,7 @@ class RetrievalAssociation(SearchAssociation):
     """
 
     def __init__(self, source: DimseSource, classes: Sequence[str], syntaxes: Sequence[str], spool: Spool) -> None:
-        self._patience = source.request_seconds
+        self._patience, self._priority = source.request_seconds, _PRIORITIES[source.priority]
         contexts = [build_context(StudyRootQueryRetrieveInformationModelGet), *storage_contexts(classes, syntaxes)]
         super().__init__(source, contexts)
         self.without_compression: set[str] = set()
@@ -151,7 +152,7 @@ class RetrievalAssociation(SearchAssociation):
         identifier.SOPInstanceUID = instance.uid
         status = Dataset()
         try:
-            for answer, _ in self._opened().send_c_get(identifier, model):
+            for answer, _ in self._opened().send_c_get(identifier, model, priority=self._priority):
                 status = answer
         except ValueError as error:
             raise ArchiveRefused(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 
 from client.prediction.agreement import claim_of, standing
-from client.sources.pacs.search import SearchAnswer, Match
+from client.sources.pacs.search import Match, SearchAnswer
 
 STUDY = "1.2.3"
 

@@ -14,6 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossl
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    SegmentationStorage,
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
     UltrasoundImageStorage,
@@ -109,7 +110,7 @@ class Provider:
 
 @contextmanager
 def running(provider: Provider, tls: SSLContext | None = None) -> Iterator[Provider]:
-    """Answer on a free port of loopback until the block ends."""
+    """SearchAnswer on a free port of loopback until the block ends."""
     entity = AE("ARCHIVE")
     entity.require_calling_aet = provider.known_callers
     entity.require_called_aet = True
@@ -117,7 +118,8 @@ def running(provider: Provider, tls: SSLContext | None = None) -> Iterator[Provi
     entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
     if provider.offers_get:
         entity.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
-    entity.add_supported_context(UltrasoundImageStorage, provider.syntaxes, scu_role=True, scp_role=True)
+    for kind in (UltrasoundImageStorage, SegmentationStorage):
+        entity.add_supported_context(kind, provider.syntaxes, scu_role=True, scp_role=True)
     handlers: list[Any] = [
         (evt.EVT_C_FIND, provider.find),
         (evt.EVT_C_GET, provider.get),

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,8 @@ from client.sources.record import Listing
 from client.sources.settings import DicomwebSource, DimseSource
 from client.sources.visit import Visit
 from tasks.breast_ultrasound import TASK
+from tasks.phantoms.dicom_writer import write
+from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
 from tests.client.sources import small_hospital
 from tests.client.sources.pacs import dicomweb_server, dimse_server
 from tests.client.sources.pacs.toy_search import ToySearch
@@ -287,6 +290,33 @@ def test_a_scope_by_lists_and_descriptions(toy: Toy, scope: dict[str, Any], numb
     else:
         with pytest.raises(EmptySource):
             toy.list(scope={"modalities": ["US"], **scope})
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same examination", "another examination"])
+@pytest.mark.parametrize("tells_class", [True, False])
+def test_outlines_follow_their_images(tmp_path: Path, tells_class: bool, elsewhere: bool) -> None:
+    """Whatever body part they tell, whichever examination they are in, whether or not the archive tells their class."""
+    files = small_hospital.fill(tmp_path)
+    image = dcmread(files[0])
+    masks = np.random.default_rng(0).random((1, image.Rows, image.Columns)) < 0.3
+    plain = {element.keyword: element.value for element in image if element.keyword}
+    files.append(tmp_path / "dicom" / "outline.dcm")
+    write(files[-1], segmentation_of([OutlinedImage(plain, masks)], TASK.structures))
+
+    def untell(dataset: Dataset) -> None:
+        dataset.pop("BodyPartExamined", None)
+        dataset.StudyInstanceUID = f"{str(dataset.StudyInstanceUID)[:-3]}.9" if elsewhere else dataset.StudyInstanceUID
+
+    _edit(files[-1:], untell)
+    scope = {"modalities": ["US", "SEG"], "body_parts": ["BREAST"]}
+    provider = dimse_server.Provider(files, tells_class=tells_class)
+    with dimse_server.running(provider):
+        where = {"host": "127.0.0.1", "port": provider.port, "called_ae": "ARCHIVE", "kind": "dimse"}
+        common = {"task": TASK.name, "issuer": "alder", "path": tmp_path / "spool", "scope": scope}
+        source = DimseSource.model_validate(common | where | {"labels": tmp_path / "labels.csv"})
+        listing = list_dimse(source, TASK, NOBODY)
+    outlined = [record for record in listing.records if record.read_masks is not None]
+    assert [record.image_id for record in outlined] == [str(image.SOPInstanceUID)]
 
 
 class _Limited:
