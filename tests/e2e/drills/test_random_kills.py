@@ -23,7 +23,8 @@ from tests.e2e.drills.drill import FAST, PATIENT_S, SEEN, Seen, check_records, c
 
 KILLS = int(os.environ.get("CONSILIUM_KILLS", "30"))
 ROUNDS = 15
-PATIENT = ("federation.attempts=10", "training.steps=40")
+LONG = "training.steps=40"
+PATIENT = "federation.attempts=10"
 _BURST_S, _LONGEST_S = 4.0, 45.0
 
 Kill = Callable[[Federation, random.Random], bool]
@@ -87,9 +88,9 @@ VICTIMS: dict[str, Kill] = {
 def test_thirty_random_kills(tmp_path: Path, seed: int) -> None:
     chance, killed, ended = random.Random(seed), Counter[str](), dict[str, int]()
     started = time.monotonic()
-    with federation(tmp_path, rounds=ROUNDS, settings=(*FAST, *PATIENT)) as made:
+    with federation(tmp_path, rounds=ROUNDS, settings=(*FAST, LONG)) as made:
         for number in range(100):
-            study = made.study(f"seed={1000 * seed + number}")
+            study = made.study(f"seed={1000 * seed + number}", PATIENT)
             until(partial(_is_newest, made, 1000 * seed + number), PATIENT_S, "the study has a folder")
             before = killed.total()
             while killed.total() < KILLS and study.running():
