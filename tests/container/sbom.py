@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -103,7 +104,11 @@ def _python(run: Run, folder: Path) -> dict[str, Any]:
         archive.extractall(packages, filter="data")
     wanted = ["--output-reproducible", "--spec-version", "1.6", "--output-file", str(folder / "bom.json")]
     tool = str(Path(sys.executable).parent / "cyclonedx-py")
-    subprocess.run([tool, "environment", *wanted, str(folder / "venv" / "bin" / "python")], check=True)
+    # Neither where this runs nor what this Python is told to import may add to what is in the image.
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    subprocess.run(
+        [tool, "environment", *wanted, str(folder / "venv" / "bin" / "python")], check=True, cwd=folder, env=alone
+    )
     found: dict[str, Any] = json.loads((folder / "bom.json").read_text("utf-8"))
     for component in found["components"]:
         if not component.get("licenses"):  # the tool passes over what is no name of SPDX

@@ -235,4 +235,12 @@ def test_the_server_is_backed_up_if_there_is_a_place_for_it() -> None:
     assert "consilium-backup" not in pods(rendered("server", SERVER))
     pod = pods(rendered("server", EVERYTHING["server"]))["consilium-backup"]["spec"]
     assert {"name": "backup", "persistentVolumeClaim": {"claimName": "backups"}} in pod["volumes"]
-    assert pod["containers"][0]["command"] == "consilium-server backup /backup --home /server --keep 7".split()
+    assert pod["containers"][0]["command"] == [
+        "consilium-server",
+        "backup",
+        "/backup",
+        "--home",
+        "/server",
+        "--keep",
+        "7",
+    ]
