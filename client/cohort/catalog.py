@@ -111,14 +111,12 @@ def _identified(
     """The listings without those of whom it is not certain who they are, and those who have withdrawn under whatever
     number."""
     if not site.simulated:
-        for _, listing in listings:
-            known.remember(listing.unwilling)
-        shown = [
-            Sighting(record.patient_id, source.issuer, record.image_id)
-            for source, listing in listings
-            for record in listing.records
-        ]
-        known.settle([*shown, *(one for _, listing in listings for one in listing.sightings)])
+        shown: list[Sighting] = []
+        for source, listing in listings:
+            known.remember(replace(one, issuer=source.issuer) for one in listing.unwilling)
+            shown += [Sighting(one.patient_id, source.issuer, one.image_id) for one in listing.records]
+            shown += [replace(one, issuer=source.issuer) for one in listing.sightings]
+        known.settle(shown)
     waiting, results = known.left_out(), []
     for source, listing in listings:
         left_out, records = Counter(listing.left_out), []

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from client.cohort import index
+from client.cohort import index, people
 from client.cohort.cache import ExampleCache
 from client.cohort.intake import keyed
 from client.site import SiteSettings, secret
@@ -117,10 +117,15 @@ class Catalogued:
 
 def on_training_side(site: SiteSettings, task: Task) -> Callable[[str], bool]:
     """Tells of a PatientID whether any source of the task has it on the training side of the split."""
-    key, issuers = secret(site), [source.issuer for source in site.sources if source.task == task.name]
+    issuers = [source.issuer for source in site.sources if source.task == task.name]
     with index.opened(site) as opened:
         sides = opened.sides(task.name, issuers)
-    return lambda patient: any(sides.get(keyed(key, "patient", issuer, patient)) == "train" for issuer in issuers)
+
+    def trained(patient: str) -> bool:
+        with people.opened(site) as known:  # under whatever number
+            return any(sides.get(one) == "train" for one in known.pseudonyms(issuers, [patient]))
+
+    return trained
 
 
 def text_of(header: Dataset, keyword: str) -> str:

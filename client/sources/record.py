@@ -82,9 +82,9 @@ class Listing:
     left_out: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
     sightings: list[Sighting] = field(default_factory=list)
-    """Of an archive: what it told of the patients of these records."""
+    """What is known of the patients of these records; without an issuer it is the source's."""
     unwilling: list[Sighting] = field(default_factory=list)
-    """Of an archive: images of patients who have withdrawn, to be known again under another number."""
+    """Images of patients who have withdrawn, to be known again under another number."""
 
 
 S = TypeVar("S", contravariant=True)

@@ -19,6 +19,7 @@ from client.sources.labels.segmentations import OWN
 from client.sources.labels.table import KEYS, Labels
 from client.sources.record import Listing, Record, signature_of
 from client.sources.settings import FolderSource
+from client.sources.visit import Sighting
 from tasks.task import Task
 
 
@@ -64,7 +65,18 @@ def list_files(
     left_out["LABEL_WITHOUT_IMAGE"] += len(labels.values.keys() - used - answered)
     if outlines is not None:
         left_out.update(outlines.left_out)
-    return Listing(records, +left_out, list(labels.warnings))
+    named = [file for file in headers if file.patient and file.uid]
+    return Listing(
+        records,
+        +left_out,
+        list(labels.warnings),
+        sightings=[_seen(file) for file in named if file.patient not in withdrawn and file.name in labels.values],
+        unwilling=[_seen(file) for file in named if file.patient in withdrawn],
+    )
+
+
+def _seen(file: _Header) -> Sighting:
+    return Sighting(file.patient, "", file.uid, file.study)
 
 
 @dataclass(frozen=True)

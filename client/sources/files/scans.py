@@ -12,6 +12,7 @@ from client.sources.files.examinations import Examination, examinations, stacked
 from client.sources.frame import Frame
 from client.sources.labels.table import Labels
 from client.sources.record import Listing, Record, Unreadable
+from client.sources.visit import Sighting
 from tasks.task import Task
 
 
@@ -60,7 +61,12 @@ def list_scans(
             f"{scans[0].files[0].name!r}"
         )
     left_out["LABEL_WITHOUT_IMAGE"] += len(labels.values.keys() - used - answered)
-    return Listing(records, +left_out, list(labels.warnings))
+    unwilling = [
+        Sighting(patient, "", examination.study, examination.study)
+        for examination in scans
+        for patient in examination.patients & withdrawn
+    ]
+    return Listing(records, +left_out, list(labels.warnings), unwilling=unwilling)
 
 
 def _refusal(examination: Examination, named: Set[str], withdrawn: frozenset[str]) -> str:

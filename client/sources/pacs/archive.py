@@ -164,7 +164,11 @@ class _Update:
             answered={name_of(instance, self.labels) for instance in found.instances},
         )
         return Listing(
-            listing.records, left_out + listing.left_out, warnings + listing.warnings, sightings, unwilling=hidden
+            listing.records,
+            left_out + listing.left_out,
+            warnings + listing.warnings,
+            sightings=sightings + listing.sightings,
+            unwilling=hidden + listing.unwilling,
         )
 
     def _forget(self, found: Found, wanted: list[Instance], spool: Spool) -> int:
@@ -214,7 +218,7 @@ class _Update:
 def _missed(walk: Walk, search: Search, found: Found, spool: Spool) -> list[str]:
     """Ask for each examination of the spool that the search did not find. One that is there makes the search short."""
     there = 0
-    for study in sorted({study for study in spool.spooled().values() if study} - found.studies):
+    for study in sorted({study for study in spool.spooled().values() if study} - found.studies - found.opened):
         for match in search.studies({"StudyInstanceUID": study, **walk.returned}).matches:
             if walk.takes(match):
                 there += 1

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from typer.testing import CliRunner
 
 from client.cli.main import app
-from client.cohort import people
+from client.cohort import catalog, people
 from client.cohort.intake import patient_under
 from client.cohort.people import People
 from client.ledger.audit_log import AuditLog, Kind
@@ -166,6 +168,34 @@ def test_of_a_simulated_hospital_nothing_is_kept(site: SiteSettings) -> None:
     with people.opened(simulated) as one:
         one.remember([_seen("A", "1")])
     assert not site.people.exists()
+
+
+def test_a_folder_whose_patients_get_other_numbers_keeps_sides_and_withdrawals(tmp_path: Path) -> None:
+    withdrawals = tmp_path / "withdrawals"
+    withdrawals.write_text("", "utf-8")
+    site = load(handed_over.provision_hospital(tmp_path, patients=5, withdrawals=str(withdrawals)))
+    files: dict[str, list[Path]] = {}
+    for path in sorted(site.sources[0].path.rglob("*.dcm")):
+        files.setdefault(str(dcmread(path, stop_before_pixels=True).PatientID), []).append(path)
+    gone, moved, *_ = files
+    withdrawals.write_text(f"{gone}\n", "utf-8")
+    before = catalog.ingest(site, handed_over.TASK)
+    other = _on(site, "train" if _is_validation(site, moved) else "validation")
+    for old, new in ((gone, "NEW"), (moved, other)):
+        for path in files[old]:
+            dataset = dcmread(path)
+            dataset.PatientID = new
+            dataset.save_as(path)
+    for _ in range(2):
+        after = catalog.ingest(site, handed_over.TASK)
+        assert (after.images, after.patients) == (before.images, before.patients)
+        assert after.left_out["WITHDRAWN"] == before.left_out["WITHDRAWN"] > 0
+        shutil.rmtree(site.catalog)
+    assert _journal(site) == [people.SAME, people.SAME]
+
+
+def _is_validation(site: SiteSettings, patient: str) -> bool:
+    return patient_under(secret(site), ISSUER, patient).position < site.validation_fraction
 
 
 def test_the_command_shows_and_decides(site: SiteSettings, known: People) -> None:

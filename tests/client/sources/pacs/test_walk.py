@@ -315,6 +315,7 @@ def test_outlines_follow_their_images(tmp_path: Path, tells_class: bool, elsewhe
         common = {"task": TASK.name, "issuer": "alder", "path": tmp_path / "spool", "scope": scope}
         source = DimseSource.model_validate(common | where | {"labels": tmp_path / "labels.csv"})
         listing = list_dimse(source, TASK, NOBODY)
+        assert list_dimse(source, TASK, NOBODY).warnings == listing.warnings == [], "none was asked for in vain"
     outlined = [record for record in listing.records if record.read_masks is not None]
     assert [record.image_id for record in outlined] == [str(image.SOPInstanceUID)]
 
