@@ -152,15 +152,15 @@ class Calibrated(_Rule):
 
 
 class HounsfieldUnits(_Rule):
-    """The values are Hounsfield units by the file's Modality LUT. ``on_missing`` says what follows where RescaleSlope or
-    RescaleIntercept is absent, though a CT image must have them (PS3.3 C.8.2.1)."""
+    """The values are Hounsfield units by the file's Modality LUT. ``on_missing`` says what follows where RescaleSlope
+    or RescaleIntercept is absent, though a CT image must have them (PS3.3 C.8.2.1)."""
 
     check: Literal["hounsfield"]
 
 
 class NotBurnedIn(_Rule):
-    """BurnedInAnnotation (0028,0301) does not say YES: such pixels name the patient (PS3.3 C.7.6.1.1.5). A hospital that
-    accepts them for a source (``burned_in_annotation: accept``) is only warned."""
+    """BurnedInAnnotation (0028,0301) does not say YES: such pixels name the patient (PS3.3 C.7.6.1.1.5). A hospital
+    that accepts them for a source (``burned_in_annotation: accept``) is only warned."""
 
     check: Literal["not_burned_in"]
 
@@ -290,6 +290,10 @@ def of_task(name: str) -> Contract:
     return contract
 
 
+def _refuses_without_region(rule: ContractRule) -> bool:
+    return rule.check == "regions" and rule.on_violation == rule.on_missing == "reject"
+
+
 @cache
 def digest_of_task(name: str) -> str:
     """The digest of ``of_task(name)``."""
@@ -309,10 +313,16 @@ def read(path: Path) -> Contract:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadContract(f"cannot read {path}: {error}") from error
     try:
-        return Contract.model_validate(values)
+        contract = Contract.model_validate(values)
     except ValidationError as error:
         problems = "\n".join(f"  {_placed(tree, problem)}" for problem in error.errors(include_url=False))
         raise BadContract(f"{path} has {error.error_count()} problem(s):\n{problems}") from None
+    if "US" in contract.modalities and not any(map(_refuses_without_region, contract.rules)):
+        raise BadContract(
+            f"{path}: images of ultrasound need a rule of check: regions that rejects on violation and if missing: "
+            "outside of regions scanners write the patient's name, and it is blacked out by them"
+        )
+    return contract
 
 
 def _placed(tree: yaml.Node | None, problem: Any) -> str:

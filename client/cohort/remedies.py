@@ -27,7 +27,6 @@ _FILES = {
     "COLOUR_CONFLICT": "Header and compressed image disagree on the colour space: export it uncompressed",
     "DECODE_FAILED": "The image is damaged: copy or export it again",
     "VALUES_OUT_OF_RANGE": "Pixel values outside the range in the header: ask whoever created the file",
-    "NO_B_MODE_REGION": "All its ultrasound regions are colour flow, M-mode or Doppler: take B-mode images",
     "CONSTANT_IMAGE": "All pixels have the same value: check whether the export was empty",
     "NOT_FINITE": "Contains NaN or infinite values: convert it again",
     "CONSTANT_EXAMPLE": "Nothing can be seen where the task looks: check its series, positions and outlines",

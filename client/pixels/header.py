@@ -93,9 +93,10 @@ def open_file(path: Path) -> tuple[MeteredFile, Dataset, PixelElement | None]:
         if deflated:
             compressed = file
             file = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: MeteredFile(_inflated(compressed)))
-        header = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: _parsed(file, None if deflated else _DEFERRED))
+        bare = _is_bare(file.peek(8))
+        header = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: _parsed(file, None if deflated else _DEFERRED, bare))
         element = guarded(Reason.IMPLAUSIBLE_HEADER, lambda: _element_at(file, header))
-        if element is not None and element.length is None and not header.preamble and _is_guessed(header):
+        if bare and element is not None and element.length is None:
             raise UnreadableDicom(Reason.NO_TRANSFER_SYNTAX, "a compressed data set without file meta information")
         if deflated:
             header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
@@ -106,11 +107,10 @@ def open_file(path: Path) -> tuple[MeteredFile, Dataset, PixelElement | None]:
         raise
 
 
-def _parsed(file: MeteredFile, defer_size: int | None) -> Dataset:
-    start = file.peek(8)
-    bare = _is_bare(start)
+def _parsed(file: MeteredFile, defer_size: int | None, bare: bool) -> Dataset:
+    force = bare or _begins_with_meta(file.peek(8))
     try:
-        header = dcmread(file, defer_size, stop_before_pixels=True, force=bare or _begins_with_meta(start))
+        header = dcmread(file, defer_size, stop_before_pixels=True, force=force)
     except InvalidDicomError:
         raise UnreadableDicom(Reason.NOT_DICOM, 'no "DICM" at byte 128') from None
     except BaseException:
@@ -131,10 +131,6 @@ _GUESSED = {
     (False, False): ExplicitVRBigEndian,
 }
 """Of a data set without file meta information: what its first elements show (implicit VR, little endian)."""
-
-
-def _is_guessed(header: Dataset) -> bool:
-    return "MediaStorageSOPInstanceUID" not in header.file_meta and len(header.file_meta) == 1
 
 
 def _is_bare(start: bytes) -> bool:

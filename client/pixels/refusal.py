@@ -44,8 +44,6 @@ class Reason(StrEnum):
     VALUES_OUT_OF_RANGE = "VALUES_OUT_OF_RANGE"
     """Values that BitsStored and PixelRepresentation cannot express, or that are not finite."""
     CONSTANT_IMAGE = "CONSTANT_IMAGE"
-    NO_B_MODE_REGION = "NO_B_MODE_REGION"
-    """All ultrasound regions are colour flow, M-mode or Doppler: text cannot be told from the image."""
     TIME_LIMIT = "TIME_LIMIT"
     MEMORY_LIMIT = "MEMORY_LIMIT"
     DECODER_DIED = "DECODER_DIED"

@@ -146,8 +146,6 @@ class DicomImage:
         if grey.min() == grey.max():
             raise UnreadableDicom(Reason.CONSTANT_IMAGE)
         boxes = calibration.regions(self.header, self.form.rows, self.form.columns)
-        if not boxes and calibration.tells_regions(self.header):
-            raise UnreadableDicom(Reason.NO_B_MODE_REGION, "what is around its regions cannot be told from text")
         return Picture(grey, boxes, calibration.spacing_mm(self.header, index))
 
     def pictures(self) -> Iterator[Picture]:

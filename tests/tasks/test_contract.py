@@ -28,7 +28,8 @@ def test_every_task_has_a_contract_that_refuses_what_has_lost_fidelity(name: str
     contract = contracts.of_task(name)
     rejecting = {rule.check for rule in contract.rules if rule.on_violation == "reject"}
     wanted = {"not_secondary_capture", "not_photographed", "lossy_history", "lossless_syntax", "no_jpeg_grid", "organ"}
-    assert wanted <= rejecting
+    assert {*wanted, "not_burned_in"} <= rejecting
+    assert any(rule.check == "no_text" for rule in contract.rules)
     assert contract.derived in ("simulated_only", "refuse")
 
 
@@ -51,6 +52,14 @@ def test_the_order_of_rules_is_part_of_the_digest(tmp_path: Path) -> None:
     assert contracts.digest(contracts.read(path)) != contracts.digest_of_task("breast_ultrasound")
 
 
+@pytest.mark.parametrize("key", ["on_violation", "on_missing"])
+def test_ultrasound_is_not_taken_with_the_text_around_it(key: str, tmp_path: Path) -> None:
+    values = yaml.safe_load(BREAST.read_text("utf-8"))
+    (regions,) = [rule for rule in values["rules"] if rule["check"] == "regions"]
+    regions[key] = "warn"
+    assert "scanners write the patient's name" in _bad(tmp_path, yaml.safe_dump(values))
+
+
 def test_every_problem_is_told_with_its_line(tmp_path: Path) -> None:
     text = BREAST.read_text("utf-8")
     lines = text.splitlines()
@@ -61,8 +70,8 @@ def test_every_problem_is_told_with_its_line(tmp_path: Path) -> None:
     told = _bad(tmp_path, broken.replace("min_rows: 128", "min_rows: many"))
     assert "3 problem(s)" in told
     assert f"line {fraction}: join.conforming" in told
-    assert f"line {minimum}: rules.11.min_rows" in told
-    assert any(f"line {line}: rules.10" in told for line in (check - 1, check)), told
+    assert f"line {minimum}: rules.12.min_rows" in told
+    assert any(f"line {line}: rules.11" in told for line in (check - 1, check)), told
 
 
 @pytest.mark.parametrize(

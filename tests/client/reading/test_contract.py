@@ -240,8 +240,8 @@ def test_a_hospital_that_accepts_burned_in_annotations_is_warned() -> None:
 
 
 def test_a_line_of_text_is_warned_about() -> None:
-    assert judge_pixels(BREAST, PixelEvidence(0.0, 200, glyphs=5), 8).warned == ("no-text",)
-    assert judge_pixels(BREAST, PixelEvidence(0.0, 200, glyphs=4), 8) == Judgement()
+    assert judge_pixels(BREAST, PixelEvidence(0.0, 200, glyphs=6), 8).warned == ("no-text",)
+    assert judge_pixels(BREAST, PixelEvidence(0.0, 200, glyphs=5), 8) == Judgement()
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")
