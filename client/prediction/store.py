@@ -119,6 +119,7 @@ def _by_study(files: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _store_examination(site: SiteSettings, judge: Judge, line: _Line, files: Sequence[Path], into: Delivery) -> None:
+    halt.require_running(site.stop_file)
     why, own = judge.judged([claim_of(dcmread(path, stop_before_pixels=True)) for path in files])
     if why:
         patient = str(dcmread(files[0], stop_before_pixels=True).PatientID)

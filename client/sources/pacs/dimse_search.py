@@ -77,10 +77,11 @@ def insist(source: DimseSource | RemoteArchive, work: Callable[[], T], pace: Pac
     try:
         return persistently(pace.before(work), source.attempts, source.first_wait_seconds)
     except Temporary as error:
+        kept = "; what was retrieved is kept, and the next ingest resumes from there"
         raise ArchiveUnreachable(
             f"the archive {source.called_ae} at {source.host}:{source.port} failed {source.attempts} times, last with: "
-            f"{error}. Check that it runs and that this machine can reach it; what was retrieved is kept, and the next "
-            "ingest resumes from there"
+            f"{error}. Check that it runs and that this machine can reach it"
+            + (kept if isinstance(source, DimseSource) else "")
         ) from error
 
 

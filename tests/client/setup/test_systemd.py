@@ -31,7 +31,7 @@ def test_the_gateway_has_no_data_and_the_trainer_no_way_out(units: Path) -> None
     trainer = settings((units / "consilium-trainer.service").read_text())
     assert gateway["ReadWritePaths"] == [str(site / "link")]
     hidden = {path.removeprefix("-") for path in gateway["InaccessiblePaths"]}
-    records = ("ledger.sqlite", "audit.sqlite", "site.key", "catalog", "kept", "weights")
+    records = ("ledger.sqlite", "audit.sqlite", "audit.people.sqlite", "site.key", "catalog", "kept", "weights")
     assert hidden == {"/data/dicom", *(str(site / name) for name in records)}
     assert "IPAddressDeny" not in gateway
     assert (trainer["IPAddressDeny"], trainer["IPAddressAllow"]) == (["any"], ["localhost"])
