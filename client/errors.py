@@ -43,6 +43,8 @@ Tested in ``tests/client/test_app.py``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tasks.protocol.wire import ErrorCode
 
 
@@ -110,6 +112,11 @@ class LedgerUnwritable(LedgerBroken):
 
 class NoCohort(SiteError):
     code = ErrorCode.NO_COHORT
+
+    def __init__(self, message: str = "", left_out: Mapping[str, int] | None = None) -> None:
+        """``left_out``: why images could not be used, counted by reason, for a table with remedies."""
+        super().__init__(message)
+        self.left_out = {reason: number for reason, number in (left_out or {}).items() if number > 0}
 
 
 class CatalogStale(NoCohort):

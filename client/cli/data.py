@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from client.cli.output import COLOURS, HERE, REFUSED, AsJson, By, SiteFile, answer, fail, progress, short, table, who
 from client.cohort.remedies import RULE, remedy_of
-from client.errors import CatalogStale, SiteMisconfigured
+from client.errors import CatalogStale, NoCohort, SiteMisconfigured
 from client.ledger.audit_log import AuditLog, Fact, Kind
 from client.oversight import signature
 from client.site import SiteSettings, load, secret
@@ -55,13 +56,29 @@ def ingest(
     reports: dict[str, IngestReport] = {}
     with Decoding() as decoding:
         for one in _tasks(settings, task):
-            with progress(as_json) as update:
+            with _explained(one, as_json), progress(as_json) as update:
                 reports[one.name] = catalog.ingest(
                     settings, one, update, decoding, verify=verify, accept_shrink=accept_shrink
                 )
             _note(settings, one, reports[one.name])
     shown = [part for name, report in reports.items() for part in _report(name, report)]
     answer(as_json, reports, *shown)
+
+
+@contextmanager
+def _explained(task: Task, as_json: bool) -> Iterator[None]:
+    """Where nothing can be used, the reasons and remedies matter most; as JSON they come with the error."""
+    try:
+        yield
+    except NoCohort as error:
+        if error.left_out and not as_json:
+            Console(stderr=True, highlight=False).print(_left_out(task.name, error.left_out))
+        raise
+
+
+def _left_out(name: str, counted: Mapping[str, int]) -> RenderableType:
+    rows = [(word, number, remedy_of(tasks.get(name), word)) for word, number in sorted(counted.items())]
+    return table("Left out", ("reason", "number", "what to do"), rows, numbers=("number",))
 
 
 def _tasks(settings: SiteSettings, name: str) -> list[Task]:
@@ -92,9 +109,8 @@ def _report(name: str, report: IngestReport) -> Iterator[RenderableType]:
     ]
     rows += [("patients with outlines", report.outlined)] if tasks.get(name).structures else []
     yield table(f"Catalog of {name}", ("", "number"), rows, numbers=("number",))
-    if left_out := sorted((word, n) for word, n in report.left_out.items() if not word.startswith(RULE)):
-        rows_left_out = [(word, number, remedy_of(tasks.get(name), word)) for word, number in left_out]
-        yield table("Left out", ("reason", "number", "what to do"), rows_left_out, numbers=("number",))
+    if left_out := {word: number for word, number in report.left_out.items() if not word.startswith(RULE)}:
+        yield _left_out(name, left_out)
     if rules := {**report.contract.every, **report.contract.warned}:
         remedies = {rule.id: rule.remedy for rule in contracts.of_task(name).rules}
         judged = [

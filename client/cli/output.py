@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from client.errors import SiteError, SiteMisconfigured
+from client.errors import NoCohort, SiteError, SiteMisconfigured
 from client.ledger.records import Records, open_records
 from client.site import SiteSettings, load, secret
 from tasks.machine.checklist import ClaimState
@@ -66,7 +66,10 @@ class SiteCommands(TyperGroup):
 
 def _tell(error: SiteError, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"error": error.code.value, "kind": type(error).__name__, "message": str(error)}))
+        told: dict[str, object] = {"error": error.code.value, "kind": type(error).__name__, "message": str(error)}
+        if isinstance(error, NoCohort):
+            told["left_out"] = error.left_out
+        print(json.dumps(told))
     else:
         where = Console(stderr=True, highlight=False)
         where.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)

@@ -27,6 +27,7 @@ from client.cohort.withdrawals import withdrawn
 from client.errors import CatalogStale, ContractNotMet, EmptySource
 from client.ledger.audit_log import AuditLog, Fact, Kind
 from client.site import SiteSettings, secret
+from client.sources.files.examinations import SERIES_OF
 from client.sources.listing import list_source
 from client.sources.record import Listing
 from client.sources.settings import Source
@@ -101,7 +102,9 @@ def ingest(
         report = _report(catalog, site, task, issuers)
     if not report.images:
         kind = ContractNotMet if report.contract.conforming < report.contract.examined else EmptySource
-        raise kind(f"{site.name}: no image of task {task.name!r} is usable ({findings.counts(report.left_out)})")
+        told = "".join(f"\nNote: {warning}" for warning in report.warnings if warning.startswith(SERIES_OF))
+        reasons = findings.counts(report.left_out)
+        raise kind(f"{site.name}: no image of task {task.name!r} is usable ({reasons}){told}", report.left_out)
     return report
 
 

@@ -12,6 +12,10 @@ _NO_SERIES, _SERIES = "NO_SERIES_OF_", "SERIES_"
 
 _FILES = {
     "UNREADABLE_FILE": "Cannot be opened: check permissions and the network share",
+    "UNREADABLE_FOLDER": "A folder that this user may not read: check its permissions; what lies in it is not counted",
+    "LINKED_FOLDER": "A link to a folder is not followed: name that folder as a source, or mount it here",
+    "NOT_A_FILE": "A pipe or a device, not a file: nothing to do",
+    "PACKED_FILE": "An archive or a compressed file: unpack it, nothing is unpacked here",
     "NOT_DICOM": "Not a DICOM file. A few are normal; if there are many, check that the folder is right",
     "NO_TRANSFER_SYNTAX": "The header lacks the transfer syntax: export the file again",
     "UNSUPPORTED_TRANSFER_SYNTAX": "A video, or another encoding that cannot be read: export it uncompressed",
@@ -155,5 +159,5 @@ def remedy_of(task: Task, word: str) -> str:
     known = rules | WORDS
     word = word.removeprefix(OTHER_SERIES).removeprefix(NOTE)
     if word.startswith(_NO_SERIES):
-        return "No SeriesDescription matches this sequence (patterns: `tasks/NAME/__init__.py`): rename or fetch it"
+        return "No series is of this sequence: see what yours are called in the notes, and set `series_words`"
     return known.get(word.removeprefix(RULE), "")

@@ -20,10 +20,13 @@ _PLACES: dict[str, tuple[tuple[str, str], ...]] = {
     "RescaleSlope": (("PixelValueTransformationSequence", "RescaleSlope"),),
     "RescaleIntercept": (("PixelValueTransformationSequence", "RescaleIntercept"),),
     "RescaleType": (("PixelValueTransformationSequence", "RescaleType"),),
+    "EchoTime": (("MREchoSequence", "EffectiveEchoTime"),),
+    "RepetitionTime": (("MRTimingAndRelatedParametersSequence", "RepetitionTime"),),
+    "InversionTime": (("MRModifierSequence", "InversionTimes"),),
     "AnatomicRegionSequence": (("FrameAnatomySequence", "AnatomicRegionSequence"),),
     "ImageLaterality": (("FrameAnatomySequence", "FrameLaterality"),),
 }
-"""Where enhanced images have what classic ones have at the top (PS3.3 C.7.6.16.2, C.8.13.5.1, C.8.15.3.1)."""
+"""Where enhanced images have what classic ones have at the top (PS3.3 C.7.6.16.2, C.8.13.5, C.8.15.3.1)."""
 
 
 def frame_value(header: Dataset, frame: int, keyword: str) -> Any:

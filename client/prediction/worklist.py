@@ -5,7 +5,7 @@ Tested in ``tests/client/prediction/test_predict.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from client.sources.acquisition import AcquisitionReader, acquisition_reader, re
 from client.sources.files.folder import image_id
 from client.sources.headers import FileHeader, read_headers
 from client.sources.record import signature_of
-from client.sources.settings import DicomwebSource, DimseSource, FolderSource
+from client.sources.settings import DicomwebSource, DimseSource, FolderSource, Source
 from tasks.task import Task
 
 _DICOM = (FolderSource, DicomwebSource, DimseSource)
@@ -88,13 +88,23 @@ def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, progress
     sources = [source for source in site.sources if source.task == task.name]
     words = {word: meaning for source in sources for word, meaning in source.organ_words.items()}
     burned_in = bool(sources) and all(source.burned_in_annotation == "accept" for source in sources)
-    acquired, trained = reader_under(Declared(organ, words, burned_in), task), on_training_side(site, task)
+    declared = Declared(organ, words, burned_in, _series_words(sources))
+    acquired, trained = reader_under(declared, task), on_training_side(site, task)
     work = Worklist()
     adding = judged_scans if task.sequences else _judged_pictures
     adding(folder, task, acquired=acquired, trained=trained, unwilling=withdrawn(site), work=work, progress=progress)
     if not work.images and not work.left_out:
         raise EmptySource(f"no DICOM file under {folder}")
     return work
+
+
+def _series_words(sources: Iterable[Source]) -> dict[str, list[str]]:
+    """Those of all sources together."""
+    words: dict[str, list[str]] = {}
+    for source in sources:
+        for name, own in source.series_words.items():
+            words.setdefault(name, []).extend(own)
+    return words
 
 
 def _catalogued_pictures(

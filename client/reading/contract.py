@@ -58,12 +58,14 @@ class Declared:
     Attributes:
         organ: the organ that all of them show.
         organ_words: the hospital's own words for BodyPartExamined, and the organ they mean.
+        series_words: by the name of a task's sequence the hospital's own words in SeriesDescription.
         burned_in_accepted: images with BurnedInAnnotation YES are taken; the rule then only warns.
     """
 
     organ: str = ""
     organ_words: Mapping[str, str] = field(default_factory=dict)
     burned_in_accepted: bool = False
+    series_words: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class AcquisitionReader:
 def acquisition_reader(source: Source, task: Task) -> AcquisitionReader:
     """Reads headers of a source under the task's contract."""
     accepted = source.burned_in_annotation == "accept"
-    return reader_under(Declared(source.organ_declared, source.organ_words, accepted), task)
+    return reader_under(Declared(source.organ_declared, source.organ_words, accepted, source.series_words), task)
 
 
 def reader_under(declared: Declared, task: Task) -> AcquisitionReader:

@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from pydicom import Dataset
 
-from client.pixels.groups import is_enhanced
+from client.pixels.groups import frame_value, is_enhanced
 from client.pixels.header import open_file
 from client.pixels.pixel_format import number_of_frames
 from client.pixels.refusal import Reason, UnreadableDicom
@@ -236,7 +236,9 @@ def _segmentation(header: Dataset) -> SegmentationHeader | None:
 
 def _text(header: Dataset, keyword: str) -> str:
     try:
-        value = header.get(keyword)
+        value = frame_value(header, 0, keyword)
+        if keyword == "ContrastBolusAgent" and not value and header.get("ContrastBolusAgentSequence"):
+            value = header.ContrastBolusAgentSequence[0].get("CodeMeaning")  # as enhanced images have it
     except Exception:  # pydicom converts values when they are asked for, and a broken one may raise anything
         return ""
     several = value if isinstance(value, list) or type(value).__name__ == "MultiValue" else [value]

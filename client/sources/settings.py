@@ -55,9 +55,21 @@ class _Source(Settings):
     """The organ in every image of this source, as the hospital confirms; used if a file does not say."""
     organ_words: dict[str, str] = Field(default_factory=dict)
     """The hospital's own values of BodyPartExamined and the organ each means, such as ``{MAMMO US: breast}``."""
+    series_words: dict[str, list[str]] = Field(default_factory=dict)
+    """By the name of a sequence of the task the hospital's own words in SeriesDescription, such as
+    ``{T1ce: [轴位增强]}``. They go before how a series was acquired and what others call it."""
     burned_in_annotation: Literal["refuse", "accept"] = "refuse"
     """What becomes of images with BurnedInAnnotation YES. ``accept`` where the hospital has seen that what is burned in
     names nobody, or is blacked out with all that lies outside an ultrasound region."""
+
+    @model_validator(mode="after")
+    def _words_of_the_tasks_sequences(self) -> Self:
+        known = [sequence.name for sequence in tasks.get(self.task).sequences] if self.series_words else []
+        if unknown := sorted(self.series_words.keys() - set(known)):
+            raise ValueError(f"series_words names {unknown}; sequences of {self.task} are {known}")
+        if empty := [name for name, words in self.series_words.items() if not all(map(str.strip, words))]:
+            raise ValueError(f"series_words of {', '.join(empty)}: an empty word would match every series")
+        return self
 
 
 class ReportLabels(Settings):

@@ -1,9 +1,9 @@
 """The DICOM files of a folder as examinations: sorted by DICOM study and series, and stacked into volumes.
 
-For each of the task's sequences one stack is used, among all series of the contract's modalities whose
-SeriesDescription
-matches the sequence: ``client/sources/files/choice.py`` says which. An examination is one image of the task, named by
-its StudyInstanceUID. Labels are not needed here; ``client/sources/files/scans.py`` joins them.
+For each of the task's sequences one stack is used, among all series of the contract's modalities that are of the
+sequence, by how they were acquired or by what they are called: ``client/sources/files/choice.py`` says which. An
+examination is one image of the task, named by its StudyInstanceUID. Labels are not needed here;
+``client/sources/files/scans.py`` joins them.
 
 Tested in ``tests/client/sources/files/test_scans.py``.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,14 +24,21 @@ from client.reading.stacks import NoVolume, Stack, Unstackable
 from client.reading.volume import read_volume
 from client.sources.acquisition import Acquisition, AcquisitionReader
 from client.sources.files.choice import Candidate, JudgedSlice, candidates, choose, in_one_space
+from client.sources.files.walk import files_under, reason_of
 from client.sources.headers import FileHeader, read_headers
+from client.sources.labels.rows import shown
 from client.sources.labels.scan_outlines import ReadOutlines, Segmentation, covers, fitted, placed, segmentation_of
 from client.sources.labels.segmentations import OWN
 from client.sources.record import Unreadable, signature_of
 from tasks import contract as contracts
+from tasks.series import Series, series_of
 from tasks.task import Scan, Task
 
-_LONGEST_DESCRIPTION = 64  # LO (PS3.5 table 6.2-1); whoever writes more shall not occupy a regular expression for long
+SeriesWords = Mapping[str, Sequence[str]]
+SERIES_OF = "series of "
+"""How the sentences of ``series_seen`` begin."""
+_TOLD = 20
+"""How many descriptions are listed of each sequence."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class ImageFile:
         name: the value of the attribute by which the examination is looked up.
         patient: PatientID.
         series: SeriesInstanceUID.
+        described: SeriesDescription, shortened.
         sequence: name of the task's sequence that it belongs to, "" for none.
         slices: its frames.
         judgements: the contract's, of each frame, or one where all are alike.
@@ -54,6 +62,7 @@ class ImageFile:
     name: str
     patient: str
     series: str
+    described: str
     sequence: str
     slices: tuple[Slice, ...]
     judgements: tuple[Judgement, ...]
@@ -106,17 +115,17 @@ def examinations(
         progress: called with the number of files read and the total.
     """
     studies: dict[str, Examination] = {}
-    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    paths = files_under(folder, refused)
     for number, (path, header) in enumerate(read_headers(paths, acquired, in_space=True), start=1):
         progress(number, len(paths))
         if isinstance(header, UnreadableDicom):
-            refused(path, str(header.reason))
+            refused(path, reason_of(path, header))
             continue
         study = header.texts["StudyInstanceUID"]
         mine = studies.setdefault(study, Examination(study))
         try:
             if not header.is_segmentation:
-                mine.files.append(_file(path, header, key, task))
+                mine.files.append(_file(path, header, key, task, acquired.declared.series_words))
             elif reason := _add_segmentation(mine, path, header, task):
                 refused(path, reason)
         except OSError:  # the file has gone since
@@ -137,24 +146,51 @@ def _add_segmentation(examination: Examination, path: Path, header: FileHeader, 
     return ""
 
 
-def _file(path: Path, header: FileHeader, key: str, task: Task) -> ImageFile:
+def _file(path: Path, header: FileHeader, key: str, task: Task, words: SeriesWords) -> ImageFile:
     assert header.acquisition is not None  # it is no segmentation
-    shortened = header.texts["SeriesDescription"][:_LONGEST_DESCRIPTION]
-    modality = header.texts["Modality"].upper()
+    series, modality = series_of(header.texts), header.texts["Modality"].upper()
     # PET and CT of one examination may be called alike; a file that does not tell is for the contract to judge.
     meant = modality in ("", *contracts.of_task(task.name).modalities)
-    sequence = next((one.name for one in task.sequences if meant and one.finds(shortened)), "")
+    sequence = _sequence(series, task, words) if meant else ""
     return ImageFile(
         path=path,
         name=header.texts[key],
         patient=header.texts["PatientID"],
         series=header.texts["SeriesInstanceUID"],
+        described=series.description,
         sequence=sequence,
         slices=header.slices if sequence else (),
         judgements=header.judgements if sequence else (),
         acquisition=header.acquisition,
         signature=signature_of(path),
     )
+
+
+def _sequence(series: Series, task: Task, words: SeriesWords) -> str:
+    """The task's sequence that a series is of, "" if none: by the hospital's own words first, which know best."""
+    described = series.description.casefold()
+    for name, own in words.items():
+        if any(word.casefold() in described for word in own):
+            return name
+    return next((one.name for one in task.sequences if one.matches(series)), "")
+
+
+def series_seen(examinations: Iterable[Examination], task: Task) -> list[str]:
+    """What the series of some examinations are called, in a sentence for each of the task's sequences and one for all
+    that are none of them: words for ``series_words``. None where a task reads every series."""
+    if not any(sequence.described for sequence in task.sequences):
+        return []
+    series = {(file.series, file.described, file.sequence) for one in examinations for file in one.files}
+    seen = Counter((sequence, described) for _, described, sequence in series)
+    sentences = []
+    for name in (*(sequence.name for sequence in task.sequences), ""):
+        called = [(described, number) for (sequence, described), number in seen.most_common() if sequence == name]
+        if called:
+            more = f" and {len(called) - _TOLD} more" if len(called) > _TOLD else ""
+            listed = ", ".join(f"{shown(described)} ({number})" for described, number in called[:_TOLD])
+            kind = SERIES_OF + (name or "no sequence of the task (`series_words` names own words)")
+            sentences.append(f"{kind}: {listed}{more}")
+    return sentences
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.errors import EmptySource, LabelsMatchNothing
+from client.errors import LabelsMatchNothing
 from client.pixels.refusal import UnreadableDicom
 from client.sources.acquisition import Acquisition, AcquisitionReader, acquisition_reader
 from client.sources.files.scans import list_scans
+from client.sources.files.walk import files_under, nothing_there, reason_of
 from client.sources.frame import Frame
 from client.sources.headers import FileHeader, read_headers
 from client.sources.labels.annotations import labels_of
@@ -54,13 +55,14 @@ def list_files(
     segmentations: list[tuple[Path, FileHeader]] = []
     headers = list(_headers(folder, labels.key, acquired, task.frames, left_out, segmentations))
     if not headers:
-        raise EmptySource(f"no DICOM file under {folder}; is the volume mounted?")
+        raise nothing_there(folder, left_out)
     outlines = FrameOutlines(segmentations, task.structures) if task.structures else None
     records, used = _join(headers, labels, withdrawn, left_out, outlines)
     if not used:
         raise LabelsMatchNothing(
             f"none of {len(headers)} images has a label: {labels.path} is keyed by {labels.key}, with "
-            f"values like {next(iter(labels.values), 'none')!r}; the files have values like {headers[0].name!r}"
+            f"values like {next(iter(labels.values), 'none')!r}; the files have values like {headers[0].name!r}",
+            left_out,
         )
     left_out["LABEL_WITHOUT_IMAGE"] += len(labels.values.keys() - used - answered)
     if outlines is not None:
@@ -104,10 +106,9 @@ def _headers(
     left_out: Counter[str],
     segmentations: list[tuple[Path, FileHeader]],
 ) -> Iterator[_Header]:
-    paths = sorted(p for p in folder.rglob("*") if p.is_file())
-    for path, header in read_headers(paths, acquired):
+    for path, header in read_headers(files_under(folder, lambda _, reason: left_out.update([reason])), acquired):
         if isinstance(header, UnreadableDicom):
-            left_out[str(header.reason)] += 1
+            left_out[reason_of(path, header)] += 1
         elif header.acquisition is None:
             if header.own:
                 left_out[OWN] += 1

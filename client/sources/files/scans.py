@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Set
 from pathlib import Path
 
-from client.errors import EmptySource, LabelsMatchNothing
+from client.errors import LabelsMatchNothing
 from client.sources.acquisition import AcquisitionReader
-from client.sources.files.examinations import Examination, examinations, stacked
+from client.sources.files.examinations import Examination, examinations, series_seen, stacked
+from client.sources.files.walk import nothing_there
 from client.sources.frame import Frame
 from client.sources.labels.table import Labels
 from client.sources.record import Listing, Record, Unreadable
@@ -42,7 +43,7 @@ def list_scans(
     left_out = Counter(labels.left_out)
     scans = examinations(folder, labels.key, acquired, task, lambda path, reason: left_out.update([reason]))
     if not scans:
-        raise EmptySource(f"no DICOM image under {folder}; is the volume mounted?")
+        raise nothing_there(folder, left_out)
     records, used = [], set()
     for examination in scans:
         named = {file.name for file in examination.files if file.name in labels.values}
@@ -58,7 +59,8 @@ def list_scans(
         raise LabelsMatchNothing(
             f"none of {len(scans)} examinations has a label: {labels.path} is keyed by {labels.key}, with "
             f"values like {next(iter(labels.values), 'none')!r}; the files have values like "
-            f"{scans[0].files[0].name!r}"
+            f"{scans[0].files[0].name!r}",
+            left_out,
         )
     left_out["LABEL_WITHOUT_IMAGE"] += len(labels.values.keys() - used - answered)
     unwilling = [
@@ -66,7 +68,8 @@ def list_scans(
         for examination in scans
         for patient in examination.patients & withdrawn
     ]
-    return Listing(records, +left_out, list(labels.warnings), unwilling=unwilling)
+    warnings = [*labels.warnings, *series_seen(scans, task)]
+    return Listing(records, +left_out, warnings, unwilling=unwilling)
 
 
 def _refusal(examination: Examination, named: Set[str], withdrawn: frozenset[str]) -> str:

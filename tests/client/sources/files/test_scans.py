@@ -13,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
@@ -468,3 +469,27 @@ def test_a_source_of_pictures_is_no_source_of_scans(lung: Path, provision_hospit
         ((_, refused),) = prepare([Job(replace(record, read_scan=None), "x")], LUNG, cache, decoding)
     assert isinstance(refused, Unreadable)
     assert refused.reason == "NOT_A_SCAN"
+
+
+def test_series_are_found_by_how_they_were_acquired_and_by_the_hospitals_words(brain: Path) -> None:
+    def nameless(dataset: Dataset) -> None:
+        dataset.SeriesDescription = "Serie 7"
+        dataset.EchoTime, dataset.RepetitionTime, dataset.ContrastBolusAgent = "9", "600", "Gadovist"
+
+    def own(dataset: Dataset) -> None:
+        dataset.SpecificCharacterSet, dataset.SeriesDescription = "GB18030", "头颅甲序列"
+
+    _change(_files(brain, FIRST, _is("T1ce")), nameless)
+    assert "T1ce" in _read(_of(_list(brain, BRAIN), FIRST)).volumes
+    _change(_files(brain, FIRST, lambda d: d.get("SeriesDescription") == "Serie 7"), own)
+    _change(_files(brain, FIRST, lambda d: d.get("ContrastBolusAgent") == "Gadovist"), lambda d: d.pop("EchoTime"))
+    listing = _list(brain, BRAIN)
+    assert FIRST not in [record.patient_id for record in listing.records]
+    assert listing.left_out["NO_SERIES_OF_T1CE"] == 1
+    (unknown,) = [warning for warning in listing.warnings if "no sequence of the task" in warning]
+    assert "'头颅甲序列' (1)" in unknown
+    said = _source(brain, BRAIN).model_dump() | {"series_words": {"T1ce": ["甲序列"]}}
+    words = FolderSource.model_validate(said)
+    assert "T1ce" in _read(_of(list_folder(words, BRAIN, NOBODY), FIRST)).volumes
+    with pytest.raises(ValidationError, match=r"series_words names \['T1'\]; sequences of lung_ct"):
+        FolderSource.model_validate(said | {"task": LUNG.name, "series_words": {"T1": ["x"]}})
