@@ -16,7 +16,7 @@ from conf.schema.federation import (
     PhantomFederation,
     named_hospitals,
 )
-from conf.schema.model import Deep
+from conf.schema.model import Deep, Encoder
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.strategy import Cyclic, FedRep, Robust
 from conf.schema.study import Study
@@ -38,6 +38,11 @@ def problems(study: Study) -> list[str]:
 def _frozen_without_weights(study: Study) -> Iterator[str]:
     if isinstance(study.model, Deep) and study.model.freeze == "encoder" and not study.model.weights:
         yield "model.freeze=encoder: it must come from a file; set model.weights=FILE, or model.freeze=nothing"
+
+
+def _encoder_without_file(study: Study) -> Iterator[str]:
+    if isinstance(study.model, Encoder) and not study.model.weights:
+        yield "model=encoder: is nothing without a file; set model.weights=FILE, see consilium encoder FILE"
 
 
 def _no_groups(study: Study) -> Iterator[str]:
@@ -186,6 +191,7 @@ def _arms_of_real_hospitals(study: Study) -> Iterator[str]:
 
 RULES: tuple[Rule, ...] = (
     _frozen_without_weights,
+    _encoder_without_file,
     _no_groups,
     _phantoms,
     _invited_twice,

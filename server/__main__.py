@@ -22,6 +22,7 @@ from server.errors import HospitalNotReady
 
 if TYPE_CHECKING:  # what runs a study takes seconds to import, which a mistyped command need not wait for
     from flwr.clientapp import ClientApp
+    from torch import Tensor
 
     from conf.schema.study import Study
     from server.launch import Hospitals
@@ -33,7 +34,7 @@ def main() -> None:
     if len(sys.argv) > 1 and sys.argv[1] in command_line.COMMANDS:
         from server import commands
 
-        sys.exit(commands.main(sys.argv[1:]))
+        sys.exit(commands.main(sys.argv[1:], phantom_examples))
     command_line.main(provision_hospitals, client_app)
 
 
@@ -57,6 +58,7 @@ def provision_hospitals(study: Study, folder: Path, advance: Advance) -> Hospita
         federated=simulated.federated,
         alone=simulated.alone,
         imaginary={"pooled": [partition.POOLED], "shuffled": virtual.shufflings(study)},
+        again=simulated.again,
         public_sizes=simulated.public_sizes,
         sizes=simulated.sizes,
         warnings={name: ingested.warnings for name, ingested in simulated.reports.items()},
@@ -67,6 +69,21 @@ def provision_hospitals(study: Study, folder: Path, advance: Advance) -> Hospita
             if ingested.contract.examined
         },
     )
+
+
+def phantom_examples(task: str, number: int) -> Tensor:
+    """Phantoms of a task as a hospital sees them: float32 (images, channels, ...).
+
+    Raises:
+        HospitalNotReady: they cannot be drawn.
+    """
+    from client.errors import SiteError
+    from client.setup.phantom_examples import drawn
+
+    try:
+        return drawn(task, number)
+    except (SiteError, ValueError, OSError) as error:
+        raise HospitalNotReady(str(error)) from error
 
 
 def client_app() -> ClientApp:

@@ -21,7 +21,7 @@ from flwr.serverapp import Grid
 
 from conf import load as conf
 from conf.schema.federation import EnrolledFederation
-from conf.schema.model import Deep
+from conf.schema.model import weights_named
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
 from server.deployment import signing, study_logs
@@ -178,7 +178,7 @@ def _of_this_server(server_dir: ServerDir, study: Study) -> Study:
         raise conf.ConfigError("a server runs studies with enrolled hospitals only: set federation=enrolled")
     tracking = replace(study.tracking, uri=server_dir.mlflow if study.tracking.name == "mlflow" else "")
     runtime = replace(study.runtime, authority="", certificate="")  # paths on the researcher's machine
-    if isinstance(study.model, Deep) and study.model.weights and not is_digest(study.model.weights):
+    if (named := weights_named(study.model)) and not is_digest(named):
         raise conf.ConfigError(
             "model.weights: a server knows files of weights by their SHA-256 alone, in its folder weights/; "
             "`consilium` of this release sends it"

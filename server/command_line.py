@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from server.launch import ProvisionHospitals
     from server.runtime.workers import LoadApp
 
-COMMANDS = ("compare", "send", "export", "queue", "stop", "logs", "new-task")
+COMMANDS = ("compare", "send", "export", "queue", "stop", "logs", "encoder", "new-task")
 """First words that are no settings of a study; ``server/commands.py`` has them."""
 
 

@@ -1,6 +1,6 @@
 """What ``consilium`` does besides running studies: ``compare`` several of them, ``send`` MLflow what it missed,
-``export`` a model for hospitals, show a server's ``queue``, ``stop`` a study there, show its ``logs``, write the files
-of a ``new-task``.
+``export`` a model for hospitals, show a server's ``queue``, ``stop`` a study there, show its ``logs``, describe and
+convert an ``encoder``, write the files of a ``new-task``.
 
 Tested in ``tests/server/pages/test_comparison.py``.
 """
@@ -19,6 +19,8 @@ from rich.table import Table
 
 from conf import load as conf
 from conf.schema.runtime import SuperlinkRuntime
+from server import encoder
+from server.encoder import DrawPhantoms
 from server.errors import StudyError
 from server.pages import comparison
 from server.results import export
@@ -31,8 +33,12 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
-def main(words: Sequence[str]) -> int:
-    """Run one of ``server.command_line.COMMANDS``. Returns 0, 1 where it failed, 2 where the command line is wrong."""
+def main(words: Sequence[str], draw: DrawPhantoms) -> int:
+    """Run one of ``server.command_line.COMMANDS``. Returns 0, 1 where it failed, 2 where the command line is wrong.
+
+    Args:
+        draw: phantoms, as a hospital would see them.
+    """
     parser = argparse.ArgumentParser(prog="consilium")
     commands = parser.add_subparsers(dest="command", required=True)
     compare = _parser(commands, "compare", "compare studies side by side, and AUC against epsilon")
@@ -56,6 +62,7 @@ def main(words: Sequence[str]) -> int:
     for one in (queue, stop, logs):
         one.add_argument("settings", nargs="*", metavar="KEY=VALUE",
                          help="runtime.address=HOST:PORT, .authority=FILE, .certificate=FILE")  # fmt: skip
+    _encoder_parser(commands)
     new = _parser(commands, "new-task", "create the files of a new clinical task, which pass its tests at once")
     new.add_argument("name", metavar="NAME", help="lower-case letters, digits, underscores, such as thyroid_ultrasound")
     new.add_argument("--root", type=Path, default=new_task.ROOT, help="the source checkout to write into")
@@ -70,6 +77,8 @@ def main(words: Sequence[str]) -> int:
             return _stop(given.study, given.settings, console)
         if given.command == "logs":
             return _logs(given.study, given.follow, given.settings, console)
+        if given.command == "encoder":
+            return _encoder(given, draw, console)
         if given.command == "new-task":
             return _new_task(given.name, given.root, console)
         return show(given.studies, given.to, console) if given.command == "compare" else _send(given, console)
@@ -84,6 +93,38 @@ def main(words: Sequence[str]) -> int:
 def _parser(commands: Commands, name: str, does: str) -> argparse.ArgumentParser:
     """A command that says what it does, in the list of commands and in its own help."""
     return commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+
+
+def _encoder_parser(commands: Commands) -> None:
+    one = _parser(commands, "encoder", "describe a public encoder's file, and convert it for model.weights")
+    one.add_argument("file", type=Path, metavar="FILE", help="safetensors, ONNX, or a .pth of tensors")
+    one.add_argument("--out", type=Path, help="the file to write; default: FILE's name with .encoder.safetensors, "
+                     "where something has to change")  # fmt: skip
+    one.add_argument("--side", type=int, help="images are brought to so many pixels along each axis; 0: as they are")
+    one.add_argument("--mean", type=float, nargs="+", help="of each channel, in units of [0, 1]")
+    one.add_argument("--std", type=float, nargs="+", help="likewise")
+    one.add_argument("--same-padding", action="store_true", default=None, help="made with TensorFlow: timm's tf_*")
+    one.add_argument("--eps", type=float, help="of its normalisation layers")
+    one.add_argument("--heads", type=int, help="attention heads of a transformer; default: one for every 64 values")
+    one.add_argument("--output", help="of an ONNX graph with several, which one the features are")
+    one.add_argument("--licence", help="what its publisher allows, for whoever gets the file")
+    one.add_argument("--directions", nargs="+", default=(), metavar="noise|phantoms|FOLDER",
+                     help="fit directions to images that are no hospital's: random processes, phantoms of the task, "
+                     "public pictures in a folder, or several of these")  # fmt: skip
+    one.add_argument("--task", default="", help="the task whose transform these images go through")
+    one.add_argument("--images", type=int, default=600, help="how many of each")
+
+
+_FACTS = ("side", "mean", "std", "same_padding", "eps", "heads", "output", "licence")
+
+
+def _encoder(given: argparse.Namespace, draw: DrawPhantoms, console: Console) -> int:
+    told = {name: value for name in _FACTS if (value := getattr(given, name)) is not None}
+    wanted = encoder.Wanted(told, given.directions, given.task, given.images)
+    found = encoder.describe(given.file, wanted, given.out, draw)
+    for name, value in encoder.lines(found):
+        console.print(f"{name + ':':<12}{value}", soft_wrap=True, markup=False)
+    return 0
 
 
 def _runtime(settings: Sequence[str]) -> SuperlinkRuntime:

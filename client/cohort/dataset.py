@@ -10,6 +10,7 @@ import hmac
 import json
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,9 @@ from tasks.task import Augmentation, Task
 
 _LOG = logging.getLogger(__name__)
 UNKNOWN = 255
+_AT_ONCE = 128
+"""Images between two looks at the clock."""
+_TELL_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -219,10 +223,19 @@ def _kept(
     if stored == names and kept is not None:
         return kept
     place = {name: row for row, name in enumerate(stored)}
-    missing = [entry for entry in entries if entry.example.stem not in place]
-    made = make(missing)
-    place |= {entry.example.stem: len(stored) + row for row, entry in enumerate(missing)}
-    whole = (made if kept is None else torch.cat([kept, made]))[[place[name] for name in names]]
+    missing = list({entry.example.stem: entry for entry in entries if entry.example.stem not in place}.values())
+    made = [] if kept is None else [kept]
+    told = time.monotonic()
+    for start in range(0, len(missing), _AT_ONCE) if missing or made else [0]:
+        some = missing[start : start + _AT_ONCE]
+        made.append(make(some))
+        place |= {entry.example.stem: len(place) + row for row, entry in enumerate(some)}
+        if time.monotonic() - told > _TELL_EVERY_S:  # a large encoder takes hours for a large hospital
+            _LOG.info("%s of %s: %d of %d images are made ready", what, path.name, start + len(some), len(missing))
+            made = [torch.cat(made)]
+            inputs.write(path, list(place), made[0])  # whoever is ended here goes on from there
+            told = time.monotonic()
+    whole = torch.cat(made)[[place[name] for name in names]]
     inputs.write(path, names, whole)
     return whole
 

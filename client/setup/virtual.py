@@ -26,7 +26,7 @@ from client.setup.provisioning import provision
 from client.site import SiteSettings, declared_size, load
 from conf.schema.evaluation import EXACT_BINS, paired_bins
 from conf.schema.federation import ManifestFederation
-from conf.schema.model import Deep
+from conf.schema.model import weights_named
 from conf.schema.strategy import Ditto
 from conf.schema.study import Study
 from tasks import task as tasks
@@ -154,9 +154,8 @@ def _site(study: Study, name: str, sources: list[dict[str, Any]]) -> dict[str, A
 
 def _weights(study: Study) -> dict[str, Any]:
     """The researcher's folder of weights, if there is one."""
-    if not isinstance(study.model, Deep) or not study.model.weights:
-        return {}
-    return {"weights": str(Path(study.model.weights).resolve().parent)}
+    file = weights_named(study.model)
+    return {"weights": str(Path(file).resolve().parent)} if file else {}
 
 
 def _policy(study: Study) -> dict[str, Any]:

@@ -45,6 +45,29 @@ class ScatterOutline(ScatterLinear):
 
 
 @dataclass
+class Encoder(ModelSettings):
+    """A linear head on the features of a public encoder, which stays as it is, and on scattering beside them."""
+
+    name: str = "encoder"
+    """Set by the choice."""
+    weights: str = ""
+    """File of the encoder: safetensors in a layout that `consilium encoder FILE` knows, ONNX, or what that command has
+    made of either. Orders carry its SHA-256 only, so every hospital must have the same file, in the folder that its
+    ``site.yaml`` names as ``weights``, and so must a server that conducts the study, in its own ``weights/``."""
+    directions: CountOrNone = 0
+    """How many of the file's directions are used, the widest first; 0: all that the encoder says, which is for many
+    patients or none of the noise."""
+    resolution: CountOrNone = 32
+    """For the scattering beside it, as the three that follow: see ``ScatterLinear``."""
+    J: Count = 3
+    """Scale of the scattering."""
+    L: Count = 4
+    """Number of its wavelet orientations."""
+    pool: CountOrNone = 4
+    """Its cells along each axis; 0: no scattering, the encoder alone."""
+
+
+@dataclass
 class Deep(ModelSettings):
     """What all networks of layers have."""
 
@@ -147,3 +170,13 @@ class DynUNet(Deep):
     """Resolutions, 3 to 6; images are framed with zeros so that they can be halved so often."""
     groups: Count = 8
     """Number of groups of every normalisation layer."""
+
+
+def weights_named(model: ModelSettings) -> str:
+    """The file of weights that a network starts from or keeps; "" for none."""
+    return model.weights if isinstance(model, Deep | Encoder) else ""
+
+
+def keeps_its_file(model: ModelSettings) -> bool:
+    """Whether what is in the file of weights stays as it is, and is needed wherever the model runs."""
+    return isinstance(model, Encoder) or (isinstance(model, Deep) and model.freeze == "encoder")

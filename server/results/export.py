@@ -14,7 +14,7 @@ from typing import Any
 from safetensors.numpy import load
 
 from conf import load as conf
-from conf.schema.model import Deep
+from conf.schema.model import keeps_its_file
 from conf.schema.study import Study
 from server.errors import StudyError
 from server.results.results import Results
@@ -67,9 +67,7 @@ def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
 def _encoder(configuration: Study) -> bytes:
     """The frozen encoder's file, which only participants would have otherwise."""
     path = weights_file(configuration)
-    if path is None or not isinstance(configuration.model, Deep) or configuration.model.freeze != "encoder":
-        return b""
-    return path.read_bytes()
+    return path.read_bytes() if path is not None and keeps_its_file(configuration.model) else b""
 
 
 def export(source: str, uri: str, to: Path, vouching: Vouching | None = None) -> tuple[ModelHead, str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from conf import load as conf
 from conf.schema.evaluation import paired_bins
-from conf.schema.model import Deep
+from conf.schema.model import weights_named
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
 from server.errors import CheckpointDamaged, StudyBusy
@@ -118,15 +118,19 @@ def weights_file(study: Study) -> Path | None:
     Raises:
         ConfigError: there is no such file.
     """
-    if not isinstance(study.model, Deep) or not study.model.weights:
+    named = weights_named(study.model)
+    if not named:
         return None
-    named = study.model.weights
     if is_digest(named) and isinstance(study.runtime, SuperlinkRuntime):
         folder = Path(study.output_dir) / WEIGHTS
-        files = [path for path in sorted(folder.glob("*.safetensors")) if _is_plain(path)]
+        files = [path for path in weights.files_in(folder) if _is_plain(path)]
         file = next((path for path in files if _digest_of(path) == named), None)
     else:
         folder, file = Path(named).parent, Path(named) if Path(named).is_file() else None
+        if file is not None and file.suffix not in weights.SUFFIXES:
+            raise conf.ConfigError(
+                f"model.weights={named}: must be {' or '.join(weights.SUFFIXES)}; convert it: consilium encoder {named}"
+            )
     if file is None:
         raise conf.ConfigError(f"model.weights={named}: there is no such file in {folder.name or '.'}/")
     return file

@@ -13,9 +13,9 @@ from torch import nn
 
 from conf.schema import model as schema
 from tasks.input_spec import InputSpec
-from tasks.models import deep, linear, segmenting
+from tasks.models import deep, frozen, linear, segmenting
 from tasks.models.network import Network
-from tasks.models.weights import Finder, NoWeights, equipped
+from tasks.models.weights import Finder, NoWeights, equipped, file_of
 
 LARGEST = 1e4
 """No value of a model is larger, on either side: sums of products stay far below float32's limits, and nobody can probe
@@ -82,9 +82,9 @@ def build(spec: Mapping[str, Any], form: InputSpec, seed: int = 0, find: Finder 
         WeightsMissing: ``find`` does not find the network's file of weights.
     """
     name = spec.get("name")
-    if name not in _BUILDERS:
-        raise UnknownModel(f"model.name={name!r}: must be one of {', '.join(sorted(_BUILDERS))}")
-    options, builder = _BUILDERS[name]
+    options = _OPTIONS.get(str(name))
+    if options is None:
+        raise UnknownModel(f"model.name={name!r}: must be one of {', '.join(sorted(_OPTIONS))}")
     known = {f.name: f for f in fields(options)}
     wrong = [f"{k}={v!r}" for k, v in spec.items() if k not in known or (k != "name" and not _fits(k, v))]
     if wrong:
@@ -92,7 +92,9 @@ def build(spec: Mapping[str, Any], form: InputSpec, seed: int = 0, find: Finder 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues seeds for devices, for ever
         try:
-            network = builder(options(**spec), form)
+            if name == _ON_A_FILE:
+                return frozen.encoder(options(**spec), form, file_of(str(spec.get("weights", "")), find))
+            network = _BUILDERS[str(name)](options(**spec), form)
             if digest := spec.get("weights"):
                 return equipped(network, form, digest, spec.get("freeze", "nothing"), find)
             if spec.get("freeze", "nothing") != "nothing":
@@ -118,14 +120,28 @@ def _fits(option: str, value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-_BUILDERS: dict[str, tuple[type[Any], Callable[[Any, InputSpec], Network]]] = {
-    "scatter_linear": (schema.ScatterLinear, linear.scatter_linear),
-    "scatter_outline": (schema.ScatterOutline, linear.scatter_outline),
-    "densenet121": (schema.DenseNet, deep.densenet121),
-    "resnet18": (schema.ResNet, deep.resnet18),
-    "efficientnet": (schema.EfficientNet, deep.efficientnet),
-    "vit": (schema.ViT, deep.vit),
-    "unet": (schema.UNet, segmenting.unet),
-    "segresnet": (schema.SegResNet, segmenting.segresnet),
-    "dynunet": (schema.DynUNet, segmenting.dynunet),
+_BUILDERS: dict[str, Callable[[Any, InputSpec], Network]] = {
+    "scatter_linear": linear.scatter_linear,
+    "scatter_outline": linear.scatter_outline,
+    "densenet121": deep.densenet121,
+    "resnet18": deep.resnet18,
+    "efficientnet": deep.efficientnet,
+    "vit": deep.vit,
+    "unet": segmenting.unet,
+    "segresnet": segmenting.segresnet,
+    "dynunet": segmenting.dynunet,
+}
+_ON_A_FILE = "encoder"
+"""The network that is nothing without its file."""
+_OPTIONS: dict[str, type[Any]] = {
+    "scatter_linear": schema.ScatterLinear,
+    "scatter_outline": schema.ScatterOutline,
+    "densenet121": schema.DenseNet,
+    "resnet18": schema.ResNet,
+    "efficientnet": schema.EfficientNet,
+    "vit": schema.ViT,
+    "unet": schema.UNet,
+    "segresnet": schema.SegResNet,
+    "dynunet": schema.DynUNet,
+    _ON_A_FILE: schema.Encoder,
 }

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from tasks.input_spec import InputSpec
+from tasks.models.encoders import encoder_file
 from tasks.models.network import Network
 from tasks.models.parts import staying
 from tasks.models.scatter import natural_noise
@@ -32,6 +33,7 @@ Finder = Callable[[str], Path | bytes | None]
 """From a SHA-256 in hexadecimal digits to the file with that digest, or to its content, or ``None``."""
 
 FREEZES = ("nothing", "encoder")
+SUFFIXES = encoder_file.SUFFIXES
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _COUNTER = "num_batches_tracked"
 
@@ -56,11 +58,16 @@ def _digest(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The files of weights of a folder, which need not exist."""
+    return sorted(path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}"))
+
+
 def in_folder(folder: Path) -> Finder:
-    """Looks among the ``*.safetensors`` of a folder, which need not exist."""
+    """Looks among the files of weights of a folder."""
 
     def find(digest: str) -> Path | None:
-        return next((path for path in sorted(folder.glob("*.safetensors")) if digest_of(path) == digest), None)
+        return next((path for path in files_in(folder) if digest_of(path) == digest), None)
 
     return find
 
@@ -89,18 +96,28 @@ def equipped(network: Network, form: InputSpec, digest: str, freeze: str, find: 
     """
     if freeze not in FREEZES:
         raise ValueError(f"freeze={freeze!r}: use one of {', '.join(FREEZES)}")
+    if freeze == "nothing" and find is None and _DIGEST.fullmatch(digest):
+        return network
+    _load(network.trainable, file_of(digest, find))
+    return network if freeze == "nothing" else _frozen(network, form)
+
+
+def file_of(digest: str, find: Finder | None) -> Path | bytes:
+    """The file with that digest, or its content.
+
+    Raises:
+        ValueError: it is no digest.
+        NoWeights: the file is not there.
+    """
     if not _DIGEST.fullmatch(digest):
         raise ValueError(f"weights={digest!r} is not a SHA-256 of a file")
-    if freeze == "nothing" and find is None:
-        return network
     file = None if find is None else find(digest)
     if file is None:
         raise NoWeights(
-            f"it needs the safetensors file of weights with SHA-256 {digest}, which is missing: put it into the "
-            "folder that site.yaml names as `weights`"
+            f"it needs the file of weights with SHA-256 {digest}, which is missing: put it into the folder that "
+            "site.yaml names as `weights`"
         )
-    _load(network.trainable, file)
-    return network if freeze == "nothing" else _frozen(network, form)
+    return file
 
 
 @torch.no_grad()

@@ -31,7 +31,8 @@ def wanted(path: Path) -> list[str]:
     """What a choice needs beside itself."""
     if path.stem in ("enrolled", "superlink"):
         return DEPLOYED
-    return [*REAL_IMAGES, *(DOOR if path.stem == "deployed" else [])]
+    file = ["model.weights=encoder.safetensors"] if path.stem == "encoder" else []
+    return [*REAL_IMAGES, *file, *(DOOR if path.stem == "deployed" else [])]
 
 
 @cache
@@ -199,6 +200,10 @@ def test_values_that_make_no_sense_are_refused_by_name_all_at_once(choice: str) 
         (["evaluation.matrix=2"], "evaluation.matrix=2: there are 3 hospitals; set evaluation.matrix=3, or 0"),
         (["evaluation.shufflings=0"], "evaluation.shufflings=0"),
         (["output_dir="], "output_dir=: is empty; for instance output_dir=outputs"),
+        (
+            ["model=encoder"],
+            "model=encoder: is nothing without a file; set model.weights=FILE",
+        ),
         (
             ["model=vit", "model.freeze=encoder"],
             "model.freeze=encoder: it must come from a file; set model.weights=FILE",
