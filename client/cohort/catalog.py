@@ -27,9 +27,8 @@ from client.cohort.withdrawals import withdrawn
 from client.errors import CatalogStale, ContractNotMet, EmptySource
 from client.ledger.audit_log import AuditLog, Fact, Kind
 from client.site import SiteSettings, secret
-from client.sources.files.examinations import SERIES_OF
 from client.sources.listing import list_source
-from client.sources.record import Listing
+from client.sources.record import SERIES_OF, Listing
 from client.sources.settings import Source
 from client.sources.visit import Sighting, Visit
 from tasks import contract as contracts

@@ -1,146 +1,228 @@
-"""A published set of images with a table, as a source: which column says what, and where the files lie.
+"""A published set of images with a table, as a source of a hospital.
 
-What people publish has columns of any name, files without their endings, and classes in words. Columns are guessed from
-their names and from what is in them; a guess is only ever proposed.
+What people publish has columns of any name, files without their endings, and classes in words. All that is wrong with a
+set is told before anything is written.
 
-Tested in ``tests/client/setup/test_published_set.py``.
+Tested in ``tests/client/cli/test_importing.py``.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from client.errors import SiteMisconfigured
 from client.pixels.refusal import UnreadableDicom
 from client.reading.dicom import read_header
-from client.sources.files.manifest_rows import ManifestRow
+from client.setup import site_file
+from client.setup.provisioning import provision
+from client.setup.set_table import Files, columns, guess
+from client.site import SiteSettings, load
+from client.sources.files.manifest_rows import ManifestRow, label_words, manifest_rows, read_manifest
 from client.sources.labels.rows import TextTable, listed, shown
-from client.sources.settings import PUBLISHED_SIDES, ManifestSource
-from tasks.machine.disk import write_secret
+from client.sources.settings import ManifestSource
+from tasks import task as tasks
+from tasks.machine.disk import write_secret, write_whole
 from tasks.task import Task
 
-_NAMES = {
-    "file": r"file|image|img|path|scan|dicom|volume",
-    "patient": r"patient|subject|case|participant|person|pid\b",
-    "label": r"label|class|diagnos|target|finding|patholog|malignan|truth|outcome|grade",
-    "split": r"split|subset|partition|\bset\b|\bpart\b|usage",
-}
-_MOST_WORDS = 20
-"""A column with more distinct texts than this has no classes."""
-_SAMPLE = 300
 _PREFIX = 132  # a DICOM file's preamble and "DICM" (PS3.10 7.1)
+ASKED = {
+    "file": "the image's file",
+    "patient": "the patient (the file's column if every image counts as a patient of its own)",
+    "label": "the label",
+}
+"""The columns that every set has."""
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column that may be asked for, and the texts that are most frequent in it."""
+class PublishedSet:
+    """A table and the folder that its files are named from.
 
-    name: str
-    texts: tuple[str, ...]
+    Attributes:
+        listing: the table's file.
+        task: that its images are to teach.
+    """
 
+    listing: Path
+    folder: Path
+    task: Task
+    table: TextTable
+    files: Files
 
-def columns(table: TextTable) -> list[Column]:
-    """The columns of a table, each with its most frequent texts."""
-    counted = [(name, Counter(row[name].strip() for row in table.rows)) for name in table.columns]
-    return [Column(name, tuple(text for text, _ in texts.most_common(4) if text)) for name, texts in counted]
+    def guess(self, what: str, taken: Iterable[str]) -> str:
+        """The column that probably is the ``file``, ``patient``, ``label`` or ``split`` one, "" for none."""
+        return guess(self.table, what, taken, self.files, self.task)
 
+    def described(self) -> list[str]:
+        """A line for each column: its name, and what is most frequent in it."""
+        return [f"{one.name}: {', '.join(map(shown, one.texts))}" for one in columns(self.table)]
 
-def guess(table: TextTable, what: str, taken: Iterable[str], files: Files, task: Task) -> str:
-    """The column that probably is the ``file``, ``patient``, ``label`` or ``split`` one; "" if none looks like it."""
-    free = [name for name in table.columns if name not in set(taken) and any(row[name].strip() for row in table.rows)]
-    if what == "file":
-        found = {name: files.share(row[name] for row in table.rows[:_SAMPLE]) for name in free}
-        best = max(found, key=lambda name: found[name], default="")
-        return best if best and found[best] > 0.5 else _named(free, what)
-    if what == "label":
-        free = [name for name in free if len(_texts(table, name)) <= _MOST_WORDS]
-        with_classes = [name for name in free if _texts(table, name) & {word.casefold() for word in task.classes}]
-        return next(iter(with_classes), "") or _named(free, what)
-    if what == "split":
-        free = [name for name in free if _texts(table, name) & PUBLISHED_SIDES.keys()]
-    return _named(free, what)
-
-
-def _texts(table: TextTable, name: str) -> set[str]:
-    return {row[name].strip().casefold() for row in table.rows}
-
-
-def _named(names: Sequence[str], what: str) -> str:
-    return next((name for name in names if re.search(_NAMES[what], name.casefold())), "")
-
-
-class Files:
-    """The files under a folder, by their names with and without folder and ending."""
-
-    def __init__(self, folder: Path) -> None:
-        """Go through the folder.
+    def require_columns(self, said: Mapping[str, str]) -> None:
+        """Refuse columns that are not there, and those of ``ASKED`` that nobody has named.
 
         Raises:
-            SiteMisconfigured: there is no file in it.
+            SiteMisconfigured: all at once, with a guess for each.
         """
-        self.folder = folder
-        self.paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        if not self.paths:
-            raise SiteMisconfigured(f"there is no file under {folder}; is this the folder of the images?")
-        self._by_name: dict[str, list[str]] = {}
-        for path in sorted(self.paths):
-            name = PurePosixPath(path).name
-            for key in dict.fromkeys([name, _stem(name)]):
-                self._by_name.setdefault(key, []).append(path)
+        problems, taken = [], [column for column in said.values() if column in self.table.columns]
+        for what, column in said.items():
+            if column and column not in self.table.columns:
+                problems.append(f"--{what}: there is no column {shown(column)}")
+            elif not column:
+                best = self.guess(what, taken)
+                taken.append(best)
+                looks = f"; {best!r} looks like it" if best else ""
+                problems.append(f"--{what} is missing: the column of {ASKED[what]}{looks}")
+        if problems:
+            lines = "\n  ".join(self.described())
+            raise SiteMisconfigured(
+                "\n".join(problems) + f"\nThe columns, and what is most frequent in each:\n  {lines}"
+            )
 
-    def share(self, cells: Iterable[str]) -> float:
-        """The fraction of cells that name a file, 0 to 1."""
-        found = [cell.strip() in self.paths or PurePosixPath(cell.strip()).name in self._by_name for cell in cells]
-        return sum(found) / max(1, len(found))
-
-    def pattern(self, rows: Sequence[Mapping[str, str]], column: str) -> str:
-        """The pattern by which most rows name a file; ``{}`` if none is better.
-
-        The cell may lack folder and ending; a folder on the way may be the text of another column.
-        """
-        found: dict[str, set[str]] = {}
-        for row in rows[:_SAMPLE]:
-            for pattern, path in self._patterns(row, column):
-                found.setdefault(pattern, set()).add(path)
-        return max(found, key=lambda one: (len(found[one]), one == "{}", -len(one)), default="{}")
-
-    def _patterns(self, row: Mapping[str, str], column: str) -> Iterator[tuple[str, str]]:
-        """Patterns by which a row names a file, and which."""
-        cell = row[column].strip()
-        if cell in self.paths:
-            yield "{}", cell
-        for path in self._by_name.get(PurePosixPath(cell).name, ()) if cell else ():
-            before, found, ending = path.rpartition(cell)
-            if not found:
-                continue
-            folders = [_escaped(part) for part in before.split("/")]
-            yield f"{'/'.join(folders)}{{}}{_escaped(ending)}", path
-            for name, text in row.items():
-                if name != column and text.strip() in before.split("/")[:-1] and not set(name) & set("{}.[]!:"):
-                    named = [f"{{{name}}}" if part == text.strip() else _escaped(part) for part in before.split("/")]
-                    yield f"{'/'.join(named)}{{}}{_escaped(ending)}", path
+    def unclear_words(self, plain: Mapping[str, Any]) -> list[tuple[str, int]]:
+        """Words of the label's column of which neither the source nor the task says what they mean, and how many rows
+        have each."""
+        source = _checked(plain)
+        known = label_words(source, self.task)
+        words = Counter(row[source.label_column].strip() for row in self.table.rows)
+        return [(word, number) for word, number in words.most_common() if word and word.casefold() not in known]
 
 
-def _stem(name: str) -> str:
-    return name.removesuffix(".gz").rpartition(".")[0] or name
+@dataclass(frozen=True)
+class Imported:
+    """What becomes of a set.
+
+    Attributes:
+        source: as it stands in ``site.yaml``.
+        rows: how many rows there are, and what became of them.
+        notes: sentences that a person should read.
+    """
+
+    source: dict[str, Any]
+    rows: dict[str, int]
+    notes: list[str]
 
 
-def _escaped(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
+def opened(listing: Path, folder: Path | None, task: str) -> PublishedSet:
+    """A set as it lies on disk.
+
+    Raises:
+        SiteMisconfigured: there is no such task or no file, or the table cannot be read.
+    """
+    if task not in tasks.names():
+        raise SiteMisconfigured(f"--task: there is no task {task!r}; there are {', '.join(tasks.names())}")
+    where = (folder or listing.parent).resolve()
+    return PublishedSet(listing.resolve(), where, tasks.get(task), read_manifest(listing, []), Files(where))
 
 
-def absent(source: ManifestSource, rows: Iterable[ManifestRow]) -> list[str]:
+def take(published: PublishedSet, plain: Mapping[str, Any], site: Path, settings: SiteSettings | None) -> Imported:
+    """Check a set as a whole, and turn it into a source. Of DICOM files the labels file is written, beside
+    ``site.yaml``.
+
+    Args:
+        plain: the fields of a ``ManifestSource``; an empty one counts as not said.
+        settings: of the hospital, ``None`` if it does not exist yet.
+
+    Raises:
+        SiteMisconfigured: with all that is wrong.
+    """
+    source = _checked({key: value for key, value in plain.items() if value})
+    rows = manifest_rows(source, published.task)
+    notes = [_missing_files(source, rows), *_notes(published, source)]
+    there = [row for row in rows if (source.path / row.file).is_file()]
+    counts: Counter[str] = Counter(ROWS=len(rows), FILE_ABSENT=len(rows) - len(there))
+    if there and _is_dicom(source.path / there[0].file):
+        written = _as_dicom(source, there, published.task, site, counts)
+    else:
+        written = _as_derived(source, there, published.task, settings, counts)
+    return Imported(written, dict(+counts), [note for note in notes if note])
+
+
+def add(site: Path, source: Mapping[str, Any], name: str, task: Task) -> list[Path]:
+    """Add the source to ``site.yaml``; a simulated hospital that does not exist yet is founded. Returns what was
+    written.
+
+    Raises:
+        SiteMisconfigured: the file would no longer be valid.
+    """
+    if site.exists():
+        text = site_file.with_source(site.read_text("utf-8"), source, site)
+        draft = site.with_name(f".{site.name}.import")
+        try:
+            draft.write_text(text, "utf-8")
+            load(draft)
+        finally:
+            draft.unlink(missing_ok=True)
+        write_whole(site, text.encode())
+        return [site]
+    site.parent.mkdir(parents=True, exist_ok=True)
+    model = "scatter_linear_3d" if task.sequences else "scatter_linear"
+    text = site_file.with_source(site_file.simulated_example(name, task.name, model), source, site)
+    with site.open("x", encoding="utf-8") as file:
+        file.write(text)
+    return [site, *provision(load(site))]
+
+
+def _checked(plain: Mapping[str, Any]) -> ManifestSource:
+    try:
+        return ManifestSource.model_validate(plain)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        raise SiteMisconfigured("this is no source:\n  " + "\n  ".join(wrong)) from None
+
+
+def _notes(published: PublishedSet, source: ManifestSource) -> Iterable[str]:
+    named = (source.file_column, source.patient_column, source.label_column)
+    if not source.split_column and (unused := published.guess("split", named)):
+        yield f"Column {unused!r} looks like a published split; --split {unused} would keep it"
+    if source.patient_column == source.file_column:
+        yield "Every image counts as a patient of its own: two images of one person may be on both sides"
+
+
+def _as_dicom(
+    source: ManifestSource, rows: Sequence[ManifestRow], task: Task, site: Path, counts: Counter[str]
+) -> dict[str, Any]:
+    if source.split_column:
+        raise SiteMisconfigured("--split: DICOM files are a hospital's own, whose key divides the patients")
+    labels = site.resolve().parent / f"{source.manifest.stem}.labels.csv"
+    if labels.exists():
+        raise SiteMisconfigured(f"{labels} exists already; remove it if it is from an earlier attempt")
+    counts.update(_write_dicom_labels(labels, source, rows, task))
+    folder = {"kind": "folder", "task": task.name, "issuer": source.issuer, "path": str(source.path)}
+    return folder | {"labels": str(labels)}
+
+
+def _as_derived(
+    source: ManifestSource,
+    rows: Sequence[ManifestRow],
+    task: Task,
+    settings: SiteSettings | None,
+    counts: Counter[str],
+) -> dict[str, Any]:
+    if settings is not None and not settings.simulated:
+        raise SiteMisconfigured(
+            f"{source.manifest} lists images that are not DICOM. They were derived for research and tell nothing of "
+            "how they were acquired: only a hospital with `simulated: true` may have them. Give it a site.yaml of its "
+            "own: --site NEW --name NAME"
+        )
+    counts.update(LABEL_LEFT_OUT=sum(row.left_out for row in rows), HELD_OUT=sum(row.held_out for row in rows))
+    for label, name in enumerate(task.classes):
+        counts[name] = sum(row.label == label and not row.held_out for row in rows)
+    return {"kind": "manifest", **source.model_dump(mode="json", exclude_defaults=True)}
+
+
+def _absent(source: ManifestSource, rows: Iterable[ManifestRow]) -> list[str]:
     """The files of rows that are not there."""
     return [row.file for row in rows if not (source.path / row.file).is_file()]
 
 
-def is_dicom(path: Path) -> bool:
+def _is_dicom(path: Path) -> bool:
     """Whether a file is called or begins like DICOM."""
     if path.suffix.lower() in (".dcm", ".dicom", ".ima"):
         return True
@@ -151,7 +233,7 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def write_dicom_labels(path: Path, source: ManifestSource, rows: Iterable[ManifestRow], task: Task) -> dict[str, int]:
+def _write_dicom_labels(path: Path, source: ManifestSource, rows: Iterable[ManifestRow], task: Task) -> dict[str, int]:
     """The labels file of a folder of DICOM files that a table lists, mode 0600.
 
     Volumes are labelled by StudyInstanceUID, images by SOPInstanceUID. A DICOM file says itself whose it is; where the
@@ -198,13 +280,13 @@ def _write(path: Path, rows: Iterable[Sequence[str]]) -> None:
     write_secret(path, text.getvalue().encode())
 
 
-def missing_files(source: ManifestSource, rows: Sequence[ManifestRow]) -> str:
+def _missing_files(source: ManifestSource, rows: Sequence[ManifestRow]) -> str:
     """What to say about files that are not there; "" if all are.
 
     Raises:
         SiteMisconfigured: none is there.
     """
-    gone = absent(source, rows)
+    gone = _absent(source, rows)
     if gone and len(gone) == len(rows):
         raise SiteMisconfigured(
             f"none of the {len(rows)} files that {source.manifest} lists is under {source.path}: {shown(gone[0])} for "

@@ -23,6 +23,8 @@ Side = Literal["train", "validation"]
 """Which side of the split a patient is on."""
 
 
+SERIES_OF = "series of "
+"""How the sentences of a listing begin that say what series are called."""
 OTHER_SERIES, NOTE = "OTHER_SERIES:", "NOTE:"
 """Prefixes of what is counted but costs nothing: a series that was not taken, and what is odd about one that was."""
 

@@ -11,8 +11,7 @@ al., RadioGraphics 2006; 26:513); between the ranges, words decide.
 
 import re
 
-from tasks.series import Series
-from tasks.task import Sequence
+from tasks.task import Sequence, Series
 
 _OTHER = (
     r"dwi|diff|adc|trace|dti|tensor|fa\b|swi|swan|susc|t2[ _]?\*|t2[ _]?star|t2[ _]?fl2d|gre\b|hemo|"

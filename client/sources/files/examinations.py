@@ -29,14 +29,11 @@ from client.sources.headers import FileHeader, read_headers
 from client.sources.labels.rows import shown
 from client.sources.labels.scan_outlines import ReadOutlines, Segmentation, covers, fitted, placed, segmentation_of
 from client.sources.labels.segmentations import OWN
-from client.sources.record import Unreadable, signature_of
+from client.sources.record import SERIES_OF, Unreadable, signature_of
 from tasks import contract as contracts
-from tasks.series import Series, series_of
-from tasks.task import Scan, Task
+from tasks.task import Scan, Series, Task, series_of
 
 SeriesWords = Mapping[str, Sequence[str]]
-SERIES_OF = "series of "
-"""How the sentences of ``series_seen`` begin."""
 _TOLD = 20
 """How many descriptions are listed of each sequence."""
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.brain_mr.sequences import SEQUENCES
-from tasks.series import series_of
+from tasks.task import series_of
 
 DESCRIPTIONS = {
     "T1ce": [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from client.errors import SiteMisconfigured
-from client.setup.published_set import Files, columns, guess
+from client.setup.set_table import Files, columns, guess
 from client.sources.labels.rows import TextTable, read_table
 from tasks.breast_ultrasound import TASK
 
