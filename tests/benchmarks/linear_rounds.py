@@ -36,6 +36,7 @@ class Hospital:
     train: Cohort
     validation: Cohort
     public_size: int
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ def hospitals(study: Study, folder: Path) -> list[Hospital]:
     spec = dict(vars(study.model))
     network = registry.build(spec, task.form, study.seed)
     found = []
-    for path in founded.federated.values():
+    for name, path in founded.federated.items():
         settings = site.load(path)
         train, validation = (open_cohort(settings, task, side, spec, network) for side in ("train", "validation"))
-        found.append(Hospital(train, validation, site.declared_size(settings, len(train.rows))))
+        found.append(Hospital(train, validation, site.declared_size(settings, len(train.rows)), name))
     return found
 
 
