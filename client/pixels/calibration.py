@@ -22,8 +22,8 @@ _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 def regions(header: Dataset, rows: int, columns: int) -> tuple[Box, ...]:
     """B-mode regions inside the frame; the standard's Max is the last pixel inside, ours the first outside.
 
-    What reaches a little beyond the frame is cut: some scanners write Max as the number of columns or rows. A region that
-    reaches farther is of a larger frame and says nothing about this one.
+    What reaches a little beyond the frame is cut: some scanners write Max as the number of columns or rows. A region
+    that reaches farther is of a larger frame and says nothing about this one.
 
     Raises:
         UnreadableDicom: IMPLAUSIBLE_HEADER.

@@ -121,7 +121,8 @@ def _parsed(file: MeteredFile, defer_size: int | None, bare: bool) -> Dataset:
             raise UnreadableDicom(Reason.NO_TRANSFER_SYNTAX)
         if "SOPClassUID" not in header:
             raise UnreadableDicom(Reason.NOT_DICOM, "begins as a data set does, but has no SOPClassUID")
-        header.file_meta.TransferSyntaxUID = _GUESSED[header.original_encoding]
+        implicit, little = header.original_encoding
+        header.file_meta.TransferSyntaxUID = _GUESSED[bool(implicit), bool(little)]
     return header
 
 

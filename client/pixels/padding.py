@@ -27,10 +27,7 @@ def padding(stored: StoredValues, header: Dataset, form: PixelFormat) -> NDArray
         UnreadableDicom: IMPLAUSIBLE_HEADER, they are no numbers.
     """
     name = _FLOATING[form.bits_allocated] if form.floating else "PixelPadding"
-    value, limit = (
-        guarded(Reason.IMPLAUSIBLE_HEADER, lambda k=k: _number(header, k))
-        for k in (f"{name}Value", f"{name}RangeLimit")
-    )
+    value, limit = (_number(header, f"{name}{which}") for which in ("Value", "RangeLimit"))
     if value is None:
         return None
     bounds = [one if form.floating else _as_stored(one, form) for one in (value, value if limit is None else limit)]

@@ -25,7 +25,7 @@ from client.prediction.model import CheckedModel
 from client.prediction.names import ObjectNames
 from client.prediction.predict import ScoredImage
 from client.reading.decoding import Decoder
-from client.reading.stacks import Stack
+from client.reading.stack import Stack
 from client.sources.own import MANUFACTURER
 from client.sources.pacs.own import NOT_FOR_CLINICAL_USE, SERIES_NUMBERS
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ def _longest_bright(band: NDArray[np.float32]) -> int:
     return max((len(line) for line in _lines(found) if _is_written(band, above, line)), default=0)
 
 
-def _glyph(parts: NDArray[np.int32], place: int, box: tuple[slice, slice]) -> _Glyph | None:
+def _glyph(parts: NDArray[Any], place: int, box: tuple[slice, ...]) -> _Glyph | None:
     rows, columns = box
     height, width = rows.stop - rows.start, columns.stop - columns.start
     if not _LOWEST <= height <= _HIGHEST or width > 2 * height:

@@ -94,14 +94,14 @@ def _segmented_frames(header: Dataset, codes: dict[int, str], planes: list[Plane
         images = _images(header, number)
         if labels:  # a pixel's value is the number of its segment (C.8.20.2.3.3)
             yield from (
-                SegmentedFrame(number, code, images, segment - 0.5, segment + 0.5, planes[number])
+                SegmentedFrame(number, code, images, least=segment - 0.5, most=segment + 0.5, plane=planes[number])
                 for segment, code in codes.items()
             )
             continue
         segment = _segment(header, number)
         if segment not in codes:
             raise UnreadableDicom(Reason.IMPLAUSIBLE_HEADER, f"frame {number} is of segment {segment}, not described")
-        yield SegmentedFrame(number, codes[segment], images, least, _UNBOUNDED, planes[number])
+        yield SegmentedFrame(number, codes[segment], images, least=least, most=_UNBOUNDED, plane=planes[number])
 
 
 def _least_value(header: Dataset) -> float:

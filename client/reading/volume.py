@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from client.reading.dicom import FrameReader, Measured
 from client.reading.slices import Vector
 from client.reading.spacing import EVEN, SAME_PLACE_MM
-from client.reading.stacks import NoVolume, Stack, Unstackable
+from client.reading.stack import NoVolume, Stack, Unstackable
 from tasks.task import Volume
 
 AIR_HU = -1000.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import json
 import os
 import sys
 from collections import deque
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydicom import Dataset
 
 from client.pixels.groups import frame_value, is_enhanced
@@ -34,7 +35,10 @@ from client.reading.processes import Answer, DecoderLimits, LimitedProcesses, se
 from client.reading.segments import SegmentationHeader, is_segmentation, read_segmentation_header
 from client.reading.slices import Slice, slices_of
 from client.sources.acquisition import Acquisition, AcquisitionReader
+from client.sources.header_cache import HeaderCache
 from client.sources.own import is_own
+from tasks import contract as contracts
+from tasks.protocol.study import release
 
 TEXTS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber", "PatientID"),
@@ -83,6 +87,9 @@ class _Refusal:
 
 
 _ANSWERS = TypeAdapter(list[FileHeader | _Refusal])
+_ANSWER: TypeAdapter[FileHeader | _Refusal] = TypeAdapter(FileHeader | _Refusal)
+_MAY_PASS = {Reason.UNREADABLE_FILE, Reason.TIME_LIMIT, Reason.MEMORY_LIMIT, Reason.DECODER_DIED}
+_KNOWN_AT_ONCE = 1024
 _READER: TypeAdapter[AcquisitionReader | None] = TypeAdapter(AcquisitionReader | None)
 _PROCESSES = LimitedProcesses(__name__, _LIMITS, _MOST)
 atexit.register(_PROCESSES.stop)
@@ -96,19 +103,32 @@ def _forget_processes() -> None:
 os.register_at_fork(after_in_child=_forget_processes)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What earlier visits have read of one source.
+
+    Attributes:
+        scope: the source; what it no longer has is forgotten.
+    """
+
+    cache: HeaderCache
+    scope: str
+
+
 def read_headers(
-    paths: Sequence[Path], acquired: AcquisitionReader, in_space: bool = False
+    paths: Sequence[Path], acquired: AcquisitionReader, in_space: bool = False, known: Known | None = None
 ) -> Iterator[tuple[Path, FileHeader | UnreadableDicom]]:
     """Headers of files, in their order, or why one cannot be read.
 
     Args:
         acquired: judges each under a task's contract.
         in_space: also where the frames lie.
+        known: files that have not changed since are not opened.
 
     Raises:
         DecoderNotStarted: no process comes up on this machine.
     """
-    return _read(paths, acquired, in_space)
+    return _read(paths, acquired, in_space) if known is None else _read_unknown(paths, acquired, in_space, known)
 
 
 def plain_headers(paths: Sequence[Path]) -> Iterator[tuple[Path, FileHeader | UnreadableDicom]]:
@@ -123,6 +143,45 @@ def same_pixels(one: Slice, other: Slice) -> bool:
     except UnreadableDicom:
         return False
     return bool(first["digest"] == second["digest"])
+
+
+def _read_unknown(
+    paths: Sequence[Path], acquired: AcquisitionReader, in_space: bool, known: Known
+) -> Iterator[tuple[Path, FileHeader | UnreadableDicom]]:
+    contract = contracts.digest_of_task(acquired.task)
+    how = json.dumps([release(), contract, in_space, _READER.dump_python(acquired, mode="json")], sort_keys=True)
+    scope, names = f"{known.scope}\0{how}", list[bytes]()
+    for start in range(0, len(paths), _KNOWN_AT_ONCE):
+        some = paths[start : start + _KNOWN_AT_ONCE]
+        found = [
+            (name, _remembered(path, text)) for path, (name, text) in zip(some, known.cache.get(some, how), strict=True)
+        ]
+        names += [name for name, _ in found]
+        unknown = [path for path, (_, answer) in zip(some, found, strict=True) if answer is None]
+        read, fresh = _read(unknown, acquired, in_space), list[tuple[bytes, str]]()
+        for path, (name, answer) in zip(some, found, strict=True):
+            if answer is None:
+                _, answer = next(read)
+                fresh += [(name, text)] if (text := _to_remember(answer)) else []
+            yield path, answer
+        known.cache.put(scope, fresh)
+    known.cache.keep_only(scope, names)
+
+
+def _to_remember(answer: FileHeader | UnreadableDicom) -> str:
+    """As it is kept; "" for what may be the machine's fault rather than the file's."""
+    if isinstance(answer, FileHeader):
+        return _ANSWER.dump_json(answer).decode()
+    if answer.reason in _MAY_PASS:
+        return ""
+    return _ANSWER.dump_json(_Refusal(answer.reason, _printable(answer.detail))).decode()
+
+
+def _remembered(path: Path, text: str | None) -> FileHeader | UnreadableDicom | None:
+    try:
+        return None if text is None else _placed(path, _ANSWER.validate_json(text))
+    except ValidationError:
+        return None
 
 
 def _read(
@@ -211,7 +270,7 @@ def _file_header(path: Path, acquired: AcquisitionReader | None, in_space: bool)
         raise UnreadableDicom(Reason.RT_STRUCTURE_SET if is_contour else Reason.NO_PIXEL_DATA, path)
     frames, segments = number_of_frames(header), is_segmentation(header)
     acquisition = None if segments or acquired is None else acquired(header)
-    judgements = () if acquisition is None else (acquisition.judgement,)
+    judgements: tuple[Judgement, ...] = () if acquisition is None else (acquisition.judgement,)
     if acquired is not None and not segments and is_enhanced(header):
         judgements = acquired.frames(header, frames)
     return FileHeader(

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from client.reading.contract import Judgement, merged
 from client.reading.slices import Slice
-from client.reading.stacks import Stack, arrange
+from client.reading.stack import Stack
+from client.reading.stacks import arrange
 from client.sources.headers import same_pixels
 from client.sources.labels.scan_outlines import Segmentation, covers, fitted
 from client.sources.record import NOTE, OTHER_SERIES, Unreadable

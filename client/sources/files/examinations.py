@@ -20,12 +20,12 @@ from client.pixels.refusal import UnreadableDicom
 from client.reading.contract import Judgement, merged
 from client.reading.dicom import Measured
 from client.reading.slices import Slice
-from client.reading.stacks import NoVolume, Stack, Unstackable
+from client.reading.stack import NoVolume, Stack, Unstackable
 from client.reading.volume import read_volume
 from client.sources.acquisition import Acquisition, AcquisitionReader
 from client.sources.files.choice import Candidate, JudgedSlice, candidates, choose, in_one_space
 from client.sources.files.walk import files_under, reason_of
-from client.sources.headers import FileHeader, read_headers
+from client.sources.headers import FileHeader, Known, read_headers
 from client.sources.labels.rows import shown
 from client.sources.labels.scan_outlines import ReadOutlines, Segmentation, covers, fitted, placed, segmentation_of
 from client.sources.labels.segmentations import OWN
@@ -101,6 +101,7 @@ def examinations(
     task: Task,
     refused: Callable[[Path, str], None],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    known: Known | None = None,
 ) -> list[Examination]:
     """All examinations under a folder, by StudyInstanceUID; DICOM studies without an image are skipped.
 
@@ -110,10 +111,11 @@ def examinations(
         refused: called with a file that is not used and the reason: ``SEGMENTATION_OF_CONSILIUM``, or why it cannot be
             read, ``SEGMENTATION_UNREADABLE`` for a segmentation.
         progress: called with the number of files read and the total.
+        known: what earlier visits have read.
     """
     studies: dict[str, Examination] = {}
     paths = files_under(folder, refused)
-    for number, (path, header) in enumerate(read_headers(paths, acquired, in_space=True), start=1):
+    for number, (path, header) in enumerate(read_headers(paths, acquired, in_space=True, known=known), start=1):
         progress(number, len(paths))
         if isinstance(header, UnreadableDicom):
             refused(path, reason_of(path, header))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +13,32 @@ from client.sources.acquisition import Acquisition, AcquisitionReader, acquisiti
 from client.sources.files.scans import list_scans
 from client.sources.files.walk import files_under, nothing_there, reason_of
 from client.sources.frame import Frame
-from client.sources.headers import FileHeader, read_headers
+from client.sources.headers import FileHeader, Known, read_headers
 from client.sources.labels.annotations import labels_of
 from client.sources.labels.outlines import FrameOutlines
 from client.sources.labels.segmentations import OWN
 from client.sources.labels.table import KEYS, Labels
 from client.sources.record import Listing, Record, signature_of
 from client.sources.settings import FolderSource
-from client.sources.visit import Sighting
+from client.sources.visit import Sighting, Visit
 from tasks.task import Task
 
 
-def list_folder(source: FolderSource, task: Task, withdrawn: frozenset[str]) -> Listing:
+def list_folder(source: FolderSource, task: Task, withdrawn: frozenset[str], visit: Visit | None = None) -> Listing:
     """Every labelled image under the folder; see ``list_files``, and for tasks of volumes ``list_scans``."""
-    return list_files(source.path, labels_of(source, task), withdrawn, acquisition_reader(source, task), task)
+    return list_files(
+        source.path,
+        labels_of(source, task),
+        withdrawn=withdrawn,
+        acquired=acquisition_reader(source, task),
+        task=task,
+        known=None if visit is None else known_of(visit, source.path),
+    )
+
+
+def known_of(visit: Visit, folder: Path) -> Known | None:
+    """What earlier visits have read of a folder."""
+    return None if visit.headers is None else Known(visit.headers, str(folder))
 
 
 def list_files(
@@ -36,6 +48,7 @@ def list_files(
     acquired: AcquisitionReader,
     task: Task,
     answered: Set[str] = frozenset(),
+    known: Known | None = None,
 ) -> Listing:
     """Every labelled DICOM image under a folder; a multi-frame file gives the frames that ``task.frames`` chooses.
 
@@ -50,10 +63,14 @@ def list_files(
         SiteMisconfigured: the labels file is wrong.
     """
     if task.sequences:
-        return list_scans(folder, labels, withdrawn=withdrawn, acquired=acquired, task=task, answered=answered)
+        return list_scans(
+            folder, labels, withdrawn=withdrawn, acquired=acquired, task=task, answered=answered, known=known
+        )
     left_out = Counter(labels.left_out)
     segmentations: list[tuple[Path, FileHeader]] = []
-    headers = list(_headers(folder, labels.key, acquired, task.frames, left_out, segmentations))
+    paths = files_under(folder, lambda _, reason: left_out.update([reason]))
+    read = read_headers(paths, acquired, known=known)
+    headers = list(_headers(read, labels.key, task.frames, left_out, segmentations))
     if not headers:
         raise nothing_there(folder, left_out)
     outlines = FrameOutlines(segmentations, task.structures) if task.structures else None
@@ -99,14 +116,13 @@ class _Header:
 
 
 def _headers(
-    folder: Path,
+    read: Iterable[tuple[Path, FileHeader | UnreadableDicom]],
     key: str,
-    acquired: AcquisitionReader,
     frames: Callable[[int], tuple[int, ...]],
     left_out: Counter[str],
     segmentations: list[tuple[Path, FileHeader]],
 ) -> Iterator[_Header]:
-    for path, header in read_headers(files_under(folder, lambda _, reason: left_out.update([reason])), acquired):
+    for path, header in read:
         if isinstance(header, UnreadableDicom):
             left_out[reason_of(path, header)] += 1
         elif header.acquisition is None:

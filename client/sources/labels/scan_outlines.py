@@ -19,7 +19,7 @@ import numpy as np
 from client.reading.dicom import Measured, read_values
 from client.reading.segments import SegmentationHeader, SegmentedFrame
 from client.reading.slices import Plane, Slice
-from client.reading.stacks import Note, Stack
+from client.reading.stack import Note, Stack
 from client.reading.volume import affine_of
 from client.sources.labels.segmentations import codes_of, mask_of
 from client.sources.record import signature_of

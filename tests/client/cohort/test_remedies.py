@@ -13,7 +13,7 @@ import pytest
 from client.cohort.remedies import WORDS, remedy_of
 from client.pixels.modality import Hounsfield
 from client.pixels.refusal import Reason
-from client.reading.stacks import Unstackable
+from client.reading.stack import Unstackable
 from client.sources.pacs.fidelity import Fidelity
 from client.sources.pacs.spool import MissingReason
 from tasks import contract as contracts

@@ -19,7 +19,7 @@ from client.prediction.predict import ScoredImage
 from client.prediction.structured_report import report_of
 from client.prediction.worklist import of_folder
 from client.reading.slices import Plane, slices_of
-from client.reading.stacks import Stack
+from client.reading.stack import Stack
 from client.site import load
 from client.sources.files.examinations import ReadStacks
 from tasks import task as tasks

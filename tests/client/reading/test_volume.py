@@ -18,7 +18,8 @@ from client.reading.decoding import Decoder
 from client.reading.dicom import read_header, read_values
 from client.reading.slices import Slice, slices_of
 from client.reading.spacing import even, missing
-from client.reading.stacks import Note, NoVolume, Stack, Unstackable, arrange
+from client.reading.stack import Note, NoVolume, Stack, Unstackable
+from client.reading.stacks import arrange
 from client.reading.volume import read_volume
 from tasks.task import Volume
 from tests.client.dicom_files import bundled, write
