@@ -10,6 +10,7 @@ files: a codec may crash or hang.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from client.pixels import calibration
 from client.pixels.codecs import COMPRESSED, FRAMED_NATIVE, decode, unpack_frame
@@ -45,6 +47,10 @@ __all__ = [
     "read_header",
     "read_values",
 ]
+
+
+_OPEN = 4
+"""Files that are kept open; of a deflated one, all of which is in memory, only that."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,11 @@ class DicomImage:
         boxes = calibration.regions(self.header, self.form.rows, self.form.columns)
         return Picture(grey, boxes, calibration.spacing_mm(self.header, index))
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all of the file was inflated into memory."""
+        return self._syntax == DeflatedExplicitVRLittleEndian
+
     def pictures(self) -> Iterator[Picture]:
         """All frames, one after the other; never more than one in memory."""
         return (self.picture(index) for index in range(self.form.frames))
@@ -239,10 +250,11 @@ def _scaled(stored: StoredValues, low: float, high: float, inverted: bool) -> ND
 
 
 class FrameReader:
-    """Reads frames of any file, and keeps the last file open: often the next frame is read next."""
+    """Reads frames of any file, and keeps the last files open: often the next frame is read next, and several who ask
+    take turns. To open an enhanced file of hundreds of frames takes longer than to decode one."""
 
     def __init__(self) -> None:
-        self._opened: tuple[tuple[Path, int, int], DicomImage] | None = None
+        self._opened: OrderedDict[tuple[Path, int, int], DicomImage] = OrderedDict()
 
     def picture(self, path: Path, frame: int) -> Picture:
         """See ``read_frame``."""
@@ -253,14 +265,19 @@ class FrameReader:
         return self._image(path).measured(frame)
 
     def close(self) -> None:
-        if self._opened is not None:
-            self._opened[1].__exit__(None, None, None)
-        self._opened = None
+        """Close all files."""
+        self._close_down_to(0)
 
     def _image(self, path: Path) -> DicomImage:
         stat = guarded(Reason.UNREADABLE_FILE, path.stat)
         version = (path, stat.st_size, stat.st_mtime_ns)
-        if self._opened is None or self._opened[0] != version:
-            self.close()
-            self._opened = version, DicomImage(path)
-        return self._opened[1]
+        if version not in self._opened:
+            self._close_down_to(0 if any(image.in_memory for image in self._opened.values()) else _OPEN - 1)
+            self._opened[version] = DicomImage(path)
+        self._opened.move_to_end(version)
+        return self._opened[version]
+
+    def _close_down_to(self, number: int) -> None:
+        while len(self._opened) > number:
+            _, image = self._opened.popitem(last=False)
+            image.__exit__(None, None, None)
