@@ -17,6 +17,7 @@ from rich.text import Text
 
 from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
 from client.cohort.remedies import remedy_of
+from client.errors import SiteMisconfigured
 from client.ledger.audit_log import AuditLog, Fact, Kind
 from client.site import SiteSettings, load, secret
 
@@ -45,6 +46,19 @@ def predict(
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="With --store-to: also where the peer does not know the examinations.")
     ] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="With --store-to: encrypt, and check the certificate.")] = False,
+    authority: Annotated[
+        Path | None, typer.Option("--authority", metavar="FILE", help="With --tls: authority of its certificate, PEM.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", metavar="FILE", help="With --tls: our certificate, PEM.")
+    ] = None,
+    certificate_key: Annotated[
+        Path | None, typer.Option("--certificate-key", metavar="FILE", help="Its private key, mode 0600.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="With --store-to: unencrypted to another machine.")
+    ] = False,
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -56,14 +70,18 @@ def predict(
     nothing is stored for it, and the reason is shown. What the archive has already is not stored again. Exit code 1
     when something could not be reported or stored.
     """
-    from client.prediction import destination, outcome, worklist
+    from client.prediction import destination, outcome, workitems, worklist
     from client.prediction import predict as predicting
     from client.prediction import store as storing
     from client.prediction.model import open_model
+    from client.sources.pacs.association import DimseTransport
 
     settings = load(site)
     opened = open_model(model, sha256)
-    target = destination.target_of(settings, opened.task, store_to) if store or store_to else None
+    way = DimseTransport(tls, insecure, authority, certificate, certificate_key)
+    if way != DimseTransport() and not store_to:
+        raise SiteMisconfigured("--tls, --authority, --certificate, --certificate-key and --insecure need --store-to")
+    target = destination.target_of(settings, opened.task, store_to, way) if store or store_to else None
     folder = outcome.new_folder(out)
     with progress(as_json) as update:
         if path is None:
@@ -76,12 +94,21 @@ def predict(
         asked = destination.origins(settings, opened.task) if path is None else []
         try:
             if target is not None:
-                storing.store(settings, target, files, update, delivery, asked=asked, unchecked=unchecked)
+                storing.store(
+                    settings,
+                    target,
+                    files,
+                    update,
+                    delivery,
+                    asked=asked,
+                    unchecked=unchecked,
+                    priorities=workitems.priorities(opened, predictions),
+                )
         finally:
             _note(settings, opened, predictions, written, delivery)
     facts = _facts(opened, predictions, written, delivery, out)
     answer(as_json, facts, *_shown(opened, predictions, written, delivery, out))
-    if written.refused or delivery.withheld:
+    if written.refused or delivery.withheld or delivery.uncommitted:
         fail(REFUSED)
 
 
@@ -100,6 +127,8 @@ def _note(
         "stored": delivery.stored,
         "already_stored": delivery.present,
         "withheld": len(delivery.withheld),
+        "not_committed": sum(len(one.files) for one in delivery.uncommitted),
+        "workitems": delivery.workitems,
     }
     with AuditLog.open(settings.audit_log, secret(settings)) as audit_log:
         audit_log.append_event(Kind.PREDICTION, facts)
@@ -122,6 +151,8 @@ def _facts(
         "stored": delivery.stored,
         "already_stored": delivery.present,
         "withheld": delivery.withheld,
+        "not_committed": delivery.uncommitted,
+        "workitems": delivery.workitems,
         "out": out,
     }
 
@@ -152,6 +183,11 @@ def _shown(
     if delivery.withheld:
         rows = [(_printable(one.patient), ", ".join(one.files), one.why) for one in delivery.withheld]
         yield table("NOT written to the archive", ("patient", "files", "why, and what to do"), rows)
+    if delivery.uncommitted:
+        rows = [(_printable(one.patient), ", ".join(one.files), one.why) for one in delivery.uncommitted]
+        yield table("Stored, and NOT committed by the archive", ("patient", "files", "why"), rows)
+    if delivery.workitems:
+        yield Text(f"{delivery.workitems} workitems were entered into the archive's worklist.")
     if delivery.stored or delivery.present:
         before = f"; {delivery.present} it had already, from an earlier run" if delivery.present else ""
         yield Text(f"{delivery.stored} objects were written to the archive{before}.")

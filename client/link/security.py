@@ -247,6 +247,8 @@ def _images(settings: SiteSettings, trainer: process.Process | None) -> Iterator
             yield Claim(f"Images of {name} are transferred encrypted", ClaimState.OK if secure else ClaimState.WARN,
                         "TLS" if secure else "unencrypted",
                         "" if secure else "Use TLS, or secure the network between archive and trainer")  # fmt: skip
+            if isinstance(source, DimseSource) and source.receive_at:
+                yield _port(name, source)
         elif "trainer" in _parts(settings):
             seen = separation.view(trainer, source.path)
             writable = os.access(seen, os.W_OK)
@@ -255,6 +257,17 @@ def _images(settings: SiteSettings, trainer: process.Process | None) -> Iterator
                         f"{source.path} {'can be written' if writable else cannot} by user {os.geteuid()}",
                         "Mount it read-only, as the compose file does" if writable else "",
                         f"touch {source.path}/x")  # fmt: skip
+
+
+def _port(name: str, source: DimseSource) -> Claim:
+    """Where an archive connects to us; the port is closed but while an ingest retrieves or a commitment is awaited."""
+    senders = ", ".join(f"{title}@{host}" for title, host in source.accepted())
+    why = "images by C-MOVE" if source.retrieve == "move" else "reports of Storage Commitment"
+    return Claim(f"Only its archive can send to the port of {name}", ClaimState.OK if source.tls else ClaimState.WARN,
+                 f"{source.receive_at}, for {why}, open only while they are awaited; admitted: {senders}, "
+                 + ("with a certificate of its authority" if source.tls else "by AE title and address only"),
+                 "" if source.tls else "Use TLS on both sides, or let a firewall admit the archive only",
+                 f"ss -ltnp | grep {source.endpoint()[1]}")  # fmt: skip
 
 
 def _software(site: Path) -> Iterator[Claim]:

@@ -108,7 +108,8 @@ def standing(claims: Sequence[WrittenFacts], search: Search, own: Callable[[Matc
     images: dict[str, set[str]] = {}
     for claim in claims:
         for uid, instances in claim.images.items():
-            images.setdefault(uid, set()).update(instances)
+            if not own({"SeriesInstanceUID": (uid,)}):  # a report refers to segmentations that come with it
+                images.setdefault(uid, set()).update(instances)
     listed = {uid: _uids(search, study, uid) for uid, one in series.items() if uid in images or own(one)}
     problems += _of_images(images, listed)
     mine = [stored for uid, one in series.items() if own(one) for stored in _stored(one, listed[uid])]

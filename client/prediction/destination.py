@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from client.errors import SiteMisconfigured
 from client.prediction.agreement import Standing, StoredObject, WrittenFacts, standing
 from client.site import SiteSettings, secret
-from client.sources.pacs.association import RemoteArchive
+from client.sources.pacs.association import DimseTransport, RemoteArchive
 from client.sources.pacs.association_client import NoSearch
 from client.sources.pacs.dicomweb import DicomwebArchive
 from client.sources.pacs.dimse_search import searching
@@ -20,7 +20,7 @@ from client.sources.pacs.own import own_under
 from client.sources.pacs.pace import Pace
 from client.sources.pacs.search import Search
 from client.sources.pacs.web import session_for
-from client.sources.settings import DicomwebSource, DimseSource, FolderSource
+from client.sources.settings import DicomwebSource, DimseSource, FolderSource, is_loopback
 from tasks.task import Task
 
 _WHERE = re.compile(r"(?P<called>[^@\\\s]{1,16})@(?P<host>[A-Za-z0-9.-]+):(?P<port>\d{1,5})")
@@ -28,29 +28,68 @@ Target = RemoteArchive | DimseSource | DicomwebSource
 _AGAIN = "Run `consilium-site ingest`, which retrieves what has changed, and predict again"
 
 
-def target_of(site: SiteSettings, task: Task, where: str = "") -> Target:
+_IN_THE_CLEAR = DimseTransport()
+
+
+def target_of(site: SiteSettings, task: Task, where: str = "", way: DimseTransport = _IN_THE_CLEAR) -> Target:
     """Where to store them: ``AET@host:port``, or the only archive among the task's sources.
 
     An address that one of the sources has is dialled as that source says, with its TLS.
 
+    Args:
+        way: how another address is dialled.
+
     Raises:
-        SiteMisconfigured: what is given is no such address; or there is no archive, or more than one.
+        SiteMisconfigured: what is given is no such address, or names and reports would cross the network in the clear
+            without a person's word; or there is no archive, or more than one.
     """
     archives = [s for s in site.sources if isinstance(s, DimseSource | DicomwebSource)]
     if where:
         match = _WHERE.fullmatch(where)
         if match is None or not 0 < int(match["port"]) < 65536:
             raise SiteMisconfigured(f"--store-to {where!r}: must be AET@host:port, such as PACS@pacs.example.org:104")
-        peer = RemoteArchive(match["host"], int(match["port"]), match["called"])
+        peer = RemoteArchive(
+            match["host"],
+            int(match["port"]),
+            match["called"],
+            tls=way.tls,
+            authority=way.authority,
+            certificate=way.certificate,
+            certificate_key=way.certificate_key,
+        )
         dimse = [source for source in archives if isinstance(source, DimseSource)]
         known = (s for s in dimse if (s.host, s.port, s.called_ae) == (peer.host, peer.port, peer.called_ae))
-        return next(known, peer)
+        if (source := next(known, None)) is not None:
+            if way != _IN_THE_CLEAR:
+                raise SiteMisconfigured(
+                    f"--store-to {where}: this archive is a source, and is dialled as site.yaml says"
+                )
+            return source
+        _require_safe(where, peer, way)
+        return peer
     of_task = [source for source in archives if source.task == task.name]
     if len(of_task) != 1:
         raise SiteMisconfigured(
             f"{len(of_task)} sources of {task.name} are archives: choose one with --store-to AET@host:port"
         )
     return of_task[0]
+
+
+def _require_safe(where: str, peer: RemoteArchive, way: DimseTransport) -> None:
+    problems = []
+    if not way.tls and (way.authority or way.certificate or way.certificate_key):
+        problems.append("--authority, --certificate and --certificate-key need --tls")
+    if (way.certificate is None) != (way.certificate_key is None):
+        problems.append("--certificate and --certificate-key belong together")
+    if way.tls and way.insecure:
+        problems.append("--tls and --insecure contradict each other")
+    if not way.tls and not way.insecure and not is_loopback(peer.host):
+        problems.append(
+            "reports with patients' names would cross the network unencrypted; add --tls (with --authority FILE if its "
+            "certificate is your own authority's), or --insecure if the network itself is encrypted"
+        )
+    if problems:
+        raise SiteMisconfigured(f"--store-to {where}: {'; '.join(problems)}")
 
 
 def origins(site: SiteSettings, task: Task) -> list[Target]:

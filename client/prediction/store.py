@@ -10,7 +10,7 @@ Tested in ``tests/client/prediction/test_store.py``.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,14 +21,17 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, SegmentationStorage
 from pynetdicom import build_context
 from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from client.errors import ArchiveRefused, ArchiveUnreachable
 from client.oversight import halt
 from client.prediction.agreement import StoredObject, claim_of
+from client.prediction.commitment import not_committed
 from client.prediction.destination import Judge, Target, name_of, searching_at
-from client.site import SiteSettings
-from client.sources.pacs.association import RemoteArchive, associate
+from client.prediction.workitems import enter
+from client.site import SiteSettings, secret
+from client.sources.pacs.association import RemoteArchive, associate, unknown_here
 from client.sources.pacs.retry import Temporary, persistently
 from client.sources.pacs.spool import InstanceMissing
 from client.sources.pacs.web import named, session_for
@@ -46,7 +49,7 @@ StoreProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Withheld:
-    """What was not written of one examination, and why.
+    """What was not written of one examination, or not confirmed, and why.
 
     Attributes:
         patient: PatientID in the files.
@@ -67,11 +70,15 @@ class Delivery:
         stored: how many were written to the archive.
         present: how many it had already, from an earlier run.
         withheld: by examination.
+        uncommitted: what is there and what the archive has not confirmed to keep, if it is to; by examination.
+        workitems: how many were entered into the archive's worklist.
     """
 
     stored: int = 0
     present: int = 0
     withheld: list[Withheld] = field(default_factory=list)
+    uncommitted: list[Withheld] = field(default_factory=list)
+    workitems: int = 0
 
 
 def store(
@@ -82,8 +89,10 @@ def store(
     into: Delivery,
     asked: Sequence[Target] = (),
     unchecked: bool = False,
+    priorities: Mapping[str, str] | None = None,
 ) -> None:
-    """Store the objects of each examination that the archives have as it was scored.
+    """Store the objects of each examination that the archives have as it was scored; segmentations before the report
+    that refers to them.
 
     The kill switch is checked before each file.
 
@@ -92,6 +101,7 @@ def store(
         asked: archives that the images come from, one of which must know the examination as well.
         unchecked: store also to a peer that does not answer searches, or does not have the examination; not to a
             source, and not if anything differs.
+        priorities: of the workitems, by StudyInstanceUID; see ``workitems.py``.
 
     Raises:
         Stopped: the hospital has stopped.
@@ -104,27 +114,54 @@ def store(
         line = stack.enter_context(closing(_Line(target)))
         judge = Judge(site, target, own, others, unchecked)
         done = 0
+        there: list[Path] = []
         for studies_files in _by_study(files).values():
             done += len(studies_files)
-            _store_examination(site, judge, line, studies_files, into)
+            if _store_examination(site, judge, line, studies_files, into):
+                there += studies_files
+                into.workitems += _entered(site, target, studies_files, priorities or {})
             progress("storing", done, len(files))
+    if there and isinstance(target, DimseSource) and target.storage_commitment:
+        into.uncommitted += _uncommitted(target, there)
 
 
 def _by_study(files: Sequence[Path]) -> dict[str, list[Path]]:
-    grouped: dict[str, list[Path]] = {}
+    grouped: dict[str, list[tuple[bool, Path]]] = {}
     for path in files:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
-        grouped.setdefault(str(header.StudyInstanceUID), []).append(path)
-    return grouped
+        header = dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "SOPClassUID"])
+        refers = header.SOPClassUID == EnhancedSRStorage
+        grouped.setdefault(str(header.StudyInstanceUID), []).append((refers, path))
+    return {study: [path for _, path in sorted(found)] for study, found in grouped.items()}
 
 
-def _store_examination(site: SiteSettings, judge: Judge, line: _Line, files: Sequence[Path], into: Delivery) -> None:
+def _entered(site: SiteSettings, target: Target, files: Sequence[Path], priorities: Mapping[str, str]) -> int:
+    """Enter the examination of a report into the worklist, where the source says so. Returns how many are new."""
+    if not isinstance(target, DicomwebSource) or not target.workitems:
+        return 0
+    reports = [one for one in map(dcmread, files) if one.SOPClassUID == EnhancedSRStorage]
+    return sum(enter(target, secret(site), one, priorities.get(str(one.StudyInstanceUID), "MEDIUM")) for one in reports)
+
+
+def _uncommitted(target: DimseSource, files: Sequence[Path]) -> list[Withheld]:
+    """What the archive does not confirm to keep, by examination."""
+    headers = {path: dcmread(path, stop_before_pixels=True) for path in files}
+    objects = [(str(one.SOPClassUID), str(one.SOPInstanceUID)) for one in headers.values()]
+    why = not_committed(target, objects)
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for path, header in headers.items():
+        if reason := why.get(str(header.SOPInstanceUID)):
+            grouped.setdefault((str(header.StudyInstanceUID), str(header.PatientID), reason), []).append(path.name)
+    return [Withheld(patient, tuple(names), reason) for (_, patient, reason), names in grouped.items()]
+
+
+def _store_examination(site: SiteSettings, judge: Judge, line: _Line, files: Sequence[Path], into: Delivery) -> bool:
+    """Whether its objects are in the archive now."""
     halt.require_running(site.stop_file)
     why, own = judge.judged([claim_of(dcmread(path, stop_before_pixels=True)) for path in files])
     if why:
         patient = str(dcmread(files[0], stop_before_pixels=True).PatientID)
         into.withheld.append(Withheld(patient, tuple(path.name for path in files), why))
-        return
+        return False
     there = {one.uid for one in own}
     for path in files:
         halt.require_running(site.stop_file)
@@ -136,6 +173,7 @@ def _store_examination(site: SiteSettings, judge: Judge, line: _Line, files: Seq
             _rewrite(path, made)
         line.send(made, into.stored)
         into.stored += 1
+    return True
 
 
 def _refer_to_earlier(report: Dataset, own: Sequence[StoredObject]) -> bool:
@@ -174,6 +212,12 @@ def _rewrite(path: Path, made: Dataset) -> None:
     part.unlink(missing_ok=True)
     write_secret(part, stream.getvalue())
     part.replace(path)
+
+
+def storing_contexts() -> list[PresentationContext]:
+    """What is proposed to store; without any accepted context an association is aborted, and nobody knows why: every
+    archive accepts the last."""
+    return [*(build_context(kind, [*_SYNTAXES]) for kind in _KINDS), build_context(Verification)]
 
 
 class _Line:
@@ -216,9 +260,7 @@ class _Line:
 
     def _c_store(self, target: RemoteArchive | DimseSource, dataset: Dataset) -> None:
         if self._association is None or not self._association.is_established:
-            # Without any accepted context it would be aborted, and nobody knows why: every archive accepts the last.
-            contexts = [*(build_context(kind, [*_SYNTAXES]) for kind in _KINDS), build_context(Verification)]
-            self._association = associate(target, contexts)
+            self._association = associate(target, storing_contexts())
         try:
             status = self._association.send_c_store(dataset)
         except ValueError as error:  # no accepted presentation context
@@ -227,7 +269,8 @@ class _Line:
             raise Temporary(f"the association broke: {error}") from error
         code = status.get("Status")
         if code is None or code == _OUT_OF_RESOURCES:
-            raise Temporary("no answer to C-STORE" if code is None else f"C-STORE ends with status 0x{code:04X}")
+            silent = "no answer to C-STORE" + unknown_here(target)
+            raise Temporary(silent if code is None else f"C-STORE ends with status 0x{code:04X}")
         if code != _SUCCESS and code not in _WARNINGS:
             comment = status.get("ErrorComment", "")
             raise ArchiveRefused(f"{name_of(target)}: C-STORE ends with status 0x{code:04X} {comment}")

@@ -79,12 +79,13 @@ def _written(settings: SiteSettings) -> list[Path]:
 def _peers(settings: SiteSettings) -> list[str] | None:
     """Addresses of the archives, and of the hook that is told what waits; ``None`` if one has a name, which may change
     its address."""
-    hosts = [source.host for source in settings.sources if isinstance(source, DimseSource)]
+    dimse = [source for source in settings.sources if isinstance(source, DimseSource)]
+    hosts = [host for source in dimse for host in (source.host, *(sender for _, sender in source.accepted()))]
     hosts += [source.address()[0] for source in settings.sources if isinstance(source, DicomwebSource)]
     if settings.notify.webhook_file:
         return None
     hosts += [urlsplit(settings.notify.webhook).hostname or ""] if settings.notify.webhook else []
     try:
-        return [str(ip_address(host)) for host in hosts if host != "localhost"]
+        return [str(ip_address(host)) for host in dict.fromkeys(hosts) if host != "localhost"]
     except ValueError:
         return None

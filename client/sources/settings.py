@@ -5,7 +5,8 @@ Tested in ``tests/client/sources/files/test_manifest.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from datetime import date
 from ipaddress import ip_address
 from pathlib import Path
@@ -428,6 +429,9 @@ class DicomwebSource(_Archive):
     """File with the user's password, readable by its owner only."""
     page: int = Field(default=200, ge=1)
     """Number of results per request."""
+    workitems: bool = False
+    """After ``predict --store``, enter each examination into the archive's worklist as well (UPS-RS, PS3.18
+    section 11), with the priority that follows from the study's operating threshold."""
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
@@ -455,7 +459,7 @@ class DicomwebSource(_Archive):
 
 
 class DimseSource(_Archive):
-    """An archive that uses DIMSE (PS3.7, PS3.8): C-FIND to search, C-GET to retrieve."""
+    """An archive that uses DIMSE (PS3.7, PS3.8): C-FIND to search, C-GET or C-MOVE to retrieve."""
 
     kind: Literal["dimse"]
     host: str
@@ -465,15 +469,81 @@ class DimseSource(_Archive):
     calling_ae: str = Field(default="CONSILIUM", min_length=1, max_length=16)
     """Our AE title; the archive's administrator must register it."""
     priority: Literal["low", "medium", "high"] = "low"
-    """Priority (0000,0700) of C-GET. Many archives ignore it."""
+    """Priority (0000,0700) of C-GET and C-MOVE. Many archives ignore it."""
     tls: bool = False
     """Encrypt, and check the archive's certificate (PS3.15 B.12)."""
+    insecure: bool = False
+    """Allow an unencrypted connection to another machine."""
+    retrieve: Literal["get", "move"] = "get"
+    """How images come: by C-GET over the connection that we open, or by C-MOVE, for archives without C-GET: then the
+    archive connects to ``receive_at``, which is open only while an ingest retrieves."""
+    storage_commitment: bool = False
+    """After ``predict --store``, have the archive confirm that it keeps what was stored (PS3.4 annex J). Archives may
+    report that over a connection of their own, to ``receive_at``."""
+    commitment_seconds: float = Field(default=60, gt=0)
+    """How long to wait for that; what is not confirmed by then is told."""
+    receive_at: str = ""
+    """``ADDRESS:PORT`` of this machine, which the archive's administrator registers with our AE title."""
+    senders: list[str] = Field(default_factory=list)
+    """Who may connect there, as ``AET@ADDRESS``; ``called_ae`` at ``host`` when not given."""
 
     @model_validator(mode="after")
-    def _certificates_need_tls(self) -> Self:
-        if not self.tls and (self.authority or self.certificate):
-            raise ValueError("authority and certificate need `tls: true`")
+    def _safe(self) -> Self:
+        problems = [*self._unsafe_connection(), *self._unsafe_port()]
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
+
+    def _unsafe_connection(self) -> Iterator[str]:
+        if not self.tls and (self.authority or self.certificate):
+            yield "authority and certificate need `tls: true`"
+        if self.tls and self.insecure:
+            yield "`insecure: true` contradicts `tls: true`: remove one of them"
+        if not self.tls and not self.insecure and not is_loopback(self.host):
+            yield INSECURE_DIMSE
+
+    def _unsafe_port(self) -> Iterator[str]:
+        needed = self.retrieve == "move" or self.storage_commitment
+        if needed != bool(self.receive_at):
+            yield ("`retrieve: move` and `storage_commitment: true` need `receive_at: ADDRESS:PORT`" if needed else
+                   "receive_at is used with `retrieve: move` or `storage_commitment: true` only")  # fmt: skip
+        if self.receive_at and _endpoint(self.receive_at) is None:
+            yield (f"receive_at {self.receive_at!r} must be one address of this machine and a port, such as "
+                   "192.0.2.20:11113; not a name, and not 0.0.0.0, which is every network")  # fmt: skip
+        if self.receive_at and self.tls and not (self.authority and self.certificate):
+            yield ("receive_at with `tls: true` needs `authority`, `certificate` and `certificate_key`: both sides "
+                   "prove who they are")  # fmt: skip
+        for sender in self.senders:
+            if _SENDER.fullmatch(sender) is None:
+                yield f"senders: {sender!r} must be AET@ADDRESS, such as STORE@192.0.2.11"
+
+    def endpoint(self) -> tuple[str, int]:
+        """Address and port of ``receive_at``."""
+        found = _endpoint(self.receive_at)
+        assert found is not None
+        return found
+
+    def accepted(self) -> list[tuple[str, str]]:
+        """AE titles and hosts that may connect to ``receive_at``."""
+        named = [sender.split("@") for sender in self.senders] or [[self.called_ae, self.host]]
+        return [(title, host) for title, host in named]
+
+
+INSECURE_DIMSE = (
+    "the connection is not encrypted: patient images would cross the network in the clear; use TLS (`tls: true` and "
+    "the archive's TLS port, often 2762), or set `insecure: true` if the network itself is encrypted"
+)
+_SENDER = re.compile(r"[^@\\\s]{1,16}@[A-Za-z0-9.:-]+")
+
+
+def _endpoint(text: str) -> tuple[str, int] | None:
+    host, _, port = text.rpartition(":")
+    try:
+        address = ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+    usable = port.isdecimal() and 0 < int(port) < 65536 and not address.is_unspecified and not address.is_multicast
+    return (str(address), int(port)) if usable else None
 
 
 def is_loopback(host: str) -> bool:

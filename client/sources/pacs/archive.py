@@ -13,7 +13,7 @@ from typing import Protocol
 
 from client.errors import ArchiveShrunk, EmptySource, LabelsMatchNothing, SiteError
 from client.sources.acquisition import acquisition_reader
-from client.sources.files.folder import list_files
+from client.sources.files.folder import known_of, list_files
 from client.sources.labels.annotations import labels_of
 from client.sources.labels.table import Labels
 from client.sources.pacs.choice import choose, name_of
@@ -162,6 +162,7 @@ class _Update:
             acquired=acquisition_reader(self.source, self.task),
             task=self.task,
             answered={name_of(instance, self.labels) for instance in found.instances},
+            known=known_of(self.visit, spool.images),
         )
         return Listing(
             listing.records,

@@ -68,8 +68,21 @@ COMPRESSED = tuple(syntax for syntax in SYNTAXES if syntax not in NATIVE)
 MOST_CONTEXTS = 128
 """Presentation context IDs are the odd numbers from 1 to 255 (PS3.8 9.3.2.2)."""
 
+IMPLEMENTATION = "CONSILIUM"
+"""Implementation Version Name (PS3.7 D.3.3.2)."""
 _CALLED_AE_UNKNOWN, _CALLING_AE_UNKNOWN = 7, 3  # PS3.8 table 9-21, source 1
 _TRANSIENT = 2
+
+
+@dataclass(frozen=True)
+class DimseTransport:
+    """How an archive that is not a source is dialled; the attributes are those of ``DimseSource``."""
+
+    tls: bool = False
+    insecure: bool = False
+    authority: Path | None = None
+    certificate: Path | None = None
+    certificate_key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,7 @@ def associate(
     classes: Sequence[str] = (),
     receive: Callable[[Event], int] | None = None,
     message_seconds: float | None = None,
+    handlers: Sequence[EventHandlerType] = (),
 ) -> Association:
     """An established association.
 
@@ -120,6 +134,7 @@ def associate(
         classes: SOP classes of which we are the receiver (SCP role, PS3.7 D.3.3.4), as C-GET needs.
         receive: called for every image that comes.
         message_seconds: how long one message may take; ``silence_seconds`` of the source when not given.
+        handlers: called for what else the archive sends.
 
     Raises:
         Temporary: no connection, the association is aborted, or rejected for the time being.
@@ -127,6 +142,7 @@ def associate(
         SiteMisconfigured: a certificate or key file is missing or readable by others.
     """
     entity = AE(source.calling_ae)
+    entity.implementation_version_name = IMPLEMENTATION
     entity.connection_timeout = entity.acse_timeout = source.connect_seconds
     entity.dimse_timeout = message_seconds or source.silence_seconds
     entity.network_timeout = entity.dimse_timeout + source.connect_seconds
@@ -139,26 +155,29 @@ def associate(
         max_pdu=0,
         ext_neg=[build_role(sop_class, scp_role=True) for sop_class in classes],
         tls_args=(_tls(source), source.host) if source.tls else None,
-        evt_handlers=[*_WITHOUT_DELAY, *([(evt.EVT_C_STORE, receive)] if receive else [])],
+        evt_handlers=[*_WITHOUT_DELAY, *([(evt.EVT_C_STORE, receive)] if receive else []), *handlers],
     )
     if association.is_established:
-        association.dimse.msg_queue = _Awaited()
+        association.dimse.msg_queue = Awaited()
         return association
     if association.is_rejected:
         raise _rejection(source, association)
     raise _why_no_connection(source)
 
 
-class _Awaited(queue.Queue[Any]):
-    """Messages for a waiting reader. A reader that does not wait gets none.
+class Awaited(queue.Queue[Any]):
+    """Messages for a waiting reader. A reader that does not wait gets none, until ``to_library`` is set.
 
     The library's own thread looks for requests of the archive, and on a busy machine it now and then took an answer
     that a search was waiting for, and dropped it (pynetdicom issue 875): an image was missing and nobody knew. While we
     search and retrieve, whatever comes is waited for.
     """
 
+    to_library = False
+    """The library's thread may take messages: those that the archive sends by itself."""
+
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        if not block:
+        if not block and not self.to_library:
             raise queue.Empty
         return super().get(block, timeout)
 
@@ -184,6 +203,7 @@ _WITHOUT_DELAY: list[EventHandlerType] = [
 
 
 def _tls(source: DimseSource | RemoteArchive) -> ssl.SSLContext:
+    """Ours as the one who connects: TLS 1.2 or later; certificate and name of the archive are verified."""
     try:
         context = ssl.create_default_context(cafile=source.authority)
         if source.certificate is not None and source.certificate_key is not None:
@@ -219,9 +239,61 @@ def _why_no_connection(source: DimseSource | RemoteArchive) -> Exception:
             f"{_name(source)}: its certificate is not trusted ({error.verify_message}); set `authority` to its "
             "certificate authority; verification is never disabled"
         )
+    except (ssl.SSLError, ConnectionError) as error:
+        return _why_no_tls(source, error)
     except OSError as error:
         return Temporary(f"no connection to {_name(source)}: {error.strerror or type(error).__name__}")
-    return Temporary(f"{_name(source)} aborts the association" + ("" if source.tls else "; does it require TLS?"))
+    if source.tls:
+        return Temporary(f"{_name(source)} aborts the association; does it require our certificate (`certificate`)?")
+    if _first_answer(source) in _TLS_RECORDS:
+        return ArchiveRefused(
+            f"{_name(source)} requires TLS at this port, and we connect without: set `tls: true` (with --store-to: "
+            "--tls), and `authority` to its certificate authority"
+        )
+    return Temporary(f"{_name(source)} aborts the association; does it require TLS, or not know our AE title "
+                     f"{source.calling_ae!r} from this machine's address?")  # fmt: skip
+
+
+def _why_no_tls(source: DimseSource | RemoteArchive, error: OSError) -> Exception:
+    story = getattr(error, "reason", None) or error.strerror or type(error).__name__
+    if not source.tls:
+        return Temporary(f"no connection to {_name(source)}: {story}")
+    if _first_answer(source) in _DICOM_PDUS or "WRONG_VERSION_NUMBER" in str(error):
+        return ArchiveRefused(
+            f"{_name(source)} does not speak TLS at this port ({story}): set `port` to its TLS port, often 2762; or, "
+            "if the network itself is encrypted, `insecure: true` in place of `tls: true`"
+        )
+    return Temporary(
+        f"no TLS connection to {_name(source)}: {story}. Does it speak TLS at this port (often 2762), and TLS 1.2 or "
+        "later? Does it require our certificate (`certificate`)?"
+    )
+
+
+_TLS_RECORDS, _DICOM_PDUS = b"\x15\x16", b"\x03\x07"
+"""First bytes of an answer to a ClientHello: alert, handshake (RFC 8446 5.1); A-ASSOCIATE-RJ, A-ABORT (PS3.8 9.3)."""
+
+
+def _first_answer(source: DimseSource | RemoteArchive) -> bytes:
+    """The first byte that a port answers to a ClientHello; nothing else is sent, and nothing is trusted."""
+    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+    hello = ssl.create_default_context().wrap_bio(theirs, ours, server_hostname=source.host)
+    with suppress(ssl.SSLWantReadError):
+        hello.do_handshake()
+    try:
+        with socket.create_connection((source.host, source.port), source.connect_seconds) as plain:
+            plain.settimeout(min(source.connect_seconds, 5))
+            plain.sendall(ours.read())
+            return plain.recv(1) or b"-"
+    except OSError:
+        return b"-"
+
+
+def unknown_here(source: DimseSource | RemoteArchive) -> str:
+    """What silence often means: archives accept an association of anybody, and then answer only whom they know."""
+    return (
+        f"; if it runs, ask its administrator whether it knows our AE title {source.calling_ae!r} at this machine's "
+        "address, and permits it to search and retrieve"
+    )
 
 
 def _name(source: DimseSource | RemoteArchive) -> str:

@@ -16,20 +16,23 @@ from pynetdicom.association import Association
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
+)
 
 from client.errors import ArchiveRefused, SpoolFull
 from client.pixels.header import NATIVE
-from client.sources.pacs.association import RemoteArchive, associate, storage_contexts
+from client.sources.pacs.association import RemoteArchive, associate, storage_contexts, unknown_here
 from client.sources.pacs.retry import Temporary
 from client.sources.pacs.spool import Instance, InstanceMissing, MissingReason, Spool
 from client.sources.settings import DimseSource
 
-_OUT_OF_RESOURCES, _NOT_ASKED_FOR, _UNABLE = 0xA700, 0xA900, 0xC000  # PS3.4 tables B.2-1 and C.4-1
-_PENDING = (0xFF00, 0xFF01)
-_MAY_PASS = (0xA700, 0xA701, 0xFE00)  # out of resources, cancelled
+OUT_OF_RESOURCES, NOT_ASKED_FOR = 0xA700, 0xA900  # PS3.4 tables B.2-1 and C.4-1
+PENDING = (0xFF00, 0xFF01)
+MAY_PASS = (0xA700, 0xA701, 0xFE00)  # out of resources, cancelled
 """Statuses of C-FIND and C-GET (PS3.4 C.4.1.1.4, C.4.3.1.4) after which a retry makes sense."""
-_PRIORITIES = {"medium": 0, "high": 1, "low": 2}  # PS3.7 table 9.3-7
+PRIORITIES = {"medium": 0, "high": 1, "low": 2}  # PS3.7 table 9.3-7
 log = logging.getLogger(__name__)
 
 
@@ -72,7 +75,7 @@ class SearchAssociation:
         status = Dataset()
         try:
             for status, match in self._opened().send_c_find(identifier, model):
-                if status.get("Status") in _PENDING and match is not None:
+                if status.get("Status") in PENDING and match is not None:
                     matches.append(match)
         except ValueError as error:
             raise NoSearch(f"the archive offers no C-FIND at Study Root: {error}") from error
@@ -80,19 +83,42 @@ class SearchAssociation:
             raise Temporary(f"the association broke: {error}") from error
         code = status.get("Status")
         if code is None:
-            raise Temporary("no answer to C-FIND")
+            raise Temporary("no answer to C-FIND" + unknown_here(self._source))
         if code == 0:
             return matches, ""
         story = f"C-FIND at level {identifier.QueryRetrieveLevel} ends with status 0x{code:04X}"
         if matches:
             return matches, f"{story} after {len(matches)} matches"
-        if code in _MAY_PASS:
+        if code in MAY_PASS:
             raise Temporary(story)
         raise ArchiveRefused(
             f"{story} and no match. Ask its administrator what that status means, whether our AE title "
             f"{self._source.calling_ae!r} may search, and whether it limits the number of matches: then set `since` "
             "and `until` of the scope"
         )
+
+    def move(self, identifier: Dataset, destination: str, priority: int) -> Dataset:
+        """The last response to one C-MOVE, empty if there was none.
+
+        Raises:
+            Temporary: the association broke.
+            ArchiveRefused: the archive has no C-MOVE.
+        """
+        status = Dataset()
+        try:
+            moving = self._opened().send_c_move(
+                identifier, destination, StudyRootQueryRetrieveInformationModelMove, priority=priority
+            )
+            for answer, _ in moving:
+                status = answer
+        except ValueError as error:
+            raise ArchiveRefused(
+                f"the archive offers no C-MOVE ({error}); remove `retrieve: move`, or use its DICOMweb service or a "
+                "folder export"
+            ) from error
+        except RuntimeError as error:
+            raise Temporary(f"the association broke: {error}") from error
+        return status
 
 
 class RetrievalAssociation(SearchAssociation):
@@ -102,7 +128,7 @@ class RetrievalAssociation(SearchAssociation):
     """
 
     def __init__(self, source: DimseSource, classes: Sequence[str], syntaxes: Sequence[str], spool: Spool) -> None:
-        self._patience, self._priority = source.request_seconds, _PRIORITIES[source.priority]
+        self._patience, self._priority = source.request_seconds, PRIORITIES[source.priority]
         contexts = [build_context(StudyRootQueryRetrieveInformationModelGet), *storage_contexts(classes, syntaxes)]
         super().__init__(source, contexts)
         self.without_compression: set[str] = set()
@@ -138,42 +164,58 @@ class RetrievalAssociation(SearchAssociation):
         code = status.get("Status")
         if code is None:
             raise Temporary("the association broke during C-GET")
-        if code in _MAY_PASS:
+        if code in MAY_PASS:
             raise Temporary(f"C-GET ends with status 0x{code:04X}")
         failed = status.get("NumberOfFailedSuboperations") or 0
         reason = MissingReason.GONE_FROM_ARCHIVE if code == 0 and not failed else MissingReason.ARCHIVE_FAILED
         raise InstanceMissing(reason, f"C-GET ends with status 0x{code:04X}, {failed} sub-operation(s) failed")
 
     def _ask(self, instance: Instance, model: UID) -> Dataset:
-        identifier = Dataset()
-        identifier.QueryRetrieveLevel = "IMAGE"
-        identifier.StudyInstanceUID = instance.study
-        identifier.SeriesInstanceUID = instance.series
-        identifier.SOPInstanceUID = instance.uid
+        identifier = instances_of([instance])
         status = Dataset()
         try:
             for answer, _ in self._opened().send_c_get(identifier, model, priority=self._priority):
                 status = answer
         except ValueError as error:
             raise ArchiveRefused(
-                f"the archive offers no C-GET ({error}); use its DICOMweb service or a folder export instead"
+                f"the archive offers no C-GET ({error}); set `retrieve: move` with `receive_at`, or use its DICOMweb "
+                "service or a folder export"
             ) from error
         except RuntimeError as error:
             raise Temporary(f"the association broke: {error}") from error
         return status
 
     def _receive(self, event: Event) -> int:
-        """Write one received image exactly as received (PS3.10 section 7.1 around the dataset)."""
         if str(getattr(event.request, "AffectedSOPInstanceUID", "")) != self._asked:
-            return _NOT_ASKED_FOR
+            return NOT_ASKED_FOR
         try:
-            content = event.encoded_dataset(include_meta=False)
-            self._spool.refuse_beyond(len(content))
-            with self._part.open("wb") as file:
-                file.write(b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta))
-                file.write(content)
+            write_received(event, self._part, self._spool)
         except (SpoolFull, OSError) as error:
             self._trouble = error
-            return _OUT_OF_RESOURCES
+            return OUT_OF_RESOURCES
         self._came = True
         return 0
+
+
+def instances_of(instances: Sequence[Instance]) -> Dataset:
+    """The identifier of a retrieval of some instances of one series (PS3.4 C.4.2.1.4)."""
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "IMAGE"
+    identifier.StudyInstanceUID = instances[0].study
+    identifier.SeriesInstanceUID = instances[0].series
+    identifier.SOPInstanceUID = [one.uid for one in instances] if len(instances) > 1 else instances[0].uid
+    return identifier
+
+
+def write_received(event: Event, part: Path, spool: Spool) -> None:
+    """Write an image exactly as received (PS3.10 section 7.1 around the dataset).
+
+    Raises:
+        SpoolFull: it does not fit.
+        OSError: the disk cannot be written.
+    """
+    content = event.encoded_dataset(include_meta=False)
+    spool.refuse_beyond(len(content))
+    with part.open("wb") as file:
+        file.write(b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta))
+        file.write(content)

@@ -1,6 +1,7 @@
 """Source: an archive that uses DIMSE. C-FIND searches, C-GET retrieves (PS3.4 annex C, Study Root).
 
-C-GET returns the images over the connection that we open; C-MOVE would need a listening port in the hospital.
+C-GET returns the images over the connection that we open. C-MOVE (``move.py``) needs a listening port in the hospital,
+and is for archives that have no C-GET.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from client.errors import ArchiveRefused
 from client.sources.pacs.archive import list_archive
-from client.sources.pacs.association import COMPRESSED, SYNTAXES, associate, in_groups
+from client.sources.pacs.association import COMPRESSED, SYNTAXES, associate, in_groups, unknown_here
 from client.sources.pacs.association_client import RetrievalAssociation
 from client.sources.pacs.dimse_search import insist, searching
+from client.sources.pacs.move import Mover
 from client.sources.pacs.pace import Pace
 from client.sources.pacs.retry import Temporary, persistently
 from client.sources.pacs.search import Search
@@ -45,9 +47,10 @@ def list_dimse(source: DimseSource, task: Task, withdrawn: frozenset[str], visit
 
 
 class DimseArchive:
-    """A C-FIND and C-GET provider."""
+    """A C-FIND provider that sends by C-GET or C-MOVE."""
 
     def __init__(self, source: DimseSource) -> None:
+        self._remarks: list[str] = []
         self._source, self._pace = source, Pace(source.requests_per_second, source.hours)
 
     def check(self) -> None:
@@ -62,7 +65,7 @@ class DimseArchive:
         association = associate(self._source, [build_context(Verification)])
         try:
             if "Status" not in association.send_c_echo():
-                raise Temporary("no answer to C-ECHO")
+                raise Temporary("no answer to C-ECHO" + unknown_here(self._source))
         except ValueError as error:
             raise ArchiveRefused(f"the archive does not answer C-ECHO: {error}") from error
         finally:
@@ -72,11 +75,14 @@ class DimseArchive:
         return searching(self._source, self._pace)
 
     def fetch(self, instances: list[Instance], spool: Spool, progress: Progress) -> Counter[MissingReason]:
-        """One C-GET per image, in as few associations as the number of presentation contexts allows.
+        """By C-MOVE as ``move.py`` says, else one C-GET per image in as few associations as contexts allow.
 
         What fails is asked for once more with compressed transfer syntaxes only: some archives choose the first context
         of a class, whatever it was accepted for.
         """
+        if self._source.retrieve == "move":
+            counted, self._remarks = Mover(self._source, self._pace, self.check, spool).fetch(instances, progress)
+            return counted
         refused: dict[str, MissingReason] = {}
         self._fetch_all(instances, SYNTAXES, spool, refused, progress)
         again = [i for i in instances if refused.get(i.uid) is MissingReason.ARCHIVE_FAILED]
@@ -121,7 +127,7 @@ class DimseArchive:
     def remarks(self, spool: Spool) -> list[str]:
         classes = spool.remembered(_UNCOMPRESSED_ONLY)
         if not classes:
-            return []
+            return self._remarks
         return [
             f"NO_COMPRESSED_TRANSFER: the archive accepted no compressed transfer syntax for {len(classes)} "
             "SOP class(es), so it decompresses or withholds compressed images; have its administrator enable them"

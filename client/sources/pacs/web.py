@@ -20,6 +20,8 @@ from client.sources.settings import DicomwebSource
 
 _MAY_PASS = {408, 425, 429} | set(range(500, 600))
 _GONE = {404, 410}
+_NO_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+"""What OpenSSL calls an answer that is no TLS, in its releases."""
 
 
 def session_for(source: DicomwebSource) -> requests.Session:
@@ -80,6 +82,11 @@ def named(url: str) -> Iterator[None]:
     except requests.exceptions.SSLError as error:
         if "EOF" in str(error):  # the archive went away in the middle of the handshake
             raise Temporary(_short(error)) from error
+        if any(word in str(error) for word in _NO_TLS):
+            raise ArchiveRefused(
+                f"{url} does not speak TLS at this port ({_short(error)}): set `url` to the address with its TLS port; "
+                "or, if the network itself is encrypted, to http:// with `insecure_http: true`"
+            ) from error
         raise ArchiveRefused(
             f"{url}: TLS failed ({_short(error)}); set `authority` to the archive's certificate authority, and "
             "`certificate` with `certificate_key` if it requires one; verification is never disabled"
@@ -88,6 +95,9 @@ def named(url: str) -> Iterator[None]:
         raise ArchiveRefused(f"{url} redirects to another address; set `url` to the final address") from error
     except requests.exceptions.JSONDecodeError as error:
         raise InstanceMissing(MissingReason.ARCHIVE_FAILED, f"the response of {url} is not JSON") from error
+    except requests.ConnectionError as error:
+        plain = url.startswith("http:") and not isinstance(error, requests.Timeout)
+        raise Temporary(_short(error) + ("; does it require https?" if plain else "")) from error
     except requests.RequestException as error:
         raise Temporary(_short(error)) from error
 
@@ -100,6 +110,8 @@ def _by_status(response: requests.Response | None, url: str) -> Exception:
         return ArchiveRefused(f"{url} responds 401 (not authenticated); check `token`, or `user` and `password`")
     if status == 403:
         return ArchiveRefused(f"{url} responds 403 (forbidden); ask its administrator for read access")
+    if status == 400 and url.startswith("http:") and "https" in response.text[:4096].lower():
+        return ArchiveRefused(f"{url} requires https at this port (HTTP 400); set `url` to https://")
     if status in _MAY_PASS:
         return Temporary(f"HTTP {status}", _seconds(response.headers.get("Retry-After", "")))
     return InstanceMissing(

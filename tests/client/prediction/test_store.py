@@ -26,11 +26,14 @@ from client.prediction.store import Delivery
 from client.prediction.structured_report import report_of
 from client.prediction.worklist import of_folder
 from client.site import SiteSettings, load, secret
-from client.sources.pacs.association import RemoteArchive
+from client.sources.pacs.association import DimseTransport, RemoteArchive
 from client.sources.settings import DimseSource
 from tests.client.prediction import handed_over
 from tests.client.prediction.handed_over import TASK, model
+from tests.client.prediction.test_commitment import Keeper
+from tests.client.prediction.test_commitment import running as commitments
 from tests.client.prediction.toy_pacs import KINDS, ToyPacs, running
+from tests.client.sources.pacs.test_move import free_port
 
 
 @pytest.fixture(scope="module")
@@ -288,6 +291,29 @@ def test_what_was_not_written_is_said_noted_and_no_success(site: SiteSettings, t
     assert counts == [(2, 1, 0, 1), (2, 0, 1, 1), (2, 0, 0, 0)]
 
 
+def test_what_is_stored_is_committed_where_the_source_says_so(
+    site: SiteSettings, reports: list[Path], pacs: ToyPacs, tmp_path: Path
+) -> None:
+    """The archive has no Storage Commitment: what was stored stays, and the second run asks for it again."""
+    told = {"kind": "dimse", "task": TASK.name, "issuer": "x", "path": tmp_path, "labels": tmp_path / "l.csv"}
+    told |= {"scope": {"modalities": ["US"]}, "host": "127.0.0.1", "port": pacs.peer.port, "called_ae": "PACS"}
+    source = DimseSource.model_validate(
+        told | {"storage_commitment": True, "receive_at": f"127.0.0.1:{free_port()}", "commitment_seconds": 5}
+    )
+    for stored, present in ((2, 0), (0, 2)):
+        delivery = Delivery()
+        with pytest.raises(ArchiveRefused, match="offers no Storage Commitment"):
+            store.store(site, source, reports, lambda *one: None, delivery)
+        assert (delivery.stored, delivery.present) == (stored, present)
+    with commitments(Keeper(fails={str(dcmread(reports[1]).SOPInstanceUID): 0x0112})) as keeper:
+        failed = source.model_copy(
+            update={"port": keeper.port, "called_ae": "ARCHIVE", "receive_at": f"127.0.0.1:{keeper.receiver}"}
+        )
+        (told_of,) = store._uncommitted(failed, reports)
+    assert (told_of.patient, told_of.files) == (str(dcmread(reports[1]).PatientID), ("1.dcm",))
+    assert "no such object" in told_of.why
+
+
 def test_where_to_is_a_source_or_an_address(site: SiteSettings, tmp_path: Path) -> None:
     common = {"task": TASK.name, "issuer": "x", "path": tmp_path, "labels": tmp_path / "l.csv"}
     common |= {"scope": {"modalities": ["US"]}}
@@ -299,9 +325,23 @@ def test_where_to_is_a_source_or_an_address(site: SiteSettings, tmp_path: Path) 
     assert target_of(with_archive, TASK, "PACS@pacs.example.org:11112") is dimse, (
         "with the TLS that the source asks for"
     )
-    assert target_of(with_archive, TASK, "PACS@other.example.org:104") == RemoteArchive(
-        "other.example.org", 104, "PACS"
-    )
+    elsewhere, insecure = "PACS@other.example.org:104", DimseTransport(insecure=True)
+    assert target_of(with_archive, TASK, elsewhere, insecure) == RemoteArchive("other.example.org", 104, "PACS")
+    secure = DimseTransport(tls=True, authority=tmp_path / "ca.pem")
+    peer = target_of(with_archive, TASK, elsewhere, secure)
+    assert isinstance(peer, RemoteArchive)
+    assert (peer.tls, peer.authority) == (True, tmp_path / "ca.pem")
+    assert target_of(with_archive, TASK, "PACS@127.0.0.1:104") == RemoteArchive("127.0.0.1", 104, "PACS")
+    for way, problem in (
+        (DimseTransport(), "add --tls"),
+        (DimseTransport(authority=tmp_path / "ca.pem"), "need --tls"),
+        (DimseTransport(tls=True, insecure=True), "contradict"),
+        (DimseTransport(tls=True, certificate=tmp_path / "a.pem"), "belong together"),
+    ):
+        with pytest.raises(SiteMisconfigured, match=problem):
+            target_of(with_archive, TASK, elsewhere, way)
+    with pytest.raises(SiteMisconfigured, match=r"dialled as site\.yaml says"):
+        target_of(with_archive, TASK, "PACS@pacs.example.org:11112", insecure)
     assert origins(with_archive, TASK) == [], "some images are in a folder"
     assert origins(site.model_copy(update={"sources": [dimse]}), TASK) == [dimse]
     with pytest.raises(SiteMisconfigured, match="0 sources"):

@@ -54,15 +54,18 @@ def test_systemd_has_nothing_to_complain_about(units: Path) -> None:
 def test_the_trainer_reaches_an_archive_by_its_address(
     tmp_path: Path, provision_hospital: Callable[..., SiteSettings]
 ) -> None:
-    def archive(host: str) -> DimseSource:
+    def archive(host: str, *senders: str) -> DimseSource:
         told = {"kind": "dimse", "task": "breast_ultrasound", "issuer": "x", "host": host, "port": 104}
-        return DimseSource.model_construct(**told)
+        return DimseSource.model_construct(**told, called_ae="A", senders=list(senders))
 
     settled = provision_hospital()
     for hosts, peers in ((["192.0.2.7"], ["192.0.2.7"]), (["192.0.2.7", "pacs.example.org"], None)):
         changed = settled.model_copy(update={"sources": [*settled.sources, *map(archive, hosts)]})
         _, trainer = services(changed, tmp_path / "site.yaml")
         assert trainer.peers == peers
+    moving = settled.model_copy(update={"sources": [archive("192.0.2.7", "STORE@192.0.2.8", "A@192.0.2.7")]})
+    _, trainer = services(moving, tmp_path / "site.yaml")
+    assert trainer.peers == ["192.0.2.7", "192.0.2.8"], "what sends by C-MOVE comes in"
 
 
 @pytest.mark.parametrize(

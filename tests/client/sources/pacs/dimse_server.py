@@ -1,4 +1,4 @@
-"""A real C-FIND and C-GET provider on loopback, small enough to be told how to misbehave."""
+"""A real provider of C-FIND, C-GET and C-MOVE on loopback, small enough to be told how to misbehave."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
-from pynetdicom import AE, evt
+from pynetdicom import AE, build_context, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     SegmentationStorage,
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
     UltrasoundImageStorage,
     Verification,
 )
@@ -38,6 +39,9 @@ class Provider:
         before_image: called before each image is sent; may abort the association or return a status instead.
         known_callers: AE titles that it accepts; any when empty.
         offers_get: whether it knows C-GET.
+        destinations: where it sends what is moved, by AE title.
+        sends_with: its TLS as the one who connects, and the name that it expects.
+        knows_lists: whether one C-MOVE may name several instances.
         dies_after: number of images after which it aborts whatever it is asked.
         search: what it finds.
         cut_status: the status after the last match when some were left out.
@@ -52,6 +56,9 @@ class Provider:
     before_image: Callable[[Event, Dataset], int | None] = lambda event, dataset: None
     known_callers: list[str] = field(default_factory=list)
     offers_get: bool = True
+    destinations: dict[str, int] = field(default_factory=dict)
+    sends_with: tuple[SSLContext, str] | None = None
+    knows_lists: bool = True
     dies_after: int | None = None
     search: ToySearch = field(default_factory=ToySearch)
     cut_status: int = 0
@@ -107,6 +114,29 @@ class Provider:
             self.sent += 1
             yield 0xFF00, dataset
 
+    def move(self, event: Event) -> Iterator[Any]:
+        """As archives do it: the destination is known by its AE title, and asked with an association of our own."""
+        self.requests.append(f"MOVE {event.identifier.QueryRetrieveLevel}")
+        port = self.destinations.get(event.move_destination)
+        if port is None:
+            yield None, None
+            return
+        named = event.identifier.SOPInstanceUID
+        uids = [named] if isinstance(named, str) else list(named) if self.knows_lists else list(named)[:1]
+        wanted = [d for d in map(dcmread, self.files) if d.SOPInstanceUID in uids]
+        contexts = [build_context(d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in wanted]
+        unique = {(c.abstract_syntax, c.transfer_syntax[0]): c for c in contexts}
+        more: dict[str, Any] = {"contexts": list(unique.values())} if unique else {}
+        yield "127.0.0.1", port, more | ({"tls_args": self.sends_with} if self.sends_with else {})
+        yield len(wanted)
+        for dataset in wanted:
+            status = self.before_image(event, dataset)
+            if status is not None:
+                yield status, None
+                return
+            self.sent += 1
+            yield 0xFF00, dataset
+
 
 @contextmanager
 def running(provider: Provider, tls: SSLContext | None = None) -> Iterator[Provider]:
@@ -116,6 +146,7 @@ def running(provider: Provider, tls: SSLContext | None = None) -> Iterator[Provi
     entity.require_called_aet = True
     entity.add_supported_context(Verification)
     entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelMove)
     if provider.offers_get:
         entity.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
     for kind in (UltrasoundImageStorage, SegmentationStorage):
@@ -123,6 +154,7 @@ def running(provider: Provider, tls: SSLContext | None = None) -> Iterator[Provi
     handlers: list[Any] = [
         (evt.EVT_C_FIND, provider.find),
         (evt.EVT_C_GET, provider.get),
+        (evt.EVT_C_MOVE, provider.move),
         (evt.EVT_C_ECHO, provider.echo),
     ]
     server = entity.start_server(("127.0.0.1", provider.port), block=False, evt_handlers=handlers, ssl_context=tls)

@@ -404,6 +404,21 @@ def test_a_redirect_is_not_followed(tmp_path: Path, service: Service) -> None:
         list_dicomweb(_source(tmp_path, service.url), TASK, NOBODY)
 
 
+def test_tls_to_a_plain_port_and_the_other_way_are_named(tmp_path: Path) -> None:
+    files = small_hospital.fill(tmp_path)
+    quick = {"attempts": 1, "connect_seconds": 2}
+    with running(Service(files)) as service:
+        url = service.url.replace("http://127.0.0.1", "https://localhost")
+        with pytest.raises(ArchiveRefused, match="does not speak TLS at this port"):
+            list_dicomweb(_source(tmp_path, url, **quick), TASK, NOBODY)
+    own = Certificates(tmp_path / "tls")
+    with (
+        running(Service(files), tls=own.server(ask_for_client=False)) as service,
+        pytest.raises(ArchiveUnreachable, match=r"does it require https\?"),
+    ):
+        list_dicomweb(_source(tmp_path, service.url, **quick), TASK, NOBODY)
+
+
 def test_certificates_are_checked_both_ways(tmp_path: Path) -> None:
     files = small_hospital.fill(tmp_path)
     own = Certificates(tmp_path / "tls")

@@ -1,5 +1,7 @@
 """C-FIND and C-GET against pynetdicom's own provider on loopback."""
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,8 +243,59 @@ def test_certificates_are_checked_both_ways(tmp_path: Path, files: list[Path]) -
         client = {"certificate": own.path / "client.pem", "certificate_key": own.path / "client.key"}
         trusted = {"host": "localhost", "tls": True, "authority": own.path / "ca.pem"} | client
         assert len(list_dimse(_source(tmp_path, provider, **trusted), TASK, NOBODY).records) == 8
-        with pytest.raises(ArchiveUnreachable, match="does it require TLS"):
+        with pytest.raises(ArchiveRefused, match=r"requires TLS at this port.*`tls: true`"):
             list_dimse(_source(tmp_path, provider), TASK, NOBODY)
+
+
+def test_a_port_without_tls_is_named(tmp_path: Path, provider: Provider) -> None:
+    """DICOM's own answer to a ClientHello is an A-ABORT; others close the connection, or speak something else."""
+    with pytest.raises(ArchiveRefused, match="does not speak TLS at this port"):
+        DimseArchive(_source(tmp_path, provider, tls=True)).check()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "told"),
+    [
+        (b"", ArchiveUnreachable, "Does it speak TLS at this port"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", ArchiveRefused, "does not speak TLS at this port"),
+        (b"\x07\x00\x00\x00\x00\x04\x00\x00\x00\x00", ArchiveRefused, "does not speak TLS at this port"),
+    ],
+)
+def test_whatever_a_port_without_tls_answers_tls_is_named(
+    tmp_path: Path, answer: bytes, error: type[Exception], told: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        peer = Provider([], port=server.getsockname()[1])
+        with pytest.raises(error, match=told):
+            DimseArchive(_source(tmp_path, peer, tls=True)).check()
+
+
+def test_an_archive_that_answers_only_whom_it_knows_is_asked_about_our_ae_title(
+    tmp_path: Path, files: list[Path]
+) -> None:
+    """It accepts anybody's association, and aborts at the first search."""
+
+    class Shy(Provider):
+        def find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
+            event.assoc.abort()
+            return iter(())
+
+    with running(Shy(files)) as provider:
+        source = _source(tmp_path, provider, attempts=1, silence_seconds=2)
+        with pytest.raises(ArchiveUnreachable, match=r"no answer to C-FIND.*whether it knows our AE title 'CONSILIUM'"):
+            list_dimse(source, TASK, NOBODY)
 
 
 def test_certificates_without_tls_are_refused(tmp_path: Path) -> None:
