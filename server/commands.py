@@ -97,7 +97,7 @@ def _parser(commands: Commands, name: str, does: str) -> argparse.ArgumentParser
 
 def _encoder_parser(commands: Commands) -> None:
     one = _parser(commands, "encoder", "describe a public encoder's file, and convert it for model.weights")
-    one.add_argument("file", type=Path, metavar="FILE", help="safetensors, ONNX, or a .pth of tensors")
+    one.add_argument("file", type=Path, metavar="FILE", help="safetensors, ONNX, .pth of tensors; or: scattering")
     one.add_argument("--out", type=Path, help="the file to write; default: FILE's name with .encoder.safetensors, "
                      "where something has to change")  # fmt: skip
     one.add_argument("--side", type=int, help="images are brought to so many pixels along each axis; 0: as they are")
@@ -111,6 +111,8 @@ def _encoder_parser(commands: Commands) -> None:
     one.add_argument("--directions", nargs="+", default=(), metavar="noise|phantoms|FOLDER",
                      help="fit directions to images that are no hospital's: random processes, phantoms of the task, "
                      "public pictures in a folder, or several of these")  # fmt: skip
+    one.add_argument("--scattering", type=int, nargs=4, default=(), metavar=("RESOLUTION", "J", "L", "POOL"),
+                     help="for the word scattering: its options, as those of model=scatter_linear")  # fmt: skip
     one.add_argument("--task", default="", help="the task whose transform these images go through")
     one.add_argument("--images", type=int, default=600, help="how many of each")
 
@@ -120,7 +122,7 @@ _FACTS = ("side", "mean", "std", "same_padding", "eps", "heads", "output", "lice
 
 def _encoder(given: argparse.Namespace, draw: DrawPhantoms, console: Console) -> int:
     told = {name: value for name in _FACTS if (value := getattr(given, name)) is not None}
-    wanted = encoder.Wanted(told, given.directions, given.task, given.images)
+    wanted = encoder.Wanted(told, given.directions, given.task, given.images, given.scattering)
     found = encoder.describe(given.file, wanted, given.out, draw)
     for name, value in encoder.lines(found):
         console.print(f"{name + ':':<12}{value}", soft_wrap=True, markup=False)

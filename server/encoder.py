@@ -34,6 +34,8 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _WITHIN = ("state_dict", "model_state_dict", "model", "teacher", "encoder")
 """Where training programs put a network's tensors in what they save."""
 _TIMED = 3
+_SCATTERING = {2: (32, 3, 4, 4), 3: (16, 2, 3, 4)}
+"""Resolution, J, L and pool that won on phantoms: `conf/model/scatter_linear_32.yaml`, `scatter_linear_3d_16.yaml`."""
 
 DrawPhantoms = Callable[[str, int], Tensor]
 """From a task's name and a number of images to float32 (images, channels, ...) of phantoms."""
@@ -52,12 +54,14 @@ class Wanted:
         directions: ``noise``, ``phantoms``, folders of public images: what directions are fitted to; none for none.
         task: whose transform brings these images into form.
         images: how many of each are looked at.
+        scattering: resolution, J, L and pool, for scattering in place of a file.
     """
 
     facts: dict[str, Any] = field(default_factory=dict)
     directions: Sequence[str] = ()
     task: str = ""
     images: int = 600
+    scattering: Sequence[int] = ()
 
     def nothing(self) -> bool:
         """Whether the file is to stay as it is."""
@@ -92,6 +96,8 @@ def describe(file: Path, wanted: Wanted, out: Path | None, draw: DrawPhantoms) -
         EncoderRefused: with what is wrong and what to do.
     """
     try:
+        if not file.exists() and file.name == encoder_file.SCATTERING:
+            return _of_scattering(wanted, out or Path(f"{wanted.task}.scattering.safetensors"), draw)
         content = encoder_file.content_of(file)
         pickled = file.suffix in PICKLED
         content = _tensors_of(content, file.name) if pickled else content
@@ -106,6 +112,17 @@ def describe(file: Path, wanted: Wanted, out: Path | None, draw: DrawPhantoms) -
         return _told(file, content, encoder, written=False)
     except BadEncoder as error:
         raise EncoderRefused(f"{file}: {error}") from error
+
+
+def _of_scattering(wanted: Wanted, out: Path, draw: DrawPhantoms) -> DescribedEncoder:
+    """Directions of scattering: a small file, and the only one that is nobody else's."""
+    axes = len(_task(wanted.task).example_shape) - 1
+    content = encoder_file.of_scattering((*(wanted.scattering or _SCATTERING[axes]), axes))
+    encoder = encoder_file.unpacked(content)
+    found = replace(encoder, directions=_directions(encoder, wanted, draw)) if wanted.directions else encoder
+    packed = encoder_file.packed(content, found.facts, found.directions)
+    write_whole(out, packed, mode=0o644)
+    return _told(out, packed, found, written=True)
 
 
 def _read(content: bytes, told: dict[str, Any], file: Path) -> PublicEncoder:
@@ -127,7 +144,7 @@ def _for_channels(value: Any, channels: int) -> Any:
 
 
 def _told(path: Path, content: bytes, encoder: PublicEncoder, written: bool) -> DescribedEncoder:
-    side = encoder.facts.side or 64
+    side = encoder.facts.side or 128 // (encoder.axes - 1)
     image = torch.full((1, encoder.channels, *[side] * encoder.axes), 0.5)
     started = time.perf_counter()
     for _ in range(_TIMED):

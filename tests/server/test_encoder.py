@@ -17,7 +17,10 @@ from torch import Tensor
 
 from server import commands
 from server.encoder import DescribedEncoder, EncoderRefused, Wanted, describe, lines
+from tasks import task as tasks
+from tasks.models import registry
 from tasks.models.encoders import encoder_file, random_images
+from tasks.models.scatter import ScatterFeatures
 from tests.tasks.models.encoders.graphs import graph, node
 from tests.tasks.models.encoders.published import VisionConvNeXt, VisionViT, unsettled
 
@@ -167,3 +170,35 @@ def test_phantoms_are_drawn_as_a_hospital_sees_them() -> None:
     images = phantom_examples("breast_ultrasound", 6)
     assert images.shape == (6, 1, 128, 128)
     assert 0 <= float(images.min()) < float(images.max()) <= 1
+
+
+@pytest.mark.parametrize("task", ["pneumonia_xray", "lung_ct"])
+def test_scattering_needs_no_file_and_its_directions_are_a_small_one(task: str, tmp_path: Path) -> None:
+    out = tmp_path / "small.safetensors"
+    options = (28, 2, 2, 2) if task == "pneumonia_xray" else (16, 2, 3, 2)
+    wanted = Wanted(directions=["noise"], task=task, images=36, scattering=options)
+    found = describe(Path("scattering"), wanted, out, draw)
+    again = encoder_file.unpacked(out.read_bytes())
+    assert found.size < 400_000
+    assert again.directions is not None
+    form = tasks.get(task).form
+    image = random_images.drawn(1, form.shape[1:], seed=3)
+    network = registry.build(
+        {"name": "encoder", "weights": found.digest, "directions": 4, "pool": 0},
+        form,
+        find=lambda wanted: out.read_bytes(),
+    )
+    assert network.features is not None
+    made = network.features(image.expand(-1, *form.shape))
+    assert made.shape == (1, 4)
+    resolution, J, L, pool = options
+    whole = ScatterFeatures(shape=(1, *form.shape[1:]), resolution=resolution, J=J, L=L, pool=pool)(image)
+    torch.testing.assert_close(made, again.directions.along(whole, 4))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [((28, 9, 2, 2), "scattering"), ((28, 2, 2), "must be resolution, J, L, pool")]
+)
+def test_scattering_of_other_options_is_refused(options: tuple[int, ...], told: str, tmp_path: Path) -> None:
+    with pytest.raises(EncoderRefused, match=told):
+        describe(Path("scattering"), Wanted(task=TASK, scattering=options), tmp_path / "x.safetensors", draw)

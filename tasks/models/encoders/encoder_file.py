@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,16 @@ from tasks.models.encoders import graph, layouts
 from tasks.models.encoders.directions import Directions
 from tasks.models.encoders.facts import Facts
 from tasks.models.encoders.tensors import Layer
+from tasks.models.scatter import ScatterFeatures
 
 SUFFIXES = (".safetensors", ".onnx")
 MOST_BYTES = 3 << 29
 """1.5 GB; in half precision it may take three gigabytes of memory."""
 MOST_FEATURES = 1 << 16
+SCATTERING = "scattering"
+_OPTIONS = 5
+_TRIED = {2: 128, 3: 64}
+"""Side of what an encoder is tried on that takes every size."""
 _HEAD = "consilium-encoder"
 _OURS = "consilium."
 _GRAPH, _MEAN, _SPREAD, _AXES = (f"{_OURS}{name}" for name in ("graph", "mean", "spread", "axes"))
@@ -115,10 +120,12 @@ def unpacked(content: bytes, facts: Facts | None = None) -> PublicEncoder:
         tensors, head = _opened(content)
         directions = _directions(tensors, head.directions if head else "")
         facts = facts or head
+        if facts is not None and facts.layout == SCATTERING:
+            return _scattering(facts, directions)
         if _GRAPH in tensors:
             return _of_graph(tensors[_GRAPH].numpy().tobytes(), facts, directions)
         found = layouts.recognise(_own(tensors), facts)
-        return _tried(found.facts, found.channels, found.axes, directions, found.run)
+        return _tried(found.facts, found.channels, found.axes, directions=directions, run=found.run)
     except (graph.BadGraph, layouts.OtherLayout) as error:
         raise BadEncoder(str(error)) from error
 
@@ -154,16 +161,40 @@ def _directions(tensors: Mapping[str, Tensor], told: str) -> Directions | None:
     return Directions(mean, spread, axes, told)
 
 
+def of_scattering(options: Sequence[int]) -> bytes:
+    """The content of a file without tensors: scattering, which needs none, but may get directions.
+
+    Args:
+        options: resolution, J, L, pool and axes.
+    """
+    return packed(b"", Facts(SCATTERING, 0, [0.0], [1.0], scattering=list(options)), None)
+
+
+def _scattering(facts: Facts, directions: Directions | None) -> PublicEncoder:
+    if len(facts.scattering) != _OPTIONS or facts.scattering[-1] not in (2, 3):
+        raise BadEncoder(
+            f"its scattering has options {facts.scattering}: must be resolution, J, L, pool, and 2 or 3 axes"
+        )
+    resolution, J, L, pool, axes = facts.scattering
+
+    def run(images: Tensor) -> Tensor:
+        fixed = ScatterFeatures(shape=tuple(images.shape[1:]), resolution=resolution, J=J, L=L, pool=pool)
+        made: Tensor = fixed(images)
+        return made
+
+    return _tried(facts, 1, axes, directions=directions, run=run)
+
+
 def _of_graph(content: bytes, facts: Facts | None, directions: Directions | None) -> PublicEncoder:
     facts, run, channels, axes = graph.read(content, facts)
-    return _tried(facts, channels, axes, directions, run)
+    return _tried(facts, channels, axes, directions=directions, run=run)
 
 
-def _tried(facts: Facts, channels: int, axes: int, directions: Directions | None, run: Layer) -> PublicEncoder:
+def _tried(facts: Facts, channels: int, axes: int, *, directions: Directions | None, run: Layer) -> PublicEncoder:
     """The encoder after it has been run once, on nothing: what does not fit shows here and not at a patient."""
     if len(facts.mean) != channels or len(facts.std) != channels:
         raise BadEncoder(f"it takes {channels} channels, and has mean and std of {len(facts.mean)}, {len(facts.std)}")
-    side = facts.side or 64
+    side = facts.side or _TRIED[axes]
     try:
         with torch.no_grad():
             made = run(torch.zeros(1, channels, *[side] * axes))
@@ -213,7 +244,10 @@ def packed(content: bytes, facts: Facts, directions: Directions | None) -> bytes
     """A file with a head, of an encoder's file with or without one; the same for the same."""
     facts = replace(facts, directions="" if directions is None else directions.told)
     metadata = {_HEAD: json.dumps(_FACTS.dump_python(facts), sort_keys=True, allow_nan=False)}
-    if graph.is_graph(content) and not _is_safetensors(content):
+    tensors: dict[str, Tensor] = {}
+    if facts.layout == SCATTERING:
+        pass
+    elif graph.is_graph(content) and not _is_safetensors(content):
         tensors = {_GRAPH: torch.from_numpy(np.frombuffer(bytearray(content), np.uint8))}
     else:
         every = _opened(content)[0]

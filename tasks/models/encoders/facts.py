@@ -5,6 +5,7 @@ Tested in ``tests/tasks/models/encoders/test_encoder_file.py``.
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated
 
 from pydantic import Field
@@ -32,6 +33,7 @@ class Facts:
         stem_stride: of a ResNet's first convolution.
         heads: attention heads of a transformer; 0: one for every 64 values.
         output: name of the output of an ONNX graph; "" for its only one.
+        scattering: resolution, J, L and pool, see ``ScatterFeatures``, and 2 or 3 axes, where that is all there is.
         licence: what the person who converted it has been told.
         directions: what images its directions are from; "" where it has none.
         source: SHA-256 of the file it was converted from; "" for that file itself.
@@ -46,6 +48,7 @@ class Facts:
     stem_stride: Annotated[int, Field(ge=1, le=2)] = 2
     heads: Annotated[int, Field(ge=0, le=64)] = 0
     output: Annotated[str, Field(max_length=200)] = ""
+    scattering: Annotated[list[Annotated[int, Field(ge=0, le=1024)]], Field(max_length=5)] = field(default_factory=list)
     licence: Annotated[str, Field(max_length=400)] = ""
     directions: Annotated[str, Field(max_length=400)] = ""
     source: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
