@@ -18,7 +18,7 @@ from tasks import task as tasks
 from tasks.protocol import encoding
 from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, release
 from tasks.protocol.subgroups import LEVELS
-from tasks.protocol.wire import CONTROL, EvaluateOrder, TrainOrder
+from tasks.protocol.wire import CONTROL, RANGE_CELLS, EvaluateOrder, TrainOrder
 
 Part = Literal["training", "evaluation"]
 """The two things a study does with patients: it trains on some and scores the others."""
@@ -110,6 +110,9 @@ def _to_evaluation(terms: EvaluationTerms, site: SiteSettings) -> Iterator[str]:
 
 
 def _to_order(order: TrainOrder | EvaluateOrder, site: SiteSettings) -> Iterator[str]:
+    terms = order.study.evaluation
+    if getattr(order, "asks", "") == "paired" and terms.paired_at and site.name not in terms.paired_at:
+        yield f"a comparison of two models, which the study document does not ask of {site.name}"
     if order.round > order.study.rounds:
         yield f"round {order.round} of {order.study.rounds}"
     leaving, most = _bytes_back(order), site.policy.max_upload_bytes
@@ -124,6 +127,8 @@ def _bytes_back(order: TrainOrder | EvaluateOrder) -> int:
         return encoding.largest_size(order.study.wire.up, values)
     if order.asks == "paired":
         return joint_bytes(order.study.evaluation)
+    if order.asks == "range":
+        return RANGE_CELLS * _BYTES_OF_A_CELL
     return histogram_bytes(order.study.evaluation, order.asks == "scores" and order.round == order.study.rounds)
 
 

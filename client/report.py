@@ -10,8 +10,9 @@ What each number is:
                             from epsilon, rate and steps, so it reveals nothing more
     update arrays           a release of the training cohort, entered in the ledger; encodings with fewer bits are
                             computed after its noise
-    histograms              releases of the validation cohort, entered in the ledger; also those of two models' scores,
-                            of secondary findings, of Dice and of distances
+    histograms              releases of the validation cohort, entered in the ledger; also those of where scores lie,
+                            of two models' scores, of secondary findings, of Dice and of distances. The edges of bins
+                            are the order's, so they tell nothing
 
 Whether a report leaves, and its kind, names, shapes and size, follow from the order: once a cohort is open, the values
 of images, labels and weights affect only the numbers that noise is added to. (The length of an 8-bit update follows
@@ -34,7 +35,7 @@ from client.ledger.audit_log import Receipt, norm_of, tensors_of
 from client.ledger.links import Head
 from client.training.noise import noised
 from client.training.scoring import OutlineScores
-from tasks.metrics.histogram import score_histogram
+from tasks.metrics.histogram import range_edges, range_histogram, score_histogram
 from tasks.metrics.outlining import dice_histogram, distance_histogram
 from tasks.metrics.paired import joint_histogram
 from tasks.protocol import encoding, wire
@@ -93,20 +94,23 @@ def counted(order: EvaluateOrder, scored: Scored) -> Arrays:
     Adding or removing a patient changes one cell of each histogram by one, so the L2 sensitivity of each is 1, also of
     one that tells the levels of an attribute apart; the ledger has counted them.
     """
-    bins = order.study.evaluation.bins
+    bins, edges = order.study.evaluation.bins, None if order.edges is None else np.array(order.edges)
+    if order.asks == "range":
+        return {wire.RANGE: range_histogram(scored.scores, wire.RANGE_CELLS)}
     if scored.pair is not None:
         both = joint_histogram(scored.scores, scored.pair.scores, scored.labels, scored.pair.edges)
         arrays = {"paired": both}
     else:
-        arrays = {"histogram": score_histogram(scored.scores, scored.labels, bins)}
+        arrays = {"histogram": score_histogram(scored.scores, scored.labels, bins, edges)}
     for name, (scores, labels) in scored.findings.items():
         known = ~np.isnan(labels)
-        arrays[wire.FINDING + name] = score_histogram(scores[known], labels[known], bins)
+        public = None if edges is None else range_edges(bins)  # nobody has looked where these scores lie
+        arrays[wire.FINDING + name] = score_histogram(scores[known], labels[known], bins, public)
     for name, outlined in scored.outlines.items():
         arrays[wire.DICE + name] = dice_histogram(outlined.dice, outlined.wrongly, bins)
         arrays[wire.DISTANCE + name] = distance_histogram(outlined.distance, bins)
     for attribute, levels in scored.levels.items():
-        arrays[attribute] = subgroups.histograms(attribute, levels, scored.scores, scored.labels, bins)
+        arrays[attribute] = subgroups.histograms(attribute, levels, scored.scores, scored.labels, bins, edges)
     return arrays
 
 

@@ -24,9 +24,9 @@ from server.errors import StudyError
 from server.pages import writing
 from server.results import results
 from server.results.results import Results
-from server.results.verdicts import verdict
+from server.results.verdicts import verdicts
 from server.rounds.state import RoundRecord, StudyState
-from server.run_study import initial_state, play_rounds, record, summary
+from server.run_study import initial_state, play_rounds, record, shared, summary
 from server.runtime.local_grid import LocalGrid
 from server.runtime.workers import LoadApp
 from server.study import baselines, cross_site_evaluation, foresight
@@ -47,6 +47,7 @@ class Hospitals:
         federated: settings file of each hospital that takes part, by name.
         alone: the same hospitals for the comparison arms, and imaginary ones with everybody's patients.
         imaginary: for the arms ``pooled`` and ``shuffled``, the names of their hospitals in ``alone``.
+        again: the same hospitals as ``federated``, once for each further training of ``evaluation.repeats``.
         public_sizes: what each hospital of ``federated`` declares in public, by which its updates count.
         sizes: training and validation patients by hospital; only of simulated hospitals does anyone know them.
         warnings: what each hospital's ingest wants a person to look at.
@@ -57,6 +58,7 @@ class Hospitals:
     federated: dict[str, Path]
     alone: dict[str, Path]
     imaginary: dict[str, list[str]]
+    again: list[dict[str, Path]] = field(default_factory=list)
     public_sizes: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
@@ -124,6 +126,7 @@ def run_study(
             study, folder, hospitals=hospitals, load_app=load_app, initial=initial, tracker=tracker, bars=bars
         )
         arms = _arms(study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, initial=initial, bars=bars)
+        arms = _repeated(arms, study, folder, sizes, hospitals, load_app, initial, bars)
         cross_site = _across_sites(
             study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, state=state, arms=arms
         )
@@ -241,6 +244,37 @@ def _arms(
         )
 
 
+def _repeated(
+    arms: baselines.Arms,
+    study: Study,
+    folder: StudyFolder,
+    sizes: Mapping[str, int],
+    hospitals: Hospitals,
+    load_app: LoadApp,
+    initial: StudyState,
+    bars: _Bars,
+) -> baselines.Arms:
+    """The arms with the repetitions of the study's training."""
+    trained = []
+    for number, paths in enumerate(hospitals.again, start=2):
+        with LocalGrid(paths, load_app, study.runtime.workers) as grid:
+            trained.append(
+                baselines.again(
+                    study,
+                    f"{folder.name}.again-{number}",
+                    sizes=sizes,
+                    folder=folder.path / "again" / str(number),
+                    grid=grid,
+                    initial=initial.weights,
+                    shared=shared(study, initial.weights),
+                    advance=bars.advance,
+                )
+            )
+    return replace(
+        arms, federated_again=[one for one, _ in trained], local_again=[other for _, other in trained if other]
+    )
+
+
 def _across_sites(
     study: Study,
     folder: StudyFolder,
@@ -273,8 +307,8 @@ def _show(console: Console, study: Study, folder: Path, outcome: Results, links:
     console.print(results.table(outcome, study))
     for warning in outcome.warnings:
         console.print(f"[yellow]Warning:[/] {escape(warning)}")
-    for hospital, gain in outcome.gains.items():
-        console.print(escape(verdict(hospital, gain)))
+    for sentence in verdicts(outcome.gains):
+        console.print(escape(sentence))
     console.print(f"Rounds took {outcome.seconds:.1f} s. Report: {folder / writing.REPORT}", soft_wrap=True)
     for line in links:
         console.print(line, soft_wrap=True, markup=False)

@@ -37,11 +37,16 @@ def levels_of(site: SiteSettings, task: Task, patients: list[str]) -> dict[str, 
 
 
 def histograms(
-    attribute: str, levels: NDArray[np.int64], scores: NDArray[np.float64], labels: NDArray[np.float32], bins: int
+    attribute: str,
+    levels: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    labels: NDArray[np.float32],
+    bins: int,
+    edges: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """One score histogram per level, shape (levels, 2, bins): each patient is counted once."""
     return np.stack(
-        [score_histogram(scores[levels == n], labels[levels == n], bins) for n in range(len(LEVELS[attribute]))]
+        [score_histogram(scores[levels == n], labels[levels == n], bins, edges) for n in range(len(LEVELS[attribute]))]
     )
 
 

@@ -86,6 +86,11 @@ def _departures(review: Review) -> list[str]:
                 f"After the last round: how many patients had which agreement between the model's and a reader's "
                 f"outlines of {names}, by overlap and by distance ({size}){noise}."
             )
+        elif leaving.of == "range":
+            lines.append(
+                "Before the first of these, once: how many patients got about which score, whatever they have (a "
+                f"histogram of {leaving.numbers} cells, {size}), with more noise; where the others' cells lie follows."
+            )
         elif leaving.of == "two models":
             bins = review.document.evaluation.paired
             lines.append(
@@ -152,13 +157,13 @@ def _foreseen(review: Review) -> list[str]:
     )
     if foreseen.tells_nothing:
         return [
-            f"{about} the noise would hide who has the finding: with a probability of {foreseen.none:.0%} there would "
-            "be no AUC for this hospital. Its validation patients' privacy would be spent on figures that tell nothing "
+            f"{about} the noise would hide who has the finding: the 95 % interval of an AUC would be about "
+            f"{foreseen.width:.2f} wide. Its validation patients' privacy would be spent on figures that tell nothing "
             "about it. The coordinator can ask for fewer evaluations or fewer bins."
         ]
     return [
         f"{about} and a model with an AUC of {ASSUMED_AUC:g}, the last AUC of this hospital would have a 95 % interval "
-        f"about {foreseen.width:.2f} wide; with a probability of {foreseen.none:.0%} there would be none."
+        f"about {foreseen.width:.2f} wide; with a probability of {foreseen.none:.0%} there would be an interval only."
     ]
 
 

@@ -18,8 +18,8 @@ from client.ledger.accounting import Ahead, Mechanism
 from client.ledger.ledger import Caps, Ledger, Planned
 from client.policy import COHORTS, PARTS, Part, granted, objections
 from client.site import SiteSettings
-from tasks.protocol.study import PrivacyTerms, StudyDocument
-from tasks.protocol.wire import EvaluateOrder, TrainOrder
+from tasks.protocol.study import RANGE_NOISE, PrivacyTerms, StudyDocument
+from tasks.protocol.wire import Asks, EvaluateOrder, TrainOrder
 
 _MOST_NOISE = 10.0
 """Most noise, as a multiple of what the study's own epsilon needs. Beyond it only noise would leave, and the rest of
@@ -85,7 +85,7 @@ def caps_of(terms: PrivacyTerms, settings: SiteSettings) -> Caps:
 def outlook(document: StudyDocument, part: Part, settings: SiteSettings, account: Account) -> Outlook:
     """How a part of a study would be planned if its next order came now."""
     terms, cohort = granted(document, part, settings), COHORTS[part]
-    need = _still_needed(document, part, account.reservations(cohort, document.name))
+    need = _still_needed(document, part, account.reservations(cohort, document.name), settings.name)
     if terms.epsilon is None:
         plan = accounting.sequence(0.0, need.rate, need.ahead)
         return Outlook(plan, plan, "")
@@ -110,7 +110,7 @@ def _planned(
         count = study.steps_a_round()
     else:
         count = study.evaluation.histograms(order.round == study.rounds) if order.asks == "scores" else 1
-        need = _scoring(study, entries, count)
+        need = _scoring(study, entries, settings.name, count, order.asks)
     if not need.ahead:
         raise NotPermitted(f"round {order.round}: the study asks each hospital at most {study.asked} time(s)")
     if terms.epsilon is None:
@@ -128,7 +128,7 @@ def _other_part(
     cohort, terms = COHORTS[other], granted(study, other, settings)
     if terms.epsilon is None or account.has_planned(cohort, study.name) or objections(study, other, settings):
         return {}
-    need = _still_needed(study, other, account.reservations(cohort, study.name))
+    need = _still_needed(study, other, account.reservations(cohort, study.name), settings.name)
     return (
         {cohort: _affordable(need, cohort, study=study.name, terms=terms, settings=settings, account=account)}
         if need.ahead
@@ -136,11 +136,11 @@ def _other_part(
     )
 
 
-def _still_needed(study: StudyDocument, part: Part, entries: list[LedgerEntry]) -> _Need:
+def _still_needed(study: StudyDocument, part: Part, entries: list[LedgerEntry], hospital: str) -> _Need:
     """What a part still needs, whichever round comes next."""
     if part == "training":
         return _training(study, len({e.use.round for e in entries}) + 1, entries)
-    return _scoring(study, entries, 0)
+    return _scoring(study, entries, hospital)
 
 
 def _training(study: StudyDocument, turn: int, entries: list[LedgerEntry]) -> _Need:
@@ -151,9 +151,22 @@ def _training(study: StudyDocument, turn: int, entries: list[LedgerEntry]) -> _N
     return _Need(study.training.sample_rate, study.noise_ahead(turn), tried)
 
 
-def _scoring(study: StudyDocument, entries: list[LedgerEntry], reserving: int) -> _Need:
-    left = max(reserving, study.evaluation.all_histograms() - sum(entry.mechanism.count for entry in entries))
-    return _Need(1.0, [(1.0, left)] if left > 0 else [], entries[-1].mechanism.noise_multiplier if entries else 0.0)
+def _scoring(
+    study: StudyDocument, entries: list[LedgerEntry], hospital: str, reserving: int = 0, asks: Asks | None = None
+) -> _Need:
+    """All histograms that are still to leave. A first look has more noise; it comes before everything else, so it is
+    what stands first in the ledger. Without an order it is still to come where nothing has left."""
+    terms = study.evaluation
+    looks = {entries[0].use.order_digest} if terms.edges == "released" and entries else set()
+    had = [entry for entry in entries if entry.use.order_digest not in looks]
+    looking = asks == "range" or (asks is None and terms.edges == "released" and not entries)
+    least = 0 if asks == "range" else reserving
+    left = max(least, terms.histograms_at(hospital) - sum(entry.mechanism.count for entry in had))
+    ahead = [*([(RANGE_NOISE, 1)] if looking else []), *([(1.0, left)] if left > 0 else [])]
+    if not entries:
+        return _Need(1.0, ahead, 0.0)
+    factor = RANGE_NOISE if entries[-1].use.order_digest in looks else 1.0
+    return _Need(1.0, ahead, accounting.scale_of(entries[-1].mechanism.noise_multiplier, factor))
 
 
 def _turn(study: StudyDocument, round: int, before: list[int]) -> int:

@@ -33,6 +33,7 @@ from tasks.metrics.foresight import Foresight, foresee, validation_patients
 from tasks.protocol import encoding
 from tasks.protocol import study as studies
 from tasks.protocol.study import StudyDocument
+from tasks.protocol.wire import RANGE_CELLS
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,10 @@ def require_informative(review: Review) -> None:
     """
     if review.foresight is not None and review.foresight.tells_nothing:
         raise Uninformative(
-            f"{review.document.name} is not approved: with a probability of {review.foresight.none:.0%} its noise "
-            "would hide which of this hospital's patients have the finding, so that there is no AUC; their privacy "
-            "would be spent on nothing. Ask the coordinator for fewer evaluations (evaluation.every) or fewer bins "
-            "(evaluation.bins); or approve it nevertheless: consilium-site approve --uninformative "
+            f"{review.document.name} is not approved: its noise would hide which patients here have the finding. "
+            f"The 95 % interval of an AUC would be about {review.foresight.width:.2f} wide, no AUC worth the name; "
+            "their privacy would be spent on nothing. Ask the coordinator for fewer evaluations (evaluation.every) or "
+            "fewer bins (evaluation.bins); or approve it nevertheless: consilium-site approve --uninformative "
             f"{review.digest[:12]}"
         )
 
@@ -183,6 +184,8 @@ def _leaving(document: StudyDocument, settings: SiteSettings) -> tuple[list[Leav
     terms = document.evaluation
     leaving.append(Leaving("evaluation", 1, 2 * terms.bins, histogram_bytes(terms, last=False), terms.releases))
     once = partial(Leaving, part="evaluation", times=1)
+    if terms.edges == "released":
+        leaving.append(once(tensors=1, numbers=RANGE_CELLS, bytes=8 * RANGE_CELLS, of="range"))
     if terms.findings:
         size = len(terms.findings) * histogram_bytes(terms, last=False)
         leaving.append(once(tensors=len(terms.findings), numbers=size // 8, bytes=size, of="findings"))
@@ -194,7 +197,7 @@ def _leaving(document: StudyDocument, settings: SiteSettings) -> tuple[list[Leav
         size -= histogram_bytes(terms, last=False)
         levels = tuple(terms.subgroups)
         leaving.append(once(tensors=len(levels), numbers=size // 8, bytes=size, by=levels))
-    if terms.paired:
+    if terms.paired and (not terms.paired_at or settings.name in terms.paired_at):
         leaving.append(once(tensors=1, numbers=2 * terms.paired**2, bytes=joint_bytes(terms), of="two models"))
     if terms.matrix:
         size = histogram_bytes(terms, last=False)

@@ -34,6 +34,8 @@ MEANINGS: dict[str, str] = {
     "privacy.clip_norm": "most that one patient can change the sum of a step; the noise is proportional to it",
     "evaluation.releases": "times the model is evaluated on validation patients",
     "evaluation.bins": "cells of a score histogram, per class",
+    "evaluation.edges": "where cells lie: equally wide, or where an earlier, rougher release has found scores",
+    "evaluation.paired_at": "hospitals asked to compare two models; none named means all",
     "evaluation.epsilon": "epsilon requested for a validation patient over the whole study; null means no privacy",
     "evaluation.subgroups": "attributes by which scores are grouped",
     "evaluation.paired": "cells for each of two compared models; 0 means no comparison",

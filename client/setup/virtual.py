@@ -48,6 +48,7 @@ class VirtualHospitals:
         alone: by name, the same hospitals with ledgers of their own and a policy that allows training without noise,
             for the comparison; and imaginary ones with everybody's patients: ``POOLED``, and those of ``shufflings``,
             whose labels are dealt out at random, each time anew.
+        again: once for each further training of the study, the same hospitals with ledgers of their own.
         reports: by name, what each ingest found.
         sizes: by name, patients that are trained on and validated with, after ``max_training_patients``.
         public_sizes: by name, what the federated ones declare in public: their training patients to one significant
@@ -61,6 +62,7 @@ class VirtualHospitals:
     sizes: dict[str, dict[str, int]]
     public_sizes: dict[str, int]
     notes: list[str] = field(default_factory=list)
+    again: list[dict[str, Path]] = field(default_factory=list)
 
 
 def provision_virtual_hospitals(study: Study, folder: Path, progress: SetupProgress) -> VirtualHospitals:
@@ -92,9 +94,17 @@ def provision_virtual_hospitals(study: Study, folder: Path, progress: SetupProgr
         # Called like the pooled one, whose prepared images they share.
         shuffled = without | _site(study, name, everybody) | {"name": POOLED, "shuffled_labels": number}
         alone[name] = _write(folder / "sites-alone" / f"{name}.yaml", shuffled)
+    again = [
+        {
+            name: _write(folder / f"sites-again-{number}" / f"{name}.yaml", without | _site(study, name, own))
+            for name, own in shares.sources.items()
+        }
+        for number in range(2, study.evaluation.repeats + 1)
+    ]
     hospitals = {name: load(path) for name, path in federated.items()}
     with ThreadPoolExecutor() as threads:  # creating ledgers waits for the disk most of the time
-        list(threads.map(provision, [*hospitals.values(), *map(load, alone.values())]))
+        others = [*alone.values(), *(path for each in again for path in each.values())]
+        list(threads.map(provision, [*hospitals.values(), *map(load, others)]))
     with Decoding() as decoding:
         reports = {name: ingest(settings, task, progress, decoding) for name, settings in hospitals.items()}
     sizes = {name: _sizes(settings, task) for name, settings in hospitals.items()}
@@ -106,6 +116,7 @@ def provision_virtual_hospitals(study: Study, folder: Path, progress: SetupProgr
         sizes=sizes,
         public_sizes=declared,
         notes=[*shares.notes, APPROVED_BY_NOBODY],
+        again=again,
     )
 
 
@@ -155,7 +166,7 @@ def _site(study: Study, name: str, sources: list[dict[str, Any]]) -> dict[str, A
 def _weights(study: Study) -> dict[str, Any]:
     """The researcher's folder of weights, if there is one."""
     file = weights_named(study.model)
-    return {"weights": str(Path(file).resolve().parent)} if file else {}
+    return {"weights": str(Path(file).resolve().parent)} if file and not file.startswith("shipped:") else {}
 
 
 def _policy(study: Study) -> dict[str, Any]:

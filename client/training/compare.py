@@ -23,9 +23,9 @@ from client.training.noise import entropy
 from client.training.scoring import score_patients
 from client.training.train import load_weights, require_fit, train_locally
 from tasks import task as tasks
-from tasks.metrics.histogram import ScoreHistogram
+from tasks.metrics.histogram import ScoreHistogram, are_edges
 from tasks.metrics.interval import Interval
-from tasks.metrics.paired import JointHistogram, are_edges, auc_difference, joint_histogram
+from tasks.metrics.paired import JointHistogram, auc_difference, joint_histogram
 from tasks.metrics.ranking import roc_auc
 from tasks.models import registry
 from tasks.models.weights import in_folder

@@ -21,6 +21,9 @@ from tasks.protocol import encoding, wire
 from tasks.protocol.wire import Arrays, EvaluateOrder, Order, TrainOrder
 
 
+_OF_THE_STUDY = ("scores", "range")
+
+
 def whole(order: Order, settings: SiteSettings) -> Order:
     """The order with its complete model, whichever way it was sent.
 
@@ -53,7 +56,7 @@ def _changed(order: TrainOrder | EvaluateOrder, held: Arrays) -> Arrays:
 
 def keep(order: TrainOrder | EvaluateOrder, settings: SiteSettings) -> None:
     """Cache the order's complete model, if the study sends models as changes and this is one of them."""
-    if order.study.wire.down == "float32" or (isinstance(order, EvaluateOrder) and order.asks != "scores"):
+    if order.study.wire.down == "float32" or (isinstance(order, EvaluateOrder) and order.asks not in _OF_THE_STUDY):
         return
     path = _file(order, settings)
     content = save({name: order.arrays[name] for name in sorted(order.arrays)})

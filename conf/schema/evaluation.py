@@ -23,6 +23,8 @@ from conf.schema.constraints import (
 
 EXACT_BINS = 1024
 """Bins of a histogram without noise, fine enough to keep patients apart. The comparison arms use as many."""
+FINE_BINS = 128
+"""From so many equally wide bins on, a score need not be looked for first."""
 EXACT_PAIRED_BINS, NOISED_PAIRED_BINS = 32, 4
 """Bins a model of a joint histogram of two models' scores, without noise and with it; ``tasks/metrics/paired.py`` says
 why so few."""
@@ -41,20 +43,27 @@ class Gate(SettingsGroup):
     sensitivity: Part | None = None
     """At the threshold with 90 % specificity on all validation patients together."""
     specificity: Part | None = None
-    """At the same threshold."""
+    """At the same threshold. Since that is chosen for its specificity on all patients together, half of equal hospitals
+    lie below it by chance. So the lower limit on all patients must reach this number, and no hospital's upper limit may
+    lie below it."""
 
 
 @dataclass
 class Evaluation(SettingsGroup):
     """What is measured, and against what."""
 
-    every: Count = 1
-    """Evaluate the shared model every so many rounds, and always after the last."""
+    every: Count | None = None
+    """Evaluate the shared model every so many rounds, and always after the last. ``null``: every round, or with
+    ``epsilon`` after the last alone, since each evaluation takes its share and nobody decides by the others."""
     epsilon: Epsilon | None = None
     """Privacy loss of a validation patient over the study; ``null`` asks for exact figures, which a real hospital
     refuses and a simulated one allows."""
     bins: Bins = EXACT_BINS
-    """Bins of a score histogram; a noised one wants few (10 to 20), an exact one many."""
+    """Bins of a score histogram; a noised one wants few (8 to 16), an exact one many."""
+    edges: Annotated[str, one_of("released", "equal")] = "released"
+    """Where few bins (fewer than 128) lie. ``released``: one first look at where all hospitals' scores lie, for a ninth
+    of a histogram's privacy, then bins that hold about equally many patients; ``equal``: equally wide bins, which lose
+    much where scores crowd."""
     uninformative: Annotated[str, one_of("refuse", "allow")] = "refuse"
     """A study at enrolled hospitals whose noise would probably hide the validation patients of every one, so that no
     hospital has an AUC: ``refuse`` it before it spends anything, or ``allow`` it."""
@@ -72,6 +81,10 @@ class Evaluation(SettingsGroup):
     matrix: CountOrNone = 0
     """With the arm ``local``: score every hospital's own model at every hospital. Set it to the number of
     hospitals: each is one more histogram at every hospital, and one more share of ``epsilon``; 0 asks for none."""
+    repeats: Count = 1
+    """Train the study, and the arm ``local``, so many times in all, from the same initial weights. The scatter is in
+    the intervals and verdicts, which otherwise speak of the trained models alone. Only in simulation; 2 tell nothing
+    yet, 6 and more are worth their time."""
     shufflings: Count = 5
     """How often the arm ``shuffled`` deals labels out and trains; its figures are the means, since one model alone
     strays far from 0.5 by chance."""
@@ -89,6 +102,18 @@ class Evaluation(SettingsGroup):
     arm_final_rate: Share | None = None
     """As ``training.final_rate``, for these arms; ``null`` means the federated one. At a high constant rate it is
     chance where the last step ends."""
+
+
+def evaluated_every(evaluation: Evaluation, rounds: int) -> int:
+    """Every how many rounds the model is evaluated."""
+    if evaluation.every is not None:
+        return evaluation.every
+    return 1 if evaluation.epsilon is None else rounds
+
+
+def looks_first(evaluation: Evaluation) -> bool:
+    """Whether a first look finds where scores lie."""
+    return evaluation.edges == "released" and evaluation.bins < FINE_BINS
 
 
 def paired_bins(evaluation: Evaluation) -> int:

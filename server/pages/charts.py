@@ -27,8 +27,9 @@ from server.pages.svg import (
     text,
 )
 from server.results.figures import Arm, Figures, Subgroup
-from server.results.results import Results, interval_of
+from server.results.results import Results
 from server.results.secondary_endpoints import OutlineArm
+from server.results.verdicts import decisions
 from server.rounds.state import RoundRecord
 from tasks.metrics.interval import Interval
 
@@ -40,16 +41,15 @@ NAMES = {
 }
 _LEFT, _RIGHT = 92.0, 366.0
 _ROW = 15.0
+_FEWEST_FOR_A_LINE = 2
 
 
 def forest(results: Results) -> Chart:
     """AUC of each arm at each hospital, with intervals; and the mean over hospitals."""
     arms = [arm for arm in results.arms if arm != "shuffled"]
-    rows = {
-        h: {arm: interval_of(results.arms[arm][h]) if h in results.arms[arm] else None for arm in arms}
-        for h in results.epsilon
-    }
-    rows["mean"] = {arm: results.mean_auc(arm) for arm in arms}
+    rows = {h: {arm: results.auc(arm, h) for arm in arms} for h in results.epsilon}
+    if not results.absent():
+        rows["mean"] = {arm: results.mean_auc(arm) for arm in arms}
     return _forest("AUC of each arm at each hospital", "AUC", rows, arms, 0.5)
 
 
@@ -107,22 +107,26 @@ def _whisker(chart: Chart, scale: Scale, y: float, interval: Interval | None, ar
         chart.add(text(_RIGHT + 10, y + 4, absent, fill="#5b6773", font_size="11"))
         return
     chart.add(line(scale(interval.low), y, scale(interval.high), y, COLOURS[arm], width=2))
-    chart.add(mark(MARKS[arm], scale(interval.value), y, COLOURS[arm]))
-    figure = f"{interval.value:.2f} ({interval.low:.2f}–{interval.high:.2f})"
+    figure = f"{interval.low:.2f}–{interval.high:.2f}"
+    if interval.firm:
+        chart.add(mark(MARKS[arm], scale(interval.value), y, COLOURS[arm]))
+        figure = f"{interval.value:.2f} ({interval.low:.2f}–{interval.high:.2f})"
     chart.add(text(_RIGHT + 10, y + 4, figure, font_size="11", fill=COLOURS[arm]))
 
 
 def convergence(rounds: Sequence[RoundRecord]) -> Chart | None:
     """The shared model's AUC, round by round, at each hospital; their mean in black."""
-    hospitals = sorted({h for record in rounds for h, f in record.hospitals.items() if f.auc is not None})
-    if not hospitals:
+    hospitals = sorted({h for record in rounds for h, f in record.hospitals.items() if f.shown_auc is not None})
+    evaluated = sum(any(f.auc is not None for f in r.hospitals.values()) for r in rounds)
+    if not hospitals or evaluated < _FEWEST_FOR_A_LINE:
         return None
-    lines = {h: [(r.number, r.hospitals[h].auc) for r in rounds if h in r.hospitals] for h in hospitals}
+    lines = {h: [(r.number, r.hospitals[h].shown_auc) for r in rounds if h in r.hospitals] for h in hospitals}
     means = [(r.number, r.mean_auc()) for r in rounds]
-    last = next(auc for _, auc in reversed(means) if auc is not None)
+    last = next((auc for _, auc in reversed(means) if auc is not None), None)
+    ends = "No mean: noise hides a class of some hospital." if last is None else f"The mean ends at {last:.3f}."
     return _lines(
-        Chart("AUC round by round", f"The mean over hospitals ends at {last:.3f}.", 0),
-        {**lines, "mean": means},
+        Chart("AUC round by round", ends, 0),
+        {**lines, "mean": means} if last is not None else lines,
         "AUC",
         (min([0.5, *(auc for each in lines.values() for _, auc in each if auc is not None)]), 1.0),
     )
@@ -148,7 +152,7 @@ def _lines(
 ) -> Chart:
     """One line a name over the rounds."""
     styles = {name: (colour, dash, 1.6) for name, colour, dash in numbered([n for n in lines if n != "mean"])}
-    styles["mean"] = ("#111111", "", 3.0)
+    styles |= {"mean": ("#111111", "", 3.0)} if "mean" in lines else {}
     entries: list[tuple[str, Callable[[float, float], str]]] = []
     for name in lines:
         colour, dash, width = styles[name]
@@ -226,12 +230,14 @@ def gains(results: Results) -> Chart | None:
     scale = Scale(-widest, widest, _LEFT, _RIGHT - 48)
     axis_x(chart, scale, bottom, "AUC of the federated model minus that of the hospital alone", top)
     chart.add(line(scale(0), top, scale(0), bottom, "#1c2733", width=1.4))
+    colours, found = {"helps": "federated", "harms": "local", "open": "pooled"}, decisions(results.gains)
     for n, (hospital, gain) in enumerate(results.gains.items()):
         y = top + 24 * n + 13
-        colour = COLOURS["federated"] if gain.low > 0 else COLOURS["local"] if gain.high < 0 else COLOURS["pooled"]
+        colour = COLOURS[colours[found[hospital]]]
         chart.add(text(_LEFT - 10, y + 4, hospital, "end"))
         chart.add(line(scale(gain.low), y, scale(gain.high), y, colour, width=2))
-        chart.add(mark("circle" if hospital in results.paired else "diamond", scale(gain.value), y, colour))
+        if gain.firm:
+            chart.add(mark("circle" if hospital in results.paired else "diamond", scale(gain.value), y, colour))
         chart.add(text(_RIGHT - 36, y + 4, signed(gain), font_size="11", fill=colour))
     return Chart(chart.title, chart.description, bottom + 44, chart.pieces)
 
@@ -239,7 +245,7 @@ def gains(results: Results) -> Chart | None:
 def signed(gain: Interval) -> str:
     """A difference with its limits, each with its sign."""
     value, low, high = (f"{end:+.2f}".replace("-", "−") for end in (gain.value, gain.low, gain.high))
-    return f"{value} ({low} to {high})"
+    return f"{value} ({low} to {high})" if gain.firm else f"{low} to {high}"
 
 
 def matrix(by_model: Mapping[str, Mapping[str, Interval | None]]) -> Chart | None:
@@ -276,7 +282,8 @@ def _cell(x: float, y: float, wide: float, high: float, interval: Interval | Non
     middle = x + wide / 2
     if interval is None:
         return [*pieces, text(middle, y + high / 2 + 4, "no AUC", "middle", font_size="11", fill="#5b6773")]
-    pieces.append(text(middle, y + high / 2, f"{interval.value:.2f}", "middle", fill=ink, font_weight="600"))
+    figure = f"{interval.value:.2f}" if interval.firm else "–"
+    pieces.append(text(middle, y + high / 2, figure, "middle", fill=ink, font_weight="600"))
     limits, type_size = f"{interval.low:.2f}–{interval.high:.2f}", "10" if wide > 54 else "7.5"
     return [*pieces, text(middle, y + high / 2 + 14, limits, "middle", fill=ink, font_size=type_size)]
 
@@ -314,4 +321,7 @@ def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) 
 
 
 def _words(interval: Interval | None) -> str:
-    return "none" if interval is None else f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+    if interval is None:
+        return "none"
+    limits = f"{interval.low:.2f} to {interval.high:.2f}"
+    return f"{interval.value:.2f} ({limits})" if interval.firm else f"{limits}, no point"

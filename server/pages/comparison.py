@@ -15,8 +15,8 @@ from rich.table import Table
 from server.errors import StudyError
 from server.pages import charts
 from server.pages.provenance import flat
-from server.pages.report import PAGES, interval
-from tasks.metrics.interval import Interval, mean
+from server.pages.report import PAGES, interval, point
+from tasks.metrics.interval import Interval, mean, repeated
 
 _NOT_SHOWN = ("output_dir", "data_root", "tracking", "runtime", "propose", "resume")
 
@@ -66,7 +66,10 @@ def read(folder: Path) -> Ended:
 
 
 def _intervals(arm: dict[str, Any]) -> dict[str, Interval]:
-    return {h: Interval(f["auc"], f["auc_low"], f["auc_high"]) for h, f in arm.items() if f["auc"] is not None}
+    known = {h: f for h, f in arm.items() if f["auc"] is not None}
+    return {
+        h: Interval(f["auc"], f["auc_low"], f["auc_high"], f["auc_firm"], f["auc_hidden"]) for h, f in known.items()
+    }
 
 
 def shared(studies: Sequence[Ended]) -> list[str]:
@@ -109,7 +112,7 @@ def table(studies: Sequence[Ended]) -> Table:
 
 def points(studies: Sequence[Ended]) -> list[tuple[str, Interval]]:
     """Mean AUC by epsilon, strictest first. Studies with the same epsilon, such as several seeds, become one point: the
-    means of values and limits, since they share patients and are not independent."""
+    mean, with the scatter of their trainings in its interval."""
     common = shared(studies)
     by_epsilon: dict[float, list[Interval]] = {}
     for study in studies:
@@ -137,6 +140,7 @@ def page(studies: Sequence[Ended]) -> str:
         frontier="" if drawn is None else Markup(drawn.svg()),
         mean=lambda study: _mean(study, common),
         show=interval,
+        point=point,
     )
 
 
@@ -148,11 +152,12 @@ def _mean(study: Ended, common: Sequence[str]) -> Interval:
 
 
 def _average(each: Sequence[Interval]) -> Interval:
-    count = len(each)
-    return Interval(
-        sum(i.value for i in each) / count, sum(i.low for i in each) / count, sum(i.high for i in each) / count
-    )
+    """Of the same patients, so the limits are averaged as they are; and the scatter of their trainings is added."""
+    average = repeated(each)
+    if average is None:
+        raise NotComparable("there is no figure")
+    return average
 
 
 def _text(auc: Interval) -> str:
-    return f"{auc.value:.3f} ({interval(auc)})"
+    return point(auc, 3) if not auc.firm else f"{auc.value:.3f} ({interval(auc)})"

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 
 from server.pages.provenance import code_digest, versions
-from server.pages.report import Story, about, compared, distance, interval, per_cent, summary
+from server.pages.report import Story, about, compared, distance, per_cent, point, selected, summary
 from server.results.figures import Figures
-from server.results.verdicts import verdict
+from server.results.verdicts import verdicts
 from server.study.gaussian_privacy import epsilon_at
 from tasks import contract as contracts
 from tasks import task as tasks
@@ -155,7 +155,10 @@ def _figures(story: Story, task: Task) -> Iterator[str]:
         return
     threshold = federated.everybody.specific.threshold
     yield f"\nSensitivity and specificity for {task.classes[1]} at a score of {threshold:.2f}; 95 % intervals.\n"
-    yield "| | AUC | sensitivity | specificity | Brier | calibration error |\n|---|---|---|---|---|---|"
+    yield (
+        "| | AUC | sensitivity | specificity | Brier | calibration error | slope | intercept |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
     for name, figures in [*federated.hospitals.items(), ("all patients", federated.everybody)]:
         yield f"| {plain(name)} | {_row(figures)} |"
     yield from ("", *_secondary(story, task))
@@ -166,21 +169,22 @@ def _secondary(story: Story, task: Task) -> Iterator[str]:
     for finding, arms in story.results.findings.items():
         if "federated" in arms:
             auc = arms["federated"].everybody.auc
-            figure = "none" if auc is None else f"{auc.value:.2f} ({interval(auc)})"
+            figure = "none" if auc is None else point(auc)
             yield f"- {plain(finding.replace('_', ' '))}: AUC {figure}"
     for structure, outlined in story.results.outlines.items():
         if "federated" in outlined:
             figures = outlined["federated"].everybody
-            dice = "none" if figures.dice is None else f"{figures.dice.value:.2f} ({interval(figures.dice)})"
+            dice = "none" if figures.dice is None else point(figures.dice)
             far = distance(task, figures.distance)
             yield f"- outline of {plain(structure.replace('_', ' '))}: mean Dice {dice}, 95 % Hausdorff distance {far}"
 
 
 def _row(figures: Figures) -> str:
-    auc = "none" if figures.auc is None else f"{figures.auc.value:.2f} ({interval(figures.auc)})"
+    auc = "none" if figures.auc is None else point(figures.auc)
     rates = [per_cent(figures.specific.sensitivity), per_cent(figures.specific.specificity)]
-    errors = ["–" if i is None else f"{i.value:.3f}" for i in (figures.brier, figures.calibration_error)]
-    return " | ".join([auc, *rates, *errors])
+    line = figures.calibration
+    errors = [point(i, 3) for i in (figures.brier, figures.calibration_error)]
+    return " | ".join([auc, *rates, *errors, *([point(line.slope), point(line.intercept)] if line else ["–", "–"])])
 
 
 def _groups(story: Story) -> Iterator[str]:
@@ -198,12 +202,20 @@ def _gains(story: Story) -> Iterator[str]:
             "Not compared: models of single hospitals exist in simulation only, and only when a study requests them. "
             "A real hospital can compare for itself, with `consilium-site compare`."
         )
-    yield from (f"- {plain(verdict(hospital, gain))}" for hospital, gain in story.results.gains.items())
+    yield from (f"- {plain(sentence)}" for sentence in verdicts(story.results.gains))
     yield from filter(None, ["", plain(compared(story.results))])
 
 
 def _limits(story: Story) -> Iterator[str]:
     yield from (f"- {plain(warning)}" for warning in story.results.warnings)
-    yield "- Thresholds were chosen on the same patients that they are evaluated on."
+    yield (
+        "- Thresholds were chosen on the same patients that they are evaluated on; the optimism that this gives was "
+        "estimated and taken off."
+    )
+    if text := selected(story):
+        yield f"- {plain(text)}"
+    if not story.results.spread:
+        yield "- Intervals speak of this trained model: how much another training would differ was not measured."
     yield "- Performance is unknown at hospitals that did not take part, on other scanners, and in other years."
     yield "- Scores are known as bins of a histogram only; figures are no finer than that."
+    yield "- How each figure is computed, and how often its interval holds the truth: server/STATISTICS.md in the code."

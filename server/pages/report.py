@@ -17,23 +17,40 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from scipy.special import ndtri
 
 from server.pages import charts
 from server.pages.provenance import code_digest, command, versions
 from server.pages.svg import Chart
 from server.results.figures import SPECIFICITY, Figures
 from server.results.results import Results
-from server.results.verdicts import how_compared, verdict
+from server.results.verdicts import how_compared, verdicts
+from server.rounds.model_selection import is_evaluated
 from server.rounds.state import RoundRecord
 from tasks import contract as contracts
 from tasks import task as tasks
-from tasks.metrics.interval import Interval
+from tasks.metrics.interval import Interval, Z
 from tasks.protocol.subgroups import LEAST
 from tasks.task import Task
 
 NOT_SHOWN = ("data_root", "output_dir", "tracking", "runtime", "propose", "resume")
 """Parts of the configuration that are paths, may hold a password, or do not change what is computed."""
 _UNKNOWN = 0.9
+_FEWEST_CHOSEN_FROM = 2
+EXPLAINED = {
+    "auc": "AUC: Mann-Whitney statistic; score interval (Newcombe 2006, DeLong 1988, Fieller 1954) with the noise's "
+    "own variance; what bins hide by a grouped binormal model (Dorfman and Alf 1969).",
+    "rates": "Sensitivity and specificity: Wilson's interval with the noise's variance, less the optimism of choosing "
+    "the threshold on the same patients (Efron 1983).",
+    "brier": "Brier score: Fieller's interval with Student's t.",
+    "calibration": "Calibration error: root mean square, variance taken off (Broecker 2012, Kumar 2019). Slope and "
+    "intercept: logistic recalibration (Cox 1958) with score intervals.",
+    "precision": "Average precision: logit interval (Boyd 2013).",
+    "gains": "Gains: paired comparison (DeLong 1988); verdicts by Holm (1979).",
+    "hospital": "What the hospital alone predicts: Cochran's Q (1954); AUC without optimism (Efron 1983).",
+    "outlines": "Dice and Hausdorff distance: Fieller's interval; zeros and missed structures have their own cells.",
+}
+"""By its section in ``server/STATISTICS.md``: how each figure is computed, in a line."""
 PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
     lstrip_blocks=True,
@@ -86,7 +103,10 @@ def page(story: Story) -> str:
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         pictures={name: Markup(chart.svg()) for name, chart in pictures(story).items()},
         summary=summary(results),
-        verdicts=[verdict(hospital, gain) for hospital, gain in results.gains.items()],
+        verdicts=verdicts(results.gains),
+        selected=selected(story),
+        explained=EXPLAINED,
+        numbers={name: number for number, name in enumerate(EXPLAINED, start=1)},
         compared=compared(results),
         federated=federated,
         hospitals=sorted(results.epsilon),
@@ -101,6 +121,7 @@ def page(story: Story) -> str:
         yaml=yaml.safe_dump(shown, sort_keys=False, allow_unicode=True),
         command=command(story.words) if story.words else "",
         show=interval,
+        point=point,
         about=about,
         per_cent=per_cent,
         megabytes=lambda count: f"{count / 1e6:,.2f} MB",
@@ -110,7 +131,32 @@ def page(story: Story) -> str:
 def compared(results: Results) -> str:
     """How the gains were measured."""
     noised = any(epsilon is not None for epsilon in results.validation_epsilon.values())
-    return how_compared(results.gains, results.paired, noised)
+    return how_compared(results.gains, results.paired, noised, repeated=bool(results.spread))
+
+
+def selected(story: Story) -> str:
+    """What choosing a round by its own figures does to them; "" where none was chosen."""
+    terms = story.config["evaluation"]
+    if terms["deliver"] != "best" and not terms["patience"]:
+        return ""
+    evaluated = [record for record in story.rounds if is_evaluated(record)]
+    pooled = [record.pooled_auc for record in evaluated if record.pooled_auc is not None]
+    if len(pooled) < _FEWEST_CHOSEN_FROM:
+        return ""
+    error = sum(high - low for _, low, high in pooled) / len(pooled) / 2 / Z
+    most = error * largest_of(len(pooled))
+    what = "The model is the best round's" if terms["deliver"] == "best" else "When to stop was decided"
+    return (
+        f"{what} of {len(pooled)} that were evaluated on these very patients, so its AUC is too high: by at most about "
+        f"{most:.2f} on all patients, were all rounds equally good and their errors independent. What is right at "
+        "other patients only they can tell."
+    )
+
+
+def largest_of(count: int) -> float:
+    """Mean of the largest of so many independent standard normal numbers (Blom, "Statistical Estimates and Transformed
+    Beta-Variables", 1958)."""
+    return float(ndtri((count - 0.375) / (count + 0.25)))
 
 
 def hidden(results: Results) -> list[str]:
@@ -129,16 +175,26 @@ def hidden(results: Results) -> list[str]:
 
 def summary(results: Results) -> str:
     """The study in one sentence."""
-    hospitals = len(results.comparable())
+    hospitals, absent = results.comparable(), results.absent()
     federated = results.mean_auc("federated")
     if federated is None:
         return "No hospital has an AUC in every arm, so nothing can be compared."
     others = [(arm, results.mean_auc(arm)) for arm in ("local", "pooled") if arm in results.arms]
-    texts = [f"{charts.NAMES[arm]} {mean.value:.2f} ({interval(mean)})" for arm, mean in others if mean is not None]
-    compared = f"; {'; '.join(texts)}" if texts else ""
-    plural = "s" if hospitals != 1 else ""
-    federated_text = f"federated {federated.value:.2f} ({interval(federated)})"
-    return f"Mean AUC over {hospitals} hospital{plural}: {federated_text}{compared}."
+    texts = [f"{charts.NAMES[arm]} {point(mean)}" for arm, mean in others if mean is not None]
+    compared = "; ".join([f"federated {point(federated)}", *texts])
+    if absent:
+        only = f"{', '.join(hospitals)} only ({', '.join(absent)} cannot have one in every arm)"
+        return f"AUC at {only}, mean: {compared}."
+    return f"Mean AUC over {len(hospitals)} hospital{'s' if len(hospitals) != 1 else ''}: {compared}."
+
+
+def point(figure: Interval | None, digits: int = 2) -> str:
+    """An estimate with its limits; the limits alone where noise leaves no point."""
+    if figure is None:
+        return "–"
+    if not figure.firm:
+        return f"{interval(figure, digits)}, no point"
+    return f"{figure.value:.{digits}f} ({interval(figure, digits)})"
 
 
 def interval(figure: Interval | None, digits: int = 2) -> str:
@@ -160,7 +216,8 @@ def distance(task: Task, figure: Interval | None) -> str:
         return "–"
     size = diagonal_mm(task)
     factor, unit = (100.0, "% of the diagonal") if size is None else (size, "mm")
-    return f"{factor * figure.value:.1f} ({factor * figure.low:.1f}–{factor * figure.high:.1f}) {unit}"
+    limits = f"{factor * figure.low:.1f}–{factor * figure.high:.1f}"
+    return f"{factor * figure.value:.1f} ({limits}) {unit}" if figure.firm else f"{limits} {unit}, no point"
 
 
 def diagonal_mm(task: Task) -> float | None:
@@ -172,7 +229,10 @@ def diagonal_mm(task: Task) -> float | None:
 
 def per_cent(figure: Interval | None) -> str:
     """A proportion with its limits, in per cent."""
-    return "–" if figure is None else f"{100 * figure.value:.0f} % ({100 * figure.low:.0f}–{100 * figure.high:.0f})"
+    if figure is None:
+        return "–"
+    limits = f"{100 * figure.low:.0f}–{100 * figure.high:.0f}"
+    return f"{100 * figure.value:.0f} % ({limits})" if figure.firm else f"{limits} %, no point"
 
 
 def figures_of(story: Story, hospital: str) -> Figures | None:

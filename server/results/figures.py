@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from server.rounds.evaluation import Evaluated
-from tasks.metrics.calibration import Group, brier, expected_calibration_error, reliability
-from tasks.metrics.histogram import ScoreHistogram, pooled, prevalence
+from tasks.metrics.calibration import (
+    CalibrationLine,
+    Group,
+    brier,
+    calibration_error,
+    calibration_line,
+    reliability,
+)
+from tasks.metrics.histogram import ScoreHistogram, coarsened, pooled, prevalence, quantiles, range_edges
 from tasks.metrics.interval import Interval
-from tasks.metrics.operating import OperatingPoint, at_threshold, for_specificity, for_youden
-from tasks.metrics.ranking import average_precision, prevalence_only, roc_auc
+from tasks.metrics.operating import (
+    OperatingPoint,
+    Optimism,
+    at_threshold,
+    for_specificity,
+    for_youden,
+    optimism,
+)
+from tasks.metrics.ranking import HospitalAlone, average_precision, hospital_alone, roc_auc
 from tasks.protocol.subgroups import LEAST, LEVELS
-from tasks.protocol.wire import Arrays
+from tasks.protocol.wire import FINDING, Arrays
 
 SPECIFICITY = 0.9
 """Of one operating point; the other one is Youden's."""
@@ -28,12 +46,14 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Figures:
-    """A model's figures on some patients; ``None`` where there are too few of them for the noise.
+    """A model's figures on some patients; ``None`` where they have no class that it needs. Where noise hides a class,
+    intervals have no point.
 
     Attributes:
         negatives, positives: estimated numbers.
         size_noise: standard deviation of each of them; 0 for exact counts.
-        specific, youden: the two operating points.
+        specific, youden: the two operating points, without the optimism of having been chosen on these patients.
+        calibration: slope and intercept; ``None`` where noise hides a class or scores separate the classes.
     """
 
     negatives: float
@@ -46,6 +66,7 @@ class Figures:
     calibration_error: Interval | None
     specific: OperatingPoint
     youden: OperatingPoint
+    calibration: CalibrationLine | None = None
     reliability: list[Group] = field(default_factory=list)
 
 
@@ -54,8 +75,21 @@ def thresholds(histogram: ScoreHistogram) -> Thresholds:
     return Thresholds(for_specificity(histogram, SPECIFICITY), for_youden(histogram))
 
 
-def figures_of(histogram: ScoreHistogram, chosen: Thresholds) -> Figures:
-    """All figures of some patients."""
+@dataclass(frozen=True)
+class Chosen:
+    """By how much the two thresholds look better in the patients that have chosen them."""
+
+    specific: Optimism = field(default_factory=Optimism)
+    youden: Optimism = field(default_factory=Optimism)
+
+
+def figures_of(histogram: ScoreHistogram, chosen: Thresholds, lost: Chosen | None = None) -> Figures:
+    """All figures of some patients.
+
+    Args:
+        lost: what is taken off at thresholds that they have chosen; ``None`` for thresholds of others.
+    """
+    lost = lost or Chosen()
     return Figures(
         negatives=histogram.size(0),
         positives=histogram.size(1),
@@ -64,9 +98,10 @@ def figures_of(histogram: ScoreHistogram, chosen: Thresholds) -> Figures:
         auc=roc_auc(histogram),
         average_precision=average_precision(histogram),
         brier=brier(histogram),
-        calibration_error=expected_calibration_error(histogram),
-        specific=at_threshold(histogram, chosen.specific),
-        youden=at_threshold(histogram, chosen.youden),
+        calibration_error=calibration_error(histogram),
+        specific=at_threshold(histogram, chosen.specific, lost.specific),
+        youden=at_threshold(histogram, chosen.youden, lost.youden),
+        calibration=calibration_line(histogram),
         reliability=reliability(histogram),
     )
 
@@ -88,9 +123,42 @@ def arm_of(histograms: Mapping[str, ScoreHistogram]) -> Arm | None:
     """The figures of an arm; ``None`` if it was not evaluated at any hospital."""
     if not histograms:
         return None
-    everybody = pooled(list(histograms.values()))
+    each = list(histograms.values())
+    everybody = pooled(each)
     chosen = thresholds(everybody)
-    return Arm({name: figures_of(h, chosen) for name, h in histograms.items()}, figures_of(everybody, chosen))
+    at_specificity, of_all = optimism(each, partial(for_specificity, wanted=SPECIFICITY))
+    at_youden, youden_of_all = optimism(each, for_youden)
+    lost = [Chosen(*both) for both in zip(at_specificity, at_youden, strict=True)]
+    return Arm(
+        {name: figures_of(h, chosen, own) for (name, h), own in zip(histograms.items(), lost, strict=True)},
+        figures_of(everybody, chosen, Chosen(of_all, youden_of_all)),
+    )
+
+
+def in_bins_of(federated: Mapping[str, Evaluated], arm: Mapping[str, Evaluated]) -> dict[str, Evaluated]:
+    """An arm's exact histograms counted again in as many bins as the federated model's, placed by the same rule, so
+    that both are measured alike: quantiles of its own scores at all hospitals together, or equally wide bins."""
+    known = [each for each in federated.values() if each.scores]
+    exact = [each.histogram() for each in arm.values() if each.scores]
+    if not known or not exact or exact[0].noise or exact[0].bins <= known[0].histogram().bins:
+        return dict(arm)
+    bins, looked = known[0].histogram().bins, bool(known[0].edges)
+    equal = np.linspace(0, 1, bins + 1)[1:-1]
+    edges = quantiles(pooled(exact), bins) if looked else equal
+    return {name: _recounted(each, edges, range_edges(bins) if looked else equal) for name, each in arm.items()}
+
+
+def _recounted(evaluated: Evaluated, edges: NDArray[np.float64], of_findings: NDArray[np.float64]) -> Evaluated:
+    if not evaluated.scores:
+        return evaluated
+    histogram = coarsened(evaluated.histogram(), edges)
+    findings = {
+        name: coarsened(ScoreHistogram(counts), of_findings).cells
+        for name, counts in evaluated.scores.items()
+        if name.startswith(FINDING)
+    }
+    scores = {**evaluated.scores, **findings, "histogram": histogram.cells}
+    return replace(evaluated, scores=scores, edges=[float(edge) for edge in histogram.limits[1:-1]]).with_auc()
 
 
 def histograms_of(evaluated: Mapping[str, Evaluated]) -> dict[str, ScoreHistogram]:
@@ -98,9 +166,9 @@ def histograms_of(evaluated: Mapping[str, Evaluated]) -> dict[str, ScoreHistogra
     return {name: evaluation.histogram() for name, evaluation in evaluated.items() if evaluation.scores}
 
 
-def knowing_the_hospital(histograms: Mapping[str, ScoreHistogram]) -> Interval | None:
-    """Pooled AUC of a model that looks at no image; see ``prevalence_only``."""
-    return prevalence_only(list(histograms.values()))
+def knowing_the_hospital(histograms: Mapping[str, ScoreHistogram]) -> HospitalAlone | None:
+    """How far the hospital by itself predicts the finding."""
+    return hospital_alone(list(histograms.values()))
 
 
 @dataclass(frozen=True)
@@ -118,21 +186,24 @@ class Subgroup:
     figures: Figures | None
 
 
-def subgroups(scores: Arrays, noise: Mapping[str, float], chosen: Thresholds) -> list[Subgroup]:
+def subgroups(
+    scores: Arrays, noise: Mapping[str, float], chosen: Thresholds, edges: Sequence[float] = ()
+) -> list[Subgroup]:
     """Every level of every attribute that hospitals reported.
 
     Args:
         scores: as ``StudyState.scores``; the attributes' histograms have shape (levels, 2, bins).
         noise: of each hospital's cells.
+        edges: between the bins; none where they are equally wide.
     """
-    groups = []
+    groups, between = [], np.array(edges) if edges else None
     for attribute, levels in LEVELS.items():
         by_hospital = {
             name.rpartition(".")[0]: counts for name, counts in scores.items() if name.endswith(f".{attribute}")
         }
         total = max(1.0, float(sum(counts.sum() for counts in by_hospital.values())))
         for number, level in enumerate(levels if by_hospital else ()):
-            everybody = pooled([ScoreHistogram(counts[number], noise[h]) for h, counts in by_hospital.items()])
+            everybody = pooled([ScoreHistogram(counts[number], noise[h], between) for h, counts in by_hospital.items()])
             least = min(everybody.size(0), everybody.size(1)) - 2 * everybody.size_noise
             share = float(everybody.cells.sum()) / total
             groups.append(Subgroup(attribute, level, share, figures_of(everybody, chosen) if least >= LEAST else None))

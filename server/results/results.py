@@ -5,6 +5,7 @@ Tested in ``tests/server/results/test_verdicts.py``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from server.results.figures import (
     Thresholds,
     arm_of,
     histograms_of,
+    in_bins_of,
     knowing_the_hospital,
     subgroups,
 )
@@ -29,7 +31,8 @@ from server.rounds.evaluation import Evaluated, pooled_auc
 from server.rounds.state import HospitalRound, RoundRecord, StudyState, how_often
 from server.study.baselines import Arms
 from server.study.cross_site_evaluation import CrossSiteEvaluation
-from tasks.metrics.interval import Interval, mean, repeated
+from tasks.metrics.interval import Interval, mean, repeated, scatter, widened
+from tasks.metrics.ranking import HospitalAlone
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,10 @@ class Results:
         named: how often each hospital's update deserved a look though it counted, and why the last time.
         notes: what must be said beside the figures.
         details: for each arm all figures, of each hospital and of everybody.
-        by_hospital: pooled AUC of a model that knows the hospital and no image.
+        by_hospital: how far the hospital by itself predicts the finding.
         gains: by hospital, AUC of the federated model less that of the hospital alone.
+        spread: by arm and hospital, how far another training of the same study may lead, to 95 %: half the width of an
+            interval, measured on ``evaluation.repeats``; empty where it was not measured. It is in ``gains``.
         paired: hospitals whose gain comes from both models on the same patients.
         matrix: AUC by the hospital that has trained a model and the one that has scored it; the federated one as well.
         shuffled: AUC on everybody's patients of models trained on labels at random, the mean of ``shufflings``.
@@ -67,7 +72,7 @@ class Results:
     dropped: dict[str, str]
     notes: list[str]
     details: dict[str, Arm] = field(default_factory=dict)
-    by_hospital: Interval | None = None
+    by_hospital: HospitalAlone | None = None
     gains: dict[str, Interval] = field(default_factory=dict)
     paired: list[str] = field(default_factory=list)
     matrix: dict[str, dict[str, Interval | None]] = field(default_factory=dict)
@@ -80,11 +85,23 @@ class Results:
     warnings: list[str] = field(default_factory=list)
     gate: list[str] | None = None
     named: dict[str, str] = field(default_factory=dict)
+    spread: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def auc(self, arm: str, hospital: str) -> Interval | None:
+        """An arm's AUC at a hospital; with the scatter of training, where it was measured."""
+        figures = self.arms[arm].get(hospital)
+        auc = None if figures is None else interval_of(figures)
+        return None if auc is None else widened(auc, self.spread.get(arm, {}).get(hospital, 0.0))
 
     def mean_auc(self, arm: str) -> Interval | None:
-        """Unweighted mean over the hospitals that have an AUC in every arm, so that arms compare."""
-        known = [interval_of(self.arms[arm][h]) for h in self.comparable() if h in self.arms[arm]]
+        """Unweighted mean over the hospitals that have patients of both classes in every arm, so that arms compare.
+        Noise decides nothing here: where it hides a class of one of them, the mean has no point."""
+        known = [self.auc(arm, h) for h in self.comparable() if h in self.arms[arm]]
         return mean([interval for interval in known if interval is not None])
+
+    def absent(self) -> list[str]:
+        """Hospitals that are in no mean."""
+        return [h for h in self.arms["federated"] if h not in self.comparable()]
 
     def comparable(self) -> list[str]:
         """Hospitals that have an AUC in every arm that means to predict."""
@@ -94,13 +111,13 @@ class Results:
     def metrics(self) -> dict[str, float]:
         """The figures as MLflow metrics."""
         means = {f"result/{arm}_auc": self.mean_auc(arm) for arm in self.arms}
-        metrics = {key: None if value is None else value.value for key, value in means.items()}
+        metrics = {key: _point(value) for key, value in means.items()}
         for arm, hospitals in self.arms.items():
-            metrics |= {f"result/{name}/{arm}_auc": figures.auc for name, figures in hospitals.items()}
+            metrics |= {f"result/{name}/{arm}_auc": figures.shown_auc for name, figures in hospitals.items()}
         for arm, figures_of_arm in self.details.items():
             for key in ("auc", "average_precision", "brier", "calibration_error"):
                 interval: Interval | None = getattr(figures_of_arm.everybody, key)
-                metrics[f"result/pooled_patients/{arm}_{key}"] = None if interval is None else interval.value
+                metrics[f"result/pooled_patients/{arm}_{key}"] = _point(interval)
         if self.shuffled is not None:
             metrics["result/pooled_patients/shuffled_auc"] = self.shuffled.value
         metrics |= self._secondary_metrics()
@@ -116,14 +133,12 @@ class Results:
         for finding, arms in self.findings.items():
             for arm, figures_of_arm in arms.items():
                 auc = figures_of_arm.everybody.auc
-                metrics[f"result/pooled_patients/{arm}_auc_{finding}"] = None if auc is None else auc.value
+                metrics[f"result/pooled_patients/{arm}_auc_{finding}"] = _point(auc)
         for structure, outlined in self.outlines.items():
             for arm, figures in outlined.items():
                 for key in ("dice", "distance", "wrongly_marked"):
                     interval: Interval | None = getattr(figures.everybody, key)
-                    metrics[f"result/pooled_patients/{arm}_{key}_{structure}"] = (
-                        None if interval is None else interval.value
-                    )
+                    metrics[f"result/pooled_patients/{arm}_{key}_{structure}"] = _point(interval)
         return metrics
 
 
@@ -135,7 +150,11 @@ def interval_of(figures: HospitalRound) -> Interval | None:
     """A hospital's AUC in a round."""
     if figures.auc is None or figures.auc_low is None or figures.auc_high is None:
         return None
-    return Interval(figures.auc, figures.auc_low, figures.auc_high)
+    return Interval(figures.auc, figures.auc_low, figures.auc_high, figures.auc_firm, figures.auc_hidden)
+
+
+def _point(interval: Interval | None) -> float | None:
+    return interval.value if interval is not None and interval.firm else None
 
 
 def results(
@@ -148,15 +167,18 @@ def results(
 ) -> Results:
     """Put together what the rounds and the other arms gave; ``gates`` are the study's ``evaluation.gate``."""
     cross_site = cross_site or CrossSiteEvaluation()
-    by_arm = {"local": _figures(arms.local), "federated": state.outcome.hospitals, "pooled": _figures(arms.pooled)}
+    federated = _federated(state)
+    local, everywhere = in_bins_of(federated, arms.local), in_bins_of(federated, arms.pooled)
+    by_arm = {"local": _figures(local), "federated": state.outcome.hospitals, "pooled": _figures(everywhere)}
     by_arm["shuffled"] = _repeated(arms.shuffled)
-    evaluations = {"local": arms.local, "federated": _federated(state), "pooled": arms.pooled}
-    histograms = histograms_of(evaluations["federated"])
+    evaluations = {"local": local, "federated": federated, "pooled": everywhere}
+    spread, histograms = _spread(arms), histograms_of(federated)
     details = _details(evaluations)
     epsilon, by_hospital = _epsilon(state.rounds), knowing_the_hospital(histograms)
     dropped = how_often([record.dropped for record in state.rounds])
     named = how_often([record.named for record in state.rounds])
     apart = gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {}
+    trained = {h: math.hypot(*(each[h] for each in spread.values())) for h in spread.get("federated", {})}
     shuffled = repeated([auc for auc in map(_pooled, arms.shuffled) if auc is not None])
     private = any(v is not None for v in epsilon.values())
     first_warnings = warnings(details, by_hospital, dropped, private, shuffled=shuffled, named=named)
@@ -171,7 +193,7 @@ def results(
         notes=notes,
         details=details,
         by_hospital=by_hospital,
-        gains=apart | cross_site.gains,
+        gains={h: widened(gain, trained.get(h, 0.0)) for h, gain in (apart | cross_site.gains).items()},
         paired=sorted(cross_site.gains),
         matrix=_matrix(cross_site, state),
         shuffled=shuffled,
@@ -183,7 +205,22 @@ def results(
         warnings=first_warnings + [f"{hospital} {why}." for hospital, why in cross_site.problems.items()],
         gate=gate(details.get("federated"), gates or {}),
         named=named,
+        spread=spread,
     )
+
+
+def _spread(arms: Arms) -> dict[str, dict[str, float]]:
+    """Of trainings that were repeated, by arm and hospital."""
+    by_arm: dict[str, dict[str, float]] = {}
+    for arm, trainings in (("federated", arms.federated_again), ("local", arms.local_again)):
+        aucs: dict[str, list[float]] = {}
+        for hospital, figures in ((h, e.figures) for each in trainings for h, e in each.items()):
+            if figures.auc is not None:
+                aucs.setdefault(hospital, []).append(figures.auc)
+        reach = {hospital: half for hospital, values in aucs.items() if (half := scatter(values)) is not None}
+        if reach:
+            by_arm[arm] = reach
+    return by_arm
 
 
 def read(path: Path) -> Results:
@@ -244,7 +281,8 @@ def _federated(state: StudyState) -> dict[str, Evaluated]:
         if figures.evaluation_noise is not None and hospital in state.scores:
             more = {name: counts for name, counts in state.scores.items() if name.rpartition(".")[0] == hospital}
             scores = {name.removeprefix(f"{hospital}."): counts for name, counts in more.items()}
-            evaluations[hospital] = Evaluated(figures, {"histogram": state.scores[hospital], **scores})
+            every = {"histogram": state.scores[hospital], **scores}
+            evaluations[hospital] = Evaluated(figures, every, edges=state.outcome.edges)
     return evaluations
 
 
@@ -258,7 +296,9 @@ def _groups(state: StudyState, federated: Mapping[str, Evaluated], details: dict
         return []
     everybody = details["federated"].everybody
     noise = {hospital: answer.figures.evaluation_noise or 0.0 for hospital, answer in federated.items()}
-    return subgroups(state.scores, noise, Thresholds(everybody.specific.threshold, everybody.youden.threshold))
+    return subgroups(
+        state.scores, noise, Thresholds(everybody.specific.threshold, everybody.youden.threshold), state.outcome.edges
+    )
 
 
 def _spent(record: RoundRecord, hospital: str) -> bool:
@@ -283,24 +323,26 @@ def table(results: Results, study: Study) -> Table:
         spent = results.epsilon[hospital]
         drawn.add_row(
             hospital,
-            *(_interval(figures.get(hospital)) for figures in results.arms.values()),
+            *(_interval(results, arm, hospital) for arm in results.arms),
             "-" if spent is None else f"{spent:.2f}",
             f"{results.bytes_down[hospital] / 1000:,.0f}",
             f"{results.bytes_up[hospital] / 1000:,.0f}",
         )
     means = [results.mean_auc(arm) for arm in results.arms]
     drawn.add_section()
-    drawn.add_row("mean", *("-" if one is None else _three(one) for one in means), style="bold")
+    whole = not results.absent()
+    of = "mean" if whole else f"mean of {', '.join(results.comparable()) or 'none'}"
+    drawn.add_row(of, *("-" if one is None else _three(one) for one in means), style="bold" if whole else None)
     return drawn
 
 
-def _interval(figures: HospitalRound | None) -> str:
-    if figures is None:
-        return "-"
-    if figures.auc is None:
-        return "no AUC"
-    return f"{figures.auc:.3f}\n{figures.auc_low:.2f} to {figures.auc_high:.2f}"
+def _interval(results: Results, arm: str, hospital: str) -> str:
+    auc = results.auc(arm, hospital)
+    if auc is None:
+        return "no AUC" if hospital in results.arms[arm] else "-"
+    return _three(auc)
 
 
 def _three(interval: Interval) -> str:
-    return f"{interval.value:.3f}\n{interval.low:.2f} to {interval.high:.2f}"
+    point = f"{interval.value:.3f}" if interval.firm else "no point"
+    return f"{point}\n{interval.low:.2f} to {interval.high:.2f}"

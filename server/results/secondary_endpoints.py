@@ -51,7 +51,7 @@ def findings(by_arm: ByArm) -> dict[str, dict[str, Arm]]:
     """By secondary finding and arm: all figures."""
 
     def read(evaluated: Evaluated, name: str) -> ScoreHistogram:
-        return ScoreHistogram(evaluated.scores[FINDING + name], _noise(evaluated))
+        return evaluated.of_finding(evaluated.scores[FINDING + name])
 
     return _each(by_arm, FINDING, read, arm_of)
 

@@ -1,17 +1,25 @@
 """What the results allow to be said in words, and the warnings that come first.
 
-"Federation helps" is said only where an interval shows it.
+"Federation helps" is said only where an interval shows it, and so seldom by chance that in one study in twenty at most
+it is said of any hospital at all without being so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Literal
+
+from scipy.special import ndtr
 
 from server.results.figures import Arm
-from tasks.metrics.interval import Interval, difference
+from tasks.metrics.interval import Interval, Z, difference
+from tasks.metrics.ranking import HospitalAlone
 
 _TELLING = 0.6
 """From this AUC on, the hospital counts as a predictor of the label."""
+_ALPHA = 0.05
+_HIDES_MUCH = 0.03
+"""Bins that may hide so much of an AUC are named."""
 
 
 def gains(federated: Arm, other: Arm) -> dict[str, Interval]:
@@ -27,18 +35,51 @@ def gains(federated: Arm, other: Arm) -> dict[str, Interval]:
     }
 
 
-def verdict(hospital: str, gain: Interval) -> str:
-    """One sentence about one hospital, compared with the model that it would have trained alone."""
-    figures = f"{gain.value:+.3f} AUC, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}".replace("-", "−")
-    if gain.low > 0:
-        return f"Federation helps {hospital}: {figures}."
-    if gain.high < 0:
-        return f"Federation harms {hospital}: {figures}."
-    return f"No evidence either way for {hospital}: {figures}."
+Decision = Literal["helps", "harms", "open"]
 
 
-def how_compared(gains: Mapping[str, Interval], paired: Collection[str], noised: bool = False) -> str:
-    """How the gains were measured; ``noised``: scores leave with noise."""
+def decisions(gains: Mapping[str, Interval]) -> dict[str, Decision]:
+    """For each hospital what its gain shows, with at most 5 % risk of a wrong word about any of them (Holm, Scand J
+    Stat 6:65, 1979): of m hospitals the clearest must differ from zero at 5 % / m, the next at 5 % / (m - 1), and so
+    on. How clear a gain is follows from its distance to zero in units of the limit on that side."""
+    found: dict[str, Decision] = dict.fromkeys(gains, "open")
+    clearest = sorted(gains, key=lambda h: -_distance(gains[h]))
+    for left, hospital in zip(range(len(gains), 0, -1), clearest, strict=True):
+        if 2 * float(ndtr(-Z * _distance(gains[hospital]))) >= _ALPHA / left:
+            break
+        found[hospital] = "helps" if gains[hospital].value > 0 else "harms"
+    return found
+
+
+def _distance(gain: Interval) -> float:
+    """From zero, in lengths of the interval on the side of zero; 1 where a limit is zero."""
+    towards_zero = gain.value - gain.low if gain.value > 0 else gain.high - gain.value
+    return abs(gain.value) / max(towards_zero, 1e-12) if gain.firm else 0.0
+
+
+def verdicts(gains: Mapping[str, Interval]) -> list[str]:
+    """One sentence about each hospital, compared with the model that it would have trained alone."""
+    found, sentences = decisions(gains), []
+    for hospital, gain in gains.items():
+        figures = _gain(gain)
+        if found[hospital] != "open":
+            sentences.append(f"Federation {found[hospital]} {hospital}: {figures}.")
+        elif gain.low > 0 or gain.high < 0:
+            sentences.append(f"No evidence either way for {hospital}, as one of {len(gains)} hospitals: {figures}.")
+        else:
+            sentences.append(f"No evidence either way for {hospital}: {figures}.")
+    return sentences
+
+
+def _gain(gain: Interval) -> str:
+    limits = f"95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
+    return (f"{gain.value:+.3f} AUC, {limits}" if gain.firm else f"AUC, {limits}").replace("-", "−")
+
+
+def how_compared(
+    gains: Mapping[str, Interval], paired: Collection[str], noised: bool = False, repeated: bool = False
+) -> str:
+    """How the gains were measured; ``noised``: scores leave with noise; ``repeated``: trainings were repeated."""
     if not gains:
         return ""
     same, apart = [h for h in gains if h in paired], [h for h in gains if h not in paired]
@@ -47,11 +88,23 @@ def how_compared(gains: Mapping[str, Interval], paired: Collection[str], noised:
         sentences.append(f"Both models scored the same patients, compared patient by patient: {', '.join(same)}.")
     if same and noised:
         sentences.append("It is a separate release with its own noise, so it is not the difference of the AUCs shown.")
+    elif same:
+        sentences.append(
+            "Both scores are in few bins there, so a gain can differ by some thousandths from the AUCs shown."
+        )
     if apart:
         sentences.append(
             f"Compared as if on different patients, so the interval is rather too wide: {', '.join(apart)}. A paired "
             "comparison was not requested, did not arrive, or would have been less precise because of its noise."
         )
+    if len(gains) > 1:
+        sentences.append("Verdicts are wrong about any hospital in at most one study of twenty (Holm's correction).")
+    sentences.append(
+        "They include how much another training would differ, as measured."
+        if repeated
+        else "They speak of these trained models: how much another training would differ was not measured "
+        "(evaluation.repeats)."
+    )
     return " ".join(sentences)
 
 
@@ -69,18 +122,37 @@ def gate(federated: Arm | None, wanted: Mapping[str, float | None]) -> list[str]
     reasons = []
     for hospital, figures in federated.hospitals.items():
         reached = {"auc": figures.auc, "sensitivity": figures.specific.sensitivity}
-        reached["specificity"] = figures.specific.specificity
-        for name, least in asked.items():
-            interval = reached[name]
-            if interval is None or interval.low < least:
-                shortfall = "has no figure" if interval is None else f"has a lower limit of {interval.low:.3f}"
-                reasons.append(f"{hospital}: {name} {shortfall}, {least:g} is required")
+        for name in asked.keys() & reached.keys():
+            reasons += _short_of(hospital, name, reached[name], asked[name])
+    if "specificity" in asked:
+        reasons += _unspecific(federated, asked["specificity"])
+    return reasons
+
+
+def _short_of(who: str, name: str, interval: Interval | None, least: float) -> list[str]:
+    if interval is not None and interval.low >= least:
+        return []
+    shortfall = "has no figure" if interval is None else f"has a lower limit of {interval.low:.3f}"
+    return [f"{who}: {name} {shortfall}, {least:g} is required"]
+
+
+def _unspecific(federated: Arm, least: float) -> list[str]:
+    """The threshold was chosen for its specificity on all patients, so these must show that it has it, and no hospital
+    that it is different there. To ask for every hospital's lower limit would be to ask for its size: of equal hospitals
+    half lie below the common figure."""
+    reasons = _short_of("all patients", "specificity", federated.everybody.specific.specificity, least)
+    for hospital, figures in federated.hospitals.items():
+        interval = figures.specific.specificity
+        if interval is None:
+            reasons += _short_of(hospital, "specificity", None, least)
+        elif interval.high < least:
+            reasons.append(f"{hospital}: specificity has an upper limit of {interval.high:.3f}, {least:g} is required")
     return reasons
 
 
 def warnings(
     arms: Mapping[str, Arm],
-    by_hospital: Interval | None,
+    by_hospital: HospitalAlone | None,
     dropped: Mapping[str, str],
     private: bool,
     shuffled: Interval | None = None,
@@ -95,10 +167,12 @@ def warnings(
     federated = arms.get("federated")
     sentences = list(_one_class(federated)) if federated else ["The model was not evaluated at any hospital."]
     sentences += _opposite(federated) if federated else []
-    if by_hospital is not None and by_hospital.low > 0.5 and by_hospital.value >= _TELLING:
+    sentences += list(_hidden(federated)) if federated else []
+    if by_hospital is not None and by_hospital.p < _ALPHA and by_hospital.auc >= _TELLING:
         sentences.append(
-            f"The hospital predicts the label. Knowing only the hospital gives a pooled AUC of {_of(by_hospital)}: "
-            "read each hospital's own figures, not the pooled ones."
+            f"The hospital predicts the label: prevalences differ (p = {max(by_hospital.p, 0.001):.3f}), and knowing "
+            f"only the hospital would give a pooled AUC of about {by_hospital.auc:.2f}. Read each hospital's own "
+            "figures, not the pooled ones."
         )
     if shuffled is not None and shuffled.low > 0.5:
         sentences.append(
@@ -115,10 +189,23 @@ def warnings(
 def _one_class(federated: Arm) -> Iterator[str]:
     for hospital, figures in federated.hospitals.items():
         if figures.auc is None:
-            exact = figures.size_noise == 0
-            few = "too few patients of one class for its noise"
-            why = "has validation patients of one class only" if exact else f"has {few}"
-            yield f"{hospital} {why}: it has no AUC, and its other figures rest on one class."
+            yield (
+                f"{hospital} has validation patients of one class only: it has no AUC, and its other figures rest on "
+                "one class."
+            )
+        elif not figures.auc.firm:
+            yield (
+                f"The noise may hide a whole class of {hospital}'s patients: its figures are intervals without a point."
+            )
+
+
+def _hidden(federated: Arm) -> Iterator[str]:
+    for hospital, figures in federated.hospitals.items():
+        if figures.auc is not None and figures.auc.hidden >= _HIDES_MUCH:
+            yield (
+                f"Many of {hospital}'s patients have scores in one bin: that may hide {figures.auc.hidden:.2f} of its "
+                "AUC, which is in the upper limit."
+            )
 
 
 def _opposite(federated: Arm) -> list[str]:

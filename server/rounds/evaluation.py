@@ -5,54 +5,122 @@ Tested in ``tests/server/rounds/test_round.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from conf.schema.evaluation import evaluated_every
 from conf.schema.study import Study
 from server.rounds import claimed_privacy
 from server.rounds.exchange import Answer, Channel, exchange
-from server.rounds.state import HospitalRound, Roster
-from tasks.metrics.histogram import ScoreHistogram, pooled
+from server.rounds.state import HospitalRound, Roster, RoundRecord
+from tasks.metrics.histogram import ScoreHistogram, pooled, quantiles, range_edges, range_quantiles
 from tasks.metrics.ranking import roc_auc
 from tasks.protocol import wire
-from tasks.protocol.wire import Arrays, EvaluateOrder, EvaluateReport
+from tasks.protocol.wire import RANGE, RANGE_CELLS, Arrays, EvaluateOrder, EvaluateReport
 
 _MOST_PATIENTS = 1e9
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One hospital's evaluation of a model: figures, histograms by name, and what went wrong, if anything did."""
+    """One hospital's evaluation of a model: figures, histograms by name, what went wrong, if anything did, and the
+    edges between the bins of scores, none where they are equally wide."""
 
     figures: HospitalRound
     scores: Arrays = field(default_factory=dict)
     problem: str = ""
+    edges: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, report: EvaluateReport, figures: HospitalRound | None = None) -> Evaluated:
+    def of(
+        cls, report: EvaluateReport, figures: HospitalRound | None = None, edges: Sequence[float] | None = None
+    ) -> Evaluated:
         """From a usable report; ``figures`` are those that are known already."""
         figures = replace(figures or HospitalRound(), evaluation_epsilon=report.epsilon, evaluation_noise=report.noise)
-        counts = report.arrays.get("histogram")
-        auc = None if counts is None else roc_auc(ScoreHistogram(counts, report.noise))
-        if auc is not None:
-            figures = replace(figures, auc=auc.value, auc_low=auc.low, auc_high=auc.high)
-        return cls(figures, report.arrays)
+        evaluated = cls(figures, report.arrays, edges=list(edges or []))
+        return evaluated.with_auc() if "histogram" in report.arrays else evaluated
+
+    def with_auc(self) -> Evaluated:
+        """With the AUC of its histogram among its figures."""
+        auc = roc_auc(self.histogram())
+        if auc is None:
+            return self
+        return replace(
+            self,
+            figures=replace(
+                self.figures,
+                auc=auc.value,
+                auc_low=auc.low,
+                auc_high=auc.high,
+                auc_firm=auc.firm,
+                auc_hidden=auc.hidden,
+            ),
+        )
 
     def histogram(self) -> ScoreHistogram:
         """The scores of all its validation patients."""
-        return ScoreHistogram(self.scores["histogram"], self.figures.evaluation_noise or 0.0)
+        return self.of_scores(self.scores["histogram"])
+
+    def of_scores(self, counts: NDArray[Any]) -> ScoreHistogram:
+        """A histogram of the question's scores, of some of its patients."""
+        return ScoreHistogram(
+            counts, self.figures.evaluation_noise or 0.0, np.array(self.edges) if self.edges else None
+        )
+
+    def of_finding(self, counts: NDArray[Any]) -> ScoreHistogram:
+        """A histogram of a secondary finding's scores; nobody has looked where these lie."""
+        public = range_edges(counts.shape[-1]) if self.edges else None
+        return ScoreHistogram(counts, self.figures.evaluation_noise or 0.0, public)
 
 
 def evaluates(study: Study, number: int) -> bool:
     """Whether the model is evaluated after this round."""
-    return number % study.evaluation.every == 0 or number == study.federation.rounds
+    rounds = study.federation.rounds
+    return number % evaluated_every(study.evaluation, rounds) == 0 or number == rounds
 
 
-def evaluate(channel: Channel, roster: Roster, weights: Arrays, number: int) -> dict[str, Evaluated]:
-    """A model's scores on each hospital's validation patients."""
-    return collect_scores(channel, roster, EvaluateOrder(roster.document, number, weights))
+def evaluate(
+    channel: Channel, roster: Roster, weights: Arrays, number: int, before: Sequence[RoundRecord] = ()
+) -> dict[str, Evaluated]:
+    """A model's scores on each hospital's validation patients, in bins whose edges are released before.
+
+    Args:
+        before: the earlier rounds of the study; the last of them that was evaluated has the edges.
+    """
+    if roster.document.evaluation.edges == "equal":
+        return collect_scores(channel, roster, EvaluateOrder(roster.document, number, weights))
+    edges, looks = next((list(r.next_edges) for r in reversed(before) if r.next_edges), []), {}
+    if not edges:
+        looks = collect_scores(channel, roster, EvaluateOrder(roster.document, number, weights, asks="range"))
+        edges = edges_of(
+            [look.scores[RANGE] for look in looks.values() if look.scores], roster.document.evaluation.bins
+        )
+    evaluated = collect_scores(channel, roster, EvaluateOrder(roster.document, number, weights, edges=edges))
+    return {hospital: _with_bytes_of(each, looks.get(hospital)) for hospital, each in evaluated.items()}
+
+
+def edges_of(looks: Sequence[NDArray[Any]], bins: int) -> list[float]:
+    """Edges from what hospitals' first looks have counted. Where none has answered they are quantiles of nobody:
+    equally far apart."""
+    return range_quantiles(np.sum([np.zeros(RANGE_CELLS), *looks], axis=0), bins)
+
+
+def next_edges(evaluated: Mapping[str, Evaluated]) -> list[float]:
+    """Edges for the next evaluation: quantiles of all patients in this one."""
+    histograms = [each.histogram() for each in evaluated.values() if each.scores]
+    return [float(edge) for edge in quantiles(pooled(histograms), histograms[0].bins)] if histograms else []
+
+
+def _with_bytes_of(evaluated: Evaluated, look: Evaluated | None) -> Evaluated:
+    if look is None:
+        return evaluated
+    figures, first = evaluated.figures, look.figures
+    down, up = figures.bytes_down + first.bytes_down, figures.bytes_up + first.bytes_up
+    return replace(evaluated, figures=replace(figures, bytes_down=down, bytes_up=up))
 
 
 def collect_scores(
@@ -80,7 +148,7 @@ def _read(answer: Answer[EvaluateReport], order: EvaluateOrder) -> Evaluated:
         problem = answer.problem or _unusable(answer.report, order)
         if problem or answer.report is None:
             return Evaluated(figures, problem=problem)
-        return Evaluated.of(answer.report, figures)
+        return Evaluated.of(answer.report, figures, order.edges)
     except Exception as error:
         return Evaluated(figures, problem=f"its histograms cannot be processed ({type(error).__name__})")
 

@@ -8,7 +8,7 @@ played, and spends less.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,19 +19,42 @@ from tasks.protocol.wire import Arrays
 
 
 def best_round(rounds: Sequence[RoundRecord], least_gain: float) -> int:
-    """The number of the last round that was better than all before it by ``least_gain``; 0 if none was evaluated."""
-    best, number = -np.inf, 0
+    """The number of the last round that was better than all before it by ``least_gain``; 0 if none was evaluated.
+
+    Rounds are compared by the mean AUC over the same hospitals, those with a figure in every evaluated round: otherwise
+    a round would win in which a weak hospital happens to have none.
+    """
+    best, number, compared = -np.inf, 0, _in_every_round(rounds)
     for record in rounds:
-        auc = record.mean_auc()
+        auc = _mean_over(record, compared)
         if auc is not None and auc > best and auc >= best + least_gain:
             best, number = auc, record.number
     return number
 
 
+def is_evaluated(record: RoundRecord) -> bool:
+    """Whether some hospital has an AUC in it."""
+    return any(figures.auc is not None for figures in record.hospitals.values())
+
+
+def _in_every_round(rounds: Sequence[RoundRecord]) -> set[str]:
+    evaluated = [{h for h, f in r.hospitals.items() if f.auc is not None} for r in rounds if is_evaluated(r)]
+    return set.intersection(*evaluated) if evaluated else set()
+
+
+def _mean_over(record: RoundRecord, hospitals: Collection[str]) -> float | None:
+    """The mean AUC, also of those that noise leaves without a point: to choose among rounds a guess is better than
+    nothing."""
+    if not is_evaluated(record) or not hospitals:
+        return None
+    values = [record.hospitals[hospital].auc for hospital in sorted(hospitals)]
+    return float(np.mean([auc for auc in values if auc is not None]))
+
+
 def has_ended(study: Study, rounds: Sequence[RoundRecord]) -> bool:
     """Whether all rounds are played, or ``patience`` evaluations in a row brought no gain."""
     patience, best = study.evaluation.patience, best_round(rounds, study.evaluation.least_gain)
-    without_gain = sum(record.number > best and record.mean_auc() is not None for record in rounds)
+    without_gain = sum(record.number > best and is_evaluated(record) for record in rounds)
     return len(rounds) >= study.federation.rounds or 0 < patience <= without_gain
 
 

@@ -23,7 +23,7 @@ from server.rounds import model_selection, sampling
 from server.rounds.aggregation import CollectedUpdates, collect
 from server.rounds.broadcast import Broadcast
 from server.rounds.checkpoint import forget_trained, keep_trained, read_trained
-from server.rounds.evaluation import Evaluated, evaluate, evaluates, pooled_auc, scores_of
+from server.rounds.evaluation import Evaluated, evaluate, evaluates, next_edges, pooled_auc, scores_of
 from server.rounds.exchange import Channel
 from server.rounds.staleness import OverdueOrders
 from server.rounds.state import HospitalRound, Roster, RoundRecord, StudyState
@@ -132,12 +132,20 @@ def _evaluate(study: Study, roster: Roster, channel: Channel, trained: StudyStat
     #    sent is shown, so that hospitals hold what the next order changes.
     sent_along = _strategy(study, record.number).sent_along if channel.broadcast.sends_changes else nothing
     shown = trained.average or trained.weights | sent_along(trained.memory)
-    evaluated = evaluate(channel, roster, shown, record.number)
+    evaluated = evaluate(channel, roster, shown, record.number, before)
     hospitals, dropped = _with_evaluation(record.hospitals, record.dropped, evaluated)
 
     # 6. The record, and the state that the next round starts from.
     seconds = record.seconds + time.perf_counter() - started
-    record = replace(record, seconds=seconds, hospitals=hospitals, dropped=dropped, pooled_auc=pooled_auc(evaluated))
+    record = replace(
+        record,
+        seconds=seconds,
+        hospitals=hospitals,
+        dropped=dropped,
+        pooled_auc=pooled_auc(evaluated),
+        edges=next((each.edges for each in evaluated.values() if each.scores), []),
+        next_edges=next_edges(evaluated) if roster.document.evaluation.edges == "released" else [],
+    )
     after = replace(trained, rounds=[*before, record], ledger_heads=roster.witness.seen())
     after = model_selection.with_the_best(study, after)
     return replace(after, scores=scores_of(evaluated)) if after.outcome is record and evaluated else after

@@ -25,6 +25,7 @@ class HospitalRound:
         evaluation_noise: standard deviation of the noise on each cell of its score histograms; 0 for exact ones.
         auc, auc_low, auc_high: on its validation patients, with a 95 % interval; ``None`` where not evaluated, or
             where it has patients of one class only.
+        auc_firm, auc_hidden: as in ``tasks.metrics.interval.Interval``.
         bytes_down, bytes_up: of the messages to and from it.
         update_norm: L2 norm of its update as it arrived; ``None`` where it did not train.
     """
@@ -35,9 +36,16 @@ class HospitalRound:
     auc: float | None = None
     auc_low: float | None = None
     auc_high: float | None = None
+    auc_firm: bool = True
+    auc_hidden: float = 0.0
     bytes_down: int = 0
     bytes_up: int = 0
     update_norm: float | None = None
+
+    @property
+    def shown_auc(self) -> float | None:
+        """The AUC where noise leaves a point."""
+        return self.auc if self.auc_firm else None
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ class RoundRecord:
         pooled_auc: of all validation patients as if they were one hospital's, with its interval.
         carried: hospitals whose late update is in this round's model, and the round in which they were asked.
         named: hospitals whose update counts but needs a look, and why: an outlier, close to zero, or shortened.
+        edges: between the bins of this round's score histograms; empty for equally wide ones.
+        next_edges: quantiles of these histograms, for the next evaluation; empty where bins are equally wide.
     """
 
     number: int
@@ -59,11 +69,15 @@ class RoundRecord:
     pooled_auc: tuple[float, float, float] | None = None
     carried: dict[str, int] = field(default_factory=dict)
     named: dict[str, str] = field(default_factory=dict)
+    edges: list[float] = field(default_factory=list)
+    next_edges: list[float] = field(default_factory=list)
 
     def mean_auc(self) -> float | None:
-        """Unweighted mean over the hospitals that have an AUC."""
-        values = [h.auc for h in self.hospitals.values() if h.auc is not None]
-        return float(np.mean(values)) if values else None
+        """Unweighted mean over the hospitals that have patients of both classes. ``None`` where noise leaves one of
+        them without a point: which hospitals have one is chance, and so a mean of those would be."""
+        figures = [h for h in self.hospitals.values() if h.auc is not None]
+        values = [h.auc for h in figures if h.auc is not None and h.auc_firm]
+        return float(np.mean(values)) if values and len(values) == len(figures) else None
 
 
 def how_often(rounds: Sequence[Mapping[str, str]]) -> dict[str, str]:

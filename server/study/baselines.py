@@ -37,12 +37,15 @@ class Arms:
     Attributes:
         shuffled: once for each permutation of the labels.
         own: the weights of each hospital's own model.
+        federated_again, local_again: of each repetition of the study's training, and of the arm ``local``.
     """
 
     local: dict[str, Evaluated] = field(default_factory=dict)
     pooled: dict[str, Evaluated] = field(default_factory=dict)
     shuffled: list[dict[str, Evaluated]] = field(default_factory=list)
     own: dict[str, Arrays] = field(default_factory=dict)
+    federated_again: list[dict[str, Evaluated]] = field(default_factory=list)
+    local_again: list[dict[str, Evaluated]] = field(default_factory=list)
 
 
 def compare(
@@ -90,6 +93,43 @@ def compare(
     return arms
 
 
+def again(
+    study: Study,
+    name: str,
+    sizes: Mapping[str, int],
+    folder: Path,
+    grid: LocalGrid,
+    initial: Arrays,
+    shared: Arrays,
+    advance: Advance,
+) -> tuple[dict[str, Evaluated], dict[str, Evaluated]]:
+    """Train the study once more, and the arm ``local`` if it has one, from the same initial weights; what differs is
+    what training leaves to chance. Every model is evaluated without noise: only its own scatter is wanted.
+
+    Args:
+        name: of this repetition.
+        grid: plays the hospitals of this repetition, whose ledgers know no other.
+        shared: those of the initial weights that are sent.
+
+    Returns:
+        The federated model and each hospital's own, at every hospital.
+    """
+    settings = _without_noise(study)
+    noised = replace(study, evaluation=settings.evaluation)
+    roster = Roster(document_of(noised, name, sizes), dict(grid.nodes))
+    weights = _trained(noised, roster, grid, checkpoints=folder / "federated", initial=shared, advance=advance)
+    channel = Channel(grid, study.federation.deadline_s)
+    federated = evaluate(channel, roster, weights, study.federation.rounds)
+    local: dict[str, Evaluated] = {}
+    for hospital in grid.nodes if "local" in study.evaluation.arms else ():
+        document = document_of(settings, f"{name}.local.{hospital}", sizes)
+        one = Roster(document, {hospital: grid.nodes[hospital]})
+        checkpoints = folder / f"local-{hospital}"
+        weights = _trained(settings, one, grid, checkpoints=checkpoints, initial=initial, advance=advance)
+        local |= evaluate(channel, one, weights, settings.federation.rounds)
+    return federated, local
+
+
 def _without_noise(study: Study) -> Study:
     rate = study.evaluation.arm_learning_rate or study.training.learning_rate
     final = study.evaluation.arm_final_rate or study.training.final_rate
@@ -101,6 +141,7 @@ def _without_noise(study: Study) -> Study:
             study.evaluation,
             epsilon=None,
             bins=EXACT_BINS,
+            edges="equal",
             every=study.federation.rounds,
             patience=0,
             deliver="last",

@@ -8,14 +8,12 @@ order goes out: a hospital keeps only its newest reply, so a resumed study must 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from conf.schema.evaluation import paired_bins
 from conf.schema.study import Study
 from server.rounds.evaluation import Evaluated, collect_scores
 from server.rounds.exchange import Channel
@@ -25,16 +23,12 @@ from server.runtime.local_grid import LocalGrid
 from server.study.baselines import Arms
 from server.study.document import document_of
 from tasks.machine.disk import write_whole
-from tasks.metrics.histogram import ScoreHistogram
+from tasks.metrics.histogram import ScoreHistogram, quantiles, range_edges
 from tasks.metrics.interval import Interval
-from tasks.metrics.paired import JointHistogram, auc_difference, quantiles
+from tasks.metrics.paired import JointHistogram, auc_difference
 from tasks.protocol import wire
+from tasks.protocol.study import EvaluationTerms
 from tasks.protocol.wire import EDGES, OTHER, Arrays, EvaluateOrder, EvaluateReport
-
-_PAYS = 0.03
-"""A noised joint histogram is requested where noise * hypot(1 / negatives, 1 / positives) is at most this. In
-simulation (4 bins a model, noise 3, models of correlation 0.6) the paired interval is as wide as the other one at 200
-and 100 patients, a quarter narrower at 2000 and 1000, and twice as wide at 60 and 40."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +76,13 @@ def evaluate_across_sites(
     roster = Roster(document_of(study, name, sizes), grid.nodes, Witness(state.ledger_heads))
     channel = Channel(grid, study.federation.deadline_s)
     evaluation = CrossSiteEvaluation()
-    if paired_bins(study.evaluation):
+    if roster.document.evaluation.paired:
         orders = _paired_orders(study, roster, state, arms)
         _compare_on_same_patients(channel, roster, orders, folder, evaluation)
     if study.evaluation.matrix:
         for trained_at, weights in arms.own.items():
-            order = EvaluateOrder(roster.document, study.federation.rounds, weights, asks="matrix")
+            edges = _edges_of(arms.local.get(trained_at), roster.document.evaluation)
+            order = EvaluateOrder(roster.document, study.federation.rounds, weights, asks="matrix", edges=edges)
             scored = _scored(channel, roster, order, folder / f"model-of-{trained_at}")
             evaluation.matrix[trained_at] = {h: answer for h, answer in scored.items() if not answer.problem}
             evaluation.note(scored, f"did not score the model of {trained_at}")
@@ -116,14 +111,15 @@ def _compare_on_same_patients(
 
 
 def _paired_orders(study: Study, roster: Roster, state: StudyState, arms: Arms) -> dict[str, EvaluateOrder]:
-    orders = {hospital: _order_for(study, roster, state, arms, hospital) for hospital in arms.own}
+    there = roster.document.evaluation.paired_at or list(arms.own)
+    orders = {h: _order_for(study, roster, state, arms, h) for h in arms.own if h in there}
     return {hospital: order for hospital, order in orders.items() if order is not None}
 
 
 def _order_for(study: Study, roster: Roster, state: StudyState, arms: Arms, hospital: str) -> EvaluateOrder | None:
-    """The order to a hospital to compare; ``None`` where its histograms offer no bins, or pairing would not help."""
-    federated, alone, bins = _federated(state, hospital), arms.local.get(hospital), paired_bins(study.evaluation)
-    if federated is None or alone is None or not alone.scores or not pays(federated):
+    """The order to a hospital to compare; ``None`` where its histograms offer no bins."""
+    federated, alone, bins = _federated(state, hospital), arms.local.get(hospital), roster.document.evaluation.paired
+    if federated is None or alone is None or not alone.scores:
         return None
     try:
         return paired_order(
@@ -145,15 +141,6 @@ def _gain(paired: Evaluated) -> Interval | None:
     return auc_difference(JointHistogram(paired.scores["paired"], paired.figures.evaluation_noise or 0.0))
 
 
-def pays(released: ScoreHistogram) -> bool:
-    """Whether a joint histogram tells more about a difference than two separate histograms. Only earlier releases
-    decide, so neither the interval nor the choice between them depends on the difference."""
-    sizes = released.size(0), released.size(1)
-    if not released.has_both_classes():
-        return False
-    return released.noise * math.hypot(1 / sizes[0], 1 / sizes[1]) <= _PAYS
-
-
 def paired_order(
     roster: Roster,
     round: int,
@@ -173,7 +160,17 @@ def _federated(state: StudyState, hospital: str) -> ScoreHistogram | None:
     figures = state.outcome.hospitals.get(hospital)
     if figures is None or figures.evaluation_noise is None or hospital not in state.scores:
         return None
-    return ScoreHistogram(state.scores[hospital], figures.evaluation_noise)
+    edges = state.outcome.edges
+    return ScoreHistogram(state.scores[hospital], figures.evaluation_noise, np.array(edges) if edges else None)
+
+
+def _edges_of(trained: Evaluated | None, terms: EvaluationTerms) -> list[float] | None:
+    """Where a hospital's own model puts its own patients: its arm has told that without noise."""
+    if terms.edges == "equal":
+        return None
+    if trained is None or not trained.scores:
+        return [float(edge) for edge in range_edges(terms.bins)]
+    return [float(edge) for edge in quantiles(trained.histogram(), terms.bins)]
 
 
 def _scored(channel: Channel, roster: Roster, order: EvaluateOrder, folder: Path) -> dict[str, Evaluated]:
@@ -187,7 +184,7 @@ def _scored(channel: Channel, roster: Roster, order: EvaluateOrder, folder: Path
         write_whole(files[hospital], wire.pack(report))
 
     new = collect_scores(channel, replace(roster, nodes=left), order, store) if left else {}
-    return {hospital: Evaluated.of(report) for hospital, report in stored.items()} | new
+    return {hospital: Evaluated.of(report, edges=order.edges) for hospital, report in stored.items()} | new
 
 
 def _stored(file: Path) -> EvaluateReport | None:

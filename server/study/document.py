@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import load as conf
-from conf.schema.evaluation import paired_bins
+from conf.schema.evaluation import looks_first, paired_bins
 from conf.schema.model import weights_named
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
@@ -21,6 +21,7 @@ from server.rounds.evaluation import evaluates
 from server.rounds.sampling import asked_at_most
 from server.strategy.client_terms import method_of
 from server.study.folder import FILE, NOT_COMPUTED, StudyFolder
+from server.study.foresight import compared_where_it_pays
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.machine.disk import write_whole
@@ -47,6 +48,17 @@ def document_of(study: Study, name: str, sizes: Mapping[str, int], asked_by: str
     task, model = tasks.get(study.task.name), model_of(study)
     evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
     findings, structures = task.asks(registry.outlines(model, task.form))
+    terms = EvaluationTerms(
+        releases=evaluated,
+        bins=study.evaluation.bins,
+        epsilon=study.evaluation.epsilon,
+        subgroups=list(study.evaluation.subgroups),
+        paired=paired_bins(study.evaluation),
+        matrix=study.evaluation.matrix,
+        findings=findings,
+        structures=structures,
+        edges="released" if looks_first(study.evaluation) else "equal",
+    )
     return StudyDocument(
         name=name,
         release=release(),
@@ -58,16 +70,7 @@ def document_of(study: Study, name: str, sizes: Mapping[str, int], asked_by: str
         asked=asked_at_most(study),
         training=TrainingTerms(**asdict(study.training)),
         privacy=PrivacyTerms(**asdict(study.privacy)),
-        evaluation=EvaluationTerms(
-            releases=evaluated,
-            bins=study.evaluation.bins,
-            epsilon=study.evaluation.epsilon,
-            subgroups=list(study.evaluation.subgroups),
-            paired=paired_bins(study.evaluation),
-            matrix=study.evaluation.matrix,
-            findings=findings,
-            structures=structures,
-        ),
+        evaluation=compared_where_it_pays(terms, study.privacy.delta, sizes),
         method=method_of(study.strategy),
         wire=WireTerms(**asdict(study.wire)),
         sizes=dict(sizes),
@@ -121,9 +124,11 @@ def weights_file(study: Study) -> Path | None:
     named = weights_named(study.model)
     if not named:
         return None
-    if is_digest(named) and isinstance(study.runtime, SuperlinkRuntime):
+    if named.startswith("shipped:"):
+        folder, file = Path("tasks/models/shipped"), weights.shipped(named)
+    elif is_digest(named) and isinstance(study.runtime, SuperlinkRuntime):
         folder = Path(study.output_dir) / WEIGHTS
-        files = [path for path in weights.files_in(folder) if _is_plain(path)]
+        files = [path for path in weights.files_in(folder) if _is_plain(path)] + weights.files_in(weights.SHIPPED)
         file = next((path for path in files if _digest_of(path) == named), None)
     else:
         folder, file = Path(named).parent, Path(named) if Path(named).is_file() else None

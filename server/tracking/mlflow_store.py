@@ -272,7 +272,7 @@ def _of_study(record: RoundRecord) -> dict[str, float | None]:
 def _of_hospital(record: RoundRecord, hospital: str) -> dict[str, float | None]:
     figures = record.hospitals[hospital]
     return {
-        "auc": figures.auc,
+        "auc": figures.shown_auc,
         "auc_low": figures.auc_low,
         "auc_high": figures.auc_high,
         "epsilon": figures.epsilon,

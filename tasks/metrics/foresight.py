@@ -19,7 +19,8 @@ from tasks.metrics.ranking import roc_auc
 ASSUMED_AUC = 0.8
 ASSUMED_POSITIVES = 1 / 3
 """Share of patients with the finding, where nobody may know the real one."""
-TOO_OFTEN_NONE = 0.5
+TOO_WIDE = 0.7
+"""An interval wider than this holds both a good AUC and one that is worse than chance."""
 _DRAWS = 200
 
 
@@ -30,8 +31,8 @@ class Foresight:
     Attributes:
         patients: validation patients that were assumed.
         noise: standard deviation on each cell.
-        none: probability that there is no AUC at all, since the noise hides a class.
-        width: median width of its 95 % interval, where there is one; 1 where there is none.
+        none: probability that there is no point, since the noise hides a class; see ``interval.FIRM``.
+        width: median width of its 95 % interval; 1 where there is none.
     """
 
     patients: int
@@ -41,8 +42,8 @@ class Foresight:
 
     @property
     def tells_nothing(self) -> bool:
-        """Whether it is more likely than not that there is no AUC."""
-        return self.none > TOO_OFTEN_NONE
+        """Whether noise makes it more likely than not that a good model cannot be told from a bad one."""
+        return self.noise > 0 and self.width > TOO_WIDE
 
 
 def validation_patients(training: int, held_out: float) -> int:
@@ -72,7 +73,7 @@ def foresee(
     >>> foresee(patients=40, bins=16, noise=4.0).tells_nothing  # 16 cells' noise hides some 13 positives
     True
     """
-    rng = np.random.default_rng((patients, bins, round(1000 * noise)))
+    rng, shown = np.random.default_rng((patients, bins, round(1000 * noise))), 0
     labels = np.arange(patients) < min(max(round(patients * positives), 1), max(patients - 1, 1))
     apart = float(np.sqrt(2) * ndtri(auc))
     widths: list[float] = []
@@ -80,6 +81,6 @@ def foresee(
         scores = expit(rng.standard_normal(patients) + apart * (labels - 0.5))
         cells = score_histogram(scores, labels, bins) + noise * rng.standard_normal((2, bins))
         figure = roc_auc(ScoreHistogram(cells, noise))
-        if figure is not None:
-            widths.append(figure.high - figure.low)
-    return Foresight(patients, noise, 1 - len(widths) / _DRAWS, float(np.median(widths)) if widths else 1.0)
+        widths.append(1.0 if figure is None else figure.high - figure.low)
+        shown += figure is not None and figure.firm
+    return Foresight(patients, noise, 1 - shown / _DRAWS, float(np.median(widths)))

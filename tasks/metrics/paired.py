@@ -13,14 +13,14 @@ variance grows as K^2/6; so noised histograms want few bins, exact ones many.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.metrics.histogram import ScoreHistogram
-from tasks.metrics.interval import Interval, Z
-from tasks.metrics.resampling import without_negatives
+from tasks.metrics.histogram import are_edges
+from tasks.metrics.interval import FIRM, Interval, Z
 
 _DIFFERENCES = np.linspace(-1, 1, 4001)
 _LEAST_MOVE = 0.25
@@ -49,22 +49,13 @@ class JointHistogram:
         return float(self.cells[label].sum())
 
     def has_both_classes(self) -> bool:
-        """Whether each class has at least one patient, and more than the noise alone would show."""
-        return min(self.size(0), self.size(1)) >= max(1.0, Z * self.noise * self.bins)
+        """Whether each class has a patient, as far as can be known: noise may hide it, but does not show it absent."""
+        return self.noise > 0 or min(self.size(0), self.size(1)) >= 1
 
-
-def quantiles(histogram: ScoreHistogram, bins: int) -> NDArray[np.float64]:
-    """Edges of bins with about equal numbers of a histogram's patients.
-
-    Returns:
-        float64 of shape (bins - 1,) in [0, 1], not decreasing.
-    """
-    held = without_negatives(histogram.cells).sum(axis=0)
-    wanted = np.arange(1, bins) / bins
-    if held.sum() <= 0:
-        return wanted
-    below = np.concatenate([[0.0], np.cumsum(held)]) / held.sum()
-    return np.interp(wanted, below, np.linspace(0, 1, histogram.bins + 1))
+    @property
+    def is_firm(self) -> bool:
+        """Whether both classes stand out of the noise so far that points may be shown; see ``interval.FIRM``."""
+        return min(self.size(0), self.size(1)) >= max(1.0, FIRM * self.noise * self.bins)
 
 
 def joint_histogram(
@@ -97,11 +88,6 @@ def joint_histogram(
     return histogram
 
 
-def are_edges(edges: NDArray[np.float64]) -> bool:
-    """Whether each row could divide the scores from 0 to 1 into bins."""
-    return bool(np.all((edges >= 0) & (edges <= 1)) and np.all(np.diff(edges, axis=-1) >= 0))
-
-
 def auc_difference(joint: JointHistogram) -> Interval | None:
     """AUC of the first model minus that of the second, with the 95 % interval of a paired comparison.
 
@@ -112,20 +98,26 @@ def auc_difference(joint: JointHistogram) -> Interval | None:
     from zero.
 
     Returns:
-        ``None`` when a class has less than one patient, or no more than noise alone would show.
+        ``None`` where exact counts have a class without a patient. Where noise hides a class, an interval without a
+        point.
     """
     if not joint.has_both_classes():
         return None
     n, p = joint.size(0), joint.size(1)
     by_negative, by_positive = _moves(joint)
     won = float((joint.cells[1] * by_positive).sum())
-    value = min(max(won / (n * p), -1.0), 1.0)
+    value = min(max(won / (n * p), -1.0), 1.0) if min(n, p, n * p) > 0 else 0.0
     drawing = max(_delong(joint, by_negative, by_positive, value), _LEAST_MOVE**2 * (n**2 + p**2))
     variance = drawing + _noise(joint, by_negative, by_positive)
     kept = _DIFFERENCES[(won - _DIFFERENCES * n * p) ** 2 <= Z**2 * variance]
-    low, high = (min(float(kept[0]), value), max(float(kept[-1]), value)) if len(kept) else (value, value)
+    if len(kept) == 0:  # all are improbable: then as far around the best as its own spread
+        best = int(np.abs(won - _DIFFERENCES * n * p).argmin())
+        reach = Z * math.sqrt(float(variance[best])) / max(abs(n * p), 1e-12)
+        kept = np.clip([value - reach, value + reach], -1, 1)
+    low, high = min(float(kept[0]), value), max(float(kept[-1]), value)
     taken = 1 / joint.bins**2 if joint.bins > 1 else 0.0
-    return Interval(value, max(min(low, low / (1 - taken)), -1.0), min(max(high, high / (1 - taken)), 1.0))
+    low, high = max(min(low, low / (1 - taken)), -1.0), min(max(high, high / (1 - taken)), 1.0)
+    return Interval(value, low, high, joint.is_firm)
 
 
 def _moves(joint: JointHistogram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

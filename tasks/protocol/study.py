@@ -34,6 +34,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$")]
 
 LEAST_RATE = 1e-6
 """The smallest ``Positive`` number; a falling learning rate may not fall below it."""
+RANGE_NOISE = 3.0
+"""Noise of the first look, which only finds where scores lie, as a multiple of the noise on the histograms: it costs a
+ninth of one of them."""
 LEAST_NOISE, MOST_NOISE = 0.3, 1e5
 """A hospital that protects its patients plans no noise multiplier below the first, and needs none above the second."""
 
@@ -69,6 +72,7 @@ class TrainingTerms:
 _LEVELS_OF_NOISE = 5
 
 
+Edges = Literal["equal", "released"]
 Stays = Literal["nothing", "normalisation", "head"]
 Encoding = Literal["float32", "float16", "int8"]
 
@@ -135,9 +139,14 @@ class EvaluationTerms:
     Attributes:
         paired: one order brings a second model, and one joint histogram of both models' scores leaves, with this many
             bins per model; 0 for none.
+        paired_at: hospitals that are asked for it, the others are too small for it to tell anything; none named means
+            all. Only theirs is a share of epsilon.
         matrix: how many hospitals' own models are scored here; 0 for none.
         findings: the task's secondary findings; one histogram of scores of each leaves after the last round.
         structures: the structures that the model outlines; two histograms of each leave, of Dice and of distances.
+        edges: where bins lie. ``equal``: equally wide. ``released``: before the first evaluation one look, with
+            ``RANGE_NOISE``, counts patients whatever their class in cells that are the same for every study; its
+            quantiles are the edges for all hospitals, and each evaluation's are those of the next.
     """
 
     releases: Count
@@ -148,6 +157,8 @@ class EvaluationTerms:
     matrix: Annotated[int, Field(ge=0, le=1000)] = 0
     findings: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
     structures: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
+    edges: Edges = "equal"
+    paired_at: Annotated[list[Name], Field(max_length=10_000)] = Field(default_factory=list)
 
     def histograms(self, last: bool) -> int:
         """How many leave after one evaluation: each includes every patient once."""
@@ -156,6 +167,11 @@ class EvaluationTerms:
     def all_histograms(self) -> int:
         """How many leave over the whole study."""
         return self.releases + self._at_last() + (self.paired > 0) + self.matrix
+
+    def histograms_at(self, hospital: str) -> int:
+        """How many leave one hospital over the whole study."""
+        spared = self.paired > 0 and bool(self.paired_at) and hospital not in self.paired_at
+        return self.all_histograms() - spared
 
     def _at_last(self) -> int:
         return len(self.subgroups) + len(self.findings) + 2 * len(self.structures)
@@ -236,10 +252,15 @@ def release() -> str:
 
 def canonical(document: StudyDocument) -> str:
     """The document as JSON with sorted keys and no spaces: equal documents, equal text. One that nobody asks for has
-    no ``asked_by``, as it had none before there were names."""
+    no ``asked_by``, as it had none before there were names; likewise for bins of equal width and comparisons
+    everywhere."""
     values = _ADAPTER.dump_python(document)
     if not document.asked_by:
         del values["asked_by"]
+    if values["evaluation"]["edges"] == "equal":
+        del values["evaluation"]["edges"]
+    if not values["evaluation"]["paired_at"]:
+        del values["evaluation"]["paired_at"]
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

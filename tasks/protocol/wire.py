@@ -28,7 +28,7 @@ from safetensors.numpy import save as save_tensors
 from tasks.protocol.study import STRICT, Count, HexDigest, Name, StudyDocument
 from tasks.protocol.subgroups import LEVELS
 
-VERSION = 4
+VERSION = 5
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _PACKED_HEAD = "consilium"
@@ -43,6 +43,8 @@ OTHER = "other-model."
 """Prefix of a second model's tensors in an order to compare."""
 FINDING, DICE, DISTANCE = "finding-", "dice-", "hd95-"
 """Prefixes of histograms of a secondary finding, and of a structure's outlines."""
+RANGE, RANGE_CELLS = "range", 32
+"""Name and cells of the histogram of a first look."""
 EDGES = "score-edges"
 """Name of the bins' edges in an order to compare: float64 of shape (2, bins - 1), the order's own model first."""
 
@@ -115,7 +117,7 @@ class TrainReport:
     """New minus old value of each tensor that is sent, in the study's encoding ``wire.up``."""
 
 
-Asks = Literal["scores", "paired", "matrix"]
+Asks = Literal["scores", "range", "paired", "matrix"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -123,8 +125,9 @@ class EvaluateOrder:
     """Score your validation patients with the given model and report the histogram of the scores.
 
     Attributes:
-        asks: ``scores``: of the study's own model. ``paired``: of that and another one (``other-model.*``), one joint
-            histogram in the bins of ``score-edges``. ``matrix``: of another model alone, which is whole.
+        asks: ``scores``: of the study's own model. ``range``: where its scores lie, for the edges of later bins.
+            ``paired``: of that and another one (``other-model.*``), one joint histogram in the bins of ``score-edges``.
+            ``matrix``: of another model alone, which is whole.
     """
 
     study: StudyDocument
@@ -132,19 +135,32 @@ class EvaluateOrder:
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
     change: ModelChange | None = None
     asks: Asks = "scores"
+    edges: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(max_length=65535)] | None = None
+    """Between the bins of scores, where the study's terms have them released; ``None``: equally wide bins."""
     ledger_head: HexDigest | None = None
     """As in ``TrainOrder``."""
 
     @model_validator(mode="after")
     def _agreed(self) -> Self:
         """Only what the study document states may be asked, and only after the last round."""
-        if self.asks == "scores":
+        self._require_edges()
+        if self.asks in ("scores", "range"):
             return self
         if not getattr(self.study.evaluation, self.asks):
             raise ValueError(f"asks for {self.asks!r}, which the study document does not contain")
         if self.round != self.study.rounds or self.change is not None:
             raise ValueError(f"asks for {self.asks!r}: allowed after the last round only, and with the whole model")
         return self
+
+    def _require_edges(self) -> None:
+        terms = self.study.evaluation
+        if self.asks == "range" and terms.edges != "released":
+            raise ValueError("asks for 'range', which the study document does not contain")
+        due = terms.edges == "released" and self.asks in ("scores", "matrix")
+        if due != (self.edges is not None):
+            raise ValueError(f"edges: the study's terms ask for {'edges' if due else 'no edges'} here")
+        if self.edges is not None and (len(self.edges) != terms.bins - 1 or sorted(self.edges) != self.edges):
+            raise ValueError(f"edges: must be {terms.bins - 1} numbers that do not decrease")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -164,6 +180,7 @@ class EvaluateReport:
     last round also: for each of the study's subgroups one of shape (levels, 2, bins) under the attribute's name; for
     each secondary finding ``finding-NAME`` (2, bins); for each structure ``dice-NAME`` (2, bins) and ``hd95-NAME``
     (bins,), see ``tasks/metrics/outlining.py``.
+    Of a first look ``range`` alone, of shape (RANGE_CELLS,): patients by score.
     Where two models are compared, ``paired`` alone, of shape (2, bins, bins): class, bin of the order's model, bin of
     the other one."""
 
@@ -194,6 +211,8 @@ def due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
     terms = order.study.evaluation
     if order.asks == "paired":
         return {"paired": (2, terms.paired, terms.paired)}
+    if order.asks == "range":
+        return {RANGE: (RANGE_CELLS,)}
     shapes: dict[str, tuple[int, ...]] = {"histogram": (2, terms.bins)}
     if order.asks == "scores" and order.round == order.study.rounds:
         shapes |= {attribute: (len(LEVELS[attribute]), 2, terms.bins) for attribute in terms.subgroups}

@@ -15,29 +15,30 @@ from server.rounds.evaluation import Evaluated, pooled_auc, scores_of
 from server.rounds.state import HospitalRound, RoundRecord, StudyState
 from server.study.baselines import Arms
 from server.study.cross_site_evaluation import CrossSiteEvaluation
-from tasks.metrics.histogram import ScoreHistogram, score_histogram
+from tasks.metrics.histogram import score_histogram
 from tasks.metrics.interval import Interval
-from tasks.metrics.ranking import roc_auc
 
 NOTES = ["Nobody is real."]
 
 
 def evaluated(
-    seed: int, distance: float, sizes: tuple[int, int] = (80, 60), noise: float = 0.0, **more: NDArray[np.float64]
+    seed: int,
+    distance: float,
+    sizes: tuple[int, int] = (80, 60),
+    noise: float = 0.0,
+    *,
+    moved: float = 0.0,
+    bins: int = 16,
+    **more: NDArray[np.float64],
 ) -> Evaluated:
-    """What a hospital says whose classes are so many standard deviations apart."""
+    """What a hospital says whose classes are so many standard deviations apart; ``moved``: all scores' logits."""
     rng = np.random.default_rng(seed)
     labels = np.r_[np.zeros(sizes[0], int), np.ones(sizes[1], int)]
-    scores = 1 / (1 + np.exp(-rng.normal(size=len(labels)) - distance * (labels - 0.5)))
-    counts = score_histogram(scores, labels, 16)
+    scores = 1 / (1 + np.exp(-rng.normal(size=len(labels)) - distance * (labels - 0.5) - moved))
+    counts = score_histogram(scores, labels, bins)
     counts = counts + rng.normal(0, noise, counts.shape) if noise else counts
-    auc = roc_auc(ScoreHistogram(counts, noise))
     figures = HospitalRound(7.9, 3.9 if noise else None, noise, bytes_down=2_000_000, bytes_up=1_000_000)
-    if auc is not None:
-        figures = HospitalRound(
-            7.9, 3.9 if noise else None, noise, auc.value, auc.low, auc.high, bytes_down=2_000_000, bytes_up=1_000_000
-        )
-    return Evaluated(figures, {"histogram": counts, **more})
+    return Evaluated(figures, {"histogram": counts, **more}).with_auc()
 
 
 def outcome(

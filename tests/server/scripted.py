@@ -39,7 +39,9 @@ __all__ = [
 @cache
 def study(*overrides: str) -> Study:
     """A configuration for hospitals that play themselves."""
-    return load.load(["federation.rounds=3", "evaluation.bins=8", "tracking=none", *overrides])
+    return load.load(
+        ["federation.rounds=3", "evaluation.bins=8", "evaluation.edges=equal", "tracking=none", *overrides]
+    )
 
 
 def sites(folder: Path, **behaviours: Any) -> dict[str, Path]:

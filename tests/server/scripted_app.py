@@ -58,6 +58,13 @@ def honest_histogram(name: str, bins: int) -> wire.Arrays:
     return {"histogram": rng.integers(1, 9, size=(2, bins)).astype(np.float64)}
 
 
+def honest_range(name: str) -> wire.Arrays:
+    """All its patients in four of the cells."""
+    counts = np.zeros(wire.RANGE_CELLS)
+    counts[12:16] = np.random.default_rng([*name.encode(), 1]).integers(5, 20, size=4)
+    return {wire.RANGE: counts}
+
+
 def honest_joint(name: str, order: EvaluateOrder) -> wire.Arrays:
     """The order's own model, the first one, puts nearly all positives on top; the other model does not."""
     bins = order.arrays[wire.EDGES].shape[1] + 1
@@ -98,8 +105,10 @@ def _evaluate(message: Message, context: Context) -> Message:
     arrays = honest_histogram(settings["name"], order.study.evaluation.bins)
     if order.asks == "paired":
         arrays = honest_joint(settings["name"], order)
+    if order.asks == "range":
+        arrays = honest_range(settings["name"])
     honest = EvaluateReport(order.study.name, order.round, None, 1e-4, 0.0, BOOKS, arrays)
-    if order.asks == "paired":
+    if order.asks in ("paired", "range"):
         return _reply(message, honest) if behaviour == "well" else _misbehave(behaviour, message, honest)
     spoilt: dict[str, wire.Arrays] = {
         "nan": {"histogram": arrays["histogram"] * np.nan},

@@ -43,7 +43,8 @@ def test_it_is_one_file_that_fetches_and_runs_nothing() -> None:
     told = page(story())
     reader = Loads()
     reader.feed(told)
-    assert reader.found == []
+    outside = [each for each in reader.found if not each.startswith("a href=#how-")]
+    assert outside == [], "links lead to this page's own explanations"
     assert not {"script", "link", "iframe", "img", "object"} & set(reader.tags)
     assert reader.tags.count("svg") == 7
     assert "@import" not in told
@@ -132,7 +133,7 @@ def test_a_matrix_is_darker_where_the_auc_is_higher() -> None:
 
 def test_a_gain_is_coloured_as_it_is_worded() -> None:
     found = story().results
-    ends = {"ash": (0.01, 0.2), "elm": (-0.1, 0.1), "oak": (-0.2, -0.02)}
+    ends = {"ash": (0.05, 0.2), "elm": (-0.1, 0.1), "oak": (-0.2, -0.02)}
     gains = {hospital: Interval((low + high) / 2, low, high) for hospital, (low, high) in ends.items()}
     chart = charts.gains(replace(found, gains=gains, paired=["ash", "oak"]))
     assert chart is not None

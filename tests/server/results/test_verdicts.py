@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.results.verdicts import how_compared, verdict, warnings
+from server.results.verdicts import decisions, how_compared, verdicts, warnings
 from server.study.baselines import Arms
 from server.study.cross_site_evaluation import CrossSiteEvaluation
 from tasks.metrics.interval import Interval
@@ -22,9 +22,34 @@ from tests.server.outcome import evaluated, outcome
     ],
 )
 def test_federation_helps_only_where_the_interval_says_so(gain: Interval, says: str) -> None:
-    told = verdict("ash", gain)
+    (told,) = verdicts({"ash": gain})
     assert told.startswith(says)
     assert ("Federation helps" in told) == (gain.low > 0)
+
+
+def test_among_many_hospitals_a_gain_must_be_clearer() -> None:
+    """Just beyond zero at 5 % is enough for one hospital, and not for one of ten (Holm)."""
+    just, clear = Interval(0.1, 0.004, 0.2), Interval(0.2, 0.1, 0.3)
+    assert decisions({"ash": just}) == {"ash": "helps"}
+    ten = {f"h{n}": Interval(0.0, -0.1, 0.1) for n in range(9)}
+    assert decisions({"ash": just, **ten})["ash"] == "open"
+    assert decisions({"ash": clear, **ten})["ash"] == "helps"
+    told = verdicts({"ash": just, **ten})[0]
+    assert told.startswith("No evidence either way for ash, as one of 10 hospitals")
+
+
+def test_a_gain_without_a_point_decides_nothing() -> None:
+    assert decisions({"ash": Interval(0.2, 0.1, 0.3, firm=False)}) == {"ash": "open"}
+    assert "+0.200" not in verdicts({"ash": Interval(0.2, 0.1, 0.3, firm=False)})[0]
+
+
+def test_equal_models_are_seldom_told_apart_at_any_hospital() -> None:
+    """Twenty hospitals, gains that are noise alone: without a correction 64 % of studies have a verdict."""
+    rng, wrong = np.random.default_rng(8), 0
+    for _ in range(400):
+        gains = {f"h{n}": Interval(g, g - 1.96, g + 1.96) for n, g in enumerate(rng.standard_normal(20))}
+        wrong += any(found != "open" for found in decisions(gains).values())
+    assert wrong <= 33, "at most 5 %, three standard deviations allowed"
 
 
 def test_gains_are_told_of_hospitals_that_have_both_figures() -> None:
@@ -40,7 +65,7 @@ def test_a_hospital_of_one_class_is_warned_of_first() -> None:
     found, _ = outcome({"ash": evaluated(1, 2.0), "oak": evaluated(3, 2.0, (50, 0))})
     assert found.warnings[0].startswith("oak has validation patients of one class only")
     noisy, _ = outcome({"ash": evaluated(1, 2.0, (500, 500), 2.0), "oak": evaluated(3, 2.0, (50, 5), 4.0)})
-    assert noisy.warnings[0].startswith("oak has too few patients of one class for its noise")
+    assert noisy.warnings[0].startswith("The noise may hide a whole class of oak's patients")
 
 
 @pytest.mark.parametrize(("sizes", "warned"), [(((90, 10), (10, 90)), True), (((50, 50), (50, 50)), False)])
@@ -107,6 +132,8 @@ def test_a_paired_gain_takes_the_place_of_the_other_one() -> None:
     told = how_compared(found.gains, found.paired)
     assert "patient by patient: ash." in told
     assert "too wide: elm." in told
+    assert "was not measured" in told
+    assert "as measured" in how_compared(found.gains, found.paired, repeated=True)
     assert how_compared({}, []) == ""
     assert "its own noise" not in told
     assert "its own noise" in how_compared(found.gains, found.paired, noised=True)
@@ -126,6 +153,39 @@ def test_the_gate_asks_every_hospital_and_the_lower_limit() -> None:
     found, _ = outcome(federated)
     assert found.gate is None
     assert "result/gate_passed" not in found.metrics()
+
+
+def test_the_gate_for_specificity_asks_all_patients_and_no_hospital_to_differ() -> None:
+    """Of equal hospitals half lie below the threshold's own specificity, so each lower limit asks about size alone."""
+    equal = {name: evaluated(seed, 3.0, (400, 400)) for seed, name in enumerate(("ash", "elm", "oak"))}
+    found, _ = outcome(equal, gates={"specificity": 0.85})
+    assert found.gate == []
+    found, _ = outcome({**equal, "yew": evaluated(9, 3.0, (400, 400), moved=2.0)}, gates={"specificity": 0.85})
+    assert found.gate is not None
+    assert any(reason.startswith("yew: specificity has an upper limit") for reason in found.gate)
+
+
+def test_repeated_trainings_widen_what_is_said() -> None:
+    federated, local = {"ash": evaluated(1, 2.0, (400, 400))}, {"ash": evaluated(4, 0.5, (400, 400))}
+    once, _ = outcome(federated, Arms(local=local))
+    again = [{"ash": evaluated(seed, distance, (400, 400))} for seed, distance in ((11, 2.0), (12, 1.0), (13, 3.0))]
+    often, _ = outcome(federated, Arms(local=local, federated_again=again))
+    assert once.spread == {}
+    assert often.spread["federated"]["ash"] > 0.1
+    assert often.gains["ash"].low < once.gains["ash"].low
+    narrow, wide = once.auc("federated", "ash"), often.auc("federated", "ash")
+    assert narrow is not None
+    assert wide is not None
+    assert wide.value == narrow.value
+    assert wide.high - wide.low > narrow.high - narrow.low
+    assert decisions(once.gains)["ash"] == "helps"
+
+
+def test_bins_that_hide_much_are_named() -> None:
+    coarse, _ = outcome({"ash": evaluated(1, 3.0, (400, 400), bins=2)})
+    assert any("may hide" in warning for warning in coarse.warnings)
+    fine, _ = outcome({"ash": evaluated(1, 3.0, (400, 400), bins=256)})
+    assert not any("may hide" in warning for warning in fine.warnings)
 
 
 def test_groups_are_pooled_over_hospitals_and_small_ones_are_not_shown() -> None:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from conf.schema.evaluation import EXACT_PAIRED_BINS
 from server.rounds.state import HospitalRound, RoundRecord, StudyState
 from server.runtime.local_grid import LocalGrid
 from server.study.baselines import Arms
-from server.study.cross_site_evaluation import CrossSiteEvaluation, evaluate_across_sites, paired_order, pays
+from server.study.cross_site_evaluation import CrossSiteEvaluation, evaluate_across_sites, paired_order
 from tasks.metrics.histogram import ScoreHistogram
 from tasks.metrics.paired import JointHistogram, auc_difference
 from tasks.protocol.wire import EDGES, OTHER
@@ -101,27 +100,10 @@ def test_nothing_is_asked_of_a_hospital_without_figures(tmp_path: Path) -> None:
     assert found.problems == {}
 
 
-@pytest.mark.parametrize(
-    ("sizes", "noise", "paying"),
-    [
-        ((60, 40), 3.0, False),  # measured: twice as wide as the other interval
-        ((150, 75), 3.0, False),
-        ((300, 150), 3.0, True),
-        ((60, 40), 0.0, True),
-        ((60, 0), 0.0, False),
-    ],
-)
-def test_a_noised_joint_histogram_is_paid_for_only_where_it_tells_more(
-    sizes: tuple[int, int], noise: float, paying: bool
-) -> None:
-    cells = np.zeros((2, 16))
-    cells[:, 5] = sizes
-    assert pays(ScoreHistogram(cells, noise)) == paying
-
-
 def test_too_noisy_a_hospital_is_not_asked(tmp_path: Path) -> None:
     behaviours = {name: {"paired": "raise"} for name in HOSPITALS}
-    assert crossed(tmp_path, noise=4.0, **behaviours) == CrossSiteEvaluation()
+    noised = ("evaluation.epsilon=0.1", "evaluation.arms=[local]")
+    assert crossed(tmp_path, *noised, noise=4.0, **behaviours) == CrossSiteEvaluation()
 
 
 def test_an_answer_of_another_shape_is_no_answer(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from conf import load
 from server.errors import UninformativeStudy
 from server.study.document import document_of
 from server.study.foresight import foresee_study, noise_of, require_informative, table
-from tasks.protocol.study import StudyDocument
+from tasks.protocol.study import RANGE_NOISE, StudyDocument
 
 DEPLOYED = ("experiment=deployed", "runtime.address=h:1", "runtime.authority=/a", "runtime.certificate=/c")
 EVERY_ROUND = ("evaluation.every=1", "evaluation.bins=16")
@@ -27,7 +27,8 @@ def test_the_noise_is_what_the_accountant_of_a_hospital_asks_for(overrides: tupl
     terms = proposed(*overrides).evaluation
     noise = noise_of(terms, 1e-4)
     assert terms.epsilon is not None
-    assert epsilon_of([Mechanism(noise, 1.0, terms.all_histograms())], 1e-4) == pytest.approx(terms.epsilon, rel=0.01)
+    spent = [Mechanism(noise, 1.0, terms.all_histograms()), Mechanism(RANGE_NOISE * noise, 1.0, 1)]
+    assert epsilon_of(spent, 1e-4) == pytest.approx(terms.epsilon, rel=0.01)
 
 
 def test_the_shipped_experiment_gives_an_auc_at_two_small_hospitals() -> None:
@@ -35,7 +36,7 @@ def test_the_shipped_experiment_gives_an_auc_at_two_small_hospitals() -> None:
     require_informative(document)
     for each in foresee_study(document).values():
         assert 35 <= each.patients <= 45
-        assert each.none < 0.05
+        assert each.none < 0.4
         assert each.width < 0.5
 
 
@@ -51,7 +52,7 @@ def test_the_shipped_experiment_gives_an_auc_at_two_small_hospitals() -> None:
 def test_what_tells_nothing_is_refused_and_the_remedy_helps(overrides: tuple[str, ...], sizes: dict[str, int]) -> None:
     with pytest.raises(UninformativeStudy, match=r"alpha .*evaluation.uninformative=allow") as told:
         require_informative(proposed(*overrides, **sizes))
-    remedy = re.search(r"give each an AUC: (.*)\. To run", str(told.value))
+    remedy = re.search(r"give each a telling AUC: (.*)\. To run", str(told.value))
     assert remedy is not None, told.value
     helped = proposed(*overrides, *remedy[1].split(), **sizes)
     assert not any(each.tells_nothing for each in foresee_study(helped).values())
@@ -74,6 +75,26 @@ def test_the_table_has_a_line_for_each_hospital() -> None:
     console = Console(width=120, record=True)
     console.print(table(proposed(*EVERY_ROUND)))
     text = console.export_text()
-    assert re.search(r"alpha .* 39 .*3\.0\d.*8\d%", text)
+    assert re.search(r"alpha .* 39 .*3\.0\d.*1\.00.*100%", text)
     assert "beta" in text
     assert "Assumed" in text
+
+
+def test_two_models_are_compared_only_where_declared_sizes_let_it_pay() -> None:
+    """Decided before anything is released; the others keep no share for it, so their noise is smaller."""
+    asked = load.load(["experiment=demo", "evaluation.epsilon=4", "evaluation.bins=8", "evaluation.arms=[local]"])
+    document = document_of(asked, "demo-1", {"small": 60, "large": 4000})
+    assert document.evaluation.paired_at == ["large"]
+    foreseen = foresee_study(document)
+    assert foreseen["small"].noise < foreseen["large"].noise
+    nobody = document_of(asked, "demo-1", {"small": 60, "smaller": 30})
+    assert (nobody.evaluation.paired, nobody.evaluation.paired_at) == (0, [])
+    exact = document_of(load.load(["experiment=demo"]), "demo-1", {"small": 60})
+    assert (exact.evaluation.paired, exact.evaluation.paired_at) == (32, [])
+
+
+def test_with_noise_there_is_one_evaluation_and_one_look() -> None:
+    once = document_of(load.load(["evaluation.epsilon=4", "evaluation.bins=8"]), "demo-1", {"ash": 90}).evaluation
+    assert (once.releases, once.edges) == (1, "released")
+    exact = document_of(load.load(["evaluation.epsilon=null"]), "demo-1", {"ash": 90})
+    assert (exact.evaluation.releases, exact.evaluation.edges) == (exact.rounds, "equal")

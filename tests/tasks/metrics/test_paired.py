@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from tasks.metrics.histogram import ScoreHistogram, score_histogram
+from tasks.metrics.histogram import ScoreHistogram, are_edges, quantiles, score_histogram
 from tasks.metrics.interval import difference
-from tasks.metrics.paired import JointHistogram, are_edges, auc_difference, joint_histogram, quantiles
+from tasks.metrics.paired import JointHistogram, auc_difference, joint_histogram
 from tasks.metrics.ranking import roc_auc
 from tests.tasks.metrics.hospitals import raw_auc
 

@@ -8,10 +8,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from tasks.metrics.histogram import ScoreHistogram, pooled, score_histogram
-from tasks.metrics.ranking import average_precision, prevalence_only, roc_auc
+from tasks.metrics.histogram import (
+    ScoreHistogram,
+    pooled,
+    range_edges,
+    range_histogram,
+    range_quantiles,
+    score_histogram,
+)
+from tasks.metrics.ranking import average_precision, hospital_alone, roc_auc, unbinned
 from tests.tasks.metrics.hospitals import Scores, at_centres, binormal, noised, raw_auc
 
 BINS = 64
@@ -116,8 +124,11 @@ def test_one_class_has_no_auc(missing: int) -> None:
     cells[missing] = 0
     assert roc_auc(ScoreHistogram(cells)) is None
     assert average_precision(ScoreHistogram(cells)) is None
-    cells[missing, 0] = 7  # under so much noise, seven are nobody
-    assert roc_auc(ScoreHistogram(cells, 2.0)) is None
+    cells[missing, 0] = 7  # under so much noise, seven may be nobody: there is an interval, and no point
+    found = roc_auc(ScoreHistogram(cells, 2.0))
+    assert found is not None
+    assert not found.firm
+    assert found.high - found.low > 0.5
 
 
 @pytest.mark.parametrize(("negatives", "positives"), [(1, 1), (5, 5), (40, 3), (500, 500)])
@@ -195,20 +206,83 @@ def hospital(negatives: int, positives: int, noise: float = 0.0) -> ScoreHistogr
     return ScoreHistogram(cells, noise)
 
 
-def test_prevalence_alone_is_the_auc_of_knowing_the_hospital() -> None:
-    """Scikit-learn agrees, given each patient the fraction of positives at the hospital."""
+def test_the_hospital_alone_is_the_auc_of_its_prevalence() -> None:
+    """Scikit-learn nearly agrees, given each patient the fraction of positives at the hospital."""
     hospitals = [(80, 20), (50, 50), (10, 90)]
     labels = np.concatenate([np.r_[np.zeros(n), np.ones(p)] for n, p in hospitals])
     scores = np.concatenate([np.full(n + p, p / (n + p)) for n, p in hospitals])
-    found = prevalence_only([hospital(*counts) for counts in hospitals])
+    found = hospital_alone([hospital(*counts) for counts in hospitals])
     assert found is not None
-    assert found.value == pytest.approx(roc_auc_score(labels, scores))
-    assert found.low > 0.7
+    assert found.auc == pytest.approx(roc_auc_score(labels, scores), abs=0.01)
+    assert found.p < 1e-6
 
 
-def test_prevalence_alone_tells_nothing_where_hospitals_are_alike_or_unknown() -> None:
-    alike = prevalence_only([hospital(50, 50), hospital(100, 100)])
+def test_the_hospital_alone_tells_nothing_where_hospitals_are_alike_or_unknown() -> None:
+    alike = hospital_alone([hospital(50, 50), hospital(100, 100)])
     assert alike is not None
-    assert alike.value == 0.5
-    assert prevalence_only([hospital(50, 50)]) is None
-    assert prevalence_only([hospital(5, 5, noise=9.0), hospital(5, 5, noise=9.0)]) is None
+    assert alike.auc == pytest.approx(0.5, abs=0.01)
+    assert alike.p > 0.9
+    assert hospital_alone([hospital(50, 50)]) is None
+    hidden = hospital_alone([hospital(5, 5, noise=9.0), hospital(5, 5, noise=9.0)])
+    assert hidden is not None
+    assert hidden.p > 0.9
+
+
+@pytest.mark.parametrize(("count", "patients", "share", "noise"), [(5, 20, 0.3, 0.0), (10, 40, 0.1, 2.0)])
+def test_equal_hospitals_seldom_seem_to_predict_the_label(
+    count: int, patients: int, share: float, noise: float
+) -> None:
+    """The AUC of hospitals in the order of their own prevalences is above 0.6 in 37 and 83 % of these cases."""
+    rng, alarms = np.random.default_rng(3), 0
+    for _ in range(100):
+        positives = rng.binomial(patients, share, count)
+        cells = [np.pad([[patients - p], [p]], ((0, 0), (0, 7))) + rng.normal(0, noise, (2, 8)) for p in positives]
+        found = hospital_alone([ScoreHistogram(each, noise) for each in cells])
+        assert found is not None
+        alarms += found.p < 0.05 and found.auc >= 0.6
+    assert alarms <= 12
+
+
+@pytest.mark.parametrize(("squeeze", "edges"), [(0.1, False), (0.25, False), (0.1, True)])
+def test_squeezed_scores_keep_their_auc_inside_the_interval(squeeze: float, edges: bool) -> None:
+    """Ten in a hundred positive, true AUC 0.80, logits times 0.1 or 0.25 in 16 bins: equally wide ones read 0.53 and
+    0.70. Quantiles of an earlier look lose next to nothing, and hide next to nothing."""
+    rng, inside, bias, hidden = np.random.default_rng(5), 0, 0.0, 0.0
+    for _ in range(80):
+        labels = (np.arange(400) < 40).astype(np.int64)
+        logits = norm.ppf(0.8) * np.sqrt(2) * (rng.standard_normal(400) + 1.19 * labels) - 2.9
+        scores = 1 / (1 + np.exp(-squeeze * logits))
+        between = np.array(range_quantiles(range_histogram(scores, 32), 16)) if edges else None
+        found = roc_auc(ScoreHistogram(score_histogram(scores, labels, 16, between), 0.0, between))
+        assert found is not None
+        inside += found.low <= 0.8 <= found.high
+        bias, hidden = bias + found.value - 0.8, hidden + found.hidden
+    assert inside >= 72
+    if edges:
+        assert abs(bias / 80) < 0.015
+        assert hidden / 80 < 0.01
+
+
+def test_what_bins_hide_is_found_again() -> None:
+    """Against a large sample of two normal distributions: counted in three bins and in a thousand."""
+    scores = binormal(np.random.default_rng(2), 0.85, (200_000, 100_000))
+    coarse = of(scores, 3)
+    assert value(coarse) < 0.83
+    assert unbinned(coarse, value(coarse)) == pytest.approx(0.85, abs=0.01)
+    fine = of(scores, 1000)
+    assert unbinned(fine, value(fine)) == value(fine), "nothing to add"
+
+
+@given(counts, st.floats(0.01, 0.99))
+def test_a_finer_auc_is_farther_from_a_coin_toss(cells: Histogram, auc: float) -> None:
+    finer = unbinned(ScoreHistogram(cells), auc)
+    assert 0 <= finer <= 1
+    assert (finer - auc) * (auc - 0.5) >= -1e-3
+
+
+def test_public_edges_are_the_same_for_everybody_and_finest_in_the_middle() -> None:
+    edges = range_edges(32)
+    assert edges.shape == (31,)
+    assert np.all(np.diff(edges) > 0)
+    np.testing.assert_allclose(edges + edges[::-1], 1)
+    assert np.diff(edges)[15] < 0.03

@@ -199,6 +199,8 @@ def _others(document: StudyDocument) -> dict[str, StudyDocument]:
             value = getattr(terms, field.name)
             if isinstance(value, list):
                 other: Any = [*value, "sex"]
+            elif field.name == "edges":
+                other = "released"
             else:
                 other = value + 1 if isinstance(value, int) else value / 2 + 0.01
             if field.name == "final_rate":
