@@ -8,7 +8,8 @@ Tested in ``tests/client/prediction/test_scan_list.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from pydicom import Dataset
 from client.cohort import index, people
 from client.cohort.cache import ExampleCache
 from client.cohort.intake import keyed
+from client.cohort.withdrawals import withdrawn
 from client.site import SiteSettings, secret
 from client.sources.files.examinations import ReadStacks
+from client.sources.visit import Sighting
 from tasks.task import Task
 
 ScoringProgress = Callable[[str, int, int], None]
@@ -126,6 +129,31 @@ def on_training_side(site: SiteSettings, task: Task) -> Callable[[str], bool]:
             return any(sides.get(one) == "train" for one in known.pseudonyms(issuers, [patient]))
 
     return trained
+
+
+Unwilling = Callable[[Sighting], bool]
+"""Whether an image is of a patient who has withdrawn."""
+
+
+@contextmanager
+def unwilling_at(site: SiteSettings, task: Task) -> Iterator[Unwilling]:
+    """Tells of an image whether its patient has withdrawn: by the file's number, by another one of the same person, or
+    because the image or its examination was known under the number of one who has.
+
+    Raises:
+        SiteMisconfigured: the list cannot be used.
+    """
+    numbers = withdrawn(site)
+    issuers = list(dict.fromkeys(source.issuer for source in site.sources if source.task == task.name))
+    with people.opened(site) as known:
+        persons = known.pseudonyms(issuers, numbers)
+
+        def unwilling(one: Sighting) -> bool:
+            return one.patient in numbers or any(
+                known.is_one_of(replace(one, issuer=issuer), persons) for issuer in issuers if persons
+            )
+
+        yield unwilling
 
 
 def text_of(header: Dataset, keyword: str) -> str:

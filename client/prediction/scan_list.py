@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from client.pixels.refusal import UnreadableDicom
-from client.prediction.local_image import Catalogued, LeftOut, LocalImage, ScoringProgress, Worklist
+from client.prediction.local_image import Catalogued, LeftOut, LocalImage, ScoringProgress, Unwilling, Worklist
 from client.sources.acquisition import AcquisitionReader
 from client.sources.files.examinations import Examination, Stacked, examinations, stacked
 from client.sources.headers import plain_headers
 from client.sources.labels.segmentations import OWN
 from client.sources.record import NOTE, OTHER_SERIES, Unreadable
+from client.sources.visit import Sighting
 from tasks.task import Task
 
 NO_IMAGE = ("NOT_DICOM", "NO_PIXEL_DATA", "RT_STRUCTURE_SET", OWN)
@@ -25,7 +26,7 @@ def catalogued_scans(
     task: Task,
     acquired: AcquisitionReader,
     catalogued: Catalogued,
-    unwilling: frozenset[str],
+    unwilling: Unwilling,
     work: Worklist,
     progress: ScoringProgress,
 ) -> None:
@@ -39,7 +40,7 @@ def judged_scans(
     task: Task,
     acquired: AcquisitionReader,
     trained: Callable[[str], bool],
-    unwilling: frozenset[str],
+    unwilling: Unwilling,
     work: Worklist,
     progress: ScoringProgress,
 ) -> None:
@@ -56,7 +57,7 @@ def _scans(
     folder: Path,
     task: Task,
     acquired: AcquisitionReader,
-    unwilling: frozenset[str],
+    unwilling: Unwilling,
     work: Worklist,
     progress: ScoringProgress,
 ) -> Iterator[tuple[LocalImage, Stacked]]:
@@ -89,9 +90,10 @@ def _scans(
         yield image, scan
 
 
-def _unnamed(examination: Examination, unwilling: frozenset[str]) -> str:
+def _unnamed(examination: Examination, unwilling: Unwilling) -> str:
     """Why no report may or can reference it; "" if one can."""
-    if examination.patients & unwilling:
+    study = examination.study  # which is also what a catalogued scan is called by
+    if any(unwilling(Sighting(patient, "", study, study)) for patient in examination.patients):
         return "WITHDRAWN"
     if examination.unassigned:
         return examination.unassigned

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from client.cohort import catalog
-from client.cohort.withdrawals import withdrawn
 from client.errors import EmptySource, SiteMisconfigured
 from client.pixels.refusal import UnreadableDicom
 from client.prediction.local_image import (
@@ -18,8 +17,10 @@ from client.prediction.local_image import (
     LeftOut,
     LocalImage,
     ScoringProgress,
+    Unwilling,
     Worklist,
     on_training_side,
+    unwilling_at,
 )
 from client.prediction.scan_list import NO_IMAGE, catalogued_scans, judged_scans
 from client.reading.contract import NOTHING_DECLARED, Declared
@@ -29,6 +30,7 @@ from client.sources.files.folder import image_id
 from client.sources.headers import FileHeader, read_headers
 from client.sources.record import signature_of
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource, Source
+from client.sources.visit import Sighting
 from tasks.task import Task
 
 _DICOM = (FolderSource, DicomwebSource, DimseSource)
@@ -54,8 +56,20 @@ def of_catalog(site: SiteSettings, task: Task, progress: ScoringProgress) -> Wor
         )
     catalog.report(site, task)  # refuses a stale catalog
     work = Worklist()
-    unwilling = withdrawn(site)
-    for source in dicom:
+    with unwilling_at(site, task) as unwilling:
+        _add_catalogued(site, task, dicom, unwilling=unwilling, work=work, progress=progress)
+    return work
+
+
+def _add_catalogued(
+    site: SiteSettings,
+    task: Task,
+    sources: Iterable[FolderSource | DicomwebSource | DimseSource],
+    unwilling: Unwilling,
+    work: Worklist,
+    progress: ScoringProgress,
+) -> None:
+    for source in sources:
         folder = source.path if isinstance(source, FolderSource) else source.path / "images"
         known = Catalogued(site, task, source.issuer, str(source.path))
         if task.sequences:
@@ -70,7 +84,6 @@ def of_catalog(site: SiteSettings, task: Task, progress: ScoringProgress) -> Wor
             )
         else:
             _catalogued_pictures(folder, task, known=known, unwilling=unwilling, work=work, progress=progress)
-    return work
 
 
 def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, progress: ScoringProgress) -> Worklist:
@@ -92,7 +105,8 @@ def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, progress
     acquired, trained = reader_under(declared, task), on_training_side(site, task)
     work = Worklist()
     adding = judged_scans if task.sequences else _judged_pictures
-    adding(folder, task, acquired=acquired, trained=trained, unwilling=withdrawn(site), work=work, progress=progress)
+    with unwilling_at(site, task) as unwilling:
+        adding(folder, task, acquired=acquired, trained=trained, unwilling=unwilling, work=work, progress=progress)
     if not work.images and not work.left_out:
         raise EmptySource(f"no DICOM file under {folder}")
     return work
@@ -108,7 +122,7 @@ def _series_words(sources: Iterable[Source]) -> dict[str, list[str]]:
 
 
 def _catalogued_pictures(
-    folder: Path, task: Task, known: Catalogued, unwilling: frozenset[str], work: Worklist, progress: ScoringProgress
+    folder: Path, task: Task, known: Catalogued, unwilling: Unwilling, work: Worklist, progress: ScoringProgress
 ) -> None:
     unjudged = reader_under(NOTHING_DECLARED, task)  # the catalog knows the judgement
     for path, header in _headers(folder, unjudged, unwilling, work, progress):
@@ -121,7 +135,7 @@ def _judged_pictures(
     task: Task,
     acquired: AcquisitionReader,
     trained: Callable[[str], bool],
-    unwilling: frozenset[str],
+    unwilling: Unwilling,
     work: Worklist,
     progress: ScoringProgress,
 ) -> None:
@@ -139,7 +153,7 @@ def _judged_pictures(
 def _headers(
     folder: Path,
     acquired: AcquisitionReader,
-    unwilling: frozenset[str],
+    unwilling: Unwilling,
     work: Worklist,
     progress: ScoringProgress,
 ) -> Iterator[tuple[Path, FileHeader]]:
@@ -155,7 +169,7 @@ def _headers(
         if header.is_segmentation:
             continue
         patient, uid = header.texts["PatientID"], header.texts["SOPInstanceUID"]
-        if patient in unwilling:
+        if unwilling(Sighting(patient, "", uid, header.texts["StudyInstanceUID"], header.texts["AccessionNumber"])):
             work.left_out.append(LeftOut("", path, "WITHDRAWN"))
         elif not patient:
             work.left_out.append(LeftOut("", path, "NO_PATIENT_ID"))

@@ -79,7 +79,7 @@ def proper() -> dict[str, Any]:
             {"kind": "folder"} | dicom,
             {"kind": "folder", "task": "breast_ultrasound", "issuer": "b", "path": "b", "annotations": sr},
             {"kind": "dicomweb", "url": "https://a/", "scope": scope} | dicom,
-            {"kind": "dimse", "host": "a", "port": 104, "called_ae": "A", "scope": scope} | dicom,
+            {"kind": "dimse", "host": "a", "port": 104, "called_ae": "A", "tls": True, "scope": scope} | dicom,
         ],
     }
 

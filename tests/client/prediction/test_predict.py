@@ -224,6 +224,26 @@ def test_who_has_withdrawn_is_not_scored(tmp_path: Path) -> None:
         assert "ALDER-0001," not in (tmp_path / "out" / name).read_text("utf-8")
 
 
+def test_who_has_withdrawn_is_not_scored_under_a_new_number(tmp_path: Path) -> None:
+    """The files come back from elsewhere, some corrected; one is a new image in an examination that is known."""
+    (tmp_path / "unwilling.txt").write_text("ALDER-0001\n")
+    site = str(provision_hospital(tmp_path, patients=3, withdrawals=str(tmp_path / "unwilling.txt")))
+    assert CliRunner().invoke(app, ["ingest", "--site", site]).exit_code == 0
+    other = tmp_path / "corrected"
+    other.mkdir()
+    for number, path in enumerate(sorted((tmp_path / "dicom").rglob("*.dcm"))):
+        dataset = dcmread(path)
+        if dataset.PatientID == "ALDER-0001":
+            dataset.PatientID = "NEW-9"
+            if number % 2:
+                dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number}"
+        dataset.save_as(other / f"{number}.dcm", enforce_file_format=True)
+    write_model(tmp_path / "m.safetensors")
+    facts = _facts(_predict(tmp_path, tmp_path / "out", "--json", "--path", other))
+    assert {patient["patient"] for patient in facts["patients"]} == {"ALDER-0002", "ALDER-0003"}
+    assert facts["left_out"].keys() == {"WITHDRAWN"}
+
+
 def test_the_kill_switch_stops_what_is_sent_and_not_what_stays(hospital: Path, tmp_path: Path) -> None:
     stop = ["stop", "--reason", "drill", "--site", str(hospital / "site.yaml")]
     assert CliRunner().invoke(app, stop).exit_code == 0

@@ -248,6 +248,17 @@ def test_who_has_withdrawn_is_neither_scored_nor_named(tmp_path: Path) -> None:
     assert [(one.patient, one.reason) for one in work.left_out] == [("", "WITHDRAWN")]
 
 
+def test_who_has_withdrawn_is_not_scored_under_a_new_number(tmp_path: Path) -> None:
+    (tmp_path / "unwilling.txt").write_text(f"{FIRST}\n")
+    site = provision_scans(tmp_path / "lung_ct", LUNG, "alder", 2)
+    site.write_text(f"{site.read_text('utf-8')}withdrawals: {tmp_path / 'unwilling.txt'}\n", "utf-8")
+    assert CliRunner().invoke(app, ["ingest", "--site", str(site)]).exit_code == 0
+    _change(_dicom(tmp_path, LUNG), FIRST, lambda d: True, lambda d: setattr(d, "PatientID", "NEW-9"))
+    work = _listed(tmp_path, LUNG, _dicom(tmp_path, LUNG))
+    assert [image.patient for image in work.images] == ["ALDER-0002"]
+    assert [(one.patient, one.reason) for one in work.left_out] == [("", "WITHDRAWN")]
+
+
 def test_a_slice_or_an_outline_that_cannot_be_decoded_costs_the_scan(drawn: Path, lung: Path) -> None:
     for patient, chosen in ((FIRST, _nth(4, _is_image)), ("ALDER-0002", _is_segmentation)):
         (path,) = [path for path in sorted((lung / patient).glob("*.dcm")) if chosen(dcmread(path))]

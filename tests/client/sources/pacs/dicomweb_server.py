@@ -62,7 +62,7 @@ class Service:
 
 @contextmanager
 def running(service: Service, tls: SSLContext | None = None) -> Iterator[Service]:
-    """SearchAnswer on a free port of loopback until the block ends."""
+    """Answer on a free port of loopback until the block ends."""
     handler = type("Handler", (_Handler,), {"service": service})
     server = ThreadingHTTPServer(("127.0.0.1", service.port), handler)
     server.daemon_threads = True

@@ -140,7 +140,7 @@ class Provider:
 
 @contextmanager
 def running(provider: Provider, tls: SSLContext | None = None) -> Iterator[Provider]:
-    """SearchAnswer on a free port of loopback until the block ends."""
+    """Answer on a free port of loopback until the block ends."""
     entity = AE("ARCHIVE")
     entity.require_calling_aet = provider.known_callers
     entity.require_called_aet = True
