@@ -27,6 +27,7 @@ from client.cohort.withdrawals import withdrawn
 from client.errors import CatalogStale, ContractNotMet, EmptySource
 from client.ledger.audit_log import AuditLog, Fact, Kind
 from client.site import SiteSettings, secret
+from client.sources import header_cache
 from client.sources.listing import list_source
 from client.sources.record import SERIES_OF, Listing
 from client.sources.settings import Source
@@ -81,6 +82,7 @@ def ingest(
             unwilling=lambda sighting: known.is_one_of(sighting, persons),
             verify=verify,
             accept_shrink=accept_shrink,
+            headers=stack.enter_context(header_cache.opened(site.catalog, secret(site))),
             progress=progress,
         )
         listings = [(source, list_source(source, task, unwilling, visit)) for source in sources]

@@ -14,7 +14,7 @@ from client.sources.files.nifti import list_nifti
 from client.sources.pacs.dicomweb import list_dicomweb
 from client.sources.pacs.dimse import list_dimse
 from client.sources.record import Lister, Listing
-from client.sources.settings import DicomwebSource, DimseSource, Source
+from client.sources.settings import DicomwebSource, DimseSource, FolderSource, Source
 from client.sources.visit import Visit
 from tasks.task import Task
 
@@ -33,8 +33,10 @@ def list_source(source: Source, task: Task, withdrawn: frozenset[str], visit: Vi
 
     Args:
         withdrawn: PatientIDs to leave out, see ``client/cohort/withdrawals.py``; they are counted as ``WITHDRAWN``.
-        visit: how an archive is visited.
+        visit: how a folder or an archive is visited.
     """
+    if visit is not None and isinstance(source, FolderSource):
+        return list_folder(source, task, withdrawn, visit)
     if visit is not None and isinstance(source, DicomwebSource):
         return list_dicomweb(source, task, withdrawn, visit)
     if visit is not None and isinstance(source, DimseSource):

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from client.sources.header_cache import HeaderCache
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,14 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Visit:
-    """How an archive is visited.
+    """How a source is visited.
 
     Attributes:
         key: the hospital's secret, under which Consilium's own objects are recognised.
         unwilling: whether an image is of a patient who has withdrawn, also under another number.
         verify: retrieve everything again and compare it.
         accept_shrink: a person has said that what is gone from the archive is to be deleted here.
+        headers: what earlier visits have read in headers of files.
         progress: called with what is being done, how much is done and the total.
     """
 
@@ -46,4 +51,5 @@ class Visit:
     unwilling: Callable[[Sighting], bool] = lambda sighting: False
     verify: bool = False
     accept_shrink: bool = False
+    headers: HeaderCache | None = None
     progress: Callable[[str, int, int], None] = lambda label, done, total: None

@@ -11,6 +11,7 @@ from client.sources.acquisition import AcquisitionReader
 from client.sources.files.examinations import Examination, examinations, series_seen, stacked
 from client.sources.files.walk import nothing_there
 from client.sources.frame import Frame
+from client.sources.headers import Known
 from client.sources.labels.table import Labels
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.visit import Sighting
@@ -24,6 +25,7 @@ def list_scans(
     acquired: AcquisitionReader,
     task: Task,
     answered: Set[str] = frozenset(),
+    known: Known | None = None,
 ) -> Listing:
     """Every labelled examination under a folder that has the task's first sequence as a volume.
 
@@ -41,7 +43,14 @@ def list_scans(
         LabelsMatchNothing: no examination has a label.
     """
     left_out = Counter(labels.left_out)
-    scans = examinations(folder, labels.key, acquired, task, lambda path, reason: left_out.update([reason]))
+    scans = examinations(
+        folder,
+        labels.key,
+        acquired=acquired,
+        task=task,
+        refused=lambda _, reason: left_out.update([reason]),
+        known=known,
+    )
     if not scans:
         raise nothing_there(folder, left_out)
     records, used = [], set()
