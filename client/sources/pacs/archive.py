@@ -20,6 +20,7 @@ from client.sources.pacs.choice import choose, name_of
 from client.sources.pacs.fidelity import sentences
 from client.sources.pacs.own import own_under
 from client.sources.pacs.search import Search
+from client.sources.pacs.seen import opened as seen_in
 from client.sources.pacs.spool import Instance, MissingReason, Spool, is_spool, opened
 from client.sources.pacs.walk import Found, Progress, Walk
 from client.sources.record import Listing
@@ -105,7 +106,10 @@ class _Update:
         source = self.source
         with ExitStack() as line:
             search = line.enter_context(self.archive.searching())
-            walk = Walk(search, source.scope, self.labels, own_under(self.visit.key), self.visit.progress)
+            seen = None
+            if self.labels.key == "SOPInstanceUID" and not self.visit.verify:
+                seen = line.enter_context(seen_in(source.path, self.visit.key, source.scope, self.labels.values))
+            walk = Walk(search, source.scope, self.labels, own_under(self.visit.key), self.visit.progress, seen=seen)
             found = walk.find(outlines=bool(self.task.structures))
             if not found.instances and not is_spool(source.path):
                 raise self._nothing_in_scope(found)

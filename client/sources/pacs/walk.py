@@ -17,6 +17,7 @@ from client.sources.labels.table import Labels
 from client.sources.pacs.date_split import Days, whole
 from client.sources.pacs.scope import in_scope, study_in_scope
 from client.sources.pacs.search import PATIENT, Match, Search, number, value
+from client.sources.pacs.seen import SeenImages
 from client.sources.pacs.spool import Instance
 from client.sources.settings import Scope
 
@@ -63,13 +64,21 @@ class Walk:
     """Goes through one archive for one source."""
 
     def __init__(
-        self, search: Search, scope: Scope, labels: Labels, own: Callable[[Match], bool], progress: Progress
+        self,
+        search: Search,
+        scope: Scope,
+        labels: Labels,
+        own: Callable[[Match], bool],
+        progress: Progress,
+        seen: SeenImages | None = None,
     ) -> None:
         """Prepare.
 
         Args:
             own: whether a series is Consilium's own, see ``own_under``.
+            seen: what earlier searches have seen, where labels name no examination.
         """
+        self._seen = seen
         self._search, self._scope, self._labels = search, scope, labels
         self._own, self._progress = own, progress
         self._by_name = False
@@ -83,7 +92,7 @@ class Walk:
         """
         found = Found()
         studies = self._studies(found)
-        labelled = [study for study in studies if self._may_have_label(study)]
+        labelled = [study for study in studies if self._may_have_label(study) and not self._is_needless(study)]
         chosen = {value(study, "StudyInstanceUID"): study for study in labelled}
         if outlines:
             chosen |= self._of_segmentations(studies, labelled)
@@ -122,6 +131,8 @@ class Walk:
                 self._open_series(study, series, found)
         if uid in found.short and len(found.instances) == before:
             found.left_out["STUDY_NOT_LISTED"] += 1
+        if self._seen is not None and uid not in found.short:
+            self._seen.note(study, [instance.uid for instance in found.instances[before:]])
 
     def _open_series(self, study: Match, series: Match, found: Found) -> None:
         names = value(study, "StudyInstanceUID"), value(series, "SeriesInstanceUID")
@@ -193,6 +204,9 @@ class Walk:
     def _of_modality(self, study: Match) -> bool:
         told = {modality.upper() for modality in study.get("ModalitiesInStudy", ())}
         return not told or not told.isdisjoint(modality.upper() for modality in self._scope.modalities)
+
+    def _is_needless(self, study: Match) -> bool:
+        return self._seen is not None and self._seen.is_needless(study)
 
     def _may_have_label(self, study: Match) -> bool:
         key = self._labels.key
