@@ -51,9 +51,10 @@ class Encoder(ModelSettings):
     name: str = "encoder"
     """Set by the choice."""
     weights: str = ""
-    """File of the encoder: safetensors in a layout that `consilium encoder FILE` knows, ONNX, or what that command has
-    made of either. Orders carry its SHA-256 only, so every hospital must have the same file, in the folder that its
-    ``site.yaml`` names as ``weights``, and so must a server that conducts the study, in its own ``weights/``."""
+    """File of the encoder: safetensors in a layout that `consilium encoder FILE` knows, ONNX, what that command has
+    made of either, or ``shipped:NAME`` for one that everybody has, of ``tasks/models/shipped/``. Orders carry its
+    SHA-256 only, so every hospital must have any other file too, in the folder that its ``site.yaml`` names as
+    ``weights``, and so must a server that conducts the study, in its own ``weights/``."""
     directions: CountOrNone = 0
     """How many of the file's directions are used, the widest first; 0: all that the encoder says, which is for many
     patients or none of the noise."""

@@ -34,6 +34,8 @@ Finder = Callable[[str], Path | bytes | None]
 
 FREEZES = ("nothing", "encoder")
 SUFFIXES = encoder_file.SUFFIXES
+SHIPPED = Path(__file__).parent / "shipped"
+"""Files that come with this package."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _COUNTER = "num_batches_tracked"
 
@@ -58,16 +60,22 @@ def _digest(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def shipped(name: str) -> Path | None:
+    """The file that ``shipped:NAME`` means: it comes with this package, so everybody has it."""
+    kind, _, bare = name.partition(":")
+    return next((path for path in files_in(SHIPPED) if path.stem == bare), None) if kind == "shipped" else None
+
+
 def files_in(folder: Path) -> list[Path]:
     """The files of weights of a folder, which need not exist."""
     return sorted(path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}"))
 
 
 def in_folder(folder: Path) -> Finder:
-    """Looks among the files of weights of a folder."""
+    """Looks among the files of weights of a folder, and those that come with this package."""
 
     def find(digest: str) -> Path | None:
-        return next((path for path in files_in(folder) if digest_of(path) == digest), None)
+        return next((path for path in (*files_in(SHIPPED), *files_in(folder)) if digest_of(path) == digest), None)
 
     return find
 

@@ -23,6 +23,7 @@ from client.ledger.accounting import Mechanism, noise_at, plan_scale
 from client.setup import virtual
 from client.training.train import train_locally
 from conf.schema.study import Study
+from server.study.document import model_of, weights_of
 from tasks import task as tasks
 from tasks.models import registry
 from tasks.protocol.study import TrainingTerms
@@ -55,8 +56,8 @@ def hospitals(study: Study, folder: Path) -> list[Hospital]:
     """Found the study's simulated hospitals, and compute features of all their images."""
     task = tasks.get(study.task.name)
     founded = virtual.provision_virtual_hospitals(study, folder, lambda issuer, done, total: None)
-    spec = dict(vars(study.model))
-    network = registry.build(spec, task.form, study.seed)
+    spec = model_of(study)
+    network = registry.build(spec, task.form, study.seed, find=weights_of(study))
     found = []
     for name, path in founded.federated.items():
         settings = site.load(path)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-MOST = 256
+MOST = 128
 LEAST_IMAGES = 32
 
 

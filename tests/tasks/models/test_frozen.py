@@ -98,7 +98,7 @@ def test_an_encoder_of_as_many_channels_sees_them_together() -> None:
         ),
         (CONTENT, FORM, {"directions": 5}, "the file has none: .*--directions"),
         (with_directions(8), FORM, {"directions": 9}, "directions=9, and the file has 8"),
-        (CONTENT, FORM, {"directions": 1000}, "use at most 256"),
+        (CONTENT, FORM, {"directions": 1000}, "use at most 128"),
         (b"nothing", FORM, {}, "neither safetensors nor ONNX"),
         (graph(image=(1, 3, 8, 8), outputs=("y", "w")).SerializeToString(), FORM, {}, "2 outputs"),
         (CONTENT, FORM, {"J": 9}, "scattering"),
