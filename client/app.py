@@ -9,11 +9,13 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import Context, Message
@@ -29,15 +31,19 @@ from client.ledger import accounting
 from client.ledger.account import Use
 from client.ledger.accounting import Mechanism
 from client.ledger.audit_log import AuditLog, Receipt
-from client.ledger.ledger import Ledger
+from client.ledger.ledger import Ledger, Planned, refuse_used_tag
 from client.ledger.records import Records, records_kept_open
 from client.oversight import approvals, halt, planning, premises
 from client.policy import COHORTS
+from client.report import MaskedPart
+from client.secure_sum import peers
+from client.secure_sum.own_key import OwnKey
+from client.secure_sum.pads import Pads
 from client.site import SiteSettings
 from client.training import client_state, compare, methods, model_cache
 from client.training.noise import entropy
 from client.training.scoring import score_findings, score_outlines
-from client.training.train import Pull, train_locally
+from client.training.train import Pull, summed_step, train_locally
 from tasks import task as tasks
 from tasks.machine.logs import append
 from tasks.models import registry
@@ -45,8 +51,19 @@ from tasks.models.network import Network
 from tasks.models.weights import in_folder
 from tasks.protocol import study as studies
 from tasks.protocol import wire
-from tasks.protocol.study import PrivacyTerms, TrainingTerms
-from tasks.protocol.wire import Arrays, EvaluateOrder, EvaluateReport, Order, Refusal, TrainOrder, TrainReport
+from tasks.protocol.secure_sum import grid
+from tasks.protocol.study import PrivacyTerms, StudyDocument, TrainingTerms
+from tasks.protocol.wire import (
+    Arrays,
+    EvaluateOrder,
+    EvaluateReport,
+    KeyOrder,
+    KeyReport,
+    Order,
+    Refusal,
+    TrainOrder,
+    TrainReport,
+)
 from tasks.task import Task
 
 SITE_VARIABLE = "CONSILIUM_SITE"
@@ -60,37 +77,49 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer a ``TrainOrder``."""
-    return _answer(message, context, TrainOrder, _train)
+    return _answer(message, context, TrainOrder, partial(_answered, work=_train))
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Answer an ``EvaluateOrder``."""
-    return _answer(message, context, EvaluateOrder, _evaluate)
+    return _answer(message, context, EvaluateOrder, partial(_answered, work=_evaluate))
+
+
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """Answer a ``KeyOrder``."""
+    return _answer(message, context, KeyOrder, _told_key)
 
 
 Report = TrainReport | EvaluateReport
 Work = Callable[[Order, Use, PrivacyTerms, SiteSettings, Ledger], Report]
+Asked = TypeVar("Asked", KeyOrder, TrainOrder, EvaluateOrder)
 
 
-def _answer(message: Message, context: Context, kind: type[Order], work: Work[Order]) -> Message:
+def _answer(
+    message: Message,
+    context: Context,
+    kind: type[Asked],
+    answered: Callable[[Asked, SiteSettings, Records], Report | KeyReport],
+) -> Message:
     """Whatever goes wrong, only a code leaves; the details go to the hospital's own log.
 
     This includes a panic in a decoder written in Rust, which is not an ``Exception``: Flower would send its text.
     """
     received = time.monotonic()
     study, round, settings = "unknown", 0, None
-    reply: Report | Refusal
+    reply: Report | KeyReport | Refusal
     try:
         settings = site.load(_site_file(context))
         order = _decoded(message, kind)
         study, round = order.study.name, order.round
         with records_kept_open(settings.ledger, settings.audit_log, site.secret(settings)) as records:
             try:
-                reply = _answered(order, settings, records, work)
+                reply = answered(order, settings, records)
             except BaseException as error:
                 reply = _refusal(settings, study, round, error)
-                _enter(settings, records, report.receipt_of_refusal(reply, records.ledger.head()))
+                _enter(settings, records, report.receipt_without_patients(reply, records.ledger.head()))
     except BaseException as error:
         reply = _refusal(settings, study, round, error)
     if settings is not None:
@@ -119,7 +148,8 @@ def _answered(order: Order, settings: SiteSettings, records: Records, work: Work
     ownership.claim(settings, records.ledger.account().id)
     premises.require_not_behind(order.ledger_head, order.study.name, records)
     order = model_cache.whole(order, settings)
-    terms = _permitted(order, settings, records.audit_log)
+    with _kept_if_refused(order.study, settings, records.audit_log):
+        terms = policy.permit(order, settings)
     approvals.require(order.study, records.audit_log, settings)
     model_cache.keep(order, settings)
 
@@ -144,24 +174,79 @@ def _enter(settings: SiteSettings, records: Records, receipt: Receipt) -> None:
     records.audit_log.append_receipt(replace(receipt, policy=premises.policy_digest(settings)))
 
 
-def _permitted(order: TrainOrder | EvaluateOrder, settings: SiteSettings, audit_log: AuditLog) -> PrivacyTerms:
-    """What the policy grants. A refused study is kept as pending as well, so that a person can see why."""
+@contextmanager
+def _kept_if_refused(study: StudyDocument, settings: SiteSettings, audit_log: AuditLog) -> Iterator[None]:
+    """A study that the policy refuses is kept as pending as well, so that a person can see why."""
     try:
-        return policy.permit(order, settings)
+        yield
     except (NotPermitted, OtherRelease):
-        if studies.digest(order.study) not in approvals.decisions(audit_log):
-            approvals.keep(order.study, settings)
+        if studies.digest(study) not in approvals.decisions(audit_log):
+            approvals.keep(study, settings)
         raise
 
 
+def _told_key(order: KeyOrder, settings: SiteSettings, records: Records) -> KeyReport:
+    """Permit, approve, make the key, write the receipt. It concerns no patient."""
+    halt.require_running(settings.stop_file)
+    premises.require_terms(settings, records.ledger)
+    ownership.claim(settings, records.ledger.account().id)
+    with _kept_if_refused(order.study, settings, records.audit_log):
+        policy.permit_key(order.study, settings)
+    approvals.require(order.study, records.audit_log, settings)
+    key = OwnKey.of(settings, order.study, records.ledger).signed(settings, order.study)
+    reply = report.key_report(order, key, records.ledger.head())
+    halt.require_running(settings.stop_file)
+    _enter(settings, records, report.receipt_without_patients(reply, records.ledger.head()))
+    return reply
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """This hospital's place in a secure sum: its key and its pads, checked against peers and ledger."""
+
+    own: OwnKey
+    pads: Pads
+
+    @classmethod
+    def of(cls, order: TrainOrder | EvaluateOrder, use: Use, settings: SiteSettings, ledger: Ledger) -> _Seat | None:
+        """The place; ``None`` where the order asks for no sum.
+
+        Raises:
+            PeersRefused, TagUsed, LedgerBroken: before any patient is touched.
+        """
+        if order.attempt is None:
+            return None
+        own = OwnKey.of(settings, order.study, ledger)
+        peers.require(order.attempt, order.study, own, settings)
+        refuse_used_tag(ledger.account(), use)
+        return cls(own, Pads(own.secret, settings.name, order.attempt.roster, use.order_digest, use.cohort))
+
+    def part(self, order: TrainOrder | EvaluateOrder, planned: Planned, most: float, ledger: Ledger) -> MaskedPart:
+        """How its part leaves, once it is reserved; ``most`` is what one patient can change."""
+        study, attempt, alone = order.study, order.attempt, planned.now_alone
+        assert study.secure_sum is not None, "the order was refused otherwise"
+        assert attempt is not None
+        assert alone is not None
+        self.own.note(ledger)
+        common = grid(
+            planned.now.noise_multiplier,
+            most,
+            hospitals=len(attempt.roster),
+            colluding=study.secure_sum.colluding,
+            patients=sum(study.sizes[each.hospital] for each in attempt.roster),
+        )
+        return MaskedPart(alone.noise_multiplier, common, self.pads)
+
+
 def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger) -> TrainReport:
+    seat = _Seat.of(order, use, settings, ledger)
     state = _state_of(order, settings, ledger)
     task, network, module = _model_of(order, state, settings.weights)
     cohort = open_cohort(settings, task, COHORTS["training"], order.study.model, network)
     public_size = site.declared_size(settings, len(cohort.rows))
 
-    mechanism = planning.reserve(order, use, terms, settings, ledger)
-    spent = report.Spent(_epsilon_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
+    planned = planning.reserve(order, use, terms, settings, ledger)
+    spent, mechanism = _spent(ledger, use, terms, planned), planned.now_alone or planned.now
     steps = _ReservedSteps(
         module=module,
         task=task,
@@ -173,6 +258,14 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
     )
 
     # From here on a report leaves, whoever the patients are.
+    if seat is not None:
+        part = seat.part(order, planned, terms.clip_norm, ledger)
+        try:
+            total = steps.summed(order.study.training)
+        except Exception as error:
+            _log_or_raise(error, mechanism, order, settings)
+            total = steps.without_patients().summed(order.study.training)
+        return report.summed_train_report(order, total, spent, ledger.head(), part)
     try:
         trained = methods.train_round(module, order, state, steps)
     except Exception as error:
@@ -217,6 +310,19 @@ class _ReservedSteps:
             pull=pull,
         )
 
+    def summed(self, terms: TrainingTerms) -> NDArray[np.float64]:
+        """One step's sum of gradients with this hospital's share of the noise; the module stays as it is."""
+        return summed_step(
+            self.module,
+            self.task,
+            self.cohort,
+            terms,
+            mechanism=self.mechanism,
+            clip_norm=self.clip_norm,
+            generator=entropy(),
+            max_memory_mb=self.max_memory_mb,
+        )
+
     def without_patients(self) -> _ReservedSteps:
         """The same steps on nobody: noise alone, in the same shapes."""
         return replace(self, cohort=replace(self.cohort, rows=[], patients=()), taken=0)
@@ -225,22 +331,26 @@ class _ReservedSteps:
 def _evaluate(
     order: EvaluateOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger
 ) -> EvaluateReport:
+    seat = _Seat.of(order, use, settings, ledger)
     order, second = compare.split(order)
     task, network, module = _model_of(order, _state_of(order, settings, ledger), settings.weights)
     if second is not None:
         second.require_fit(module)
     cohort = open_cohort(settings, task, COHORTS["evaluation"], order.study.model, network)
 
-    mechanism = planning.reserve(order, use, terms, settings, ledger)
-    spent = report.Spent(_epsilon_spent(ledger, use, terms), terms.delta, mechanism.noise_multiplier)
+    planned = planning.reserve(order, use, terms, settings, ledger)
+    spent = _spent(ledger, use, terms, planned)
+    part = None if seat is None else seat.part(order, planned, 1.0, ledger)
 
     # From here on a report leaves, whoever the patients are.
     try:
         scored = _scored(order, settings, task=task, module=module, cohort=cohort, second=second)
         counts = report.counted(order, scored)
     except Exception as error:
-        _log_or_raise(error, mechanism, order, settings)
+        _log_or_raise(error, planned.now, order, settings)
         counts = report.nobody_counted(order)
+    if part is not None:
+        return report.summed_evaluate_report(order, counts, spent, ledger.head(), part, generator=entropy())
     return report.evaluate_report(order, counts, spent, ledger.head(), entropy())
 
 
@@ -326,14 +436,22 @@ def _model_of(order: TrainOrder | EvaluateOrder, state: Arrays, weights: Path) -
 def _use_of(order: TrainOrder | EvaluateOrder) -> Use:
     """Which cohort's privacy the order spends; ``COHORTS`` says why."""
     cohort = COHORTS["training" if isinstance(order, TrainOrder) else "evaluation"]
-    return Use(cohort, order.study.name, order.round, wire.digest(order))
+    attempt = 0 if order.attempt is None else order.attempt.number
+    return Use(cohort, order.study.name, order.round, wire.digest(order), attempt)
 
 
-def _epsilon_spent(ledger: Ledger, use: Use, terms: PrivacyTerms) -> float:
-    return accounting.epsilon_of(ledger.spent(use.cohort, use.study), terms.delta)
+def _spent(ledger: Ledger, use: Use, terms: PrivacyTerms, planned: Planned) -> report.Spent:
+    """What the study has cost with the order that was just reserved."""
+    alone = None if planned.now_alone is None else _epsilon_spent(ledger, use, terms, alone=True)
+    spent = _epsilon_spent(ledger, use, terms)
+    return report.Spent(spent, terms.delta, planned.now.noise_multiplier, alone)
 
 
-def _decoded(message: Message, kind: type[Order]) -> Order:
+def _epsilon_spent(ledger: Ledger, use: Use, terms: PrivacyTerms, *, alone: bool = False) -> float:
+    return accounting.epsilon_of(ledger.spent(use.cohort, use.study, alone=alone), terms.delta)
+
+
+def _decoded(message: Message, kind: type[Asked]) -> Asked:
     try:
         return wire.decode(message.content, kind)
     except wire.WireError as error:

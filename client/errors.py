@@ -27,6 +27,8 @@
     │   └── SamePersonTwice                             patients of two issuers may be one person; not signed yet
     ├── ModelRefused               MODEL_REFUSED        cannot be trained privately, or not the expected model
     ├── UpdateNotFinite            UPDATE_NOT_FINITE    training diverged
+    ├── PeersRefused               PEERS_REFUSED        a secure sum with others than the pinned peers, or with too few
+    ├── TagUsed                    TAG_USED             a secure sum's round and attempt were used before, or later ones
     ├── NotHeld                    NOT_HELD             the order brings changes to a model that is not cached here
     └── SiteMisconfigured          SITE_MISCONFIGURED   site.yaml, the key or a file it names is invalid
         ├── TermsChanged                                site.yaml differs from the ledger's terms
@@ -161,6 +163,14 @@ class ModelRefused(SiteError):
 
 class UpdateNotFinite(SiteError):
     code = ErrorCode.UPDATE_NOT_FINITE
+
+
+class PeersRefused(SiteError):
+    code = ErrorCode.PEERS_REFUSED
+
+
+class TagUsed(SiteError):
+    code = ErrorCode.TAG_USED
 
 
 class NotHeld(SiteError):

@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Literal
 
 from client.errors import NotPermitted, OtherRelease
+from client.secure_sum import peers
 from client.site import SiteSettings, delta_cap
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.protocol import encoding
-from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, release
+from tasks.protocol.study import EvaluationTerms, PrivacyTerms, SecureSumTerms, StudyDocument, release
 from tasks.protocol.subgroups import LEVELS
 from tasks.protocol.wire import CONTROL, RANGE_CELLS, EvaluateOrder, TrainOrder
 
@@ -45,6 +46,21 @@ def permit(order: TrainOrder | EvaluateOrder, site: SiteSettings) -> PrivacyTerm
         kind = OtherRelease if other else NotPermitted
         raise kind(f"{part} order of study {order.study.name}, round {order.round}: " + "; ".join(reasons))
     return granted(order.study, part, site)
+
+
+def permit_key(study: StudyDocument, site: SiteSettings) -> None:
+    """Pass if the hospital would be part of a study's secure sums.
+
+    Raises:
+        OtherRelease, NotPermitted: as ``permit``.
+    """
+    other = other_release(study)
+    reasons = [*other, *_to_study(study, site)]
+    if study.secure_sum is None:
+        reasons.append("it has no secure sums, so it needs no key for them")
+    if reasons:
+        kind = OtherRelease if other else NotPermitted
+        raise kind(f"order for the sum key of study {study.name}: {'; '.join(reasons)}")
 
 
 def granted(study: StudyDocument, part: Part, site: SiteSettings) -> PrivacyTerms:
@@ -85,6 +101,32 @@ def _to_study(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
         yield f"it counts this hospital with size {size}, public_size is {site.public_size}"
     if study.rounds > policy.max_rounds:
         yield f"{study.rounds} rounds, policy.max_rounds is {policy.max_rounds}"
+    if study.secure_sum is not None:
+        yield from _to_sums(study, study.secure_sum, site)
+
+
+def _to_sums(study: StudyDocument, sums: SecureSumTerms, site: SiteSettings) -> Iterator[str]:
+    """The noise of a sum is agreed by all, so caps that are stricter cannot add to it: they refuse."""
+    policy = site.policy.secure_sum
+    if policy is None:
+        yield "its hospitals share the noise of secure sums, which needs policy.secure_sum"
+        return
+    if sums.least_hospitals < policy.least_hospitals:
+        yield (
+            f"sums of {sums.least_hospitals} hospitals, policy.secure_sum.least_hospitals is {policy.least_hospitals}"
+        )
+    if sums.colluding < policy.colluding:
+        yield f"it allows for {sums.colluding} colluding hospital(s), policy.secure_sum.colluding is {policy.colluding}"
+    yield from peers.objections(study, site)
+    if (cap := delta_cap(site)) < study.privacy.delta:
+        yield f"shared noise for a delta of {study.privacy.delta:g}, at most {cap:g} is granted here"
+    shared = {"training": (sums.steps, study.privacy.epsilon), "scores": (sums.figures, study.evaluation.epsilon)}
+    for what, (is_sum, epsilon) in shared.items():
+        if is_sum and epsilon is not None and epsilon > site.policy.max_epsilon_study:
+            yield (
+                f"shared noise for an epsilon of {epsilon:g} in {what}, policy.max_epsilon_study is "
+                f"{site.policy.max_epsilon_study:g}"
+            )
 
 
 def _to_training(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
@@ -121,9 +163,12 @@ def _to_order(order: TrainOrder | EvaluateOrder, site: SiteSettings) -> Iterator
 
 
 def _bytes_back(order: TrainOrder | EvaluateOrder) -> int:
-    """An update has as many values as the order's weights; a histogram one float64 for each class and cell."""
+    """An update has as many values as the order's weights; a histogram one float64 for each class and cell; a word of
+    a secure sum 8 bytes at most."""
     if isinstance(order, TrainOrder):
         values = sum(array.size for name, array in order.arrays.items() if not name.startswith(CONTROL))
+        if order.attempt is not None:
+            return values * _BYTES_OF_A_CELL
         return encoding.largest_size(order.study.wire.up, values)
     if order.asks == "paired":
         return joint_bytes(order.study.evaluation)

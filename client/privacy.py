@@ -103,13 +103,35 @@ class PatientSteps:
         Args:
             draw: is asked for as many patients at a time as are in hand at a time.
         """
-        at_once = self.patients_at_once
-        for start in range(0, max(len(patients), 1), at_once):
-            chosen = patients[start : start + at_once]
+        for chosen, last in self._in_turn(patients):
             self._gradients.vector.grad_sample = self._gradients_of(chosen, draw)  # type: ignore[attr-defined]
-            self._optimizer.signal_skip_step(start + at_once < len(patients))
+            self._optimizer.signal_skip_step(not last)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
+
+    def noised_sum(self, patients: list[int], draw: Draw) -> Tensor:
+        """The sum of the sampled patients' clipped gradients with noise, not divided; the model stays as it is.
+
+        Args:
+            draw: as for ``step``.
+
+        Returns:
+            float64 of shape (parameters,).
+        """
+        vector = self._gradients.vector
+        for chosen, _ in self._in_turn(patients):
+            vector.grad_sample = self._gradients_of(chosen, draw)  # type: ignore[attr-defined]
+            self._optimizer.clip_and_accumulate()
+            vector.grad_sample = None  # type: ignore[attr-defined]
+        noised = self._optimizer.noised()
+        self._optimizer.zero_grad(set_to_none=True)
+        return noised
+
+    def _in_turn(self, patients: list[int]) -> Iterator[tuple[list[int], bool]]:
+        """As many patients as are in hand at a time, and whether they are the last; nobody once if there is nobody."""
+        at_once = self.patients_at_once
+        for start in range(0, max(len(patients), 1), at_once):
+            yield patients[start : start + at_once], start + at_once >= len(patients)
 
     def _gradients_of(self, patients: list[int], draw: Draw) -> Tensor:
         if not patients:
@@ -157,10 +179,16 @@ class _NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus is not typed
 
     def add_noise(self) -> None:
         (vector,) = self.params
+        vector.grad = self.noised().to(vector.dtype)
+
+    def noised(self) -> Tensor:
+        """The sum so far with noise, float64; no sum is noised twice."""
+        (vector,) = self.params
         _check_processed_flag(vector.summed_grad)
         std = self.noise_multiplier * self.max_grad_norm
-        vector.grad = noised(vector.summed_grad, std, self.generator).to(vector.dtype)
+        with_noise = noised(vector.summed_grad, std, self.generator)
         _mark_as_processed(vector.summed_grad)
+        return with_noise
 
 
 def _norm(gradient: Tensor) -> float:

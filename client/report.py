@@ -13,6 +13,9 @@ What each number is:
     histograms              releases of the validation cohort, entered in the ledger; also those of where scores lie,
                             of two models' scores, of secondary findings, of Dice and of distances. The edges of bins
                             are the order's, so they tell nothing
+    words                   of a secure sum: either of the above with this hospital's share of the noise and with pads,
+                            uniform random numbers to whoever lacks the pads of one other honest hospital
+    sum key                 random, with the signatures of this hospital's enrolled key
 
 Whether a report leaves, and its kind, names, shapes and size, follow from the order: once a cohort is open, the values
 of images, labels and weights affect only the numbers that noise is added to. (The length of an 8-bit update follows
@@ -23,7 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -33,13 +36,26 @@ from client.cohort import subgroups
 from client.errors import SiteError
 from client.ledger.audit_log import Receipt, norm_of, tensors_of
 from client.ledger.links import Head
+from client.secure_sum.pads import Pads
 from client.training.noise import noised
 from client.training.scoring import OutlineScores
 from tasks.metrics.histogram import range_edges, range_histogram, score_histogram
 from tasks.metrics.outlining import dice_histogram, distance_histogram
 from tasks.metrics.paired import joint_histogram
 from tasks.protocol import encoding, wire
-from tasks.protocol.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
+from tasks.protocol.secure_sum import WORDS, Grid, encode
+from tasks.protocol.sum_key import SumKey
+from tasks.protocol.wire import (
+    Arrays,
+    ErrorCode,
+    EvaluateOrder,
+    EvaluateReport,
+    KeyOrder,
+    KeyReport,
+    Refusal,
+    TrainOrder,
+    TrainReport,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,62 @@ class Spent:
     epsilon: float
     delta: float
     noise_multiplier: float
+    epsilon_alone: float | None = None
+    """Of a secure sum: if all other hospitals conspire with the coordinator."""
+
+
+@dataclass(frozen=True)
+class MaskedPart:
+    """How this hospital's part of a secure sum leaves.
+
+    Attributes:
+        share: noise multiplier of what is added here.
+        grid: on which all write.
+        pads: what hides it.
+    """
+
+    share: float
+    grid: Grid
+    pads: Pads
+
+    def words(self, noised: NDArray[np.float64]) -> Arrays:
+        """Values with their noise, masked; once."""
+        return {WORDS: self.pads.mask(encode(noised, self.grid), self.grid)}
+
+
+def key_report(order: KeyOrder, key: SumKey, ledger_head: Head) -> KeyReport:
+    """What leaves before secure sums: this hospital's public key for them."""
+    return KeyReport(order.study.name, order.round, key, ledger_head.hash)
+
+
+def summed_train_report(
+    order: TrainOrder, noised: NDArray[np.float64], spent: Spent, ledger_head: Head, part: MaskedPart
+) -> TrainReport:
+    """What leaves after a step of a secure sum; ``noised`` has this hospital's share of the noise."""
+    values = sum(array.size for array in order.arrays.values())
+    if noised.shape != (values,):
+        raise ValueError(f"the sum has shape {noised.shape}, the order's model {values} values")
+    return replace(train_report(order, part.words(noised), spent, ledger_head), epsilon_alone=_alone(spent))
+
+
+def summed_evaluate_report(
+    order: EvaluateOrder, counts: Arrays, spent: Spent, ledger_head: Head, part: MaskedPart, generator: torch.Generator
+) -> EvaluateReport:
+    """What leaves after scoring for a secure sum: all counts, in order of their names, with this hospital's share of
+    the noise.
+
+    Raises:
+        ValueError: as ``evaluate_report``.
+    """
+    _require_due(order, counts)
+    row = np.concatenate([counts[name].reshape(-1).astype(np.float64) for name in sorted(counts)])
+    words = part.words(noised(torch.from_numpy(row), part.share, generator).numpy())
+    cost = (_finite(spent.epsilon), spent.delta, spent.noise_multiplier)
+    return EvaluateReport(order.study.name, order.round, *cost, ledger_head.hash, words, epsilon_alone=_alone(spent))
+
+
+def _alone(spent: Spent) -> float | None:
+    return None if spent.epsilon_alone is None else _finite(spent.epsilon_alone)
 
 
 def train_report(order: TrainOrder, update: Arrays, spent: Spent, ledger_head: Head) -> TrainReport:
@@ -127,9 +199,7 @@ def evaluate_report(
     Raises:
         ValueError: the counts have other names or shapes.
     """
-    shapes = {name: value.shape for name, value in counts.items()}
-    if shapes != wire.due(order):
-        raise ValueError(f"counts have shapes {shapes}, the order expects {wire.due(order)}")
+    _require_due(order, counts)
     noise = spent.noise_multiplier
     if noise > 0:
         arrays = {name: noised(torch.from_numpy(cells), noise, generator).numpy() for name, cells in counts.items()}
@@ -138,6 +208,12 @@ def evaluate_report(
         arrays = {name: subgroups.suppressed(cells) if name in few else cells for name, cells in counts.items()}
     cost = (_finite(spent.epsilon), spent.delta, noise)
     return EvaluateReport(order.study.name, order.round, *cost, ledger_head.hash, arrays)
+
+
+def _require_due(order: EvaluateOrder, counts: Arrays) -> None:
+    shapes = {name: value.shape for name, value in counts.items()}
+    if shapes != wire.due(order):
+        raise ValueError(f"counts have shapes {shapes}, the order expects {wire.due(order)}")
 
 
 def refusal(study: str, round: int, error: BaseException) -> Refusal:
@@ -167,7 +243,7 @@ def receipt(reply: TrainReport | EvaluateReport, packed: bytes, spending: Spendi
         bytes=len(packed),
         sha256=hashlib.sha256(packed).hexdigest(),
         tensors=tensors_of(reply.arrays),
-        update_norm=encoding.norm_of(reply.arrays) if isinstance(reply, TrainReport) else norm_of(reply.arrays),
+        update_norm=_norm(reply),
         epsilon_before=spending.epsilon_before,
         epsilon_after=spending.epsilon_after,
         ledger=spending.ledger,
@@ -175,13 +251,20 @@ def receipt(reply: TrainReport | EvaluateReport, packed: bytes, spending: Spendi
     )
 
 
-def receipt_of_refusal(reply: Refusal, ledger: Head) -> Receipt:
-    """The record of a refusal, of which only the code leaves."""
+def _norm(reply: TrainReport | EvaluateReport) -> float | None:
+    """L2 norm of what leaves; masked words have none that means anything."""
+    if WORDS in reply.arrays:
+        return None
+    return encoding.norm_of(reply.arrays) if isinstance(reply, TrainReport) else norm_of(reply.arrays)
+
+
+def receipt_without_patients(reply: Refusal | KeyReport, ledger: Head) -> Receipt:
+    """The record of a refusal, of which only the code leaves, or of a public key."""
     packed = wire.pack(reply)
     return Receipt(
         study=reply.study,
         round=reply.round,
-        message=f"Refusal {reply.code}",
+        message=f"Refusal {reply.code}" if isinstance(reply, Refusal) else type(reply).__name__,
         cohort=None,
         bytes=len(packed),
         sha256=hashlib.sha256(packed).hexdigest(),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from client.errors import SiteMisconfigured
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource, Settings, Source, TaskName
@@ -17,6 +17,7 @@ from tasks.machine import exposition
 from tasks.machine.disk import write_secret
 from tasks.machine.logs import MEGABYTES
 from tasks.machine.notices import Hook
+from tasks.protocol.study import Fingerprint
 
 _Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -26,6 +27,50 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$"
 _TICK_S = 10.0
 
 Scores = Literal["none", "noised", "exact"]
+
+
+def _in_groups(value: object) -> object:
+    digits = "".join(value.split()).lower() if isinstance(value, str) else ""
+    return " ".join(digits[start : start + 4] for start in range(0, len(digits), 4)) or value
+
+
+Pinned = Annotated[Fingerprint, BeforeValidator(_in_groups)]
+"""As read out on the telephone, with spaces or without."""
+
+
+class SecureSumPolicy(Settings):
+    """With whom this hospital shares noise, and how far it trusts them."""
+
+    least_hospitals: int = Field(default=3, ge=3)
+    """Fewest hospitals, this one among them, whose sum it is part of."""
+    colluding: int = Field(default=1, ge=1)
+    """How many of the others may conspire with the coordinator before ``max_epsilon_study`` no longer holds. A study
+    that allows for fewer is refused."""
+    max_epsilon_alone: _Epsilon = 16.0
+    """Largest privacy loss of a patient in one study if all other hospitals conspired with the coordinator."""
+    max_epsilon_alone_life: _Epsilon = 40.0
+    """Likewise over all studies, ever; what leaves with the whole noise counts in it as well."""
+    peers: list[Pinned] = Field(min_length=2)
+    """Fingerprints of the other hospitals' enrolled keys, as their staff read them out. Nobody else is accepted."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        problems = []
+        if self.least_hospitals - self.colluding < 2:
+            problems.append(
+                f"colluding={self.colluding} of least_hospitals={self.least_hospitals} leaves no two honest ones, and "
+                "so no noise to share"
+            )
+        if self.max_epsilon_alone > self.max_epsilon_alone_life:
+            problems.append(
+                f"max_epsilon_alone={self.max_epsilon_alone:g} is above max_epsilon_alone_life="
+                f"{self.max_epsilon_alone_life:g}"
+            )
+        if len(set(self.peers)) < len(self.peers):
+            problems.append("peers names one fingerprint twice")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
 
 class Policy(Settings):
@@ -60,6 +105,8 @@ class Policy(Settings):
     """Attributes by which scores may be grouped: ``sex``, ``age``, ``vendor``; each costs its share of epsilon."""
     without_privacy: bool = False
     """Answer orders that ask for training without noise: for simulated hospitals only."""
+    secure_sum: SecureSumPolicy | None = None
+    """Permits studies whose hospitals share the noise; without it this hospital adds the whole noise by itself."""
     auto_approve: bool = False
     """Approve whatever the policy permits, without asking a person: for simulated hospitals only."""
 
@@ -70,6 +117,17 @@ class Policy(Settings):
                 f"max_epsilon_study={self.max_epsilon_study:g} is above max_epsilon_life={self.max_epsilon_life:g}: "
                 "one study may not spend more than all studies together"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _all_others_learn_no_less_than_a_few(self) -> Self:
+        sums = self.secure_sum
+        pairs = () if sums is None else (
+            ("max_epsilon_alone", sums.max_epsilon_alone, "max_epsilon_study", self.max_epsilon_study),
+            ("max_epsilon_alone_life", sums.max_epsilon_alone_life, "max_epsilon_life", self.max_epsilon_life),
+        )  # fmt: skip
+        if wrong := [f"{name}={cap:g} is below {other}={least:g}" for name, cap, other, least in pairs if cap < least]:
+            raise ValueError(f"secure_sum: {'; '.join(wrong)}: all others together learn at least as much as a few")
         return self
 
 

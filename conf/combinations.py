@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from conf import sums
 from conf.messages import assigned
 from conf.schema.federation import (
     EnrolledFederation,
@@ -210,4 +211,7 @@ RULES: tuple[Rule, ...] = (
     _matrix_of_another_size,
     _neither_here_nor_there,
     _arms_of_real_hospitals,
+    sums.shared_noise,
+    sums.pooled_figures,
+    sums.sums,
 )

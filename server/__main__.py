@@ -60,6 +60,7 @@ def provision_hospitals(study: Study, folder: Path, advance: Advance) -> Hospita
         imaginary={"pooled": [partition.POOLED], "shuffled": virtual.shufflings(study)},
         again=simulated.again,
         public_sizes=simulated.public_sizes,
+        peers=simulated.peers,
         sizes=simulated.sizes,
         warnings={name: ingested.warnings for name, ingested in simulated.reports.items()},
         notes=simulated.notes,

@@ -44,10 +44,11 @@ from server.run_study import initial_state, play_rounds, record, summary
 from server.runtime.flower_private import play
 from server.runtime.superlink_grid import SuperlinkGrid
 from server.study.baselines import Arms
-from server.study.document import document_in, fixed_sizes, is_digest, open_study
+from server.study.document import document_in, fixed_peers, fixed_sizes, is_digest, open_study
 from server.study.folder import FAILED, FINISHED, PROPOSED, RUNNING, StudyFolder, locked
 from server.study.foresight import require_informative
 from server.study.stopped import refuse_stopped
+from server.study.trust import notes_on_sums
 from server.tracking.tracker import Tracker, open_tracker
 from tasks.machine.disk import write_whole
 from tasks.protocol.study import StudyDocument, canonical
@@ -221,9 +222,8 @@ def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, 
             raise
 
     state = again(attempt, _attempts(study))
-    outcome = results.results(
-        folder.name, state, Arms(), [*NOTES, *_notes_on_leaving(folder)], asdict(study.evaluation.gate)
-    )
+    notes = [*NOTES, *_notes_on_leaving(folder), *notes_on_sums(document_in(study, folder).secure_sum, state.rounds)]
+    outcome = results.results(folder.name, state, Arms(), notes, asdict(study.evaluation.gate))
     files = record(folder, outcome, state, tracker)
     # Researchers reach MLflow at another address than this process does.
     links = [line.replace(server_dir.mlflow, "") for line in tracker.where() if "/#/" in line]
@@ -289,6 +289,7 @@ def _invited(server_dir: ServerDir, study: Study, folder: StudyFolder) -> dict[s
         )
     _refuse_unsized(admitted, names)
     fixed_sizes(folder, {name: admitted[name].public_size or 0 for name in names})
+    fixed_peers(folder, {name: admitted[name].key for name in names})
     return {name: admitted[name].node for name in names}
 
 

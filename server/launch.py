@@ -31,8 +31,9 @@ from server.runtime.local_grid import LocalGrid
 from server.runtime.workers import LoadApp
 from server.study import baselines, cross_site_evaluation, foresight
 from server.study.baselines import Advance
-from server.study.document import document_of, fixed_sizes, open_study
+from server.study.document import document_in, document_of, fixed_peers, fixed_sizes, open_study
 from server.study.folder import StudyFolder, locked
+from server.study.trust import notes_on_sums
 from server.tracking.tracker import Tracker, open_tracker
 from tasks import task as tasks
 from tasks.machine.disk import write_whole
@@ -49,6 +50,7 @@ class Hospitals:
         imaginary: for the arms ``pooled`` and ``shuffled``, the names of their hospitals in ``alone``.
         again: the same hospitals as ``federated``, once for each further training of ``evaluation.repeats``.
         public_sizes: what each hospital of ``federated`` declares in public, by which its updates count.
+        peers: fingerprint of each one's enrolled key, where the study has secure sums.
         sizes: training and validation patients by hospital; only of simulated hospitals does anyone know them.
         warnings: what each hospital's ingest wants a person to look at.
         notes: what must be said beside every result.
@@ -60,6 +62,7 @@ class Hospitals:
     imaginary: dict[str, list[str]]
     again: list[dict[str, Path]] = field(default_factory=list)
     public_sizes: dict[str, int] = field(default_factory=dict)
+    peers: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -119,6 +122,7 @@ def run_study(
             console.print(f"Going on with {folder.name}.")
         hospitals = provision(study, folder.path, bars.advance)
         sizes = fixed_sizes(folder, hospitals.public_sizes)
+        fixed_peers(folder, hospitals.peers)
         _refuse_another_matrix(study, hospitals)
         _introduce(console, study, folder, hospitals)
         tracker = open_tracker(study, folder, list(hospitals.federated), hospitals.notes, partial(_warn, console))
@@ -131,9 +135,9 @@ def run_study(
             study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, state=state, arms=arms
         )
         gates = asdict(study.evaluation.gate)
-        outcome = results.results(
-            folder.name, state, arms=arms, notes=hospitals.notes, gates=gates, cross_site=cross_site
-        )
+        sums = document_in(study, folder).secure_sum
+        notes = [*hospitals.notes, *notes_on_sums(sums, state.rounds)]
+        outcome = results.results(folder.name, state, arms=arms, notes=notes, gates=gates, cross_site=cross_site)
         record(folder, outcome, state, tracker, hospitals.conformance)
         folder.note(finished=True)
     _show(console, study, folder.path, outcome, tracker.where())
@@ -197,8 +201,9 @@ def propose(study: Study, provision: ProvisionHospitals, console: Console) -> No
     initial_state(study)
     folder = open_study(study)
     with locked(folder), _Bars(console) as bars:
-        sizes = fixed_sizes(folder, provision(study, folder.path, bars.advance).public_sizes)
-    document = document_of(study, folder.name, sizes)
+        hospitals = provision(study, folder.path, bars.advance)
+        sizes, peers = fixed_sizes(folder, hospitals.public_sizes), fixed_peers(folder, hospitals.peers)
+    document = document_of(study, folder.name, sizes, peers=peers)
     write_whole(Path(study.propose), (canonical(document) + "\n").encode())
     console.print(foresight.table(document))
     console.print(f"{document.name}: wrote {study.propose}, digest {digest(document)}", soft_wrap=True)
@@ -288,7 +293,14 @@ def _across_sites(
         return cross_site_evaluation.CrossSiteEvaluation()
     with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
         return cross_site_evaluation.evaluate_across_sites(
-            study, folder.name, sizes=sizes, folder=folder.path / "cross-site", grid=grid, state=state, arms=arms
+            study,
+            folder.name,
+            sizes=sizes,
+            folder=folder.path / "cross-site",
+            grid=grid,
+            state=state,
+            arms=arms,
+            peers=fixed_peers(folder),
         )
 
 

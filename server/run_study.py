@@ -127,4 +127,5 @@ def summary(last: RoundRecord) -> str:
     parts.append(f"dropped: {', '.join(last.dropped)}" if last.dropped else "")
     parts.append(f"late: {', '.join(last.carried)}" if last.carried else "")
     parts.append(f"check: {', '.join(last.named)}" if last.named else "")
+    parts.append(f"void: {len(last.void)}" if last.void else "")
     return "  ".join(filter(None, parts))

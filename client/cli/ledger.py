@@ -54,8 +54,19 @@ def show(context: typer.Context, site: SiteFile = HERE, as_json: AsJson = False)
     )  # fmt: skip
     facts = {"delta": delta, "cohorts": cohorts, "studies": studies, "head": {"row": head.seq, "hash": head.hash}}
     facts["terms_differ"], facts["lost"] = [] if change is None else change.differs, lost
-    wrong = [Text(line) for line in _wrong(change, lost)]
+    wrong = [Text(line) for line in [*_if_all_conspire(cohorts), *_wrong(change, lost)]]
     answer(as_json, facts, *((life, "", by_study) if cohorts else ("Nothing has been spent yet.",)), *wrong)
+
+
+def _if_all_conspire(cohorts: list[budget.CohortBudget]) -> Iterator[str]:
+    """The second account, of cohorts that were part of secure sums."""
+    for cohort in cohorts:
+        if cohort.alone is not None and cohort.cap_alone is not None:
+            yield (
+                f"{cohort.cohort}: the figures above hold if the hospitals that share noise add theirs; if all others "
+                f"conspired with the coordinator, {amount(cohort.alone)} with what is set aside, of a cap of "
+                f"{cohort.cap_alone:g}"
+            )
 
 
 def _wrong(change: premises.TermsChange | None, lost: list[str]) -> Iterator[str]:

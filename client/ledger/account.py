@@ -1,7 +1,10 @@
 """What a ledger's rows add up to: which study has spent what on which cohort, and what is set aside for it.
 
     genesis                the terms on which the sums depend, see ``client.ledger.terms``
-    reserved, committed    one order; its mechanism counts as spent from the reservation on
+    reserved, committed    one order; its mechanism counts as spent from the reservation on. Of a secure sum there is a
+                           second one, ``alone``: this hospital's part of the noise without all others'. There are two
+                           sums over everything, then: against the coordinator with a few hospitals, and if all of them
+                           conspire; what leaves with the whole noise is the same in both
     planned                everything a study will still need of a cohort: set aside until it is reserved
     released               the study was revoked: what it had set aside is freed
     rebased                new terms from here on; if people may have changed sides, every earlier row counts on both
@@ -31,6 +34,8 @@ class Use:
     study: str
     round: int
     order_digest: str
+    attempt: int = 0
+    """Of a secure sum; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,14 @@ class LedgerEntry:
     Attributes:
         reserved, committed: numbers of rows.
         reserved_at, committed_at: UTC in ISO 8601.
+        alone: what the order costs if all other hospitals of the sum conspire; ``mechanism`` where there is no sum.
     """
 
     reserved: int
     reserved_at: str
     use: Use
     mechanism: Mechanism
+    alone: Mechanism
     committed: int | None = None
     committed_at: str | None = None
     reply_sha256: str | None = None
@@ -54,12 +61,18 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class Earmark:
-    """What a study has set aside on a cohort and not reserved yet, and the delta it was planned for."""
+    """What a study has set aside on a cohort and not reserved yet, and the delta it was planned for; ``alone`` is as in
+    ``LedgerEntry``."""
 
     study: str
     cohort: str
     mechanisms: list[Mechanism]
+    alone: list[Mechanism]
     delta: float
+
+    def of(self, alone: bool) -> list[Mechanism]:
+        """One of the two."""
+        return self.alone if alone else self.mechanisms
 
 
 @dataclass(frozen=True)
@@ -107,11 +120,16 @@ class Account:
         """A study's reservations on a cohort, oldest first."""
         return [e for e in self.entries.values() if (e.use.cohort, e.use.study) == (cohort, study)]
 
-    def spent(self, cohort: str, study: str | None = None) -> list[Mechanism]:
-        """Everything that counts on a cohort, for one study or for life, oldest first."""
+    def spent(self, cohort: str, study: str | None = None, *, alone: bool = False) -> list[Mechanism]:
+        """Everything that counts on a cohort, for one study or for life, oldest first; ``alone``: if all other
+        hospitals of secure sums conspire."""
         entries = [e for e in self.entries.values() if study in (None, e.use.study)]
         begun = min((e.reserved for e in entries), default=None)
-        uses = [(e.reserved, e.mechanism) for e in entries if self._counts(e.reserved, e.use.cohort, cohort)]
+        uses = [
+            (e.reserved, e.alone if alone else e.mechanism)
+            for e in entries
+            if self._counts(e.reserved, e.use.cohort, cohort)
+        ]
         uses += [
             (charge.row, charge.mechanism)
             for charge in self._charges
@@ -129,10 +147,21 @@ class Account:
         mark = self._earmarks.get((cohort, study))
         return [] if mark is None else mark.mechanisms
 
+    def has_sums(self, cohort: str) -> bool:
+        """Whether anything on a cohort was, or is to be, a part of a secure sum."""
+        marks = any(mark.alone != mark.mechanisms for mark in self._earmarks.values() if mark.cohort == cohort)
+        return marks or any(
+            e.alone != e.mechanism for e in self.entries.values() if self._counts(e.reserved, e.use.cohort, cohort)
+        )
+
     def earmarks(self, cohort: str | None = None, without: str | None = None) -> list[Earmark]:
         """Everything set aside and not reserved yet, on one cohort or all, without that of one study."""
         marks = (mark for mark in self._earmarks.values() if mark.mechanisms)
         return [m for m in marks if cohort in (None, m.cohort) and m.study != without]
+
+    def earmark(self, cohort: str, study: str) -> Earmark | None:
+        """All that a study has set aside on a cohort; ``None`` if it has not planned its use."""
+        return self._earmarks.get((cohort, study))
 
     def has_planned(self, cohort: str, study: str) -> bool:
         """Whether a study has planned its use of a cohort, and was not released since."""
@@ -150,13 +179,17 @@ class Account:
         self.terms = terms
 
     def _reserved(self, row: Row, body: dict[str, Any]) -> None:
-        use = Use(body["cohort"], body["study"], body["round"], body["order_digest"])
-        entry = LedgerEntry(row.seq, row.at, use, Mechanism(**body["mechanism"]))
+        use = Use(body["cohort"], body["study"], body["round"], body["order_digest"], body.get("attempt", 0))
+        mechanism = Mechanism(**body["mechanism"])
+        entry = LedgerEntry(
+            row.seq, row.at, use, mechanism, alone=Mechanism(**body["alone"]) if "alone" in body else mechanism
+        )
         self.entries[row.seq] = entry
         mark = self._earmarks.get((use.cohort, use.study))
         if mark is not None:
             left = without_first(mark.mechanisms, entry.mechanism.count)
-            self._earmarks[use.cohort, use.study] = replace(mark, mechanisms=left)
+            alone = left if mark.alone == mark.mechanisms else without_first(mark.alone, entry.mechanism.count)
+            self._earmarks[use.cohort, use.study] = replace(mark, mechanisms=left, alone=alone)
 
     def _committed(self, row: Row, body: dict[str, Any]) -> None:
         self.entries[body["reserved"]] = replace(
@@ -169,7 +202,8 @@ class Account:
 
     def _planned(self, row: Row, body: dict[str, Any]) -> None:
         mechanisms = [Mechanism(**mechanism) for mechanism in body["mechanisms"]]
-        mark = Earmark(body["study"], body["cohort"], mechanisms, body["delta"])
+        alone = [Mechanism(**mechanism) for mechanism in body.get("alone", [])] or mechanisms
+        mark = Earmark(body["study"], body["cohort"], mechanisms, alone, body["delta"])
         self._earmarks[mark.cohort, mark.study] = mark
 
     def _released(self, row: Row, body: dict[str, Any]) -> None:

@@ -9,6 +9,9 @@ reservation, and nothing goes uncounted. What happens when the same order comes 
                                  lost run, and nobody can prove otherwise
     committed, reply replaced    ``AlreadyAnswered``: training again would release the same round a second time. Only a
                                  server that was rolled back asks for it, and could do so endlessly
+    part of a secure sum         its round and attempt name a one-time pad, and only ever rise: an order with those of
+                                 an earlier reservation, or older ones, is refused with ``TagUsed`` unless its reply is
+                                 kept
 
 With its first order a study sets aside everything it will need, on both cohorts; for all other studies that counts as
 spent. So either a study is refused as a whole, before it costs anything, or its budget lasts to the end.
@@ -27,7 +30,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from client.errors import AlreadyAnswered, BudgetExhausted, LedgerBroken, LedgerTampered
+from client.errors import AlreadyAnswered, BudgetExhausted, LedgerBroken, LedgerTampered, TagUsed
 from client.ledger.account import Account, Earmark, LedgerEntry, Use
 from client.ledger.accounting import Mechanism, epsilon_of
 from client.ledger.chain import RESTORE, Chain
@@ -42,11 +45,14 @@ _OTHER_REPLY = "the stored reply is not the one that was committed"
 
 @dataclass(frozen=True)
 class Caps:
-    """Most epsilon that one study, and all studies together, may spend on a cohort, at delta."""
+    """Most epsilon that one study, and all studies together, may spend on a cohort, at delta; and the same if all other
+    hospitals of secure sums conspire."""
 
     study: float
     life: float
     delta: float
+    study_alone: float = math.inf
+    life_alone: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -57,10 +63,14 @@ class Planned:
         now: the order's own mechanism.
         needed: by cohort all that the study still needs, in the order of its use and with ``now`` in it; nothing is set
             aside on a cohort that is not named.
+        now_alone, needed_alone: the same of secure sums, if all other hospitals conspire; ``None``, and no cohort,
+            where there is no sum.
     """
 
     now: Mechanism
     needed: dict[str, list[Mechanism]] = field(default_factory=dict)
+    now_alone: Mechanism | None = None
+    needed_alone: dict[str, list[Mechanism]] = field(default_factory=dict)
 
 
 class Ledger:
@@ -152,11 +162,13 @@ class Ledger:
 
         Raises:
             AlreadyAnswered: the order was committed before; ``stored_reply`` may have the reply.
+            TagUsed: of a secure sum, the round and attempt, or later ones, were reserved before.
             LedgerBroken: a row was altered, or the disk does not accept the entry.
         """
         with self._chain.transaction():
             account = self.account()
             _refuse_answered(account.entries.values(), use)
+            refuse_used_tag(account, use)
             yield account
 
     def reserve(self, use: Use, planned: Planned, caps: Caps) -> None:
@@ -167,16 +179,20 @@ class Ledger:
             RuntimeError: not in ``planning``, so another process could take the same budget.
         """
         account = self.account()
-        _check_caps(account, use, planned, caps)
+        needed, alone = planned.needed.get(use.cohort, [planned.now]), planned.needed_alone.get(use.cohort)
+        require_within(account, (use.cohort, use.study), needed, alone, caps)
         for cohort, needed in planned.needed.items():
-            self._set_aside(account, Earmark(use.study, cohort, needed, caps.delta))
-        self._chain.append("reserved", {**asdict(use), "mechanism": asdict(planned.now), **self._seen()})
+            alone = planned.needed_alone.get(cohort, needed)
+            self._set_aside(account, Earmark(use.study, cohort, needed, alone, caps.delta))
+        self._chain.append("reserved", {**_reservation(use, planned), **self._seen()})
 
     def _set_aside(self, account: Account, mark: Earmark) -> None:
         """Enter what a study needs, unless exactly that is set aside already."""
-        known = account.has_planned(mark.cohort, mark.study)
-        if not known or account.earmarked(mark.cohort, mark.study) != mark.mechanisms:
-            self._chain.append("planned", {**asdict(mark), **self._seen()})
+        if account.earmark(mark.cohort, mark.study) != mark:
+            body = asdict(mark)
+            if mark.alone == mark.mechanisms:
+                del body["alone"]
+            self._chain.append("planned", {**body, **self._seen()})
 
     def release(self, study: str) -> list[Earmark]:
         """Free what a study has set aside and not reserved. Returns what that was; if nothing, no row is entered."""
@@ -228,9 +244,9 @@ class Ledger:
                     self._chain.execute("DELETE FROM replies WHERE committed = ?", entry.committed)
             self._chain.execute("INSERT INTO replies VALUES (?, ?)", row.seq, reply)
 
-    def spent(self, cohort: str, study: str | None = None) -> list[Mechanism]:
+    def spent(self, cohort: str, study: str | None = None, *, alone: bool = False) -> list[Mechanism]:
         """What counts on a cohort, for one study or for life, oldest first; see ``client.ledger.account``."""
-        return self.account().spent(cohort, study)
+        return self.account().spent(cohort, study, alone=alone)
 
     def entries(self) -> list[LedgerEntry]:
         """Every reservation, oldest first.
@@ -329,6 +345,33 @@ def _refuse_answered(entries: Iterable[LedgerEntry], use: Use) -> None:
             )
 
 
+def refuse_used_tag(account: Account, use: Use) -> None:
+    """Pass if an order is no part of a secure sum, or one of a later round or attempt than all before it.
+
+    Raises:
+        TagUsed: it is not.
+    """
+    if not use.attempt:
+        return
+    reserved = account.reservations(use.cohort, use.study)
+    before = max(((e.use.round, e.use.attempt) for e in reserved), default=(0, 0))
+    if (use.round, use.attempt) <= before:
+        raise TagUsed(
+            f"round {use.round}, attempt {use.attempt} of study {use.study} on {use.cohort}: round {before[0]}, "
+            f"attempt {before[1]} was reserved before, and its reply is not kept. A pad serves for one message: the "
+            "server must begin another attempt"
+        )
+
+
+def _reservation(use: Use, planned: Planned) -> dict[str, object]:
+    """The facts of a row; those of secure sums stand only where there is one."""
+    body: dict[str, object] = {**asdict(use), "mechanism": asdict(planned.now)}
+    if planned.now_alone is not None:
+        return body | {"alone": asdict(planned.now_alone)}
+    del body["attempt"]
+    return body
+
+
 def _line(use: Use) -> tuple[str, str]:
     """Whose newest reply is kept."""
     return use.study, use.cohort
@@ -338,15 +381,38 @@ def _is_reply_of(entry: LedgerEntry, reply: bytes | None) -> bool:
     return isinstance(reply, bytes) and hashlib.sha256(reply).hexdigest() == entry.reply_sha256
 
 
-def _check_caps(account: Account, use: Use, planned: Planned, caps: Caps) -> None:
-    """Pass if the study can be paid for on the order's cohort; the other cohort was checked when it was planned."""
-    needed = planned.needed.get(use.cohort, [planned.now])
-    study = [*account.spent(use.cohort, use.study), *needed]
-    _check(f"{use.cohort}: epsilon for study {use.study}", study, caps.study, caps.delta)
-    earmarks = account.earmarks(use.cohort, without=use.study)
-    set_aside = [mechanism for mark in earmarks for mechanism in mark.mechanisms]
-    life = [*account.spent(use.cohort), *needed, *set_aside]
-    _check(f"{use.cohort}: lifetime epsilon", life, caps.life, min([caps.delta, *(mark.delta for mark in earmarks)]))
+def require_within(
+    account: Account,
+    use: tuple[str, str],
+    needed: list[Mechanism],
+    needed_alone: list[Mechanism] | None,
+    caps: Caps,
+) -> None:
+    """Pass if everything that a study still needs of a cohort stays within the caps.
+
+    Args:
+        use: cohort and study.
+        needed_alone: of secure sums, if all other hospitals conspire; ``None`` where there are none.
+
+    Raises:
+        BudgetExhausted: a cap would be exceeded.
+    """
+    _check_both(account, use, needed, caps, alone=False)
+    if needed_alone is not None or account.has_sums(use[0]):
+        _check_both(account, use, needed if needed_alone is None else needed_alone, caps, alone=True)
+
+
+def _check_both(account: Account, use: tuple[str, str], needed: list[Mechanism], caps: Caps, *, alone: bool) -> None:
+    """For the study, and for life together with what others have set aside."""
+    cohort, study = use
+    study_cap, life_cap = (caps.study_alone, caps.life_alone) if alone else (caps.study, caps.life)
+    whom = " if all other hospitals conspire" if alone else ""
+    of_study = [*account.spent(cohort, study, alone=alone), *needed]
+    _check(f"{cohort}: epsilon for study {study}{whom}", of_study, study_cap, caps.delta)
+    earmarks = account.earmarks(cohort, without=study)
+    set_aside = [mechanism for mark in earmarks for mechanism in mark.of(alone)]
+    life = [*account.spent(cohort, alone=alone), *needed, *set_aside]
+    _check(f"{cohort}: lifetime epsilon{whom}", life, life_cap, min([caps.delta, *(mark.delta for mark in earmarks)]))
 
 
 def _check(what: str, mechanisms: list[Mechanism], cap: float, delta: float) -> None:

@@ -24,6 +24,8 @@ class Terms:
         max_epsilon_study, max_epsilon_life, max_delta: the caps.
         public_size: declared; bounds delta.
         simulated: no real hospital.
+        max_epsilon_alone, max_epsilon_alone_life: caps of what the other hospitals of secure sums could learn together;
+            ``None`` where there are no such sums.
     """
 
     validation_fraction: float
@@ -33,6 +35,8 @@ class Terms:
     max_delta: float
     public_size: int | None
     simulated: bool
+    max_epsilon_alone: float | None = None
+    max_epsilon_alone_life: float | None = None
 
     def body(self) -> dict[str, Any]:
         """The terms as a ledger row holds them."""

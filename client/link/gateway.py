@@ -27,6 +27,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from client.errors import SiteMisconfigured
 from client.link.credential import Credential
+from client.secure_sum.own_key import write_deputy
 from client.site import SiteSettings
 from tasks.machine.disk import private_tree, write_private, write_secret
 from tasks.machine.pulse import ALIVE, HEARD
@@ -115,6 +116,7 @@ def enroll(settings: SiteSettings, invitation: enrolment.Invitation) -> enrolmen
         with suppress(FileExistsError):
             write_secret(path, content)
     try:
+        write_deputy(settings.link, files.key.read_bytes())
         return enrolment.request(settings.name, files.key.read_bytes(), size)
     except enrolment.BadEnrolment as error:
         raise SiteMisconfigured(f"{files.key}: {error}") from error

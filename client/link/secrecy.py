@@ -29,6 +29,7 @@ def _keys(settings: SiteSettings) -> Mapping[str, Path]:
     paths = {"the hospital's key": settings.key}
     paths |= {"the gateway's key": settings.link / "node.key"}
     paths |= {"the secret shared by gateway and trainer": settings.link / "trainer.secret"}
+    paths |= {"the deputy's key for secure sums": settings.link / "deputy.key"}
     paths |= {"the privacy ledger": settings.ledger, "the audit log": settings.audit_log}
     for source in settings.sources:
         named = {"the archive's token": getattr(source, "token", None)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from client.ledger.account import Account
 from client.ledger.accounting import epsilon_of
 from client.ledger.ledger import Ledger
 from client.site import SiteSettings, delta_cap
@@ -23,6 +24,8 @@ class CohortBudget:
         with_set_aside: the same with what studies have set aside and not spent yet.
         left: of the cap, after both.
         orders: how many have spent it.
+        alone: spent and set aside, if all other hospitals of secure sums conspired with the coordinator, and
+            ``cap_alone`` for life; ``None`` where there were no such sums.
     """
 
     cohort: str
@@ -31,6 +34,8 @@ class CohortBudget:
     cap: float
     left: float
     orders: int
+    alone: float | None = None
+    cap_alone: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ def by_cohort(ledger: Ledger, settings: SiteSettings) -> list[CohortBudget]:
         spent = account.spent(cohort)
         aside = [mechanism for mark in account.earmarks(cohort) for mechanism in mark.mechanisms]
         epsilon = epsilon_of([*spent, *aside], delta)
+        alone, cap_alone = _alone(account, cohort, settings, delta)
         found.append(
             CohortBudget(
                 cohort=cohort,
@@ -69,9 +75,20 @@ def by_cohort(ledger: Ledger, settings: SiteSettings) -> list[CohortBudget]:
                 cap=cap,
                 left=max(0.0, cap - epsilon),
                 orders=len(spent),
+                alone=alone,
+                cap_alone=cap_alone,
             )
         )
     return found
+
+
+def _alone(account: Account, cohort: str, settings: SiteSettings, delta: float) -> tuple[float | None, float | None]:
+    if not account.has_sums(cohort):
+        return None, None
+    sums = settings.policy.secure_sum
+    cap = settings.policy.max_epsilon_life if sums is None else sums.max_epsilon_alone_life
+    aside = [mechanism for mark in account.earmarks(cohort) for mechanism in mark.alone]
+    return epsilon_of([*account.spent(cohort, alone=True), *aside], delta), cap
 
 
 def by_study(ledger: Ledger, settings: SiteSettings) -> list[StudyBudget]:

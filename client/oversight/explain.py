@@ -28,6 +28,7 @@ def words(review: Review) -> dict[str, list[str]]:
         "What the study asks": _asked(review),
         "What leaves this hospital": _departures(review),
         "What it costs the patients": [*(line for cost in review.costs for line in _price(cost)), _APART],
+        **({"Whom that rests on": trust} if (trust := list(_trust(review))) else {}),
         "What its figures can tell": _foreseen(review),
         "What the policy says": _verdict(review),
         "Every setting in the document": every_setting(review.document),
@@ -72,7 +73,14 @@ def _departures(review: Review) -> list[str]:
     for leaving in review.leaving:
         size = f"{leaving.numbers:,} numbers in {_times(leaving.tensors, 'tensor')}, {leaving.bytes:,} bytes"
         noise = _is_noised(review, leaving.part)
-        if leaving.part == "training":
+        if _is_sum(review.document, leaving.part):
+            of_what = "of a step's clipped gradients" if leaving.part == "training" else "of a histogram of scores"
+            lines.append(
+                f"{_times(leaving.times, 'time')}, and once more for each attempt that fails: this hospital's part "
+                f"{of_what} ({size}){noise}, masked: to everybody who lacks the pads of one other honest hospital it "
+                "is random numbers. Only the sum of all hospitals is ever read."
+            )
+        elif leaving.part == "training":
             times = _times(leaving.times, "round")
             lines.append(f"After each of at most {times}: how the model changed ({size}){noise}.")
         elif leaving.by:
@@ -113,6 +121,36 @@ def _departures(review: Review) -> list[str]:
         "If something fails, an error code without text. Nothing else: no image, no patient name or number."
     )
     return lines
+
+
+def _is_sum(document: StudyDocument, part: Part) -> bool:
+    sums = document.secure_sum
+    return sums is not None and (sums.steps if part == "training" else sums.figures)
+
+
+def _trust(review: Review) -> Iterator[str]:
+    """Whom a patient's protection rests on where hospitals share the noise."""
+    sums = review.document.secure_sum
+    if sums is None:
+        return
+    hospitals, colluding = len(sums.peers), sums.colluding
+    for cost in review.costs:
+        if cost.share is None or cost.granted is None:
+            continue
+        who = "training patients" if cost.part == "training" else "validation patients"
+        alone = epsilon_of(cost.share, cost.delta)
+        cap = "" if cost.cap_alone is None else f" (your cap for this is {cost.cap_alone:g})"
+        yield (
+            f"Your {who} have epsilon {cost.granted:g} against the coordinator and up to {colluding} other hospital(s) "
+            f"acting together, if at least {hospitals - colluding} of the {hospitals} hospitals, yours among them, add "
+            f"the noise that they promised. If all others lied, your patients would still have epsilon "
+            f"{_amount(alone)}{cap}."
+        )
+    yield (
+        f"A sum is made of at least {sums.least_hospitals} hospitals. This hospital accepts only those whose keys are "
+        "in its own policy.secure_sum.peers: compare the fingerprints below by telephone. An attempt that fails stays "
+        "charged; nothing can be learned from it."
+    )
 
 
 def _is_noised(review: Review, part: Part) -> str:

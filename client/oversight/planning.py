@@ -3,22 +3,23 @@
 The plan takes the least noise with which everything a study still needs stays within its own epsilon and within its
 patients' lifetime budget, after what was spent and what other studies have set aside. If little is left, the study gets
 more noise; if that noise would drown the signal, the study is refused before it begins. Reviews and orders are planned
-by the same code.
+by the same code. Where hospitals share the noise of a sum, the study has it or is refused (``shared_noise.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from client.errors import BudgetExhausted, NotPermitted
 from client.ledger import accounting
 from client.ledger.account import Account, LedgerEntry, Use
 from client.ledger.accounting import Ahead, Mechanism
-from client.ledger.ledger import Caps, Ledger, Planned
+from client.ledger.ledger import Caps, Ledger, Planned, require_within
+from client.oversight import shared_noise
 from client.policy import COHORTS, PARTS, Part, granted, objections
 from client.site import SiteSettings
-from tasks.protocol.study import RANGE_NOISE, PrivacyTerms, StudyDocument
+from tasks.protocol.study import RANGE_NOISE, PrivacyTerms, SecureSumTerms, StudyDocument
 from tasks.protocol.wire import Asks, EvaluateOrder, TrainOrder
 
 _MOST_NOISE = 10.0
@@ -48,17 +49,19 @@ class Outlook:
         plan: with the noise that it would get, more than that where little is left for life; ``None`` when it would be
             refused as a whole.
         why: it would be refused; "" if it would not.
+        if_all_conspire: of secure sums, ``plan`` with this hospital's own noise only; ``None`` where there are none.
     """
 
     alone: list[Mechanism] | None
     plan: list[Mechanism] | None
     why: str
+    if_all_conspire: list[Mechanism] | None = None
 
 
 def reserve(
     order: TrainOrder | EvaluateOrder, use: Use, terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger
-) -> Mechanism:
-    """Reserve what an order will use. A study's first order sets aside everything the study needs.
+) -> Planned:
+    """Reserve what an order will use, and return it. A study's first order sets aside everything the study needs.
 
     A reservation that was lost to a crash stays spent, so the rest gets more noise: in the last round nothing but what
     planning has left over pays for a second one, and the noise is several times the usual (``client/PRIVACY.md`` has
@@ -67,24 +70,30 @@ def reserve(
     Raises:
         BudgetExhausted: the study cannot be paid to its end.
         NotPermitted: the study asks each hospital for fewer rounds.
-        AlreadyAnswered, LedgerBroken: see ``Ledger.planning``.
+        AlreadyAnswered, TagUsed, LedgerBroken: see ``Ledger.planning``.
     """
     with ledger.planning(use) as account:
         planned = _planned(order, terms, settings, account)
         ledger.reserve(use, planned, caps_of(terms, settings))
-    return planned.now
+    return planned
 
 
 def caps_of(terms: PrivacyTerms, settings: SiteSettings) -> Caps:
     """Caps for one study and for life; infinite without noise, which only a simulated hospital's policy allows."""
     if terms.epsilon is None:
         return Caps(float("inf"), float("inf"), terms.delta)
-    return Caps(terms.epsilon, settings.policy.max_epsilon_life, terms.delta)
+    policy, sums = settings.policy, settings.policy.secure_sum
+    if sums is None:  # then sums of earlier days count as if all others had conspired
+        return Caps(terms.epsilon, policy.max_epsilon_life, terms.delta, terms.epsilon, policy.max_epsilon_life)
+    alone = (sums.max_epsilon_alone, sums.max_epsilon_alone_life)
+    return Caps(terms.epsilon, policy.max_epsilon_life, terms.delta, *alone)
 
 
 def outlook(document: StudyDocument, part: Part, settings: SiteSettings, account: Account) -> Outlook:
     """How a part of a study would be planned if its next order came now."""
     terms, cohort = granted(document, part, settings), COHORTS[part]
+    if (sums := shared_noise.sums_of(document, part)) is not None:
+        return _outlook_of_sums(document, part, sums, settings, account)
     need = _still_needed(document, part, account.reservations(cohort, document.name), settings.name)
     if terms.epsilon is None:
         plan = accounting.sequence(0.0, need.rate, need.ahead)
@@ -100,10 +109,26 @@ def outlook(document: StudyDocument, part: Part, settings: SiteSettings, account
         return Outlook(alone, None, str(error))
 
 
+def _outlook_of_sums(
+    document: StudyDocument, part: Part, sums: SecureSumTerms, settings: SiteSettings, account: Account
+) -> Outlook:
+    terms, use, plan = granted(document, part, settings), (COHORTS[part], document.name), None
+    try:
+        plan = shared_noise.plan(document, part, sums, account)
+        require_within(account, use, plan.ahead, plan.ahead_alone, caps_of(terms, settings))
+        return Outlook(plan.ahead, plan.ahead, "", plan.ahead_alone)
+    except BudgetExhausted as error:
+        return Outlook(None if plan is None else plan.ahead, None, str(error))
+
+
 def _planned(
     order: TrainOrder | EvaluateOrder, terms: PrivacyTerms, settings: SiteSettings, account: Account
 ) -> Planned:
     study, part = order.study, PARTS[isinstance(order, EvaluateOrder)]
+    if (sums := shared_noise.sums_of(study, part)) is not None:
+        own = shared_noise.planned(order, part, sums, account)
+        others, alone = _other_part(study, part, settings, account)
+        return replace(own, needed=own.needed | others, needed_alone=own.needed_alone | alone)
     entries = account.reservations(COHORTS[part], study.name)
     if isinstance(order, TrainOrder):
         need = _training(study, _turn(study, order.round, [e.use.round for e in entries]), entries)
@@ -117,23 +142,32 @@ def _planned(
         return Planned(Mechanism(0.0, need.rate, count))
     needed = _affordable(need, COHORTS[part], study=study.name, terms=terms, settings=settings, account=account)
     now = Mechanism(needed[0].noise_multiplier, need.rate, count)
-    return Planned(now, {COHORTS[part]: needed, **_other_part(study, part, settings, account)})
+    others, alone = _other_part(study, part, settings, account)
+    return Planned(now, {COHORTS[part]: needed, **others}, needed_alone=alone)
 
 
-def _other_part(
-    study: StudyDocument, part: Part, settings: SiteSettings, account: Account
-) -> dict[str, list[Mechanism]]:
-    """What the study needs of the other cohort; nothing if that is set aside already or would be refused anyway."""
+Needs = dict[str, list[Mechanism]]
+"""By cohort."""
+
+
+def _other_part(study: StudyDocument, part: Part, settings: SiteSettings, account: Account) -> tuple[Needs, Needs]:
+    """What the study needs of the other cohort, and of secure sums what it needs if all other hospitals conspire;
+    nothing if that is set aside already or would be refused anyway."""
     other = PARTS[1 - PARTS.index(part)]
     cohort, terms = COHORTS[other], granted(study, other, settings)
     if terms.epsilon is None or account.has_planned(cohort, study.name) or objections(study, other, settings):
-        return {}
+        return {}, {}
+    if (sums := shared_noise.sums_of(study, other)) is not None:
+        plan = shared_noise.plan(study, other, sums, account)
+        require_within(account, (cohort, study.name), plan.ahead, plan.ahead_alone, caps_of(terms, settings))
+        return {cohort: plan.ahead}, {cohort: plan.ahead_alone}
     need = _still_needed(study, other, account.reservations(cohort, study.name), settings.name)
-    return (
-        {cohort: _affordable(need, cohort, study=study.name, terms=terms, settings=settings, account=account)}
-        if need.ahead
-        else {}
-    )
+    if not need.ahead:
+        return {}, {}
+    needed = _affordable(need, cohort, study=study.name, terms=terms, settings=settings, account=account)
+    if account.has_sums(cohort):
+        require_within(account, (cohort, study.name), needed, None, caps_of(terms, settings))
+    return {cohort: needed}, {}
 
 
 def _still_needed(study: StudyDocument, part: Part, entries: list[LedgerEntry], hospital: str) -> _Need:

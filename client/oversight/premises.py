@@ -42,7 +42,7 @@ def terms_of(settings: SiteSettings) -> Terms:
     issuers: dict[str, set[str]] = {}
     for source in settings.sources:
         issuers.setdefault(source.task, set()).add(source.issuer)
-    policy = settings.policy
+    policy, sums = settings.policy, settings.policy.secure_sum
     return Terms(
         validation_fraction=settings.validation_fraction,
         issuers={task: sorted(names) for task, names in sorted(issuers.items())},
@@ -51,6 +51,8 @@ def terms_of(settings: SiteSettings) -> Terms:
         max_delta=policy.max_delta,
         public_size=settings.public_size,
         simulated=settings.simulated,
+        max_epsilon_alone=None if sums is None else sums.max_epsilon_alone,
+        max_epsilon_alone_life=None if sums is None else sums.max_epsilon_alone_life,
     )
 
 

@@ -75,6 +75,9 @@ class Cost:
         after: by all studies, when this one and all that have begun have run to their end.
         cap: the hospital's cap for life.
         refused: why it would be refused as a whole; "" if it would not.
+        share: of secure sums, ``plan`` with nothing but this hospital's own share of the noise: what is left if all
+            others lie. ``None`` where it adds the whole noise.
+        cap_alone: the hospital's cap for that in one study.
     """
 
     part: Part
@@ -90,6 +93,8 @@ class Cost:
     after: float | None
     cap: float
     refused: str
+    share: list[Mechanism] | None = None
+    cap_alone: float | None = None
 
     @property
     def squeezed(self) -> bool:
@@ -231,7 +236,15 @@ def _cost(document: StudyDocument, part: Part, settings: SiteSettings, account: 
         after=None if to_come is None else epsilon_of([*account.spent(cohort), *to_come], terms.delta),
         cap=settings.policy.max_epsilon_life,
         refused=outlook.why,
+        share=_share(outlook, account, cohort, name),
+        cap_alone=None if settings.policy.secure_sum is None else settings.policy.secure_sum.max_epsilon_alone,
     )
+
+
+def _share(outlook: planning.Outlook, account: Account, cohort: str, study: str) -> list[Mechanism] | None:
+    if outlook.if_all_conspire is None:
+        return None
+    return [*(entry.alone for entry in account.reservations(cohort, study)), *outlook.if_all_conspire]
 
 
 def _unpaid(

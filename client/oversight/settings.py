@@ -51,8 +51,16 @@ MEANINGS: dict[str, str] = {
     "wire.down": "bits per value that is received",
     "asked_by": "who asks for the study, as the coordinator's server knows them",
     "sizes": "public size that weights a hospital's updates",
+    "secure_sum": "fingerprint of the key of a hospital whose part may be in a sum",
+    "secure_sum.steps": "whether training is a secure sum at each step, with noise that all share",
+    "secure_sum.figures": "whether histograms leave as secure sums only",
+    "secure_sum.least_hospitals": "fewest hospitals whose sum is ever made",
+    "secure_sum.colluding": "hospitals that may conspire with the coordinator without weakening the promise",
+    "secure_sum.spare_steps": "steps that may fail; the noise is planned for them as well",
+    "secure_sum.spare_evaluations": "evaluations that may fail; likewise",
 }
-"""The meaning of a setting, by its name in the document; ``model`` and ``sizes`` have any number of entries."""
+"""The meaning of a setting, by its name in the document; ``model``, ``sizes`` and the peers of ``secure_sum`` have any
+number of entries."""
 
 
 def every_setting(document: StudyDocument) -> list[str]:

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import yaml
 from client.cohort.catalog import entries, ingest
 from client.cohort.findings import IngestReport
 from client.cohort.preparation import Decoding
+from client.secure_sum.own_key import write_deputy
 from client.setup.partition import POOLED, SHUFFLED, partition
 from client.setup.provisioning import provision
 from client.site import SiteSettings, declared_size, load
@@ -30,6 +32,8 @@ from conf.schema.model import weights_named
 from conf.schema.strategy import Ditto
 from conf.schema.study import Study
 from tasks import task as tasks
+from tasks.machine.disk import private_folder, write_secret
+from tasks.protocol import enrolment
 from tasks.task import Task
 
 APPROVED_BY_NOBODY = (
@@ -37,6 +41,7 @@ APPROVED_BY_NOBODY = (
 )
 
 SetupProgress = Callable[[str, int, int], None]
+_NO_CAP = 1e9
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class VirtualHospitals:
         sizes: by name, patients that are trained on and validated with, after ``max_training_patients``.
         public_sizes: by name, what the federated ones declare in public: their training patients to one significant
             digit, which a real hospital does not tell.
+        peers: by name, the fingerprint of each federated one's key, where the study has secure sums.
         notes: sentences that must stand beside every result.
     """
 
@@ -61,6 +67,7 @@ class VirtualHospitals:
     reports: dict[str, IngestReport]
     sizes: dict[str, dict[str, int]]
     public_sizes: dict[str, int]
+    peers: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     again: list[dict[str, Path]] = field(default_factory=list)
 
@@ -81,9 +88,13 @@ def provision_virtual_hospitals(study: Study, folder: Path, progress: SetupProgr
     shares = partition(study, task, home)
     everybody = [source for own in shares.sources.values() for source in own]
     common = {"catalog": str(home / "catalog"), "key": str(_simulated_key(home, study.seed))}
-    with_noise, without = common | {"policy": _policy(study)}, common | {"policy": _unlimited_policy(study)}
+    without = common | {"policy": _unlimited_policy(study)}
+    peers = _enrolled(study, folder / "sites", list(shares.sources))
     federated = {
-        name: _write(folder / "sites" / f"{name}.yaml", with_noise | _site(study, name, own))
+        name: _write(
+            folder / "sites" / f"{name}.yaml",
+            common | _site(study, name, own) | _sharing(study, name, peers, _policy(study)),
+        )
         for name, own in shares.sources.items()
     }
     alone = {
@@ -115,6 +126,7 @@ def provision_virtual_hospitals(study: Study, folder: Path, progress: SetupProgr
         reports=reports,
         sizes=sizes,
         public_sizes=declared,
+        peers=peers,
         notes=[*shares.notes, APPROVED_BY_NOBODY],
         again=again,
     )
@@ -188,6 +200,31 @@ def _policy(study: Study) -> dict[str, Any]:
         "without_privacy": study.privacy.epsilon is None,
         "auto_approve": True,
     }
+
+
+def _enrolled(study: Study, sites: Path, names: list[str]) -> dict[str, str]:
+    """Keys as enrolment makes them, and their fingerprints by name; none where the study has no secure sums."""
+    if study.privacy.noise == "own" and not study.evaluation.pooled_only:
+        return {}
+    fingerprints = {}
+    for name in names:
+        key = private_folder(sites / f"{name}.link") / "node.key"
+        with suppress(FileExistsError):
+            write_secret(key, enrolment.new_key())
+        write_deputy(key.parent, key.read_bytes())
+        fingerprints[name] = enrolment.own_fingerprint(key.read_bytes())
+    return fingerprints
+
+
+def _sharing(study: Study, name: str, peers: dict[str, str], policy: dict[str, Any]) -> dict[str, Any]:
+    """The policy, and peers as a person would list them. What all others could learn together has no cap here: a
+    simulation's hospitals are one person's."""
+    if not peers:
+        return {"policy": policy}
+    others = [fingerprint for peer, fingerprint in peers.items() if peer != name]
+    terms = {"least_hospitals": study.privacy.least_hospitals, "colluding": study.privacy.colluding, "peers": others}
+    sums = terms | {"max_epsilon_alone": _NO_CAP, "max_epsilon_alone_life": _NO_CAP}
+    return {"link": f"{name}.link", "policy": policy | {"secure_sum": sums}}
 
 
 def _unlimited_policy(study: Study) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client import privacy
@@ -105,6 +106,49 @@ def train_locally(
     if not all(np.isfinite(value).all() for value in update.values()):
         return _diverged(module, before, terms, private)
     return update
+
+
+def summed_step(
+    module: nn.Module,
+    task: Task,
+    cohort: Cohort,
+    terms: TrainingTerms,
+    *,
+    mechanism: Mechanism,
+    clip_norm: float,
+    generator: torch.Generator,
+    max_memory_mb: int = 1024,
+) -> NDArray[np.float64]:
+    """One step's sum of clipped gradients with this hospital's share of the noise, for a secure sum. The server divides
+    it and moves the model.
+
+    Args:
+        mechanism: the hospital's own share, as the ledger has reserved it.
+        clip_norm, generator, max_memory_mb: as for ``train_locally``.
+
+    Returns:
+        float64 of shape (values,): the tensors in order of their names.
+
+    Raises:
+        ValueError: the ledger has reserved another step than the terms ask for.
+        ModelRefused: as ``train_locally``.
+    """
+    if (mechanism.sample_rate, mechanism.count, terms.steps) != (terms.sample_rate, 1, 1):
+        raise ValueError(f"reserved {mechanism}, requested {terms}: this step is not in the ledger")
+    private = StepTerms(mechanism.noise_multiplier, clip_norm, 1.0, max_memory_mb)
+    steps = PatientSteps(module, task.loss, lambda parameters: torch.optim.SGD(parameters, lr=0.0), private, generator)
+    module.train()
+    steps.prepare(*cohort.nobody(terms.images_per_patient))
+    (patients,) = privacy.sampled_patients(len(cohort.rows), terms.sample_rate, 1, generator)
+    total = steps.noised_sum(patients, lambda chosen: cohort.draw(chosen, terms.images_per_patient, generator))
+    return _by_name(module, total)
+
+
+def _by_name(module: nn.Module, total: Tensor) -> NDArray[np.float64]:
+    """A vector of all trained values, which stand as the module names its parameters, in order of the names."""
+    sizes = {name: p.numel() for name, p in module.named_parameters() if p.requires_grad}
+    parts = dict(zip(sizes, torch.split(total, list(sizes.values())), strict=True))
+    return torch.cat([parts[name] for name in sorted(parts)]).numpy()
 
 
 def _diverged(module: nn.Module, before: Arrays, terms: TrainingTerms, private: StepTerms) -> Arrays:

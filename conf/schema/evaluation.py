@@ -70,6 +70,9 @@ class Evaluation(SettingsGroup):
     subgroups: list[Attribute] = field(default_factory=list)
     """Attributes by which the last evaluation is told apart as well: ``sex``, ``age``, ``vendor``. Each is one more
     histogram, and so one more share of ``epsilon``."""
+    pooled_only: bool = False
+    """Only figures of all hospitals' patients together: histograms are secure sums with one noise for all, set by
+    ``privacy.colluding``, ``least_hospitals`` and ``spare``. No hospital has figures of its own then."""
     arms: list[Arm] = field(default_factory=lambda: ["local", "pooled", "shuffled"])
     """What the federated model is compared with. ``local``: each hospital alone; ``pooled``: all patients in one
     place; ``shuffled``: the same with labels that were dealt out at random, which should learn nothing. All train
@@ -118,6 +121,6 @@ def looks_first(evaluation: Evaluation) -> bool:
 
 def paired_bins(evaluation: Evaluation) -> int:
     """Bins a model of the joint histogram that leaves each hospital; 0 for none."""
-    if not evaluation.paired or "local" not in evaluation.arms:
+    if not evaluation.paired or evaluation.pooled_only or "local" not in evaluation.arms:
         return 0
     return EXACT_PAIRED_BINS if evaluation.epsilon is None else NOISED_PAIRED_BINS

@@ -118,10 +118,17 @@ def _guarantee(story: Story) -> Iterator[str]:
         "Unit: one patient, that is one PatientID of one issuer, with all images. A person with two PatientIDs counts "
         "as two; in two hospitals, their epsilons add up. Neighbours differ by adding or removing one patient."
     )
-    yield (
-        "Trust: each hospital adds the noise before anything leaves it; the coordinator need not be trusted. The "
-        "releases are every round's update and every histogram of scores, not only this model."
-    )
+    if terms.get("noise") == "shared":
+        yield (
+            "Trust: each hospital adds a part of the noise and masks its part of every sum before anything leaves it. "
+            "The epsilon holds as long as enough hospitals are honest: see the note on shared noise above. The "
+            "releases are the sum of every step and every histogram of scores, not only this model."
+        )
+    else:
+        yield (
+            "Trust: each hospital adds the noise before anything leaves it; the coordinator need not be trusted. The "
+            "releases are every round's update and every histogram of scores, not only this model."
+        )
     yield (
         f"Training patients: epsilon {terms['epsilon']:g} at delta {terms['delta']:g} was requested. Spent, according "
         f"to the hospitals' ledgers: {by_hospital}{_at_a_smaller_delta(spent, terms['delta'])}."

@@ -18,11 +18,21 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from server.rounds.attempts import Attempts
 from server.rounds.broadcast import Broadcast
 from server.rounds.staleness import OverdueOrders
 from server.rounds.state import Roster
 from tasks.protocol import wire
-from tasks.protocol.wire import ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
+from tasks.protocol.wire import (
+    ErrorCode,
+    EvaluateOrder,
+    EvaluateReport,
+    KeyOrder,
+    KeyReport,
+    Refusal,
+    TrainOrder,
+    TrainReport,
+)
 
 _POLL_S = 0.05
 _LONGEST_TEXT = 400
@@ -42,7 +52,9 @@ class Withdrawing(Protocol):
         """The replies to these are no longer needed; they are discarded when they arrive."""
 
 
-R = TypeVar("R", TrainReport, EvaluateReport)
+R = TypeVar("R", TrainReport, EvaluateReport, KeyReport)
+AnyOrder = TrainOrder | EvaluateOrder | KeyOrder
+_ACTIONS: dict[type[AnyOrder], str] = {TrainOrder: "train", EvaluateOrder: "evaluate", KeyOrder: "query"}
 
 
 @dataclass(frozen=True)
@@ -65,17 +77,17 @@ class Channel:
         deadline_s: how long an answer is waited for.
         broadcast: which model each hospital holds.
         overdue: orders to train whose answers may still arrive; with none, late answers are not accepted.
+        attempts: keys and attempts of secure sums.
     """
 
     grid: Grid
     deadline_s: float
     broadcast: Broadcast = field(default_factory=Broadcast)
     overdue: OverdueOrders = field(default_factory=OverdueOrders)
+    attempts: Attempts = field(default_factory=Attempts)
 
 
-def exchange(
-    channel: Channel, roster: Roster, order: TrainOrder | EvaluateOrder, kind: type[R]
-) -> Generator[Answer[R], None, None]:
+def exchange(channel: Channel, roster: Roster, order: AnyOrder, kind: type[R]) -> Generator[Answer[R], None, None]:
     """Send one order to all hospitals and yield their answers as they arrive, until all have or the deadline passes.
 
     Only replies to the messages of this very call are accepted, and in training late ones to overdue orders; the latter
@@ -108,7 +120,7 @@ class _OrdersOut(Generic[R]):
         unread: replies, those to earlier orders first.
     """
 
-    def __init__(self, channel: Channel, roster: Roster, order: TrainOrder | EvaluateOrder, kind: type[R]) -> None:
+    def __init__(self, channel: Channel, roster: Roster, order: AnyOrder, kind: type[R]) -> None:
         self._grid, self._broadcast, self._deadline_s = channel.grid, channel.broadcast, channel.deadline_s
         self._roster, self._order = roster, order
         self._kind: type[R] = kind
@@ -122,7 +134,7 @@ class _OrdersOut(Generic[R]):
     def send(self, hospitals: list[str]) -> None:
         """Send the order to these hospitals, to each what it lacks of the model."""
         contents = _addressed(self._broadcast, self._order, self._roster, hospitals)
-        action = "train" if isinstance(self._order, TrainOrder) else "evaluate"
+        action = _ACTIONS[type(self._order)]
         # An order whose late answer would still count must not expire with its round.
         ttl = self._overdue.lives_s(self._deadline_s) if self._overdue.carries else None
         nodes, group = self._roster.nodes, str(self._order.round)
@@ -152,7 +164,7 @@ class _OrdersOut(Generic[R]):
         if problem == _NOT_HELD and hospital not in self._sent_again:
             self._send_whole(hospital)
             return None
-        if report is not None:
+        if report is not None and not isinstance(self._order, KeyOrder):
             self._broadcast.confirmed(hospital, self._order)
         return self._answer(hospital, report, problem, bytes_up)
 
@@ -184,10 +196,10 @@ class _OrdersOut(Generic[R]):
             self._grid.forget(started)
 
 
-def _addressed(
-    broadcast: Broadcast, order: TrainOrder | EvaluateOrder, roster: Roster, hospitals: list[str]
-) -> dict[str, RecordDict]:
-    """The order for each hospital, with the last ledger hash seen of it."""
+def _addressed(broadcast: Broadcast, order: AnyOrder, roster: Roster, hospitals: list[str]) -> dict[str, RecordDict]:
+    """The order for each hospital, with the last ledger hash seen of it where patients are concerned."""
+    if isinstance(order, KeyOrder):
+        return dict.fromkeys(hospitals, wire.encode(order))
     contents = broadcast.contents(order, hospitals)
     heads = {hospital: roster.witness.head(hospital) for hospital in hospitals}
     return {hospital: wire.addressed(content, heads[hospital]) if heads[hospital] else content

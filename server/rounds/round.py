@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +19,15 @@ from flwr.serverapp import Grid
 
 from conf.schema.study import Study
 from server.errors import RoundFailed
-from server.rounds import model_selection, sampling
+from server.rounds import model_selection, sampling, shared_steps
 from server.rounds.aggregation import CollectedUpdates, collect
+from server.rounds.attempts import Attempts
 from server.rounds.broadcast import Broadcast
 from server.rounds.checkpoint import forget_trained, keep_trained, read_trained
 from server.rounds.evaluation import Evaluated, evaluate, evaluates, next_edges, pooled_auc, scores_of
 from server.rounds.exchange import Channel
 from server.rounds.staleness import OverdueOrders
-from server.rounds.state import HospitalRound, Roster, RoundRecord, StudyState
+from server.rounds.state import EVERYBODY, HospitalRound, Roster, RoundRecord, StudyState
 from server.strategy import registry
 from server.strategy.local_sgd import local_move
 from server.strategy.strategy import Strategy, norm, nothing
@@ -54,6 +55,7 @@ def run_rounds(
         deadline_s=study.federation.deadline_s,
         broadcast=Broadcast(roster.document.wire.down),
         overdue=OverdueOrders(study.federation.late_rounds),
+        attempts=Attempts(checkpoints),
     )
     while not model_selection.has_ended(study, state.rounds):
         state = play_round(study, roster, channel, state, checkpoints)
@@ -86,6 +88,8 @@ def _train(study: Study, roster: Roster, channel: Channel, state: StudyState) ->
     #    is asked: an order spends privacy.
     strategy = _strategy(study, number)
     memory = state.memory if state.rounds else strategy.start(state.weights)
+    if roster.document.secure_sum is not None and roster.document.secure_sum.steps:
+        return _take_shared_step(study, roster, channel, replace(state, memory=memory), strategy)
     invited = _invited(study, roster, state, strategy, channel.overdue)
     combiner = strategy.combiner(state.weights, len(invited.nodes))
     order = TrainOrder(roster.document, number, state.weights | strategy.sent_along(memory))
@@ -123,6 +127,27 @@ def _train(study: Study, roster: Roster, channel: Channel, state: StudyState) ->
     return replace(after, rounds=[*state.rounds, record], ledger_heads=roster.witness.seen())
 
 
+def _take_shared_step(
+    study: Study, roster: Roster, channel: Channel, state: StudyState, strategy: Strategy
+) -> StudyState:
+    """The same where a round is one step of all hospitals, of whose gradients only the sum is seen."""
+    started, number = time.perf_counter(), len(state.rounds) + 1
+    shared = shared_steps.step(channel, roster, channel.attempts, state.weights, number)
+    weights, memory = strategy.step(state.weights, state.memory, shared.update, 1.0)
+    record = RoundRecord(
+        number=number,
+        seconds=time.perf_counter() - started,
+        update_norm=norm(shared.update),
+        hospitals=shared.hospitals,
+        dropped=shared.left_out,
+        invited=list(shared.hospitals),
+        void=shared.void,
+    )
+    average = model_selection.averaged(state.average, weights, study.strategy.ema)
+    after = replace(state, weights=weights, memory=memory, average=average)
+    return replace(after, rounds=[*state.rounds, record], ledger_heads=roster.witness.seen())
+
+
 def _evaluate(study: Study, roster: Roster, channel: Channel, trained: StudyState) -> StudyState:
     """The state after a round whose model is made."""
     started = time.perf_counter()
@@ -132,7 +157,11 @@ def _evaluate(study: Study, roster: Roster, channel: Channel, trained: StudyStat
     #    sent is shown, so that hospitals hold what the next order changes.
     sent_along = _strategy(study, record.number).sent_along if channel.broadcast.sends_changes else nothing
     shown = trained.average or trained.weights | sent_along(trained.memory)
-    evaluated = evaluate(channel, roster, shown, record.number, before)
+    void: list[str] = []
+    if roster.document.secure_sum is not None and roster.document.secure_sum.figures:
+        evaluated, void = shared_steps.evaluated_together(channel, roster, channel.attempts, shown, record.number)
+    else:
+        evaluated = evaluate(channel, roster, shown, record.number, before)
     hospitals, dropped = _with_evaluation(record.hospitals, record.dropped, evaluated)
 
     # 6. The record, and the state that the next round starts from.
@@ -146,9 +175,29 @@ def _evaluate(study: Study, roster: Roster, channel: Channel, trained: StudyStat
         edges=next((each.edges for each in evaluated.values() if each.scores), []),
         next_edges=next_edges(evaluated) if roster.document.evaluation.edges == "released" else [],
     )
+    record = replace(record, void=[*record.void, *void])
+    if roster.document.secure_sum is not None and (harm := harm_done(before, record)):
+        record = replace(record, named=record.named | {EVERYBODY: harm})
     after = replace(trained, rounds=[*before, record], ledger_heads=roster.witness.seen())
     after = model_selection.with_the_best(study, after)
     return replace(after, scores=scores_of(evaluated)) if after.outcome is record and evaluated else after
+
+
+def harm_done(before: Sequence[RoundRecord], record: RoundRecord) -> str:
+    """Whether the pooled AUC has fallen by more than its intervals explain since the best evaluation so far; "" if not.
+    Of a secure sum nobody sees who has sent what, so harm shows in the figures alone."""
+    known = [earlier for earlier in before if earlier.pooled_auc is not None]
+    if record.pooled_auc is None or not known:
+        return ""
+    best = max(known, key=lambda earlier: earlier.pooled_auc[1] if earlier.pooled_auc is not None else 0.0)
+    assert best.pooled_auc is not None
+    if record.pooled_auc[2] >= best.pooled_auc[1]:
+        return ""
+    return (
+        f"after round {record.number} the AUC on all validation patients is {record.pooled_auc[0]:.2f}, it was "
+        f"{best.pooled_auc[0]:.2f} after round {best.number}: training diverges, or some hospital's part does harm, "
+        "and nobody can see whose"
+    )
 
 
 def _strategy(study: Study, number: int) -> Strategy:
@@ -188,6 +237,7 @@ def _joined(trained: HospitalRound, evaluated: HospitalRound) -> HospitalRound:
     return replace(
         evaluated,
         epsilon=trained.epsilon,
+        epsilon_alone=trained.epsilon_alone,
         update_norm=trained.update_norm,
         bytes_down=trained.bytes_down + evaluated.bytes_down,
         bytes_up=trained.bytes_up + evaluated.bytes_up,

@@ -14,6 +14,9 @@ from server.rounds.ledger_witness import Witness
 from tasks.protocol.study import StudyDocument
 from tasks.protocol.wire import Arrays
 
+EVERYBODY = "all hospitals"
+"""Stands for one hospital where there are figures of all patients only: no hospital's name has a space."""
+
 
 @dataclass(frozen=True)
 class HospitalRound:
@@ -27,7 +30,9 @@ class HospitalRound:
             where it has patients of one class only.
         auc_firm, auc_hidden: as in ``tasks.metrics.interval.Interval``.
         bytes_down, bytes_up: of the messages to and from it.
-        update_norm: L2 norm of its update as it arrived; ``None`` where it did not train.
+        update_norm: L2 norm of its update as it arrived; ``None`` where it did not train, or nobody saw its part.
+        epsilon_alone, evaluation_epsilon_alone: of secure sums: spent if all other hospitals conspired with this
+            server.
     """
 
     epsilon: float | None = None
@@ -41,6 +46,8 @@ class HospitalRound:
     bytes_down: int = 0
     bytes_up: int = 0
     update_norm: float | None = None
+    epsilon_alone: float | None = None
+    evaluation_epsilon_alone: float | None = None
 
     @property
     def shown_auc(self) -> float | None:
@@ -55,7 +62,9 @@ class RoundRecord:
     Attributes:
         pooled_auc: of all validation patients as if they were one hospital's, with its interval.
         carried: hospitals whose late update is in this round's model, and the round in which they were asked.
-        named: hospitals whose update counts but needs a look, and why: an outlier, close to zero, or shortened.
+        named: hospitals whose update counts but needs a look, and why: an outlier, close to zero, or shortened. Under
+            ``EVERYBODY`` that a secure sum did harm.
+        void: what ended attempts at this round's secure sums.
         edges: between the bins of this round's score histograms; empty for equally wide ones.
         next_edges: quantiles of these histograms, for the next evaluation; empty where bins are equally wide.
     """
@@ -71,6 +80,7 @@ class RoundRecord:
     named: dict[str, str] = field(default_factory=dict)
     edges: list[float] = field(default_factory=list)
     next_edges: list[float] = field(default_factory=list)
+    void: list[str] = field(default_factory=list)
 
     def mean_auc(self) -> float | None:
         """Unweighted mean over the hospitals that have patients of both classes. ``None`` where noise leaves one of

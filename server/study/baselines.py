@@ -135,7 +135,7 @@ def _without_noise(study: Study) -> Study:
     final = study.evaluation.arm_final_rate or study.training.final_rate
     return replace(
         study,
-        privacy=replace(study.privacy, epsilon=None),
+        privacy=replace(study.privacy, epsilon=None, noise="own"),
         training=replace(study.training, learning_rate=rate, final_rate=final),
         evaluation=replace(
             study.evaluation,
@@ -148,6 +148,7 @@ def _without_noise(study: Study) -> Study:
             subgroups=[],
             paired=False,
             matrix=0,
+            pooled_only=False,
         ),
         federation=replace(study.federation, quorum=1.0, participation=1.0, over_selection=0.0),
         wire=Wire(),

@@ -64,6 +64,7 @@ def evaluate_across_sites(
     grid: LocalGrid,
     state: StudyState,
     arms: Arms,
+    peers: Mapping[str, str] | None = None,
 ) -> CrossSiteEvaluation:
     """Send the orders that the study requests.
 
@@ -72,8 +73,9 @@ def evaluate_across_sites(
         sizes: of its document.
         folder: where answers are stored.
         grid: plays the study's own hospitals.
+        peers: as in its document.
     """
-    roster = Roster(document_of(study, name, sizes), grid.nodes, Witness(state.ledger_heads))
+    roster = Roster(document_of(study, name, sizes, peers=peers), grid.nodes, Witness(state.ledger_heads))
     channel = Channel(grid, study.federation.deadline_s)
     evaluation = CrossSiteEvaluation()
     if roster.document.evaluation.paired:

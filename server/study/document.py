@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import stat
 from collections.abc import Mapping
@@ -27,7 +28,15 @@ from tasks import task as tasks
 from tasks.machine.disk import write_whole
 from tasks.models import registry, weights
 from tasks.models.model_file import MOST_BYTES
-from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms, WireTerms, release
+from tasks.protocol.study import (
+    EvaluationTerms,
+    PrivacyTerms,
+    SecureSumTerms,
+    StudyDocument,
+    TrainingTerms,
+    WireTerms,
+    release,
+)
 
 WEIGHTS = "weights"
 """The server's folder with files of weights that studies may name."""
@@ -40,11 +49,26 @@ def document_in(study: Study, folder: StudyFolder) -> StudyDocument:
     Raises:
         CheckpointDamaged: the folder has no sizes.
     """
-    return document_of(study, folder.name, fixed_sizes(folder), folder.facts().get("asked_by") or "")
+    asked_by = folder.facts().get("asked_by") or ""
+    return document_of(study, folder.name, fixed_sizes(folder), asked_by, fixed_peers(folder))
 
 
-def document_of(study: Study, name: str, sizes: Mapping[str, int], asked_by: str = "") -> StudyDocument:
-    """The document that hospitals are asked to approve; ``sizes`` are their public sizes, by name."""
+def document_of(
+    study: Study,
+    name: str,
+    sizes: Mapping[str, int],
+    asked_by: str = "",
+    peers: Mapping[str, str] | None = None,
+) -> StudyDocument:
+    """The document that hospitals are asked to approve.
+
+    Args:
+        sizes: their public sizes, by name.
+        peers: fingerprints of their enrolled keys, by name, where the study has secure sums.
+
+    Raises:
+        ConfigError: the study has secure sums, and too few hospitals for them or no keys of theirs.
+    """
     task, model = tasks.get(study.task.name), model_of(study)
     evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
     findings, structures = task.asks(registry.outlines(model, task.form))
@@ -57,7 +81,7 @@ def document_of(study: Study, name: str, sizes: Mapping[str, int], asked_by: str
         matrix=study.evaluation.matrix,
         findings=findings,
         structures=structures,
-        edges="released" if looks_first(study.evaluation) else "equal",
+        edges="released" if looks_first(study.evaluation) and not study.evaluation.pooled_only else "equal",
     )
     return StudyDocument(
         name=name,
@@ -69,12 +93,42 @@ def document_of(study: Study, name: str, sizes: Mapping[str, int], asked_by: str
         rounds=study.federation.rounds,
         asked=asked_at_most(study),
         training=TrainingTerms(**asdict(study.training)),
-        privacy=PrivacyTerms(**asdict(study.privacy)),
+        privacy=PrivacyTerms(study.privacy.epsilon, _delta(study, sizes), study.privacy.clip_norm),
         evaluation=compared_where_it_pays(terms, study.privacy.delta, sizes),
         method=method_of(study.strategy),
         wire=WireTerms(**asdict(study.wire)),
         sizes=dict(sizes),
         asked_by=asked_by,
+        secure_sum=_secure_sum(study, evaluated, {name: (peers or {}).get(name) for name in sizes}),
+    )
+
+
+def _delta(study: Study, sizes: Mapping[str, int]) -> float:
+    """Of shared noise the largest hospital's: each grants at most a tenth of 1 / its size, and all have one noise."""
+    sums = study.privacy.noise == "shared" or study.evaluation.pooled_only
+    return min([study.privacy.delta, *(0.1 / size for size in sizes.values() if sums)])
+
+
+def _secure_sum(study: Study, evaluations: int, peers: Mapping[str, str | None]) -> SecureSumTerms | None:
+    privacy = study.privacy
+    if privacy.noise == "own" and not study.evaluation.pooled_only:
+        return None
+    known = {name: key for name, key in peers.items() if key is not None}
+    if lacking := sorted(peers.keys() - known.keys()):
+        raise conf.ConfigError(f"privacy.noise=shared: no enrolled key is known of {', '.join(lacking)}")
+    if len(known) < privacy.least_hospitals:
+        raise conf.ConfigError(
+            f"privacy.least_hospitals={privacy.least_hospitals}: there are {len(known)} hospitals; invite more, or set "
+            "privacy=patient_dp"
+        )
+    return SecureSumTerms(
+        steps=privacy.noise == "shared",
+        figures=study.evaluation.pooled_only,
+        least_hospitals=privacy.least_hospitals,
+        colluding=privacy.colluding,
+        spare_steps=math.ceil(study.federation.rounds * privacy.spare - 1e-9),
+        spare_evaluations=math.ceil(evaluations * privacy.spare - 1e-9),
+        peers=known,
     )
 
 
@@ -94,6 +148,15 @@ def fixed_sizes(folder: StudyFolder, declared: Mapping[str, int] | None = None) 
     if known is None:
         raise CheckpointDamaged(f"{folder.path / FILE} has no sizes of hospitals: it was written by another release")
     return dict(known)
+
+
+def fixed_peers(folder: StudyFolder, declared: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Fingerprints of the hospitals' enrolled keys, as they were when the study first started; as ``fixed_sizes``."""
+    known = folder.facts().get("peers")
+    if known is None and declared:
+        known = dict(declared)
+        folder.note(peers=known)
+    return dict(known or {})
 
 
 def model_of(study: Study) -> dict[str, Any]:

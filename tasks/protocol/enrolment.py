@@ -80,13 +80,13 @@ def new_key() -> bytes:
     )
 
 
-def request(hospital: str, private_key: bytes, public_size: int) -> Request:
+def request(hospital: str, enrolled_key: bytes, public_size: int) -> Request:
     """A signed request of the hospital that holds the key (OpenSSH PEM).
 
     Raises:
         BadEnrolment: it is not such a key.
     """
-    key = _private(private_key)
+    key = private_key(enrolled_key)
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     unsigned = Request(
         hospital=hospital, public_key=public.decode(), release=release(), public_size=public_size, signature=""
@@ -161,13 +161,18 @@ def public_fingerprint(public_key: bytes) -> str:
         raise BadEnrolment(f"not a readable public key in PEM: {error}") from error
 
 
-def own_fingerprint(private_key: bytes) -> str:
+def own_fingerprint(enrolled_key: bytes) -> str:
     """The same, of the hospital that holds the key (OpenSSH PEM).
 
     Raises:
         BadEnrolment: it is not such a key.
     """
-    return _of_key(_private(private_key).public_key())
+    return _of_key(private_key(enrolled_key).public_key())
+
+
+def key_fingerprint_of_der(public_key: bytes) -> str:
+    """The same, of a public key in DER as ``cryptography`` writes it."""
+    return _groups(public_key)
 
 
 def authority_fingerprint(invitation: Invitation) -> str:
@@ -204,7 +209,12 @@ def _groups(content: bytes) -> str:
     return " ".join(digits[start : start + 4] for start in range(0, len(digits), 4))
 
 
-def _private(content: bytes) -> ec.EllipticCurvePrivateKey:
+def private_key(content: bytes) -> ec.EllipticCurvePrivateKey:
+    """The hospital's enrolled key (OpenSSH PEM).
+
+    Raises:
+        BadEnrolment: it is not such a key.
+    """
     try:
         key = serialization.load_ssh_private_key(content, None)
     except _UNREADABLE as error:

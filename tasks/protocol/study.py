@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from typing import Annotated, Literal, Self
@@ -42,6 +43,8 @@ LEAST_NOISE, MOST_NOISE = 0.3, 1e5
 
 Attribute = Annotated[str, AfterValidator(subgroups.known)]
 HexDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{4}( [0-9a-f]{4}){7}$")]
+"""Of a hospital's enrolled key, see ``tasks/protocol/enrolment.py``."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -178,6 +181,43 @@ class EvaluationTerms:
 
 
 @dataclass(frozen=True, config=STRICT)
+class SecureSumTerms:
+    """What hospitals send as parts of a sum that nobody sees by themselves, with noise that all of them share.
+
+    Attributes:
+        steps: training is one step a round, each a secure sum of clipped gradients.
+        figures: histograms leave as secure sums only: there are figures of all patients and of no single hospital.
+        least_hospitals: a sum of fewer is never made.
+        colluding: so many hospitals may conspire with the coordinator; the others' noise suffices without theirs.
+        spare_steps, spare_evaluations: so many attempts may fail over the study; the noise is planned for them as well.
+        peers: fingerprint of each hospital's enrolled key. Nobody else can be part of a sum.
+    """
+
+    steps: bool
+    figures: bool
+    least_hospitals: Annotated[int, Field(ge=2, le=10_000)]
+    colluding: Annotated[int, Field(ge=1, le=10_000)]
+    spare_steps: Annotated[int, Field(ge=0, le=100_000)]
+    spare_evaluations: Annotated[int, Field(ge=0, le=100_000)]
+    peers: Annotated[dict[Name, Fingerprint], Field(max_length=10_000)]
+
+    @model_validator(mode="after")
+    def _somebody_is_honest(self) -> Self:
+        if not (self.steps or self.figures):
+            raise ValueError("neither steps nor figures are sums")
+        if self.least_hospitals - self.colluding < 2:
+            raise ValueError(
+                f"of {self.least_hospitals} hospitals with {self.colluding} colluding, at least 2 must be honest: with "
+                "one there is no noise to share"
+            )
+        if len(self.peers) < self.least_hospitals:
+            raise ValueError(f"{len(self.peers)} hospitals have a key, at least {self.least_hospitals} must take part")
+        if len(set(self.peers.values())) < len(self.peers):
+            raise ValueError("two hospitals have one key: each must have its own")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
 class StudyDocument:
     """One study, complete.
 
@@ -193,6 +233,7 @@ class StudyDocument:
             claim another.
         asked_by: who asks for the study, by the name in the certificate that its server knows them by; empty in a
             simulation, where nobody is asked.
+        secure_sum: what is sent as secure sums; ``None`` for nothing: each hospital adds the whole noise by itself.
     """
 
     name: Name
@@ -210,6 +251,7 @@ class StudyDocument:
     wire: WireTerms
     sizes: Annotated[dict[Name, PublicSize], Field(max_length=10_000)]
     asked_by: Name | Literal[""] = ""
+    secure_sum: SecureSumTerms | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -219,7 +261,45 @@ class StudyDocument:
             raise ValueError(f"learning_rate times final_rate must not fall below {LEAST_RATE:g}")
         if self.method.head_steps and self.method.head_steps >= self.training.steps:
             raise ValueError(f"head_steps must leave some of the {self.training.steps} steps for the rest of the model")
+        if wrong := list(self._unfit_for_sums()):
+            raise ValueError(f"secure_sum: {'; '.join(wrong)}")
         return self
+
+    def _unfit_for_sums(self) -> Iterator[str]:
+        """What a secure sum does not go with."""
+        sums = self.secure_sum
+        if sums is None:
+            return
+        if sums.peers.keys() != self.sizes.keys():
+            yield "every hospital of the study needs a key and a public size"
+        if sums.steps:
+            yield from self._unfit_for_shared_steps()
+        if sums.figures and self.evaluation.epsilon is None:
+            yield "figures without noise have none to share"
+        if sums.figures and self.evaluation.edges != "equal":
+            yield "a first look at where scores lie has noise of its own, which a sum cannot share"
+        if sums.figures and (self.evaluation.paired or self.evaluation.matrix):
+            yield "paired and matrix are figures of single hospitals"
+
+    def _unfit_for_shared_steps(self) -> Iterator[str]:
+        terms = self.training
+        if self.privacy.epsilon is None:
+            yield "steps without noise have none to share"
+        if terms.steps != 1:
+            yield (
+                f"{terms.steps} steps a round: all but the first would be taken on a model that has one hospital's "
+                "small share of the noise alone; each step must be a sum of its own"
+            )
+        if terms.momentum or terms.weight_decay:
+            yield "momentum and weight_decay are the server's, which takes the step"
+        if terms.final_noise != 1:
+            yield "the noise is shared by all and cannot follow one hospital's turns"
+        if self.asked != self.rounds:
+            yield "every hospital takes part in every step"
+        if self.method != MethodTerms():
+            yield "a method that adds to a hospital's own steps has none here"
+        if self.wire.up != "float32":
+            yield "masked words cannot be rounded to fewer bits"
 
     def turn(self, round: int, others: int) -> int:
         """Which of its turns (from 1) a round is for a hospital that was asked in this many others. Whatever it has
@@ -252,11 +332,12 @@ def release() -> str:
 
 def canonical(document: StudyDocument) -> str:
     """The document as JSON with sorted keys and no spaces: equal documents, equal text. One that nobody asks for has
-    no ``asked_by``, as it had none before there were names; likewise for bins of equal width and comparisons
-    everywhere."""
+    no ``asked_by``, and one without secure sums no ``secure_sum``, as they had none before there were any; likewise for
+    bins of equal width and comparisons everywhere."""
     values = _ADAPTER.dump_python(document)
-    if not document.asked_by:
-        del values["asked_by"]
+    for name in ("asked_by", "secure_sum"):
+        if not values[name]:
+            del values[name]
     if values["evaluation"]["edges"] == "equal":
         del values["evaluation"]["edges"]
     if not values["evaluation"]["paired_at"]:

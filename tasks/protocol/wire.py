@@ -1,4 +1,4 @@
-"""The messages between server and hospital: four typed messages and a refusal.
+"""The messages between server and hospital: six typed messages and a refusal.
 
 This is the only file that knows the names of records and keys. A message is scalars plus arrays. The scalars are sent
 as one JSON text inside a ``ConfigRecord`` (Flower's records hold no nested values), the arrays as an ``ArrayRecord``.
@@ -27,6 +27,7 @@ from safetensors.numpy import save as save_tensors
 
 from tasks.protocol.study import STRICT, Count, HexDigest, Name, StudyDocument
 from tasks.protocol.subgroups import LEVELS
+from tasks.protocol.sum_key import SumKey
 
 VERSION = 5
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
@@ -64,6 +65,8 @@ class ErrorCode(StrEnum):
     MODEL_REFUSED = "MODEL_REFUSED"
     UPDATE_NOT_FINITE = "UPDATE_NOT_FINITE"
     NOT_HELD = "NOT_HELD"
+    PEERS_REFUSED = "PEERS_REFUSED"
+    TAG_USED = "TAG_USED"
     SITE_MISCONFIGURED = "SITE_MISCONFIGURED"
     INTERNAL = "INTERNAL"
 
@@ -86,6 +89,48 @@ class ModelChange:
 
 
 @dataclass(frozen=True, config=STRICT)
+class SumAttempt:
+    """One attempt at a secure sum.
+
+    Attributes:
+        number: from 1 in each round; a pad serves for one attempt.
+        roster: the sum keys of those whose parts are added, in order of their names. All must be shown the same.
+    """
+
+    number: Count
+    roster: Annotated[list[SumKey], Field(min_length=2, max_length=10_000)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        names = [each.hospital for each in self.roster]
+        if names != sorted(set(names)):
+            raise ValueError("the roster names each hospital once, in the order of the alphabet")
+        if len({each.key for each in self.roster}) < len(names):
+            raise ValueError("two hospitals of the roster have one sum key")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class KeyOrder:
+    """Tell your sum key for this study."""
+
+    study: StudyDocument
+    round: Annotated[int, Field(ge=0)]
+    arrays: Annotated[Arrays, Field(repr=False, max_length=0)] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
+class KeyReport:
+    """A hospital's sum key."""
+
+    study: Name
+    round: Annotated[int, Field(ge=0)]
+    key: SumKey
+    ledger_head: HexDigest
+    arrays: Annotated[Arrays, Field(repr=False, max_length=0)] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
 class TrainOrder:
     """Train the given model on your training patients and report the change."""
 
@@ -98,6 +143,14 @@ class TrainOrder:
     ledger_head: HexDigest | None = None
     """The last hash of the hospital's ledger that the server saw: it tells the hospital if an old copy was restored.
     Not part of the request, so of neither the digest nor the JSON text."""
+    attempt: SumAttempt | None = None
+    """Where the study's steps are secure sums: report masked words of one step."""
+
+    @model_validator(mode="after")
+    def _agreed(self) -> Self:
+        """Small noise leaves in sums or not at all."""
+        _refuse_other_kind(self.study.secure_sum is not None and self.study.secure_sum.steps, self.attempt)
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -114,7 +167,11 @@ class TrainReport:
     ledger_head: HexDigest
     """Hash of the last row of the hospital's ledger: opaque to others; the same hospital can find it among its rows."""
     arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
-    """New minus old value of each tensor that is sent, in the study's encoding ``wire.up``."""
+    """New minus old value of each tensor that is sent, in the study's encoding ``wire.up``; of a secure sum ``words``
+    alone, see ``tasks/protocol/secure_sum.py``."""
+    epsilon_alone: Annotated[float, Field(ge=0)] | None = None
+    """Of a secure sum: what ``epsilon`` would be if all other hospitals conspired with the coordinator. Then
+    ``noise_multiplier`` is that of the sum."""
 
 
 Asks = Literal["scores", "range", "paired", "matrix"]
@@ -139,10 +196,13 @@ class EvaluateOrder:
     """Between the bins of scores, where the study's terms have them released; ``None``: equally wide bins."""
     ledger_head: HexDigest | None = None
     """As in ``TrainOrder``."""
+    attempt: SumAttempt | None = None
+    """As in ``TrainOrder``, where the study's figures are secure sums."""
 
     @model_validator(mode="after")
     def _agreed(self) -> Self:
         """Only what the study document states may be asked, and only after the last round."""
+        _refuse_other_kind(self.study.secure_sum is not None and self.study.secure_sum.figures, self.attempt)
         self._require_edges()
         if self.asks in ("scores", "range"):
             return self
@@ -182,7 +242,14 @@ class EvaluateReport:
     (bins,), see ``tasks/metrics/outlining.py``.
     Of a first look ``range`` alone, of shape (RANGE_CELLS,): patients by score.
     Where two models are compared, ``paired`` alone, of shape (2, bins, bins): class, bin of the order's model, bin of
-    the other one."""
+    the other one. Of a secure sum ``words`` alone: all of these in order of their names."""
+    epsilon_alone: Annotated[float, Field(ge=0)] | None = None
+    """As in ``TrainReport``; ``noise`` is that of the sum."""
+
+
+def _refuse_other_kind(is_sum: bool, attempt: SumAttempt | None) -> None:
+    if is_sum != (attempt is not None):
+        raise ValueError(f"attempt: the study's terms ask for {'a secure sum' if is_sum else 'no secure sum'} here")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -195,15 +262,18 @@ class Refusal:
     arrays: Annotated[Arrays, Field(repr=False, max_length=0)] = Field(default_factory=dict)
 
 
-Message = TrainOrder | TrainReport | EvaluateOrder | EvaluateReport | Refusal
+Message = KeyOrder | KeyReport | TrainOrder | TrainReport | EvaluateOrder | EvaluateReport | Refusal
 Order = TypeVar("Order", TrainOrder, EvaluateOrder)
 M = TypeVar("M", bound=Message)
 N = TypeVar("N", bound=Message)
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (TrainOrder, TrainReport, EvaluateOrder, EvaluateReport, Refusal)
+    kind.__name__: kind
+    for kind in (KeyOrder, KeyReport, TrainOrder, TrainReport, EvaluateOrder, EvaluateReport, Refusal)
 }
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
-_NOT_SCALARS = {name: {"arrays", "ledger_head"} if name.endswith("Order") else {"arrays"} for name in _KINDS}
+_NOT_SCALARS = {
+    name: {"arrays", "ledger_head"} if name in ("TrainOrder", "EvaluateOrder") else {"arrays"} for name in _KINDS
+}
 
 
 def due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
@@ -213,8 +283,14 @@ def due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
         return {"paired": (2, terms.paired, terms.paired)}
     if order.asks == "range":
         return {RANGE: (RANGE_CELLS,)}
+    return due_scores(order.study, order.round) if order.asks == "scores" else {"histogram": (2, terms.bins)}
+
+
+def due_scores(study: StudyDocument, round: int) -> dict[str, tuple[int, ...]]:
+    """The same for a round's scores of the study's own model."""
+    terms = study.evaluation
     shapes: dict[str, tuple[int, ...]] = {"histogram": (2, terms.bins)}
-    if order.asks == "scores" and order.round == order.study.rounds:
+    if round == study.rounds:
         shapes |= {attribute: (len(LEVELS[attribute]), 2, terms.bins) for attribute in terms.subgroups}
         shapes |= {FINDING + finding: (2, terms.bins) for finding in terms.findings}
         shapes |= {DICE + structure: (2, terms.bins) for structure in terms.structures}
@@ -345,7 +421,7 @@ def _checked(version: object, kind: object, text: object, arrays: Arrays, expect
 def _read(kind: str, text: str) -> Any:
     """The message without arrays. Cached, because all hospitals of one process are sent the same text."""
     scalars = _ADAPTERS[kind].validate_json(text)
-    if scalars.arrays or (kind.endswith("Order") and scalars.ledger_head is not None):
+    if scalars.arrays or (kind in ("TrainOrder", "EvaluateOrder") and scalars.ledger_head is not None):
         raise WireError(f"{kind}: the head must hold no arrays, and no ledger hash in its text")
     return scalars
 

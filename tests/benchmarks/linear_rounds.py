@@ -8,6 +8,7 @@ ever written down. ``alike`` compares a step with the real one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from conf.schema.study import Study
 from server.study.document import model_of, weights_of
 from tasks import task as tasks
 from tasks.models import registry
+from tasks.protocol.secure_sum import share
 from tasks.protocol.study import TrainingTerms
 from tasks.task import Task
 
@@ -42,7 +44,13 @@ class Hospital:
 
 @dataclass(frozen=True)
 class Terms:
-    """One configuration of the training of a linear head; ``conf.schema`` explains the fields."""
+    """One configuration of the training of a linear head; ``conf.schema`` explains the fields.
+
+    Attributes:
+        colluding: hospitals share the noise, as secure sums do, and so many of them may collude; ``None``: each adds
+            the whole noise.
+        spare: as ``privacy.spare``.
+    """
 
     training: TrainingTerms
     rounds: int
@@ -50,6 +58,8 @@ class Terms:
     delta: float
     clip_norm: float
     ema: float = 0.0
+    colluding: int | None = None
+    spare: float = 0.2
 
 
 def hospitals(study: Study, folder: Path) -> list[Hospital]:
@@ -66,11 +76,16 @@ def hospitals(study: Study, folder: Path) -> list[Hospital]:
     return found
 
 
-def noises(terms: Terms) -> list[float]:
-    """The noise multiplier of each round, as a hospital plans it that takes part in every one."""
+def noises(terms: Terms, hospitals: int = 1) -> list[float]:
+    """The noise multiplier of each round, as a hospital plans it that takes part in every one; of shared noise each
+    one's own part, as ``client/oversight/shared_noise.py`` plans it."""
     if terms.epsilon is None:
         return [0.0] * terms.rounds
     training = terms.training
+    if terms.colluding is not None:
+        attempts = terms.rounds + math.ceil(terms.rounds * terms.spare - 1e-9)
+        noise = plan_scale([], training.sample_rate, [(1.0, attempts)], terms.epsilon, terms.delta)
+        return [share(noise, hospitals, terms.colluding)] * terms.rounds
     factors = [training.noise_in(number, terms.rounds) for number in range(1, terms.rounds + 1)]
     ahead = [(factor, training.steps) for factor in factors]
     scale = plan_scale([], training.sample_rate, ahead, terms.epsilon, terms.delta)
@@ -83,11 +98,11 @@ def play(task: Task, each: list[Hospital], terms: Terms, draws: int, seed: int =
     shape = (draws, task.form.findings, each[0].train.inputs.shape[1] + 1)
     weights, average = torch.zeros(shape), torch.zeros(shape)
     shares = np.array([hospital.public_size for hospital in each], dtype=float)
-    for number, noise in enumerate(noises(terms), start=1):
+    for number, noise in enumerate(noises(terms, len(each)), start=1):
         update = torch.zeros(shape)
-        for hospital, share in zip(each, shares / shares.sum(), strict=True):
+        for hospital, part in zip(each, shares / shares.sum(), strict=True):
             rate = terms.training.rate_in(number, terms.rounds)
-            update += float(share) * (_locally(hospital, terms, rate, noise, weights, generator) - weights)
+            update += float(part) * (_locally(hospital, terms, rate, noise, weights, generator) - weights)
         weights = weights + update
         average = weights if number == 1 else weights + terms.ema * (average - weights)
     return average

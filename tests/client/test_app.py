@@ -735,8 +735,8 @@ def test_an_order_that_was_damaged_anywhere_is_answered_with_a_code(
     head = content.config_records["head"]
     scalars = json.loads(str(head["json"]))
     where = scalars
-    while isinstance(inner := where[key := data.draw(st.sampled_from(sorted(where)))], dict) and data.draw(
-        st.booleans()
+    while isinstance(inner := where[key := data.draw(st.sampled_from(sorted(where)))], dict) and (
+        inner and data.draw(st.booleans())
     ):
         where = inner
     if value is KeyError:

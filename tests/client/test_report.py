@@ -29,7 +29,7 @@ from client.report import (
     evaluate_report,
     nobody_counted,
     receipt,
-    receipt_of_refusal,
+    receipt_without_patients,
     refusal,
     train_report,
 )
@@ -40,7 +40,7 @@ from client.training.scoring import OutlineScores
 from tasks.metrics.histogram import score_histogram
 from tasks.protocol import wire
 from tasks.protocol.study import StudyDocument
-from tasks.protocol.wire import ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
+from tasks.protocol.wire import ErrorCode, EvaluateOrder, EvaluateReport, KeyReport, Refusal, TrainOrder, TrainReport
 
 UPDATE = {"weight": np.array([[3.0, 4.0]], np.float32), "bias": np.array([12.0], np.float32)}
 SPENT = Spent(3.5, 1e-5, 1.25)
@@ -79,10 +79,13 @@ def _site(size: int | None) -> SiteSettings:
 
 def test_the_fields_that_leave_are_these_and_no_others() -> None:
     """Whoever adds a field must say here what it is: ``client/report.py`` lists why each may leave."""
-    fields = {kind: {f.name for f in dataclasses.fields(kind)} for kind in (TrainReport, EvaluateReport, Refusal)}
+    kinds = (TrainReport, EvaluateReport, KeyReport, Refusal)
+    fields = {kind: {f.name for f in dataclasses.fields(kind)} for kind in kinds}
+    cost = {"epsilon", "epsilon_alone", "delta", "ledger_head"}
     assert fields == {
-        TrainReport: {"study", "round", "epsilon", "delta", "noise_multiplier", "ledger_head", "arrays"},
-        EvaluateReport: {"study", "round", "epsilon", "delta", "noise", "ledger_head", "arrays"},
+        TrainReport: {"study", "round", "noise_multiplier", "arrays"} | cost,
+        EvaluateReport: {"study", "round", "noise", "arrays"} | cost,
+        KeyReport: {"study", "round", "key", "ledger_head", "arrays"},
         Refusal: {"study", "round", "code", "arrays"},
     }
 
@@ -326,7 +329,7 @@ def test_a_receipt_says_what_left_and_what_it_cost(document: StudyDocument) -> N
 @pytest.mark.parametrize("code", list(ErrorCode))
 def test_a_refusal_leaves_a_receipt_with_its_code(code: ErrorCode) -> None:
     reply = Refusal("demo-1", 3, code)
-    noted = receipt_of_refusal(reply, Head(7, "ab"))
+    noted = receipt_without_patients(reply, Head(7, "ab"))
     assert noted.message == f"Refusal {code}"
     assert noted.sha256 == hashlib.sha256(wire.pack(reply)).hexdigest()
     assert (noted.bytes, noted.tensors, noted.cohort) == (len(wire.pack(reply)), {}, None)

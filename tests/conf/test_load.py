@@ -31,6 +31,8 @@ def wanted(path: Path) -> list[str]:
     """What a choice needs beside itself."""
     if path.stem in ("enrolled", "superlink"):
         return DEPLOYED
+    if path.stem == "shared_noise":
+        return ["training.steps=1"]
     file = ["model.weights=encoder.safetensors"] if path.stem == "encoder" else []
     return [*REAL_IMAGES, *file, *(DOOR if path.stem == "deployed" else [])]
 

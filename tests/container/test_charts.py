@@ -187,7 +187,7 @@ def test_the_gateway_has_no_data_and_the_data_is_read_only() -> None:
         assert template["metadata"]["labels"]["data"] == "yes", "the network policy goes by it"
         pod = template["spec"]
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
-        assert [item["key"] for item in volumes["given"]["secret"]["items"]] == ["trainer.secret"]
+        assert [item["key"] for item in volumes["given"]["secret"]["items"]] == ["trainer.secret", "deputy.key"]
         for container in pod["containers"]:
             mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
             assert mounts["data"]["readOnly"] is True

@@ -78,7 +78,8 @@ def test_the_trainer_has_no_way_out_and_the_gateway_no_data() -> None:
     assert not [volume for volume in gateway["volumes"] if "/data" in volume or volume.startswith("state:")]
     assert not [service for service in told["services"].values() if "ports" in service]
     assert [volume for volume in trainer["volumes"] if "/link" in volume] == [
-        "./link/trainer.secret:/state/link/trainer.secret:ro,z"
+        "./link/trainer.secret:/state/link/trainer.secret:ro,z",
+        "./link/deputy.key:/state/link/deputy.key:ro,z",
     ]
 
 

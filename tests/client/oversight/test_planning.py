@@ -41,7 +41,7 @@ def _ask(order: Order, hospital: SiteSettings) -> Mechanism:
     part: Part = "training" if isinstance(order, TrainOrder) else "evaluation"
     use = Use(COHORTS[part], order.study.name, order.round, wire.digest(order))
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
-        mechanism = planning.reserve(order, use, granted(order.study, part, hospital), hospital, ledger)
+        mechanism = planning.reserve(order, use, granted(order.study, part, hospital), hospital, ledger).now
         ledger.commit(use, b"reply")
     return mechanism
 
@@ -186,8 +186,8 @@ def test_a_reservation_that_was_lost_is_paid_by_more_noise_and_set_aside_anew(
     with Ledger.open(hospital.ledger, secret(hospital)) as ledger:
         order = TrainOrder(document, 1)
         terms, use = granted(document, "training", hospital), Use("train", document.name, 1, wire.digest(order))
-        first = planning.reserve(order, use, terms, hospital, ledger)
-        again = planning.reserve(order, use, terms, hospital, ledger)
+        first = planning.reserve(order, use, terms, hospital, ledger).now
+        again = planning.reserve(order, use, terms, hospital, ledger).now
         assert again.noise_multiplier > first.noise_multiplier
         left = ledger.account().earmarked("train", document.name)
         assert left == [again], "one more round, with that noise"

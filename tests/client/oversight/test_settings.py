@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from client.oversight.settings import MEANINGS, every_setting
 from tasks.protocol import study as studies
-from tasks.protocol.study import StudyDocument
+from tasks.protocol.study import SecureSumTerms, StudyDocument
 
 FLOATS = st.floats(1e-6, 1e6, allow_nan=False)
 COUNTS = st.integers(1, 1000)
@@ -70,10 +70,16 @@ def test_a_change_of_any_one_setting_shows(document: StudyDocument) -> None:
 
 def test_every_setting_has_a_meaning_and_no_meaning_is_of_nothing(document: StudyDocument) -> None:
     """A new field of the document without a sentence for the reader fails here."""
-    names = {line.partition(" = ")[0] for line in every_setting(replace(document, asked_by="rosalind"))}
-    plain = {name for name in names if not name.startswith(("model.", "sizes."))}
+    peers = {name: " ".join([name[:1] * 4] * 8) for name in ("a", "b", "c")}
+    sums = SecureSumTerms(False, True, 3, 1, 0, 1, peers)
+    evaluation = replace(document.evaluation, paired=0, matrix=0)
+    whole = replace(
+        document, asked_by="rosalind", evaluation=evaluation, sizes=dict.fromkeys(peers, 9), secure_sum=sums
+    )
+    names = {line.partition(" = ")[0] for line in every_setting(whole)}
+    plain = {name for name in names if not name.startswith(("model.", "sizes.", "secure_sum.peers."))}
     assert plain <= MEANINGS.keys()
-    assert MEANINGS.keys() - plain <= {"model", "sizes"}
+    assert MEANINGS.keys() - plain <= {"model", "sizes", "secure_sum"}
 
 
 def test_an_option_cannot_pretend_to_be_another_line() -> None:

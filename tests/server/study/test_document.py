@@ -36,7 +36,10 @@ def test_every_experiment_has_a_network_that_fits_its_task(name: str) -> None:
     more = [f"runtime.{each}" for each in door] if name == "deployed" else []
     study = load.load([f"experiment={name}", "data_root=somewhere", *more])
     assert initial_state(study).weights
-    document = document_of(study, "experiment-1", {})
+    names = [f"hospital-{number}" for number in range(4)] if study.privacy.noise == "shared" else []
+    peers = {name: " ".join([f"{number:04x}"] * 8) for number, name in enumerate(names)}
+    document = document_of(study, "experiment-1", dict.fromkeys(names, 90), peers=peers)
+    assert (document.secure_sum is not None) == bool(names)
     assert (document.task, document.model["name"]) == (study.task.name, study.model.name)
 
 

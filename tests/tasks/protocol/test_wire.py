@@ -24,10 +24,12 @@ from tasks.protocol.study import (
     EvaluationTerms,
     MethodTerms,
     PrivacyTerms,
+    SecureSumTerms,
     StudyDocument,
     TrainingTerms,
     WireTerms,
 )
+from tasks.protocol.sum_key import SumKey
 from tasks.protocol.wire import (
     ErrorCode,
     EvaluateOrder,
@@ -35,6 +37,7 @@ from tasks.protocol.wire import (
     Message,
     ModelChange,
     Refusal,
+    SumAttempt,
     TrainOrder,
     TrainReport,
     WireError,
@@ -216,7 +219,54 @@ def _others(document: StudyDocument) -> dict[str, StudyDocument]:
         "sizes": replace(document, sizes={"ash": 90}),
         "asked_by": replace(document, asked_by="rosalind"),
         "another size": replace(document, sizes={"ash": 91}),
+        "secure_sum": _with_sums(document, 1),
+        "more colluding": _with_sums(document, 2),
     }
+
+
+PEERS = {name: " ".join([name * 4] * 8) for name in "abcd"}
+
+
+def _with_sums(document: StudyDocument, colluding: int) -> StudyDocument:
+    """Of figures, so that all that is said of training stays as it is."""
+    sums = SecureSumTerms(False, True, 4, colluding, 0, 1, PEERS)
+    evaluation = replace(document.evaluation, paired=0, matrix=0)
+    return replace(document, evaluation=evaluation, sizes=dict.fromkeys(PEERS, 9), secure_sum=sums)
+
+
+def _attempt(number: int, keys: str = "AABB") -> SumAttempt:
+    pairs = zip("ab", keys[::2], strict=True)
+    return SumAttempt(number, [SumKey(name, key * 4, "AA==", "AA==", "AA==", "AA==") for name, key in pairs])
+
+
+def test_attempt_and_roster_change_the_digest_of_an_order(document: StudyDocument) -> None:
+    summed = _with_sums(document, 1)
+    orders = [EvaluateOrder(summed, 1, attempt=attempt) for attempt in (_attempt(1), _attempt(2), _attempt(1, "CCDD"))]
+    assert len({wire.digest(order) for order in orders}) == 3
+    for order in orders:
+        assert wire.decode(wire.encode(order), EvaluateOrder) == order
+
+
+@pytest.mark.parametrize(
+    "roster", [[], ["a"], ["b", "a"], ["a", "a"]], ids=["nobody", "one", "in another order", "one twice"]
+)
+def test_a_roster_names_two_or_more_once_and_in_order(roster: list[str]) -> None:
+    with pytest.raises(ValidationError, match=r"roster|at least 2"):
+        SumAttempt(1, [SumKey(name, "AAA" + name, "AA==", "AA==", "AA==", "AA==") for name in roster])
+
+
+def test_two_hospitals_with_one_key_are_no_roster() -> None:
+    with pytest.raises(ValidationError, match="one sum key"):
+        SumAttempt(1, [SumKey(name, "AAAA", "AA==", "AA==", "AA==", "AA==") for name in "ab"])
+
+
+def test_an_order_has_an_attempt_where_the_study_has_sums_and_nowhere_else(document: StudyDocument) -> None:
+    with pytest.raises(ValidationError, match="no secure sum"):
+        TrainOrder(document, 1, attempt=_attempt(1))
+    with pytest.raises(ValidationError, match="no secure sum"):
+        EvaluateOrder(document, 1, attempt=_attempt(1))
+    with pytest.raises(ValidationError, match="a secure sum"):
+        EvaluateOrder(_with_sums(document, 1), 1)
 
 
 def test_every_field_of_an_order_changes_its_digest(document: StudyDocument) -> None:

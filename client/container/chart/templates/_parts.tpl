@@ -65,7 +65,7 @@ dnsConfig: {nameservers: [127.0.0.1]}
 {{- end }}
 volumes:
   - {name: site, configMap: {name: {{ .Release.Name }}-site}}
-  - {name: given, secret: {secretName: {{ .Values.link }}, items: [{key: trainer.secret, path: trainer.secret}]}}
+  - {name: given, secret: {secretName: {{ .Values.link }}, items: [{key: trainer.secret, path: trainer.secret}, {key: deputy.key, path: deputy.key}]}}
   - {name: link, emptyDir: {medium: Memory, sizeLimit: 64Mi}}
   - {name: state, persistentVolumeClaim: {claimName: {{ .Release.Name }}-state}}
   - name: data
