@@ -75,11 +75,14 @@ def ingest(
     unwilling, issuers = withdrawn(site), [source.issuer for source in sources]
     with ExitStack() as stack:
         known = stack.enter_context(people.opened(site))
-        known.merge_all(issuers, read_merges(site.merges))
+        merges = read_merges(site.merges)
+        known.merge_all(issuers, merges)
         persons = known.pseudonyms(issuers, unwilling)
         visit = Visit(
             key=secret(site),
             unwilling=lambda sighting: known.is_one_of(sighting, persons),
+            known_as=known.known_as,
+            surviving={merge.retired: merge.surviving for merge in merges},
             verify=verify,
             accept_shrink=accept_shrink,
             headers=stack.enter_context(header_cache.opened(site.catalog, secret(site))),

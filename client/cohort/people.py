@@ -17,9 +17,9 @@ Tested in ``tests/client/cohort/test_people.py``.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.cohort.intake import keyed, patient_under
@@ -77,6 +77,26 @@ class People:
             return True
         traces = [trace for kind, trace in self._traces(sighting) if kind != "accession"]
         return any(self._person_of(owner) in persons for owner in map(self._owner, traces) if owner)
+
+    def known_as(self, issuer: str, numbers: Iterable[str]) -> Callable[[Sighting], str]:
+        """Tells of an image by which of an issuer's numbers its patient is known, "" if by none or several.
+
+        Two who are not joined, by a person's word or until there is one, are not known by each other's number.
+        """
+        names: dict[str, set[str]] = {}
+        for name in numbers:
+            names.setdefault(self._person_of(keyed(self._key, "patient", issuer, name)), set()).add(name)
+
+        def known(sighting: Sighting) -> str:
+            one = replace(sighting, issuer=issuer)
+            own = self.person(issuer, one.patient).pseudonym
+            traces = [trace for kind, trace in self._traces(one) if kind != "accession"]
+            owners = {self._person_of(owner) for owner in map(self._owner, traces) if owner}
+            persons = [own] if own in names else [p for p in owners if p == own or not self._is_decided(p, own)]
+            found = set[str]().union(*(names.get(person, ()) for person in persons))
+            return found.pop() if len(found) == 1 else ""
+
+        return known
 
     def remember(self, sightings: Iterable[Sighting]) -> None:
         """Note whom images belong to, of people who are not used: a withdrawal outlives a change of number."""

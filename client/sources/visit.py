@@ -5,8 +5,8 @@ Tested in ``tests/client/sources/pacs/test_walk.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Visit:
     Attributes:
         key: the hospital's secret, under which Consilium's own objects are recognised.
         unwilling: whether an image is of a patient who has withdrawn, also under another number.
+        known_as: of an issuer's numbers, makes what tells by which of them an image's patient is known; "" if by none.
+        surviving: numbers by those that were merged into them, as the hospital's own list says.
         verify: retrieve everything again and compare it.
         accept_shrink: a person has said that what is gone from the archive is to be deleted here.
         headers: what earlier visits have read in headers of files.
@@ -49,6 +51,8 @@ class Visit:
 
     key: bytes = b""
     unwilling: Callable[[Sighting], bool] = lambda sighting: False
+    known_as: Callable[[str, Iterable[str]], Callable[[Sighting], str]] = lambda issuer, numbers: lambda sighting: ""
+    surviving: Mapping[str, str] = field(default_factory=dict)
     verify: bool = False
     accept_shrink: bool = False
     headers: HeaderCache | None = None

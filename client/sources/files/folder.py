@@ -17,7 +17,7 @@ from client.sources.headers import FileHeader, Known, read_headers
 from client.sources.labels.annotations import labels_of
 from client.sources.labels.outlines import FrameOutlines
 from client.sources.labels.segmentations import OWN
-from client.sources.labels.table import KEYS, Labels
+from client.sources.labels.table import KEYS, Labels, following, renamed
 from client.sources.record import Listing, Record, signature_of
 from client.sources.settings import FolderSource
 from client.sources.visit import Sighting, Visit
@@ -28,7 +28,7 @@ def list_folder(source: FolderSource, task: Task, withdrawn: frozenset[str], vis
     """Every labelled image under the folder; see ``list_files``, and for tasks of volumes ``list_scans``."""
     return list_files(
         source.path,
-        labels_of(source, task),
+        following(labels_of(source, task), visit, source.issuer),
         withdrawn=withdrawn,
         acquired=acquisition_reader(source, task),
         task=task,
@@ -73,6 +73,8 @@ def list_files(
     headers = list(_headers(read, labels.key, task.frames, left_out, segmentations))
     if not headers:
         raise nothing_there(folder, left_out)
+    labels = renamed(labels, map(_seen, headers))
+    left_out["CONTRADICTING_LABEL_ROWS"] = labels.left_out["CONTRADICTING_LABEL_ROWS"]
     outlines = FrameOutlines(segmentations, task.structures) if task.structures else None
     records, used = _join(headers, labels, withdrawn, left_out, outlines)
     if not used:

@@ -12,7 +12,7 @@ from client.sources.files.examinations import Examination, examinations, series_
 from client.sources.files.walk import nothing_there
 from client.sources.frame import Frame
 from client.sources.headers import Known
-from client.sources.labels.table import Labels
+from client.sources.labels.table import Labels, renamed
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.visit import Sighting
 from tasks.task import Task
@@ -53,6 +53,9 @@ def list_scans(
     )
     if not scans:
         raise nothing_there(folder, left_out)
+    seen = [Sighting(who, "", one.study, one.study) for one in scans for who in sorted(one.patients)]
+    labels = renamed(labels, seen)
+    left_out["CONTRADICTING_LABEL_ROWS"] = labels.left_out["CONTRADICTING_LABEL_ROWS"]
     records, used = [], set()
     for examination in scans:
         named = {file.name for file in examination.files if file.name in labels.values}

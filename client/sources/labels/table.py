@@ -6,14 +6,15 @@ Tested in ``tests/client/sources/labels/test_rows.py``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydicom.datadict import tag_for_keyword
 
 from client.errors import SiteMisconfigured
 from client.sources.labels.rows import TextTable, listed, names, read_table, shown
+from client.sources.visit import Sighting, Visit
 from tasks.task import Finding
 
 Findings = tuple[int | None, ...]
@@ -34,6 +35,8 @@ class Labels:
         left_out: what was wrong with the file, counted by reason.
         findings: secondary findings, likewise; who has none is not among them.
         warnings: sentences about what a person should look at.
+        known_as: by which of the numbers here an image's patient is known who has another number now; "" if by none.
+        successors: numbers into which some of those here were merged.
     """
 
     path: Path
@@ -42,6 +45,8 @@ class Labels:
     left_out: Counter[str]
     findings: dict[str, Findings] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    known_as: Callable[[Sighting], str] = lambda sighting: ""
+    successors: frozenset[str] = frozenset()
 
 
 def read_labels(path: Path, classes: tuple[str, str], secondary: Sequence[Finding] = ()) -> Labels:
@@ -71,6 +76,42 @@ def read_labels(path: Path, classes: tuple[str, str], secondary: Sequence[Findin
         findings=findings,
         warnings=_unread_columns(path, set(table.columns), secondary),
     )
+
+
+def following(labels: Labels, visit: Visit | None, issuer: str) -> Labels:
+    """The labels, told whose numbers have changed; only labels by PatientID need that."""
+    if labels.key != "PatientID" or visit is None:
+        return labels
+    successors = set[str]()
+    for name in labels.values:
+        while (name := visit.surviving.get(name, "")) and name not in successors:
+            successors.add(name)
+    known_as = visit.known_as(issuer, labels.values)
+    return replace(labels, known_as=known_as, successors=frozenset(successors - labels.values.keys()))
+
+
+def renamed(labels: Labels, seen: Iterable[Sighting]) -> Labels:
+    """The labels under the numbers that their patients have now. A number into which patients with different labels
+    were merged has none, which is counted as ``CONTRADICTING_LABEL_ROWS``."""
+    if labels.key != "PatientID":
+        return labels
+    present: set[str] = set()
+    before: dict[str, set[str]] = {}
+    for one in seen:
+        present.add(one.patient)
+        if one.patient and one.patient not in labels.values and (name := labels.known_as(one)) in labels.values:
+            before.setdefault(one.patient, set()).add(name)
+    values, findings, left_out = dict(labels.values), dict(labels.findings), Counter(labels.left_out)
+    for number, earlier in before.items():
+        if len({labels.values[name] for name in earlier}) > 1:
+            left_out["CONTRADICTING_LABEL_ROWS"] += 1
+            continue
+        values[number] = labels.values[min(earlier)]
+        if min(earlier) in findings:
+            findings[number] = findings[min(earlier)]
+    for name in set().union(*before.values()) - present:
+        del values[name]
+    return replace(labels, values=values, findings=findings, left_out=left_out)
 
 
 def meanings(classes: tuple[str, str]) -> dict[str, int]:

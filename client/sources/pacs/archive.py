@@ -15,7 +15,7 @@ from client.errors import ArchiveShrunk, EmptySource, LabelsMatchNothing, SiteEr
 from client.sources.acquisition import acquisition_reader
 from client.sources.files.folder import known_of, list_files
 from client.sources.labels.annotations import labels_of
-from client.sources.labels.table import Labels
+from client.sources.labels.table import Labels, following, renamed
 from client.sources.pacs.choice import choose, name_of
 from client.sources.pacs.fidelity import sentences
 from client.sources.pacs.own import own_under
@@ -87,7 +87,8 @@ def list_archive(
         ArchiveShrunk: more is gone than ``most_lost`` allows.
         ArchiveUnreachable, ArchiveRefused, SpoolFull: see ``Archive``.
     """
-    return _Update(source, archive, owner, task, withdrawn=withdrawn, visit=visit, labels=labels_of(source, task)).run()
+    labels = following(labels_of(source, task), visit, source.issuer)
+    return _Update(source, archive, owner, task, withdrawn=withdrawn, visit=visit, labels=labels).run()
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ class _Update:
     def _spooled(self, found: Found, spool: Spool) -> Listing:
         left_out, outlines = found.left_out, bool(self.task.structures)
         unwilling = {instance.uid for instance in found.instances if self._is_unwilling(instance)}
-        wanted = choose(found.instances, self.labels, unwilling, left_out, outlines)
+        labels = renamed(self.labels, map(self._seen, found.instances))
+        wanted = choose(found.instances, labels, unwilling, left_out, outlines)
         sightings = [self._seen(instance) for instance in wanted]
         hidden = [self._seen(instance) for instance in found.instances if instance.uid in unwilling]
         kept = self._forget(found, wanted, spool)
@@ -161,11 +163,11 @@ class _Update:
             return self._nothing(found.instances, wanted, empty)
         listing = list_files(
             spool.images,
-            self.labels,
+            labels,
             withdrawn=self.withdrawn,
             acquired=acquisition_reader(self.source, self.task),
             task=self.task,
-            answered={name_of(instance, self.labels) for instance in found.instances},
+            answered={name_of(instance, labels) for instance in found.instances},
             known=known_of(self.visit, spool.images),
         )
         return Listing(
@@ -226,9 +228,8 @@ def _missed(walk: Walk, search: Search, found: Found, spool: Spool) -> list[str]
     for study in sorted({study for study in spool.spooled().values() if study} - found.studies - found.opened):
         for match in search.studies({"StudyInstanceUID": study, **walk.returned}).matches:
             if walk.takes(match):
-                there += 1
-                found.studies.add(study)
-                walk.open(match, found)
+                there += not walk.is_renamed(match)
+                walk.open_missed(match, found)
             else:
                 found.outside.add(study)
     if not there:

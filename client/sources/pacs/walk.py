@@ -20,6 +20,7 @@ from client.sources.pacs.search import PATIENT, Match, Search, number, value
 from client.sources.pacs.seen import SeenImages
 from client.sources.pacs.spool import Instance
 from client.sources.settings import Scope
+from client.sources.visit import Sighting
 
 SEGMENTATION = "SEG"
 """Modality of segmentations (PS3.3 C.8.20.1)."""
@@ -114,6 +115,23 @@ class Walk:
             and self._may_have_label(study)
         )
 
+    def is_renamed(self, study: Match) -> bool:
+        """Whether its patient has another number than the labels have."""
+        return self._labels.key == "PatientID" and value(study, "PatientID") not in self._labels.values
+
+    def open_missed(self, study: Match, found: Found) -> None:
+        """Add the instances of a study that the search did not find; of a patient with another number than the labels
+        have, what else the archive has under that number."""
+        number = value(study, "PatientID")
+        others = [study]
+        if self.is_renamed(study) and self._by_name and not _WILD & set(number):
+            others += self._search.studies({"PatientID": number, **self.returned}).matches
+        for one in others:
+            uid = value(one, "StudyInstanceUID")
+            if uid not in found.opened and self.takes(one):
+                found.studies.add(uid)
+                self.open(one, found)
+
     def open(self, study: Match, found: Found) -> None:
         """Add a study's instances."""
         uid, before = value(study, "StudyInstanceUID"), len(found.instances)
@@ -199,7 +217,7 @@ class Walk:
             return "AccessionNumber", sorted(set(self._scope.accessions))
         if self._labels.key == "SOPInstanceUID":
             return "", []
-        return self._labels.key, sorted(self._labels.values)
+        return self._labels.key, sorted({*self._labels.values, *self._labels.successors})
 
     def _of_modality(self, study: Match) -> bool:
         told = {modality.upper() for modality in study.get("ModalitiesInStudy", ())}
@@ -210,7 +228,14 @@ class Walk:
 
     def _may_have_label(self, study: Match) -> bool:
         key = self._labels.key
-        return key not in study or value(study, key) in self._labels.values
+        if key not in study or value(study, key) in self._labels.values:
+            return True
+        patient = value(study, "PatientID")
+        return (
+            self.is_renamed(study)
+            and self._labels.known_as(Sighting(patient, "", "", value(study, "StudyInstanceUID")))
+            in self._labels.values
+        )
 
     def _of_segmentations(self, studies: Iterable[Match], labelled: Iterable[Match]) -> Iterator[tuple[str, Match]]:
         """Studies of the same patients that have segmentations: those of another workstation, for instance."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from pydicom import dcmread
 from typer.testing import CliRunner
 
@@ -18,7 +20,11 @@ from client.cohort.people import People
 from client.ledger.audit_log import AuditLog, Kind
 from client.site import SiteSettings, load, secret
 from client.sources.visit import Sighting
+from tasks.lung_ct import TASK as LUNG
+from tasks.task import PhantomHospital, Task
 from tests.client.prediction import handed_over
+from tests.client.sources.pacs import dicomweb_server, dimse_server
+from tests.drawn import draw
 
 ISSUER = "alder"
 
@@ -192,6 +198,74 @@ def test_a_folder_whose_patients_get_other_numbers_keeps_sides_and_withdrawals(t
         assert after.left_out["WITHDRAWN"] == before.left_out["WITHDRAWN"] > 0
         shutil.rmtree(site.catalog)
     assert _journal(site) == [people.SAME, people.SAME]
+
+
+def test_a_number_of_a_list_is_known_under_later_ones(site: SiteSettings, known: People) -> None:
+    known.settle([_seen("A", "1", study="s"), _seen("B", "2", study="t")])
+    name = known.known_as(ISSUER, ["A", "B"])
+    assert [name(_seen("A", "9")), name(_seen("C", "9")), name(_seen("C", "1")), name(_seen("C", "9", study="t"))] == [
+        "A", "", "A", "B",
+    ]  # fmt: skip
+    assert name(_seen("C", "1", study="t")) == "", "of two"
+    known.merge(ISSUER, "B", "D")
+    assert known.known_as(ISSUER, ["A", "B"])(_seen("D", "9")) == "B"
+    assert known.known_as("other", ["A"])(_seen("C", "1")) == ""
+
+
+def test_who_was_said_to_be_somebody_else_has_no_label_of_the_other(site: SiteSettings, known: People) -> None:
+    known.settle([_seen("A", "1", born="19500101"), _seen("B", "2", born="19600202")])
+    known.settle([_seen("B", "1", born="19600202")])
+    assert len(known.conflicts()) == 1
+    assert known.known_as(ISSUER, ["A"])(_seen("B", "1")) == "", "nobody has decided"
+    known.decide(people.DIFFERENT, "Dr. A")
+    assert known.known_as(ISSUER, ["A"])(_seen("B", "1")) == ""
+
+
+@pytest.mark.parametrize("task", [handed_over.TASK, LUNG], ids=lambda task: str(task.name))
+@pytest.mark.parametrize("way", ["folder", "dicomweb", "dimse"])
+def test_labels_by_patient_and_sides_follow_new_numbers(tmp_path: Path, task: Task, way: str) -> None:
+    """Pictures and volumes: a patient is renamed, the labels file is not."""
+    with _hospital_of(tmp_path, task, way) as (site, files):
+        before = catalog.ingest(site, task)
+        moved = next(iter(files))
+        other = _on(site, "train" if _is_validation(site, moved) else "validation")
+        for path in files[moved]:
+            dataset = dcmread(path)
+            dataset.PatientID = other
+            dataset.save_as(path)
+        after = catalog.ingest(site, task)
+        assert (after.images, after.patients, after.left_out) == (before.images, before.patients, before.left_out)
+        assert _journal(site) == [people.SAME]
+
+
+@contextmanager
+def _hospital_of(folder: Path, task: Task, way: str) -> Iterator[tuple[SiteSettings, dict[str, list[Path]]]]:
+    """A hospital with labels by PatientID, its files in a folder or an archive on loopback."""
+    file = handed_over.provision_hospital(folder, patients=1)
+    shutil.rmtree(folder / "dicom")
+    draw(task, folder, PhantomHospital(ISSUER, 4, prevalence=0.5), 0)
+    files: dict[str, list[Path]] = {}
+    for path in sorted((folder / "dicom").rglob("*.dcm")):
+        files.setdefault(str(dcmread(path, stop_before_pixels=True).PatientID), []).append(path)
+    rows = [f"{name},{number % 2}" for number, name in enumerate(files)]
+    (folder / "labels.csv").write_text("\n".join(["PatientID,label", *rows, ""]), "utf-8")
+    archived = [path for paths in files.values() for path in paths]
+    with ExitStack() as stack:
+        where: dict[str, object] = {"kind": way, "path": str(folder / "dicom")}
+        if way != "folder":
+            scope = {"modalities": ["US", "CT", "SEG"]}
+            where |= {"path": str(folder / "spool"), "scope": scope, "attempts": 2, "first_wait_seconds": 0.01}
+        if way == "dicomweb":
+            service = stack.enter_context(dicomweb_server.running(dicomweb_server.Service(archived)))
+            where["url"] = service.url
+        if way == "dimse":
+            provider = stack.enter_context(dimse_server.running(dimse_server.Provider(archived)))
+            where |= {"host": "127.0.0.1", "port": provider.port, "called_ae": "ARCHIVE"}
+        source = where | {"task": task.name, "issuer": ISSUER, "labels": str(folder / "labels.csv")}
+        values = yaml.safe_load(file.read_text("utf-8"))
+        policy = values["policy"] | {"tasks": [task.name]}
+        file.write_text(yaml.safe_dump(values | {"sources": [source], "policy": policy}), "utf-8")
+        yield load(file), files
 
 
 def _is_validation(site: SiteSettings, patient: str) -> bool:

@@ -149,7 +149,8 @@ def running(provider: Provider, tls: SSLContext | None = None) -> Iterator[Provi
     entity.add_supported_context(StudyRootQueryRetrieveInformationModelMove)
     if provider.offers_get:
         entity.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
-    for kind in (UltrasoundImageStorage, SegmentationStorage):
+    held = {str(dcmread(path, specific_tags=["SOPClassUID"]).SOPClassUID) for path in provider.files}
+    for kind in sorted({UltrasoundImageStorage, SegmentationStorage, *held}):
         entity.add_supported_context(kind, provider.syntaxes, scu_role=True, scp_role=True)
     handlers: list[Any] = [
         (evt.EVT_C_FIND, provider.find),

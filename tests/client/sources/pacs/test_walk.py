@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -23,7 +23,7 @@ from client.sources.pacs.dimse import list_dimse
 from client.sources.pacs.search import SearchAnswer
 from client.sources.record import Listing
 from client.sources.settings import DicomwebSource, DimseSource
-from client.sources.visit import Visit
+from client.sources.visit import Sighting, Visit
 from tasks.breast_ultrasound import TASK
 from tasks.phantoms.dicom_writer import write
 from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
@@ -258,6 +258,56 @@ def test_only_examinations_with_a_label_are_opened(toy: Toy) -> None:
     searches = [asked for asked in toy.asked() if "GET" not in asked and "/instances/" not in asked]
     pages = 2 if toy.way == "dicomweb" else 1
     assert len(searches) == 3 * pages, "one study by its patient, its series, its images"
+
+
+def _renamed_visit(toy: Toy, old: str, **more: Any) -> Visit:
+    """As if the hospital knew this patient's examinations of today under any later number."""
+    headers = [dcmread(path, stop_before_pixels=True) for path in toy.files]
+    studies = {str(header.StudyInstanceUID) for header in headers if header.PatientID == old}
+
+    def known_as(issuer: str, numbers: Iterable[str]) -> Callable[[Sighting], str]:
+        return lambda one: old if issuer == "alder" and one.study in studies and old in numbers else ""
+
+    return Visit(known_as=known_as, **more)
+
+
+def test_a_label_by_patient_follows_to_a_new_number(toy: Toy) -> None:
+    visit = _renamed_visit(toy, "ALDER-0001")
+    toy.list()
+    _edit(toy.files[:2], lambda dataset: setattr(dataset, "PatientID", "NEW-1"))
+    listing = toy.list(visit)
+    assert sorted(record.patient_id for record in listing.records)[-2:] == ["NEW-1", "NEW-1"]
+    assert len(listing.records) == 8
+    assert listing.left_out == {}
+    assert [warning for warning in listing.warnings if not warning.startswith("UNPROVEN")] == []
+    dataset = dcmread(toy.files[0])
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "2.25.1", "2.25.2"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "2.25.3"
+    toy.files.append(toy.folder / "later.dcm")
+    dataset.save_as(toy.files[-1])
+    by_person = Visit(known_as=lambda issuer, numbers: lambda one: "ALDER-0001" if one.patient == "NEW-1" else "")
+    assert len(toy.list(by_person).records) == 9, "a later examination has the new number only"
+    assert len(toy.list(Visit(accept_shrink=True)).records) == 6, "nobody knows who that is"
+
+
+def test_a_list_of_merges_finds_a_labelled_patient_in_a_new_spool(toy: Toy) -> None:
+    _edit(toy.files[:2], lambda dataset: setattr(dataset, "PatientID", "NEW-2"))
+    known = Visit(
+        known_as=lambda issuer, numbers: lambda one: "ALDER-0001" if one.patient == "NEW-2" else "",
+        surviving={"ALDER-0001": "NEW-1", "NEW-1": "NEW-2", "OTHER": "X", "NEW-2": "ALDER-0001"},
+    )
+    assert len(toy.list(known).records) == 8
+
+
+def test_two_who_were_labelled_otherwise_have_no_label_as_one(toy: Toy) -> None:
+    toy.list()
+    _edit(toy.files[:4], lambda dataset: setattr(dataset, "PatientID", "NEW-1"))
+    before = {str(dcmread(path).StudyInstanceUID): f"ALDER-000{1 + number // 2}" for number, path in
+              enumerate(toy.files[:4])}  # fmt: skip
+    visit = Visit(known_as=lambda issuer, numbers: lambda one: before.get(one.study, ""), accept_shrink=True)
+    listing = toy.list(visit)
+    assert len(listing.records) == 4
+    assert listing.left_out["CONTRADICTING_LABEL_ROWS"] == 1
 
 
 def test_few_labels_in_a_large_archive_are_no_reason_to_refuse(toy: Toy) -> None:
