@@ -44,7 +44,8 @@ def played(small: Federation) -> str:
     for hospital in small.hospitals.values():
         found = json.loads(hospital.inside("trainer", "consilium-site", "review", "--json", "-", given=document))
         assert not any(found["refused"].values())
-        hospital.inside("trainer", "consilium-site", "approve", found["digest"], "--by", "Dr. A. Example")
+        words = ("approve", found["digest"], "--by", "Dr. A. Example", "--uninformative")  # so few patients
+        hospital.inside("trainer", "consilium-site", *words)
     name = str(json.loads(document)["name"])
     assert name in small.researcher()
     return name
