@@ -70,12 +70,18 @@ def summary(told: list[Told], repetitions: int) -> Measured:
     coverage = float(held.mean()) if len(held) else float("nan")
     return Measured(
         coverage=coverage,
-        error=float(np.sqrt(max(coverage * (1 - coverage), 0.0) / max(len(held), 1))),
+        error=_standard_error(int(held.sum()), len(held)),
         shown=len(points) / repetitions,
         bias=float(np.mean(points)) if points else float("nan"),
         width=float(np.median([interval.high - interval.low for interval, _ in there])) if there else float("nan"),
         repetitions=repetitions,
     )
+
+
+def _standard_error(held: int, of: int) -> float:
+    """Of a proportion, with two of each added, so that none seen is not none possible (Agresti and Coull, 1998)."""
+    share = (held + 2) / (of + 4)
+    return float(np.sqrt(share * (1 - share) / (of + 4)))
 
 
 def _auc(cell: Cell, released: list[ScoreHistogram]) -> Told:

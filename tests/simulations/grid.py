@@ -108,10 +108,9 @@ def _of(cell: Cell) -> Row:
 
 
 def _measured(found: Measured) -> Row:
-    sound = 0.92 - 2 * found.error <= found.coverage <= 0.99 + 2 * found.error
+    mark = " !" if found.coverage < 0.92 - 2 * found.error else " +" if found.coverage > 0.99 + 2 * found.error else ""
     bias = "–" if found.bias != found.bias else f"{found.bias:+.3f}"
-    return [f"{found.coverage:.3f}{'' if sound else ' !'}", f"{found.error:.3f}", f"{found.shown:.2f}", bias,
-            f"{found.width:.3f}"]  # fmt: skip
+    return [f"{found.coverage:.3f}{mark}", f"{found.error:.3f}", f"{found.shown:.2f}", bias, f"{found.width:.3f}"]
 
 
 def _rate(found: Rate) -> Row:

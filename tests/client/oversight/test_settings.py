@@ -72,13 +72,15 @@ def test_every_setting_has_a_meaning_and_no_meaning_is_of_nothing(document: Stud
     """A new field of the document without a sentence for the reader fails here."""
     peers = {name: " ".join([name[:1] * 4] * 8) for name in ("a", "b", "c")}
     sums = SecureSumTerms(False, True, 3, 1, 0, 1, peers)
-    evaluation = replace(document.evaluation, paired=0, matrix=0)
+    evaluation = replace(document.evaluation, paired=0, matrix=0, paired_at=["a"])
     whole = replace(
         document, asked_by="rosalind", evaluation=evaluation, sizes=dict.fromkeys(peers, 9), secure_sum=sums
     )
     names = {line.partition(" = ")[0] for line in every_setting(whole)}
     plain = {name for name in names if not name.startswith(("model.", "sizes.", "secure_sum.peers."))}
     assert plain <= MEANINGS.keys()
+    looking = replace(document, evaluation=replace(evaluation, edges="released"))  # which no sum can be
+    plain |= {line.partition(" = ")[0] for line in every_setting(looking)}
     assert MEANINGS.keys() - plain <= {"model", "sizes", "secure_sum"}
 
 
