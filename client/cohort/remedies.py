@@ -159,5 +159,5 @@ def remedy_of(task: Task, word: str) -> str:
     known = rules | WORDS
     word = word.removeprefix(OTHER_SERIES).removeprefix(NOTE)
     if word.startswith(_NO_SERIES):
-        return "No series is of this sequence: see what yours are called in the notes, and set `series_words`"
+        return "No series is of this sequence by its times or SeriesDescription: see the notes, and set `series_words`"
     return known.get(word.removeprefix(RULE), "")

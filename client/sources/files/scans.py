@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from client.errors import LabelsMatchNothing
@@ -56,17 +56,7 @@ def list_scans(
     seen = [Sighting(who, "", one.study, one.study) for one in scans for who in sorted(one.patients)]
     labels = renamed(labels, seen)
     left_out["CONTRADICTING_LABEL_ROWS"] = labels.left_out["CONTRADICTING_LABEL_ROWS"]
-    records, used = [], set()
-    for examination in scans:
-        named = {file.name for file in examination.files if file.name in labels.values}
-        used |= named
-        if reason := _refusal(examination, named, withdrawn):
-            left_out[reason] += 1
-            continue
-        try:
-            records.append(_record(examination, labels, named, task, left_out))
-        except Unreadable as refusal:
-            left_out[refusal.reason] += 1
+    records, used = _join(scans, labels, withdrawn, task, left_out)
     if not used:
         raise LabelsMatchNothing(
             f"none of {len(scans)} examinations has a label: {labels.path} is keyed by {labels.key}, with "
@@ -82,6 +72,24 @@ def list_scans(
     ]
     warnings = [*labels.warnings, *series_seen(scans, task)]
     return Listing(records, +left_out, warnings, unwilling=unwilling)
+
+
+def _join(
+    scans: Sequence[Examination], labels: Labels, withdrawn: frozenset[str], task: Task, left_out: Counter[str]
+) -> tuple[list[Record], set[str]]:
+    """Examinations with their labels, and the labels that an examination answers to."""
+    records, used = [], set()
+    for examination in scans:
+        named = {file.name for file in examination.files if file.name in labels.values}
+        used |= named
+        if reason := _refusal(examination, named, withdrawn):
+            left_out[reason] += 1
+            continue
+        try:
+            records.append(_record(examination, labels, named, task, left_out))
+        except Unreadable as refusal:
+            left_out[refusal.reason] += 1
+    return records, used
 
 
 def _refusal(examination: Examination, named: Set[str], withdrawn: frozenset[str]) -> str:
