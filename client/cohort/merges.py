@@ -122,7 +122,7 @@ def _of_hl7(lines: list[str]) -> Iterator[tuple[int, Merge | str]]:
 
 def _identifier(line: str, separators: str, number: int) -> str:
     """The medical record number of a field: of several identifiers that of type MR or PI, else the first."""
-    field, component, repetition, escape = tuple(separators[:4])
+    field, component, repetition, escape = list(separators)[:4]
     fields = line.split(field)
     repeated = [one.split(component) for one in (fields[number] if len(fields) > number else "").split(repetition)]
     records = [one for one in repeated if len(one) > 4 and one[4] in ("MR", "PI")]

@@ -21,7 +21,8 @@ from tasks import task as tasks
 
 ROOT = Path(__file__).parents[3]
 READERS = ("client/sources", "client/reading", "client/cohort", "client/prediction", "tasks/lung_ct", "tasks/brain_mr")
-OTHERS = {*Fidelity, *Hounsfield, "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OTHER_SERIES"}
+OPENSSL = {"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "WRONG_VERSION_NUMBER"}
+OTHERS = {*Fidelity, *Hounsfield, *OPENSSL, "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OTHER_SERIES"}
 """Words for something else."""
 WORD = re.compile(r"[A-Z]+(_[A-Z]+)+")
 BRAIN = tasks.get("brain_mr")
