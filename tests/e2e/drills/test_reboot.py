@@ -61,7 +61,8 @@ def test_five_studies_in_flight_go_on_after_everything_was_killed(busy: Federati
 
 def test_of_thirty_submissions_none_dies_unborn(busy: Federation) -> None:
     earlier = set(progress(busy))
-    runs = [submit(busy, f"seed={100 + number}", "federation.rounds=1") for number in range(SUBMITTED)]
+    people = ("rosalind", "grace")  # a person may have twenty that wait
+    runs = [submit(busy, f"seed={100 + n}", "federation.rounds=1", name=people[n % 2]) for n in range(SUBMITTED)]
     started = time.monotonic()
     until(lambda: len(queue(busy)["waiting"]) >= SUBMITTED // 2, 60, "the queue is seen")
     assert len(queue(busy)["running"]) <= 5
