@@ -9,6 +9,7 @@ distributed with equal variances (the binormal model: Green and Swets, "Signal D
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import expit, ndtri
@@ -55,6 +56,7 @@ def validation_patients(training: int, held_out: float) -> int:
     return max(1, round(training * held_out / (1 - held_out)))
 
 
+@lru_cache(maxsize=4096)
 def foresee(
     patients: int, bins: int, noise: float, auc: float = ASSUMED_AUC, positives: float = ASSUMED_POSITIVES
 ) -> Foresight:

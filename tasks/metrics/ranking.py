@@ -21,7 +21,9 @@ _NEGLIGIBLE = 0.002
 _FINE = 200
 """With more bins than this the top of a precision-recall curve loses nothing that matters."""
 _APART = np.linspace(-4.8, 4.8, 49)
-"""Distances between two normal distributions, from an AUC of 0.0003 to one of 0.9997."""
+"""Distances between two normal distributions."""
+_FINE_AUCS = ndtr(_APART / math.sqrt(2))
+"""Their AUCs, from 0.0003 to 0.9997."""
 
 
 def roc_auc(histogram: ScoreHistogram) -> Interval | None:
@@ -58,7 +60,9 @@ def roc_auc(histogram: ScoreHistogram) -> Interval | None:
     drawing = drawing * max(1.0, _delong(histogram, won_by_negative, won_by_positive, auc) / drawing[near])
     noise = _noise(histogram, won_by_negative, won_by_positive)
     found = not_rejected(auc, wins - CANDIDATES * n * p, drawing + noise, histogram.is_firm)
-    low, high = min(found.low, unbinned(histogram, found.low)), max(found.high, unbinned(histogram, found.high))
+    in_bins = _in_bins(histogram)
+    low = min(found.low, _without_bins(in_bins, found.low))
+    high = max(found.high, _without_bins(in_bins, found.high))
     return replace(found, low=low, high=high, hidden=high - found.high)
 
 
@@ -66,42 +70,45 @@ def unbinned(histogram: ScoreHistogram, auc: float) -> float:
     """The AUC of scores that, counted in the histogram's bins, have this one.
 
     A binormal model is fitted to grouped data (Dorfman and Alf, J Math Psychol 6:487, 1969): two normal distributions
-    of equal width, as far apart as the AUC in bins needs, cut where each bin's share of all patients ends. No more is
-    added than half of the pairs in one bin, which is the bound whatever the scores are.
+    of equal width, as far apart as the AUC in bins needs, cut where each bin's share of all patients ends.
     """
-    sizes, cells = np.maximum(histogram.cells.sum(axis=1), 1.0), without_negatives(histogram.cells)
-    tied = float((cells[0] * cells[1]).sum() / (sizes[0] * sizes[1]))
-    if tied < _NEGLIGIBLE:
+    return _without_bins(_in_bins(histogram), auc)
+
+
+def _without_bins(in_bins: NDArray[np.float64] | None, auc: float) -> float:
+    if in_bins is None:
         return auc
-    share = min(max(float(sizes[1] / sizes.sum()), 0.02), 0.98)
-    below = np.clip(np.cumsum(cells.sum(axis=0)) / max(float(cells.sum()), 1e-12), 0, 1)
-    in_bins = np.array([_grouped(below, share, distance) for distance in _APART])
     if auc >= in_bins[-1] or auc <= in_bins[0]:
         return 1.0 if auc > 0.5 else 0.0 if auc < 0.5 else auc
-    return float(np.interp(auc, np.maximum.accumulate(in_bins), ndtr(_APART / math.sqrt(2))))
+    return float(np.interp(auc, in_bins, _FINE_AUCS))
 
 
-def _grouped(below: NDArray[np.float64], share: float, distance: float) -> float:
-    """AUC in bins of two normal distributions."""
-    negative, positive = _normal_cells(below, share, distance)
-    return float((positive * (np.cumsum(negative) - negative / 2)).sum())
+def _in_bins(histogram: ScoreHistogram) -> NDArray[np.float64] | None:
+    """AUC in the histogram's bins for each distance of ``_APART``; ``None`` where bins hide next to nothing."""
+    sizes, cells = np.maximum(histogram.cells.sum(axis=1), 1.0), without_negatives(histogram.cells)
+    if float((cells[0] * cells[1]).sum() / (sizes[0] * sizes[1])) < _NEGLIGIBLE:
+        return None
+    share = min(max(float(sizes[1] / sizes.sum()), 0.02), 0.98)
+    below = np.clip(np.cumsum(cells.sum(axis=0)) / max(float(cells.sum()), 1e-12), 0, 1)
+    negative, positive = _normal_cells(below, share, _APART)
+    won = (positive * (np.cumsum(negative, axis=1) - negative / 2)).sum(axis=1)
+    return np.asarray(np.maximum.accumulate(won))
 
 
 def _normal_cells(
-    below: NDArray[np.float64], share: float, distance: float
+    below: NDArray[np.float64], share: float, apart: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Each class's share in each bin, for two normal distributions this far apart, of which the upper one holds this
-    share of patients.
+    """Each class's share in each bin, for two normal distributions so far apart, of which the upper one holds this
+    share of patients; shape (distances, bins).
 
     Args:
         below: share of all patients up to the upper end of each bin.
     """
-    at = np.linspace(-5 + min(distance, 0.0), 5 + max(distance, 0.0), 400)
-    mixed = (1 - share) * ndtr(at) + share * ndtr(at - distance)
-    cuts = np.interp(below, mixed, at)
-    cuts[below >= 1] = np.inf
-    cuts[below <= 0] = -np.inf
-    return np.diff(ndtr(cuts), prepend=0.0), np.diff(ndtr(cuts - distance), prepend=0.0)
+    at = np.linspace(-10, 10, 801)
+    mixed = (1 - share) * ndtr(at) + share * ndtr(at - apart[:, None])
+    cuts = np.stack([np.interp(below, row, at) for row in mixed])
+    cuts[:, below >= 1], cuts[:, below <= 0] = np.inf, -np.inf
+    return tuple(np.diff(ndtr(each), axis=1, prepend=0.0) for each in (cuts, cuts - apart[:, None]))  # type: ignore[return-value]
 
 
 def _newcombe(negatives: float, positives: float) -> NDArray[np.float64]:
@@ -183,8 +190,8 @@ def _precision_hidden(histogram: ScoreHistogram) -> float:
     fine, share = np.union1d(below, np.linspace(0, 1, 401)[1:]), float(sizes[1] / sizes.sum())
 
     def precision(bins: NDArray[np.float64], distance: float) -> float:
-        classes = np.stack(_normal_cells(bins, share, distance)) * np.array([[1 - share], [share]])
-        return float(_average_precision(classes))
+        negative, positive = _normal_cells(bins, share, np.array([distance]))
+        return float(_average_precision(np.concatenate([negative * (1 - share), positive * share])))
 
     apart = math.sqrt(2) * ndtri(np.clip(fitting, 0.001, 0.999))
     return max(0.0, *(precision(fine, d) - precision(below, d) for d in apart))
