@@ -10,12 +10,15 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+import client.app
 from client.ledger.accounting import epsilon_of
 from server.__main__ import client_app
 from server.errors import RoundFailed
@@ -236,10 +239,10 @@ def drill(ground: Path, name: str, kills: int, seed: int, *overrides: str) -> En
                 play(ground, name, *overrides, load_app=recorded(noted))
             finally:
                 os._exit(0)
-        aim, ends = _noted(noted) + rng.randint(1, 4), time.monotonic() + 60
+        aim, ends = _noted(noted) + rng.randint(0, 3), time.monotonic() + 60
         while _noted(noted) < aim and time.monotonic() < ends and not _has_ended(child):
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.05))
+        time.sleep(rng.uniform(0, 0.3))
         if _has_ended(child):
             break
         os.kill(child, signal.SIGKILL)
@@ -262,6 +265,32 @@ def drill(ground: Path, name: str, kills: int, seed: int, *overrides: str) -> En
         assert left <= in_ledger, "something left that is not in the ledger"
         assert epsilon_of([e.mechanism for e in entries(ended.folder, hospital) if e.use.cohort == "train"], 1e-4) <= 8
     return ended
+
+
+def test_a_kill_between_reservation_and_reply_voids_the_step_for_good(ground: Path) -> None:
+    """The hospital's pad is taken, and nobody knows for what: it is not computed again."""
+    child = os.fork()
+    if child == 0:
+        real = client.app.summed_step
+
+        def dying(*given: Any, **named: Any) -> Any:
+            steps.append(1)
+            if len(steps) == 3 * 2 + 2:  # the second of three hospitals, in the third round
+                os._exit(9)
+            return real(*given, **named)
+
+        steps: list[int] = []
+        with patch.object(client.app, "summed_step", dying):
+            play(ground, "killed-over-it", *SHARED)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    ended = play(ground, "killed-over-it", *SHARED)
+    third = ended.state().rounds[2]
+    assert len(third.void) == 1
+    assert f"birch: refused with {wire.ErrorCode.TAG_USED}" in third.void[0]
+    assert [tag[1:] for tag in tags(ended.folder, "birch") if tag[1] == 3] == [(3, 1), (3, 2)]
+    assert [tag[1:] for tag in tags(ended.folder, "cedar") if tag[1] == 3] == [(3, 2)], "it was not asked in vain"
+    assert ended.state().rounds[2].dropped == {}, "nobody is left out for having been killed"
 
 
 def test_killed_again_and_again_no_tag_is_used_twice_and_the_study_ends(ground: Path) -> None:
