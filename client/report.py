@@ -182,7 +182,9 @@ def counted(order: EvaluateOrder, scored: Scored) -> Arrays:
         arrays[wire.DICE + name] = dice_histogram(outlined.dice, outlined.wrongly, bins)
         arrays[wire.DISTANCE + name] = distance_histogram(outlined.distance, bins)
     for attribute, levels in scored.levels.items():
-        arrays[attribute] = subgroups.histograms(attribute, levels, scored.scores, scored.labels, bins, edges)
+        arrays[attribute] = subgroups.histograms(
+            attribute, levels, scores=scored.scores, labels=scored.labels, bins=bins, edges=edges
+        )
     return arrays
 
 

@@ -130,7 +130,9 @@ def run_study(
             study, folder, hospitals=hospitals, load_app=load_app, initial=initial, tracker=tracker, bars=bars
         )
         arms = _arms(study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, initial=initial, bars=bars)
-        arms = _repeated(arms, study, folder, sizes, hospitals, load_app, initial, bars)
+        arms = _repeated(
+            arms, study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, initial=initial, bars=bars
+        )
         cross_site = _across_sites(
             study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, state=state, arms=arms
         )
