@@ -24,7 +24,7 @@ from client.reading.stack import NoVolume, Stack, Unstackable
 from client.reading.volume import read_volume
 from client.sources.acquisition import Acquisition, AcquisitionReader
 from client.sources.files.choice import Candidate, JudgedSlice, candidates, choose, in_one_space
-from client.sources.files.walk import files_under, reason_of
+from client.sources.files.files_under import files_under, reason_of
 from client.sources.headers import FileHeader, Known, read_headers
 from client.sources.labels.rows import shown
 from client.sources.labels.scan_outlines import ReadOutlines, Segmentation, covers, fitted, placed, segmentation_of

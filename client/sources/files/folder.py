@@ -10,8 +10,8 @@ from pathlib import Path
 from client.errors import LabelsMatchNothing
 from client.pixels.refusal import UnreadableDicom
 from client.sources.acquisition import Acquisition, AcquisitionReader, acquisition_reader
+from client.sources.files.files_under import files_under, nothing_there, reason_of
 from client.sources.files.scans import list_scans
-from client.sources.files.walk import files_under, nothing_there, reason_of
 from client.sources.frame import Frame
 from client.sources.headers import FileHeader, Known, read_headers
 from client.sources.labels.annotations import labels_of

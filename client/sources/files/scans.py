@@ -9,7 +9,7 @@ from pathlib import Path
 from client.errors import LabelsMatchNothing
 from client.sources.acquisition import AcquisitionReader
 from client.sources.files.examinations import Examination, examinations, series_seen, stacked
-from client.sources.files.walk import nothing_there
+from client.sources.files.files_under import nothing_there
 from client.sources.frame import Frame
 from client.sources.headers import Known
 from client.sources.labels.table import Labels, renamed

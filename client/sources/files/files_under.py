@@ -1,6 +1,6 @@
 """The files under a source's folder, and a word for everything else that lies there.
 
-Tested in ``tests/client/sources/files/test_walk.py``.
+Tested in ``tests/client/sources/files/test_files_under.py``.
 """
 
 from __future__ import annotations

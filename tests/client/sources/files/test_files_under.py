@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from client.errors import EmptySource
+from client.sources.files.files_under import files_under
 from client.sources.files.folder import list_folder
-from client.sources.files.walk import files_under
 from client.sources.settings import FolderSource
 from tasks.chest_xray import TASK
 
