@@ -1,10 +1,11 @@
 """Every task's phantoms, and real images: `python -m tests.benchmarks.bench_tasks`.
 
-Each hospital alone, all patients in one place, federated without noise, and at epsilon 8 and 3, over three seeds, by
-the experiments as they are in ``conf/experiment``. A seed draws phantoms, splits and first weights. Real images come
-from the folder that ``CONSILIUM_DATA`` names, and are left out where there is none. Figures are means over seeds, with
-their deviation; at an epsilon each seed's is a mean over draws of the noise. ``--set`` tries another configuration.
-Slow: minutes an experiment and seed. What has ended is written down at once, and the next call goes on from there.
+Each hospital alone, all patients in one place, federated without noise, and at epsilon 8, 3 and 1, over three seeds, by
+the experiments as they are in ``conf/experiment``; where there is one for an epsilon, by that. A seed draws phantoms,
+splits and first weights. Real images come from the folder that ``CONSILIUM_DATA`` names, and are left out where there
+is none. Figures are means over seeds, with their deviation; at an epsilon each seed's is a mean over draws of the
+noise. ``--set`` tries another configuration. Slow: minutes an experiment and seed. What has ended is written down at
+once, and the next call goes on from there.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from conf.load import FOLDER
 from tests.benchmarks import machine
 from tests.benchmarks.studies import data_root, results_of
 
 SEEDS = (1, 2, 3)
-EPSILONS = {"no noise": "null", "epsilon 8": "8", "epsilon 3": "3"}
+EPSILONS = {"no noise": "null", "epsilon 8": "8", "epsilon 3": "3", "epsilon 1": "1"}
 QUIET = ("resume=never", "tracking=none", "evaluation.every=100", "evaluation.paired=false")
 PHANTOMS = (
     "demo", "lung_phantoms", "chest_phantoms", "pneumonia_phantoms", "heart_phantoms", "nodule_phantoms",
@@ -73,13 +75,19 @@ def measure(words: Iterable[str], seed: int, draws: int) -> dict[str, Figures]:
         common = [*words, f"seed={seed}"]
         for name, epsilon in EPSILONS.items():
             arms = "[local,pooled]" if name == "no noise" else "[]"
-            asked = [*common, *QUIET, f"privacy.epsilon={epsilon}", f"evaluation.arms={arms}"]
+            asked = [*_at(epsilon, common), *QUIET, f"privacy.epsilon={epsilon}", f"evaluation.arms={arms}"]
             told = [figures(results_of(asked, Path(home))) for _ in range(1 if name == "no noise" else draws)]
             found[f"federated, {name}"] = {
                 figure: float(np.mean([each["federated"][figure] for each in told])) for figure in told[0]["federated"]
             }
             found |= {arm: figures for arm, figures in told[0].items() if arm != "federated"}
     return found
+
+
+def _at(epsilon: str, words: Iterable[str]) -> list[str]:
+    """The words of a study, with the experiment whose settings are for this epsilon where there is one."""
+    fitting = {f"experiment={path.stem}" for path in (FOLDER / "experiment").glob(f"*_epsilon{epsilon}.yaml")}
+    return [at if (at := f"{word}_epsilon{epsilon}") in fitting else word for word in words]
 
 
 def table_of(rows: dict[str, dict[str, Figures]]) -> Table:
