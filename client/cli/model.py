@@ -112,6 +112,13 @@ def predict(
         fail(REFUSED)
 
 
+def conformance() -> None:
+    """Show the DICOM conformance statement, for the archive's administrator."""
+    from client.prediction.conformance import statement
+
+    typer.echo(statement(), nl=False)
+
+
 def _note(
     settings: SiteSettings, model: CheckedModel, predictions: Predictions, written: Written, delivery: Delivery
 ) -> None:

@@ -45,6 +45,10 @@ class ObjectNames:
         content = sorted({(uid, frame, self._pixels_of(path)) for path, uid, frame in read})
         return own_uid(self._key, kind, self._model, content, *parts)
 
+    def part(self, kind: str, whole: str, *parts: object) -> str:
+        """The UID of something within an object, such as a segment."""
+        return own_uid(self._key, kind, self._model, whole, *parts)
+
     def _pixels_of(self, path: Path) -> str:
         if path not in self._pixels:
             try:

@@ -87,11 +87,12 @@ def write(
         with Decoding() as decoding:
             for number, images in enumerate(examinations, start=1):
                 progress("writing reports", number, len(examinations))
-                _write(folder / REPORTS, written.reports, written.refused, partial(_report, model, images, key))
+                drawn: list[Dataset] = []
                 if model.network.outlines:
                     decoder = decoding.decoder(predictions.images)
                     made = partial(segmentations_of, model, images, decoder, key)
-                    _write(folder / OUTLINES, written.outlines, written.refused, made)
+                    drawn = _write(folder / OUTLINES, written.outlines, written.refused, made)
+                _write(folder / REPORTS, written.reports, written.refused, partial(_report, model, images, key, drawn))
         now = datetime.now().astimezone()
         write_secret(folder / TRIAGE, triage.page(site, model, predictions, now).encode("utf-8", "replace"))
         write_secret(folder / SCORES, table_of(_table(model, predictions)).encode())
@@ -100,21 +101,23 @@ def write(
     return written
 
 
-def _report(model: CheckedModel, images: list[ScoredImage], key: bytes) -> list[Dataset]:
-    return [report_of(model, images, key)]
+def _report(model: CheckedModel, images: list[ScoredImage], key: bytes, drawn: list[Dataset]) -> list[Dataset]:
+    return [report_of(model, images, key, drawn)]
 
 
-def _write(folder: Path, files: list[Path], refused: Counter[str], make: Callable[[], list[Dataset]]) -> None:
-    """Write one examination's objects, numbered consecutively; failures are counted."""
+def _write(folder: Path, files: list[Path], refused: Counter[str], make: Callable[[], list[Dataset]]) -> list[Dataset]:
+    """Write one examination's objects, numbered consecutively; failures are counted. Returns what was written."""
     try:
-        contents = [_encoded(one) for one in make()]
+        made = make()
+        contents = [_encoded(one) for one in made]
     except Exception as error:  # headers hold anything, and highdicom checks as it writes
         refused[type(error).__name__] += 1
-        return
+        return []
     folder.mkdir(mode=0o700, exist_ok=True)
     for content in contents:
         files.append(folder / f"{len(files) + 1:05d}.dcm")
         write_secret(files[-1], content)
+    return made
 
 
 def _encoded(report: Dataset) -> bytes:

@@ -18,6 +18,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UltrasoundImageStorage
 
+from client.cohort.picture import COLOURS
 from client.pixels.pixel_format import number_of_frames
 from client.prediction.derived import LONGEST, coded, complete, equipment, source_header
 from client.prediction.local_image import LocalImage
@@ -110,7 +111,7 @@ def _segmentation(
         headers,
         np.moveaxis(masks, 1, -1).astype(np.uint8),
         SegmentationTypeValues.BINARY,
-        _segments(model),
+        _segments(model, uid, names),
         series_instance_uid=names.series("SEG", str(headers[0].StudyInstanceUID)),
         series_number=SERIES_NUMBERS["SEG"],
         sop_instance_uid=uid,
@@ -126,7 +127,7 @@ def _segmentation(
     return made
 
 
-def _segments(model: CheckedModel) -> list[SegmentDescription]:
+def _segments(model: CheckedModel, uid: str, names: ObjectNames) -> list[SegmentDescription]:
     algorithm = hd.AlgorithmIdentificationSequence(
         name=f"{MANUFACTURER} {model.task.name}"[:LONGEST],
         family=codes.cid7162.ArtificialIntelligence,
@@ -142,6 +143,15 @@ def _segments(model: CheckedModel) -> list[SegmentDescription]:
             segmented_property_type=coded(structure.code),
             algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
+            tracking_uid=names.part("segment", uid, number),
+            tracking_id=structure.name,
+            display_color=hd.color.CIELabColor.from_rgb(*_rgb(COLOURS[(number - 1) % len(COLOURS)])),
         )
         for number, structure in enumerate(model.task.structures, start=1)
     ]
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    """The colour of the list for the reading room, which viewers show as well."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue

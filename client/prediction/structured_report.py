@@ -2,11 +2,17 @@
 
     Imaging Measurement Report
     ├── observer: a device, this release of Consilium
+    ├── Image Library: every file that was read
     ├── Comment: not for clinical use
     └── Imaging Measurements
         ├── Measurement Group, one per image: its image, the finding in question, the algorithm with the model's digest,
         │   Certainty of Finding (DCM 111012) in percent
+        ├── Measurement Group, one per outlined structure: the segment, the image that it was drawn on, the algorithm
         └── Measurement Group of the examination: all its images, the mean, on which side of the operating threshold
+
+As the IHE profile "AI Results" (RAD AIR) asks, the report is the root of everything that was computed: each group has a
+tracking identifier and the algorithm, each value is inferred from its images, and segmentations are referred to. OHIF
+opens a report only if there is an Image Library, and something that each value was inferred from.
 
 A scan is one image and the only one of its examination: there is only the examination's group, with every slice that
 was read. The segmentation used to read a scan is not a source of the group; it is in the evidence (PS3.3 C.17.2).
@@ -34,6 +40,7 @@ from client.prediction.local_image import LocalImage
 from client.prediction.model import CheckedModel
 from client.prediction.names import ObjectNames
 from client.prediction.predict import ScoredImage, called, mean
+from client.prediction.references import image_library, outlined_groups
 from client.sources.own import MANUFACTURER
 from client.sources.pacs.own import NOT_FOR_CLINICAL_USE, SERIES_NUMBERS
 
@@ -43,12 +50,15 @@ _SCHEME = "99CONSILIUM"
 _NAMESPACE = uuid.UUID("a3f1c2d0-5b7e-4c59-9f0e-3d6a2b8c1e47")  # drawn once; makes the device's UID of the model
 
 
-def report_of(model: CheckedModel, images: Sequence[ScoredImage], key: bytes) -> Dataset:
+def report_of(
+    model: CheckedModel, images: Sequence[ScoredImage], key: bytes, segmentations: Sequence[Dataset] = ()
+) -> Dataset:
     """The report of one DICOM study.
 
     Args:
         images: of one patient and one examination.
         key: the hospital's secret, under which the report is named; see ``names.py``.
+        segmentations: what the model has drawn on them.
 
     Raises:
         Exception: of pydicom's or highdicom's, when the images' headers hold values that no report may have.
@@ -59,13 +69,14 @@ def report_of(model: CheckedModel, images: Sequence[ScoredImage], key: bytes) ->
     content = hd.sr.MeasurementReport(
         hd.sr.ObservationContext(observer_device_context=_device(model)),
         coded(model.task.procedure),
-        [*each, _group(model, images, headers, names, whole=True)],
+        [*each, *outlined_groups(_algorithm(model), segmentations), _group(model, images, headers, names, whole=True)],
         title=codes.DCM.ImagingMeasurementReport,
     )
     relation = hd.sr.RelationshipTypeValues.CONTAINS
+    content[0].ContentSequence.insert(-1, image_library(list(headers.values())))
     content[0].ContentSequence.insert(-1, hd.sr.TextContentItem(codes.DCM.Comment, comment(model), relation))
     report = hd.sr.EnhancedSR(
-        list({str(header.SOPInstanceUID): header for header in headers.values()}.values()),
+        list({str(header.SOPInstanceUID): header for header in (*headers.values(), *segmentations)}.values()),
         content[0],
         series_instance_uid=names.series("SR", images[0].image.study),
         series_number=SERIES_NUMBERS["SR"],
@@ -146,6 +157,10 @@ def _group(
                 round(100 * probability, 2),
                 codes.UCUM.Percent,
                 derivation=codes.SCT.Mean if whole and not model.task.sequences else None,
+                referenced_images=[
+                    hd.sr.SourceImageForMeasurement(str(headers[path].SOPClassUID), str(headers[path].SOPInstanceUID))
+                    for path in dict.fromkeys(path for scored in images for path, _ in _frames(scored.image))
+                ],
             )
         ],
         qualitative_evaluations=None if positive is None else [_side(positive)],

@@ -32,6 +32,7 @@ EVERYTHING = {
     | {
         "proxySecret": "proxy",
         "archives": [{"cidr": "192.0.2.10/32", "port": 443}],
+        "archiveSecret": "consilium-archive",
         "dns": True,
         "ingest": {"schedule": "0 4 * * *"},
         "state": {"storageClass": "fast"},
@@ -217,6 +218,24 @@ def test_an_archive_and_its_name_are_reached_if_somebody_says_so() -> None:
     policy = named(objects, "NetworkPolicy", "data")["spec"]
     assert [[port["port"] for port in rule["ports"]] for rule in policy["egress"]] == [[9094], [443], [53, 53]]
     assert "dnsPolicy" not in pods(objects)["consilium-trainer"]["spec"]
+
+
+def test_an_archive_needs_no_name_service_and_its_files_come_from_a_secret() -> None:
+    archive = {"cidr": "192.0.2.10/32", "port": 2762, "name": "pacs.hospital.example"}
+    objects = rendered("client", SITE | {"archives": [archive], "archiveSecret": "consilium-archive"})
+    policy = named(objects, "NetworkPolicy", "data")["spec"]
+    gateway, only = policy["egress"]
+    assert gateway["ports"] == [{"port": 9094}]
+    assert only == {"to": [{"ipBlock": {"cidr": "192.0.2.10/32"}}], "ports": [{"port": 2762}]}
+    assert policy["ingress"] == []
+    found = pods(objects)
+    for name in ("consilium-trainer", "consilium-ingest"):
+        pod = found[name]["spec"]
+        assert pod["hostAliases"] == [{"ip": "192.0.2.10", "hostnames": ["pacs.hospital.example"]}]
+        assert pod["dnsPolicy"] == "None"
+        assert {"name": "archive", "secret": {"secretName": "consilium-archive"}} in pod["volumes"]
+        assert "archive" in [container["name"] for container in pod["initContainers"]]
+    assert "archive" not in str(found["consilium-gateway"])
 
 
 def test_the_server_is_reached_where_it_should_be_and_reaches_nothing() -> None:

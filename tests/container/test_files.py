@@ -83,6 +83,23 @@ def test_the_trainer_has_no_way_out_and_the_gateway_no_data() -> None:
     ]
 
 
+def test_an_archive_is_reached_through_a_relay_that_reaches_nothing_else() -> None:
+    words = ["podman-compose", "-f", str(SITE / "compose.yaml"), "-f", str(SITE / "compose.archive.yaml"), "config"]
+    given = {"DICOM": "/data", "ARCHIVE": "pacs.hospital.example", "ARCHIVE_PORT": "2762"}
+    ended = subprocess.run(words, capture_output=True, text=True, env=HERE | given)
+    assert ended.returncode == 0, ended.stderr
+    services = yaml.safe_load(ended.stdout)["services"]
+    relay, trainer = services["relay"], services["trainer"]
+    assert relay["entrypoint"] == ["python", "-m", "client.link.relay"]
+    assert relay["command"] == ["10.231.94.6:2762", "pacs.hospital.example:2762"]
+    assert trainer["extra_hosts"] == ["pacs.hospital.example:10.231.94.6"]
+    assert list(trainer["networks"]) == ["inside"], "still without a route out"
+    assert set(relay["networks"]) == {"inside", "egress"}
+    assert "volumes" not in relay, "no data, no secret"
+    assert (relay["user"], relay["read_only"], relay["cap_drop"]) == ("10001:10001", True, ["ALL"])
+    assert "ports" not in relay
+
+
 def test_selinux_lets_both_containers_at_their_files_and_leaves_the_images_labels_alone() -> None:
     """Files that two containers share have a shared label (z); an archive is labelled only if somebody says so."""
     for service in compose(SITE)["services"].values():

@@ -129,8 +129,7 @@ class RetrievalAssociation(SearchAssociation):
 
     def __init__(self, source: DimseSource, classes: Sequence[str], syntaxes: Sequence[str], spool: Spool) -> None:
         self._patience, self._priority = source.request_seconds, PRIORITIES[source.priority]
-        contexts = [build_context(StudyRootQueryRetrieveInformationModelGet), *storage_contexts(classes, syntaxes)]
-        super().__init__(source, contexts)
+        super().__init__(source, retrieving_contexts(classes, syntaxes))
         self.without_compression: set[str] = set()
         self._classes, self._spool = classes, spool
         self._part: Path = spool.parts / "image.dcm"
@@ -195,6 +194,11 @@ class RetrievalAssociation(SearchAssociation):
             return OUT_OF_RESOURCES
         self._came = True
         return 0
+
+
+def retrieving_contexts(classes: Sequence[str], syntaxes: Sequence[str]) -> list[PresentationContext]:
+    """What is proposed to retrieve by C-GET images of some classes, of which we are then the receiver."""
+    return [build_context(StudyRootQueryRetrieveInformationModelGet), *storage_contexts(classes, syntaxes)]
 
 
 def instances_of(instances: Sequence[Instance]) -> Dataset:

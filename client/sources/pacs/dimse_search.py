@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydicom import Dataset
 from pynetdicom import build_context
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
@@ -26,7 +27,7 @@ from client.sources.pacs.spool import is_uid
 from client.sources.settings import DimseSource
 
 T = TypeVar("T")
-_UNICODE, _PROCEDURE = "ISO_IR 192", "ProcedureCodeSequence"
+UNICODE, _PROCEDURE = "ISO_IR 192", "ProcedureCodeSequence"
 
 
 class DimseSearch:
@@ -46,7 +47,7 @@ class DimseSearch:
 
     def _answer(self, level: str, keys: Mapping[str, str]) -> SearchAnswer:
         identifier = Dataset()
-        identifier.SpecificCharacterSet = _UNICODE  # otherwise some archives drop what their own default cannot say
+        identifier.SpecificCharacterSet = UNICODE  # otherwise some archives drop what their own default cannot say
         identifier.QueryRetrieveLevel = level
         asked = dict.fromkeys((UNIQUE[level], *RETURNED[level]), "") | dict(keys)
         for keyword, wanted in asked.items():
@@ -57,14 +58,16 @@ class DimseSearch:
         return SearchAnswer([match for match in told if is_uid(value(match, UNIQUE[level]))], cut)
 
 
+def searching_contexts() -> list[PresentationContext]:
+    """What is proposed to search. Verification as well: an association without any accepted context is aborted, and
+    nobody knows why."""
+    return [build_context(StudyRootQueryRetrieveInformationModelFind), build_context(Verification)]
+
+
 @contextmanager
 def searching(source: DimseSource | RemoteArchive, pace: Pace) -> Iterator[DimseSearch]:
-    """Searches of this archive, over an association that is opened with the first.
-
-    Verification is proposed as well: an association without any accepted context is aborted, and nobody knows why.
-    """
-    contexts = [build_context(StudyRootQueryRetrieveInformationModelFind), build_context(Verification)]
-    with closing(SearchAssociation(source, contexts)) as line:
+    """Searches of this archive, over an association that is opened with the first."""
+    with closing(SearchAssociation(source, searching_contexts())) as line:
         yield DimseSearch(source, line, pace)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -76,8 +76,11 @@ class Mover:
         if not instances:
             return Counter(), []
         refused: Counter[MissingReason] = Counter()
-        line = SearchAssociation(self._source, [build_context(StudyRootQueryRetrieveInformationModelMove)])
-        port = receiving(self._source, _accepted(instances), [(evt.EVT_C_STORE, self._inbox.receive)])
+        line = SearchAssociation(self._source, moving_contexts())
+        classes = {one.sop_class for one in instances if one.sop_class}
+        for modality in {one.modality for one in instances if not one.sop_class}:
+            classes.update(usual_classes(modality))
+        port = receiving(self._source, receiving_contexts(classes), [(evt.EVT_C_STORE, self._inbox.receive)])
         done = 0
         with closing(line), port as receiver:
             for chunk in _chunks(instances):
@@ -225,9 +228,11 @@ def _chunks(instances: Sequence[Instance]) -> Iterator[list[Instance]]:
             yield members[start : start + _AT_ONCE]
 
 
-def _accepted(instances: Sequence[Instance]) -> list[PresentationContext]:
-    """Contexts of the classes that are awaited, in every transfer syntax, and of C-ECHO."""
-    classes = {one.sop_class for one in instances if one.sop_class}
-    for modality in {one.modality for one in instances if not one.sop_class}:
-        classes.update(usual_classes(modality))
+def moving_contexts() -> list[PresentationContext]:
+    """What is proposed to ask for images."""
+    return [build_context(StudyRootQueryRetrieveInformationModelMove)]
+
+
+def receiving_contexts(classes: Iterable[str]) -> list[PresentationContext]:
+    """What is accepted at our port: these classes in every transfer syntax, and C-ECHO."""
     return [*(build_context(one, list(SYNTAXES)) for one in sorted(classes)), build_context(Verification)]

@@ -32,3 +32,8 @@ _BY_MODALITY = {
 def usual_classes(modality: str) -> list[str]:
     """SOPClassUIDs to propose for a modality; for an unknown one, those of secondary captures."""
     return [_ROOT + ending for ending in _BY_MODALITY.get(modality.upper(), _SECONDARY)]
+
+
+def all_classes() -> list[str]:
+    """Those of every modality."""
+    return sorted({_ROOT + ending for endings in (*_BY_MODALITY.values(), _SECONDARY) for ending in endings})

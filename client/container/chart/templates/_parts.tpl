@@ -56,6 +56,21 @@ securityContext:
     - {name: link, mountPath: /state/link}
 {{- end }}
 
+{{- /* Likewise the files for archives. */}}
+{{- define "archive.keys" -}}
+{{- if .Values.archiveSecret }}
+- name: archive
+  {{- include "container" . | nindent 2 }}
+  command: [sh, -c, "install -m 600 /archive/* /state/link/"]
+  resources:
+    requests: {cpu: 10m, memory: 16Mi}
+    limits: {cpu: 100m, memory: 64Mi}
+  volumeMounts:
+    - {name: archive, mountPath: /archive, readOnly: true}
+    - {name: link, mountPath: /state/link}
+{{- end }}
+{{- end }}
+
 {{- /* What has the data: the trainer, and the jobs that prepare it. */}}
 {{- define "data.pod" -}}
 {{- include "pod" . }}
@@ -63,7 +78,20 @@ securityContext:
 dnsPolicy: None
 dnsConfig: {nameservers: [127.0.0.1]}
 {{- end }}
+{{- $named := list }}
+{{- range .Values.archives }}
+{{- if .name }}{{ $named = append $named . }}{{ end }}
+{{- end }}
+{{- if $named }}
+hostAliases:
+{{- range $named }}
+  - {ip: {{ .cidr | splitList "/" | first | quote }}, hostnames: [{{ .name | quote }}]}
+{{- end }}
+{{- end }}
 volumes:
+  {{- with .Values.archiveSecret }}
+  - {name: archive, secret: {secretName: {{ . }}}}
+  {{- end }}
   - {name: site, configMap: {name: {{ .Release.Name }}-site}}
   - {name: given, secret: {secretName: {{ .Values.link }}, items: [{key: trainer.secret, path: trainer.secret}, {key: deputy.key, path: deputy.key}]}}
   - {name: link, emptyDir: {medium: Memory, sizeLimit: 64Mi}}
