@@ -55,7 +55,7 @@ class Leaving:
     bytes: int
     times: int
     by: tuple[str, ...] = ()
-    of: Literal["", "findings", "outlines", "two models", "others' models"] = ""
+    of: Literal["", "range", "findings", "outlines", "two models", "others' models"] = ""
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ def roc_auc(histogram: ScoreHistogram) -> Interval | None:
     noise = _noise(histogram, won_by_negative, won_by_positive)
     found = not_rejected(auc, wins - CANDIDATES * n * p, drawing + noise, histogram.is_firm)
     in_bins = _in_bins(histogram)
-    low = min(found.low, _without_bins(in_bins, found.low))
-    high = max(found.high, _without_bins(in_bins, found.high))
+    low = min(found.low, _without_bins(histogram, in_bins, found.low))
+    high = max(found.high, _without_bins(histogram, in_bins, found.high))
     return replace(found, low=low, high=high, hidden=high - found.high)
 
 
@@ -70,24 +70,33 @@ def unbinned(histogram: ScoreHistogram, auc: float) -> float:
     """The AUC of scores that, counted in the histogram's bins, have this one.
 
     A binormal model is fitted to grouped data (Dorfman and Alf, J Math Psychol 6:487, 1969): two normal distributions
-    of equal width, as far apart as the AUC in bins needs, cut where each bin's share of all patients ends.
+    of equal width, as far apart as the AUC in bins needs, cut where each bin's share of all patients ends. Exact counts
+    say how many pairs share a bin: then it differs by no more than half of these, whatever the scores are.
     """
-    return _without_bins(_in_bins(histogram), auc)
+    return _without_bins(histogram, _in_bins(histogram), auc)
 
 
-def _without_bins(in_bins: NDArray[np.float64] | None, auc: float) -> float:
+def _without_bins(histogram: ScoreHistogram, in_bins: NDArray[np.float64] | None, auc: float) -> float:
     if in_bins is None:
         return auc
+    finer = float(np.interp(auc, in_bins, _FINE_AUCS))
     if auc >= in_bins[-1] or auc <= in_bins[0]:
-        return 1.0 if auc > 0.5 else 0.0 if auc < 0.5 else auc
-    return float(np.interp(auc, in_bins, _FINE_AUCS))
+        finer = 1.0 if auc > 0.5 else 0.0 if auc < 0.5 else auc
+    most = _tied(histogram) / 2 if histogram.noise == 0 else 1.0
+    return min(max(finer, auc - most), auc + most)
+
+
+def _tied(histogram: ScoreHistogram) -> float:
+    """Of all pairs of a positive and a negative patient, the share in one bin."""
+    sizes, cells = np.maximum(histogram.cells.sum(axis=1), 1.0), without_negatives(histogram.cells)
+    return float((cells[0] * cells[1]).sum() / (sizes[0] * sizes[1]))
 
 
 def _in_bins(histogram: ScoreHistogram) -> NDArray[np.float64] | None:
     """AUC in the histogram's bins for each distance of ``_APART``; ``None`` where bins hide next to nothing."""
-    sizes, cells = np.maximum(histogram.cells.sum(axis=1), 1.0), without_negatives(histogram.cells)
-    if float((cells[0] * cells[1]).sum() / (sizes[0] * sizes[1])) < _NEGLIGIBLE:
+    if _tied(histogram) < _NEGLIGIBLE:
         return None
+    sizes, cells = np.maximum(histogram.cells.sum(axis=1), 1.0), without_negatives(histogram.cells)
     share = min(max(float(sizes[1] / sizes.sum()), 0.02), 0.98)
     below = np.clip(np.cumsum(cells.sum(axis=0)) / max(float(cells.sum()), 1e-12), 0, 1)
     negative, positive = _normal_cells(below, share, _APART)

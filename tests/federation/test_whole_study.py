@@ -149,13 +149,16 @@ def test_evaluation_with_noise_is_charged_to_the_validation_patients(ground: Pat
 
 
 def test_every_model_at_every_hospital_is_charged_to_those_who_are_scored(ground: Path) -> None:
-    """Two evaluations, one joint histogram that noise would drown and that is not asked for, three models."""
+    """A first look, one evaluation, one joint histogram that noise would drown and that is not asked for, three
+    models."""
     asked = ("evaluation.epsilon=60", "evaluation.bins=8", "evaluation.arms=[local]", "evaluation.matrix=3")
     ended = play(ground, "matrix", *asked)
     for hospital in HOSPITALS:
         scored = [e.mechanism for e in entries(ended.folder, hospital) if e.use.cohort == "validation"]
-        assert [mechanism.count for mechanism in scored] == [1, 1, 1, 1, 1]
-        assert len({mechanism.noise_multiplier for mechanism in scored}) == 1, "planned together, before the first"
+        look, *others = scored
+        assert [mechanism.count for mechanism in others] == [1, 1, 1, 1]
+        assert len({mechanism.noise_multiplier for mechanism in others}) == 1, "planned together, before the first"
+        assert look.noise_multiplier == pytest.approx(3 * others[0].noise_multiplier), "where scores lie"
         assert ended.results.validation_epsilon[hospital] == pytest.approx(epsilon_of(scored, 1e-4))
         assert epsilon_of(scored, 1e-4) <= 60
     matrix = ended.numbers()["matrix"]

@@ -269,6 +269,8 @@ def test_what_bins_hide_is_found_again() -> None:
     coarse = of(scores, 3)
     assert value(coarse) < 0.83
     assert unbinned(coarse, value(coarse)) == pytest.approx(0.85, abs=0.01)
+    pair = ScoreHistogram(np.array([[19.0, 1.0], [0.0, 1.0]]))
+    assert unbinned(pair, value(pair)) <= value(pair) + 1 / 40, "one pair of twenty is tied"
     fine = of(scores, 1000)
     assert unbinned(fine, value(fine)) == value(fine), "nothing to add"
 
