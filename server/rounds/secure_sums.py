@@ -107,7 +107,7 @@ def add_up(channel: Channel, roster: Roster, attempts: Attempts, asked: SumReque
             if strangers := [each.hospital for each in attempt.roster if each.hospital not in roster.nodes]:
                 raise _Void("", f"{', '.join(strangers)} no longer takes part")
             summed = _tried(channel, roster, attempt, asked)
-            return replace(summed, left_out=left_out | attempts.refused, void=void)
+            return replace(summed, left_out=left_out | attempts.refused, void=[*_before(attempt, void), *void])
         except _Void as failure:
             whose = f"{failure.hospital}: " if failure.hospital else ""
             void.append(f"attempt {attempt.number}: {whose}{failure.reason}")
@@ -115,6 +115,12 @@ def add_up(channel: Channel, roster: Roster, attempts: Attempts, asked: SumReque
             attempt = None
     reasons = {f"attempt {number}": reason for number, reason in enumerate(void, start=1)}
     raise RoundFailed(roster.document.name, asked.round, asked.what, terms.least_hospitals, reasons | left_out)
+
+
+def _before(attempt: SumAttempt, void: list[str]) -> list[str]:
+    """What is said of attempts that another process of this server made before it ended."""
+    others = attempt.number - 1 - len(void)
+    return [f"{others} earlier attempt(s): this server was interrupted"] if others > 0 else []
 
 
 def terms_of(roster: Roster) -> SecureSumTerms:

@@ -132,12 +132,13 @@ def _everybody(summed: SecureSum[EvaluateReport], shapes: dict[str, tuple[int, .
 
 def _figures(answer: Answer[TrainReport] | Answer[EvaluateReport]) -> HospitalRound:
     """What one hospital did: what it spent and sent, and no figure of its patients."""
-    report, sent = answer.report, {"bytes_down": answer.bytes_down, "bytes_up": answer.bytes_up}
+    report = answer.report
+    sent = HospitalRound(bytes_down=answer.bytes_down, bytes_up=answer.bytes_up)
     if isinstance(report, TrainReport):
-        return HospitalRound(epsilon=report.epsilon, epsilon_alone=report.epsilon_alone, **sent)
+        return replace(sent, epsilon=report.epsilon, epsilon_alone=report.epsilon_alone)
     if isinstance(report, EvaluateReport):
-        return HospitalRound(evaluation_epsilon=report.epsilon, evaluation_epsilon_alone=report.epsilon_alone, **sent)
-    return HospitalRound(**sent)
+        return replace(sent, evaluation_epsilon=report.epsilon, evaluation_epsilon_alone=report.epsilon_alone)
+    return sent
 
 
 def _shaped(row: NDArray[np.float64], like: Arrays) -> Arrays:
