@@ -17,6 +17,8 @@ from tasks.protocol.secure_sum import Grid, decode, encode, grid, share
 from tasks.protocol.sum_key import SumKey
 
 STUDY, ORDER = "ab" * 32, "cd" * 32
+CHANCE = 1e-7
+"""Keys are random each time: a fair test may fail so often."""
 NAMES = ("alder", "birch", "cedar", "dogwood")
 SECRETS = {name: X25519PrivateKey.generate() for name in NAMES}
 DEPUTY = sum_key.read_deputy(sum_key.new_deputy(enrolment.new_key()))
@@ -50,7 +52,7 @@ def test_the_sum_of_all_but_one_is_uniform(bits: int, missing: str) -> None:
     total = np.zeros(40_000, common.dtype)
     for name in set(NAMES) - {missing}:
         total += _masked(name, np.zeros(len(total)), common)
-    assert kstest(total.astype(np.float64) / 2.0**bits, "uniform").pvalue > 1e-4
+    assert kstest(total.astype(np.float64) / 2.0**bits, "uniform").pvalue > CHANCE
     assert abs(np.corrcoef(total[:-1].astype(float), total[1:].astype(float))[0, 1]) < 0.03
 
 
@@ -58,7 +60,7 @@ def test_one_message_is_uniform_whatever_it_says() -> None:
     common = Grid(2.0**-10, 32)
     for values in (np.zeros(40_000), np.full(40_000, 1e5), np.arange(40_000.0)):
         words = _masked("alder", values, common)
-        assert kstest(words / 2.0**32, "uniform").pvalue > 1e-4
+        assert kstest(words / 2.0**32, "uniform").pvalue > CHANCE
 
 
 def test_a_colluding_peer_takes_its_own_pads_off_and_no_others() -> None:
@@ -72,7 +74,7 @@ def test_a_colluding_peer_takes_its_own_pads_off_and_no_others() -> None:
         pad._keys = mine
         alder = alder + pad.mask(np.zeros(count, np.uint32), common)
         assert roster
-    assert kstest(alder / 2.0**32, "uniform").pvalue > 1e-4
+    assert kstest(alder / 2.0**32, "uniform").pvalue > CHANCE
     birch = Pads(SECRETS["birch"], "birch", list(KEYS.values()), ORDER, "train")
     birch._keys = {"alder": birch._keys["alder"]}
     opened = alder + birch.mask(np.zeros(count, np.uint32), common)
@@ -127,6 +129,6 @@ def test_the_noise_of_the_sum_is_what_is_claimed_over_hundreds_of_steps(leaves_o
     values = np.concatenate(seen)
     expected, error = own * np.sqrt(4 - leaves_out), 1 / np.sqrt(2 * len(values))
     assert abs(values.std() / expected - 1) < 5 * error
-    assert kstest(values / expected, "norm").pvalue > 1e-4
+    assert kstest(values / expected, "norm").pvalue > CHANCE
     promised = noise * clip
     assert (values.std() > promised * (1 - 5 * error)) == (leaves_out <= 1), "a second silent hospital is seen"
