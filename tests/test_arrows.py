@@ -126,7 +126,12 @@ SEAMS: dict[str, tuple[str, ...]] = {
         "tasks/phantoms/*.py",
     ),
     "prometheus_client": ("tasks/machine/exposition.py",),
-    "pynetdicom": ("client/sources/pacs/*.py", "client/prediction/store.py"),
+    "pynetdicom": (
+        "client/sources/pacs/*.py",
+        "client/prediction/store.py",
+        "client/prediction/commitment.py",
+        "client/prediction/conformance.py",
+    ),
 }
 PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp"}
 FLOWER_SEAMS = ("client/link/flower_private.py", "server/runtime/flower_private.py")

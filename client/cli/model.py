@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,6 @@ from rich.text import Text
 
 from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
 from client.cohort.remedies import remedy_of
-from client.errors import SiteMisconfigured
 from client.ledger.audit_log import AuditLog, Fact, Kind
 from client.site import SiteSettings, load, secret
 
@@ -28,6 +28,19 @@ if TYPE_CHECKING:
     from client.prediction.store import Delivery
 
 _MOST_ROWS = 30
+StoreTo = Annotated[str, typer.Option("--store-to", metavar="AET@HOST:PORT", help="Send them to this archive.")]
+Unchecked = Annotated[
+    bool, typer.Option("--unchecked", help="With --store-to: also where the peer does not know the examinations.")
+]
+Tls = Annotated[bool, typer.Option("--tls", help="With --store-to: encrypt, and check the certificate.")]
+Authority = Annotated[
+    Path | None, typer.Option("--authority", metavar="FILE", help="With --tls: authority of its certificate, PEM.")
+]
+OwnCertificate = Annotated[
+    Path | None, typer.Option("--certificate", metavar="FILE", help="With --tls: our certificate, PEM.")
+]
+OwnKey = Annotated[Path | None, typer.Option("--certificate-key", metavar="FILE", help="Its private key, mode 0600.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="With --store-to: unencrypted to another machine.")]
 
 
 def predict(
@@ -40,25 +53,13 @@ def predict(
     ] = None,
     organ: Annotated[str, typer.Option("--organ", help="Organ in all images of --path whose headers lack it.")] = "",
     store: Annotated[bool, typer.Option("--store", help="Send reports and outlines to the task's archive.")] = False,
-    store_to: Annotated[
-        str, typer.Option("--store-to", metavar="AET@HOST:PORT", help="Send them to this archive.")
-    ] = "",
-    unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="With --store-to: also where the peer does not know the examinations.")
-    ] = False,
-    tls: Annotated[bool, typer.Option("--tls", help="With --store-to: encrypt, and check the certificate.")] = False,
-    authority: Annotated[
-        Path | None, typer.Option("--authority", metavar="FILE", help="With --tls: authority of its certificate, PEM.")
-    ] = None,
-    certificate: Annotated[
-        Path | None, typer.Option("--certificate", metavar="FILE", help="With --tls: our certificate, PEM.")
-    ] = None,
-    certificate_key: Annotated[
-        Path | None, typer.Option("--certificate-key", metavar="FILE", help="Its private key, mode 0600.")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="With --store-to: unencrypted to another machine.")
-    ] = False,
+    store_to: StoreTo = "",
+    unchecked: Unchecked = False,
+    tls: Tls = False,
+    authority: Authority = None,
+    certificate: OwnCertificate = None,
+    certificate_key: OwnKey = None,
+    insecure: Insecure = False,
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -74,14 +75,12 @@ def predict(
     from client.prediction import predict as predicting
     from client.prediction import store as storing
     from client.prediction.model import open_model
-    from client.sources.pacs.association import DimseTransport
 
     settings = load(site)
     opened = open_model(model, sha256)
-    way = DimseTransport(tls, insecure, authority, certificate, certificate_key)
-    if way != DimseTransport() and not store_to:
-        raise SiteMisconfigured("--tls, --authority, --certificate, --certificate-key and --insecure need --store-to")
-    target = destination.target_of(settings, opened.task, store_to, way) if store or store_to else None
+    way = destination.DimseTransport(tls, insecure, authority, certificate, certificate_key)
+    sent = store or store_to or way != destination.DimseTransport()
+    target = destination.target_of(settings, opened.task, store_to, way) if sent else None
     folder = outcome.new_folder(out)
     with progress(as_json) as update:
         if path is None:
@@ -94,16 +93,8 @@ def predict(
         asked = destination.origins(settings, opened.task) if path is None else []
         try:
             if target is not None:
-                storing.store(
-                    settings,
-                    target,
-                    files,
-                    update,
-                    delivery,
-                    asked=asked,
-                    unchecked=unchecked,
-                    priorities=workitems.priorities(opened, predictions),
-                )
+                send = partial(storing.store, settings, target, files, progress=update, into=delivery)
+                send(asked=asked, unchecked=unchecked, priorities=workitems.priorities(opened, predictions))
         finally:
             _note(settings, opened, predictions, written, delivery)
     facts = _facts(opened, predictions, written, delivery, out)

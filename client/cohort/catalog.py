@@ -19,7 +19,7 @@ from client.cohort.cache import ExampleCache
 from client.cohort.findings import IngestReport
 from client.cohort.index import Index
 from client.cohort.intake import IngestProgress, Intake, keyed
-from client.cohort.merges import read_merges
+from client.cohort.merges import Merge, read_merges
 from client.cohort.people import People
 from client.cohort.preparation import Decoding
 from client.cohort.rows import Ingest
@@ -75,14 +75,10 @@ def ingest(
     unwilling, issuers = withdrawn(site), [source.issuer for source in sources]
     with ExitStack() as stack:
         known = stack.enter_context(people.opened(site))
-        merges = read_merges(site.merges)
-        known.merge_all(issuers, merges)
+        known.merge_all(issuers, merges := read_merges(site.merges))
         persons = known.pseudonyms(issuers, unwilling)
-        visit = Visit(
-            key=secret(site),
-            unwilling=lambda sighting: known.is_one_of(sighting, persons),
-            known_as=known.known_as,
-            surviving={merge.retired: merge.surviving for merge in merges},
+        visit = replace(
+            _visit(site, known, persons, merges),
             verify=verify,
             accept_shrink=accept_shrink,
             headers=stack.enter_context(header_cache.opened(site.catalog, secret(site))),
@@ -110,6 +106,20 @@ def ingest(
         reasons = findings.counts(report.left_out)
         raise kind(f"{site.name}: no image of task {task.name!r} is usable ({reasons}){told}", report.left_out)
     return report
+
+
+def _visit(site: SiteSettings, known: People, persons: set[str], merges: Sequence[Merge]) -> Visit:
+    """Who is who, as sources ask.
+
+    Args:
+        persons: pseudonyms of those who have withdrawn.
+    """
+    return Visit(
+        key=secret(site),
+        unwilling=lambda sighting: known.is_one_of(sighting, persons),
+        known_as=known.known_as,
+        surviving={merge.retired: merge.surviving for merge in merges},
+    )
 
 
 def _identified(

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from client.errors import SiteMisconfigured
 from client.prediction.agreement import Standing, StoredObject, WrittenFacts, standing
 from client.site import SiteSettings, secret
-from client.sources.pacs.association import DimseTransport, RemoteArchive
+from client.sources.pacs.association import RemoteArchive
 from client.sources.pacs.association_client import NoSearch
 from client.sources.pacs.dicomweb import DicomwebArchive
 from client.sources.pacs.dimse_search import searching
@@ -26,6 +28,17 @@ from tasks.task import Task
 _WHERE = re.compile(r"(?P<called>[^@\\\s]{1,16})@(?P<host>[A-Za-z0-9.-]+):(?P<port>\d{1,5})")
 Target = RemoteArchive | DimseSource | DicomwebSource
 _AGAIN = "Run `consilium-site ingest`, which retrieves what has changed, and predict again"
+
+
+@dataclass(frozen=True)
+class DimseTransport:
+    """How an archive that is not a source is dialled; the attributes are those of ``DimseSource``."""
+
+    tls: bool = False
+    insecure: bool = False
+    authority: Path | None = None
+    certificate: Path | None = None
+    certificate_key: Path | None = None
 
 
 _IN_THE_CLEAR = DimseTransport()
@@ -45,28 +58,9 @@ def target_of(site: SiteSettings, task: Task, where: str = "", way: DimseTranspo
     """
     archives = [s for s in site.sources if isinstance(s, DimseSource | DicomwebSource)]
     if where:
-        match = _WHERE.fullmatch(where)
-        if match is None or not 0 < int(match["port"]) < 65536:
-            raise SiteMisconfigured(f"--store-to {where!r}: must be AET@host:port, such as PACS@pacs.example.org:104")
-        peer = RemoteArchive(
-            match["host"],
-            int(match["port"]),
-            match["called"],
-            tls=way.tls,
-            authority=way.authority,
-            certificate=way.certificate,
-            certificate_key=way.certificate_key,
-        )
-        dimse = [source for source in archives if isinstance(source, DimseSource)]
-        known = (s for s in dimse if (s.host, s.port, s.called_ae) == (peer.host, peer.port, peer.called_ae))
-        if (source := next(known, None)) is not None:
-            if way != _IN_THE_CLEAR:
-                raise SiteMisconfigured(
-                    f"--store-to {where}: this archive is a source, and is dialled as site.yaml says"
-                )
-            return source
-        _require_safe(where, peer, way)
-        return peer
+        return _addressed(where, way, [source for source in archives if isinstance(source, DimseSource)])
+    if way != _IN_THE_CLEAR:
+        raise SiteMisconfigured("--tls, --authority, --certificate, --certificate-key and --insecure need --store-to")
     of_task = [source for source in archives if source.task == task.name]
     if len(of_task) != 1:
         raise SiteMisconfigured(
@@ -75,7 +69,29 @@ def target_of(site: SiteSettings, task: Task, where: str = "", way: DimseTranspo
     return of_task[0]
 
 
-def _require_safe(where: str, peer: RemoteArchive, way: DimseTransport) -> None:
+def _addressed(where: str, way: DimseTransport, sources: Sequence[DimseSource]) -> Target:
+    match = _WHERE.fullmatch(where)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise SiteMisconfigured(f"--store-to {where!r}: must be AET@host:port, such as PACS@pacs.example.org:104")
+    host, port, called = match["host"], int(match["port"]), match["called"]
+    known = [s for s in sources if (s.host, s.port, s.called_ae) == (host, port, called)]
+    if known and way != _IN_THE_CLEAR:
+        raise SiteMisconfigured(f"--store-to {where}: this archive is a source, and is dialled as site.yaml says")
+    if known:
+        return known[0]
+    _require_safe(where, host, way)
+    return RemoteArchive(
+        host,
+        port,
+        called,
+        tls=way.tls,
+        authority=way.authority,
+        certificate=way.certificate,
+        certificate_key=way.certificate_key,
+    )
+
+
+def _require_safe(where: str, host: str, way: DimseTransport) -> None:
     problems = []
     if not way.tls and (way.authority or way.certificate or way.certificate_key):
         problems.append("--authority, --certificate and --certificate-key need --tls")
@@ -83,7 +99,7 @@ def _require_safe(where: str, peer: RemoteArchive, way: DimseTransport) -> None:
         problems.append("--certificate and --certificate-key belong together")
     if way.tls and way.insecure:
         problems.append("--tls and --insecure contradict each other")
-    if not way.tls and not way.insecure and not is_loopback(peer.host):
+    if not way.tls and not way.insecure and not is_loopback(host):
         problems.append(
             "reports with patients' names would cross the network unencrypted; add --tls (with --authority FILE if its "
             "certificate is your own authority's), or --insecure if the network itself is encrypted"

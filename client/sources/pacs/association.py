@@ -75,17 +75,6 @@ _TRANSIENT = 2
 
 
 @dataclass(frozen=True)
-class DimseTransport:
-    """How an archive that is not a source is dialled; the attributes are those of ``DimseSource``."""
-
-    tls: bool = False
-    insecure: bool = False
-    authority: Path | None = None
-    certificate: Path | None = None
-    certificate_key: Path | None = None
-
-
-@dataclass(frozen=True)
 class RemoteArchive:
     """An archive that is not a source of images: its address and credentials, as in ``DimseSource``."""
 

@@ -14,6 +14,7 @@ from client.cli.main import app
 from client.link import gateway
 from client.link.security import checklist
 from client.site import SiteSettings, load
+from client.sources.settings import DimseSource
 from server.deployment import pki
 from server.deployment.server_dir import ServerSettings, make
 from tasks.machine.checklist import Claim, ClaimState
@@ -99,3 +100,17 @@ def test_an_address_without_a_port_is_refused(enrolled: SiteSettings, tmp_path: 
     ended = CliRunner().invoke(app, ["security", "--site", str(tmp_path / "site.yaml"), "--gateway", "nowhere"])
     assert ended.exit_code == 2
     assert "HOST:PORT" in ended.output
+
+
+def test_a_port_that_an_archive_sends_to_is_told(enrolled: SiteSettings, tmp_path: Path) -> None:
+    told: dict[str, object] = {"kind": "dimse", "task": "breast_ultrasound", "issuer": "x", "path": tmp_path / "spool"}
+    told |= {"labels": tmp_path / "l.csv", "scope": {"modalities": ["US"]}, "host": "192.0.2.7", "port": 2762}
+    told |= {"called_ae": "PACS", "retrieve": "move", "receive_at": "192.0.2.20:11113"}
+    secure = {"tls": True, "authority": "ca.pem", "certificate": "a.pem", "certificate_key": "a.key"}
+    for more, state in ((secure, ClaimState.OK), ({"insecure": True}, ClaimState.WARN)):
+        source = DimseSource.model_validate(told | more)
+        claims = claims_of(enrolled.model_copy(update={"sources": [source]}), tmp_path / "site.yaml")
+        claim = claims["Only its archive can send to the port of source 1 (dimse)"]
+        assert claim.state is state
+        assert "192.0.2.20:11113" in claim.found
+        assert "PACS@192.0.2.7" in claim.found

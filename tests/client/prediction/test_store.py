@@ -20,13 +20,13 @@ from client.ledger.audit_log import Kind
 from client.ledger.records import open_records
 from client.oversight import halt
 from client.prediction import store
-from client.prediction.destination import origins, target_of
+from client.prediction.destination import DimseTransport, origins, target_of
 from client.prediction.predict import ScoredImage
 from client.prediction.store import Delivery
 from client.prediction.structured_report import report_of
 from client.prediction.worklist import of_folder
 from client.site import SiteSettings, load, secret
-from client.sources.pacs.association import DimseTransport, RemoteArchive
+from client.sources.pacs.association import RemoteArchive
 from client.sources.settings import DimseSource
 from tests.client.prediction import handed_over
 from tests.client.prediction.handed_over import TASK, model
@@ -342,6 +342,8 @@ def test_where_to_is_a_source_or_an_address(site: SiteSettings, tmp_path: Path) 
             target_of(with_archive, TASK, elsewhere, way)
     with pytest.raises(SiteMisconfigured, match=r"dialled as site\.yaml says"):
         target_of(with_archive, TASK, "PACS@pacs.example.org:11112", insecure)
+    with pytest.raises(SiteMisconfigured, match="need --store-to"):
+        target_of(with_archive, TASK, "", insecure)
     assert origins(with_archive, TASK) == [], "some images are in a folder"
     assert origins(site.model_copy(update={"sources": [dimse]}), TASK) == [dimse]
     with pytest.raises(SiteMisconfigured, match="0 sources"):
