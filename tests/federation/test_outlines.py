@@ -19,7 +19,8 @@ from tasks.protocol.wire import DICE, DISTANCE, EvaluateOrder, EvaluateReport
 from tests.federation.embedded import Ended, entries, play
 
 HOSPITALS = ("alder", "birch")
-TWO = ("~federation.hospitals.cedar", "evaluation.arms=[]", "evaluation.epsilon=20", "evaluation.bins=4")
+TWO = ("~federation.hospitals.cedar", "evaluation.arms=[]", "evaluation.epsilon=20", "evaluation.bins=4",
+       "evaluation.every=1", "evaluation.edges=equal")  # fmt: skip
 TASK = tasks.get("breast_ultrasound")
 
 
