@@ -1,7 +1,4 @@
-"""What goes with secure sums and what does not: shared noise, and figures of all patients only.
-
-Tested in ``tests/conf/test_sums.py``.
-"""
+"""What goes with secure sums and what does not: shared noise, and figures of all patients only."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """``consilium encoder``: what an encoder's file is, and the file that hospitals get of it.
 
 A ``.pth`` file is read with PyTorch's reader for tensors alone, which runs no code; whatever else it holds is refused.
-
-Tested in ``tests/server/test_encoder.py``.
 """
 
 from __future__ import annotations

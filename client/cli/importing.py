@@ -1,7 +1,4 @@
-"""Import a published set: one command from a folder of images and a table to a hospital's source.
-
-Tested in ``tests/client/cli/test_importing.py``.
-"""
+"""Import a published set: one command from a folder of images and a table to a hospital's source."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A cohort: one side of the split as tensors, grouped by patient, because the patient is the unit of privacy.
-
-Tested in ``tests/client/test_privacy_traps.py``.
-"""
+"""A cohort: one side of the split as tensors, grouped by patient, because the patient is the unit of privacy."""
 
 from __future__ import annotations
 

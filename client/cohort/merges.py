@@ -3,8 +3,6 @@
 Of HL7 the messages that merge two patient identifiers are read: ADT^A18, ADT^A34 and ADT^A40 (HL7 v2.5.1, sections
 3.3.18, 3.3.34, 3.3.40). The surviving number is in PID-3 (before version 2.3.1 in PID-2), the retired one in the MRG-1
 that follows.
-
-Tested in ``tests/client/cohort/test_merges.py``.
 """
 
 from __future__ import annotations

@@ -10,8 +10,6 @@ past. It holds keyed hashes only. If it is lost, ties of the journal are restore
 then is not recognised; PRIVACY.md says what that costs.
 
 Simulated hospitals have no real patients, and share a catalog: of them nothing is kept.
-
-Tested in ``tests/client/cohort/test_people.py``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 What comes before knows headers; this looks at the values. An example that is wrong in spite of everything costs itself,
 by a word, and never becomes a quiet zero in a study.
-
-Tested in ``tests/client/cohort/test_soundness.py``.
 """
 
 from __future__ import annotations

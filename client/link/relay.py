@@ -3,8 +3,6 @@
     python -m client.link.relay LISTEN_HOST:PORT ARCHIVE_HOST:PORT
 
 Bytes are passed on as they are, so TLS is between trainer and archive.
-
-Tested in ``tests/client/link/test_relay.py``.
 """
 
 from __future__ import annotations

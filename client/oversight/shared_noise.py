@@ -11,8 +11,6 @@ does not:
 Every attempt is charged, whatever becomes of it: nobody can prove that a reply did not arrive. Plans take the full
 roster, of which each hospital's share is the smallest; an attempt with fewer hospitals is charged with its own, larger
 one.
-
-Tested in ``tests/client/oversight/test_shared_noise.py``.
 """
 
 from __future__ import annotations

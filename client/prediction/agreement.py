@@ -2,8 +2,6 @@
 
 An object is made of files that were retrieved some time ago. Since then the archive may have merged or corrected the
 patient, moved or deleted images. What would be stored then is a finding on the wrong person, or revives the deleted.
-
-Tested in ``tests/client/prediction/test_agreement.py``.
 """
 
 from __future__ import annotations

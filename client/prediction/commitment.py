@@ -2,8 +2,6 @@
 
 A C-STORE that succeeds says that an object was received. Only the report of a commitment says that it is kept. It comes
 over the association on which it was asked for, or over one that the archive opens to the source's ``receive_at``.
-
-Tested in ``tests/client/prediction/test_commitment.py``.
 """
 
 from __future__ import annotations

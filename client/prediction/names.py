@@ -3,8 +3,6 @@
 So a second run finds in the archive what the first one stored there. Pixels are part of a name: an image that was
 replaced under its SOPInstanceUID gets another report. The hospital's key is part of it as well, so that a name tells
 nobody without the key of which images it is.
-
-Tested in ``tests/client/prediction/test_names.py``.
 """
 
 from __future__ import annotations

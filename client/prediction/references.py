@@ -1,7 +1,4 @@
-"""What a report refers to: the files that were read, and the segments that were drawn (PS3.16 TID 1600, 1410 and 1411).
-
-Tested in ``tests/client/prediction/test_references.py``.
-"""
+"""What a report refers to: the files that were read, and the segments that were drawn (PS3.16 TID 1600, 1410, 1411)."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 This is the only place where Consilium writes to an archive, and only at a person's request. It adds new series; no
 image is changed. Before an examination's objects are sent, the archive is asked for that examination as it stands at
 that moment (``agreement.py``). If patient, series or images are not as they were scored, nothing is written for it.
-
-Tested in ``tests/client/prediction/test_store.py``.
 """
 
 from __future__ import annotations

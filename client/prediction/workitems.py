@@ -3,8 +3,6 @@
 One workitem per examination whose report is in the archive: scheduled, with the report and the images as its input, and
 a priority by the study's operating threshold. Its UID follows from the report's, so a second run enters nothing twice,
 and what a reader has begun or finished stays as it is.
-
-Tested in ``tests/client/prediction/test_workitems.py``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A sum key is random and in ``kept/``, readable by its owner only. Beside it stan
 last used: books that lack that row were restored from an older backup, and could let a pad be used twice. Then the key
 is refused until a person deletes it; the next one makes new pads.
 
-Tested in ``tests/client/secure_sum/test_own_key.py``.
+Tested in ``tests/client/test_secure_orders.py``.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ one AES-256 stream in counter mode, from counter 0. Of the two the one whose nam
 
 A pad hides one message (it is a one-time pad). That no order is answered twice with different numbers is the ledger's
 care, see ``Ledger.planning``.
-
-Tested in ``tests/client/secure_sum/test_pads.py``.
 """
 
 from __future__ import annotations

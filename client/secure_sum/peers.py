@@ -3,7 +3,7 @@
 The coordinator passes keys on and could put its own in their place. So nothing here is believed that is not signed by a
 key which both the approved study and ``policy.secure_sum.peers`` name.
 
-Tested in ``tests/client/secure_sum/test_peers.py``.
+Tested in ``tests/client/test_secure_orders.py``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """The table of a published set: which column says what, and by which pattern it names its files.
 
 Columns are guessed from their names and from what is in them; a guess is only ever proposed.
-
-Tested in ``tests/client/setup/test_set_table.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Changes to a ``site.yaml`` that leave its comments, its order and every other line as they are.
-
-Tested in ``tests/client/setup/test_site_file.py``.
-"""
+"""Changes to a ``site.yaml`` that leave its comments, its order and every other line as they are."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 Headers name patients. So the rows are sealed: each has a keyed hash for a name and is encrypted with a key that follows
 from the hospital's secret; who has the file without ``site.key`` learns how many headers were read, and how long they
 are. It lies in ``catalog/`` and can be made again at any time.
-
-Tested in ``tests/client/sources/test_header_cache.py``.
 """
 
 from __future__ import annotations

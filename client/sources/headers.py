@@ -3,8 +3,6 @@ ever.
 
 What comes back is JSON of the types below, checked against them. Files go to the processes some at a time; where one
 kills its process, the others of its batch are asked again one by one.
-
-Tested in ``tests/client/sources/test_headers.py``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Only what is certain is decoded. A guess between the many encodings without a mark could turn one patient's number into
 another's, or into nobody's.
-
-Tested in ``tests/client/sources/test_text_file.py``.
 """
 
 from __future__ import annotations

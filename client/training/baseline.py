@@ -2,8 +2,6 @@
 
 It trains without noise on the training patients and scores the validation patients, as a study would. Figures and
 weights are exact and therefore confidential: they are shown to hospital staff and not stored.
-
-Tested in ``tests/client/cli/test_data.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Backups one after the other: each in a folder named after its time, of which the newest are kept. How the last
 attempt went stands in the server's folder, where Prometheus and the operators' hook find it.
-
-Tested in ``tests/server/deployment/test_backup_series.py``.
 """
 
 from __future__ import annotations

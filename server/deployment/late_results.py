@@ -2,8 +2,6 @@
 there for ever, and results that came while it was away would wait for the next study.
 
 A process of its own does it (``server.tracking.tracker``), since MLflow's client takes seconds and memory to import.
-
-Tested in ``tests/server/deployment/test_late_results.py``.
 """
 
 from __future__ import annotations

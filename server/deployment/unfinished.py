@@ -1,7 +1,4 @@
-"""The studies that should be running. Their files are looked at every two seconds, and read when they have changed.
-
-Tested in ``tests/server/deployment/test_unfinished.py``.
-"""
+"""The studies that should be running. Their files are looked at every two seconds, and read when they have changed."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 A pad serves for one attempt, so its number is on the disk before an order with it goes out. After a kill the same order
 goes out again: a hospital that had answered gives the same bytes, and one that was killed over it says so.
 
-Tested in ``tests/server/rounds/test_secure_sums.py``.
+Tested in ``tests/client/test_secure_orders.py``.
 """
 
 from __future__ import annotations

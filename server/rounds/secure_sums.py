@@ -9,7 +9,7 @@
 Single parts are never seen here, so they are not checked but for form: a hospital whose numbers are wrong ruins the
 sum. A sum that is longer than honest ones can be is void as well, without a name.
 
-Tested in ``tests/server/rounds/test_secure_sums.py``.
+Tested in ``tests/federation/test_shared_noise.py``.
 """
 
 from __future__ import annotations
@@ -98,11 +98,12 @@ def add_up(channel: Channel, roster: Roster, attempts: Attempts, asked: SumReque
     terms = terms_of(roster)
     void: list[str] = []
     left_out: dict[str, str] = {}
-    attempt = attempts.begun(asked.what, asked.round)
+    begun = attempts.begun(asked.what, asked.round)
     while len(void) < _MOST_VOID:
-        if attempt is None:
+        if begun is None:
             _gather(channel, roster, attempts, asked.round, left_out)
-            attempt = _begin(roster, attempts, asked, left_out)
+        attempt = _begin(roster, attempts, asked, left_out) if begun is None else begun
+        begun = None
         try:
             if strangers := [each.hospital for each in attempt.roster if each.hospital not in roster.nodes]:
                 raise _Void("", f"{', '.join(strangers)} no longer takes part")
@@ -112,7 +113,6 @@ def add_up(channel: Channel, roster: Roster, attempts: Attempts, asked: SumReque
             whose = f"{failure.hospital}: " if failure.hospital else ""
             void.append(f"attempt {attempt.number}: {whose}{failure.reason}")
             _leave_out(attempts, failure, left_out, len(attempt.roster) > terms.least_hospitals)
-            attempt = None
     reasons = {f"attempt {number}": reason for number, reason in enumerate(void, start=1)}
     raise RoundFailed(roster.document.name, asked.round, asked.what, terms.least_hospitals, reasons | left_out)
 

@@ -7,7 +7,7 @@ expected number of patients, which follows from public sizes, and moves the mode
 
 That is DP-FedSGD: the model and its momentum are the server's, and hospitals keep nothing.
 
-Tested in ``tests/server/rounds/test_secure_sums.py``.
+Tested in ``tests/federation/test_shared_noise.py``.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 A request that the SuperLink refuses ends in an exception that refers to itself, with the body in its frames: Python
 frees that only when it looks for such cycles, which it does by the number of objects, not by their size. Five megabytes
 a body grew to hundreds. So they are looked for here whenever the process has grown.
-
-Tested in ``tests/server/runtime/test_superlink.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What shared noise rests on, in words: for the report and the model card.
-
-Tested in ``tests/server/study/test_trust.py``.
-"""
+"""What shared noise rests on, in words: for the report and the model card."""
 
 from __future__ import annotations
 

@@ -96,10 +96,11 @@ class EncoderFeatures(nn.Module):
             noise = torch.cat([self._encoder.encode(one[None]) for one in noise])
             spread = noise.std(dim=0)
             self._centre = Directions(noise.mean(dim=0), spread + 1e-3 * spread.max() + 1e-30, torch.empty(0), "noise")
-        said = normalize(self._said(images, self._centre).flatten(1))
+        said: Tensor = normalize(self._said(images, self._centre).flatten(1))
         if self._beside is None:
             return said
-        return torch.cat([said, self._beside(images)], dim=1) * 0.5**0.5
+        both: Tensor = torch.cat([said, self._beside(images)], dim=1) * 0.5**0.5
+        return both
 
     def _said(self, images: Tensor, centre: Directions) -> Tensor:
         """What the encoder says of each part of an image, float32 (images, parts, values)."""

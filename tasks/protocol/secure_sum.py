@@ -12,8 +12,6 @@ for a difference of exp(-2 pi^2 2^24), so Gaussian accounting holds as it is.
 
 Range. The sum must stay within half of the modulus; how many bits that takes follows from public sizes. A hospital that
 sends more ruins the sum, as any hospital can, and harms no patient.
-
-Tested in ``tests/tasks/protocol/test_secure_sum.py``.
 """
 
 from __future__ import annotations

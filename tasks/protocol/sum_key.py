@@ -5,8 +5,6 @@
         signs sum key       (X25519) a new one for each study, with the study's digest and the hospital's name
 
 Whoever pins the fingerprint of the enrolled key accepts a sum key only if both signatures are right.
-
-Tested in ``tests/tasks/protocol/test_sum_key.py``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ order: on how many segmentations were drawn on it, how many lie within it, how f
 how many slices it has, how thin they are, and its SeriesInstanceUID, so that every ingest chooses alike. Why the others
 were not taken is counted.
 
-Tested in ``tests/client/sources/files/test_choice.py``.
+Tested in ``tests/client/sources/files/test_cases.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The files under a source's folder, and a word for everything else that lies there.
-
-Tested in ``tests/client/sources/files/test_files_under.py``.
-"""
+"""The files under a source's folder, and a word for everything else that lies there."""
 
 from __future__ import annotations
 

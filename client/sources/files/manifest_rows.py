@@ -1,7 +1,4 @@
-"""The rows of a manifest: what each says of its file, and everything that is wrong with them, at once.
-
-Tested in ``tests/client/sources/files/test_manifest_rows.py``.
-"""
+"""The rows of a manifest: what each says of its file, and everything that is wrong with them, at once."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 Resources are read as the JSON that servers and bulk exports give (R4, R4B and R5); nothing is fetched. References are
 followed within the files: by ``fullUrl``, by ``Type/id`` at the end of an address, and in ``contained``.
-
-Tested in ``tests/client/sources/labels/test_fhir.py``.
 """
 
 from __future__ import annotations

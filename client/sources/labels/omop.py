@@ -2,8 +2,6 @@
 
 Read are CSV files with the model's table and column names (CDM 5.4, and the imaging extension's ``image_occurrence``),
 as every OMOP tool exports them. Concepts are not expanded: list descendants, as a concept set does.
-
-Tested in ``tests/client/sources/labels/test_omop.py``.
 """
 
 from __future__ import annotations

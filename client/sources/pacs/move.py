@@ -2,8 +2,6 @@
 
 For archives without C-GET. Each request names some images of one series; what does not come is asked for once more by
 itself. What the archive says of its sub-operations is counted, and compared with what has come.
-
-Tested in ``tests/client/sources/pacs/test_move.py``.
 """
 
 from __future__ import annotations

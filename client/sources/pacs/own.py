@@ -3,8 +3,6 @@
 A name is made of what the object was computed from, under the hospital's key: the same computation has the same name,
 and nobody without the key learns anything from it. Part of it is a seal, by which the hospital recognises its own names
 without a list of them.
-
-Tested in ``tests/client/sources/pacs/test_own.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How fast an archive is asked, and when it may be asked for images.
-
-Tested in ``tests/client/sources/pacs/test_pace.py``.
-"""
+"""How fast an archive is asked, and when it may be asked for images."""
 
 from __future__ import annotations
 

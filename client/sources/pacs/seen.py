@@ -3,8 +3,6 @@
 Labels by SOPInstanceUID name no examination: where an image is, is known only when its examination was opened. What was
 seen there is remembered, by keyed hashes only, with what the archive told of the examination as a whole. It is opened
 again when the archive tells something else of it, when a label names one of its images, or after a month.
-
-Tested in ``tests/client/sources/pacs/test_seen.py``.
 """
 
 from __future__ import annotations

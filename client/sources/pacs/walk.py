@@ -2,8 +2,6 @@
 
 An examination that nobody has labelled is not opened. What an answer leaves out is noticed: against the counts that the
 archive tells one level above, and for studies as ``date_split.py`` does.
-
-Tested in ``tests/client/sources/pacs/test_walk.py``.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Every layout is tried whose first tensor is there, whatever it stands behind (``module.``, ``model.``, ``backbone.``).
 The one that leaves nothing missing and nothing unknown is the file's; otherwise the one that leaves least is the
 likeliest.
-
-Tested in ``tests/tasks/models/encoders/test_layouts.py``.
 """
 
 from __future__ import annotations
