@@ -102,7 +102,7 @@ def add_up(channel: Channel, roster: Roster, attempts: Attempts, asked: SumReque
     while len(void) < _MOST_VOID:
         if begun is None:
             _gather(channel, roster, attempts, asked.round, left_out)
-        attempt = _begin(roster, attempts, asked, left_out) if begun is None else begun
+        attempt: SumAttempt = _begin(roster, attempts, asked, left_out) if begun is None else begun
         begun = None
         try:
             if strangers := [each.hospital for each in attempt.roster if each.hospital not in roster.nodes]:
