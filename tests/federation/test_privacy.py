@@ -68,7 +68,10 @@ def _with_a_real_hospital(study: Study, folder: Path, advance: Any) -> Hospitals
     ("flags", "told"),
     [
         (["privacy=none"], "train: refused with NOT_PERMITTED; evaluate: refused with NOT_PERMITTED"),
-        (["evaluation.bins=16", "evaluation.edges=equal"], "train: refused with NOT_APPROVED; evaluate: refused with NOT_PERMITTED"),
+        (
+            ["evaluation.bins=16", "evaluation.edges=equal"],
+            "train: refused with NOT_APPROVED; evaluate: refused with NOT_PERMITTED",
+        ),
     ],
     ids=["no privacy", "exact scores"],
 )
