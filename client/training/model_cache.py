@@ -20,7 +20,6 @@ from tasks.machine.disk import write_private
 from tasks.protocol import encoding, wire
 from tasks.protocol.wire import Arrays, EvaluateOrder, Order, TrainOrder
 
-
 _OF_THE_STUDY = ("scores", "range")
 
 

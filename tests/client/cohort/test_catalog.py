@@ -23,8 +23,8 @@ from client.cohort.enough import require_enough
 from client.cohort.preparation import Decoding, blacked_out
 from client.errors import CacheDamaged, CacheFull, CatalogStale, ContractNotMet, EmptySource, SiteMisconfigured
 from client.ledger.audit_log import AuditLog, Kind
-from client.site import SiteSettings, secret
 from client.reading.segments import is_segmentation
+from client.site import SiteSettings, secret
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.breast_ultrasound import TASK
