@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 from tasks.task import PhantomHospital, Task
 
@@ -25,3 +26,8 @@ def draw(task: Task, folder: Path, hospital: PhantomHospital, seed: int) -> None
             task.draw_phantom(draft := kept.with_suffix(".draft"), hospital, seed)
             draft.rename(kept)
     shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+
+def undrawn(*_: object) -> NoReturn:
+    """For commands that draw no phantoms."""
+    raise AssertionError("no phantoms are drawn here")

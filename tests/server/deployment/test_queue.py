@@ -20,6 +20,7 @@ from server.deployment.unfinished import UnfinishedStudies
 from server.study import document
 from server.study.document import open_study
 from server.study.folder import RUNNING
+from tests.drawn import undrawn
 
 DEPLOYED = ("experiment=deployed", "runtime.address=a:1", "runtime.authority=/pki/ca", "runtime.certificate=/me.pem")
 ONE = Submission(7, {"task": {"name": "breast_ultrasound"}}, "rosalind", 1e9)
@@ -114,7 +115,7 @@ def test_a_researcher_sees_the_queue(monkeypatch: pytest.MonkeyPatch, capsys: py
     shown = {"at_once": 5, "running": ["busi-1"], "waiting": [one]}
     server = SimpleNamespace(facts=lambda path: shown if path == "runs/queue.json" else {})
     monkeypatch.setattr(superlink_client, "ServerConnection", lambda runtime: server)
-    assert commands.main(["queue", *WORDS]) == 0
+    assert commands.main(["queue", *WORDS], undrawn) == 0
     told = capsys.readouterr().out
     assert all(word in told for word in ("busi-1", "run 7", "brain_mr", "[bold]rosalind"))
 
@@ -132,7 +133,7 @@ def test_a_researcher_who_names_no_server_is_told_what_is_missing(
     words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
-        code = commands.main(["queue", *words])
+        code = commands.main(["queue", *words], undrawn)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     assert code == 2
@@ -141,5 +142,5 @@ def test_a_researcher_who_names_no_server_is_told_what_is_missing(
 
 
 def test_a_server_that_cannot_be_reached_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.main(["queue", *WORDS]) == 1
+    assert commands.main(["queue", *WORDS], undrawn) == 1
     assert "ServerUnreachable" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from conf import load
 from server import commands
 from server.pages import comparison
 from server.study.baselines import Arms
+from tests.drawn import undrawn
 from tests.server.outcome import evaluated, outcome
 
 BOTH = ("ash", "elm")
@@ -77,12 +78,12 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(tmp_path: Path) -> N
 def test_the_command_writes_the_page_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(ended(tmp_path, f"s{n}", f"seed={n}")) for n in (1, 2)]
     to = tmp_path / "new" / "page.html"
-    assert commands.main(["compare", *folders, "--to", str(to)]) == 0
+    assert commands.main(["compare", *folders, "--to", str(to)], undrawn) == 0
     assert "s1" in to.read_text()
     assert "page.html" in capsys.readouterr().out
-    assert commands.main(["compare", str(tmp_path), "--to", str(to)]) == 1
+    assert commands.main(["compare", str(tmp_path), "--to", str(to)], undrawn) == 1
     assert "NotComparable" in capsys.readouterr().out
-    assert commands.main(["send", "--output-dir", str(tmp_path)]) == 0
+    assert commands.main(["send", "--output-dir", str(tmp_path)], undrawn) == 0
 
 
 def test_the_table_has_a_row_a_study(tmp_path: Path) -> None:

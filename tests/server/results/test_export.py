@@ -24,6 +24,7 @@ from tasks import task as tasks
 from tasks.models import model_file, registry
 from tasks.models.weights import in_folder
 from tasks.protocol import study
+from tests.drawn import undrawn
 from tests.server import outcome
 
 SIZES = {"ash": 90, "elm": 70}
@@ -92,7 +93,10 @@ def test_the_registry_has_the_same_bytes(
     _, folder, _ = whole
     uri = f"sqlite:///{folder.path.parents[1] / 'mlflow.db'}"
     target = tmp_path / "model.safetensors"
-    assert commands.main(["export", "models:/breast_ultrasound@candidate", "--uri", uri, "--out", str(target)]) == 0
+    assert (
+        commands.main(["export", "models:/breast_ultrasound@candidate", "--uri", uri, "--out", str(target)], undrawn)
+        == 0
+    )
     content = (folder.path / model_file.FILE).read_bytes()
     assert target.read_bytes() == content
     told = capsys.readouterr().out
@@ -100,7 +104,7 @@ def test_the_registry_has_the_same_bytes(
     assert "study's own gate: not passed" in told
     assert "Not for clinical use" in told
     absent = ["export", "models:/breast_ultrasound@nobody", "--uri", uri, "--out", str(tmp_path / "b")]
-    assert commands.main(absent) == 1
+    assert commands.main(absent, undrawn) == 1
     assert "TrackingFailed" in capsys.readouterr().out
     assert not (tmp_path / "b").exists()
 
