@@ -23,6 +23,8 @@ from server.run_study import initial_state
 from tasks import task as tasks
 
 DOOR = ["runtime.address=server:8444", "runtime.authority=authority.crt", "runtime.certificate=me.pem"]
+FILE = {"encoder": ["model.weights=encoder.safetensors"]}
+"""What a choice needs besides."""
 OUTLINING = ["scatter_outline", "scatter_outline_3d", "unet", "segresnet", "dynunet"]
 FOR_IMAGES = ["scatter_linear", "scatter_linear_32", "scatter_outline"]
 
@@ -38,7 +40,7 @@ OWN_NOISE = [name for name in names("experiment") if not name.endswith("_shared"
 @cache
 def composed(group: str, name: str) -> dict[str, Any]:
     """Plain values with one choice, and nothing that is still to be given."""
-    more = ["data_root=somewhere", *(DOOR if name == "deployed" else [])]
+    more = ["data_root=somewhere", *(DOOR if name == "deployed" else []), *FILE.get(name, [])]
     return load.to_plain(load.load([f"{group}={name}", *more]))
 
 
@@ -50,7 +52,7 @@ def test_every_experiment_composes_with_every_network_and_every_strategy(experim
             parts = {"model": composed("model", model)["model"], "strategy": composed("strategy", strategy)["strategy"]}
             study, problems = validation.judged(whole | parts)
             assert study is not None
-            known = ("strategy=cyclic: each hospital plans", *_not_of_sums(study, strategy))
+            known = ("strategy=cyclic: each hospital plans", *_not_of_sums(study, strategy), *_few_steps(study))
             assert [line for line in problems if not line.startswith(known)] == []
             assert (study.model.name, study.strategy.name) == (parts["model"]["name"], parts["strategy"]["name"])
 
@@ -58,6 +60,11 @@ def test_every_experiment_composes_with_every_network_and_every_strategy(experim
 def _not_of_sums(study: Study, strategy: str) -> list[str]:
     """What a strategy that needs single updates is told where noise is shared; ``test_sums.py`` has them all."""
     return [f"strategy={strategy}: "] if study.privacy.noise == "shared" else []
+
+
+def _few_steps(study: Study) -> list[str]:
+    """What FedRep is told where a round has no more steps than its head takes."""
+    return ["strategy.head_steps="] if study.training.steps <= 5 else []
 
 
 @pytest.mark.parametrize("experiment", names("experiment"))
@@ -75,7 +82,8 @@ def test_an_experiment_sets_only_what_every_choice_of_a_group_has(experiment: st
 )
 def test_hydra_puts_them_together_as_the_test_above_does(experiment: str, model: str, strategy: str) -> None:
     words = [f"experiment={experiment}", f"model={model}", f"strategy={strategy}", "federation.participation=0.5"]
-    study = load.load([*words, "data_root=somewhere", *(DOOR if experiment == "deployed" else [])])
+    door = DOOR if experiment == "deployed" else []
+    study = load.load([*words, "data_root=somewhere", *door, *FILE.get(model, [])])
     plain = load.to_plain(study)
     assert plain["model"] == composed("model", model)["model"]
     assert plain["strategy"] == composed("strategy", strategy)["strategy"]

@@ -52,10 +52,10 @@ def rewrite(folder: Path, change: Callable[[list[dict[str, str]]], list[dict[str
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        pytest.param(lambda folder: shutil.rmtree(folder / "dicom"), ["no DICOM file", "dicom"], id="no folder"),
+        pytest.param(lambda folder: shutil.rmtree(folder / "dicom"), ["no DICOM image", "dicom"], id="no folder"),
         pytest.param(
             lambda folder: [path.unlink() for path in folder.rglob("*.dcm")],
-            ["no DICOM file", "mounted"],
+            ["no DICOM image", "mounted"],
             id="empty folder",
         ),
         pytest.param(
@@ -75,7 +75,7 @@ def rewrite(folder: Path, change: Callable[[list[dict[str, str]]], list[dict[str
         ),
         pytest.param(
             lambda folder: [path.write_bytes(b"no DICOM") for path in folder.rglob("*.dcm")],
-            ["no DICOM file"],
+            ["no DICOM image"],
             id="files of another kind",
         ),
     ],

@@ -40,7 +40,9 @@ def test_a_request_carries_the_public_size_and_the_link_is_for_its_owner(
     settings.link.mkdir(mode=0o755)
     asked = gateway.enroll(settings, invitation)
     assert enrolment.read_request(asked.model_dump_json()).public_size == 300
-    assert {path.name for path in settings.link.iterdir()} == {"node.key", "authority.crt", "trainer.secret"}
+    assert {path.name for path in settings.link.iterdir()} == {
+        *("node.key", "deputy.key", "authority.crt", "trainer.secret")
+    }
     assert list(open_to_others(settings.link)) == []
 
 

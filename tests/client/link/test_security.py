@@ -48,7 +48,7 @@ def test_a_hospital_that_does_not_run_says_so_and_the_rest_is_looked_at(enrolled
     )  # nobody is there
     assert claims["Only studies approved by a person here can run"].state is ClaimState.OK
     secrets = [claim for promise, claim in claims.items() if promise.startswith("Nobody but its owner")]
-    assert len(secrets) == 5
+    assert len(secrets) == 6
     assert all(claim.state is ClaimState.OK for claim in secrets)
 
 
