@@ -18,8 +18,10 @@ from tasks.input_spec import InputSpec
 from tasks.models import registry
 from tasks.models.registry import UnknownModel
 
-CHOICES = sorted({path.stem for path in (load.FOLDER / "model").glob("*.yaml")} - {"encoder"})
-"""``encoder`` is nothing without a file: ``test_frozen.py``."""
+CHOICES = sorted(
+    path.stem for path in (load.FOLDER / "model").glob("*.yaml") if not path.stem.startswith(("_", "encoder"))
+)
+"""``encoder`` is nothing without a file, which an order names by its digest: ``test_frozen.py``."""
 FOR_IMAGES = [choice for choice in CHOICES if choice.startswith("scatter") and "_3d" not in choice]
 OUTLINING = ["dynunet", "scatter_outline", "scatter_outline_3d", "segresnet", "unet"]
 FORM = InputSpec((1, 64, 64), findings=2, structures=1)
