@@ -143,9 +143,7 @@ def _refusal(settings: SiteSettings | None, study: str, round: int, error: BaseE
 
 def _answered(order: Order, settings: SiteSettings, records: Records, work: Work[Order]) -> Report:
     """Permit, approve, work, commit, write the receipt. An order that was answered before gets the stored reply."""
-    halt.require_running(settings.stop_file)
-    premises.require_terms(settings, records.ledger)
-    ownership.claim(settings, records.ledger.account().id)
+    _require_ready(settings, records)
     premises.require_not_behind(order.ledger_head, order.study.name, records)
     order = model_cache.whole(order, settings)
     with _kept_if_refused(order.study, settings, records.audit_log):
@@ -169,6 +167,13 @@ def _answered(order: Order, settings: SiteSettings, records: Records, work: Work
     return reply
 
 
+def _require_ready(settings: SiteSettings, records: Records) -> None:
+    """What holds for every order: the hospital runs, on its own terms, and its catalog is counted in this ledger."""
+    halt.require_running(settings.stop_file)
+    premises.require_terms(settings, records.ledger)
+    ownership.claim(settings, records.ledger.account().id)
+
+
 def _enter(settings: SiteSettings, records: Records, receipt: Receipt) -> None:
     """Enter a receipt, with the policy under which the message leaves."""
     records.audit_log.append_receipt(replace(receipt, policy=premises.policy_digest(settings)))
@@ -187,9 +192,7 @@ def _kept_if_refused(study: StudyDocument, settings: SiteSettings, audit_log: Au
 
 def _told_key(order: KeyOrder, settings: SiteSettings, records: Records) -> KeyReport:
     """Permit, approve, make the key, write the receipt. It concerns no patient."""
-    halt.require_running(settings.stop_file)
-    premises.require_terms(settings, records.ledger)
-    ownership.claim(settings, records.ledger.account().id)
+    _require_ready(settings, records)
     with _kept_if_refused(order.study, settings, records.audit_log):
         policy.permit_key(order.study, settings)
     approvals.require(order.study, records.audit_log, settings)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.errors import SiteMisconfigured
+from client.sources.text_file import text_of
 
 _MERGING = ("A18", "A34", "A40")
 _OLD, _NEW = ("from", "old", "retired"), ("to", "new", "surviving")
@@ -44,9 +45,9 @@ def read_merges(place: Path | None) -> list[Merge]:
     problems: list[str] = []
     for file in files:
         try:
-            text = file.read_text("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"{file}: {error}")
+            text = text_of(file)
+        except SiteMisconfigured as error:
+            problems.append(str(error))
             continue
         for number, found in _merges(text):
             if isinstance(found, Merge):

@@ -52,10 +52,11 @@ class HeaderCache:
 
     def put(self, scope: str, rows: Iterable[tuple[bytes, str]]) -> None:
         """Keep what was read, under the names that ``get`` gave."""
+        of = self._hash(scope)
         with self._connection:
             self._connection.executemany(
                 "INSERT OR REPLACE INTO headers VALUES (?, ?, ?)",
-                [(name, self._hash(scope), self._sealed(name, text)) for name, text in rows if name],
+                [(name, of, self._sealed(name, text)) for name, text in rows if name],
             )
 
     def keep_only(self, scope: str, names: Iterable[bytes]) -> None:

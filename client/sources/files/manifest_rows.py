@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, cast
@@ -66,8 +66,9 @@ def manifest_rows(source: ManifestSource, task: Task) -> list[ManifestRow]:
     """
     table = read_manifest(source.manifest, _columns(source))
     lines = dict(_mine(source, table))
-    rows = {line: _row(source, task, cells) for line, cells in lines.items()}
-    if wrong := [*_wrong_words(source, task, lines), *_wrong_rows(source, lines, rows)]:
+    labels, parts = label_words(source, task), _sides(source)
+    rows = {line: _row(source, task, cells, labels, parts) for line, cells in lines.items()}
+    if wrong := [*_wrong_words(source, task, lines, labels, parts), *_wrong_rows(source, lines, rows)]:
         raise SiteMisconfigured(f"{source.manifest}:\n  " + "\n  ".join(wrong))
     sides = {row.patient: (row.side, row.held_out) for row in rows.values() if row.side or row.held_out}
     return [_on_side(row, *sides.get(row.patient, (None, False))) for row in rows.values()]
@@ -80,15 +81,11 @@ def _columns(source: ManifestSource) -> list[str]:
 
 
 def _mine(source: ManifestSource, table: TextTable) -> Iterator[tuple[int, dict[str, str]]]:
-    members = None if source.patients is None else _members(source.patients)
+    members = None if source.patients is None else set(text_of(source.patients).split())
     for line, row in zip(table.lines, table.rows, strict=True):
         wanted = all(row[column] in values for column, values in source.where.items())
         if wanted and (members is None or row[source.patient_column].strip() in members):
             yield line, row
-
-
-def _members(path: Path) -> set[str]:
-    return set(text_of(path).split())
 
 
 def label_words(source: ManifestSource, task: Task) -> dict[str, int | None]:
@@ -103,15 +100,21 @@ def _sides(source: ManifestSource) -> dict[str, str]:
     return {**PUBLISHED_SIDES, **{word.strip().casefold(): side for word, side in source.split_sides.items()}}
 
 
-def _row(source: ManifestSource, task: Task, cells: dict[str, str]) -> ManifestRow:
+def _row(
+    source: ManifestSource,
+    task: Task,
+    cells: dict[str, str],
+    labels: Mapping[str, int | None],
+    parts: Mapping[str, str],
+) -> ManifestRow:
     """A row; a word without a meaning counts as an empty cell here and is an error elsewhere."""
     word = cells[source.label_column].strip().casefold()
-    part = _sides(source).get(cells.get(source.split_column, "").strip().casefold(), "")
+    part = parts.get(cells.get(source.split_column, "").strip().casefold(), "")
     return ManifestRow(
         file=source.file_of(cells) if cells[source.file_column].strip() else "",
         patient=cells[source.patient_column].strip(),
-        label=(known := label_words(source, task)).get(word),
-        left_out=word in known and known[word] is None,
+        label=labels.get(word),
+        left_out=word in labels and labels[word] is None,
         side=cast(Side, part) if part in ("train", "validation") else None,
         held_out=part == LEFT_OUT,
         findings=_findings(source, cells, task),
@@ -120,30 +123,39 @@ def _row(source: ManifestSource, task: Task, cells: dict[str, str]) -> ManifestR
 
 
 def _findings(source: ManifestSource, cells: dict[str, str], task: Task) -> Findings:
-    columns = [source.finding_columns.get(finding.name) for finding in task.secondary_findings]
-    if not source.finding_columns or wrong_findings(cells, source.finding_columns.values()):
+    if not source.finding_columns:
         return ()
-    return tuple(None if column is None else finding_of(cells[column]) for column in columns)
+    columns = [source.finding_columns.get(finding.name) for finding in task.secondary_findings]
+    try:
+        return tuple(None if column is None else finding_of(cells[column]) for column in columns)
+    except ValueError:
+        return ()
 
 
-def _wrong_words(source: ManifestSource, task: Task, lines: dict[int, dict[str, str]]) -> Iterator[str]:
+def _wrong_words(
+    source: ManifestSource,
+    task: Task,
+    lines: dict[int, dict[str, str]],
+    labels: Mapping[str, int | None],
+    parts: Mapping[str, str],
+) -> Iterator[str]:
     """One sentence for each column with words that mean nothing: a set of 10,000 images has three of them, not 10,000
     faults."""
-    if unknown := _unknown(source.label_column, label_words(source, task), lines):
+    if unknown := _unknown(source.label_column, labels, lines):
         yield (
             f"{source.label_column} has words that no class has: {unknown}. Say under `positive`, `negative` or "
             f"`left_out_labels` what each means; {', '.join(task.classes)}, 0 and 1 are known"
         )
-    if source.split_column and (unknown := _unknown(source.split_column, _sides(source), lines)):
+    if source.split_column and (unknown := _unknown(source.split_column, parts, lines)):
         yield (
             f"{source.split_column} has words that no part of a split has: {unknown}. Say under `split_sides` whether "
             "each is train, validation or leave_out"
         )
 
 
-def _unknown(column: str, known: Iterable[str], lines: dict[int, dict[str, str]]) -> str:
+def _unknown(column: str, known: Mapping[str, object], lines: dict[int, dict[str, str]]) -> str:
     words = Counter(cells[column].strip() for cells in lines.values())
-    strange = [(word, n) for word, n in words.most_common() if word and word.casefold() not in set(known)]
+    strange = [(word, n) for word, n in words.most_common() if word and word.casefold() not in known]
     more = f" and {len(strange) - 10} more" if len(strange) > 10 else ""
     return (
         ", ".join(f"{shown(word)} ({n}, first in line {_first(column, word, lines)})" for word, n in strange[:10])
