@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from tasks.machine.disk import write_whole
+from tasks.machine.disk import write_changed
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Credential:
         """
         if not isinstance(pem, str) or not self._is_ours(pem):
             return False
-        if not self.certificate.exists() or self.certificate.read_bytes() != pem.encode():
-            write_whole(self.certificate, pem.encode(), mode=0o600)
+        write_changed(self.certificate, pem.encode(), mode=0o600)
         return True
 
     @property

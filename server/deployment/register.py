@@ -19,7 +19,7 @@ from server.deployment import hospital_certificates
 from server.deployment.server_dir import UNKNOWN, Hospital, ServerDir
 from server.errors import NotAdmitted, ServerUnreachable
 from server.runtime.flower_private import Control, ControlRefused, Node
-from tasks.machine.disk import write_whole
+from tasks.machine.disk import write_changed
 from tasks.protocol import enrolment
 
 _USED = (
@@ -182,7 +182,7 @@ def publish(server_dir: ServerDir) -> None:
             name = f"{one.key.replace(' ', '')}.json"
             wanted[name] = _told(server_dir, one, _read(folder / name).get("certificate"))
         for name, facts in wanted.items():
-            _write(folder / name, json.dumps(facts).encode())
+            write_changed(folder / name, json.dumps(facts).encode(), mode=0o600)
         for path in folder.glob("*.json"):
             if path.name not in wanted:
                 path.unlink(missing_ok=True)
@@ -202,8 +202,3 @@ def _read(path: Path) -> dict[str, Any]:
         facts = json.loads(path.read_text("utf-8"))
         return facts if isinstance(facts, dict) else {}
     return {}
-
-
-def _write(path: Path, content: bytes) -> None:
-    if not path.exists() or path.read_bytes() != content:
-        write_whole(path, content, mode=0o600)

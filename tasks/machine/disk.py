@@ -132,6 +132,18 @@ def write_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
         os.close(folder)
 
 
+def write_changed(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """``write_whole`` unless the file holds ``content`` already; one that is deleted meanwhile is written.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    with suppress(FileNotFoundError):
+        if path.read_bytes() == content:
+            return
+    write_whole(path, content, mode)
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that only its owner can read, in a folder likewise; a reader sees the old one or the new one.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tasks.machine import disk
-from tasks.machine.disk import write_secret, write_whole
+from tasks.machine.disk import write_changed, write_secret, write_whole
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=oct)
@@ -154,3 +154,22 @@ def test_a_program_that_keeps_to_its_owner_makes_what_libraries_make_for_him_alo
     program = "import sys; from tasks.machine import disk; disk.keep_to_owner(); open(sys.argv[1], 'w').close()"
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "file")], umask=0, check=True)
     assert mode(tmp_path / "file") == 0o600
+
+
+def test_a_file_that_has_not_changed_is_left_alone_and_one_deleted_between_two_looks_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "told.json"
+    write_changed(path, b"one", mode=0o600)
+    first = path.stat().st_ino
+    write_changed(path, b"one", mode=0o600)
+    assert path.stat().st_ino == first
+    write_changed(path, b"two", mode=0o600)
+    assert path.read_bytes() == b"two" and path.stat().st_ino != first
+
+    class Deleted(type(path)):  # type: ignore[misc]  # the wrong version asks whether it is there, and then reads it
+        def exists(self, *, follow_symlinks: bool = True) -> bool:
+            there = super().exists()
+            self.unlink(missing_ok=True)
+            return bool(there)
+
+    write_changed(Deleted(path), b"three", mode=0o600)
+    assert path.read_bytes() == b"three"
