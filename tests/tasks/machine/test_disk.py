@@ -163,7 +163,8 @@ def test_a_file_that_has_not_changed_is_left_alone_and_one_deleted_between_two_l
     write_changed(path, b"one", mode=0o600)
     assert path.stat().st_ino == first
     write_changed(path, b"two", mode=0o600)
-    assert path.read_bytes() == b"two" and path.stat().st_ino != first
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_ino != first
 
     class Deleted(type(path)):  # type: ignore[misc]  # the wrong version asks whether it is there, and then reads it
         def exists(self, *, follow_symlinks: bool = True) -> bool:
