@@ -39,7 +39,7 @@ class Watch:
     def __init__(self, found: Link, supervisor: Supervisor, tell: Tell) -> None:
         self._found, self._supervisor, self._tell = found, supervisor, tell
         self._heard = Watched(found.heard, _DOUBT_S)
-        self._looked, self._told = -_LOOK_S, "?"
+        self._looked, self._told, self._refused = -_LOOK_S, "?", False
         self._looking: threading.Thread | None = None
         self._seen: _Seen | None = None
 
@@ -61,6 +61,9 @@ class Watch:
     def _act(self, seen: _Seen) -> None:
         if seen.asked:
             self._supervisor.hold("gateway", seen.problem)
+        elif seen.problem and self._refused:
+            return  # a server that is away has not changed its mind: who is refused was told so once
+        self._refused = seen.asked and bool(seen.problem)
         if seen.problem != self._told:
             self._tell(seen.problem or f"{self._found.server} can be reached")
         self._told = seen.problem
