@@ -53,7 +53,7 @@ DEAF_S = 60.0
 AGAIN_S = 3.0
 """Between two attempts to join, and after an error of the server itself (HTTP 500)."""
 AWAY_S = 3.0
-"""For how long a gateway that has just started is offline; the server looks several times a second."""
+"""For how long a gateway is offline that has, or may have, lost an order; the server looks several times a second."""
 PATIENT_S = 150.0
 """For how long a call is repeated that the server answers with an error of its own, such as a full disk."""
 _TICK_S = 1.0
@@ -176,7 +176,7 @@ def supernode(alive: Pulse = SILENT, heard: Pulse = SILENT, secured: Secured | N
 
     ear = Ear(heard)
     vars(connection)["FleetHttpClient"] = listening(FleetHttpClient, ear, secured)
-    loop._pull_and_store_message = mended(loop._pull_and_store_message)
+    loop._pull_and_store_message = mended(loop._pull_and_store_message, ear)
     threading.Thread(target=watch, args=(ear, alive), daemon=True).start()
     flower_supernode()
     _end("the connection to the server is lost")
@@ -189,10 +189,11 @@ class Ear:
         deaf_s: seconds without an acknowledged heartbeat, counted while this process runs: time in which it was
             stopped is not the server's silence.
         reason: why the last heartbeat was not acknowledged.
+        missed: whether an order may have been lost on its way.
     """
 
     def __init__(self, heard: Pulse) -> None:
-        self.deaf_s, self.reason = 0.0, "no heartbeat was answered"
+        self.deaf_s, self.reason, self.missed = 0.0, "no heartbeat was answered", False
         self._pulse, self._told = heard, ""
 
     def heard(self) -> None:
@@ -237,6 +238,7 @@ T = TypeVar("T")
 
 def listening(kind: type[FleetHttpClient], ear: Ear, secured: Secured | None = None) -> type[FleetHttpClient]:
     """Flower's client of the Fleet API, which outlives errors of the server itself and tells the ear what it hears."""
+    presence = threading.Lock()
 
     class Listening(kind):  # type: ignore[valid-type,misc]
         @classmethod
@@ -249,7 +251,8 @@ def listening(kind: type[FleetHttpClient], ear: Ear, secured: Secured | None = N
 
         def SendNodeHeartbeat(self, request: Any) -> Any:  # noqa: N802  # names of Flower's
             try:
-                response = super().SendNodeHeartbeat(request)
+                with presence:
+                    response = super().SendNodeHeartbeat(request)
             except (httpx.HTTPError, ValueError) as error:
                 ear.refused(said(error))
                 _end_if_unknown(error)
@@ -260,21 +263,38 @@ def listening(kind: type[FleetHttpClient], ear: Ear, secured: Secured | None = N
             ear.heard()
             return response
 
+        def PullMessages(self, request: Any) -> Any:  # noqa: N802
+            # The SuperLink gives an order once: where its answer is lost, as with a reverse proxy that dies, the study
+            # would wait for this hospital until the deadline.
+            try:
+                response = super().PullMessages(request)
+            except (httpx.HTTPError, ValueError) as error:
+                ear.missed = ear.missed or answer_is_lost(error)
+                raise
+            if ear.missed and not response.messages_list:
+                self._be_away(request.node.node_id)
+                ear.missed = False
+            return response
+
         def ActivateNode(self, request: Any) -> Any:  # noqa: N802
-            joined = self._join(request)
-            with suppress(httpx.HTTPError, ValueError):
-                # An earlier process may have had orders, which are lost with it. The server learns that from a node
-                # that is offline for a moment, and asks again; otherwise it would wait for them until its deadline.
-                self.DeactivateNode(DeactivateNodeRequest(node_id=joined.node_id))
-                time.sleep(AWAY_S)
-                joined = self._join(request)
+            self._joins_with = request
+            joined = self._be_away(self._join().node_id)  # an earlier process may have had orders
             ear.heard()
             return joined
 
-        def _join(self, request: Any) -> Any:
+        def _be_away(self, node: int) -> Any:
+            """Lose no time with orders that are lost: what was sent to a node that is offline since, the server answers
+            with an error, and goes on. No heartbeat may come in between, which would count as being there."""
+            with presence:
+                with suppress(httpx.HTTPError, ValueError):
+                    self.DeactivateNode(DeactivateNodeRequest(node_id=node))
+                    time.sleep(AWAY_S)
+                return self._join()
+
+        def _join(self) -> Any:
             while True:
                 try:
-                    return super().ActivateNode(request)
+                    return super().ActivateNode(self._joins_with)
                 except (httpx.HTTPError, ValueError) as error:
                     _end_if_unknown_at_the_door(error)
                     ear.trying(said(error))
@@ -309,6 +329,14 @@ def patiently(asked: Callable[[], T]) -> T:
         time.sleep(AGAIN_S)
 
 
+def answer_is_lost(error: Exception) -> bool:
+    """Whether a call may have reached the server although it failed: not where no connection was made, nor where the
+    server itself answered. A reverse proxy answers for a server that went away with 502 or 504."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in (httpx.codes.BAD_GATEWAY, httpx.codes.GATEWAY_TIMEOUT)
+    return not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+
+
 def _end_if_unknown(error: Exception) -> None:
     """End where the server no longer knows this hospital or its clock is off; the next process asks to join anew."""
     if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.UNAUTHORIZED:
@@ -336,20 +364,33 @@ def said(error: Exception) -> str:
     return f"HTTP {error.response.status_code}" + (f", {line}" if line else "")
 
 
-def mended(pull: Callable[..., int | None]) -> Callable[..., int | None]:
+def mended(pull: Callable[..., int | None], ear: Ear) -> Callable[..., int | None]:
     """Flower's function that polls for orders, at intervals of its own instead of every three seconds, also noticing
     waiting replies.
 
     Flower sends a reply only after it has received an order. When a run stops while an order of it is on its way, that
     order is answered all the same, its reply is sent in place of the next one's, and from then on every reply waits for
-    an order that comes a deadline later. Here replies that wait are sent whenever no order has come.
+    an order that comes a deadline later. Here replies that wait are sent whenever no order has come. An order that came
+    and could not be kept, as when one of its arrays cannot be fetched, is missed.
     """
 
     ordered = time.monotonic()
 
+    def pull_once(state: InMemoryNodeState, receive: Callable[[], T | None], **others: Any) -> int | None:
+        came: list[T] = []
+
+        def received() -> T | None:
+            order = receive()
+            came.extend([] if order is None else [order])
+            return order
+
+        run = pull(state=state, receive=received, **others)
+        ear.missed = ear.missed or (run is None and bool(came))
+        return run
+
     def pull_or_push(state: InMemoryNodeState, **others: Any) -> int:
         nonlocal ordered
-        while (run := pull(state=state, **others)) is None and not replies_wait(state):
+        while (run := pull_once(state, **others)) is None and not replies_wait(state):
             asks = time.monotonic() + pause_s(time.monotonic() - ordered)
             while (left_s := asks - time.monotonic()) > 0 and not replies_wait(state):
                 time.sleep(min(POLL_S, left_s))

@@ -86,7 +86,9 @@ def test_the_gateway_starts_no_program_of_its_own_in_process_isolation() -> None
     assert source.index("subprocess.Popen(") > start
 
 
-def test_a_reply_that_waits_is_sent_although_no_order_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_that_waits_is_sent_although_no_order_has_come(
+    ear: flower_private.Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Flower's own loop would leave it until the next order. With its real state."""
     from server.runtime.flower_private import claim_identity
 
@@ -108,11 +110,11 @@ def test_a_reply_that_waits_is_sent_although_no_order_has_come(monkeypatch: pyte
         return 7 if len(asked) == 4 else None
 
     monkeypatch.setattr(flower_private, "POLL_S", 0.0)
-    mended = flower_private.mended(pull)
-    assert mended(state=state) == 0
+    mended = flower_private.mended(pull, ear)
+    assert mended(state=state, receive=None) == 0
     assert len(asked) == 2
     state.get_messages_legacy(is_reply=True)  # as sending does
-    assert mended(state=state) == 7
+    assert mended(state=state, receive=None) == 7
 
 
 def test_a_gateway_whose_loop_has_ended_ends() -> None:
@@ -176,6 +178,9 @@ class Scripted:
 
     def DeactivateNode(self, request: object) -> object:  # noqa: N802
         return self._unary_unary(path="/v1/fleet/deactivate-node")
+
+    def PullMessages(self, request: object) -> object:  # noqa: N802
+        return self._unary_unary(path="/v1/fleet/pull-messages")
 
     def PushMessages(self, request: object) -> object:  # noqa: N802
         return self._unary_unary(path="/v1/fleet/push-messages")
@@ -272,13 +277,93 @@ def test_who_is_not_let_in_asks_again(ear: flower_private.Ear, capsys: pytest.Ca
 
 def test_orders_of_an_earlier_process_are_not_waited_for(ear: flower_private.Ear) -> None:
     """Flower's own list of nodes: what was sent to one that has been offline since is answered with an error."""
-    calls, first, second = [], SimpleNamespace(node_id=7), SimpleNamespace(node_id=7)
+    first, second = SimpleNamespace(node_id=7), SimpleNamespace(node_id=7)
     made = client(ear, first, WELL, second)
-    unary = made._unary_unary
-    made._unary_unary = lambda **call: (calls.append(call["path"].rpartition("/")[2]), unary(**call))[1]
+    calls = called(made)
     assert made.ActivateNode(None) is second
     assert calls == ["activate-node", "deactivate-node", "activate-node"]
-    assert client(ear, first, refusing(412)).ActivateNode(None) is first, "then it stays as it is"
+    assert client(ear, first, refusing(412), second).ActivateNode(None) is second, "whatever became of the call"
+
+
+def called(made: Any) -> list[str]:
+    """Names of the calls that are made from now on."""
+    calls, unary = list[str](), made._unary_unary
+    made._unary_unary = lambda **call: (calls.append(call["path"].rpartition("/")[2]), unary(**call))[1]
+    return calls
+
+
+JOINED = SimpleNamespace(node_id=7)
+NOTHING, ORDER = SimpleNamespace(messages_list=[]), SimpleNamespace(messages_list=["an order"])
+ASK = SimpleNamespace(node=SimpleNamespace(node_id=7))
+
+
+@pytest.mark.parametrize(("bad", "lost"), [
+    (httpx.ReadError("reset"), True),
+    (httpx.ReadTimeout("slow"), True),
+    (httpx.RemoteProtocolError("cut"), True),
+    (httpx.DecodingError("no gzip"), True),
+    (ValueError("Invalid protobuf response payload"), True),
+    (refusing(502), True),
+    (refusing(504), True),
+    (httpx.ConnectError("refused"), False),
+    (httpx.ConnectTimeout("slow"), False),
+    (refusing(429), False),
+    (refusing(503), False),
+], ids=repr)  # fmt: skip
+def test_an_order_whose_answer_is_lost_is_not_waited_for(ear: flower_private.Ear, bad: Exception, lost: bool) -> None:
+    """The SuperLink gives each order once. One that still waits comes first: who is away would not get that either."""
+    away = (WELL, JOINED) if lost else ()
+    made = client(ear, JOINED, WELL, JOINED, bad, ORDER, NOTHING, *away, NOTHING)
+    made.ActivateNode(None)
+    calls = called(made)
+    with pytest.raises(type(bad)):
+        made.PullMessages(ASK)
+    assert [made.PullMessages(ASK) for _ in range(3)] == [ORDER, NOTHING, NOTHING]
+    asked = ["pull-messages"] * 3 + ["deactivate-node", "activate-node"] * lost + ["pull-messages"]
+    assert calls == asked
+
+
+def test_an_order_that_came_and_could_not_be_kept_is_missed(
+    ear: flower_private.Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of Flower's function, which only logs it; what it is given to pull with is what it calls."""
+    source = inspect.getsource(start_client_internal._pull_and_store_message)
+    assert "(recv := receive()) is None:\n            return None" in source
+    assert '"Failed to receive message %s: %s"' in source
+    monkeypatch.setattr(flower_private, "POLL_S", 0.0)
+    orders = iter([None, "one that is kept", "one whose arrays cannot be fetched"])
+    runs = iter([None, 7, None])
+
+    def pull(receive: Any, **_: object) -> int | None:
+        receive()
+        return next(runs)
+
+    mended = flower_private.mended(pull, ear)
+    state = InMemoryNodeState(ObjectStoreFactory().store())
+    assert mended(state=state, receive=lambda: next(orders)) == 7
+    assert not ear.missed
+    with pytest.raises(StopIteration):
+        mended(state=state, receive=lambda: next(orders))
+    assert ear.missed
+
+
+def test_no_heartbeat_comes_while_a_hospital_is_away(ear: flower_private.Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would count as being there."""
+    away, back = threading.Event(), threading.Event()
+    monkeypatch.setattr(flower_private.time, "sleep", lambda _: (away.set(), back.wait(30)))
+    made = client(ear, JOINED, WELL, JOINED, WELL)
+    calls = called(made)
+    joins = threading.Thread(target=made.ActivateNode, args=(None,))
+    joins.start()
+    assert away.wait(30)
+    beats = threading.Thread(target=made.SendNodeHeartbeat, args=(None,))
+    beats.start()
+    beats.join(0.2)
+    assert beats.is_alive()
+    back.set()
+    for one in (joins, beats):
+        one.join(30)
+    assert calls == ["activate-node", "deactivate-node", "activate-node", "send-node-heartbeat"]
 
 
 def test_a_reply_is_not_given_up_at_the_server_s_first_error(
@@ -347,11 +432,9 @@ def test_the_connection_to_the_server_is_made_with_the_hospital_s_certificate(ea
 def test_who_is_not_known_at_the_door_ends_to_get_its_certificate_anew(
     ear: flower_private.Ear, status: int, text: str, ends: bool
 ) -> None:
-    joining = client(
-        ear, refusing(status, text), SimpleNamespace(node_id=1), SimpleNamespace(), SimpleNamespace(node_id=1)
-    )
+    joining = client(ear, refusing(status, text), JOINED, WELL, JOINED)
     if ends:
         with pytest.raises(Ended, match="does not accept this hospital's certificate"):
             joining.ActivateNode(None)
     else:
-        assert joining.ActivateNode(None).node_id == 1
+        assert joining.ActivateNode(None) is JOINED
