@@ -134,7 +134,7 @@ SEAMS: dict[str, tuple[str, ...]] = {
     ),
 }
 PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp"}
-FLOWER_SEAMS = ("client/link/flower_private.py", "server/runtime/flower_private.py")
+FLOWER_SEAMS = ("client/link/flower_gateway.py", "client/link/flower_trainer.py", "server/runtime/flower_private.py")
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 RUNS_TEXT = {"eval", "exec", "__import__"}

@@ -26,7 +26,7 @@ MODULES = (
     "client.ledger.ledger",
     "client.ledger.accounting",
     "client.ledger.audit_log",
-    "client.link.flower_private",
+    "client.link.flower_gateway",
     "server.strategy.strategy",
 )
 

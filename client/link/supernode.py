@@ -1,6 +1,6 @@
 """The gateway's program; ``client.link.gateway`` sets its options.
 
-Tested in ``tests/client/link/test_flower_private.py``.
+Tested in ``tests/client/link/test_flower_gateway.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from client.link import gateway
-from client.link.flower_private import AGAIN_S, supernode
+from client.link.flower_gateway import AGAIN_S, supernode
 from tasks.machine.disk import keep_to_owner
 from tasks.machine.pulse import ALIVE, HEARD, Pulse
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from flwr.clientapp import ClientApp
 
-from client.link.flower_private import GatewayAway, OrderAcquirer, OrderHead, answer, answer_for_the_dead
+from client.link.flower_trainer import GatewayAway, OrderAcquirer, OrderHead, answer, answer_for_the_dead
 from tasks.machine.disk import keep_to_owner
 from tasks.machine.pulse import ALIVE, SILENT, Pulse
 

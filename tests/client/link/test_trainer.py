@@ -12,7 +12,7 @@ import pytest
 from flwr.clientapp import ClientApp
 
 from client.link import trainer
-from client.link.flower_private import OrderHead
+from client.link.flower_trainer import OrderHead
 from client.link.trainer import Gateway, Trainer
 from tasks.machine.pulse import Pulse, Watched
 

@@ -1,15 +1,13 @@
-"""The hospital's contract with what Flower does not promise: when a name is gone, nothing runs."""
+"""The gateway's contract with what Flower does not promise: when a name is gone, nothing runs."""
 
 from __future__ import annotations
 
-import ast
 import inspect
 import ssl
 import subprocess
 import sys
 import threading
 from importlib.metadata import version
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,61 +19,18 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
-from flwr.supernode.runtime import run_clientapp
 
-from client.link import flower_private
-from tasks.machine.heartbeat import steady
+from client.link import flower_gateway
 from tasks.machine.pulse import SILENT
-
-NAMES = [
-    (node.module, alias.name)
-    for node in ast.parse(Path(flower_private.__file__).read_text("utf-8")).body
-    if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("flwr.")
-    for alias in node.names
-]
+from tests.client.link.names import started_without
 
 
 def test_the_version_is_the_one_that_was_tested() -> None:
-    assert version("flwr").startswith("1.42."), "read these tests again, then change client/link/flower_private.py"
+    assert version("flwr").startswith("1.42."), "read these tests again, then change client/link/flower_gateway.py"
 
 
-def test_without_any_one_of_its_names_the_trainer_does_not_start() -> None:
-    program = f"""
-import importlib, os, sys
-import client.link.trainer
-for module, name in {NAMES!r}:
-    if os.fork() == 0:
-        delattr(importlib.import_module(module), name)
-        del sys.modules["client.link.flower_private"], sys.modules["client.link.trainer"]
-        try:
-            import client.link.trainer
-        except ImportError:
-            os._exit(0)
-        print("started without", module, name, flush=True)
-        os._exit(1)
-    _, status = os.wait()
-    assert status == 0
-print("never")
-"""
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert ended.stdout.split() == ["never"], ended.stdout + ended.stderr
-    assert len(NAMES) > 15
-
-
-def test_nothing_that_unpacks_or_imports_a_bundle_is_reached() -> None:
-    """``flwr-clientapp`` does both between pulling and answering; of its functions ours uses those around that."""
-    source = Path(flower_private.__file__).read_text("utf-8")
-    assert "install_from_fab(" in inspect.getsource(run_clientapp.run_clientapp)
-    for name in ("install_from_fab", "get_load_client_app_fn", "run_clientapp(", "install_app_dependencies"):
-        assert name not in source
-    for function in ("pull_task_input", "push_message", "push_task_output"):
-        text = inspect.getsource(getattr(run_clientapp, function))
-        assert "install" not in text
-        assert "load_client_app" not in text
-
-
-def test_pulling_gives_message_context_run_and_bundle_in_this_order() -> None:
-    assert "return message, context, run, fab\n" in inspect.getsource(run_clientapp.pull_task_input)
+def test_without_any_one_of_its_names_the_gateway_does_not_start() -> None:
+    started_without(flower_gateway, "client.link.supernode", 3)
 
 
 def test_the_gateway_starts_no_program_of_its_own_in_process_isolation() -> None:
@@ -87,7 +42,7 @@ def test_the_gateway_starts_no_program_of_its_own_in_process_isolation() -> None
 
 
 def test_a_reply_that_waits_is_sent_although_no_order_has_come(
-    ear: flower_private.Ear, monkeypatch: pytest.MonkeyPatch
+    ear: flower_gateway.Ear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Flower's own loop would leave it until the next order. With its real state."""
     from server.runtime.flower_private import claim_identity
@@ -109,8 +64,8 @@ def test_a_reply_that_waits_is_sent_although_no_order_has_come(
             state.store_message(reply)
         return 7 if len(asked) == 4 else None
 
-    monkeypatch.setattr(flower_private, "POLL_S", 0.0)
-    mended = flower_private.mended(pull, ear)
+    monkeypatch.setattr(flower_gateway, "POLL_S", 0.0)
+    mended = flower_gateway.mended(pull, ear)
     assert mended(state=state, receive=None) == 0
     assert len(asked) == 2
     state.get_messages_legacy(is_reply=True)  # as sending does
@@ -125,7 +80,7 @@ import flwr.supernode.cli as cli
 def lost():
     threading.Thread(target=time.sleep, args=(600,)).start()
 cli.flower_supernode = lost
-from client.link.flower_private import supernode
+from client.link.flower_gateway import supernode
 supernode()
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
@@ -197,18 +152,18 @@ class Ended(BaseException):
 
 
 @pytest.fixture
-def ear(monkeypatch: pytest.MonkeyPatch) -> flower_private.Ear:
+def ear(monkeypatch: pytest.MonkeyPatch) -> flower_gateway.Ear:
     def end(text: str) -> None:
         raise Ended(text)
 
-    monkeypatch.setattr(flower_private, "_end", end)
-    monkeypatch.setattr(flower_private, "AGAIN_S", 0.0)
-    monkeypatch.setattr(flower_private, "AWAY_S", 0.0)
-    return flower_private.Ear(SILENT)
+    monkeypatch.setattr(flower_gateway, "_end", end)
+    monkeypatch.setattr(flower_gateway, "AGAIN_S", 0.0)
+    monkeypatch.setattr(flower_gateway, "AWAY_S", 0.0)
+    return flower_gateway.Ear(SILENT)
 
 
-def client(ear: flower_private.Ear, *script: object) -> Any:
-    return flower_private.listening(Scripted, ear)(*script)  # type: ignore[arg-type]
+def client(ear: flower_gateway.Ear, *script: object) -> Any:
+    return flower_gateway.listening(Scripted, ear)(*script)  # type: ignore[arg-type]
 
 
 WELL, UNKNOWN = SimpleNamespace(success=True), SimpleNamespace(success=False)
@@ -227,7 +182,7 @@ WELL, UNKNOWN = SimpleNamespace(success=True), SimpleNamespace(success=False)
     ],
     ids=repr,
 )
-def test_a_heartbeat_goes_on_whatever_the_answer(ear: flower_private.Ear, bad: object) -> None:
+def test_a_heartbeat_goes_on_whatever_the_answer(ear: flower_gateway.Ear, bad: object) -> None:
     """Flower's thread, the real one: it tries again after the error that ours raises, and dies of any other."""
     calls, script = client(ear, bad, WELL), threading.Event()
 
@@ -256,17 +211,17 @@ def test_flower_tries_a_heartbeat_again_after_what_ours_raises() -> None:
 
 
 def test_who_is_not_heard_for_a_minute_ends_and_says_why(
-    ear: flower_private.Ear, monkeypatch: pytest.MonkeyPatch
+    ear: flower_gateway.Ear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flower_private, "_TICK_S", 0.001)
-    monkeypatch.setattr(flower_private, "DEAF_S", 0.05)
+    monkeypatch.setattr(flower_gateway, "_TICK_S", 0.001)
+    monkeypatch.setattr(flower_gateway, "DEAF_S", 0.05)
     with pytest.raises(httpx.ReadError):
         client(ear, refusing(500, '{"code": 1, "detail": "database or disk is full"}')).SendNodeHeartbeat(None)
     with pytest.raises(Ended, match=r"not heard by the server for 0.05 s \(HTTP 500, database or disk is full\)"):
-        flower_private.watch(ear, SILENT)
+        flower_gateway.watch(ear, SILENT)
 
 
-def test_who_is_not_let_in_asks_again(ear: flower_private.Ear, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_is_not_let_in_asks_again(ear: flower_gateway.Ear, capsys: pytest.CaptureFixture[str]) -> None:
     answers = (refusing(412, '{"code": 2004, "detail": "Failed to activate SuperNode."}'), refusing(500), refusing(401))
     joined = SimpleNamespace(node_id=7)
     assert client(ear, *answers, joined, WELL, refusing(503), joined).ActivateNode(None) is joined
@@ -275,7 +230,7 @@ def test_who_is_not_let_in_asks_again(ear: flower_private.Ear, capsys: pytest.Ca
     assert "acknowledges this hospital's heartbeats" in told
 
 
-def test_orders_of_an_earlier_process_are_not_waited_for(ear: flower_private.Ear) -> None:
+def test_orders_of_an_earlier_process_are_not_waited_for(ear: flower_gateway.Ear) -> None:
     """Flower's own list of nodes: what was sent to one that has been offline since is answered with an error."""
     first, second = SimpleNamespace(node_id=7), SimpleNamespace(node_id=7)
     made = client(ear, first, WELL, second)
@@ -310,7 +265,7 @@ ASK = SimpleNamespace(node=SimpleNamespace(node_id=7))
     (refusing(429), False),
     (refusing(503), False),
 ], ids=repr)  # fmt: skip
-def test_an_order_whose_answer_is_lost_is_not_waited_for(ear: flower_private.Ear, bad: Exception, lost: bool) -> None:
+def test_an_order_whose_answer_is_lost_is_not_waited_for(ear: flower_gateway.Ear, bad: Exception, lost: bool) -> None:
     """The SuperLink gives each order once. One that still waits comes first: who is away would not get that either."""
     away = (WELL, JOINED) if lost else ()
     made = client(ear, JOINED, WELL, JOINED, bad, ORDER, NOTHING, *away, NOTHING)
@@ -324,13 +279,13 @@ def test_an_order_whose_answer_is_lost_is_not_waited_for(ear: flower_private.Ear
 
 
 def test_an_order_that_came_and_could_not_be_kept_is_missed(
-    ear: flower_private.Ear, monkeypatch: pytest.MonkeyPatch
+    ear: flower_gateway.Ear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of Flower's function, which only logs it; what it is given to pull with is what it calls."""
     source = inspect.getsource(start_client_internal._pull_and_store_message)
     assert "(recv := receive()) is None:\n            return None" in source
     assert '"Failed to receive message %s: %s"' in source
-    monkeypatch.setattr(flower_private, "POLL_S", 0.0)
+    monkeypatch.setattr(flower_gateway, "POLL_S", 0.0)
     orders = iter([None, "one that is kept", "one whose arrays cannot be fetched"])
     runs = iter([None, 7, None])
 
@@ -338,7 +293,7 @@ def test_an_order_that_came_and_could_not_be_kept_is_missed(
         receive()
         return next(runs)
 
-    mended = flower_private.mended(pull, ear)
+    mended = flower_gateway.mended(pull, ear)
     state = InMemoryNodeState(ObjectStoreFactory().store())
     assert mended(state=state, receive=lambda: next(orders)) == 7
     assert not ear.missed
@@ -347,10 +302,10 @@ def test_an_order_that_came_and_could_not_be_kept_is_missed(
     assert ear.missed
 
 
-def test_no_heartbeat_comes_while_a_hospital_is_away(ear: flower_private.Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_heartbeat_comes_while_a_hospital_is_away(ear: flower_gateway.Ear, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would count as being there."""
     away, back = threading.Event(), threading.Event()
-    monkeypatch.setattr(flower_private.time, "sleep", lambda _: (away.set(), back.wait(30)))
+    monkeypatch.setattr(flower_gateway.time, "sleep", lambda _: (away.set(), back.wait(30)))
     made = client(ear, JOINED, WELL, JOINED, WELL)
     calls = called(made)
     joins = threading.Thread(target=made.ActivateNode, args=(None,))
@@ -367,43 +322,31 @@ def test_no_heartbeat_comes_while_a_hospital_is_away(ear: flower_private.Ear, mo
 
 
 def test_a_reply_is_not_given_up_at_the_server_s_first_error(
-    ear: flower_private.Ear, monkeypatch: pytest.MonkeyPatch
+    ear: flower_gateway.Ear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert client(ear, refusing(500), refusing(500), WELL).PushMessages(None) is WELL
     for status in (403, 404, 413):
         with pytest.raises(httpx.HTTPStatusError):
             client(ear, refusing(status), WELL).PushMessages(None)
-    monkeypatch.setattr(flower_private, "PATIENT_S", -1.0)
+    monkeypatch.setattr(flower_gateway, "PATIENT_S", -1.0)
     with pytest.raises(httpx.HTTPStatusError):
         client(ear, refusing(500), WELL).PushMessages(None)
 
 
-def test_who_is_unknown_ends_and_asks_anew(ear: flower_private.Ear) -> None:
+def test_who_is_unknown_ends_and_asks_anew(ear: flower_gateway.Ear) -> None:
     for call in ("SendNodeHeartbeat", "PushMessages"):
         with pytest.raises(Ended, match="no longer accepts what this hospital signs"):
             getattr(client(ear, refusing(401, '{"detail": "Invalid SuperNode authentication"}')), call)(None)
 
 
 def test_what_a_server_says_is_one_line_of_text() -> None:
-    assert flower_private.said(refusing(500, "a\n\x1b[2Jb\0" + "x" * 10_000))[:20] == "HTTP 500, a [2Jb xxx"
-    assert len(flower_private.said(refusing(500, "x" * 10_000))) < 400
-    assert flower_private.said(refusing(504, "<html><h1>504</h1></html>")) == "HTTP 504, Gateway Timeout"
-    assert flower_private.said(httpx.ReadTimeout("")) == "ReadTimeout"
+    assert flower_gateway.said(refusing(500, "a\n\x1b[2Jb\0" + "x" * 10_000))[:20] == "HTTP 500, a [2Jb xxx"
+    assert len(flower_gateway.said(refusing(500, "x" * 10_000))) < 400
+    assert flower_gateway.said(refusing(504, "<html><h1>504</h1></html>")) == "HTTP 504, Gateway Timeout"
+    assert flower_gateway.said(httpx.ReadTimeout("")) == "ReadTimeout"
 
 
-def test_a_task_s_heartbeat_survives_an_error_of_the_gateway() -> None:
-    def fails() -> bool:
-        raise refusing(500)
-
-    def refuses() -> bool:
-        raise refusing(401)
-
-    assert not steady(fails)()
-    with pytest.raises(httpx.HTTPStatusError):
-        steady(refuses)()
-
-
-def test_the_connection_to_the_server_is_made_with_the_hospital_s_certificate(ear: flower_private.Ear) -> None:
+def test_the_connection_to_the_server_is_made_with_the_hospital_s_certificate(ear: flower_gateway.Ear) -> None:
     """Flower's own client has no option for it."""
     made: list[object] = []
 
@@ -419,7 +362,7 @@ def test_the_connection_to_the_server_is_made_with_the_hospital_s_certificate(ea
         return context
 
     ear.deaf_s = 50.0
-    flower_private.listening(Connecting, ear, secured).from_server_address("a:1", False, b"", [])
+    flower_gateway.listening(Connecting, ear, secured).from_server_address("a:1", False, b"", [])
     assert (made, waited, ear.deaf_s) == ([("https://a:1", context)], ["it has none yet"], 0.0)
 
 
@@ -430,7 +373,7 @@ def test_the_connection_to_the_server_is_made_with_the_hospital_s_certificate(ea
     (412, '{"code": 2004}', False),
 ])  # fmt: skip
 def test_who_is_not_known_at_the_door_ends_to_get_its_certificate_anew(
-    ear: flower_private.Ear, status: int, text: str, ends: bool
+    ear: flower_gateway.Ear, status: int, text: str, ends: bool
 ) -> None:
     joining = client(ear, refusing(status, text), JOINED, WELL, JOINED)
     if ends:
