@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # what runs a study takes seconds to import, which a mistyped
     from torch import Tensor
 
     from conf.schema.study import Study
-    from server.launch import Hospitals
+    from server.simulation import Hospitals
     from server.study.baselines import Advance
 
 
@@ -46,7 +46,7 @@ def provision_hospitals(study: Study, folder: Path, advance: Advance) -> Hospita
     """
     from client.errors import SiteError
     from client.setup import partition, virtual
-    from server.launch import Hospitals
+    from server.simulation import Hospitals
 
     try:
         simulated = virtual.provision_virtual_hospitals(

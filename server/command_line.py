@@ -23,8 +23,8 @@ from conf.schema.runtime import SuperlinkRuntime
 from server.errors import StudyError
 
 if TYPE_CHECKING:
-    from server.launch import ProvisionHospitals
     from server.runtime.workers import LoadApp
+    from server.simulation import ProvisionHospitals
 
 COMMANDS = ("compare", "send", "export", "queue", "stop", "logs", "encoder", "new-task")
 """First words that are no settings of a study; ``server/commands.py`` has them."""

@@ -1,15 +1,13 @@
-"""A study from its configuration to its results.
+"""A study as a person in a terminal sees it: on this machine, or on a server that it is handed to.
 
-This file does not know the hospitals' code: ``server/__main__.py`` hands in what provisions this machine's hospitals
-and what plays them.
+Tested in ``tests/federation/test_whole_study.py`` and ``tests/server/test_launch.py``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,56 +18,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from conf import load as conf
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
+from server import simulation
 from server.errors import StudyError
 from server.pages import writing
 from server.results import results
 from server.results.results import Results
 from server.results.verdicts import verdicts
-from server.rounds.state import RoundRecord, StudyState
-from server.run_study import initial_state, play_rounds, record, shared, summary
-from server.runtime.local_grid import LocalGrid
+from server.rounds.state import RoundRecord
+from server.run_study import initial_state, summary
 from server.runtime.workers import LoadApp
-from server.study import baselines, cross_site_evaluation, foresight
-from server.study.baselines import Advance
-from server.study.document import document_in, document_of, fixed_peers, fixed_sizes, open_study
+from server.simulation import Ended, Hospitals, Listener, ProvisionHospitals
+from server.study import foresight
+from server.study.document import document_of, fixed_peers, fixed_sizes, open_study
 from server.study.folder import StudyFolder, locked
-from server.study.trust import notes_on_sums
-from server.tracking.tracker import Tracker, open_tracker
 from tasks import task as tasks
 from tasks.machine.disk import write_whole
 from tasks.protocol.study import canonical, digest, read
-
-
-@dataclass(frozen=True)
-class Hospitals:
-    """The hospitals of this machine.
-
-    Attributes:
-        federated: settings file of each hospital that takes part, by name.
-        alone: the same hospitals for the comparison arms, and imaginary ones with everybody's patients.
-        imaginary: for the arms ``pooled`` and ``shuffled``, the names of their hospitals in ``alone``.
-        again: the same hospitals as ``federated``, once for each further training of ``evaluation.repeats``.
-        public_sizes: what each hospital of ``federated`` declares in public, by which its updates count.
-        peers: fingerprint of each one's enrolled key, where the study has secure sums.
-        sizes: training and validation patients by hospital; only of simulated hospitals does anyone know them.
-        warnings: what each hospital's ingest wants a person to look at.
-        notes: what must be said beside every result.
-        conformance: images that keep the contract and images examined, by hospital; as with sizes.
-    """
-
-    federated: dict[str, Path]
-    alone: dict[str, Path]
-    imaginary: dict[str, list[str]]
-    again: list[dict[str, Path]] = field(default_factory=list)
-    public_sizes: dict[str, int] = field(default_factory=dict)
-    peers: dict[str, str] = field(default_factory=dict)
-    sizes: dict[str, dict[str, int]] = field(default_factory=dict)
-    warnings: dict[str, list[str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    conformance: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-
-ProvisionHospitals = Callable[[Study, Path, Advance], Hospitals]
 
 
 def named(study: Study) -> Study:
@@ -105,52 +69,15 @@ def named(study: Study) -> Study:
 def run_study(
     study: Study, provision: ProvisionHospitals, load_app: LoadApp, console: Console, words: Sequence[str] = ()
 ) -> Results:
-    """Begin or resume the study, play its rounds, compare, record, show.
-
-    Args:
-        words: what stood on the command line; the report repeats it.
+    """Play a study on this machine and show what it found.
 
     Raises:
-        ConfigError: there is no such task or network; nothing was done.
-        StudyError: with what, where, why and the remedy.
+        ConfigError, StudyError: as ``server.simulation.play``.
     """
-    initial = initial_state(study)
-    folder = open_study(study)
-    with locked(folder), _Bars(console) as bars:
-        folder.note(words=list(words))
-        if folder.resumed:
-            console.print(f"Going on with {folder.name}.")
-        hospitals = provision(study, folder.path, bars.advance)
-        sizes = fixed_sizes(folder, hospitals.public_sizes)
-        fixed_peers(folder, hospitals.peers)
-        _refuse_another_matrix(study, hospitals)
-        _introduce(console, study, folder, hospitals)
-        tracker = open_tracker(study, folder, list(hospitals.federated), hospitals.notes, partial(_warn, console))
-        state = _federated(
-            study, folder, hospitals=hospitals, load_app=load_app, initial=initial, tracker=tracker, bars=bars
-        )
-        arms = _arms(study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, initial=initial, bars=bars)
-        arms = _repeated(
-            arms, study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, initial=initial, bars=bars
-        )
-        cross_site = _across_sites(
-            study, folder, sizes=sizes, hospitals=hospitals, load_app=load_app, state=state, arms=arms
-        )
-        gates = asdict(study.evaluation.gate)
-        sums = document_in(study, folder).secure_sum
-        notes = [*hospitals.notes, *notes_on_sums(sums, state.rounds)]
-        outcome = results.results(folder.name, state, arms=arms, notes=notes, gates=gates, cross_site=cross_site)
-        record(folder, outcome, state, tracker, hospitals.conformance)
-        folder.note(finished=True)
-    _show(console, study, folder.path, outcome, tracker.where())
-    return outcome
-
-
-def _refuse_another_matrix(study: Study, hospitals: Hospitals) -> None:
-    """Every hospital plans its noise for so many models as the study says."""
-    asked, there = study.evaluation.matrix, len(hospitals.federated)
-    if asked and asked != there:
-        raise conf.ConfigError(f"evaluation.matrix={asked}: there are {there} hospitals; set evaluation.matrix={there}")
+    with _Bars(console) as bars:
+        ended = simulation.play(study, provision, load_app, bars, words)
+    _show(console, study, ended)
+    return ended.results
 
 
 def run_deployed(study: Study, runtime: SuperlinkRuntime, console: Console) -> None:
@@ -163,33 +90,69 @@ def run_deployed(study: Study, runtime: SuperlinkRuntime, console: Console) -> N
     from server.deployment import superlink_client  # a study on this machine need not wait for its libraries
 
     initial_state(study)
-    door = superlink_client.ServerConnection(runtime)
-    run = superlink_client.submit(study, runtime)
     if study.propose:
-        text = superlink_client.document(door, run)
+        run = superlink_client.submit(study, runtime)
+        text = superlink_client.document(superlink_client.ServerConnection(runtime), run)
         write_whole(Path(study.propose), text)
         console.print(foresight.table(read(text.decode())))
         console.print(f"wrote {study.propose}; hospitals read it with `consilium-site review FILE`.", soft_wrap=True)
         return
-    name = superlink_client.name_of(door, run, tell=lambda text: console.print(text, markup=False))
-    console.print(f"[bold]{name}[/] is on {runtime.address}: {tasks.get(study.task.name).question}")
+    handed = hand_over(study, runtime, lambda text: console.print(text, markup=False))
+    console.print(f"[bold]{handed.name}[/] is on {runtime.address}: {tasks.get(study.task.name).question}")
     if not runtime.follow:
         console.print("The same command without runtime.follow=false follows it.")
         return
     with _Bars(console) as bars:
-
-        def told(known: list[RoundRecord]) -> None:
-            bars.advance("federated", len(known), study.federation.rounds, summary(known[-1]))
-
         try:
-            facts = superlink_client.follow(door, name, told)
+            ended = handed.follow(bars)
         except KeyboardInterrupt:
             console.print("[bold]Left.[/] The study goes on at the server; the same command follows it again.")
             raise SystemExit(130) from None
-    folder = Path(study.output_dir).resolve() / "studies" / name
-    superlink_client.fetch(door, name, facts["files"], folder)
-    links = [line.replace(": /", f": https://{runtime.address}/", 1) for line in facts.get("links", [])]
-    _show(console, study, folder, results.read(folder / writing.NUMBERS), links)
+    _show(console, study, ended)
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """A study that a server runs."""
+
+    name: str
+    study: Study
+    runtime: SuperlinkRuntime
+
+    def follow(self, listener: Listener) -> Ended:
+        """Wait until it has ended, and fetch what it found.
+
+        Raises:
+            StudyError: it failed, was stopped, or the server cannot be asked.
+        """
+        from server.deployment import superlink_client
+
+        door = superlink_client.ServerConnection(self.runtime)
+
+        def told(known: list[RoundRecord]) -> None:
+            listener.advance("federated", len(known), self.study.federation.rounds, summary(known[-1]))
+
+        facts = superlink_client.follow(door, self.name, told)
+        folder = Path(self.study.output_dir).resolve() / "studies" / self.name
+        superlink_client.fetch(door, self.name, facts["files"], folder)
+        links = [line.replace(": /", f": https://{self.runtime.address}/", 1) for line in facts.get("links", [])]
+        return Ended(results.read(folder / writing.NUMBERS), folder, links)
+
+
+def hand_over(study: Study, runtime: SuperlinkRuntime, tell: Callable[[str], None]) -> HandedOver:
+    """Give a study to a server; one that it knows already goes on there.
+
+    Args:
+        tell: what the study waits for, until it has a name.
+
+    Raises:
+        StudyError: the server cannot be asked, or refuses it.
+    """
+    from server.deployment import superlink_client
+
+    run = superlink_client.submit(study, runtime)
+    name = superlink_client.name_of(superlink_client.ServerConnection(runtime), run, tell=tell)
+    return HandedOver(name, study, runtime)
 
 
 def propose(study: Study, provision: ProvisionHospitals, console: Console) -> None:
@@ -212,129 +175,21 @@ def propose(study: Study, provision: ProvisionHospitals, console: Console) -> No
     console.print("Hospitals read it with `consilium-site review FILE`. The same command without propose runs it.")
 
 
-def _federated(
-    study: Study,
-    folder: StudyFolder,
-    hospitals: Hospitals,
-    load_app: LoadApp,
-    initial: StudyState,
-    tracker: Tracker,
-    bars: _Bars,
-) -> StudyState:
-    def committed(state: StudyState) -> None:
-        tracker.rounds(state.rounds)
-        bars.advance("federated", len(state.rounds), study.federation.rounds, summary(state.rounds[-1]))
-
-    with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
-        return play_rounds(study, folder, nodes=grid.nodes, grid=grid, initial=initial, committed=committed)
-
-
-def _arms(
-    study: Study,
-    folder: StudyFolder,
-    sizes: Mapping[str, int],
-    hospitals: Hospitals,
-    load_app: LoadApp,
-    initial: StudyState,
-    bars: _Bars,
-) -> baselines.Arms:
-    with LocalGrid(hospitals.alone, load_app, study.runtime.workers) as grid:
-        return baselines.compare(
-            study,
-            folder.name,
-            sizes=sizes,
-            folder=folder.path / "arms",
-            grid=grid,
-            imaginary=hospitals.imaginary,
-            initial=initial.weights,
-            advance=bars.advance,
-        )
-
-
-def _repeated(
-    arms: baselines.Arms,
-    study: Study,
-    folder: StudyFolder,
-    sizes: Mapping[str, int],
-    hospitals: Hospitals,
-    load_app: LoadApp,
-    initial: StudyState,
-    bars: _Bars,
-) -> baselines.Arms:
-    """The arms with the repetitions of the study's training."""
-    trained = []
-    for number, paths in enumerate(hospitals.again, start=2):
-        with LocalGrid(paths, load_app, study.runtime.workers) as grid:
-            trained.append(
-                baselines.again(
-                    study,
-                    f"{folder.name}.again-{number}",
-                    sizes=sizes,
-                    folder=folder.path / "again" / str(number),
-                    grid=grid,
-                    initial=initial.weights,
-                    shared=shared(study, initial.weights),
-                    advance=bars.advance,
-                )
-            )
-    return replace(
-        arms, federated_again=[one for one, _ in trained], local_again=[other for _, other in trained if other]
-    )
-
-
-def _across_sites(
-    study: Study,
-    folder: StudyFolder,
-    sizes: Mapping[str, int],
-    hospitals: Hospitals,
-    load_app: LoadApp,
-    state: StudyState,
-    arms: baselines.Arms,
-) -> cross_site_evaluation.CrossSiteEvaluation:
-    if not arms.own or not (study.evaluation.paired or study.evaluation.matrix):
-        return cross_site_evaluation.CrossSiteEvaluation()
-    with LocalGrid(hospitals.federated, load_app, study.runtime.workers) as grid:
-        return cross_site_evaluation.evaluate_across_sites(
-            study,
-            folder.name,
-            sizes=sizes,
-            folder=folder.path / "cross-site",
-            grid=grid,
-            state=state,
-            arms=arms,
-            peers=fixed_peers(folder),
-        )
-
-
-def _introduce(console: Console, study: Study, folder: StudyFolder, hospitals: Hospitals) -> None:
-    console.print(f"[bold]{folder.name}[/]: {tasks.get(study.task.name).question}")
-    for note in hospitals.notes:
-        console.print(f"[yellow]Note:[/] {escape(note)}")
-    for name, size in hospitals.sizes.items():
-        console.print(f"  {name}: {size['train']} patients to train on, {size['validation']} to validate with")
-        for warning in hospitals.warnings.get(name, []):
-            _warn(console, f"    {warning}")
-
-
-def _show(console: Console, study: Study, folder: Path, outcome: Results, links: Sequence[str]) -> None:
-    """What a study has found, wherever it ran; ``links`` lead to MLflow."""
-    console.print(results.table(outcome, study))
-    for warning in outcome.warnings:
+def _show(console: Console, study: Study, ended: Ended) -> None:
+    """What a study has found, wherever it ran."""
+    console.print(results.table(ended.results, study))
+    for warning in ended.results.warnings:
         console.print(f"[yellow]Warning:[/] {escape(warning)}")
-    for sentence in verdicts(outcome.gains):
+    for sentence in verdicts(ended.results.gains):
         console.print(escape(sentence))
-    console.print(f"Rounds took {outcome.seconds:.1f} s. Report: {folder / writing.REPORT}", soft_wrap=True)
-    for line in links:
+    seconds, report = ended.results.seconds, ended.folder / writing.REPORT
+    console.print(f"Rounds took {seconds:.1f} s. Report: {report}", soft_wrap=True)
+    for line in ended.links:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _warn(console: Console, text: str) -> None:
-    """Texts from elsewhere are shown as they are: brackets in them are no markup."""
-    console.print(text, style="yellow", markup=False)
-
-
 class _Bars:
-    """Progress bars by label; a bar appears when its label is first mentioned."""
+    """A ``Listener`` with progress bars by label; a bar appears when its label is first mentioned."""
 
     def __init__(self, console: Console) -> None:
         columns: list[Any] = [
@@ -344,7 +199,7 @@ class _Bars:
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
         ]
-        self._progress = Progress(*columns, console=console)
+        self._console, self._progress = console, Progress(*columns, console=console)
         self._bars: dict[str, TaskID] = {}
 
     def __enter__(self) -> _Bars:
@@ -353,6 +208,23 @@ class _Bars:
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
+
+    def begun(self, study: Study, folder: StudyFolder, hospitals: Hospitals) -> None:
+        """Show whose study begins or goes on."""
+        if folder.resumed:
+            self._console.print(f"Going on with {folder.name}.")
+        self._console.print(f"[bold]{folder.name}[/]: {tasks.get(study.task.name).question}")
+        for note in hospitals.notes:
+            self._console.print(f"[yellow]Note:[/] {escape(note)}")
+        for name, size in hospitals.sizes.items():
+            patients = f"{size['train']} patients to train on, {size['validation']} to validate with"
+            self._console.print(f"  {name}: {patients}")
+            for warning in hospitals.warnings.get(name, []):
+                self.warn(f"    {warning}")
+
+    def warn(self, text: str) -> None:
+        """Show a text from elsewhere as it is: brackets in it are no markup."""
+        self._console.print(text, style="yellow", markup=False)
 
     def advance(self, label: str, done: int, total: int, note: str = "") -> None:
         """Show that ``done`` of ``total`` are done."""

@@ -80,13 +80,15 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "encoder": {"errors"},
     "commands": {"errors", "study", "tracking", "deployment", "results", "pages", "encoder"},
     "app": {"errors", "runtime", "rounds", "study", "tracking", "deployment", "results", "run_study"},
+    "simulation": {"errors", "runtime", "rounds", "study", "tracking", "results", "run_study"},
     "launch": {
-        *("errors", "runtime", "rounds", "study", "tracking", "deployment", "results", "pages"),
-        "run_study",
+        *("errors", "runtime", "rounds", "study", "deployment", "results", "pages"),
+        *("run_study", "simulation"),
     },
-    "command_line": {"errors", "runtime", "commands", "launch"},
+    "command_line": {"errors", "runtime", "commands", "simulation", "launch"},
     "cli": {"errors", "runtime", "rounds", "study", "deployment"},
-    "__main__": {"errors", "study", "commands", "launch", "command_line"},
+    "__main__": {"errors", "study", "commands", "simulation", "launch", "command_line"},
+    "api": {"errors", "study", "rounds", "results", "pages", "simulation", "launch", "__main__"},
     "entry": {"cli", "__main__"},
 }
 SHARED_IN_TASKS = {"imaging", "machine", "metrics", "models", "phantoms", "protocol", "template"}
@@ -101,7 +103,7 @@ TASK_ROOMS: dict[str, set[str]] = {
     "machine": {"protocol"},
     "task": {"input_spec", "losses"},
     "imaging": {"task"},
-    "models": {"input_spec", "protocol", "task"},
+    "models": {"input_spec", "metrics", "protocol", "task"},
     "phantoms": {"task"},
     **{name: {"task", "imaging"} for name in (*TASKS, "template")},
     **{f"phantoms.{name}": {"task", "phantoms", name} for name in (*TASKS, "template")},

@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from mlflow import MlflowClient
 
 from client.ledger.accounting import epsilon_of
-from server import launch
+from server import simulation
 from server.__main__ import client_app
 from server.errors import CheckpointDamaged
 from server.rounds.checkpoint import read_state
@@ -139,7 +139,7 @@ def test_a_study_that_ended_during_the_comparison_repeats_no_round(ground: Path,
     settings = (f"federation.rounds={ROUNDS}", "evaluation.arms=[local]")
     child = os.fork()
     if child == 0:
-        launch.baselines.compare = lambda *arguments, **named: os._exit(9)  # type: ignore[assignment]
+        simulation.baselines.compare = lambda *arguments, **named: os._exit(9)  # type: ignore[assignment]
         try:
             play(ground, "compared", *settings)
         finally:

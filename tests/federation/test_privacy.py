@@ -22,7 +22,8 @@ from client.site import load
 from client.training.train import train_locally
 from conf.schema.study import Study
 from server.__main__ import client_app, provision_hospitals
-from server.launch import Hospitals, run_study
+from server.launch import run_study
+from server.simulation import Hospitals
 from tasks.models import registry
 from tasks.models.network import Network
 from tasks.protocol import wire

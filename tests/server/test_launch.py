@@ -11,7 +11,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from conf import load
-from server import command_line, launch
+from server import command_line, launch, simulation
 from server.errors import HospitalNotReady, StudyError
 from server.study.document import open_study
 from server.study.folder import locked
@@ -23,7 +23,7 @@ def command(
 ) -> int | str | None:
     """Run ``consilium`` in this process with hospitals that cannot be provisioned; gives the exit code."""
 
-    def provision(*arguments: Any) -> launch.Hospitals:
+    def provision(*arguments: Any) -> simulation.Hospitals:
         assert raises is not None, "the hospitals must not be provisioned"
         raise raises
 
