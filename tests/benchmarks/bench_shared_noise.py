@@ -93,10 +93,10 @@ def best(task: Task, hospitals: list[Hospital], shared: bool, epsilon: float, de
     return winner, found[winner]
 
 
-def played(experiment: str, seed: int, folder: Path, data: str) -> dict[str, object]:
+def played(experiment: str, seed: int, folder: Path, overrides: list[str]) -> dict[str, object]:
     """Both kinds of noise at each epsilon, for one seed."""
     words = [f"experiment={experiment}", "tracking=none", "evaluation.arms=[]", f"output_dir={folder}", f"seed={seed}"]
-    study = load.load([*words, *([f"data_root={data}"] if data else [])])
+    study = load.load([*words, *overrides])
     task, hospitals = tasks.get(study.task.name), linear_rounds.hospitals(study, folder / f"{experiment}-{seed}")
     rows: dict[str, object] = {}
     for epsilon in (8.0,) if experiment == "rare_disease" else EPSILONS:
@@ -137,6 +137,7 @@ def main() -> None:
     """Measure what is not yet written down; print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", choices=("busi", "rare_disease"), default="busi")
+    parser.add_argument("--model", default="", help="features other than the experiment's, such as encoder_breast_7")
     parser.add_argument("--output", type=Path, help="benchmarks/shared-EXPERIMENT.json")
     parser.add_argument("--seed", type=int, action="append", help="instead of all")
     parser.add_argument("--folder", type=Path, help="keeps images and features for the next call")
@@ -152,7 +153,11 @@ def main() -> None:
         for seed in asked.seed or SEEDS:
             if str(seed) not in rows:
                 data = str(root / REAL[asked.experiment]) if root is not None and asked.experiment in REAL else ""
-                rows[str(seed)] = played(asked.experiment, seed, asked.folder or Path(scratch), data)
+                overrides = [
+                    *([f"data_root={data}"] if data else []),
+                    *([f"model={asked.model}"] if asked.model else []),
+                ]
+                rows[str(seed)] = played(asked.experiment, seed, asked.folder or Path(scratch), overrides)
                 output.write_text(json.dumps({"machine": machine.facts(), "rows": rows}, indent=1))
     Console(width=200).print(table_of(rows))
 
