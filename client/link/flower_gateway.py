@@ -124,9 +124,13 @@ T = TypeVar("T")
 
 def listening(kind: type[FleetHttpClient], ear: Ear, secured: Secured | None = None) -> type[FleetHttpClient]:
     """Flower's client of the Fleet API, which outlives errors of the server itself and tells the ear what it hears."""
-    presence = threading.Lock()
+    return _present(_patient(kind, ear, secured), ear)
 
-    class Listening(kind):  # type: ignore[valid-type,misc]
+
+def _patient(kind: type[FleetHttpClient], ear: Ear, secured: Secured | None) -> type[FleetHttpClient]:
+    """Connects with the hospital's certificate, and gives no call up at the server's first error."""
+
+    class Patient(kind):  # type: ignore[valid-type,misc]
         @classmethod
         def from_server_address(
             cls, server_address: str, insecure: bool, root_certificates: Any, interceptors: Any, **others: Any
@@ -135,6 +139,24 @@ def listening(kind: type[FleetHttpClient], ear: Ear, secured: Secured | None = N
                 return super().from_server_address(server_address, insecure, root_certificates, interceptors, **others)
             return cls(f"https://{server_address}", interceptors=interceptors, verify=secured(ear.trying), **others)
 
+        def _unary_unary(self, **call: Any) -> Any:
+            asked = partial(super()._unary_unary, **call)
+            if call["path"].endswith(("heartbeat", "activate-node")):
+                return asked()
+            try:
+                return patiently(asked)
+            except httpx.HTTPStatusError as error:
+                _end_if_unknown(error)
+                raise
+
+    return Patient
+
+
+def _present(kind: type[FleetHttpClient], ear: Ear) -> type[FleetHttpClient]:
+    """Joins, stays, and is away for a moment where orders were lost."""
+    presence = threading.Lock()
+
+    class Present(kind):  # type: ignore[valid-type,misc]
         def SendNodeHeartbeat(self, request: Any) -> Any:  # noqa: N802  # names of Flower's
             try:
                 with presence:
@@ -186,17 +208,7 @@ def listening(kind: type[FleetHttpClient], ear: Ear, secured: Secured | None = N
                     ear.trying(said(error))
                     time.sleep(AGAIN_S)
 
-        def _unary_unary(self, **call: Any) -> Any:
-            asked = partial(super()._unary_unary, **call)
-            if call["path"].endswith(("heartbeat", "activate-node")):
-                return asked()
-            try:
-                return patiently(asked)
-            except httpx.HTTPStatusError as error:
-                _end_if_unknown(error)
-                raise
-
-    return Listening
+    return Present
 
 
 def patiently(asked: Callable[[], T]) -> T:
