@@ -19,7 +19,11 @@ ROUNDS = 12
 
 
 def online(federation: Federation) -> bool:
-    return {one["state"] for one in federation.status()["hospitals"].values()} == {"online"}
+    """Whether all hospitals are there. Whoever asks again and again leaves the processor to those that are asked for."""
+    if {one["state"] for one in federation.status()["hospitals"].values()} == {"online"}:
+        return True
+    time.sleep(1)
+    return False
 
 
 def healthy(hospital: Hospital) -> bool:
