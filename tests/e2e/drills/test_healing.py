@@ -19,7 +19,7 @@ ROUNDS = 12
 
 
 def online(federation: Federation) -> bool:
-    """Whether all hospitals are there. Whoever asks again and again leaves the processor to those that are asked for."""
+    """Whether all hospitals are there; asked at intervals, which leave the processor to those that are waited for."""
     if {one["state"] for one in federation.status()["hospitals"].values()} == {"online"}:
         return True
     time.sleep(1)
