@@ -1,0 +1,104 @@
+"""The surface for Python programs, and the notebook that shows it; a study of three tiny hospitals is behind both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server import api
+from tests.federation.embedded import HOSPITALS, TINY
+
+NOTEBOOK = Path(__file__).parent / "first_study.ipynb"
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    return (*TINY, f"output_dir={tmp_path_factory.mktemp('api')}")
+
+
+@pytest.fixture(scope="module")
+def namespace(settings: tuple[str, ...]) -> dict[str, Any]:
+    """What the notebook's cells have left behind, its parameters exchanged as papermill does."""
+    names: dict[str, Any] = {}
+    for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+            if "parameters" in cell["metadata"].get("tags", []):
+                names["settings"] = list(settings)
+    return names
+
+
+def test_the_notebook_runs_and_has_no_output_of_somebody_elses(namespace: dict[str, Any]) -> None:
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    assert namespace["found"].report.exists()
+
+
+def test_progress_tells_of_every_round(namespace: dict[str, Any]) -> None:
+    rounds = [each for each in namespace["heard"] if each.label == "federated"]
+    assert [(each.done, each.total) for each in rounds] == [(1, 2), (2, 2)]
+    assert "epsilon" in rounds[-1].note
+
+
+def test_frames_have_a_row_for_each_and_the_figures_of_the_results(namespace: dict[str, Any]) -> None:
+    found: api.StudyResult = namespace["found"]
+    hospitals, arms, rounds = found.to_frame(), found.to_frame("arms"), found.to_frame("rounds")
+    assert list(hospitals["hospital"]) == list(HOSPITALS)
+    for row in hospitals.to_dict("records"):
+        figures = found.results.arms["federated"][row["hospital"]]
+        assert row["auc_low"] == pytest.approx(figures.auc_low)
+        assert row["epsilon"] == pytest.approx(found.results.epsilon[row["hospital"]])
+    assert len(arms) == sum(len(each) for each in found.results.arms.values())
+    assert len(rounds) == 2 * len(HOSPITALS)
+    assert rounds["epsilon"].is_monotonic_increasing
+    with pytest.raises(ValueError, match="hospitals, arms, rounds"):
+        found.to_frame("patients")  # type: ignore[arg-type]
+
+
+def test_a_study_that_has_ended_is_read_again(namespace: dict[str, Any]) -> None:
+    found: api.StudyResult = namespace["found"]
+    assert api.read_result(found.folder).results == found.results
+    with pytest.raises(api.StudyError, match="no results"):
+        api.read_result(found.folder / "federated")
+
+
+def test_a_model_scores_and_refuses_another_shape(namespace: dict[str, Any], tmp_path: Path) -> None:
+    model: api.Model = namespace["model"]
+    examples = np.stack([np.zeros(model.task.example_shape, np.float32), np.ones(model.task.example_shape, np.float32)])
+    scores = model.score(examples)
+    assert scores.shape == (2,)
+    assert ((scores >= 0) & (scores <= 1)).all()
+    np.testing.assert_allclose(model.score(examples[::-1]), scores[::-1])
+    with pytest.raises(ValueError, match="needs"):
+        model.score(examples[0])
+    (tmp_path / "else.safetensors").write_bytes(b"no model")
+    with pytest.raises(api.StudyError, match=r"else\.safetensors"):
+        api.load_model(tmp_path / "else.safetensors")
+    with pytest.raises(api.StudyError, match="cannot read"):
+        api.load_model(tmp_path / "nowhere.safetensors")
+
+
+def test_a_callback_that_raises_ends_the_study_and_the_next_call_goes_on(settings: tuple[str, ...]) -> None:
+    study = api.configure(*settings, "seed=5", "evaluation.arms=[]")
+
+    def leave(progress: api.Progress) -> None:
+        if progress.label == "federated":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        api.run(study, leave)
+    heard: list[api.Progress] = []
+    found = api.run(study, heard.append)
+    assert [each.done for each in heard if each.label == "federated"] == [2]
+    assert list(found.to_frame("rounds")["round"].unique()) == [1, 2]
+
+
+def test_wrong_settings_are_told_at_once() -> None:
+    with pytest.raises(api.ConfigError, match=r"privacy\.epsilon"):
+        api.configure("experiment=demo", "privacy.epsilon=-3")
+    with pytest.raises(api.StudyError, match="demo-0123abcd-7"):
+        api.configure("experiment=demo", "resume=demo-0123abcd-7")
