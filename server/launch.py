@@ -27,7 +27,7 @@ from server.results.verdicts import verdicts
 from server.rounds.state import RoundRecord
 from server.run_study import initial_state, summary
 from server.runtime.workers import LoadApp
-from server.simulation import Ended, Hospitals, Listener, ProvisionHospitals
+from server.simulation import EndedStudy, Hospitals, Listener, ProvisionHospitals
 from server.study import foresight
 from server.study.document import document_of, fixed_peers, fixed_sizes, open_study
 from server.study.folder import StudyFolder, locked
@@ -74,7 +74,7 @@ def run_study(
     Raises:
         ConfigError, StudyError: as ``server.simulation.play``.
     """
-    with _Bars(console) as bars:
+    with Bars(console) as bars:
         ended = simulation.play(study, provision, load_app, bars, words)
     _show(console, study, ended)
     return ended.results
@@ -102,7 +102,7 @@ def run_deployed(study: Study, runtime: SuperlinkRuntime, console: Console) -> N
     if not runtime.follow:
         console.print("The same command without runtime.follow=false follows it.")
         return
-    with _Bars(console) as bars:
+    with Bars(console) as bars:
         try:
             ended = handed.follow(bars)
         except KeyboardInterrupt:
@@ -119,7 +119,7 @@ class HandedOver:
     study: Study
     runtime: SuperlinkRuntime
 
-    def follow(self, listener: Listener) -> Ended:
+    def follow(self, listener: Listener) -> EndedStudy:
         """Wait until it has ended, and fetch what it found.
 
         Raises:
@@ -136,7 +136,7 @@ class HandedOver:
         folder = Path(self.study.output_dir).resolve() / "studies" / self.name
         superlink_client.fetch(door, self.name, facts["files"], folder)
         links = [line.replace(": /", f": https://{self.runtime.address}/", 1) for line in facts.get("links", [])]
-        return Ended(results.read(folder / writing.NUMBERS), folder, links)
+        return EndedStudy(results.read(folder / writing.NUMBERS), folder, links)
 
 
 def hand_over(study: Study, runtime: SuperlinkRuntime, tell: Callable[[str], None]) -> HandedOver:
@@ -165,7 +165,7 @@ def propose(study: Study, provision: ProvisionHospitals, console: Console) -> No
     """
     initial_state(study)
     folder = open_study(study)
-    with locked(folder), _Bars(console) as bars:
+    with locked(folder), Bars(console) as bars:
         hospitals = provision(study, folder.path, bars.advance)
         sizes, peers = fixed_sizes(folder, hospitals.public_sizes), fixed_peers(folder, hospitals.peers)
     document = document_of(study, folder.name, sizes, peers=peers)
@@ -175,7 +175,7 @@ def propose(study: Study, provision: ProvisionHospitals, console: Console) -> No
     console.print("Hospitals read it with `consilium-site review FILE`. The same command without propose runs it.")
 
 
-def _show(console: Console, study: Study, ended: Ended) -> None:
+def _show(console: Console, study: Study, ended: EndedStudy) -> None:
     """What a study has found, wherever it ran."""
     console.print(results.table(ended.results, study))
     for warning in ended.results.warnings:
@@ -188,7 +188,7 @@ def _show(console: Console, study: Study, ended: Ended) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-class _Bars:
+class Bars:
     """A ``Listener`` with progress bars by label; a bar appears when its label is first mentioned."""
 
     def __init__(self, console: Console) -> None:
@@ -202,7 +202,7 @@ class _Bars:
         self._console, self._progress = console, Progress(*columns, console=console)
         self._bars: dict[str, TaskID] = {}
 
-    def __enter__(self) -> _Bars:
+    def __enter__(self) -> Bars:
         self._progress.start()
         return self
 

@@ -77,7 +77,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedStudy:
     """A study that has ended.
 
     Attributes:
@@ -92,7 +92,7 @@ class Ended:
 
 def play(
     study: Study, provision: ProvisionHospitals, load_app: LoadApp, listener: Listener, words: Sequence[str] = ()
-) -> Ended:
+) -> EndedStudy:
     """Begin or resume the study, play its rounds, compare, record.
 
     Args:
@@ -112,7 +112,15 @@ def play(
         _refuse_another_matrix(study, hospitals)
         listener.begun(study, folder, hospitals)
         tracker = open_tracker(study, folder, list(hospitals.federated), hospitals.notes, listener.warn)
-        played = _Simulation(study, folder, sizes, hospitals, load_app, initial, listener)
+        played = _Simulation(
+            study,
+            folder,
+            sizes=sizes,
+            hospitals=hospitals,
+            load_app=load_app,
+            initial=initial,
+            listener=listener,
+        )
         state = played.federated(tracker)
         arms = played.repeated(played.arms())
         outcome = results.results(
@@ -125,7 +133,7 @@ def play(
         )
         record(folder, outcome, state, tracker, hospitals.conformance)
         folder.note(finished=True)
-    return Ended(outcome, folder.path, tracker.where())
+    return EndedStudy(outcome, folder.path, tracker.where())
 
 
 def _refuse_another_matrix(study: Study, hospitals: Hospitals) -> None:
