@@ -136,7 +136,11 @@ SEAMS: dict[str, tuple[str, ...]] = {
     ),
 }
 PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp"}
-FLOWER_SEAMS = ("client/link/flower_gateway.py", "client/link/flower_trainer.py", "server/runtime/flower_private.py")
+FLOWER_SEAMS = tuple(
+    f"{room}/flower_{part}.py"
+    for room, parts in {"client/link": ("gateway", "trainer"), "server/runtime": ("private", "replies")}.items()
+    for part in parts
+)
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 RUNS_TEXT = {"eval", "exec", "__import__"}

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+from flwr.proto.message_pb2 import PushObjectResponse
 from flwr.supercore.error import FlowerError
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
@@ -129,6 +130,7 @@ def listening(kind: type[FleetHttpClient], ear: Ear, secured: Secured | None = N
 
 def _patient(kind: type[FleetHttpClient], ear: Ear, secured: Secured | None) -> type[FleetHttpClient]:
     """Connects with the hospital's certificate, and gives no call up at the server's first error."""
+    in_doubt = set[tuple[str, str]]()
 
     class Patient(kind):  # type: ignore[valid-type,misc]
         @classmethod
@@ -138,6 +140,21 @@ def _patient(kind: type[FleetHttpClient], ear: Ear, secured: Secured | None) -> 
             if insecure or secured is None:
                 return super().from_server_address(server_address, insecure, root_certificates, interceptors, **others)
             return cls(f"https://{server_address}", interceptors=interceptors, verify=secured(ear.trying), **others)
+
+        def PushObject(self, request: Any) -> Any:  # noqa: N802
+            # What is sent again because the answer was lost, the SuperLink has and takes no second time; Flower would
+            # give the whole reply up, and the study wait for the rest of it.
+            sent = (request.session_id, request.object_id)
+            try:
+                response = super().PushObject(request)
+            except (httpx.HTTPError, ValueError) as error:
+                if answer_is_lost(error):
+                    in_doubt.add(sent)
+                raise
+            if sent in in_doubt:
+                in_doubt.discard(sent)
+                return PushObjectResponse(stored=True)
+            return response
 
         def _unary_unary(self, **call: Any) -> Any:
             asked = partial(super()._unary_unary, **call)

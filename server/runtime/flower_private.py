@@ -1,10 +1,12 @@
-"""The only file that touches private names of Flower (1.42). ``test_flower_private.py`` is its contract."""
+"""Private names of Flower (1.42): messages as bytes, the SuperLink, and its runs.
+
+``test_flower_private.py`` is its contract.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import ssl
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,9 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-from flwr.app import Error, Message, Metadata
-from flwr.app.message import make_message
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.app import Message
+from flwr.common.constant import SubStatus
 from flwr.common.serde import fab_to_proto, run_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -26,8 +27,6 @@ from flwr.proto.control_pb2 import (
 )
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
-    PullAppMessagesRequest,
-    PullAppMessagesResponse,
     PullTaskInputRequest,
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
@@ -42,6 +41,7 @@ from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
+from server.runtime.flower_replies import one_at_a_time, survive_bad_replies
 from tasks.machine.heartbeat import steady
 
 __all__ = ["Deflated", "Run", "claim_identity", "deflate", "deflate_all", "inflate"]
@@ -326,7 +326,7 @@ def play(address: str, authority: Path, token: str, play_study: PlayStudy) -> No
 
     grid = http_grid.HttpGrid(address, False, authority.read_bytes(), token=token)
     client = grid._runtime_client
-    one_at_a_time(client)
+    one_at_a_time(grid)
     survive_bad_replies(http_grid, client)
     heartbeat = HeartbeatSender(steady(make_task_heartbeat_fn_http(client)))
     heartbeat.start()
@@ -349,75 +349,3 @@ def play(address: str, authority: Path, token: str, play_study: PlayStudy) -> No
         if heartbeat.is_running:
             heartbeat.stop()
         grid.close()
-
-
-def one_at_a_time(client: Any) -> None:
-    """Let each pull bring one reply. Flower's grid inflates every reply that is there before it returns: of a hundred
-    hospitals that answer at once, a hundred models would be in memory. What the SuperLink says of the others, which is
-    short, waits here.
-
-    Args:
-        client: pulls messages for Flower's grid, and is changed.
-    """
-    there: dict[str, tuple[Any, Any]] = {}
-    pull = client.PullMessages
-
-    def pulled(request: PullAppMessagesRequest) -> PullAppMessagesResponse:
-        if not there.keys() & set(request.message_ids):
-            response = pull(request)
-            for one, tree in zip(response.messages_list, response.message_object_trees, strict=True):
-                there[one.metadata.reply_to_message_id] = (one, tree)
-        for message_id in request.message_ids:
-            if message_id in there:
-                one, tree = there.pop(message_id)
-                return PullAppMessagesResponse(messages_list=[one], message_object_trees=[tree])
-        return PullAppMessagesResponse()
-
-    client.PullMessages = pulled
-
-
-def survive_bad_replies(module: Any, client: Any) -> None:
-    """Turn a reply that cannot be inflated, or that answers another order than the SuperLink takes it for, into its
-    sender's error. Flower inflates what hospitals push without catching errors: one of them would end every study.
-
-    Args:
-        module: the one that inflates, which is changed.
-        client: pulls messages for it, and is changed.
-    """
-    orders: dict[str, str] = {}
-    pull, inflate_contents = client.PullMessages, module.inflate_object_from_contents
-
-    def pulled(request: Any) -> Any:
-        response = pull(request)
-        orders.clear()
-        orders.update({one.metadata.message_id: one.metadata.reply_to_message_id for one in response.messages_list})
-        return response
-
-    def inflated(object_id: str, contents: dict[str, bytes]) -> Any:
-        try:
-            message = inflate_contents(object_id, contents)
-            if isinstance(message, Message) and message.metadata.reply_to_message_id == orders[object_id]:
-                return message
-        except Exception:  # whatever the bytes provoke
-            pass
-        finally:
-            contents.clear()  # otherwise they stay beside the message that was made of them until that is used up
-        return unavailable(0, orders.get(object_id, ""))
-
-    client.PullMessages, module.inflate_object_from_contents = pulled, inflated
-
-
-def unavailable(node: int, message_id: str) -> Message:
-    """The error with which Flower answers for a node that does not take part."""
-    about = Metadata(
-        run_id=TaskIdentity.run_id or 0,
-        message_id="",
-        src_node_id=node,
-        dst_node_id=SUPERLINK_NODE_ID,
-        message_type="system",
-        group_id="",
-        ttl=0,
-        reply_to_message_id=message_id,
-        created_at=time.time(),
-    )
-    return make_message(metadata=about, error=Error(ErrorCode.NODE_UNAVAILABLE, "not there"))

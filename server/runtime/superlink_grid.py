@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from server.runtime.flower_private import Run, unavailable
+from server.runtime.flower_private import Run
+from server.runtime.flower_replies import unavailable
 
 _POLL_S = 0.2
 _LOOK_S = 1.0

@@ -137,6 +137,9 @@ class Scripted:
     def PullMessages(self, request: object) -> object:  # noqa: N802
         return self._unary_unary(path="/v1/fleet/pull-messages")
 
+    def PushObject(self, request: object) -> object:  # noqa: N802
+        return self._unary_unary(path="/v1/fleet/push-object")
+
     def PushMessages(self, request: object) -> object:  # noqa: N802
         return self._unary_unary(path="/v1/fleet/push-messages")
 
@@ -300,6 +303,21 @@ def test_an_order_that_came_and_could_not_be_kept_is_missed(
     with pytest.raises(StopIteration):
         mended(state=state, receive=lambda: next(orders))
     assert ear.missed
+
+
+def test_an_object_that_is_sent_again_after_its_answer_was_lost_is_stored(ear: flower_gateway.Ear) -> None:
+    """The SuperLink, which has it, says no: only what it still lacks of a session it takes."""
+    refused, stored = SimpleNamespace(stored=False), SimpleNamespace(stored=True)
+    first, second = SimpleNamespace(session_id="s", object_id="a"), SimpleNamespace(session_id="s", object_id="b")
+    made = client(ear, httpx.ReadError("reset"), refused, refused, httpx.ConnectError("refused"), refused, stored)
+    with pytest.raises(httpx.ReadError):
+        made.PushObject(first)
+    assert made.PushObject(first).stored
+    assert not made.PushObject(second).stored, "of another object nobody knows"
+    with pytest.raises(httpx.ConnectError):
+        made.PushObject(second)
+    assert not made.PushObject(second).stored, "it never came there"
+    assert made.PushObject(second).stored
 
 
 def test_no_heartbeat_comes_while_a_hospital_is_away(ear: flower_gateway.Ear, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,8 @@ import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
-from flwr.proto.message_pb2 import Message as MessageProto
-from flwr.proto.message_pb2 import Metadata as MetadataProto
-from flwr.proto.message_pb2 import ObjectTree
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
 from flwr.supercore.error import ApiErrorCode
 from flwr.supercore.heartbeat import HeartbeatSender
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
 
 from server.runtime.flower_private import (
@@ -32,8 +27,6 @@ from server.runtime.flower_private import (
     claim_identity,
     deflate,
     inflate,
-    one_at_a_time,
-    survive_bad_replies,
 )
 from tasks.machine.heartbeat import steady
 
@@ -116,58 +109,6 @@ print("made")
 
 def test_the_type_that_a_grid_must_name_is_there() -> None:
     assert Run.__name__ == "Run"
-
-
-def test_a_reply_that_cannot_be_inflated_or_answers_for_somebody_else_is_its_senders_error() -> None:
-    """The wrong version, Flower's own, raises out of the pull, and the other replies of it are lost with it."""
-    claim_identity()
-    order = inflate(deflate(Message(RecordDict(), 1, "train")))
-    good, contents = deflate(Message(RecordDict(), reply_to=order))
-    told = [SimpleNamespace(metadata=SimpleNamespace(message_id=good, reply_to_message_id=order.metadata.message_id))]
-    client = SimpleNamespace(PullMessages=lambda request: SimpleNamespace(messages_list=told))
-    module = SimpleNamespace(inflate_object_from_contents=inflate_object_from_contents)
-    survive_bad_replies(module, client)
-    client.PullMessages(None)
-    assert not module.inflate_object_from_contents(good, dict(contents)).has_error()
-    spoilt = dict.fromkeys(contents, b"")
-    for objects in ({}, spoilt, {good: b"\x00" * 40}, {good: contents[good][:-3]}):
-        reply = module.inflate_object_from_contents(good, objects)
-        assert reply.has_error()
-        assert reply.metadata.reply_to_message_id == order.metadata.message_id
-    told[0].metadata.reply_to_message_id = "another hospital's order"
-    client.PullMessages(None)
-    assert module.inflate_object_from_contents(good, dict(contents)).has_error()
-
-
-def test_each_pull_brings_one_reply_in_the_order_in_which_they_are_asked_for() -> None:
-    """What has arrived is kept as the few bytes that the SuperLink says of it; nothing is asked of it meanwhile."""
-    arrived, asked = ["a", "b", "c"], []
-
-    def pull(request: PullAppMessagesRequest) -> PullAppMessagesResponse:
-        asked.append(list(request.message_ids))
-        there = [name for name in arrived if name in request.message_ids]
-        return PullAppMessagesResponse(
-            messages_list=[MessageProto(metadata=MetadataProto(reply_to_message_id=name)) for name in there],
-            message_object_trees=[ObjectTree(object_id=f"tree of {name}") for name in there],
-        )
-
-    client = SimpleNamespace(PullMessages=pull)
-    one_at_a_time(client)
-
-    def pulled(*names: str) -> list[tuple[str, str]]:
-        response = client.PullMessages(PullAppMessagesRequest(message_ids=names))
-        pairs = zip(response.messages_list, response.message_object_trees, strict=True)
-        return [(message.metadata.reply_to_message_id, tree.object_id) for message, tree in pairs]
-
-    assert pulled("c", "a", "b", "d") == [("c", "tree of c")]
-    assert pulled("a", "b", "d") == [("a", "tree of a")]
-    assert len(asked) == 1
-    assert pulled("d") == []  # "b" waits, and is not what is asked for
-    arrived[:] = ["d"]
-    assert pulled("d", "b") == [("b", "tree of b")]
-    assert pulled("d") == [("d", "tree of d")]
-    assert pulled("d") == [("d", "tree of d")], "what the SuperLink says again is given again"
-    assert asked == [["c", "a", "b", "d"], ["d"], ["d"], ["d"]]
 
 
 def refusing(status: int, body: str = "") -> httpx.HTTPStatusError:
