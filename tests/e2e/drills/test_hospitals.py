@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from client.link import gateway
+from client.site import load
 from tests.e2e.deployment.federation import Federation, Process, site_command, until
 from tests.e2e.drills.drill import SEEN, Seen, study
 from tests.e2e.drills.proxy import Proxy
@@ -25,7 +27,7 @@ def test_a_hospital_that_answers_badly_is_dropped_by_name_and_stage(drilled: Fed
     bad = drilled.hospitals[1]
     bad.stop()
     time.sleep(1)
-    gateway = Process(
+    dials = Process(
         site_command("run", "--site", bad.site, "--gateway", bad.gateway, "--only", "gateway"),
         drilled.folder / "bad.log",
     )
@@ -42,7 +44,35 @@ def test_a_hospital_that_answers_badly_is_dropped_by_name_and_stage(drilled: Fed
             assert TOLD[how] in one["dropped"][bad.name]
     finally:
         trainer.end()
-        gateway.end()
+        dials.end()
+        bad.start()
+
+
+def test_a_reply_that_stops_midway_keeps_no_other_from_the_study(drilled: Federation) -> None:
+    """Flower's grid would wait for the rest of it, for three minutes, or as long as a byte comes now and then."""
+    bad = drilled.hospitals[1]
+    bad.stop()
+    time.sleep(1)
+    link = gateway.link(load(bad.site))
+    words = gateway.command(link, bad.gateway)
+    words[words.index("client.link.supernode")] = "tests.e2e.drills.bad_gateway"
+    dials = Process(words, drilled.folder / "bad-gateway.log", **gateway.environment(link))
+    trains = Process(
+        site_command("run", "--site", bad.site, "--gateway", bad.gateway, "--only", "trainer"),
+        drilled.folder / "bad-gateway-trainer.log",
+    )
+    try:
+        until(lambda: "acknowledges" in dials.text(), 120, "the bad gateway is heard")
+        with study(drilled, "federation.deadline_s=60", after=0) as running:
+            running.break_now()
+            SEEN.append(Seen("reply stops midway", 0.0, running.recovered(), "dropped at the deadline"))
+        first = drilled.rounds()[0]
+        assert first["dropped"] == {bad.name: "train: no answer within 60 s"}
+        assert list(first["hospitals"]) == [drilled.hospitals[0].name]
+        assert 60 <= first["seconds"] < 90
+    finally:
+        trains.end()
+        dials.end()
         bad.start()
 
 
