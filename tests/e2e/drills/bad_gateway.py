@@ -1,4 +1,4 @@
-"""A gateway that stops in the middle of each reply: python -m tests.e2e.drills.bad_gateway, with a gateway's options."""
+"""A gateway that stops in the middle of each reply: python -m tests.e2e.drills.bad_gateway OPTIONS, as any gateway."""
 
 from __future__ import annotations
 
