@@ -237,7 +237,8 @@ class Model:
     """A study's model, ready to score. Not for clinical use.
 
     Attributes:
-        head: what it belongs to, and the threshold from which its study's report calls a patient positive.
+        head: what it belongs to; the threshold, a score, from which its study's report calls a patient positive; and
+            the calibration, by which a patient's mean score becomes a probability.
     """
 
     head: ModelHead
@@ -246,7 +247,7 @@ class Model:
 
     @torch.no_grad()
     def score(self, examples: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probabilities of the positive class, shape (images,), for float32 examples of shape (images,
+        """Scores of the positive class from 0 to 1, shape (images,), for float32 examples of shape (images,
         *task.example_shape), as ``example`` makes them.
 
         Raises:

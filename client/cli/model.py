@@ -139,7 +139,12 @@ def _facts(
         "use": "not for clinical use",
         "model": asdict(model.head) | {"sha256": model.sha256},
         "patients": [
-            {"patient": patient.patient, "probability": patient.probability, "images": len(patient.images)}
+            {
+                "patient": patient.patient,
+                "probability": model.probability(patient.score),
+                "score": patient.score,
+                "images": len(patient.images),
+            }
             for patient in predictions.patients
         ],
         "left_out": Counter(one.reason for one in predictions.left_out),
@@ -200,9 +205,16 @@ def _shown(
 def _row(model: CheckedModel, rank: int, patient: ScoredPatient) -> tuple[object, ...]:
     from client.prediction.predict import called
 
-    side = {None: "", True: "at or above threshold", False: "below"}[called(model, patient.probability)]
+    side = {None: "", True: "at or above threshold", False: "below"}[called(model, patient.score)]
     warned = ", ".join(patient.warned)
-    return rank, _printable(patient.patient), len(patient.images), f"{100 * patient.probability:.1f}", side, warned
+    return (
+        rank,
+        _printable(patient.patient),
+        len(patient.images),
+        f"{100 * model.probability(patient.score):.1f}",
+        side,
+        warned,
+    )
 
 
 def _printable(name: str) -> str:

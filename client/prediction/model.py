@@ -42,16 +42,27 @@ class CheckedModel:
         """Its output for examples of shape (images, *example_shape).
 
         Returns:
-            Probabilities of the positive class, shape (images,); and what it marks, shape (images, structures,
+            Scores of the positive class from 0 to 1, shape (images,); and what it marks, shape (images, structures,
             *example_shape[1:]), ``None`` where it outlines nothing.
         """
         outputs = self.network.outputs(torch.from_numpy(np.ascontiguousarray(examples)))
-        probabilities = torch.sigmoid(outputs[:, 0]).numpy().astype(np.float64)
+        scores = torch.sigmoid(outputs[:, 0]).numpy().astype(np.float64)
         if not self.network.outlines:
-            return probabilities, None
+            return scores, None
         form = self.task.form
         marked = (outputs[:, form.findings :] > 0).numpy()
-        return probabilities, marked.reshape(len(examples), form.structures, *form.shape[1:])
+        return scores, marked.reshape(len(examples), form.structures, *form.shape[1:])
+
+    def probability(self, score: float) -> float:
+        """What a score means: the patient's probability, as the study's validation patients have calibrated it from
+        the mean over images. A model that carries no calibration leaves it as it is."""
+        calibration = self.head.calibration
+        return score if calibration is None else float(calibration.probability(score))
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability from which a patient counts as positive."""
+        return None if self.head.threshold is None else self.probability(self.head.threshold)
 
 
 def open_model(path: Path, sha256: str) -> CheckedModel:
@@ -138,6 +149,13 @@ def _remarks(head: ModelHead) -> list[str]:
         notes.append(f"The model is of release {head.release}, this is {release()}; on the test images they agree.")
     if head.accepted is False:
         notes.append("The model has not passed its study's own quality gate.")
+    if head.calibration is None:
+        notes.append("The model's scores were not calibrated: 30 % does not mean 30 patients in 100.")
+    elif head.prevalence is not None:
+        notes.append(
+            f"Probabilities are calibrated on the study's validation patients, of whom about {head.prevalence:.0%} had "
+            "the finding. Where it is rarer they are too high, where it is more frequent too low."
+        )
     if head.threshold is None:
         notes.append("The study has no operating threshold: patients are ranked, without positive or negative.")
     return notes

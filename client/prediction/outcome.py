@@ -27,8 +27,8 @@ from tasks.machine.disk import write_secret
 
 REPORTS, OUTLINES, TRIAGE, SCORES = "reports", "outlines", "triage.html", "scores.csv"
 _COLUMNS = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "frame", "file", "probability of the image",
-            "of the patient", "at or above threshold", "contract warnings", "read without", "training side",
-            "not scored because")  # fmt: skip
+            "of the patient", "score of the image", "score of the patient", "at or above threshold",
+            "contract warnings", "read without", "training side", "not scored because")  # fmt: skip
 """Further columns if the model outlines: for each structure, the percentage of the image that it marks."""
 
 
@@ -131,13 +131,14 @@ def _table(model: CheckedModel, found: Predictions) -> Iterator[tuple[object, ..
     structures = model.task.structures if model.network.outlines else ()
     yield (*_COLUMNS, *(f"{structure.name}, percent of the image" for structure in structures))
     for patient in found.patients:
-        side = {None: "", True: "yes", False: "no"}[called(model, patient.probability)]
+        side = {None: "", True: "yes", False: "no"}[called(model, patient.score)]
         for scored in patient.images:
             image = scored.image
             names = (image.patient, image.study, image.uid, image.frame + 1, image.path)
-            numbers = (f"{scored.probability:.6f}", f"{patient.probability:.6f}", side)
+            both = (scored.score, patient.score)
+            numbers = (*(f"{p:.6f}" for p in map(model.probability, both)), *(f"{score:.6f}" for score in both), side)
             remarks = (" ".join(image.warned), " ".join(image.without), "yes" if image.trained else "")
             parts = () if scored.outline is None else scored.outline.fractions()
             yield (*names, *numbers, *remarks, "", *(f"{100 * part:.4f}" for part in parts))
     for one in found.left_out:
-        yield one.patient, "", "", "", one.path, "", "", "", "", "", "", one.reason
+        yield one.patient, "", "", "", one.path, "", "", "", "", "", "", "", "", one.reason

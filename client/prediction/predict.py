@@ -37,13 +37,13 @@ class ScoredImage:
     """An image and its score.
 
     Attributes:
-        probability: of the positive class.
+        score: what the model says of the positive class, from 0 to 1, before calibration.
         seen: PNG of it as the model sees it, with the outlines that the model draws.
         outline: what the model marks; ``None`` where it outlines nothing.
     """
 
     image: LocalImage
-    probability: float
+    score: float
     seen: bytes
     outline: Outline | None = None
 
@@ -53,14 +53,14 @@ class ScoredPatient:
     """All images of one patient.
 
     Attributes:
-        probability: the mean over the images, as a study's figures have it.
+        score: the mean over the images, as a study's figures have it.
     """
 
     patient: str
     images: tuple[ScoredImage, ...]
 
     @property
-    def probability(self) -> float:
+    def score(self) -> float:
         return mean(self.images)
 
     @property
@@ -83,7 +83,7 @@ class ScoredPatient:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Patients, the highest probability first, and images that were not scored."""
+    """Patients, the highest score first, and images that were not scored."""
 
     patients: list[ScoredPatient]
     left_out: list[LeftOut]
@@ -95,13 +95,13 @@ class Predictions:
 
 
 def mean(images: Sequence[ScoredImage]) -> float:
-    """The mean probability of some images."""
-    return sum(scored.probability for scored in images) / len(images)
+    """The mean score of some images."""
+    return sum(scored.score for scored in images) / len(images)
 
 
-def called(model: CheckedModel, probability: float) -> bool | None:
-    """Whether it is at or above the study's operating threshold; ``None`` if there is no threshold."""
-    return None if model.head.threshold is None else probability >= model.head.threshold
+def called(model: CheckedModel, score: float) -> bool | None:
+    """Whether a score is at or above the study's operating threshold; ``None`` if there is no threshold."""
+    return None if model.head.threshold is None else score >= model.head.threshold
 
 
 def predict(model: CheckedModel, work: Worklist, progress: ScoringProgress) -> Predictions:
@@ -122,15 +122,15 @@ def predict(model: CheckedModel, work: Worklist, progress: ScoringProgress) -> P
             progress("scoring", done, total)
     progress("scoring", total, total)
     patients = [ScoredPatient(name, tuple(images)) for name, images in by_patient.items()]
-    return Predictions(sorted(patients, key=lambda patient: (-patient.probability, patient.patient)), left_out)
+    return Predictions(sorted(patients, key=lambda patient: (-patient.score, patient.patient)), left_out)
 
 
 def _looked_at(model: CheckedModel, batch: Sequence[tuple[LocalImage, NDArray[np.float32]]]) -> Iterator[ScoredImage]:
-    probabilities, marked = model.look(np.stack([example for _, example in batch]))
+    scores, marked = model.look(np.stack([example for _, example in batch]))
     for n, (image, example) in enumerate(batch):
         masks = None if marked is None else marked[n]
         outline = None if masks is None else Outline.of(masks)
-        yield ScoredImage(image, float(probabilities[n]), png(example, masks), outline)
+        yield ScoredImage(image, float(scores[n]), png(example, masks), outline)
 
 
 def _examples(

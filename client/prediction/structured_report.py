@@ -96,17 +96,20 @@ def report_of(
 
 def comment(model: CheckedModel) -> str:
     """The comment for the reader, in every report."""
-    threshold = model.head.threshold
+    threshold = model.threshold
     threshold_sentence = "The study has no threshold." if threshold is None else (
         f"The study's operating threshold is {100 * threshold:.1f} percent."
     )  # fmt: skip
     scored = "All slices in the group are scored as one image." if model.task.sequences else (
         "Of a clip, some frames are scored, each as an image; the last group has the mean over the examination."
     )  # fmt: skip
+    scale = "Certainties are scores that were not calibrated." if model.head.calibration is None else (
+        "Certainties are scores that the study's validation patients have calibrated."
+    )  # fmt: skip
     origin = f"Study {model.head.study}, model SHA-256 {model.sha256}."
     return (
         f"{NOT_FOR_CLINICAL_USE}. Output of a research model that no authority has cleared; it must not be used for "
-        f"the care of any patient. Question: {model.task.question} {scored} {threshold_sentence} {origin}"
+        f"the care of any patient. Question: {model.task.question} {scored} {scale} {threshold_sentence} {origin}"
     )
 
 
@@ -144,8 +147,8 @@ def _group(
     names: ObjectNames,
     whole: bool = False,
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
-    probability = mean(images)
-    positive = called(model, probability) if whole else None
+    score = mean(images)
+    positive = called(model, score) if whole else None
     name = "study" if whole else _name(images[0], headers[images[0].image.path])
     return hd.sr.MeasurementsAndQualitativeEvaluations(
         hd.sr.TrackingIdentifier(names.instance("finding", _read(images, headers), name), name),
@@ -154,9 +157,9 @@ def _group(
         measurements=[
             hd.sr.Measurement(
                 codes.DCM.CertaintyOfFinding,
-                round(100 * probability, 2),
+                round(100 * model.probability(score), 2),
                 codes.UCUM.Percent,
-                derivation=codes.SCT.Mean if whole and not model.task.sequences else None,
+                derivation=codes.SCT.Mean if whole and _is_a_mean(model) else None,
                 referenced_images=[
                     hd.sr.SourceImageForMeasurement(str(headers[path].SOPClassUID), str(headers[path].SOPInstanceUID))
                     for path in dict.fromkeys(path for scored in images for path, _ in _frames(scored.image))
@@ -166,6 +169,11 @@ def _group(
         qualitative_evaluations=None if positive is None else [_side(positive)],
         source_images=_sources(images, headers),
     )
+
+
+def _is_a_mean(model: CheckedModel) -> bool:
+    """Whether an examination's certainty is the mean of its images', and not a function of it."""
+    return not model.task.sequences and model.head.calibration is None
 
 
 def _read(images: Sequence[ScoredImage], headers: Mapping[Path, Dataset]) -> Iterator[tuple[Path, str, int]]:
@@ -183,8 +191,10 @@ def _name(scored: ScoredImage, header: Dataset) -> str:
 def _algorithm(model: CheckedModel) -> hd.sr.AlgorithmIdentification:
     """The algorithm; its version is the federated study and the file's digest, which identify the model."""
     parameters = [f"network {model.head.model.get('name')}", f"SHA-256 {model.sha256}", NOT_FOR_CLINICAL_USE]
-    if model.head.threshold is not None:
-        parameters.append(f"operating threshold {100 * model.head.threshold:.2f} percent")
+    if model.threshold is not None:
+        parameters.append(f"operating threshold {100 * model.threshold:.2f} percent")
+    if (calibration := model.head.calibration) is not None:
+        parameters.append(f"calibration {calibration.intercept:.4f} + {calibration.slope:.4f} logit of the mean score")
     name, version = f"{MANUFACTURER} {model.task.name}", f"{model.head.study} {model.sha256}"
     return hd.sr.AlgorithmIdentification(name, version, parameters)
 

@@ -71,11 +71,17 @@ def page(site: str, model: CheckedModel, predictions: Predictions, made: datetim
         f"<table role=presentation class=pages><thead><tr><th class=banner>{_words()}</th></tr></thead><tbody><tr><td>"
         f"<h1>{escape(model.task.question)}</h1>"
         f"<p class=soft>{len(predictions.patients)} patients, {predictions.images} {what}, highest probability of "
-        f"<b>{escape(model.task.classes[1])}</b> first. A patient's probability is the mean over the {what}.</p>"
+        f"<b>{escape(model.task.classes[1])}</b> first. {_meaning(model)}</p>"
         f"{''.join(f'<p class=remark>{escape(text)}</p>' for text in remarks(model, predictions))}"
         f"{_facts(site, model, made)}{_patients(model, predictions.patients)}{_left_out(model, predictions.left_out)}"
         "</td></tr></tbody></table></html>"
     )
+
+
+def _meaning(model: CheckedModel) -> str:
+    if model.head.calibration is None:
+        return f"A patient's probability is the mean over the {noun(model.task)}."
+    return f"A patient's probability is the mean score of the {noun(model.task)}, calibrated."
 
 
 def noun(task: Task) -> str:
@@ -105,7 +111,7 @@ def _words() -> str:
 
 
 def _facts(site: str, model: CheckedModel, made: datetime) -> str:
-    threshold = model.head.threshold
+    threshold = model.threshold
     rows = {
         "Hospital": site,
         "Model": f"study {model.head.study}, {model.head.model.get('name')}, SHA-256 {model.sha256}",
@@ -151,7 +157,7 @@ def _row(model: CheckedModel, rank: int, patient: ScoredPatient) -> str:
     return (
         f"<tr><td class=rank>{rank}</td><td class=who><div class=id>{escape(patient.patient)}</div>"
         f"<div class=soft>{when}</div>{trained}{_warnings(patient)}</td>"
-        f"<td class=score>{_bar(model, patient.probability)}</td><td>{_pictures(patient.images)}</td></tr>"
+        f"<td class=score>{_bar(model, patient.score)}</td><td>{_pictures(model, patient.images)}</td></tr>"
     )
 
 
@@ -167,8 +173,8 @@ def _meanings(model: CheckedModel, patients: Sequence[ScoredPatient]) -> str:
     return f"<dl><dt class=warn>Contract warnings</dt><dd></dd>{meanings}</dl>" if rules else ""
 
 
-def _bar(model: CheckedModel, probability: float) -> str:
-    threshold, positive = model.head.threshold, called(model, probability)
+def _bar(model: CheckedModel, score: float) -> str:
+    threshold, positive, probability = model.threshold, called(model, score), model.probability(score)
     line = "" if threshold is None else f"<b style='left:calc({100 * threshold:.2f}% - 1px)'></b>"
     side = "" if positive is None else f"{'at or above' if positive else 'below'} the threshold"
     return (
@@ -177,13 +183,13 @@ def _bar(model: CheckedModel, probability: float) -> str:
     )
 
 
-def _pictures(images: Sequence[ScoredImage]) -> str:
+def _pictures(model: CheckedModel, images: Sequence[ScoredImage]) -> str:
     """The images with the highest probability."""
-    shown = sorted(images, key=lambda scored: -scored.probability)
+    shown = sorted(images, key=lambda scored: -scored.score)
     parts = [
         f"<figure><img{_size(scored)} alt='' src='data:image/png;base64,"
         f"{base64.b64encode(scored.seen).decode()}'>"
-        f"<figcaption>{100 * scored.probability:.1f} %{_without(scored.image)}</figcaption></figure>"
+        f"<figcaption>{100 * model.probability(scored.score):.1f} %{_without(scored.image)}</figcaption></figure>"
         for scored in shown[:_MOST_IMAGES]
     ]
     more = len(shown) - _MOST_IMAGES

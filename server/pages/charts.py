@@ -27,6 +27,7 @@ from server.pages.svg import (
     text,
 )
 from server.results.figures import Arm, Figures, Subgroup
+from server.results.recalibrated import Recalibrated
 from server.results.results import Results
 from server.results.secondary_endpoints import OutlineArm
 from server.results.verdicts import decisions
@@ -175,24 +176,30 @@ def _lines(
     return Chart(chart.title, chart.description, bottom + 44, chart.pieces)
 
 
-def reliability(federated: Arm) -> Chart:
-    """Predicted against observed, all validation patients: near the diagonal, scores are calibrated."""
-    groups = federated.everybody.reliability
-    description = "; ".join(f"predicted {g.predicted:.2f}, observed {_words(g.observed)}" for g in groups)
-    size, left, top = 300.0, 110.0, 26.0
-    chart = Chart("Predicted and observed", description or "Too few patients for any bin of scores.", size + top + 44)
+def reliability(federated: Arm, calibrated: Recalibrated | None = None) -> Chart:
+    """Predicted against observed, all validation patients, before and after calibration: on the diagonal, scores are
+    probabilities."""
+    judged = None if calibrated is None else calibrated.everybody
+    before, after = federated.everybody.reliability, [] if judged is None else judged.reliability
+    size, left = 300.0, 110.0
+    chart = Chart("Predicted and observed", "", 0)
+    kinds = [("scores of the model", "local", before), ("calibrated by the other hospitals", "federated", after)]
+    kinds = [kind for kind in kinds if kind[2]]
+    top = legend(chart, 12, [(name, partial(mark, MARKS[k], colour=COLOURS[k])) for name, k, _ in kinds]) + 26
     x, y = Scale(0, 1, left, left + size), Scale(0, 1, top + size, top)
     axis_y(chart, y, left, "observed", left + size)
     axis_x(chart, x, top + size, "predicted probability", top)
     chart.add(line(x(0), y(0), x(1), y(1), "#8a97a5", width=1.2, dash="4 3"))
-    most = max((g.patients for g in groups), default=1.0)
-    for group in groups:
-        at, colour = x(group.predicted), COLOURS["federated"]
-        chart.add(line(at, y(group.observed.low), at, y(group.observed.high), colour, width=1.6))
-        chart.add(mark("circle", at, y(group.observed.value), colour, 3 + 5 * (max(group.patients, 0) / most) ** 0.5))
-    if len(groups) > 1:
-        chart.add(path([(x(g.predicted), y(g.observed.value)) for g in groups], COLOURS["federated"], 1))
-    return chart
+    for _, kind, groups in kinds:
+        colour, most = COLOURS[kind], max(g.patients for g in groups)
+        for group in groups:
+            at, radius = x(group.predicted), 3 + 5 * (max(group.patients, 0) / most) ** 0.5
+            chart.add(line(at, y(group.observed.low), at, y(group.observed.high), colour, width=1.6))
+            chart.add(mark(MARKS[kind], at, y(group.observed.value), colour, radius))
+        if len(groups) > 1:
+            chart.add(path([(x(g.predicted), y(g.observed.value)) for g in groups], colour, 1))
+    said = [f"{n}: " + "; ".join(f"{g.predicted:.2f}, observed {_words(g.observed)}" for g in gs) for n, _, gs in kinds]
+    return Chart(chart.title, ". ".join(said) or "Too few for any group.", size + top + 44, chart.pieces)
 
 
 def groups(subgroups: Sequence[Subgroup]) -> Chart | None:

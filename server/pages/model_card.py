@@ -168,7 +168,29 @@ def _figures(story: Story, task: Task) -> Iterator[str]:
     )
     for name, figures in [*federated.hospitals.items(), ("all patients", federated.everybody)]:
         yield f"| {plain(name)} | {_row(figures)} |"
-    yield from ("", *_secondary(story, task))
+    yield from ("", *_calibration(story), "", *_secondary(story, task))
+
+
+def _calibration(story: Story) -> Iterator[str]:
+    """What becomes of scores in the model's file."""
+    calibrated = story.results.recalibrated
+    if calibrated is None:
+        yield "These are scores, not probabilities: nothing has calibrated them."
+        return
+    line, judged = calibrated.line, calibrated.everybody
+    yield (
+        f"The file calibrates scores: logit(probability) = {line.intercept:.3f} + {line.slope:.3f} logit(score), "
+        f"fitted on all these patients, of whom about {calibrated.prevalence:.0%} were positive; elsewhere another "
+        "prevalence shifts probabilities."
+    )
+    if judged is None:
+        yield "How much better they are is not known: no other patients were left to judge it."
+        return
+    yield (
+        "Each hospital calibrated by the others' patients, all patients together: Brier score "
+        f"{point(judged.brier, 3)}, calibration error {point(judged.calibration_error, 3)}"
+        + (f", slope {point(judged.calibration.slope)}." if judged.calibration else ".")
+    )
 
 
 def _secondary(story: Story, task: Task) -> Iterator[str]:

@@ -45,6 +45,8 @@ EXPLAINED = {
     "brier": "Brier score: Fieller's interval with Student's t.",
     "calibration": "Calibration error: root mean square, variance taken off (Broecker 2012, Kumar 2019). Slope and "
     "intercept: logistic recalibration (Cox 1958) with score intervals.",
+    "recalibration": "Calibrated probabilities: a line on the logit scale (Platt 1999), shrunk; judged by the line of "
+    "the other hospitals.",
     "precision": "Average precision: logit interval (Boyd 2013).",
     "gains": "Gains: paired comparison (DeLong 1988); verdicts by Holm (1979).",
     "hospital": "What the hospital alone predicts: Cochran's Q (1954); AUC without optimism (Efron 1983).",
@@ -81,7 +83,9 @@ def pictures(story: Story) -> dict[str, Chart]:
         "comparison": charts.forest(results),
         "gains": charts.gains(results),
         "matrix": charts.matrix(results.matrix),
-        "reliability": charts.reliability(results.details["federated"]) if "federated" in results.details else None,
+        "reliability": charts.reliability(results.details["federated"], results.recalibrated)
+        if "federated" in results.details
+        else None,
         "subgroups": charts.groups(results.groups),
         "findings": charts.findings(results),
         **{f"outlines-{structure}": charts.outlines(structure, arms) for structure, arms in results.outlines.items()},
@@ -109,6 +113,7 @@ def page(story: Story) -> str:
         numbers={name: number for number, name in enumerate(explained, start=1)},
         compared=compared(results),
         federated=federated,
+        calibrated=results.recalibrated,
         hospitals=sorted(results.epsilon),
         contract=contracts.digest_of_task(task.name),
         conformance=story.conformance,

@@ -58,6 +58,8 @@ def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
         threshold=None if federated is None else federated.everybody.specific.threshold,
         accepted=None if outcome.gate is None else not outcome.gate,
         probe=probe,
+        calibration=None if outcome.recalibrated is None else outcome.recalibrated.line,
+        prevalence=None if outcome.recalibrated is None else outcome.recalibrated.prevalence,
     )
     path = folder.path / model_file.FILE
     write_whole(path, model_file.pack(head, arrays, _encoder(configuration)))

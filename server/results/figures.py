@@ -13,6 +13,7 @@ from server.rounds.evaluation import Evaluated
 from tasks.metrics.calibration import (
     CalibrationLine,
     Group,
+    above_constant,
     brier,
     calibration_error,
     calibration_line,
@@ -52,6 +53,7 @@ class Figures:
     Attributes:
         negatives, positives: estimated numbers.
         size_noise: standard deviation of each of them; 0 for exact counts.
+        above_constant: the Brier score less that of the same number, the prevalence, for each patient.
         specific, youden: the two operating points, without the optimism of having been chosen on these patients.
         calibration: slope and intercept; ``None`` where noise hides a class or scores separate the classes.
     """
@@ -67,6 +69,7 @@ class Figures:
     specific: OperatingPoint
     youden: OperatingPoint
     calibration: CalibrationLine | None = None
+    above_constant: Interval | None = None
     reliability: list[Group] = field(default_factory=list)
 
 
@@ -102,6 +105,7 @@ def figures_of(histogram: ScoreHistogram, chosen: Thresholds, lost: Chosen | Non
         specific=at_threshold(histogram, chosen.specific, lost.specific),
         youden=at_threshold(histogram, chosen.youden, lost.youden),
         calibration=calibration_line(histogram),
+        above_constant=above_constant(histogram),
         reliability=reliability(histogram),
     )
 

@@ -25,9 +25,11 @@ from server.results.figures import (
     knowing_the_hospital,
     subgroups,
 )
+from server.results.recalibrated import Recalibrated, recalibrated
 from server.results.secondary_endpoints import ByArm, OutlineArm, findings, outlines
 from server.results.verdicts import gains, gate, warnings
 from server.rounds.evaluation import Evaluated, pooled_auc
+from server.rounds.model_selection import fallen
 from server.rounds.state import HospitalRound, RoundRecord, StudyState, how_often
 from server.study.baselines import Arms
 from server.study.cross_site_evaluation import CrossSiteEvaluation
@@ -48,6 +50,7 @@ class Results:
         named: how often each hospital's update deserved a look though it counted, and why the last time.
         notes: what must be said beside the figures.
         details: for each arm all figures, of each hospital and of everybody.
+        recalibrated: the federated model's scores as probabilities; ``None`` where it has seen one class only.
         by_hospital: how far the hospital by itself predicts the finding.
         gains: by hospital, AUC of the federated model less that of the hospital alone.
         spread: by arm and hospital, how far another training of the same study may lead, to 95 %: half the width of an
@@ -86,11 +89,12 @@ class Results:
     gate: list[str] | None = None
     named: dict[str, str] = field(default_factory=dict)
     spread: dict[str, dict[str, float]] = field(default_factory=dict)
+    recalibrated: Recalibrated | None = None
 
     def auc(self, arm: str, hospital: str) -> Interval | None:
         """An arm's AUC at a hospital; with the scatter of training, where it was measured."""
         figures = self.arms[arm].get(hospital)
-        auc = None if figures is None else interval_of(figures)
+        auc = None if figures is None else figures.auc_interval
         return None if auc is None else widened(auc, self.spread.get(arm, {}).get(hospital, 0.0))
 
     def mean_auc(self, arm: str) -> Interval | None:
@@ -118,6 +122,9 @@ class Results:
             for key in ("auc", "average_precision", "brier", "calibration_error"):
                 interval: Interval | None = getattr(figures_of_arm.everybody, key)
                 metrics[f"result/pooled_patients/{arm}_{key}"] = _point(interval)
+        if self.recalibrated is not None and (judged := self.recalibrated.everybody) is not None:
+            metrics["result/pooled_patients/calibrated_brier"] = _point(judged.brier)
+            metrics["result/pooled_patients/calibrated_calibration_error"] = _point(judged.calibration_error)
         if self.shuffled is not None:
             metrics["result/pooled_patients/shuffled_auc"] = self.shuffled.value
         metrics |= self._secondary_metrics()
@@ -144,13 +151,6 @@ class Results:
 
 _RESULTS = TypeAdapter(Results)
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
-
-
-def interval_of(figures: HospitalRound) -> Interval | None:
-    """A hospital's AUC in a round."""
-    if figures.auc is None or figures.auc_low is None or figures.auc_high is None:
-        return None
-    return Interval(figures.auc, figures.auc_low, figures.auc_high, figures.auc_firm, figures.auc_hidden)
 
 
 def _point(interval: Interval | None) -> float | None:
@@ -181,7 +181,11 @@ def results(
     trained = {h: math.hypot(*(each[h] for each in spread.values())) for h in spread.get("federated", {})}
     shuffled = repeated([auc for auc in map(_pooled, arms.shuffled) if auc is not None])
     private = any(v is not None for v in epsilon.values())
-    first_warnings = warnings(details, by_hospital, dropped, private, shuffled=shuffled, named=named)
+    calibrated, fall = recalibrated(histograms), fallen(state.rounds)
+    first_warnings = warnings(
+        details, by_hospital, dropped, private, shuffled=shuffled, named=named, calibrated=calibrated,
+        fallen=None if fall is None else (*fall, state.outcome.number),
+    )  # fmt: skip
     return Results(
         study=name,
         arms={arm: figures for arm, figures in by_arm.items() if figures},
@@ -206,6 +210,7 @@ def results(
         gate=gate(details.get("federated"), gates or {}),
         named=named,
         spread=spread,
+        recalibrated=calibrated,
     )
 
 
@@ -243,7 +248,7 @@ def _repeated(shuffled: list[dict[str, Evaluated]]) -> dict[str, HospitalRound]:
     """Of models trained on labels at random, the mean at each hospital."""
     means = {}
     for hospital in sorted({hospital for each in shuffled for hospital in each}):
-        aucs = [interval_of(each[hospital].figures) for each in shuffled if hospital in each]
+        aucs = [each[hospital].figures.auc_interval for each in shuffled if hospital in each]
         mean_of = repeated([interval for interval in aucs if interval is not None])
         means[hospital] = HospitalRound() if mean_of is None else HospitalRound(
             auc=mean_of.value, auc_low=mean_of.low, auc_high=mean_of.high
@@ -260,7 +265,7 @@ def _matrix(cross_site: CrossSiteEvaluation, state: StudyState) -> dict[str, dic
     if not cross_site.matrix:
         return {}
     rows = {name: _figures(each) for name, each in cross_site.matrix.items()} | {"federated": state.outcome.hospitals}
-    return {name: {h: interval_of(figures) for h, figures in sorted(each.items())} for name, each in rows.items()}
+    return {name: {h: figures.auc_interval for h, figures in sorted(each.items())} for name, each in rows.items()}
 
 
 def _validation_epsilon(rounds: list[RoundRecord]) -> dict[str, float | None]:

@@ -12,6 +12,9 @@ from typing import Literal
 from scipy.special import ndtr
 
 from server.results.figures import Arm
+from server.results.recalibrated import Recalibrated
+from server.results.weaknesses import fall, in_words, weaknesses
+from server.rounds.state import RoundRecord
 from tasks.metrics.interval import Interval, Z, difference
 from tasks.metrics.ranking import HospitalAlone
 
@@ -157,15 +160,21 @@ def warnings(
     private: bool,
     shuffled: Interval | None = None,
     named: Mapping[str, str] | None = None,
+    calibrated: Recalibrated | None = None,
+    fallen: tuple[RoundRecord, RoundRecord, int] | None = None,
 ) -> list[str]:
     """What a reader must know before any figure.
 
     Args:
         shuffled: mean AUC of models trained on permuted labels.
         named: by hospital how often its update was conspicuous, and why the last time.
+        calibrated: the federated model's scores as probabilities.
+        fallen: if the AUC has fallen, the best round, the last evaluated one, and the number of the delivered one.
     """
     federated = arms.get("federated")
     sentences = list(_one_class(federated)) if federated else ["The model was not evaluated at any hospital."]
+    sentences += list(weaknesses(federated, calibrated)) if federated else []
+    sentences += [fall(*fallen)] if fallen else []
     sentences += _opposite(federated) if federated else []
     sentences += list(_hidden(federated)) if federated else []
     if by_hospital is not None and by_hospital.p < _ALPHA and by_hospital.auc >= _TELLING:
@@ -176,9 +185,9 @@ def warnings(
         )
     if shuffled is not None and shuffled.low > 0.5:
         sentences.append(
-            f"Models trained on permuted labels still reach an AUC of {_of(shuffled)}. That can be chance: repeat with "
-            "another seed, or with more evaluation.shufflings. If it persists, the same patients are on both sides of "
-            "the split, or something other than the finding reveals the label."
+            f"Models trained on permuted labels still reach an AUC of {in_words(shuffled)}. That can be chance: repeat "
+            "with another seed, or with more evaluation.shufflings. If it persists, the same patients are on both "
+            "sides of the split, or something other than the finding reveals the label."
         )
     if not private:
         sentences.append("The training was not private: no noise was added, and patients have no guarantee.")
@@ -220,7 +229,3 @@ def _opposite(federated: Arm) -> list[str]:
         f"{', '.join(positive)} with positive ones only. A model that recognises the hospital is right about them "
         "without looking for disease: read the figures of each hospital that has both classes."
     ]
-
-
-def _of(interval: Interval) -> str:
-    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"

@@ -8,14 +8,20 @@ played, and spends less.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import ndtri
 
 from conf.schema.study import Study
 from server.rounds.state import RoundRecord, StudyState
+from tasks.metrics.interval import Interval, Z, mean
 from tasks.protocol.wire import Arrays
+
+_ALPHA = 0.05
+_FEWEST = 2
 
 
 def best_round(rounds: Sequence[RoundRecord], least_gain: float) -> int:
@@ -30,6 +36,23 @@ def best_round(rounds: Sequence[RoundRecord], least_gain: float) -> int:
         if auc is not None and auc > best and auc >= best + least_gain:
             best, number = auc, record.number
     return number
+
+
+def fallen(rounds: Sequence[RoundRecord]) -> tuple[RoundRecord, RoundRecord] | None:
+    """The best evaluated round and the last one, if the last is worse than chance explains; ``None`` if not.
+
+    Compared is the mean AUC over the same hospitals as in ``best_round``. The best of k rounds lies above the others by
+    chance alone, so their difference must pass the one-sided limit of 5 % / (k - 1) (Dunn, JASA 56:52, 1961). All
+    rounds were evaluated on the same patients, so that errors counted as independent are rather too large.
+    """
+    compared = _in_every_round(rounds)
+    means = [(record, mean) for record in rounds if (mean := _interval_over(record, compared)) is not None]
+    if len(means) < _FEWEST:
+        return None
+    (best, most), (last, ended) = max(means, key=lambda each: each[1].value), means[-1]
+    error = math.hypot(*((i.below + i.above) / 2 / Z for i in (most, ended)))
+    limit = float(-ndtri(_ALPHA / (len(means) - 1)))
+    return (best, last) if most.value - ended.value > limit * max(error, 1e-12) else None
 
 
 def is_evaluated(record: RoundRecord) -> bool:
@@ -49,6 +72,13 @@ def _mean_over(record: RoundRecord, hospitals: Collection[str]) -> float | None:
         return None
     values = [record.hospitals[hospital].auc for hospital in sorted(hospitals)]
     return float(np.mean([auc for auc in values if auc is not None]))
+
+
+def _interval_over(record: RoundRecord, hospitals: Collection[str]) -> Interval | None:
+    if not is_evaluated(record):
+        return None
+    intervals = [record.hospitals[hospital].auc_interval for hospital in sorted(hospitals)]
+    return mean([interval for interval in intervals if interval is not None])
 
 
 def has_ended(study: Study, rounds: Sequence[RoundRecord]) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from server.rounds.ledger_witness import Witness
+from tasks.metrics.interval import Interval
 from tasks.protocol.study import StudyDocument
 from tasks.protocol.wire import Arrays
 
@@ -48,6 +49,13 @@ class HospitalRound:
     update_norm: float | None = None
     epsilon_alone: float | None = None
     evaluation_epsilon_alone: float | None = None
+
+    @property
+    def auc_interval(self) -> Interval | None:
+        """The AUC with its limits."""
+        if self.auc is None or self.auc_low is None or self.auc_high is None:
+            return None
+        return Interval(self.auc, self.auc_low, self.auc_high, self.auc_firm, self.auc_hidden)
 
     @property
     def shown_auc(self) -> float | None:

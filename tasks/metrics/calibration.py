@@ -7,7 +7,7 @@ known of it is in the intervals.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,25 @@ def brier(histogram: ScoreHistogram) -> Interval | None:
     score = float((people.sum(axis=0) * means).sum()) / max(float(people.sum()), 1.0)
     more = float(((people * steep) ** 2).sum()) + _not_drawn(score)
     return ratio(histogram.cells, squared, np.ones_like(squared), histogram.noise, more=more)
+
+
+def above_constant(histogram: ScoreHistogram) -> Interval | None:
+    """The Brier score less that of giving each patient the same number, the prevalence; between -1 and 1, and above 0
+    for scores that are worse than that.
+
+    The best constant has the smallest Brier score of all, so that not knowing the prevalence exactly changes nothing to
+    first order: each patient's difference counts as if it were known.
+    """
+    means, width = histogram.means, histogram.unknown
+    people = np.maximum(histogram.cells, 0)
+    share = min(max(histogram.size(1) / max(float(histogram.cells.sum()), 1.0), 0.0), 1.0)
+    worse = np.stack([means**2 - share**2, (1 - means) ** 2 - (1 - share) ** 2])
+    steep = 2 * np.stack([means, 1 - means]) * width / math.sqrt(12)
+    more = float(((people * steep) ** 2).sum()) / 4
+    halved = ratio(histogram.cells, (1 + worse) / 2, np.ones_like(worse), histogram.noise, more=more)
+    if halved is None:
+        return None
+    return replace(halved, value=2 * halved.value - 1, low=2 * halved.low - 1, high=2 * halved.high - 1)
 
 
 def _not_drawn(score: float) -> float:

@@ -31,11 +31,13 @@ class ScoreHistogram:
         cells: float64 of shape (2, bins), negative and positive patients.
         noise: standard deviation of the independent Gaussian noise on every cell; 0 for exact counts.
         edges: between bins, shape (bins - 1,), not decreasing; ``None`` for equally wide bins.
+        known: where bins are of several hospitals, side by side: ``means`` and ``unknown`` of each, shape (2, bins).
     """
 
     cells: NDArray[np.float64]
     noise: float = 0.0
     edges: NDArray[np.float64] | None = None
+    known: NDArray[np.float64] | None = None
 
     @property
     def bins(self) -> int:
@@ -56,6 +58,8 @@ class ScoreHistogram:
     @property
     def means(self) -> NDArray[np.float64]:
         """The mean score of each bin's patients, as far as the neighbouring bins tell."""
+        if self.known is not None:
+            return self.known[0]
         people = self.cells.sum(axis=0)
         if self.edges is None:
             return within(people, self.limits)
@@ -65,6 +69,8 @@ class ScoreHistogram:
     def unknown(self) -> NDArray[np.float64]:
         """How far apart the scores of each bin's patients may lie. The outermost of unequal bins reach to 0 and 1, but
         their patients are near the others."""
+        if self.known is not None:
+            return self.known[1]
         width = np.diff(self.limits)
         if self.edges is None:
             return np.asarray(width)

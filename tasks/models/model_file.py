@@ -25,6 +25,7 @@ from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from tasks.metrics.recalibration import Recalibration
 from tasks.models.network import Network
 from tasks.models.weights import Finder, carried
 from tasks.protocol.study import STRICT, Count, HexDigest, Name
@@ -53,10 +54,13 @@ class ModelHead:
         document: digest of the study's document, which hospitals approve.
         release: of Consilium, at the end of the study.
         task, task_version, contract, model: as in the study document.
-        threshold: the mean probability of a patient's images from which the study's report calls the patient positive;
+        threshold: the mean score of a patient's images from which the study's report calls the patient positive;
             ``None`` if the model was not evaluated.
         accepted: whether it has passed the study's own gate; ``None`` where none was set.
         probe: logits of the pictures of ``probe``; empty for a model with a part that stays at the hospitals.
+        calibration: from the mean score of a patient's images to a probability; ``None`` for a model that was not
+            evaluated, or of a release before calibration: its scores are no probabilities.
+        prevalence: of the finding among the patients of whom that is right.
     """
 
     study: Name
@@ -69,6 +73,8 @@ class ModelHead:
     threshold: Annotated[float, Field(ge=0, le=1)] | None
     accepted: bool | None
     probe: Annotated[list[float], Field(max_length=16)]
+    calibration: Recalibration | None = None
+    prevalence: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class BadModelFile(ValueError):
@@ -183,5 +189,8 @@ def head_text(head: ModelHead) -> Mapping[str, object]:
         "network": head.model.get("name"),
         "release": head.release,
         "operating threshold": "none" if head.threshold is None else f"{head.threshold:.3f}",
+        "calibration": "none: scores are no probabilities"
+        if head.calibration is None
+        else (f"intercept {head.calibration.intercept:.2f}, slope {head.calibration.slope:.2f}"),
         "study's own gate": {None: "not set", True: "passed", False: "not passed"}[head.accepted],
     }

@@ -8,7 +8,6 @@ import numpy as np
 from scipy.special import expit, logit, ndtri
 
 from server.results.figures import Arm, arm_of, in_bins_of
-from server.results.results import interval_of
 from server.results.verdicts import decisions, gains, gate
 from server.rounds.evaluation import Evaluated
 from server.rounds.state import HospitalRound
@@ -68,7 +67,7 @@ class _OnlyAuc:
 
 
 def _aucs(evaluated: dict[str, Evaluated]) -> Arm:
-    return Arm({h: _OnlyAuc(interval_of(e.figures)) for h, e in evaluated.items()}, None)  # type: ignore[misc, arg-type]
+    return Arm({h: _OnlyAuc(e.figures.auc_interval) for h, e in evaluated.items()}, None)  # type: ignore[misc, arg-type]
 
 
 def verdicts_on_equal_procedures(

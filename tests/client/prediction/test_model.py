@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.numpy import save
 from client.errors import ModelRefused, OtherRelease, SiteMisconfigured
 from client.prediction import model as opening
 from client.prediction.model import CheckedModel, open_model
+from tasks.metrics.recalibration import Recalibration
 from tasks.models import model_file, registry
 from tasks.models.weights import carried
 from tests.client.prediction.handed_over import SPEC, TASK, head, weights, write_model
@@ -25,7 +27,8 @@ def test_it_computes_what_its_author_computed(tmp_path: Path) -> None:
     for path in (tmp_path / "m.safetensors", tmp_path):
         for typed in (digest, digest.upper(), " ".join(digest[i : i + 8] for i in range(0, 64, 8))):
             opened = open_model(path, typed)
-            assert (opened.sha256, opened.head.study, opened.remarks) == (digest, "demo-1", [])
+            assert (opened.sha256, opened.head.study) == (digest, "demo-1")
+            assert opened.remarks == ["The model's scores were not calibrated: 30 % does not mean 30 patients in 100."]
     network = registry.build(SPEC, TASK.form)
     registry.load_arrays(network.trainable, weights())
     examples = np.random.default_rng(0).random((3, *TASK.example_shape), np.float32)
@@ -85,7 +88,27 @@ def test_another_release_that_computes_the_same_is_used_and_told(tmp_path: Path)
     told = open_model(tmp_path, digest).remarks
     assert "release 9.9" in told[0]
     assert "gate" in told[1]
-    assert "no operating threshold" in told[2]
+    assert "not calibrated" in told[2]
+    assert "no operating threshold" in told[3]
+
+
+def test_scores_become_the_probabilities_that_its_study_has_calibrated(tmp_path: Path) -> None:
+    line = Recalibration(-1.0, 2.0)
+    digest = write_model(tmp_path / "m.safetensors", calibration=line, prevalence=0.27)
+    opened = open_model(tmp_path, digest)
+    assert opened.probability(0.5) == pytest.approx(1 / (1 + np.e))
+    assert opened.threshold == pytest.approx(float(line.probability(0.43)))
+    (told,) = opened.remarks
+    assert "about 27% had the finding" in told
+
+
+def test_a_model_of_a_release_before_calibration_gives_its_scores(tmp_path: Path) -> None:
+    older = asdict(head())
+    del older["calibration"], older["prevalence"]
+    content = save(weights(), {"consilium": json.dumps(older)})
+    (tmp_path / "m.safetensors").write_bytes(content)
+    opened = open_model(tmp_path, model_file.digest(content))
+    assert (opened.probability(0.3), opened.threshold) == (0.3, 0.43)
 
 
 def test_a_transform_that_has_changed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

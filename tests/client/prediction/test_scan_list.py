@@ -278,7 +278,7 @@ def test_scans_are_scored_a_few_at_a_time_and_each_by_itself(drawn: Path) -> Non
     found = predict(opened, Worklist(work.images * 2), lambda *told: None)
     assert found.images == 6
     for patient in found.patients:
-        first, second = (scored.probability for scored in patient.images)
+        first, second = (scored.score for scored in patient.images)
         np.testing.assert_allclose(first, second, atol=1e-6)
 
 

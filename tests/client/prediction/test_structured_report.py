@@ -16,13 +16,14 @@ from pydicom.sr.codedict import codes
 
 from client.prediction.model import CheckedModel, open_model
 from client.prediction.predict import ScoredImage
-from client.prediction.structured_report import report_of
+from client.prediction.structured_report import comment, report_of
 from client.prediction.worklist import of_folder
 from client.reading.slices import Plane, slices_of
 from client.reading.stack import Stack
 from client.site import load
 from client.sources.files.examinations import ReadStacks
 from tasks import task as tasks
+from tasks.metrics.recalibration import Recalibration
 from tasks.task import PhantomHospital
 from tests.client.prediction import handed_over
 from tests.client.prediction.handed_over import TASK, model
@@ -79,6 +80,19 @@ def test_highdicom_reads_what_was_measured(hospital: Path, tmp_path: Path) -> No
     evidence = report.CurrentRequestedProcedureEvidenceSequence[0]
     named = [item for series in evidence.ReferencedSeriesSequence for item in series.ReferencedSOPSequence]
     assert sorted(item.ReferencedSOPInstanceUID for item in named) == sorted(uids)
+
+
+def test_a_calibrated_model_certifies_probabilities(hospital: Path, tmp_path: Path) -> None:
+    """The examination's is of the mean score, so it is no mean of the images' certainties."""
+    line = Recalibration(-1.0, 2.0)
+    opened, images = model(tmp_path, calibration=line, prevalence=0.4), _scored(hospital, tmp_path / "in")
+    groups = _written(tmp_path / "sr.dcm", opened, images).content.get_image_measurement_groups()
+    certainty = [float(group.get_measurements()[0].value) for group in groups]
+    assert certainty == pytest.approx([100 * float(line.probability(score)) for score in (0.25, 0.9, 0.575)], abs=0.01)
+    assert groups[2].get_measurements()[0].derivation is None
+    (side,) = groups[2].get_qualitative_evaluations()
+    assert side.value.value == "AT-OR-ABOVE", "a score of 0.575 against the threshold of 0.43"
+    assert "have calibrated" in comment(opened)
 
 
 def test_it_says_whose_output_it_is_and_for_what_it_must_not_be_used(hospital: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from client.prediction import triage
 from client.prediction.local_image import LeftOut, LocalImage
 from client.prediction.model import CheckedModel
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient
+from tasks.metrics.recalibration import Recalibration
 from tests.client.prediction.handed_over import model
 
 AT = datetime(2026, 11, 25, 9, 30, tzinfo=UTC)
@@ -71,6 +72,18 @@ def test_the_highest_is_first_and_the_threshold_is_drawn(opened: CheckedModel) -
     assert re.search(r"80\.0 %.*?at or above the threshold.*?10\.0 %.*?below the threshold", page, re.S)
     assert page.count("left:calc(43.00% - 1px)") == 2
     assert len([1 for tag, _ in _tags(page) if tag == "img"]) == 3
+
+
+def test_probabilities_are_calibrated_and_the_order_is_that_of_scores(tmp_path: Path) -> None:
+    """A patient with two images: the mean score is calibrated, and not the mean of calibrated images."""
+    line = Recalibration(-1.0, 2.0)
+    opened = model(tmp_path, calibration=line, prevalence=0.4)
+    page = triage.page("alder", opened, Predictions([_patient("HIGH", 0.9, 0.6), _patient("LOW", 0.42)], []), AT)
+    both, low, threshold = (100 * float(line.probability(score)) for score in (0.75, 0.42, 0.43))
+    assert re.search(rf"{both:.1f} %.*?at or above the threshold.*?{low:.1f} %.*?below the threshold", page, re.S)
+    assert page.count(f"left:calc({threshold:.2f}% - 1px)") == 2
+    assert f"{100 * float(line.probability(0.9)):.1f} %" in page
+    assert "calibrated" in page
 
 
 def test_it_is_marked_at_the_top_and_on_every_printed_page(opened: CheckedModel) -> None:

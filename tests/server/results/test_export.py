@@ -69,6 +69,9 @@ def test_the_file_says_what_the_model_belongs_to(whole: tuple[Study, StudyFolder
     assert head.model == document.model
     assert head.accepted is False
     assert 0 < (head.threshold or 0) < 1
+    assert head.calibration is not None
+    assert 0 < head.calibration.slope < 5
+    assert head.prevalence == pytest.approx(120 / 280)
     assert save(arrays) == save(load((folder.path / "federated" / "round-0002.safetensors").read_bytes()))
     network = registry.build(head.model, tasks.get(head.task).form)
     registry.load_arrays(network.trainable, arrays)

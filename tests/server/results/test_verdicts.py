@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from server.results.verdicts import decisions, how_compared, verdicts, warnings
+from server.rounds.state import HospitalRound, RoundRecord
 from server.study.baselines import Arms
 from server.study.cross_site_evaluation import CrossSiteEvaluation
 from tasks.metrics.interval import Interval
@@ -50,6 +51,53 @@ def test_equal_models_are_seldom_told_apart_at_any_hospital() -> None:
         gains = {f"h{n}": Interval(g, g - 1.96, g + 1.96) for n, g in enumerate(rng.standard_normal(20))}
         wrong += any(found != "open" for found in decisions(gains).values())
     assert wrong <= 33, "at most 5 %, three standard deviations allowed"
+
+
+def test_scores_that_are_worse_than_a_constant_are_told_before_any_figure() -> None:
+    found, _ = outcome({"ash": evaluated(1, 1.0, moved=2.0, bins=256), "elm": evaluated(2, 1.0, moved=2.0, bins=256)})
+    (told,) = [text for text in found.warnings if "giving every patient the prevalence" in text]
+    assert told.startswith("Scores are worse than")
+    assert "calibrated probabilities are better than that" in told
+    fine, _ = outcome({"ash": evaluated(1, 2.0, bins=256), "elm": evaluated(2, 2.0, bins=256)})
+    assert not [text for text in fine.warnings if "prevalence" in text]
+    alone, _ = outcome({"ash": evaluated(1, 1.0, moved=2.0, bins=256)})
+    assert any("no other patients are left" in text for text in alone.warnings)
+
+
+def test_a_hospital_that_the_others_calibrate_badly_is_told_of() -> None:
+    """Prevalences of a twelfth and eleven twelfths, and scores that know neither."""
+    each = {"ash": evaluated(1, 0.3, (220, 20), bins=256), "elm": evaluated(2, 0.3, (20, 220), bins=256)}
+    found, _ = outcome(each)
+    assert any(text.startswith("At ash, calibrated probabilities are worse") for text in found.warnings)
+    assert any(text.startswith("At elm, calibrated probabilities are worse") for text in found.warnings)
+
+
+def test_a_threshold_that_misses_most_is_told_of() -> None:
+    found, _ = outcome({"ash": evaluated(1, 0.5), "elm": evaluated(2, 3.0)})
+    (told,) = [text for text in found.warnings if "misses most patients with the finding" in text]
+    assert "ash" in told
+    assert "elm" not in told
+    good, _ = outcome({"ash": evaluated(1, 3.0), "elm": evaluated(2, 3.0)})
+    assert not [text for text in good.warnings if "operating threshold" in text]
+    hidden, _ = outcome({"ash": evaluated(1, 0.5, (30, 20), 8.0), "elm": evaluated(2, 0.5, (30, 20), 8.0)})
+    assert not [text for text in hidden.warnings if "misses most" in text], "nobody knows, behind such noise"
+
+
+def test_a_threshold_that_calls_nearly_everybody_positive_is_told_of() -> None:
+    """At one hospital scores are higher than at the others, which have chosen the threshold."""
+    many = {f"h{n}": evaluated(n, 2.0, bins=256) for n in range(4)}
+    found, _ = outcome({**many, "ash": evaluated(9, 1.0, (40, 30), moved=4.0, bins=256)})
+    (told,) = [text for text in found.warnings if "calls most patients without the finding positive" in text]
+    assert "ash" in told
+    assert "h0" not in told
+
+
+def test_a_curve_that_falls_is_told_with_the_round_that_is_delivered() -> None:
+    high, low = HospitalRound(auc=0.9, auc_low=0.85, auc_high=0.95), HospitalRound(auc=0.6, auc_low=0.5, auc_high=0.7)
+    best, last = (RoundRecord(n, 0.0, 0.0, {"ash": h}) for n, h in ((2, high), (5, low)))
+    told = warnings({}, None, {}, private=True, fallen=(best, last, 5))
+    assert told[1].startswith("The mean AUC fell from 0.90 after round 2 to 0.60 after round 5")
+    assert told[1].endswith("The model of round 5 is delivered.")
 
 
 def test_gains_are_told_of_hospitals_that_have_both_figures() -> None:

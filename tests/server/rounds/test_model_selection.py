@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.rounds.model_selection import averaged, best_round, has_ended
+from server.rounds.model_selection import averaged, best_round, fallen, has_ended
 from server.rounds.state import HospitalRound, RoundRecord, StudyState
 from tests.server import scripted
 
@@ -29,6 +29,38 @@ def test_the_best_round_is_the_last_that_gained_enough(
     aucs: tuple[float | None, ...], least_gain: float, best: int
 ) -> None:
     assert best_round(rounds(*aucs), least_gain) == best
+
+
+def curve(error: float, *aucs: float) -> list[RoundRecord]:
+    """Rounds of two hospitals whose AUCs have intervals of this standard error."""
+    reach = 1.96 * error
+    each = [HospitalRound(auc=auc, auc_low=auc - reach, auc_high=auc + reach) for auc in aucs]
+    return [RoundRecord(n, 0.0, 0.0, {"ash": one, "elm": one}) for n, one in enumerate(each, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("error", "aucs", "told"),
+    [
+        (0.09, (0.65, 0.69, 0.78, 0.88, 0.78, 0.63, 0.52), (4, 7)),
+        (0.09, (0.65, 0.69, 0.78, 0.84, 0.78, 0.73, 0.74), None),
+        (0.02, (0.70, 0.80, 0.85), None),
+        (0.02, (0.80, 0.70), (1, 2)),
+        (0.02, (0.80,), None),
+        (0.02, (), None),
+    ],
+)
+def test_a_fall_is_told_where_chance_does_not_explain_it(
+    error: float, aucs: tuple[float, ...], told: tuple[int, int] | None
+) -> None:
+    found = fallen(curve(error, *aucs))
+    assert (None if found is None else (found[0].number, found[1].number)) == told
+
+
+def test_the_best_of_many_equal_rounds_is_no_fall() -> None:
+    """Ten rounds that differ by chance alone; at the limit for a single pair 20 % of studies would be told of."""
+    rng = np.random.default_rng(4)
+    told = sum(fallen(curve(0.05, *rng.normal(0.75, 0.05 / np.sqrt(2), 10))) is not None for _ in range(400))
+    assert told <= 33, "at most 5 %, three standard deviations allowed"
 
 
 @pytest.mark.parametrize(
