@@ -48,14 +48,17 @@ class _Inbox:
         self._there: dict[str, tuple[Any, ObjectTree]] = {}
         self._again: dict[str, float] = {}
         self._contents: dict[str, bytes] = {}
+        self._lost: set[str] = set()
 
     def pull_messages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:
         """What is whole first, in the order in which it is asked for; nothing if nothing is."""
         found = self._first_whole(request.message_ids)
-        if found is None:
-            response = self._ask(request)
+        # The SuperLink tells of a reply once. Asked again, it says that there is none.
+        unknown = [order for order in request.message_ids if order not in self._there]
+        if found is None and unknown:
+            response = self._ask(PullAppMessagesRequest(message_ids=unknown))
             for one, tree in zip(response.messages_list, response.message_object_trees, strict=True):
-                self._told(one.metadata.reply_to_message_id, one, tree)
+                self._there[one.metadata.reply_to_message_id] = (one, tree)
             found = self._first_whole(request.message_ids)
         if found is None:
             return PullAppMessagesResponse()
@@ -65,32 +68,36 @@ class _Inbox:
 
     def pull_object(self, request: PullObjectRequest) -> PullObjectResponse:
         """An object of the reply that was given last."""
+        if request.object_id in self._lost:
+            return PullObjectResponse(object_found=False)
         content = self._contents.pop(request.object_id, None)
         if content is None:
             return self._fetch(request)
         return PullObjectResponse(object_found=True, object_available=True, object_content=content)
 
-    def _told(self, order: str, one: Any, tree: ObjectTree) -> None:
-        """Note a reply. Of one that is there already the SuperLink says again only that its sender has gone: what that
-        has not sent by now will not come."""
-        if order in self._there and self._is_whole(order):
-            self._again.pop(order, None)
-            return
-        self._again.pop(order, None)
-        self._there[order] = (one, tree)
-
     def _first_whole(self, orders: Iterable[str]) -> str | None:
         now = time.monotonic()
         for order in orders:
-            if order in self._there and self._again.get(order, now) <= now and self._is_whole(order):
+            if order not in self._there or self._again.get(order, now) > now:
+                continue
+            if self._is_whole(order):
+                return order
+            if self._has_left(order):
+                if not self._is_whole(order):  # nor has the rest come in between
+                    self._lost = set(self._objects(order))
                 return order
         return None
+
+    def _has_left(self, order: str) -> bool:
+        """Whether the sender of a reply is not there any more, so that what has not come will not come. Who is in the
+        middle of sending does not go for a moment: a gateway that starts again has lost its reply."""
+        return self._there[order][0].metadata.src_node_id not in set(self._grid.get_node_ids())
 
     def _is_whole(self, order: str) -> bool:
         """Whether all objects of a reply have come; then they are kept for the next pull. Senders push the outermost
         last, so that what is still on its way is mostly known by a few bytes."""
         started = time.monotonic()
-        *inner, outermost = (part.object_id for part in iterate_object_tree(self._there[order][1]))
+        *inner, outermost = self._objects(order)
         found = [self._object(outermost)]
         if found[0] is not None:
             with ThreadPoolExecutor(_FETCHES) as pool:
@@ -100,8 +107,11 @@ class _Inbox:
             self._again[order] = ended + max(_PAUSE_S, _PAUSE_FACTOR * (ended - started))
             return False
         contents = zip([outermost, *inner], found, strict=True)
-        self._contents = {name: content for name, content in contents if content}
+        self._contents, self._lost = {name: content for name, content in contents if content}, set()
         return True
+
+    def _objects(self, order: str) -> list[str]:
+        return [part.object_id for part in iterate_object_tree(self._there[order][1])]
 
     def _object(self, name: str) -> bytes | None:
         """The content of an object; ``None`` while it has not come, ``b""`` if it is gone and will not come."""

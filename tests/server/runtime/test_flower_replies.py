@@ -54,25 +54,34 @@ class SuperLink:
     """What it says of replies, and their objects: a tree ``X`` with the arrays ``X1`` and ``X2``.
 
     Attributes:
-        arrived: replies of which it tells, each time.
+        arrived: replies of which it has not told.
         missing: objects that have not come yet.
         gone: objects that it has deleted.
+        there: senders that are online.
     """
 
     def __init__(self, *arrived: str) -> None:
-        self.arrived, self.missing, self.gone = list(arrived), set[str](), set[str]()
-        self.asked, self.fetched = list[list[str]](), list[str]()
+        self.arrived, self.missing, self.gone, self.there = list(arrived), set[str](), set[str](), {7}
+        self.asked, self.fetched, self.told = list[list[str]](), list[str](), set[str]()
 
     def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:  # noqa: N802  # Flower's names
+        assert not self.told & set(request.message_ids), "it would say that there is no such reply"
         self.asked.append(list(request.message_ids))
         there = [name for name in self.arrived if name in request.message_ids]
+        self.told |= set(there)
+        self.arrived = [name for name in self.arrived if name not in there]
         return PullAppMessagesResponse(
-            messages_list=[MessageProto(metadata=MetadataProto(reply_to_message_id=name)) for name in there],
+            messages_list=[
+                MessageProto(metadata=MetadataProto(reply_to_message_id=name, src_node_id=7)) for name in there
+            ],
             message_object_trees=[
                 ObjectTree(object_id=name, children=[ObjectTree(object_id=f"{name}{n}") for n in (1, 2)])
                 for name in there
             ],
         )
+
+    def online(self) -> set[int]:
+        return self.there
 
     def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802
         self.fetched.append(request.object_id)
@@ -84,14 +93,18 @@ class SuperLink:
 def pulling(superlink: SuperLink) -> Any:
     """Pulls replies by their orders. Gives the names of those that came, and of the objects that could be read."""
     client = SimpleNamespace(PullMessages=superlink.PullMessages, PullObject=superlink.PullObject)
-    one_at_a_time(SimpleNamespace(_runtime_client=client, node=Node(node_id=1), run=SimpleNamespace(run_id=1)))
+    grid = SimpleNamespace(node=Node(node_id=1), run=SimpleNamespace(run_id=1), get_node_ids=lambda: superlink.online())
+    grid._runtime_client = client
+    one_at_a_time(grid)
 
     def pulled(*names: str) -> list[str]:
         response = client.PullMessages(PullAppMessagesRequest(message_ids=names))
         found = [one.metadata.reply_to_message_id for one in response.messages_list]
         for name in (part for order in found for part in (f"{order}1", f"{order}2", order)):
             read = client.PullObject(PullObjectRequest(object_id=name))
-            assert read.object_content == name.encode() * (name not in superlink.gone)
+            if not read.object_found:
+                return [f"{one}, lost" for one in found]
+            assert read.object_content == name.encode()
         return found
 
     return pulled
@@ -108,9 +121,8 @@ def test_each_pull_brings_one_reply_in_the_order_in_which_they_are_asked_for() -
     superlink.arrived = ["d"]
     assert pulled("d", "b") == ["b"]
     assert pulled("d") == ["d"]
-    assert pulled("d") == ["d"], "what the SuperLink says again is given again"
-    assert superlink.asked == [["c", "a", "b", "d"], ["d"], ["d"], ["d"]]
-    assert sorted(superlink.fetched) == sorted(name for one in "cabdd" for name in (one, f"{one}1", f"{one}2")), "once"
+    assert superlink.asked == [["c", "a", "b", "d"], ["d"], ["d"]]
+    assert sorted(superlink.fetched) == sorted(name for one in "cabd" for name in (one, f"{one}1", f"{one}2")), "once"
 
 
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,18 +163,29 @@ def test_a_reply_that_is_on_its_way_is_looked_at_now_and_then(monkeypatch: pytes
     assert pulled("a") == ["a"]
 
 
-def test_the_rest_of_a_reply_is_not_waited_for_once_its_sender_has_gone() -> None:
-    """The SuperLink then answers for the order itself. What has come whole before that counts."""
-    superlink = SuperLink("a")
-    superlink.missing = {"a2"}
+def test_the_rest_of_a_reply_is_not_waited_for_once_its_sender_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once(monkeypatch)
+    superlink = SuperLink("a", "b")
+    superlink.missing = {"a2", "b2"}
     pulled = pulling(superlink)
-    assert pulled("a") == []
-    superlink.missing = set()
-    assert pulled("a") == ["a"], "the rest has come in between, so the SuperLink's word is not needed"
-    superlink.missing = {"a2"}
-    assert pulled("a") == []
-    superlink.missing, superlink.gone = set(), {"a1", "a2"}
-    assert pulled("a") == ["a"], "objects that are gone are nobody's to wait for: Flower makes an error of it"
+    assert pulled("a", "b") == []
+    superlink.there = set()
+    assert pulled("a") == ["a, lost"], "Flower makes an error of it"
+
+    def there() -> set[int]:
+        superlink.missing = set()
+        return set()
+
+    monkeypatch.setattr(superlink, "online", there)
+    assert pulled("b") == ["b"], "the rest had come before it left"
+
+
+def test_objects_that_are_gone_are_not_waited_for() -> None:
+    superlink = SuperLink("a", "b")
+    superlink.gone = {"a1", "a2"}
+    pulled = pulling(superlink)
+    assert pulled("a", "b") == ["a, lost"], "Flower makes an error of it"
+    assert pulled("b") == ["b"]
 
 
 def test_flower_s_own_grid_gives_what_is_whole_and_an_error_for_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +205,13 @@ def test_flower_s_own_grid_gives_what_is_whole_and_an_error_for_what_is_gone(mon
     told = PullAppMessagesResponse(
         messages_list=[message_to_proto(head(reply))], message_object_trees=[get_object_tree(reply)]
     )
+    online = SimpleNamespace(nodes=[Node(node_id=reply.metadata.src_node_id)])
     client = SimpleNamespace(
-        PullMessages=lambda _: told, PullObject=fetched, ConfirmMessageReceived=lambda _: None, close=lambda: None
+        PullMessages=lambda request: told if request.message_ids else None,
+        GetNodes=lambda _: online,
+        PullObject=fetched,
+        ConfirmMessageReceived=lambda _: None,
+        close=lambda: None,
     )
     grid = http_grid.HttpGrid("127.0.0.1:1", True, token="a token")
     grid._client = client  # type: ignore[assignment]
