@@ -230,7 +230,10 @@ def _measured(home: Path, hospitals: int, megabytes: float, rounds: int) -> dict
             played = start(
                 *here, "--play", given, "--megabytes", str(megabytes), "--rounds", str(rounds), stdout=subprocess.PIPE
             )
+            begun = threading.Event()
+            threading.Thread(target=keep, args=(acquirer, task[1], begun), daemon=True).start()
             text, _ = played.communicate(timeout=1800)
+            begun.set()
             assert played.returncode == 0, (server_dir.logs / "senders.log").read_text()[-2000:]
             told: dict[str, Any] = json.loads(text.splitlines()[-1])
             return told | {"superlink": watch.end(), "superlink_idle": idle, "load": os.getloadavg()[0]}
@@ -238,6 +241,12 @@ def _measured(home: Path, hospitals: int, megabytes: float, rounds: int) -> dict
             for one in reversed(running):
                 one.kill()
                 one.wait()
+
+
+def keep(acquirer: Any, token: str, begun: threading.Event) -> None:
+    """Renew the claim to the run, which would end before a busy machine has imported what its process needs."""
+    while not begun.wait(5):
+        acquirer.keep(token)
 
 
 def draw(rows: dict[int, dict[str, Any]], megabytes: float, path: Path) -> None:
