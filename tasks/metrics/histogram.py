@@ -59,7 +59,7 @@ class ScoreHistogram:
     def means(self) -> NDArray[np.float64]:
         """The mean score of each bin's patients, as far as the neighbouring bins tell."""
         if self.known is not None:
-            return self.known[0]
+            return np.asarray(self.known[0])
         people = self.cells.sum(axis=0)
         if self.edges is None:
             return within(people, self.limits)
@@ -70,7 +70,7 @@ class ScoreHistogram:
         """How far apart the scores of each bin's patients may lie. The outermost of unequal bins reach to 0 and 1, but
         their patients are near the others."""
         if self.known is not None:
-            return self.known[1]
+            return np.asarray(self.known[1])
         width = np.diff(self.limits)
         if self.edges is None:
             return np.asarray(width)

@@ -205,11 +205,12 @@ class Comparison:
 
     def best(self, kind: str, epsilon: float | None, mode: str) -> tuple[Head, Floats]:
         """The best settings of a kind of head, and what they gave with more draws."""
-        found = max(_settings(kind), key=lambda head: float(self.figures(head, epsilon, mode, FEW).mean()))
+        found = max(settings_of(kind), key=lambda head: float(self.figures(head, epsilon, mode, FEW).mean()))
         return found, self.figures(found, epsilon, mode, 1 if epsilon is None else MANY)
 
 
-def _settings(kind: str) -> list[Head]:
+def settings_of(kind: str) -> list[Head]:
+    """What is tried of a kind of head."""
     if kind == "steps":
         return [
             Head(steps=steps, rate=rate, clip=clip)
