@@ -9,13 +9,13 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from flwr.app import Context, Message
@@ -26,6 +26,7 @@ from torch import nn
 from client import policy, privacy, report, site
 from client.cohort import ownership, subgroups
 from client.cohort.dataset import Cohort, open_cohort
+from client.cohort.survey import patients_of
 from client.errors import BadOrder, ModelRefused, NotPermitted, OtherRelease, SiteError
 from client.ledger import accounting
 from client.ledger.account import Use
@@ -33,9 +34,9 @@ from client.ledger.accounting import Mechanism
 from client.ledger.audit_log import AuditLog, Receipt
 from client.ledger.ledger import Ledger, Planned, refuse_used_tag
 from client.ledger.records import Records, records_kept_open
-from client.oversight import approvals, halt, planning, premises
+from client.oversight import approvals, halt, planning, premises, surveys
 from client.policy import COHORTS
-from client.report import MaskedPart
+from client.report import MaskedPart, Report
 from client.secure_sum import peers
 from client.secure_sum.own_key import OwnKey
 from client.secure_sum.pads import Pads
@@ -49,10 +50,10 @@ from tasks.machine.logs import append
 from tasks.models import registry
 from tasks.models.network import Network
 from tasks.models.weights import in_folder
-from tasks.protocol import study as studies
-from tasks.protocol import wire
+from tasks.protocol import documents, wire
+from tasks.protocol.documents import Document
 from tasks.protocol.secure_sum import grid
-from tasks.protocol.study import PrivacyTerms, StudyDocument, TrainingTerms
+from tasks.protocol.study import PrivacyTerms, TrainingTerms
 from tasks.protocol.wire import (
     Arrays,
     EvaluateOrder,
@@ -61,6 +62,8 @@ from tasks.protocol.wire import (
     KeyReport,
     Order,
     Refusal,
+    SurveyOrder,
+    SurveyReport,
     TrainOrder,
     TrainReport,
 )
@@ -92,9 +95,14 @@ def query(message: Message, context: Context) -> Message:
     return _answer(message, context, KeyOrder, _told_key)
 
 
-Report = TrainReport | EvaluateReport
+@app.query("survey")
+def survey(message: Message, context: Context) -> Message:
+    """Answer a ``SurveyOrder``."""
+    return _answer(message, context, SurveyOrder, _surveyed)
+
+
 Work = Callable[[Order, Use, PrivacyTerms, SiteSettings, Ledger], Report]
-Asked = TypeVar("Asked", KeyOrder, TrainOrder, EvaluateOrder)
+Asked = TypeVar("Asked", KeyOrder, TrainOrder, EvaluateOrder, SurveyOrder)
 
 
 def _answer(
@@ -152,19 +160,40 @@ def _answered(order: Order, settings: SiteSettings, records: Records, work: Work
     model_cache.keep(order, settings)
 
     use = _use_of(order)
-    epsilon_before = _epsilon_spent(records.ledger, use, terms)
-    packed = records.ledger.stored_reply(use)
+    return _settled((use,), terms, settings, records, lambda: work(order, use, terms, settings, records.ledger))
+
+
+def _settled(
+    uses: Sequence[Use], terms: PrivacyTerms, settings: SiteSettings, records: Records, made: Callable[[], Report]
+) -> Report:
+    """The stored reply to an order, or a new one, committed for each cohort that it uses; and its receipt."""
+    ledger = records.ledger
+    epsilon_before = max(_epsilon_spent(ledger, use, terms) for use in uses)
+    packed = ledger.stored_reply(uses[0])
     repeated = packed is not None
     if packed is None:
-        packed = wire.pack(work(order, use, terms, settings, records.ledger))
-        records.ledger.commit(use, packed)
-    reply: Report = wire.unpack(packed, TrainReport, EvaluateReport)
+        packed = wire.pack(made())
+        for use in uses:
+            ledger.commit(use, packed)
+    reply = cast(Report, wire.unpack(packed, TrainReport, EvaluateReport, SurveyReport))
 
     halt.require_running(settings.stop_file)
-    epsilon_after = _epsilon_spent(records.ledger, use, terms)
-    spending = report.Spending(use.cohort, epsilon_before, epsilon_after, records.ledger.head(), repeated)
+    epsilon_after = max(_epsilon_spent(ledger, use, terms) for use in uses)
+    cohorts = "+".join(use.cohort for use in uses)
+    spending = report.Spending(cohorts, epsilon_before, epsilon_after, ledger.head(), repeated)
     _enter(settings, records, report.receipt(reply, packed, spending))
     return reply
+
+
+def _surveyed(order: SurveyOrder, settings: SiteSettings, records: Records) -> Report:
+    """The same for a survey, which brings no model and counts on both cohorts at once."""
+    _require_ready(settings, records)
+    premises.require_not_behind(order.ledger_head, order.study.name, records)
+    with _kept_if_refused(order.study, settings, records.audit_log):
+        terms = policy.permit_survey(order.study, settings)
+    approvals.require(order.study, records.audit_log, settings)
+    uses = surveys.uses_of(order)
+    return _settled(uses, terms, settings, records, lambda: _counted(order, uses, terms, settings, records.ledger))
 
 
 def _require_ready(settings: SiteSettings, records: Records) -> None:
@@ -180,12 +209,12 @@ def _enter(settings: SiteSettings, records: Records, receipt: Receipt) -> None:
 
 
 @contextmanager
-def _kept_if_refused(study: StudyDocument, settings: SiteSettings, audit_log: AuditLog) -> Iterator[None]:
+def _kept_if_refused(study: Document, settings: SiteSettings, audit_log: AuditLog) -> Iterator[None]:
     """A study that the policy refuses is kept as pending as well, so that a person can see why."""
     try:
         yield
     except (NotPermitted, OtherRelease):
-        if studies.digest(study) not in approvals.decisions(audit_log):
+        if documents.digest(study) not in approvals.decisions(audit_log):
             approvals.keep(study, settings)
         raise
 
@@ -355,6 +384,24 @@ def _evaluate(
     if part is not None:
         return report.summed_evaluate_report(order, counts, spent, ledger.head(), part, generator=entropy())
     return report.evaluate_report(order, counts, spent, ledger.head(), entropy())
+
+
+def _counted(
+    order: SurveyOrder, uses: Sequence[Use], terms: PrivacyTerms, settings: SiteSettings, ledger: Ledger
+) -> SurveyReport:
+    members = patients_of(settings, tasks.get(order.study.task))
+
+    mechanism = surveys.reserve(order, terms, settings, ledger)
+    epsilon = max(_epsilon_spent(ledger, use, terms) for use in uses)
+    spent = report.Spent(epsilon, terms.delta, mechanism.noise_multiplier)
+
+    # From here on a report leaves, whoever the patients are.
+    try:
+        tables = members.tables(order.study)
+    except Exception as error:
+        _note(settings, order.study.name, order.round, error)
+        tables = report.nobody_in_survey(order)
+    return report.survey_report(order, tables, spent, ledger.head(), entropy())
 
 
 def _log_or_raise(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 from typing import Literal
 
 from client.errors import NotPermitted, OtherRelease
@@ -17,8 +18,10 @@ from client.site import SiteSettings, delta_cap
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.protocol import encoding
+from tasks.protocol.documents import Document
 from tasks.protocol.study import EvaluationTerms, PrivacyTerms, SecureSumTerms, StudyDocument, release
 from tasks.protocol.subgroups import LEVELS
+from tasks.protocol.survey import KNOWN, LABEL, SurveyDocument
 from tasks.protocol.wire import CONTROL, RANGE_CELLS, EvaluateOrder, TrainOrder
 
 Part = Literal["training", "evaluation"]
@@ -71,7 +74,46 @@ def granted(study: StudyDocument, part: Part, site: SiteSettings) -> PrivacyTerm
     return replace(study.privacy, epsilon=epsilon, delta=min(study.privacy.delta, delta_cap(site)))
 
 
-def other_release(study: StudyDocument) -> list[str]:
+def permit_survey(survey: SurveyDocument, site: SiteSettings) -> PrivacyTerms:
+    """The privacy terms under which the hospital answers a survey: as ``permit``.
+
+    Raises:
+        OtherRelease, NotPermitted: as ``permit``.
+    """
+    other = other_release(survey)
+    if reasons := other + objections_to_survey(survey, site):
+        kind = OtherRelease if other else NotPermitted
+        raise kind(f"survey {survey.name}: " + "; ".join(reasons))
+    return granted_to_survey(survey, site)
+
+
+def granted_to_survey(survey: SurveyDocument, site: SiteSettings) -> PrivacyTerms:
+    """The terms of a permitted survey: one patient changes each table by 1, and it is never answered without noise."""
+    epsilon = min(survey.epsilon, site.policy.max_epsilon_study)
+    return PrivacyTerms(epsilon, min(survey.delta, delta_cap(site)), 1.0)
+
+
+def objections_to_survey(survey: SurveyDocument, site: SiteSettings) -> list[str]:
+    """Every reason why the policy refuses a survey, each with the setting that decides it."""
+    policy, reasons = site.policy, []
+    if survey.task not in policy.tasks:
+        reasons.append(f"task {survey.task!r} is not in policy.tasks ({', '.join(policy.tasks)})")
+    asked = dict.fromkeys(attribute if attribute in KNOWN else LABEL for attribute in survey.attributes())
+    if refused := [attribute for attribute in asked if attribute not in policy.surveys]:
+        reasons.append(f"it counts patients by {', '.join(refused)}, policy.surveys allows {policy.surveys or 'none'}")
+    shapes = survey.shapes().values()
+    if (cells := max(prod(shape) for shape in shapes)) > policy.max_bins:
+        reasons.append(f"{cells} cells in a table, policy.max_bins is {policy.max_bins}")
+    if (leaving := _BYTES_OF_A_CELL * sum(prod(shape) for shape in shapes)) > policy.max_upload_bytes:
+        reasons.append(f"its reply would be {leaving} bytes, policy.max_upload_bytes is {policy.max_upload_bytes}")
+    if survey.task in tasks.names():
+        known = [finding.name for finding in tasks.get(survey.task).secondary_findings]
+        if strange := [finding for finding in survey.findings() if finding not in known]:
+            reasons.append(f"task {survey.task} has no secondary finding {', '.join(strange)}")
+    return reasons
+
+
+def other_release(study: Document) -> list[str]:
     """Why this release would compute something other than the study's author intended; empty if it would not."""
     reasons = []
     if study.release != release():

@@ -13,6 +13,7 @@ What each number is:
     histograms              releases of the validation cohort, entered in the ledger; also those of where scores lie,
                             of two models' scores, of secondary findings, of Dice and of distances. The edges of bins
                             are the order's, so they tell nothing
+    tables                  releases of both cohorts at once, entered in the ledger for each: the counts of a survey
     words                   of a secure sum: either of the above with this hospital's share of the noise and with pads,
                             uniform random numbers to whoever lacks the pads of one other honest hospital
     sum key                 random, with the signatures of this hospital's enrolled key
@@ -53,9 +54,14 @@ from tasks.protocol.wire import (
     KeyOrder,
     KeyReport,
     Refusal,
+    SurveyOrder,
+    SurveyReport,
     TrainOrder,
     TrainReport,
 )
+
+Report = TrainReport | EvaluateReport | SurveyReport
+"""What leaves about patients."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,33 @@ def _require_due(order: EvaluateOrder, counts: Arrays) -> None:
         raise ValueError(f"counts have shapes {shapes}, the order expects {wire.due(order)}")
 
 
+def nobody_in_survey(order: SurveyOrder) -> Arrays:
+    """Empty tables: with noise added, they leave when counting has failed."""
+    return {name: np.zeros(shape) for name, shape in order.study.shapes().items()}
+
+
+def survey_report(
+    order: SurveyOrder, tables: Arrays, spent: Spent, ledger_head: Head, generator: torch.Generator
+) -> SurveyReport:
+    """What leaves after a survey: ``tables`` with noise on every cell; names and shapes follow from the order alone.
+
+    Raises:
+        ValueError: the tables have other names or shapes, or there is no noise to add.
+    """
+    shapes = {name: table.shape for name, table in tables.items()}
+    if shapes != order.study.shapes():
+        raise ValueError(f"tables have shapes {shapes}, the order expects {order.study.shapes()}")
+    noise = spent.noise_multiplier
+    if noise <= 0:
+        raise ValueError("a survey is never answered without noise")
+    arrays = {
+        name: noised(torch.from_numpy(table.astype(np.float64)), noise, generator).numpy()
+        for name, table in tables.items()
+    }
+    cost = (spent.epsilon, spent.delta, noise)
+    return SurveyReport(order.study.name, order.round, *cost, ledger_head.hash, arrays)
+
+
 def refusal(study: str, round: int, error: BaseException) -> Refusal:
     """What leaves after an error: a code. The error's text may name patients and paths, so it stays here."""
     code = error.code if isinstance(error, SiteError) else ErrorCode.INTERNAL
@@ -226,7 +259,8 @@ def refusal(study: str, round: int, error: BaseException) -> Refusal:
 
 @dataclass(frozen=True)
 class Spending:
-    """What a reply cost the patients of a cohort, and the ledger's last row when it was final."""
+    """What a reply cost the patients of a cohort (of a survey: of each of two), and the ledger's last row when it was
+    final."""
 
     cohort: str
     epsilon_before: float
@@ -235,7 +269,7 @@ class Spending:
     repeated: bool
 
 
-def receipt(reply: TrainReport | EvaluateReport, packed: bytes, spending: Spending) -> Receipt:
+def receipt(reply: Report, packed: bytes, spending: Spending) -> Receipt:
     """The hospital's own record of what leaves."""
     return Receipt(
         study=reply.study,
@@ -253,7 +287,7 @@ def receipt(reply: TrainReport | EvaluateReport, packed: bytes, spending: Spendi
     )
 
 
-def _norm(reply: TrainReport | EvaluateReport) -> float | None:
+def _norm(reply: Report) -> float | None:
     """L2 norm of what leaves; masked words have none that means anything."""
     if WORDS in reply.arrays:
         return None

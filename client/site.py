@@ -103,6 +103,9 @@ class Policy(Settings):
     """Most cells of a score histogram, per class."""
     subgroups: list[str] = Field(default_factory=list)
     """Attributes by which scores may be grouped: ``sex``, ``age``, ``vendor``; each costs its share of epsilon."""
+    surveys: list[str] = Field(default_factory=list)
+    """What a survey may count patients by: ``label`` (the task's question and its secondary findings), ``sex``,
+    ``age``, ``vendor``, ``spacing``, ``thickness``, ``intensity``. With none every survey is refused."""
     without_privacy: bool = False
     """Answer orders that ask for training without noise: for simulated hospitals only."""
     secure_sum: SecureSumPolicy | None = None

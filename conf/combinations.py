@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from conf import sums
 from conf.messages import assigned
+from conf.schema.ask import JOINED, Ask
 from conf.schema.federation import (
     EnrolledFederation,
     ManifestFederation,
@@ -163,6 +164,33 @@ def _average_that_is_not_sent(study: Study) -> Iterator[str]:
         yield f"strategy.ema={study.strategy.ema}: the average is a second model to send; set wire.down=float32"
 
 
+def _tables_that_cannot_be(study: Study) -> Iterator[str]:
+    key = assigned("ask.by", study.ask.by)
+    tables = [table.split(JOINED) for table in study.ask.by]
+    seen = [frozenset(table) for table in tables]
+    for number, (table, both) in enumerate(zip(tables, seen, strict=True)):
+        if len(both) < len(table):
+            yield f"{key}: {JOINED.join(table)} is twice the same; set each once"
+        elif "intensity" in both and len(both) > 1:
+            yield f"{key}: a patient's pixels lie in many cells, so intensity stands alone; set ask.by=[intensity]"
+        elif both in seen[:number]:
+            yield f"{key}: asks for {JOINED.join(table)} twice; set each once"
+
+
+def _bands_out_of_order(study: Study) -> Iterator[str]:
+    for name in ("ages", "spacings_mm", "thicknesses_mm"):
+        edges = getattr(study.ask, name)
+        rising = sorted(set(edges))
+        if not edges or list(edges) != rising:
+            yield (
+                f"{assigned(f'ask.{name}', edges)}: must rise, each above the one before; "
+                f"set {assigned(f'ask.{name}', rising or getattr(Ask(), name))}"
+            )
+    makers = [maker.lower() for maker in study.ask.vendors]
+    if not makers or len(set(makers)) < len(makers):
+        yield f"{assigned('ask.vendors', study.ask.vendors)}: names none or one twice; set each once"
+
+
 def _no_images(study: Study) -> Iterator[str]:
     if isinstance(study.federation, ManifestFederation | MedmnistFederation) and not study.data_root:
         yield f"data_root is empty: {study.federation.kind} hospitals read real images; set data_root=FOLDER"
@@ -207,6 +235,8 @@ RULES: tuple[Rule, ...] = (
     _nothing_left_for_the_rest,
     _turns_of_unknown_many,
     _average_that_is_not_sent,
+    _tables_that_cannot_be,
+    _bands_out_of_order,
     _no_images,
     _matrix_of_another_size,
     _neither_here_nor_there,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeVar
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -24,6 +25,7 @@ from conf.schema.federation import EnrolledFederation
 from conf.schema.model import weights_named
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
+from server import run_survey
 from server.deployment import signing, study_logs
 from server.deployment.people import Person
 from server.deployment.server_dir import Hospital, ServerDir, read
@@ -40,6 +42,7 @@ from server.errors import (
 )
 from server.results import results
 from server.rounds.state import StudyState
+from server.rounds.survey import Answers
 from server.run_study import initial_state, play_rounds, record, summary
 from server.runtime.flower_private import play
 from server.runtime.superlink_grid import SuperlinkGrid
@@ -48,9 +51,11 @@ from server.study.document import document_in, fixed_peers, fixed_sizes, is_dige
 from server.study.folder import FAILED, FINISHED, PROPOSED, RUNNING, StudyFolder, locked
 from server.study.foresight import require_informative
 from server.study.stopped import refuse_stopped
+from server.study.survey import is_survey, survey_of
 from server.study.trust import notes_on_sums
 from server.tracking.tracker import Tracker, open_tracker
 from tasks.machine.disk import write_whole
+from tasks.protocol import survey as surveys
 from tasks.protocol.study import StudyDocument, canonical
 
 NOTES = [
@@ -60,6 +65,11 @@ NOTES = [
     "shares its own model or its images. Each can find out for itself whether federation helps it: "
     "consilium-site compare.",
 ]
+REAL_SURVEY = (
+    "The hospitals are real, and all that is known about their patients is what they have released: counts with noise. "
+    "Somebody at each of them has approved this survey."
+)
+T = TypeVar("T")
 _MLFLOW_S = 120.0
 _DOCUMENT = "document.json"
 _REFUSED = "refused with"
@@ -94,7 +104,7 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
     try:
         asked = signing.read(server_dir, run, text)
         study = _of_this_server(server_dir, conf.from_plain(asked.study))
-        initial = initial_state(study)
+        initial = _checked(study)
     except NotSigned as error:
         _note_run(server_dir, run, state=FAILED, error=f"It is not known who submits it: {error}")
         raise
@@ -119,7 +129,10 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
             if study.propose:
                 _propose(server_dir, study, folder)
                 return
-            _play(server_dir, study, folder, grid, initial)
+            if initial is None:
+                _ask(server_dir, study, folder, grid)
+            else:
+                _play(server_dir, study, folder, grid, initial)
     except StudyBusy:
         _note_run(server_dir, run, **facts)
     except (NotAllowed, StudyStopped) as error:  # which does not concern the folder
@@ -135,6 +148,18 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
         with suppress(OSError):
             folder.note(error=f"{type(error).__name__}: {error}")
         raise
+
+
+def _checked(study: Study) -> StudyState | None:
+    """A study before its first round; of a survey nothing but that it can be asked.
+
+    Raises:
+        ConfigError: there is no such task, network or attribute.
+    """
+    if is_survey(study):
+        survey_of(study, "survey")
+        return None
+    return initial_state(study)
 
 
 def _refuse_going_on(folder: StudyFolder, who: Person | None) -> None:
@@ -159,9 +184,13 @@ def _propose(server_dir: ServerDir, study: Study, folder: StudyFolder) -> None:
         UninformativeStudy: its figures would tell nothing; no document is written.
     """
     _invited(server_dir, study, folder)
-    document = document_in(study, folder)
-    _require_informative(study, document)
-    write_whole(folder.path / _DOCUMENT, (canonical(document) + "\n").encode())
+    if is_survey(study):
+        text = surveys.canonical(run_survey.document_in(study, folder))
+    else:
+        document = document_in(study, folder)
+        _require_informative(study, document)
+        text = canonical(document)
+    write_whole(folder.path / _DOCUMENT, f"{text}\n".encode())
 
 
 def _require_informative(study: Study, document: StudyDocument) -> None:
@@ -225,13 +254,34 @@ def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, 
     notes = [*NOTES, *_notes_on_leaving(folder), *notes_on_sums(document_in(study, folder).secure_sum, state.rounds)]
     outcome = results.results(folder.name, state, Arms(), notes, asdict(study.evaluation.gate))
     files = record(folder, outcome, state, tracker)
+    _finish(server_dir, folder, [str(file.relative_to(folder.path)) for file in files], tracker)
+
+
+def _ask(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid) -> None:
+    """A survey: one order to every hospital that was invited and is still admitted."""
+    assert isinstance(study.federation, EnrolledFederation)
+    tracker = _open_tracker(study, folder, list(_invited(server_dir, study, folder)))
+    patience, deadline = study.federation.patience_s, study.federation.deadline_s
+
+    def attempt() -> Answers:
+        nodes = _invited(server_dir, study, folder)
+        patient = SuperlinkGrid(grid, patience, deadline, lambda: _nodes(server_dir))
+        return run_survey.ask(study, folder, nodes, patient, server_dir.witness)
+
+    answers = again(attempt, _attempts(study))
+    refuse_stopped(folder)
+    found = run_survey.record(study, folder, answers, [REAL_SURVEY, *_notes_on_leaving(folder)], tracker)
+    print(f"{len(found.epsilons)} hospitals have answered", flush=True)
+    _finish(server_dir, folder, [run_survey.NUMBERS, run_survey.REPORT], tracker)
+
+
+def _finish(server_dir: ServerDir, folder: StudyFolder, names: Sequence[str], tracker: Tracker) -> None:
     # Researchers reach MLflow at another address than this process does.
     links = [line.replace(server_dir.mlflow, "") for line in tracker.where() if "/#/" in line]
-    names = [str(file.relative_to(folder.path)) for file in files]
-    folder.note(finished=True, state=FINISHED, files=names, links=links)
+    folder.note(finished=True, state=FINISHED, files=list(names), links=links)
 
 
-def again(attempt: Callable[[], StudyState], most: int, pause_s: float = 5.0) -> StudyState:
+def again(attempt: Callable[[], T], most: int, pause_s: float = 5.0) -> T:
     """Attempt until it succeeds. A round that too few hospitals answered is repeated, up to ``most`` attempts in all;
     one that hospitals refused is not, since the same order would be refused again. When the register has changed, the
     next attempt asks those who are left.

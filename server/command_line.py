@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from conf import load as conf
 from conf.schema.runtime import SuperlinkRuntime
+from conf.schema.study import Study
 from server.errors import StudyError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 COMMANDS = ("compare", "send", "export", "queue", "stop", "logs", "encoder", "new-task")
 """First words that are no settings of a study; ``server/commands.py`` has them."""
+ASK = "ask"
+"""First word of a survey, whose settings are those of a study."""
 
 
 def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
@@ -37,10 +40,13 @@ def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
 
     def job(composed: DictConfig) -> None:
         from server import launch  # takes seconds, which a mistyped command need not wait for
+        from server.study.survey import is_survey
 
         try:
             study = launch.named(conf.to_study(composed))
-            if isinstance(study.runtime, SuperlinkRuntime):
+            if is_survey(study):
+                _survey(study, provision, load_app, console)
+            elif isinstance(study.runtime, SuperlinkRuntime):
                 launch.run_deployed(study, study.runtime, console)
             elif study.propose:
                 launch.propose(study, provision, console)
@@ -61,6 +67,7 @@ def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
             console.print("[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there.")
             sys.exit(130)
 
+    sys.argv[1:] = in_place_of_a_study(sys.argv[1:])
     try:
         conf.check(sys.argv[1:], COMMANDS)  # Hydra would tell the first problem only, in its own words
     except conf.ConfigError as error:
@@ -68,6 +75,31 @@ def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
     sys.argv[1:] = conf.for_hydra(sys.argv[1:])
     hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
     _after_a_sweep(ended, console)
+
+
+def in_place_of_a_study(words: Sequence[str]) -> list[str]:
+    """A command line whose first word is ``ask``, as settings: a survey by label, unless it says by what.
+
+    >>> in_place_of_a_study(["ask", "task=lung_ct"])
+    ['ask.by=[label]', 'task=lung_ct']
+    >>> in_place_of_a_study(["task=lung_ct"])
+    ['task=lung_ct']
+    """
+    if not words or words[0] != ASK:
+        return list(words)
+    told = any(word.lstrip("+").startswith("ask.by=") for word in words)
+    return [*([] if told else ["ask.by=[label]"]), *words[1:]]
+
+
+def _survey(study: Study, provision: ProvisionHospitals, load_app: LoadApp, console: Console) -> None:
+    from server import launch_survey
+
+    if isinstance(study.runtime, SuperlinkRuntime):
+        launch_survey.run_deployed_survey(study, study.runtime, console)
+    elif study.propose:
+        launch_survey.propose_survey(study, console)
+    else:
+        launch_survey.run_survey(study, provision, load_app, console)
 
 
 def _refuse(error: conf.ConfigError, console: Console) -> NoReturn:

@@ -34,14 +34,18 @@ from client.cli.output import (
 from client.errors import NotApproved, SiteMisconfigured
 from client.ledger.records import Records
 from client.oversight import approvals as decided
+from client.oversight import surveys
 from client.oversight.approvals import MOST_BYTES, Decision
 from client.oversight.explain import words
 from client.oversight.review import Cost, Review, examine, require_informative
+from client.oversight.surveys import SurveyReview
 from client.site import SiteSettings
 from tasks import task as tasks
 from tasks.metrics.interval import Interval
-from tasks.protocol import study as documents
-from tasks.protocol.study import BadDocument, StudyDocument
+from tasks.protocol import documents
+from tasks.protocol.documents import Document
+from tasks.protocol.study import BadDocument
+from tasks.protocol.survey import SurveyDocument
 
 StudyDigest = Annotated[
     str, typer.Argument(metavar="DIGEST", help="The study's digest, or its first 8 digits or more.")
@@ -55,7 +59,7 @@ def review(
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Explain in plain words what a study does, what leaves and what it costs. Without a study: list pending ones.
+    """Explain in plain words what a study or survey does, what leaves and what it costs. Alone: list pending ones.
 
     A reviewed file is kept as pending, so that it can be approved by its digest. Exit code 1 when the policy refuses
     any part of it.
@@ -64,12 +68,13 @@ def review(
         if not study:
             _list_waiting(settings, as_json)
             return
-        reviewed = examine(_document(study, settings, records), settings, records.ledger)
+        reviewed = _examined(_document(study, settings, records), settings, records)
         decision = decided.decisions(records.audit_log).get(reviewed.digest)
         if decision is None and not decided.keep(reviewed.document, settings):
             raise SiteMisconfigured(f"the study document has more than {MOST_BYTES} bytes, too many to review")
     state = _state(decision)
-    lines = [*words(reviewed).items(), ("Decision", _to_decide(reviewed, state))]
+    said = surveys.words(reviewed) if isinstance(reviewed, SurveyReview) else words(reviewed)
+    lines = [*said.items(), ("Decision", _to_decide(reviewed, state))]
     shown = [part for heading, sentences in lines for part in _section(heading, sentences)]
     facts = plain(reviewed) | {"state": state, "words": dict(lines)}
     answer(as_json, facts, *shown)
@@ -77,7 +82,13 @@ def review(
         fail(REFUSED)
 
 
-def _document(study: str, settings: SiteSettings, records: Records) -> StudyDocument:
+def _examined(document: Document, settings: SiteSettings, records: Records) -> Review | SurveyReview:
+    if isinstance(document, SurveyDocument):
+        return surveys.examine(document, settings, records.ledger)
+    return examine(document, settings, records.ledger)
+
+
+def _document(study: str, settings: SiteSettings, records: Records) -> Document:
     """The document in a file, or the one whose digest starts with these digits."""
     path = Path(study)
     if study == "-" or path.exists():
@@ -98,7 +109,7 @@ def _known(settings: SiteSettings, records: Records) -> dict[str, str]:
     return old | decided.waiting(settings)
 
 
-def _readable(text: str) -> StudyDocument:
+def _readable(text: str) -> Document:
     try:
         return documents.read(text)
     except BadDocument as error:
@@ -109,15 +120,25 @@ def _list_waiting(settings: SiteSettings, as_json: bool) -> None:
     rows, facts = [], []
     for digest, text in decided.waiting(settings).items():
         study = _readable(text)
-        refused = [*policy.other_release(study), *policy.objections(study, "training", settings)]
-        refused += policy.objections(study, "evaluation", settings)
-        epsilons = f"{amount(study.privacy.epsilon)} / {amount(study.evaluation.epsilon)}"
-        rows.append((short(digest), study.name, study.task, epsilons, "refuses" if refused else "permits"))
+        refused = [*policy.other_release(study), *_objections(study, settings)]
+        rows.append((short(digest), study.name, study.task, _epsilons(study), "refuses" if refused else "permits"))
         facts.append({"digest": digest, "study": study.name, "task": study.task, "refused": refused})
     columns = ("digest", "study", "task", "epsilon", "policy")
-    title = "Studies pending a decision (epsilon of training / of scores)"
+    title = "Studies and surveys pending a decision (epsilon of training / of scores, or of a survey)"
     shown = table(title, columns, rows, whole=("digest", "epsilon", "policy"))
     answer(as_json, facts, shown if rows else "No study is pending.")
+
+
+def _objections(document: Document, settings: SiteSettings) -> list[str]:
+    if isinstance(document, SurveyDocument):
+        return policy.objections_to_survey(document, settings)
+    return [reason for part in policy.PARTS for reason in policy.objections(document, part, settings)]
+
+
+def _epsilons(document: Document) -> str:
+    if isinstance(document, SurveyDocument):
+        return amount(document.epsilon)
+    return f"{amount(document.privacy.epsilon)} / {amount(document.evaluation.epsilon)}"
 
 
 def _section(heading: str, sentences: list[str]) -> list[Text | Padding]:
@@ -130,12 +151,13 @@ def _printable(line: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
-def _to_decide(reviewed: Review, state: str) -> list[str]:
-    lines = [f"Digest: {reviewed.digest}", f"This study is {state}."]
+def _to_decide(reviewed: Review | SurveyReview, state: str) -> list[str]:
+    what = "survey" if isinstance(reviewed, SurveyReview) else "study"
+    lines = [f"Digest: {reviewed.digest}", f"This {what} is {state}."]
     if state != "approved":
         lines.append(f"To approve it: consilium-site approve {short(reviewed.digest)}")
     if any(reviewed.refused.values()):
-        lines.append("What the policy refuses stays refused even if the study is approved.")
+        lines.append(f"What the policy refuses stays refused even if the {what} is approved.")
     return lines
 
 
@@ -155,7 +177,7 @@ def approve(
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
-    """Approve a reviewed study: from now on its orders are answered, within the policy and the budget.
+    """Approve a reviewed study or survey: from now on its orders are answered, within the policy and the budget.
 
     The hospital must have ingested enough patients to take part.
     """
@@ -166,10 +188,10 @@ def approve(
         document = _readable(known[decided.one_of(digest, known)])
         if document.task in tasks.names():
             require_enough(settings, tasks.get(document.task))
-        if not uninformative:
-            require_informative(examine(document, settings, records.ledger))
+        reviewed = _examined(document, settings, records)
+        if isinstance(reviewed, Review) and not uninformative:
+            require_informative(reviewed)
         decided.approve(document, who(by), records.audit_log, settings)
-        reviewed = examine(document, settings, records.ledger)
         decision = decided.decisions(records.audit_log)[documents.digest(document)]
     lines = [f"Approved {decision.study} ({short(decision.digest)}), by {decision.by}."]
     refused = reviewed.refused
@@ -236,6 +258,8 @@ def compare(
 
     with opened(site) as (settings, records):
         document = _document(study, settings, records)
+    if isinstance(document, SurveyDocument):
+        raise SiteMisconfigured(f"{study} is a survey, which has no model to compare: name a study")
     try:
         weights = load_file(model)
     except (OSError, SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""Which studies hospital staff have approved. An order of any other study is refused.
+"""Which studies and surveys hospital staff have approved. An order of any other is refused.
 
 A decision is an event in the audit log: who approved or revoked which document, and when, with the document's text. The
 last event for a digest counts. A study that sends orders before it is approved is kept in the folder ``pending`` next
@@ -24,8 +24,8 @@ from client.oversight.signature import sign
 from client.site import SiteSettings
 from tasks import task as tasks
 from tasks.machine.disk import write_private
-from tasks.protocol import study as studies
-from tasks.protocol.study import StudyDocument
+from tasks.protocol import documents
+from tasks.protocol.documents import Document
 
 NOBODY = "nobody"
 
@@ -54,14 +54,14 @@ class Decision:
     automatic: bool
 
 
-def require(document: StudyDocument, audit_log: AuditLog, settings: SiteSettings) -> None:
+def require(document: Document, audit_log: AuditLog, settings: SiteSettings) -> None:
     """Let only an approved study pass.
 
     Raises:
         NotApproved: nobody has approved it, so it waits for review from now on; or the approval was revoked.
         NoCohort: a simulated hospital has too little to approve it by itself.
     """
-    digest = studies.digest(document)
+    digest = documents.digest(document)
     decision = decisions(audit_log).get(digest)
     if decision is None and settings.simulated and settings.policy.auto_approve:
         from client.cohort.enough import require_enough  # takes seconds, which who revokes need not wait for
@@ -71,7 +71,7 @@ def require(document: StudyDocument, audit_log: AuditLog, settings: SiteSettings
             audit_log,
             Kind.APPROVAL,
             study=document.name,
-            document=studies.canonical(document),
+            document=documents.canonical(document),
             by=NOBODY,
             automatic=True,
         )
@@ -101,14 +101,14 @@ def _decision(digest: str, event: Event) -> Decision:
     return Decision(*what, event.at, by, approved, bool(facts["automatic"]))
 
 
-def approve(document: StudyDocument, by: str, audit_log: AuditLog, settings: SiteSettings) -> None:
+def approve(document: Document, by: str, audit_log: AuditLog, settings: SiteSettings) -> None:
     """Record that a person approves the study; it is no longer pending.
 
     Raises:
         SiteMisconfigured: ``by`` names nobody.
     """
-    _decide(audit_log, Kind.APPROVAL, document.name, studies.canonical(document), by)
-    _file_of(studies.digest(document), settings).unlink(missing_ok=True)
+    _decide(audit_log, Kind.APPROVAL, document.name, documents.canonical(document), by)
+    _file_of(documents.digest(document), settings).unlink(missing_ok=True)
 
 
 def revoke(decision: Decision, by: str, records: Records) -> list[Earmark]:
@@ -129,12 +129,12 @@ def _decide(audit_log: AuditLog, kind: Kind, study: str, document: str, by: str,
     sign(audit_log, kind, by, {**facts, "document": document})
 
 
-def keep(document: StudyDocument, settings: SiteSettings) -> bool:
+def keep(document: Document, settings: SiteSettings) -> bool:
     """Keep a study as pending, in place of the oldest one if there are too many. False if it is too large to keep."""
-    text = studies.canonical(document).encode()
+    text = documents.canonical(document).encode()
     if len(text) > MOST_BYTES:
         return False
-    write_private(_file_of(studies.digest(document), settings), text)
+    write_private(_file_of(documents.digest(document), settings), text)
     for old in _files(settings)[:-MOST_WAITING]:
         old.unlink(missing_ok=True)
     return True

@@ -27,7 +27,7 @@ def words(review: Review) -> dict[str, list[str]]:
     return {
         "What the study asks": _asked(review),
         "What leaves this hospital": _departures(review),
-        "What it costs the patients": [*(line for cost in review.costs for line in _price(cost)), _APART],
+        "What it costs the patients": [*(line for cost in review.costs for line in price(cost)), _APART],
         **({"Whom that rests on": trust} if (trust := list(_trust(review))) else {}),
         "What its figures can tell": _foreseen(review),
         "What the policy says": _verdict(review),
@@ -158,7 +158,8 @@ def _is_noised(review: Review, part: Part) -> str:
     return ", WITHOUT noise" if cost.granted is None else ", with noise on every number"
 
 
-def _price(cost: Cost) -> Iterator[str]:
+def price(cost: Cost) -> Iterator[str]:
+    """What one part costs its patients, and what is left of their budget."""
     who = "training patients" if cost.part == "training" else "validation patients"
     if cost.granted is None or cost.asked is None:
         yield f"The {who} get no protection: without noise there is no limit on what can be learned about one of them."

@@ -22,14 +22,14 @@ from client.site import SiteSettings
 from tasks.protocol.study import RANGE_NOISE, PrivacyTerms, SecureSumTerms, StudyDocument
 from tasks.protocol.wire import Asks, EvaluateOrder, TrainOrder
 
-_MOST_NOISE = 10.0
+MOST_NOISE = 10.0
 """Most noise, as a multiple of what the study's own epsilon needs. Beyond it only noise would leave, and the rest of
 the lifetime budget would be spent on nothing."""
 
 
 @dataclass(frozen=True)
-class _Need:
-    """What a part of a study still needs of its cohort: noise factors with counts, at this sampling rate.
+class Need:
+    """What a part of a study, or a survey, still needs of its cohort: noise factors with counts, at this sampling rate.
 
     Attributes:
         tried: the scale with which the last order was planned; 0 for none.
@@ -98,12 +98,19 @@ def outlook(document: StudyDocument, part: Part, settings: SiteSettings, account
     if terms.epsilon is None:
         plan = accounting.sequence(0.0, need.rate, need.ahead)
         return Outlook(plan, plan, "")
+    return outlook_of(need, cohort, study=document.name, terms=terms, settings=settings, account=account)
+
+
+def outlook_of(
+    need: Need, cohort: str, study: str, terms: PrivacyTerms, settings: SiteSettings, account: Account
+) -> Outlook:
+    """How a need of a cohort would be planned if it came now; the terms have an epsilon."""
+    assert terms.epsilon is not None
     alone: list[Mechanism] | None = None
     try:
-        spent = account.spent(cohort, document.name)
-        alone = _within(need, spent, terms.epsilon, terms.delta, f"{cohort}: this study")
+        alone = _within(need, account.spent(cohort, study), terms.epsilon, terms.delta, f"{cohort}: this study")
         return Outlook(
-            alone, _affordable(need, cohort, study=document.name, terms=terms, settings=settings, account=account), ""
+            alone, affordable(need, cohort, study=study, terms=terms, settings=settings, account=account), ""
         )
     except BudgetExhausted as error:
         return Outlook(alone, None, str(error))
@@ -140,7 +147,7 @@ def _planned(
         raise NotPermitted(f"round {order.round}: the study asks each hospital at most {study.asked} time(s)")
     if terms.epsilon is None:
         return Planned(Mechanism(0.0, need.rate, count))
-    needed = _affordable(need, COHORTS[part], study=study.name, terms=terms, settings=settings, account=account)
+    needed = affordable(need, COHORTS[part], study=study.name, terms=terms, settings=settings, account=account)
     now = Mechanism(needed[0].noise_multiplier, need.rate, count)
     others, alone = _other_part(study, part, settings, account)
     return Planned(now, {COHORTS[part]: needed, **others}, needed_alone=alone)
@@ -164,30 +171,30 @@ def _other_part(study: StudyDocument, part: Part, settings: SiteSettings, accoun
     need = _still_needed(study, other, account.reservations(cohort, study.name), settings.name)
     if not need.ahead:
         return {}, {}
-    needed = _affordable(need, cohort, study=study.name, terms=terms, settings=settings, account=account)
+    needed = affordable(need, cohort, study=study.name, terms=terms, settings=settings, account=account)
     if account.has_sums(cohort):
         require_within(account, (cohort, study.name), needed, None, caps_of(terms, settings))
     return {cohort: needed}, {}
 
 
-def _still_needed(study: StudyDocument, part: Part, entries: list[LedgerEntry], hospital: str) -> _Need:
+def _still_needed(study: StudyDocument, part: Part, entries: list[LedgerEntry], hospital: str) -> Need:
     """What a part still needs, whichever round comes next."""
     if part == "training":
         return _training(study, len({e.use.round for e in entries}) + 1, entries)
     return _scoring(study, entries, hospital)
 
 
-def _training(study: StudyDocument, turn: int, entries: list[LedgerEntry]) -> _Need:
+def _training(study: StudyDocument, turn: int, entries: list[LedgerEntry]) -> Need:
     """All rounds from this turn on, each with the noise its schedule sets."""
     rounds = [entry.use.round for entry in entries]
     last = study.training.noise_in(_turn(study, rounds[-1], rounds[:-1]), study.asked) if rounds else 1.0
     tried = accounting.scale_of(entries[-1].mechanism.noise_multiplier, last) if entries else 0.0
-    return _Need(study.training.sample_rate, study.noise_ahead(turn), tried)
+    return Need(study.training.sample_rate, study.noise_ahead(turn), tried)
 
 
 def _scoring(
     study: StudyDocument, entries: list[LedgerEntry], hospital: str, reserving: int = 0, asks: Asks | None = None
-) -> _Need:
+) -> Need:
     """All histograms that are still to leave. A first look has more noise; it comes before everything else, so it is
     what stands first in the ledger. Without an order it is still to come where nothing has left."""
     terms = study.evaluation
@@ -198,17 +205,17 @@ def _scoring(
     left = max(least, terms.histograms_at(hospital) - sum(entry.mechanism.count for entry in had))
     ahead = [*([(RANGE_NOISE, 1)] if looking else []), *([(1.0, left)] if left > 0 else [])]
     if not entries:
-        return _Need(1.0, ahead, 0.0)
+        return Need(1.0, ahead, 0.0)
     factor = RANGE_NOISE if entries[-1].use.order_digest in looks else 1.0
-    return _Need(1.0, ahead, accounting.scale_of(entries[-1].mechanism.noise_multiplier, factor))
+    return Need(1.0, ahead, accounting.scale_of(entries[-1].mechanism.noise_multiplier, factor))
 
 
 def _turn(study: StudyDocument, round: int, before: list[int]) -> int:
     return study.turn(round, len(set(before) - {round}))
 
 
-def _affordable(
-    need: _Need, cohort: str, study: str, terms: PrivacyTerms, settings: SiteSettings, account: Account
+def affordable(
+    need: Need, cohort: str, study: str, terms: PrivacyTerms, settings: SiteSettings, account: Account
 ) -> list[Mechanism]:
     """What is needed, with the least noise that stays within the study's epsilon and the lifetime budget.
 
@@ -230,7 +237,7 @@ def _affordable(
     hint = f"; {named} has set some of it aside, which `consilium-site revoke` frees" if named else ""
     within = _within(need, of_life, cap, delta, f"{cohort}: lifetime epsilon of {cap:g}{hint}")
     more = within[0].noise_multiplier / alone[0].noise_multiplier
-    if more > _MOST_NOISE:
+    if more > MOST_NOISE:
         raise BudgetExhausted(
             f"{cohort}: so little is left of the lifetime epsilon of {cap:g} that study {study} would need "
             f"{more:.0f} times its noise and learn nothing: it is refused as a whole, and nothing was charged{hint}"
@@ -238,7 +245,7 @@ def _affordable(
     return within
 
 
-def _within(need: _Need, spent: list[Mechanism], epsilon: float, delta: float, what: str) -> list[Mechanism]:
+def _within(need: Need, spent: list[Mechanism], epsilon: float, delta: float, what: str) -> list[Mechanism]:
     if not need.ahead:
         return []
     try:

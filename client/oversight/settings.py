@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from tasks.protocol import study as studies
-from tasks.protocol.study import StudyDocument
+from tasks.protocol import documents
+from tasks.protocol.documents import Document
 
 MEANINGS: dict[str, str] = {
     "name": "the study's own name, never used twice",
@@ -58,16 +58,25 @@ MEANINGS: dict[str, str] = {
     "secure_sum.colluding": "hospitals that may conspire with the coordinator without weakening the promise",
     "secure_sum.spare_steps": "steps that may fail; the noise is planned for them as well",
     "secure_sum.spare_evaluations": "evaluations that may fail; likewise",
+    "kind": "a survey is a question before a study",
+    "tables": "what patients are counted by; a pair is counted in all its combinations",
+    "epsilon": "epsilon requested for a patient in all tables together",
+    "delta": "delta: probability with which that guarantee may fail",
+    "ages": "years at which one band of ages ends and the next begins",
+    "vendors": "makers of scanners with a cell of their own",
+    "spacings_mm": "sizes of pixels at which one band ends and the next begins",
+    "thicknesses_mm": "thicknesses of slices at which one band ends and the next begins",
+    "intensities": "equally wide cells for the brightness of pixels",
 }
 """The meaning of a setting, by its name in the document; ``model``, ``sizes`` and the peers of ``secure_sum`` have any
 number of entries."""
 
 
-def every_setting(document: StudyDocument) -> list[str]:
+def every_setting(document: Document) -> list[str]:
     """The whole document, one line per setting: name, value as JSON, meaning. Equal lists mean equal documents."""
     return [
         f"{name} = {json.dumps(value)}: {MEANINGS[name if name in MEANINGS else name.partition('.')[0]]}"
-        for name, value in _leaves(json.loads(studies.canonical(document)))
+        for name, value in _leaves(json.loads(documents.canonical(document)))
     ]
 
 

@@ -26,6 +26,7 @@ from client.secure_sum.own_key import write_deputy
 from client.setup.partition import POOLED, SHUFFLED, partition
 from client.setup.provisioning import provision
 from client.site import SiteSettings, declared_size, load
+from conf.schema.ask import JOINED
 from conf.schema.evaluation import EXACT_BINS, paired_bins
 from conf.schema.federation import ManifestFederation
 from conf.schema.model import weights_named
@@ -34,6 +35,7 @@ from conf.schema.study import Study
 from tasks import task as tasks
 from tasks.machine.disk import private_folder, write_secret
 from tasks.protocol import enrolment
+from tasks.protocol.survey import KNOWN, LABEL, MOST_CELLS
 from tasks.task import Task
 
 APPROVED_BY_NOBODY = (
@@ -183,7 +185,9 @@ def _weights(study: Study) -> dict[str, Any]:
 
 def _policy(study: Study) -> dict[str, Any]:
     """Exactly what the study needs, so that the caps are as binding in simulation as in a real hospital."""
-    epsilons = [e for e in (study.privacy.epsilon, study.evaluation.epsilon) if e is not None]
+    asked = {attribute for table in study.ask.by for attribute in table.split(JOINED)}
+    wanted = (study.ask.epsilon,) if asked else (study.privacy.epsilon, study.evaluation.epsilon)
+    epsilons = [e for e in wanted if e is not None]
     caps = {"max_epsilon_study": max(epsilons), "max_epsilon_life": max(epsilons)} if epsilons else {}
     return caps | {
         "tasks": [study.task.name],
@@ -195,7 +199,8 @@ def _policy(study: Study) -> dict[str, Any]:
         "max_images_per_patient": study.training.images_per_patient,
         "max_upload_bytes": 2**30,
         "scores": "exact" if study.evaluation.epsilon is None else "noised",
-        "max_bins": max(study.evaluation.bins, paired_bins(study.evaluation) ** 2),
+        "max_bins": MOST_CELLS if asked else max(study.evaluation.bins, paired_bins(study.evaluation) ** 2),
+        "surveys": sorted({attribute if attribute in KNOWN else LABEL for attribute in asked}),
         "subgroups": list(study.evaluation.subgroups),
         "without_privacy": study.privacy.epsilon is None,
         "auto_approve": True,

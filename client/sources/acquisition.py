@@ -6,11 +6,16 @@ Tested in ``tests/client/reading/test_contract.py``.
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydicom import Dataset
 
+from client.pixels.calibration import spacing_mm
+from client.pixels.groups import frame_value
 from client.pixels.header import transfer_syntax
 from client.reading.contract import Declared, Judgement, bits_stored, judge_frames, judge_header, value_of
 from client.sources.settings import Source
@@ -19,6 +24,8 @@ from tasks.task import Task
 
 _TOLD = ("Modality", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "Rows", "Columns", "BitsStored",
          "PatientSex", "PatientAge")  # fmt: skip
+SPACING_MM, THICKNESS_MM = "SpacingMm", "SliceThicknessMm"
+"""Facts with a length to three digits: so few that equal ones are one object."""
 _LONGEST = 64
 
 
@@ -75,4 +82,18 @@ def _facts(header: Dataset) -> str:
             continue
         if value not in (None, ""):
             attributes[keyword] = str(value)[:_LONGEST]
-    return sys.intern(json.dumps(attributes, sort_keys=True))
+    return sys.intern(json.dumps(attributes | _lengths(header), sort_keys=True))
+
+
+def _lengths(header: Dataset) -> dict[str, str]:
+    """The larger spacing of the first frame's pixels and the thickness of its slice, as far as the header has them."""
+    readers: dict[str, Callable[[], float]] = {
+        SPACING_MM: lambda: max(spacing_mm(header) or (0.0,)),
+        THICKNESS_MM: lambda: float(frame_value(header, 0, "SliceThickness") or 0),
+    }
+    lengths = {}
+    for name, read in readers.items():
+        with suppress(Exception):  # as above
+            if 0 < (length := read()) < math.inf:
+                lengths[name] = f"{length:.3g}"
+    return lengths

@@ -24,7 +24,7 @@ from client.sources.record import signature_of
 from tasks.machine.disk import private_database
 
 FILE = "headers.sqlite"
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = "CREATE TABLE IF NOT EXISTS headers (name BLOB PRIMARY KEY, scope BLOB NOT NULL, sealed BLOB NOT NULL)"
 _NONCE = 12  # bytes, as AES-GCM takes it (NIST SP 800-38D)
 

@@ -91,6 +91,7 @@ Steps = Annotated[_Int, _ONE_TO_100000]
 Images = Annotated[_Int, rule("must lie between 1 and 1000", lambda value: 1 <= value <= 1000)]
 Range = Annotated[tuple[int, int], PlainValidator(_least_and_most)]
 Bins = Annotated[_Int, rule("must lie between 2 and 65536", lambda value: 2 <= value <= 65536)]
+Cells = Annotated[_Int, rule("must lie between 2 and 256", lambda value: 2 <= value <= 256)]
 Seed = Annotated[_Int, rule("must lie between 0 and 4294967295", lambda value: 0 <= value < 2**32)]
 Positive = Annotated[_Float, _POSITIVE]
 NotNegative = Annotated[_Float, _NOT_NEGATIVE]
@@ -107,6 +108,9 @@ ShareOrNone = Annotated[_Float, rule("must lie between 0 and 1", lambda value: 0
 Part = Annotated[_Float, rule("must lie between 0 and 1, both excluded", lambda value: 0 < value < 1)]
 Multiple = Annotated[_Float, rule("must lie between 0.1 and 10", lambda value: 0.1 <= value <= 10)]
 Trim = Annotated[_Float, rule("must lie above 0 and below 0.5", lambda value: 0 < value < 0.5)]
+
+Length = Annotated[_Float, rule("must lie between 0.0001 and 1000 mm", lambda value: 1e-4 <= value <= 1000)]
+Year = Annotated[_Int, rule("must lie between 1 and 150", lambda value: 1 <= value <= 150)]
 
 Encoding = Annotated[str, one_of("float32", "float16", "int8")]
 ExperimentName = Annotated[

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from conf.schema.ask import Ask
 from conf.schema.constraints import MISSING, ExperimentName, Seed, SettingsGroup, matches, rule
 from conf.schema.evaluation import Evaluation
 from conf.schema.federation import Federation
@@ -43,6 +44,8 @@ class Study(SettingsGroup):
     """Who takes part."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     """What is measured."""
+    ask: Ask = field(default_factory=Ask)
+    """What is asked in place of a study, if anything."""
     wire: Wire = field(default_factory=Wire)
     """In what form tensors travel."""
     runtime: Runtime = field(default_factory=Runtime)

@@ -6,12 +6,14 @@ Tested in ``tests/server/test_hostile_replies.py``.
 from __future__ import annotations
 
 from tasks.protocol.study import LEAST_NOISE, MOST_NOISE
-from tasks.protocol.wire import EvaluateReport, TrainReport
+from tasks.protocol.wire import EvaluateReport, SurveyReport, TrainReport
 
 _ROUNDED = 1 + 1e-6
 
 
-def unsound(noise: float, report: TrainReport | EvaluateReport, epsilon: float | None, delta: float) -> str:
+def unsound(
+    noise: float, report: TrainReport | EvaluateReport | SurveyReport, epsilon: float | None, delta: float
+) -> str:
     """Why such figures cannot be true; empty if they can.
 
     Args:

@@ -20,9 +20,11 @@ from flwr.serverapp import Grid
 
 from server.rounds.attempts import Attempts
 from server.rounds.broadcast import Broadcast
+from server.rounds.ledger_witness import Witness
 from server.rounds.staleness import OverdueOrders
 from server.rounds.state import Roster
 from tasks.protocol import wire
+from tasks.protocol.survey import SurveyDocument
 from tasks.protocol.wire import (
     ErrorCode,
     EvaluateOrder,
@@ -30,6 +32,8 @@ from tasks.protocol.wire import (
     KeyOrder,
     KeyReport,
     Refusal,
+    SurveyOrder,
+    SurveyReport,
     TrainOrder,
     TrainReport,
 )
@@ -52,9 +56,26 @@ class Withdrawing(Protocol):
         """The replies to these are no longer needed; they are discarded when they arrive."""
 
 
-R = TypeVar("R", TrainReport, EvaluateReport, KeyReport)
-AnyOrder = TrainOrder | EvaluateOrder | KeyOrder
-_ACTIONS: dict[type[AnyOrder], str] = {TrainOrder: "train", EvaluateOrder: "evaluate", KeyOrder: "query"}
+R = TypeVar("R", TrainReport, EvaluateReport, KeyReport, SurveyReport)
+AnyOrder = TrainOrder | EvaluateOrder | KeyOrder | SurveyOrder
+_ACTIONS: dict[type[AnyOrder], str] = {
+    TrainOrder: "train",
+    EvaluateOrder: "evaluate",
+    KeyOrder: "query",
+    SurveyOrder: "query.survey",
+}
+
+
+@dataclass(frozen=True)
+class SurveyRoster:
+    """Whom a survey asks: as ``Roster``."""
+
+    document: SurveyDocument
+    nodes: dict[str, int]
+    witness: Witness = field(default_factory=Witness)
+
+
+AnyRoster = Roster | SurveyRoster
 
 
 @dataclass(frozen=True)
@@ -87,7 +108,7 @@ class Channel:
     attempts: Attempts = field(default_factory=Attempts)
 
 
-def exchange(channel: Channel, roster: Roster, order: AnyOrder, kind: type[R]) -> Generator[Answer[R], None, None]:
+def exchange(channel: Channel, roster: AnyRoster, order: AnyOrder, kind: type[R]) -> Generator[Answer[R], None, None]:
     """Send one order to all hospitals and yield their answers as they arrive, until all have or the deadline passes.
 
     Only replies to the messages of this very call are accepted, and in training late ones to overdue orders; the latter
@@ -120,7 +141,7 @@ class _OrdersOut(Generic[R]):
         unread: replies, those to earlier orders first.
     """
 
-    def __init__(self, channel: Channel, roster: Roster, order: AnyOrder, kind: type[R]) -> None:
+    def __init__(self, channel: Channel, roster: AnyRoster, order: AnyOrder, kind: type[R]) -> None:
         self._grid, self._broadcast, self._deadline_s = channel.grid, channel.broadcast, channel.deadline_s
         self._roster, self._order = roster, order
         self._kind: type[R] = kind
@@ -164,7 +185,7 @@ class _OrdersOut(Generic[R]):
         if problem == _NOT_HELD and hospital not in self._sent_again:
             self._send_whole(hospital)
             return None
-        if report is not None and not isinstance(self._order, KeyOrder):
+        if report is not None and isinstance(self._order, TrainOrder | EvaluateOrder):
             self._broadcast.confirmed(hospital, self._order)
         return self._answer(hospital, report, problem, bytes_up)
 
@@ -196,17 +217,20 @@ class _OrdersOut(Generic[R]):
             self._grid.forget(started)
 
 
-def _addressed(broadcast: Broadcast, order: AnyOrder, roster: Roster, hospitals: list[str]) -> dict[str, RecordDict]:
+def _addressed(broadcast: Broadcast, order: AnyOrder, roster: AnyRoster, hospitals: list[str]) -> dict[str, RecordDict]:
     """The order for each hospital, with the last ledger hash seen of it where patients are concerned."""
     if isinstance(order, KeyOrder):
         return dict.fromkeys(hospitals, wire.encode(order))
-    contents = broadcast.contents(order, hospitals)
+    if isinstance(order, SurveyOrder):
+        contents = dict.fromkeys(hospitals, wire.encode(order))
+    else:
+        contents = broadcast.contents(order, hospitals)
     heads = {hospital: roster.witness.head(hospital) for hospital in hospitals}
     return {hospital: wire.addressed(content, heads[hospital]) if heads[hospital] else content
             for hospital, content in contents.items()}  # fmt: skip
 
 
-def _read(reply: Message, roster: Roster, hospital: str, round: int, kind: type[R]) -> tuple[R | None, str, int]:
+def _read(reply: Message, roster: AnyRoster, hospital: str, round: int, kind: type[R]) -> tuple[R | None, str, int]:
     """The report on the order of a round, or why there is none, and how many bytes arrived."""
     try:
         report, problem, up = _report_in(reply, roster.document.name, round, kind)

@@ -30,7 +30,16 @@ from server.rounds.state import Roster
 from tasks.protocol import secure_sum, study, sum_key
 from tasks.protocol.secure_sum import WORDS, Grid
 from tasks.protocol.study import SecureSumTerms
-from tasks.protocol.wire import ErrorCode, EvaluateOrder, EvaluateReport, KeyOrder, KeyReport, SumAttempt, TrainOrder
+from tasks.protocol.wire import (
+    ErrorCode,
+    EvaluateOrder,
+    EvaluateReport,
+    KeyOrder,
+    KeyReport,
+    SumAttempt,
+    SurveyReport,
+    TrainOrder,
+)
 
 _MOST_VOID = 8
 """Attempts of one round; a hospital that is killed in each of them would cost the others all that is spare."""
@@ -225,7 +234,7 @@ class _Taking(Generic[R]):
             _Void: there are none, or they cannot be added.
         """
         report = answer.report
-        if report is None or isinstance(report, KeyReport):
+        if report is None or isinstance(report, KeyReport | SurveyReport):
             raise _Void(answer.hospital, answer.problem or "no report")
         noise = report.noise if isinstance(report, EvaluateReport) else report.noise_multiplier
         words = report.arrays.get(WORDS)

@@ -32,6 +32,7 @@ from conf.schema.study import Study
 from server.rounds.state import RoundRecord, how_often
 from server.study.document import model_of
 from server.study.folder import StudyFolder
+from server.study.survey import is_survey
 from server.tracking import registry
 from tasks import contract as contracts
 from tasks import task as tasks
@@ -98,7 +99,7 @@ class MlflowStore:
         return {run.data.tags.get("fl_hospital", ""): run.info.run_id for run in found}
 
     def _parent(self, notes: list[str]) -> str:
-        tags = {"fl_kind": "study", "mlflow.note.content": "\n\n".join(notes)}
+        tags = {"fl_kind": "survey" if is_survey(self._study) else "study", "mlflow.note.content": "\n\n".join(notes)}
         run = self._known.get("") or self._new_run(self._folder.name, tags)
         config = {key: value for key, value in self._folder.facts()["config"].items() if key not in _STAYS_HERE}
         if config["model"].get("weights"):  # the file's digest, not its path
@@ -164,7 +165,8 @@ class MlflowStore:
             self._client.log_artifact(self._run, str(self._folder.path / name), folder)
         self._name(records)
         accepted = ending.metrics.get("result/gate_passed") == 1
-        registry.register(self._client, self._study, self._folder, self._run, ending.files, accepted=accepted)
+        if not is_survey(self._study):  # which has no model
+            registry.register(self._client, self._study, self._folder, self._run, ending.files, accepted=accepted)
         self.close("FINISHED")
 
     def close(self, status: str) -> None:

@@ -24,6 +24,7 @@ from server.errors import CheckpointDamaged, StudyBusy, TrackingFailed
 from server.rounds.checkpoint import records
 from server.rounds.state import RoundRecord
 from server.study.folder import CHECKPOINTS, FAILED, PENDING, STOPPED, StudyFolder, locked
+from server.study.survey import is_survey
 from server.tracking.mlflow_store import Ending, MlflowStore, address, key_of
 from tasks.machine.disk import write_whole
 
@@ -234,7 +235,7 @@ def _send(folder: StudyFolder, uri: str, only: str) -> bool:
     if uri:
         study.tracking.uri = uri
     checkpoint = folder.path / CHECKPOINTS / "checkpoint.json"
-    if pending["ending"] is not None and not checkpoint.exists():
+    if pending["ending"] is not None and not is_survey(study) and not checkpoint.exists():
         raise CheckpointDamaged(f"{checkpoint} is missing")
     store = MlflowStore(study, folder, pending["hospitals"], pending["notes"])
     known = records(checkpoint.read_bytes() if checkpoint.exists() else None)

@@ -19,6 +19,8 @@ LEAST = 10
 """Subgroups with fewer patients of either class are not shown."""
 
 _AGES = ((18, "under 18"), (40, "18 to 39"), (60, "40 to 59"), (75, "60 to 74"))
+_A_YEAR_HAS = {"Y": 1, "M": 12, "W": 52, "D": 365}
+_MOST_DIGITS = 9
 _MAKERS = {"toshiba": "Canon", "canon": "Canon", "fuji": "Fujifilm", "hitachi": "Fujifilm", "general electric": "GE",
            "ge ": "GE", "hologic": "Hologic", "supersonic": "Hologic", "mindray": "Mindray", "philips": "Philips",
            "atl": "Philips", "samsung": "Samsung", "medison": "Samsung", "siemens": "Siemens", "acuson": "Siemens",
@@ -50,12 +52,21 @@ def _sex(value: str) -> str | None:
     return {"F": "female", "M": "male"}.get(value.upper())
 
 
-def _age(value: str) -> str | None:
+def years(value: str) -> int | None:
+    """Whole years of an age as DICOM writes it (PS3.5 6.2, AS), such as 045Y or 018M; ``None`` of any other text.
+
+    >>> years("045Y"), years("018M"), years("52"), years("")
+    (45, 1, None, None)
+    """
     number, unit = value[:-1], value[-1:].upper()
-    if not number.isdecimal() or unit not in ("Y", "M", "W", "D"):
+    if not (number.isascii() and number.isdecimal() and len(number) <= _MOST_DIGITS and unit in _A_YEAR_HAS):
         return None
-    years = int(number) if unit == "Y" else 0  # PS3.5 has days, weeks and months for the first years of life
-    return next((name for below, name in _AGES if years < below), "75 and over")
+    return int(number) // _A_YEAR_HAS[unit]
+
+
+def _age(value: str) -> str | None:
+    age = years(value)
+    return None if age is None else next((name for below, name in _AGES if age < below), "75 and over")
 
 
 def _vendor(value: str) -> str | None:

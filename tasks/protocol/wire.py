@@ -1,4 +1,4 @@
-"""The messages between server and hospital: six typed messages and a refusal.
+"""The messages between server and hospital: eight typed messages and a refusal.
 
 This is the only file that knows the names of records and keys. A message is scalars plus arrays. The scalars are sent
 as one JSON text inside a ``ConfigRecord`` (Flower's records hold no nested values), the arrays as an ``ArrayRecord``.
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -28,6 +28,7 @@ from safetensors.numpy import save as save_tensors
 from tasks.protocol.study import STRICT, Count, HexDigest, Name, StudyDocument
 from tasks.protocol.subgroups import LEVELS
 from tasks.protocol.sum_key import SumKey
+from tasks.protocol.survey import SurveyDocument
 
 VERSION = 5
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
@@ -253,6 +254,33 @@ def _refuse_other_kind(is_sum: bool, attempt: SumAttempt | None) -> None:
 
 
 @dataclass(frozen=True, config=STRICT)
+class SurveyOrder:
+    """Count your patients for a survey."""
+
+    study: SurveyDocument
+    round: Annotated[int, Field(ge=0, le=0)] = 0
+    arrays: Annotated[Arrays, Field(repr=False, max_length=0)] = Field(default_factory=dict)
+    ledger_head: HexDigest | None = None
+    """As in ``TrainOrder``."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class SurveyReport:
+    """Tables of a survey, float64, with noise on every cell: names and shapes are ``SurveyDocument.shapes``."""
+
+    study: Name
+    round: Annotated[int, Field(ge=0, le=0)]
+    epsilon: Annotated[float, Field(ge=0)] | None
+    """Of a patient, in all tables together."""
+    delta: float
+    noise: Annotated[float, Field(ge=0)]
+    """Standard deviation of the noise on every number of the tables."""
+    ledger_head: HexDigest
+    """As in ``TrainReport``."""
+    arrays: Annotated[Arrays, Field(repr=False)] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
 class Refusal:
     """The hospital refused the order."""
 
@@ -262,18 +290,25 @@ class Refusal:
     arrays: Annotated[Arrays, Field(repr=False, max_length=0)] = Field(default_factory=dict)
 
 
-Message = KeyOrder | KeyReport | TrainOrder | TrainReport | EvaluateOrder | EvaluateReport | Refusal
+Message = (
+    KeyOrder
+    | KeyReport
+    | TrainOrder
+    | TrainReport
+    | EvaluateOrder
+    | EvaluateReport
+    | SurveyOrder
+    | SurveyReport
+    | Refusal
+)
 Order = TypeVar("Order", TrainOrder, EvaluateOrder)
 M = TypeVar("M", bound=Message)
 N = TypeVar("N", bound=Message)
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (KeyOrder, KeyReport, TrainOrder, TrainReport, EvaluateOrder, EvaluateReport, Refusal)
-}
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
+_ADDRESSED = ("TrainOrder", "EvaluateOrder", "SurveyOrder")
+"""Kinds of orders that concern patients: each hospital's has the last ledger hash seen of it."""
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
-_NOT_SCALARS = {
-    name: {"arrays", "ledger_head"} if name in ("TrainOrder", "EvaluateOrder") else {"arrays"} for name in _KINDS
-}
+_NOT_SCALARS = {name: {"arrays", "ledger_head"} if name in _ADDRESSED else {"arrays"} for name in _KINDS}
 
 
 def due(order: EvaluateOrder) -> dict[str, tuple[int, ...]]:
@@ -316,7 +351,9 @@ def encode(message: Message) -> RecordDict:
     head = ConfigRecord({"version": VERSION, "kind": type(message).__name__, "json": _scalars(message)})
     arrays = ArrayRecord({name: Array(np.asarray(message.arrays[name], order="C")) for name in sorted(message.arrays)})
     records = RecordDict({"head": head, "arrays": arrays})
-    return addressed(records, message.ledger_head) if isinstance(message, TrainOrder | EvaluateOrder) else records
+    if isinstance(message, TrainOrder | EvaluateOrder | SurveyOrder):
+        return addressed(records, message.ledger_head)
+    return records
 
 
 def addressed(records: RecordDict, ledger_head: str | None) -> RecordDict:
@@ -339,7 +376,7 @@ def decode(records: RecordDict, kind: type[M], *or_kinds: type[N]) -> M | N:
     except Exception as error:  # Flower raises all kinds of errors for malformed records
         raise WireError(f"not a Consilium message ({type(error).__name__})") from error
     message: M | N = _checked(version, name, text, arrays, (kind, *or_kinds))
-    if isinstance(message, TrainOrder | EvaluateOrder) and ledger_head != "":
+    if isinstance(message, TrainOrder | EvaluateOrder | SurveyOrder) and ledger_head != "":
         if not isinstance(ledger_head, str) or not _HASH.fullmatch(ledger_head):
             raise WireError(f"{_short(name)}: ledger_head is {_short(ledger_head)}, which is not a hash")
         return replace(message, ledger_head=ledger_head)
@@ -421,7 +458,7 @@ def _checked(version: object, kind: object, text: object, arrays: Arrays, expect
 def _read(kind: str, text: str) -> Any:
     """The message without arrays. Cached, because all hospitals of one process are sent the same text."""
     scalars = _ADAPTERS[kind].validate_json(text)
-    if scalars.arrays or (kind in ("TrainOrder", "EvaluateOrder") and scalars.ledger_head is not None):
+    if scalars.arrays or (kind in _ADDRESSED and scalars.ledger_head is not None):
         raise WireError(f"{kind}: the head must hold no arrays, and no ledger hash in its text")
     return scalars
 

@@ -29,6 +29,7 @@ from tasks import task as tasks
 from tasks.machine.disk import write_secret
 from tasks.models import registry
 from tasks.protocol import wire
+from tasks.protocol.documents import Document
 from tasks.protocol.study import StudyDocument, TrainingTerms
 from tasks.protocol.wire import Arrays, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tasks.task import PhantomHospital
@@ -103,7 +104,7 @@ class Hospital:
         policy = values["policy"] | changes.pop("policy", {})
         self.file.write_text(yaml.safe_dump(values | changes | {"policy": policy}), "utf-8")
 
-    def approve(self, *documents: StudyDocument) -> None:
+    def approve(self, *documents: Document) -> None:
         with self.records() as records:
             for document in documents:
                 approvals.approve(document, "Dr. Ada Noor", records.audit_log, self.settings)

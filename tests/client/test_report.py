@@ -40,7 +40,16 @@ from client.training.scoring import OutlineScores
 from tasks.metrics.histogram import score_histogram
 from tasks.protocol import wire
 from tasks.protocol.study import StudyDocument
-from tasks.protocol.wire import ErrorCode, EvaluateOrder, EvaluateReport, KeyReport, Refusal, TrainOrder, TrainReport
+from tasks.protocol.wire import (
+    ErrorCode,
+    EvaluateOrder,
+    EvaluateReport,
+    KeyReport,
+    Refusal,
+    SurveyReport,
+    TrainOrder,
+    TrainReport,
+)
 
 UPDATE = {"weight": np.array([[3.0, 4.0]], np.float32), "bias": np.array([12.0], np.float32)}
 SPENT = Spent(3.5, 1e-5, 1.25)
@@ -79,13 +88,14 @@ def _site(size: int | None) -> SiteSettings:
 
 def test_the_fields_that_leave_are_these_and_no_others() -> None:
     """Whoever adds a field must say here what it is: ``client/report.py`` lists why each may leave."""
-    kinds = (TrainReport, EvaluateReport, KeyReport, Refusal)
+    kinds = (TrainReport, EvaluateReport, KeyReport, SurveyReport, Refusal)
     fields = {kind: {f.name for f in dataclasses.fields(kind)} for kind in kinds}
     cost = {"epsilon", "epsilon_alone", "delta", "ledger_head"}
     assert fields == {
         TrainReport: {"study", "round", "noise_multiplier", "arrays"} | cost,
         EvaluateReport: {"study", "round", "noise", "arrays"} | cost,
         KeyReport: {"study", "round", "key", "ledger_head", "arrays"},
+        SurveyReport: {"study", "round", "noise", "arrays", "epsilon", "delta", "ledger_head"},
         Refusal: {"study", "round", "code", "arrays"},
     }
 

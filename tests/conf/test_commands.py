@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conf import load
-from server.command_line import COMMANDS
+from server.command_line import COMMANDS, in_place_of_a_study
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ("client", "conf", "server", "tasks", "tests")
@@ -58,7 +58,7 @@ def test_commands_are_found() -> None:
 @pytest.mark.parametrize("words", COMMANDS_OF_PAGES)
 def test_a_command_of_a_page_is_one(words: list[str]) -> None:
     if words[0] not in COMMANDS and words[0] != "--version":
-        load.check(words)
+        load.check(in_place_of_a_study(words))
 
 
 def test_a_command_that_is_none_would_be_seen(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_hospital_can_be_added_on_the_command_line() -> None:
         ),
         ("+foo=1", "foo=1: a study has no such setting; it has experiment, task, model,"),
         ("+foo.bar=1", "foo.bar=1: a study has no such setting; it has experiment, task, model,"),
-        ("epsilon=3", "did you mean privacy.epsilon=3 or evaluation.epsilon=3?"),
+        ("epsilon=3", "did you mean privacy.epsilon=3 or evaluation.epsilon=3 or ask.epsilon=3?"),
         ("experimnt=demo", "did you mean experiment=demo?"),
         ("model.groups=8", "model.groups=8: scatter_linear has no such setting; it belongs to model=densenet121 or "),
     ],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from client.oversight.settings import MEANINGS, every_setting
 from tasks.protocol import study as studies
 from tasks.protocol.study import SecureSumTerms, StudyDocument
+from tests.client.surveying import survey
 
 FLOATS = st.floats(1e-6, 1e6, allow_nan=False)
 COUNTS = st.integers(1, 1000)
@@ -81,6 +82,7 @@ def test_every_setting_has_a_meaning_and_no_meaning_is_of_nothing(document: Stud
     assert plain <= MEANINGS.keys()
     looking = replace(document, evaluation=replace(evaluation, edges="released"))  # which no sum can be
     plain |= {line.partition(" = ")[0] for line in every_setting(looking)}
+    plain |= {line.partition(" = ")[0] for line in every_setting(survey())}
     assert MEANINGS.keys() - plain <= {"model", "sizes", "secure_sum"}
 
 
