@@ -6,6 +6,7 @@ open. Files of another user are not changed; the security checklists report them
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import stat
@@ -117,19 +118,36 @@ def _open_to_others(path: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never half of it.
+    """Write a file so that a crash leaves the old one or the new one, never half of it, whoever else writes it.
 
     Args:
         mode: of the file, minus the process's umask.
     """
-    partial = path.with_name(path.name + ".partial")
-    _write(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), content)
-    partial.replace(path)
+    partial = path.with_name(path.name + ".partial")  # what a crash has left of an earlier one is written over
+    descriptor = _draft(partial, mode)
+    held = os.dup(descriptor)
+    try:
+        _write(descriptor, content)
+        partial.replace(path)
+    finally:
+        os.close(held)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name must survive as well
     finally:
         os.close(folder)
+
+
+def _draft(path: Path, mode: int) -> int:
+    """Descriptor of an empty file under this name that nobody else has while it, or a copy of it, is open."""
+    while True:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):  # whoever had it before has given it its lasting name
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                os.ftruncate(descriptor, 0)
+                return descriptor
+        os.close(descriptor)
 
 
 def write_changed(path: Path, content: bytes, mode: int = 0o666) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -39,6 +40,24 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space left"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_a_file_that_several_write_at_once_is_whole_and_fails_nobody(tmp_path: Path) -> None:
+    """As studies write what they have seen of one hospital. With one draft for all, one takes the other's away."""
+    path, contents = tmp_path / "facts.json", [bytes([n]) * 5000 for n in range(4)]
+    (tmp_path / "facts.json.partial").write_bytes(b"what a crash has left" * 1000)
+
+    def write(content: bytes) -> None:
+        for _ in range(30):
+            write_whole(path, content)
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        written = [pool.submit(write, content) for content in contents]
+        while not all(one.done() for one in written):
+            if path.exists():
+                assert path.read_bytes() in contents
+    assert [one.result() for one in written] == [None] * len(contents)
+    assert [one.name for one in tmp_path.iterdir()] == ["facts.json"]
 
 
 def test_a_secret_is_for_its_owner_alone_and_never_replaced(tmp_path: Path) -> None:
