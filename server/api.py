@@ -39,6 +39,7 @@ from server.rounds.checkpoint import read_state
 from server.rounds.state import HospitalRound
 from server.simulation import Hospitals
 from server.study.folder import CHECKPOINTS, StudyFolder
+from server.study.survey import refuse_survey
 from tasks import task as tasks
 from tasks.metrics.interval import Interval
 from tasks.models import model_file, registry
@@ -103,9 +104,10 @@ def run(study: Study, progress: Callable[[Progress], None] | None = None) -> Stu
             be resumed.
 
     Raises:
-        ConfigError: there is no such task or network; nothing was done.
+        ConfigError: there is no such task or network, or it is a survey; nothing was done.
         StudyError: with what, where, why and the remedy.
     """
+    refuse_survey(study)
     listener = _Told(progress)
     if isinstance(study.runtime, SuperlinkRuntime):
         handed = launch.hand_over(study, study.runtime, listener.warn)

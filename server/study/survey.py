@@ -20,6 +20,16 @@ def is_survey(study: Study) -> bool:
     return bool(study.ask.by)
 
 
+def refuse_survey(study: Study) -> None:
+    """Pass if a study is one.
+
+    Raises:
+        ConfigError: a question is asked in its place, which would be left unanswered.
+    """
+    if is_survey(study):
+        raise conf.ConfigError("ask.by: a survey is no study; ask it with `consilium ask`, or leave ask.by out")
+
+
 def survey_of(study: Study, name: str, asked_by: str = "") -> SurveyDocument:
     """The document that hospitals are asked to approve.
 

@@ -15,7 +15,7 @@ from server.pages import survey as pages
 from server.results import survey
 from server.results.survey import EVERYBODY, SurveyResults, shown
 from server.rounds.survey import Answers
-from server.study.survey import is_survey, survey_of
+from server.study.survey import is_survey, refuse_survey, survey_of
 from tasks.protocol.survey import SurveyDocument
 from tasks.protocol.wire import SurveyReport
 
@@ -142,6 +142,7 @@ def test_hospitals_that_are_many_are_in_the_table_and_not_in_the_chart() -> None
 def test_a_survey_is_what_the_configuration_asks() -> None:
     study = load.load(["experiment=demo"])
     assert not is_survey(study)
+    refuse_survey(study)
     study = load.load(["experiment=demo", "ask.by=[age,spacing]", "ask.epsilon=0.5", "privacy.delta=1e-5"])
     assert is_survey(study)
     document = survey_of(study, "ask-2", "ada")
@@ -149,6 +150,8 @@ def test_a_survey_is_what_the_configuration_asks() -> None:
     assert (document.tables, document.epsilon, document.delta) == ([["age"], ["spacing"]], 0.5, 1e-5)
     assert (document.vendors, document.thicknesses_mm, document.intensities) == ([], [], 0)
     assert document.asked_by == "ada"
+    with pytest.raises(load.ConfigError, match="consilium ask"):
+        refuse_survey(study)
 
 
 @pytest.mark.parametrize(
