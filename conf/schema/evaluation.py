@@ -95,9 +95,10 @@ class Evaluation(SettingsGroup):
     """End the study after so many evaluations without a better mean AUC; 0 plays all rounds."""
     least_gain: NotNegative = 0.0
     """How much better than the best so far a mean AUC must be to count as better: at least what noise can feign."""
-    deliver: Annotated[str, one_of("last", "best")] = "last"
-    """``last`` or ``best``: which round's model is handed over. The best of many noisy figures looks better than it
-    is."""
+    deliver: Annotated[str, one_of("last", "best", "better")] = "last"
+    """Which round's model is handed over: the ``last`` one's; the ``best`` one's, although the best of many noisy
+    figures looks better than it is; or ``better``: the best one's only if the last is worse by more than chance
+    explains, and otherwise the last one's."""
     gate: Gate = field(default_factory=Gate)
     """Chosen before the study begins: it is part of what makes this study this one."""
     arm_learning_rate: Positive | None = None

@@ -25,7 +25,7 @@ from server.pages.svg import Chart
 from server.results.figures import SPECIFICITY, Figures
 from server.results.results import Results
 from server.results.verdicts import how_compared, verdicts
-from server.rounds.model_selection import is_evaluated
+from server.rounds.model_selection import fallen, is_evaluated
 from server.rounds.state import RoundRecord
 from tasks import contract as contracts
 from tasks import task as tasks
@@ -142,7 +142,8 @@ def compared(results: Results) -> str:
 def selected(story: Story) -> str:
     """What choosing a round by its own figures does to them; "" where none was chosen."""
     terms = story.config["evaluation"]
-    if terms["deliver"] != "best" and not terms["patience"]:
+    instead = terms["deliver"] == "better" and fallen(story.rounds) is not None
+    if terms["deliver"] != "best" and not instead and not terms["patience"]:
         return ""
     evaluated = [record for record in story.rounds if is_evaluated(record)]
     pooled = [record.pooled_auc for record in evaluated if record.pooled_auc is not None]
@@ -150,7 +151,7 @@ def selected(story: Story) -> str:
         return ""
     error = sum(high - low for _, low, high in pooled) / len(pooled) / 2 / Z
     most = error * largest_of(len(pooled))
-    what = "The model is the best round's" if terms["deliver"] == "best" else "When to stop was decided"
+    what = "The model is the best round's" if terms["deliver"] == "best" or instead else "When to stop was decided"
     return (
         f"{what} of {len(pooled)} that were evaluated on these very patients, so its AUC is too high: by at most about "
         f"{most:.2f} on all patients, were all rounds equally good and their errors independent. What is right at "

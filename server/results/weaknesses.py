@@ -33,10 +33,11 @@ def weaknesses(federated: Arm, calibrated: Recalibrated | None) -> Iterator[str]
 def fall(best: RoundRecord, last: RoundRecord, delivered: int) -> str:
     """An AUC that has fallen by more than chance explains."""
     high, low = (np.mean([f.auc for f in record.hospitals.values() if f.auc is not None]) for record in (best, last))
+    remedy = " evaluation.deliver=better would deliver the best one." if delivered == last.number else ""
     return (
         f"The mean AUC fell from {high:.2f} after round {best.number} to {low:.2f} after round {last.number}, by "
         "more than chance explains: training diverges, or its noise is too large. The model of round "
-        f"{delivered} is delivered."
+        f"{delivered} is delivered.{remedy}"
     )
 
 

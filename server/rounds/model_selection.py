@@ -89,9 +89,14 @@ def has_ended(study: Study, rounds: Sequence[RoundRecord]) -> bool:
 
 
 def with_the_best(study: Study, state: StudyState) -> StudyState:
-    """The state with the model to be delivered, if that is not simply the last."""
+    """The state with the model to be delivered, if that is not simply the last.
+
+    With ``deliver=better`` the best one is held until the study ends, and given up unless the last one is worse.
+    """
     if study.evaluation.deliver == "last":
         return state
+    if study.evaluation.deliver == "better" and has_ended(study, state.rounds) and fallen(state.rounds) is None:
+        return replace(state, best={}, chosen=0)
     number = best_round(state.rounds, study.evaluation.least_gain)
     if number != state.rounds[-1].number:
         return state

@@ -97,7 +97,9 @@ def test_a_curve_that_falls_is_told_with_the_round_that_is_delivered() -> None:
     best, last = (RoundRecord(n, 0.0, 0.0, {"ash": h}) for n, h in ((2, high), (5, low)))
     told = warnings({}, None, {}, private=True, fallen=(best, last, 5))
     assert told[1].startswith("The mean AUC fell from 0.90 after round 2 to 0.60 after round 5")
-    assert told[1].endswith("The model of round 5 is delivered.")
+    assert told[1].endswith("The model of round 5 is delivered. evaluation.deliver=better would deliver the best one.")
+    kept = warnings({}, None, {}, private=True, fallen=(best, last, 2))
+    assert kept[1].endswith("The model of round 2 is delivered.")
 
 
 def test_gains_are_told_of_hospitals_that_have_both_figures() -> None:

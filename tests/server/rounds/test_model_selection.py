@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from server.rounds.model_selection import averaged, best_round, fallen, has_ended
+from server.rounds.model_selection import averaged, best_round, fallen, has_ended, with_the_best
 from server.rounds.state import HospitalRound, RoundRecord, StudyState
 from tests.server import scripted
 
@@ -54,6 +56,22 @@ def test_a_fall_is_told_where_chance_does_not_explain_it(
 ) -> None:
     found = fallen(curve(error, *aucs))
     assert (None if found is None else (found[0].number, found[1].number)) == told
+
+
+@pytest.mark.parametrize(
+    ("aucs", "delivered"),
+    [((0.7, 0.9, 0.6), 2), ((0.7, 0.9, 0.88), 3), ((0.9, 0.6, 0.91), 3), ((0.7, 0.8, 0.9), 3), ((0.9, 0.7, 0.71), 1)],
+)
+def test_the_best_round_is_delivered_where_the_last_is_worse_than_chance_explains(
+    aucs: tuple[float, ...], delivered: int
+) -> None:
+    study = scripted.study("federation.rounds=3", "evaluation.deliver=better")
+    state, records = StudyState({}), curve(0.03, *aucs)
+    for number in range(1, 4):
+        weights = {"w": np.full(1, number, np.float32)}
+        state = with_the_best(study, replace(state, weights=weights, rounds=records[:number]))
+    assert state.model["w"][0] == delivered
+    assert state.outcome.number == delivered
 
 
 def test_the_best_of_many_equal_rounds_is_no_fall() -> None:
