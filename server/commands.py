@@ -49,7 +49,11 @@ def main(words: Sequence[str], draw: DrawPhantoms) -> int:
     send.add_argument("--uri", default="", help="an MLflow store other than the one in the studies' configuration")
     out = _parser(commands, "export", "write a study's model as one file for hospitals, and print its SHA-256")
     out.add_argument("model", metavar="STUDY", help="a folder of outputs/studies, or models:/TASK@candidate in MLflow")
-    out.add_argument("--out", type=Path, default=Path(model_file.FILE), help="the file to write")
+    out.add_argument("--out", type=Path, help="the file or folder to write; default: model.safetensors, model.ts, "
+                     "model.onnx or model-bundle")  # fmt: skip
+    out.add_argument("--format", choices=tuple(export.FILES), default="consilium",
+                     help="for hospitals, the default; or for other programs, without Consilium's checks: bundle is "
+                     "a folder, a MONAI Bundle")  # fmt: skip
     out.add_argument("--uri", default="", help="the MLflow store; default: the one in outputs/")
     out.add_argument("--studies", type=Path, help="the folder of studies that confirm a registered model's SHA-256; "
                      "default: beside the MLflow store, or on the server that --uri names")  # fmt: skip
@@ -204,10 +208,15 @@ def _send(given: argparse.Namespace, console: Console) -> int:
 
 def _export(given: argparse.Namespace, console: Console) -> int:
     uri = given.uri or f"sqlite:///{Path('outputs/mlflow.db').resolve()}"
-    head, digest = export.export(given.model, uri, given.out, _vouching(uri, given.studies))
+    to = given.out or Path(export.FILES[given.format])
+    head, digest = export.export(given.model, uri, to, _vouching(uri, given.studies), given.format)
     for name, value in model_file.head_text(head).items():
         console.print(f"{name}: {value}", markup=False)
-    console.print(f"Wrote {given.out}. Not for clinical use.", soft_wrap=True, markup=False)
+    console.print(f"Wrote {to}. Not for clinical use.", soft_wrap=True, markup=False)
+    if given.format != "consilium":
+        console.print("It gives the scores of Consilium's own model for examples as the task makes them; hospitals use "
+                      "the file that --format consilium writes.", soft_wrap=True)  # fmt: skip
+        return 0
     console.print(f"SHA-256 {digest}", soft_wrap=True)
     console.print("Tell hospitals the SHA-256 through another channel than the file: they type it in.")
     return 0

@@ -17,6 +17,7 @@ from conf import load as conf
 from conf.schema.model import keeps_its_file
 from conf.schema.study import Study
 from server.errors import StudyError
+from server.results import open_formats
 from server.results.results import Results
 from server.study.document import document_in, weights_file, weights_of
 from server.study.folder import FILE, StudyFolder
@@ -27,6 +28,13 @@ from tasks.models.model_file import BadModelFile, ModelHead
 from tasks.protocol import study
 
 Vouching = Callable[[str], Mapping[str, Any]]
+FILES = {
+    "consilium": model_file.FILE,
+    "torchscript": "model.ts",
+    "onnx": "model.onnx",
+    "bundle": "model-bundle",
+}
+"""What an exported model is called, by its format."""
 _REGISTERED = "models:/"
 _DIGEST = "model_sha256"
 
@@ -72,14 +80,17 @@ def _encoder(configuration: Study) -> bytes:
     return path.read_bytes() if path is not None and keeps_its_file(configuration.model) else b""
 
 
-def export(source: str, uri: str, to: Path, vouching: Vouching | None = None) -> tuple[ModelHead, str]:
-    """Copy a model to a file of its own. Returns its head and its SHA-256.
+def export(
+    source: str, uri: str, to: Path, vouching: Vouching | None = None, form: str = "consilium"
+) -> tuple[ModelHead, str]:
+    """Write a model to a file of its own. Returns its head and the SHA-256 of the study's own file.
 
     Args:
         source: a study's folder, or a registered model as MLflow names it: ``models:/TASK@candidate``,
             ``models:/TASK/3``.
         uri: MLflow's store, for a registered model.
         vouching: from a study's name to the facts in its own folder, for a registered model.
+        form: one of ``FILES``.
 
     Raises:
         StudyError: there is no such model, it cannot be used outside the study, or it is not the study's own.
@@ -102,8 +113,12 @@ def export(source: str, uri: str, to: Path, vouching: Vouching | None = None) ->
         )
     if to.exists():
         raise StudyError(f"{to} already exists; an exported model is never overwritten")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(to, content)
+    if form == "consilium":
+        to.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(to, content)
+    else:
+        registry.load_arrays(network.trainable, arrays)
+        open_formats.write(form, to, head, tasks.get(head.task), network)
     return head, model_file.digest(content)
 
 

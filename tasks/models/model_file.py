@@ -151,11 +151,16 @@ def digest(content: bytes) -> str:
 
 @torch.no_grad()
 def probe(task: Task, network: Network) -> list[float]:
-    """The network's logits for pictures or scans of several shapes, each through the task's own transform."""
-    made = [_scan(task, *size) for size in _SCANS] if task.sequences else [_picture(*size) for size in _PICTURES]
-    examples = np.stack([task.read_example(one) for one in made])
+    """The network's logits for ``probe_examples``."""
     network.trainable.eval()
-    return [float(logit) for logit in network.logits(torch.from_numpy(examples))]
+    return [float(logit) for logit in network.logits(torch.from_numpy(probe_examples(task)))]
+
+
+def probe_examples(task: Task) -> NDArray[np.float32]:
+    """Computed pictures or scans of several shapes, each through the task's own transform: float32 (images,
+    *``Task.example_shape``)."""
+    made = [_scan(task, *size) for size in _SCANS] if task.sequences else [_picture(*size) for size in _PICTURES]
+    return np.stack([task.read_example(one) for one in made])
 
 
 def agrees(stored: list[float], computed: list[float]) -> bool:

@@ -61,7 +61,10 @@ class ScatterFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of norm 1, float32 (images, features)."""
-        transform = filters(self.size, self.J, self.L, 2)
+        return self.through(filters(self.size, self.J, self.L, 2), images)
+
+    def through(self, transform: nn.Module, images: Tensor) -> Tensor:
+        """``forward`` with another module that scatters, such as ``RealScattering``."""
         mean, spread = _public_statistics(self.size, self.J, self.L, self.pool)
         planes = images.reshape(-1, 1, *images.shape[2:])
         small = interpolate(planes, size=self.size, mode="area")
@@ -71,7 +74,7 @@ class ScatterFeatures(nn.Module):
         standard = (pooled - mean) / spread
         if images.shape[1] > 1:
             standard = standard * planes.flatten(1).any(dim=1).view(-1, *[1] * (standard.dim() - 1))
-        return normalize(standard.reshape(len(images), -1))
+        return normalize(standard.reshape(images.shape[0], -1))
 
 
 # Filters and statistics are made when the first image comes, and once in a process: a hospital that has its features in
