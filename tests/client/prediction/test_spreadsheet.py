@@ -107,5 +107,5 @@ def test_no_column_of_the_scores_runs(opened: CheckedModel, text: str) -> None:
     patient = ScoredPatient(text, (ScoredImage(image, 0.5, b""),))
     found = Predictions([patient], [LeftOut(text, Path(text), text)])
     rows = cells(table_of(outcome._table(opened, found)))
-    assert {len(row) for row in rows[1:]} == {12}
+    assert {len(row) for row in rows[1:]} == {14}
     assert not [cell for row in rows for cell in row if runs(cell)]
