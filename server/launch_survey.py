@@ -27,7 +27,7 @@ from tasks import task as tasks
 from tasks.machine.disk import write_whole
 from tasks.protocol.survey import canonical, digest
 
-_REVIEW = "hospitals read it with `consilium-site review FILE`"
+_READ = "with `consilium-site review FILE`"
 
 
 def run_survey(study: Study, provision: ProvisionHospitals, load_app: LoadApp, console: Console) -> SurveyResults:
@@ -67,7 +67,7 @@ def propose_survey(study: Study, console: Console) -> None:
     document = document_in(study, open_study(study))
     write_whole(Path(study.propose), (canonical(document) + "\n").encode())
     console.print(f"{document.name}: wrote {study.propose}, digest {digest(document)}", soft_wrap=True)
-    console.print(f"{_REVIEW.capitalize()}. The same command without propose asks them.")
+    console.print(f"Hospitals read it {_READ}. The same command without propose asks them.", soft_wrap=True)
 
 
 def run_deployed_survey(study: Study, runtime: SuperlinkRuntime, console: Console) -> None:
@@ -83,7 +83,7 @@ def run_deployed_survey(study: Study, runtime: SuperlinkRuntime, console: Consol
     if study.propose:
         text = superlink_client.document(door, superlink_client.submit(study, runtime))
         write_whole(Path(study.propose), text)
-        console.print(f"wrote {study.propose}; {_REVIEW}.", soft_wrap=True)
+        console.print(f"wrote {study.propose}; hospitals read it {_READ}.", soft_wrap=True)
         return
     name = hand_over(study, runtime, lambda line: console.print(line, markup=False)).name
     console.print(f"[bold]{name}[/] is on {runtime.address}: {tasks.get(study.task.name).question}")

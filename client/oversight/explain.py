@@ -15,7 +15,7 @@ from client.policy import Part
 from tasks.metrics.foresight import ASSUMED_AUC
 from tasks.protocol.study import StudyDocument
 
-_APART = (
+APART = (
     "No patient is on both sides, so nobody bears both costs. (If sides were changed, what was spent before counts on "
     "both.)"
 )
@@ -27,7 +27,7 @@ def words(review: Review) -> dict[str, list[str]]:
     return {
         "What the study asks": _asked(review),
         "What leaves this hospital": _departures(review),
-        "What it costs the patients": [*(line for cost in review.costs for line in price(cost)), _APART],
+        "What it costs the patients": [*(line for cost in review.costs for line in price(cost)), APART],
         **({"Whom that rests on": trust} if (trust := list(_trust(review))) else {}),
         "What its figures can tell": _foreseen(review),
         "What the policy says": _verdict(review),

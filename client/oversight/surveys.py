@@ -7,6 +7,7 @@ entered for each cohort in one transaction, and a patient bears it once.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -16,7 +17,7 @@ from client.ledger.account import Account, Use
 from client.ledger.accounting import Mechanism, epsilon_of, plan_scale
 from client.ledger.ledger import Ledger, Planned
 from client.oversight import planning
-from client.oversight.explain import price
+from client.oversight.explain import APART, price
 from client.oversight.planning import Need
 from client.oversight.review import Cost
 from client.oversight.settings import every_setting
@@ -27,7 +28,7 @@ from tasks.metrics.interval import Z
 from tasks.protocol import survey as documents
 from tasks.protocol import wire
 from tasks.protocol.study import PrivacyTerms
-from tasks.protocol.survey import INTENSITY, SPACING, THICKNESS, SurveyDocument
+from tasks.protocol.survey import INTENSITY, LABEL, SPACING, THICKNESS, SurveyDocument
 from tasks.protocol.wire import SurveyOrder
 
 _WORDS = {
@@ -184,7 +185,7 @@ def words(review: SurveyReview) -> dict[str, list[str]]:
     return {
         "What the survey asks": _asked(review),
         "What leaves this hospital": _departures(review),
-        "What it costs the patients": [line for cost in review.costs for line in price(cost)],
+        "What it costs the patients": [*(line for cost in review.costs for line in price(cost)), APART],
         "What the policy says": _verdict(review),
         "Every setting in the document": every_setting(review.document),
     }
@@ -199,7 +200,7 @@ def _asked(review: SurveyReview) -> list[str]:
         "Counted is every patient with an image that keeps the task's contract, by:",
     ]
     for table in survey.tables:
-        cells = [", ".join(survey.levels(attribute)) for attribute in table]
+        cells = [", ".join(_levels(survey, attribute)) for attribute in table]
         lines.append(f"- {' and '.join(map(_named, table))}: {' / '.join(cells)}.")
     if INTENSITY in survey.attributes():
         lines.append("Of brightness, each patient divides one count among the cells by the pixels of all its images.")
@@ -209,6 +210,13 @@ def _asked(review: SurveyReview) -> list[str]:
             "not kept it. Everybody would count as not recorded; run consilium-site ingest first."
         )
     return lines
+
+
+def _levels(survey: SurveyDocument, attribute: str) -> Sequence[str]:
+    """Names of levels, with the task's words for its classes."""
+    if attribute != LABEL or survey.task not in tasks.names():
+        return survey.levels(attribute)
+    return [name.replace("_", " ") for name in tasks.get(survey.task).classes]
 
 
 def _named(attribute: str) -> str:

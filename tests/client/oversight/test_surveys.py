@@ -92,6 +92,8 @@ def test_a_steward_reads_what_is_asked_what_leaves_and_what_it_costs(archive: Ar
     assert "Nothing is trained and no image is scored: patients are counted." in text
     assert "ada asks for it" in text
     assert "age and sex: under 20, 20 to 39, 40 to 59, 60 to 79, 80 and over, not recorded / female, male" in text
+    assert "the finding that the task asks for: benign, malignant." in text
+    assert "nobody bears both costs" in text
     assert "each patient divides one count among the cells" in text
     assert "3 tables of 28 numbers in all (224 bytes), with noise on every number" in text
     assert "epsilon 20 is requested, of which the policy grants 8" in text

@@ -65,7 +65,7 @@ def test_a_survey_goes_from_proposal_to_figures(small: Federation, tmp_path: Pat
     assert ledger_rows(alder, name) == [("train", 0), ("validation", 0)]
     assert ledger_rows(birch, name) == [], "who has not approved has not paid"
     assert problems_in_records(alder) == problems_in_records(birch) == []
-    assert name in told(site_command("ledger", "--site", alder.site))
+    assert name in told(site_command("ledger", "--json", "--site", alder.site))
 
     mlflow = read(small.home).mlflow
     runs = httpx.post(
