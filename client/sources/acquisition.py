@@ -1,7 +1,4 @@
-"""How an image was acquired, from its header: the contract's judgement, and facts to show people.
-
-Tested in ``tests/client/reading/test_contract.py``.
-"""
+"""How an image was acquired, from its header: the contract's judgement, and facts to show people."""
 
 from __future__ import annotations
 

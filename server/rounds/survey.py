@@ -1,7 +1,4 @@
-"""A survey's order to all hospitals, and their tables as they arrive, each checked by itself.
-
-Tested in ``tests/server/results/test_survey.py``.
-"""
+"""A survey's order to all hospitals, and their tables as they arrive, each checked by itself."""
 
 from __future__ import annotations
 
