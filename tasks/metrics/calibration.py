@@ -233,7 +233,9 @@ def _fitted(
         if np.abs(step).max() < 1e-8:
             noise = (terms * (histogram.noise**2 * (rate**2 + (1 - rate) ** 2))) @ terms.T
             inverse = np.linalg.inv(slopes)
-            return at, inverse @ (slopes + noise) @ inverse
+            covariance = inverse @ (slopes + noise) @ inverse
+            # Where scores hardly differ, or all lie at 0 and 1, the equations are singular but for rounding.
+            return (at, covariance) if (np.diag(covariance) > 0).all() else None
     return None
 
 

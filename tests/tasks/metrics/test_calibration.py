@@ -115,3 +115,20 @@ def test_groups_that_noise_hides_are_left_out() -> None:
     assert not hidden.firm
     assert calibration_error(ScoreHistogram(np.zeros((2, 20)))) is None
     assert brier(ScoreHistogram(np.zeros((2, 20)))) is None
+
+
+@pytest.mark.parametrize(
+    ("bins", "cells"),
+    [
+        (16, {(0, 0): 1, (1, 0): 4, (1, 15): 1}),
+        (2, {(0, 1): 6, (1, 0): 3, (1, 1): 2}),
+        (1024, {(0, 0): 1, (1, 0): 1, (1, 633): 1, (1, 805): 1, (1, 1023): 1}),
+    ],
+)
+def test_scores_that_nearly_separate_a_few_patients_have_no_line(bins: int, cells: dict[tuple[int, int], int]) -> None:
+    """The equations are singular but for rounding, which gave a negative variance and ended the study with an error."""
+    counts = np.zeros((2, bins))
+    for at, patients in cells.items():
+        counts[at] = patients
+    found = calibration_line(ScoreHistogram(counts))
+    assert found is None or found.slope.low <= found.slope.value <= found.slope.high
