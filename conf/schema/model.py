@@ -42,6 +42,10 @@ class ScatterOutline(ScatterLinear):
 
     name: str = "scatter_outline"
     """Set by the choice."""
+    weights: str = ""
+    """File of an outliner that has learned from phantoms, for one structure on images of one channel: training begins
+    with its outlines. ``shipped:breast_ultrasound_outlines`` comes with the package; of any other file orders carry the
+    SHA-256 only, as for ``Encoder``. "" begins with nothing."""
 
 
 @dataclass
@@ -175,9 +179,11 @@ class DynUNet(Deep):
 
 def weights_named(model: ModelSettings) -> str:
     """The file of weights that a network starts from or keeps; "" for none."""
-    return model.weights if isinstance(model, Deep | Encoder) else ""
+    return model.weights if isinstance(model, Deep | Encoder | ScatterOutline) else ""
 
 
 def keeps_its_file(model: ModelSettings) -> bool:
     """Whether what is in the file of weights stays as it is, and is needed wherever the model runs."""
+    if isinstance(model, ScatterOutline):
+        return bool(model.weights)
     return isinstance(model, Encoder) or (isinstance(model, Deep) and model.freeze == "encoder")

@@ -20,7 +20,7 @@ import httpx
 from cryptography import x509
 
 from conf import load as conf
-from conf.schema.model import Deep, Encoder
+from conf.schema.model import Deep, Encoder, ScatterOutline
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
 from conf.schema.tracking import Tracking
@@ -175,7 +175,7 @@ class LogsThere:
 
 def _as_text(study: Study, runtime: SuperlinkRuntime) -> Study:
     """The study without paths of this machine: a file of weights as its SHA-256, the others left out."""
-    if isinstance(study.model, Deep | Encoder) and study.model.weights:
+    if isinstance(study.model, Deep | Encoder | ScatterOutline) and study.model.weights:
         study = replace(study, model=replace(study.model, weights=model_of(study)["weights"]))
     return replace(
         study,

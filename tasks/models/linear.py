@@ -6,6 +6,7 @@ Tested in ``tests/tasks/models/test_local.py``.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,14 @@ from torch.nn.functional import interpolate
 
 from conf.schema import model as schema
 from tasks.input_spec import InputSpec
+from tasks.models import outliner
 from tasks.models.local import FeatureGrid, LocalFeatures
 from tasks.models.network import Network
 from tasks.models.scatter import GridSize, ScatterFeatures
 
 _MOST_ORIENTATIONS = 32
+_SURE, _MOST = 4.0, 2.0
+"""An outliner's logits are bounded at this, and become numbers that are bounded at that."""
 
 
 def scatter_linear(options: schema.ScatterLinear, form: InputSpec) -> Network:
@@ -29,13 +33,50 @@ def scatter_linear(options: schema.ScatterLinear, form: InputSpec) -> Network:
     return Network(whole, head)
 
 
-def scatter_outline(options: schema.ScatterOutline, form: InputSpec) -> Network:
-    """A linear model of the findings, and another one that outlines the structures."""
+def scatter_outline(options: schema.ScatterOutline, form: InputSpec, file: Path | bytes = b"") -> Network:
+    """A linear model of the findings, and another one that outlines the structures.
+
+    Args:
+        file: of an outliner, whose outlines the second model begins with.
+    """
     if not form.structures:
         raise ValueError("the task has no structures to outline; take model=scatter_linear")
+    if file and (form.structures, len(form.shape), form.shape[0]) != (1, 3, 1):
+        raise ValueError("an outliner's file is for one structure on images of one channel; set model.weights=''")
     whole, places = _whole(options, form), LocalFeatures(shape=form.shape)
-    heads = LinearOutlines(whole.features, form.findings, form.structures, places.grids, form.shape[1:])
-    return Network(Both(whole, places), heads, outlines=True)
+    if not file:
+        heads = LinearOutlines(whole.features, form.findings, form.structures, places.grids, form.shape[1:])
+        return Network(Both(whole, places), heads, outlines=True)
+    drawn = DrawnOutlines(file)
+    heads = LinearOutlines(whole.features, form.findings, 1, (*places.grids, drawn.grid), form.shape[1:])
+    nn.init.constant_(heads.structures[-1].weight, drawn.begins)  # type: ignore[arg-type]
+    return Network(Both(whole, Both(places, drawn)), heads, outlines=True)
+
+
+class DrawnOutlines(nn.Module):
+    """What an outliner says of each place: float32 (images, places), between the bounds of one grid of ``REACH``.
+
+    Attributes:
+        grid: of these places.
+        begins: the weight with which a linear model of this one value has the outliner's own logits, where they are
+            small.
+    """
+
+    def __init__(self, file: Path | bytes) -> None:
+        super().__init__()
+        try:
+            self._outliner = outliner.read(file.read_bytes() if isinstance(file, Path) else file)
+        except outliner.BadOutliner as error:
+            name = file.name if isinstance(file, Path) else "the model's file"
+            raise ValueError(f"the outliner in {name} cannot be used: {error}") from error
+        self.grid = FeatureGrid((outliner.CELLS, outliner.CELLS), 1)
+        self.begins = _SURE / _MOST
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """One image after the other, so that memory does not grow with their number."""
+        logits = torch.cat([self._outliner(one[None]) for one in images])
+        return (_MOST * torch.tanh(logits / _SURE)).flatten(1)
 
 
 def _whole(options: schema.ScatterLinear, form: InputSpec) -> ScatterFeatures:

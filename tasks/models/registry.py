@@ -94,6 +94,8 @@ def build(spec: Mapping[str, Any], form: InputSpec, seed: int = 0, find: Finder 
         try:
             if name == _ON_A_FILE:
                 return frozen.encoder(options(**spec), form, file_of(str(spec.get("weights", "")), find))
+            if name == _BEGINS_WITH_OUTLINES and spec.get("weights"):
+                return linear.scatter_outline(options(**spec), form, file_of(str(spec["weights"]), find))
             network = _BUILDERS[str(name)](options(**spec), form)
             if digest := spec.get("weights"):
                 return equipped(network, form, digest, spec.get("freeze", "nothing"), find)
@@ -133,6 +135,8 @@ _BUILDERS: dict[str, Callable[[Any, InputSpec], Network]] = {
 }
 _ON_A_FILE = "encoder"
 """The network that is nothing without its file."""
+_BEGINS_WITH_OUTLINES = "scatter_outline"
+"""The network that may have a file of outlines, which stays as it is."""
 _OPTIONS: dict[str, type[Any]] = {
     "scatter_linear": schema.ScatterLinear,
     "scatter_outline": schema.ScatterOutline,

@@ -61,20 +61,22 @@ def features_of(study: Study, archive: Path) -> Features:
     found = {part: scattered(grey) for part, grey in images.items()}
     nobody = random_images.drawn(_DRAWN, task.form.shape[1:])
     along = fitted(through(nobody), random_images.TOLD)
+    order = np.random.default_rng(0).permutation(len(labels["train"]) + len(labels["val"]))
     told = {"all": found} | {f"{n}": {p: along.along(f, n) for p, f in found.items()} for n in DIRECTIONS}
     return {
         name: (
-            _images([parts["train"], parts["val"]], [labels["train"], labels["val"]]),
+            _images([parts["train"], parts["val"]], [labels["train"], labels["val"]], order),
             _images([parts["test"]], [labels["test"]]),
         )
         for name, parts in told.items()
     }
 
 
-def _images(features: list[torch.Tensor], labels: list[Floats]) -> Images:
+def _images(features: list[torch.Tensor], labels: list[Floats], order: NDArray[np.int64] | None = None) -> Images:
     x = np.concatenate([part.numpy().astype(np.float64) for part in features])
     count = np.arange(len(x))
-    return Images(np.c_[x, np.ones(len(x))], np.concatenate(labels), count, np.zeros_like(count))
+    images = Images(np.c_[x, np.ones(len(x))], np.concatenate(labels), count, np.zeros_like(count))
+    return images if order is None else Images(images.features[order], images.labels[order], count, images.hospital)
 
 
 def hospitals(open_part: Images, patients: int, seed: int) -> Images:

@@ -48,7 +48,7 @@ def _draw_patient(
     least, most = hospital.images_per_patient
     outlines = []
     for _ in range(int(rng.integers(least, most + 1))):
-        image, outline = _image(scanner, seen_again(lesion, rng), layers, rng)
+        image, outline = image_of(scanner, seen_again(lesion, rng), layers, rng)
         outlines.append(_in_frame(scanner, outline))
         yield attributes_of(scanner, frame_of(scanner, image, side), side)
     for number, outline in enumerate(outlines):
@@ -66,23 +66,28 @@ def _in_frame(scanner: BreastScanner, outline: NDArray[np.bool_]) -> NDArray[np.
     return whole
 
 
-def _image(
-    scanner: BreastScanner, lesion: Lesion, layers: tuple[float, float], rng: np.random.Generator
+def image_of(
+    scanner: BreastScanner, lesion: Lesion, layers: tuple[float, float], rng: np.random.Generator, shown: bool = True
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """One B-mode image and the lesion's outline on it, (rows, columns) of the scanner's region."""
+    """One B-mode image and the lesion's outline on it, (rows, columns) of the scanner's region.
+
+    Args:
+        layers: depth of the fasciae, as fractions of the scanner's.
+        shown: otherwise there is tissue where the lesion would be.
+    """
     z_mm = np.linspace(0, scanner.depth_mm, scanner.rows, dtype=np.float32)
     x_mm = np.linspace(-0.5, 0.5, scanner.columns, dtype=np.float32) * np.float32(scanner.width_mm)
     depth = rng.uniform(0.3, 0.45) * scanner.depth_mm + 0.25 * lesion.across * lesion.aspect
     place = rng.normal(0, 0.07) * scanner.width_mm
     tissue = _tissue(scanner, layers, z_mm, rng)
     from_centre = x_mm - np.float32(place), z_mm - np.float32(depth)
-    echo = echo_of(lesion, rng, *from_centre, tissue)
+    echo = echo_of(lesion, rng, *from_centre, tissue) if shown else tissue.copy()
     echo -= np.float32(6) * np.square(z_mm / np.float32(scanner.depth_mm))[:, None]
     echo += tgc_error(z_mm, rng)[:, None] + np.float32(rng.normal(0, 1.5))
     noise_db = np.asarray(-72 + np.float32(_LOSS_DB_PER_CM_MHZ * scanner.frequency_mhz) * z_mm / 10, dtype=np.float32)
     magnitude = envelope(rng, scatterers(rng, echo.shape, _LOOKS), echo, scanner.pulse_px, noise_db)
     grey = np.rint(255 * grey_of(magnitude, scanner.gain, scanner.gamma)).astype(np.uint8)
-    return grey, outline_of(lesion, *from_centre)
+    return grey, outline_of(lesion, *from_centre) & shown
 
 
 def _tissue(scanner: BreastScanner, layers: tuple[float, float], z_mm: Field, rng: np.random.Generator) -> Field:
