@@ -203,11 +203,11 @@ class Bars:
         self._bars: dict[str, TaskID] = {}
 
     def __enter__(self) -> Bars:
-        self._progress.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        if self._bars:  # otherwise it would draw a blank line above an error
+            self._progress.stop()
 
     def begun(self, study: Study, folder: StudyFolder, hospitals: Hospitals) -> None:
         """Show whose study begins or goes on."""
@@ -228,6 +228,7 @@ class Bars:
 
     def advance(self, label: str, done: int, total: int, note: str = "") -> None:
         """Show that ``done`` of ``total`` are done."""
+        self._progress.start()
         if label not in self._bars:
             self._bars[label] = self._progress.add_task(label, total=total, note=note)
         self._progress.update(self._bars[label], completed=done, total=total, note=note)
