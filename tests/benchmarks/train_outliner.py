@@ -126,7 +126,7 @@ def train(images: Images, masks: Masks, steps: int) -> Outliner:
         seen, truth = changed(shown[0], shown[1], draw)
         loss = loss_of(network(seen), truth)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
