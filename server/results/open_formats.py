@@ -40,7 +40,7 @@ _OPSET = 20  # the first with a Fourier transform that takes axes as an input, a
 _USE = "Research only: not a medical device, not for clinical use."
 
 
-class Scorer(nn.Module):
+class ScoringGraph(nn.Module):
     """Examples to scores, with nothing in it that only Consilium can run."""
 
     def __init__(self, task: Task, network: Network) -> None:
@@ -94,7 +94,7 @@ def _torchscript(task: Task, network: Network) -> bytes:
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         _warm(network, example)
         try:
-            traced = torch.jit.trace(Scorer(task, network), example, check_trace=False)  # type: ignore[no-untyped-call]
+            traced = torch.jit.trace(ScoringGraph(task, network), example, check_trace=False)  # type: ignore[no-untyped-call]
         except (RuntimeError, TypeError, ValueError) as error:
             raise StudyError(f"the network cannot be traced as TorchScript: {_first_line(error)}") from error
     kept = io.BytesIO()
@@ -116,7 +116,7 @@ def _onnx(task: Task, network: Network) -> bytes:
         _warm(network, example)
         try:
             program = torch.onnx.export(
-                Scorer(task, network),
+                ScoringGraph(task, network),
                 (example,),
                 input_names=[INPUT],
                 output_names=[OUTPUT],

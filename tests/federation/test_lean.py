@@ -10,7 +10,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.ledger.accounting import epsilon_of
-from server import launch
+from server import simulation
 from server.__main__ import client_app
 from tasks.protocol import wire
 from tasks.protocol.wire import EvaluateOrder, TrainOrder
@@ -138,7 +138,7 @@ def test_a_late_lean_update_of_an_older_model_is_carried_and_costs_nothing_more(
 ) -> None:
     """Codes of a change to the model of round 1 come in round 2: they are the hospital's update all the same. What the
     hospital reserved, it reserved for round 1, and its error feedback goes on."""
-    monkeypatch.setattr(launch, "LocalGrid", Delaying)
+    monkeypatch.setattr(simulation, "LocalGrid", Delaying)
     late = (*LEAN, "federation.late_rounds=1", "federation.participation=0.67", "federation.over_selection=0.5")
     ended = play(ground, "late-lean", *late)
     rounds = ended.state().rounds

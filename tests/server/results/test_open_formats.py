@@ -109,8 +109,8 @@ def test_a_bundle_opens_and_runs_with_monai(tmp_path: Path) -> None:
 
 def test_a_graph_that_computes_something_else_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     head, found, network = drawn("breast_ultrasound", SCATTER)
-    forward = open_formats.Scorer.forward
-    monkeypatch.setattr(open_formats.Scorer, "forward", lambda self, images: forward(self, images.flip(-2)))
+    forward = open_formats.ScoringGraph.forward
+    monkeypatch.setattr(open_formats.ScoringGraph, "forward", lambda self, images: forward(self, images.flip(-2)))
     with pytest.raises(StudyError, match="nothing was written"):
         open_formats.write("torchscript", tmp_path / "model.ts", head, found, network)
     assert list(tmp_path.iterdir()) == []
