@@ -1,4 +1,7 @@
-"""Models for other programs compute what Consilium's own do, also for more images than they were traced with."""
+"""Models for other programs compute what Consilium's own do, also for more images than they were traced with.
+
+ONNX takes its exporter a minute: ``tests/e2e/test_onnx.py``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ from server.errors import StudyError
 from server.results import open_formats
 from tasks import task as tasks
 from tasks.models import model_file, registry
-from tasks.models.encoders import graph
 from tasks.models.model_file import ModelHead
 from tasks.models.network import Network
 from tasks.task import Task
@@ -72,15 +74,6 @@ def test_torchscript_scores_any_number_of_images_as_the_model_does(
         images = examples(found, number)
         scores = loaded(images)
         np.testing.assert_allclose(scores.numpy(), expected(network, images, found.form.findings), atol=1e-4)
-
-
-def test_onnx_scores_any_number_of_images_as_the_model_does(tmp_path: Path) -> None:
-    head, found, network = drawn("breast_ultrasound", {**SCATTER, "resolution": 8, "L": 1})
-    open_formats.write("onnx", tmp_path / "model.onnx", head, found, network)
-    for number in (1, 5):
-        images = examples(found, number)
-        scores = graph.run_once((tmp_path / "model.onnx").read_bytes(), images.numpy())
-        np.testing.assert_allclose(scores, expected(network, images, found.form.findings), atol=1e-4)
 
 
 def test_a_bundle_opens_and_runs_with_monai(tmp_path: Path) -> None:
