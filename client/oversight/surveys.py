@@ -28,18 +28,10 @@ from tasks.metrics.interval import Z
 from tasks.protocol import survey as documents
 from tasks.protocol import wire
 from tasks.protocol.study import PrivacyTerms
-from tasks.protocol.survey import INTENSITY, LABEL, SPACING, THICKNESS, SurveyDocument
+from tasks.protocol.survey import INTENSITY, LABEL, SPACING, THICKNESS, WORDS, SurveyDocument
 from tasks.protocol.wire import SurveyOrder
 
-_WORDS = {
-    "label": "the finding that the task asks for",
-    "sex": "sex",
-    "age": "age",
-    "vendor": "maker of the scanner",
-    "spacing": "size of pixels",
-    "thickness": "thickness of slices",
-    "intensity": "brightness of pixels",
-}
+_WORDS = WORDS | {LABEL: "the finding that the task asks for"}
 
 
 def uses_of(order: SurveyOrder) -> tuple[Use, ...]:

@@ -22,18 +22,9 @@ from rich.table import Table
 from server.rounds.survey import Answers
 from tasks import task as tasks
 from tasks.metrics.interval import Z
-from tasks.protocol.survey import INTENSITY, LABEL, SurveyDocument, table_name
+from tasks.protocol.survey import INTENSITY, LABEL, WORDS, SurveyDocument, table_name
 
 EVERYBODY = "all hospitals"
-WORDS = {
-    "label": "finding",
-    "sex": "sex",
-    "age": "age",
-    "vendor": "maker of the scanner",
-    "spacing": "size of pixels",
-    "thickness": "thickness of slices",
-    "intensity": "brightness of pixels",
-}
 CUT = (
     "Intervals are those of the noise that hospitals have added, 19 in 20 of which hold the true count. They are drawn "
     "and shown from 0 on; the counts are as they arrived, so a cell may be below 0."

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -321,6 +321,7 @@ class BadDocument(ValueError):
     """A text is not a study document; the message lists every problem."""
 
 
+T = TypeVar("T")
 _ADAPTER: TypeAdapter[StudyDocument] = TypeAdapter(StudyDocument)
 
 
@@ -356,8 +357,17 @@ def read(text: str) -> StudyDocument:
     Raises:
         BadDocument: listing every field that is missing, unknown or out of range.
     """
+    return validated(_ADAPTER, text, "study")
+
+
+def validated(adapter: TypeAdapter[T], text: str, kind: str) -> T:
+    """The document of a kind in a JSON text.
+
+    Raises:
+        BadDocument: listing every field that is missing, unknown or out of range.
+    """
     try:
-        return _ADAPTER.validate_json(text)
+        return adapter.validate_json(text)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        raise BadDocument(f"not a study document: {problems}") from None
+        raise BadDocument(f"not a {kind} document: {problems}") from None

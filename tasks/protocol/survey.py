@@ -20,10 +20,10 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
-from tasks.protocol.study import STRICT, BadDocument, Count, Delta, Epsilon, HexDigest, Name
+from tasks.protocol.study import STRICT, Count, Delta, Epsilon, HexDigest, Name, validated
 from tasks.protocol.subgroups import LEVELS, UNKNOWN, level, years
 
 LABEL, SEX, AGE, VENDOR, SPACING, THICKNESS, INTENSITY = (
@@ -32,6 +32,16 @@ LABEL, SEX, AGE, VENDOR, SPACING, THICKNESS, INTENSITY = (
 )
 KNOWN = (LABEL, SEX, AGE, VENDOR, SPACING, THICKNESS, INTENSITY)
 """What can be asked of every task; a task's secondary findings can be asked for by their own names."""
+WORDS = {
+    LABEL: "finding",
+    SEX: "sex",
+    AGE: "age",
+    VENDOR: "maker of the scanner",
+    SPACING: "size of pixels",
+    THICKNESS: "thickness of slices",
+    INTENSITY: "brightness of pixels",
+}
+"""What each is called where people read."""
 MOST_CELLS = 4096
 """Of all tables together."""
 _MOST_TABLES = 20
@@ -222,8 +232,4 @@ def read(text: str) -> SurveyDocument:
     Raises:
         BadDocument: listing every field that is missing, unknown or out of range.
     """
-    try:
-        return _ADAPTER.validate_json(text)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        raise BadDocument(f"not a survey document: {problems}") from None
+    return validated(_ADAPTER, text, "survey")
