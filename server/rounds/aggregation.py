@@ -55,20 +55,23 @@ def collect(
     lengths: dict[str, UpdateLengths] = {}
     with closing(exchange(channel, invited, order, TrainReport)) as answers:
         for answer in answers:
+            hospital, round = answer.hospital, answer.round
             try:
-                update = _take(answer, order, strategy, combiner, honest)
+                figures, its_lengths = _take(answer, order, strategy, combiner, honest)
             except _Unusable as error:
-                late = f"its late update of round {answer.round}: " if answer.round < order.round else ""
-                collected.dropped[answer.hospital] = f"train: {late}{error}"
+                late = f"its late update of round {round}: " if round < order.round else ""
+                collected.dropped[hospital] = f"train: {late}{error}"
                 continue
-            if answer.round < order.round:
+            finally:
+                del answer  # its update is not held while the next one is fetched
+            if round < order.round:
                 # It may owe several; each is one more update of the same hospital.
-                collected.late[answer.hospital] = with_late(collected.late.get(answer.hospital), update.figures)
-                collected.carried[answer.hospital] = answer.round
+                collected.late[hospital] = with_late(collected.late.get(hospital), figures)
+                collected.carried[hospital] = round
             else:
-                collected.hospitals[answer.hospital] = update.figures
-                lengths[answer.hospital] = update.lengths
-                collected.dropped.pop(answer.hospital, None)  # its late update may have been dropped before
+                collected.hospitals[hospital] = figures
+                lengths[hospital] = its_lengths
+                collected.dropped.pop(hospital, None)  # its late update may have been dropped before
             if len(collected.hospitals) == wanted:
                 break
     heard = collected.hospitals.keys() | collected.dropped.keys()
@@ -94,8 +97,8 @@ class _Unusable(ValueError):
 
 def _take(
     answer: Answer[TrainReport], order: TrainOrder, strategy: Strategy, combiner: Combiner, honest: Honest
-) -> _Admitted:
-    """Check an answer's update and give it to the combiner, discounted if it is late.
+) -> tuple[HospitalRound, UpdateLengths]:
+    """Check an answer's update and give it to the combiner, discounted if it is late. Returns what remains of it.
 
     Everything that can go wrong goes wrong before anything is added: a sum that holds half an update is lost.
 
@@ -114,7 +117,7 @@ def _take(
         raise
     except Exception as error:
         raise _Unusable(f"its update cannot be processed ({type(error).__name__})") from error
-    return admitted
+    return admitted.figures, admitted.lengths
 
 
 def _admitted(

@@ -128,6 +128,7 @@ def exchange(channel: Channel, roster: AnyRoster, order: AnyOrder, kind: type[R]
                 answer = orders.read_next()
                 if answer is not None:
                     yield answer
+                del answer  # or a model of its size would be held while the next one is fetched
         yield from orders.unanswered()
     finally:
         orders.close()
@@ -159,9 +160,9 @@ class _OrdersOut(Generic[R]):
         # An order whose late answer would still count must not expire with its round.
         ttl = self._overdue.lives_s(self._deadline_s) if self._overdue.carries else None
         nodes, group = self._roster.nodes, str(self._order.round)
+        self._bytes_down.update({hospital: wire.size(contents[hospital]) for hospital in hospitals})
         messages = [self._grid.create_message(contents[h], action, nodes[h], group, ttl) for h in hospitals]
         self.waiting |= zip(self._grid.push_messages(messages), hospitals, strict=True)
-        self._bytes_down.update({hospital: wire.size(contents[hospital]) for hospital in hospitals})
 
     def fetch(self) -> None:
         """Pull what has arrived; wait a moment if nothing has."""
@@ -238,6 +239,9 @@ def _read(reply: Message, roster: AnyRoster, hospital: str, round: int, kind: ty
         raise
     except BaseException as error:  # a panic in a library that is written in Rust is no Exception
         return None, f"its answer cannot be read ({type(error).__name__})", 0
+    finally:
+        if reply.has_content():
+            wire.give_up(reply.content)
     if report is not None:  # whatever becomes of its figures
         roster.witness.saw(hospital, report.ledger_head)
     return report, problem, up

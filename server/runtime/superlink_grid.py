@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 
 from server.runtime.flower_private import Run
 from server.runtime.flower_replies import unavailable
+from tasks.protocol import wire
 
 _POLL_S = 0.2
 _LOOK_S = 1.0
@@ -65,10 +66,14 @@ class SuperlinkGrid(Grid):
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=(ttl or self._deadline_s) + _GRACE_S)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send, after waiting for hospitals that are offline. Every message gets an id, also if it is not accepted."""
+        """Send, after waiting for hospitals that are offline. Every message gets an id, also if it is not accepted;
+        its arrays are given up."""
         orders = list(messages)
         self._await({order.metadata.dst_node_id for order in orders})
         names: list[str | None] = list(self._inner.push_messages(orders))
+        for order in orders:
+            if order.has_content():
+                wire.give_up(order.content)
         return [name or self._refuse(order) for name, order in zip(names, orders, strict=True)]
 
     def _await(self, wanted: set[int]) -> None:

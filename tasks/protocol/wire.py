@@ -390,6 +390,13 @@ def size(records: RecordDict) -> int:
     return arrays + heads
 
 
+def give_up(records: RecordDict) -> None:
+    """Let go of the arrays of a message that has been sent or read. Flower's messages refer to themselves, so that
+    their memory would come back only when Python looks for such circles."""
+    for record in records.array_records.values():
+        record.clear()
+
+
 def pack(message: Message) -> bytes:
     """The message as bytes for a file: safetensors, with scalars in its metadata. Equal messages give equal bytes."""
     # One entry: safetensors writes several in an order that changes from call to call.

@@ -16,7 +16,7 @@ from flwr.supercore.run import Run
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.grid import InMemoryGrid
 
-from server.runtime.flower_private import claim_identity
+from server.runtime.flower_private import claim_identity, deflate, inflate
 from server.runtime.workers import answer
 from tests.server import scripted
 
@@ -49,7 +49,7 @@ class LinkStateGrid(InMemoryGrid):
         return node
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        together = list(messages)
+        together = [inflate(deflate(message)) for message in messages]  # a SuperLink holds bytes, this store objects
         self._newest = max(int(message.metadata.group_id) for message in together)
         return super().push_messages(together)
 
