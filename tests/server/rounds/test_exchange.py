@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from conf.schema.study import Study
+from server.rounds.aggregation import collect
 from server.rounds.broadcast import Broadcast
 from server.rounds.exchange import Answer, Channel, Withdrawing, exchange, plain
 from server.rounds.staleness import OverdueOrders
 from server.rounds.state import Roster
 from server.runtime.local_grid import LocalGrid
+from server.strategy import registry
 from tasks.protocol import wire
 from tasks.protocol.wire import TrainOrder, TrainReport
 from tests.server import scripted
@@ -167,3 +171,45 @@ def test_a_second_answer_to_an_order_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("length", "cut"), [(399, False), (400, False), (401, True)])
 def test_a_text_of_others_is_cut_at_four_hundred_characters(length: int, cut: bool) -> None:
     assert plain("a" * length) == "a" * min(length, 400) + (" and more" if cut else "")
+
+
+class Looking(LocalGrid):
+    """One reply at a time; looks which arrays of earlier ones are still held."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.read: list[weakref.ref[Any]] = []
+        self.held: list[int] = []
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self.held.append(sum(reference() is not None for reference in self.read))
+        return LocalGrid.pull_messages(self, message_ids)
+
+
+def test_nothing_of_a_reply_is_held_while_the_next_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update is as large as a model, and Python's collection of circles may come late."""
+    sites = scripted.sites(tmp_path, **dict.fromkeys(("ash", "birch", "elm", "oak"), "well"))
+    decode = wire.decode
+
+    def decoded(records: RecordDict, *kinds: Any) -> Any:
+        message = decode(records, *kinds)
+        if isinstance(message, TrainReport):
+            sent = [array for record in records.array_records.values() for array in record.values()]
+            grid.read += [weakref.ref(value) for value in [*message.arrays.values(), *sent]]
+        return message
+
+    monkeypatch.setattr(wire, "decode", decoded)
+    gc.disable()
+    try:
+        with Looking(sites, scripted.load_app) as grid:
+            study = scripted.study()
+            roster, order = order_of(study, grid)
+            strategy = registry.build(study.strategy)
+            collected = collect(
+                Channel(grid, 20), roster, order, strategy, strategy.combiner(scripted.WEIGHTS, 4), wanted=4
+            )
+    finally:
+        gc.enable()
+    assert len(collected.hospitals) == 4
+    assert len(grid.read) == 4 * 2 * len(scripted.WEIGHTS)
+    assert grid.held == [0] * 4
