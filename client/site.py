@@ -110,6 +110,8 @@ class Policy(Settings):
     """Answer orders that ask for training without noise: for simulated hospitals only."""
     secure_sum: SecureSumPolicy | None = None
     """Permits studies whose hospitals share the noise; without it this hospital adds the whole noise by itself."""
+    approvers: int = Field(default=1, ge=1, le=9)
+    """How many different people must approve a study or a survey."""
     auto_approve: bool = False
     """Approve whatever the policy permits, without asking a person: for simulated hospitals only."""
 
@@ -120,6 +122,12 @@ class Policy(Settings):
                 f"max_epsilon_study={self.max_epsilon_study:g} is above max_epsilon_life={self.max_epsilon_life:g}: "
                 "one study may not spend more than all studies together"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _asks_people_or_nobody(self) -> Self:
+        if self.auto_approve and self.approvers > 1:
+            raise ValueError(f"auto_approve asks nobody, approvers={self.approvers} asks several: set one of them")
         return self
 
     @model_validator(mode="after")

@@ -68,7 +68,7 @@ def _told(value: object) -> object:
 
 
 def _facts(settings: SiteSettings, records: Records) -> dict[str, object]:
-    known = decided.decisions(records.audit_log).values()
+    known = decided.decisions(records.audit_log, settings).values()
     receipts = records.audit_log.receipts()
     return {
         "hospital": settings.name,

@@ -66,15 +66,15 @@ def review(
     """
     with opened(site) as (settings, records):
         if not study:
-            _list_waiting(settings, as_json)
+            _list_waiting(settings, records, as_json)
             return
         reviewed = _examined(_document(study, settings, records), settings, records)
-        decision = decided.decisions(records.audit_log).get(reviewed.digest)
+        decision = decided.decisions(records.audit_log, settings).get(reviewed.digest)
         if decision is None and not decided.keep(reviewed.document, settings):
             raise SiteMisconfigured(f"the study document has more than {MOST_BYTES} bytes, too many to review")
     state = _state(decision)
     said = surveys.words(reviewed) if isinstance(reviewed, SurveyReview) else words(reviewed)
-    lines = [*said.items(), ("Decision", _to_decide(reviewed, state))]
+    lines = [*said.items(), ("Decision", _to_decide(reviewed, decision, settings.policy.approvers))]
     shown = [part for heading, sentences in lines for part in _section(heading, sentences)]
     facts = plain(reviewed) | {"state": state, "words": dict(lines)}
     answer(as_json, facts, *shown)
@@ -105,7 +105,7 @@ def _document(study: str, settings: SiteSettings, records: Records) -> Document:
 
 def _known(settings: SiteSettings, records: Records) -> dict[str, str]:
     """Text of every pending or decided study, by digest."""
-    old = {digest: decision.document for digest, decision in decided.decisions(records.audit_log).items()}
+    old = {digest: decision.document for digest, decision in decided.decisions(records.audit_log, settings).items()}
     return old | decided.waiting(settings)
 
 
@@ -116,17 +116,29 @@ def _readable(text: str) -> Document:
         raise NotApproved(f"the study was written for another release of Consilium: {error}") from None
 
 
-def _list_waiting(settings: SiteSettings, as_json: bool) -> None:
-    rows, facts = [], []
+def _list_waiting(settings: SiteSettings, records: Records, as_json: bool) -> None:
+    rows, facts, known = [], [], decided.decisions(records.audit_log, settings)
     for digest, text in decided.waiting(settings).items():
-        study = _readable(text)
+        study, decision = _readable(text), known.get(digest)
         refused = [*policy.other_release(study), *_objections(study, settings)]
-        rows.append((short(digest), study.name, study.task, _epsilons(study), "refuses" if refused else "permits"))
-        facts.append({"digest": digest, "study": study.name, "task": study.task, "refused": refused})
-    columns = ("digest", "study", "task", "epsilon", "policy")
+        approved_by = _approved_by(decision)
+        rows.append(
+            (short(digest), study.name, study.task, _epsilons(study), "refuses" if refused else "permits")
+            + ((", ".join(approved_by) or "nobody",) if settings.policy.approvers > 1 else ())
+        )
+        facts.append(
+            {"digest": digest, "study": study.name, "task": study.task, "refused": refused, "approved_by": approved_by}
+            | {"approvers": settings.policy.approvers}
+        )
+    columns = ["digest", "study", "task", "epsilon", "policy"]
+    columns += ["approved by"] if settings.policy.approvers > 1 else []
     title = "Studies and surveys pending a decision (epsilon of training / of scores, or of a survey)"
     shown = table(title, columns, rows, whole=("digest", "epsilon", "policy"))
     answer(as_json, facts, shown if rows else "No study is pending.")
+
+
+def _approved_by(decision: Decision | None) -> list[str]:
+    return [] if decision is None else [signature.by for signature in decision.signatures]
 
 
 def _objections(document: Document, settings: SiteSettings) -> list[str]:
@@ -151,20 +163,38 @@ def _printable(line: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
-def _to_decide(reviewed: Review | SurveyReview, state: str) -> list[str]:
-    what = "survey" if isinstance(reviewed, SurveyReview) else "study"
+def _to_decide(reviewed: Review | SurveyReview, decision: Decision | None, approvers: int) -> list[str]:
+    what, state = "survey" if isinstance(reviewed, SurveyReview) else "study", _state(decision)
     lines = [f"Digest: {reviewed.digest}", f"This {what} is {state}."]
+    if decision is not None:
+        lines += [f"Approved by {s.by} on {moment(s.at)} UTC." for s in decision.signatures]
     if state != "approved":
-        lines.append(f"To approve it: consilium-site approve {short(reviewed.digest)}")
+        waits = f"{approvers} people must approve (policy.approvers)." if approvers > 1 else ""
+        waits = f"{decision.waits_for()}." if decision is not None and decision.signatures else waits
+        lines += [waits] if waits else []
+        lines.append(f"To approve it: {_command(reviewed.digest, approvers)}")
     if any(reviewed.refused.values()):
         lines.append(f"What the policy refuses stays refused even if the {what} is approved.")
     return lines
 
 
+def _command(digest: str, approvers: int) -> str:
+    return f"consilium-site approve {short(digest)}" + (" --by NAME" if approvers > 1 else "")
+
+
 def _state(decision: Decision | None) -> str:
-    if decision is None:
-        return "not approved"
-    return "approved" if decision.approved else "revoked"
+    return "not approved" if decision is None else decision.state
+
+
+def _own_name(by: str, approvers: int) -> str:
+    """The name of who approves. Where several people must, a login name is not taken for one: they may share it.
+
+    Raises:
+        SiteMisconfigured: nobody was named.
+    """
+    if approvers > 1 and not by.strip():
+        raise SiteMisconfigured(f"{approvers} people must approve (policy.approvers): add --by with your own name")
+    return who(by)
 
 
 def approve(
@@ -179,25 +209,37 @@ def approve(
 ) -> None:
     """Approve a reviewed study or survey: from now on its orders are answered, within the policy and the budget.
 
-    The hospital must have ingested enough patients to take part.
+    The hospital must have ingested enough patients to take part. With policy.approvers: 2 another person must approve
+    as well. Exit code 1 when you have approved it before.
     """
     from client.cohort.enough import require_enough  # takes seconds to import
 
     with opened(site) as (settings, records):
         known = _known(settings, records)
         document = _readable(known[decided.one_of(digest, known)])
+        name = _own_name(by, settings.policy.approvers)
         if document.task in tasks.names():
             require_enough(settings, tasks.get(document.task))
         reviewed = _examined(document, settings, records)
         if isinstance(reviewed, Review) and not uninformative:
             require_informative(reviewed)
-        decided.approve(document, who(by), records.audit_log, settings)
-        decision = decided.decisions(records.audit_log)[documents.digest(document)]
-    lines = [f"Approved {decision.study} ({short(decision.digest)}), by {decision.by}."]
+        decided.approve(document, name, records.audit_log, settings)
+        decision = decided.decisions(records.audit_log, settings)[documents.digest(document)]
+    lines = [_told(decision)]
     refused = reviewed.refused
     lines += [f"The policy still refuses ({part}): {why}." for part, reasons in refused.items() for why in reasons]
     lines += [squeeze for cost in reviewed.costs for squeeze in _squeeze(cost)]
     answer(as_json, _facts(decision) | {"refused": refused}, *(Text(_printable(line)) for line in lines))
+
+
+def _told(decision: Decision) -> str:
+    names = ", ".join(_approved_by(decision)) or decision.by
+    if decision.approved:
+        return f"Approved {decision.study} ({short(decision.digest)}), by {names}."
+    return (
+        f"{decision.study} ({short(decision.digest)}) has the approval of {names}, {len(decision.signatures)} of "
+        f"{decision.needed}. It is not approved yet: {decision.waits_for()}."
+    )
 
 
 def _squeeze(cost: Cost) -> Iterator[str]:
@@ -211,14 +253,14 @@ def _squeeze(cost: Cost) -> Iterator[str]:
 
 
 def revoke(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: AsJson = False) -> None:
-    """Revoke an approval: the study's next order is refused.
+    """Revoke all approvals of a study: its next order is refused, and everybody must approve anew.
 
     What was spent stays spent; what the study had set aside for further rounds is freed.
     """
-    with opened(site) as (_, records):
-        known = decided.decisions(records.audit_log)
-        freed = decided.revoke(known[decided.one_of(digest, known)], who(by), records)
-        decision = decided.decisions(records.audit_log)[decided.one_of(digest, known)]
+    with opened(site) as (settings, records):
+        known = decided.decisions(records.audit_log, settings)
+        freed = decided.revoke(known[decided.one_of(digest, known)], who(by), records, settings)
+        decision = decided.decisions(records.audit_log, settings)[decided.one_of(digest, known)]
     lines = [f"Revoked {decision.study} ({short(decision.digest)}), by {decision.by}."]
     lines += [f"The epsilon it had set aside for the {mark.cohort} patients is freed." for mark in freed]
     answer(as_json, _facts(decision) | {"freed": [mark.cohort for mark in freed]}, *map(Text, lines))
@@ -226,9 +268,9 @@ def revoke(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: AsJ
 
 def approvals(site: SiteFile = HERE, as_json: AsJson = False) -> None:
     """List approved and revoked studies, and who decided."""
-    with opened(site) as (_, records):
-        known = list(decided.decisions(records.audit_log).values())
-    rows = [(short(d.digest), d.study, _state(d), d.by, moment(d.at)) for d in known]
+    with opened(site) as (settings, records):
+        known = list(decided.decisions(records.audit_log, settings).values())
+    rows = [(short(d.digest), d.study, _state(d), ", ".join(_approved_by(d)) or d.by, moment(d.at)) for d in known]
     shown = table("Decisions", ("digest", "study", "state", "by", "at (UTC)"), rows, whole=("digest", "at (UTC)"))
     answer(as_json, [_facts(decision) for decision in known], shown if rows else "No study has been decided on yet.")
 
@@ -240,6 +282,9 @@ def _facts(decision: Decision) -> dict[str, object]:
         "state": _state(decision),
         "by": decision.by,
         "at": decision.at,
+        "approved_by": decision.signatures,
+        "approvers": decision.needed,
+        "waits_for": decision.waits_for(),
         "automatic": decision.automatic,
     }
 

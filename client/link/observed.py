@@ -194,8 +194,14 @@ def _sums(records: Records, settings: SiteSettings) -> Iterator[Figure | Notice]
         yield Figure(f"{PREFIX}_study_orders_total", "Orders that were reserved", study.orders, labels)
         yield Figure(f"{PREFIX}_study_orders_lost_total", "Orders that were reserved and not answered", study.lost,
                      labels)  # fmt: skip
-    decided = approvals.decisions(records.audit_log).values()
-    yield Figure(f"{PREFIX}_studies_approved", "Studies that are approved", sum(one.approved for one in decided))
+    decided = approvals.decisions(records.audit_log, settings).values()
+    approved = sum(decision.approved for decision in decided)
+    yield Figure(f"{PREFIX}_studies_approved", "Studies that are approved", approved)
+    for decision in decided:
+        if decision.signatures and decision.missing:  # the first person was told of it as a study that waits
+            digits, named = decision.digest[:12], shortened(decision.study)
+            told = f"study {named}: {decision.missing} more must approve: consilium-site review {digits}"
+            yield Notice("approval", digits, len(decision.signatures), told, ends=False)
     yield from _left(records)
 
 

@@ -17,6 +17,7 @@ from client.ledger.audit_log import Receipt
 from client.ledger.records import faults_of_records, open_records
 from client.link import gateway, secrecy, separation
 from client.oversight import approvals, halt
+from client.oversight.approvals import Decision
 from client.site import SiteSettings, delta_cap, secret
 from client.sources.settings import DicomwebSource, DimseSource
 from tasks.machine import exposition, process
@@ -183,7 +184,7 @@ def _leaving(settings: SiteSettings) -> Iterator[Claim]:
             with open_records(settings.ledger, settings.audit_log, key) as records:
                 receipts, rows = records.audit_log.receipts(), records.ledger.head().seq + 1
                 missing = records.without_receipt()
-                decisions = approvals.decisions(records.audit_log).values()
+                decisions = list(approvals.decisions(records.audit_log, settings).values())
     except SiteError as error:
         faults = [str(error)]
     if faults:
@@ -194,16 +195,29 @@ def _leaving(settings: SiteSettings) -> Iterator[Claim]:
     agree = f"{rows} rows of the ledger and {len(receipts)} receipts agree; {_kinds(receipts)}"
     agree += f"; {len(missing)} replies were computed and not sent" if missing else ""
     yield Claim(promise, ClaimState.OK, agree, see=see)
-    automatic = [decision for decision in decisions if decision.approved and decision.automatic]
-    approved = [decision for decision in decisions if decision.approved and not decision.automatic]
-    by = f", by {', '.join(sorted({decision.by for decision in approved}))}" if approved else ""
-    yield Claim("Only studies approved by a person here can run", ClaimState.WARN if automatic else ClaimState.OK,
-                f"{len(approved)} approved{by}" + (f"; {len(automatic)} approved automatically" if automatic else ""),
-                "policy.auto_approve is for simulated hospitals" if automatic else "",
-                "consilium-site approvals")  # fmt: skip
+    yield from _approved(decisions, settings.policy.approvers)
     yield Claim("One command stops everything", ClaimState.OK,
                 "stopped: nothing leaves" if halt.stopped(settings.stop_file) else "not stopped",
                 see=f"consilium-site stop, or: touch {settings.stop_file}")  # fmt: skip
+
+
+def _approved(decisions: Sequence[Decision], approvers: int) -> Iterator[Claim]:
+    automatic = [decision for decision in decisions if decision.approved and decision.automatic]
+    approved = [decision for decision in decisions if decision.approved and not decision.automatic]
+    names = sorted({signature.by for decision in approved for signature in decision.signatures})
+    found = f"{len(approved)} approved" + (f", by {', '.join(names)}" if names else "")
+    found += f"; {len(automatic)} approved automatically" if automatic else ""
+    yield Claim("Only studies approved by a person here can run", ClaimState.WARN if automatic else ClaimState.OK,
+                found, "policy.auto_approve is for simulated hospitals" if automatic else "",
+                "consilium-site approvals")  # fmt: skip
+    if approvers > 1:
+        by_name = [d.study for d in approved if any(not signature.account for signature in d.signatures)]
+        found = f"every approved study has the signatures of {approvers} or more"
+        if by_name:
+            found += f"; of {', '.join(by_name)} by name only, without a login account known to the system"
+        yield Claim(f"{approvers} different people approve each study", ClaimState.WARN if by_name else ClaimState.OK,
+                    found, "Let each approve under a login account of their own" if by_name else "",
+                    "consilium-site audit --kind approval")  # fmt: skip
 
 
 def _told(settings: SiteSettings) -> Iterator[Claim]:

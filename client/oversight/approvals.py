@@ -1,8 +1,9 @@
 """Which studies and surveys hospital staff have approved. An order of any other is refused.
 
-A decision is an event in the audit log: who approved or revoked which document, and when, with the document's text. The
-last event for a digest counts. A study that sends orders before it is approved is kept in the folder ``pending`` next
-to the audit log for review; the server can fill that folder, so its size is limited.
+A decision is an event in the audit log: who approved or revoked which document, and when, with the document's text.
+``policy.approvers`` different people must approve, all since the last revocation, which anyone of them or another can
+sign. A study that sends orders before it is approved is kept in the folder ``pending`` next to the audit log for
+review; the server can fill that folder, so its size is limited.
 
 Documents are kept as text, and digests are of that text, so decisions made under an older release stay readable.
 """
@@ -13,14 +14,14 @@ import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from client.errors import NotApproved, SiteMisconfigured
 from client.ledger.account import Earmark
 from client.ledger.audit_log import AuditLog, Event, Fact, Kind
 from client.ledger.records import Records
-from client.oversight.signature import sign
+from client.oversight.signature import Signature, login_account, require_name, sign, signature_of, why_one_person
 from client.site import SiteSettings
 from tasks import task as tasks
 from tasks.machine.disk import write_private
@@ -36,12 +37,15 @@ FEWEST_DIGITS = 8
 
 @dataclass(frozen=True)
 class Decision:
-    """The latest decision on one study.
+    """What was decided about one study so far.
 
     Attributes:
         document: its canonical text.
-        by: who, as given to the command; ``NOBODY`` when the site approved by itself.
-        approved: false when the approval was revoked.
+        at: when it was last decided about.
+        by: who decided last, as given to the command; ``NOBODY`` when the site approved by itself.
+        signatures: the approvals since the last revocation, one a person, the oldest first.
+        needed: how many different people must approve.
+        revoked: an approval was revoked, and nobody has approved since.
         automatic: nobody was asked; only a simulated hospital does that.
     """
 
@@ -50,19 +54,47 @@ class Decision:
     document: str
     at: datetime
     by: str
-    approved: bool
+    signatures: tuple[Signature, ...]
+    needed: int
+    revoked: bool
     automatic: bool
+
+    @property
+    def missing(self) -> int:
+        """How many more people must approve."""
+        return 0 if self.automatic and self.needed == 1 else max(0, self.needed - len(self.signatures))
+
+    @property
+    def approved(self) -> bool:
+        return not self.revoked and not self.missing
+
+    @property
+    def state(self) -> str:
+        """In a word or two, for people and programs."""
+        if self.revoked:
+            return "revoked"
+        return "approved" if self.approved else "partly approved" if self.signatures else "not approved"
+
+    def waits_for(self) -> str:
+        """Who is still missing; "" if nobody is."""
+        if not self.missing:
+            return ""
+        others = " and ".join(each.by for each in self.signatures)
+        people = f"{self.missing} more {'person' if self.missing == 1 else 'people'} must approve"
+        return f"{people}, other than {others} (policy.approvers)" if others else people
 
 
 def require(document: Document, audit_log: AuditLog, settings: SiteSettings) -> None:
     """Let only an approved study pass.
 
     Raises:
-        NotApproved: nobody has approved it, so it waits for review from now on; or the approval was revoked.
+        NotApproved: too few people have approved it, so it waits for review from now on; or the approval was revoked.
         NoCohort: a simulated hospital has too little to approve it by itself.
     """
     digest = documents.digest(document)
-    decision = decisions(audit_log).get(digest)
+    decision = decisions(audit_log, settings).get(digest)
+    if decision is not None and decision.approved:
+        return
     if decision is None and settings.simulated and settings.policy.auto_approve:
         from client.cohort.enough import require_enough  # takes seconds, which who revokes need not wait for
 
@@ -75,58 +107,95 @@ def require(document: Document, audit_log: AuditLog, settings: SiteSettings) -> 
             by=NOBODY,
             automatic=True,
         )
-    elif decision is None:
-        kept = keep(document, settings)
-        remedy = f"consilium-site review, then consilium-site approve {digest[:12]}" if kept else "too large to keep"
-        raise NotApproved(f"study {document.name}, digest {digest}, is not approved: {remedy}")
-    elif not decision.approved:
+        return
+    if decision is not None and decision.revoked:
         when = f"{decision.at:%Y-%m-%d %H:%M} UTC"
         raise NotApproved(f"the approval of study {document.name} was revoked by {decision.by} at {when}")
+    kept = keep(document, settings)
+    waits = "" if decision is None else f"{decision.waits_for()}; "
+    remedy = f"consilium-site review, then consilium-site approve {digest[:12]}" if kept else "too large to keep"
+    raise NotApproved(f"study {document.name}, digest {digest}, is not approved: {waits}{remedy}")
 
 
-def decisions(audit_log: AuditLog) -> dict[str, Decision]:
-    """The latest decision on every decided study, by digest, the newest last."""
-    last: dict[str, Decision] = {}
+def decisions(audit_log: AuditLog, settings: SiteSettings) -> dict[str, Decision]:
+    """Every study that somebody has decided about, by digest, the most recently decided last.
+
+    ``policy.approvers`` counts as it is now: raised, it holds for what was approved before. Lowered, it approves
+    nothing by itself: the last approval was signed for the number of its time, which somebody must sign anew.
+    """
+    found: dict[str, Decision] = {}
     for event in audit_log.events():
         if event.kind in (Kind.APPROVAL, Kind.REVOCATION):
             digest = str(event.facts["digest"])
-            last.pop(digest, None)
-            last[digest] = _decision(digest, event)
-    return last
+            found[digest] = _decision(digest, event, found.pop(digest, None), settings.policy.approvers)
+    return found
 
 
-def _decision(digest: str, event: Event) -> Decision:
-    facts, approved = event.facts, event.kind == Kind.APPROVAL
-    what, by = (digest, str(facts["study"]), str(facts["document"])), str(facts["by"])
-    return Decision(*what, event.at, by, approved, bool(facts["automatic"]))
+def _decision(digest: str, event: Event, before: Decision | None, approvers: int) -> Decision:
+    facts, revoked = event.facts, event.kind == Kind.REVOCATION
+    signatures: tuple[Signature, ...] = ()
+    if not revoked and not facts["automatic"]:
+        earlier, new = (() if before is None else before.signatures), signature_of(event)
+        signatures = earlier if _who_is(new, earlier) else (*earlier, new)
+    return Decision(
+        digest=digest,
+        study=str(facts["study"]),
+        document=str(facts["document"]),
+        at=event.at,
+        by=str(facts["by"]),
+        signatures=signatures,
+        needed=max(approvers, int(facts.get("of") or 1)),
+        revoked=revoked,
+        automatic=bool(facts["automatic"]),
+    )
+
+
+def _who_is(new: Signature, among: Iterable[Signature]) -> str:
+    """Whose signature the new one repeats, and why; "" if it is another person's."""
+    reasons = ((one.by, why_one_person(new, one)) for one in among)
+    return next((f"{by} ({why})" for by, why in reasons if why), "")
 
 
 def approve(document: Document, by: str, audit_log: AuditLog, settings: SiteSettings) -> None:
-    """Record that a person approves the study; it is no longer pending.
+    """Record that a person approves the study. Once enough different people have, it is no longer pending.
 
     Raises:
         SiteMisconfigured: ``by`` names nobody.
+        NotApproved: this person has approved it already, and somebody else must.
     """
-    _decide(audit_log, Kind.APPROVAL, document.name, documents.canonical(document), by)
-    _file_of(documents.digest(document), settings).unlink(missing_ok=True)
+    digest, most = documents.digest(document), settings.policy.approvers
+    before = decisions(audit_log, settings).get(digest)
+    signatures = () if before is None else before.signatures
+    repeats = _who_is(Signature(require_name(by), login_account(), datetime.now(UTC)), signatures)
+    if repeats and before is not None and len(signatures) < most:
+        raise NotApproved(f"{by.strip()} is taken for {repeats} and counts once: {before.waits_for()}")
+    _decide(audit_log, Kind.APPROVAL, document.name, documents.canonical(document), by, of=most)
+    if decisions(audit_log, settings)[digest].approved:
+        _file_of(digest, settings).unlink(missing_ok=True)
 
 
-def revoke(decision: Decision, by: str, records: Records) -> list[Earmark]:
-    """Record that a person revokes an approval; the study's next order is refused. Returns the epsilon that the study
-    had set aside, which is freed; if approved again, the study is planned again.
+def revoke(decision: Decision, by: str, records: Records, settings: SiteSettings) -> list[Earmark]:
+    """Record that a person revokes all approvals of a study; its next order is refused, and everybody must approve
+    anew. Returns the epsilon that the study had set aside, which is freed; if approved again, it is planned again.
 
     Raises:
         SiteMisconfigured: ``by`` names nobody.
     """
     _decide(records.audit_log, Kind.REVOCATION, decision.study, decision.document, by)
-    if any(other.approved and other.study == decision.study for other in decisions(records.audit_log).values()):
+    _file_of(decision.digest, settings).unlink(missing_ok=True)
+    known = decisions(records.audit_log, settings).values()
+    if any(other.approved and other.study == decision.study for other in known):
         return []  # another document of that name is still approved, and what is set aside is by name
     return records.ledger.release(decision.study)
 
 
-def _decide(audit_log: AuditLog, kind: Kind, study: str, document: str, by: str, automatic: bool = False) -> None:
+def _decide(
+    audit_log: AuditLog, kind: Kind, study: str, document: str, by: str, automatic: bool = False, of: int = 1
+) -> None:
     facts: dict[str, Fact] = {"study": study, "digest": _digest(document), "automatic": automatic}
-    sign(audit_log, kind, by, {**facts, "document": document})
+    if of > 1:
+        facts["of"] = of
+    sign(audit_log, kind, by, {**facts, "document": document}, in_person=not automatic)
 
 
 def keep(document: Document, settings: SiteSettings) -> bool:

@@ -20,7 +20,8 @@ from client.cohort.withdrawals import withdrawn
 from client.errors import SiteError
 from client.ledger.accounting import epsilon_of
 from client.ledger.records import open_records
-from client.oversight import premises
+from client.oversight import approvals, premises
+from client.oversight.approvals import Decision
 from client.oversight.halt import stopped
 from client.policy import COHORTS
 from client.site import SiteSettings, delta_cap, secret
@@ -204,6 +205,7 @@ def _ledger(site: SiteSettings) -> Iterator[Rung]:
             set_aside = {mark.cohort for mark in records.ledger.account().earmarks()}
             change, lost = premises.change_of(site, records.ledger), premises.lost_heads(records)
             ledger = records.ledger.account().id
+            decided = list(approvals.decisions(records.audit_log, site).values())
     except SiteError as error:
         yield Rung("ledger", ClaimState.FAIL, str(error), "consilium-site ledger verify")
         return
@@ -211,6 +213,7 @@ def _ledger(site: SiteSettings) -> Iterator[Rung]:
     yield _terms(change)
     yield _owner(site, ledger)
     yield _seen(lost)
+    yield _approvals(decided, site.policy.approvers)
     spending = ", ".join(f"{cohort} {epsilon:.2f} of {life:g}" for cohort, epsilon in spent.items())
     spending += f"; more is set aside for studies, of {' and '.join(sorted(set_aside))}" if set_aside else ""
     most = max(spent.values())
@@ -249,6 +252,17 @@ def _seen(lost: list[str]) -> Rung:
         return Rung("witness", ClaimState.OK, "no order has named an entry missing from the ledger")
     seen = f"the coordinator has seen {len(lost)} entries missing from the ledger, most recently {lost[-1][:12]}"
     return Rung("witness", ClaimState.FAIL, seen, "Restore the newest backup, or: consilium-site ledger acknowledge")
+
+
+def _approvals(decided: list[Decision], approvers: int) -> Rung:
+    """Whom a study waits for that somebody has begun to approve; those that nobody has looked at are in ``review``."""
+    rule = f"{approvers} people must approve a study" if approvers > 1 else "one person approves a study"
+    waiting = [one for one in decided if one.signatures and one.missing]
+    if not waiting:
+        return Rung("approval", ClaimState.OK, f"{rule}; {sum(one.approved for one in decided)} are approved")
+    found = "; ".join(f"{one.study} has {' and '.join(each.by for each in one.signatures)}" for one in waiting)
+    remedy = f"Another person: consilium-site review {waiting[-1].digest[:12]}"
+    return Rung("approval", ClaimState.WARN, f"{rule}; {found}", remedy)
 
 
 def _clock(newest: datetime | None) -> Rung:

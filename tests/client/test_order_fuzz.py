@@ -44,7 +44,7 @@ def willing(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Hospi
 def approved(hospital: Hospital, document: StudyDocument) -> Hospital:
     """The hospital, once it has approved the study."""
     with hospital.records() as records:
-        known = approvals.decisions(records.audit_log)
+        known = approvals.decisions(records.audit_log, hospital.settings)
     if not known:
         hospital.approve(document)
     return hospital

@@ -22,9 +22,11 @@ from client.ledger.account import Use
 from client.ledger.accounting import Mechanism
 from client.ledger.ledger import Caps, Planned
 from client.ledger.records import open_records
+from client.oversight import approvals
 from client.setup.provisioning import provision, write_example
 from client.site import SiteSettings, load, secret
 from tasks.breast_ultrasound import TASK
+from tasks.protocol.study import StudyDocument, digest
 from tasks.task import PhantomHospital
 from tests.client.reserving import reserve
 from tests.drawn import draw
@@ -124,6 +126,19 @@ def test_a_sound_hospital_is_ready(ingested: Path) -> None:
         "classes": "ok",
     }
     assert all(rung["remedy"] for rung in rungs.values() if rung["state"] != "ok"), "a remedy for each line"
+
+
+def test_check_and_its_page_say_whom_a_study_waits_for(tmp_path: Path, document: StudyDocument) -> None:
+    settings = _provision(tmp_path, 2)
+    policy = yaml.safe_load((tmp_path / "site.yaml").read_text("utf-8"))["policy"]
+    _change(tmp_path, policy=policy | {"approvers": 2})
+    assert _rungs(tmp_path, 1)["approval"]["found"] == "2 people must approve a study; 0 are approved"
+    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+        approvals.approve(document, "Ada Noor", records.audit_log, load(tmp_path / "site.yaml"))
+    rung = _rungs(tmp_path, 1, "--html", tmp_path / "page.html")["approval"]
+    assert (rung["state"], rung["found"]) == ("warn", "2 people must approve a study; demo-1 has Ada Noor")
+    assert rung["remedy"] == f"Another person: consilium-site review {digest(document)[:12]}"
+    assert "demo-1 has Ada Noor" in (tmp_path / "page.html").read_text("utf-8")
 
 
 def test_what_is_wrong_is_a_rung_that_fails(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -21,6 +22,7 @@ from client.ledger.accounting import Mechanism
 from client.ledger.audit_log import Receipt
 from client.ledger.ledger import Caps, Planned
 from client.ledger.records import Records, open_records
+from client.oversight import approvals, signature
 from client.site import SiteSettings, load, secret
 from tasks.protocol.study import StudyDocument, canonical, digest
 from tests.client.hospital import Hospital, draw_archive
@@ -109,6 +111,61 @@ def test_from_review_to_approval_to_revocation(home: Path, run: Run, document: S
     assert _answer(run("review", short, "--json"))["state"] == "approved", "a digest reads the study again"
     assert _answer(run("revoke", short, "--json"))["state"] == "revoked"
     assert [(d["state"], d["study"]) for d in _answer(run("approvals", "--json"))] == [("revoked", document.name)]
+
+
+def test_two_people_approve(
+    home: Path, run: Run, document: StudyDocument, monkeypatch: pytest.MonkeyPatch, site_policy: Callable[..., None]
+) -> None:
+    for module in (approvals, signature):
+        monkeypatch.setattr(module, "login_account", lambda: "")
+    site_policy(approvers=2)
+    (home / "study.json").write_text(canonical(document), "utf-8")
+    short = digest(document)[:12]
+    told = run("review", home / "study.json").stdout
+    assert "2 people must approve (policy.approvers)." in told
+    assert f"consilium-site approve {short} --by NAME" in told
+
+    nameless = run("approve", short)
+    assert nameless.exit_code == 2
+    assert "add --by with your own name" in nameless.stderr
+    first = run("approve", short, "--by", "Ada Noor")
+    assert first.exit_code == 0
+    assert "1 of 2. It is not approved yet: 1 more person must approve, other than Ada Noor" in " ".join(
+        first.stdout.split()
+    )
+    again = run("approve", short, "--by", "Dr. Ada Noor")
+    assert again.exit_code == 1
+    assert "counts once" in again.stderr
+    (waiting,) = _answer(run("review", "--json"))
+    assert (waiting["approved_by"], waiting["approvers"]) == (["Ada Noor"], 2)
+    table = run("review").stdout
+    assert "Ada Noor" in table
+    assert max(map(len, table.splitlines())) <= 80
+    assert "Approved by Ada Noor on 20" in run("review", short).stdout
+
+    second = _answer(run("approve", short, "--by", "Ben Okafor", "--json"))
+    assert (second["state"], second["waits_for"]) == ("approved", "")
+    assert [each["by"] for each in second["approved_by"]] == ["Ada Noor", "Ben Okafor"]
+    assert _answer(run("review", "--json")) == []
+    assert "Ada Noor, Ben Okafor" in " ".join(run("approvals").stdout.split())
+    assert [event["facts"]["by"] for event in _answer(run("audit", "--kind", "approval", "--json"))] == [
+        "Ada Noor",
+        "Ben Okafor",
+    ]
+    assert run("revoke", short, "--by", "Ben Okafor").exit_code == 0
+    assert _answer(run("approvals", "--json"))[0]["state"] == "revoked"
+
+
+@pytest.fixture
+def site_policy(home: Path) -> Callable[..., None]:
+    """Changes the hospital's policy."""
+
+    def change(**rules: object) -> None:
+        values = yaml.safe_load((home / "site.yaml").read_text("utf-8"))
+        values["policy"] |= rules
+        (home / "site.yaml").write_text(yaml.safe_dump(values), "utf-8")
+
+    return change
 
 
 @pytest.mark.parametrize(("least", "code"), [(5, 0), (1000, 1)])

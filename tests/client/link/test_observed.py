@@ -11,10 +11,10 @@ import pytest
 
 from client.link.gateway import Link
 from client.link.observed import SiteLook
-from client.oversight import approvals
+from client.oversight import approvals, signature
 from tasks.machine import observation
 from tasks.machine.observation import Observed
-from tasks.protocol.study import StudyDocument
+from tasks.protocol.study import StudyDocument, digest
 from tests.client.hospital import Archive, Hospital, draw_archive, train
 
 
@@ -86,6 +86,22 @@ def test_what_waits_for_a_person_is_said_with_its_remedy(hospital: Hospital, mon
     assert set(found) == {"study", "program"}
     assert found["study"] == f"study unseen-study waits for approval: consilium-site review {digest[:12]}"
     assert found["program"].endswith("you were revoked")
+
+
+def test_the_second_person_is_told_when_the_first_has_approved(
+    hospital: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signature, "login_account", lambda: "")
+    hospital.change(policy={"approvers": 2})
+    seen = looked(hospital)
+    notice = next(one for one in seen.notices if one.kind == "approval")
+    assert notice.text == f"study demo-1: 1 more must approve: consilium-site review {digest(document)[:12]}"
+    assert values(seen)["studies_approved[]"] == 0.0
+    with hospital.records() as records:
+        approvals.approve(document, "Ben Okafor", records.audit_log, hospital.settings)
+    seen = looked(hospital)
+    assert all(one.kind != "approval" for one in seen.notices)
+    assert values(seen)["studies_approved[]"] == 1.0
 
 
 def test_a_budget_that_is_nearly_spent_is_told(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:

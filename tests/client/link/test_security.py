@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from client.cli.main import app
+from client.ledger.records import open_records
 from client.link import gateway
 from client.link.security import checklist
-from client.site import SiteSettings, load
+from client.oversight import approvals, signature
+from client.site import SiteSettings, load, secret
 from client.sources.settings import DimseSource
 from server.deployment import pki
 from server.deployment.server_dir import ServerSettings, make
 from tasks.machine.checklist import Claim, ClaimState
 from tasks.protocol import enrolment
+from tasks.protocol.study import StudyDocument
 
 LISTEN = "127.0.0.1:9094"
 
@@ -50,6 +54,29 @@ def test_a_hospital_that_does_not_run_says_so_and_the_rest_is_looked_at(enrolled
     secrets = [claim for promise, claim in claims.items() if promise.startswith("Nobody but its owner")]
     assert len(secrets) == 6
     assert all(claim.state is ClaimState.OK for claim in secrets)
+
+
+def test_two_approvals_are_told_with_what_their_names_are_worth(
+    enrolled: SiteSettings, tmp_path: Path, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = enrolled.model_copy(update={"policy": enrolled.policy.model_copy(update={"approvers": 2})})
+    promise = "2 different people approve each study"
+
+    def approved_under(study: StudyDocument, *accounts: str) -> Claim:
+        with open_records(asking.ledger, asking.audit_log, secret(asking)) as records:
+            for name, account in zip(("Ada Noor", "Ben Okafor"), accounts, strict=True):
+                for module in (approvals, signature):
+                    monkeypatch.setattr(module, "login_account", lambda account=account: account)
+                approvals.approve(study, name, records.audit_log, asking)
+        return claims_of(asking, tmp_path / "site.yaml")[promise]
+
+    assert promise not in claims_of(enrolled, tmp_path / "site.yaml")
+    assert approved_under(document, "noor", "okafor").state is ClaimState.OK
+    named = approved_under(replace(document, name="demo-2"), "", "")
+    assert named.state is ClaimState.WARN
+    assert "of demo-2 by name only" in named.found
+    by = claims_of(asking, tmp_path / "site.yaml")["Only studies approved by a person here can run"]
+    assert by.found == "2 approved, by Ada Noor, Ben Okafor"
 
 
 def test_what_is_broken_is_found(enrolled: SiteSettings, tmp_path: Path) -> None:

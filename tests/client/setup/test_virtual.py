@@ -80,7 +80,7 @@ def test_simulated_hospitals_have_records_and_say_that_nobody_was_asked(tmp_path
         assert settings.simulated
         with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
             approvals.require(_document(6.0), records.audit_log, settings)
-            assert [d.automatic for d in approvals.decisions(records.audit_log).values()] == [True]
+            assert [d.automatic for d in approvals.decisions(records.audit_log, settings).values()] == [True]
 
 
 def test_their_caps_are_what_the_study_asks_and_no_more(tmp_path: Path) -> None:

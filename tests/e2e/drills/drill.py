@@ -107,7 +107,7 @@ def check_records(hospital: Hospital, name: str) -> None:
             for entry in records.ledger.entries()
             if entry.use.study == name and entry.committed is not None
         )
-        documents = {one.document for one in decisions(records.audit_log).values() if one.study == name}
+        documents = {one.document for one in decisions(records.audit_log, settings).values() if one.study == name}
     scored = [use for use in committed if use[0] == "validation"]
     if scored and "released" in {json.loads(document)["evaluation"]["edges"] for document in documents}:
         # The first round that is scored asks twice: at first where scores lie, for the bins of all that follow. A
