@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.simulations.grid import Row, coverage, outlines, words
+from tests.simulations.grid import Row, coverage, kinds, outlines, words
 
 DOCUMENT = Path(__file__).parents[2] / "server" / "STATISTICS.md"
 BEGIN, END = "<!-- simulated: begin -->", "<!-- simulated: end -->"
@@ -20,6 +20,7 @@ _MEASURED = ["coverage", "± s.e.", "point shown", "bias of points", "width"]
 TABLES = {
     "Figures": (coverage, ["figure", "patients", "prevalence", "AUC", "scores", "bins", "noise", *_MEASURED]),
     "Outlines": (outlines, ["figure", "patients", "missed", "Dice of others", "bins", "noise", *_MEASURED]),
+    "Classes, grades, measurements": (kinds, ["figure", "of", "patients", "bins", "noise", *_MEASURED]),
     "Words": (words, ["said", "where", "how often", "± s.e."]),
 }
 

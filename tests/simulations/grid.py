@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.simulations.coverage import FIGURES, Cell, Measured, Outlines, measure, measure_outlines
+from tests.simulations.kinds import KINDS, WORLDS, Kind, measure_kind
 from tests.simulations.verdicts import (
     Rate,
     gates_passed,
@@ -64,6 +65,22 @@ def outlines(repetitions: int) -> Iterator[Row]:
                     what = "Hausdorff distance" if distance else "Dice"
                     yield [what, f"{patients}", f"{missed:g}", f"{agreement:g}", f"{bins}", f"{noise:g}",
                            *_measured(found)]  # fmt: skip
+
+
+def kinds(repetitions: int) -> Iterator[Row]:
+    """Lines of the table of classes, grades and measurements."""
+    for kind, worlds in (
+        ("classes", [name for name in WORLDS if "classes" in name]),
+        ("grades", [name for name in WORLDS if "grades" in name]),
+        ("measures", ["ejection fraction", "age", "age, gross errors"]),
+    ):
+        for figure in KINDS[kind]:
+            for world in worlds:
+                for patients, bins, noise in (
+                    (15, 1024, 0.0), (100, 1024, 0.0), (100, 16, 2.0), (400, 16, 2.0), (400, 16, 5.0), (1000, 16, 5.0),
+                ):  # fmt: skip
+                    found = measure_kind(Kind(figure, world, patients, bins, noise), repetitions)
+                    yield [figure, world, f"{patients}", f"{bins}", f"{noise:g}", *_measured(found)]
 
 
 def words(repetitions: int) -> Iterator[Row]:
