@@ -43,7 +43,7 @@ from client.secure_sum.pads import Pads
 from client.site import SiteSettings
 from client.training import client_state, compare, methods, model_cache
 from client.training.noise import entropy
-from client.training.scoring import score_findings, score_outlines
+from client.training.scoring import score_outlines, scores_of, tell_patients
 from client.training.train import Pull, summed_step, train_locally
 from tasks import task as tasks
 from tasks.machine.logs import append
@@ -422,7 +422,8 @@ def _scored(
     cohort: Cohort,
     second: compare.SecondModel | None,
 ) -> report.Scored:
-    scores = score_findings(module, cohort, task.form.findings)
+    told = tell_patients(module, cohort)
+    scores = scores_of(cohort, told)
     scored = report.Scored(scores[0], cohort.patient_labels().numpy())
     if second is not None:
         return replace(scored, pair=report.SecondScores(second.scores(module, cohort), second.edges))

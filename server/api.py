@@ -249,7 +249,7 @@ class Model:
 
     @torch.no_grad()
     def score(self, examples: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Scores of the positive class from 0 to 1, shape (images,), for float32 examples of shape (images,
+        """Scores of the event from 0 to 1, shape (images,), for float32 examples of shape (images,
         *task.example_shape), as ``example`` makes them.
 
         Raises:
@@ -259,7 +259,7 @@ class Model:
         if examples.shape[1:] != wanted:
             raise ValueError(f"examples have shape {examples.shape}, {self.task.name} needs (images, {str(wanted)[1:]}")
         inputs = torch.from_numpy(np.ascontiguousarray(examples, dtype=np.float32))
-        return torch.sigmoid(self.network.logits(inputs)).numpy().astype(np.float64)
+        return self.task.form.scores(self.network.outputs(inputs))
 
     def example(self, image: Picture | Scan) -> NDArray[np.float32]:
         """An image or a scan as hospitals bring it to the model: float32 of shape ``task.example_shape``."""

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.codes import Code
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from tasks.task import Code
 
 Kind = Literal["binary", "classes", "grade", "measure"]
 FEWEST, MOST = 3, 20
@@ -121,7 +121,8 @@ class Classes:
 
     def answer(self, told: NDArray[np.float64]) -> NDArray[np.float64]:
         """The number of the most probable class, shape (...); the first of several."""
-        return np.argmax(told, axis=-1).astype(np.float64)
+        most: NDArray[np.float64] = np.argmax(told, axis=-1).astype(np.float64)
+        return most
 
     def event_score(self, told: NDArray[np.float64]) -> NDArray[np.float64]:
         """The probability of the event, shape (...)."""
@@ -207,7 +208,8 @@ class Grade:
         """The number of the median grade, shape (...): the highest that is reached with probability 1/2 or more. It has
         the least expected error in grades."""
         below = np.cumsum(np.asarray(told, np.float64)[..., :-1], axis=-1)
-        return (below <= 0.5).sum(axis=-1).astype(np.float64)
+        median: NDArray[np.float64] = (below <= 0.5).sum(axis=-1).astype(np.float64)
+        return median
 
     def event_score(self, told: NDArray[np.float64]) -> NDArray[np.float64]:
         """The probability of the event, shape (...)."""
@@ -341,6 +343,7 @@ class Measure:
 
 
 Answer = Binary | Classes | Grade | Measure
+YES_OR_NO = Binary()
 
 
 def _beside(every: Tensor, above: Tensor, none: Tensor) -> Tensor:
@@ -358,7 +361,7 @@ def _of_patient(truths: NDArray[Any], several: Literal["highest", "lowest", "mea
     known = known[~np.isnan(known)]
     if not len(known):
         return math.nan
-    return float({"highest": np.max, "lowest": np.min, "mean": np.mean}[several](known))
+    return float(known.mean() if several == "mean" else known.max() if several == "highest" else known.min())
 
 
 def _number_of(text: str, names: tuple[str, ...], permitted: str) -> float:

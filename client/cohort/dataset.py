@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.cohort import cache, catalog, inputs
 from client.cohort.alone import side_by_side
 from client.site import SiteSettings, secret
+from tasks.answers import Answer, Binary
 from tasks.models.network import Network
 from tasks.task import Augmentation, Task
 
@@ -36,13 +38,14 @@ class Cohort:
 
     Attributes:
         inputs: float32 of shape (images, ...): examples, or what the network's fixed part made of them.
-        targets: float32 of shape (images, findings), what the network should say: 0, 1, or NaN where nobody knows; the
-            task's question first, then its secondary findings.
+        targets: float32 of shape (images, questions), what the network should say: truths as ``tasks/answers.py`` has
+            them, NaN where nobody knows; the task's question first, then its secondary findings.
         rows: for each patient the int64 row numbers of its images in ``inputs``.
         patients: their pseudonyms, in the same order.
         masks: uint8 of shape (images, structures, ...), 0, 1, or ``UNKNOWN`` where nobody has outlined; ``None`` for a
             network that does not outline.
         augment: the random part of the task's transform, if images are drawn with it.
+        answers: of which kind the answer to each question is; empty: they are all yes or no.
     """
 
     inputs: Tensor
@@ -51,6 +54,12 @@ class Cohort:
     patients: tuple[str, ...] = ()
     masks: Tensor | None = None
     augment: Augmentation | None = None
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[Answer, ...]:
+        """Of which kind the answer to each question is."""
+        return self.answers or (Binary(),) * self.targets.shape[1]
 
     def draw(self, patients: list[int], images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw new images of some patients.
@@ -58,8 +67,8 @@ class Cohort:
         A patient with fewer images than asked for brings them again, each as often as the others give or take one.
 
         Returns:
-            Inputs of shape (patients, images, ...) and targets of shape (patients, images, outputs): findings, then the
-            pixels of each structure, if the network outlines.
+            Inputs of shape (patients, images, ...) and targets of shape (patients, images, questions), or with the
+            pixels of each structure behind, if the network outlines.
         """
         chosen = _nobody(images)
         if patients:
@@ -75,12 +84,16 @@ class Cohort:
         outputs = self.targets.shape[1] + (0 if self.masks is None else self.masks[0].numel())
         return torch.zeros(1, images, *self.inputs.shape[1:]), torch.zeros(1, images, outputs)
 
-    def patient_labels(self, finding: int = 0) -> Tensor:
-        """Of one of the findings, the task's question by default: 1 for a patient with at least one positive image, NaN
-        for one of whom nobody knows; shape (patients,)."""
-        column = self.targets[:, finding].nan_to_num(nan=-1.0)
-        told = torch.stack([column[rows].max() for rows in self.rows])
-        return torch.where(told < 0, math.nan, told)
+    def patient_labels(self, question: int = 0) -> Tensor:
+        """Of one of the questions, the task's own by default: 1 for a patient with the event, of a yes-or-no question
+        one with at least one positive image; 0 without, NaN where nobody knows; float32 of shape (patients,)."""
+        events = self.kinds[question].event_of(self.patient_truths(question))
+        return torch.from_numpy(events.astype(np.float32))
+
+    def patient_truths(self, question: int = 0) -> NDArray[np.float64]:
+        """The truth of each patient that its images' make, as the task declares; shape (patients,)."""
+        column, answer = self.targets[:, question].numpy(), self.kinds[question]
+        return np.array([answer.of_patient(column[rows.numpy()]) for rows in self.rows], np.float64)
 
 
 def _nobody(images: int) -> Tensor:
@@ -139,7 +152,7 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
     entries = catalog.sides(site, task)[side]
     patients = sorted({entry.patient for entry in entries})
     made = _inputs(site, task, side=side, spec=spec, entries=entries, features=network.features)
-    targets = torch.tensor([_findings(task, entry) for entry in entries]).reshape(len(entries), task.form.findings)
+    targets = torch.tensor([_truths(task, entry) for entry in entries]).reshape(len(entries), len(task.answers))
     masks = (
         _kept(site, task, side=side, what="masks", entries=entries, make=partial(_masks, task))
         if network.outlines
@@ -152,14 +165,20 @@ def open_cohort(site: SiteSettings, task: Task, side: str, spec: Mapping[str, An
     augment = task.augment if side == "train" and network.features is None else None
     by_patient = [torch.tensor(rows[patient]) for patient in patients]
     cohort = Cohort(
-        inputs=made, targets=targets, rows=by_patient, patients=tuple(patients), masks=masks, augment=augment
+        inputs=made,
+        targets=targets,
+        rows=by_patient,
+        patients=tuple(patients),
+        masks=masks,
+        augment=augment,
+        answers=task.answers,
     )
     if side == "train" and site.shuffled_labels:
         return _shuffled(cohort, secret(site), site.shuffled_labels)
     return cohort
 
 
-def _findings(task: Task, entry: catalog.CatalogEntry) -> list[float]:
+def _truths(task: Task, entry: catalog.CatalogEntry) -> list[float]:
     unknown: tuple[None, ...] = (None,) * len(task.secondary_findings)
     return [math.nan if known is None else float(known) for known in (entry.label, *(entry.findings or unknown))]
 
@@ -175,14 +194,15 @@ def _masks(task: Task, entries: list[catalog.CatalogEntry]) -> Tensor:
 
 
 def _shuffled(cohort: Cohort, key: bytes, number: int) -> Cohort:
-    """Each patient's images get another patient's findings, the same patient's in every round; ``number`` selects the
+    """Each patient's images get another patient's truths, the same patient's in every round; ``number`` selects the
     permutation."""
 
     def place(patient: int) -> bytes:
         return hmac.digest(key, f"shuffled labels {number} {cohort.patients[patient]}".encode(), "sha256")
 
     order = sorted(range(len(cohort.rows)), key=place)
-    dealt = torch.stack([cohort.patient_labels(n)[order] for n in range(cohort.targets.shape[1])], dim=1)
+    truths = [torch.from_numpy(cohort.patient_truths(n)).float() for n in range(cohort.targets.shape[1])]
+    dealt = torch.stack([each[order] for each in truths], dim=1)
     targets = cohort.targets.clone()
     for rows, told in zip(cohort.rows, dealt, strict=True):
         targets[rows] = told

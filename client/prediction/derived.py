@@ -17,8 +17,8 @@ from client.prediction.model import CheckedModel
 from client.reading.dicom import read_header
 from client.sources.own import MANUFACTURER
 from client.sources.pacs.own import NOT_FOR_CLINICAL_USE
+from tasks.codes import Code
 from tasks.protocol.study import release
-from tasks.task import Code
 
 LONGEST = 64
 """Characters of a DICOM long string (PS3.5 6.2)."""

@@ -46,11 +46,11 @@ class CheckedModel:
             *example_shape[1:]), ``None`` where it outlines nothing.
         """
         outputs = self.network.outputs(torch.from_numpy(np.ascontiguousarray(examples)))
-        scores = torch.sigmoid(outputs[:, 0]).numpy().astype(np.float64)
+        form = self.task.form
+        scores = form.scores(outputs)
         if not self.network.outlines:
             return scores, None
-        form = self.task.form
-        marked = (outputs[:, form.findings :] > 0).numpy()
+        marked = (outputs[:, form.outputs :] > 0).numpy()
         return scores, marked.reshape(len(examples), form.structures, *form.shape[1:])
 
     def probability(self, score: float) -> float:

@@ -1,16 +1,19 @@
-"""A model on one hospital's patients: probabilities of findings, and agreement of its outlines with the readers'.
+"""A model on one hospital's patients: what it tells of each question, and agreement of its outlines with the readers'.
 
-A score is always a number: if a logit is not finite, because an order's weights overflow on an image or the model has
-diverged, the probability is 0.5. An error would reveal that there is a patient on whom it happens.
+What is told is always a number: if an output is not finite, because an order's weights overflow on an image or the
+model has diverged, it is a probability of 0.5, equal ones, or the middle of a range. An error would reveal that there
+is a patient on whom it happens.
 
-A patient's probability is the mean over its images. A patient's Dice and distance are means over those images on which
-a reader has outlined the structure; on the others, what counts is how much the model marks where nothing is.
+What is told of a patient, a probability, one of each class or grade, or a value, is the mean over its images. Dice and
+distance of a patient are means over those images on which a reader has outlined the structure; on the others, what
+counts is how much the model marks where nothing is.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,26 +23,28 @@ from torch import Tensor, nn
 
 from client.cohort.alone import outputs_of
 from client.cohort.dataset import UNKNOWN, Cohort
-from tasks.input_spec import InputSpec
+from tasks.input_spec import InputSpec, told_of
 
 _LOG = logging.getLogger(__name__)
-_NO_NUMBER = 0.5
 _PERCENTILE = 95
 
 
-def score_patients(module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
-    """The probability of the task's question for each patient; shape (patients,)."""
-    scores: NDArray[np.float64] = score_findings(module, cohort, 1)[0]
-    return scores
-
-
 @torch.no_grad()
-def score_findings(module: nn.Module, cohort: Cohort, findings: int) -> NDArray[np.float64]:
-    """The probability of each of the first so many findings for each patient; shape (findings, patients)."""
+def tell_patients(module: nn.Module, cohort: Cohort) -> list[NDArray[np.float64]]:
+    """What the model tells of each question for each patient; float64 of shape (patients, ``Answer.told_numbers``)."""
     module.eval()
-    logits = outputs_of(module, cohort.inputs, cohort.rows)[:, :findings]
-    images = torch.sigmoid(logits).nan_to_num(nan=_NO_NUMBER)
-    return np.stack([images[rows].double().mean(dim=0).numpy() for rows in cohort.rows], axis=1)
+    images = told_of(cohort.kinds, outputs_of(module, cohort.inputs, cohort.rows))
+    return [np.stack([told[rows].double().mean(dim=0).numpy() for rows in cohort.rows]) for told in images]
+
+
+def scores_of(cohort: Cohort, told: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The score of each question's event for each patient; shape (questions, patients)."""
+    return np.stack([answer.event_score(each) for answer, each in zip(cohort.kinds, told, strict=True)])
+
+
+def score_patients(module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
+    """The score of the event of the task's own question for each patient; shape (patients,)."""
+    return cohort.kinds[0].event_score(tell_patients(module, cohort)[0])
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def score_outlines(module: nn.Module, cohort: Cohort, form: InputSpec) -> list[O
     if cohort.masks is None:
         raise ValueError("this network does not outline, so nothing can be compared with the readers' outlines")
     module.eval()
-    marked = outputs_of(module, cohort.inputs, cohort.rows)[:, form.findings :] > 0  # what is no number is not
+    marked = outputs_of(module, cohort.inputs, cohort.rows)[:, form.outputs :] > 0  # what is no number is not
     marked = marked.reshape(cohort.masks.shape)
     return [_outlined(marked[:, s], cohort.masks[:, s], cohort.rows) for s in range(form.structures)]
 

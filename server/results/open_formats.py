@@ -45,7 +45,7 @@ class ScoringGraph(nn.Module):
 
     def __init__(self, task: Task, network: Network) -> None:
         super().__init__()
-        self.findings, self.features = task.form.findings, network.features
+        self.form, self.features = task.form, network.features
         self.trainable = copy.deepcopy(network.trainable).requires_grad_(False)
         self.scattering: nn.Module | None = None
         if isinstance(network.features, ScatterFeatures):
@@ -53,14 +53,13 @@ class ScoringGraph(nn.Module):
             self.scattering = RealScattering(filters(fixed.size, fixed.J, fixed.L, 2))
 
     def forward(self, images: Tensor) -> Tensor:
-        """float32 (images, findings)."""
+        """float32: what is told of each question, one behind the other; of yes-or-no questions (images, questions)."""
         kept = images
         if isinstance(self.features, ScatterFeatures) and self.scattering is not None:
             kept = self.features.through(self.scattering, images)
         elif self.features is not None:
             kept = self.features(images)
-        scores: Tensor = torch.sigmoid(self.trainable(kept)[:, : self.findings])
-        return scores
+        return torch.cat(self.form.told(self.trainable(kept)), dim=1)
 
 
 def write(form: str, to: Path, head: ModelHead, task: Task, network: Network) -> None:
@@ -77,7 +76,7 @@ def write(form: str, to: Path, head: ModelHead, task: Task, network: Network) ->
     examples = model_file.probe_examples(task)
     content = _onnx(task, network) if form == "onnx" else _torchscript(task, network)
     computed = graph.run_once(content, examples) if form == "onnx" else _run_torchscript(content, examples)
-    expected = torch.sigmoid(network.outputs(torch.from_numpy(examples))[:, : task.form.findings]).detach().numpy()
+    expected = torch.cat(task.form.told(network.outputs(torch.from_numpy(examples))), dim=1).detach().numpy()
     if computed.shape != expected.shape or not np.allclose(computed, expected, rtol=1e-3, atol=1e-4):
         raise StudyError(f"the model as {form} gives {computed} where it should give {expected}: nothing was written")
     if form == "bundle":

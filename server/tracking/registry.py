@@ -108,16 +108,17 @@ class Scorer:
         """``data``: the folder with weights and ``model.json``."""
         what = json.loads((data / _WHAT).read_text("utf-8"))
         _, arrays, find = model_file.unpack((data / _WEIGHTS).read_bytes())
-        network = registry.build(what["model"], tasks.get(what["task"]).form, find=find)
+        self._form = tasks.get(what["task"]).form
+        network = registry.build(what["model"], self._form, find=find)
         registry.load_arrays(network.trainable, arrays)
         self._network = network
         network.trainable.eval()
 
     @torch.no_grad()
     def predict(self, images: NDArray[np.float32], params: dict[str, Any] | None = None) -> NDArray[np.float32]:
-        """The probability of the positive class, shape (images,), for float32 images as the task's examples are."""
+        """The score of the event, shape (images,), for float32 images as the task's examples are."""
         inputs = torch.from_numpy(np.ascontiguousarray(images))
-        return np.asarray(torch.sigmoid(self._network.logits(inputs)).numpy())
+        return self._form.scores(self._network.outputs(inputs)).astype(np.float32)
 
 
 def _load_pyfunc(path: str) -> Scorer:

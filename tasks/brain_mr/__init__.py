@@ -3,7 +3,8 @@
 from tasks.brain_mr.example import SHAPE, SPACING_MM, augment, place_masks, read_example, read_masks
 from tasks.brain_mr.sequences import SEQUENCES
 from tasks.brain_mr.structures import STRUCTURES
-from tasks.task import Code, Task
+from tasks.codes import Code
+from tasks.task import Task
 
 TASK = Task(
     name="brain_mr",

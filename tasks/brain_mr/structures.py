@@ -4,7 +4,8 @@ Imaging 34:1993, 2015), with codes of the context group of lesions for segmentat
 Tested in ``tests/tasks/brain_mr/test_example.py``.
 """
 
-from tasks.task import ABNORMALITY, Code, Structure
+from tasks.codes import Code
+from tasks.task import ABNORMALITY, Structure
 
 STRUCTURES = (
     # All that is abnormal, with the oedema around the tumour.

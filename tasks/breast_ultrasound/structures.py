@@ -3,6 +3,7 @@
 Tested in ``tests/tasks/phantoms/breast_ultrasound/test_phantom.py``.
 """
 
-from tasks.task import ABNORMALITY, Code, Structure
+from tasks.codes import Code
+from tasks.task import ABNORMALITY, Structure
 
 STRUCTURES = (Structure("lesion", Code("SCT", "52988006", "Lesion"), ABNORMALITY),)

@@ -2,7 +2,8 @@
 
 from tasks.cardiac_ultrasound.example import augment, place_masks, read_example, read_masks
 from tasks.cardiac_ultrasound.structures import STRUCTURES
-from tasks.task import Code, Task
+from tasks.codes import Code
+from tasks.task import Task
 
 TASK = Task(
     name="cardiac_ultrasound",

@@ -4,7 +4,8 @@ cavity.
 Tested in ``tests/tasks/phantoms/cardiac_ultrasound/test_phantom.py``.
 """
 
-from tasks.task import Code, Structure
+from tasks.codes import Code
+from tasks.task import Structure
 
 STRUCTURES = (
     Structure("left_ventricle", Code("SCT", "87878005", "Left ventricle")),

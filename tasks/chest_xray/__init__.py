@@ -1,7 +1,8 @@
 """COVID-19 pneumonia or something else, and what is seen: frontal chest X-ray. ``labels.md`` says what that means."""
 
 from tasks.chest_xray.example import augment, read_example
-from tasks.task import Code, Finding, Task
+from tasks.codes import Code
+from tasks.task import Finding, Task
 
 TASK = Task(
     name="chest_xray",

@@ -1,8 +1,9 @@
 """Benign or malignant: a nodule on chest CT. ``labels.md`` says what the label means."""
 
+from tasks.codes import Code
 from tasks.lung_ct.example import SHAPE, SPACING_MM, augment, place_masks, read_example, read_masks
 from tasks.lung_ct.structures import STRUCTURES
-from tasks.task import Code, Sequence, Task
+from tasks.task import Sequence, Task
 
 TASK = Task(
     name="lung_ct",

@@ -4,6 +4,7 @@
 Tested in ``tests/tasks/phantoms/lung_ct/test_phantom.py``.
 """
 
-from tasks.task import ABNORMALITY, Code, Structure
+from tasks.codes import Code
+from tasks.task import ABNORMALITY, Structure
 
 STRUCTURES = (Structure("nodule", Code("SCT", "27925004", "Nodule"), ABNORMALITY),)

@@ -1,7 +1,8 @@
 """Healthy lung or pneumonia: transthoracic ultrasound. ``labels.md`` says what the label means."""
 
+from tasks.codes import Code
 from tasks.lung_ultrasound.example import augment, read_example
-from tasks.task import Code, Finding, Task
+from tasks.task import Finding, Task
 
 TASK = Task(
     name="lung_ultrasound",

@@ -23,7 +23,7 @@ def densenet121(options: schema.DenseNet, form: InputSpec) -> Network:
     """G. Huang et al., Densely connected convolutional networks, CVPR 2017."""
     from monai.networks.nets.densenet import DenseNet121
 
-    network = DenseNet121(spatial_dims=axes(form), in_channels=form.shape[0], out_channels=form.findings)
+    network = DenseNet121(spatial_dims=axes(form), in_channels=form.shape[0], out_channels=form.outputs)
     return Network(frame(form, least=_LEAST), with_group_norm(network, options))
 
 
@@ -31,7 +31,7 @@ def resnet18(options: schema.ResNet, form: InputSpec) -> Network:
     """K. He et al., Deep residual learning for image recognition, CVPR 2016."""
     from monai.networks.nets.resnet import resnet18 as monai_resnet18
 
-    network = monai_resnet18(spatial_dims=axes(form), n_input_channels=form.shape[0], num_classes=form.findings)
+    network = monai_resnet18(spatial_dims=axes(form), n_input_channels=form.shape[0], num_classes=form.outputs)
     return Network(None, with_group_norm(network, options))
 
 
@@ -44,7 +44,7 @@ def efficientnet(options: schema.EfficientNet, form: InputSpec) -> Network:
         pretrained=False,
         spatial_dims=axes(form),
         in_channels=form.shape[0],
-        num_classes=form.findings,
+        num_classes=form.outputs,
     )
     network.set_swish(memory_efficient=False)  # the other one is a function of its own, which vmap cannot run
     network._dropout.p = 0.0
@@ -77,7 +77,7 @@ def vit(options: schema.ViT, form: InputSpec) -> Network:
         num_layers=options.layers,
         num_heads=options.heads,
         classification=True,
-        num_classes=form.findings,
+        num_classes=form.outputs,
         spatial_dims=axes(form),
         post_activation="none",
         qkv_bias=True,

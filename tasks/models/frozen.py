@@ -37,7 +37,7 @@ def encoder(options: schema.Encoder, form: InputSpec, file: Path | bytes) -> Net
     _refuse(read, options, form, name)
     beside = _scattering(options, form) if options.pool else None
     features = EncoderFeatures(read, beside, options.directions, form)
-    head = nn.Linear(features.features, form.findings)
+    head = nn.Linear(features.features, form.outputs)
     nn.init.zeros_(head.weight)  # a convex problem, as that of ``scatter_linear``
     nn.init.zeros_(head.bias)
     return Network(features, head)

@@ -27,7 +27,7 @@ _SURE, _MOST = 4.0, 2.0
 def scatter_linear(options: schema.ScatterLinear, form: InputSpec) -> Network:
     """A linear model of the findings."""
     whole = _whole(options, form)
-    head = nn.Linear(whole.features, form.findings)
+    head = nn.Linear(whole.features, form.outputs)
     nn.init.zeros_(head.weight)  # a convex problem: zero is the neutral start, and the same at every hospital
     nn.init.zeros_(head.bias)
     return Network(whole, head)
@@ -45,10 +45,10 @@ def scatter_outline(options: schema.ScatterOutline, form: InputSpec, file: Path 
         raise ValueError("an outliner's file is for one structure on images of one channel; set model.weights=''")
     whole, places = _whole(options, form), LocalFeatures(shape=form.shape)
     if not file:
-        heads = LinearOutlines(whole.features, form.findings, form.structures, places.grids, form.shape[1:])
+        heads = LinearOutlines(whole.features, form.outputs, form.structures, places.grids, form.shape[1:])
         return Network(Both(whole, places), heads, outlines=True)
     drawn = DrawnOutlines(file)
-    heads = LinearOutlines(whole.features, form.findings, 1, (*places.grids, drawn.grid), form.shape[1:])
+    heads = LinearOutlines(whole.features, form.outputs, 1, (*places.grids, drawn.grid), form.shape[1:])
     nn.init.constant_(heads.structures[-1].weight, drawn.begins)  # type: ignore[arg-type]
     return Network(Both(whole, Both(places, drawn)), heads, outlines=True)
 

@@ -151,9 +151,10 @@ def digest(content: bytes) -> str:
 
 @torch.no_grad()
 def probe(task: Task, network: Network) -> list[float]:
-    """The network's logits for ``probe_examples``."""
+    """The network's outputs for the task's own question, image by image, for ``probe_examples``."""
     network.trainable.eval()
-    return [float(logit) for logit in network.logits(torch.from_numpy(probe_examples(task)))]
+    outputs = network.outputs(torch.from_numpy(probe_examples(task)))[:, : task.answer.outputs]
+    return [float(output) for output in outputs.flatten()]
 
 
 def probe_examples(task: Task) -> NDArray[np.float32]:

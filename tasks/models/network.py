@@ -16,9 +16,9 @@ class Network:
 
     Attributes:
         features: the fixed part, or ``None``: no parameter of it is trained, so its output is computed once for each
-            image and kept. Maps float32 (images, *``Form.shape``) to (images, ...).
+            image and kept. Maps float32 (images, *``InputSpec.shape``) to (images, ...).
         trainable: the part that is trained and sent; maps what ``features`` gives to logits of shape (images,
-            outputs): of ``Form.findings``, and then, where the network outlines, of every pixel of the first
+            outputs): of the questions, and then, where the network outlines, of every pixel of the first
             structure, of the second, and so on, pixels in C order.
         outlines: whether the outputs include structures.
     """
@@ -28,11 +28,12 @@ class Network:
     outlines: bool = False
 
     def outputs(self, inputs: Tensor) -> Tensor:
-        """All logits, shape (images, outputs), of inputs of shape (images, *``Form.shape``)."""
+        """All logits, shape (images, outputs), of inputs of shape (images, *``InputSpec.shape``)."""
         kept = inputs if self.features is None else self.features(inputs)
         logits: Tensor = self.trainable(kept)
         return logits
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Logits of the task's own question, shape (images,), of inputs of shape (images, *``Form.shape``)."""
+        """The first output, shape (images,): of a yes-or-no question its logit; for inputs of shape (images,
+        *``InputSpec.shape``)."""
         return self.outputs(inputs)[:, 0]

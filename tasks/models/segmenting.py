@@ -41,7 +41,7 @@ class TwoHeads(nn.Module):
     def __init__(self, backbone: nn.Module, run: Run, deepest: int, form: InputSpec, last: str) -> None:
         super().__init__()
         self.backbone = backbone
-        self.findings = nn.Linear(deepest, form.findings)
+        self.findings = nn.Linear(deepest, form.outputs)
         self.heads = (f"backbone.{last}", "findings")
         self._run, self._size = run, form.shape[1:]
 

@@ -168,7 +168,7 @@ def _frozen(network: Network, form: InputSpec) -> Network:
         raise ValueError("freeze=encoder is for densenet121, resnet18, efficientnet and vit, which have one last layer")
     parent, _, name = min(head).rpartition(".")
     setattr(network.trainable.get_submodule(parent), name, nn.Identity())
-    last = nn.Linear(layer.in_features, form.findings)
+    last = nn.Linear(layer.in_features, form.outputs)
     nn.init.zeros_(last.weight)  # a convex problem, as that of ``scatter_linear``
     nn.init.zeros_(last.bias)
     return Network(FrozenEncoder(network.features, network.trainable, form), last)

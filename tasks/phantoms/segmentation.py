@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pack_bits
 
+from tasks.codes import Code
 from tasks.phantoms.dicom_writer import common_attributes, item, uid
-from tasks.task import Code, Structure
+from tasks.task import Structure
 
 SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
 _OF_THE_PATIENT = tuple(common_attributes("", "x", 0, 0).keys() - {"SeriesInstanceUID", "SeriesNumber"})

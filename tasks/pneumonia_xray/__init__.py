@@ -1,7 +1,8 @@
 """Pneumonia or not: a child's chest X-ray. ``labels.md`` says what the label means."""
 
+from tasks.codes import Code
 from tasks.pneumonia_xray.example import augment, read_example
-from tasks.task import Code, Task
+from tasks.task import Task
 
 TASK = Task(
     name="pneumonia_xray",

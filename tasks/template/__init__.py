@@ -1,6 +1,7 @@
 """CHANGE: the question in a few words. ``labels.md`` says what the label means."""
 
-from tasks.task import Code, Task
+from tasks.codes import Code
+from tasks.task import Task
 from tasks.template.example import SIDE, read_example
 
 TASK = Task(

@@ -95,7 +95,7 @@ def noises(terms: Terms, hospitals: int = 1) -> list[float]:
 def play(task: Task, each: list[Hospital], terms: Terms, draws: int, seed: int = 0) -> Tensor:
     """Train from zero. Returns the delivered heads, float32 of shape (draws, findings, features + 1), bias last."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (draws, task.form.findings, each[0].train.inputs.shape[1] + 1)
+    shape = (draws, task.form.outputs, each[0].train.inputs.shape[1] + 1)
     weights, average = torch.zeros(shape), torch.zeros(shape)
     shares = np.array([hospital.public_size for hospital in each], dtype=float)
     for number, noise in enumerate(noises(terms, len(each)), start=1):
@@ -165,7 +165,7 @@ def alike(task: Task, hospital: Hospital, terms: Terms) -> float:
     training = replace(terms.training, steps=1, sample_rate=1.0, images_per_patient=1)
     rows = [rows[:1] for rows in hospital.train.rows]
     one_image = Cohort(hospital.train.inputs, hospital.train.targets, rows, hospital.train.patients)
-    head = torch.nn.Linear(one_image.inputs.shape[1], task.form.findings)
+    head = torch.nn.Linear(one_image.inputs.shape[1], task.form.outputs)
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.zeros_(head.bias)
     silent = 1e-6
@@ -179,7 +179,7 @@ def alike(task: Task, hospital: Hospital, terms: Terms) -> float:
         public_size=hospital.public_size,
         generator=torch.Generator().manual_seed(1),
     )
-    start = torch.zeros((1, task.form.findings, one_image.inputs.shape[1] + 1))
+    start = torch.zeros((1, task.form.outputs, one_image.inputs.shape[1] + 1))
     small = Terms(training, 1, None, terms.delta, terms.clip_norm)
     ours = _locally(
         Hospital(one_image, hospital.validation, hospital.public_size), small, training.learning_rate, silent, start,

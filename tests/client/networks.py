@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from tasks.answers import Binary
 from tasks.input_spec import InputSpec
 
-IMAGE, VOLUME = InputSpec((1, 32, 40), 2, 1), InputSpec((2, 16, 16, 24), 2, 2)
+IMAGE, VOLUME = InputSpec((1, 32, 40), (Binary(),) * 2, 1), InputSpec((2, 16, 16, 24), (Binary(),) * 2, 2)
 SPECS: list[dict[str, Any]] = [
     {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 3, "pool": 2},
     {"name": "scatter_outline", "resolution": 16, "J": 2, "L": 3, "pool": 2},

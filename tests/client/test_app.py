@@ -659,7 +659,7 @@ def test_without_noise_what_goes_wrong_is_told_by_a_code(
 
     monkeypatch.setattr(client.app, "train_locally", fails_on_patients)
     _refused(hospital.ask(train(plain)), plain, ErrorCode.UPDATE_NOT_FINITE)
-    monkeypatch.setattr(client.app, "score_findings", _crash(RuntimeError(STORY)))
+    monkeypatch.setattr(client.app, "tell_patients", _crash(RuntimeError(STORY)))
     _refused(hospital.ask(evaluate(plain)), plain, ErrorCode.INTERNAL)
 
 

@@ -159,7 +159,7 @@ def _raise(*given: Any, **named: Any) -> Any:
     raise RuntimeError("PATIENT-4711 cannot be computed")
 
 
-@pytest.mark.parametrize("place", ["score_findings", "report.counted"])
+@pytest.mark.parametrize("place", ["tell_patients", "report.counted"])
 def test_whatever_goes_wrong_while_scoring_is_a_report_of_noise_alone(
     worlds: Worlds, document: StudyDocument, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -228,16 +228,16 @@ def test_the_old_way_told_the_worlds_apart(
     order = _orders(document, _overflowing_alone(worlds, _RANGE))[0]
     monkeypatch.setattr(registry, "LARGEST", TOP)
 
-    def one_product(module: torch.nn.Linear, cohort: Any, findings: int) -> NDArray[np.float64]:
+    def one_product(module: torch.nn.Linear, cohort: Any) -> list[NDArray[np.float64]]:
         products = cohort.inputs.double() * module.weight.detach().double()
         lanes = torch.stack([products[:, start::2].sum(dim=1) for start in (0, 1)])
         logits = torch.where(lanes.abs() > _RANGE, lanes.sign() * torch.inf, lanes).sum(dim=0)
-        return torch.sigmoid(torch.stack([logits[rows].mean() for rows in cohort.rows]))[None].double().numpy()
+        return [torch.sigmoid(torch.stack([logits[rows].mean() for rows in cohort.rows]))[:, None].double().numpy()]
 
     def tells(error: BaseException, *others: Any) -> None:
         raise error
 
-    monkeypatch.setattr(client.app, "score_findings", one_product)
+    monkeypatch.setattr(client.app, "tell_patients", one_product)
     monkeypatch.setattr(client.app, "_log_or_raise", tells)
     assert isinstance(worlds.there.ask(order), Refusal)
     assert isinstance(worlds.gone.ask(order), EvaluateReport)

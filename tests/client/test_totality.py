@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from client.ledger.links import Head
 from client.training import methods
 from client.training.compare import SecondModel
 from client.training.noise import entropy
-from client.training.scoring import score_findings, score_outlines
+from client.training.scoring import score_outlines, score_patients, scores_of, tell_patients
 from tasks.input_spec import InputSpec
 from tasks.losses import loss_of
 from tasks.models import registry
@@ -66,7 +65,7 @@ def cohort_of(network: Network, form: InputSpec) -> Cohort:
     images = torch.rand(6, *form.shape, generator=draw)
     with torch.no_grad():
         inputs = images if network.features is None else network.features(images)
-    targets = (torch.rand(6, form.findings, generator=draw) < 0.5).float()
+    targets = (torch.rand(6, form.outputs, generator=draw) < 0.5).float()
     targets[0, 1] = math.nan
     masks = None
     if network.outlines:
@@ -92,7 +91,7 @@ def without(cohort: Cohort, patient: int) -> Cohort:
 
 def study_of(document: StudyDocument, form: InputSpec, outlines: bool, **changes: Any) -> StudyDocument:
     """One that asks for all that can be asked, of two steps."""
-    findings = [f"f{n}" for n in range(1, form.findings)]
+    findings = [f"f{n}" for n in range(1, form.outputs)]
     structures = [f"s{n}" for n in range(form.structures)] if outlines else []
     evaluation = EvaluationTerms(2, 16, 4.0, paired=4, matrix=2, findings=findings, structures=structures)
     training = TrainingTerms(2, 1.0, 0.5, 0.0, 1.0, 2)
@@ -119,7 +118,7 @@ def scored(
     order: EvaluateOrder, module: nn.Module, cohort: Cohort, form: InputSpec, second: SecondModel | None
 ) -> Arrays:
     """As ``client.app`` scores, without what needs a catalog."""
-    scores = score_findings(module, cohort, form.findings)
+    scores = scores_of(cohort, tell_patients(module, cohort))
     told = report.Scored(scores[0], cohort.patient_labels().numpy())
     if second is not None:
         told = replace(told, pair=report.SecondScores(second.scores(module, cohort), second.edges))
@@ -241,5 +240,5 @@ def test_a_score_is_half_where_the_logit_is_no_number() -> None:
     cohort = Cohort(torch.tensor([[1.0, -1.0], [1.0, 0.0]]), torch.zeros(2, 1), [torch.arange(2)])
     with torch.no_grad():
         module.weight.copy_(torch.tensor([[math.inf, math.inf]]))
-    assert score_findings(module, cohort, 1)[0, 0] == 0.5  # inf - inf, and inf * 0
-    assert partial(score_findings, module)(cohort, 1).dtype == np.float64
+    assert score_patients(module, cohort)[0] == 0.5  # inf - inf, and inf * 0
+    assert score_patients(module, cohort).dtype == np.float64

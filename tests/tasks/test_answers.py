@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.answers import Answer, Binary, Classes, Grade, Measure, NoSuchAnswer
-from tasks.task import Code
+from tasks.codes import Code
 
 CODES = tuple(Code("99CONSILIUM", name.upper(), name) for name in ("normal", "benign", "malignant"))
 LESION = Classes(("normal", "benign", "malignant"), ("malignant",), CODES)

@@ -190,7 +190,7 @@ def test_a_clip_gives_a_bounded_number_of_frames_evenly_spread(task: Task) -> No
 
 def test_the_loss_is_finite_and_smaller_where_it_is_right(task: Task) -> None:
     form = task.form
-    sizes = {form.findings, form.findings + form.structures * math.prod(form.shape[1:])}  # with and without outlines
+    sizes = {form.outputs, form.outputs + form.structures * math.prod(form.shape[1:])}  # with and without outlines
     for size in sizes:
         targets = (torch.arange(3 * size).reshape(3, size) % 2).float()
         right, wrong = (task.loss(strength * (2 * targets - 1), targets) for strength in (3.0, -3.0))

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, huber_loss
 
+from tasks.answers import Answer, Binary, Classes, Grade, Measure
+from tasks.codes import Code
 from tasks.input_spec import InputSpec
 from tasks.losses import loss_of
 
-FORM = InputSpec((1, 4, 5), findings=3, structures=2)
+FORM = InputSpec((1, 4, 5), (Binary(),) * 3, structures=2)
 PIXELS = 20
 
 
@@ -78,3 +80,65 @@ def test_each_patients_gradient_is_finite_and_its_own(known: float) -> None:
     assert torch.isfinite(together).all()
     assert torch.allclose(together, alone, atol=1e-6)
     assert together[0] == together[2] != together[1]
+
+
+CODES = tuple(Code("99CONSILIUM", f"G{n}", f"grade {n}") for n in range(4))
+LESION = Classes(("normal", "benign", "malignant"), ("malignant",), CODES[:3])
+GRADE = Grade(("none", "doubtful", "mild", "severe"), "mild", CODES)
+SIZE = Measure(CODES[0], Code("UCUM", "mm", "millimeter"), 0.0, 50.0, event_above=20.0)
+EVERY = InputSpec((1, 4, 5), (LESION, GRADE, Binary(), SIZE))
+TRUTHS = torch.tensor([[2.0, 1.0, 1.0, 35.0], [0.0, 3.0, math.nan, 0.0], [math.nan, 0.0, 0.0, math.nan]])
+
+
+def of_every(images: int = 3) -> Tensor:
+    return torch.randn(images, EVERY.outputs, generator=torch.Generator().manual_seed(3))
+
+
+def test_each_kind_has_its_textbook_loss() -> None:
+    z = of_every()
+    classes = cross_entropy(z[:2, :3], torch.tensor([2, 0])) / math.sqrt(2)
+    above = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    grades = binary_cross_entropy_with_logits(z[:, 3:6], above, reduction="none").sum(dim=1) / math.sqrt(3)
+    yes = binary_cross_entropy_with_logits(z[:, 6], torch.tensor([1.0, 0.0, 0.0]), reduction="none")[[0, 2]]
+    size = huber_loss(z[:2, 7], torch.tensor([0.4, -1.0]), reduction="none", delta=0.5)
+    others = torch.cat([grades, yes, size]).mean()
+    assert torch.allclose(loss_of(EVERY, z, TRUTHS), classes + others)
+    for answer, columns in zip(EVERY.answers, (slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8)), strict=True):
+        alone = InputSpec((1, 4, 5), (answer,))
+        assert loss_of(alone, z[:, columns], torch.full((3, 1), math.nan)) == 0
+
+
+@pytest.mark.parametrize("answer", [Binary(), LESION, GRADE, SIZE])
+def test_no_image_moves_the_outputs_by_more_than_one(answer: Answer) -> None:
+    """A linear model's gradient is then bounded by the norm of its features, which is 1."""
+    form = InputSpec((1, 4, 5), (answer,))
+    truths = torch.tensor({"binary": [0.0, 1], "classes": [0.0, 1, 2], "grade": [0.0, 1, 2, 3]}.get(answer.kind, [0.0]))
+    for truth in [*truths, torch.tensor(50.0)] if answer is SIZE else truths:
+        for scale in (0.0, 1.0, 50.0):
+            for seed in range(20):
+                z = scale * torch.randn(1, answer.outputs, generator=torch.Generator().manual_seed(seed))
+                slope = grad(lambda out, t=truth: loss_of(form, out, t.reshape(1, 1)))(z)
+                assert slope.norm() <= 1 + 1e-6
+
+
+def test_public_weights_scale_the_question_alone() -> None:
+    z, weights = of_every(), (0.2, 0.5, 1.0)
+    each = cross_entropy(z[:2, :3], torch.tensor([2, 0]), reduction="none") / math.sqrt(2)
+    unweighted = loss_of(EVERY, z, TRUTHS)
+    weighted = loss_of(EVERY, z, TRUTHS, weights)
+    assert torch.allclose(unweighted - weighted, (each * torch.tensor([0.0, 0.8])).sum() / 2, atol=1e-6)
+    logits, labels = outputs()[:, :1], targets()[:, :1]
+    by_hand = binary_cross_entropy_with_logits(logits, labels, torch.where(labels > 0, 1.0, 0.25))
+    assert torch.allclose(loss_of(InputSpec((1, 4, 5)), logits, labels, (0.25, 1.0)), by_hand)
+
+
+def test_gradients_of_every_kind_together_are_each_patients_own() -> None:
+    z = of_every()
+
+    def of(scale: Tensor, told: Tensor) -> Tensor:
+        return loss_of(EVERY, scale * z, told)
+
+    truths = torch.stack([TRUTHS, TRUTHS.roll(1, 0), TRUTHS])
+    together = vmap(grad(of))(torch.ones(3), truths)
+    alone = torch.stack([grad(of)(torch.tensor(1.0), told) for told in truths])
+    assert torch.allclose(together, alone, atol=1e-6)

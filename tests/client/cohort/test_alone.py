@@ -15,7 +15,7 @@ from client.cohort.alone import outputs_of
 from client.cohort.dataset import Cohort
 from client.privacy import PatientSteps, StepTerms
 from client.training.noise import entropy
-from client.training.scoring import score_findings
+from client.training.scoring import score_patients
 
 
 class Failing(nn.Module):
@@ -43,7 +43,7 @@ def cohort_of(patients: int, victim: int | None) -> Cohort:
 def test_one_patient_on_whom_scoring_fails_changes_that_score_alone(caplog: pytest.LogCaptureFixture) -> None:
     module = Failing()
     with caplog.at_level(logging.ERROR, "client.cohort.alone"):
-        failing, sound = (score_findings(module, cohort_of(9, victim), 1)[0] for victim in (4, None))
+        failing, sound = (score_patients(module, cohort_of(9, victim)) for victim in (4, None))
     assert failing[4] == 0.5
     assert [n for n in range(9) if failing[n] != sound[n]] == [4]
     assert "cannot be scored" in caplog.text

@@ -15,7 +15,7 @@ import client.app
 from client.ledger.audit_log import norm_of
 from client.ledger.ledger import Ledger
 from client.training import client_state
-from client.training.scoring import score_findings
+from client.training.scoring import tell_patients
 from tasks.protocol import encoding, wire
 from tasks.protocol.study import Encoding, MethodTerms, StudyDocument, WireTerms
 from tasks.protocol.wire import (
@@ -154,11 +154,11 @@ def test_a_personal_model_is_paid_for_and_is_what_scores(
 
     scored = []
 
-    def look(module: Any, cohort: Any, findings: int) -> Any:
+    def look(module: Any, cohort: Any) -> Any:
         scored.append({name: p.detach().numpy().copy() for name, p in module.named_parameters()})
-        return score_findings(module, cohort, findings)
+        return tell_patients(module, cohort)
 
-    monkeypatch.setattr(client.app, "score_findings", look)
+    monkeypatch.setattr(client.app, "tell_patients", look)
     assert isinstance(hospital.ask(evaluate(study)), EvaluateReport)
     for name, value in scored[0].items():
         np.testing.assert_array_equal(value, own(hospital, study)[f"personal/{name}"])
@@ -203,11 +203,11 @@ def test_a_model_arrives_whole_then_as_its_change_then_not_at_all(
     first = weights(study)
     seen: list[Arrays] = []
 
-    def look(module: Any, cohort: Any, findings: int) -> Any:
+    def look(module: Any, cohort: Any) -> Any:
         seen.append({name: p.detach().numpy().copy() for name, p in module.named_parameters()})
-        return score_findings(module, cohort, findings)
+        return tell_patients(module, cohort)
 
-    monkeypatch.setattr(client.app, "score_findings", look)
+    monkeypatch.setattr(client.app, "tell_patients", look)
     assert isinstance(hospital.ask(train(study, 1)), TrainReport)
     second, coded, change = changed(study, first, 1)
     assert isinstance(hospital.ask(EvaluateOrder(study, 1, coded, change)), EvaluateReport)

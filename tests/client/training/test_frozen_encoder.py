@@ -29,7 +29,7 @@ def test_the_hospital_takes_the_file_from_its_own_folder_or_says_which_one_it_la
     study = replace(document, model=VIT | {"weights": digest_of(file), "freeze": "encoder"})
     hospital = Hospital.provision(tmp_path, draw_archive(tmp_path / "archive"), policy={"models": ["vit"]})
     hospital.approve(study)
-    last = {"weight": (form.findings, 24), "bias": (form.findings,)}
+    last = {"weight": (form.outputs, 24), "bias": (form.outputs,)}
     order = TrainOrder(study, 1, {name: np.zeros(shape, np.float32) for name, shape in last.items()})
 
     assert hospital.ask(order) == Refusal(study.name, 1, ErrorCode.MODEL_REFUSED)

@@ -28,7 +28,7 @@ def patients_of(network: Network, form: InputSpec, patients: int = 2) -> tuple[T
         outputs = network.trainable(kept).shape[1]
     targets = (torch.rand(patients * 2, outputs, generator=draw) < 0.4).float()
     targets[0, 1] = float("nan")
-    targets[1, form.findings :] = float("nan")
+    targets[1, form.outputs :] = float("nan")
     return kept.unflatten(0, (patients, 2)), targets.unflatten(0, (patients, 2))  # type: ignore[no-untyped-call]
 
 

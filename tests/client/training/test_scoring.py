@@ -11,10 +11,11 @@ from monai.metrics import DiceMetric
 from torch import Tensor, nn
 
 from client.cohort.dataset import UNKNOWN, Cohort
-from client.training.scoring import hausdorff, score_findings, score_outlines, score_patients
+from client.training.scoring import hausdorff, score_outlines, score_patients, scores_of, tell_patients
+from tasks.answers import Binary
 from tasks.input_spec import InputSpec
 
-FORM = InputSpec((1, 16, 16), findings=2, structures=1)
+FORM = InputSpec((1, 16, 16), (Binary(),) * 2, structures=1)
 
 
 class Copies(nn.Module):
@@ -40,7 +41,8 @@ def cohort(images: list[Tensor], masks: list[Tensor | None], rows: list[list[int
 
 def test_findings_are_means_over_a_patients_images() -> None:
     images = [torch.full((16, 16), value) for value in (0.0, 2.0, -1.0)]
-    told = score_findings(Copies(), cohort(images, [None] * 3, [[0, 1], [2]]), 2)
+    patients = cohort(images, [None] * 3, [[0, 1], [2]])
+    told = scores_of(patients, tell_patients(Copies(), patients))
     expected = [(0.5 + 1 / (1 + math.exp(-2))) / 2, 1 / (1 + math.exp(1))]
     assert told.shape == (2, 2)
     np.testing.assert_allclose(told, [expected, expected], rtol=1e-6)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from tasks.answers import Binary
 from tasks.input_spec import InputSpec
 from tasks.models import model_file, registry
 from tasks.models.encoders import encoder_file, random_images
@@ -17,7 +18,7 @@ from tasks.models.network import Network
 from tests.tasks.models.encoders.graphs import graph
 from tests.tasks.models.encoders.published import VisionConvNeXt, unsettled
 
-FORM = InputSpec((1, 32, 32), 2)
+FORM = InputSpec((1, 32, 32), (Binary(),) * 2)
 CONTENT = save({name: tensor.clone() for name, tensor in unsettled(VisionConvNeXt()).state_dict().items()})
 IMAGES = random_images.drawn(3, (32, 32), seed=5)
 

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch.nn.functional import interpolate
 
 from tasks import task as tasks
+from tasks.answers import Binary
 from tasks.input_spec import InputSpec
 from tasks.models import outliner, registry
 from tasks.models.network import Network
@@ -40,11 +41,11 @@ def test_a_study_begins_with_the_outliners_outlines() -> None:
     file, draw = content(), torch.Generator().manual_seed(3)
     network, images = built(file), torch.rand(3, *TASK.form.shape, generator=draw)
     assert network.outlines
-    begun = network.outputs(images)[:, TASK.form.findings :].reshape(3, 1, *TASK.form.shape[1:])
+    begun = network.outputs(images)[:, TASK.form.outputs :].reshape(3, 1, *TASK.form.shape[1:])
     own = outliner.read(file)(images)
     expected = interpolate(4 * torch.tanh(own / 4), size=TASK.form.shape[1:], mode="bilinear")
     torch.testing.assert_close(begun, expected, rtol=1e-4, atol=1e-4)
-    assert (network.outputs(images)[:, : TASK.form.findings] == 0).all(), "the question begins with nothing"
+    assert (network.outputs(images)[:, : TASK.form.outputs] == 0).all(), "the question begins with nothing"
 
 
 def test_what_is_trained_and_sent_is_a_number_more() -> None:
@@ -56,7 +57,12 @@ def test_what_is_trained_and_sent_is_a_number_more() -> None:
 
 
 @pytest.mark.parametrize(
-    "form", [InputSpec((1, 64, 64), 1, 2), InputSpec((1, 16, 32, 32), 1, 1), InputSpec((2, 64, 64), 1, 1)]
+    "form",
+    [
+        InputSpec((1, 64, 64), (Binary(),), 2),
+        InputSpec((1, 16, 32, 32), (Binary(),), 1),
+        InputSpec((2, 64, 64), (Binary(),), 1),
+    ],
 )
 def test_other_tasks_are_told_what_it_is_for(form: InputSpec) -> None:
     with pytest.raises(registry.UnknownModel, match="one structure on images of one channel"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from tasks.answers import Binary
 from tasks.input_spec import InputSpec
 from tasks.models import registry
 from tasks.models.parts import NothingToShare, staying
@@ -31,7 +32,7 @@ def test_the_parts_of_the_real_networks(name: str, head: str) -> None:
     ],
 )
 def test_a_network_with_two_heads_has_both_as_its_head(spec: dict[str, str], head: str) -> None:
-    trainable = registry.build(spec, InputSpec((1, 32, 32), 2, 1)).trainable
+    trainable = registry.build(spec, InputSpec((1, 32, 32), (Binary(),) * 2, 1)).trainable
     names = staying(trainable, "head")
     assert {name.rpartition(".")[0].removesuffix(".conv").removesuffix(".conv") for name in names} == {head, "findings"}
     scales = staying(trainable, "normalisation")
@@ -40,7 +41,7 @@ def test_a_network_with_two_heads_has_both_as_its_head(spec: dict[str, str], hea
 
 
 def test_linear_heads_are_all_head() -> None:
-    trainable = registry.build({"name": "scatter_outline"}, InputSpec((1, 64, 64), 2, 1)).trainable
+    trainable = registry.build({"name": "scatter_outline"}, InputSpec((1, 64, 64), (Binary(),) * 2, 1)).trainable
     with pytest.raises(NothingToShare, match="nothing else"):
         staying(trainable, "head")
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from conf import load
 from tasks import task as tasks
+from tasks.answers import Binary
 from tasks.input_spec import InputSpec
 from tasks.models import registry
 from tasks.models.registry import UnknownModel
@@ -26,8 +27,8 @@ CHOICES = sorted(
 """Some are nothing without a file, which an order names by its digest: ``test_frozen.py``, ``test_outliner.py``."""
 FOR_IMAGES = [choice for choice in CHOICES if choice.startswith("scatter") and "_3d" not in choice]
 OUTLINING = ["dynunet", "scatter_outline", "scatter_outline_3d", "segresnet", "unet"]
-FORM = InputSpec((1, 64, 64), findings=2, structures=1)
-VOLUME = InputSpec((2, 32, 40, 36), findings=2, structures=2)
+FORM = InputSpec((1, 64, 64), (Binary(),) * 2, structures=1)
+VOLUME = InputSpec((2, 32, 40, 36), (Binary(),) * 2, structures=2)
 SMALL: dict[str, Any] = {"name": "scatter_linear", "resolution": 16, "J": 2, "L": 2, "pool": 2}
 
 
@@ -46,7 +47,7 @@ def test_every_builder_is_a_choice_and_every_choice_a_builder() -> None:
 
 
 def outputs_of(form: InputSpec, outlines: bool) -> int:
-    return form.findings + (form.structures * math.prod(form.shape[1:]) if outlines else 0)
+    return form.outputs + (form.structures * math.prod(form.shape[1:]) if outlines else 0)
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -77,7 +78,7 @@ def test_findings_come_first_and_then_every_pixel_where_a_network_outlines(choic
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_without_structures_a_network_answers_the_findings_or_says_what_to_take(choice: str) -> None:
-    form = InputSpec((1, 32, 32), findings=3)
+    form = InputSpec((1, 32, 32), (Binary(),) * 3)
     spec = spec_of(choice) | ({"resolution": 16, "J": 2} if "scatter" in choice else {})
     if choice in OUTLINING:
         with pytest.raises(UnknownModel, match="scatter_linear"):

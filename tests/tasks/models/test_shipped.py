@@ -47,4 +47,4 @@ def test_each_is_small_and_says_what_it_was_fitted_to(path: Path) -> None:
     digest = weights.digest_of(path)
     spec = {"name": "encoder", "weights": digest, "directions": 4, "pool": 0}
     network = registry.build(spec, task.form, find=weights.in_folder(path.parent))
-    assert registry.arrays_of(network.trainable)["weight"].shape == (task.form.findings, 4)
+    assert registry.arrays_of(network.trainable)["weight"].shape == (task.form.outputs, 4)

@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tasks.answers import Binary
 from tasks.input_spec import InputSpec
 from tasks.models import registry
 from tasks.models.network import Network
 from tasks.models.registry import UnknownModel, WeightsMissing
 from tasks.models.weights import Finder, carried, digest_of, in_folder
 
-FORM = InputSpec((1, 32, 32), 2)
-OUTLINES = InputSpec((1, 32, 32), 2, 1)
+FORM = InputSpec((1, 32, 32), (Binary(),) * 2)
+OUTLINES = InputSpec((1, 32, 32), (Binary(),) * 2, 1)
 RESNET: dict[str, Any] = {"name": "resnet18"}
 VIT: dict[str, Any] = {"name": "vit", "patch": 8, "width": 24, "layers": 2, "heads": 3}
 

@@ -15,9 +15,10 @@ from client.reading.decoding import Decoder
 from client.reading.dicom import read_header
 from client.reading.segments import is_segmentation, read_segmentation_header
 from client.sources.labels.segmentations import findings_of
+from tasks.codes import Code
 from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
 from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
-from tasks.task import ABNORMALITY, Code, Structure
+from tasks.task import ABNORMALITY, Structure
 
 LESION = Structure("lesion", Code("SCT", "52988006", "Lesion"), ABNORMALITY)
 HEART = Structure("heart", Code("SCT", "80891009", "Heart"))

@@ -16,10 +16,11 @@ from client.reading.dicom import read_header
 from client.reading.slices import slices_of
 from client.reading.stacks import arrange
 from client.reading.volume import affine_of, read_volume
+from tasks.codes import Code
 from tasks.phantoms.dicom_writer import uid
 from tasks.phantoms.hospital import Attributes, Dependent, Recipe, fill
 from tasks.phantoms.volume import averaged, outlines, slices
-from tasks.task import Code, PhantomHospital, Structure
+from tasks.task import PhantomHospital, Structure
 
 STRUCTURES = (Structure("one", Code("SCT", "27925004", "Nodule")), Structure("two", Code("SCT", "52988006", "Lesion")))
 VALUES = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)

@@ -11,8 +11,9 @@ from client.sources.files.folder import list_folder
 from client.sources.labels.table import read_labels
 from client.sources.settings import FolderSource
 from tasks.breast_ultrasound import TASK
+from tasks.codes import Code
 from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
-from tasks.task import Code, Finding
+from tasks.task import Finding
 from tests.client.sources import small_hospital
 
 NOBODY: frozenset[str] = frozenset()

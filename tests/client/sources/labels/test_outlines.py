@@ -19,9 +19,10 @@ from client.sources.labels.outlines import ReadMasks
 from client.sources.record import Listing, Record, Unreadable
 from client.sources.settings import FolderSource
 from tasks.breast_ultrasound import TASK
+from tasks.codes import Code
 from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
 from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
-from tasks.task import Code, Structure
+from tasks.task import Structure
 
 LESION = Structure("lesion", Code("SCT", "52988006", "Lesion"))
 DUCT = Structure("duct", Code("SCT", "20559009", "Lactiferous duct"))

@@ -15,7 +15,8 @@ from client.errors import SiteMisconfigured
 from client.sources import text_file
 from client.sources.labels.rows import read_table
 from client.sources.labels.table import read_labels
-from tasks.task import Code, Finding
+from tasks.codes import Code
+from tasks.task import Finding
 
 CLASSES = ("benign", "malignant")
 NODULE = Finding("nodule", Code("SCT", "1", "x"))
