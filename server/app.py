@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -104,7 +105,7 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
     try:
         asked = signing.read(server_dir, run, text)
         study = _of_this_server(server_dir, conf.from_plain(asked.study))
-        initial = _checked(study)
+        _check(study)
     except NotSigned as error:
         _note_run(server_dir, run, state=FAILED, error=f"It is not known who submits it: {error}")
         raise
@@ -129,10 +130,8 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
             if study.propose:
                 _propose(server_dir, study, folder)
                 return
-            if initial is None:
-                _ask(server_dir, study, folder, grid)
-            else:
-                _play(server_dir, study, folder, grid, initial)
+            play = _ask if is_survey(study) else _play
+            play(server_dir, study, folder, grid)
     except StudyBusy:
         _note_run(server_dir, run, **facts)
     except (NotAllowed, StudyStopped) as error:  # which does not concern the folder
@@ -150,16 +149,16 @@ def play_study(server_dir: ServerDir, grid: Grid, run: int, text: str) -> None:
         raise
 
 
-def _checked(study: Study) -> StudyState | None:
-    """A study before its first round; of a survey nothing but that it can be asked.
+def _check(study: Study) -> None:
+    """Refuse what cannot be played.
 
     Raises:
         ConfigError: there is no such task, network or attribute.
     """
     if is_survey(study):
         survey_of(study, "survey")
-        return None
-    return initial_state(study)
+    else:
+        initial_state(study)
 
 
 def _refuse_going_on(folder: StudyFolder, who: Person | None) -> None:
@@ -223,7 +222,7 @@ class RegisterChanged(Exception):
     """A hospital was revoked, or has another number in the SuperLink: the study goes on with those who are there."""
 
 
-def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, initial: StudyState) -> None:
+def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid) -> None:
     invited = list(_invited(server_dir, study, folder))
     _require_informative(study, document_in(study, folder))
     tracker = _open_tracker(study, folder, invited)
@@ -242,9 +241,8 @@ def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid, 
         patience, deadline = study.federation.patience_s, study.federation.deadline_s
         patient = SuperlinkGrid(grid, patience, deadline, lambda: _nodes(server_dir))
         try:
-            return play_rounds(
-                study, folder, nodes, patient, initial, committed=committed, witnessed=server_dir.witness
-            )
+            initial = partial(initial_state, study)
+            return play_rounds(study, folder, nodes, patient, initial, committed, server_dir.witness)
         except RoundFailed as error:
             if _invited(server_dir, study, folder) != nodes:
                 raise RegisterChanged from error

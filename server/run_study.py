@@ -79,7 +79,7 @@ def play_rounds(
     folder: StudyFolder,
     nodes: dict[str, int],
     grid: Grid,
-    initial: StudyState,
+    initial: Callable[[], StudyState],
     committed: Committed,
     witnessed: Path | None = None,
 ) -> StudyState:
@@ -87,6 +87,8 @@ def play_rounds(
 
     Args:
         nodes: the grid's node number of each invited hospital.
+        initial: gives the study before its first round, which is asked for where nothing is committed yet. Nobody holds
+            it while rounds are played: it is one model more.
         committed: called after each round, once it is on disk.
         witnessed: folder with the last ledger hash of each hospital that any study of a server has seen.
 
@@ -99,10 +101,14 @@ def play_rounds(
         write_state(checkpoints, state)
         committed(state)
 
-    state = read_state(checkpoints) or replace(initial, weights=shared(study, initial.weights))
-    seen = (read_trained(checkpoints, len(state.rounds)) or state).ledger_heads
+    states = [read_state(checkpoints) or _begun(study, initial())]
+    seen = (read_trained(checkpoints, len(states[0].rounds)) or states[0]).ledger_heads
     roster = Roster(document_in(study, folder), nodes, Witness(seen, witnessed))
-    return run_rounds(study, roster, grid, state, publish, checkpoints=checkpoints)
+    return run_rounds(study, roster, grid, states.pop(), publish, checkpoints=checkpoints)
+
+
+def _begun(study: Study, initial: StudyState) -> StudyState:
+    return replace(initial, weights=shared(study, initial.weights))
 
 
 def record(

@@ -165,7 +165,7 @@ class _Simulation:
 
         with self._grid(self.hospitals.federated) as grid:
             return play_rounds(
-                self.study, self.folder, nodes=grid.nodes, grid=grid, initial=self.initial, committed=committed
+                self.study, self.folder, nodes=grid.nodes, grid=grid, initial=lambda: self.initial, committed=committed
             )
 
     def arms(self) -> baselines.Arms:

@@ -83,12 +83,14 @@ def play(home: Path, token: str, nodes: dict[str, int], megabytes: float, rounds
     settings = (f"federation.rounds={rounds}", f"evaluation.every={rounds}", "federation.deadline_s=900")
     study = scripted.study(*settings)
 
+    def start(values: int) -> StudyState:  # nobody else holds it, as in a study
+        return StudyState({f"layer{n}": np.zeros(values // _TENSORS, np.float32) for n in range(_TENSORS)})
+
     def played(name: str, grid: Any, values: int) -> tuple[StudyState, list[float]]:
         roster = Roster(document_of(study, name, dict.fromkeys(nodes, 100)), nodes)
         marks = [time.perf_counter()]
-        start = StudyState({f"layer{n}": np.zeros(values // _TENSORS, np.float32) for n in range(_TENSORS)})
         patient = SuperlinkGrid(grid, 60, 900)
-        ended = run_rounds(study, roster, patient, start, lambda state: marks.append(time.perf_counter()))
+        ended = run_rounds(study, roster, patient, start(values), lambda state: marks.append(time.perf_counter()))
         return ended, [late - early for early, late in pairwise(marks)]
 
     def rounds_of(grid: Any, run: int, text: str) -> None:
