@@ -1,6 +1,6 @@
 # Two commands set up everything: `make demo` and `make test`. The rest is for those who change the code.
 .DEFAULT_GOAL := help
-.PHONY: help demo test explore check coverage e2e wheels sbom e2e-container bench clean
+.PHONY: help demo test explore check coverage docs e2e wheels sbom e2e-container bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,6 +35,10 @@ check: $(VENV)/.installed  ## Lint and type-check
 e2e: $(VENV)/.installed  ## Run the slow tests: a real PACS, real processes, a real browser (installs Debian packages)
 	$(INSTALL) --editable '.[dev,e2e]'
 	$(BIN)/python -m pytest tests/e2e
+
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/.installed  ## Build the documentation as a site: build/documentation/index.html
+	$(BIN)/mkdocs build
 
 coverage: $(VENV)/.installed  ## Simulate how often intervals hold the truth; rewrite the tables of server/STATISTICS.md (REPETITIONS=100)
 	$(BIN)/python -m tests.simulations --repetitions "$(or $(REPETITIONS),100)"

@@ -1,0 +1,1 @@
+"""The documentation site: how its pages are gathered, and that every link leads somewhere."""
