@@ -73,7 +73,16 @@ class Binary:
         """
         if (found := _NUMBER.fullmatch(text.strip())) and not found[2] and float(found[1]) in (0, 1):
             return float(found[1])  # programs that know missing values write 1.0
-        raise NoSuchAnswer("0 or 1")
+        raise NoSuchAnswer(self.permitted)
+
+    @property
+    def permitted(self) -> str:
+        """What a cell of a table may say."""
+        return "0 or 1"
+
+    def said(self, truth: float) -> str:
+        """A truth in words."""
+        return "yes" if truth else "no"
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,16 @@ class Classes:
         Raises:
             NoSuchAnswer: it names none. Numbers are refused: some count classes from 0 and some from 1.
         """
-        return _number_of(text, self.names, f"one of {', '.join(self.names)}")
+        return _number_of(text, self.names, self.permitted)
+
+    @property
+    def permitted(self) -> str:
+        """What a cell of a table may say."""
+        return f"one of {', '.join(self.names)}"
+
+    def said(self, truth: float) -> str:
+        """The name of a class."""
+        return self.names[int(truth)]
 
     def _event_numbers(self) -> list[int]:
         return [self.names.index(name) for name in self.event]
@@ -230,13 +248,20 @@ class Grade:
         Raises:
             NoSuchAnswer: it names none.
         """
-        last = self.first + len(self.names) - 1
-        permitted = f"{self.first} to {last} or one of {', '.join(self.names)}"
         if (found := _NUMBER.fullmatch(text.strip())) and not found[2]:
             number = float(found[1])
-            if number.is_integer() and self.first <= number <= last:
+            if number.is_integer() and 0 <= number - self.first < len(self.names):
                 return number - self.first
-        return _number_of(text, self.names, permitted)
+        return _number_of(text, self.names, self.permitted)
+
+    @property
+    def permitted(self) -> str:
+        """What a cell of a table may say."""
+        return f"{self.first} to {self.first + len(self.names) - 1} or one of {', '.join(self.names)}"
+
+    def said(self, truth: float) -> str:
+        """The name of a grade."""
+        return self.names[int(truth)]
 
 
 @dataclass(frozen=True)
@@ -325,21 +350,28 @@ class Measure:
         Raises:
             NoSuchAnswer: it is no number, its unit is none of those known, or it lies beyond the declared range.
         """
-        found = _NUMBER.fullmatch(text.strip())
-        own = self.unit.value
-        known = {own: 1.0, **dict(self.units)}
-        permitted = f"a number in {own}, {self.low:g} to {self.high:g}"
-        if self.units:
-            permitted += f", or with its unit: {', '.join(known)}"
+        found, own = _NUMBER.fullmatch(text.strip()), self.unit.value
         if found is None:
-            raise NoSuchAnswer(permitted)
+            raise NoSuchAnswer(self.permitted)
+        known = {own: 1.0, **dict(self.units)}
         written = {each for each in (found[2].strip(), unit.strip()) if each}
         if len(written) > 1 or not written <= known.keys():
-            raise NoSuchAnswer(permitted)
+            raise NoSuchAnswer(self.permitted)
         value = float(f"{float(found[1]) * known[written.pop() if written else own]:.{_DIGITS}g}")
         if not self.low <= value <= self.high:
-            raise NoSuchAnswer(f"{permitted}; it is {value:g} {own}")
+            raise NoSuchAnswer(f"{self.permitted}; it is {self.said(value)}")
         return value
+
+    @property
+    def permitted(self) -> str:
+        """What a cell of a table may say."""
+        units = [self.unit.value, *(name for name, _ in self.units)]
+        more = f", or with its unit, one of {', '.join(units)}" if self.units else ""
+        return f"a number in {units[0]}, {self.low:g} to {self.high:g}{more}"
+
+    def said(self, truth: float) -> str:
+        """A value with its unit."""
+        return f"{truth:g} {self.unit.value}"
 
 
 Answer = Binary | Classes | Grade | Measure

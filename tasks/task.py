@@ -293,6 +293,10 @@ class Task:
         """Of which kind the answer to each question is, the task's own first."""
         return (self.answer, *(finding.answer for finding in self.secondary_findings))
 
+    def said(self, truth: float) -> str:
+        """A truth of the task's own question in words: a class, a grade, or a value with its unit."""
+        return self.answer.said(truth) if self.answer.kind != "binary" else self.classes[int(truth)]
+
     @property
     def questions(self) -> dict[str, Answer]:
         """The same by name; the task's own is called ``QUESTION``."""

@@ -42,9 +42,9 @@ class CatalogEntry:
     """One image of the catalog: its patient, label, secondary findings as far as known, and the path of its example."""
 
     patient: str
-    label: int
+    label: float
     example: Path
-    findings: tuple[int | None, ...] = ()
+    findings: tuple[float | None, ...] = ()
 
 
 def ingest(

@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from client.cohort.cache import ExampleCache, load_example
 from client.cohort.index import Index
 from client.cohort.near_duplicates import confirm, nominate
 from client.cohort.remedies import RULE
 from client.cohort.rows import Image
 from tasks import contract as contracts
+from tasks.answers import Binary, Classes, Grade, Measure
 from tasks.task import Task
 
 SMALL = 10
@@ -69,12 +72,14 @@ class IngestReport:
     Attributes:
         images: usable images in the catalog.
         patients: patients by side of the split.
-        classes: patients with at least one image of the class, by class name.
+        classes: patients with at least one image of the class or grade, by name; of a measured value patients without
+            and with its event.
         left_out: images, files and label rows that were not used, by reason; a rule of the contract as ``RULE:id``.
         warnings: sentences about what a person should look at.
         contract: how the images keep the contract.
         near_duplicates: images that look alike.
-        findings: for each secondary finding of the task, patients of whom it is known, and those who have it.
+        findings: for each secondary finding of the task, patients of whom it is known, and those who have it, or its
+            event.
         outlined: patients with an image on which somebody has outlined the task's structures, or found none.
     """
 
@@ -103,9 +108,9 @@ def report(task: Task, catalog: Index, issuers: Sequence[str], cache: ExampleCac
         warnings += ingest.warnings
     near_duplicates = _near_duplicates(usable, sides, cache)
     patients = {side: len({i.patient for i in usable if sides[i.patient] == side}) for side in ("train", "validation")}
-    of_class = [{image.patient for image in usable if image.label == number} for number in (0, 1)]
-    classes = {name: len(patients) for name, patients in zip(task.classes, of_class, strict=True)}
-    warnings += _on_classes(task, classes, len(of_class[0] & of_class[1]))
+    of_class = {name: {image.patient for image in some} for name, some in images_of_classes(task, usable).items()}
+    classes = {name: len(patients) for name, patients in of_class.items()}
+    warnings += _on_classes(task, of_class)
     warnings += [f"cannot take part: {sentence}" for sentence in contract.shortfalls]
     warnings += _on_near_duplicates(near_duplicates)
     if +left_out:
@@ -128,9 +133,23 @@ def _known(task: Task, usable: Sequence[Image]) -> dict[str, tuple[int, int]]:
     counts_by_finding = {}
     for number, finding in enumerate(task.secondary_findings):
         values = [(image.patient, image.findings[number]) for image in usable if image.findings]
-        known = {patient for patient, value in values if value is not None}
-        counts_by_finding[finding.name] = len(known), len({patient for patient, value in values if value == 1})
+        told = {patient: float(value) for patient, value in values if value is not None}
+        events = finding.answer.event_of(np.array([value for _, value in values], np.float64))
+        having = {patient for (patient, _), event in zip(values, events, strict=True) if event == 1}
+        counts_by_finding[finding.name] = len(told), len(having)
     return counts_by_finding
+
+
+def images_of_classes(task: Task, usable: Sequence[Image]) -> dict[str, list[Image]]:
+    """Images of each class or grade, or of a measured value without and with its event."""
+    answer = task.answer
+    names = answer.names if isinstance(answer, Classes | Grade) else task.classes
+    truths = np.array([image.label for image in usable], np.float64)
+    numbers = truths if isinstance(answer, Classes | Grade) else answer.event_of(truths)
+    found: dict[str, list[Image]] = {name: [] for name in names}
+    for image, number in zip(usable, numbers, strict=True):
+        found[names[int(number)]].append(image)
+    return found
 
 
 def contract_report(
@@ -204,11 +223,29 @@ def _near_duplicates(usable: Sequence[Image], sides: Mapping[str, str], cache: E
     return NearDuplicates(len(pairs), across, complete)
 
 
-def _on_classes(task: Task, classes: Mapping[str, int], mixed: int) -> list[str]:
-    found = [f"no patient is {name}: this hospital has only one class" for name, n in classes.items() if n == 0]
-    if mixed:
-        found.append(f"{mixed} patient(s) have images of both classes; each counts as {task.classes[1]}")
+def _on_classes(task: Task, of_class: Mapping[str, set[str]]) -> list[str]:
+    if task.answer.kind == "binary":
+        both = "this hospital has only one class"
+        found = [f"no patient is {name}: {both}" for name, patients in of_class.items() if not patients]
+    else:
+        found = [f"no patient is {name}" for name, patients in of_class.items() if not patients]
+    times = Counter(patient for patients in of_class.values() for patient in patients)
+    if mixed := sum(number > 1 for number in times.values()):
+        found.append(f"{mixed} patient(s) have images of {_of_several(task)}")
     return found
+
+
+def _of_several(task: Task) -> str:
+    """How images that differ count."""
+    match task.answer:
+        case Binary():
+            return f"both classes; each counts as {task.classes[1]}"
+        case Classes(names=names):
+            return f"several classes; each counts as the last of {', '.join(names)} that it has"
+        case Grade(several=which):
+            return f"several grades; each counts with the {which}"
+        case Measure(several=which):
+            return f"values on both sides of {task.answer.said(task.answer.threshold)}; each counts with the {which}"
 
 
 def _on_near_duplicates(near_duplicates: NearDuplicates) -> list[str]:

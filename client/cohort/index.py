@@ -147,7 +147,7 @@ class Index:
             FROM images JOIN patients ON patient = pseudonym WHERE {_MINE}"""
         return dict(self._connection.execute(query, (self._fraction, *_mine(task, issuers))))
 
-    def usable(self, task: str, side: str, issuers: Iterable[str]) -> list[tuple[str, str, int, str, str, int]]:
+    def usable(self, task: str, side: str, issuers: Iterable[str]) -> list[tuple[str, str, float, str, str, int]]:
         """Issuer, patient, label, findings as JSON and example of each usable image of these issuers on a side, and the
         patient's rank in the issuer's order of positions, from 1; ordered by patient."""
         query = f"""

@@ -60,6 +60,7 @@ _LABELS = {
     "IMAGE_WITHOUT_LABEL": "No label: label it, or narrow the source",
     "LABEL_WITHOUT_IMAGE": "A label without an image: compare the identifiers in the labels with those in the images",
     "PARTICIPANT_WITHOUT_LABEL": "No label in this row of participants.tsv: fill it in",
+    "ROW_WITHOUT_LABEL": "A row of the labels file has no label: fill it in, or nothing to do",
     "DUPLICATE_LABEL_ROW": "The same label twice; one is used: nothing to do",
     "LABEL_LEFT_OUT": "Its label is one of `left_out_labels`: nothing to do",
     "HELD_OUT": "The published split keeps this patient for a test of the finished model: nothing to do",

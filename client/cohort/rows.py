@@ -27,7 +27,7 @@ class Image:
         image: its own pseudonym.
         issuer: whose patient numbers are meant.
         patient: pseudonym.
-        label: 0 or 1.
+        label: the truth of the task's question, see ``tasks/answers.py``.
         signature: changes with the bytes.
         example: name of the prepared example.
         fingerprint, jpeg, levels: what was found in the pixels; absent where they were not decoded.
@@ -35,7 +35,7 @@ class Image:
         rejected, warned: ids of the contract's rules.
         facts: JSON of attributes that name nobody.
         usable: readable and not rejected.
-        findings: 0, 1 or ``None`` for not known, of each secondary finding of the task; empty where none is known.
+        findings: truths of the secondary findings of the task, ``None`` where not known; empty where none is known.
         outlined: whether somebody has outlined the task's structures on it, or found none.
         glyphs: of the longest line of text at an edge, see ``client/reading/lettering.py``.
     """
@@ -44,7 +44,7 @@ class Image:
     task: str
     issuer: str
     patient: str
-    label: int
+    label: float
     signature: str
     example: str
     fingerprint: int | None
@@ -55,7 +55,7 @@ class Image:
     warned: tuple[str, ...]
     facts: str
     usable: bool
-    findings: tuple[int | None, ...] = ()
+    findings: tuple[float | None, ...] = ()
     outlined: bool = False
     glyphs: int = 0
 

@@ -9,7 +9,8 @@ divides one count among the cells, by the pixels of all its images.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +22,7 @@ from client.cohort.catalog import CatalogEntry
 from client.cohort.subgroups import LevelsOf
 from client.site import SiteSettings
 from client.sources.acquisition import SPACING_MM, THICKNESS_MM
+from tasks.answers import Answer
 from tasks.protocol.survey import INTENSITY, LABEL, SPACING, THICKNESS, SurveyDocument, table_name
 from tasks.protocol.wire import Arrays
 from tasks.task import Task
@@ -65,12 +67,18 @@ class SurveyedPatients:
         }
         levels = subgroups.levels_of(self.site, self.task, list(self.images), told) if told else {}
         if LABEL in asked:
-            levels[LABEL] = np.array([max(e.label for e in each) for each in self.images.values()], np.int64)
+            levels[LABEL] = self._events(self.task.answer, lambda entry: entry.label)
         names = [finding.name for finding in self.task.secondary_findings]
         for finding in survey.findings():
             place = names.index(finding)
-            levels[finding] = np.array([_finding(each, place) for each in self.images.values()], np.int64)
+            answer = self.task.secondary_findings[place].answer
+            levels[finding] = self._events(answer, partial(_finding, place))
         return levels
+
+    def _events(self, answer: Answer, truth: Callable[[CatalogEntry], float]) -> NDArray[np.int64]:
+        """Of each patient 1 with the event, 0 without, 2 where none of the images tells."""
+        truths = [answer.of_patient(np.array([truth(entry) for entry in each])) for each in self.images.values()]
+        return np.nan_to_num(answer.event_of(np.array(truths, np.float64)), nan=2.0).astype(np.int64)
 
 
 def patients_of(site: SiteSettings, task: Task) -> SurveyedPatients:
@@ -105,7 +113,7 @@ def shares(entries: Sequence[CatalogEntry], cells: int) -> NDArray[np.float64]:
     return np.floor(counts * _UNIT / max(int(counts.sum()), 1)) / _UNIT
 
 
-def _finding(entries: Sequence[CatalogEntry], place: int) -> int:
-    """0, 1, or 2 where none of the images tells."""
-    known = [entry.findings[place] for entry in entries if len(entry.findings) > place]
-    return max((value for value in known if value is not None), default=2)
+def _finding(place: int, entry: CatalogEntry) -> float:
+    """An image's truth of a secondary finding, NaN where it does not tell."""
+    known = entry.findings[place] if len(entry.findings) > place else None
+    return math.nan if known is None else known

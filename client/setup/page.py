@@ -14,7 +14,7 @@ from pathlib import Path
 
 from client.cohort import catalog, index
 from client.cohort.cache import ExampleCache, load_example
-from client.cohort.findings import IngestReport, alike
+from client.cohort.findings import IngestReport, alike, images_of_classes
 from client.cohort.picture import png
 from client.cohort.rows import Image
 from client.errors import SiteError
@@ -105,8 +105,8 @@ def _with_text(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:
 def _samples(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:
     """Some images of each class, from different patients, as the network sees them."""
     parts = ["<h3>Samples, as the model sees them</h3>"]
-    for label, name in enumerate(task.classes):
-        of_patient = {image.patient: image for image in usable if image.label == label}
+    for name, images in images_of_classes(task, usable).items():
+        of_patient = {image.patient: image for image in images}
         shown = list(of_patient.values())[:: max(1, len(of_patient) // _SAMPLES)][:_SAMPLES]
         parts.append(f"<p>{escape(name)}</p>" + "".join(_figure(image, name, cache) for image in shown))
     return "".join(parts)
@@ -119,7 +119,7 @@ def _pairs(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:
     least = "" if complete else "at least "
     parts = [f"<h3>Images of different patients that look the same: {least}{len(pairs)}</h3>"]
     for pair in pairs[:_PAIRS]:
-        names = [f"{task.classes[image.label]}, patient {image.patient[:8]}" for image in pair]
+        names = [f"{task.said(image.label)}, patient {image.patient[:8]}" for image in pair]
         parts.append("".join(_figure(i, name, cache) for i, name in zip(pair, names, strict=True)) + "<br>")
     return "".join(parts)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from client.errors import SiteMisconfigured
@@ -29,6 +30,7 @@ from client.sources.files.manifest_rows import ManifestRow, label_words, manifes
 from client.sources.labels.rows import TextTable, listed, shown
 from client.sources.settings import ManifestSource
 from tasks import task as tasks
+from tasks.answers import Answer, Classes, Grade, Measure
 from tasks.machine.disk import write_secret, write_whole
 from tasks.task import Task
 
@@ -89,8 +91,8 @@ class PublishedSet:
         """Words of the label's column of which neither the source nor the task says what they mean, and how many rows
         have each."""
         source = _checked(plain)
-        known = label_words(source, self.task)
         words = Counter(row[source.label_column].strip() for row in self.table.rows)
+        known = label_words(source, self.task, words)
         return [(word, number) for word, number in words.most_common() if word and word.casefold() not in known]
 
 
@@ -212,8 +214,11 @@ def _as_derived(
             "own: --site NEW --name NAME"
         )
     counts.update(LABEL_LEFT_OUT=sum(row.left_out for row in rows), HELD_OUT=sum(row.held_out for row in rows))
-    for label, name in enumerate(task.classes):
-        counts[name] = sum(row.label == label and not row.held_out for row in rows)
+    names = task.answer.names if isinstance(task.answer, Classes | Grade) else task.classes
+    counts.update(dict.fromkeys(names, 0))
+    used = np.array([row.label for row in rows if row.label is not None and not row.held_out], np.float64)
+    numbers = used if isinstance(task.answer, Classes | Grade) else task.answer.event_of(used)
+    counts.update(Counter(names[int(number)] for number in numbers))
     return {"kind": "manifest", **source.model_dump(mode="json", exclude_defaults=True)}
 
 
@@ -261,8 +266,12 @@ def _write_dicom_labels(path: Path, source: ManifestSource, rows: Iterable[Manif
         uid = str(header.get(key, "") or "").strip()
         people.setdefault(row.patient, set()).add(str(header.get("PatientID", "") or ""))
         if uid:
-            findings = ["" if value is None else str(value) for value in row.findings]
-            written.setdefault(uid + "\0" + str(row.label), [uid, str(row.label), *findings])
+            label = _cell(task.answer, row.label)
+            findings = [
+                "" if value is None else _cell(finding.answer, value)
+                for finding, value in zip(task.secondary_findings, row.findings, strict=bool(row.findings))
+            ]
+            written.setdefault(uid + "\0" + label, [uid, label, *findings])
             told["labelled"] += 1
         else:
             told["NO_UID"] += 1
@@ -272,6 +281,13 @@ def _write_dicom_labels(path: Path, source: ManifestSource, rows: Iterable[Manif
     named = [finding.name for finding in task.secondary_findings] if source.finding_columns else []
     _write(path, [[key, "label", *named], *written.values()])
     return dict(+told)
+
+
+def _cell(answer: Answer, truth: float) -> str:
+    """A truth as a labels file says it."""
+    if isinstance(answer, Classes | Grade):
+        return answer.said(truth)
+    return f"{truth:.9g} {answer.unit.value}" if isinstance(answer, Measure) else f"{truth:g}"
 
 
 def _write(path: Path, rows: Iterable[Sequence[str]]) -> None:

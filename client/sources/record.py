@@ -50,14 +50,14 @@ class Record:
     Attributes:
         patient_id: the patient's number as its issuer gave it. Stays in the hospital, is not stored by us.
         image_id: what tells this image from all others of its source.
-        label: 0 or 1, the answer to the task's question.
+        label: the truth of the task's question, see ``tasks/answers.py``.
         signature: changes whenever the image's bytes may have changed.
         read: decodes the image, or of a scan the slice in the middle, by which it is known again and whose past is
             looked for. Raises ``Unreadable``.
         read_scan: decodes all of an examination, where the source has such; from what decodes a frame, such as
             ``Decoder.read_values``, or ``None`` for this process. Raises ``Unreadable``.
         acquisition: what its header tells; ``None`` for images derived for research, which have no header.
-        findings: 0, 1 or ``None`` for not known, of each of the task's secondary findings; empty where none is known.
+        findings: truths of the task's secondary findings, ``None`` where not known; empty where none is known.
         read_masks: reads what was outlined on a picture, bool of shape (structures, rows, columns); ``None`` where
             nobody has looked. Raises ``Unreadable``.
         side: the patient's side of a published split; ``None`` leaves it to the hospital's key, as for every patient
@@ -66,12 +66,12 @@ class Record:
 
     patient_id: str
     image_id: str
-    label: int
+    label: float
     signature: str
     read: Callable[[], Picture]
     read_scan: Callable[[Callable[[Path, int], Measured] | None], Scan] | None = None
     acquisition: Acquisition | None = None
-    findings: tuple[int | None, ...] = ()
+    findings: tuple[float | None, ...] = ()
     read_masks: Callable[[], NDArray[np.bool_]] | None = None
     side: Side | None = None
 

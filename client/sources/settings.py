@@ -245,6 +245,9 @@ class ManifestSource(_Source):
     """Words that mean the negative class; besides 0 and the class's name."""
     left_out_labels: list[str] = Field(default_factory=list)
     """Words of images that are not used, such as a third class; besides an empty cell."""
+    label_words: dict[str, str] = Field(default_factory=dict)
+    """Of a question with another answer than yes or no: what words of ``label_column`` mean, such as ``{"2": benign}``;
+    besides what the task itself reads."""
     split_column: str = ""
     """The column of a published split. Without it, and where a cell is empty, the hospital's key decides the side."""
     split_sides: dict[str, PublishedSide] = Field(default_factory=dict)
@@ -264,9 +267,12 @@ class ManifestSource(_Source):
 
     @model_validator(mode="after")
     def _a_word_means_one_thing(self) -> Self:
-        said = [word.strip().casefold() for word in (*self.positive, *self.negative, *self.left_out_labels)]
+        if (self.positive or self.negative) and self.label_words:
+            raise ValueError("positive and negative are for yes-or-no questions, label_words for others")
+        told = (*self.positive, *self.negative, *self.label_words, *self.left_out_labels)
+        said = [word.strip().casefold() for word in told]
         if twice := sorted({word for word in said if said.count(word) > 1}):
-            raise ValueError(f"positive, negative and left_out_labels name {twice} more than once")
+            raise ValueError(f"positive, negative, label_words and left_out_labels name {twice} more than once")
         return self
 
     @property
@@ -325,7 +331,7 @@ class NiftiSource(_Source):
 
     kind: Literal["nifti"]
     label_column: str
-    """Column of ``participants.tsv`` that has the label: a class, 0 or 1."""
+    """Column of ``participants.tsv`` that has the label: a class, 0 or 1; or a grade, or a measured value."""
     suffix: str = Field(pattern=r"^[A-Za-z0-9]+$")
     """BIDS suffix of the images to use, such as ``T1w`` or ``bold``."""
     entities: dict[str, str] = Field(default_factory=dict)

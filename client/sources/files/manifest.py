@@ -82,7 +82,7 @@ def _records(source: ManifestSource, row: ManifestRow, task: Task, left_out: Cou
     whole = Record(
         patient_id=row.patient,
         image_id=row.file,
-        label=int(row.label or 0),
+        label=row.label or 0,
         signature=_signature(path),
         read=partial(_read_image, path),
         findings=row.findings,

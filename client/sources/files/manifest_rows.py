@@ -10,10 +10,19 @@ from typing import Literal, cast
 
 from client.errors import SiteMisconfigured
 from client.sources.labels.rows import TextTable, listed, names, read_table, shown
-from client.sources.labels.table import Findings, finding_of, meanings, wrong_findings
+from client.sources.labels.table import (
+    Findings,
+    finding_of,
+    label_of,
+    meanings,
+    permitted,
+    permitted_findings,
+    wrong_findings,
+)
 from client.sources.record import Side
 from client.sources.settings import PUBLISHED_SIDES, ManifestSource
 from client.sources.text_file import text_of
+from tasks.answers import Answer, NoSuchAnswer
 from tasks.task import Task
 
 LEFT_OUT: Literal["leave_out"] = "leave_out"
@@ -26,7 +35,7 @@ class ManifestRow:
     Attributes:
         file: as the manifest names it, from the source's folder.
         patient: "" if the cell is empty.
-        label: 0 or 1; ``None`` if the cell is empty or its word is one of ``left_out_labels``.
+        label: the truth of the task's question; ``None`` if the cell is empty or one of ``left_out_labels``.
         left_out: whether it is one of those.
         side: that the published split gives the patient, ``None`` where it gives none.
         held_out: whether the published split keeps the patient out of training and validation.
@@ -36,7 +45,7 @@ class ManifestRow:
 
     file: str
     patient: str
-    label: int | None
+    label: float | None
     left_out: bool
     side: Side | None
     held_out: bool
@@ -62,13 +71,14 @@ def manifest_rows(source: ManifestSource, task: Task) -> list[ManifestRow]:
 
     Raises:
         SiteMisconfigured: the manifest cannot be read or lacks columns; or, all at once, rows name a file outside the
-            folder, words that no class or side has, findings that are neither 0 nor 1, or a patient on two sides.
+            folder, words that are no label or side, findings that are no answer, or a patient on two sides.
     """
     table = read_manifest(source.manifest, _columns(source))
     lines = dict(_mine(source, table))
-    labels, parts = label_words(source, task), _sides(source)
+    words = {cells[source.label_column] for cells in lines.values()}
+    labels, parts = label_words(source, task, words), _sides(source)
     rows = {line: _row(source, task, cells, labels, parts) for line, cells in lines.items()}
-    if wrong := [*_wrong_words(source, task, lines, labels, parts), *_wrong_rows(source, lines, rows)]:
+    if wrong := [*_wrong_words(source, task, lines, labels, parts), *_wrong_rows(source, task, lines=lines, rows=rows)]:
         raise SiteMisconfigured(f"{source.manifest}:\n  " + "\n  ".join(wrong))
     sides = {row.patient: (row.side, row.held_out) for row in rows.values() if row.side or row.held_out}
     return [_on_side(row, *sides.get(row.patient, (None, False))) for row in rows.values()]
@@ -88,10 +98,17 @@ def _mine(source: ManifestSource, table: TextTable) -> Iterator[tuple[int, dict[
             yield line, row
 
 
-def label_words(source: ManifestSource, task: Task) -> dict[str, int | None]:
-    """What each word of the label column means, in lower case; ``None`` for those whose images are not used."""
-    said: dict[str, int | None] = {**dict.fromkeys(source.positive, 1), **dict.fromkeys(source.negative, 0)}
-    said |= dict.fromkeys(source.left_out_labels)
+def label_words(source: ManifestSource, task: Task, words: Iterable[str]) -> dict[str, float | None]:
+    """What each of some words of the label column means, in lower case; ``None`` for those whose images are not used.
+    Of a yes-or-no question words that are not among them as well."""
+    left_out: dict[str, float | None] = {word.strip().casefold(): None for word in source.left_out_labels}
+    if task.answer.kind != "binary":
+        texts = {word.strip().casefold(): word for word in words}
+        named = {word.strip().casefold(): name for word, name in source.label_words.items()}
+        read = {word: label_of(named.get(word, text), task.answer, task.classes) for word, text in texts.items()}
+        return {word: truth for word, truth in read.items() if truth is not None} | left_out
+    said: dict[str, float | None] = {**dict.fromkeys(source.positive, 1), **dict.fromkeys(source.negative, 0)}
+    said |= left_out
     # What the source says goes before what the task says: its "1" may be the other class.
     return {**meanings(task.classes), **{word.strip().casefold(): meaning for word, meaning in said.items()}}
 
@@ -104,7 +121,7 @@ def _row(
     source: ManifestSource,
     task: Task,
     cells: dict[str, str],
-    labels: Mapping[str, int | None],
+    labels: Mapping[str, float | None],
     parts: Mapping[str, str],
 ) -> ManifestRow:
     """A row; a word without a meaning counts as an empty cell here and is an error elsewhere."""
@@ -125,10 +142,10 @@ def _row(
 def _findings(source: ManifestSource, cells: dict[str, str], task: Task) -> Findings:
     if not source.finding_columns:
         return ()
-    columns = [source.finding_columns.get(finding.name) for finding in task.secondary_findings]
+    columns = [(source.finding_columns.get(finding.name), finding.answer) for finding in task.secondary_findings]
     try:
-        return tuple(None if column is None else finding_of(cells[column]) for column in columns)
-    except ValueError:
+        return tuple(None if column is None else finding_of(cells[column], answer) for column, answer in columns)
+    except NoSuchAnswer:
         return ()
 
 
@@ -136,7 +153,7 @@ def _wrong_words(
     source: ManifestSource,
     task: Task,
     lines: dict[int, dict[str, str]],
-    labels: Mapping[str, int | None],
+    labels: Mapping[str, float | None],
     parts: Mapping[str, str],
 ) -> Iterator[str]:
     """One sentence for each column with words that mean nothing: a set of 10,000 images has three of them, not 10,000
@@ -145,6 +162,9 @@ def _wrong_words(
         yield (
             f"{source.label_column} has words that no class has: {unknown}. Say under `positive`, `negative` or "
             f"`left_out_labels` what each means; {', '.join(task.classes)}, 0 and 1 are known"
+            if task.answer.kind == "binary"
+            else f"{source.label_column} has words that are no answer: {unknown}. Say under `label_words` or "
+            f"`left_out_labels` what each means; known is {permitted(task.answer, task.classes)}"
         )
     if source.split_column and (unknown := _unknown(source.split_column, parts, lines)):
         yield (
@@ -168,16 +188,17 @@ def _first(column: str, word: str, lines: dict[int, dict[str, str]]) -> int:
 
 
 def _wrong_rows(
-    source: ManifestSource, lines: dict[int, dict[str, str]], rows: dict[int, ManifestRow]
+    source: ManifestSource, task: Task, lines: dict[int, dict[str, str]], rows: dict[int, ManifestRow]
 ) -> Iterator[str]:
-    of_findings = list(source.finding_columns.values())
+    answers = task.questions
+    of_findings: dict[str, Answer] = {column: answers[name] for name, column in source.finding_columns.items()}
     unclear = [
         f"line {line}: {', '.join(wrong)}"
         for line, cells in lines.items()
         if (wrong := wrong_findings(cells, of_findings))
     ]
     if unclear:
-        yield f"a finding must be 0, 1 or empty (not known):\n  {listed(unclear)}"
+        yield f"{permitted_findings(of_findings)}:\n  {listed(unclear)}"
     outside = [
         f"line {line}: {shown(name)}" for line, row in rows.items() for name in _paths(row) if not _is_inside(name)
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from client.errors import EmptySource, LabelsMatchNothing, SiteMisconfigured
 from client.reading.dicom import Measured
 from client.sources.labels.rows import listed, read_table, shown
-from client.sources.labels.table import meanings
+from client.sources.labels.table import label_of, permitted
 from client.sources.nifti_volume import NiftiReader
 from client.sources.record import Listing, Record, signature_of
 from client.sources.settings import NiftiSource
@@ -34,7 +34,7 @@ def list_nifti(source: NiftiSource, task: Task, withdrawn: frozenset[str]) -> Li
         SiteMisconfigured: ``participants.tsv`` cannot be read, lacks a column, or has labels that no class has.
     """
     left_out: Counter[str] = Counter()
-    labels = _participants(source, task.classes, left_out)
+    labels = _participants(source, task, left_out)
     volumes = _volumes(source)
     if not volumes:
         raise EmptySource(
@@ -66,7 +66,7 @@ def list_nifti(source: NiftiSource, task: Task, withdrawn: frozenset[str]) -> Li
     return Listing(records, +left_out)
 
 
-def _record(root: Path, path: Path, participant: str, label: int, scan: ReadNifti | None) -> Record:
+def _record(root: Path, path: Path, participant: str, label: float, scan: ReadNifti | None) -> Record:
     reader = NiftiReader(path)
     name = path.relative_to(root).as_posix()
     signature = "+".join(signature_of(one.path) for one in ([reader] if scan is None else scan.readers.values()))
@@ -120,17 +120,16 @@ def _volumes(source: NiftiSource) -> list[Path]:
     return sorted(files)
 
 
-def _participants(source: NiftiSource, classes: tuple[str, str], left_out: Counter[str]) -> dict[str, int]:
+def _participants(source: NiftiSource, task: Task, left_out: Counter[str]) -> dict[str, float]:
     path = source.path / "participants.tsv"
-    meaning = meanings(classes)
-    labels: dict[str, int] = {}
+    labels: dict[str, float] = {}
     wrong, contradicted = [], set()
     table = read_table(path, delimiter="\t")
     if missing := {"participant_id", source.label_column} - set(table.columns):
         raise SiteMisconfigured(f"{path} lacks the column(s) {', '.join(sorted(missing))}")
     for line, row in zip(table.lines, table.rows, strict=True):
         name, text = row["participant_id"].strip(), row[source.label_column].strip()
-        label = meaning.get(text.casefold())
+        label = label_of(text, task.answer, task.classes)
         if text in ("", _NO_VALUE):
             left_out["PARTICIPANT_WITHOUT_LABEL"] += 1
         elif label is None or not name.startswith("sub-"):
@@ -142,6 +141,8 @@ def _participants(source: NiftiSource, classes: tuple[str, str], left_out: Count
         else:
             contradicted.add(name)
     if wrong:
-        raise SiteMisconfigured(f"{path}: a label must be one of {', '.join(classes)}, 0, 1 or n/a:\n  {listed(wrong)}")
+        raise SiteMisconfigured(
+            f"{path}: a label must be {permitted(task.answer, task.classes)}, or n/a:\n  {listed(wrong)}"
+        )
     left_out["CONTRADICTING_LABEL_ROWS"] += len(contradicted)
     return {name: label for name, label in labels.items() if name not in contradicted}

@@ -37,9 +37,14 @@ def labels_of(source: FolderSource | DicomwebSource | DimseSource, task: Task) -
         SiteMisconfigured: see ``read_labels`` and ``read_annotations``.
     """
     if source.annotations is not None:
+        if task.answer.kind != "binary":
+            raise SiteMisconfigured(
+                f"annotations of kind {source.annotations.kind!r} say yes or no, and {task.name} asks for "
+                f"{task.answer.permitted}; write what they say into a labels file and name it under `labels`"
+            )
         return read_annotations(source.annotations)
     assert source.labels is not None  # the settings see to it
-    return read_labels(source.labels, task.classes, task.secondary_findings)
+    return read_labels(source.labels, task.classes, task.secondary_findings, task.answer)
 
 
 def read_annotations(annotations: Annotations) -> Labels:

@@ -6,7 +6,7 @@ Tested in ``tests/client/sources/labels/test_rows.py``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from pydicom.datadict import tag_for_keyword
 from client.errors import SiteMisconfigured
 from client.sources.labels.rows import TextTable, listed, names, read_table, shown
 from client.sources.visit import Sighting, Visit
+from tasks.answers import YES_OR_NO, Answer, Measure, NoSuchAnswer
 from tasks.task import Finding
 
-Findings = tuple[int | None, ...]
-"""For each of a task's secondary findings 0, 1, or ``None`` if it is not known."""
+Findings = tuple[float | None, ...]
+"""For each of a task's secondary findings its truth, see ``tasks/answers.py``, or ``None`` if it is not known."""
 
 KEYS = ("SOPInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
 """DICOM keywords by which a row may identify its images, most specific first."""
@@ -31,7 +32,7 @@ class Labels:
     Attributes:
         path: of the file or folder that they come from.
         key: keyword of that attribute.
-        values: 0 or 1 by its value.
+        values: the truth of the task's own question by its value, see ``tasks/answers.py``.
         left_out: what was wrong with the file, counted by reason.
         findings: secondary findings, likewise; who has none is not among them.
         warnings: sentences about what a person should look at.
@@ -41,7 +42,7 @@ class Labels:
 
     path: Path
     key: str
-    values: dict[str, int]
+    values: dict[str, float]
     left_out: Counter[str]
     findings: dict[str, Findings] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -49,23 +50,28 @@ class Labels:
     successors: frozenset[str] = frozenset()
 
 
-def read_labels(path: Path, classes: tuple[str, str], secondary: Sequence[Finding] = ()) -> Labels:
+def read_labels(
+    path: Path, classes: tuple[str, str], secondary: Sequence[Finding] = (), answer: Answer = YES_OR_NO
+) -> Labels:
     """Read a labels file.
 
-    A label is the name of a class, or 0 or 1. A row that repeats another is dropped; a key whose rows contradict each
-    other has no label at all. Both are counted. A secondary finding is 0, 1 or empty, in a column of its name, which
-    may be missing; of several rows those that know it count, and it is not known where they contradict each other.
+    A label of a yes-or-no question is the name of a class, or 0 or 1; of another one what ``answer`` reads, a measured
+    value with its unit behind it or in a column ``label_unit``. A row that repeats another is dropped; a key whose rows
+    contradict each other has no label at all. Both are counted. A secondary finding is read likewise, or empty, in a
+    column of its name, which may be missing; of several rows those that know it count, and it is not known where they
+    contradict each other.
 
     Raises:
         SiteMisconfigured: the file cannot be read, has rows that are not as its header says, lacks a column, or has
-            labels that no class has or findings that are neither 0 nor 1; with line numbers.
+            labels or findings that are no answer to their question, such as values beyond the declared range; with line
+            numbers.
     """
     table = read_table(path)
     key = next((k for k in KEYS if k in table.columns), None)
     if key is None or "label" not in table.columns:
         has = f"it has {names(table.columns)}" if table.columns else "it is empty"
         raise SiteMisconfigured(f"{path} needs a column 'label' and one of {', '.join(KEYS)}; {has}")
-    values, left_out = _collect(path, table, key, classes, secondary)
+    values, left_out = _collect(path, table, key, classes, secondary, answer)
     findings, contradicted = _findings(table.rows, key, secondary)
     left_out += Counter(CONTRADICTING_FINDINGS=contradicted)
     return Labels(
@@ -115,68 +121,100 @@ def renamed(labels: Labels, seen: Iterable[Sighting]) -> Labels:
 
 
 def meanings(classes: tuple[str, str]) -> dict[str, int]:
-    """Permitted label texts, in lower case, and the class each means."""
+    """Permitted label texts of a yes-or-no question, in lower case, and the class each means."""
     return {"0": 0, "1": 1, classes[0].casefold(): 0, classes[1].casefold(): 1}
 
 
-def finding_of(text: str | None) -> int | None:
-    """The value of a finding's cell; ``None`` if it is empty.
+def label_of(text: str, answer: Answer, classes: tuple[str, str], unit: str = "") -> float | None:
+    """The truth that a label says; ``None`` if it is none."""
+    if answer.kind == "binary":
+        return meanings(classes).get(text.strip().casefold())
+    try:
+        return _read(answer, text, unit)
+    except NoSuchAnswer:
+        return None
+
+
+def permitted(answer: Answer, classes: tuple[str, str]) -> str:
+    """What a label may say."""
+    return f"one of {', '.join(classes)}, 0 or 1" if answer.kind == "binary" else answer.permitted
+
+
+def finding_of(text: str | None, answer: Answer = YES_OR_NO, unit: str | None = None) -> float | None:
+    """The truth in a finding's cell; ``None`` if it is empty.
 
     Raises:
-        ValueError: it says something else than 0 or 1.
+        NoSuchAnswer: it says something else.
     """
     written = (text or "").strip()
     if not written:
         return None
-    value = float(written)  # programs that know missing values write 1.0
-    if value not in (0, 1):
-        raise ValueError(written)
-    return int(value)
+    value = _read(answer, written, unit or "")
+    return int(value) if answer.kind == "binary" else value
 
 
-def wrong_findings(row: dict[str, str], columns: Iterable[str]) -> list[str]:
-    """The cells of a row that are neither 0 nor 1 nor empty, each as ``column='text'``."""
+def _read(answer: Answer, text: str, unit: str) -> float:
+    return answer.read(text, unit) if isinstance(answer, Measure) else answer.read(text)
+
+
+def unit_of(column: str) -> str:
+    """The column with the unit of a measured value's column."""
+    return f"{column}_unit"
+
+
+def wrong_findings(row: dict[str, str], columns: Mapping[str, Answer]) -> list[str]:
+    """The cells of a row that are neither an answer to their column's question nor empty, as ``column='text'``."""
     wrong = []
-    for column in columns:
+    for column, answer in columns.items():
         try:
-            finding_of(row.get(column))
-        except ValueError:
+            finding_of(row.get(column), answer, row.get(unit_of(column)))
+        except NoSuchAnswer:
             wrong.append(f"{column}={shown(row[column])}")
     return wrong
 
 
+def permitted_findings(columns: Mapping[str, Answer]) -> str:
+    """What the cells of findings may say, by column where they differ."""
+    by_text: dict[str, list[str]] = {}
+    for column, answer in columns.items():
+        by_text.setdefault(answer.permitted, []).append(column)
+    parts = [f"each of {', '.join(some)} must be {text}" for text, some in by_text.items()]
+    return f"{'; '.join(parts)} or empty (not known)".replace("0 or 1 or empty", "0, 1 or empty")
+
+
 def _collect(
-    path: Path, table: TextTable, key: str, classes: tuple[str, str], secondary: Sequence[Finding]
-) -> tuple[dict[str, int], Counter[str]]:
-    meaning, secondary_names = meanings(classes), [finding.name for finding in secondary]
-    labels: list[tuple[str, int]] = []
+    path: Path, table: TextTable, key: str, classes: tuple[str, str], secondary: Sequence[Finding], answer: Answer
+) -> tuple[dict[str, float], Counter[str]]:
+    of_findings = {finding.name: finding.answer for finding in secondary}
+    labels: list[tuple[str, float]] = []
     wrong: list[str] = []
+    without = 0
     for line, row in zip(table.lines, table.rows, strict=True):
         name, text = row[key].strip(), row["label"].strip()
-        label = meaning.get(text.casefold())
-        unclear = wrong_findings(row, secondary_names)
-        if not name or label is None:
+        label = label_of(text, answer, classes, row.get(unit_of("label"), ""))
+        unclear = wrong_findings(row, of_findings)
+        if name and not text and answer.kind != "binary":
+            without += 1
+        elif not name or label is None:
             unclear = [f"{key}={shown(name)}", f"label={shown(text)}", *unclear]
         else:
             labels.append((name, label))
         if unclear:
             wrong.append(f"line {line}: {', '.join(unclear)}")
     if wrong:
-        of = ", ".join(secondary_names)
-        rest = f"; each of {of} must be 0, 1 or empty (not known)" if of else ""
-        raise SiteMisconfigured(
-            f"{path}: a label must be one of {', '.join(classes)}, 0 or 1{rest}:\n  {listed(wrong)}"
-        )
-    return joined(labels)
+        rest = f"; {permitted_findings(of_findings)}" if of_findings else ""
+        raise SiteMisconfigured(f"{path}: a label must be {permitted(answer, classes)}{rest}:\n  {listed(wrong)}")
+    values, left_out = joined(labels)
+    return values, left_out + Counter(ROW_WITHOUT_LABEL=without)
 
 
 def _findings(rows: list[dict[str, str]], key: str, secondary: Sequence[Finding]) -> tuple[dict[str, Findings], int]:
     """Secondary findings by key, and the number of contradictory rows."""
-    seen: dict[str, list[set[int]]] = {}
+    seen: dict[str, list[set[float]]] = {}
     for row in rows:
         known = seen.setdefault(row[key].strip(), [set() for _ in secondary])
         for values, finding in zip(known, secondary, strict=True):
-            value = finding_of(row.get(finding.name))
+            value = finding_of(row.get(finding.name), finding.answer, row.get(unit_of(finding.name)))
             values.update(() if value is None else (value,))
     findings = {name: tuple(min(v) if len(v) == 1 else None for v in known) for name, known in seen.items()}
     contradicted = sum(len(values) > 1 for known in seen.values() for values in known)
@@ -186,7 +224,8 @@ def _findings(rows: list[dict[str, str]], key: str, secondary: Sequence[Finding]
 def _unread_columns(path: Path, columns: set[str], secondary: Sequence[Finding]) -> list[str]:
     """A misspelt finding would otherwise be lost silently; columns named like DICOM attributes are for people."""
     known = [finding.name for finding in secondary]
-    unread = sorted(c for c in columns - {"label", *known} if c and tag_for_keyword(c) is None)
+    read = {"label", *known} | {unit_of(name) for name in ("label", *known)}
+    unread = sorted(c for c in columns - read if c and tag_for_keyword(c) is None)
     if not known or not unread:
         return []
     return [
@@ -195,9 +234,9 @@ def _unread_columns(path: Path, columns: set[str], secondary: Sequence[Finding])
     ]
 
 
-def joined(labels: Iterable[tuple[str, int]]) -> tuple[dict[str, int], Counter[str]]:
+def joined(labels: Iterable[tuple[str, float]]) -> tuple[dict[str, float], Counter[str]]:
     """Labels by name. Duplicates count once, contradictory labels are dropped; the number of each is counted."""
-    values: dict[str, int] = {}
+    values: dict[str, float] = {}
     contradicted: set[str] = set()
     left_out: Counter[str] = Counter()
     for name, label in labels:

@@ -15,6 +15,7 @@ from client.errors import SiteMisconfigured
 from client.sources import text_file
 from client.sources.labels.rows import read_table
 from client.sources.labels.table import read_labels
+from tasks.answers import Grade, Measure
 from tasks.codes import Code
 from tasks.task import Finding
 
@@ -115,3 +116,42 @@ def test_a_reader_that_pads_and_cuts_rows_is_seen(tmp_path: Path) -> None:
     assert [row["label"] for row in lenient] == [None, "1"]
     with pytest.raises(SiteMisconfigured, match=r"(?s)line 2: 2 cells.*line 3: 4 cells"):
         read_table(path)
+
+
+SIZE = Measure(
+    Code("SCT", "410668003", "Length"), Code("UCUM", "mm", "millimeter"), 0, 50, event_above=20, units=(("cm", 10.0),)
+)
+GRADED = Grade(("none", "mild", "severe"), "mild", tuple(Code("99CONSILIUM", f"G{n}", f"grade {n}") for n in range(3)))
+
+
+def test_measured_values_are_converted_and_missing_ones_are_missing(tmp_path: Path) -> None:
+    rows = b"PatientID,label,label_unit,grade\nA,12,,mild\nB,1.2 cm,,2\nC,1.2,cm,\nD,,,1\nE,12 mm,mm,0\n"
+    labels = read_labels(written(tmp_path, rows), CLASSES, [Finding("grade", NODULE.code, GRADED)], SIZE)
+    assert labels.values == dict.fromkeys("ABCE", 12.0)
+    assert labels.findings == {"A": (1.0,), "B": (2.0,), "D": (1.0,), "E": (0.0,)}
+    assert labels.left_out["ROW_WITHOUT_LABEL"] == 1
+    assert labels.warnings == []
+
+
+def test_one_value_in_two_units_is_a_repetition_and_another_one_a_contradiction(tmp_path: Path) -> None:
+    rows = b"PatientID,label\nA,12 mm\nA,1.2 cm\nB,12 mm\nB,13 mm\n"
+    labels = read_labels(written(tmp_path, rows), CLASSES, (), SIZE)
+    assert labels.values == {"A": 12.0}
+    assert (labels.left_out["DUPLICATE_LABEL_ROW"], labels.left_out["CONTRADICTING_LABEL_ROWS"]) == (1, 1)
+
+
+@pytest.mark.parametrize("text", ["51", "5.1 cm", "-1", "12 inch", "about 12", "1.2 cm/mm"])
+def test_a_value_beyond_the_range_or_of_an_unknown_unit_is_named_and_never_clipped(tmp_path: Path, text: str) -> None:
+    rows = f"PatientID,label\nA,12\nB,{text}\n".encode()
+    with pytest.raises(SiteMisconfigured, match="a number in mm, 0 to 50, or with its unit, one of mm, cm") as told:
+        read_labels(written(tmp_path, rows), CLASSES, (), SIZE)
+    assert f"line 3: PatientID='B', label='{text}'" in str(told.value)
+
+
+def test_a_grade_of_a_finding_that_is_none_is_named_with_what_there_is(tmp_path: Path) -> None:
+    rows = b"PatientID,label,grade,nodule\nA,12,3,1\nB,13,mild,2\n"
+    findings = [Finding("grade", NODULE.code, GRADED), NODULE]
+    with pytest.raises(SiteMisconfigured, match="each of grade must be 0 to 2 or one of none, mild, severe") as told:
+        read_labels(written(tmp_path, rows), CLASSES, findings, SIZE)
+    assert "line 2: grade='3'" in str(told.value)
+    assert "line 3: nodule='2'" in str(told.value)
