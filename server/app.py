@@ -55,6 +55,7 @@ from server.study.stopped import refuse_stopped
 from server.study.survey import is_survey, survey_of
 from server.study.trust import notes_on_sums
 from server.tracking.tracker import Tracker, open_tracker
+from tasks import task as tasks
 from tasks.machine.disk import write_whole
 from tasks.protocol import survey as surveys
 from tasks.protocol.study import StudyDocument, canonical
@@ -250,7 +251,8 @@ def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid) 
 
     state = again(attempt, _attempts(study))
     notes = [*NOTES, *_notes_on_leaving(folder), *notes_on_sums(document_in(study, folder).secure_sum, state.rounds)]
-    outcome = results.results(folder.name, state, Arms(), notes, asdict(study.evaluation.gate))
+    questions = tasks.get(study.task.name).questions
+    outcome = results.results(folder.name, state, Arms(), notes, asdict(study.evaluation.gate), questions=questions)
     files = record(folder, outcome, state, tracker)
     _finish(server_dir, folder, [str(file.relative_to(folder.path)) for file in files], tracker)
 

@@ -22,6 +22,7 @@ from server import simulation
 from server.errors import StudyError
 from server.pages import writing
 from server.results import results
+from server.results.console import tables
 from server.results.results import Results
 from server.results.verdicts import verdicts
 from server.rounds.state import RoundRecord
@@ -177,7 +178,7 @@ def propose(study: Study, provision: ProvisionHospitals, console: Console) -> No
 
 def _show(console: Console, study: Study, ended: EndedStudy) -> None:
     """What a study has found, wherever it ran."""
-    console.print(results.table(ended.results, study))
+    console.print(tables(ended.results, study))
     for warning in ended.results.warnings:
         console.print(f"[yellow]Warning:[/] {escape(warning)}")
     for sentence in verdicts(ended.results.gains):

@@ -29,6 +29,7 @@ from server.study.document import document_in, fixed_peers, fixed_sizes, open_st
 from server.study.folder import StudyFolder, locked
 from server.study.trust import notes_on_sums
 from server.tracking.tracker import Tracker, open_tracker
+from tasks import task as tasks
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def play(
             notes=[*hospitals.notes, *notes_on_sums(document_in(study, folder).secure_sum, state.rounds)],
             gates=asdict(study.evaluation.gate),
             cross_site=played.across_sites(state, arms),
+            questions=tasks.get(study.task.name).questions,
         )
         record(folder, outcome, state, tracker, hospitals.conformance)
         folder.note(finished=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.rounds.evaluation import Evaluated
+from tasks.metrics import measures
 from tasks.metrics.calibration import (
     CalibrationLine,
     Group,
@@ -21,6 +22,7 @@ from tasks.metrics.calibration import (
 )
 from tasks.metrics.histogram import ScoreHistogram, coarsened, pooled, prevalence, quantiles, range_edges
 from tasks.metrics.interval import Interval
+from tasks.metrics.measures import measure_cells
 from tasks.metrics.operating import (
     OperatingPoint,
     Optimism,
@@ -31,7 +33,7 @@ from tasks.metrics.operating import (
 )
 from tasks.metrics.ranking import HospitalAlone, average_precision, hospital_alone, roc_auc
 from tasks.protocol.subgroups import LEAST, LEVELS
-from tasks.protocol.wire import FINDING, Arrays
+from tasks.protocol.wire import FINDING, REST, TOLD, Arrays
 
 SPECIFICITY = 0.9
 """Of one operating point; the other one is Youden's."""
@@ -156,12 +158,15 @@ def _recounted(evaluated: Evaluated, edges: NDArray[np.float64], of_findings: ND
     if not evaluated.scores:
         return evaluated
     histogram = coarsened(evaluated.histogram(), edges)
-    findings = {
-        name: coarsened(ScoreHistogram(counts), of_findings).cells
-        for name, counts in evaluated.scores.items()
-        if name.startswith(FINDING)
-    }
-    scores = {**evaluated.scores, **findings, "histogram": histogram.cells}
+    more: Arrays = {}
+    for name, counts in evaluated.scores.items():
+        if name.startswith(FINDING):
+            more[name] = coarsened(ScoreHistogram(counts), of_findings).cells
+        elif name.startswith(REST):
+            more[name] = np.stack([coarsened(ScoreHistogram(each), of_findings).cells for each in counts])
+        elif name.startswith(TOLD) and counts.shape == (3, measure_cells(evaluated.histogram().bins)):
+            more[name] = measures.coarsened(counts, measure_cells(histogram.bins))
+    scores = {**evaluated.scores, **more, "histogram": histogram.cells}
     return replace(evaluated, scores=scores, edges=[float(edge) for edge in histogram.limits[1:-1]]).with_auc()
 
 

@@ -1,4 +1,4 @@
-"""What a study found: as numbers and as a table. ``server/pages/`` draws them.
+"""What a study found, as numbers. ``console.py`` and ``server/pages/`` show them.
 
 Tested in ``tests/server/results/test_verdicts.py``.
 """
@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter
-from rich.table import Table
 
-from conf.schema.study import Study
 from server.errors import CheckpointDamaged
+from server.results.answers import AnswerArm, answers, told_figures
 from server.results.figures import (
     Arm,
     Subgroup,
@@ -33,8 +32,10 @@ from server.rounds.model_selection import fallen
 from server.rounds.state import HospitalRound, RoundRecord, StudyState, how_often
 from server.study.baselines import Arms
 from server.study.cross_site_evaluation import CrossSiteEvaluation
+from tasks.answers import Answer, Measure
 from tasks.metrics.interval import Interval, mean, repeated, scatter, widened
 from tasks.metrics.ranking import HospitalAlone
+from tasks.task import QUESTION
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Results:
         groups: figures of groups of patients, where the study asked for them.
         findings: for each secondary finding and arm all figures.
         outlines: for each structure and arm how it is outlined.
+        answers: for each question with another answer than yes or no, and each arm, how well it is told.
         warnings: what a reader must know before any figure.
         gate: what keeps the model from being accepted; ``None`` where the study has set no thresholds.
     """
@@ -85,6 +87,7 @@ class Results:
     groups: list[Subgroup] = field(default_factory=list)
     findings: dict[str, dict[str, Arm]] = field(default_factory=dict)
     outlines: dict[str, dict[str, OutlineArm]] = field(default_factory=dict)
+    answers: dict[str, dict[str, AnswerArm]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     gate: list[str] | None = None
     named: dict[str, str] = field(default_factory=dict)
@@ -146,6 +149,10 @@ class Results:
                 for key in ("dice", "distance", "wrongly_marked"):
                     interval: Interval | None = getattr(figures.everybody, key)
                     metrics[f"result/pooled_patients/{arm}_{key}_{structure}"] = _point(interval)
+        for question, answered in self.answers.items():
+            for arm, of_arm in answered.items():
+                for key, interval in told_figures(of_arm.everybody).items():
+                    metrics[f"result/pooled_patients/{arm}_{question}_{key}"] = _point(interval)
         return metrics
 
 
@@ -164,8 +171,15 @@ def results(
     notes: list[str],
     gates: Mapping[str, float | None] | None = None,
     cross_site: CrossSiteEvaluation | None = None,
+    questions: Mapping[str, Answer] | None = None,
 ) -> Results:
-    """Put together what the rounds and the other arms gave; ``gates`` are the study's ``evaluation.gate``."""
+    """Put together what the rounds and the other arms gave.
+
+    Args:
+        gates: the study's ``evaluation.gate``.
+        questions: ``Task.questions``; none where all are yes-or-no questions.
+    """
+    questions = questions or {}
     cross_site = cross_site or CrossSiteEvaluation()
     federated = _federated(state)
     local, everywhere = in_bins_of(federated, arms.local), in_bins_of(federated, arms.pooled)
@@ -175,17 +189,12 @@ def results(
     spread, histograms = _spread(arms), histograms_of(federated)
     details = _details(evaluations)
     epsilon, by_hospital = _epsilon(state.rounds), knowing_the_hospital(histograms)
-    dropped = how_often([record.dropped for record in state.rounds])
-    named = how_often([record.named for record in state.rounds])
     apart = gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {}
     trained = {h: math.hypot(*(each[h] for each in spread.values())) for h in spread.get("federated", {})}
     shuffled = repeated([auc for auc in map(_pooled, arms.shuffled) if auc is not None])
-    private = any(v is not None for v in epsilon.values())
-    calibrated, fall = recalibrated(histograms), fallen(state.rounds)
-    first_warnings = warnings(
-        details, by_hospital, dropped, private, shuffled=shuffled, named=named, calibrated=calibrated,
-        fallen=None if fall is None else (*fall, state.outcome.number),
-    )  # fmt: skip
+    measured = isinstance(questions.get(QUESTION), Measure)  # its score is no probability
+    calibrated = None if measured else recalibrated(histograms)
+    first_warnings = _warnings(state, details, by_hospital, calibrated, shuffled, probabilities=not measured)
     return Results(
         study=name,
         arms={arm: figures for arm, figures in by_arm.items() if figures},
@@ -193,7 +202,7 @@ def results(
         bytes_down=_total(state.rounds, list(epsilon), "bytes_down"),
         bytes_up=_total(state.rounds, list(epsilon), "bytes_up"),
         seconds=sum(record.seconds for record in state.rounds),
-        dropped=dropped,
+        dropped=how_often([record.dropped for record in state.rounds]),
         notes=notes,
         details=details,
         by_hospital=by_hospital,
@@ -206,11 +215,35 @@ def results(
         groups=_groups(state, evaluations["federated"], details),
         findings=findings(evaluations),
         outlines=outlines(evaluations),
+        answers=answers(evaluations, questions),
         warnings=first_warnings + [f"{hospital} {why}." for hospital, why in cross_site.problems.items()],
         gate=gate(details.get("federated"), gates or {}),
-        named=named,
+        named=how_often([record.named for record in state.rounds]),
         spread=spread,
         recalibrated=calibrated,
+    )
+
+
+def _warnings(
+    state: StudyState,
+    details: dict[str, Arm],
+    by_hospital: HospitalAlone | None,
+    calibrated: Recalibrated | None,
+    shuffled: Interval | None,
+    *,
+    probabilities: bool,
+) -> list[str]:
+    fall = fallen(state.rounds)
+    return warnings(
+        details,
+        by_hospital,
+        how_often([record.dropped for record in state.rounds]),
+        any(v is not None for v in _epsilon(state.rounds).values()),
+        shuffled=shuffled,
+        named=how_often([record.named for record in state.rounds]),
+        calibrated=calibrated,
+        fallen=None if fall is None else (*fall, state.outcome.number),
+        probabilities=probabilities,
     )
 
 
@@ -312,42 +345,3 @@ def _spent(record: RoundRecord, hospital: str) -> bool:
 
 def _total(rounds: list[RoundRecord], hospitals: list[str], what: str) -> dict[str, int]:
     return {h: sum(getattr(r.hospitals[h], what) for r in rounds if h in r.hospitals) for h in hospitals}
-
-
-def table(results: Results, study: Study) -> Table:
-    """The results as a table for the terminal."""
-    asked = f"epsilon {study.privacy.epsilon:g}" if study.privacy.epsilon is not None else "no noise"
-    drawn = Table(title=f"{results.study}: AUC on validation patients, with 95 % intervals", title_style="bold")
-    drawn.add_column("hospital")
-    for arm in results.arms:
-        how = asked if arm == "federated" else "no noise"
-        drawn.add_column(f"{arm}\n{how}", justify="right")
-    for heading in ("epsilon\nspent", "kB\nin", "kB\nout"):
-        drawn.add_column(heading, justify="right")
-    for hospital in results.epsilon:
-        spent = results.epsilon[hospital]
-        drawn.add_row(
-            hospital,
-            *(_interval(results, arm, hospital) for arm in results.arms),
-            "-" if spent is None else f"{spent:.2f}",
-            f"{results.bytes_down[hospital] / 1000:,.0f}",
-            f"{results.bytes_up[hospital] / 1000:,.0f}",
-        )
-    means = [results.mean_auc(arm) for arm in results.arms]
-    drawn.add_section()
-    whole = not results.absent()
-    of = "mean" if whole else f"mean of {', '.join(results.comparable()) or 'none'}"
-    drawn.add_row(of, *("-" if one is None else _three(one) for one in means), style="bold" if whole else None)
-    return drawn
-
-
-def _interval(results: Results, arm: str, hospital: str) -> str:
-    auc = results.auc(arm, hospital)
-    if auc is None:
-        return "no AUC" if hospital in results.arms[arm] else "-"
-    return _three(auc)
-
-
-def _three(interval: Interval) -> str:
-    point = f"{interval.value:.3f}" if interval.firm else "no point"
-    return f"{point}\n{interval.low:.2f} to {interval.high:.2f}"

@@ -162,6 +162,7 @@ def warnings(
     named: Mapping[str, str] | None = None,
     calibrated: Recalibrated | None = None,
     fallen: tuple[RoundRecord, RoundRecord, int] | None = None,
+    probabilities: bool = True,
 ) -> list[str]:
     """What a reader must know before any figure.
 
@@ -170,10 +171,11 @@ def warnings(
         named: by hospital how often its update was conspicuous, and why the last time.
         calibrated: the federated model's scores as probabilities.
         fallen: if the AUC has fallen, the best round, the last evaluated one, and the number of the delivered one.
+        probabilities: whether scores are meant to be such.
     """
     federated = arms.get("federated")
     sentences = list(_one_class(federated)) if federated else ["The model was not evaluated at any hospital."]
-    sentences += list(weaknesses(federated, calibrated)) if federated else []
+    sentences += list(weaknesses(federated, calibrated, probabilities)) if federated else []
     sentences += [fall(*fallen)] if fallen else []
     sentences += _opposite(federated) if federated else []
     sentences += list(_hidden(federated)) if federated else []

@@ -19,9 +19,14 @@ _HALF = 0.5
 _EVERYBODY = "all patients"
 
 
-def weaknesses(federated: Arm, calibrated: Recalibrated | None) -> Iterator[str]:
-    """Of the federated model, as scores come from it and as calibrated probabilities."""
-    yield from _worse_than_a_constant(federated, calibrated)
+def weaknesses(federated: Arm, calibrated: Recalibrated | None, probabilities: bool = True) -> Iterator[str]:
+    """Of the federated model, as scores come from it and as calibrated probabilities.
+
+    Args:
+        probabilities: whether scores are meant to be such; where a value is measured they are not.
+    """
+    if probabilities:
+        yield from _worse_than_a_constant(federated, calibrated)
     each: dict[str, Figures] = {_EVERYBODY: federated.everybody, **federated.hospitals}
     at = f"At the operating threshold, a score of {federated.everybody.specific.threshold:.2f}, the model"
     if few := _below_half({name: figures.specific.sensitivity for name, figures in each.items()}):

@@ -45,6 +45,9 @@ OTHER = "other-model."
 """Prefix of a second model's tensors in an order to compare."""
 FINDING, DICE, DISTANCE = "finding-", "dice-", "hd95-"
 """Prefixes of histograms of a secondary finding, and of a structure's outlines."""
+TOLD, REST = "told-", "rest-"
+"""Prefixes of tables of a question with another answer than yes or no, by the question's name: what readers say and
+what is told, see ``tasks/metrics/classes.py``, ``grades.py`` and ``measures.py``; each class against all others."""
 RANGE, RANGE_CELLS = "range", 32
 """Name and cells of the histogram of a first look."""
 EDGES = "score-edges"
@@ -240,7 +243,8 @@ class EvaluateReport:
     """``histogram``: float64 of shape (2, bins), counts of negative and positive patients by score in [0, 1]. After the
     last round also: for each of the study's subgroups one of shape (levels, 2, bins) under the attribute's name; for
     each secondary finding ``finding-NAME`` (2, bins); for each structure ``dice-NAME`` (2, bins) and ``hd95-NAME``
-    (bins,), see ``tasks/metrics/outlining.py``.
+    (bins,), see ``tasks/metrics/outlining.py``; for each question with another answer than yes or no ``told-NAME`` and,
+    of classes, ``rest-NAME`` (classes, 2, bins).
     Of a first look ``range`` alone, of shape (RANGE_CELLS,): patients by score.
     Where two models are compared, ``paired`` alone, of shape (2, bins, bins): class, bin of the order's model, bin of
     the other one. Of a secure sum ``words`` alone: all of these in order of their names."""
@@ -330,6 +334,10 @@ def due_scores(study: StudyDocument, round: int) -> dict[str, tuple[int, ...]]:
         shapes |= {FINDING + finding: (2, terms.bins) for finding in terms.findings}
         shapes |= {DICE + structure: (2, terms.bins) for structure in terms.structures}
         shapes |= {DISTANCE + structure: (terms.bins,) for structure in terms.structures}
+        for question, answer in terms.answers.items():
+            shapes[TOLD + question] = (answer.cells[0], answer.cells[1])
+            if answer.kind == "classes":
+                shapes[REST + question] = (answer.cells[0], 2, terms.bins)
     return shapes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from server.rounds.evaluation import Evaluated, pooled_auc, scores_of
 from server.rounds.state import HospitalRound, RoundRecord, StudyState
 from server.study.baselines import Arms
 from server.study.cross_site_evaluation import CrossSiteEvaluation
+from tasks.answers import Answer
 from tasks.metrics.histogram import score_histogram
 from tasks.metrics.interval import Interval
 
@@ -46,12 +48,13 @@ def outcome(
     arms: Arms | None = None,
     gates: dict[str, float | None] | None = None,
     cross_site: CrossSiteEvaluation | None = None,
+    questions: Mapping[str, Answer] | None = None,
 ) -> tuple[Results, StudyState]:
     """Results of a study of two rounds that ended with these evaluations."""
     hospitals = {name: each.figures for name, each in federated.items()}
     rounds = [RoundRecord(n, 0.5, 1.0, hospitals, {}, list(hospitals), pooled_auc(federated)) for n in (1, 2)]
     state = StudyState({}, rounds, scores=scores_of(federated))
-    return results("demo-1", state, arms or Arms(), NOTES, gates, cross_site), state
+    return results("demo-1", state, arms or Arms(), NOTES, gates, cross_site, questions), state
 
 
 def story(federated: dict[str, Evaluated] | None = None, arms: Arms | None = None, **changes: Any) -> Story:
