@@ -67,6 +67,7 @@ from tasks.protocol.wire import (
     TrainOrder,
     TrainReport,
 )
+from tasks.tables import answer_terms
 from tasks.task import Task
 
 SITE_VARIABLE = "CONSILIUM_SITE"
@@ -428,7 +429,7 @@ def _scored(
     if second is not None:
         return replace(scored, pair=report.SecondScores(second.scores(module, cohort), second.edges))
     if order.asks == "scores" and order.round == order.study.rounds:
-        last = _scored_at_last(order, settings, task=task, module=module, cohort=cohort, scores=scores)
+        last = _scored_at_last(order, settings, task=task, module=module, cohort=cohort, told=told)
         return replace(scored, **last)
     return scored
 
@@ -439,11 +440,12 @@ def _scored_at_last(
     task: Task,
     module: nn.Module,
     cohort: Cohort,
-    scores: NDArray[np.float64],
+    told: list[NDArray[np.float64]],
 ) -> dict[str, Any]:
-    """Fields of ``report.Scored`` that the study asks for once, after its last round; ``scores`` are of all findings,
-    shape (findings, patients)."""
-    evaluation = order.study.evaluation
+    """Fields of ``report.Scored`` that the study asks for once, after its last round; ``told`` is of every question,
+    see ``tell_patients``."""
+    evaluation, scores = order.study.evaluation, scores_of(cohort, told)
+    places = {name: number for number, name in enumerate(task.questions)}
     levels = subgroups.levels_of(settings, task, list(cohort.patients)) if evaluation.subgroups else {}
     outlines = score_outlines(module, cohort, task.form) if evaluation.structures else []
     return {
@@ -453,6 +455,11 @@ def _scored_at_last(
             for number, name in enumerate(evaluation.findings, start=1)
         },
         "outlines": dict(zip(evaluation.structures, outlines, strict=True)),
+        "answers": {
+            name: report.ToldAnswers(task.questions[name], told[n], cohort.patient_truths(n))
+            for name, n in places.items()
+            if name in evaluation.answers
+        },
     }
 
 
@@ -479,6 +486,10 @@ def _model_of(order: TrainOrder | EvaluateOrder, state: Arrays, weights: Path) -
         raise BadOrder(
             f"the study asks for findings and structures {requested}, {task.name} with this model has {available}"
         )
+    if evaluation.answers != (expected := answer_terms(task, evaluation.bins)):
+        raise BadOrder(f"the study asks for answers {evaluation.answers}, {task.name} has {expected}")
+    if wrong := task.unfit_weights(order.study.training.class_weights):
+        raise BadOrder(wrong)
     privacy.refuse_unprivate_layers(network.trainable)
     methods.load_model(network.trainable, order, state)
     return task, network, network.trainable

@@ -230,7 +230,14 @@ def histogram_bytes(terms: EvaluationTerms, last: bool) -> int:
     if not last:
         return scores
     levels = sum(len(LEVELS[attribute]) for attribute in terms.subgroups)
-    return scores * (1 + levels + len(terms.findings)) + outline_bytes(terms)
+    return scores * (1 + levels + len(terms.findings)) + outline_bytes(terms) + answer_bytes(terms)
+
+
+def answer_bytes(terms: EvaluationTerms) -> int:
+    """Bytes of the tables of questions with other answers than yes or no."""
+    tables = sum(answer.cells[0] * answer.cells[1] for answer in terms.answers.values())
+    classes = sum(answer.cells[0] for answer in terms.answers.values() if answer.kind == "classes")
+    return (tables + classes * _CLASSES * terms.bins) * _BYTES_OF_A_CELL
 
 
 def outline_bytes(terms: EvaluationTerms) -> int:

@@ -40,6 +40,8 @@ from client.ledger.links import Head
 from client.secure_sum.pads import Pads
 from client.training.noise import noised
 from client.training.scoring import OutlineScores
+from tasks import tables
+from tasks.answers import Answer
 from tasks.metrics.histogram import range_edges, range_histogram, score_histogram
 from tasks.metrics.outlining import dice_histogram, distance_histogram
 from tasks.metrics.paired import joint_histogram
@@ -145,6 +147,16 @@ class SecondScores:
 
 
 @dataclass(frozen=True)
+class ToldAnswers:
+    """What a model tells of one question, float64 of shape (patients, ``Answer.told_numbers``), and the truths, shape
+    (patients,), NaN for patients of whom nobody knows."""
+
+    answer: Answer
+    told: NDArray[np.float64]
+    truths: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Scored:
     """Validation patients with their scores.
 
@@ -156,6 +168,7 @@ class Scored:
         findings: for each secondary finding that the study asks for, float64 of shape (2, patients): scores, and labels
             with NaN for patients of whom nobody knows.
         outlines: for each structure that the study asks for.
+        answers: for each question with another answer than yes or no that the study asks for.
     """
 
     scores: NDArray[np.float64]
@@ -164,6 +177,7 @@ class Scored:
     pair: SecondScores | None = None
     findings: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     outlines: dict[str, OutlineScores] = field(default_factory=dict)
+    answers: dict[str, ToldAnswers] = field(default_factory=dict)
 
 
 def counted(order: EvaluateOrder, scored: Scored) -> Arrays:
@@ -180,9 +194,11 @@ def counted(order: EvaluateOrder, scored: Scored) -> Arrays:
         arrays = {"paired": both}
     else:
         arrays = {"histogram": score_histogram(scored.scores, scored.labels, bins, edges)}
+    public = None if edges is None else range_edges(bins)  # nobody has looked where other scores lie
+    for name, each in scored.answers.items():
+        arrays |= tables.counted(name, each.answer, each.truths, each.told, bins=bins, edges=public)
     for name, (scores, labels) in scored.findings.items():
         known = ~np.isnan(labels)
-        public = None if edges is None else range_edges(bins)  # nobody has looked where these scores lie
         arrays[wire.FINDING + name] = score_histogram(scores[known], labels[known], bins, public)
     for name, outlined in scored.outlines.items():
         arrays[wire.DICE + name] = dice_histogram(outlined.dice, outlined.wrongly, bins)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.answers import YES_OR_NO, Answer
+from tasks.answers import YES_OR_NO, Answer, Classes, Grade
 from tasks.codes import Code
 from tasks.input_spec import InputSpec
 
@@ -296,6 +296,19 @@ class Task:
     def said(self, truth: float) -> str:
         """A truth of the task's own question in words: a class, a grade, or a value with its unit."""
         return self.answer.said(truth) if self.answer.kind != "binary" else self.classes[int(truth)]
+
+    def unfit_weights(self, class_weights: list[float]) -> str:
+        """Why these cannot be weights of the answers to the task's own question; "" if they can."""
+        names = self.answer.names if isinstance(self.answer, Classes | Grade) else self.classes
+        if not class_weights:
+            return ""
+        if self.answer.kind == "measure":
+            return f"class_weights: {self.name} asks for a measured value, which has no classes; leave them out"
+        if len(class_weights) != len(names):
+            return (
+                f"class_weights: {len(class_weights)} for {self.name}, which needs one for each of {', '.join(names)}"
+            )
+        return ""
 
     @property
     def questions(self) -> dict[str, Answer]:

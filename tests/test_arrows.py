@@ -109,6 +109,7 @@ TASK_ROOMS: dict[str, set[str]] = {
     "losses": {"answers", "input_spec"},
     "machine": {"protocol"},
     "task": {"codes", "answers", "input_spec", "losses"},
+    "tables": {"answers", "metrics", "protocol", "task"},
     "imaging": {"task"},
     "models": {"input_spec", "metrics", "protocol", "task"},
     "phantoms": {"codes", "task"},

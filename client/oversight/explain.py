@@ -14,6 +14,7 @@ from client.oversight.settings import every_setting
 from client.policy import Part
 from tasks.metrics.foresight import ASSUMED_AUC
 from tasks.protocol.study import StudyDocument
+from tasks.task import QUESTION
 
 APART = (
     "No patient is on both sides, so nobody bears both costs. (If sides were changed, what was spent before counts on "
@@ -94,6 +95,9 @@ def _departures(review: Review) -> list[str]:
                 f"After the last round: how many patients had which agreement between the model's and a reader's "
                 f"outlines of {names}, by overlap and by distance ({size}){noise}."
             )
+        elif leaving.of == "answers":
+            lines += [f"After the last round: {line}" for line in _answers(review.document)]
+            lines[-1] = f"{lines[-1][:-1]} ({size} for all of these){noise}."
         elif leaving.of == "range":
             lines.append(
                 "Before the first of these, once: how many patients got about which score, whatever they have (a "
@@ -120,6 +124,25 @@ def _departures(review: Review) -> list[str]:
         "With each message: the study's name, the round, this hospital's name and public size, and the epsilon spent. "
         "If something fails, an error code without text. Nothing else: no image, no patient name or number."
     )
+    return lines
+
+
+def _answers(document: StudyDocument) -> list[str]:
+    """What leaves of questions with other answers than yes or no, a sentence each."""
+    lines = []
+    for name, answer in document.evaluation.answers.items():
+        question = "the task's question" if name == QUESTION else name
+        rows, columns = answer.cells
+        if answer.kind == "measure":
+            lines.append(
+                f"of {question}, how many patients had which measured value, which value from the model, and which "
+                f"difference between them (three histograms of {columns} cells)."
+            )
+        else:
+            kind = "classes" if answer.kind == "classes" else "grades"
+            line = f"of {question}, how many patients of each of {rows} {kind} were told which"
+            more = "; and how many of each class, and of the others, got which score for it"
+            lines.append(f"{line}{more if answer.kind == 'classes' else ''}.")
     return lines
 
 

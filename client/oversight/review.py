@@ -20,6 +20,7 @@ from client.policy import (
     COHORTS,
     PARTS,
     Part,
+    answer_bytes,
     granted,
     histogram_bytes,
     joint_bytes,
@@ -55,7 +56,7 @@ class Leaving:
     bytes: int
     times: int
     by: tuple[str, ...] = ()
-    of: Literal["", "range", "findings", "outlines", "two models", "others' models"] = ""
+    of: Literal["", "range", "findings", "outlines", "answers", "two models", "others' models"] = ""
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,11 @@ def _leaving(document: StudyDocument, settings: SiteSettings) -> tuple[list[Leav
     if terms.structures:
         size = outline_bytes(terms)
         leaving.append(once(tensors=2 * len(terms.structures), numbers=size // 8, bytes=size, of="outlines"))
+    if terms.answers:
+        size, tensors = answer_bytes(terms), sum(1 + (each.kind == "classes") for each in terms.answers.values())
+        leaving.append(once(tensors=tensors, numbers=size // 8, bytes=size, of="answers"))
     if terms.subgroups:
-        size = histogram_bytes(replace(terms, findings=[], structures=[]), last=True)
+        size = histogram_bytes(replace(terms, findings=[], structures=[], answers={}), last=True)
         size -= histogram_bytes(terms, last=False)
         levels = tuple(terms.subgroups)
         leaving.append(once(tensors=len(levels), numbers=size // 8, bytes=size, by=levels))

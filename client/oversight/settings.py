@@ -29,6 +29,7 @@ MEANINGS: dict[str, str] = {
     "training.images_per_patient": "images of a patient drawn for a step",
     "training.final_rate": "the last round's learning rate as a fraction of the first one's",
     "training.final_noise": "the last round's noise as a multiple of the first one's",
+    "training.class_weights": "weight of each answer in training, as the coordinator has chosen it",
     "privacy.epsilon": "epsilon requested for a training patient over the whole study; null means no privacy",
     "privacy.delta": "delta: probability with which that guarantee may fail",
     "privacy.clip_norm": "most that one patient can change the sum of a step; the noise is proportional to it",
@@ -42,6 +43,7 @@ MEANINGS: dict[str, str] = {
     "evaluation.matrix": "other hospitals' models evaluated here; 0 means none",
     "evaluation.findings": "secondary findings whose scores leave",
     "evaluation.structures": "structures whose outline quality leaves",
+    "evaluation.answers": "a question with other answers than yes or no, of which tables leave",
     "method.proximal": "pull towards the received model, after the noise; 0 means none",
     "method.control_variates": "whether the server sends a correction for each step",
     "method.stays": "the part of the model that never leaves",
@@ -75,9 +77,16 @@ number of entries."""
 def every_setting(document: Document) -> list[str]:
     """The whole document, one line per setting: name, value as JSON, meaning. Equal lists mean equal documents."""
     return [
-        f"{name} = {json.dumps(value)}: {MEANINGS[name if name in MEANINGS else name.partition('.')[0]]}"
+        f"{name} = {json.dumps(value)}: {MEANINGS[_meant(name)]}"
         for name, value in _leaves(json.loads(documents.canonical(document)))
     ]
+
+
+def _meant(name: str) -> str:
+    """The nearest name above a setting, or its own, that has a meaning."""
+    while name not in MEANINGS and "." in name:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def _leaves(values: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:

@@ -17,6 +17,7 @@ from client.cohort.dataset import Cohort
 from client.errors import BadOrder, UpdateNotFinite
 from client.ledger.accounting import Mechanism
 from client.privacy import PatientSteps, StepTerms
+from client.training.gradients import Loss
 from tasks.models.registry import arrays_of, load_arrays, misfits
 from tasks.protocol.study import TrainingTerms
 from tasks.protocol.wire import Arrays
@@ -97,7 +98,7 @@ def train_locally(
     before = arrays_of(module)
     expected = max(1.0, terms.sample_rate * public_size)
     private = StepTerms(mechanism.noise_multiplier, clip_norm, expected, max_memory_mb)
-    steps = PatientSteps(module, task.loss, _sgd(terms, pull, list(before)), private, generator)
+    steps = PatientSteps(module, _loss(task, terms), _sgd(terms, pull, list(before)), private, generator)
     module.train()
     steps.prepare(*cohort.nobody(terms.images_per_patient))
     for patients in privacy.sampled_patients(len(cohort.rows), terms.sample_rate, terms.steps, generator):
@@ -136,12 +137,18 @@ def summed_step(
     if (mechanism.sample_rate, mechanism.count, terms.steps) != (terms.sample_rate, 1, 1):
         raise ValueError(f"reserved {mechanism}, requested {terms}: this step is not in the ledger")
     private = StepTerms(mechanism.noise_multiplier, clip_norm, 1.0, max_memory_mb)
-    steps = PatientSteps(module, task.loss, lambda parameters: torch.optim.SGD(parameters, lr=0.0), private, generator)
+    steps = PatientSteps(
+        module, _loss(task, terms), lambda parameters: torch.optim.SGD(parameters, lr=0.0), private, generator
+    )
     module.train()
     steps.prepare(*cohort.nobody(terms.images_per_patient))
     (patients,) = privacy.sampled_patients(len(cohort.rows), terms.sample_rate, 1, generator)
     total = steps.noised_sum(patients, lambda chosen: cohort.draw(chosen, terms.images_per_patient, generator))
     return _by_name(module, total)
+
+
+def _loss(task: Task, terms: TrainingTerms) -> Loss:
+    return partial(task.loss, class_weights=tuple(terms.class_weights))
 
 
 def _by_name(module: nn.Module, total: Tensor) -> NDArray[np.float64]:

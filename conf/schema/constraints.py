@@ -103,6 +103,7 @@ Measure = Annotated[_Float, rule("must lie between 1e-06 and 1e+06", lambda valu
 """A step size or a length, within the bounds of the study's document."""
 Epsilon = Annotated[_Float, rule("must lie above 0 and not above 1000", lambda value: 0 < value <= 1000)]
 Decay = Annotated[_Float, rule("must be at least 0 and below 1", lambda value: 0 <= value < 1)]
+Weight = Annotated[_Float, rule("must lie from 0.001 to 1", lambda value: 1e-3 <= value <= 1)]
 Share = Annotated[_Float, rule("must lie above 0 and not above 1", lambda value: 0 < value <= 1)]
 ShareOrNone = Annotated[_Float, rule("must lie between 0 and 1", lambda value: 0 <= value <= 1)]
 Part = Annotated[_Float, rule("must lie between 0 and 1, both excluded", lambda value: 0 < value < 1)]

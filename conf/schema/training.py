@@ -5,9 +5,9 @@ Tested in ``tests/conf/test_load.py``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from conf.schema.constraints import Decay, Images, Measure, Multiple, SettingsGroup, Share, ShareOrNone, Steps
+from conf.schema.constraints import Decay, Images, Measure, Multiple, SettingsGroup, Share, ShareOrNone, Steps, Weight
 
 
 @dataclass
@@ -31,3 +31,7 @@ class TrainingSettings(SettingsGroup):
     steps at most. The study's epsilon is the same: below 1 more of it is spent late, above 1 early."""
     images_per_patient: Images = 4
     """How many images of a sampled patient are drawn; the patient's loss is their mean."""
+    class_weights: list[Weight] = field(default_factory=list)
+    """Weight of each answer to the task's question in the loss, in the order of its classes or grades, above 0 and 1 at
+    most; none: they all count the same. Public numbers, such as from a published prevalence: what hospitals have is
+    not known to the server."""

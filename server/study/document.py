@@ -37,6 +37,7 @@ from tasks.protocol.study import (
     WireTerms,
     release,
 )
+from tasks.tables import answer_terms
 
 WEIGHTS = "weights"
 """The server's folder with files of weights that studies may name."""
@@ -67,9 +68,12 @@ def document_of(
         peers: fingerprints of their enrolled keys, by name, where the study has secure sums.
 
     Raises:
-        ConfigError: the study has secure sums, and too few hospitals for them or no keys of theirs.
+        ConfigError: the study has secure sums, and too few hospitals for them or no keys of theirs; or weights of
+            classes that the task does not have.
     """
     task, model = tasks.get(study.task.name), model_of(study)
+    if wrong := task.unfit_weights(study.training.class_weights):
+        raise conf.ConfigError(f"training.{wrong}")
     evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
     findings, structures = task.asks(registry.outlines(model, task.form))
     terms = EvaluationTerms(
@@ -81,6 +85,7 @@ def document_of(
         matrix=study.evaluation.matrix,
         findings=findings,
         structures=structures,
+        answers=answer_terms(task, study.evaluation.bins),
         edges="released" if looks_first(study.evaluation) and not study.evaluation.pooled_only else "equal",
     )
     return StudyDocument(

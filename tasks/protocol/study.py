@@ -59,6 +59,9 @@ class TrainingTerms:
     images_per_patient: Annotated[int, Field(ge=1, le=1000)]
     final_rate: Probability = 1.0
     final_noise: Annotated[float, Field(ge=0.1, le=10)] = 1.0
+    class_weights: Annotated[list[Annotated[float, Field(ge=1e-3, le=1)]], Field(max_length=20)] = Field(
+        default_factory=list
+    )
 
     def rate_in(self, round: int, rounds: int) -> float:
         """The learning rate of a round: falls geometrically to ``final_rate`` times the first one."""
@@ -78,6 +81,8 @@ _LEVELS_OF_NOISE = 5
 Edges = Literal["equal", "released"]
 Stays = Literal["nothing", "normalisation", "head"]
 Encoding = Literal["float32", "float16", "int8"]
+MEASURE_ROWS = 3
+"""Histograms of a measured value: of what readers say, of what is told, and of their differences."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -133,11 +138,39 @@ class PrivacyTerms:
 
 
 @dataclass(frozen=True, config=STRICT)
+class AnswerTerms:
+    """Tables of one question with another answer than yes or no, which leave after the last round.
+
+    Attributes:
+        kind: of its answer, see ``tasks/answers.py``.
+        cells: rows and columns of its table: the reader's class or grade and the told one; of a measured value three
+            rows, each a histogram of its own.
+    """
+
+    kind: Literal["classes", "grade", "measure"]
+    cells: Annotated[list[Annotated[int, Field(ge=2, le=65536)]], Field(min_length=2, max_length=2)]
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> Self:
+        rows, columns = self.cells
+        if self.kind == "measure" and rows != MEASURE_ROWS:
+            raise ValueError(f"a measured value has {MEASURE_ROWS} histograms, not {rows}")
+        if self.kind != "measure" and not 3 <= rows == columns <= 20:
+            raise ValueError(f"a table of {self.kind} has as many rows as columns, 3 to 20, not {rows} x {columns}")
+        return self
+
+    @property
+    def histograms(self) -> int:
+        """How many leave, each including every patient once: of classes the table and each class against all others."""
+        return {"classes": 1 + self.cells[0], "grade": 1, "measure": MEASURE_ROWS}[self.kind]
+
+
+@dataclass(frozen=True, config=STRICT)
 class EvaluationTerms:
     """What leaves about the validation patients: ``releases`` histograms of ``bins`` cells per class, together within
     (epsilon, the study's delta); no epsilon requests exact ones. After the last round there are more histograms, each
     over all patients, within the same epsilon: one per subgroup attribute, those of secondary findings and outlines,
-    and those of other models.
+    tables of questions with other answers than yes or no, and those of other models.
 
     Attributes:
         paired: one order brings a second model, and one joint histogram of both models' scores leaves, with this many
@@ -150,6 +183,7 @@ class EvaluationTerms:
         edges: where bins lie. ``equal``: equally wide. ``released``: before the first evaluation one look, with
             ``RANGE_NOISE``, counts patients whatever their class in cells that are the same for every study; its
             quantiles are the edges for all hospitals, and each evaluation's are those of the next.
+        answers: questions with another answer than yes or no, by name: of each, tables leave after the last round.
     """
 
     releases: Count
@@ -162,6 +196,7 @@ class EvaluationTerms:
     structures: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
     edges: Edges = "equal"
     paired_at: Annotated[list[Name], Field(max_length=10_000)] = Field(default_factory=list)
+    answers: Annotated[dict[Name, AnswerTerms], Field(max_length=101)] = Field(default_factory=dict)
 
     def histograms(self, last: bool) -> int:
         """How many leave after one evaluation: each includes every patient once."""
@@ -177,7 +212,8 @@ class EvaluationTerms:
         return self.all_histograms() - spared
 
     def _at_last(self) -> int:
-        return len(self.subgroups) + len(self.findings) + 2 * len(self.structures)
+        tables = sum(answer.histograms for answer in self.answers.values())
+        return len(self.subgroups) + len(self.findings) + 2 * len(self.structures) + tables
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -334,15 +370,18 @@ def release() -> str:
 def canonical(document: StudyDocument) -> str:
     """The document as JSON with sorted keys and no spaces: equal documents, equal text. One that nobody asks for has
     no ``asked_by``, and one without secure sums no ``secure_sum``, as they had none before there were any; likewise for
-    bins of equal width and comparisons everywhere."""
+    bins of equal width, comparisons everywhere, answers that are all yes or no and classes that all weigh the same."""
     values = _ADAPTER.dump_python(document)
     for name in ("asked_by", "secure_sum"):
         if not values[name]:
             del values[name]
     if values["evaluation"]["edges"] == "equal":
         del values["evaluation"]["edges"]
-    if not values["evaluation"]["paired_at"]:
-        del values["evaluation"]["paired_at"]
+    for name in ("paired_at", "answers"):
+        if not values["evaluation"][name]:
+            del values["evaluation"][name]
+    if not values["training"]["class_weights"]:
+        del values["training"]["class_weights"]
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -71,7 +71,7 @@ def read_labels(
     if key is None or "label" not in table.columns:
         has = f"it has {names(table.columns)}" if table.columns else "it is empty"
         raise SiteMisconfigured(f"{path} needs a column 'label' and one of {', '.join(KEYS)}; {has}")
-    values, left_out = _collect(path, table, key, classes, secondary, answer)
+    values, left_out = _collect(path, table, key, classes, secondary=secondary, answer=answer)
     findings, contradicted = _findings(table.rows, key, secondary)
     left_out += Counter(CONTRADICTING_FINDINGS=contradicted)
     return Labels(
@@ -183,7 +183,13 @@ def permitted_findings(columns: Mapping[str, Answer]) -> str:
 
 
 def _collect(
-    path: Path, table: TextTable, key: str, classes: tuple[str, str], secondary: Sequence[Finding], answer: Answer
+    path: Path,
+    table: TextTable,
+    key: str,
+    classes: tuple[str, str],
+    *,
+    secondary: Sequence[Finding],
+    answer: Answer,
 ) -> tuple[dict[str, float], Counter[str]]:
     of_findings = {finding.name: finding.answer for finding in secondary}
     labels: list[tuple[str, float]] = []

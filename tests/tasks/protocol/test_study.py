@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.protocol import study
-from tasks.protocol.study import BadDocument, PrivacyTerms, StudyDocument, TrainingTerms
+from tasks.protocol.study import AnswerTerms, BadDocument, EvaluationTerms, PrivacyTerms, StudyDocument, TrainingTerms
 from tests import spoiling
 from tests.spoiling import MANY
 
@@ -215,3 +215,49 @@ def test_a_falling_rate_stays_within_the_bounds_of_a_rate(rate: float, final: fl
         return
     for round in {1, (rounds + 1) // 2, rounds}:
         assert replace(terms, learning_rate=terms.rate_in(round, rounds)).learning_rate >= 1e-6
+
+
+def test_documents_of_yes_or_no_questions_keep_their_digest(document: StudyDocument) -> None:
+    """This one was approved before there were other answers."""
+    kept = replace(
+        document,
+        name="kept-1",
+        release="1.0.0",
+        contract="0" * 64,
+        model={"name": "scatter_linear", "resolution": 16},
+        evaluation=EvaluationTerms(2, 16, 4.0, findings=["effusion"]),
+        sizes={"a": 10},
+    )
+    assert study.digest(kept) == "627f8ed6ac1d9cd8a97fd3dae72bbf2226cb0d0df6195812f6619855d5a32849"
+
+
+ANSWERS = {"question": AnswerTerms("classes", [3, 3]), "size": AnswerTerms("measure", [3, 8])}
+
+
+def test_other_answers_and_public_weights_are_part_of_what_is_approved(document: StudyDocument) -> None:
+    terms = replace(document.evaluation, answers=ANSWERS)
+    asked = replace(document, evaluation=terms)
+    weighted = replace(document, training=replace(document.training, class_weights=[0.5, 1.0]))
+    assert len({study.digest(one) for one in (document, asked, weighted)}) == 3
+    for one in (asked, weighted):
+        assert study.read(study.canonical(one)) == one
+    assert terms.histograms(last=True) - document.evaluation.histograms(last=True) == (1 + 3) + 3
+    assert AnswerTerms("grade", [5, 5]).histograms == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells"),
+    [
+        ("classes", [2, 2]), ("classes", [3, 4]), ("classes", [21, 21]), ("grade", [3]), ("measure", [2, 8]),
+        ("measure", [3, 1]), ("binary", [2, 2]),
+    ],
+)  # fmt: skip
+def test_a_table_that_no_question_has_is_refused(document: StudyDocument, kind: str, cells: list[int]) -> None:
+    values: dict[str, Any] = json.loads(study.canonical(document))
+    values["evaluation"]["answers"] = {"question": {"kind": kind, "cells": cells}}
+    with pytest.raises(BadDocument, match=r"evaluation\.answers\.question"):
+        study.read(json.dumps(values))
+    values["evaluation"]["answers"] = {}
+    values["training"]["class_weights"] = [1.5]
+    with pytest.raises(BadDocument, match=r"training\.class_weights"):
+        study.read(json.dumps(values))
