@@ -60,11 +60,15 @@ CLIENT_ROOMS: dict[str, set[str]] = {
         "oversight",
     },
     "link": {"errors", "sources", "site", "ledger", "secure_sum", "oversight", "app"},
+    "evidence": {"sources", "site", "ledger", "oversight"},
     "prediction": {
         *("errors", "pixels", "reading", "sources", "sources.labels", "sources.files", "sources.pacs"),
         *("site", "cohort", "oversight"),
     },
-    "cli": {"errors", "site", "policy", "ledger", "cohort", "training", "oversight", "setup", "link", "prediction"},
+    "cli": {
+        *("errors", "site", "policy", "ledger", "cohort", "training", "oversight", "setup", "link", "evidence"),
+        "prediction",
+    },
 }
 SERVER_ROOMS: dict[str, set[str]] = {
     "errors": set(),
@@ -91,7 +95,8 @@ SERVER_ROOMS: dict[str, set[str]] = {
         *("run_survey", "simulation", "launch"),
     },
     "command_line": {"errors", "runtime", "study", "commands", "simulation", "launch", "launch_survey"},
-    "cli": {"errors", "runtime", "rounds", "study", "deployment"},
+    "evidence": {"errors", "study", "deployment"},
+    "cli": {"errors", "runtime", "rounds", "study", "deployment", "evidence"},
     "__main__": {"errors", "study", "commands", "simulation", "command_line"},
     "api": {"errors", "study", "rounds", "results", "pages", "simulation", "launch", "__main__"},
     "entry": {"cli", "__main__"},

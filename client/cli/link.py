@@ -30,7 +30,7 @@ from tasks.machine.pulse import ALIVE, Watched
 from tasks.machine.supervision import Program, Supervisor, all_well, holder, only_one, stop_on_signals
 from tasks.protocol import enrolment
 
-_LISTEN = "127.0.0.1:9094"
+LISTEN = "127.0.0.1:9094"
 _SILENT_S = 45.0
 """A program that has shown no sign of life for so long is not well: longer than any call that it waits for."""
 _UNHEARD_S = 60.0
@@ -96,7 +96,7 @@ def run(
     only: Annotated[
         Role, typer.Option("--only", help="Run only one of the two, where they are on separate machines.")
     ] = Role.BOTH,
-    gateway: GatewayAddress = _LISTEN,
+    gateway: GatewayAddress = LISTEN,
     healthy: Annotated[bool, typer.Option("--healthy", help="Only report health, by the exit code.")] = False,
     site: SiteFile = HERE,
 ) -> None:
@@ -124,7 +124,7 @@ def run(
 
 def security(
     html: Annotated[Path | None, typer.Option("--html", help="Also write the checklist as a page to print.")] = None,
-    gateway: GatewayAddress = _LISTEN,
+    gateway: GatewayAddress = LISTEN,
     site: SiteFile = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -133,7 +133,7 @@ def security(
     Exit code 1 when one fails. If gateway and trainer run on separate machines, run this on both.
     """
     settings = load(site)
-    _require_address(gateway)
+    require_address(gateway)
     claims_by_heading = examined.checklist(settings, site, gateway)
     if html is not None:
         checklist.write(html, settings.name, claims_by_heading, examined.UNSEEN)
@@ -155,7 +155,7 @@ def security(
 
 
 def _programs(settings: SiteSettings, link: Link, site: Path, only: Role, gateway: str) -> list[Program]:
-    _require_address(gateway)
+    require_address(gateway)
     logs = settings.link / "logs"
     train = [sys.executable, "-m", "client.link.trainer", gateway, str(link.secret)]
     host = gateway.rpartition(":")[0]
@@ -184,9 +184,9 @@ def _programs(settings: SiteSettings, link: Link, site: Path, only: Role, gatewa
     ]
 
 
-def _require_address(gateway: str) -> None:
+def require_address(gateway: str) -> None:
     if gateway.count(":") != 1 or not gateway.rpartition(":")[2].isdecimal():
-        raise SiteMisconfigured(f"--gateway {gateway}: must be HOST:PORT, such as {_LISTEN}")
+        raise SiteMisconfigured(f"--gateway {gateway}: must be HOST:PORT, such as {LISTEN}")
 
 
 def _tell(text: str) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from client.cli import audit, data, importing, ledger, link, model, site, studies
+from client.cli import audit, data, importing, ledger, link, model, papers, site, studies
 from client.cli.output import SiteCommands
 from tasks.machine import version
 from tasks.machine.disk import keep_to_owner
@@ -44,6 +44,7 @@ app.command()(site.status)
 app.command()(link.enroll)
 app.command()(link.run)
 app.command()(link.security)
+app.command()(papers.evidence)
 app.command("import")(importing.import_set)
 app.command()(data.ingest)
 app.command()(data.check)

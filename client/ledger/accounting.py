@@ -72,6 +72,25 @@ def epsilon_of(mechanisms: list[Mechanism], delta: float) -> float:
     return _epsilon_of(_parts(mechanisms), delta)
 
 
+def advantage_of(mechanisms: list[Mechanism]) -> float:
+    """The most by which true alarms of a guess whether a patient was there can exceed false ones, from 0 to 1.
+
+    It is delta at epsilon 0, the total variation distance of what leaves with and without the patient, and so far less
+    than what epsilon alone allows (``tasks.metrics.membership``).
+
+    >>> round(advantage_of([Mechanism(noise_multiplier=1.0, sample_rate=1.0, count=1)]), 4)
+    0.3829
+    """
+    parts = _parts(mechanisms)
+    if not parts:
+        return 0.0
+    if any(noise == 0 for noise, _, _ in parts):
+        return 1.0
+    if all(rate == 1 for _, rate, _ in parts):
+        return math.erf(1 / (2 * math.sqrt(2) * _one_gaussian(parts)))
+    return min(1.0, float(_composed(parts).get_delta_for_epsilon(0.0)))
+
+
 def plan_scale(
     spent: list[Mechanism], sample_rate: float, ahead: Sequence[Ahead], epsilon: float, delta: float, tried: float = 0.0
 ) -> float:

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import backup, people, server, status, studies
+from server.cli import backup, papers, people, server, status, studies
 from server.cli.output import ServerCommands
 from tasks.machine import version
 
@@ -47,6 +47,7 @@ app.command()(studies.stop)
 app.command()(studies.logs)
 app.command()(server.down)
 app.command()(server.security)
+app.command()(papers.evidence)
 app.command()(people.admit)
 app.command()(people.revoke)
 app.command()(people.person)

@@ -16,7 +16,8 @@ from scipy.special import log_ndtr
 
 from client.errors import BudgetExhausted
 from client.ledger import accounting
-from client.ledger.accounting import Mechanism, epsilon_of, noise_at, plan_scale, scale_of
+from client.ledger.accounting import Mechanism, advantage_of, epsilon_of, noise_at, plan_scale, scale_of
+from tasks.metrics.membership import advantage
 from tests.client.reserving import plan_noise
 
 noises = st.floats(0.8, 8.0)
@@ -242,3 +243,23 @@ def test_planning_takes_few_compositions(rate: float, count: int, monkeypatch: p
     plan_noise([], rate, count, 3.0, 1.234e-5)  # a delta that no other test uses, so that nothing is remembered
     assert len(looks) <= 12
     assert time.process_time() - started < 5
+
+
+uses = st.builds(Mechanism, st.sampled_from([0.7, 1.3, 4.0]), st.sampled_from([0.1, 0.5, 1.0]), st.integers(1, 5))
+
+
+@few
+@given(st.lists(uses, min_size=1, max_size=3))
+def test_a_guess_is_bounded_by_the_ledger_more_sharply_than_by_epsilon(history: list[Mechanism]) -> None:
+    bound = advantage_of(history)
+    for delta in (1e-6, 1e-3):
+        assert bound <= advantage(epsilon_of(history, delta), delta) + 1e-6
+    assert bound <= advantage_of([*history, Mechanism(2.0, 1.0, 1)]) + 1e-6
+
+
+def test_a_guess_on_nothing_on_everything_and_on_one_gaussian() -> None:
+    assert advantage_of([]) == 0.0
+    assert advantage_of([Mechanism(0.0, 1.0, 1)]) == 1.0
+    assert advantage_of([Mechanism(2.0, 1.0, 4)]) == pytest.approx(math.erf(0.5 / math.sqrt(2)))
+    once = advantage_of([Mechanism(1.0, 0.3, 1)])
+    assert once == pytest.approx(0.3 * math.erf(0.5 / math.sqrt(2)), abs=1e-3), "whoever is not sampled is not there"
