@@ -104,6 +104,8 @@ SERVER_ROOMS: dict[str, set[str]] = {
 SHARED_IN_TASKS = {"imaging", "machine", "metrics", "models", "phantoms", "protocol", "template"}
 TASKS = sorted({path.parent.name for path in (ROOT / "tasks").glob("*/__init__.py")} - SHARED_IN_TASKS)
 """The clinical tasks. A new one is not registered here: each has the same two rooms, its own and its phantoms'."""
+VARIANTS = {"breast_ultrasound_three": "breast_ultrasound"}
+"""Tasks that ask otherwise about the pictures of another one, and share how these are read and drawn."""
 TASK_ROOMS: dict[str, set[str]] = {
     "codes": set(),
     "answers": {"codes"},
@@ -117,9 +119,13 @@ TASK_ROOMS: dict[str, set[str]] = {
     "tables": {"answers", "metrics", "protocol", "task"},
     "imaging": {"task"},
     "models": {"input_spec", "metrics", "protocol", "task"},
-    "phantoms": {"codes", "task"},
+    "phantoms": {"answers", "codes", "task"},
     **{name: {"codes", "answers", "task", "imaging"} for name in (*TASKS, "template")},
     **{f"phantoms.{name}": {"task", "phantoms", name} for name in (*TASKS, "template")},
+    "breast_ultrasound_three": {"codes", "answers", "task", "breast_ultrasound"},
+    "phantoms.breast_ultrasound_three": {
+        *("task", "phantoms", "phantoms.breast_ultrasound", "breast_ultrasound_three"),
+    },
     "new_task": {"template"},
 }
 ROOMS = {"client": CLIENT_ROOMS, "server": SERVER_ROOMS, "tasks": TASK_ROOMS}
@@ -285,7 +291,8 @@ def wrong_neighbours(file: str, source: str) -> list[str]:
     if not file.startswith("tasks/"):
         return []
     own = _task(tuple(file.split("/")))
-    return [str(i) for i in imports(file, source) if _task(tuple(i.module.split("."))) not in {None, own}]
+    allowed = {None, own, VARIANTS.get(own or "")}
+    return [str(i) for i in imports(file, source) if _task(tuple(i.module.split("."))) not in allowed]
 
 
 def _task(parts: tuple[str, ...]) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.answers import Answer, Measure
 from tasks.phantoms.dicom_writer import common_attributes, patient_id, uid, write
 from tasks.task import PhantomHospital
 
@@ -26,15 +27,18 @@ Dependent = Callable[[Sequence[Attributes]], Attributes]
 
 @dataclass(frozen=True)
 class Described:
-    """An image with secondary findings that a reader noted.
+    """An image with what a reader noted of it.
 
     Attributes:
         image: its attributes.
-        findings: 0, 1 or ``None`` where nobody has noted it, in the order of ``Recipe.secondary``.
+        findings: 0, 1 or ``None`` where nobody has noted it, in the order of ``Recipe.secondary``; of another kind of
+            answer what a labels file says.
+        label: what a labels file says of it; "" for the name of its class.
     """
 
     image: Attributes
-    findings: tuple[int | None, ...] = ()
+    findings: tuple[int | str | None, ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,23 @@ def random_numbers(*names: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(names).encode()).digest()[:16], "big"))
 
 
+def drawn_truth(answer: Answer, positive: bool, rng: np.random.Generator) -> float:
+    """A patient's truth with or without the event of a question: each class or grade is as likely as the others, and so
+    is each value on its side of the threshold."""
+    if isinstance(answer, Measure):
+        low, high = sorted((answer.threshold, answer.high if positive == (answer.event_below is None) else answer.low))
+        value = float(rng.uniform(low, high))
+        return round(value, 1) if answer.event_of(np.array([round(value, 1)]))[0] == positive else value
+    numbers = np.arange(answer.cells)
+    return float(rng.choice(numbers[answer.event_of(numbers) == positive]))
+
+
+def severity(answer: Answer, truth: float) -> float:
+    """Where a truth lies among all there are: 0 for the first class or grade or the lowest value, 1 for the last."""
+    low, high = (answer.low, answer.high) if isinstance(answer, Measure) else (0.0, answer.cells - 1.0)
+    return (truth - low) / (high - low)
+
+
 def _patient(
     folder: Path, hospital: PhantomHospital, seed: int, recipe: Recipe, number: int
 ) -> Iterator[tuple[str | int, ...]]:
@@ -107,7 +128,8 @@ def _patient(
     files: list[Attributes] = []
     named: set[str] = set()
     for instance, one in enumerate(recipe.draw_patient(hospital, rng, positive), start=1):
-        drawn, findings = (one.image, one.findings) if isinstance(one, Described) else (one, ())
+        described = one if isinstance(one, Described) else Described({})
+        drawn = one.image if isinstance(one, Described) else one
         attributes = (
             drawn(files)
             if callable(drawn)
@@ -118,8 +140,9 @@ def _patient(
         name = str(attributes[recipe.labelled])
         if not callable(drawn) and name not in named:
             named.add(name)
-            noted = ["" if finding is None else finding for finding in findings or [None] * len(recipe.secondary)]
-            yield patient, name, recipe.classes[positive], *noted
+            findings = described.findings or [None] * len(recipe.secondary)
+            noted = ["" if finding is None else finding for finding in findings]
+            yield patient, name, described.label or recipe.classes[positive], *noted
 
 
 def _identified(

@@ -30,12 +30,13 @@ from client.reading.evidence import examine
 from client.reading.segments import is_segmentation
 from client.sources.acquisition import acquisition_reader
 from client.sources.files.folder import list_folder
-from client.sources.labels.table import KEYS
+from client.sources.labels.table import KEYS, label_of
 from client.sources.record import Record
 from client.sources.settings import FolderSource
 from conf import load
 from tasks import contract as contracts
 from tasks import task as tasks
+from tasks.answers import Answer, Classes, Measure
 from tasks.models import registry
 from tasks.task import PhantomHospital, Picture, Scan, Task, Volume
 
@@ -102,6 +103,13 @@ def strict_reading() -> Iterator[None]:
     pydicom.config.settings.reading_validation_mode = before
 
 
+def truth_of(task: Task, text: str) -> float:
+    """What a phantom's label says."""
+    found = label_of(text, task.answer, task.classes)
+    assert found is not None, text
+    return found
+
+
 # What people read
 
 
@@ -119,6 +127,7 @@ def test_labels_are_explained_under_the_headings_that_every_card_has(task: Task)
     assert text.startswith(f"# What the label means: {task.name}\n")
     assert f"**Question.** {task.question}" in text
     assert f"**Classes.** `{task.classes[0]}` (0), `{task.classes[1]}` (1)." in text
+    assert task.answer.kind == "binary" or f"**Answer.** {task.answer.permitted}." in text
     places = [text.index(f"\n{heading}\n") for heading in HEADINGS]
     assert places == sorted(places)
     for start, end in zip(places, [*places[1:], len(text)], strict=True):
@@ -190,15 +199,27 @@ def test_a_clip_gives_a_bounded_number_of_frames_evenly_spread(task: Task) -> No
 
 def test_the_loss_is_finite_and_smaller_where_it_is_right(task: Task) -> None:
     form = task.form
-    sizes = {form.outputs, form.outputs + form.structures * math.prod(form.shape[1:])}  # with and without outlines
-    for size in sizes:
-        targets = (torch.arange(3 * size).reshape(3, size) % 2).float()
-        right, wrong = (task.loss(strength * (2 * targets - 1), targets) for strength in (3.0, -3.0))
+    for pixels in {0, form.structures * math.prod(form.shape[1:])}:  # with and without outlines
+        marked = (torch.arange(2 * pixels).reshape(2, pixels) % 2).float()
+        extremes = [_extremes(answer) for answer in task.answers]
+        truths = torch.cat([torch.tensor([truth for truth, _ in both])[:, None] for both in extremes] + [marked], dim=1)
+        told = [torch.stack([outputs for _, outputs in both]) for both in extremes]
+        right, wrong = (task.loss(s * torch.cat([*told, 2 * marked - 1], dim=1), truths) for s in (3.0, -3.0))
         assert right.shape == ()
         assert 0 <= float(right) < float(wrong) < float("inf")
-        extreme = torch.tensor([1e4, -1e4, 0.0])[:, None].expand(3, size)
-        assert torch.isfinite(task.loss(extreme, targets))
-        assert float(task.loss(extreme, torch.full((3, size), math.nan))) == 0, "what nobody knows teaches nothing"
+        extreme = torch.tensor([1e4, -1e4])[:, None].expand(2, form.outputs + pixels)
+        assert torch.isfinite(task.loss(extreme, truths))
+        assert float(task.loss(extreme, torch.full_like(truths, math.nan))) == 0, "what nobody knows teaches nothing"
+
+
+def _extremes(answer: Answer) -> list[tuple[float, torch.Tensor]]:
+    """The least and the greatest truth of a question, each with outputs that say so."""
+    ones = torch.ones(answer.outputs)
+    if isinstance(answer, Classes):
+        return [(n, 2 * (torch.arange(answer.outputs) == n).float() - 1) for n in (0, answer.outputs - 1)]
+    if isinstance(answer, Measure):
+        return [(answer.low, -ones / 3), (answer.high, ones / 3)]
+    return [(0.0, -ones), (answer.cells - 1.0, ones)]
 
 
 @pytest.mark.parametrize("name", [name for name in tasks.names() if tasks.get(name).augment is not None])
@@ -233,7 +254,9 @@ def test_every_file_has_its_row_and_every_patient_one_label(small: Drawn) -> Non
     headers = [dcmread(path, stop_before_pixels=True) for path in small.paths()]
     rows, key = small.rows(), small.key()
     assert sorted({(h.PatientID, h[key].value) for h in headers}) == sorted((r["PatientID"], r[key]) for r in rows)
-    assert {r["label"] for r in rows} <= set(small.task.classes)
+    if small.task.answer.kind == "binary":
+        assert {r["label"] for r in rows} <= set(small.task.classes)
+    assert all(math.isfinite(truth_of(small.task, r["label"])) for r in rows)
     assert len({(r["PatientID"], r["label"]) for r in rows}) == len({r["PatientID"] for r in rows}) == SMALL.patients
 
 
@@ -348,7 +371,7 @@ def test_there_is_something_to_learn_but_not_everything(name: str, tmp_path: Pat
     drawn = Drawn(tasks.get(name), tmp_path)
     drawn.task.draw_phantom(tmp_path, FEW_IMAGES, 0)
     patients, targets, examples = _examples(drawn)
-    labels = targets[:, 0]
+    labels = drawn.task.answer.event_of(targets[:, 0])
     model = vars(load.load([f"task={name}"]).model)
     if min(drawn.task.example_shape[1:]) < model["resolution"]:
         model = model | {"resolution": 0, "J": 2}  # smaller images than it is made for
@@ -359,7 +382,7 @@ def test_there_is_something_to_learn_but_not_everything(name: str, tmp_path: Pat
     train = np.isin(patients, sorted(set(patients))[:50])
     _descend(drawn.task, network.trainable, inputs[train], torch.from_numpy(targets[train]))
     with torch.no_grad():
-        scores = network.trainable(inputs[~train])[:, 0].numpy()
+        scores = drawn.task.form.scores(network.trainable(inputs[~train]))
     held = sorted(set(patients[~train]))
     told = [labels[patients == patient].max() for patient in held]
     _better_than_chance(told, [scores[patients[~train] == patient].mean() for patient in held])
@@ -371,7 +394,7 @@ def test_scans_have_something_to_learn_but_not_everything(name: str, tmp_path: P
     drawn = Drawn(tasks.get(name), tmp_path)
     drawn.task.draw_phantom(tmp_path, FEW_SCANS, 0)
     records = list_folder(drawn.source(), drawn.task, frozenset()).records
-    told = np.array([record.label for record in records])
+    told = drawn.task.answer.event_of(np.array([record.label for record in records]))
     measures = np.array([_measures(drawn.task, record) for record in records])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1))
     scores = cross_val_predict(model, measures, told, cv=10, method="decision_function")
@@ -414,7 +437,7 @@ def _descend(task: Task, head: torch.nn.Module, inputs: torch.Tensor, targets: t
     for _ in range(terms.federation.rounds * terms.training.steps):
         optimiser.zero_grad()
         outputs = head(inputs)
-        outlines = torch.full((len(outputs), outputs.shape[1] - targets.shape[1]), math.nan)
+        outlines = torch.full((len(outputs), outputs.shape[1] - task.form.outputs), math.nan)
         task.loss(outputs, torch.cat([targets, outlines], dim=1)).backward()
         torch.nn.utils.clip_grad_norm_(head.parameters(), terms.privacy.clip_norm)
         optimiser.step()
