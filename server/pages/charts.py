@@ -51,7 +51,7 @@ def forest(results: Results) -> Chart:
     rows = {h: {arm: results.auc(arm, h) for arm in arms} for h in results.epsilon}
     if not results.absent():
         rows["mean"] = {arm: results.mean_auc(arm) for arm in arms}
-    return _forest("AUC of each arm at each hospital", "AUC", rows, arms, 0.5)
+    return forest_of("AUC of each arm at each hospital", "AUC", rows, arms, 0.5)
 
 
 def findings(results: Results) -> Chart | None:
@@ -61,7 +61,7 @@ def findings(results: Results) -> Chart | None:
         name.replace("_", " "): {arm: description.everybody.auc for arm, description in each.items()}
         for name, each in results.findings.items()
     }
-    return _forest("AUC of secondary findings", "AUC", rows, arms, 0.5) if rows else None
+    return forest_of("AUC of secondary findings", "AUC", rows, arms, 0.5) if rows else None
 
 
 def outlines(structure: str, by_arm: Mapping[str, OutlineArm]) -> Chart:
@@ -70,20 +70,25 @@ def outlines(structure: str, by_arm: Mapping[str, OutlineArm]) -> Chart:
     rows = {h: {arm: t.hospitals[h].dice if h in t.hospitals else None for arm, t in by_arm.items()} for h in hospitals}
     rows["all patients"] = {arm: description.everybody.dice for arm, description in by_arm.items()}
     title = f"Dice of {structure.replace('_', ' ')} at each hospital"
-    return _forest(title, "mean Dice", rows, list(by_arm), 0.0)
+    return forest_of(title, "mean Dice", rows, list(by_arm), 0.0)
 
 
-def _forest(
-    title: str, figure: str, rows: Mapping[str, Mapping[str, Interval | None]], arms: Sequence[str], least: float
+def forest_of(
+    title: str,
+    figure: str,
+    rows: Mapping[str, Mapping[str, Interval | None]],
+    arms: Sequence[str],
+    least: float,
+    most: float = 1.0,
 ) -> Chart:
     """One block per row, one whisker per arm; a last row that sums up the others is highlighted. The axis starts at
-    ``least``, or lower where an interval does."""
-    words = {name: ", ".join(f"{arm} {_words(i)}" for arm, i in each.items()) for name, each in rows.items()}
+    ``least``, or lower where an interval does, and ends at ``most``."""
+    words = {name: ", ".join(f"{arm} {in_words(i)}" for arm, i in each.items()) for name, each in rows.items()}
     description = "; ".join(f"{name}: {each}" for name, each in words.items())
     block = _ROW * len(arms) + 14
     chart = Chart(title, description, 0)
     lows = [i.low for each in rows.values() for i in each.values() if i is not None]
-    scale = Scale(min([least, *(int(low * 10) / 10 for low in lows)]), 1.0, _LEFT, _RIGHT)
+    scale = Scale(min([least, *(int(low * 10) / 10 for low in lows)]), most, _LEFT, _RIGHT)
     height = legend(chart, 12, [(NAMES[arm], partial(mark, MARKS[arm], colour=COLOURS[arm])) for arm in arms])
     top = height + 8
     bottom = top + block * len(rows)
@@ -96,7 +101,7 @@ def _forest(
             chart.add(
                 f'<rect x="0" y="{y + 2:g}" width="{WIDTH}" height="{block - 3:g}" fill="#0072b2" opacity="0.06"/>'
             )
-        label = text(_LEFT - 10, y + block / 2 + 4, _short(name, _LEFT), "end", font_weight="700" if sums_up else "500")
+        label = text(_LEFT - 10, y + block / 2 + 4, short(name, _LEFT), "end", font_weight="700" if sums_up else "500")
         chart.add(label)
         for k, arm in enumerate(arms):
             _whisker(chart, scale, y + 14 + k * _ROW, each.get(arm), arm, absent=f"no {figure.split()[-1]}")
@@ -198,7 +203,9 @@ def reliability(federated: Arm, calibrated: Recalibrated | None = None) -> Chart
             chart.add(mark(MARKS[kind], at, y(group.observed.value), colour, radius))
         if len(groups) > 1:
             chart.add(path([(x(g.predicted), y(g.observed.value)) for g in groups], colour, 1))
-    said = [f"{n}: " + "; ".join(f"{g.predicted:.2f}, observed {_words(g.observed)}" for g in gs) for n, _, gs in kinds]
+    said = [
+        f"{n}: " + "; ".join(f"{g.predicted:.2f}, observed {in_words(g.observed)}" for g in gs) for n, _, gs in kinds
+    ]
     return Chart(chart.title, ". ".join(said) or "Too few for any group.", size + top + 44, chart.pieces)
 
 
@@ -207,7 +214,7 @@ def groups(subgroups: Sequence[Subgroup]) -> Chart | None:
     shown: list[tuple[Subgroup, Figures]] = [(g, g.figures) for g in subgroups if g.figures is not None]
     if not shown:
         return None
-    description = "; ".join(f"{g.attribute} {g.level}: {_words(f.auc)}" for g, f in shown)
+    description = "; ".join(f"{g.attribute} {g.level}: {in_words(f.auc)}" for g, f in shown)
     top, bottom = 10.0, 10.0 + 26 * len(shown)
     chart = Chart("AUC by subgroup", description, bottom + 44)
     lows = [f.auc.low for _, f in shown if f.auc is not None]
@@ -260,7 +267,7 @@ def matrix(by_model: Mapping[str, Mapping[str, Interval | None]]) -> Chart | Non
     if not by_model:
         return None
     columns = sorted({hospital for each in by_model.values() for hospital in each})
-    description = "; ".join(f"trained at {row}: " + ", ".join(f"{h} {_words(each.get(h))}" for h in columns)
+    description = "; ".join(f"trained at {row}: " + ", ".join(f"{h} {in_words(each.get(h))}" for h in columns)
                      for row, each in by_model.items())  # fmt: skip
     left, top, height = 104.0, 44.0, 44.0
     wide = min((WIDTH - left - 6) / len(columns), 92.0)
@@ -268,10 +275,10 @@ def matrix(by_model: Mapping[str, Mapping[str, Interval | None]]) -> Chart | Non
     chart.add(text(left + wide * len(columns) / 2, 14, "scored at", "middle", fill="#5b6773"))
     chart.add(text(left - 12, top - 8, "trained at", "end", fill="#5b6773"))
     for n, hospital in enumerate(columns):
-        chart.add(text(left + wide * (n + 0.5), top - 8, _short(hospital, wide), "middle", font_weight="600"))
+        chart.add(text(left + wide * (n + 0.5), top - 8, short(hospital, wide), "middle", font_weight="600"))
     for m, (row, each) in enumerate(by_model.items()):
         y = top + height * m
-        chart.add(text(left - 12, y + height / 2 + 4, _short(row, left - 12), "end", font_weight="600"))
+        chart.add(text(left - 12, y + height / 2 + 4, short(row, left - 12), "end", font_weight="600"))
         for n, hospital in enumerate(columns):
             chart.add(*_cell(left + wide * n, y, wide, height, each.get(hospital), home=hospital == row))
     return chart
@@ -295,14 +302,15 @@ def _cell(x: float, y: float, wide: float, high: float, interval: Interval | Non
     return [*pieces, text(middle, y + high / 2 + 14, limits, "middle", fill=ink, font_size=type_size)]
 
 
-def _short(name: str, room: float) -> str:
+def short(name: str, room: float) -> str:
+    """A name that fits into so many pixels."""
     most = max(3, int(room / 7.2))
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) -> Chart:
     """Mean AUC against epsilon, from strict to none; a band shows the model without noise, if there is one."""
-    description = "; ".join(f"epsilon {name}: {_words(interval)}" for name, interval in points)
+    description = "; ".join(f"epsilon {name}: {in_words(interval)}" for name, interval in points)
     chart = Chart("What privacy costs", description, 0)
     left, right, top, bottom = 46.0, WIDTH - 12.0, 30.0, 240.0
     low = min([i.low for _, i in points] + ([] if baseline is None else [baseline.low]))
@@ -327,7 +335,8 @@ def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) 
     return Chart(chart.title, chart.description, bottom + 48, chart.pieces)
 
 
-def _words(interval: Interval | None) -> str:
+def in_words(interval: Interval | None) -> str:
+    """An estimate with its limits, for a description."""
     if interval is None:
         return "none"
     limits = f"{interval.low:.2f} to {interval.high:.2f}"

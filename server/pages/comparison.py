@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from pydantic import TypeAdapter
 from rich.table import Table
 
 from server.errors import StudyError
 from server.pages import charts
+from server.pages.answers import summaries
 from server.pages.provenance import flat
 from server.pages.report import PAGES, interval, point
+from server.results.answers import AnswerArm
 from tasks.metrics.interval import Interval, mean, repeated
 
+_ANSWERS = TypeAdapter(dict[str, dict[str, AnswerArm]])
 _NOT_SHOWN = ("output_dir", "data_root", "tracking", "runtime", "propose", "resume")
 
 
@@ -32,6 +36,8 @@ class Ended:
     Attributes:
         config: settings by dotted keys, without paths.
         hospitals: AUC of the federated model by hospital, and ``pooled`` that of the arm without noise.
+        told: where answers are more than yes or no, the figures of the federated model on all patients, by what they
+            are called.
     """
 
     name: str
@@ -39,6 +45,7 @@ class Ended:
     config: dict[str, Any]
     hospitals: dict[str, Interval]
     pooled: dict[str, Interval]
+    told: dict[str, str] = field(default_factory=dict)
 
     @property
     def epsilon(self) -> float:
@@ -58,7 +65,14 @@ def read(folder: Path) -> Ended:
         numbers = json.loads((folder / "results.json").read_text("utf-8"))
         config = {key: value for key, value in facts["config"].items() if key not in _NOT_SHOWN}
         arms = {arm: _intervals(each) for arm, each in numbers["arms"].items()}
-        return Ended(facts["study"], config["task"]["name"], flat(config), arms["federated"], arms.get("pooled", {}))
+        return Ended(
+            name=facts["study"],
+            question=config["task"]["name"],
+            config=flat(config),
+            hospitals=arms["federated"],
+            pooled=arms.get("pooled", {}),
+            told=summaries(_ANSWERS.validate_python(numbers.get("answers", {}))),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NotComparable(
             f"{folder} holds no study that has ended: {error!r}. Name folders in outputs/studies"
@@ -93,6 +107,11 @@ def differing(studies: Sequence[Ended]) -> list[str]:
     return [key for key in keys if len({repr(study.config.get(key)) for study in studies}) > 1]
 
 
+def told_by(studies: Sequence[Ended]) -> list[str]:
+    """Figures of answers that are more than yes or no, as they are called, of whichever study has them."""
+    return list(dict.fromkeys(figure for study in studies for figure in study.told))
+
+
 def table(studies: Sequence[Ended]) -> Table:
     """For the terminal: what differs, and the mean AUC over the hospitals that all studies share.
 
@@ -101,12 +120,14 @@ def table(studies: Sequence[Ended]) -> Table:
     """
     common, keys = shared(studies), differing(studies)
     drawn = Table(title=f"AUC over {', '.join(common)}, with 95 % intervals", title_style="bold")
-    for heading in ("study", *keys, "mean AUC", *common):
+    told = told_by(studies)
+    for heading in ("study", *keys, "mean AUC", *common, *told):
         drawn.add_column(heading)
     for study in studies:
         figures = [_text(study.hospitals[hospital]) for hospital in common]
         settings = (str(study.config.get(key)) for key in keys)
-        drawn.add_row(study.name, *settings, _text(_mean(study, common)), *figures)
+        answers = (study.told.get(figure, "–") for figure in told)
+        drawn.add_row(study.name, *settings, _text(_mean(study, common)), *figures, *answers)
     return drawn
 
 
@@ -137,6 +158,7 @@ def page(studies: Sequence[Ended]) -> str:
         studies=studies,
         common=common,
         keys=differing(studies),
+        told=told_by(studies),
         frontier="" if drawn is None else Markup(drawn.svg()),
         mean=lambda study: _mean(study, common),
         show=interval,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from server.pages import answers
 from server.pages.provenance import code_digest, versions
 from server.pages.report import Story, about, compared, distance, per_cent, point, selected, summary
 from server.results.figures import Figures
@@ -167,13 +168,16 @@ def _figures(story: Story, task: Task) -> Iterator[str]:
         "|---|---|---|---|---|---|---|---|"
     )
     for name, figures in [*federated.hospitals.items(), ("all patients", federated.everybody)]:
-        yield f"| {plain(name)} | {_row(figures)} |"
+        yield f"| {plain(name)} | {_row(figures, probabilities=not answers.is_measured(story.results))} |"
     yield from ("", *_calibration(story), "", *_secondary(story, task))
 
 
 def _calibration(story: Story) -> Iterator[str]:
     """What becomes of scores in the model's file."""
     calibrated = story.results.recalibrated
+    if answers.is_measured(story.results):
+        yield "The score rises with the event and is 0.5 at its threshold; it is no probability."
+        return
     if calibrated is None:
         yield "These are scores, not probabilities: nothing has calibrated them."
         return
@@ -194,7 +198,8 @@ def _calibration(story: Story) -> Iterator[str]:
 
 
 def _secondary(story: Story, task: Task) -> Iterator[str]:
-    """The federated model's secondary findings and outlines."""
+    """The federated model's answers that are not yes or no, secondary findings and outlines."""
+    yield from (f"- {plain(sentence)}" for sentence in answers.sentences(story.results))
     for finding, arms in story.results.findings.items():
         if "federated" in arms:
             auc = arms["federated"].everybody.auc
@@ -208,9 +213,11 @@ def _secondary(story: Story, task: Task) -> Iterator[str]:
             yield f"- outline of {plain(structure.replace('_', ' '))}: mean Dice {dice}, 95 % Hausdorff distance {far}"
 
 
-def _row(figures: Figures) -> str:
+def _row(figures: Figures, probabilities: bool = True) -> str:
     auc = "none" if figures.auc is None else point(figures.auc)
     rates = [per_cent(figures.specific.sensitivity), per_cent(figures.specific.specificity)]
+    if not probabilities:
+        return " | ".join([auc, *rates, *["–"] * 4])
     line = figures.calibration
     errors = [point(i, 3) for i in (figures.brier, figures.calibration_error)]
     return " | ".join([auc, *rates, *errors, *([point(line.slope), point(line.intercept)] if line else ["–", "–"])])

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from scipy.special import ndtri
 
-from server.pages import charts
+from server.pages import answers, charts
 from server.pages.provenance import code_digest, command, versions
 from server.pages.svg import Chart
 from server.results.figures import SPECIFICITY, Figures
@@ -51,6 +51,12 @@ EXPLAINED = {
     "gains": "Gains: paired comparison (DeLong 1988); verdicts by Holm (1979).",
     "hospital": "What the hospital alone predicts: Cochran's Q (1954); AUC without optimism (Efron 1983).",
     "outlines": "Dice and Hausdorff distance: Fieller's interval; zeros and missed structures have their own cells.",
+    "classes": "Classes: AUC of each against all others; accuracy and sensitivity by Wilson's interval with the "
+    "noise's variance; macro AUC with errors correlated by 1/2.",
+    "grades": "Weighted kappa (Cohen 1968): a ratio of products of sums, their common noise taken off; Fieller's "
+    "interval.",
+    "measures": "Limits of agreement (Bland and Altman 1986; intervals by Zou 2013), R² and slope from three "
+    "histograms; what their cells hide is in the limits.",
 }
 """By its section in ``server/STATISTICS.md``: how each figure is computed, in a line."""
 PAGES = Environment(
@@ -84,10 +90,11 @@ def pictures(story: Story) -> dict[str, Chart]:
         "gains": charts.gains(results),
         "matrix": charts.matrix(results.matrix),
         "reliability": charts.reliability(results.details["federated"], results.recalibrated)
-        if "federated" in results.details
+        if "federated" in results.details and not answers.is_measured(results)
         else None,
         "subgroups": charts.groups(results.groups),
         "findings": charts.findings(results),
+        **answers.pictures(results),
         **{f"outlines-{structure}": charts.outlines(structure, arms) for structure, arms in results.outlines.items()},
         "convergence": charts.convergence(story.rounds),
         "privacy": charts.privacy(story.rounds, asked),
@@ -107,9 +114,12 @@ def page(story: Story) -> str:
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         pictures={name: Markup(chart.svg()) for name, chart in pictures(story).items()},
         summary=summary(results),
+        told=list(answers.sentences(results)),
+        answered=answers.answered(results),
+        measured=answers.is_measured(results),
         verdicts=verdicts(results.gains),
         selected=selected(story),
-        explained=(explained := {k: v for k, v in EXPLAINED.items() if k != "outlines" or results.outlines}),
+        explained=(explained := _explained(results)),
         numbers={name: number for number, name in enumerate(explained, start=1)},
         compared=compared(results),
         federated=federated,
@@ -131,6 +141,13 @@ def page(story: Story) -> str:
         per_cent=per_cent,
         megabytes=lambda count: f"{count / 1e6:,.2f} MB",
     )
+
+
+def _explained(results: Results) -> dict[str, str]:
+    """The lines about figures that the page has."""
+    absent = set(answers.SECTIONS.values()) - answers.sections(results)
+    absent |= set() if results.outlines else {"outlines"}
+    return {name: text for name, text in EXPLAINED.items() if name not in absent}
 
 
 def compared(results: Results) -> str:

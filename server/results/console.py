@@ -5,6 +5,7 @@ Tested in ``tests/server/results/test_answers.py``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from rich.console import Group
@@ -26,7 +27,8 @@ WORDS = {
     "r_squared": "R²",
 }
 """What figures are called where a person reads; the others have their own names."""
-_UNITS = {"mean_error", "bias", "below", "above"}
+UNITS = {"mean_error", "bias", "below", "above"}
+"""Figures in the unit of the answer, or in grades."""
 
 
 def tables(results: Results, study: Study) -> Group:
@@ -46,7 +48,7 @@ def answer_tables(results: Results) -> Iterator[Table]:
         drawn = Table(title=title, title_style="bold")
         drawn.add_column("hospital")
         for name in figures:
-            drawn.add_column(f"{WORDS.get(name, name)}{unit if name in _UNITS else ''}", justify="right")
+            drawn.add_column(f"{WORDS.get(name, name)}{unit if name in UNITS else ''}", justify="right")
         rows = {**federated.hospitals, "all patients": federated.everybody}
         rows |= {f"all patients, {arm}": each.everybody for arm, each in arms.items() if arm != "federated"}
         for name, told in rows.items():
@@ -60,10 +62,22 @@ def answer_tables(results: Results) -> Iterator[Table]:
 def _figure(interval: Interval | None, name: str) -> str:
     if interval is None:
         return "-"
-    if name not in _UNITS:
+    if name not in UNITS:
         return _three(interval)
-    point = f"{interval.value:.3g}" if interval.firm else "no point"
-    return f"{point}\n{interval.low:.3g} to {interval.high:.3g}"
+    value, low, high = in_unit(interval)
+    return f"{value if interval.firm else 'no point'}\n{low} to {high}"
+
+
+def in_unit(interval: Interval) -> tuple[str, str, str]:
+    """An estimate and its limits with equally many decimals, the largest of them with three digits.
+
+    >>> in_unit(Interval(8.276, 5.8, 12.41))
+    ('8.3', '5.8', '12.4')
+    """
+    ends = (interval.value, interval.low, interval.high)
+    decimals = min(max(2 - math.floor(math.log10(max(*map(abs, ends), 1e-9))), 0), 6)
+    value, low, high = (f"{end:.{decimals}f}".replace("-", "−") for end in ends)
+    return value, low, high
 
 
 def called(question: str) -> str:
