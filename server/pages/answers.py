@@ -151,7 +151,7 @@ def _forest(question: str, arms: Mapping[str, AnswerArm]) -> Chart:
     most = max(highs, default=1.0) * 1.05 if isinstance(some, MeasureFigures) else 1.0
     least = 0.5 if isinstance(some, ClassFigures) else 0.0
     title = f"{heading(figure, some)} of {called(question)} at each hospital"
-    return forest_of(title, heading(figure, some), rows, list(arms), least, most)
+    return forest_of(title, heading(figure, some), rows, list(arms), least=least, most=most)
 
 
 def _told(figures: AnswerFigures) -> Chart:
@@ -238,7 +238,7 @@ def _level(chart: Chart, name: str, each: Interval, y: Scale, least: float) -> f
     band = [(left, y(each.low)), (right, y(each.low)), (right, y(each.high)), (left, y(each.high))]
     chart.add(area(band, colour))
     if each.firm:
-        chart.add(line(left, y(each.value), right, y(each.value), colour, 1.8, dash))
+        chart.add(line(left, y(each.value), right, y(each.value), colour, width=1.8, dash=dash))
     at = max(y(each.value), least)
     chart.add(text(right + 8, at, name, fill=colour, font_weight="600"))
     chart.add(text(right + 8, at + 14, shown(each, "bias"), fill=colour, font_size="11"))
