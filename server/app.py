@@ -243,7 +243,9 @@ def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid) 
         patient = SuperlinkGrid(grid, patience, deadline, lambda: _nodes(server_dir))
         try:
             initial = partial(initial_state, study)
-            return play_rounds(study, folder, nodes, patient, initial, committed, server_dir.witness)
+            return play_rounds(
+                study, folder, nodes, patient, initial=initial, committed=committed, witnessed=server_dir.witness
+            )
         except RoundFailed as error:
             if _invited(server_dir, study, folder) != nodes:
                 raise RegisterChanged from error

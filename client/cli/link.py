@@ -23,6 +23,7 @@ from client.link.gateway import enroll as ask
 from client.link.gateway import link as read_link
 from client.link.observed import observe
 from client.link.watch import Watch
+from client.oversight import premises
 from client.site import SiteSettings, load
 from tasks.machine import checklist
 from tasks.machine.checklist import ClaimState
@@ -68,6 +69,8 @@ def enroll(
     except enrolment.BadEnrolment as error:
         raise SiteMisconfigured(f"{invitation}: {error}") from error
     request = ask(settings, invited)
+    if problem := premises.not_answering(settings):
+        raise SiteMisconfigured(f"this hospital would be admitted and answer nothing: {problem}")
     path = out or site.parent / f"{settings.name}.request.json"
     try:
         path.write_text(request.model_dump_json(indent=1) + "\n", "utf-8")
@@ -117,6 +120,8 @@ def run(
         supervisor = Supervisor(programs, _tell, settings.link / f"{only}.json")
         stop_on_signals(supervisor)
         _tell(f"{settings.name} takes part in studies of {link.server}")
+        if problem := premises.not_answering(settings):
+            _tell(problem)
         state = settings.link / f"{only}.json"
         observe(site.resolve(), settings, state, link if only is not Role.TRAINER else None, _tell)
         supervisor.run(Watch(link, supervisor, _tell) if only is not Role.TRAINER else None)

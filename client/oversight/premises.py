@@ -12,14 +12,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from client.errors import LedgerBehind, SiteMisconfigured, TermsChanged
+from client.errors import LedgerBehind, SiteError, SiteMisconfigured, TermsChanged
 from client.ledger import accounting
 from client.ledger.audit_log import Fact, Kind
 from client.ledger.ledger import Ledger
-from client.ledger.records import Records
+from client.ledger.records import Records, open_records
 from client.ledger.terms import Terms, differences, may_have_moved
 from client.oversight.signature import require_name, sign
-from client.site import SiteSettings, delta_cap
+from client.site import SiteSettings, delta_cap, secret
 
 FEWEST_DIGITS = 8
 
@@ -79,6 +79,19 @@ def require_terms(settings: SiteSettings, ledger: Ledger) -> None:
             "Restore site.yaml; or, if the change is intended, review its cost and sign it: "
             "consilium-site ledger rebase --by NAME"
         )
+
+
+def not_answering(settings: SiteSettings) -> str:
+    """Why no order is answered before somebody signs something; "" if nothing of the kind is known here: the gateway's
+    machine has no ledger."""
+    if not (settings.ledger.exists() and settings.key.exists()):
+        return ""
+    try:
+        with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+            require_terms(settings, records.ledger)
+    except SiteError as error:
+        return str(error)
+    return ""
 
 
 def rebase(settings: SiteSettings, records: Records, by: str) -> TermsChange:

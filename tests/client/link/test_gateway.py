@@ -91,6 +91,24 @@ def test_what_is_no_invitation_ends_in_a_sentence(
     assert (code, "SiteMisconfigured" in told, "invitation" in told) == (2, True, True)
 
 
+def test_whose_terms_the_ledger_does_not_have_is_told_before_it_is_admitted(
+    tmp_path: Path, provision_hospital: Callable[..., SiteSettings], invitation: Invitation
+) -> None:
+    """It would be admitted, and the first study would fail there."""
+    file = tmp_path / "invitation.json"
+    file.write_text(invitation.model_dump_json())
+    settings = provision_hospital(server="localhost:9", public_size=20)
+    site = tmp_path / "site.yaml"
+    site.write_text(site.read_text().replace("public_size: 20", "public_size: 30"))
+    code, told = _enroll(site, file)
+    assert code == 2
+    assert "public_size is 20 in the ledger and 30 in site.yaml" in told
+    assert "ledger rebase --by" in told
+    assert not (tmp_path / f"{settings.name}.request.json").exists()
+    settings.ledger.rename(tmp_path / "elsewhere")  # the gateway's machine has none, and says nothing of it
+    assert _enroll(site, file)[0] == 0
+
+
 def test_a_place_where_the_request_cannot_be_written_is_told(
     provision_hospital: Callable[..., SiteSettings], invitation: Invitation, tmp_path: Path
 ) -> None:
