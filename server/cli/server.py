@@ -165,7 +165,7 @@ def _programs(server_dir: ServerDir) -> list[Program]:
             "studies",
             studies,
             logs / "studies.log",
-            quiet | {name: str(path) for name, path in server_dir.signs.items()},
+            quiet | MALLOC | {name: str(path) for name, path in server_dir.signs.items()},  # studies inherit them
             healthy=Watched(server_dir.signs[ALIVE], _SILENT_S),
             heard=Watched(server_dir.signs[HEARD], _SILENT_S),
         ),
