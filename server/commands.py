@@ -26,6 +26,7 @@ from server.pages import comparison
 from server.results import export
 from server.tracking import tracker
 from tasks import new_task
+from tasks.answers import KINDS, Kind
 from tasks.machine.disk import write_whole
 from tasks.models import model_file
 
@@ -69,6 +70,8 @@ def main(words: Sequence[str], draw: DrawPhantoms) -> int:
     _encoder_parser(commands)
     new = _parser(commands, "new-task", "create the files of a new clinical task, which pass its tests at once")
     new.add_argument("name", metavar="NAME", help="lower-case letters, digits, underscores, such as thyroid_ultrasound")
+    new.add_argument("--kind", choices=KINDS, default="binary",
+                     help="of its answer: yes or no, one of several classes, a grade, or a measured value")  # fmt: skip
     new.add_argument("--root", type=Path, default=new_task.ROOT, help="the source checkout to write into")
     given = parser.parse_args(words)
     console = Console(highlight=False)
@@ -84,7 +87,7 @@ def main(words: Sequence[str], draw: DrawPhantoms) -> int:
         if given.command == "encoder":
             return _encoder(given, draw, console)
         if given.command == "new-task":
-            return _new_task(given.name, given.root, console)
+            return _new_task(given.name, given.root, given.kind, console)
         return show(given.studies, given.to, console) if given.command == "compare" else _send(given, console)
     except (StudyError, new_task.NewTaskRefused) as error:
         console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
@@ -241,8 +244,8 @@ def _vouching(uri: str, studies: Path | None) -> export.Vouching | None:
     return lambda name: server.facts(f"studies/{name}/study.json")
 
 
-def _new_task(name: str, root: Path, console: Console) -> int:
-    for path in new_task.create(name, root):
+def _new_task(name: str, root: Path, kind: Kind, console: Console) -> int:
+    for path in new_task.create(name, root, kind):
         console.print(f"Wrote {path}", soft_wrap=True, markup=False)
     console.print(f"It passes: pytest tests/tasks/test_every_task.py -k {name}", soft_wrap=True, markup=False)
     console.print("Now edit what is marked CHANGE, labels.md first: labels are the hardest part.", soft_wrap=True)

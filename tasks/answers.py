@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["binary", "classes", "grade", "measure"]
+KINDS: tuple[Kind, ...] = ("binary", "classes", "grade", "measure")
 FEWEST, MOST = 3, 20
 """Classes or grades of a question; two are a yes-or-no question."""
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", re.DOTALL)

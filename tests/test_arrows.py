@@ -126,7 +126,7 @@ TASK_ROOMS: dict[str, set[str]] = {
     "phantoms.breast_ultrasound_three": {
         *("task", "phantoms", "phantoms.breast_ultrasound", "breast_ultrasound_three"),
     },
-    "new_task": {"template"},
+    "new_task": {"answers", "template"},
 }
 ROOMS = {"client": CLIENT_ROOMS, "server": SERVER_ROOMS, "tasks": TASK_ROOMS}
 """What a room of a package, or a file that counts as one, may import; it names only what is named before it. A room

@@ -10,18 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from tasks.answers import KINDS
+
 ROOT = Path(__file__).parents[2]
 NAME = "thyroid_ultrasound"
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the source with the new task in it."""
+@pytest.fixture(scope="module", params=KINDS)
+def checkout(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source with a new task of each kind in it."""
     copy = tmp_path_factory.mktemp("checkout")
     for folder in ("client", "conf", "server", "tasks", "tests"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__", "e2e"))
     shutil.copy(ROOT / "pyproject.toml", copy)
-    done = _run(copy, "-m", "server", "new-task", NAME, "--root", str(copy))
+    done = _run(copy, "-m", "server", "new-task", NAME, "--root", str(copy), "--kind", request.param)
     assert done.returncode == 0, done.stdout + done.stderr
     return copy
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 from server import commands
 from tasks import new_task
+from tasks.answers import KINDS, Kind
 from tasks.new_task import NewTaskRefused, create
 from tasks.template import TASK as TEMPLATE
 from tests.drawn import undrawn
@@ -57,6 +61,24 @@ def test_it_writes_the_files_of_a_task_under_its_own_name(checkout: Path) -> Non
         "defaults": ["_task"],
         "name": "thyroid_ultrasound",
     }
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "binary"])
+def test_a_task_of_another_kind_declares_its_answer(checkout: Path, kind: Kind) -> None:
+    create("thyroid_ultrasound", checkout, kind)
+    source = (checkout / "tasks" / "thyroid_ultrasound" / "__init__.py").read_text("utf-8")
+    ours = source.replace("tasks.thyroid_ultrasound.example", "tasks.template.example")
+    defined: dict[str, Any] = {}
+    exec(compile(ours, "thyroid_ultrasound", "exec"), defined)
+    task = defined["TASK"]
+    assert task.answer.kind == kind
+    card = (checkout / "tasks" / "thyroid_ultrasound" / "labels.md").read_text("utf-8")
+    assert f"**Answer.** {task.answer.permitted}." in card
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "format", "--diff", "--line-length", "120", "-"],
+        input=source, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_table_of_tasks_gains_one_row_in_its_place(checkout: Path) -> None:

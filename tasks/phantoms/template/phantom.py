@@ -1,16 +1,15 @@
-"""CHANGE: how an invented patient looks. Speckle, and in some patients a spot that is often faint."""
+"""CHANGE: how an invented patient looks. Speckle, and a spot that is brighter, the more a patient has of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tasks.phantoms.dicom_writer import pixel_attributes
 from tasks.phantoms.fields import Field, smooth_noise
-from tasks.phantoms.hospital import Recipe, fill
+from tasks.phantoms.hospital import Described, Recipe, drawn_truth, fill, severity
 from tasks.phantoms.ultrasound import envelope, grey_of, region_item, scatterers
 from tasks.task import PhantomHospital
 from tasks.template import TASK
@@ -34,9 +33,10 @@ def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
     fill(folder, hospital, seed, Recipe(TASK.name, 1, TASK.classes, _draw_patient))
 
 
-def _draw_patient(hospital: PhantomHospital, rng: np.random.Generator, positive: bool) -> Iterator[dict[str, Any]]:
+def _draw_patient(hospital: PhantomHospital, rng: np.random.Generator, positive: bool) -> Iterator[Described]:
     """The attributes of each of a patient's images. What a patient has is drawn once, what an image shows each time."""
-    strength_db = float(rng.normal(14, 5)) if positive else 0.0
+    truth = drawn_truth(TASK.answer, positive, rng)
+    strength_db = float(rng.normal(14, 5)) * severity(TASK.answer, truth)
     sex, age = "F" if rng.random() < 0.5 else "M", int(rng.integers(20, 90))
     least, most = hospital.images_per_patient
     for _ in range(int(rng.integers(least, most + 1))):
@@ -45,7 +45,7 @@ def _draw_patient(hospital: PhantomHospital, rng: np.random.Generator, positive:
         axial_px = max(0.5, 12 / hospital.frequency_mhz)
         magnitude = envelope(rng, scatterers(rng, _SHAPE, 2), echo, (axial_px, 2 * axial_px), noise_db)
         grey = np.rint(255 * grey_of(magnitude, hospital.gain, 1.0)).astype(np.uint8)
-        yield pixel_attributes(grey, 8, "MONOCHROME2") | {
+        attributes = pixel_attributes(grey, 8, "MONOCHROME2") | {
             "SOPClassUID": "1.2.840.10008.5.1.4.1.1.6.1",
             "Modality": "US",
             "ImageType": ["ORIGINAL", "PRIMARY", "", "0001"],  # 0001: 2D imaging (PS3.3 C.8.5.6.1.1)
@@ -58,6 +58,7 @@ def _draw_patient(hospital: PhantomHospital, rng: np.random.Generator, positive:
                 region_item((0, 0, _SHAPE[1], _SHAPE[0]), (_PIXEL_MM / 10, _PIXEL_MM / 10), hospital.frequency_mhz)
             ],
         }
+        yield Described(attributes, label=TASK.said(truth))
 
 
 def _echo(rng: np.random.Generator, strength_db: float) -> Field:
