@@ -11,14 +11,24 @@ from contextlib import closing
 import pytest
 
 from server.cli import people
-from tests.e2e.deployment.federation import Federation, command, federation, server_command, site_command, told, until
+from server.study.folder import committed
+from tests.e2e.deployment.federation import (
+    SMALL,
+    Federation,
+    command,
+    federation,
+    server_command,
+    site_command,
+    told,
+    until,
+)
 from tests.e2e.deployment.ledger_rows import problems_in_records
 
 
 @pytest.fixture(scope="module")
 def long(packages: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    """Two hospitals, and studies that last."""
-    with federation(tmp_path_factory.mktemp("stop"), rounds=60) as made:
+    """Two hospitals, and studies that last longer than five commands on a busy machine."""
+    with federation(tmp_path_factory.mktemp("stop"), rounds=100, settings=(*SMALL, "training.steps=40")) as made:
         for name, role in (("grace", "coordinator"), ("mallory", "researcher"), ("emmy", "reader")):
             people.person(name, role, home=made.home)  # type: ignore[arg-type]
         yield made
@@ -54,8 +64,8 @@ def test_a_study_is_stopped_by_its_researcher_and_by_nobody_else(long: Federatio
     for name in ("mallory", "emmy"):
         told(ask(long, "stop", study, name), 1)
         told(ask(long, "logs", study, name), 1)
-    assert "round 1 of 60" in told(ask(long, "logs", study, "rosalind"))
-    assert "round 1 of 60" in told(ask(long, "logs", study, "grace"))
+    assert "round 1 of 100" in told(ask(long, "logs", study, "rosalind"))
+    assert "round 1 of 100" in told(ask(long, "logs", study, "grace"))
     assert running.running()
 
     said = told(ask(long, "stop", study, "rosalind"))
@@ -85,13 +95,13 @@ def test_the_coordinator_stops_it_on_the_server_and_the_same_command_begins_a_ne
     first = {path.name for path in (long.home / "studies").iterdir()}
     running = long.study("seed=21")
     until(lambda: {path.name for path in (long.home / "studies").iterdir()} - first, 200, "a new study has a folder")
-    until(lambda: len(long.rounds()) >= 1, 300, "a round is committed")
-    study = long.facts()["study"]
+    (study,) = {path.name for path in (long.home / "studies").iterdir()} - first
+    until(lambda: committed(long.home / "studies" / study) >= 1, 300, "a round is committed")
     answer = json.loads(told(server_command("stop", study, "--home", long.home, "--json")))
     assert answer["stopped"] == study
     assert answer["spent"].keys() == {one.name for one in long.hospitals}
     assert running.wait(60) == 1
-    assert "round 1 of 60" in told(server_command("logs", study, "--home", long.home, "--follow"))
+    assert "round 1 of 100" in told(server_command("logs", study, "--home", long.home, "--follow"))
 
 
 def test_a_reader_submits_nothing(long: Federation) -> None:
