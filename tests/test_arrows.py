@@ -61,13 +61,14 @@ CLIENT_ROOMS: dict[str, set[str]] = {
     },
     "link": {"errors", "sources", "site", "ledger", "secure_sum", "oversight", "app"},
     "evidence": {"sources", "site", "ledger", "oversight"},
+    "dashboard": {"errors", "site", "ledger", "oversight", "link"},
     "prediction": {
         *("errors", "pixels", "reading", "sources", "sources.labels", "sources.files", "sources.pacs"),
         *("site", "cohort", "oversight"),
     },
     "cli": {
         *("errors", "site", "policy", "ledger", "cohort", "training", "oversight", "setup", "link", "evidence"),
-        "prediction",
+        *("dashboard", "prediction"),
     },
 }
 SERVER_ROOMS: dict[str, set[str]] = {
@@ -96,7 +97,8 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "command_line": {"errors", "runtime", "study", "commands", "simulation", "launch", "launch_survey"},
     "evidence": {"errors", "study", "deployment"},
-    "cli": {"errors", "runtime", "rounds", "study", "deployment", "evidence"},
+    "dashboard": {"errors", "study", "deployment"},
+    "cli": {"errors", "runtime", "rounds", "study", "deployment", "evidence", "dashboard"},
     "__main__": {"errors", "study", "commands", "simulation", "command_line"},
     "api": {"errors", "study", "rounds", "results", "pages", "simulation", "launch", "__main__"},
     "entry": {"cli", "__main__"},

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from client.cli import audit, data, importing, ledger, link, model, papers, site, studies
+from client.cli import audit, dashboard, data, importing, ledger, link, model, papers, site, studies
 from client.cli.output import SiteCommands
 from tasks.machine import version
 from tasks.machine.disk import keep_to_owner
@@ -41,6 +41,7 @@ def _options(shown: Annotated[bool, version.option("consilium-site")] = False) -
 
 app.command()(site.init)
 app.command()(site.status)
+app.command()(dashboard.dashboard)
 app.command()(link.enroll)
 app.command()(link.run)
 app.command()(link.security)

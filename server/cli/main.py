@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import backup, papers, people, server, status, studies
+from server.cli import backup, dashboard, papers, people, server, status, studies
 from server.cli.output import ServerCommands
 from tasks.machine import version
 
@@ -42,6 +42,7 @@ def _options(shown: Annotated[bool, version.option("consilium-server")] = False)
 app.command()(server.init)
 app.command()(server.up)
 app.command()(status.status)
+app.command()(dashboard.dashboard)
 app.command("queue")(status.waiting)
 app.command()(studies.stop)
 app.command()(studies.logs)

@@ -6,16 +6,14 @@ only file that imports prometheus-client, and only where a server or a hospital 
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Annotated, Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
+
+from tasks.machine.small_server import SmallServer
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -30,7 +28,6 @@ def _possible(address: str) -> str:
 Address = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}$"), AfterValidator(_possible)]
 """``metrics`` in ``server.yaml`` and ``site.yaml``: ``ADDRESS:PORT``."""
 _LONGEST = 80
-_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -47,44 +44,6 @@ class Figure:
     help: str
     value: float
     labels: Mapping[str, str] = field(default_factory=dict)
-
-
-class _Quick(WSGIRequestHandler):
-    """Who has said nothing for so many seconds is hung up on."""
-
-    timeout = 5
-
-    def log_message(self, format: str, *arguments: object) -> None: ...
-
-
-class _Bounded(ThreadingMixIn, WSGIServer):
-    """A few callers at a time; more are hung up on. Threads count against the limit of the whole service, and whoever
-    opens connections and is silent must not take those of the trainer or the SuperLink."""
-
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, *arguments: Any) -> None:
-        self._places = threading.BoundedSemaphore(_AT_ONCE)
-        super().__init__(*arguments)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None: ...
-
-
-class _Bounded6(_Bounded):
-    address_family = socket.AF_INET6
 
 
 class Exposition:
@@ -107,16 +66,11 @@ class Exposition:
 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Figures())
-        host, port = split(address)
-        self._server = make_server(host, port, make_wsgi_app(registry), _Bounded6 if ":" in host else _Bounded, _Quick)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="metrics")
-        self._thread.start()
+        self._server = SmallServer(*split(address), make_wsgi_app(registry), "metrics")
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.close()
 
 
 def _families(figures: Sequence[Figure]) -> Iterator[Metric]:

@@ -50,7 +50,7 @@ def test_figures_are_served_as_they_are_now() -> None:
 
 
 def test_who_connects_and_is_silent_takes_few_threads_and_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.machine.exposition._Quick.timeout", 1)
+    monkeypatch.setattr("tasks.machine.small_server._Quick.timeout", 1)
     port, before = free_port(), threading.active_count()
     served = Exposition(f"127.0.0.1:{port}", lambda: [Figure("c_other", "Other", 3.0)])
     try:
