@@ -7,8 +7,10 @@ Tested in ``tests/server/test_launch.py``.
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -31,11 +33,47 @@ COMMANDS = ("compare", "send", "export", "queue", "stop", "logs", "encoder", "ne
 """First words that are no settings of a study; ``server/commands.py`` has them."""
 ASK = "ask"
 """First word of a survey, whose settings are those of a study."""
+COMPLETION = ("-sc", "--shell-completion")
+"""Hydra's own words for completion in a shell, whose values are no settings of a study."""
+HELP = """\
+consilium: train an imaging model across hospitals whose images stay at home.
+
+Try it, with simulated hospitals:
+  consilium experiment=demo               a whole study, in minutes
+  consilium experiment=demo privacy.epsilon=3 federation.rounds=20
+
+Commands:
+  KEY=VALUE ...   run a study with these settings; the same words go on with it
+  ask ...         count patients before a study: ask experiment=demo
+  compare A B     studies side by side, on one page
+  export STUDY    its model as one file, for hospitals or for other programs
+  new-task NAME   the files of a clinical question of your own
+and at a server: queue, stop STUDY, logs STUDY; besides: send (to MLflow what it
+missed), encoder FILE (a public encoder). Each has --help.
+
+Words of a study:
+  -m KEY=1,2,3    a sweep: one study for each value, and a page that compares
+  propose=FILE    write the document for the hospitals to approve, run nothing
+  --cfg job       show the settings and run nothing; with --help their choices
+"""
+READ_ON = """\
+Read on: README.md (what it is), conf/README.md (every setting),
+server/README.md (outputs, a server for real hospitals); for hospitals
+client/README.md and consilium-site --help; in Python: server.api.
+Tab completes settings after: eval "$(consilium -sc install=bash)" (zsh, fish).
+
+Exit codes: 0 done. 1 the study or command failed. 2 invalid configuration.
+130 interrupted: the same words resume it.
+"""
+_SHOWN = ("experiment", "task", "model", "strategy", "privacy", "federation")
 
 
 def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
     """The command ``consilium``. Exits with 0, 1 (the study failed), 2 (the configuration is wrong) or 130 (Ctrl-C)."""
     console = Console(highlight=False)
+    if sys.argv[1:] in ([], ["--help"], ["-h"]):
+        print(overview(min(100, shutil.get_terminal_size().columns)))
+        return
     ended: list[Path] = []
 
     def job(composed: DictConfig) -> None:
@@ -67,14 +105,30 @@ def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
             console.print("[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there.")
             sys.exit(130)
 
-    sys.argv[1:] = in_place_of_a_study(sys.argv[1:])
-    try:
-        conf.check(sys.argv[1:], COMMANDS)  # Hydra would tell the first problem only, in its own words
-    except conf.ConfigError as error:
-        _refuse(error, console)
-    sys.argv[1:] = conf.for_hydra(sys.argv[1:])
+    if not set(COMPLETION) & set(sys.argv[1:]):
+        sys.argv[1:] = in_place_of_a_study(sys.argv[1:])
+        try:
+            conf.check(sys.argv[1:], COMMANDS)  # Hydra would tell the first problem only, in its own words
+        except conf.ConfigError as error:
+            _refuse(error, console)
+        sys.argv[1:] = conf.for_hydra(sys.argv[1:])
     hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
     _after_a_sweep(ended, console)
+
+
+def overview(width: int) -> str:
+    """What ``consilium`` says of itself: what it does, its commands, the choices that there are, where to read on."""
+    return "\n".join([HELP, "Choices:", *_choices(max(width, 40)), "", READ_ON.rstrip()])
+
+
+def _choices(width: int) -> Iterator[str]:
+    """The files of each folder of choices; those that others build on begin with ``_`` and are none."""
+    for group in _SHOWN:
+        names = [path.stem for path in sorted((conf.FOLDER / group).glob("[!_]*.yaml"))]
+        yield from textwrap.wrap(
+            " ".join(names), width, initial_indent=f"  {group}=".ljust(14), subsequent_indent=" " * 14,
+            break_on_hyphens=False,
+        )  # fmt: skip
 
 
 def in_place_of_a_study(words: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ from client.dashboard import site_page
 from client.dashboard.site_page import SitePage
 from client.oversight import approvals, signature
 from client.oversight.budget import by_cohort
+from client.oversight.review import examine
 from tasks.protocol.study import PrivacyTerms, StudyDocument, digest
 from tests.client.hospital import Archive, Hospital, draw_archive, evaluate, train
 from tests.client.surveying import survey
@@ -86,7 +87,7 @@ def test_what_it_would_cost_is_computed_once_for_each_state_of_the_ledger(
     hospital: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examined: list[str] = []
-    real = site_page.examine
+    real = examine
 
     def counting(document: StudyDocument, *rest: object) -> object:
         examined.append(document.name)
@@ -143,7 +144,7 @@ def test_the_command_serves_it_on_loopback_until_it_is_ended(hospital: Hospital)
     refused = CliRunner().invoke(app, ["dashboard", "--site", str(hospital.file), "--listen", "0.0.0.0:0"])
     assert refused.exit_code == 2
     assert "this machine only" in refused.stderr
-    command = [Path(sys.executable).parent / "consilium-site", "dashboard", "--listen", "127.0.0.1:0"]
+    command = [str(Path(sys.executable).parent / "consilium-site"), "dashboard", "--listen", "127.0.0.1:0"]
     environment = {**os.environ, "CONSILIUM_SITE": str(hospital.file)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
