@@ -317,12 +317,18 @@ class Measure:
 
     @property
     def half(self) -> float:
-        """Half the width of the declared range: an output is in units of this, from the middle."""
+        """Half the width of the declared range."""
         return (self.high - self.low) / 2
+
+    @property
+    def scale(self) -> float:
+        """What an output of 1 adds to the middle of the range: a quarter of its width. The loss in half-ranges then
+        curves by 1/4 at most in the output, as cross-entropy does in a logit, and bears the same learning rates."""
+        return self.half / 2
 
     def told(self, outputs: Tensor) -> Tensor:
         """Values within the declared range, shape (..., 1); its middle where an output is no number."""
-        return (outputs.nan_to_num(nan=0.0) * self.half + self.middle).clamp(self.low, self.high)
+        return (outputs.nan_to_num(nan=0.0) * self.scale + self.middle).clamp(self.low, self.high)
 
     def answer(self, told: NDArray[np.float64]) -> NDArray[np.float64]:
         """The value, shape (...)."""

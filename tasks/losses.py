@@ -22,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss
 from tasks.answers import Answer, Binary, Classes, Grade, Measure
 from tasks.input_spec import InputSpec
 
-_HUBER = 0.5
+_HUBER = 1.0
 """Half-ranges from the truth beyond which the loss of a measured value rises no faster."""
 
 
@@ -84,7 +84,8 @@ def _of_answer(answer: Answer, outputs: Tensor, truth: Tensor) -> Tensor:
             each = binary_cross_entropy_with_logits(outputs, above, reduction="none")
             return each.sum(dim=1) / math.sqrt(answer.outputs)
         case Measure():
-            return huber_loss(outputs[:, 0], (truth - answer.middle) / answer.half, reduction="none", delta=_HUBER)
+            told, right = outputs[:, 0] * (answer.scale / answer.half), (truth - answer.middle) / answer.half
+            return huber_loss(told, right, reduction="none", delta=_HUBER)
 
 
 def _at(truth: Tensor, answers: int, like: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
 SHARED_IN_TASKS = {"imaging", "machine", "metrics", "models", "phantoms", "protocol", "template"}
 TASKS = sorted({path.parent.name for path in (ROOT / "tasks").glob("*/__init__.py")} - SHARED_IN_TASKS)
 """The clinical tasks. A new one is not registered here: each has the same two rooms, its own and its phantoms'."""
-VARIANTS = {"breast_ultrasound_three": "breast_ultrasound"}
+VARIANTS = {"breast_ultrasound_three": "breast_ultrasound", "heart_size": "chest_xray"}
 """Tasks that ask otherwise about the pictures of another one, and share how these are read and drawn."""
 TASK_ROOMS: dict[str, set[str]] = {
     "codes": set(),
@@ -124,10 +124,8 @@ TASK_ROOMS: dict[str, set[str]] = {
     "phantoms": {"answers", "codes", "task"},
     **{name: {"codes", "answers", "task", "imaging"} for name in (*TASKS, "template")},
     **{f"phantoms.{name}": {"task", "phantoms", name} for name in (*TASKS, "template")},
-    "breast_ultrasound_three": {"codes", "answers", "task", "breast_ultrasound"},
-    "phantoms.breast_ultrasound_three": {
-        *("task", "phantoms", "phantoms.breast_ultrasound", "breast_ultrasound_three"),
-    },
+    **{name: {"codes", "answers", "task", of} for name, of in VARIANTS.items()},
+    **{f"phantoms.{name}": {"task", "phantoms", f"phantoms.{of}", name} for name, of in VARIANTS.items()},
     "new_task": {"answers", "template"},
 }
 ROOMS = {"client": CLIENT_ROOMS, "server": SERVER_ROOMS, "tasks": TASK_ROOMS}

@@ -100,7 +100,7 @@ def test_each_kind_has_its_textbook_loss() -> None:
     above = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
     grades = binary_cross_entropy_with_logits(z[:, 3:6], above, reduction="none").sum(dim=1) / math.sqrt(3)
     yes = binary_cross_entropy_with_logits(z[:, 6], torch.tensor([1.0, 0.0, 0.0]), reduction="none")[[0, 2]]
-    size = huber_loss(z[:2, 7], torch.tensor([0.4, -1.0]), reduction="none", delta=0.5)
+    size = huber_loss(z[:2, 7] / 2, torch.tensor([0.4, -1.0]), reduction="none", delta=1.0)
     others = torch.cat([grades, yes, size]).mean()
     assert torch.allclose(loss_of(EVERY, z, TRUTHS), classes + others)
     for answer, columns in zip(EVERY.answers, (slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8)), strict=True):
@@ -119,6 +119,16 @@ def test_no_image_moves_the_outputs_by_more_than_one(answer: Answer) -> None:
                 z = scale * torch.randn(1, answer.outputs, generator=torch.Generator().manual_seed(seed))
                 slope = grad(lambda out, t=truth: loss_of(form, out, t.reshape(1, 1)))(z)
                 assert slope.norm() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("answer", [Binary(), LESION, GRADE, SIZE])
+def test_no_loss_curves_much_more_than_that_of_a_yes_or_no_question(answer: Answer) -> None:
+    """The default learning rate was found for one; with features of norm 1 the curvature bounds what it may be."""
+    form = InputSpec((1, 4, 5), (answer,))
+    for seed in range(30):
+        z = torch.randn(answer.outputs, generator=torch.Generator().manual_seed(seed))
+        curved = torch.func.hessian(lambda out: loss_of(form, out[None], torch.ones(1, 1)))(z)
+        assert torch.linalg.eigvalsh(curved).max() <= 0.36
 
 
 def test_public_weights_scale_the_question_alone() -> None:
