@@ -145,6 +145,7 @@ def _facts(
                 "score": patient.score,
                 "images": len(patient.images),
             }
+            | ({} if patient.told is None else {"told": {q: patient.told.cell(q) for q in patient.told.answers}})
             for patient in predictions.patients
         ],
         "left_out": Counter(one.reason for one in predictions.left_out),
@@ -163,11 +164,14 @@ def _facts(
 def _shown(
     model: CheckedModel, predictions: Predictions, written: Written, delivery: Delivery, out: Path
 ) -> Iterator[RenderableType]:
+    from client.prediction.told import measures, named, questions
     from client.prediction.triage import noun, remarks
 
     yield Text("NOT FOR CLINICAL USE. Output of a research model.", style="bold red")
     rows = [_row(model, rank, patient) for rank, patient in enumerate(predictions.patients[:_MOST_ROWS], start=1)]
-    columns = ("", "patient", noun(model.task), f"{model.task.classes[1]} %", "", "contract warnings")
+    score = "score" if measures(model.task) else f"{model.task.classes[1]} %"
+    answers = [named(name) for name in questions(model.task)]
+    columns = ("", "patient", noun(model.task), score, "", *answers, "contract warnings")
     yield table(model.task.question, columns, rows, numbers=columns[2:4], whole=("",))
     if len(predictions.patients) > _MOST_ROWS:
         yield Text(f"{len(predictions.patients) - _MOST_ROWS} more patients.")
@@ -213,6 +217,7 @@ def _row(model: CheckedModel, rank: int, patient: ScoredPatient) -> tuple[object
         len(patient.images),
         f"{100 * model.probability(patient.score):.1f}",
         side,
+        *([] if patient.told is None else map(patient.told.words, patient.told.answers)),
         warned,
     )
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from client.errors import ModelRefused, OtherRelease, SiteMisconfigured
+from client.prediction.told import Told, measures, told_of
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.models import model_file, registry
@@ -20,6 +21,21 @@ from tasks.protocol.study import release
 from tasks.task import Task
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A model's output for some images.
+
+    Attributes:
+        scores: of the positive class or of the event, from 0 to 1, shape (images,).
+        marked: what it marks, shape (images, structures, *example_shape[1:]); ``None`` where it outlines nothing.
+        told: of questions that ask for more than yes or no, for each image; ``None`` where there are none.
+    """
+
+    scores: NDArray[np.float64]
+    marked: NDArray[np.bool_] | None = None
+    told: list[Told] | None = None
 
 
 @dataclass(frozen=True)
@@ -38,20 +54,15 @@ class CheckedModel:
     remarks: list[str]
 
     @torch.no_grad()
-    def look(self, examples: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-        """Its output for examples of shape (images, *example_shape).
-
-        Returns:
-            Scores of the positive class from 0 to 1, shape (images,); and what it marks, shape (images, structures,
-            *example_shape[1:]), ``None`` where it outlines nothing.
-        """
+    def look(self, examples: NDArray[np.float32]) -> Looked:
+        """Its output for examples of shape (images, *example_shape)."""
         outputs = self.network.outputs(torch.from_numpy(np.ascontiguousarray(examples)))
         form = self.task.form
-        scores = form.scores(outputs)
+        scores, told = form.scores(outputs), told_of(self.task, outputs)
         if not self.network.outlines:
-            return scores, None
+            return Looked(scores, told=told)
         marked = (outputs[:, form.outputs :] > 0).numpy()
-        return scores, marked.reshape(len(examples), form.structures, *form.shape[1:])
+        return Looked(scores, marked.reshape(len(examples), form.structures, *form.shape[1:]), told)
 
     def probability(self, score: float) -> float:
         """What a score means: the patient's probability, as the study's validation patients have calibrated it from
@@ -98,7 +109,7 @@ def open_model(path: Path, sha256: str) -> CheckedModel:
     registry.load_arrays(network.trainable, arrays)
     _refuse_another_computation(head, task, network)
     network.trainable.eval()
-    return CheckedModel(head, there, task, network, _remarks(head))
+    return CheckedModel(head, there, task, network, _remarks(head, task))
 
 
 def _read(path: Path) -> bytes:
@@ -143,13 +154,15 @@ def _numbers(values: list[float]) -> str:
     return ", ".join(f"{value:.4f}" for value in values) or "nothing"
 
 
-def _remarks(head: ModelHead) -> list[str]:
+def _remarks(head: ModelHead, task: Task) -> list[str]:
     notes = []
     if head.release != release():
         notes.append(f"The model is of release {head.release}, this is {release()}; on the test images they agree.")
     if head.accepted is False:
         notes.append("The model has not passed its study's own quality gate.")
-    if head.calibration is None:
+    if measures(task):
+        notes.append("Patients are in the order of the measured value. What it is worth is in the study's report.")
+    elif head.calibration is None:
         notes.append("The model's scores were not calibrated: 30 % does not mean 30 patients in 100.")
     elif head.prevalence is not None:
         notes.append(

@@ -23,13 +23,16 @@ from client.prediction.predict import Predictions, ScoredImage, called
 from client.prediction.segmentation import segmentations_of
 from client.prediction.spreadsheet import table_of
 from client.prediction.structured_report import report_of
+from client.prediction.told import cells, columns, measures
 from tasks.machine.disk import write_secret
 
 REPORTS, OUTLINES, TRIAGE, SCORES = "reports", "outlines", "triage.html", "scores.csv"
 _COLUMNS = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "frame", "file", "probability of the image",
             "of the patient", "score of the image", "score of the patient", "at or above threshold",
             "contract warnings", "read without", "training side", "not scored because")  # fmt: skip
-"""Further columns if the model outlines: for each structure, the percentage of the image that it marks."""
+"""Further columns: of each question that asks for more than yes or no, what is told of the image and of the patient; if
+the model outlines, for each structure the percentage of the image that it marks. Where a value is measured, scores are
+no probabilities, and those cells are empty."""
 
 
 @dataclass(frozen=True)
@@ -129,16 +132,19 @@ def _encoded(report: Dataset) -> bytes:
 def _table(model: CheckedModel, found: Predictions) -> Iterator[tuple[object, ...]]:
     yield "NOT FOR CLINICAL USE", f"study {model.head.study}", f"SHA-256 {model.sha256}"
     structures = model.task.structures if model.network.outlines else ()
-    yield (*_COLUMNS, *(f"{structure.name}, percent of the image" for structure in structures))
+    yield (*_COLUMNS, *columns(model.task), *(f"{structure.name}, percent of the image" for structure in structures))
     for patient in found.patients:
         side = {None: "", True: "yes", False: "no"}[called(model, patient.score)]
+        told = patient.told
         for scored in patient.images:
             image = scored.image
             names = (image.patient, image.study, image.uid, image.frame + 1, image.path)
             both = (scored.score, patient.score)
-            numbers = (*(f"{p:.6f}" for p in map(model.probability, both)), *(f"{score:.6f}" for score in both), side)
+            chances = ("", "") if measures(model.task) else (f"{p:.6f}" for p in map(model.probability, both))
+            numbers = (*chances, *(f"{score:.6f}" for score in both), side)
             remarks = (" ".join(image.warned), " ".join(image.without), "yes" if image.trained else "")
+            answers = () if scored.told is None or told is None else cells(scored.told, told)
             parts = () if scored.outline is None else scored.outline.fractions()
-            yield (*names, *numbers, *remarks, "", *(f"{100 * part:.4f}" for part in parts))
+            yield (*names, *numbers, *remarks, "", *answers, *(f"{100 * part:.4f}" for part in parts))
     for one in found.left_out:
         yield one.patient, "", "", "", one.path, "", "", "", "", "", "", "", "", one.reason

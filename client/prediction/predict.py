@@ -20,6 +20,7 @@ from client.pixels.refusal import UnreadableDicom
 from client.prediction.local_image import LeftOut, LocalImage, ScoringProgress, Worklist
 from client.prediction.model import CheckedModel
 from client.prediction.outline import Outline
+from client.prediction.told import Told, together
 from client.reading.contract import Judgement, judge_pixels, merged
 from client.reading.decoding import Decoder
 from client.reading.evidence import examine
@@ -40,12 +41,14 @@ class ScoredImage:
         score: what the model says of the positive class, from 0 to 1, before calibration.
         seen: PNG of it as the model sees it, with the outlines that the model draws.
         outline: what the model marks; ``None`` where it outlines nothing.
+        told: of questions that ask for more than yes or no; ``None`` where there are none.
     """
 
     image: LocalImage
     score: float
     seen: bytes
     outline: Outline | None = None
+    told: Told | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class ScoredPatient:
     """All images of one patient.
 
     Attributes:
-        score: the mean over the images, as a study's figures have it.
+        score: of the images together, as a study's figures have it.
+        told: likewise; ``None`` where all questions are yes-or-no questions.
     """
 
     patient: str
@@ -62,6 +66,10 @@ class ScoredPatient:
     @property
     def score(self) -> float:
         return mean(self.images)
+
+    @property
+    def told(self) -> Told | None:
+        return told_together(self.images)
 
     @property
     def trained(self) -> bool:
@@ -95,8 +103,18 @@ class Predictions:
 
 
 def mean(images: Sequence[ScoredImage]) -> float:
-    """The mean score of some images."""
+    """The score of some images together: that of the mean of what is told of each, which is the mean score, unless a
+    value is measured."""
+    told = told_together(images)
+    if told is not None and told.score is not None:
+        return told.score
     return sum(scored.score for scored in images) / len(images)
+
+
+def told_together(images: Sequence[ScoredImage]) -> Told | None:
+    """What is told of some images together."""
+    each = [scored.told for scored in images if scored.told is not None]
+    return together(each) if each else None
 
 
 def called(model: CheckedModel, score: float) -> bool | None:
@@ -126,11 +144,12 @@ def predict(model: CheckedModel, work: Worklist, progress: ScoringProgress) -> P
 
 
 def _looked_at(model: CheckedModel, batch: Sequence[tuple[LocalImage, NDArray[np.float32]]]) -> Iterator[ScoredImage]:
-    scores, marked = model.look(np.stack([example for _, example in batch]))
+    looked = model.look(np.stack([example for _, example in batch]))
     for n, (image, example) in enumerate(batch):
-        masks = None if marked is None else marked[n]
+        masks = None if looked.marked is None else looked.marked[n]
         outline = None if masks is None else Outline.of(masks)
-        yield ScoredImage(image, float(scores[n]), png(example, masks), outline)
+        told = None if looked.told is None else looked.told[n]
+        yield ScoredImage(image, float(looked.scores[n]), png(example, masks), outline, told)
 
 
 def _examples(

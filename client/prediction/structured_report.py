@@ -6,7 +6,8 @@
     ├── Comment: not for clinical use
     └── Imaging Measurements
         ├── Measurement Group, one per image: its image, the finding in question, the algorithm with the model's digest,
-        │   Certainty of Finding (DCM 111012) in percent
+        │   Certainty of Finding (DCM 111012) in percent; of a question that asks for more than yes or no the class or
+        │   grade by its code, or the measured value in its UCUM unit, instead of a certainty if it is the task's own
         ├── Measurement Group, one per outlined structure: the segment, the image that it was drawn on, the algorithm
         └── Measurement Group of the examination: all its images, the mean, on which side of the operating threshold
 
@@ -39,10 +40,12 @@ from client.prediction.derived import LONGEST, coded, complete, equipment, sourc
 from client.prediction.local_image import LocalImage
 from client.prediction.model import CheckedModel
 from client.prediction.names import ObjectNames
-from client.prediction.predict import ScoredImage, called, mean
+from client.prediction.predict import ScoredImage, called, mean, told_together
 from client.prediction.references import image_library, outlined_groups
+from client.prediction.told import Told, measures, value_at
 from client.sources.own import MANUFACTURER
 from client.sources.pacs.own import NOT_FOR_CLINICAL_USE, SERIES_NUMBERS
+from tasks.answers import Measure
 
 RESEARCH = "RESEARCH"
 """ContentQualification (0018,9004) of every report (PS3.3 C.12.1.1, C.8.13.2.1.1)."""
@@ -98,7 +101,7 @@ def comment(model: CheckedModel) -> str:
     """The comment for the reader, in every report."""
     threshold = model.threshold
     threshold_sentence = "The study has no threshold." if threshold is None else (
-        f"The study's operating threshold is {100 * threshold:.1f} percent."
+        f"The study's operating threshold is {_threshold(model, threshold)}."
     )  # fmt: skip
     scored = "All slices in the group are scored as one image." if model.task.sequences else (
         "Of a clip, some frames are scored, each as an image; the last group has the mean over the examination."
@@ -106,11 +109,19 @@ def comment(model: CheckedModel) -> str:
     scale = "Certainties are scores that were not calibrated." if model.head.calibration is None else (
         "Certainties are scores that the study's validation patients have calibrated."
     )  # fmt: skip
+    if measures(model.task):
+        scale = "How far values may be off is in the study's report."
     origin = f"Study {model.head.study}, model SHA-256 {model.sha256}."
     return (
         f"{NOT_FOR_CLINICAL_USE}. Output of a research model that no authority has cleared; it must not be used for "
         f"the care of any patient. Question: {model.task.question} {scored} {scale} {threshold_sentence} {origin}"
     )
+
+
+def _threshold(model: CheckedModel, threshold: float) -> str:
+    if measures(model.task):
+        return value_at(model.task, threshold)
+    return f"{100 * threshold:.1f} percent"
 
 
 def _headers(images: Sequence[ScoredImage]) -> dict[Path, Dataset]:
@@ -147,28 +158,54 @@ def _group(
     names: ObjectNames,
     whole: bool = False,
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
-    score = mean(images)
+    score, told = mean(images), told_together(images)
     positive = called(model, score) if whole else None
     name = "study" if whole else _name(images[0], headers[images[0].image.path])
+    certain = [] if measures(model.task) else [
+        (codes.DCM.CertaintyOfFinding, round(100 * model.probability(score), 2), codes.UCUM.Percent, _is_a_mean(model))
+    ]  # fmt: skip
+    values = certain if told is None else [*certain, *_values(told, not model.task.sequences)]
+    sides = [] if positive is None else [_side(positive)]
+    evaluations = sides if told is None else [*_evaluations(model, told), *sides]
+    read = dict.fromkeys(path for scored in images for path, _ in _frames(scored.image))
     return hd.sr.MeasurementsAndQualitativeEvaluations(
         hd.sr.TrackingIdentifier(names.instance("finding", _read(images, headers), name), name),
         finding_type=coded(model.task.finding),
         algorithm_id=_algorithm(model),
         measurements=[
             hd.sr.Measurement(
-                codes.DCM.CertaintyOfFinding,
-                round(100 * model.probability(score), 2),
-                codes.UCUM.Percent,
-                derivation=codes.SCT.Mean if whole and _is_a_mean(model) else None,
+                quantity,
+                value,
+                unit,
+                derivation=codes.SCT.Mean if whole and averaged else None,
                 referenced_images=[
                     hd.sr.SourceImageForMeasurement(str(headers[path].SOPClassUID), str(headers[path].SOPInstanceUID))
-                    for path in dict.fromkeys(path for scored in images for path, _ in _frames(scored.image))
+                    for path in read
                 ],
             )
-        ],
-        qualitative_evaluations=None if positive is None else [_side(positive)],
+            for quantity, value, unit, averaged in values
+        ]
+        or None,
+        qualitative_evaluations=evaluations or None,
         source_images=_sources(images, headers),
     )
+
+
+def _values(told: Told, averaged: bool) -> Iterator[tuple[CodedConcept, float, CodedConcept, bool]]:
+    """Quantity, value, unit, and whether an examination's is the mean of its images'."""
+    for name, answer in told.answers.items():
+        if isinstance(answer, Measure):
+            yield coded(answer.code), told.value(name), coded(answer.unit), averaged
+
+
+def _evaluations(model: CheckedModel, told: Told) -> Iterator[hd.sr.QualitativeEvaluation]:
+    """The class or grade that is told, by its code. The concept is the secondary finding's; that of a task's own question
+    is private, since a group's Finding (DCM 121071) is the event."""
+    own = CodedConcept("ANSWER", _SCHEME, "Answer to the task's question")
+    named = {finding.name: coded(finding.code) for finding in model.task.secondary_findings}
+    for name, answer in told.answers.items():
+        if not isinstance(answer, Measure):
+            yield hd.sr.QualitativeEvaluation(named.get(name, own), coded(told.code(name)))
 
 
 def _is_a_mean(model: CheckedModel) -> bool:
@@ -192,7 +229,7 @@ def _algorithm(model: CheckedModel) -> hd.sr.AlgorithmIdentification:
     """The algorithm; its version is the federated study and the file's digest, which identify the model."""
     parameters = [f"network {model.head.model.get('name')}", f"SHA-256 {model.sha256}", NOT_FOR_CLINICAL_USE]
     if model.threshold is not None:
-        parameters.append(f"operating threshold {100 * model.threshold:.2f} percent")
+        parameters.append(f"operating threshold {_threshold(model, model.threshold)}")
     if (calibration := model.head.calibration) is not None:
         parameters.append(f"calibration {calibration.intercept:.4f} + {calibration.slope:.4f} logit of the mean score")
     name, version = f"{MANUFACTURER} {model.task.name}", f"{model.head.study} {model.sha256}"

@@ -1,4 +1,6 @@
-"""The reading room's list as one page: highest probability first. It is self-contained and stays in the hospital."""
+"""The reading room's list as one page: highest probability first, or the value that is farthest on the event's side. It
+is self-contained and stays in the hospital.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ from client.cohort.remedies import remedy_of
 from client.prediction.local_image import LeftOut, LocalImage
 from client.prediction.model import CheckedModel
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient, called
+from client.prediction.told import Told, measures, named, value_at
 from tasks import contract as contracts
+from tasks.answers import Measure
 from tasks.protocol.study import release
-from tasks.task import Task
+from tasks.task import QUESTION, Task
 
 _MOST_PATIENTS, _MOST_IMAGES, _MOST_LEFT_OUT = 500, 4, 500
 _BANNER = "Not for clinical use"
@@ -70,15 +74,23 @@ def page(site: str, model: CheckedModel, predictions: Predictions, made: datetim
         f"<title>{_BANNER}: {escape(model.task.name)} at {escape(site)}</title><style>{_STYLE}</style>"
         f"<table role=presentation class=pages><thead><tr><th class=banner>{_words()}</th></tr></thead><tbody><tr><td>"
         f"<h1>{escape(model.task.question)}</h1>"
-        f"<p class=soft>{len(predictions.patients)} patients, {predictions.images} {what}, highest probability of "
-        f"<b>{escape(model.task.classes[1])}</b> first. {_meaning(model)}</p>"
+        f"<p class=soft>{len(predictions.patients)} patients, {predictions.images} {what}, {_first(model.task)} "
+        f"first. {_meaning(model)}</p>"
         f"{''.join(f'<p class=remark>{escape(text)}</p>' for text in remarks(model, predictions))}"
         f"{_facts(site, model, made)}{_patients(model, predictions.patients)}{_left_out(model, predictions.left_out)}"
         "</td></tr></tbody></table></html>"
     )
 
 
+def _first(task: Task) -> str:
+    if isinstance(task.answer, Measure):
+        return f"{'lowest' if task.answer.event_above is None else 'highest'} value"
+    return f"highest probability of <b>{escape(task.classes[1])}</b>"
+
+
 def _meaning(model: CheckedModel) -> str:
+    if measures(model.task):
+        return f"A patient's value is the mean over the {noun(model.task)}."
     if model.head.calibration is None:
         return f"A patient's probability is the mean over the {noun(model.task)}."
     return f"A patient's probability is the mean score of the {noun(model.task)}, calibrated."
@@ -115,17 +127,23 @@ def _facts(site: str, model: CheckedModel, made: datetime) -> str:
     rows = {
         "Hospital": site,
         "Model": f"study {model.head.study}, {model.head.model.get('name')}, SHA-256 {model.sha256}",
-        "Operating threshold": "none" if threshold is None else f"{100 * threshold:.1f} % (the line in each bar)",
+        "Operating threshold": "none" if threshold is None else f"{_level(model, threshold)} (the line in each bar)",
         "Computed": f"{made:%Y-%m-%d %H:%M} by Consilium {release()}",
     }
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{escape(value)}</dd>' for name, value in rows.items())}</dl>"
+
+
+def _level(model: CheckedModel, probability: float) -> str:
+    """A probability, or the value where one is measured."""
+    return value_at(model.task, probability) if measures(model.task) else f"{100 * probability:.1f} %"
 
 
 def _patients(model: CheckedModel, patients: Sequence[ScoredPatient]) -> str:
     rows = "".join(_row(model, rank, patient) for rank, patient in enumerate(patients[:_MOST_PATIENTS], start=1))
     more = len(patients) - _MOST_PATIENTS
     return (
-        "<table class=list><thead><tr><th></th><th>Patient</th><th>Probability</th>"
+        "<table class=list><thead><tr><th></th><th>Patient</th>"
+        f"<th>{'Value' if measures(model.task) else 'Probability'}</th>"
         f"<th>As the model sees it{_planes(model)}{_legend(model)}</th></tr>"
         f"</thead><tbody>{rows}</tbody></table>"
         + (f"<p>{more} more in scores.csv.</p>" if more > 0 else "")
@@ -157,7 +175,8 @@ def _row(model: CheckedModel, rank: int, patient: ScoredPatient) -> str:
     return (
         f"<tr><td class=rank>{rank}</td><td class=who><div class=id>{escape(patient.patient)}</div>"
         f"<div class=soft>{when}</div>{trained}{_warnings(patient)}</td>"
-        f"<td class=score>{_bar(model, patient.score)}</td><td>{_pictures(model, patient.images)}</td></tr>"
+        f"<td class=score>{_bar(model, patient.score)}{_answers(patient.told)}</td>"
+        f"<td>{_pictures(model, patient.images)}</td></tr>"
     )
 
 
@@ -178,9 +197,21 @@ def _bar(model: CheckedModel, score: float) -> str:
     line = "" if threshold is None else f"<b style='left:calc({100 * threshold:.2f}% - 1px)'></b>"
     side = "" if positive is None else f"{'at or above' if positive else 'below'} the threshold"
     return (
-        f"<span class=number>{100 * probability:.1f} %</span> <span class='soft side'>{side}</span>"
+        f"<span class=number>{_level(model, probability)}</span> <span class='soft side'>{side}</span>"
         f"<div class=bar><i style='width:{100 * probability:.2f}%'></i>{line}</div>"
     )
+
+
+def _answers(told: Told | None) -> str:
+    """What is told besides: a class, a grade, and values of secondary findings."""
+    if told is None:
+        return ""
+    shown = [
+        escape(told.words(name) if name == QUESTION else f"{named(name)}: {told.words(name)}")
+        for name, answer in told.answers.items()
+        if name != QUESTION or not isinstance(answer, Measure)
+    ]
+    return "".join(f"<div>{words}</div>" for words in shown)
 
 
 def _pictures(model: CheckedModel, images: Sequence[ScoredImage]) -> str:
@@ -189,7 +220,7 @@ def _pictures(model: CheckedModel, images: Sequence[ScoredImage]) -> str:
     parts = [
         f"<figure><img{_size(scored)} alt='' src='data:image/png;base64,"
         f"{base64.b64encode(scored.seen).decode()}'>"
-        f"<figcaption>{100 * model.probability(scored.score):.1f} %{_without(scored.image)}</figcaption></figure>"
+        f"<figcaption>{_level(model, model.probability(scored.score))}{_without(scored.image)}</figcaption></figure>"
         for scored in shown[:_MOST_IMAGES]
     ]
     more = len(shown) - _MOST_IMAGES

@@ -32,7 +32,7 @@ def test_it_computes_what_its_author_computed(tmp_path: Path) -> None:
     network = registry.build(SPEC, TASK.form)
     registry.load_arrays(network.trainable, weights())
     examples = np.random.default_rng(0).random((3, *TASK.example_shape), np.float32)
-    told = opened.look(examples)[0]
+    told = opened.look(examples).scores
     assert told.shape == (3,)
     assert told.dtype == np.float64
     np.testing.assert_allclose(told, 1 / (1 + np.exp(-network.logits(torch.from_numpy(examples)).detach().numpy())))
@@ -156,7 +156,7 @@ def test_a_frozen_encoder_comes_with_the_model_and_is_the_one_that_the_study_has
 
     examples = np.random.default_rng(0).random((2, *TASK.example_shape), np.float32)
     expected = torch.sigmoid(network.logits(torch.from_numpy(examples))).detach().numpy()
-    np.testing.assert_allclose(opened(model_file.pack(made, last, encoder)).look(examples)[0], expected)
+    np.testing.assert_allclose(opened(model_file.pack(made, last, encoder)).look(examples).scores, expected)
     other = save(registry.arrays_of(registry.build(vit, TASK.form, 4).trainable))
     for absent in (b"", other):
         with pytest.raises(ModelRefused, match="weights with SHA-256"):

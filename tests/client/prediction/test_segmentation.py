@@ -84,7 +84,7 @@ def _marked(hospital: Hospital) -> dict[str, NDArray[np.bool_]]:
     model, found = hospital.model, {}
     for record in list_folder(hospital.source(hospital.dicom), hospital.task, frozenset()).records:
         seen = record.read() if record.read_scan is None else record.read_scan(None)
-        _, marked = model.look(hospital.task.read_example(seen)[None])
+        marked = model.look(hospital.task.read_example(seen)[None]).marked
         assert marked is not None
         assert hospital.task.place_masks is not None
         placed = hospital.task.place_masks(seen, marked[0])
@@ -167,7 +167,7 @@ def test_of_an_enhanced_file_each_slice_that_is_marked_has_a_frame(tmp_path: Pat
         scan = of_folder(load(hospital.site), BRAIN, file.parent, "brain", lambda *told: None).images[0].scan
         assert scan is not None
         seen = scan(None)
-        _, marked = model.look(BRAIN.read_example(seen)[None])
+        marked = model.look(BRAIN.read_example(seen)[None]).marked
         assert marked is not None
         assert BRAIN.place_masks is not None
         placed = BRAIN.place_masks(seen, marked[0])
