@@ -199,8 +199,8 @@ def _values(told: Told, averaged: bool) -> Iterator[tuple[CodedConcept, float, C
 
 
 def _evaluations(model: CheckedModel, told: Told) -> Iterator[hd.sr.QualitativeEvaluation]:
-    """The class or grade that is told, by its code. The concept is the secondary finding's; that of a task's own question
-    is private, since a group's Finding (DCM 121071) is the event."""
+    """The class or grade that is told, by its code. The concept is the secondary finding's; that of a task's own
+    question is private, since a group's Finding (DCM 121071) is the event."""
     own = CodedConcept("ANSWER", _SCHEME, "Answer to the task's question")
     named = {finding.name: coded(finding.code) for finding in model.task.secondary_findings}
     for name, answer in told.answers.items():
