@@ -27,7 +27,6 @@ EXIT_CODES = (
 app = typer.Typer(
     cls=SiteCommands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # they print the values of variables, and a hospital's may be patients'
     help="Commands for hospital staff: set up the site, import and check images, review studies, inspect ledger and "
     "audit log, stop.",

@@ -28,7 +28,6 @@ EXIT_CODES = (
 app = typer.Typer(
     cls=ServerCommands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Initialise and run the server, admit hospitals and people, show study progress.",
     epilog=EXIT_CODES,
