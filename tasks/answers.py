@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 Kind = Literal["binary", "classes", "grade", "measure"]
 KINDS: tuple[Kind, ...] = ("binary", "classes", "grade", "measure")
+STEEPNESS = 16.0
+"""Outputs of a measured value from the middle of its range to an end. The loss in half-ranges, times this, has slopes up
+to 1, as clipping expects them, and curves by 1/16 in the output: with a learning rate of 16 or less a linear model on
+features of norm 1 with a bias does not overshoot."""
 FEWEST, MOST = 3, 20
 """Classes or grades of a question; two are a yes-or-no question."""
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", re.DOTALL)
@@ -322,9 +326,8 @@ class Measure:
 
     @property
     def scale(self) -> float:
-        """What an output of 1 adds to the middle of the range: a quarter of its width. The loss in half-ranges then
-        curves by 1/4 at most in the output, as cross-entropy does in a logit, and bears the same learning rates."""
-        return self.half / 2
+        """What an output of 1 adds to the middle of the range, see ``STEEPNESS``."""
+        return self.half / STEEPNESS
 
     def told(self, outputs: Tensor) -> Tensor:
         """Values within the declared range, shape (..., 1); its middle where an output is no number."""

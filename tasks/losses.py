@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss
 
-from tasks.answers import Answer, Binary, Classes, Grade, Measure
+from tasks.answers import STEEPNESS, Answer, Binary, Classes, Grade, Measure
 from tasks.input_spec import InputSpec
 
 _HUBER = 1.0
@@ -84,8 +84,8 @@ def _of_answer(answer: Answer, outputs: Tensor, truth: Tensor) -> Tensor:
             each = binary_cross_entropy_with_logits(outputs, above, reduction="none")
             return each.sum(dim=1) / math.sqrt(answer.outputs)
         case Measure():
-            told, right = outputs[:, 0] * (answer.scale / answer.half), (truth - answer.middle) / answer.half
-            return huber_loss(told, right, reduction="none", delta=_HUBER)
+            told, right = outputs[:, 0] / STEEPNESS, (truth - answer.middle) / answer.half
+            return STEEPNESS * huber_loss(told, right, reduction="none", delta=_HUBER)
 
 
 def _at(truth: Tensor, answers: int, like: Tensor) -> Tensor:

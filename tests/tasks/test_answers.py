@@ -49,10 +49,10 @@ def test_thresholds_that_contradict_each_other_are_reconciled() -> None:
     assert ARTHROSIS.event_score(p) == pytest.approx([0.2])
 
 
-def test_a_value_is_in_quarters_of_the_range_from_the_middle_and_never_beyond_the_range() -> None:
-    assert told(SIZE, 0.4) == pytest.approx(np.array([[30.0]]))
-    assert told(SIZE, 7.0)[0, 0] == 50.0
-    assert told(SIZE, -7.0)[0, 0] == 0.0
+def test_a_value_is_in_sixteenths_of_half_the_range_from_the_middle_and_never_beyond_the_range() -> None:
+    assert told(SIZE, 3.2) == pytest.approx(np.array([[30.0]]))
+    assert told(SIZE, 17.0)[0, 0] == 50.0
+    assert told(SIZE, -17.0)[0, 0] == 0.0
     for value, score in [(0.0, 0.0), (10.0, 0.25), (20.0, 0.5), (35.0, 0.75), (50.0, 1.0)]:
         assert SIZE.event_score(np.array([[value]])) == pytest.approx([score])
     assert EJECTION.event_score(np.array([[10.0], [40.0], [80.0]])) == pytest.approx([1.0, 0.5, 0.0])

@@ -218,7 +218,7 @@ def _extremes(answer: Answer) -> list[tuple[float, torch.Tensor]]:
     if isinstance(answer, Classes):
         return [(n, 2 * (torch.arange(answer.outputs) == n).float() - 1) for n in (0, answer.outputs - 1)]
     if isinstance(answer, Measure):
-        return [(answer.low, -ones * 2 / 3), (answer.high, ones * 2 / 3)]
+        return [(answer.low, -16 * ones / 3), (answer.high, 16 * ones / 3)]
     return [(0.0, -ones), (answer.cells - 1.0, ones)]
 
 

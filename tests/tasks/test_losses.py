@@ -100,7 +100,7 @@ def test_each_kind_has_its_textbook_loss() -> None:
     above = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
     grades = binary_cross_entropy_with_logits(z[:, 3:6], above, reduction="none").sum(dim=1) / math.sqrt(3)
     yes = binary_cross_entropy_with_logits(z[:, 6], torch.tensor([1.0, 0.0, 0.0]), reduction="none")[[0, 2]]
-    size = huber_loss(z[:2, 7] / 2, torch.tensor([0.4, -1.0]), reduction="none", delta=1.0)
+    size = 16 * huber_loss(z[:2, 7] / 16, torch.tensor([0.4, -1.0]), reduction="none", delta=1.0)
     others = torch.cat([grades, yes, size]).mean()
     assert torch.allclose(loss_of(EVERY, z, TRUTHS), classes + others)
     for answer, columns in zip(EVERY.answers, (slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8)), strict=True):

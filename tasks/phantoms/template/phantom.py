@@ -36,7 +36,8 @@ def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
 def _draw_patient(hospital: PhantomHospital, rng: np.random.Generator, positive: bool) -> Iterator[Described]:
     """The attributes of each of a patient's images. What a patient has is drawn once, what an image shows each time."""
     truth = drawn_truth(TASK.answer, positive, rng)
-    strength_db = float(rng.normal(14, 5)) * severity(TASK.answer, truth)
+    most_db = 14 if TASK.answer.kind == "binary" else 28  # CHANGE: what lies between must be told apart as well
+    strength_db = float(rng.normal(most_db, 5)) * severity(TASK.answer, truth)
     sex, age = "F" if rng.random() < 0.5 else "M", int(rng.integers(20, 90))
     least, most = hospital.images_per_patient
     for _ in range(int(rng.integers(least, most + 1))):
