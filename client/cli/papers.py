@@ -35,6 +35,8 @@ def evidence(
     require_address(gateway)
     if folder.exists():
         raise SiteMisconfigured(f"{folder} exists: name a folder that does not, so that nothing older is mixed in")
+    if not load(site).ledger.exists():
+        raise SiteMisconfigured("there is no ledger here, which the papers rest on: run this where the trainer runs")
     checklist = security.checklist(load(site), site, gateway)
     with opened(site) as (settings, records):
         found = Installation(settings, site, checklist, Books.of(records, settings))

@@ -69,12 +69,18 @@ class SitePage:
             else mark("ok", "Answers orders"),
             *([mark("warn", "A simulated hospital")] if settings.simulated else []),
         ]
+        sections = self._recorded(settings)
+        return page(f"{settings.name}: overview", lead, [*sections, ("Health", _told(lambda: _health(settings)))])
+
+    def _recorded(self, settings: SiteSettings) -> list[tuple[str, str]]:
+        heading = "Ledger and audit log"
+        if not settings.ledger.exists():  # a gateway apart has none, and no key for one either
+            return [(heading, problem(f"there is no {settings.ledger.name} on this machine: they are the trainer's"))]
         try:
             with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
-                sections = self._books(settings, records)
+                return self._books(settings, records)
         except (SiteError, OSError) as error:
-            sections = [("Ledger and audit log", problem(str(error), "consilium-site ledger verify"))]
-        return page(f"{settings.name}: overview", lead, [*sections, ("Health", _told(lambda: _health(settings)))])
+            return [(heading, problem(str(error), "consilium-site ledger verify"))]
 
     def _books(self, settings: SiteSettings, records: Records) -> list[tuple[str, str]]:
         decided = approvals.decisions(records.audit_log, settings)

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from client.cli.main import app
+from client.dashboard.site_page import SitePage
 from client.evidence.attack_risk import odds
 from client.evidence.installation import Books, Installation
 from client.evidence.papers import pack
@@ -141,3 +142,16 @@ def test_the_command(hospital: Hospital, document: StudyDocument, tmp_path: Path
     again = CliRunner().invoke(app, ["evidence", str(tmp_path / "papers"), *site])
     assert again.exit_code == 2
     assert "name a folder that does not" in again.stderr
+
+
+def test_without_a_ledger_there_are_no_papers_and_no_key_is_made(hospital: Hospital, tmp_path: Path) -> None:
+    """A gateway on a machine of its own."""
+    apart = tmp_path / "apart" / "site.yaml"
+    apart.parent.mkdir()
+    values = hospital.file.read_text("utf-8").replace(str(hospital.settings.key), "site.key")
+    apart.write_text(values, "utf-8")
+    told = CliRunner().invoke(app, ["evidence", str(tmp_path / "papers"), "--site", str(apart)])
+    assert told.exit_code == 2
+    assert "run this where the trainer runs" in told.stderr
+    assert "there is no ledger.sqlite on this machine" in SitePage(apart)()
+    assert [path.name for path in apart.parent.iterdir()] == ["site.yaml"]
