@@ -16,7 +16,7 @@ from client.cohort.dataset import Cohort
 from client.errors import BadOrder, ModelRefused, UpdateNotFinite
 from client.ledger.accounting import Mechanism
 from client.training.noise import entropy
-from client.training.scoring import score_patients
+from client.training.scoring import score_patients, scores_of, tell_patients
 from client.training.train import load_weights, train_locally
 from tasks import task as tasks
 from tasks.models.registry import arrays_of
@@ -228,3 +228,46 @@ def test_a_patients_score_is_the_mean_over_its_images() -> None:
         torch.tensor([[0.0], [100.0], [-100.0]]), torch.zeros(3, 1), [torch.tensor([0, 1]), torch.tensor([2])]
     )
     assert score_patients(module, cohort) == pytest.approx([0.75, 0.0])
+
+
+EVERY = replace(tasks.get("heart_size"), structures=())
+"""A measured value, and a grade as a secondary finding."""
+
+
+def told_cohort(task: tasks.Task, truths: Tensor, features: Tensor) -> Cohort:
+    rows = [torch.tensor([number]) for number in range(len(features))]
+    return Cohort(features, truths, rows, answers=task.answers)
+
+
+@pytest.mark.parametrize("noise", [NO_NOISE, 0.5])
+def test_a_measured_value_and_a_grade_are_learnt_together(noise: float) -> None:
+    features = torch.nn.functional.normalize(torch.randn(60, 6, generator=seeded(1)))
+    ratio = 50 + 18 * features[:, 0]
+    grade = (ratio[:, None] > torch.tensor([45.0, 50.0, 55.0])).sum(dim=1).float()
+    grade[::7] = math.nan
+    cohort = told_cohort(EVERY, torch.stack([ratio, grade], dim=1), features)
+    module = nn.Linear(6, EVERY.form.outputs)
+    nn.init.zeros_(module.weight)
+    nn.init.zeros_(module.bias)
+    train(module, cohort, noise, terms(60, learning_rate=8.0), seeded(), EVERY)
+    value, graded = tell_patients(module, cohort)
+    error = np.abs(value[:, 0] - cohort.patient_truths()).mean()
+    assert error < 0.6 * float((ratio - ratio.mean()).abs().mean())
+    known = ~np.isnan(cohort.patient_truths(1))
+    right = np.abs(EVERY.answers[1].answer(graded)[known] - cohort.patient_truths(1)[known]).mean()
+    assert right < 0.7, "grades from the truth on average"
+    scores = scores_of(cohort, [value, graded])
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert np.array_equal(scores[0] > 0.5, value[:, 0] > 50)
+
+
+def test_public_weights_of_classes_reach_every_step() -> None:
+    def update(weights: list[float]) -> Arrays:
+        module = nn.Linear(6, 1)
+        nn.init.zeros_(module.weight)
+        nn.init.zeros_(module.bias)
+        return train(module, cohort_of(), NO_NOISE, replace(terms(1), class_weights=weights), seeded())
+
+    plain, same, weighted = update([]), update([1.0, 1.0]), update([1.0, 0.25])
+    assert np.array_equal(plain["weight"], same["weight"])
+    assert weighted["bias"] < plain["bias"] - 0.01, "the second class pulls less"
