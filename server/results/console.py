@@ -48,7 +48,9 @@ def answer_tables(results: Results) -> Iterator[Table]:
         drawn = Table(title=title, title_style="bold")
         drawn.add_column("hospital")
         for name in figures:
-            drawn.add_column(f"{WORDS.get(name, name)}{unit if name in UNITS else ''}", justify="right")
+            drawn.add_column(
+                f"{WORDS.get(name, name).removesuffix(' of agreement')}{unit if name in UNITS else ''}", justify="right"
+            )
         rows = {**federated.hospitals, "all patients": federated.everybody}
         rows |= {f"all patients, {arm}": each.everybody for arm, each in arms.items() if arm != "federated"}
         for name, told in rows.items():
@@ -63,7 +65,7 @@ def _figure(interval: Interval | None, name: str) -> str:
     if interval is None:
         return "-"
     if name not in UNITS:
-        return _three(interval)
+        return _three(interval).replace("-", "−")
     value, low, high = in_unit(interval)
     return f"{value if interval.firm else 'no point'}\n{low} to {high}"
 

@@ -95,7 +95,7 @@ class GradeTable:
         moments = Moments(self.told.ravel(), rows, self.noise)
         together = product(6, (2, 0, 3), (-2, 1, 2))
         apart = product(6, (1, 0, 4), (1, 0, 5), (-2, 1, 2))
-        return moments.ratio(together, apart, low=-1.0)
+        return moments.ratio(together, apart, low=-1.0, anybody=1.0)
 
 
 def pooled(tables: Sequence[GradeTable]) -> GradeTable:

@@ -34,6 +34,8 @@ _EDGES = (0.06, 0.14, 0.25)
 """Between the bins of differences, and their negatives: equally far apart in asinh(8.5 difference)."""
 _END = 0.5
 """Few patients differ by more than half of the range, so the outermost bins are reckoned with up to there."""
+_SEEN = 2.0
+"""So many times the variance within a bin a variance must be, to be told by bins."""
 _FLATTEST, _STEEPEST = -1.0, 3.0
 """Slopes are told between these."""
 
@@ -180,7 +182,7 @@ class MeasureHistograms:
             variance = (of_squared / people + of_noise, 0.0, 4 * (_fourth(true) / people + of_varies))
             unexplained = fieller(squared, 2 * varies, variance, self._firm(varies, of_varies))
             value, high, low = (1 - 2 * each for each in (unexplained.value, unexplained.low, unexplained.high))
-            return Interval(value, low, high, unexplained.firm)
+            return self._seen(Interval(value, low, high, unexplained.firm), varies, -1, 1)
 
         return self._wherever_in_bins(figure)
 
@@ -208,9 +210,8 @@ class MeasureHistograms:
             share = 0.5 - _FLATTEST
             drawing = max(vp, 0.0) * residual / (people - 2) * _tails(differences)
             variance = (drawing + (nt + nd) / 4 + share**2 * np_, -2 * share * width * np_, width**2 * np_)
-            return scaled(
-                fieller(together - _FLATTEST * vp, width * vp, variance, self._firm(vp, np_)), width, _FLATTEST
-            )
+            found = fieller(together - _FLATTEST * vp, width * vp, variance, self._firm(vp, np_))
+            return self._seen(scaled(found, width, _FLATTEST), vp, _FLATTEST, _STEEPEST)
 
         return self._wherever_in_bins(figure)
 
@@ -244,6 +245,13 @@ class MeasureHistograms:
         """Variance of a sum of differences for not knowing where in its bin each lies."""
         widths = np.diff(_inner_limits(self.counts.shape[1]))
         return float((np.maximum(self.counts[2], 0) * widths**2).sum()) / 12
+
+    def _seen(self, found: Interval, variance: float, least: float, most: float) -> Interval:
+        """A figure that divides by a variance: everything, without a point, where the values hardly leave one bin, for
+        then nobody knows how they vary; and no point at the end of what is told."""
+        if variance < _SEEN / (12 * self.counts.shape[1] ** 2):
+            return Interval(found.value, least, most, firm=False)
+        return replace(found, firm=found.firm and least < found.value < most)
 
     def _firm(self, variance: float, of_noise: float) -> bool:
         """Whether patients and a variance that is divided by stand out of the noise."""

@@ -60,13 +60,15 @@ class Moments:
         return float(sums @ form @ sums - self.noise**2 * (form * shared).sum())
 
     def ratio(
-        self, top: Form, bottom: Form, low: float = 0.0, high: float = 1.0, normal: float = 0.0
+        self, top: Form, bottom: Form, low: float = 0.0, high: float = 1.0, normal: float = 0.0, anybody: float = 0.0
     ) -> Interval | None:
         """top / bottom between ``low`` and ``high``, with its 95 % interval.
 
         Args:
             normal: k, where from normally distributed patients the estimate x has the variance k x^2 / patients; then
                 that of drawing is no smaller. Few patients show too little of their own scatter.
+            anybody: so many patients more, spread over all cells, are in the variance of drawing: without them,
+                patients who are all told rightly, or all the same, would be beyond doubt.
 
         Returns:
             ``None`` without noise, where there are fewer than two patients or the bottom is nothing.
@@ -76,14 +78,14 @@ class Moments:
         above, span = top - low * bottom, (high - low) * bottom
         over, under = self.unbiased(above), self.unbiased(span)
         at = min(max(over / under, 0.0), 1.0) if under > 0 else 0.5
-        drawing, noise = self._drawing(above, span, at), self._of_noise(above, span)
+        drawing, noise = self._drawing(above, span, at, anybody), self._of_noise(above, span)
         usual = (0.0, 0.0, normal * under**2 / max(self.patients, 1.0))
         drawing = max(drawing, usual, key=lambda variance: _at(variance, at))
         found = fieller(over, under, (drawing[0] + noise[0], drawing[1] + noise[1], drawing[2] + noise[2]))
         value, least, most = (low + (high - low) * each for each in (found.value, found.low, found.high))
         return Interval(value, least, most, self.is_firm)
 
-    def _drawing(self, above: Form, span: Form, at: float) -> Quadratic:
+    def _drawing(self, above: Form, span: Form, at: float, anybody: float) -> Quadratic:
         """Variance of drawing patients: four times the sum of squared gradients, less what the noise adds to it. Where
         that is no variance, since noise is all there is, of the cells that are not negative."""
         few = max(self.patients, 2.0)
@@ -91,7 +93,9 @@ class Moments:
         found = self._squares(above, span, self.cells, self.noise**2)
         if _at(found, at) <= 0 or min(found[0], found[2]) < 0:
             found = self._squares(above, span, np.maximum(self.cells, 0), 0.0)
-        return factor * found[0], factor * found[1], factor * found[2]
+        spread = self._squares(above, span, np.full(len(self.cells), anybody / len(self.cells)), 0.0)
+        first, second, third = (factor * (one + more) for one, more in zip(found, spread, strict=True))
+        return first, second, third
 
     def _squares(self, above: Form, span: Form, cells: NDArray[np.float64], s2: float) -> Quadratic:
         """The sum of (gradient of ``above`` - x gradient of ``span``)^2 over patients, less its noise."""

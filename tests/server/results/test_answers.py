@@ -130,7 +130,7 @@ def test_the_terminal_shows_a_table_for_each_question() -> None:
         "AUC on validation patients",
         "macro AUC",
         "weighted kappa",
-        "lower limit of agreement [%]",
+        "lower limit [%]",
         "all patients, local",
     ):
         assert words in text

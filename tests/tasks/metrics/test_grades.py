@@ -72,3 +72,11 @@ def test_noise_that_hides_everybody_leaves_no_point() -> None:
     for figure in (hidden.kappa(), hidden.mean_error(), hidden.accuracy()):
         assert figure is not None
         assert not figure.firm
+
+
+@pytest.mark.parametrize("told", [np.diag([7.0, 8.0, 5.0]), np.outer([7.0, 8.0, 5.0], [0, 1, 0])])
+def test_twenty_patients_all_told_rightly_or_all_the_same_leave_doubt(told: NDArray[np.float64]) -> None:
+    """Nothing varies there, so drawing the same patients anew would give the same kappa: 1, or 0."""
+    kappa = GradeTable(told).kappa()
+    assert kappa is not None
+    assert kappa.high - kappa.low > 0.05
