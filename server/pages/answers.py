@@ -27,6 +27,7 @@ SECTIONS = {"classes": "classes", "grade": "grades", "measure": "measures"}
 _WITH_LIMITS, _WITH_NUMBERS = 6, 14
 """So many classes leave room for limits, and for numbers, in the cells of a table."""
 _PLOT = (64.0, 330.0)
+_MOST_BARS = 32
 
 
 @dataclass(frozen=True)
@@ -247,9 +248,12 @@ def _level(chart: Chart, name: str, each: Interval, y: Scale, least: float) -> f
 
 def _bars(figures: MeasureFigures, y: Scale, most: float) -> Iterator[str]:
     """A bar a bin, as long as its patients are dense; what noise has made negative is none."""
+    each = max(len(figures.differences) // _MOST_BARS, 1)
+    limits = figures.limits[::each]
+    counts = [sum(figures.differences[n : n + each]) for n in range(0, len(figures.differences), each)]
     bins = [
         (max(low, -most), min(high, most), max(count, 0.0) / (high - low))
-        for low, high, count in zip(figures.limits, figures.limits[1:], figures.differences, strict=False)
+        for low, high, count in zip(limits, limits[1:], counts, strict=False)
         if high > -most and low < most
     ]
     densest = max((density for *_, density in bins), default=0.0)
