@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from client.errors import CatalogStale, NotApproved, SiteMisconfigured
-from client.ledger.audit_log import AuditLog, Fact, Kind
+from client.ledger.audit_log import AuditLog, Event, Fact, Kind
 from client.ledger.records import open_records
 from client.oversight import approvals, signature
 from client.oversight.approvals import NOBODY, decisions, keep, one_of, require, waiting
@@ -296,3 +300,35 @@ def test_a_digest_may_be_abbreviated_as_long_as_it_is_unique(tmp_path: Path) -> 
     for digits, says in (("abcdef01", "2 studies"), ("abcdef0", "too short"), ("00000000", "no study here")):
         with pytest.raises(NotApproved, match=says):
             one_of(digits, known)
+
+
+class _Log:
+    """An audit log as far as decisions are read from it."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._events = events
+
+    def events(self) -> list[Event]:
+        return self._events
+
+
+PEOPLE = ("Ada Noor", "Ben Okafor", "Cleo Marchetti")
+acts = st.tuples(st.sampled_from(PEOPLE), st.sampled_from([Kind.APPROVAL, Kind.REVOCATION]), st.integers(1, 3))
+
+
+@given(st.lists(acts, min_size=1, max_size=8), st.integers(1, 3))
+def test_it_is_approved_when_enough_people_have_since_the_last_revocation(
+    done: list[tuple[str, Kind, int]], approvers: int
+) -> None:
+    """Against the rule as one would say it; each act is by a name, and an approval for the number of its time."""
+    facts: dict[str, Fact] = {"study": "s", "digest": "d", "document": "{}", "automatic": False}
+    at = datetime(2026, 11, 30, tzinfo=UTC)
+    events = [Event(n, at, kind, {**facts, "by": by, "of": of}) for n, (by, kind, of) in enumerate(done)]
+    settings = SimpleNamespace(policy=SimpleNamespace(approvers=approvers))
+    found = decisions(_Log(events), settings)["d"]  # type: ignore[arg-type]
+    since = max((n for n, (_, kind, _) in enumerate(done) if kind is Kind.REVOCATION), default=-1) + 1
+    signed = {by for by, _, _ in done[since:]}
+    needed = max(approvers, done[-1][2] if done[since:] else 1)
+    assert found.approved == (len(signed) >= needed)
+    assert found.revoked == (not signed)
+    assert {each.by for each in found.signatures} == signed
