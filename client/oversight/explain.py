@@ -12,8 +12,10 @@ from client.ledger.accounting import Mechanism, epsilon_of
 from client.oversight.review import Cost, Review
 from client.oversight.settings import every_setting
 from client.policy import Part
-from tasks.metrics.foresight import ASSUMED_AUC
+from tasks import task as tasks
+from tasks.metrics.foresight import ASSUMED_ANSWERS, ASSUMED_AUC, FORESEEN, Foresight, foresee_answer
 from tasks.protocol.study import StudyDocument
+from tasks.tables import answer_terms
 from tasks.task import QUESTION
 
 APART = (
@@ -225,8 +227,24 @@ def _foreseen(review: Review) -> list[str]:
         ]
     return [
         f"{about} and a model with an AUC of {ASSUMED_AUC:g}, the last AUC of this hospital would have a 95 % interval "
-        f"about {foreseen.width:.2f} wide; with a probability of {foreseen.none:.0%} there would be an interval only."
+        f"about {foreseen.width:.2f} wide; with a probability of {foreseen.none:.0%} there would be an interval only.",
+        *_answers_foreseen(review.document, foreseen),
     ]
+
+
+def _answers_foreseen(document: StudyDocument, foreseen: Foresight) -> Iterator[str]:
+    """Of each question with another answer than yes or no, were it known of all these patients. A document that has
+    other tables than this task gives none: nothing is simulated in cells that somebody else has made up."""
+    terms = document.evaluation
+    if document.task not in tasks.names() or terms.answers != answer_terms(tasks.get(document.task), terms.bins):
+        return
+    for question, asked in terms.answers.items():
+        cells = asked.cells[0], asked.cells[1]
+        told = foresee_answer(asked.kind, cells, foreseen.patients, terms.bins, foreseen.noise)
+        yield (
+            f"Of {question.replace('_', ' ')}, the {FORESEEN[asked.kind]} would have an interval about "
+            f"{told.width:.2f} wide; with a probability of {told.none:.0%} without a point. Assumed: {ASSUMED_ANSWERS}."
+        )
 
 
 def _noise(plan: list[Mechanism]) -> str:

@@ -15,10 +15,13 @@ from rich.table import Table
 from server.errors import UninformativeStudy
 from server.study.gaussian_privacy import mu_of
 from tasks.metrics.foresight import (
+    ASSUMED_ANSWERS,
     ASSUMED_AUC,
     ASSUMED_POSITIVES,
+    FORESEEN,
     Foresight,
     foresee,
+    foresee_answer,
     validation_patients,
 )
 from tasks.protocol.study import RANGE_NOISE, EvaluationTerms, StudyDocument
@@ -42,6 +45,24 @@ def foresee_study(document: StudyDocument) -> dict[str, Foresight]:
             noise_of(terms, _at_most(document.privacy.delta, size), name),
         )
         for name, size in sorted(document.sizes.items())
+    }
+
+
+def foresee_answers(document: StudyDocument) -> dict[str, dict[str, Foresight]]:
+    """By question with another answer than yes or no and by hospital, what ``FORESEEN`` of its kind will tell."""
+    terms = document.evaluation
+    return {
+        question: {
+            name: foresee_answer(
+                asked.kind,
+                (asked.cells[0], asked.cells[1]),
+                validation_patients(size, ASSUMED_VALIDATION),
+                terms.bins,
+                noise_of(terms, _at_most(document.privacy.delta, size), name),
+            )
+            for name, size in sorted(document.sizes.items())
+        }
+        for question, asked in terms.answers.items()
     }
 
 
@@ -118,14 +139,19 @@ def table(document: StudyDocument) -> Table:
     shown = Table(
         title="What the figures will be able to tell",
         caption=f"Assumed: an AUC of {ASSUMED_AUC:g}, a third of the patients with the finding, and beside the "
-        f"declared (training) size {ASSUMED_VALIDATION:.0%} of all patients for validation.",
+        f"declared (training) size {ASSUMED_VALIDATION:.0%} of all patients for validation."
+        + (f" Of other answers: {ASSUMED_ANSWERS}." if document.evaluation.answers else ""),
     )
     shown.add_column("hospital")
     for column in ("validation patients", "noise a cell", "95 % interval, width", "chance of no point"):
         shown.add_column(column, justify="right")
+    answers = foresee_answers(document)
+    for question in answers:
+        shown.add_column(f"{question}: {FORESEEN[document.evaluation.answers[question].kind]}, width", justify="right")
     for name, each in foreseen.items():
         width = f"[bold]{each.width:.2f}[/]" if each.tells_nothing else f"{each.width:.2f}"
-        shown.add_row(name, str(each.patients), f"{each.noise:.2f}", width, f"{each.none:.0%}")
+        told = [f"{by_hospital[name].width:.2f}" for by_hospital in answers.values()]
+        shown.add_row(name, str(each.patients), f"{each.noise:.2f}", width, f"{each.none:.0%}", *told)
     return shown
 
 

@@ -19,6 +19,7 @@ from client.site import SiteSettings, secret
 from tasks.metrics.foresight import foresee
 from tasks.models import registry
 from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, digest
+from tasks.tables import answer_terms
 from tasks.task import get
 from tests.client.reserving import reserve
 
@@ -86,6 +87,20 @@ def test_what_the_figures_will_tell_is_said_before_anything_is_spent(
     with pytest.raises(Uninformative, match=r"not approved: .* no AUC.*evaluation\.every.*approve --uninformative"):
         require_informative(refused)
     assert refused.refused == {"training": [], "evaluation": []}, "a person may still decide otherwise"
+
+
+def test_figures_of_other_answers_are_foreseen_in_the_tasks_own_tables_alone(
+    document: StudyDocument, hospital: SiteSettings, ledger: Ledger
+) -> None:
+    """A document that had tables of a million cells would otherwise have its reader wait for them."""
+    found = examine(document, hospital, ledger)
+    own = answer_terms(get("breast_ultrasound_three"), document.evaluation.bins)
+    strange = {"question": replace(own["question"], cells=[1000, 1000])}
+    for answers, told in ((own, True), (strange, False)):
+        evaluation = replace(document.evaluation, answers=answers)
+        asked = replace(document, task="breast_ultrasound_three", evaluation=evaluation)
+        lines = [line for line in _all(replace(found, document=asked)) if "macro AUC would have an interval" in line]
+        assert bool(lines) == told
 
 
 def test_what_the_policy_refuses_or_nobody_declares_foresees_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -11,8 +12,10 @@ from client.ledger.accounting import Mechanism, epsilon_of
 from conf import load
 from server.errors import UninformativeStudy
 from server.study.document import document_of
-from server.study.foresight import foresee_study, noise_of, require_informative, table
+from server.study.foresight import foresee_answers, foresee_study, noise_of, require_informative, table
+from tasks import task as tasks
 from tasks.protocol.study import RANGE_NOISE, StudyDocument
+from tasks.tables import answer_terms
 
 DEPLOYED = ("experiment=deployed", "runtime.address=h:1", "runtime.authority=/a", "runtime.certificate=/c")
 EVERY_ROUND = ("evaluation.every=1", "evaluation.bins=16")
@@ -98,3 +101,15 @@ def test_with_noise_there_is_one_evaluation_and_one_look() -> None:
     assert (once.releases, once.edges) == (1, "released")
     exact = document_of(load.load(["evaluation.epsilon=null"]), "demo-1", {"ash": 90})
     assert (exact.evaluation.releases, exact.evaluation.edges) == (exact.rounds, "equal")
+
+
+def test_questions_with_other_answers_have_a_column_each() -> None:
+    answers = answer_terms(tasks.get("breast_ultrasound_three"), 8)
+    plain = proposed()
+    document = replace(plain, evaluation=replace(plain.evaluation, answers=answers))
+    told = foresee_answers(document)
+    assert told.keys() == {"question"}
+    assert all(0 < each.width <= 1 for each in told["question"].values())
+    heads = [str(column.header) for column in table(document).columns]
+    assert "question: macro AUC, width" in heads
+    assert not [head for head in map(str, (column.header for column in table(plain).columns)) if "macro" in head]

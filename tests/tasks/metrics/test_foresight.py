@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.metrics.foresight import foresee
+from tasks.metrics.foresight import Kind, foresee, foresee_answer
 from tasks.metrics.histogram import ScoreHistogram, score_histogram
 from tasks.metrics.ranking import roc_auc
 
@@ -44,3 +44,14 @@ def test_without_noise_there_is_always_an_auc_of_two_patients() -> None:
 
 def test_the_same_question_has_the_same_answer() -> None:
     assert foresee(50, 12, 1.7) == foresee(50, 12, 1.7)
+
+
+@pytest.mark.parametrize(("kind", "cells"), [("classes", (3, 3)), ("grade", (5, 5)), ("measure", (3, 8))])
+def test_of_other_answers_more_patients_tell_more_and_more_noise_tells_less(kind: Kind, cells: tuple[int, int]) -> None:
+    by_patients = [foresee_answer(kind, cells, patients, 16, 1.5) for patients in (20, 80, 320)]
+    assert [f.width for f in by_patients] == sorted([f.width for f in by_patients], reverse=True)
+    assert by_patients[-1].none < 0.2
+    by_noise = [foresee_answer(kind, cells, 100, 16, noise) for noise in (0.0, 2.0, 8.0)]
+    assert [f.width for f in by_noise] == sorted(f.width for f in by_noise)
+    assert by_noise[0].none == 0
+    assert foresee_answer(kind, cells, 1, 16, 0.0).none in (0.0, 1.0)
