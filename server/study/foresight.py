@@ -150,8 +150,8 @@ def table(document: StudyDocument) -> Table:
         shown.add_column(f"{question}: {FORESEEN[document.evaluation.answers[question].kind]}, width", justify="right")
     for name, each in foreseen.items():
         width = f"[bold]{each.width:.2f}[/]" if each.tells_nothing else f"{each.width:.2f}"
-        told = [f"{by_hospital[name].width:.2f}" for by_hospital in answers.values()]
-        shown.add_row(name, str(each.patients), f"{each.noise:.2f}", width, f"{each.none:.0%}", *told)
+        row = [name, str(each.patients), f"{each.noise:.2f}", width, f"{each.none:.0%}"]
+        shown.add_row(*row, *(f"{by_hospital[name].width:.2f}" for by_hospital in answers.values()))
     return shown
 
 
