@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from client.oversight.settings import MEANINGS, every_setting
 from tasks.protocol import study as studies
-from tasks.protocol.study import SecureSumTerms, StudyDocument
+from tasks.protocol.study import AnswerTerms, SecureSumTerms, StudyDocument
 from tests.client.surveying import survey
 
 FLOATS = st.floats(1e-6, 1e6, allow_nan=False)
@@ -83,7 +83,16 @@ def test_every_setting_has_a_meaning_and_no_meaning_is_of_nothing(document: Stud
     looking = replace(document, evaluation=replace(evaluation, edges="released"))  # which no sum can be
     plain |= {line.partition(" = ")[0] for line in every_setting(looking)}
     plain |= {line.partition(" = ")[0] for line in every_setting(survey())}
-    assert MEANINGS.keys() - plain <= {"model", "sizes", "secure_sum"}
+    asked = replace(
+        document,
+        evaluation=replace(evaluation, answers={"question": AnswerTerms("measure", [3, 8])}),
+        training=replace(document.training, class_weights=[0.5, 1.0]),
+    )
+    lines = every_setting(asked)
+    plain |= {line.partition(" = ")[0] for line in lines}
+    (cells,) = (line for line in lines if line.startswith("evaluation.answers.question.cells"))
+    assert cells.endswith(MEANINGS["evaluation.answers"])
+    assert MEANINGS.keys() - plain <= {"model", "sizes", "secure_sum", "evaluation.answers"}
 
 
 def test_an_option_cannot_pretend_to_be_another_line() -> None:
