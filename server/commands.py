@@ -68,11 +68,7 @@ def main(words: Sequence[str], draw: DrawPhantoms) -> int:
         one.add_argument("settings", nargs="*", metavar="KEY=VALUE",
                          help="runtime.address=HOST:PORT, .authority=FILE, .certificate=FILE")  # fmt: skip
     _encoder_parser(commands)
-    new = _parser(commands, "new-task", "create the files of a new clinical task, which pass its tests at once")
-    new.add_argument("name", metavar="NAME", help="lower-case letters, digits, underscores, such as thyroid_ultrasound")
-    new.add_argument("--kind", choices=KINDS, default="binary",
-                     help="of its answer: yes or no, one of several classes, a grade, or a measured value")  # fmt: skip
-    new.add_argument("--root", type=Path, default=new_task.ROOT, help="the source checkout to write into")
+    _new_task_parser(commands)
     given = parser.parse_args(words)
     console = Console(highlight=False)
     try:
@@ -100,6 +96,14 @@ def main(words: Sequence[str], draw: DrawPhantoms) -> int:
 def _parser(commands: Commands, name: str, does: str) -> argparse.ArgumentParser:
     """A command that says what it does, in the list of commands and in its own help."""
     return commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+
+
+def _new_task_parser(commands: Commands) -> None:
+    new = _parser(commands, "new-task", "create the files of a new clinical task, which pass its tests at once")
+    new.add_argument("name", metavar="NAME", help="lower-case letters, digits, underscores, such as thyroid_ultrasound")
+    new.add_argument("--kind", choices=KINDS, default="binary",
+                     help="of its answer: yes or no, one of several classes, a grade, or a measured value")  # fmt: skip
+    new.add_argument("--root", type=Path, default=new_task.ROOT, help="the source checkout to write into")
 
 
 def _encoder_parser(commands: Commands) -> None:
