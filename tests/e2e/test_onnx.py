@@ -17,4 +17,4 @@ def test_onnx_scores_any_number_of_images_as_the_model_does(tmp_path: Path) -> N
     for number in (1, 5):
         images = examples(found, number)
         scores = graph.run_once((tmp_path / "model.onnx").read_bytes(), images.numpy())
-        np.testing.assert_allclose(scores, expected(network, images, found.form.findings), atol=1e-4)
+        np.testing.assert_allclose(scores, expected(network, images, found.form.outputs), atol=1e-4)

@@ -122,7 +122,7 @@ def test_what_a_model_outlines_is_drawn_and_measured(hospital: Path, tmp_path: P
     rows = _rows(tmp_path / "out")
     for row in rows:
         example = TASK.read_example(read_frame(Path(row["file"]), int(row["frame"]) - 1))
-        marked = network.outputs(torch.from_numpy(example[None]))[0, TASK.form.findings :] > 0
+        marked = network.outputs(torch.from_numpy(example[None]))[0, TASK.form.outputs :] > 0
         expected = pytest.approx(100 * float(marked.float().mean()), abs=0.05)
         assert float(row["lesion, percent of the image"]) == expected
     assert len({row["lesion, percent of the image"] for row in rows}) > 1

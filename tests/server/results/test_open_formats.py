@@ -73,7 +73,7 @@ def test_torchscript_scores_any_number_of_images_as_the_model_does(
     for number in (1, 5):
         images = examples(found, number)
         scores = loaded(images)
-        np.testing.assert_allclose(scores.numpy(), expected(network, images, found.form.findings), atol=1e-4)
+        np.testing.assert_allclose(scores.numpy(), expected(network, images, found.form.outputs), atol=1e-4)
 
 
 def test_a_bundle_opens_and_runs_with_monai(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_bundle_opens_and_runs_with_monai(tmp_path: Path) -> None:
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     required = {"version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors"}
     assert required <= metadata.keys()
-    assert metadata["network_data_format"]["outputs"]["pred"]["num_channels"] == found.form.findings
+    assert metadata["network_data_format"]["outputs"]["pred"]["num_channels"] == found.form.outputs
     (folder / "images").mkdir()
     images = examples(found, 3)
     for number, image in enumerate(images):
