@@ -38,7 +38,8 @@ def queue(made: Federation) -> dict[str, list[object]]:
 
 def test_five_studies_in_flight_go_on_after_everything_was_killed(busy: Federation) -> None:
     for seed in range(IN_FLIGHT):
-        submit(busy, f"seed={seed}", f"federation.rounds={ROUNDS}", name="grace" if seed else "rosalind")  # four of one person
+        name = "grace" if seed else "rosalind"  # four of one person
+        submit(busy, f"seed={seed}", f"federation.rounds={ROUNDS}", name=name)
     until(lambda: sum(rounds > 0 for _, rounds in progress(busy).values()) == IN_FLIGHT, 400, "all have a round")
     kill_everything(busy)
     before = progress(busy)
