@@ -50,8 +50,8 @@ class Question:
 
     form: InputSpec
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return loss_of(self.form, outputs, targets)
+    def loss(self, outputs: Tensor, targets: Tensor, class_weights: tuple[float, ...] = ()) -> Tensor:
+        return loss_of(self.form, outputs, targets, class_weights)
 
 
 def network_of(spec: dict[str, Any], form: InputSpec, folder: Path) -> Network:

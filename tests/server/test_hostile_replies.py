@@ -67,7 +67,7 @@ def taken(
 ) -> tuple[HospitalRound | None, str]:
     """What the hospital did, if its update is in the combiner now, or why it is not."""
     try:
-        return _take(answer, asked, strategy, combiner, honest).figures, ""
+        return _take(answer, asked, strategy, combiner, honest)[0], ""
     except _Unusable as error:
         return None, str(error)
 

@@ -211,7 +211,7 @@ def _collect(
         rest = f"; {permitted_findings(of_findings)}" if of_findings else ""
         raise SiteMisconfigured(f"{path}: a label must be {permitted(answer, classes)}{rest}:\n  {listed(wrong)}")
     values, left_out = joined(labels)
-    return values, left_out + Counter(ROW_WITHOUT_LABEL=without)
+    return values, left_out + Counter({"ROW_WITHOUT_LABEL": without})
 
 
 def _findings(rows: list[dict[str, str]], key: str, secondary: Sequence[Finding]) -> tuple[dict[str, Findings], int]:

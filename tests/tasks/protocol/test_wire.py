@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from server.runtime.flower_private import claim_identity, deflate, inflate
 from tasks.protocol import wire
 from tasks.protocol.study import (
+    AnswerTerms,
     EvaluationTerms,
     MethodTerms,
     PrivacyTerms,
@@ -200,8 +201,12 @@ def _others(document: StudyDocument) -> dict[str, StudyDocument]:
         terms = getattr(document, part)
         for field in fields(terms):
             value = getattr(terms, field.name)
-            if isinstance(value, list):
-                other: Any = [*value, "sex"]
+            if field.name == "class_weights":
+                other: Any = [0.5]
+            elif field.name == "answers":
+                other = {"question": AnswerTerms("grade", [3, 3])}
+            elif isinstance(value, list):
+                other = [*value, "sex"]
             elif field.name == "edges":
                 other = "released"
             else:
