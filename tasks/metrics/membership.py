@@ -23,9 +23,8 @@ def advantage(epsilon: float, delta: float) -> float:
     """
     if not (epsilon >= 0 and 0 <= delta <= 1):
         raise ValueError(f"epsilon {epsilon:g} and delta {delta:g}: must be at least 0, and from 0 to 1")
-    # (e^eps - 1) / (e^eps + 1) is the hyperbolic tangent of half of epsilon, which does not overflow
-    rest = 0.0 if epsilon > 700 else 2 * delta / (math.exp(epsilon) + 1)
-    return min(1.0, math.tanh(epsilon / 2) + rest)
+    # The same as 1 - 2 (1 - delta) / (e^eps + 1), which grows with either to the last bit and does not overflow.
+    return 1.0 if epsilon > 700 else 1 - 2 * (1 - delta) / (math.exp(epsilon) + 1)
 
 
 def right_of_100(advantage: float) -> float:
