@@ -429,7 +429,7 @@ def _scored(
     if second is not None:
         return replace(scored, pair=report.SecondScores(second.scores(module, cohort), second.edges))
     if order.asks == "scores" and order.round == order.study.rounds:
-        last = _scored_at_last(order, settings, task=task, module=module, cohort=cohort, told=told)
+        last = _scored_at_last(order, settings, task=task, module=module, cohort=cohort, told=told, scores=scores)
         return replace(scored, **last)
     return scored
 
@@ -441,10 +441,11 @@ def _scored_at_last(
     module: nn.Module,
     cohort: Cohort,
     told: list[NDArray[np.float64]],
+    scores: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """Fields of ``report.Scored`` that the study asks for once, after its last round; ``told`` is of every question,
-    see ``tell_patients``."""
-    evaluation, scores = order.study.evaluation, scores_of(cohort, told)
+    """Fields of ``report.Scored`` that the study asks for once, after its last round; ``told`` and ``scores`` are of
+    every question, see ``tell_patients`` and ``scores_of``."""
+    evaluation = order.study.evaluation
     places = {name: number for number, name in enumerate(task.questions)}
     levels = subgroups.levels_of(settings, task, list(cohort.patients)) if evaluation.subgroups else {}
     outlines = score_outlines(module, cohort, task.form) if evaluation.structures else []

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -297,9 +297,21 @@ class Task:
         """A truth of the task's own question in words: a class, a grade, or a value with its unit."""
         return self.answer.said(truth) if self.answer.kind != "binary" else self.classes[int(truth)]
 
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """What patients are counted by: classes or grades; of a yes-or-no question and of a measured value what
+        there is without the event, and with it."""
+        return self.answer.names if isinstance(self.answer, Classes | Grade) else self.classes
+
+    def categories_of(self, truths: Iterable[float]) -> list[str]:
+        """By which of ``categories`` each counts of some known truths of the task's own question."""
+        known = np.array([*truths], np.float64)
+        numbers = known if isinstance(self.answer, Classes | Grade) else self.answer.event_of(known)
+        return [self.categories[int(number)] for number in numbers]
+
     def unfit_weights(self, class_weights: list[float]) -> str:
         """Why these cannot be weights of the answers to the task's own question; "" if they can."""
-        names = self.answer.names if isinstance(self.answer, Classes | Grade) else self.classes
+        names = self.categories
         if not class_weights:
             return ""
         if self.answer.kind == "measure":

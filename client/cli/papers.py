@@ -45,7 +45,6 @@ def evidence(
     for name, lines in found.documents.items():
         (folder / "documents").mkdir(mode=0o700, exist_ok=True)
         write_whole(folder / "documents" / name, "".join(f"{line}\n" for line in lines).encode(), 0o600)
-    rows = [(paper.title, *papers.counted(paper)) for paper in made.papers]
+    rows, facts = papers.summary(made)
     shown = table(f"Evidence of {settings.name}", ("paper", "sentences", "missing"), rows, ("sentences", "missing"))
-    facts = {"papers": [{"name": p.name, "title": p.title, "missing": papers.counted(p)[1]} for p in made.papers]}
     answer(as_json, facts | {"index": files[0]}, shown, f"Read {files[0]}. It stays in the hospital.")

@@ -142,13 +142,9 @@ def _known(task: Task, usable: Sequence[Image]) -> dict[str, tuple[int, int]]:
 
 def images_of_classes(task: Task, usable: Sequence[Image]) -> dict[str, list[Image]]:
     """Images of each class or grade, or of a measured value without and with its event."""
-    answer = task.answer
-    names = answer.names if isinstance(answer, Classes | Grade) else task.classes
-    truths = np.array([image.label for image in usable], np.float64)
-    numbers = truths if isinstance(answer, Classes | Grade) else answer.event_of(truths)
-    found: dict[str, list[Image]] = {name: [] for name in names}
-    for image, number in zip(usable, numbers, strict=True):
-        found[names[int(number)]].append(image)
+    found: dict[str, list[Image]] = {name: [] for name in task.categories}
+    for image, name in zip(usable, task.categories_of(image.label for image in usable), strict=True):
+        found[name].append(image)
     return found
 
 
@@ -224,11 +220,8 @@ def _near_duplicates(usable: Sequence[Image], sides: Mapping[str, str], cache: E
 
 
 def _on_classes(task: Task, of_class: Mapping[str, set[str]]) -> list[str]:
-    if task.answer.kind == "binary":
-        both = "this hospital has only one class"
-        found = [f"no patient is {name}: {both}" for name, patients in of_class.items() if not patients]
-    else:
-        found = [f"no patient is {name}" for name, patients in of_class.items() if not patients]
+    only = ": this hospital has only one class" if task.answer.kind == "binary" else ""
+    found = [f"no patient is {name}{only}" for name, patients in of_class.items() if not patients]
     times = Counter(patient for patients in of_class.values() for patient in patients)
     if mixed := sum(number > 1 for number in times.values()):
         found.append(f"{mixed} patient(s) have images of {_of_several(task)}")

@@ -21,8 +21,7 @@ def attack_risk(found: Installation) -> Paper:
         "attack-risk",
         "What an attacker could learn of one patient",
         "For data protection officers and ethics boards: epsilon as the chance of a right guess. Input for the risk "
-        "part "
-        "of an assessment.",
+        "part of an assessment.",
         [
             Section("How to read it", list(_reading(found))),
             Section("What has left so far", [s for spent in found.books.cohorts for s in _spent(found, spent)] or [
@@ -63,8 +62,7 @@ def _reading(found: Installation) -> Iterator[Sentence]:
     yield said(
         "The attacker meant here knows everything but one thing: all other patients, the method, the model, and every "
         "message that left. They guess whether one patient was in the cohort, of whom half were; tossing a coin is "
-        "right "
-        "for 50 of 100.",
+        "right for 50 of 100.",
         found.told("PRIVACY.md", "In words"))  # fmt: skip
     yield said(
         "Epsilon and delta bound how much better any guess can be: with true alarms TPR and false alarms FPR, TPR - "
@@ -93,16 +91,14 @@ def _spent(found: Installation, spent: CohortHistory) -> Iterator[Sentence]:
         return
     yield said(
         f"{patients(one.cohort)}: epsilon {one.epsilon:.3f} at delta {delta:g} in {orders}; the odds that a patient "
-        "was "
-        f"there changed by a factor of at most {odds(one.epsilon)}.", *shown)  # fmt: skip
+        f"was there changed by a factor of at most {odds(one.epsilon)}.", *shown)  # fmt: skip
     yield said(
         f"{patients(one.cohort)}: by epsilon alone a guess is {guess(advantage(one.epsilon, delta))}; by the ledger's "
         f"mechanisms it is {guess(advantage_of(spent.mechanisms))}.", *shown)  # fmt: skip
     if one.alone is not None:
         yield said(
             f"{patients(one.cohort)}: if all other hospitals of secure sums conspired with the coordinator, epsilon "
-            "would "
-            f"be {one.alone:.3f}, and by it a guess {guess(advantage(one.alone, delta))}.", *shown)  # fmt: skip
+            f"would be {one.alone:.3f}, and by it a guess {guess(advantage(one.alone, delta))}.", *shown)  # fmt: skip
 
 
 def _caps(found: Installation) -> Iterator[Sentence]:

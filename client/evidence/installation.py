@@ -27,7 +27,7 @@ from client.site import SiteSettings
 from client.sources.settings import Settings
 from tasks.machine import evidence
 from tasks.machine.checklist import Checklist
-from tasks.machine.evidence import Basis, Sentence, missing, said
+from tasks.machine.evidence import Basis, Sentence, checks_of, missing, said
 from tasks.protocol import documents
 from tasks.protocol.documents import Document
 from tasks.protocol.study import BadDocument, release
@@ -82,8 +82,7 @@ class Installation:
 
     def checked(self, text: str, *promises: str) -> Sentence:
         """A sentence that rests on all checks whose claims begin so; missing where none of them is of this machine."""
-        claims = [claim.promise for claims in self.checklist.values() for claim in claims]
-        keys = [f"S{n}" for n, claim in enumerate(claims, start=1) if claim.startswith(promises)]
+        keys = checks_of(self.checklist, promises)
         if not keys:
             return missing(
                 f"no check on this machine says whether this holds: {text} Run this on the other one as well."

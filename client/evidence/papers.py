@@ -17,8 +17,7 @@ from tasks.protocol.survey import table_name
 
 KEEP = (
     "It has figures of this hospital, names of its staff and paths of its machines: it stays in the hospital, and is "
-    "no "
-    "message of a study. No patient, no image and no number of patients is in it."
+    "no message of a study. No patient, no image and no number of patients is in it."
 )
 
 
@@ -57,8 +56,7 @@ def record_of_processing(found: Installation) -> Paper:
             Section("(a) Controller", [
                 said(f"The hospital is known as {s.name} in studies.", found.setting("name")),
                 missing("name and contact of the controller, joint controllers, and the data protection officer; "
-                        "whether "
-                        "the hospitals of a study and the coordinator are joint controllers (article 26)."),
+                        "whether the hospitals of a study and the coordinator are joint controllers (article 26)."),
             ]),
             Section("(b) Purposes", list(_purposes(found))),
             Section("(c) People and data", list(_people_and_data(found))),
@@ -136,8 +134,7 @@ def _people_and_data(found: Installation) -> Iterator[Sentence]:
         "Patients are told apart by keyed hashes of their numbers; the key does not leave this machine.",
         "Nobody but its owner reads the hospital's key")  # fmt: skip
     yield missing("how many patients, from which years, and children among them: consilium-site describe tells the "
-                  "exact "
-                  "numbers, for this hospital only.")  # fmt: skip
+                  "exact numbers, for this hospital only.")  # fmt: skip
 
 
 def _recipients(found: Installation) -> Iterator[Sentence]:
@@ -160,8 +157,7 @@ def _recipients(found: Installation) -> Iterator[Sentence]:
 def _necessity(found: Installation) -> Iterator[Sentence]:
     yield found.checked(
         "No image, no report and no row of a table leaves; what is exchanged are numbers of a model and histograms, "
-        "with "
-        "noise added here.", "No score and no update leaves without noise", "Every message that left")  # fmt: skip
+        "with noise added here.", "No score and no update leaves without noise", "Every message that left")  # fmt: skip
     yield said(
         f"A study may use images of the tasks {', '.join(found.settings.policy.tasks)} and nothing else.",
         found.setting("policy.tasks"))  # fmt: skip
@@ -179,8 +175,7 @@ def _risks(found: Installation) -> Iterator[Sentence]:
             f"That somebody infers from what left that a patient was among the {one.cohort} cohort: epsilon "
             f"{one.epsilon:.3f} so far, {one.with_set_aside:.3f} with what is set aside, of {one.cap:g} for life, at "
             f"delta {delta:g}; the odds change by a factor of at most {odds(one.epsilon)} so far. Paper attack-risk "
-            "has "
-            "this as the chance of a right guess.",
+            "has this as the chance of a right guess.",
             *(rows[-2:] or [found.setting("policy.max_epsilon_life")]))  # fmt: skip
     if not found.books.cohorts:
         yield said("Nothing has been spent so far.", found.setting("policy.max_epsilon_life"))
@@ -188,8 +183,7 @@ def _risks(found: Installation) -> Iterator[Sentence]:
     if lost:
         yield said(f"{len(lost)} orders were charged and never answered.", *(found.row(e) for e in lost[-5:]))
     yield missing("risks that are not of this software: wrong labels, bias of the model for groups of patients, its "
-                  "use "
-                  "for care (which the software marks as not permitted).")  # fmt: skip
+                  "use for care (which the software marks as not permitted).")  # fmt: skip
 
 
 def _measures(found: Installation) -> Iterator[Sentence]:
@@ -213,8 +207,7 @@ def _measures(found: Installation) -> Iterator[Sentence]:
     ):  # fmt: skip
         yield found.checked(text, *promises)
     yield missing("encryption of disks and backups, physical access, and who has an account on this machine: no "
-                  "program "
-                  "can tell this from inside.")  # fmt: skip
+                  "program can tell this from inside.")  # fmt: skip
 
 
 def _erasure(found: Installation) -> Iterator[Sentence]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from client.errors import SiteMisconfigured
@@ -214,11 +213,8 @@ def _as_derived(
             "own: --site NEW --name NAME"
         )
     counts.update(LABEL_LEFT_OUT=sum(row.left_out for row in rows), HELD_OUT=sum(row.held_out for row in rows))
-    names = task.answer.names if isinstance(task.answer, Classes | Grade) else task.classes
-    counts.update(dict.fromkeys(names, 0))
-    used = np.array([row.label for row in rows if row.label is not None and not row.held_out], np.float64)
-    numbers = used if isinstance(task.answer, Classes | Grade) else task.answer.event_of(used)
-    counts.update(Counter(names[int(number)] for number in numbers))
+    counts.update(dict.fromkeys(task.categories, 0))
+    counts.update(task.categories_of(row.label for row in rows if row.label is not None and not row.held_out))
     return {"kind": "manifest", **source.model_dump(mode="json", exclude_defaults=True)}
 
 

@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from client.errors import SiteMisconfigured
 from client.sources.labels.rows import TextTable
 from client.sources.settings import PUBLISHED_SIDES
-from tasks.answers import Classes, Grade
 from tasks.task import Task
 
 _NAMES = {
@@ -51,8 +50,7 @@ def guess(table: TextTable, what: str, taken: Iterable[str], files: Files, task:
         return best if best and found[best] > 0.5 else _named(free, what)
     if what == "label":
         free = [name for name in free if len(_texts(table, name)) <= _MOST_WORDS]
-        words = task.answer.names if isinstance(task.answer, Classes | Grade) else task.classes
-        with_classes = [name for name in free if _texts(table, name) & {word.casefold() for word in words}]
+        with_classes = [name for name in free if _texts(table, name) & {word.casefold() for word in task.categories}]
         return next(iter(with_classes), "") or _named(free, what)
     if what == "split":
         free = [name for name in free if _texts(table, name) & PUBLISHED_SIDES.keys()]

@@ -37,7 +37,6 @@ def evidence(
         raise ServerMisconfigured(f"{folder} exists: name a folder that does not, so that nothing older is mixed in")
     made = pack(Server.of(server_dir, security.checklist(server_dir, QUIET), study))
     files = papers.write(folder, made)
-    rows = [(paper.title, *papers.counted(paper)) for paper in made.papers]
-    facts = {"papers": [{"name": p.name, "title": p.title, "missing": papers.counted(p)[1]} for p in made.papers]}
+    rows, facts = papers.summary(made)
     shown = table(f"Evidence of {server_dir.settings.host}", ("paper", "sentences", "missing"), rows)
     answer(as_json, facts | {"index": str(files[0])}, shown, f"Read {files[0]}.")

@@ -17,7 +17,7 @@ from server.errors import ServerMisconfigured
 from server.study.folder import FILE
 from tasks.machine import evidence
 from tasks.machine.checklist import Checklist
-from tasks.machine.evidence import Basis, Sentence, missing, said
+from tasks.machine.evidence import Basis, Sentence, checks_of, missing, said
 from tasks.protocol.study import release
 
 NUMBERS = "results.json"
@@ -74,8 +74,7 @@ class Server:
 
     def checked(self, text: str, *promises: str) -> Sentence:
         """A sentence that rests on all checks whose claims begin so; missing where there is none."""
-        claims = [claim.promise for claims in self.checklist.values() for claim in claims]
-        keys = [f"S{n}" for n, claim in enumerate(claims, start=1) if claim.startswith(promises)]
+        keys = checks_of(self.checklist, promises)
         if not keys:
             return missing(
                 f"whether the following holds; what it is of does not run here, so nothing checked it: {text}"

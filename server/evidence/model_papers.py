@@ -22,8 +22,7 @@ def annex_iv(server: Server, study: StudyFiles) -> Paper:
         f"annex-iv-{study.name}",
         f"Outline of technical documentation: {study.name}",
         "Regulation (EU) 2024/1689 (AI Act), annex IV, by its numbers 1 to 9. A model that is used only for research "
-        "is "
-        "outside of it (article 2(6)); this is an outline for whoever makes a product of it.",
+        "is outside of it (article 2(6)); this is an outline for whoever makes a product of it.",
         [
             Section("1. General description", list(_general(server, study))),
             Section("2. Elements and development", list(_development(server, study))),
@@ -145,8 +144,7 @@ def _cybersecurity(server: Server) -> Iterator[Sentence]:
     yield server.checked("The server lets through what is listed, and runs no code that is sent to it.",
                          "The reverse proxy", "No code that a researcher")  # fmt: skip
     yield said("A model is handed over as a file of numbers and a header, checked by SHA-256 and by results that it "
-               "must "
-               "reproduce.", server.page("client/README.md"))  # fmt: skip
+               "must reproduce.", server.page("client/README.md"))  # fmt: skip
     yield missing("cybersecurity of the product that uses the model (article 15).")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from server.evidence.installation import NUMBERS, Server, StudyFiles, by_hospital
@@ -129,11 +128,10 @@ def _guesses(server: Server, study: StudyFiles) -> Iterator[Sentence]:
             if epsilon is None:
                 text = f"{whose} patients of {hospital}: no noise was added, so nothing bounds what is learned of them."
             else:
-                most = advantage(min(epsilon, math.inf), float(delta or 0.0))
+                most = advantage(epsilon, float(delta or 0.0))
                 text = (
                     f"{whose} patients of {hospital}: epsilon {epsilon:.3f} at delta {delta:g}: a guess is right for "
-                    "at "
-                    f"most {right_of_100(most):.1f} of 100 patients (advantage {100 * most:.1f} %)."
+                    f"at most {right_of_100(most):.1f} of 100 patients (advantage {100 * most:.1f} %)."
                 )
             yield server.told(text.capitalize() if text[0].islower() else text, study, table, file=NUMBERS)
     if not found:

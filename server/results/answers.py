@@ -14,9 +14,9 @@ from server.rounds.evaluation import Evaluated
 from tasks.answers import Answer, Classes, Grade, Measure
 from tasks.metrics import classes, grades, measures
 from tasks.metrics.classes import ClassTables
-from tasks.metrics.grades import GradeTable, scaled
+from tasks.metrics.grades import GradeTable
 from tasks.metrics.histogram import range_edges
-from tasks.metrics.interval import Interval
+from tasks.metrics.interval import Interval, scaled
 from tasks.metrics.measures import MeasureHistograms
 from tasks.protocol.wire import REST, TOLD
 

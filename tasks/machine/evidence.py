@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from tasks.machine.checklist import Checklist, ClaimState
 from tasks.machine.disk import write_whole
@@ -102,6 +103,12 @@ def of_checks(checklist: Checklist) -> list[Basis]:
         Basis(f"S{number}", "Checks of `security`", f"{heading}: {one.promise}: {one.found}", one.see, one.state)
         for number, (heading, one) in enumerate(claims, start=1)
     ]
+
+
+def checks_of(checklist: Checklist, promises: tuple[str, ...]) -> list[str]:
+    """Keys of the checks whose claims begin with one of these."""
+    claims = [claim.promise for claims in checklist.values() for claim in claims]
+    return [f"S{n}" for n, claim in enumerate(claims, start=1) if claim.startswith(promises)]
 
 
 def write(folder: Path, pack: Pack) -> list[Path]:
@@ -264,6 +271,15 @@ def _grouped(pack: Pack) -> list[tuple[str, list[Basis]]]:
     for source in pack.sources:
         groups.setdefault(source.group, []).append(source)
     return list(groups.items())
+
+
+def summary(pack: Pack) -> tuple[list[tuple[str, int, int]], dict[str, Any]]:
+    """Of each paper its title, sentences and gaps, as rows for a person and as facts for a program."""
+    rows = [(paper.title, *counted(paper)) for paper in pack.papers]
+    facts = [
+        {"name": p.name, "title": title, "missing": gaps} for p, (title, _, gaps) in zip(pack.papers, rows, strict=True)
+    ]
+    return rows, {"papers": facts}
 
 
 def counted(paper: Paper) -> tuple[int, int]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tasks.metrics.confusion import Confusion, as_indices, count_pairs
 from tasks.metrics.histogram import ScoreHistogram, score_histogram
-from tasks.metrics.interval import Interval, mean, ratio
+from tasks.metrics.interval import Interval, mean
 from tasks.metrics.ranking import roc_auc
 
 
@@ -34,9 +35,7 @@ def told_classes(probabilities: ArrayLike, classes: ArrayLike) -> NDArray[np.flo
         ValueError: a probability is no number from 0 to 1, or there is no such class.
     """
     chances, true = _known(probabilities, classes)
-    table = np.zeros((chances.shape[1], chances.shape[1]))
-    np.add.at(table, (true, chances.argmax(axis=1)), 1.0)
-    return table
+    return count_pairs(true, chances.argmax(axis=1), chances.shape[1])
 
 
 def rest_histograms(
@@ -67,19 +66,8 @@ def _known(probabilities: ArrayLike, classes: ArrayLike) -> tuple[NDArray[np.flo
     return chances, as_indices(indices, chances.shape[1])
 
 
-def as_indices(numbers: NDArray[np.float64], names: int) -> NDArray[np.int64]:
-    """Whole numbers below ``names``.
-
-    Raises:
-        ValueError: some are none.
-    """
-    if not np.all((numbers >= 0) & (numbers < names) & (numbers % 1 == 0)):
-        raise ValueError(f"classes and grades must be whole numbers from 0 to {names - 1}, or NaN for unknown ones")
-    return numbers.astype(np.int64)
-
-
 @dataclass(frozen=True)
-class ClassTables:
+class ClassTables(Confusion):
     """What is known of some patients' classes.
 
     Attributes:
@@ -94,39 +82,10 @@ class ClassTables:
     noise: float = 0.0
     edges: NDArray[np.float64] | None = None
 
-    @property
-    def classes(self) -> int:
-        return len(self.told)
-
-    @property
-    def sizes(self) -> list[float]:
-        """Estimated patients of each class; unbiased, so noise can make them negative."""
-        return [float(each) for each in self.told.sum(axis=1)]
-
-    @property
-    def size_noise(self) -> float:
-        """Standard deviation of each of them."""
-        return self.noise * math.sqrt(self.classes)
-
-    def accuracy(self) -> Interval | None:
-        """Of all patients, the fraction whose class is told; ``None`` where there is nobody."""
-        return agreement(self.told, self.noise)
-
-    def shares(self) -> list[list[Interval | None]]:
-        """The confusion matrix: for each class of the reader, which fraction of its patients is told each class."""
-        return [
-            [row_share(self.told, self.noise, true, told) for told in range(self.classes)]
-            for true in range(self.classes)
-        ]
-
-    def sensitivities(self) -> list[Interval | None]:
-        """For each class, the fraction of its patients who are told it."""
-        return [row_share(self.told, self.noise, each, each) for each in range(self.classes)]
-
     def balanced_accuracy(self) -> Interval | None:
         """The mean of the sensitivities; ``None`` unless each class has a patient."""
         known = [each for each in self.sensitivities() if each is not None]
-        return mean(known) if len(known) == self.classes else None
+        return mean(known) if len(known) == len(self.told) else None
 
     def aucs(self) -> list[Interval | None]:
         """Area under the ROC curve of each class against all others."""
@@ -146,18 +105,6 @@ def pooled(tables: Sequence[ClassTables]) -> ClassTables:
     """All patients of several hospitals as if they were one hospital's; noise adds up as independent noise does."""
     told, rest = (np.sum(cells, axis=0) for cells in ([t.told for t in tables], [t.rest for t in tables]))
     return ClassTables(told, rest, math.hypot(*(t.noise for t in tables)), tables[0].edges)
-
-
-def agreement(told: NDArray[np.float64], noise: float) -> Interval | None:
-    """Of a square table, the fraction of patients on the diagonal."""
-    return ratio(told, np.eye(len(told)), np.ones_like(told), noise, proportion=True)
-
-
-def row_share(table: NDArray[np.float64], noise: float, row: int, column: int) -> Interval | None:
-    """Of the patients of a row, the fraction in a column; ``None`` where there is nobody."""
-    part, whole = np.zeros_like(table), np.zeros_like(table)
-    whole[row], part[row, column] = 1, 1
-    return ratio(table, part, whole, noise, proportion=True)
 
 
 def mean_of_dependent(figures: Sequence[Interval | None]) -> Interval | None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.metrics.classes import agreement, as_indices, row_share
-from tasks.metrics.interval import Interval, ratio
+from tasks.metrics.confusion import Confusion, count_pairs
+from tasks.metrics.interval import Interval, ratio, scaled
 from tasks.metrics.moments import Moments, product
 
 
@@ -32,14 +32,11 @@ def told_grades(told: ArrayLike, grades: ArrayLike, names: int) -> NDArray[np.fl
         ValueError: there is no such grade.
     """
     known = ~np.isnan(np.asarray(grades, dtype=np.float64))
-    both = [as_indices(np.asarray(each, dtype=np.float64)[known], names) for each in (grades, told)]
-    table = np.zeros((names, names))
-    np.add.at(table, (both[0], both[1]), 1.0)
-    return table
+    return count_pairs(np.asarray(grades)[known], np.asarray(told)[known], names)
 
 
 @dataclass(frozen=True)
-class GradeTable:
+class GradeTable(Confusion):
     """What is known of some patients' grades.
 
     Attributes:
@@ -50,35 +47,11 @@ class GradeTable:
     told: NDArray[np.float64]
     noise: float = 0.0
 
-    @property
-    def grades(self) -> int:
-        return len(self.told)
-
-    @property
-    def sizes(self) -> list[float]:
-        """Estimated patients of each grade; unbiased, so noise can make them negative."""
-        return [float(each) for each in self.told.sum(axis=1)]
-
-    @property
-    def size_noise(self) -> float:
-        """Standard deviation of each of them."""
-        return self.noise * math.sqrt(self.grades)
-
-    def accuracy(self) -> Interval | None:
-        """Of all patients, the fraction whose grade is told; ``None`` where there is nobody."""
-        return agreement(self.told, self.noise)
-
-    def shares(self) -> list[list[Interval | None]]:
-        """For each grade of the reader, which fraction of its patients is told each grade."""
-        return [
-            [row_share(self.told, self.noise, true, told) for told in range(self.grades)] for true in range(self.grades)
-        ]
-
     def mean_error(self) -> Interval | None:
         """Mean distance of the told grade from the reader's, in grades; ``None`` where there is nobody."""
-        apart = np.abs(np.subtract.outer(np.arange(self.grades), np.arange(self.grades))) / (self.grades - 1)
+        apart = np.abs(np.subtract.outer(np.arange(len(self.told)), np.arange(len(self.told)))) / (len(self.told) - 1)
         found = ratio(self.told, apart, np.ones_like(self.told), self.noise)
-        return None if found is None else scaled(found, self.grades - 1)
+        return None if found is None else scaled(found, len(self.told) - 1)
 
     def kappa(self) -> Interval | None:
         """Cohen's kappa with quadratic weights (Psychol Bull 70:213, 1968): 1 where all grades are told, 0 where they
@@ -101,9 +74,3 @@ class GradeTable:
 def pooled(tables: Sequence[GradeTable]) -> GradeTable:
     """All patients of several hospitals as if they were one hospital's; noise adds up as independent noise does."""
     return GradeTable(np.sum([each.told for each in tables], axis=0), math.hypot(*(each.noise for each in tables)))
-
-
-def scaled(interval: Interval, by: float, shifted: float = 0.0) -> Interval:
-    """The interval of ``by`` times the figure, plus ``shifted``; ``by`` is positive."""
-    ends = {name: getattr(interval, name) * by + shifted for name in ("value", "low", "high")}
-    return replace(interval, **ends, hidden=interval.hidden * by)

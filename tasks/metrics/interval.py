@@ -158,6 +158,12 @@ def _is_positive(quadratic: Quadratic) -> bool:
     return min(a, a + b + c, a + b * turning + c * turning**2) >= 0
 
 
+def scaled(interval: Interval, by: float, shifted: float = 0.0) -> Interval:
+    """The interval of ``by`` times the figure, plus ``shifted``; ``by`` is positive."""
+    ends = {name: getattr(interval, name) * by + shifted for name in ("value", "low", "high")}
+    return replace(interval, **ends, hidden=interval.hidden * by)
+
+
 def mean(intervals: Sequence[Interval]) -> Interval | None:
     """Unweighted mean of independent estimates; the squares of the distances to the limits add up (Zou and Donner,
     Stat Med 27:1693, 2008), what bins hide adds up as it is."""

@@ -21,9 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.metrics.grades import scaled
 from tasks.metrics.histogram import within
-from tasks.metrics.interval import FIRM, Interval, Z, difference, fieller, ratio
+from tasks.metrics.interval import FIRM, Interval, Z, difference, fieller, ratio, scaled
 from tasks.metrics.moments import Moments, product
 
 _COARSE = 8
