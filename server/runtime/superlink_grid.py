@@ -20,7 +20,9 @@ from server.runtime.flower_private import Run
 from server.runtime.flower_replies import unavailable
 from tasks.protocol import wire
 
-_POLL_S = 0.2
+_POLL_S, _SLOWEST_POLL_S, _POLL_SHARE = 0.2, 1.0, 0.05
+"""A reply is looked for after this share of the time that it has been waited for, within these limits: who trains for a
+minute loses a second by it, and the SuperLink is not asked five times a second by every study that waits."""
 _LOOK_S = 1.0
 _GRACE_S = 5.0
 
@@ -47,7 +49,7 @@ class SuperlinkGrid(Grid):
         self._given_up: set[int] = set()
         self._refused: dict[str, Message] = {}
         self._forgotten: set[str] = set()
-        self._polled = 0.0
+        self._polled = self._quiet_since = 0.0
 
     @property
     def run(self) -> Run:
@@ -74,6 +76,7 @@ class SuperlinkGrid(Grid):
         for order in orders:
             if order.has_content():
                 wire.give_up(order.content)
+        self._quiet_since = time.monotonic()
         return [name or self._refuse(order) for name, order in zip(names, orders, strict=True)]
 
     def _await(self, wanted: set[int]) -> None:
@@ -96,18 +99,23 @@ class SuperlinkGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """One of the replies that have arrived, in the order in which they are asked for. Polls the SuperLink a few
-        times a second at most while there is none."""
+        times a second at most while there is none, and less often the longer it waits."""
         asked = list(message_ids)
         wanted = set(asked)
         if refused := wanted & self._refused.keys():
             return [self._refused.pop(name) for name in refused]
-        time.sleep(max(0.0, self._polled + _POLL_S - time.monotonic()))
-        self._polled = time.monotonic()
+        self._pause()
         replies = list(self._inner.pull_messages([*asked, *(self._forgotten - wanted)]))
         if replies:
-            self._polled = 0.0  # others may wait behind them
+            self._polled, self._quiet_since = 0.0, time.monotonic()  # others may wait behind them
         self._forgotten -= {reply.metadata.reply_to_message_id for reply in replies}
         return [reply for reply in replies if reply.metadata.reply_to_message_id in wanted]
+
+    def _pause(self) -> None:
+        now = time.monotonic()
+        every = min(max(_POLL_S, _POLL_SHARE * (now - self._quiet_since)), _SLOWEST_POLL_S)
+        time.sleep(max(0.0, self._polled + every - now))
+        self._polled = time.monotonic()
 
     def withdraw(self, message_ids: Iterable[str]) -> set[str]:
         """Drop those that were not accepted. Returns the others, which a hospital may have or may still get."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -138,3 +139,21 @@ def test_nobody_waits_for_who_may_no_longer_take_part() -> None:
     grid = SuperlinkGrid(inner, wait_for_nodes_s=60, deadline_s=30, admitted=lambda: {1})
     grid.push_messages(orders(grid, 1, 2))
     assert inner.looked == 1
+
+
+def test_the_superlink_is_asked_less_often_the_longer_a_study_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(superlink_grid, "_POLL_S", 0.2)
+    monkeypatch.setattr(superlink_grid.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(superlink_grid.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    grid = SuperlinkGrid(Scripted([{1}]), wait_for_nodes_s=0, deadline_s=30)
+    names = list(grid.push_messages(orders(grid, 1)))
+    looked = []
+    while clock[0] < 60:
+        list(grid.pull_messages(names))
+        looked.append(clock[0])
+    pauses = [round(late - early, 6) for early, late in itertools.pairwise(looked)]
+    assert pauses[:10] == pytest.approx([0.2] * 10)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == pytest.approx(1.0)
+    assert 70 < len(looked) < 110, "60 s at five a second would be 300"
