@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.answers import YES_OR_NO, Answer
+from tasks.exclusion import Group, marked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,11 +27,13 @@ class InputSpec:
         shape: of one input, (channels, rows, columns) or (channels, slices, rows, columns).
         answers: of which kind the answer to each question is, the task's own first.
         structures: number of structures to be outlined.
+        exclusive: groups of them, by place, that exclude each other.
     """
 
     shape: tuple[int, ...]
     answers: tuple[Answer, ...] = (YES_OR_NO,)
     structures: int = 0
+    exclusive: tuple[Group, ...] = ()
 
     @property
     def outputs(self) -> int:
@@ -41,6 +44,12 @@ class InputSpec:
         """What is told of each question, shapes (images, ``Answer.told_numbers``), from a network's outputs, shape
         (images, ``outputs`` or more)."""
         return told_of(self.answers, outputs)
+
+    def marked(self, outputs: Tensor) -> Tensor:
+        """What is marked, bool (images, structures, *shape[1:]), from the outputs of a network that outlines."""
+        return marked(
+            outputs[:, self.outputs :].reshape(len(outputs), self.structures, *self.shape[1:]), self.exclusive
+        )
 
     def scores(self, outputs: Tensor) -> NDArray[np.float64]:
         """The score of the event of the task's own question for each image, shape (images,), likewise."""

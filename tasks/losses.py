@@ -9,6 +9,7 @@ otherwise take most of it, and models are selected by the question.
 Outlines: cross-entropy of every pixel plus the soft Dice loss (Milletari et al., V-Net, 3DV 2016), which does not let a
 large background drown a small structure; their mean is the better of either alone in most comparisons (Ma et al., Loss
 odyssey in medical image segmentation, Med Image Anal 71, 2021). All of them together weigh as much as the question.
+Those of structures that exclude each other are of a softmax over them and the background.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss
 
 from tasks.answers import STEEPNESS, Answer, Binary, Classes, Grade, Measure
+from tasks.exclusion import Group, shares, with_background
 from tasks.input_spec import InputSpec
 
 _HUBER = 1.0
@@ -80,7 +82,7 @@ def _of_answer(answer: Answer, outputs: Tensor, truth: Tensor) -> Tensor:
             logs = torch.log_softmax(outputs, dim=1) * _at(truth, answer.outputs, outputs)
             return -logs.sum(dim=1) / math.sqrt(2)
         case Grade():
-            above = (truth[:, None] > torch.arange(answer.outputs)).to(outputs.dtype)
+            above = (truth[:, None] > torch.arange(answer.outputs, device=truth.device)).to(outputs.dtype)
             each = binary_cross_entropy_with_logits(outputs, above, reduction="none")
             return each.sum(dim=1) / math.sqrt(answer.outputs)
         case Measure():
@@ -90,7 +92,7 @@ def _of_answer(answer: Answer, outputs: Tensor, truth: Tensor) -> Tensor:
 
 def _at(truth: Tensor, answers: int, like: Tensor) -> Tensor:
     """1 in the place of each image's answer, shape (images, answers)."""
-    return (truth[:, None] == torch.arange(answers)).to(like.dtype)
+    return (truth[:, None] == torch.arange(answers, device=truth.device)).to(like.dtype)
 
 
 def _outlining(form: InputSpec, outputs: Tensor, truth: Tensor, known: Tensor) -> Tensor:
@@ -101,7 +103,32 @@ def _outlining(form: InputSpec, outputs: Tensor, truth: Tensor, known: Tensor) -
     outputs, truth, known, cross_entropy = (t.reshape(shape) for t in (outputs, truth, known, cross_entropy))
     dice = DiceLoss(sigmoid=True, reduction="none")(outputs, truth).reshape(shape[:2])
     outlined = known[:, :, 0]
-    return _mean((dice + cross_entropy.mean(dim=2)) / 2 * outlined, outlined)
+    losses = (dice + cross_entropy.mean(dim=2)) / 2
+    for group in form.exclusive:
+        losses = _exclusive(losses, outputs, shares(truth, group), group)
+    return _mean(losses * outlined, outlined)
+
+
+def _exclusive(losses: Tensor, outputs: Tensor, truth: Tensor, group: Group) -> Tensor:
+    """The losses, shape (images, structures), with those of a group that shares a softmax.
+
+    Its cross-entropy is one number for all of it, and counts in each of its structures; by the root of 2 less, because
+    its slope in the logits has norm up to that.
+
+    Args:
+        outputs: logits, shape (images, structures, pixels).
+        truth: of the group's structures, see ``shares``.
+    """
+    from monai.losses.dice import DiceLoss
+
+    logs = torch.log_softmax(with_background(outputs, group), dim=1)
+    right = torch.cat([1 - truth.sum(dim=1, keepdim=True), truth], dim=1)
+    cross_entropy = -(right * logs).sum(dim=1).mean(dim=1, keepdim=True) / math.sqrt(2)
+    dice = DiceLoss(reduction="none")(logs.exp()[:, 1:], truth).reshape(truth.shape[:2])
+    columns = list(losses.unbind(dim=1))
+    for place, column in zip(group, ((dice + cross_entropy) / 2).unbind(dim=1), strict=True):
+        columns[place] = column
+    return torch.stack(columns, dim=1)
 
 
 def _mean(values: Tensor, known: Tensor) -> Tensor:

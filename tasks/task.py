@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from tasks.answers import YES_OR_NO, Answer, Classes, Grade
 from tasks.codes import Code
+from tasks.exclusion import Group, problems_of
 from tasks.input_spec import InputSpec
 
 if TYPE_CHECKING:
@@ -267,6 +268,8 @@ class Task:
     name: str
     question: str
     classes: tuple[str, str]
+        exclusive: groups of structures, by name, of which there is one at most at any place (``tasks/exclusion.py``);
+            all others may overlap.
     finding: Code
     procedure: Code
     example_shape: tuple[int, ...]
@@ -287,12 +290,15 @@ class Task:
         names = [finding.name for finding in self.secondary_findings]
         if len({*names, QUESTION}) <= len(names):
             raise ValueError(f"task {self.name}: secondary findings need different names, and none is {QUESTION!r}")
+    exclusive: tuple[tuple[str, ...], ...] = ()
 
     @property
     def answers(self) -> tuple[Answer, ...]:
         """Of which kind the answer to each question is, the task's own first."""
         return (self.answer, *(finding.answer for finding in self.secondary_findings))
 
+        if problems := problems_of(self.exclusive, [structure.name for structure in self.structures]):
+            raise ValueError(f"task {self.name}: {'; '.join(problems)}")
     def said(self, truth: float) -> str:
         """A truth of the task's own question in words: a class, a grade, or a value with its unit."""
         return self.answer.said(truth) if self.answer.kind != "binary" else self.classes[int(truth)]
@@ -330,7 +336,13 @@ class Task:
     @property
     def form(self) -> InputSpec:
         """The shape of a network's input and output for this task."""
-        return InputSpec(self.example_shape, self.answers, len(self.structures))
+        return InputSpec(self.example_shape, self.answers, len(self.structures), self.exclusive_places)
+
+    @property
+    def exclusive_places(self) -> tuple[Group, ...]:
+        """``exclusive`` by the structures' places in ``structures``."""
+        places = {structure.name: place for place, structure in enumerate(self.structures)}
+        return tuple(tuple(places[name] for name in group) for group in self.exclusive)
 
     def asks(self, outlines: bool) -> tuple[list[str], list[str]]:
         """Names of the secondary findings, and of the structures if the network outlines."""

@@ -106,18 +106,25 @@ SERVER_ROOMS: dict[str, set[str]] = {
 SHARED_IN_TASKS = {"imaging", "machine", "metrics", "models", "phantoms", "protocol", "template"}
 TASKS = sorted({path.parent.name for path in (ROOT / "tasks").glob("*/__init__.py")} - SHARED_IN_TASKS)
 """The clinical tasks. A new one is not registered here: each has the same two rooms, its own and its phantoms'."""
-VARIANTS = {"breast_ultrasound_three": "breast_ultrasound", "heart_size": "chest_xray"}
+VARIANTS = {
+    "breast_ultrasound_three": "breast_ultrasound",
+    "ejection_fraction": "cardiac_ultrasound",
+    "heart_size": "chest_xray",
+    "heart_views": "cardiac_ultrasound",
+    "left_heart": "cardiac_ultrasound",
+}
 """Tasks that ask otherwise about the pictures of another one, and share how these are read and drawn."""
 TASK_ROOMS: dict[str, set[str]] = {
     "codes": set(),
     "answers": {"codes"},
-    "input_spec": {"answers"},
+    "exclusion": set(),
+    "input_spec": {"answers", "exclusion"},
     "contract": set(),
     "metrics": set(),
     "protocol": set(),
-    "losses": {"answers", "input_spec"},
+    "losses": {"answers", "exclusion", "input_spec"},
     "machine": {"protocol"},
-    "task": {"codes", "answers", "input_spec", "losses"},
+    "task": {"codes", "answers", "exclusion", "input_spec", "losses"},
     "tables": {"answers", "metrics", "protocol", "task"},
     "imaging": {"task"},
     "models": {"input_spec", "metrics", "protocol", "task"},

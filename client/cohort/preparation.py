@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from client.cohort.cache import ExampleCache
 from client.cohort.near_duplicates import fingerprint
-from client.cohort.soundness import require_sound_example, require_sound_picture, require_sound_scan
+from client.cohort.soundness import require_apart, require_sound_example, require_sound_picture, require_sound_scan
 from client.pixels.refusal import UnreadableDicom
 from client.reading.decoding import Decoder
 from client.reading.evidence import PixelEvidence, examine
@@ -148,6 +148,7 @@ _Made = tuple[NDArray[np.float32], NDArray[np.bool_] | None]
 
 def _of_picture(record: Record, picture: Picture, task: Task, decoder: Decoder | None) -> _Made:
     outlined = replace(blacked_out(picture), masks=_masks(record, decoder))
+    require_apart(outlined.masks, task)
     example = task.read_example(outlined)
     masks = None if outlined.masks is None or task.read_masks is None else task.read_masks(outlined)
     require_sound_picture(outlined, example)
@@ -167,6 +168,7 @@ def _of_scan(record: Record, _middle: Picture, task: Task, decoder: Decoder | No
         raise Unreadable("NOT_A_SCAN", f"{task.name} reads scans, but this kind of source has only single images")
     scan = record.read_scan(None if decoder is None else decoder.read_values)
     require_sound_scan(scan, task)
+    require_apart(scan.masks, task)
     example = task.read_example(scan)
     require_sound_example(example)
     return example, None if scan.masks is None or task.read_masks is None else task.read_masks(scan)

@@ -93,6 +93,8 @@ _OUTLINES = {
     "MASK_UNREADABLE": "The mask is damaged or not greyscale: save it as PNG again",
     "MASK_TOO_SMALL": "Fewer than `min_pixels` marked, treated as accidental: outline it again or lower `min_pixels`",
     "MASK_INCOMPLETE": "Masks of some structures are missing: add an empty mask if nothing was found",
+    "EXCLUSIVE_STRUCTURES_OVERLAP": "Two structures that exclude each other share a place: correct the outlines",
+    "EXCLUSIVE_STRUCTURES_ON_TWO_GRIDS": "Structures that exclude each other: outline them on one series",
     "MASK_OF_OTHER_SIZE": "Rows and columns differ from the image's: save it in the image's size",
     "MASK_OF_VOLUME": "Masks of NIfTI volumes are not read: use DICOM with DICOM segmentations",
     "MASK_OF_CLIP": "The mask does not say which frame it belongs to: list the frame as a separate image",

@@ -6,10 +6,13 @@ by a word, and never becomes a quiet zero in a study.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from client.sources.record import Unreadable
+from tasks.exclusion import contradicted
 from tasks.task import Picture, Scan, Task, Volume
 
 _ON_IMAGE = 0.5
@@ -73,6 +76,33 @@ def require_sound_scan(scan: Scan, task: Task) -> None:
     for mask in (scan.masks or {}).values():
         if mask.values.any():
             _require_on_image(_on_image(mask, first))
+
+
+def require_apart(masks: NDArray[np.bool_] | Mapping[str, Volume] | None, task: Task) -> None:
+    """Refuse outlines in which a place belongs to two structures that exclude each other: a person must say to which.
+
+    Args:
+        masks: of a picture, bool (structures, rows, columns), or of a scan, by name of the structure.
+
+    Raises:
+        Unreadable: EXCLUSIVE_STRUCTURES_OVERLAP; EXCLUSIVE_STRUCTURES_ON_TWO_GRIDS where their voxels are not the same.
+    """
+    for group in task.exclusive if masks is not None else ():
+        if isinstance(masks, Mapping):
+            own = _on_one_grid([masks[name] for name in group], group)
+        else:
+            own = masks[[structure.name in group for structure in task.structures]]
+        if places := contradicted(own, [tuple(range(len(own)))]):
+            raise Unreadable(
+                "EXCLUSIVE_STRUCTURES_OVERLAP", f"{places} places belong to two of {', '.join(group)}, which cannot be"
+            )
+
+
+def _on_one_grid(masks: list[Volume], group: tuple[str, ...]) -> NDArray[np.bool_]:
+    first = masks[0]
+    if any(m.values.shape != first.values.shape or not np.allclose(m.affine, first.affine) for m in masks):
+        raise Unreadable("EXCLUSIVE_STRUCTURES_ON_TWO_GRIDS", f"{', '.join(group)} were not outlined on one series")
+    return np.stack([mask.values for mask in masks])
 
 
 def _require_possible(volume: Volume) -> None:

@@ -61,8 +61,7 @@ class CheckedModel:
         scores, told = form.scores(outputs), told_of(self.task, outputs)
         if not self.network.outlines:
             return Looked(scores, told=told)
-        marked = (outputs[:, form.outputs :] > 0).numpy()
-        return Looked(scores, marked.reshape(len(examples), form.structures, *form.shape[1:]), told)
+        return Looked(scores, form.marked(outputs).numpy(), told)
 
     def probability(self, score: float) -> float:
         """What a score means: the patient's probability, as the study's validation patients have calibrated it from

@@ -29,6 +29,7 @@ from client.reading.decoding import Decoder
 from client.reading.stack import Stack
 from client.sources.own import MANUFACTURER
 from client.sources.pacs.own import NOT_FOR_CLINICAL_USE, SERIES_NUMBERS
+from tasks.exclusion import first_of_each
 
 
 def segmentations_of(model: CheckedModel, images: Sequence[ScoredImage], decoder: Decoder, key: bytes) -> list[Dataset]:
@@ -47,15 +48,20 @@ def segmentations_of(model: CheckedModel, images: Sequence[ScoredImage], decoder
         if scored.outline is not None and model.task.place_masks is not None:
             if scored.image.scan is None:
                 picture = decoder.read(scored.image.path, scored.image.frame)
-                masks = model.task.place_masks(picture, scored.outline.masks())
+                masks = _apart(model, model.task.place_masks(picture, scored.outline.masks()))
                 segmentations.append(_of_picture(model, scored.image, masks, names))
             else:
-                masks = model.task.place_masks(scored.image.scan(decoder.read_values), scored.outline.masks())
+                scan = scored.image.scan(decoder.read_values)
+                masks = _apart(model, model.task.place_masks(scan, scored.outline.masks()))
                 stack = scored.image.scan.stacks[model.task.sequences[0].name]
                 segmentations += _of_stack(model, stack, np.moveaxis(masks, 1, 0), names)
     for number, one in enumerate(segmentations, start=1):
         one.InstanceNumber = number
     return segmentations
+
+
+def _apart(model: CheckedModel, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return first_of_each(masks, model.task.exclusive_places)
 
 
 def _of_picture(model: CheckedModel, image: LocalImage, masks: NDArray[np.bool_], names: ObjectNames) -> Dataset:

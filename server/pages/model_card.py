@@ -16,6 +16,7 @@ from server.results.verdicts import verdicts
 from server.study.gaussian_privacy import epsilon_at
 from tasks import contract as contracts
 from tasks import task as tasks
+from tasks.exclusion import sentences
 from tasks.task import Task
 
 _SMALL_DELTA = 1e-6
@@ -211,6 +212,8 @@ def _secondary(story: Story, task: Task) -> Iterator[str]:
             dice = "none" if figures.dice is None else point(figures.dice)
             far = distance(task, figures.distance)
             yield f"- outline of {plain(structure.replace('_', ' '))}: mean Dice {dice}, 95 % Hausdorff distance {far}"
+    if story.results.outlines:
+        yield from (f"- {plain(sentence)}" for sentence in sentences(task.exclusive))
 
 
 def _row(figures: Figures, probabilities: bool = True) -> str:

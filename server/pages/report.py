@@ -29,6 +29,7 @@ from server.rounds.model_selection import fallen, is_evaluated
 from server.rounds.state import RoundRecord
 from tasks import contract as contracts
 from tasks import task as tasks
+from tasks.exclusion import sentences
 from tasks.metrics.interval import Interval, Z
 from tasks.protocol.subgroups import LEAST
 from tasks.task import Task
@@ -130,6 +131,7 @@ def page(story: Story) -> str:
         groups_hidden=hidden(results),
         least=LEAST,
         distance=partial(distance, task),
+        excluding=sentences,
         specificity=SPECIFICITY,
         code=code_digest(),
         versions=versions(),

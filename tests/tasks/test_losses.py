@@ -152,3 +152,60 @@ def test_gradients_of_every_kind_together_are_each_patients_own() -> None:
     together = vmap(grad(of))(torch.ones(3), truths)
     alone = torch.stack([grad(of)(torch.tensor(1.0), told) for told in truths])
     assert torch.allclose(together, alone, atol=1e-6)
+
+
+APART = InputSpec((1, 4, 5), structures=3, exclusive=((0, 2),))
+"""The first and the last structure exclude each other; the other one may overlap them."""
+
+
+def apart(images: int = 4) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(5)
+    logits = torch.randn(images, 1 + 3 * PIXELS, generator=draw)
+    which = torch.randint(0, 3, (images, PIXELS), generator=draw)
+    masks = torch.stack([which == 1, torch.rand(images, PIXELS, generator=draw) > 0.5, which == 2], dim=1).float()
+    return logits, torch.cat([torch.ones(images, 1), masks.flatten(1)], dim=1)
+
+
+def test_structures_that_exclude_each_other_share_a_softmax_with_the_background() -> None:
+    logits, truth = apart()
+    z, t = logits[:, 1:].reshape(4, 3, PIXELS), truth[:, 1:].reshape(4, 3, PIXELS)
+    number = t[:, 0] + 2 * t[:, 2]
+    scores = torch.stack([torch.zeros(4, PIXELS), z[:, 0], z[:, 2]], dim=1)
+    shared = cross_entropy(scores, number.long(), reduction="none").mean(dim=1) / math.sqrt(2)
+    p = scores.softmax(dim=1)[:, 1:]
+    parts = []
+    for image in range(4):
+        for chance, own in ((p[image, 0], t[image, 0]), (p[image, 1], t[image, 2])):
+            parts.append(
+                (1 - (2 * (chance * own).sum() + 1e-5) / (chance.sum() + own.sum() + 1e-5) + shared[image]) / 2
+            )
+        alone = torch.sigmoid(z[image, 1])
+        dice = 1 - (2 * (alone * t[image, 1]).sum() + 1e-5) / (alone.sum() + t[image, 1].sum() + 1e-5)
+        parts.append((dice + binary_cross_entropy_with_logits(z[image, 1], t[image, 1])) / 2)
+    question = binary_cross_entropy_with_logits(logits[:, :1], truth[:, :1])
+    assert torch.allclose(loss_of(APART, logits, truth), question + torch.stack(parts).mean())
+    assert not torch.allclose(
+        loss_of(InputSpec((1, 4, 5), structures=3), logits, truth), question + torch.stack(parts).mean()
+    )
+
+
+def test_of_structures_that_exclude_each_other_nothing_known_teaches_nothing() -> None:
+    logits, truth = apart()
+    truth[:2, 1:] = math.nan
+    slope = grad(lambda out: loss_of(APART, out, truth))(logits)
+    assert not slope[:2, 1:].any()
+    assert slope[2:, 1:].any(dim=1).all()
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
+@pytest.mark.parametrize("filled", [0.0, 0.05, 1.0])
+def test_no_image_moves_the_outlines_outputs_by_more_than_one(scale: float, filled: float) -> None:
+    """As for questions; with nothing, one pixel or everything outlined, and wherever the logits are."""
+    for seed in range(10):
+        draw = torch.Generator().manual_seed(seed)
+        logits = scale * torch.randn(1, 1 + 3 * PIXELS, generator=draw)
+        first = (torch.rand(1, PIXELS, generator=draw) < filled).float()
+        masks = torch.stack([first, first, 1 - first if filled == 1 else 0 * first], dim=1)
+        truth = torch.cat([torch.full((1, 1), math.nan), masks.flatten(1)], dim=1)
+        slope = grad(lambda out, t=truth: loss_of(APART, out, t))(logits)
+        assert float(slope.norm()) <= 1

@@ -18,7 +18,7 @@ from tasks.phantoms.hospital import Attributes, Dependent, Recipe, fill
 from tasks.phantoms.probe import Probe, beam_places_mm, on_screen, pixel_places_mm
 from tasks.phantoms.segmentation import OutlinedImage, segmentation_of
 from tasks.phantoms.ultrasound import envelope, framed, grey_of, scatterers, tgc_error
-from tasks.task import PhantomHospital
+from tasks.task import PhantomHospital, Structure
 
 _LOOKS = 1
 _LOSS_DB_PER_CM_MHZ = 0.75
@@ -43,28 +43,39 @@ def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
 def _draw_patient(
     hospital: PhantomHospital, rng: np.random.Generator, positive: bool
 ) -> Iterator[Attributes | Dependent]:
+    masks = []
+    for image, outlines in views_of(hospital, rng, positive):
+        masks.append(outlines)
+        yield image
+    yield partial(segmentation, STRUCTURES, masks)
+
+
+def views_of(
+    hospital: PhantomHospital, rng: np.random.Generator, positive: bool
+) -> Iterator[tuple[Attributes, NDArray[np.bool_]]]:
+    """A patient's images, each with the masks of ``STRUCTURES`` on it, bool (structures, rows, columns)."""
     probe, turned = probe_of(hospital), mirrored(hospital)
     heart = heart_of(rng, positive)
     person = {"PatientSex": "F" if rng.random() < 0.5 else "M", "PatientAge": f"{int(rng.integers(20, 90)):03d}Y"}
     window = float(rng.uniform(0, 1))
     first = int(rng.integers(2))
     least, most = hospital.images_per_patient
-    masks = []
     for number in range(int(rng.integers(least, most + 1))):
         systole = (number + first) % 2 == 1
         image, outlines = _image(probe, heart, systole, window, rng)
         if turned:
             image, outlines = image[:, ::-1], outlines[:, :, ::-1]
-        masks.append(_in_frame(probe, outlines))
         text = f"{probe.frequency_mhz:.1f} MHZ ADULT HEART"
         frame = framed(image, probe.frame, probe.region, probe.size_mm[0], text)
-        yield person | attributes_of(probe, frame, systole)
-    yield partial(_segmentation, masks)
+        yield person | attributes_of(probe, frame, systole), _in_frame(probe, outlines)
 
 
-def _segmentation(masks: list[NDArray[np.bool_]], files: Sequence[Attributes]) -> Attributes:
+def segmentation(
+    structures: Sequence[Structure], masks: list[NDArray[np.bool_]], files: Sequence[Attributes]
+) -> Attributes:
+    """A segmentation of a patient's images, from the masks of each."""
     outlined = [OutlinedImage(file, some) for file, some in zip(files, masks, strict=True)]
-    return segmentation_of(outlined, STRUCTURES)
+    return segmentation_of(outlined, structures)
 
 
 def _in_frame(probe: Probe, outlines: NDArray[np.bool_]) -> NDArray[np.bool_]:

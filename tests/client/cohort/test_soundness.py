@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.cohort.soundness import require_sound_example, require_sound_picture, require_sound_scan
+from client.cohort.soundness import require_apart, require_sound_example, require_sound_picture, require_sound_scan
 from client.sources.record import Unreadable
 from tasks import task as tasks
 from tasks.task import Picture, Scan, Volume
@@ -101,3 +101,29 @@ def test_outlines_of_a_picture_lie_in_its_image_area() -> None:
     away = replace(good, regions=((10, 10, 20, 20),))
     assert _reason(lambda: require_sound_picture(away, pixels[None])) == "MASK_OUTSIDE_IMAGE"
     require_sound_picture(replace(away, regions=()), pixels[None])
+
+
+HEART = tasks.get("left_heart")
+
+
+def test_a_place_in_two_structures_that_exclude_each_other_costs_the_picture() -> None:
+    masks = np.zeros((4, 20, 20), np.bool_)
+    masks[0, 2:6, 2:6] = masks[1, 6:9, 2:6] = True
+    masks[3] = masks[0] | masks[1]
+    require_apart(masks, HEART)
+    require_apart(None, HEART)
+    masks[2, 5, 5] = True
+    assert _reason(lambda: require_apart(masks, HEART)) == "EXCLUSIVE_STRUCTURES_OVERLAP"
+    require_apart(masks, replace(HEART, exclusive=()))
+
+
+def test_of_a_scan_they_are_compared_voxel_by_voxel_or_not_at_all() -> None:
+    nested = tasks.get("brain_mr")
+    apart = replace(nested, exclusive=(("tumour_core", "enhancing_tumour"),))
+    masks = {structure.name: _mask(*INSIDE) for structure in nested.structures}
+    require_apart(masks, nested)
+    assert _reason(lambda: require_apart(masks, apart)) == "EXCLUSIVE_STRUCTURES_OVERLAP"
+    beside = masks | {"enhancing_tumour": _mask(slice(7, 9), slice(3, 6), slice(3, 6))}
+    require_apart(beside, apart)
+    moved = beside | {"enhancing_tumour": _mask(slice(7, 9), shift=2.0)}
+    assert _reason(lambda: require_apart(moved, apart)) == "EXCLUSIVE_STRUCTURES_ON_TWO_GRIDS"

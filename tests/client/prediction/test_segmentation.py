@@ -31,6 +31,7 @@ from client.site import load
 from client.sources.files.folder import list_folder
 from client.sources.settings import FolderSource
 from tasks import task as tasks
+from tasks.exclusion import contradicted
 from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
 from tasks.task import Task
 from tests.client.prediction import handed_over
@@ -214,6 +215,33 @@ def test_of_a_clip_the_frames_that_were_scored_are_outlined(tmp_path: Path) -> N
     assert expected.any()
     for one in made:
         np.testing.assert_array_equal(one.pixel_array.astype(np.bool_), expected)
+
+
+def test_segments_that_exclude_each_other_share_no_pixel_after_resizing(tmp_path: Path) -> None:
+    """Each of two neighbours covers one half of a pixel in between, which belongs to one of them."""
+    heart = tasks.get("left_heart")
+    pixels = np.random.default_rng(0).integers(0, 255, (65, 256), np.uint8)
+    attributes = common_attributes("heart", "alder", 1, 0) | pixel_attributes(pixels, 8, "MONOCHROME2")
+    attributes |= {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.6.1", "SOPInstanceUID": uid("heart", 1), "InstanceNumber": 1}
+    write(tmp_path / "heart.dcm", attributes)
+    digest = write_model(tmp_path / "m.safetensors", weights(heart, OUTLINE_SPEC), asked=heart, spec=OUTLINE_SPEC)
+    masks = np.zeros((4, *heart.example_shape[1:]), np.bool_)
+    masks[0, 40:64] = masks[1, 64:90] = masks[3, 40:90] = True
+    assert heart.place_masks is not None
+    drawn = heart.place_masks(read_frame(tmp_path / "heart.dcm", 0), masks)
+    assert contradicted(drawn, heart.exclusive_places) > 0, "or nothing is seen here"
+    model = open_model(tmp_path / "m.safetensors", digest)
+    with Decoder() as decoder:
+        (made,) = segmentations_of(model, [_scored(tmp_path / "heart.dcm", attributes, 0, masks)], decoder, b"k" * 32)
+    assert [str(segment.SegmentLabel) for segment in made.SegmentSequence] == [
+        "left ventricle", "myocardium", "left atrium", "within epicardium"
+    ]  # fmt: skip
+    written = np.zeros_like(drawn)
+    for number, group in enumerate(made.PerFrameFunctionalGroupsSequence):
+        segment = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber) - 1
+        written[segment] = made.pixel_array.reshape(-1, *pixels.shape)[number]
+    assert contradicted(written, heart.exclusive_places) == 0
+    np.testing.assert_array_equal(written[[0, 3]], drawn[[0, 3]])
 
 
 def _scored(path: Path, attributes: dict[str, Any], frame: int, masks: NDArray[np.bool_]) -> ScoredImage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,3 +99,24 @@ def test_a_network_that_does_not_outline_is_told_apart() -> None:
     plain = Cohort(torch.zeros(1, 1, 16, 16), torch.zeros(1, 2), [torch.tensor([0])])
     with pytest.raises(ValueError, match="does not outline"):
         score_outlines(Copies(), plain, FORM)
+
+
+class Twice(nn.Module):
+    """Outlines two structures alike, the second one less surely."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        pixels = inputs.flatten(1)
+        return torch.cat([pixels[:, :1], pixels, pixels / 2], dim=1)
+
+
+def test_a_place_that_a_more_probable_structure_has_taken_is_not_marked_for_one_that_it_excludes() -> None:
+    truth = square(2, 2, 4)
+    patients = cohort([truth], [truth], [[0]])
+    assert patients.masks is not None
+    patients = replace(patients, masks=patients.masks.expand(-1, 2, -1, -1))
+    free, bound = (
+        score_outlines(Twice(), patients, InputSpec((1, 16, 16), structures=2, exclusive=groups))
+        for groups in ((), ((0, 1),))
+    )
+    assert [float(one.dice[0]) for one in free] == [1.0, 1.0]
+    assert [float(one.dice[0]) for one in bound] == [1.0, 0.0]

@@ -16,6 +16,7 @@ from server.pages.model_card import card, sections
 from server.pages.provenance import code_digest, command
 from server.pages.report import about, page, pictures
 from server.pages.svg import ticks
+from server.results.secondary_endpoints import OutlineArm, OutlineFigures
 from server.rounds.evaluation import Evaluated
 from server.rounds.state import HospitalRound
 from server.study.baselines import Arms
@@ -62,6 +63,22 @@ def test_it_says_what_a_reader_needs() -> None:
     ]  # fmt: skip
     assert [words for words in needed if words not in told] == []
     assert "/secret" not in told
+
+
+def test_structures_that_exclude_each_other_are_named_beside_their_dice() -> None:
+    told, nothing = story(), None
+    figures = OutlineFigures(9.0, 0.0, 0.0, Interval(0.8, 0.7, 0.9), nothing, nothing, nothing, nothing)
+    arms = {"federated": OutlineArm({"ash": figures}, figures)}
+    told = replace(
+        told,
+        config=told.config | {"task": {"name": "left_heart"}},
+        results=replace(told.results, outlines={"left_atrium": arms, "within_epicardium": arms}),
+    )
+    sentence = "left ventricle, myocardium and left atrium exclude each other"
+    assert sentence in page(told).lower()
+    assert sentence in card(told, "0" * 64)
+    free = replace(told, config=told.config | {"task": {"name": "cardiac_ultrasound"}})
+    assert "exclude each other" not in page(free) + card(free, "0" * 64)
 
 
 def test_warnings_stand_before_every_figure() -> None:
