@@ -95,6 +95,22 @@ class ReportLabels(Settings):
         return self
 
 
+class ReportAnswers(Settings):
+    """Answers of a task that asks for classes, grades or measured values, from DICOM structured reports with
+    measurement groups (TID 1500): what the task declares by code and unit is looked for."""
+
+    kind: Literal["sr_answers"]
+    path: Path
+    concepts: dict[str, Annotated[str, Field(pattern=r"^(finding|[A-Za-z0-9]+:[A-Za-z0-9.-]+)$")]] = Field(
+        default_factory=dict
+    )
+    """By the name of a question (``question`` for the task's own, else of a secondary finding) the code under which the
+    hospital's reports say the answer, where it is another than the task's: of a measured value its quantity, of
+    classes and grades the name of the qualitative evaluation, or ``finding``, which is where they are looked for."""
+    codes: dict[str, list[CodeText]] = Field(default_factory=dict)
+    """By the name of a class or grade further codes that mean it here, such as the hospital's own."""
+
+
 class SegmentationLabels(Settings):
     """Labels from DICOM segmentations: the findings outlined on an image."""
 
@@ -191,7 +207,8 @@ def _refuse_both(positive: list[str], negative: list[str]) -> None:
 
 
 Annotations = Annotated[
-    ReportLabels | SegmentationLabels | MaskLabels | FhirLabels | OmopLabels, Field(discriminator="kind")
+    ReportLabels | ReportAnswers | SegmentationLabels | MaskLabels | FhirLabels | OmopLabels,
+    Field(discriminator="kind"),
 ]
 
 

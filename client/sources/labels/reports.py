@@ -9,10 +9,11 @@ Tested in ``tests/client/sources/labels/test_annotations.py``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import highdicom as hd
 from pydicom import Dataset
@@ -25,14 +26,29 @@ from client.sources.settings import ReportLabels
 
 _REPORTS = {f"1.2.840.10008.5.1.4.1.1.88.{number}" for number in (22, 33, 34)}
 """Enhanced, Comprehensive and Comprehensive 3D SR Storage."""
-_FINDING = "finding"
+FINDING = "finding"
+"""In place of a concept: what a group says its finding is."""
+
+R = TypeVar("R")
 
 
 def labels_of_reports(source: ReportLabels, files: list[Path], left_out: Counter[str]) -> Iterator[tuple[str, int]]:
     """SOPInstanceUID and label of each image that a measurement group refers to.
 
-    Counted: ``REPORT_OF_CONSILIUM``, ``REPORT_UNREADABLE``, ``REPORT_OF_OTHER_TEMPLATE``, ``GROUP_WITHOUT_LABEL``,
-    ``GROUP_WITHOUT_IMAGE``.
+    Counted: as ``groups_of``, and ``GROUP_WITHOUT_LABEL``, ``GROUP_WITHOUT_IMAGE``.
+    """
+    for _, label, images in groups_of(files, left_out, partial(_label, source=source)):
+        left_out["GROUP_WITHOUT_LABEL"] += label is None
+        left_out["GROUP_WITHOUT_IMAGE"] += label is not None and not images
+        yield from ((image, label) for image in images if label is not None)
+
+
+def groups_of(
+    files: list[Path], left_out: Counter[str], read: Callable[[Any], R]
+) -> Iterator[tuple[Path, R, list[str]]]:
+    """Of each measurement group its file, what ``read`` makes of it, and SOPInstanceUIDs of the images it refers to.
+
+    Counted: ``REPORT_OF_CONSILIUM``, ``REPORT_UNREADABLE``, ``REPORT_OF_OTHER_TEMPLATE``.
     """
     for path in files:
         header = _report(path)
@@ -44,19 +60,14 @@ def labels_of_reports(source: ReportLabels, files: list[Path], left_out: Counter
         try:
             content = hd.sr.srread(path).content
             groups = list(_groups(content)) if isinstance(content, hd.sr.MeasurementReport) else None
-            measured = (
-                None if groups is None else [(_label(group, source), sorted(_images(group[0]))) for group in groups]
-            )
+            found = None if groups is None else [(read(group), sorted(_images(group[0]))) for group in groups]
         except Exception:  # highdicom checks the template as it reads, and says what is wrong in many ways
             left_out["REPORT_UNREADABLE"] += 1
             continue
-        if measured is None:
+        if found is None:
             left_out["REPORT_OF_OTHER_TEMPLATE"] += 1
             continue
-        for label, images in measured:
-            left_out["GROUP_WITHOUT_LABEL"] += label is None
-            left_out["GROUP_WITHOUT_IMAGE"] += label is not None and not images
-            yield from ((image, label) for image in images if label is not None)
+        yield from ((path, said, images) for said, images in found)
 
 
 def _report(path: Path) -> Dataset | None:
@@ -85,20 +96,24 @@ def _label(group: Any, source: ReportLabels) -> int | None:
 def _values(group: Any, source: ReportLabels) -> Iterator[int]:
     if source.at_least is not None:
         for measurement in group.get_measurements():
-            if _code(measurement.name) == source.concept:
+            if code_of(measurement.name) == source.concept:
                 yield int(float(measurement.value) >= source.at_least)
         return
-    if source.concept == _FINDING:
-        concepts = [group.finding_type]
-    else:
-        evaluations = group.get_qualitative_evaluations()
-        concepts = [evaluation.value for evaluation in evaluations if _code(evaluation.name) == source.concept]
-    for concept in concepts:
-        if concept is not None and _code(concept) in (*source.positive, *source.negative):
-            yield int(_code(concept) in source.positive)
+    for concept in evaluations_of(group, source.concept):
+        if code_of(concept) in (*source.positive, *source.negative):
+            yield int(code_of(concept) in source.positive)
 
 
-def _code(concept: Any) -> str:
+def evaluations_of(group: Any, concept: str) -> Iterator[Any]:
+    """The coded values of a group's qualitative evaluations of that concept, or its finding type for ``FINDING``."""
+    if concept == FINDING:
+        yield from () if group.finding_type is None else (group.finding_type,)
+        return
+    yield from (one.value for one in group.get_qualitative_evaluations() if code_of(one.name) == concept)
+
+
+def code_of(concept: Any) -> str:
+    """Scheme and value of a coded concept, such as ``SCT:86049000``."""
     return f"{concept.scheme_designator}:{concept.value}"
 
 
