@@ -46,6 +46,15 @@ class Gate(SettingsGroup):
     """At the same threshold. Since that is chosen for its specificity on all patients together, half of equal hospitals
     lie below it by chance. So the lower limit on all patients must reach this number, and no hospital's upper limit may
     lie below it."""
+    macro_auc: Part | None = None
+    """Of a task that asks for classes: the mean AUC of each against all others."""
+    accuracy: Part | None = None
+    """Of a task that asks for classes or a grade: the fraction that is told rightly."""
+    kappa: Part | None = None
+    """Of a task that asks for a grade: Cohen's kappa with quadratic weights."""
+    mean_error: Positive | None = None
+    """Of a task that asks for a grade or a measured value: the mean absolute error, in grades or in the task's unit. It
+    is the upper limit that must not lie above it."""
 
 
 @dataclass

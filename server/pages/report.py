@@ -32,7 +32,7 @@ from tasks import task as tasks
 from tasks.exclusion import sentences
 from tasks.metrics.interval import Interval, Z
 from tasks.protocol.subgroups import LEAST
-from tasks.task import Task
+from tasks.task import QUESTION, Task
 
 NOT_SHOWN = ("data_root", "output_dir", "tracking", "runtime", "propose", "resume")
 """Parts of the configuration that are paths, may hold a password, or do not change what is computed."""
@@ -155,7 +155,13 @@ def _explained(results: Results) -> dict[str, str]:
 def compared(results: Results) -> str:
     """How the gains were measured."""
     noised = any(epsilon is not None for epsilon in results.validation_epsilon.values())
-    return how_compared(results.gains, results.paired, noised, repeated=bool(results.spread))
+    return how_compared(
+        results.gains,
+        results.paired,
+        noised,
+        repeated=bool(results.spread),
+        event_alone=QUESTION in results.answers,
+    )
 
 
 def selected(story: Story) -> str:

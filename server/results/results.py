@@ -194,6 +194,7 @@ def results(
     shuffled = repeated([auc for auc in map(_pooled, arms.shuffled) if auc is not None])
     measured = isinstance(questions.get(QUESTION), Measure)  # its score is no probability
     calibrated = None if measured else recalibrated(histograms)
+    told = answers(evaluations, questions)
     first_warnings = _warnings(state, details, by_hospital, calibrated, shuffled, probabilities=not measured)
     return Results(
         study=name,
@@ -215,9 +216,9 @@ def results(
         groups=_groups(state, evaluations["federated"], details),
         findings=findings(evaluations),
         outlines=outlines(evaluations),
-        answers=answers(evaluations, questions),
+        answers=told,
         warnings=first_warnings + [f"{hospital} {why}." for hospital, why in cross_site.problems.items()],
-        gate=gate(details.get("federated"), gates or {}),
+        gate=gate(details.get("federated"), gates or {}, told.get(QUESTION, {}).get("federated")),
         named=how_often([record.named for record in state.rounds]),
         spread=spread,
         recalibrated=calibrated,

@@ -11,16 +11,19 @@ from typing import Literal
 
 from scipy.special import ndtr
 
+from server.results.answers import AnswerArm, told_figures
 from server.results.figures import Arm
 from server.results.recalibrated import Recalibrated
 from server.results.weaknesses import fall, in_words, weaknesses
 from server.rounds.state import RoundRecord
+from server.study.gate import ERROR, OF_ANSWERS
 from tasks.metrics.interval import Interval, Z, difference
 from tasks.metrics.ranking import HospitalAlone
 
 _TELLING = 0.6
 """From this AUC on, the hospital counts as a predictor of the label."""
 _ALPHA = 0.05
+_OF_ANSWERS = {name for names in OF_ANSWERS.values() for name in names}
 _HIDES_MUCH = 0.03
 """Bins that may hide so much of an AUC are named."""
 
@@ -80,9 +83,15 @@ def _gain(gain: Interval) -> str:
 
 
 def how_compared(
-    gains: Mapping[str, Interval], paired: Collection[str], noised: bool = False, repeated: bool = False
+    gains: Mapping[str, Interval],
+    paired: Collection[str],
+    noised: bool = False,
+    repeated: bool = False,
+    *,
+    event_alone: bool = False,
 ) -> str:
-    """How the gains were measured; ``noised``: scores leave with noise; ``repeated``: trainings were repeated."""
+    """How the gains were measured; ``noised``: scores leave with noise; ``repeated``: trainings were repeated;
+    ``event_alone``: the question has other answers than yes or no, and they are about its event."""
     if not gains:
         return ""
     same, apart = [h for h in gains if h in paired], [h for h in gains if h not in paired]
@@ -100,6 +109,11 @@ def how_compared(
             f"Compared as if on different patients, so the interval is rather too wide: {', '.join(apart)}. A paired "
             "comparison was not requested, did not arrive, or would have been less precise because of its noise."
         )
+    if event_alone:
+        sentences.append(
+            "Gains and verdicts are about the question's event alone, yes or no: tables of answers do not say which "
+            "two models gave to one patient, so they do not show how much better one of them tells the answers."
+        )
     if len(gains) > 1:
         sentences.append("Verdicts are wrong about any hospital in at most one study of twenty (Holm's correction).")
     sentences.append(
@@ -111,11 +125,14 @@ def how_compared(
     return " ".join(sentences)
 
 
-def gate(federated: Arm | None, wanted: Mapping[str, float | None]) -> list[str] | None:
+def gate(
+    federated: Arm | None, wanted: Mapping[str, float | None], answers: AnswerArm | None = None
+) -> list[str] | None:
     """What keeps the model from being accepted, hospital by hospital; ``None`` where the study has set no thresholds.
 
     Args:
-        wanted: what the lower limit of ``auc``, ``sensitivity`` and ``specificity`` must reach.
+        wanted: by figure, what the lower limit must reach, or of ``mean_error`` the upper limit must not exceed.
+        answers: the federated model's figures of the task's own question, where that is no yes-or-no question.
     """
     asked = {name: least for name, least in wanted.items() if least is not None}
     if not asked:
@@ -129,6 +146,25 @@ def gate(federated: Arm | None, wanted: Mapping[str, float | None]) -> list[str]
             reasons += _short_of(hospital, name, reached[name], asked[name])
     if "specificity" in asked:
         reasons += _unspecific(federated, asked["specificity"])
+    of_answers = {name: least for name, least in asked.items() if name in _OF_ANSWERS}
+    return reasons + _unfit_answers(federated, of_answers, answers)
+
+
+def _unfit_answers(federated: Arm, asked: Mapping[str, float], answers: AnswerArm | None) -> list[str]:
+    """Each hospital that was evaluated must have the figure, whether it has sent its tables or not."""
+    reasons = []
+    for hospital in federated.hospitals if asked else ():
+        told = {} if answers is None or hospital not in answers.hospitals else told_figures(answers.hospitals[hospital])
+        for name, bound in asked.items():
+            figure = told.get(name)
+            if name != ERROR:
+                reasons += _short_of(hospital, name, figure, bound)
+            elif figure is None:
+                reasons.append(f"{hospital}: {name} has no figure, at most {bound:g} is asked")
+            elif figure.high > bound:
+                reasons.append(
+                    f"{hospital}: {name} has an upper limit of {figure.high:.3g}, at most {bound:g} is required"
+                )
     return reasons
 
 

@@ -23,6 +23,7 @@ from server.rounds.sampling import asked_at_most
 from server.strategy.client_terms import method_of
 from server.study.folder import FILE, NOT_COMPUTED, StudyFolder
 from server.study.foresight import compared_where_it_pays
+from server.study.gate import unfit_gate
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.machine.disk import write_whole
@@ -74,6 +75,8 @@ def document_of(
     task, model = tasks.get(study.task.name), model_of(study)
     if wrong := task.unfit_weights(study.training.class_weights):
         raise conf.ConfigError(f"training.{wrong}")
+    if wrong := unfit_gate(asdict(study.evaluation.gate), task):
+        raise conf.ConfigError(wrong)
     evaluated = sum(evaluates(study, number) for number in range(1, study.federation.rounds + 1))
     findings, structures = task.asks(registry.outlines(model, task.form))
     terms = EvaluationTerms(

@@ -12,10 +12,11 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from conf import load
-from server.results.answers import ClassFigures, GradeFigures, MeasureFigures, answers, told_figures
+from server.results.answers import AnswerArm, ClassFigures, GradeFigures, MeasureFigures, answers, told_figures
 from server.results.console import answer_tables, tables
 from server.results.figures import in_bins_of
 from server.results.results import Results
+from server.results.verdicts import gate
 from server.rounds.evaluation import Evaluated
 from server.study.baselines import Arms
 from tasks.answers import Answer, Classes, Grade, Measure
@@ -82,6 +83,37 @@ def test_each_question_has_the_figures_of_its_kind_at_each_hospital_and_in_each_
     assert measured.above is not None
     assert measured.above.value == pytest.approx(1 + 1.96 * 4, abs=1)
     assert (measured.limits[0], measured.limits[-1]) == (-60, 60)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "passes", "fails"),
+    [
+        ("question", "macro_auc", 0.8, 0.999),
+        ("question", "accuracy", 0.5, 0.99),
+        ("arthrosis", "kappa", 0.3, 0.99),
+        ("arthrosis", "mean_error", 2.0, 0.01),
+        ("ejection_fraction", "mean_error", 20.0, 0.01),
+    ],
+)
+def test_a_gate_asks_each_hospital_for_the_limit_that_is_worse(
+    kind: str, name: str, passes: float, fails: float
+) -> None:
+    told = found(0.5, 16)
+    arm, event = told.answers[kind]["federated"], told.details["federated"]
+    assert gate(event, {name: passes}, arm) == []
+    reasons = gate(event, {name: fails}, arm)
+    assert reasons is not None
+    assert [reason.partition(":")[0] for reason in reasons] == sorted(arm.hospitals)
+    limits = [told_figures(figures)[name] for figures in arm.hospitals.values()]
+    assert all(limit is not None for limit in limits)
+    worst = max(i.high for i in limits if i) if name == "mean_error" else min(i.low for i in limits if i)
+    best = max(i.value for i in limits if i) if name == "mean_error" else min(i.value for i in limits if i)
+    between = gate(event, {name: (worst + best) / 2}, arm)
+    assert between, "the point would pass, and its limit does not"
+    missing = gate(event, {name: passes}, AnswerArm({}, arm.everybody))
+    assert missing is not None
+    assert len(missing) == len(arm.hospitals)
+    assert gate(event, {name: passes}, None) == missing
 
 
 def test_a_task_of_yes_or_no_has_none_and_what_was_not_sent_is_not_told() -> None:

@@ -186,6 +186,8 @@ def test_a_paired_gain_takes_the_place_of_the_other_one() -> None:
     assert "as measured" in how_compared(found.gains, found.paired, repeated=True)
     assert how_compared({}, []) == ""
     assert "its own noise" not in told
+    assert "event alone" in how_compared(found.gains, found.paired, event_alone=True)
+    assert "event" not in told
     assert "its own noise" in how_compared(found.gains, found.paired, noised=True)
     assert found.metrics()["result/ash/gain_low"] == 0.01
 
