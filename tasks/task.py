@@ -54,12 +54,15 @@ class Picture:
         spacing_mm: size of a pixel along rows and columns in millimetres, or ``None`` when it is not known.
         masks: bool of shape (structures, rows, columns), in the order of ``Task.structures``: what a reader outlined.
             All false where the reader found nothing; ``None`` if it was not read.
+        beside: what is read together with it, each like ``pixels`` and of their shape: later frames of a clip, or the
+            other colours of a picture.
     """
 
     pixels: NDArray[np.float32]
     regions: tuple[Box, ...] = ()
     spacing_mm: tuple[float, float] | None = None
     masks: NDArray[np.bool_] | None = None
+    beside: tuple[NDArray[np.float32], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -251,6 +254,8 @@ class Task:
             float32 array of ``example_shape`` in [0, 1].
         frames_per_clip: the largest number of frames that are used of one file, each as an image of its own with the
             file's label; ``frames`` says which.
+        moments: what frames show that are read together, such as the end of diastole and of systole: a file is a clip
+            from the first to the last of them and gives one picture, see ``beside``. Empty where a frame is enough.
         secondary_findings: secondary findings; a hospital may not know them, for some images or for all.
         structures: to outline; a hospital may have outlines of some images or of none.
         read_masks: from the same picture or scan, which has masks, to bool of shape (structures, *example_shape[1:]),
@@ -263,19 +268,20 @@ class Task:
         augment: the random part of the transform, drawn anew whenever an image is drawn for training of a network that
             has no fixed part. From an example, bool masks of shape (structures, ...) and a generator to both.
         answer: of which kind the answer to the question is.
+        exclusive: groups of structures, by name, of which there is one at most at any place (``tasks/exclusion.py``);
+            all others may overlap.
     """
 
     name: str
     question: str
     classes: tuple[str, str]
-        exclusive: groups of structures, by name, of which there is one at most at any place (``tasks/exclusion.py``);
-            all others may overlap.
     finding: Code
     procedure: Code
     example_shape: tuple[int, ...]
     example_version: int
     read_example: Callable[[Any], NDArray[np.float32]]
     frames_per_clip: int = 1
+    moments: tuple[str, ...] = ()
     secondary_findings: tuple[Finding, ...] = ()
     structures: tuple[Structure, ...] = ()
     read_masks: Callable[[Any], NDArray[np.bool_]] | None = None
@@ -284,21 +290,21 @@ class Task:
     example_spacing_mm: tuple[float, ...] | None = None
     augment: Augmentation | None = None
     answer: Answer = YES_OR_NO
+    exclusive: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse names that a table would have twice."""
+        """Refuse names that a table would have twice, and structures that cannot exclude each other."""
         names = [finding.name for finding in self.secondary_findings]
         if len({*names, QUESTION}) <= len(names):
             raise ValueError(f"task {self.name}: secondary findings need different names, and none is {QUESTION!r}")
-    exclusive: tuple[tuple[str, ...], ...] = ()
+        if problems := problems_of(self.exclusive, [structure.name for structure in self.structures]):
+            raise ValueError(f"task {self.name}: {'; '.join(problems)}")
 
     @property
     def answers(self) -> tuple[Answer, ...]:
         """Of which kind the answer to each question is, the task's own first."""
         return (self.answer, *(finding.answer for finding in self.secondary_findings))
 
-        if problems := problems_of(self.exclusive, [structure.name for structure in self.structures]):
-            raise ValueError(f"task {self.name}: {'; '.join(problems)}")
     def said(self, truth: float) -> str:
         """A truth of the task's own question in words: a class, a grade, or a value with its unit."""
         return self.answer.said(truth) if self.answer.kind != "binary" else self.classes[int(truth)]
@@ -350,9 +356,17 @@ class Task:
 
     def frames(self, number: int) -> tuple[int, ...]:
         """Which of a file's frames are used: the middles of equal parts. A single one is the middle of the clip, which
-        is most likely to show what the clip was recorded for."""
+        is most likely to show what the clip was recorded for. Of frames that are read together only the first."""
+        if self.moments:
+            return (0,)
         taken = min(number, self.frames_per_clip)
         return tuple((2 * part + 1) * number // (2 * taken) for part in range(taken))
+
+    def beside(self, number: int) -> tuple[int, ...]:
+        """Which of a file's frames are read together with its first: its last, and those evenly between where there are
+        more than two moments. None where it has fewer frames than there are moments."""
+        apart = len(self.moments) - 1
+        return tuple(part * (number - 1) // apart for part in range(1, apart + 1)) if 0 < apart < number else ()
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, class_weights: tuple[float, ...] = ()) -> torch.Tensor:
         """Mean loss over the images of one patient, see ``tasks/losses.py``.

@@ -131,7 +131,7 @@ TASK_ROOMS: dict[str, set[str]] = {
     "phantoms": {"answers", "codes", "task"},
     **{name: {"codes", "answers", "task", "imaging"} for name in (*TASKS, "template")},
     **{f"phantoms.{name}": {"task", "phantoms", name} for name in (*TASKS, "template")},
-    **{name: {"codes", "answers", "task", of} for name, of in VARIANTS.items()},
+    **{name: {"codes", "answers", "task", "imaging", of} for name, of in VARIANTS.items()},
     **{f"phantoms.{name}": {"task", "phantoms", f"phantoms.{of}", name} for name, of in VARIANTS.items()},
     "new_task": {"answers", "template"},
 }

@@ -178,7 +178,7 @@ def _read(record: Record, decoder: Decoder | None) -> Picture:
     if decoder is None or not isinstance(record.read, Frame):
         return record.read()
     try:
-        return decoder.read(record.read.path, record.read.index)
+        return decoder.read(record.read.path, record.read.index, record.read.beside)
     except UnreadableDicom as error:
         raise Unreadable(str(error.reason), str(error)) from error
 
@@ -187,7 +187,7 @@ def blacked_out(picture: Picture) -> Picture:
     """The image with everything outside its ultrasound regions black, where names, dates and scales are burned in."""
     if not picture.regions:
         return picture
-    pixels = np.zeros_like(picture.pixels)
+    inside = np.zeros(picture.pixels.shape, np.float32)
     for left, top, right, bottom in picture.regions:
-        pixels[top:bottom, left:right] = picture.pixels[top:bottom, left:right]
-    return replace(picture, pixels=pixels)
+        inside[top:bottom, left:right] = 1
+    return replace(picture, pixels=picture.pixels * inside, beside=tuple(plane * inside for plane in picture.beside))

@@ -23,6 +23,7 @@ _FILES = {
     "IMPLAUSIBLE_HEADER": "Header attributes are missing or contradictory: ask whoever created the file",
     "UNSUPPORTED_PHOTOMETRIC": "Unsupported colours: export it as MONOCHROME2 or RGB",
     "NO_SUCH_FRAME": "Fewer frames than the header declares: export the file again",
+    "TOO_FEW_FRAMES": "The task looks at several frames together: send clips from the first moment to the last",
     "TOO_LARGE": "Larger than the size limit: check that it is the right file",
     "TRUNCATED": "The file is truncated: copy it again and compare the sizes",
     "LENGTH_MISMATCH": "More pixel data than the header declares: export the file again",

@@ -40,6 +40,7 @@ class LocalImage:
         bits_stored: for the rules about pixels; ``None`` where those were checked already.
         example: the prepared example, where the catalog has one.
         trained: the patient is on the training side of this hospital's split.
+        beside: other frames of the file that the task reads together with it.
         scan: reads the scan; ``None`` of a picture.
         without: the task's sequences that the scan does not have.
     """
@@ -57,6 +58,7 @@ class LocalImage:
     bits_stored: int | None = None
     example: Path | None = None
     trained: bool = False
+    beside: tuple[int, ...] = ()
     scan: ReadStacks | None = None
     without: tuple[str, ...] = ()
 

@@ -175,7 +175,7 @@ def _read(task: Task, image: LocalImage, decoder: Decoder) -> tuple[LocalImage, 
     violate the contract."""
     contract = contracts.of_task(task.name)
     try:
-        picture = decoder.read(image.path, image.frame)
+        picture = decoder.read(image.path, image.frame, image.beside)
         judged = judge_pixels(contract, examine(picture.pixels, image.bits_stored), image.bits_stored)
         if not judged.conforms:
             return judged.rejected[0]

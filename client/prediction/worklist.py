@@ -196,6 +196,7 @@ def _images(task: Task, path: Path, header: FileHeader) -> list[LocalImage]:
             path=path,
             frame=frame,
             frames=header.frames,
+            beside=task.beside(header.frames),
         )
         for frame in chosen
     ]

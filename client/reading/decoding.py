@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +14,12 @@ import numpy as np
 from client.reading.dicom import FrameReader, Measured
 from client.reading.processes import Answer, DecoderLimits, LimitedProcesses, serve_requests
 from tasks.task import Picture
+
+
+def together(read: Callable[[int], Picture], frame: int, beside: tuple[int, ...]) -> Picture:
+    """A frame's picture with others of its file beside it; ``read`` reads one of them."""
+    picture = read(frame)
+    return replace(picture, beside=tuple(read(other).pixels for other in beside)) if beside else picture
 
 
 class Decoder:
@@ -37,13 +45,16 @@ class Decoder:
     ) -> None:
         self._processes.stop()
 
-    def read(self, path: Path, frame: int = 0) -> Picture:
-        """``client.reading.dicom.read_frame`` in another process.
+    def read(self, path: Path, frame: int = 0, beside: tuple[int, ...] = ()) -> Picture:
+        """``client.reading.dicom.read_frame`` in another process, and of other frames that are read together with it.
 
         Raises:
             UnreadableDicom: as there, or TIME_LIMIT, MEMORY_LIMIT, DECODER_DIED.
             DecoderNotStarted: a process cannot be started.
         """
+        return together(lambda one: self._picture(path, one), frame, beside)
+
+    def _picture(self, path: Path, frame: int) -> Picture:
         head, (pixels,) = self._ask("picture", path, frame)
         spacing = head["spacing_mm"]
         boxes = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in head["regions"])

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate, pad
 
+from tasks.imaging.volumes import NoExample
 from tasks.task import Box, Picture
 
 
@@ -23,6 +24,18 @@ def image_area(picture: Picture) -> NDArray[np.float32]:
 def _area_of(picture: Picture) -> Box:
     rows, columns = picture.pixels.shape
     return max(picture.regions, key=_area) if picture.regions else (0, 0, columns, rows)
+
+
+def moments_of(picture: Picture, moments: tuple[str, ...]) -> list[Picture]:
+    """The frames that were read together, each as a picture of its own, in the order of ``Task.moments``.
+
+    Raises:
+        NoExample: TOO_FEW_FRAMES, there are others than one for each moment.
+    """
+    planes = (picture.pixels, *picture.beside)
+    if len(planes) != len(moments):
+        raise NoExample("TOO_FEW_FRAMES", f"{len(planes)} read together, not one for each of {', '.join(moments)}")
+    return [replace(picture, pixels=plane, beside=()) for plane in planes]
 
 
 def fitted_square(

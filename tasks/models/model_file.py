@@ -160,7 +160,7 @@ def probe(task: Task, network: Network) -> list[float]:
 def probe_examples(task: Task) -> NDArray[np.float32]:
     """Computed pictures or scans of several shapes, each through the task's own transform: float32 (images,
     *``Task.example_shape``)."""
-    made = [_scan(task, *size) for size in _SCANS] if task.sequences else [_picture(*size) for size in _PICTURES]
+    made = [_scan(task, *size) for size in _SCANS] if task.sequences else [_picture(task, *size) for size in _PICTURES]
     return np.stack([task.read_example(one) for one in made])
 
 
@@ -169,12 +169,14 @@ def agrees(stored: list[float], computed: list[float]) -> bool:
     return len(stored) == len(computed) and bool(np.allclose(stored, computed, rtol=_CLOSE, atol=_CLOSE))
 
 
-def _picture(rows: int, columns: int) -> Picture:
-    """Blobs and fine texture in 8 bits: integers, so that every machine has the same picture."""
+def _picture(task: Task, rows: int, columns: int) -> Picture:
+    """Blobs and fine texture in 8 bits: integers, so that every machine has the same picture, and moved down for each
+    moment that is read beside it."""
     y, x = np.mgrid[0:rows, 0:columns]
     blobs = (x * x // 97 + y * y // 61 + x * y // 131) % 256
     grey: NDArray[np.float32] = ((blobs + (x * 37 + y * 101) % 64) % 256).astype(np.float32) / np.float32(255)
-    return Picture(grey, ((columns // 10, rows // 12, columns - 7, rows - 5),), (0.2, 0.25))
+    beside = tuple(np.roll(grey, 7 * moment, axis=0) for moment in range(1, len(task.moments)))
+    return Picture(grey, ((columns // 10, rows // 12, columns - 7, rows - 5),), (0.2, 0.25), beside=beside)
 
 
 def _scan(task: Task, slices: int, rows: int, columns: int) -> Scan:

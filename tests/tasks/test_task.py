@@ -68,6 +68,18 @@ def test_frames_of_a_clip_are_the_middles_of_its_parts(most: int, number: int, f
     assert replace(tasks.get(tasks.names()[0]), frames_per_clip=most).frames(number) == frames
 
 
+@pytest.mark.parametrize(
+    ("moments", "number", "beside"),
+    [(2, 1, ()), (2, 2, (1,)), (2, 9, (8,)), (3, 2, ()), (3, 3, (1, 2)), (3, 10, (4, 9)), (0, 9, ()), (1, 9, ())],
+)
+def test_moments_are_read_together_from_the_first_frame_to_the_last(
+    moments: int, number: int, beside: tuple[int, ...]
+) -> None:
+    task = replace(tasks.get(tasks.names()[0]), frames_per_clip=4, moments=tuple(map(str, range(moments))))
+    assert task.beside(number) == beside
+    assert not moments or task.frames(number) == (0,)
+
+
 def test_the_loss_is_the_mean_over_a_patients_images() -> None:
     task: Task = tasks.get(tasks.names()[0])
     logits, labels = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [0.0]])

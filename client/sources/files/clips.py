@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from client.errors import SiteMisconfigured
+from client.reading.decoding import together
 from client.sources.record import Unreadable
 from tasks.task import Picture
 
@@ -38,11 +39,18 @@ class Clip:
     Frames are kept from the first question until each was handed out. Several threads may ask.
     """
 
-    def __init__(self, path: Path, choose: Callable[[int], tuple[int, ...]], max_pixels: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        choose: Callable[[int], tuple[int, ...]],
+        max_pixels: int,
+        beside: Callable[[int], tuple[int, ...]] = lambda _: (),
+    ) -> None:
         """Count its frames without decoding them, and choose some.
 
         Args:
             choose: from the number of frames to the numbers of those that are wanted, in order.
+            beside: likewise to those that are read together with the one that is wanted.
             max_pixels: larger frames are refused before they are decoded.
 
         Raises:
@@ -55,27 +63,31 @@ class Clip:
             number, size = (_gif_size if gif else _video_size)(path)
         if size > max_pixels or number > MAX_FRAMES:
             raise Unreadable("TOO_LARGE", f"{path}: {number} frames of {size} pixels")
-        self.wanted = choose(number)
+        self.wanted, self._beside = choose(number), beside(number)
         self._kept: dict[int, Grey] = {}
         self._lock = threading.Lock()
 
     def picture(self, frame: int) -> Picture:
-        """One of the chosen frames, grey in [0, 1].
+        """One of the chosen frames, grey in [0, 1], with those that are read together with it.
 
         Raises:
             Unreadable: DECODE_FAILED, or CONSTANT_IMAGE.
         """
+        return together(lambda one: Picture(self._grey(one)), frame, self._beside)
+
+    def _grey(self, frame: int) -> NDArray[np.float32]:
+        sought = {*self.wanted, *self._beside}
         with self._lock:
             if frame not in self._kept:
                 with _refusing(self._path), closing(self._decode(self._path)) as frames:
-                    first = islice(enumerate(frames), max(self.wanted) + 1)
-                    self._kept = {number: pixels for number, pixels in first if number in self.wanted}
+                    first = islice(enumerate(frames), max(sought) + 1)
+                    self._kept = {number: pixels for number, pixels in first if number in sought}
             pixels = self._kept.pop(frame, None)
         if pixels is None:
             raise Unreadable("DECODE_FAILED", f"{self._path} ends before frame {frame}")
         if pixels.min() == pixels.max():
             raise Unreadable("CONSTANT_IMAGE", f"{self._path} frame {frame}")
-        return Picture(pixels.astype(np.float32) / np.float32(255))
+        return pixels.astype(np.float32) / np.float32(255)
 
 
 @contextmanager

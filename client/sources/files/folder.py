@@ -76,7 +76,7 @@ def list_files(
     labels = renamed(labels, map(_seen, headers))
     left_out["CONTRADICTING_LABEL_ROWS"] = labels.left_out["CONTRADICTING_LABEL_ROWS"]
     outlines = FrameOutlines(segmentations, task.structures) if task.structures else None
-    records, used = _join(headers, labels, withdrawn, left_out, outlines)
+    records, used = _join(headers, labels, withdrawn, left_out, outlines, task)
     if not used:
         raise LabelsMatchNothing(
             f"none of {len(headers)} images has a label: {labels.path} is keyed by {labels.key}, with "
@@ -153,6 +153,7 @@ def _join(
     withdrawn: frozenset[str],
     left_out: Counter[str],
     outlines: FrameOutlines | None,
+    task: Task,
 ) -> tuple[list[Record], set[str]]:
     records: dict[str, list[Record]] = {}
     of_study, of_uid = _patients(headers, lambda file: file.study), _patients(headers, lambda file: file.uid)
@@ -168,7 +169,7 @@ def _join(
             left_out[reason] += len(file.frames)
             continue
         try:
-            records[file.uid] = list(_records(file, labels, outlines))
+            records[file.uid] = list(_records(file, labels, outlines, task))
         except OSError:  # the file has gone since its header was read
             left_out["UNREADABLE_FILE"] += len(file.frames)
     used = {file.name for file in headers if file.name in labels.values}
@@ -195,7 +196,7 @@ def _why_not(file: _Header, labels: Labels, withdrawn: frozenset[str]) -> str:
     return "" if file.uid else "NO_UID"
 
 
-def _records(file: _Header, labels: Labels, outlines: FrameOutlines | None) -> Iterator[Record]:
+def _records(file: _Header, labels: Labels, outlines: FrameOutlines | None, task: Task) -> Iterator[Record]:
     own = signature_of(file.path)
     for index in file.frames:
         masks = None if outlines is None else outlines.of(file.uid, index, file.of, file.size)
@@ -204,7 +205,7 @@ def _records(file: _Header, labels: Labels, outlines: FrameOutlines | None) -> I
             image_id=image_id(file.uid, index, len(file.frames)),
             label=labels.values[file.name],
             signature=own + ("" if masks is None else f"+{masks.signature}"),
-            read=Frame(file.path, index),
+            read=Frame(file.path, index, task.beside(file.of)),
             acquisition=file.acquisition,
             findings=labels.findings.get(file.name, ()),
             read_masks=masks,

@@ -101,7 +101,7 @@ def _records(source: ManifestSource, row: ManifestRow, task: Task, left_out: Cou
         return
     left_out["MASK_OF_CLIP"] += any(masks)  # which frame it is of is not said
     try:
-        clip = Clip(path, task.frames, MAX_PIXELS)
+        clip = Clip(path, task.frames, MAX_PIXELS, task.beside)
     except Unreadable as refusal:
         yield replace(whole, read=partial(_refuse, refusal))
         return

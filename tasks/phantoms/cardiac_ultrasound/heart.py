@@ -21,6 +21,8 @@ from tasks.phantoms.fields import Field
 
 _WIDEST = 0.60
 """Where the left ventricle is widest, as a fraction of its length from the apex."""
+_SHORTER = 0.7
+"""By how much it shortens where it narrows by 1."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,16 @@ def heart_of(rng: np.random.Generator, four_chambers: bool) -> Heart:
     )
 
 
-def anatomy_of(heart: Heart, systole: bool, x_mm: NDArray[Any], z_mm: NDArray[Any]) -> Anatomy:
+def anatomy_of(heart: Heart, phase: float, x_mm: NDArray[Any], z_mm: NDArray[Any]) -> Anatomy:
     """What lies at these places.
 
     Args:
         heart: which.
-        systole: at the end of systole, else of diastole.
+        phase: from 0 at the end of diastole to 1 at the end of systole.
         x_mm, z_mm: across and below the probe's middle, of shapes that broadcast.
     """
-    drawn = heart.contraction if systole else 0.0
-    length, width = heart.length * (1 - 0.7 * drawn), heart.width * (1 - drawn)
+    drawn = heart.contraction * phase
+    length, width = heart.length * (1 - _SHORTER * drawn), heart.width * (1 - drawn)
     wall = heart.wall * (1 + 1.2 * drawn)
     across, along = _axes(heart, x_mm, z_mm, drawn)
     along = along / np.float32(length)  # 0 at the apex of the cavity, 1 at the mitral valve
@@ -119,7 +121,7 @@ def anatomy_of(heart: Heart, systole: bool, x_mm: NDArray[Any], z_mm: NDArray[An
     right, right_wall, tricuspid = _right_heart(
         heart, drawn, across=across, along_mm=along * length, length=length, outer=outer, left_atrium=half
     )
-    leaflets = np.maximum(_mitral(across, behind + 3.0, width, systole), tricuspid)
+    leaflets = np.maximum(_mitral(across, behind + 3.0, width, phase > 0.5), tricuspid)
     border = np.abs(np.abs(across) - outer - 2.5) < 1.2
     pericardium = border * _ramp((1 - along) * length, 1) * (across > -0.5 * width) * (along > -0.05)
     # Where the cavity's outline runs along the beam, which comes from the middle of the probe.
@@ -129,6 +131,21 @@ def anatomy_of(heart: Heart, systole: bool, x_mm: NDArray[Any], z_mm: NDArray[An
     crossing = np.abs(np.sin(leaning - beam)).astype(np.float32)
     fields = (inside, muscle, atrium, right, right_wall, leaflets, pericardium, crossing)
     return Anatomy(*(np.asarray(field, dtype=np.float32) for field in fields))
+
+
+def ejection_fraction(contraction: float) -> float:
+    """Which share of its volume a left ventricle ejects, in percent.
+
+    Bodies of rotation of one shape have volumes as their lengths times their widths squared, which is what the method
+    of disks adds up (Lang et al., as above).
+    """
+    return 100 * (1 - (1 - _SHORTER * contraction) * (1 - contraction) ** 2)
+
+
+def contraction_for(ejected: float) -> float:
+    """The contraction with an ejection fraction of up to 90 %, the inverse of ``ejection_fraction``."""
+    contractions = np.linspace(0, 0.6, 601)
+    return float(np.interp(ejected, [ejection_fraction(each) for each in contractions.tolist()], contractions))
 
 
 def _axes(heart: Heart, x_mm: NDArray[Any], z_mm: NDArray[Any], drawn: float) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -18,6 +18,8 @@ from tasks.phantoms.ultrasound import region_item
 from tasks.task import PhantomHospital
 
 _ULTRASOUND_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.6.1"
+_ULTRASOUND_MULTI_FRAME_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.3.1"
+_FRAME_MS, _FRAME_TIME = 160.0, 0x00181063
 _RADIUS_MM = 3.0
 _MIRRORED = 0.25  # the share of laboratories that show the left ventricle on the left
 
@@ -69,4 +71,16 @@ def attributes_of(probe: Probe, frame: NDArray[np.uint8], systole: bool) -> dict
         "ImageComments": "END SYSTOLE" if systole else "END DIASTOLE",
         "UltrasoundColorDataPresent": 0,
         "SequenceOfUltrasoundRegions": [region_item(probe.region, delta_cm, probe.frequency_mhz)],
+    }
+
+
+def clip_attributes_of(probe: Probe, frames: NDArray[np.uint8]) -> dict[str, Any]:
+    """Likewise of a clip, (frames, rows, columns), from the end of diastole to the end of systole: Ultrasound
+    Multi-frame Image (PS3.3 A.7), Cine (C.7.6.5)."""
+    still = attributes_of(probe, frames[0], systole=False) | pixel_attributes(frames, 8, "MONOCHROME2")
+    return still | {
+        "SOPClassUID": _ULTRASOUND_MULTI_FRAME_IMAGE_STORAGE,
+        "ImageComments": "END DIASTOLE TO END SYSTOLE",
+        "FrameTime": _FRAME_MS,
+        "FrameIncrementPointer": _FRAME_TIME,
     }

@@ -385,3 +385,5 @@ def test_black_outside_the_regions() -> None:
     assert (black.regions, black.spacing_mm) == (picture.regions, picture.spacing_mm)
     assert pixels.all(), "the picture itself is left as it is"
     assert blacked_out(Picture(pixels)).pixels is pixels
+    later = blacked_out(Picture(pixels / 2, picture.regions, beside=(pixels,)))
+    np.testing.assert_array_equal(later.beside[0], black.pixels)

@@ -114,6 +114,9 @@ def test_rows_of_a_manifest_may_be_clips(tmp_path: Path) -> None:
     assert np.median(listing.records[2].read().pixels) * 255 == pytest.approx(LEVELS[5])
     with pytest.raises(Unreadable, match="DECODE_FAILED"):
         listing.records[-1].read()
+    both = list_manifest(source, replace(TASK, moments=("first", "last")), NOBODY)
+    clip = next(record for record in both.records if record.image_id == "clip.gif").read()
+    assert [np.median(plane) * 255 for plane in (clip.pixels, *clip.beside)] == pytest.approx([LEVELS[0], LEVELS[-1]])
     one = list_manifest(source, replace(TASK, frames_per_clip=1), NOBODY)
     assert [record.image_id for record in one.records] == ["still.png", "clip.gif", "short.gif", "broken.gif"]
 

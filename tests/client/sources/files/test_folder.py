@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 
 from client.errors import EmptySource, LabelsMatchNothing, SiteMisconfigured
+from client.reading.decoding import Decoder
 from client.sources.files.folder import list_folder
+from client.sources.frame import Frame
 from client.sources.labels.table import read_labels
 from client.sources.settings import FolderSource
 from tasks.breast_ultrasound import TASK
 from tasks.codes import Code
+from tasks.imaging.frames import moments_of
+from tasks.imaging.volumes import NoExample
 from tasks.phantoms.dicom_writer import common_attributes, pixel_attributes, uid, write
 from tasks.task import Finding
 from tests.client.sources import small_hospital
@@ -77,6 +81,29 @@ def test_a_clip_gives_the_frames_that_the_task_takes(tmp_path: Path) -> None:
         for record, frame in zip(of_clip, frames, strict=True):
             np.testing.assert_allclose(record.read().pixels, pixels[frame] / 255, atol=1e-6)
         assert listing.left_out == {"IMAGE_WITHOUT_LABEL": len(frames)}, "counted as images, like those with a label"
+
+
+def test_a_clips_moments_are_read_together(tmp_path: Path) -> None:
+    """Here and in a decoding process; a still has too few, which its task says."""
+    small_hospital.fill(tmp_path)
+    pixels = np.arange(5 * 6, dtype=np.uint8).reshape(5, 2, 3)
+    attributes = common_attributes("small", "alder", 7, 0) | pixel_attributes(pixels, 8, "MONOCHROME2")
+    attributes |= {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.3.1", "SOPInstanceUID": uid("clip", 7), "Modality": "US"}
+    write(tmp_path / "dicom" / "clip.dcm", attributes | {"PatientID": "ALDER-0001"})
+    task = replace(TASK, moments=("first", "middle", "last"))
+    records = {record.image_id: record for record in list_folder(_source(tmp_path), task, NOBODY).records}
+    read = records.pop(uid("clip", 7)).read
+    assert isinstance(read, Frame)
+    with Decoder() as decoder:
+        for picture in (read(), decoder.read(read.path, read.index, read.beside)):
+            assert [len(picture.beside), picture.pixels.shape] == [2, (2, 3)]
+            planes = [picture.pixels, *picture.beside]
+            np.testing.assert_allclose(planes, pixels[[0, 2, 4]] / 255, atol=1e-6)
+            moments = moments_of(picture, task.moments)
+            assert all(moment.pixels is plane for moment, plane in zip(moments, planes, strict=True))
+    still = next(iter(records.values())).read()
+    with pytest.raises(NoExample, match=r"TOO_FEW_FRAMES: 1 read together, not one for each of first, middle, last"):
+        moments_of(still, task.moments)
 
 
 def test_a_withdrawn_patient_without_label_is_withdrawn_first(tmp_path: Path) -> None:
