@@ -66,6 +66,7 @@ _LABELS = {
     "LABEL_LEFT_OUT": "Its label is one of `left_out_labels`: nothing to do",
     "HELD_OUT": "The published split keeps this patient for a test of the finished model: nothing to do",
     "CONTRADICTING_LABEL_ROWS": "Contradictory labels: keep the right one and delete the other",
+    "CONTRADICTING_FINDINGS": "A further finding is told in two ways and counts as not known: keep the right one",
     "GROUP_WITHOUT_LABEL": "A measurement group has none of the codes in `annotations`: compare the codes",
     "GROUP_WITHOUT_IMAGE": "A measurement group refers to no image, so it labels none",
     "REPORT_UNREADABLE": "The structured report is damaged: export it again",

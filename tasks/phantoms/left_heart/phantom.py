@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.cardiac_ultrasound import TASK as VIEWS
 from tasks.left_heart import TASK
 from tasks.left_heart.structures import STRUCTURES
 from tasks.phantoms.cardiac_ultrasound.phantom import segmentation, views_of
 from tasks.phantoms.hospital import Attributes, Dependent, Recipe, fill
 from tasks.task import PhantomHospital
 
-_VERSION = 101
-"""Of the recipe: by the other task's name the same patients and images are drawn, and by this they are told apart."""
+_DRAWN_AS, _VERSION = "cardiac_ultrasound", 101
+"""By the other task's name the same patients and images are drawn; the recipe's number tells the two folders apart."""
 
 
 def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
@@ -32,7 +31,7 @@ def draw(folder: Path, hospital: PhantomHospital, seed: int) -> None:
     Raises:
         OSError: the folder cannot be written or belongs to somebody else.
     """
-    fill(folder, hospital, seed, Recipe(VIEWS.name, _VERSION, TASK.classes, _draw_patient))
+    fill(folder, hospital, seed, Recipe(_DRAWN_AS, _VERSION, TASK.classes, _draw_patient))
 
 
 def _draw_patient(
