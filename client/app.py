@@ -46,6 +46,7 @@ from client.training.noise import entropy
 from client.training.scoring import score_outlines, scores_of, tell_patients
 from client.training.train import Pull, summed_step, train_locally
 from tasks import task as tasks
+from tasks.machine.device import Placement, placement, telling
 from tasks.machine.logs import append
 from tasks.models import registry
 from tasks.models.network import Network
@@ -161,7 +162,8 @@ def _answered(order: Order, settings: SiteSettings, records: Records, work: Work
     model_cache.keep(order, settings)
 
     use = _use_of(order)
-    return _settled((use,), terms, settings, records, lambda: work(order, use, terms, settings, records.ledger))
+    with telling(partial(_enter_in_log, settings, order.study.name, order.round, "device")):
+        return _settled((use,), terms, settings, records, lambda: work(order, use, terms, settings, records.ledger))
 
 
 def _settled(
@@ -288,6 +290,7 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
         clip_norm=terms.clip_norm,
         public_size=public_size,
         max_memory_mb=settings.max_memory_mb,
+        on=_placement(settings),
     )
 
     # From here on a report leaves, whoever the patients are.
@@ -324,6 +327,7 @@ class _ReservedSteps:
     clip_norm: float
     public_size: int
     max_memory_mb: int
+    on: Placement
     taken: int = 0
 
     def __call__(self, terms: TrainingTerms, pull: Pull | None) -> Arrays:
@@ -340,6 +344,7 @@ class _ReservedSteps:
             public_size=self.public_size,
             generator=entropy(),
             max_memory_mb=self.max_memory_mb,
+            on=self.on,
             pull=pull,
         )
 
@@ -354,6 +359,7 @@ class _ReservedSteps:
             clip_norm=self.clip_norm,
             generator=entropy(),
             max_memory_mb=self.max_memory_mb,
+            on=self.on,
         )
 
     def without_patients(self) -> _ReservedSteps:
@@ -423,11 +429,12 @@ def _scored(
     cohort: Cohort,
     second: compare.SecondModel | None,
 ) -> report.Scored:
-    told = tell_patients(module, cohort)
+    on = _placement(settings)
+    told = tell_patients(module, cohort, on)
     scores = scores_of(cohort, told)
     scored = report.Scored(scores[0], cohort.patient_labels().numpy())
     if second is not None:
-        return replace(scored, pair=report.SecondScores(second.scores(module, cohort), second.edges))
+        return replace(scored, pair=report.SecondScores(second.scores(module, cohort, on), second.edges))
     if order.asks == "scores" and order.round == order.study.rounds:
         last = _scored_at_last(order, settings, task=task, module=module, cohort=cohort, told=told, scores=scores)
         return replace(scored, **last)
@@ -448,7 +455,7 @@ def _scored_at_last(
     evaluation = order.study.evaluation
     places = {name: number for number, name in enumerate(task.questions)}
     levels = subgroups.levels_of(settings, task, list(cohort.patients)) if evaluation.subgroups else {}
-    outlines = score_outlines(module, cohort, task.form) if evaluation.structures else []
+    outlines = score_outlines(module, cohort, task.form, _placement(settings)) if evaluation.structures else []
     return {
         "levels": {name: levels[name] for name in evaluation.subgroups},
         "findings": {
@@ -462,6 +469,11 @@ def _scored_at_last(
             if name in evaluation.answers
         },
     }
+
+
+def _placement(settings: SiteSettings) -> Placement:
+    """What the hospital computes on."""
+    return placement(settings.trainer.device, settings.trainer.precision)
 
 
 def _state_of(order: TrainOrder | EvaluateOrder, settings: SiteSettings, ledger: Ledger) -> Arrays:
@@ -534,9 +546,13 @@ def _note(settings: SiteSettings | None, study: str, round: int, error: BaseExce
         _LOG.error("%s: %s", type(error).__name__, error)
         return
     text = str(error) if isinstance(error, SiteError) else "".join(traceback.format_exception(error))
+    _enter_in_log(settings, study, round, type(error).__name__, text)
+
+
+def _enter_in_log(settings: SiteSettings, study: str, round: int, kind: str, text: str) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        line = f"{now} study={study} round={round} {type(error).__name__}: {text}\n"
+        line = f"{now} study={study} round={round} {kind}: {text}\n"
         append(settings.log, line.encode("utf-8", "backslashreplace"), settings.log_bytes)
     except OSError as unwritten:
-        _LOG.error("cannot write %s (%s); what happened: %s", settings.log, unwritten.strerror, type(error).__name__)
+        _LOG.error("cannot write %s (%s); what happened: %s", settings.log, unwritten.strerror, kind)

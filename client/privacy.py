@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from opacus.optimizers import DPOptimizer
@@ -27,8 +28,10 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from client.errors import ModelRefused
+from client.training.device_sums import DeviceSums
 from client.training.gradients import Loss, PatientGradients, Route
 from client.training.noise import noised, uniform
+from tasks.machine.device import PROCESSOR, Placement, Portions
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,12 +51,14 @@ class StepTerms:
         clip_norm: most L2 norm of one patient's gradient.
         expected_patients: what the sum is divided by; a public number.
         max_memory_mb: what a step may allocate on top of model and cohort, in MiB.
+        on: where patients' gradients are computed, clipped and added up. The guarantee is the same everywhere.
     """
 
     noise_multiplier: float
     clip_norm: float
     expected_patients: float
     max_memory_mb: int
+    on: Placement = PROCESSOR
 
 
 class PatientSteps:
@@ -76,8 +81,13 @@ class PatientSteps:
         Raises:
             ModelRefused: there is nothing to train, or it is not in float32.
         """
-        self._gradients = PatientGradients(module, loss, terms.max_memory_mb)
+        self._gradients = PatientGradients(module, loss, terms.max_memory_mb, terms.on)
         self._optimizer = _NoisyOptimizer(optimizer([self._gradients.vector]), terms, generator)
+        self._sums: DeviceSums | None = None
+        if terms.on.beside and self.route is not Route.LINEAR:  # one linear layer is less work than the way there
+            vector, alone = self._gradients.vector, self._gradients.of_one
+            self._sums = DeviceSums(module, vector, loss, terms.on, alone)
+        self._portions = Portions(terms.on.device, 1)
 
     @property
     def route(self) -> Route:
@@ -87,7 +97,12 @@ class PatientSteps:
     @property
     def patients_at_once(self) -> int:
         """How many patients are processed at a time."""
-        return self._gradients.patients_at_once
+        return self._gradients.patients_at_once if self._sums is None else self._portions.at_once
+
+    @property
+    def device(self) -> torch.device:
+        """Where gradients are computed, if nothing fails there."""
+        return PROCESSOR.device if self._sums is None else self._portions.device
 
     def prepare(self, inputs: Tensor, labels: Tensor) -> None:
         """Once, before the first step: see ``PatientGradients.prepare``.
@@ -96,6 +111,11 @@ class PatientSteps:
             ModelRefused: one patient at a time needs more memory than allowed, or the model keeps state of its own.
         """
         self._gradients.prepare(inputs, labels)
+        if (sums := self._sums) is not None:
+            # What the device cannot do at all shows here, and not at a patient.
+            if self._portions.attempt(lambda _: sums.try_on(inputs, labels)) is None:
+                self._sums = None
+            self._portions.at_once = self._gradients.patients_affordable
 
     def step(self, patients: list[int], draw: Draw) -> None:
         """Take one step on the sampled patients; if there are none, a step of noise.
@@ -103,6 +123,9 @@ class PatientSteps:
         Args:
             draw: is asked for as many patients at a time as are in hand at a time.
         """
+        if (noised_sum := self._noised_on_device(patients, draw)) is not None:
+            self._optimizer.move(noised_sum)
+            return
         for chosen, last in self._in_turn(patients):
             self._gradients.vector.grad_sample = self._gradients_of(chosen, draw)  # type: ignore[attr-defined]
             self._optimizer.signal_skip_step(not last)
@@ -118,6 +141,8 @@ class PatientSteps:
         Returns:
             float64 of shape (parameters,).
         """
+        if (noised_sum := self._noised_on_device(patients, draw)) is not None:
+            return noised_sum
         vector = self._gradients.vector
         for chosen, _ in self._in_turn(patients):
             vector.grad_sample = self._gradients_of(chosen, draw)  # type: ignore[attr-defined]
@@ -127,9 +152,21 @@ class PatientSteps:
         self._optimizer.zero_grad(set_to_none=True)
         return noised
 
+    def _noised_on_device(self, patients: list[int], draw: Draw) -> Tensor | None:
+        """The noised sum, by way of the device, float64 of shape (parameters,); ``None`` where the processor computes
+        it. It is a step's whole sum or nothing, with noise of its own: what a lost device has added up is lost."""
+        if (sums := self._sums) is None:
+            return None
+
+        def noised_sum(at_once: int) -> Tensor:
+            total = sums.sum_of(patients, draw, self._optimizer.add_clipped, at_once)
+            return self._optimizer.with_noise(total).to(PROCESSOR.device)
+
+        return self._portions.attempt(noised_sum)
+
     def _in_turn(self, patients: list[int]) -> Iterator[tuple[list[int], bool]]:
         """As many patients as are in hand at a time, and whether they are the last; nobody once if there is nobody."""
-        at_once = self.patients_at_once
+        at_once = self._gradients.patients_at_once
         for start in range(0, max(len(patients), 1), at_once):
             yield patients[start : start + at_once], start + at_once >= len(patients)
 
@@ -166,16 +203,24 @@ class _NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus is not typed
         _check_processed_flag(vector.grad_sample)
         if vector.summed_grad is None:
             vector.summed_grad = torch.zeros(vector.shape, dtype=torch.float64)
+        self.add_clipped(vector.summed_grad, vector.grad_sample)
+        _mark_as_processed(vector.grad_sample)
+
+    def add_clipped(self, total: Tensor, rows: Tensor) -> None:
+        """Add gradients to a sum, as ``clip_and_accumulate`` says.
+
+        Args:
+            total: float64 of shape (parameters,).
+            rows: float32 of shape (patients, parameters), on the same device.
+        """
         broken = 0
-        for gradient in vector.grad_sample:
-            norm = _norm(gradient) if self.noise_multiplier else 0.0
+        for gradient, norm in zip(rows, _norms(rows) if self.noise_multiplier else [0.0] * len(rows), strict=True):
             if math.isfinite(norm):
-                _accumulate(vector.summed_grad, gradient, min(1.0, self.max_grad_norm / norm) if norm else 1.0)
+                _accumulate(total, gradient, min(1.0, self.max_grad_norm / norm) if norm else 1.0)
             else:
                 broken += 1
         if broken:
-            _LOG.warning("%d of %d gradients are not finite and count as zero", broken, len(vector.grad_sample))
-        _mark_as_processed(vector.grad_sample)
+            _LOG.warning("%d of %d gradients are not finite and count as zero", broken, len(rows))
 
     def add_noise(self) -> None:
         (vector,) = self.params
@@ -185,10 +230,28 @@ class _NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus is not typed
         """The sum so far with noise, float64; no sum is noised twice."""
         (vector,) = self.params
         _check_processed_flag(vector.summed_grad)
-        std = self.noise_multiplier * self.max_grad_norm
-        with_noise = noised(vector.summed_grad, std, self.generator)
+        with_noise = self.with_noise(vector.summed_grad)
         _mark_as_processed(vector.summed_grad)
         return with_noise
+
+    def with_noise(self, total: Tensor) -> Tensor:
+        """A sum of clipped gradients with noise, float64, on the sum's device."""
+        return noised(total, self.noise_multiplier * self.max_grad_norm, self.generator)
+
+    def move(self, noised_sum: Tensor) -> None:
+        """Take the step that a noised sum makes, on the processor."""
+        (vector,) = self.params
+        vector.grad = noised_sum.to(vector.dtype).div_(self.expected_batch_size)
+        self.original_optimizer.step()
+        self.zero_grad(set_to_none=True)
+
+
+def _norms(rows: Tensor) -> Iterable[float]:
+    """L2 norm of each row in double precision. A device is waited for once, and not once a patient."""
+    if rows.device.type == "cpu":
+        return map(_norm, rows)
+    norms = [torch.linalg.vector_norm(row, dtype=torch.float64) for row in rows]
+    return cast(list[float], torch.stack(norms).to(PROCESSOR.device).tolist()) if norms else []
 
 
 def _norm(gradient: Tensor) -> float:
@@ -198,6 +261,9 @@ def _norm(gradient: Tensor) -> float:
 
 def _accumulate(total: Tensor, gradient: Tensor, factor: float) -> None:
     """Add a multiple of a float32 vector to a float64 one, in double precision."""
+    if total.device.type != "cpu":
+        total.add_(gradient.double(), alpha=factor)
+        return
     for of_total, part in zip(torch.split(total, _BLOCK), torch.split(gradient, _BLOCK), strict=True):
         of_total.add_(part, alpha=factor)
 

@@ -142,6 +142,18 @@ class Policy(Settings):
         return self
 
 
+class TrainerSettings(Settings):
+    """On what the hospital computes. It changes neither what is permitted nor what the ledger is charged."""
+
+    device: str = Field(default="cpu", pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$")
+    """Where networks are trained and scored, and fixed encoders computed: ``cpu``; ``auto``, a GPU if there is one;
+    ``cuda``, or ``cuda:1`` for the second GPU; ``mps`` (Apple). If it is missing the processor computes, and the log
+    says so."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the products while a network is trained. With ``bfloat16``, which newer GPUs and processors do faster,
+    weights, gradients, clipping and noise stay as they are, and so do scores and features."""
+
+
 class SiteSettings(Settings):
     """One hospital."""
 
@@ -196,7 +208,10 @@ class SiteSettings(Settings):
     """Permute the training labels among the patients at random: a simulated hospital with nothing to teach, as a
     negative control."""
     max_memory_mb: int = Field(default=1024, ge=64)
-    """Memory in MiB that training may use in addition to the model; sets how many patients are processed at once."""
+    """Memory in MiB that training may use in addition to the model, the processor's or the GPU's; sets how many
+    patients are processed at once."""
+    trainer: TrainerSettings = TrainerSettings()
+    """On what the hospital computes."""
     max_cache_gigabytes: float = Field(default=50, gt=0)
     """Most disk space for the prepared images of one task, in 10^9 bytes."""
     validation_fraction: float = Field(default=0.3, gt=0, lt=1)

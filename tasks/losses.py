@@ -68,7 +68,8 @@ def _of_questions(form: InputSpec, outputs: Tensor, truth: Tensor, class_weights
             start += answer.outputs
         losses = torch.stack(columns, dim=1)
     if class_weights:
-        weights = (_at(truth[:, 0], len(class_weights), losses) * losses.new_tensor(class_weights)).sum(dim=1)
+        of_class = torch.tensor(class_weights, dtype=losses.dtype).to(losses.device)
+        weights = (_at(truth[:, 0], len(class_weights), losses) * of_class).sum(dim=1)
         losses = torch.cat([losses[:, :1] * weights[:, None], losses[:, 1:]], dim=1)
     return losses
 

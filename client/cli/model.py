@@ -74,10 +74,12 @@ def predict(
     from client.prediction import destination, outcome, workitems, worklist
     from client.prediction import predict as predicting
     from client.prediction import store as storing
-    from client.prediction.model import open_model
+    from client.prediction.model import moved, open_model
+    from tasks.machine.device import placement
 
     settings = load(site)
     opened = open_model(model, sha256)
+    opened = moved(opened, placement(settings.trainer.device))
     way = destination.DimseTransport(tls, insecure, authority, certificate, certificate_key)
     sent = store or store_to or way != destination.DimseTransport()
     target = destination.target_of(settings, opened.task, store_to, way) if sent else None

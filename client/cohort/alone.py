@@ -14,11 +14,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from client.cohort.on_device import OnDevice
+from tasks.machine.device import PROCESSOR, Placement
 
 _LOG = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 128
@@ -46,7 +50,7 @@ def _one_thread_an_operator() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def outputs_of(module: nn.Module, inputs: Tensor, rows: list[Tensor]) -> Tensor:
+def outputs_of(module: nn.Module, inputs: Tensor, rows: list[Tensor], on: Placement = PROCESSOR) -> Tensor:
     """A module's output for each image, independent of all others; without gradients.
 
     Of a patient on whom it fails it gives NaN, which is told in the log and to nobody else: were it an error, all
@@ -55,6 +59,7 @@ def outputs_of(module: nn.Module, inputs: Tensor, rows: list[Tensor]) -> Tensor:
     Args:
         inputs: shape (images, ...).
         rows: for each patient the numbers of its images; all together, every image once.
+        on: where they are computed, unless the module is one linear layer; patients in turn on a device.
 
     Returns:
         Shape (images, outputs).
@@ -63,19 +68,27 @@ def outputs_of(module: nn.Module, inputs: Tensor, rows: list[Tensor]) -> Tensor:
         return torch.cat([linear_outputs(module, chunk) for chunk in torch.split(inputs, _ROWS_AT_ONCE)])
     blank = _made_of(module, torch.zeros(1, *inputs.shape[1:]))[0]  # a model that cannot run at all says so here
     outputs = torch.full((len(inputs), *blank.shape), math.nan)
-    found = side_by_side(lambda of_one: _outputs_of_one(module, inputs[of_one]), rows)
+    if on.beside:
+        there = OnDevice(module, on, _IMAGES_AT_ONCE)
+        found = [_value_or_none(there, inputs[of_one]) for of_one in rows]
+    else:
+        found = side_by_side(lambda of_one: _value_or_none(partial(_in_portions, module), inputs[of_one]), rows)
     for of_one, values in zip(rows, found, strict=True):
         if values is not None:
             outputs[of_one] = values
     return outputs
 
 
-def _outputs_of_one(module: nn.Module, images: Tensor) -> Tensor | None:
+def _value_or_none(made: Callable[[Tensor], Tensor], images: Tensor) -> Tensor | None:
     try:
-        return torch.cat([_made_of(module, chunk) for chunk in torch.split(images, _IMAGES_AT_ONCE)])
+        return made(images)
     except Exception:
         _LOG.exception("a patient's images cannot be scored; the score is undefined")
         return None
+
+
+def _in_portions(module: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([_made_of(module, chunk) for chunk in torch.split(images, _IMAGES_AT_ONCE)])
 
 
 @torch.no_grad()  # this is of the thread that calls it

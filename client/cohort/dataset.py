@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from client.cohort import cache, catalog, inputs
 from client.cohort.alone import side_by_side
+from client.cohort.on_device import OnDevice
 from client.site import SiteSettings, secret
 from tasks.answers import Answer, Binary
+from tasks.machine.device import Placement, placement
 from tasks.models.network import Network
 from tasks.task import Augmentation, Task
 
@@ -219,7 +221,12 @@ def _inputs(
 ) -> Tensor:
     model = hashlib.sha256(json.dumps(dict(spec), sort_keys=True).encode()).hexdigest()[:16]
     what = model if features is not None else "examples"
-    return _kept(site, task, side=side, what=what, entries=entries, make=lambda some: _computed(task, some, features))
+    on = placement(site.trainer.device)
+
+    def make(some: list[catalog.CatalogEntry]) -> Tensor:
+        return _computed(task, some, features, on)
+
+    return _kept(site, task, side=side, what=what, entries=entries, make=make)
 
 
 def _kept(
@@ -257,16 +264,21 @@ def _kept(
     return whole
 
 
-def _computed(task: Task, entries: list[catalog.CatalogEntry], features: nn.Module | None) -> Tensor:
+def _computed(
+    task: Task, entries: list[catalog.CatalogEntry], features: Callable[[Tensor], Tensor] | None, on: Placement
+) -> Tensor:
     """The fixed part's output for each image by itself: nobody's features depend on who else is there."""
     blank = _made_by(features, torch.zeros(1, *task.example_shape))  # some parts make ready what they need at first
+    if isinstance(features, nn.Module) and on.beside:
+        there = OnDevice(features, on, at_once=1)
+        return torch.cat([blank[:0], *(_features(there, entry) for entry in entries)])
     return torch.cat([blank[:0], *side_by_side(partial(_features, features), entries)])
 
 
-def _features(features: nn.Module | None, entry: catalog.CatalogEntry) -> Tensor:
+def _features(features: Callable[[Tensor], Tensor] | None, entry: catalog.CatalogEntry) -> Tensor:
     return _made_by(features, torch.from_numpy(cache.load_example(entry.example))[None])
 
 
 @torch.no_grad()
-def _made_by(features: nn.Module | None, image: Tensor) -> Tensor:
+def _made_by(features: Callable[[Tensor], Tensor] | None, image: Tensor) -> Tensor:
     return (image if features is None else features(image)).contiguous()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from client.cohort.on_device import OnDevice
 from client.errors import ModelRefused, OtherRelease, SiteMisconfigured
 from client.prediction.told import Told, measures, told_of
 from tasks import contract as contracts
 from tasks import task as tasks
+from tasks.machine.device import Placement
 from tasks.models import model_file, registry
 from tasks.models.model_file import MOST_BYTES, BadModelFile, ModelHead
 from tasks.models.network import Network
@@ -21,6 +25,7 @@ from tasks.protocol.study import release
 from tasks.task import Task
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,13 @@ class CheckedModel:
     task: Task
     network: Network
     remarks: list[str]
+    outputs: Callable[[Tensor], Tensor] | None = None
+    """``network.outputs`` by way of a device; ``None``: the processor computes."""
 
     @torch.no_grad()
     def look(self, examples: NDArray[np.float32]) -> Looked:
         """Its output for examples of shape (images, *example_shape)."""
-        outputs = self.network.outputs(torch.from_numpy(np.ascontiguousarray(examples)))
+        outputs = (self.outputs or self.network.outputs)(torch.from_numpy(np.ascontiguousarray(examples)))
         form = self.task.form
         scores, told = form.scores(outputs), told_of(self.task, outputs)
         if not self.network.outlines:
@@ -109,6 +116,31 @@ def open_model(path: Path, sha256: str) -> CheckedModel:
     _refuse_another_computation(head, task, network)
     network.trainable.eval()
     return CheckedModel(head, there, task, network, _remarks(head, task))
+
+
+class _Whole(nn.Module):
+    """A network's fixed part and its trained one together."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self._features, self._trainable = network.features, network.trainable
+
+    def forward(self, images: Tensor) -> Tensor:
+        """All logits."""
+        return Network(self._features, self._trainable).outputs(images)
+
+
+def moved(model: CheckedModel, on: Placement) -> CheckedModel:
+    """The model, which a device computes from now on, if that gives what the model's author has got; told where it does
+    not."""
+    if not on.beside:
+        return model
+    device = OnDevice(_Whole(model.network), on, _AT_ONCE)
+    found = device(torch.from_numpy(model_file.probe_examples(model.task)))[:, : model.task.answer.outputs]
+    if not model.head.probe or model_file.agrees(model.head.probe, [float(output) for output in found.flatten()]):
+        return replace(model, outputs=device)
+    said = f"Device {on.device} computes other results than the model's author; the processor was used."
+    return replace(model, remarks=[*model.remarks, said])
 
 
 def _read(path: Path) -> bytes:

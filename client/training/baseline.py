@@ -22,6 +22,7 @@ from conf.schema.model import ScatterLinear
 from conf.schema.privacy import Privacy
 from conf.schema.training import TrainingSettings
 from tasks.input_spec import InputSpec
+from tasks.machine.device import placement
 from tasks.metrics.histogram import ScoreHistogram, score_histogram
 from tasks.metrics.interval import Interval
 from tasks.metrics.ranking import roc_auc
@@ -88,7 +89,7 @@ def train_alone(site: SiteSettings, task: Task, rounds: int, generator: torch.Ge
     cohort = open_cohort(site, task, "train", model, network)
     validation = open_cohort(site, task, "validation", model, network)
     terms = TrainingTerms(**training | {"steps": training["steps"] * rounds})
-    patients = len(cohort.rows)
+    patients, on = len(cohort.rows), placement(site.trainer.device, site.trainer.precision)
     train_locally(
         network.trainable,
         task,
@@ -99,7 +100,8 @@ def train_alone(site: SiteSettings, task: Task, rounds: int, generator: torch.Ge
         public_size=patients,
         generator=entropy() if generator is None else generator,
         max_memory_mb=site.max_memory_mb,
+        on=on,
     )
-    scores = score_patients(network.trainable, validation)
+    scores = score_patients(network.trainable, validation, on)
     histogram = score_histogram(scores, validation.patient_labels().numpy(), _BINS)
     return Baseline(patients, len(validation.rows), roc_auc(ScoreHistogram(histogram)))

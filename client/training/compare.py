@@ -23,6 +23,7 @@ from client.training.noise import entropy
 from client.training.scoring import score_patients
 from client.training.train import load_weights, require_fit, train_locally
 from tasks import task as tasks
+from tasks.machine.device import PROCESSOR, Placement, placement
 from tasks.metrics.histogram import ScoreHistogram, are_edges
 from tasks.metrics.interval import Interval
 from tasks.metrics.paired import JointHistogram, auc_difference, joint_histogram
@@ -50,10 +51,10 @@ class SecondModel:
         """
         require_fit(module, self.weights)
 
-    def scores(self, module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
+    def scores(self, module: nn.Module, cohort: Cohort, on: Placement = PROCESSOR) -> NDArray[np.float64]:
         """Its score for each patient; ``module`` holds its weights afterwards."""
         load_weights(module, self.weights)
-        return score_patients(module, cohort)
+        return score_patients(module, cohort, on)
 
 
 def split(order: EvaluateOrder) -> tuple[EvaluateOrder, SecondModel | None]:
@@ -120,7 +121,8 @@ def with_own(
     training = open_cohort(site, task, "train", study.model, network)
     validation = open_cohort(site, task, "validation", study.model, network)
     load_weights(module, weights)
-    of_study = score_patients(module, validation)
+    on = placement(site.trainer.device, site.trainer.precision)
+    of_study = score_patients(module, validation, on)
     load_weights(module, first)
     terms = replace(study.training, steps=study.training.steps * study.rounds)
     patients = len(training.rows)
@@ -134,8 +136,9 @@ def with_own(
         public_size=patients,
         generator=entropy() if generator is None else generator,
         max_memory_mb=site.max_memory_mb,
+        on=on,
     )
-    of_own = score_patients(module, validation)
+    of_own = score_patients(module, validation, on)
     labels = validation.patient_labels().numpy()
     joint = joint_histogram(of_study, of_own, labels, np.stack([_between(of_study), _between(of_own)]))
     federated, own = (roc_auc(ScoreHistogram(joint.sum(axis=axis))) for axis in (2, 1))

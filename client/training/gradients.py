@@ -18,6 +18,7 @@ from torch.func import grad, vmap
 
 from client.cohort.alone import is_linear, linear_outputs, side_by_side
 from client.errors import ModelRefused
+from tasks.machine.device import PROCESSOR, Placement
 
 _LOG = logging.getLogger(__name__)
 _MOST_AT_ONCE = 256
@@ -60,22 +61,24 @@ class PatientGradients:
         vector: all trainable parameters as one; shape (parameters,).
         route: how gradients are computed.
         patients_at_once: how many patients ``compute`` may be given; 1 before ``prepare``.
+        patients_affordable: how many the memory suffices for; 1 before ``prepare``.
     """
 
-    def __init__(self, module: nn.Module, loss: Loss, max_memory_mb: int) -> None:
+    def __init__(self, module: nn.Module, loss: Loss, max_memory_mb: int, on: Placement = PROCESSOR) -> None:
         """Prepare.
 
         Args:
             max_memory_mb: what a step may allocate on top of model and cohort, in MiB.
+            on: of it only the precision counts: here gradients are computed by the processor.
 
         Raises:
             ModelRefused: there is nothing to train, or it is not in float32.
         """
-        self._module, self._loss, self._max_memory_mb = module, loss, max_memory_mb
+        self._module, self._loss, self._max_memory_mb, self._on = module, loss, max_memory_mb, on
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.vector = _one_vector(self._parameters)
         self.route = Route.LINEAR if is_linear(module) else Route.EACH
-        self.patients_at_once = 1
+        self.patients_at_once = self.patients_affordable = 1
 
     def prepare(self, inputs: Tensor, labels: Tensor) -> None:
         """Determine how many patients can be processed at once, and check that the model can be trained, using a
@@ -90,6 +93,7 @@ class PatientGradients:
         """
         saved = self._bytes_saved(inputs[0], labels[0])
         affordable = self._patients_affordable(saved * _ACTIVATION_COPIES + inputs.nbytes + labels.nbytes)
+        self.patients_affordable = min(affordable, _MOST_AT_ONCE)
         most = _MOST_AT_ONCE if self.route is Route.LINEAR else torch.get_num_threads()
         self.patients_at_once = min(affordable, most)
         _LOG.info("patients' gradients %s; %d at a time", self.route, self.patients_at_once)
@@ -110,18 +114,17 @@ class PatientGradients:
         side_by_side(self._one, rows, inputs, labels)
         return rows
 
+    def of_one(self, images: Tensor, targets: Tensor) -> Tensor:
+        """One patient's gradient, float32 of shape (parameters,), of its images and labels; NaN where it fails."""
+        return self.compute(images[None], targets[None])[0]
+
     def _one(self, row: Tensor, images: Tensor, targets: Tensor) -> None:
+        on = Placement(PROCESSOR.device, self._on.precision)
         try:
-            self._computed(row, images, targets)
+            gradient_of(self._module, list(self._parameters.values()), self._loss, images, targets, on=on, out=row)
         except Exception:
             _LOG.exception("a patient's gradient cannot be computed")
             row.fill_(math.nan)  # as one that is not finite: it adds nothing where there is noise, and shows without
-
-    def _computed(self, row: Tensor, images: Tensor, targets: Tensor) -> None:
-        # Copies, which begin at addresses of the same alignment: some products round by where their numbers lie.
-        loss = self._loss(self._module(images.clone()), targets.clone())
-        gradients = torch.autograd.grad(loss, list(self._parameters.values()), materialize_grads=True)
-        torch.cat([g.reshape(-1) for g in gradients], out=row)
 
     def _patients_affordable(self, bytes_of_one: int) -> int:
         fixed = len(self.vector) * _BYTES_A_PARAMETER
@@ -150,13 +153,41 @@ class PatientGradients:
             return tensor.detach()
 
         with saved_tensors_hooks(count, lambda tensor: tensor):
-            self._loss(self._module(images), targets)
+            _loss_of(self._module, self._loss, images, targets, Placement(PROCESSOR.device, self._on.precision))
         moved = [name for name, b in self._module.named_buffers() if not torch.equal(b, before[name])]
         if moved:
             raise ModelRefused(f"{', '.join(moved)} changes while the model runs, so patients leave traces in it")
         if self.route is Route.LINEAR:
             return sum(seen.values()) + images.nbytes  # the products, before they are added up
         return sum(seen.values())
+
+
+def gradient_of(
+    module: nn.Module,
+    parameters: list[nn.Parameter],
+    loss: Loss,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    on: Placement,
+    out: Tensor,
+) -> None:
+    """One patient's gradient, in float32 whatever the precision of the products that it is computed by.
+
+    Args:
+        images, targets: shapes (images, ...), of the device of ``on``, as module and ``out``.
+        out: float32 of shape (parameters,), which it is written to.
+    """
+    # Copies, which begin at addresses of the same alignment: some products round by where their numbers lie.
+    found = _loss_of(module, loss, images.clone(), targets.clone(), on)
+    gradients = torch.autograd.grad(found, parameters, materialize_grads=True)
+    torch.cat([g.reshape(-1) for g in gradients], out=out)
+
+
+def _loss_of(module: nn.Module, loss: Loss, images: Tensor, targets: Tensor, on: Placement) -> Tensor:
+    with on.reduced():
+        outputs = module(images)
+    return loss(outputs.float(), targets)
 
 
 def _linear_gradients(layer: nn.Linear, loss: Loss, inputs: Tensor, labels: Tensor, rows: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
 _BLOCK = 1 << 15  # values at a time: all that is in hand stays in the processor's cache
+_BLOCK_ON_A_DEVICE = 1 << 22  # which is slow at beginning something, and has no such cache
+_PROCESSOR = torch.device("cpu")
 _GRID_BITS = 20
 _POSITIVE = 2**63 - 1
 
@@ -47,10 +49,13 @@ def entropy() -> torch.Generator:
     return Entropy()
 
 
-def uniform(count: int, generator: torch.Generator) -> Tensor:
-    """float64 of shape (count,), uniform in (0, 1], in steps of 2^-63 near zero."""
+def uniform(count: int, generator: torch.Generator, device: torch.device = _PROCESSOR) -> Tensor:
+    """float64 of shape (count,), uniform in (0, 1], in steps of 2^-63 near zero.
+
+    The random bits are the processor's in any case; ``device`` makes numbers of them.
+    """
     words = generator.words(count) if isinstance(generator, Entropy) else _seeded_words(count, generator)
-    return words.bitwise_and_(_POSITIVE).double().add_(1).mul_(2.0**-63)
+    return words.to(device).bitwise_and_(_POSITIVE).double().add_(1).mul_(2.0**-63)
 
 
 def noised(values: Tensor, std: float, generator: torch.Generator) -> Tensor:
@@ -60,7 +65,7 @@ def noised(values: Tensor, std: float, generator: torch.Generator) -> Tensor:
     Gaussian has less than 1e-20 of its mass.
 
     Args:
-        values: float32 or float64 of any shape.
+        values: float32 or float64 of any shape, of any device that has double precision.
         std: standard deviation of the noise; 0 returns the values as they are.
 
     Raises:
@@ -71,16 +76,17 @@ def noised(values: Tensor, std: float, generator: torch.Generator) -> Tensor:
     if std == 0:
         return values
     grid = 2.0 ** (math.floor(math.log2(std)) - _GRID_BITS)
-    out = torch.empty(values.numel(), dtype=values.dtype)
-    for given, result in zip(torch.split(values.reshape(-1), _BLOCK), torch.split(out, _BLOCK), strict=True):
-        noise = _standard_normal(len(given), generator).mul_(std)
+    out = torch.empty(values.numel(), dtype=values.dtype, device=values.device)
+    block = _BLOCK if values.device.type == "cpu" else _BLOCK_ON_A_DEVICE
+    for given, result in zip(torch.split(values.reshape(-1), block), torch.split(out, block), strict=True):
+        noise = _standard_normal(len(given), generator, values.device).mul_(std)
         result.copy_(noise.add_(given).div_(grid).round_().mul_(grid))
     return out.view(values.shape)
 
 
-def _standard_normal(count: int, generator: torch.Generator) -> Tensor:
+def _standard_normal(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
     half = -(-count // 2)
-    radius, angle = torch.split(uniform(2 * half, generator), half)
+    radius, angle = torch.split(uniform(2 * half, generator, device), half)
     radius = radius.log().mul_(-2).sqrt_()
     angle = angle.mul(2 * math.pi)
     return torch.cat([radius * angle.cos(), radius.mul(angle.sin_())])[:count]

@@ -24,16 +24,17 @@ from torch import Tensor, nn
 from client.cohort.alone import outputs_of
 from client.cohort.dataset import UNKNOWN, Cohort
 from tasks.input_spec import InputSpec, told_of
+from tasks.machine.device import PROCESSOR, Placement
 
 _LOG = logging.getLogger(__name__)
 _PERCENTILE = 95
 
 
 @torch.no_grad()
-def tell_patients(module: nn.Module, cohort: Cohort) -> list[NDArray[np.float64]]:
+def tell_patients(module: nn.Module, cohort: Cohort, on: Placement = PROCESSOR) -> list[NDArray[np.float64]]:
     """What the model tells of each question for each patient; float64 of shape (patients, ``Answer.told_numbers``)."""
     module.eval()
-    images = told_of(cohort.kinds, outputs_of(module, cohort.inputs, cohort.rows))
+    images = told_of(cohort.kinds, outputs_of(module, cohort.inputs, cohort.rows, on))
     return [np.stack([told[rows].double().mean(dim=0).numpy() for rows in cohort.rows]) for told in images]
 
 
@@ -42,9 +43,9 @@ def scores_of(cohort: Cohort, told: Sequence[NDArray[np.float64]]) -> NDArray[np
     return np.stack([answer.event_score(each) for answer, each in zip(cohort.kinds, told, strict=True)])
 
 
-def score_patients(module: nn.Module, cohort: Cohort) -> NDArray[np.float64]:
+def score_patients(module: nn.Module, cohort: Cohort, on: Placement = PROCESSOR) -> NDArray[np.float64]:
     """The score of the event of the task's own question for each patient; shape (patients,)."""
-    return cohort.kinds[0].event_score(tell_patients(module, cohort)[0])
+    return cohort.kinds[0].event_score(tell_patients(module, cohort, on)[0])
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class OutlineScores:
 
 
 @torch.no_grad()
-def score_outlines(module: nn.Module, cohort: Cohort, form: InputSpec) -> list[OutlineScores]:
+def score_outlines(
+    module: nn.Module, cohort: Cohort, form: InputSpec, on: Placement = PROCESSOR
+) -> list[OutlineScores]:
     """How the model outlines each structure of the task.
 
     Raises:
@@ -75,7 +78,7 @@ def score_outlines(module: nn.Module, cohort: Cohort, form: InputSpec) -> list[O
     if cohort.masks is None:
         raise ValueError("this network does not outline, so nothing can be compared with the readers' outlines")
     module.eval()
-    marked = form.marked(outputs_of(module, cohort.inputs, cohort.rows))
+    marked = form.marked(outputs_of(module, cohort.inputs, cohort.rows, on))
     return [_outlined(marked[:, s], cohort.masks[:, s], cohort.rows) for s in range(form.structures)]
 
 

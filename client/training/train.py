@@ -18,6 +18,7 @@ from client.errors import BadOrder, UpdateNotFinite
 from client.ledger.accounting import Mechanism
 from client.privacy import PatientSteps, StepTerms
 from client.training.gradients import Loss
+from tasks.machine.device import PROCESSOR, Placement
 from tasks.models.registry import arrays_of, load_arrays, misfits
 from tasks.protocol.study import TrainingTerms
 from tasks.protocol.wire import Arrays
@@ -73,6 +74,7 @@ def train_locally(
     public_size: int,
     generator: torch.Generator,
     max_memory_mb: int = 1024,
+    on: Placement = PROCESSOR,
     pull: Pull | None = None,
 ) -> Arrays:
     """Take the order's steps on the hospital's patients; ``module`` is trained in place.
@@ -83,6 +85,7 @@ def train_locally(
         public_size: what the expected number of patients is computed from.
         generator: draws patients, images and noise; ``client.training.noise.entropy()`` outside tests.
         max_memory_mb: what a step may allocate on top of model and cohort, in MiB.
+        on: where patients' gradients are computed.
         pull: is added to the noised gradients.
 
     Returns:
@@ -97,7 +100,7 @@ def train_locally(
         raise ValueError(f"reserved {mechanism}, requested {terms}: these steps are not in the ledger")
     before = arrays_of(module)
     expected = max(1.0, terms.sample_rate * public_size)
-    private = StepTerms(mechanism.noise_multiplier, clip_norm, expected, max_memory_mb)
+    private = StepTerms(mechanism.noise_multiplier, clip_norm, expected, max_memory_mb, on)
     steps = PatientSteps(module, _loss(task, terms), _sgd(terms, pull, list(before)), private, generator)
     module.train()
     steps.prepare(*cohort.nobody(terms.images_per_patient))
@@ -119,13 +122,14 @@ def summed_step(
     clip_norm: float,
     generator: torch.Generator,
     max_memory_mb: int = 1024,
+    on: Placement = PROCESSOR,
 ) -> NDArray[np.float64]:
     """One step's sum of clipped gradients with this hospital's share of the noise, for a secure sum. The server divides
     it and moves the model.
 
     Args:
         mechanism: the hospital's own share, as the ledger has reserved it.
-        clip_norm, generator, max_memory_mb: as for ``train_locally``.
+        clip_norm, generator, max_memory_mb, on: as for ``train_locally``.
 
     Returns:
         float64 of shape (values,): the tensors in order of their names.
@@ -136,7 +140,7 @@ def summed_step(
     """
     if (mechanism.sample_rate, mechanism.count, terms.steps) != (terms.sample_rate, 1, 1):
         raise ValueError(f"reserved {mechanism}, requested {terms}: this step is not in the ledger")
-    private = StepTerms(mechanism.noise_multiplier, clip_norm, 1.0, max_memory_mb)
+    private = StepTerms(mechanism.noise_multiplier, clip_norm, 1.0, max_memory_mb, on)
     steps = PatientSteps(
         module, _loss(task, terms), lambda parameters: torch.optim.SGD(parameters, lr=0.0), private, generator
     )

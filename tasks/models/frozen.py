@@ -90,13 +90,13 @@ class EncoderFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features of norm 1, float32 (images, features)."""
         if self._centre is None:  # computed for the first image, as for scattering
-            noise = natural_noise(self._form.shape[1:])
+            noise = natural_noise(self._form.shape[1:]).to(images.device)
             if self._parts == 1:
                 noise = noise.expand(-1, *self._form.shape)
             noise = torch.cat([self._encoder.encode(one[None]) for one in noise])
             spread = noise.std(dim=0)
             self._centre = Directions(noise.mean(dim=0), spread + 1e-3 * spread.max() + 1e-30, torch.empty(0), "noise")
-        said: Tensor = normalize(self._said(images, self._centre).flatten(1))
+        said: Tensor = normalize(self._said(images, self._centre.on(images.device)).flatten(1))
         if self._beside is None:
             return said
         both: Tensor = torch.cat([said, self._beside(images)], dim=1) * 0.5**0.5

@@ -75,13 +75,13 @@ class LocalFeatures(nn.Module):
         planes = interpolate(images.reshape(-1, 1, *images.shape[2:]), size=self._size, mode="area")
         present = planes.flatten(1).any(dim=1).float().view(-1, *[1] * (planes.dim() - 1))
         standard = [
-            ((maps - mean) / spread * present).reshape(len(images), -1, *maps.shape[2:])
+            ((maps - mean.to(maps.device)) / spread.to(maps.device) * present).reshape(len(images), -1, *maps.shape[2:])
             for maps, (mean, spread) in zip(
                 _maps(planes, self._oriented), _public_statistics(self._size, self._oriented), strict=True
             )
         ]
         cosines = _cosines(standard, _COSINES_AT[len(self._size)])
-        position = _position(self.grids[-1].cells).expand(len(images), -1, *self.grids[-1].cells)
+        position = _position(self.grids[-1].cells).to(images.device).expand(len(images), -1, *self.grids[-1].cells)
         described = [*(_shortened(maps) for maps in standard), cosines, position]
         flat = [maps.flatten(2).transpose(1, 2).flatten(1) for maps in described]
         return torch.cat(flat, dim=1) * (REACH / math.sqrt(len(described)))
@@ -117,7 +117,8 @@ def _maps(planes: Tensor, oriented: bool) -> list[Tensor]:
 def _maps_of_scale(planes: Tensor, J: int, L: int, oriented: bool) -> Tensor:
     if J == 1 and planes.dim() == 5:  # moduli on the finest grid of a volume would take more than all the others
         return interpolate(planes, scale_factor=0.5, mode="area")
-    scattered = _centred(filters(tuple(planes.shape[2:]), J, L, 1)(_moved(planes, 2 ** (J - 1))), 2**J)
+    transform = filters(tuple(planes.shape[2:]), J, L, 1, planes.device)
+    scattered = _centred(transform(_moved(planes, 2 ** (J - 1))), 2**J)
     if oriented:
         return scattered
     return torch.cat(
@@ -163,8 +164,9 @@ def _cosines(standard: list[Tensor], scale: int) -> Tensor:
     described = torch.cat([_on_grid(maps, cells, mode) for maps in standard], dim=1)
     draw = torch.Generator().manual_seed(0)  # the same at every hospital
     ways = torch.randn(_COSINES, described.shape[1], generator=draw) * _BANDWIDTH / math.sqrt(described.shape[1])
-    phases = torch.rand(_COSINES, generator=draw) * 2 * math.pi
-    turned = (ways @ described.flatten(2) + phases[:, None]).reshape(len(described), _COSINES, *cells)
+    phases = torch.rand(_COSINES, 1, generator=draw) * 2 * math.pi
+    ways, phases = ways.to(described.device), phases.to(described.device)
+    turned = (ways @ described.flatten(2) + phases).reshape(len(described), _COSINES, *cells)
     return turned.cos() / math.sqrt(_COSINES)
 
 

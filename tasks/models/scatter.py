@@ -7,6 +7,7 @@ norm 1 at most, which bounds its gradient, (probability - label) * vector, by 1 
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import lru_cache, reduce
 
@@ -20,6 +21,7 @@ from tasks.models.scattering import Scattering2D
 from tasks.models.scattering3d import Scattering3D
 
 _PICTURES_OF_NOISE, _VOLUMES_OF_NOISE = 32, 8
+_PROCESSOR = torch.device("cpu")
 
 GridSize = tuple[int, ...]
 
@@ -61,11 +63,11 @@ class ScatterFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of norm 1, float32 (images, features)."""
-        return self.through(filters(self.size, self.J, self.L, 2), images)
+        return self.through(filters(self.size, self.J, self.L, 2, images.device), images)
 
     def through(self, transform: nn.Module, images: Tensor) -> Tensor:
         """``forward`` with another module that scatters, such as ``RealScattering``."""
-        mean, spread = _public_statistics(self.size, self.J, self.L, self.pool)
+        mean, spread = (each.to(images.device) for each in _public_statistics(self.size, self.J, self.L, self.pool))
         planes = images.reshape(-1, 1, *images.shape[2:])
         small = interpolate(planes, size=self.size, mode="area")
         pooled = _pooled(transform(small), self.pool)
@@ -82,8 +84,12 @@ class ScatterFeatures(nn.Module):
 
 
 @lru_cache(maxsize=8)
-def filters(size: GridSize, J: int, L: int, max_order: int) -> Scattering2D | Scattering3D:
+def filters(
+    size: GridSize, J: int, L: int, max_order: int, device: torch.device = _PROCESSOR
+) -> Scattering2D | Scattering3D:
     """The scattering transform of images, or of volumes, of that size."""
+    if device.type != "cpu":
+        return copy.deepcopy(filters(size, J, L, max_order)).to(device)
     if len(size) == 2:
         return Scattering2D(shape=(size[0], size[1]), J=J, L=L, max_order=max_order)
     return Scattering3D(shape=(size[0], size[1], size[2]), J=J, L=L, max_order=max_order)

@@ -193,9 +193,9 @@ class FrozenEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features of norm 1, float32 (images, features)."""
         if self._public is None:  # computed for the first image, as for scattering
-            noise = natural_noise(self._form.shape[1:])
+            noise = natural_noise(self._form.shape[1:]).to(images.device)
             self._public = _mean_and_spread(self._encoded(noise.expand(-1, *self._form.shape)))
-        mean, spread = self._public
+        mean, spread = (each.to(images.device) for each in self._public)
         return normalize((self._encoded(images) - mean) / spread)
 
     def _encoded(self, images: Tensor) -> Tensor:

@@ -228,7 +228,7 @@ def test_the_old_way_told_the_worlds_apart(
     order = _orders(document, _overflowing_alone(worlds, _RANGE))[0]
     monkeypatch.setattr(registry, "LARGEST", TOP)
 
-    def one_product(module: torch.nn.Linear, cohort: Any) -> list[NDArray[np.float64]]:
+    def one_product(module: torch.nn.Linear, cohort: Any, *_on: Any) -> list[NDArray[np.float64]]:
         products = cohort.inputs.double() * module.weight.detach().double()
         lanes = torch.stack([products[:, start::2].sum(dim=1) for start in (0, 1)])
         logits = torch.where(lanes.abs() > _RANGE, lanes.sign() * torch.inf, lanes).sum(dim=0)

@@ -34,6 +34,10 @@ class Directions:
     axes: Tensor
     told: str
 
+    def on(self, device: torch.device) -> Directions:
+        """The same for features of that device."""
+        return Directions(self.mean.to(device), self.spread.to(device), self.axes.to(device), self.told)
+
     def along(self, features: Tensor, number: int) -> Tensor:
         """Features along the widest directions, of norm 1: float32 (images, number)."""
         return normalize(((features - self.mean) / self.spread) @ self.axes[:, :number])

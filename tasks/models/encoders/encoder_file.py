@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ class PublicEncoder:
         channels, axes: of its input: 2 axes for images, 3 for volumes.
         features: how many values it gives for one image.
         directions: if the file has some.
-        layer: float32 (images, channels, ...), as the encoder was trained on them, to float32 (images, features).
+        layer: float32 (images, channels, ...), as the encoder was trained on them, to float32 (images, features); on
+            the processor.
+        layer_on: the same for a device's images, whose tensors the device keeps.
     """
 
     facts: Facts
@@ -65,6 +68,7 @@ class PublicEncoder:
     features: int
     directions: Directions | None
     layer: Layer
+    layer_on: Callable[[torch.device], Layer]
 
     @torch.no_grad()
     def encode(self, planes: Tensor) -> Tensor:
@@ -72,8 +76,9 @@ class PublicEncoder:
         size = (self.facts.side,) * self.axes if self.facts.side else tuple(planes.shape[2:])
         sized = planes if tuple(planes.shape[2:]) == size else _resized(planes, size)
         shape = (1, -1, *[1] * self.axes)
-        mean, std = (torch.tensor(values).view(shape) for values in (self.facts.mean, self.facts.std))
-        return self.layer((sized.expand(-1, self.channels, *sized.shape[2:]) - mean) / std)
+        mean, std = (torch.tensor(values).view(shape).to(planes.device) for values in (self.facts.mean, self.facts.std))
+        layer = self.layer if planes.device.type == "cpu" else self.layer_on(planes.device)
+        return layer((sized.expand(-1, self.channels, *sized.shape[2:]) - mean) / std)
 
 
 def _resized(planes: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -124,10 +129,16 @@ def unpacked(content: bytes, facts: Facts | None = None) -> PublicEncoder:
             return _scattering(facts, directions)
         if _GRAPH in tensors:
             return _of_graph(tensors[_GRAPH].numpy().tobytes(), facts, directions)
-        found = layouts.recognise(_own(tensors), facts)
-        return _tried(found.facts, found.channels, found.axes, directions=directions, run=found.run)
+        own = _own(tensors)
+        found = layouts.recognise(own, facts)
+        made = _tried(found.facts, found.channels, found.axes, directions=directions, run=found.run)
+        return replace(made, layer_on=cache(partial(_layer_on, own, found.facts)))
     except (graph.BadGraph, layouts.OtherLayout) as error:
         raise BadEncoder(str(error)) from error
+
+
+def _layer_on(tensors: Mapping[str, Tensor], facts: Facts, device: torch.device) -> Layer:
+    return layouts.recognise({name: tensor.to(device) for name, tensor in tensors.items()}, facts).run
 
 
 def _is_safetensors(content: bytes) -> bool:
@@ -206,7 +217,9 @@ def _tried(facts: Facts, channels: int, axes: int, *, directions: Directions | N
         raise BadEncoder("it gives values that are not finite for an image of zeros")
     if directions is not None and len(directions.mean) != made.shape[1]:
         raise BadEncoder(f"its directions are of {len(directions.mean)} features, and it gives {made.shape[1]}")
-    return PublicEncoder(facts, channels, axes, made.shape[1], directions=directions, layer=run)
+    return PublicEncoder(
+        facts, channels, axes, made.shape[1], directions=directions, layer=run, layer_on=lambda device: run
+    )
 
 
 def with_facts(facts: Facts, told: Mapping[str, Any]) -> Facts:

@@ -224,11 +224,12 @@ def _session(content: bytes, model: Any, sizes: list[int], taken: str, output: s
         raise BadGraph(f"the runtime refuses it: {str(error)[:300]}") from error
 
     def run(images: Tensor) -> Tensor:
+        """On the processor, where the runtime is, whatever device the images come from and the features go to."""
         try:
-            rows = [session.run([output], {taken: image[None].numpy()})[0] for image in images]
+            rows = [session.run([output], {taken: image[None].numpy()})[0] for image in images.cpu()]
         except Exception as error:
             raise BadGraph(f"the runtime cannot run it: {str(error)[:300]}") from error
-        return torch.from_numpy(np.stack([_features(row) for row in rows]))
+        return torch.from_numpy(np.stack([_features(row) for row in rows])).to(images.device)
 
     return run
 

@@ -16,9 +16,11 @@ from safetensors.numpy import save
 from client.errors import ModelRefused, OtherRelease, SiteMisconfigured
 from client.prediction import model as opening
 from client.prediction.model import CheckedModel, open_model
+from tasks.machine.device import PROCESSOR, Placement
 from tasks.metrics.recalibration import Recalibration
 from tasks.models import model_file, registry
 from tasks.models.weights import carried
+from tests import second_device
 from tests.client.prediction.handed_over import SPEC, TASK, head, weights, write_model
 
 
@@ -161,3 +163,23 @@ def test_a_frozen_encoder_comes_with_the_model_and_is_the_one_that_the_study_has
     for absent in (b"", other):
         with pytest.raises(ModelRefused, match="weights with SHA-256"):
             opened(model_file.pack(made, last, absent))
+
+
+def test_a_device_computes_the_same_or_the_processor_does(tmp_path: Path) -> None:
+    opened = open_model(tmp_path, write_model(tmp_path / "m.safetensors"))
+    examples = np.random.default_rng(0).random((3, *TASK.example_shape), np.float32)
+    assert opening.moved(opened, PROCESSOR) is opened
+    with second_device.used() as state:
+        there = opening.moved(opened, Placement(second_device.DEVICE))
+        state.operations.clear()
+        np.testing.assert_allclose(there.look(examples).scores, opened.look(examples).scores, rtol=1e-4)
+        assert state.operations, "it was the device"
+        state.lost = True
+        np.testing.assert_array_equal(there.look(examples).scores, opened.look(examples).scores)
+    wrong = replace(opened, head=replace(opened.head, probe=[output + 0.1 for output in opened.head.probe]))
+    with second_device.used():
+        stays = opening.moved(wrong, Placement(second_device.DEVICE))
+    assert stays.outputs is None
+    assert stays.remarks[-1] == (
+        "Device second:0 computes other results than the model's author; the processor was used."
+    )

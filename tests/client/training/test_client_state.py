@@ -154,7 +154,7 @@ def test_a_personal_model_is_paid_for_and_is_what_scores(
 
     scored = []
 
-    def look(module: Any, cohort: Any) -> Any:
+    def look(module: Any, cohort: Any, *_on: Any) -> Any:
         scored.append({name: p.detach().numpy().copy() for name, p in module.named_parameters()})
         return tell_patients(module, cohort)
 
@@ -203,7 +203,7 @@ def test_a_model_arrives_whole_then_as_its_change_then_not_at_all(
     first = weights(study)
     seen: list[Arrays] = []
 
-    def look(module: Any, cohort: Any) -> Any:
+    def look(module: Any, cohort: Any, *_on: Any) -> Any:
         seen.append({name: p.detach().numpy().copy() for name, p in module.named_parameters()})
         return tell_patients(module, cohort)
 

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from client.privacy import refuse_unprivate_layers
+from client.training.device_sums import DeviceSums
 from client.training.gradients import PatientGradients
 from tasks.input_spec import InputSpec
 from tasks.losses import loss_of
+from tasks.machine.device import Placement
 from tasks.models import registry
 from tasks.models.network import Network
+from tests import second_device
 from tests.client.networks import CASES
+from tests.second_device import DEVICE
 
 
 def patients_of(network: Network, form: InputSpec, patients: int = 2) -> tuple[Tensor, Tensor]:
@@ -62,3 +66,18 @@ def test_a_patients_gradient_is_its_own_whoever_else_is_there(spec: dict[str, An
             assert torch.equal(
                 gradients.compute(inputs[patient : patient + 1], targets[patient : patient + 1])[0], found[patient]
             )
+
+
+@pytest.mark.parametrize(("spec", "form"), CASES)
+def test_a_patients_gradient_is_the_same_on_a_second_device(spec: dict[str, Any], form: InputSpec) -> None:
+    """No network and no loss has a part that stays behind when it is moved."""
+    network = registry.build(spec, form, seed=3)
+    module = network.trainable.eval()  # nothing is random
+    inputs, targets = patients_of(network, form, patients=1)
+    gradients = PatientGradients(module, partial(loss_of, form), max_memory_mb=4096)
+    sums = DeviceSums(module, gradients.vector, partial(loss_of, form), Placement(DEVICE), gradients.of_one)
+    with second_device.used() as state:
+        there = sums.try_on(inputs, targets)
+        assert state.crossed["out"] == there.numel()
+    expected = gradients.of_one(inputs[0], targets[0])
+    assert torch.allclose(there[0], expected, atol=1e-4 * float(expected.abs().max()))
