@@ -489,7 +489,7 @@ def _model_of(order: TrainOrder | EvaluateOrder, state: Arrays, weights: Path) -
     try:
         task = tasks.get(order.study.task)
         network = registry.build(order.study.model, task.form, find=in_folder(weights))
-    except registry.WeightsMissing as error:
+    except (registry.WeightsMissing, registry.EntryRefused) as error:
         raise ModelRefused(str(error)) from error
     except (tasks.UnknownTask, registry.UnknownModel) as error:
         raise BadOrder(str(error)) from error

@@ -15,6 +15,7 @@ from typing import Literal
 from client.errors import NotPermitted, OtherRelease
 from client.secure_sum import peers
 from client.site import SiteSettings, delta_cap
+from conf.schema.model import permission_of
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.protocol import encoding
@@ -134,7 +135,7 @@ def objections(study: StudyDocument, part: Part, site: SiteSettings) -> list[str
 
 
 def _to_study(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
-    policy, model = site.policy, study.model.get("name")
+    policy, model = site.policy, permission_of(study.model)
     if study.task not in policy.tasks:
         yield f"task {study.task!r} is not in policy.tasks ({', '.join(policy.tasks)})"
     if model not in policy.models:

@@ -24,7 +24,6 @@ from typing import cast
 import torch
 from opacus.optimizers import DPOptimizer
 from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processed
-from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from client.errors import ModelRefused
@@ -32,6 +31,7 @@ from client.training.device_sums import DeviceSums
 from client.training.gradients import Loss, PatientGradients, Route
 from client.training.noise import noised, uniform
 from tasks.machine.device import PROCESSOR, Placement, Portions
+from tasks.models.unprivate import unprivate_layers
 
 _LOG = logging.getLogger(__name__)
 
@@ -283,6 +283,5 @@ def refuse_unprivate_layers(module: nn.Module) -> None:
     Raises:
         ModelRefused: naming every such layer and what Opacus recommends instead.
     """
-    problems = ModuleValidator.validate(module, strict=False)
-    if problems:
-        raise ModelRefused("; ".join(str(problem) for problem in problems))
+    if problems := unprivate_layers(module):
+        raise ModelRefused("; ".join(problems))

@@ -79,7 +79,8 @@ class Policy(Settings):
     tasks: list[TaskName] = Field(min_length=1)
     """Permitted clinical questions, by the names of the folders in ``tasks/``."""
     models: list[str] = Field(default=["scatter_linear"], min_length=1)
-    """Networks that may be trained here, by their names in ``tasks/models/registry.py``."""
+    """Networks that may be trained here, by their names in ``tasks/models/registry.py``; one of another package, which
+    must be installed here, by its entry, such as ``my_package.net:build``."""
     max_epsilon_study: _Epsilon = 8.0
     """Largest privacy loss of a patient in one study."""
     max_epsilon_life: _Epsilon = 20.0

@@ -78,7 +78,7 @@ def predict(
     from tasks.machine.device import placement
 
     settings = load(site)
-    opened = open_model(model, sha256)
+    opened = open_model(model, sha256, settings.policy.models)
     opened = moved(opened, placement(settings.trainer.device))
     way = destination.DimseTransport(tls, insecure, authority, certificate, certificate_key)
     sent = store or store_to or way != destination.DimseTransport()

@@ -12,6 +12,7 @@ from client.ledger.accounting import Mechanism, epsilon_of
 from client.oversight.review import Cost, Review
 from client.oversight.settings import every_setting
 from client.policy import Part
+from conf.schema.model import is_foreign, permission_of
 from tasks import task as tasks
 from tasks.metrics.foresight import ASSUMED_ANSWERS, ASSUMED_AUC, FORESEEN, Foresight, foresee_answer
 from tasks.protocol.study import StudyDocument
@@ -38,13 +39,24 @@ def words(review: Review) -> dict[str, list[str]]:
     }
 
 
+def _network(document: StudyDocument) -> str:
+    model = document.model
+    options = ", ".join(f"{k} {v}" for k, v in model.items() if k != "name" and v != "")
+    if is_foreign(model):
+        return (
+            f"A network of another package, {permission_of(model)} of {model.get('version')}, whose code this hospital "
+            "has installed itself,"
+        )
+    return f"A {model.get('name')} model{f' ({options})' if options else ''}"
+
+
 def _asked(review: Review) -> list[str]:
     document = review.document
-    terms, model = document.training, ", ".join(f"{k} {v}" for k, v in document.model.items() if k != "name")
+    terms = document.training
     return [
         f'The study {document.name} asks: "{review.question}" (task {document.task}, version {document.task_version}).',
         *([f"{document.asked_by} asks for it, by the coordinator's word."] if document.asked_by else []),
-        f"A {document.model.get('name')} model{f' ({model})' if model else ''} is trained here and at other hospitals, "
+        f"{_network(document)} is trained here and at other hospitals, "
         f"in {_times(document.rounds, 'round')}. The images stay here; only the model is exchanged.",
         f"This hospital trains in at most {document.asked} of the rounds.",
         *_method(document),

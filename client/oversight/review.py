@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from client.errors import Uninformative
 from client.ledger.account import Account
@@ -29,12 +29,16 @@ from client.policy import (
     outline_bytes,
 )
 from client.site import SiteSettings
+from conf.schema.model import is_foreign, permission_of
 from tasks import task as tasks
 from tasks.metrics.foresight import Foresight, foresee, validation_patients
 from tasks.protocol import encoding
 from tasks.protocol import study as studies
 from tasks.protocol.study import StudyDocument
 from tasks.protocol.wire import RANGE_CELLS
+
+if TYPE_CHECKING:
+    from tasks.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -172,15 +176,24 @@ def _foresight(document: StudyDocument, settings: SiteSettings, costs: list[Cost
     return foresee(patients, document.evaluation.bins, plan[-1].noise_multiplier)
 
 
+def _network(document: StudyDocument, settings: SiteSettings) -> Network:
+    """The study's network; no code of another package is loaded that the policy does not name."""
+    from tasks.models import registry
+    from tasks.models.weights import in_folder
+
+    if is_foreign(document.model) and permission_of(document.model) not in settings.policy.models:
+        raise registry.EntryRefused("what would leave is not known: code that policy.models lacks is not loaded")
+    return registry.build(document.model, tasks.get(document.task).form, find=in_folder(settings.weights))
+
+
 def _leaving(document: StudyDocument, settings: SiteSettings) -> tuple[list[Leaving], list[str]]:
     """What leaves, and why the network cannot be built here if it cannot."""
     from tasks.models import registry
     from tasks.models.parts import NothingToShare, staying
-    from tasks.models.weights import in_folder
 
     leaving, wrong = [], []
     try:
-        network = registry.build(document.model, tasks.get(document.task).form, find=in_folder(settings.weights))
+        network = _network(document, settings)
         stay = staying(network.trainable, document.method.stays)
         shapes = [p.numel() for name, p in network.trainable.named_parameters() if p.requires_grad and name not in stay]
         size = encoding.largest_size(document.wire.up, sum(shapes))

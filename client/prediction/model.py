@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from client.cohort.on_device import OnDevice
 from client.errors import ModelRefused, OtherRelease, SiteMisconfigured
 from client.prediction.told import Told, measures, told_of
+from conf.schema.model import is_foreign, permission_of
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.machine.device import Placement
@@ -82,10 +83,13 @@ class CheckedModel:
         return None if self.head.threshold is None else self.probability(self.head.threshold)
 
 
-def open_model(path: Path, sha256: str) -> CheckedModel:
+def open_model(path: Path, sha256: str, models: Collection[str] = ()) -> CheckedModel:
     """The model in a file, or in the only safetensors file of a folder, ready to score.
 
     Nothing in the file is believed before its digest is the one that a person was told.
+
+    Args:
+        models: the hospital's ``policy.models``: of other packages only what stands there is loaded.
 
     Raises:
         SiteMisconfigured: the file cannot be read, or what was typed is no digest.
@@ -106,6 +110,8 @@ def open_model(path: Path, sha256: str) -> CheckedModel:
     except BadModelFile as error:
         raise ModelRefused(f"{path}: {error}") from None
     task = _task(head)
+    if is_foreign(head.model) and (entry := permission_of(head.model)) not in models:
+        raise ModelRefused(f"{path} needs the code of {entry}; add it to policy.models in site.yaml if it may run here")
     try:
         network = registry.build(head.model, task.form, find=find)
     except registry.UnknownModel as error:

@@ -29,7 +29,7 @@ from client.site import SiteSettings, declared_size, load
 from conf.schema.ask import JOINED
 from conf.schema.evaluation import EXACT_BINS, paired_bins
 from conf.schema.federation import ManifestFederation
-from conf.schema.model import weights_named
+from conf.schema.model import permission_of, weights_named
 from conf.schema.strategy import Ditto
 from conf.schema.study import Study
 from tasks import task as tasks
@@ -191,7 +191,7 @@ def _policy(study: Study) -> dict[str, Any]:
     caps = {"max_epsilon_study": max(epsilons), "max_epsilon_life": max(epsilons)} if epsilons else {}
     return caps | {
         "tasks": [study.task.name],
-        "models": [study.model.name],
+        "models": [permission_of(asdict(study.model))],
         "max_delta": study.privacy.delta,
         "min_patients": study.federation.min_patients if isinstance(study.federation, ManifestFederation) else 5,
         "max_rounds": study.federation.rounds,

@@ -103,7 +103,7 @@ def with_own(
     Raises:
         OtherRelease: this installation would compute something else than the study did.
         BadOrder: the weights do not fit the study's network.
-        ModelRefused: the study's file of weights is not here.
+        ModelRefused: the study's file of weights, or the package of its network, is not here.
         NoCohort: see ``client.cohort.enough.require_enough``.
         UpdateNotFinite: training diverged.
     """
@@ -112,7 +112,7 @@ def with_own(
     task = tasks.get(study.task)
     try:
         network = registry.build(study.model, task.form, find=in_folder(site.weights))
-    except registry.WeightsMissing as error:
+    except (registry.WeightsMissing, registry.EntryRefused) as error:
         raise ModelRefused(str(error)) from error
     except registry.UnknownModel as error:
         raise BadOrder(str(error)) from error

@@ -5,10 +5,11 @@ Tested in ``tests/conf/test_load.py``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from conf.schema.constraints import MISSING, Count, CountOrNone, SettingsGroup, one_of
+from conf.schema.constraints import MISSING, Count, CountOrNone, SettingsGroup, matches, one_of
 
 
 @dataclass
@@ -175,6 +176,37 @@ class DynUNet(Deep):
     """Resolutions, 3 to 6; images are framed with zeros so that they can be halved so often."""
     groups: Count = 8
     """Number of groups of every normalisation layer."""
+
+
+_DOTTED = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+
+
+@dataclass(kw_only=True)
+class Custom(Deep):
+    """A network of another package, which everybody who builds it must have installed: ``conf/model/README.md``."""
+
+    name: str = "custom"
+    """Set by the choice."""
+    entry: Annotated[
+        str, matches(rf"(?=.{{3,120}}$){_DOTTED}:{_DOTTED}", "must be MODULE:BUILDER, such as my_package.net:build")
+    ]
+    """What the package declares in the group ``consilium.models`` of its entry points, such as
+    ``my_package.net:build``. It is looked up among what is installed and never imported as a path."""
+    version: Annotated[
+        str, matches(r"[A-Za-z0-9._-]{1,60} [A-Za-z0-9.!+_-]{1,60}|", "must be PACKAGE VERSION, such as 'my-net 1.0'")
+    ] = ""
+    """The package that hospitals must have, with its version, such as ``my-net 1.0``; "" for the one that is installed
+    where the study's document is written."""
+
+
+def is_foreign(model: Mapping[str, Any]) -> bool:
+    """Whether a network, by its name and options, is another package's."""
+    return model.get("name") == Custom.name
+
+
+def permission_of(model: Mapping[str, Any]) -> str:
+    """What a hospital's ``policy.models`` must name for a network: its name, or the entry of another package's."""
+    return str(model.get("entry") if is_foreign(model) else model.get("name"))
 
 
 def weights_named(model: ModelSettings) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from conf import load as conf
 from conf.schema.evaluation import looks_first, paired_bins
-from conf.schema.model import weights_named
+from conf.schema.model import Custom, weights_named
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
 from server.errors import CheckpointDamaged, StudyBusy
@@ -27,7 +27,7 @@ from server.study.gate import unfit_gate
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.machine.disk import write_whole
-from tasks.models import registry, weights
+from tasks.models import installed, registry, weights
 from tasks.models.model_file import MOST_BYTES
 from tasks.protocol.study import (
     EvaluationTerms,
@@ -168,15 +168,25 @@ def fixed_peers(folder: StudyFolder, declared: Mapping[str, str] | None = None) 
 
 
 def model_of(study: Study) -> dict[str, Any]:
-    """Name and options of the network, with the SHA-256 of its file of weights in place of the path.
+    """Name and options of the network, with the SHA-256 of its file of weights in place of the path, and the version of
+    the package that another package's network comes from.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: there is no such file or package.
     """
     model = asdict(study.model)
     if (path := weights_file(study)) is not None:
         model["weights"] = _digest_of(path)
+    if isinstance(study.model, Custom) and not study.model.version:
+        model["version"] = _package_of(study.model.entry)
     return model
+
+
+def _package_of(entry: str) -> str:
+    try:
+        return installed.package_of(entry)
+    except installed.NotUsable as error:
+        raise conf.ConfigError(f"model.entry={entry}: {error}") from error
 
 
 def weights_of(study: Study) -> weights.Finder | None:

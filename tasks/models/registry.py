@@ -13,7 +13,7 @@ from torch import nn
 
 from conf.schema import model as schema
 from tasks.input_spec import InputSpec
-from tasks.models import deep, frozen, linear, segmenting
+from tasks.models import deep, frozen, installed, linear, segmenting
 from tasks.models.network import Network
 from tasks.models.weights import Finder, NoWeights, equipped, file_of
 
@@ -62,6 +62,10 @@ class WeightsMissing(UnknownModel):
     """A network's file of weights is missing."""
 
 
+class EntryRefused(UnknownModel):
+    """A network of another package is not installed, is of another version, or cannot be trained privately."""
+
+
 def build(spec: Mapping[str, Any], form: InputSpec, seed: int = 0, find: Finder | None = None) -> Network:
     """The network that a class of ``conf/schema/model.py`` describes.
 
@@ -80,6 +84,7 @@ def build(spec: Mapping[str, Any], form: InputSpec, seed: int = 0, find: Finder 
     Raises:
         UnknownModel: naming the unknown name or options, and what there is.
         WeightsMissing: ``find`` does not find the network's file of weights.
+        EntryRefused: see ``tasks.models.installed``.
     """
     name = spec.get("name")
     options = _OPTIONS.get(str(name))
@@ -98,10 +103,14 @@ def build(spec: Mapping[str, Any], form: InputSpec, seed: int = 0, find: Finder 
                 return linear.scatter_outline(options(**spec), form, file_of(str(spec["weights"]), find))
             network = _BUILDERS[str(name)](options(**spec), form)
             if digest := spec.get("weights"):
-                return equipped(network, form, digest, spec.get("freeze", "nothing"), find)
-            if spec.get("freeze", "nothing") != "nothing":
+                network = equipped(network, form, digest, spec.get("freeze", "nothing"), find)
+            elif spec.get("freeze", "nothing") != "nothing":
                 raise ValueError(f"freeze={spec['freeze']!r} needs weights=FILE")
+            if schema.is_foreign(spec):
+                installed.refuse_unfit(network, options(**spec), form)
             return network
+        except installed.NotUsable as error:
+            raise EntryRefused(f"model.entry={spec.get('entry')}: {error}") from error
         except NoWeights as error:
             raise WeightsMissing(f"model {name}: {error}") from error
         except ValueError as error:
@@ -117,7 +126,7 @@ _OUTLINE = frozenset({"scatter_outline", "unet", "segresnet", "dynunet"})
 
 
 def _fits(option: str, value: object) -> bool:
-    if option in ("weights", "freeze"):
+    if option in ("weights", "freeze", "entry", "version"):
         return isinstance(value, str)
     return type(value) is int and value >= 0
 
@@ -132,6 +141,7 @@ _BUILDERS: dict[str, Callable[[Any, InputSpec], Network]] = {
     "unet": segmenting.unet,
     "segresnet": segmenting.segresnet,
     "dynunet": segmenting.dynunet,
+    "custom": installed.build,
 }
 _ON_A_FILE = "encoder"
 """The network that is nothing without its file."""
@@ -147,5 +157,6 @@ _OPTIONS: dict[str, type[Any]] = {
     "unet": schema.UNet,
     "segresnet": schema.SegResNet,
     "dynunet": schema.DynUNet,
+    "custom": schema.Custom,
     _ON_A_FILE: schema.Encoder,
 }

@@ -23,7 +23,10 @@ from server.run_study import initial_state
 from tasks import task as tasks
 
 DOOR = ["runtime.address=server:8444", "runtime.authority=authority.crt", "runtime.certificate=me.pem"]
-FILE = {"encoder": ["model.weights=encoder.safetensors"]}
+FILE = {
+    "encoder": ["model.weights=encoder.safetensors"],
+    "custom": ["model.entry=my_package.net:build"],
+}
 """What a choice needs besides."""
 OUTLINING = ["scatter_outline", "scatter_outline_3d", "unet", "segresnet", "dynunet"]
 FOR_IMAGES = ["scatter_linear", "scatter_linear_32", "scatter_outline"]

@@ -28,6 +28,7 @@ NEEDED = {
     "name": "chest_xray",
     "authority": "authority.crt",
     "certificate": "me.pem",
+    "entry": "my_package.net:build",
     "hospitals": {"elm": Phantom(patients=9)},
 }
 FILES = sorted((FOLDER / "schema").glob("*.py"))
