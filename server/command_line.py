@@ -23,7 +23,7 @@ from rich.markup import escape
 from conf import load as conf
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
-from server.errors import StudyError
+from server.errors import HospitalNotReady, StudyError
 
 if TYPE_CHECKING:
     from server.runtime.workers import LoadApp
@@ -62,14 +62,15 @@ server/README.md (outputs, a server for real hospitals); for hospitals
 client/README.md and consilium-site --help; in Python: server.api.
 Tab completes settings after: eval "$(consilium -sc install=bash)" (zsh, fish).
 
-Exit codes: 0 done. 1 the study or command failed. 2 invalid configuration.
-130 interrupted: the same words resume it.
+Exit codes: 0 done. 1 the study or command failed. 2 invalid configuration, or
+images that cannot be used. 130 interrupted: the same words resume it.
 """
 _SHOWN = ("experiment", "task", "model", "strategy", "privacy", "federation")
 
 
 def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
-    """The command ``consilium``. Exits with 0, 1 (the study failed), 2 (the configuration is wrong) or 130 (Ctrl-C)."""
+    """The command ``consilium``. Exits with 0, 1 (the study failed), 2 (the configuration, or images that it
+    names, cannot be used) or 130 (Ctrl-C)."""
     console = Console(highlight=False)
     if sys.argv[1:] in ([], ["--help"], ["-h"]):
         print(overview(min(100, shutil.get_terminal_size().columns)))
@@ -96,7 +97,7 @@ def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
             _refuse(error, console)
         except StudyError as error:
             console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
-            sys.exit(1)
+            sys.exit(2 if isinstance(error, HospitalNotReady) else 1)
         except OSError as error:  # a full disk, a folder that may not be written
             console.print(f"[bold red]File error:[/] {escape(str(error))}", soft_wrap=True)
             console.print("Every committed round is kept. Fix it and rerun the same command to resume.")

@@ -9,6 +9,7 @@ Tested in ``tests/federation/test_whole_study.py``.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Protocol
 
 from conf import load as conf
 from conf.schema.study import Study
+from server.errors import HospitalNotReady
 from server.results import results
 from server.results.results import Results
 from server.rounds.evaluation import Evaluated
@@ -107,7 +109,7 @@ def play(
     folder = open_study(study)
     with locked(folder):
         folder.note(words=list(words))
-        hospitals = provision(study, folder.path, listener.advance)
+        hospitals = _provisioned(study, folder, provision, listener)
         sizes = fixed_sizes(folder, hospitals.public_sizes)
         fixed_peers(folder, hospitals.peers)
         _refuse_another_matrix(study, hospitals)
@@ -136,6 +138,16 @@ def play(
         record(folder, outcome, state, tracker, hospitals.conformance)
         folder.note(finished=True)
     return EndedStudy(outcome, folder.path, tracker.where())
+
+
+def _provisioned(study: Study, folder: StudyFolder, provision: ProvisionHospitals, listener: Listener) -> Hospitals:
+    """The hospitals; a study that begins with images that cannot be used leaves no folder behind."""
+    try:
+        return provision(study, folder.path, listener.advance)
+    except HospitalNotReady:
+        if not folder.resumed:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def _refuse_another_matrix(study: Study, hospitals: Hospitals) -> None:

@@ -86,7 +86,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "encoder": {"errors"},
     "commands": {"errors", "study", "tracking", "deployment", "results", "pages", "encoder"},
     "app": {"errors", "runtime", "rounds", "study", "tracking", "deployment", "results", "run_study", "run_survey"},
-    "simulation": {"runtime", "rounds", "study", "tracking", "results", "run_study"},
+    "simulation": {"errors", "runtime", "rounds", "study", "tracking", "results", "run_study"},
     "launch": {
         *("errors", "runtime", "rounds", "study", "deployment", "results", "pages"),
         *("run_study", "simulation"),

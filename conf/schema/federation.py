@@ -86,10 +86,16 @@ class PhantomFederation(Federation):
 
 @dataclass
 class ManifestFederation(Federation):
-    """One simulated hospital for each value of a column in ``data_root/manifest.csv``."""
+    """Simulated hospitals from one table of images, in ``data_root``: one for each value of a column, or dealt out."""
 
     kind: str = "manifest"
     """Set by the choice."""
+    table: str = "manifest.csv"
+    """The CSV or TSV in ``data_root``, one line an image."""
+    file_column: str = "file"
+    """Column that names an image's file."""
+    file_pattern: str = "{}"
+    """Where that file lies in ``data_root``: ``{}`` stands for ``file_column``, ``{NAME}`` for another column."""
     site_column: str = "site"
     """Column whose values become the hospitals."""
     patient_column: str = "patient_id"
@@ -97,7 +103,15 @@ class ManifestFederation(Federation):
     blocks: CountOrNone = 0
     """Instead of by a column, patients are dealt out to so many hospitals, by a digest of their names; 0 does not."""
     label_column: str = "label"
-    """Column with 0 or 1."""
+    """Column with the label: 0 or 1, the task's own words, or those that follow."""
+    positive: list[str] = field(default_factory=list)
+    """Words of it that mean yes."""
+    negative: list[str] = field(default_factory=list)
+    """Words of it that mean no."""
+    left_out_labels: list[str] = field(default_factory=list)
+    """Words of images that are not used."""
+    label_words: dict[str, str] = field(default_factory=dict)
+    """Of a question with another answer than yes or no: what words of it mean, such as ``{2: benign}``."""
     finding_columns: dict[str, str] = field(default_factory=dict)
     """Of a secondary finding of the task the column with 0, 1 or nothing."""
     mask_columns: dict[str, str] = field(default_factory=dict)
@@ -124,6 +138,8 @@ class MedmnistFederation(Federation):
     """File name of the ``.npz``."""
     sizes: Annotated[dict[HospitalName, Count], _NAMED]
     """Number of patients for each hospital's name."""
+    whole: bool = False
+    """Deal out all of the archive: ``sizes`` are then to each other as the hospitals are."""
     label_skew: Positive = 1.0
     """Concentration of the Dirichlet draw of class balance; small is skewed, large is even."""
     split_sides: dict[str, str] = field(default_factory=dict)

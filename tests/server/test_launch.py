@@ -38,9 +38,10 @@ def test_a_hospital_that_is_not_ready_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Brackets in it are shown as they are: foreign text is no markup, and cannot end the program."""
-    assert command(monkeypatch, tmp_path, raises=HospitalNotReady("cedar: [/red] no [bold]images[/]")) == 1
+    assert command(monkeypatch, tmp_path, raises=HospitalNotReady("cedar: [/red] no [bold]images[/]")) == 2
     shown = capsys.readouterr().out
     assert "HospitalNotReady: cedar: [/red] no [bold]images[/]" in shown
+    assert list((tmp_path / "studies").iterdir()) == [], "no study is left behind that never was"
 
 
 def test_a_full_disk_is_one_sentence(

@@ -91,7 +91,7 @@ def _columns(source: ManifestSource) -> list[str]:
 
 
 def _mine(source: ManifestSource, table: TextTable) -> Iterator[tuple[int, dict[str, str]]]:
-    members = None if source.patients is None else set(text_of(source.patients).split())
+    members = None if source.patients is None else {line.strip() for line in text_of(source.patients).splitlines()}
     for line, row in zip(table.lines, table.rows, strict=True):
         wanted = all(row[column] in values for column, values in source.where.items())
         if wanted and (members is None or row[source.patient_column].strip() in members):

@@ -72,7 +72,7 @@ def test_without_a_column_patients_are_dealt_out_to_blocks(tmp_path: Path) -> No
     patients = [_patients(sources[0]) for sources in divided.sources.values()]
     assert sorted(p for some in patients for p in some) == sorted({patient for _, patient, _ in rows})
     assert min(map(len, patients)) > 5
-    assert divided.notes == ["Hospitals are simulated: the patients of a public set distributed over 3."]
+    assert divided.notes == ["Hospitals are simulated: the patients of one set of images distributed over 3."]
 
 
 def test_columns_of_findings_and_masks_reach_the_sources(tmp_path: Path) -> None:
