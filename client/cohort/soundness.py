@@ -87,7 +87,9 @@ def require_apart(masks: NDArray[np.bool_] | Mapping[str, Volume] | None, task: 
     Raises:
         Unreadable: EXCLUSIVE_STRUCTURES_OVERLAP; EXCLUSIVE_STRUCTURES_ON_TWO_GRIDS where their voxels are not the same.
     """
-    for group in task.exclusive if masks is not None else ():
+    if masks is None:
+        return
+    for group in task.exclusive:
         if isinstance(masks, Mapping):
             own = _on_one_grid([masks[name] for name in group], group)
         else:

@@ -18,7 +18,7 @@ from client.prediction.model import CheckedModel
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient, called
 from client.prediction.told import Told, measures, named, value_at
 from tasks import contract as contracts
-from tasks.answers import Measure
+from tasks.answers import Classes, Grade, Measure
 from tasks.protocol.study import release
 from tasks.task import QUESTION, Task
 
@@ -52,7 +52,8 @@ img.large { width: 208px; height: 208px } .legend i { display: inline-block; wid
   margin: 0 .3rem 0 .6rem; -webkit-print-color-adjust: exact; print-color-adjust: exact }
 .warn { color: var(--warn); font-size: .85rem } .id { font-weight: 600; overflow-wrap: anywhere }
 @media (max-width: 640px) { .list td, .list th { display: block; width: auto; border: 0; padding: .15rem 0 }
-  .list tr { display: block; border-bottom: 1px solid var(--line); padding: .6rem 0 } .list thead { display: none } }
+  .list tr { display: block; border-bottom: 1px solid var(--line); padding: .6rem 0 }
+  .list thead th { display: none } .list thead th.seen { display: block } }
 @media print { @page { margin: 12mm } body { max-width: none; font-size: 12px } .pages > thead th { position: static }
   .pages > tbody > tr > td { padding: 0 } td.who, td.score { width: 11rem } img { width: 72px; height: 72px }
   img.large { width: 144px; height: 144px } }
@@ -144,7 +145,7 @@ def _patients(model: CheckedModel, patients: Sequence[ScoredPatient]) -> str:
     return (
         "<table class=list><thead><tr><th></th><th>Patient</th>"
         f"<th>{'Value' if measures(model.task) else 'Probability'}</th>"
-        f"<th>As the model sees it{_planes(model)}{_legend(model)}</th></tr>"
+        f"<th class=seen>As the model sees it{_planes(model)}{_legend(model)}</th></tr>"
         f"</thead><tbody>{rows}</tbody></table>"
         + (f"<p>{more} more in scores.csv.</p>" if more > 0 else "")
         + _meanings(model, patients)
@@ -196,6 +197,8 @@ def _bar(model: CheckedModel, score: float) -> str:
     threshold, positive, probability = model.threshold, called(model, score), model.probability(score)
     line = "" if threshold is None else f"<b style='left:calc({100 * threshold:.2f}% - 1px)'></b>"
     side = "" if positive is None else f"{'at or above' if positive else 'below'} the threshold"
+    if isinstance(model.task.answer, Classes | Grade):  # beside it stands what is told, which has a number of its own
+        side = ", ".join(filter(None, [escape(model.task.classes[1].replace("_", " ")), side]))
     return (
         f"<span class=number>{_level(model, probability)}</span> <span class='soft side'>{side}</span>"
         f"<div class=bar><i style='width:{100 * probability:.2f}%'></i>{line}</div>"

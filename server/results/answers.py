@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from server.results.secondary_endpoints import ByArm
 from server.rounds.evaluation import Evaluated
+from server.rounds.state import EVERYBODY
 from tasks.answers import Answer, Classes, Grade, Measure
 from tasks.metrics import classes, grades, measures
 from tasks.metrics.classes import ClassTables
@@ -99,7 +100,8 @@ AnswerFigures = ClassFigures | GradeFigures | MeasureFigures
 
 @dataclass(frozen=True)
 class AnswerArm:
-    """One model or set of models at every hospital, and all patients as if they were one hospital's."""
+    """One model or set of models at every hospital, none where tables leave as secure sums, and all patients as if they
+    were one hospital's."""
 
     hospitals: dict[str, AnswerFigures]
     everybody: AnswerFigures
@@ -116,7 +118,8 @@ def answers(by_arm: ByArm, questions: Mapping[str, Answer]) -> dict[str, dict[st
         for arm, hospitals in by_arm.items():
             told = {h: each for h, each in hospitals.items() if TOLD + name in each.scores}
             if told and (figures := _arm(told, name, answer)) is not None:
-                found.setdefault(name, {})[arm] = figures
+                own = {h: each for h, each in figures.hospitals.items() if h != EVERYBODY}
+                found.setdefault(name, {})[arm] = replace(figures, hospitals=own)
     return found
 
 

@@ -15,7 +15,7 @@ from server.results.answers import AnswerArm, told_figures
 from server.results.figures import Arm
 from server.results.recalibrated import Recalibrated
 from server.results.weaknesses import fall, in_words, weaknesses
-from server.rounds.state import RoundRecord
+from server.rounds.state import EVERYBODY, RoundRecord
 from server.study.gate import ERROR, OF_ANSWERS
 from tasks.metrics.interval import Interval, Z, difference
 from tasks.metrics.ranking import HospitalAlone
@@ -242,16 +242,21 @@ def _one_class(federated: Arm) -> Iterator[str]:
             )
         elif not figures.auc.firm:
             yield (
-                f"The noise may hide a whole class of {hospital}'s patients: its figures are intervals without a point."
+                f"The noise may hide a whole class of {_whose(hospital)} patients: its figures are intervals without a "
+                "point."
             )
+
+
+def _whose(hospital: str) -> str:
+    return f"{hospital}'" if hospital == EVERYBODY else f"{hospital}'s"
 
 
 def _hidden(federated: Arm) -> Iterator[str]:
     for hospital, figures in federated.hospitals.items():
         if figures.auc is not None and figures.auc.hidden >= _HIDES_MUCH:
             yield (
-                f"Many of {hospital}'s patients have scores in one bin: that may hide {figures.auc.hidden:.2f} of its "
-                "AUC, which is in the upper limit."
+                f"Many of {_whose(hospital)} patients have scores in one bin: that may hide {figures.auc.hidden:.2f} "
+                "of its AUC, which is in the upper limit."
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import signal
 import time
 from collections import defaultdict
@@ -22,6 +23,7 @@ import client.app
 from client.ledger.accounting import epsilon_of
 from server.__main__ import client_app
 from server.errors import RoundFailed
+from server.results.answers import MeasureFigures
 from server.rounds.checkpoint import read_state
 from server.rounds.state import EVERYBODY
 from server.runtime.workers import LoadApp
@@ -110,6 +112,32 @@ def test_figures_of_all_patients_are_a_sum_and_no_hospital_has_its_own(ground: P
         assert scored.use.attempt == 1
         told = last.hospitals[hospital].evaluation_epsilon
         assert told == pytest.approx(epsilon_of([scored.mechanism], 1e-4))
+
+
+def test_tables_of_a_measured_value_and_of_a_grade_are_sums_as_well(ground: Path) -> None:
+    few = [f"federation.hospitals.{h}={{patients: 10, prevalence: 0.5, images_per_patient: [1, 1]}}" for h in HOSPITALS]
+    figures = ("evaluation.pooled_only=true", "evaluation.epsilon=200", "evaluation.bins=4", "federation.rounds=1")
+    ended = play(ground, "pooled-answers", *SHARED, *figures, "task=heart_size", *few)
+    wanted = ["finding-enlargement", "told-enlargement", "told-question"]
+    assert sorted(ended.state().scores) == sorted([EVERYBODY, *(f"{EVERYBODY}.{name}" for name in wanted)])
+    told = ended.results.answers
+    assert {name: list(arms["federated"].hospitals) for name, arms in told.items()} == {
+        "question": [],
+        "enlargement": [],
+    }
+    measured = told["question"]["federated"].everybody
+    assert isinstance(measured, MeasureFigures)
+    assert 0 < measured.size_noise < 3
+    assert abs(measured.patients - _validated(ended)) < 5 * measured.size_noise
+    assert "all patients" in ended.shown
+    (scored,) = [e for e in entries(ended.folder, "alder") if e.use.cohort == "validation"]
+    paid = ended.state().rounds[-1].hospitals["alder"].evaluation_epsilon
+    assert paid == pytest.approx(epsilon_of([scored.mechanism], 1e-4))
+
+
+def _validated(ended: Ended) -> int:
+    """Validation patients of all hospitals, as the terminal shows them."""
+    return sum(int(number) for number in re.findall(r"to train on, (\d+) to validate with", ended.shown))
 
 
 def test_a_hospital_that_fails_voids_the_step_which_is_played_again_without_it(ground: Path) -> None:

@@ -16,8 +16,9 @@ from client.prediction import triage
 from client.prediction.local_image import LeftOut, LocalImage
 from client.prediction.model import CheckedModel
 from client.prediction.predict import Predictions, ScoredImage, ScoredPatient
+from tasks import task as tasks
 from tasks.metrics.recalibration import Recalibration
-from tests.client.prediction.handed_over import model
+from tests.client.prediction.handed_over import model, weights
 
 AT = datetime(2026, 11, 25, 9, 30, tzinfo=UTC)
 EVIL = "<script>alert('x')</script>&\"'"
@@ -117,3 +118,9 @@ def test_a_long_list_says_where_the_rest_is(opened: CheckedModel) -> None:
     assert "<p>1 more in scores.csv.</p>" in page
     assert "<p>2 more in scores.csv.</p>" in page
     assert page.count("and 2 more</span>") == 500
+
+
+def test_beside_what_is_told_stands_of_what_the_probability_is(tmp_path: Path) -> None:
+    three, found = tasks.get("breast_ultrasound_three"), Predictions([_patient("A", 0.3)], [])
+    page = triage.page("alder", model(tmp_path, asked=three, arrays=weights(three)), found, AT)
+    assert "<span class='soft side'>malignant, below the threshold</span>" in page

@@ -71,13 +71,13 @@ def test_structures_that_exclude_each_other_are_named_beside_their_dice() -> Non
     arms = {"federated": OutlineArm({"ash": figures}, figures)}
     told = replace(
         told,
-        config=told.config | {"task": {"name": "left_heart"}},
+        config={**told.config, "task": {"name": "left_heart"}},
         results=replace(told.results, outlines={"left_atrium": arms, "within_epicardium": arms}),
     )
     sentence = "left ventricle, myocardium and left atrium exclude each other"
     assert sentence in page(told).lower()
     assert sentence in card(told, "0" * 64)
-    free = replace(told, config=told.config | {"task": {"name": "cardiac_ultrasound"}})
+    free = replace(told, config={**told.config, "task": {"name": "cardiac_ultrasound"}})
     assert "exclude each other" not in page(free) + card(free, "0" * 64)
 
 

@@ -33,7 +33,7 @@ MILD = Code("255604002", "SCT", "Mild")
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
     """Eight images of four patients, with all that highdicom copies from them."""
-    found = [dcmread(path) for path in small_hospital.fill(tmp_path_factory.mktemp("images"))]
+    found: list[Dataset] = [dcmread(path) for path in small_hospital.fill(tmp_path_factory.mktemp("images"))]
     for image in found:
         for keyword in ("PatientSex", "AccessionNumber", "StudyID", "StudyTime", "Laterality", "FrameOfReferenceUID"):
             if keyword not in image:
@@ -117,7 +117,7 @@ def test_classes_are_codes_of_the_task_or_of_the_hospital(tmp_path: Path, images
     assert mine.values == {benign: 1.0, malignant: 2.0}
     for wrong in ({"concepts": {"enlargement": "finding"}}, {"codes": {"malign": ["SCT:1"]}}):
         with pytest.raises(SiteMisconfigured, match="is nothing that breast_ultrasound_three knows"):
-            _read(tmp_path, BREAST, **wrong)  # type: ignore[arg-type]
+            _read(tmp_path, BREAST, **wrong)
 
 
 def test_each_kind_of_annotation_serves_its_kind_of_question(tmp_path: Path) -> None:
