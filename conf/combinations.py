@@ -211,6 +211,15 @@ def _neither_here_nor_there(study: Study) -> Iterator[str]:
         )
 
 
+def _device_of_others(study: Study) -> Iterator[str]:
+    how = (study.runtime.device, study.runtime.precision)
+    if isinstance(study.runtime, SuperlinkRuntime) and how != ("cpu", "float32"):
+        yield (
+            f"runtime.device={how[0]}, runtime.precision={how[1]}: real hospitals decide for themselves, in site.yaml; "
+            "leave both out"
+        )
+
+
 def _arms_of_real_hospitals(study: Study) -> Iterator[str]:
     if isinstance(study.federation, EnrolledFederation) and study.evaluation.arms:
         yield (
@@ -240,6 +249,7 @@ RULES: tuple[Rule, ...] = (
     _no_images,
     _matrix_of_another_size,
     _neither_here_nor_there,
+    _device_of_others,
     _arms_of_real_hospitals,
     sums.shared_noise,
     sums.pooled_figures,

@@ -57,6 +57,7 @@ CLIENT_ROOMS: dict[str, set[str]] = {
         "ledger",
         "secure_sum",
         "cohort",
+        "training",
         "oversight",
     },
     "link": {"errors", "sources", "site", "ledger", "secure_sum", "oversight", "app"},

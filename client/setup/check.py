@@ -25,12 +25,16 @@ from client.oversight.approvals import Decision
 from client.oversight.halt import stopped
 from client.policy import COHORTS
 from client.site import SiteSettings, delta_cap, secret
+from client.training.trial import tried
 from tasks import contract as contracts
+from tasks.machine import device
 from tasks.machine.checklist import ClaimState
 from tasks.task import Task
 
 _FEW_OF_A_CLASS = 5
 _NEARLY_SPENT = 0.8
+_APART = {"float32": 1e-3, "bfloat16": 0.2}
+"""How far a device's step may be from the processor's, as a fraction of its largest value."""
 _SLACK = timedelta(minutes=5)
 
 
@@ -46,7 +50,7 @@ class Rung:
 
 def ladder(site: SiteSettings, task: Task) -> list[Rung]:
     """Check everything on the hospital's side. Nothing is changed and nothing leaves; a failure hides no other."""
-    return [*_cohort(site, task), _withdrawals(site), _disk(site), *_ledger(site), _processor()]
+    return [*_cohort(site, task), _withdrawals(site), _disk(site), *_ledger(site), _device(site, task)]
 
 
 def _cohort(site: SiteSettings, task: Task) -> Iterator[Rung]:
@@ -273,9 +277,41 @@ def _clock(newest: datetime | None) -> Rung:
     return Rung("clock", ClaimState.OK, f"{now:%Y-%m-%d %H:%M} UTC, not before the audit log's last entry")
 
 
-def _processor() -> Rung:
-    if torch.cuda.is_available():
-        return Rung("processor", ClaimState.OK, f"{torch.cuda.get_device_name(0)}, {torch.get_num_threads()} threads")
+def _device(site: SiteSettings, task: Task) -> Rung:
+    """What networks are trained on, tried: a GPU that is there and not used is no reason for "ok"."""
+    wanted, there = site.trainer.device, device.present()
+    try:
+        found = device.find(wanted)
+    except device.NoSuchDevice as error:
+        return Rung("processor", ClaimState.FAIL, f"{error}; the processor is used", "Set trainer.device, or mend it")
+    if found.type != "cpu":
+        return _tried(site, task, device.Placement(found, device.PRECISIONS[site.trainer.precision]))
     threads = torch.get_num_threads()
-    some = f"{threads} thread{'s are' if threads > 1 else ' is'} enough"
-    return Rung("processor", ClaimState.OK, f"no GPU; {some} for scatter_linear")
+    some = f"{threads} thread{'s' if threads > 1 else ''}"
+    if there is not None:
+        unused = f"{some}; {device.name_of(there)} is there and not used: trainer.device is {wanted}"
+        return Rung("processor", ClaimState.WARN, unused, "Set trainer.device: auto")
+    return Rung("processor", ClaimState.OK, f"{some}, enough for scatter_linear; no GPU that PyTorch can use")
+
+
+def _tried(site: SiteSettings, task: Task, on: device.Placement) -> Rung:
+    name = device.name_of(on.device)
+    try:
+        made = tried(site, task, on)
+    except SiteError as error:
+        return Rung("processor", ClaimState.FAIL, f"{name} was not tried: {error}", "Raise max_memory_mb")
+    if made.failures:
+        said = f"{name} is not used: {'; '.join(made.failures)}"
+        return Rung("processor", ClaimState.FAIL, said, "Mend it, lower max_memory_mb, or set trainer.device: cpu")
+    if made.apart > _APART[site.trainer.precision]:
+        said = f"{name} computes another step than the processor, {made.apart:.0e} of its largest value apart"
+        return Rung("processor", ClaimState.FAIL, said, "Set trainer.device: cpu, and report it to us")
+    said = f"{name}: a private step of {made.network} takes {made.seconds:.2g} s{_in(made.megabytes)}, "
+    said += f"the processor's {made.processor_seconds:.2g} s{_in(made.processor_megabytes)}"
+    if made.seconds > made.processor_seconds:
+        return Rung("processor", ClaimState.WARN, said, "It is slower: set trainer.device: cpu")
+    return Rung("processor", ClaimState.OK, said)
+
+
+def _in(megabytes: int | None) -> str:
+    return "" if megabytes is None else f" and {megabytes} MiB"

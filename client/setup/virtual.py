@@ -172,6 +172,7 @@ def _site(study: Study, name: str, sources: list[dict[str, Any]]) -> dict[str, A
         "stop_file": f"{name}.STOP",
         "log": f"{name}.log",
         "validation_fraction": study.federation.validation_fraction,
+        "trainer": {"device": study.runtime.device, "precision": study.runtime.precision},
         "sources": sources,
         **_weights(study),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -101,7 +101,8 @@ def train_locally(
     before = arrays_of(module)
     expected = max(1.0, terms.sample_rate * public_size)
     private = StepTerms(mechanism.noise_multiplier, clip_norm, expected, max_memory_mb, on)
-    steps = PatientSteps(module, _loss(task, terms), _sgd(terms, pull, list(before)), private, generator)
+    loss = loss_for(task, terms.class_weights)
+    steps = PatientSteps(module, loss, _sgd(terms, pull, list(before)), private, generator)
     module.train()
     steps.prepare(*cohort.nobody(terms.images_per_patient))
     for patients in privacy.sampled_patients(len(cohort.rows), terms.sample_rate, terms.steps, generator):
@@ -141,9 +142,8 @@ def summed_step(
     if (mechanism.sample_rate, mechanism.count, terms.steps) != (terms.sample_rate, 1, 1):
         raise ValueError(f"reserved {mechanism}, requested {terms}: this step is not in the ledger")
     private = StepTerms(mechanism.noise_multiplier, clip_norm, 1.0, max_memory_mb, on)
-    steps = PatientSteps(
-        module, _loss(task, terms), lambda parameters: torch.optim.SGD(parameters, lr=0.0), private, generator
-    )
+    loss = loss_for(task, terms.class_weights)
+    steps = PatientSteps(module, loss, lambda parameters: torch.optim.SGD(parameters, lr=0.0), private, generator)
     module.train()
     steps.prepare(*cohort.nobody(terms.images_per_patient))
     (patients,) = privacy.sampled_patients(len(cohort.rows), terms.sample_rate, 1, generator)
@@ -151,8 +151,9 @@ def summed_step(
     return _by_name(module, total)
 
 
-def _loss(task: Task, terms: TrainingTerms) -> Loss:
-    return partial(task.loss, class_weights=tuple(terms.class_weights))
+def loss_for(task: Task, class_weights: Iterable[float]) -> Loss:
+    """A task's loss of one patient, see ``tasks.losses.loss_of``."""
+    return partial(task.loss, class_weights=tuple(class_weights))
 
 
 def _by_name(module: nn.Module, total: Tensor) -> NDArray[np.float64]:

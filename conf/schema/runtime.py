@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from conf.schema.constraints import CountOrNone, SettingsGroup, matches
+from conf.schema.constraints import CountOrNone, SettingsGroup, matches, one_of
 
 
 @dataclass
@@ -19,6 +19,12 @@ class Runtime(SettingsGroup):
     """``local``: the hospitals are played on this machine. ``superlink``: they are elsewhere, behind a server."""
     workers: CountOrNone = 0
     """Processes that play the hospitals; 0 plays them all in this one."""
+    device: Annotated[str, matches(r"auto|cpu|mps|cuda(:\d{1,2})?", "must be auto, cpu, cuda, cuda:NUMBER or mps")] = (
+        "cpu"
+    )
+    """What simulated hospitals train and score on; ``auto``: a GPU if there is one. Real ones decide for themselves."""
+    precision: Annotated[str, one_of("float32", "bfloat16")] = "float32"
+    """Of the products while they train: ``bfloat16`` is faster on newer GPUs, and less exact."""
 
 
 @dataclass(kw_only=True)

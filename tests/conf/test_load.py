@@ -169,6 +169,8 @@ SENSELESS = {
         "evaluation.arm_final_rate=1.5",
         "runtime.name=bogus",
         "runtime.workers=-1",
+        "runtime.device=gpu",
+        "runtime.precision=float16",
         "tracking.name=bogus",
         "resume=perhaps",
         "seed=-1",
@@ -270,6 +272,8 @@ def test_the_command_refuses_as_well_and_leaves_nothing_behind(tmp_path: Path, o
     [
         (["runtime=superlink", *DOOR], "superlink and enrolled go together"),
         (["federation=enrolled"], "superlink and enrolled go together"),
+        ([*DEPLOYED, "runtime.device=cuda:1"], "real hospitals decide for themselves"),
+        ([*DEPLOYED, "runtime.precision=bfloat16"], "real hospitals decide for themselves"),
         (
             ["federation=enrolled"],
             "evaluation.arms=[local,pooled,shuffled]: possible in simulation only; set evaluation.arms=[]",

@@ -96,6 +96,12 @@ def test_their_caps_are_what_the_study_asks_and_no_more(tmp_path: Path) -> None:
     assert objections(StudyDocument(**{**vars(_document(None)), "evaluation": exact}), "evaluation", alone) == []
 
 
+def test_they_compute_on_what_the_study_says(tmp_path: Path) -> None:
+    study = _study(tmp_path)
+    study.runtime.device, study.runtime.precision = "cuda:1", "bfloat16"
+    assert virtual._site(study, "h0", [])["trainer"] == {"device": "cuda:1", "precision": "bfloat16"}
+
+
 def test_a_study_that_is_resumed_keeps_its_records(tmp_path: Path) -> None:
     study = _study(tmp_path)
     settings = load(_provision(study, tmp_path / "study").federated["h0"])
