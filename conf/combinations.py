@@ -6,8 +6,9 @@ Tested in ``tests/conf/test_load.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from conf import sums
+from conf import archives, sums
 from conf.messages import assigned
 from conf.schema.ask import JOINED, Ask
 from conf.schema.federation import (
@@ -196,6 +197,16 @@ def _no_images(study: Study) -> Iterator[str]:
         yield f"data_root is empty: {study.federation.kind} hospitals read real images; set data_root=FOLDER"
 
 
+def _no_archive(study: Study) -> Iterator[str]:
+    if isinstance(study.federation, MedmnistFederation) and not study.federation.archive:
+        yield "archive is empty: medmnist hospitals read a file of MedMNIST; set archive=FOLDER/pathmnist.npz"
+    elif study.archive and not archives.PUBLISHED.fullmatch(Path(study.archive).name):
+        yield (
+            f"{assigned('archive', study.archive)}: is not called as MedMNIST publishes its files, so its task is not "
+            "known; set archive=FOLDER/pathmnist.npz, organmnist3d_64.npz or another one's name"
+        )
+
+
 def _matrix_of_another_size(study: Study) -> Iterator[str]:
     asked, there = study.evaluation.matrix, len(named_hospitals(study.federation))
     if asked and there and asked != there:
@@ -247,6 +258,7 @@ RULES: tuple[Rule, ...] = (
     _tables_that_cannot_be,
     _bands_out_of_order,
     _no_images,
+    _no_archive,
     _matrix_of_another_size,
     _neither_here_nor_there,
     _device_of_others,

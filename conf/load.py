@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf import messages, overrides, validation
+from conf import archives, messages, overrides, validation
 from conf.groups import defaults, groups
 from conf.schema.study import Study
 
@@ -50,6 +50,8 @@ _ASKS_SOMETHING_ELSE = (
 @cache
 def register() -> None:
     """Tell Hydra the defaults of every class of settings, which the YAML files build on as ``_NAME``."""
+    for word, meaning in archives.MEANINGS.items():
+        OmegaConf.register_new_resolver(word, meaning, replace=True)
     store = ConfigStore.instance()
     own = {name: value for name, value in defaults(Study).items() if name not in overrides.FILE_GROUPS}
     store.store(name="_study", node=own | {"experiment": Study.experiment})

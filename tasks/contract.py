@@ -20,6 +20,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+_ARCHIVES = "medmnist"
+"""The folder whose contract is that of each task without a folder of its own."""
+
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Keyword = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]+(\[\d\])?$")]
 """A DICOM keyword, such as ``Rows``; ``ImageType[0]`` is the first of several values."""
@@ -283,11 +286,13 @@ def of_task(name: str) -> Contract:
     Raises:
         BadContract: see ``read``; also when it is another task's.
     """
-    path = Path(__file__).parent / name / "contract.yaml"
+    here = Path(__file__).parent
+    folder = name if (here / name).is_dir() else _ARCHIVES
+    path = here / folder / "contract.yaml"
     contract = read(path)
-    if contract.task != name:
+    if contract.task != folder:
         raise BadContract(f"{path}: it is the contract of {contract.task!r}")
-    return contract
+    return contract.model_copy(update={"task": name})
 
 
 def _refuses_without_region(rule: ContractRule) -> bool:

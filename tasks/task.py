@@ -393,9 +393,11 @@ class Task:
             seed: the same hospital and seed give the same bytes.
 
         Raises:
-            NoPhantoms: they are not installed.
+            NoPhantoms: they are not installed, or there are none.
             OSError: the folder cannot be written or belongs to somebody else.
         """
+        if self.name in _archives():
+            raise NoPhantoms(f"{self.name} has no phantoms; set experiment=medmnist archive=FILE")
         try:
             phantom = import_module(f"tasks.phantoms.{self.name}.phantom")
         except ModuleNotFoundError as error:
@@ -416,12 +418,29 @@ class UnknownTask(LookupError):
     """No folder of ``tasks/`` has that name."""
 
 
-_NO_TASKS = ("imaging", "machine", "metrics", "models", "phantoms", "protocol", "template")
+_ARCHIVES = "medmnist"
+"""The folder that has a task for each archive of MedMNIST."""
+_NO_TASKS = ("imaging", "machine", _ARCHIVES, "metrics", "models", "phantoms", "protocol", "template")
 
 
 def names() -> list[str]:
     """The names of all tasks, sorted."""
+    return sorted({*clinical(), *_archives()})
+
+
+def clinical() -> list[str]:
+    """The names of those that hospitals can answer from their own images, sorted: each has a folder of its name."""
     return list(_folders(tuple(import_module("tasks").__path__)))
+
+
+def folder_of(name: str) -> str:
+    """The folder of ``tasks/`` that a task of this release is in."""
+    return _ARCHIVES if name in _archives() else name
+
+
+def _archives() -> Iterable[str]:
+    found: Iterable[str] = import_module(f"tasks.{_ARCHIVES}.table").ARCHIVES
+    return found
 
 
 @lru_cache
@@ -446,6 +465,9 @@ def get(name: str) -> Task:
     """
     if name not in names():
         raise UnknownTask(f"there is no task {name!r}; tasks are: {', '.join(names())}")
+    if name in _archives():
+        found: Task = import_module(f"tasks.{_ARCHIVES}.questions").TASKS[name]
+        return found
     task = getattr(import_module(f"tasks.{name}"), "TASK", None)
     if not isinstance(task, Task) or task.name != name:
         raise TypeError(f"tasks/{name}/__init__.py must define TASK = Task(name={name!r}, ...)")

@@ -104,7 +104,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "api": {"errors", "study", "rounds", "results", "pages", "simulation", "launch", "__main__"},
     "entry": {"cli", "__main__"},
 }
-SHARED_IN_TASKS = {"imaging", "machine", "metrics", "models", "phantoms", "protocol", "template"}
+SHARED_IN_TASKS = {"imaging", "machine", "medmnist", "metrics", "models", "phantoms", "protocol", "template"}
 TASKS = sorted({path.parent.name for path in (ROOT / "tasks").glob("*/__init__.py")} - SHARED_IN_TASKS)
 """The clinical tasks. A new one is not registered here: each has the same two rooms, its own and its phantoms'."""
 VARIANTS = {
@@ -128,11 +128,13 @@ TASK_ROOMS: dict[str, set[str]] = {
     "task": {"codes", "answers", "exclusion", "input_spec", "losses"},
     "tables": {"answers", "metrics", "protocol", "task"},
     "imaging": {"task"},
+    "medmnist": {"codes", "answers", "task", "imaging"},
     "models": {"input_spec", "metrics", "protocol", "task"},
     "phantoms": {"answers", "codes", "task"},
     **{name: {"codes", "answers", "task", "imaging"} for name in (*TASKS, "template")},
     **{f"phantoms.{name}": {"task", "phantoms", name} for name in (*TASKS, "template")},
-    **{name: {"codes", "answers", "task", "imaging", of} for name, of in VARIANTS.items()},
+    **{name: {"codes", "answers", "task", of} for name, of in VARIANTS.items()},
+    "ejection_fraction": {"codes", "answers", "task", "imaging", "cardiac_ultrasound"},
     **{f"phantoms.{name}": {"task", "phantoms", f"phantoms.{of}", name} for name, of in VARIANTS.items()},
     "new_task": {"answers", "template"},
 }

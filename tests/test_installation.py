@@ -90,7 +90,7 @@ def test_phantoms_are_in_no_wheel_but_their_own() -> None:
         "tasks.phantoms*"
     ]
     folders = {path.parent.name for path in (ROOT / "tasks" / "phantoms").glob("*/__init__.py")}
-    assert folders == {*tasks.names(), "template"}, "a folder without __init__.py would be left out"
+    assert folders == {*tasks.clinical(), "template"}, "a folder without __init__.py would be left out"
 
 
 def test_one_release_has_one_version_and_one_description() -> None:

@@ -11,13 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from client.errors import EmptySource, SiteMisconfigured
+from client.setup.archive_sites import dealt_out
 from client.site import NAME
 from client.sources.files.manifest_rows import read_manifest
-from client.sources.files.medmnist import read_archive
-from client.sources.settings import MedmnistSource
 from conf.schema.federation import ManifestFederation, MedmnistFederation, PhantomFederation
 from conf.schema.study import Study
 from tasks.task import PhantomHospital, Task
@@ -64,7 +61,9 @@ def partition(study: Study, task: Task, home: Path) -> Partition:
     if isinstance(federation, ManifestFederation):
         return _manifest_sites(study, federation, home)
     assert isinstance(federation, MedmnistFederation)
-    return _medmnist_sites(study, federation, home)
+    folder = Path(study.data_root).resolve()
+    _refuse_wrong_folder(study, folder, federation.archive)
+    return Partition(*dealt_out(folder / federation.archive, federation, task, home=home, seed=study.seed))
 
 
 def _phantoms(study: Study, federation: PhantomFederation, task: Task) -> Partition:
@@ -157,41 +156,6 @@ def _refuse_wrong_folder(study: Study, folder: Path, table: str) -> None:
 
 def _block(patient: str, blocks: int) -> str:
     return f"block{int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], 'big') % blocks}"
-
-
-def _short(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _medmnist_sites(study: Study, federation: MedmnistFederation, home: Path) -> Partition:
-    folder = Path(study.data_root).resolve()
-    _refuse_wrong_folder(study, folder, federation.archive)
-    archive = folder / federation.archive
-    probe = MedmnistSource(kind="medmnist", task=study.task.name, issuer="probe", path=archive, indices=archive)
-    _, labels, _ = read_archive(probe)
-    rng = np.random.default_rng(study.seed)
-    left = [list(rng.permutation(np.flatnonzero(labels == label))) for label in (0, 1)]
-    prevalence = float(np.mean(labels))
-    sources, notes = (
-        {},
-        [
-            "Hospitals are simulated: random parts of one public set, with uneven sizes and class balance.",
-            "The set names no patients, so every image counts as one; two images of one child may be on both sides.",
-        ],
-    )
-    for name, size in federation.sizes.items():
-        concentration = federation.label_skew * np.array([1 - prevalence, prevalence]) * 2
-        positives = round(size * rng.dirichlet(concentration)[1])
-        take = [min(size - positives, len(left[0])), min(positives, len(left[1]))]
-        if sum(take) < size:
-            notes.append(f"{name} has {sum(take)} patients, not {size}: the set had no more of the class drawn.")
-        chosen = [left[label].pop() for label in (0, 1) for _ in range(take[label])]
-        indices = home / f"{name}.indices.txt"
-        indices.write_text("\n".join(map(str, sorted(map(int, chosen)))), "utf-8")
-        source: dict[str, Any] = {"kind": "medmnist", "task": study.task.name, "issuer": name}
-        source |= {"path": str(archive), "indices": str(indices)}
-        sources[name] = [source | ({"split_sides": dict(federation.split_sides)} if federation.split_sides else {})]
-    return Partition(sources, notes)
 
 
 def _short(values: dict[str, Any]) -> str:

@@ -56,6 +56,9 @@ class Study(SettingsGroup):
     """Draws splits, phantoms and initial weights. Never the privacy noise."""
     data_root: str = ""
     """Folder of the real images for experiments that use some."""
+    archive: str = ""
+    """File of MedMNIST that ``experiment=medmnist`` reads, such as ``FOLDER/pathmnist.npz``; its name, the published
+    one, says which task it is."""
     output_dir: Annotated[str, rule("is empty", lambda value: value.strip() != "")] = "outputs"
     """Folder of studies, phantoms, simulated hospitals and the MLflow store."""
     propose: str = ""

@@ -108,7 +108,7 @@ def _data(server: Server, study: StudyFiles) -> Iterator[Sentence]:
         yield server.told(
             f"Images keep the acquisition contract of {name} ({contracts.digest_of_task(name)[:16]} in this "
             "release); what "
-            f"a label means is in tasks/{name}/labels.md.", study, "config.task.name")  # fmt: skip
+            f"a label means is in tasks/{tasks.folder_of(name)}/labels.md.", study, "config.task.name")  # fmt: skip
     yield server.told("A fraction of the patients was held back for validation, by a keyed hash at each hospital.",
                       study, "config.federation.validation_fraction")  # fmt: skip
     yield missing(

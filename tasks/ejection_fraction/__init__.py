@@ -4,8 +4,9 @@ A clip is looked at twice, at the end of diastole and of systole: each is a chan
 """
 
 from tasks.answers import Measure
+from tasks.cardiac_ultrasound.example import augment
 from tasks.codes import Code
-from tasks.ejection_fraction.example import MOMENTS, augment, read_example
+from tasks.ejection_fraction.example import MOMENTS, read_example
 from tasks.task import Task
 
 TASK = Task(

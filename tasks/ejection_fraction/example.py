@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.cardiac_ultrasound.example import augment as augment
 from tasks.cardiac_ultrasound.example import read_example as read_frame
 from tasks.imaging.frames import moments_of
 from tasks.task import Picture

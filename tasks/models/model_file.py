@@ -25,6 +25,7 @@ from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from tasks.metrics.interval import Interval
 from tasks.metrics.recalibration import Recalibration
 from tasks.models.network import Network
 from tasks.models.weights import Finder, carried
@@ -61,6 +62,9 @@ class ModelHead:
         calibration: from the mean score of a patient's images to a probability; ``None`` for a model that was not
             evaluated, or of a release before calibration: its scores are no probabilities.
         prevalence: of the finding among the patients of whom that is right.
+        sensitivity, specificity: at the threshold, of all validation patients of the study; ``None`` where there are
+            none, or in a file of an older release.
+        calibration_error: of probabilities, each hospital calibrated by the others' patients; likewise.
     """
 
     study: Name
@@ -75,6 +79,9 @@ class ModelHead:
     probe: Annotated[list[float], Field(max_length=16)]
     calibration: Recalibration | None = None
     prevalence: Annotated[float, Field(ge=0, le=1)] | None = None
+    sensitivity: Interval | None = None
+    specificity: Interval | None = None
+    calibration_error: Interval | None = None
 
 
 class BadModelFile(ValueError):
@@ -171,11 +178,11 @@ def agrees(stored: list[float], computed: list[float]) -> bool:
 
 def _picture(task: Task, rows: int, columns: int) -> Picture:
     """Blobs and fine texture in 8 bits: integers, so that every machine has the same picture, and moved down for each
-    moment that is read beside it."""
+    moment or colour that is read beside it."""
     y, x = np.mgrid[0:rows, 0:columns]
     blobs = (x * x // 97 + y * y // 61 + x * y // 131) % 256
     grey: NDArray[np.float32] = ((blobs + (x * 37 + y * 101) % 64) % 256).astype(np.float32) / np.float32(255)
-    beside = tuple(np.roll(grey, 7 * moment, axis=0) for moment in range(1, len(task.moments)))
+    beside = tuple(np.roll(grey, 7 * plane, axis=0) for plane in range(1, task.example_shape[0]))
     return Picture(grey, ((columns // 10, rows // 12, columns - 7, rows - 5),), (0.2, 0.25), beside=beside)
 
 

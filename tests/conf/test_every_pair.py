@@ -43,7 +43,8 @@ OWN_NOISE = [name for name in names("experiment") if not name.endswith("_shared"
 @cache
 def composed(group: str, name: str) -> dict[str, Any]:
     """Plain values with one choice, and nothing that is still to be given."""
-    more = ["data_root=somewhere", *(DOOR if name == "deployed" else []), *FILE.get(name, [])]
+    images = ["data_root=somewhere", "archive=somewhere/pathmnist.npz"]
+    more = [*images, *(DOOR if name == "deployed" else []), *FILE.get(name, [])]
     return load.to_plain(load.load([f"{group}={name}", *more]))
 
 
@@ -99,7 +100,7 @@ def study_of(task: str, model: str) -> Study:
 
 
 @pytest.mark.parametrize("model", OUTLINING)
-@pytest.mark.parametrize("task", [name for name in tasks.names() if not tasks.get(name).structures])
+@pytest.mark.parametrize("task", [name for name in tasks.clinical() if not tasks.get(name).structures])
 def test_a_network_that_outlines_is_refused_where_there_is_nothing_to_outline(task: str, model: str) -> None:
     with pytest.raises(load.ConfigError, match=r"structures.*take .*scatter_linear") as caught:
         initial_state(study_of(task, model))
@@ -107,7 +108,7 @@ def test_a_network_that_outlines_is_refused_where_there_is_nothing_to_outline(ta
 
 
 @pytest.mark.parametrize("model", FOR_IMAGES)
-@pytest.mark.parametrize("task", [name for name in tasks.names() if len(tasks.get(name).form.shape) == 4])
+@pytest.mark.parametrize("task", [name for name in tasks.clinical() if len(tasks.get(name).form.shape) == 4])
 def test_a_network_for_images_is_refused_for_volumes(task: str, model: str) -> None:
     fits = "scatter_outline_3d" if "outline" in model else "scatter_linear_3d"
     with pytest.raises(load.ConfigError, match=f"model={fits} has options for volumes"):

@@ -22,7 +22,8 @@ from conf.schema.task import TaskSettings
 from conf.schema.training import TrainingSettings
 
 CHOICES = sorted(path for path in load.FOLDER.glob("*/*.yaml"))
-REAL_IMAGES = ["data_root=somewhere"]  # wanted by choices that read real images, ignored by the others
+REAL_IMAGES = ["data_root=somewhere", "archive=somewhere/pathmnist.npz"]
+"""Wanted by choices that read real images, ignored by the others."""
 DOOR = ["runtime.address=server:8444", "runtime.authority=authority.crt", "runtime.certificate=me.pem"]
 DEPLOYED = ["federation=enrolled", "runtime=superlink", "evaluation.arms=[]", *DOOR]  # go together
 

@@ -23,7 +23,7 @@ def _bad(folder: Path, text: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", tasks.names())
+@pytest.mark.parametrize("name", tasks.clinical())
 def test_every_task_has_a_contract_that_refuses_what_has_lost_fidelity(name: str) -> None:
     contract = contracts.of_task(name)
     rejecting = {rule.check for rule in contract.rules if rule.on_violation == "reject"}

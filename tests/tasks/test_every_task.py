@@ -79,15 +79,15 @@ class Drawn:
         return FolderSource(kind="folder", task=self.task.name, issuer="alder", path=folder, labels=labels)
 
 
-READS_SCANS = {name for name in tasks.names() if tasks.get(name).sequences}
+READS_SCANS = {name for name in tasks.clinical() if tasks.get(name).sequences}
 
 
-@pytest.fixture(params=tasks.names())
+@pytest.fixture(params=tasks.clinical())
 def task(request: pytest.FixtureRequest) -> Task:
     return tasks.get(request.param)
 
 
-@pytest.fixture(scope="module", params=tasks.names())
+@pytest.fixture(scope="module", params=tasks.clinical())
 def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Drawn:
     drawn = Drawn(tasks.get(request.param), tmp_path_factory.mktemp(request.param))
     drawn.task.draw_phantom(drawn.folder, SMALL, 0)
@@ -146,7 +146,7 @@ def test_a_study_can_choose_it(task: Task) -> None:
 # From a picture or a scan to an input
 
 
-@pytest.mark.parametrize("name", sorted(set(tasks.names()) - READS_SCANS))
+@pytest.mark.parametrize("name", sorted(set(tasks.clinical()) - READS_SCANS))
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (127, 64), (300, 301)])
 def test_any_picture_becomes_an_example(name: str, shape: tuple[int, int]) -> None:
     task = tasks.get(name)
@@ -227,7 +227,7 @@ def _extremes(answer: Answer) -> list[tuple[float, torch.Tensor]]:
     return [(0.0, -ones), (answer.cells - 1.0, ones)]
 
 
-@pytest.mark.parametrize("name", [name for name in tasks.names() if tasks.get(name).augment is not None])
+@pytest.mark.parametrize("name", [name for name in tasks.clinical() if tasks.get(name).augment is not None])
 def test_the_random_part_is_drawn_from_the_generator_alone(name: str) -> None:
     """And keeps the form of what it is given, with outlines where the picture went."""
     task = tasks.get(name)
@@ -370,7 +370,7 @@ def _dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     return 2 * float((one & other).sum()) / float(one.sum() + other.sum())
 
 
-@pytest.mark.parametrize("name", sorted(set(tasks.names()) - READS_SCANS))
+@pytest.mark.parametrize("name", sorted(set(tasks.clinical()) - READS_SCANS))
 def test_there_is_something_to_learn_but_not_everything(name: str, tmp_path: Path) -> None:
     """By the default model and training, without noise: more than two standard errors above chance."""
     drawn = Drawn(tasks.get(name), tmp_path)

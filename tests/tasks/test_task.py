@@ -20,7 +20,7 @@ FOLDER = Path(tasks.__file__).parent
 def test_every_folder_with_a_task_is_found() -> None:
     told = sorted(path.parent.name for path in FOLDER.glob("*/__init__.py") if "TASK = " in path.read_text("utf-8"))
     told.remove("template")  # what new tasks are copied from
-    assert tasks.names() == told
+    assert tasks.clinical() == told
     assert [tasks.get(name).name for name in told] == told
 
 
@@ -31,7 +31,7 @@ def test_what_is_no_task_is_refused_with_those_that_exist(name: str) -> None:
     with pytest.raises(UnknownTask) as caught:
         tasks.get(name)
     assert repr(name) in str(caught.value)
-    assert all(known in str(caught.value) for known in tasks.names())
+    assert all(known in str(caught.value) for known in tasks.clinical())
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_folder_that_does_not_define_its_own_task_is_refused(
 
 
 def test_what_is_shared_by_tasks_is_no_task() -> None:
-    assert not {"metrics", "models", "phantoms", "template"} & set(tasks.names())
+    assert not {"metrics", "models", "phantoms", "template"} & set(tasks.clinical())
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_is_shared_by_tasks_is_no_task() -> None:
     [(1, 1, (0,)), (1, 8, (4,)), (1, 9, (4,)), (3, 2, (0, 1)), (3, 9, (1, 4, 7)), (4, 4, (0, 1, 2, 3))],
 )
 def test_frames_of_a_clip_are_the_middles_of_its_parts(most: int, number: int, frames: tuple[int, ...]) -> None:
-    assert replace(tasks.get(tasks.names()[0]), frames_per_clip=most).frames(number) == frames
+    assert replace(tasks.get(tasks.clinical()[0]), frames_per_clip=most).frames(number) == frames
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,13 @@ def test_frames_of_a_clip_are_the_middles_of_its_parts(most: int, number: int, f
 def test_moments_are_read_together_from_the_first_frame_to_the_last(
     moments: int, number: int, beside: tuple[int, ...]
 ) -> None:
-    task = replace(tasks.get(tasks.names()[0]), frames_per_clip=4, moments=tuple(map(str, range(moments))))
+    task = replace(tasks.get(tasks.clinical()[0]), frames_per_clip=4, moments=tuple(map(str, range(moments))))
     assert task.beside(number) == beside
     assert not moments or task.frames(number) == (0,)
 
 
 def test_the_loss_is_the_mean_over_a_patients_images() -> None:
-    task: Task = tasks.get(tasks.names()[0])
+    task: Task = tasks.get(tasks.clinical()[0])
     logits, labels = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [0.0]])
     by_hand = (-np.log(0.5) - np.log(1 - 1 / (1 + np.exp(-2.0)))) / 2
     task = replace(task, secondary_findings=(), structures=())

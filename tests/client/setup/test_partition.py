@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from client.setup.partition import partition
-from conf.schema.federation import ManifestFederation, MedmnistFederation
+from conf.schema.federation import ManifestFederation
 from conf.schema.study import Study
 from tasks import task as tasks
 
@@ -80,39 +79,3 @@ def test_columns_of_findings_and_masks_reach_the_sources(tmp_path: Path) -> None
     (source,) = partition(study, XRAY, tmp_path).sources["north"]
     assert source["mask_columns"] == {"lesion": "split"}
     assert "finding_columns" not in source
-
-
-def _medmnist_study(folder: Path, sizes: dict[str, int], seed: int = 1, skew: float = 1.0) -> Study:
-    labels = np.arange(60).reshape(-1, 1) % 4 == 0
-    parts = {"train": slice(0, 40), "val": slice(40, 50), "test": slice(50, 60)}
-    arrays = {f"{part}_labels": labels[where].astype(np.uint8) for part, where in parts.items()}
-    arrays |= {f"{part}_images": np.zeros((len(labels[where]), 4, 4), np.uint8) for part, where in parts.items()}
-    np.savez(folder / "set.npz", **arrays)  # type: ignore[arg-type]
-    federation = MedmnistFederation(archive="set.npz", sizes=sizes, label_skew=skew)
-    study = Study(federation=federation, data_root=str(folder), seed=seed)
-    study.task.name = XRAY.name
-    return study
-
-
-def _indices(folder: Path, study: Study) -> dict[str, list[int]]:
-    divided = partition(study, XRAY, folder)
-    return {n: [int(i) for i in Path(s[0]["indices"]).read_text().split()] for n, s in divided.sources.items()}
-
-
-def test_no_image_of_an_archive_is_given_twice(tmp_path: Path) -> None:
-    study = _medmnist_study(tmp_path, {"a": 20, "b": 10, "c": 5})
-    given = _indices(tmp_path, study)
-    everything = [index for indices in given.values() for index in indices]
-    assert len(everything) == len(set(everything))
-    assert _indices(tmp_path, study) == given
-    study.seed = 2
-    assert _indices(tmp_path, study) != given
-
-
-def test_a_hospital_that_gets_fewer_than_it_should_is_noted(tmp_path: Path) -> None:
-    divided = partition(_medmnist_study(tmp_path, {"a": 50, "b": 50}, skew=100), XRAY, tmp_path)
-    sizes = {name: len(Path(s[0]["indices"]).read_text().split()) for name, s in divided.sources.items()}
-    short = [name for name, size in sizes.items() if size < 50]
-    assert "b" in short
-    for name in short:
-        assert any(note.startswith(f"{name} has {sizes[name]} patients, not 50") for note in divided.notes)

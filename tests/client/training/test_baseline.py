@@ -10,7 +10,7 @@ from tasks.input_spec import InputSpec
 from tasks.models import registry
 
 
-@pytest.mark.parametrize("name", tasks.names())
+@pytest.mark.parametrize("name", tasks.clinical())
 def test_every_task_has_a_model_that_fits(name: str) -> None:
     form = tasks.get(name).form
     model, network = fitting(form)

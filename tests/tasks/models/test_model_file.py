@@ -89,7 +89,7 @@ def test_a_folder_stands_for_its_only_model(tmp_path: Path) -> None:
         model_file.found(tmp_path)
 
 
-@pytest.mark.parametrize("name", tasks.names())
+@pytest.mark.parametrize("name", tasks.clinical())
 def test_a_probe_tells_models_and_transforms_apart(name: str) -> None:
     task = tasks.get(name)
     network = registry.build(SPEC | {"L": 3}, task.form)  # which images and volumes can have

@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from client.errors import EmptySource, SiteMisconfigured
 from client.sources.files.manifest import list_manifest
-from client.sources.files.medmnist import list_medmnist
 from client.sources.record import Unreadable
-from client.sources.settings import ManifestSource, MedmnistSource
+from client.sources.settings import ManifestSource
 from tasks.breast_ultrasound import TASK
 from tasks.lung_ct import TASK as LUNG_CT
 from tasks.lung_ultrasound import TASK as LUNG
@@ -114,22 +113,6 @@ def test_columns_of_what_the_task_does_not_ask_are_refused(tmp_path: Path) -> No
         _manifest(tmp_path, mask_columns={"heart": "x"})
 
 
-def test_medmnist_images_can_be_withdrawn(tmp_path: Path) -> None:
-    parts = {f"{part}_images": np.full((2, 4, 4), 9, np.uint8) for part in ("train", "val", "test")}
-    labels = {f"{part}_labels": np.array([[0], [1]], np.uint8) for part in ("train", "val", "test")}
-    np.savez(tmp_path / "set.npz", **parts, **labels)
-    (tmp_path / "indices").write_text("0 1 5", "utf-8")
-    source = MedmnistSource(
-        kind="medmnist", task=TASK.name, issuer="set", path=tmp_path / "set.npz", indices=tmp_path / "indices"
-    )
-    listing = list_medmnist(source, TASK, frozenset({"image-000001"}))
-    assert [(record.patient_id, record.label) for record in listing.records] == [
-        ("image-000000", 0),
-        ("image-000005", 1),
-    ]
-    assert listing.left_out == {"WITHDRAWN": 1}
-
-
 def test_rows_of_one_file_are_joined_and_contradictions_leave_it_out(tmp_path: Path) -> None:
     source = _outlined(tmp_path, "m1.png", "m0.png")
     manifest = tmp_path / "manifest.csv"
@@ -166,20 +149,3 @@ def test_volumes_of_a_set_are_scans(tmp_path: Path) -> None:
     (volume,) = record.read_scan(None).volumes.values()
     assert sorted(volume.values.shape) == [4, 5, 6]
     assert listing.left_out == {"NOT_A_SCAN": 1}
-
-
-def test_parts_of_a_medmnist_archive_are_its_published_split(tmp_path: Path) -> None:
-    parts = {f"{part}_images": np.full((2, 4, 4), 9, np.uint8) for part in ("train", "val", "test")}
-    labels = {f"{part}_labels": np.array([[0], [1]], np.uint8) for part in ("train", "val", "test")}
-    np.savez(tmp_path / "set.npz", **parts, **labels)
-    (tmp_path / "indices").write_text("0 1 2 3 4 5", "utf-8")
-    values = {"kind": "medmnist", "task": TASK.name, "issuer": "set", "path": tmp_path / "set.npz"}
-    values |= {
-        "indices": tmp_path / "indices",
-        "split_sides": {"train": "train", "val": "leave_out", "test": "validation"},
-    }
-    listing = list_medmnist(MedmnistSource.model_validate(values), TASK, NOBODY)
-    assert [record.side for record in listing.records] == ["train", "train", "validation", "validation"]
-    assert listing.left_out == {"HELD_OUT": 2}
-    with pytest.raises(ValidationError, match="'train', 'val' or 'test'"):
-        MedmnistSource.model_validate(values | {"split_sides": {"dev": "train"}})
