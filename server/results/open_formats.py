@@ -150,11 +150,33 @@ def _bundle(folder: Path, torchscript: bytes, head: ModelHead, task: Task) -> No
     for name, content in {
         "models/model.ts": torchscript,
         "configs/metadata.json": _json(_metadata(head, task)),
+        "configs/model.json": _json(_belongs_to(head)),
         "configs/inference.json": _json(_INFERENCE),
         "docs/README.md": _readme(head, task).encode(),
+        "deploy/app.py": _APP.read_bytes(),
+        "deploy/__main__.py": b"from app import App\n\nApp().run()\n",
+        "deploy/app.yaml": _json(_PACKAGE | {"application": _application(head)}),
+        "deploy/requirements.txt": f"consilium-fl=={head.release}\n".encode(),
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_whole(folder / name, content)
+
+
+_APP = Path(__file__).with_name("monai_deploy_app.py.j2")
+"""The application that a bundle carries for MONAI Deploy; it runs as it stands, and imports what a hospital has."""
+_PACKAGE = {"resources": {"cpu": 1, "memory": "4Gi"}}
+
+
+def _belongs_to(head: ModelHead) -> dict[str, Any]:
+    """What the application needs to know of the model."""
+    return {"task": head.task, "task_version": head.task_version, "contract": head.contract,
+            "threshold": head.threshold}  # fmt: skip
+
+
+def _application(head: ModelHead) -> dict[str, Any]:
+    """What MONAI Deploy's packager asks of an application; JSON is YAML."""
+    return {"title": f"{head.task}, {head.study}. {_USE}", "version": "1.0.0", "inputFormats": ["file"],
+            "outputFormats": ["file"]}  # fmt: skip
 
 
 _INFERENCE = {
@@ -223,7 +245,15 @@ def _readme(head: ModelHead, task: Task) -> str:
 Then, in this folder: `python -m monai.bundle run --config_file configs/inference.json --bundle_root .` writes
 `scores.csv`. A patient's score is the mean over the patient's images; what it means as a probability, and the threshold
 of the study's report, stand in `configs/metadata.json` under `consilium`.
+
+`deploy/app.py` scores DICOM files, by itself (`python deploy/app.py IMAGES RESULTS`) or in MONAI Deploy:
+
+    monai-deploy package deploy --config deploy/app.yaml --models . --tag {_image(head)} --platform x86_64
 """
+
+
+def _image(head: ModelHead) -> str:
+    return f"{head.task.replace('_', '-')}:1.0.0"
 
 
 def _json(facts: Any) -> bytes:
