@@ -164,7 +164,8 @@ class MlflowStore:
             folder = "figures" if name.startswith("figures/") else None
             self._client.log_artifact(self._run, str(self._folder.path / name), folder)
         self._name(records)
-        accepted = ending.metrics.get("result/gate_passed") == 1
+        passed = ending.metrics.get("result/gate_passed")
+        accepted = None if passed is None else passed == 1
         if not is_survey(self._study):  # which has no model
             registry.register(self._client, self._study, self._folder, self._run, ending.files, accepted=accepted)
         self.close("FINISHED")

@@ -9,6 +9,8 @@ Tested in ``tests/server/tracking/test_tracker.py``.
 from __future__ import annotations
 
 import json
+import math
+import platform
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +22,10 @@ from numpy.typing import NDArray
 from conf.schema.study import Study
 from server.study.document import model_of, weights_of
 from server.study.folder import StudyFolder
+from server.tracking import environment
 from tasks import task as tasks
 from tasks.models import model_file, registry
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,13 +33,19 @@ if TYPE_CHECKING:
 CANDIDATE, ACCEPTED = "candidate", "accepted"
 """Aliases: the newest model, and the newest one that passed the study's gate at every hospital."""
 _DATA, _WEIGHTS, _WHAT = "data", "weights.safetensors", "model.json"
+_GATE = {True: "passed", False: "not passed", None: "not set"}
+_EXAMPLE, _SERVED = "input_example.json", "serving_input_example.json"
 _LONGEST_DESCRIPTION = 5000
 
 
 def register(
-    client: MlflowClient, study: Study, folder: StudyFolder, run: str, files: list[str], accepted: bool
+    client: MlflowClient, study: Study, folder: StudyFolder, run: str, files: list[str], accepted: bool | None
 ) -> None:
-    """Log the model and make it a version of the task's registered model, unless that was done before."""
+    """Log the model and make it a version of the task's registered model, unless that was done before.
+
+    Args:
+        accepted: whether it has passed the study's gate; ``None`` where the study has none.
+    """
     from mlflow.exceptions import MlflowException
 
     name = study.task.name
@@ -57,7 +67,7 @@ def register(
         source=f"models:/{model}" if served else location,
         run_id=run,
         model_id=model,
-        tags={"fl_study": folder.name, "gate": "passed" if accepted else "not passed"},
+        tags={"fl_study": folder.name, "gate": _GATE[accepted]},
         description=_card(folder, files)[:_LONGEST_DESCRIPTION],
     )
     for alias in (CANDIDATE, *((ACCEPTED,) if accepted else ())):
@@ -83,17 +93,36 @@ def _logged(client: MlflowClient, study: Study, folder: StudyFolder, run: str, w
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *task.example_shape))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,))]),
     )
-    model = Model(run_id=run, signature=signature, model_id=logged.model_id, metadata={"use": "research only"})
-    model.add_flavor("python_function", loader_module="server.tracking.registry", data=_DATA, python_version="3.11")
+    model = Model(
+        run_id=run,
+        signature=signature,
+        model_id=logged.model_id,
+        metadata={"use": "research only"},
+        saved_input_example_info={"artifact_path": _EXAMPLE, "serving_input_path": _SERVED, "type": "ndarray"},
+    )
+    envs = {"conda": environment.CONDA, "virtualenv": environment.PYTHON}
+    model.add_flavor("python_function", loader_module="server.tracking.registry", data=_DATA,
+                     python_version=platform.python_version(), env=envs)  # fmt: skip
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / _DATA).mkdir()
         (Path(place) / _DATA / _WEIGHTS).write_bytes(weights.read_bytes())
         what = {"task": task.name, "model": model_of(study), "study": folder.name}
         (Path(place) / _DATA / _WHAT).write_text(json.dumps(what), "utf-8")
+        example = _example(task).tolist()
+        for name, values in {_EXAMPLE: example, _SERVED: {"inputs": example}}.items():
+            (Path(place) / name).write_text(json.dumps(values), "utf-8")
+        for name, text in environment.files(str(model_of(study).get("version", ""))).items():
+            (Path(place) / name).write_text(text, "utf-8")
         model.save(str(Path(place) / "MLmodel"))
         client.log_model_artifacts(logged.model_id, place)
     client.finalize_logged_model(logged.model_id, "READY")
     return str(logged.model_id), str(logged.artifact_location)
+
+
+def _example(task: Task) -> NDArray[np.float32]:
+    """Invented values for one input, shape (1, *task.example_shape): eighths, so that their text is short and exact."""
+    size = math.prod(task.example_shape)
+    return ((np.arange(size) * 5 % 9) / 8).astype(np.float32).reshape(1, *task.example_shape)
 
 
 def _card(folder: StudyFolder, files: list[str]) -> str:

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -191,6 +192,16 @@ def test_the_registered_model_scores_as_the_network_does(home: Path) -> None:
         expected = torch.sigmoid(network.trainable(network.features(torch.from_numpy(images))).squeeze(-1)).numpy()
     np.testing.assert_allclose(loaded.predict(images), expected, rtol=1e-5)
     assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 1, 128, 128)
+    example = loaded.input_example
+    assert (example.shape, example.dtype) == ((1, 1, 128, 128), np.float32)
+    scores = loaded.predict(example)
+    with torch.no_grad():
+        wanted = torch.sigmoid(network.trainable(network.features(torch.from_numpy(example))).squeeze(-1)).numpy()
+    np.testing.assert_allclose(scores, wanted, rtol=1e-5)
+    needed = Path(mlflow.pyfunc.get_model_dependencies("models:/breast_ultrasound@candidate")).read_text().split()
+    assert f"torch=={torch.__version__.split('+')[0]}" in needed
+    assert f"consilium-fl[server]=={metadata.version('consilium-fl')}" in needed
+    assert all("==" in line for line in needed)
 
 
 def test_a_frozen_encoder_is_registered_with_the_model_and_its_place_is_not_told(home: Path) -> None:
