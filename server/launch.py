@@ -22,6 +22,7 @@ from server import simulation
 from server.errors import StudyError
 from server.pages import writing
 from server.results import results
+from server.results.average import on_average
 from server.results.console import tables
 from server.results.results import Results
 from server.results.verdicts import verdicts
@@ -181,7 +182,7 @@ def _show(console: Console, study: Study, ended: EndedStudy) -> None:
     console.print(tables(ended.results, study))
     for warning in ended.results.warnings:
         console.print(f"[yellow]Warning:[/] {escape(warning)}")
-    for sentence in verdicts(ended.results.gains):
+    for sentence in (*verdicts(ended.results.gains), *on_average(ended.results.gains)):
         console.print(escape(sentence))
     seconds, report = ended.results.seconds, ended.folder / writing.REPORT
     console.print(f"Rounds took {seconds:.1f} s. Report: {report}", soft_wrap=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from server.pages import answers
 from server.pages.provenance import code_digest, versions
 from server.pages.report import Story, about, compared, distance, per_cent, point, selected, summary
+from server.results.average import on_average
 from server.results.figures import Figures
 from server.results.verdicts import verdicts
 from server.study.gaussian_privacy import epsilon_at
@@ -92,6 +93,9 @@ def _what(story: Story, task: Task, sha256: str) -> str:
 
 def _trained_on(story: Story, task: Task) -> Iterator[str]:
     yield f"Patients of {len(story.results.epsilon)} hospitals; their images never left the hospitals."
+    if story.sizes:
+        declared = ", ".join(f"{plain(name)} {size:,}" for name, size in sorted(story.sizes.items()))
+        yield f"Training patients, as each declares them in public, rounded: {declared}.\n"
     yield "Validation patients, who were not trained on:"
     yield f"\n| hospital | {task.classes[0]} | {task.classes[1]} |\n|---|---|---|"
     federated = story.results.details.get("federated")
@@ -241,7 +245,8 @@ def _gains(story: Story) -> Iterator[str]:
             "Not compared: models of single hospitals exist in simulation only, and only when a study requests them. "
             "A real hospital can compare for itself, with `consilium-site compare`."
         )
-    yield from (f"- {plain(sentence)}" for sentence in verdicts(story.results.gains))
+    gains = story.results.gains
+    yield from (f"- {plain(sentence)}" for sentence in (*verdicts(gains), *on_average(gains)))
     yield from filter(None, ["", plain(compared(story.results))])
 
 

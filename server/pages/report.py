@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from scipy.special import ndtri
 
-from server.pages import answers, charts
+from server.pages import answers, charts, threshold
 from server.pages.provenance import code_digest, command, versions
+from server.pages.reporting import reference, tripod
 from server.pages.svg import Chart
+from server.results.average import on_average
 from server.results.figures import SPECIFICITY, Figures
 from server.results.results import Results
 from server.results.verdicts import how_compared, verdicts
@@ -42,7 +44,8 @@ EXPLAINED = {
     "auc": "AUC: Mann-Whitney statistic; score interval (Newcombe 2006, DeLong 1988, Fieller 1954) with the noise's "
     "own variance; what bins hide by a grouped binormal model (Dorfman and Alf 1969).",
     "rates": "Sensitivity and specificity: Wilson's interval with the noise's variance, less the optimism of choosing "
-    "the threshold on the same patients (Efron 1983).",
+    "the threshold on the same patients (Efron 1983). Predictive values: MOVER (Zou and Donner 2008), at a known "
+    "prevalence.",
     "brier": "Brier score: Fieller's interval with Student's t.",
     "calibration": "Calibration error: root mean square, variance taken off (Broecker 2012, Kumar 2019). Slope and "
     "intercept: logistic recalibration (Cox 1958) with score intervals.",
@@ -74,6 +77,7 @@ class Story:
         config: the configuration as plain values.
         words: the words on the command line, if the study came from one.
         conformance: by hospital, how many images meet the contract and how many were checked; simulated hospitals only.
+        sizes: by hospital, the training patients that it declares in public.
     """
 
     results: Results
@@ -81,6 +85,7 @@ class Story:
     config: Mapping[str, Any]
     words: list[str]
     conformance: Mapping[str, tuple[int, int]]
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def pictures(story: Story) -> dict[str, Chart]:
@@ -93,6 +98,7 @@ def pictures(story: Story) -> dict[str, Chart]:
         "reliability": charts.reliability(results.details["federated"], results.recalibrated)
         if "federated" in results.details and not answers.is_measured(results)
         else None,
+        "roc": threshold.roc(results.details["federated"].everybody) if "federated" in results.details else None,
         "subgroups": charts.groups(results.groups),
         "findings": charts.findings(results),
         **answers.pictures(results),
@@ -118,7 +124,11 @@ def page(story: Story) -> str:
         told=list(answers.sentences(results)),
         answered=answers.answered(results),
         measured=answers.is_measured(results),
-        verdicts=verdicts(results.gains),
+        verdicts=[*verdicts(results.gains), *on_average(results.gains)],
+        called=threshold.called(federated.everybody) if federated else None,
+        sizes=story.sizes,
+        reference=reference(task),
+        tripod=tripod(results),
         selected=selected(story),
         explained=(explained := _explained(results)),
         numbers={name: number for number, name in enumerate(explained, start=1)},

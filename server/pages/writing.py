@@ -35,7 +35,7 @@ def write(
         conformance: see ``Story``.
     """
     facts = folder.facts()
-    story = Story(results, rounds, facts["config"], facts.get("words", []), conformance or {})
+    story = Story(results, rounds, facts["config"], facts.get("words", []), conformance or {}, facts.get("sizes") or {})
     texts = {
         NUMBERS: json.dumps(asdict(results), indent=1),
         REPORT: page(story),

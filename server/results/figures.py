@@ -30,6 +30,7 @@ from tasks.metrics.operating import (
     for_specificity,
     for_youden,
     optimism,
+    roc_curve,
 )
 from tasks.metrics.ranking import HospitalAlone, average_precision, hospital_alone, roc_auc
 from tasks.protocol.subgroups import LEAST, LEVELS
@@ -58,6 +59,8 @@ class Figures:
         above_constant: the Brier score less that of the same number, the prevalence, for each patient.
         specific, youden: the two operating points, without the optimism of having been chosen on these patients.
         calibration: slope and intercept; ``None`` where noise hides a class or scores separate the classes.
+        roc: false alarms (1 - specificity) and sensitivity at every edge between bins, from everybody called to nobody;
+            empty where there is no AUC, or no point of it.
     """
 
     negatives: float
@@ -73,6 +76,7 @@ class Figures:
     calibration: CalibrationLine | None = None
     above_constant: Interval | None = None
     reliability: list[Group] = field(default_factory=list)
+    roc: list[tuple[float, float]] = field(default_factory=list)
 
 
 def thresholds(histogram: ScoreHistogram) -> Thresholds:
@@ -109,7 +113,16 @@ def figures_of(histogram: ScoreHistogram, chosen: Thresholds, lost: Chosen | Non
         calibration=calibration_line(histogram),
         above_constant=above_constant(histogram),
         reliability=reliability(histogram),
+        roc=_roc(histogram),
     )
+
+
+def _roc(histogram: ScoreHistogram) -> list[tuple[float, float]]:
+    auc = roc_auc(histogram)
+    if auc is None or not auc.firm:
+        return []
+    sensitivity, specificity = roc_curve(histogram)
+    return [(float(1 - spared), float(found)) for found, spared in zip(sensitivity, specificity, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from server.errors import CheckpointDamaged
 from server.results.answers import AnswerArm, answers, told_figures
+from server.results.average import worse_on_average
 from server.results.figures import (
     Arm,
     Subgroup,
@@ -196,6 +197,8 @@ def results(
     calibrated = None if measured else recalibrated(histograms)
     told = answers(evaluations, questions)
     first_warnings = _warnings(state, details, by_hospital, calibrated, shuffled, probabilities=not measured)
+    gained = {h: widened(gain, trained.get(h, 0.0)) for h, gain in (apart | cross_site.gains).items()}
+    first_warnings = [*worse_on_average(gained), *first_warnings]
     return Results(
         study=name,
         arms={arm: figures for arm, figures in by_arm.items() if figures},
@@ -207,7 +210,7 @@ def results(
         notes=notes,
         details=details,
         by_hospital=by_hospital,
-        gains={h: widened(gain, trained.get(h, 0.0)) for h, gain in (apart | cross_site.gains).items()},
+        gains=gained,
         paired=sorted(cross_site.gains),
         matrix=_matrix(cross_site, state),
         shuffled=shuffled,

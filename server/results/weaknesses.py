@@ -16,6 +16,9 @@ from server.rounds.state import RoundRecord
 from tasks.metrics.interval import Interval
 
 _HALF = 0.5
+_FEW = 10
+_FAR = 0.1
+"""From this calibration error on, a score is not read as a probability."""
 _EVERYBODY = "all patients"
 
 
@@ -25,8 +28,11 @@ def weaknesses(federated: Arm, calibrated: Recalibrated | None, probabilities: b
     Args:
         probabilities: whether scores are meant to be such; where a value is measured they are not.
     """
+    yield from _not_better_than_chance(federated.everybody.auc)
+    yield from _few_patients(federated)
     if probabilities:
         yield from _worse_than_a_constant(federated, calibrated)
+        yield from _off(federated, calibrated)
     each: dict[str, Figures] = {_EVERYBODY: federated.everybody, **federated.hospitals}
     at = f"At the operating threshold, a score of {federated.everybody.specific.threshold:.2f}, the model"
     if few := _below_half({name: figures.specific.sensitivity for name, figures in each.items()}):
@@ -71,6 +77,34 @@ def _worse_than_a_constant(federated: Arm, calibrated: Recalibrated | None) -> I
                 f"At {name}, calibrated probabilities are worse than {constant} there: a Brier score higher by "
                 f"{in_words(figures.above_constant)}."
             )
+
+
+def _not_better_than_chance(auc: Interval | None) -> Iterator[str]:
+    if auc is not None and auc.low <= _HALF:
+        yield (
+            f"The model is not shown to be better than chance: its AUC on all patients is {in_words(auc)}. There are "
+            "too few patients, or the noise of training or of scores is too large."
+        )
+
+
+def _few_patients(federated: Arm) -> Iterator[str]:
+    few = [n for n, f in federated.hospitals.items() if 0 < min(f.negatives, f.positives) < _FEW]
+    if few:
+        yield (
+            f"Few validation patients of a class at {', '.join(sorted(few))}: fewer than {_FEW}, as far as is known. "
+            "Single patients move those figures."
+        )
+
+
+def _off(federated: Arm, calibrated: Recalibrated | None) -> Iterator[str]:
+    """Probabilities that are far from what happens: those that are delivered, where somebody could judge them."""
+    judged = None if calibrated is None else calibrated.everybody
+    error = (judged or federated.everybody).calibration_error
+    if error is not None and error.firm and error.value >= _FAR:
+        what = "Scores" if judged is None else "Calibrated probabilities"
+        yield f"{what} are off by {in_words(error)} on average (calibration error): 30 % does not mean 30 in 100."
+
+
 
 
 def _is_worse(above_constant: Interval) -> bool:

@@ -47,7 +47,7 @@ def test_it_is_one_file_that_fetches_and_runs_nothing() -> None:
     outside = [each for each in reader.found if not each.startswith("a href=#how-")]
     assert outside == [], "links lead to this page's own explanations"
     assert not {"script", "link", "iframe", "img", "object"} & set(reader.tags)
-    assert reader.tags.count("svg") == 7
+    assert reader.tags.count("svg") == 8
     assert "@import" not in told
     assert "url(" not in told
 

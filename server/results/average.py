@@ -1,0 +1,40 @@
+"""What is said of the mean over hospitals: a verdict, and the warning that the federated model is worse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tasks.metrics.interval import Interval, mean
+
+_MUCH = 0.05
+"""An AUC that is lower by so much on average is told whether chance explains it or not."""
+
+
+def mean_gain(gains: Mapping[str, Interval]) -> Interval | None:
+    """By how much the federated model's AUC is above those of the hospitals alone, on average over hospitals; ``None``
+    for fewer than two."""
+    return mean(list(gains.values())) if len(gains) > 1 else None
+
+
+def on_average(gains: Mapping[str, Interval]) -> list[str]:
+    """The verdict of the mean, as one sentence; none where there are fewer than two hospitals."""
+    gain = mean_gain(gains)
+    if gain is None:
+        return []
+    figures = f"95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
+    figures = (f"{gain.value:+.3f} AUC, {figures}" if gain.firm else f"AUC, {figures}").replace("-", "−")
+    decided = gain.firm and (gain.low > 0 or gain.high < 0)
+    what = f"federation {'helps' if gain.value > 0 else 'harms'}" if decided else "no evidence either way"
+    return [f"On average over {len(gains)} hospitals, {what}: {figures}."]
+
+
+def worse_on_average(gains: Mapping[str, Interval]) -> Iterator[str]:
+    """That the federated model is worse than each hospital alone: shown, or so much that a reader must know."""
+    gain = mean_gain(gains)
+    if gain is None or not gain.firm or (gain.high >= 0 and gain.value > -_MUCH):
+        return
+    chance = "" if gain.high < 0 else " Chance may explain it; do not read it as neutral."
+    yield (
+        f"On average over {len(gains)} hospitals, the federated model is worse than each hospital's own: its AUC is "
+        f"lower by {-gain.value:.2f} ({-gain.high:.2f} to {-gain.low:.2f}).{chance}".replace("-", "−")
+    )
