@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from client.cohort.on_device import OnDevice
 from client.errors import ModelRefused, OtherRelease, SiteMisconfigured
+from client.prediction.judged import sentences
 from client.prediction.told import Told, measures, told_of
 from conf.schema.model import is_foreign, permission_of
 from tasks import contract as contracts
@@ -208,4 +209,4 @@ def _remarks(head: ModelHead, task: Task) -> list[str]:
         )
     if head.threshold is None:
         notes.append("The study has no operating threshold: patients are ranked, without positive or negative.")
-    return notes
+    return [*notes, *sentences(head, measured=measures(task))]

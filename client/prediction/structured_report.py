@@ -37,6 +37,7 @@ from pydicom.uid import UID
 
 from client.pixels.pixel_format import number_of_frames
 from client.prediction.derived import LONGEST, coded, complete, equipment, source_header
+from client.prediction.judged import in_words, sentences
 from client.prediction.local_image import LocalImage
 from client.prediction.model import CheckedModel
 from client.prediction.names import ObjectNames
@@ -111,10 +112,12 @@ def comment(model: CheckedModel) -> str:
     )  # fmt: skip
     if measures(model.task):
         scale = "How far values may be off is in the study's report."
+    worth = " ".join(sentences(model.head, measured=measures(model.task)))
     origin = f"Study {model.head.study}, model SHA-256 {model.sha256}."
     return (
         f"{NOT_FOR_CLINICAL_USE}. Output of a research model that no authority has cleared; it must not be used for "
-        f"the care of any patient. Question: {model.task.question} {scored} {scale} {threshold_sentence} {origin}"
+        f"the care of any patient. Question: {model.task.question} {scored} {scale} {threshold_sentence} {worth} "
+        f"{origin}"
     )
 
 
@@ -230,6 +233,8 @@ def _algorithm(model: CheckedModel) -> hd.sr.AlgorithmIdentification:
     parameters = [f"network {model.head.model.get('name')}", f"SHA-256 {model.sha256}", NOT_FOR_CLINICAL_USE]
     if model.threshold is not None:
         parameters.append(f"operating threshold {_threshold(model, model.threshold)}")
+    for name, rate in {"sensitivity": model.head.sensitivity, "specificity": model.head.specificity}.items():
+        parameters += [f"{name} at the threshold {in_words(rate)}"] if rate is not None else []
     if (calibration := model.head.calibration) is not None:
         parameters.append(f"calibration {calibration.intercept:.4f} + {calibration.slope:.4f} logit of the mean score")
     name, version = f"{MANUFACTURER} {model.task.name}", f"{model.head.study} {model.sha256}"

@@ -55,6 +55,8 @@ def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
         registry.load_arrays(network.trainable, arrays)
         probe = model_file.probe(task, network)
     federated = outcome.details.get("federated")
+    point = None if federated is None else federated.everybody.specific
+    judged = None if outcome.recalibrated is None else outcome.recalibrated.everybody
     head = ModelHead(
         study=folder.name,
         document=study.digest(document),
@@ -63,11 +65,14 @@ def write(folder: StudyFolder, outcome: Results, weights: Path) -> Path:
         task_version=document.task_version,
         contract=document.contract,
         model=document.model,
-        threshold=None if federated is None else federated.everybody.specific.threshold,
+        threshold=None if point is None else point.threshold,
         accepted=None if outcome.gate is None else not outcome.gate,
         probe=probe,
         calibration=None if outcome.recalibrated is None else outcome.recalibrated.line,
         prevalence=None if outcome.recalibrated is None else outcome.recalibrated.prevalence,
+        sensitivity=None if point is None else point.sensitivity,
+        specificity=None if point is None else point.specificity,
+        calibration_error=None if judged is None else judged.calibration_error,
     )
     path = folder.path / model_file.FILE
     write_whole(path, model_file.pack(head, arrays, _encoder(configuration)))

@@ -30,7 +30,10 @@ def test_it_computes_what_its_author_computed(tmp_path: Path) -> None:
         for typed in (digest, digest.upper(), " ".join(digest[i : i + 8] for i in range(0, 64, 8))):
             opened = open_model(path, typed)
             assert (opened.sha256, opened.head.study) == (digest, "demo-1")
-            assert opened.remarks == ["The model's scores were not calibrated: 30 % does not mean 30 patients in 100."]
+            assert opened.remarks == [
+                "The model's scores were not calibrated: 30 % does not mean 30 patients in 100.",
+                "Sensitivity and specificity at the operating threshold are not known: the model's file has none.",
+            ]
     network = registry.build(SPEC, TASK.form)
     registry.load_arrays(network.trainable, weights())
     examples = np.random.default_rng(0).random((3, *TASK.example_shape), np.float32)
@@ -100,7 +103,7 @@ def test_scores_become_the_probabilities_that_its_study_has_calibrated(tmp_path:
     opened = open_model(tmp_path, digest)
     assert opened.probability(0.5) == pytest.approx(1 / (1 + np.e))
     assert opened.threshold == pytest.approx(float(line.probability(0.43)))
-    (told,) = opened.remarks
+    told, *_ = opened.remarks
     assert "about 27% had the finding" in told
 
 
