@@ -8,9 +8,11 @@ Tested in ``tests/server/test_launch.py``.
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -113,8 +115,23 @@ def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
         except conf.ConfigError as error:
             _refuse(error, console)
         sys.argv[1:] = conf.for_hydra(sys.argv[1:])
-    hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
+    with _ended_as_by_ctrl_c():
+        hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
     _after_a_sweep(ended, console)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """What ends a process politely (SIGTERM: a job's time limit, a shutdown) ends a study as Ctrl-C does."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def overview(width: int) -> str:

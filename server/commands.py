@@ -21,7 +21,7 @@ from conf import load as conf
 from conf.schema.runtime import SuperlinkRuntime
 from server import encoder
 from server.encoder import DrawPhantoms
-from server.errors import StudyError
+from server.errors import StudyError, TrackingFailed
 from server.pages import comparison
 from server.results import export
 from server.tracking import tracker
@@ -87,10 +87,14 @@ def main(words: Sequence[str], draw: DrawPhantoms) -> int:
         return show(given.studies, given.to, console) if given.command == "compare" else _send(given, console)
     except (StudyError, new_task.NewTaskRefused) as error:
         console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
-        return 1
+        return 1 if given.command in _ASK_OTHERS or isinstance(error, TrackingFailed) else 2
     except conf.ConfigError as error:
         console.print(f"[bold red]Invalid configuration:[/]\n{escape(str(error))}", soft_wrap=True)
         return 2
+
+
+_ASK_OTHERS = ("send", "queue", "stop", "logs")
+"""Commands that may fail whatever was typed; what others refuse is what they were given."""
 
 
 def _parser(commands: Commands, name: str, does: str) -> argparse.ArgumentParser:
@@ -197,7 +201,7 @@ def show(folders: Sequence[Path], to: Path, console: Console) -> int:
         NotComparable: they have no figures in common.
     """
     studies = [comparison.read(folder) for folder in folders]
-    console.print(comparison.table(studies))
+    console.print(comparison.table(studies, console.width))
     to.parent.mkdir(parents=True, exist_ok=True)
     write_whole(to, comparison.page(studies).encode())
     console.print(f"Comparison: {to.resolve()}", soft_wrap=True)

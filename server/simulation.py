@@ -10,7 +10,8 @@ Tested in ``tests/federation/test_whole_study.py``.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -124,15 +125,17 @@ def play(
             initial=initial,
             listener=listener,
         )
-        state = played.federated(tracker)
-        arms = played.repeated(played.arms())
+        with _told_to(tracker):
+            state = played.federated(tracker)
+            arms = played.repeated(played.arms())
+            across = played.across_sites(state, arms)
         outcome = results.results(
             folder.name,
             state,
             arms=arms,
             notes=[*hospitals.notes, *notes_on_sums(document_in(study, folder).secure_sum, state.rounds)],
             gates=asdict(study.evaluation.gate),
-            cross_site=played.across_sites(state, arms),
+            cross_site=across,
             questions=tasks.get(study.task.name).questions,
         )
         record(folder, outcome, state, tracker, hospitals.conformance)
@@ -147,6 +150,19 @@ def _provisioned(study: Study, folder: StudyFolder, provision: ProvisionHospital
     except HospitalNotReady:
         if not folder.resumed:
             shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _told_to(tracker: Tracker) -> Iterator[None]:
+    """Whatever ends the study before its end is told: its runs would seem to be under way for ever."""
+    try:
+        yield
+    except Exception:
+        tracker.broken_off("FAILED")
+        raise
+    except BaseException:  # Ctrl-C, SIGTERM
+        tracker.broken_off("KILLED")
         raise
 
 

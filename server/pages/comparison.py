@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 from pydantic import TypeAdapter
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from server.errors import StudyError
@@ -21,6 +23,9 @@ from server.pages.report import PAGES, interval, point
 from server.results.answers import AnswerArm
 from tasks.metrics.interval import Interval, mean, repeated
 
+_MAY_DIFFER = ("privacy.", "seed")
+"""Studies that differ in nothing but this lie on one curve of AUC against epsilon."""
+_WIDE = 10_000
 _ANSWERS = TypeAdapter(dict[str, dict[str, AnswerArm]])
 _NOT_SHOWN = ("output_dir", "data_root", "tracking", "runtime", "propose", "resume")
 
@@ -75,8 +80,16 @@ def read(folder: Path) -> Ended:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NotComparable(
-            f"{folder} holds no study that has ended: {error!r}. Name folders in outputs/studies"
+            f"{folder} holds no study that has ended ({_reason(error)}); name folders in outputs/studies"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (
+        "it is not there, or lacks a file"
+        if isinstance(error, FileNotFoundError)
+        else f"{type(error).__name__}: {error}"
+    )
 
 
 def _intervals(arm: dict[str, Any]) -> dict[str, Interval]:
@@ -94,10 +107,12 @@ def shared(studies: Sequence[Ended]) -> list[str]:
     """
     questions = {study.question for study in studies}
     if len(questions) > 1:
-        raise NotComparable(f"the studies ask different questions: {', '.join(sorted(questions))}")
+        raise NotComparable(
+            f"the studies ask different questions: {', '.join(sorted(questions))}; name studies of one task"
+        )
     common = sorted(set.intersection(*(set(study.hospitals) for study in studies))) if studies else []
     if not common:
-        raise NotComparable("no hospital has an AUC in all of these studies")
+        raise NotComparable("no hospital has an AUC in all of these studies; name studies of the same hospitals")
     return common
 
 
@@ -112,23 +127,43 @@ def told_by(studies: Sequence[Ended]) -> list[str]:
     return list(dict.fromkeys(figure for study in studies for figure in study.told))
 
 
-def table(studies: Sequence[Ended]) -> Table:
+def table(studies: Sequence[Ended], width: int = 80) -> Table:
     """For the terminal: what differs, and the mean AUC over the hospitals that all studies share.
+
+    Args:
+        width: of the terminal. In a narrow one studies have numbers, and single hospitals are left to the page.
 
     Raises:
         NotComparable: see ``shared``.
     """
-    common, keys = shared(studies), differing(studies)
+    common, keys, told = shared(studies), differing(studies), told_by(studies)
     drawn = Table(title=f"AUC over {', '.join(common)}, with 95 % intervals", title_style="bold")
-    told = told_by(studies)
     for heading in ("study", *keys, "mean AUC", *common, *told):
         drawn.add_column(heading)
     for study in studies:
         figures = [_text(study.hospitals[hospital]) for hospital in common]
-        settings = (str(study.config.get(key)) for key in keys)
         answers = (study.told.get(figure, "–") for figure in told)
-        drawn.add_row(study.name, *settings, _text(_mean(study, common)), *figures, *answers)
+        drawn.add_row(study.name, *_settings(study, keys), _text(_mean(study, common)), *figures, *answers)
+    fits = Measurement.get(wide := Console(width=_WIDE), wide.options, drawn).maximum <= width
+    return drawn if fits else _narrow(studies, common, keys)
+
+
+def _narrow(studies: Sequence[Ended], common: Sequence[str], keys: Sequence[str]) -> Table:
+    names = "\n".join(f"{number}: {study.name}" for number, study in enumerate(studies, start=1))
+    drawn = Table(title=f"Mean AUC over {', '.join(common)}, with 95 % intervals", title_style="bold",
+                  caption=f"{names}\nSingle hospitals are on the page.", caption_justify="left")  # fmt: skip
+    drawn.add_column("study", no_wrap=True)
+    for key in keys:
+        drawn.add_column(key, overflow="fold")
+    drawn.add_column("mean AUC", overflow="fold")
+    for number, study in enumerate(studies, start=1):
+        drawn.add_row(str(number), *_settings(study, keys), _text(_mean(study, common)))
     return drawn
+
+
+def _settings(study: Ended, keys: Sequence[str]) -> Iterator[str]:
+    for value in map(study.config.get, keys):
+        yield f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def points(studies: Sequence[Ended]) -> list[tuple[str, Interval]]:
@@ -153,11 +188,14 @@ def page(studies: Sequence[Ended]) -> str:
     common, by_epsilon = shared(studies), points(studies)
     pooled = [mean([study.pooled[h] for h in common]) for study in studies if set(common) <= set(study.pooled)]
     baseline = [interval for interval in pooled if interval is not None]
-    drawn = charts.frontier(by_epsilon, _average(baseline) if baseline else None) if len(by_epsilon) > 1 else None
+    others = [key for key in differing(studies) if not key.startswith(_MAY_DIFFER)]
+    one_curve = len(by_epsilon) > 1 and not others
+    drawn = charts.frontier(by_epsilon, _average(baseline) if baseline else None) if one_curve else None
     return PAGES.get_template("many.html.j2").render(
         studies=studies,
         common=common,
         keys=differing(studies),
+        others=others if len(by_epsilon) > 1 else [],
         told=told_by(studies),
         frontier="" if drawn is None else Markup(drawn.svg()),
         mean=lambda study: _mean(study, common),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -40,6 +41,7 @@ from tasks.protocol.study import (
 )
 from tasks.tables import answer_terms
 
+_NO_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 WEIGHTS = "weights"
 """The server's folder with files of weights that studies may name."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -265,7 +267,16 @@ def open_study(study: Study) -> StudyFolder:
     try:
         folder.path.mkdir(parents=True)
     except FileExistsError:
-        raise StudyBusy(f"another process is just starting {folder.name}; run this command again") from None
+        if root.is_dir():
+            raise StudyBusy(f"another process is just starting {folder.name}; run this command again") from None
+        raise conf.ConfigError(f"output_dir={study.output_dir}: is a file; set output_dir=FOLDER") from None
+    except OSError as error:
+        if error.errno not in _NO_FOLDER:
+            raise
+        raise conf.ConfigError(
+            f"output_dir={study.output_dir}: no folder can be made there ({error.strerror}); set "
+            "output_dir=FOLDER, one that you may write to"
+        ) from error
     facts = {"study": folder.name, "finished": False, "config": conf.to_plain(study)}
     write_whole(folder.path / FILE, json.dumps(facts, indent=1).encode())
     return folder

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -43,6 +44,9 @@ class Tracker(Protocol):
     def finish(self, records: list[RoundRecord], metrics: dict[str, float], files: list[Path]) -> None:
         """Record the final figures, the files and the model, and close the study."""
 
+    def broken_off(self, status: str) -> None:
+        """The study has ended before its end: ``FAILED`` or ``KILLED``. Resumed, it goes on in the same run."""
+
     def where(self) -> list[str]:
         """Lines that tell a person where to see it."""
 
@@ -53,6 +57,8 @@ class NoTracker:
     def rounds(self, records: list[RoundRecord]) -> None: ...
 
     def finish(self, records: list[RoundRecord], metrics: dict[str, float], files: list[Path]) -> None: ...
+
+    def broken_off(self, status: str) -> None: ...
 
     def where(self) -> list[str]:
         return []
@@ -149,6 +155,12 @@ class MlflowTracker:
                 f"MLflow has not received the results ({self._failing or 'it is slow'}). They are in "
                 f"{self._folder.path} and will be sent with the next study of this folder, or by `consilium send`"
             )
+
+    def broken_off(self, status: str) -> None:
+        self.settled(_LEAST_S)
+        if self._store is not None:
+            with suppress(Exception):  # the error that ended the study is the one to be told
+                self._store.close(status)
 
     def settled(self, timeout: float) -> bool:
         """Wait until MLflow has every round so far."""

@@ -152,7 +152,7 @@ def test_the_command_tells_and_returns(
     assert "torchvision ConvNeXt" in capsys.readouterr().out
     bad = file.with_name("bad.safetensors")
     save_file({name: t.clone() for name, t in VisionViT().state_dict().items() if "ln_1" not in name}, bad)
-    assert commands.main(["encoder", str(bad)], draw) == 1
+    assert commands.main(["encoder", str(bad)], draw) == 2
     shown = capsys.readouterr().out
     assert "EncoderRefused" in shown
     assert "blocks.0.norm1.bias is missing" in shown

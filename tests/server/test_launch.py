@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,25 @@ def test_a_study_is_found_again_by_its_name_with_its_own_configuration(tmp_path:
         launch.named(asked)
     with pytest.raises(StudyError, match="there is no such study"):
         launch.named(load.load([f"output_dir={tmp_path}", "resume=demo-0123abcd-2"]))
+
+
+def test_a_polite_end_is_told_as_ctrl_c_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """SIGTERM: what a job's time limit or a shutdown sends."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(simulation, "open_study", lambda study: signal.raise_signal(signal.SIGTERM))
+    assert command(monkeypatch, tmp_path) == 130
+    assert "Every committed round is kept" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_output_folder_that_cannot_be_is_told_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/consilium")):
+        assert command(monkeypatch, place) == 2
+        shown = capsys.readouterr().out
+        assert f"output_dir={place}: " in shown
+        assert "set output_dir=FOLDER" in shown

@@ -157,5 +157,5 @@ def test_a_failure_half_way_leaves_nothing_behind(checkout: Path) -> None:
 def test_the_command_says_what_it_did_or_why_not(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert commands.main(["new-task", "thyroid_ultrasound", "--root", str(checkout)], undrawn) == 0
     assert "tests/tasks/test_every_task.py -k thyroid_ultrasound" in capsys.readouterr().out
-    assert commands.main(["new-task", "thyroid_ultrasound", "--root", str(checkout)], undrawn) == 1
+    assert commands.main(["new-task", "thyroid_ultrasound", "--root", str(checkout)], undrawn) == 2
     assert "already exists" in capsys.readouterr().out

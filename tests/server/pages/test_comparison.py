@@ -81,7 +81,7 @@ def test_the_command_writes_the_page_and_says_where(tmp_path: Path, capsys: pyte
     assert commands.main(["compare", *folders, "--to", str(to)], undrawn) == 0
     assert "s1" in to.read_text()
     assert "page.html" in capsys.readouterr().out
-    assert commands.main(["compare", str(tmp_path), "--to", str(to)], undrawn) == 1
+    assert commands.main(["compare", str(tmp_path), "--to", str(to)], undrawn) == 2
     assert "NotComparable" in capsys.readouterr().out
     assert commands.main(["send", "--output-dir", str(tmp_path)], undrawn) == 0
 
@@ -89,7 +89,30 @@ def test_the_command_writes_the_page_and_says_where(tmp_path: Path, capsys: pyte
 def test_the_table_has_a_row_a_study(tmp_path: Path) -> None:
     studies = [comparison.read(ended(tmp_path, f"s{n}", f"seed={n}")) for n in (1, 2)]
     console = Console(width=200, record=True)
-    console.print(comparison.table(studies))
+    console.print(comparison.table(studies, 200))
     shown = console.export_text()
     assert "seed" in shown
     assert shown.count("0.") >= 6
+
+
+def test_the_table_fits_a_terminal_of_80_columns_and_no_study_is_cut(tmp_path: Path) -> None:
+    more = ("privacy.epsilon=3", "privacy.epsilon=8", "privacy=none")
+    studies = [
+        comparison.read(ended(tmp_path, f"a-study-with-a-rather-long-name-{n}", f"seed={n}", epsilon))
+        for n, epsilon in enumerate(more, start=1)
+    ]
+    console = Console(width=80, record=True)
+    console.print(comparison.table(studies, 80))
+    shown = console.export_text()
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    assert all(f"{n}: {study.name}" in shown for n, study in enumerate(studies, start=1))
+
+
+def test_one_curve_is_drawn_only_through_studies_that_differ_in_nothing_else(tmp_path: Path) -> None:
+    strict, lax = (comparison.read(ended(tmp_path, f"e{e}", f"privacy.epsilon={e}")) for e in (3, 8))
+    other = comparison.read(ended(tmp_path, "other", "privacy.epsilon=8", "training.steps=7"))
+    alike, told = comparison.page([strict, lax]), comparison.page([strict, other])
+    assert "No curve" not in alike
+    assert "differ in more than that (training.steps)" in told
+    assert alike.count("<svg") == told.count("<svg") + 1

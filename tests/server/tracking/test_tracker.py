@@ -354,6 +354,18 @@ def test_results_that_a_store_did_not_take_are_sent_by_a_later_process(home: Pat
     assert send(tmp_path, told.append) == []
 
 
+def test_the_run_of_a_study_that_is_ended_here_ends_and_goes_on_when_it_is_resumed(home: Path) -> None:
+    study = configuration(home, "interrupted")
+    tracker, folder = tracked(study, [])
+    tracker.rounds([record(1)])
+    tracker.broken_off("KILLED")
+    found = runs_of(home, folder)
+    assert {run.info.status for run in found.values()} == {"KILLED"}
+    assert len(steps(home, found[""].info.run_id, "site/ash/auc")) == 1
+    MlflowStore(study, folder, HOSPITALS, [])
+    assert runs_of(home, folder)[""].info.status == "RUNNING"
+
+
 @pytest.mark.parametrize(("state", "status"), [("stopped", "KILLED"), ("failed", "FAILED"), ("running", "RUNNING")])
 @pytest.mark.parametrize("rounds", [0, 2])
 def test_the_run_of_a_study_that_ended_without_results_ends_as_well(
