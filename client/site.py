@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from client.errors import SiteMisconfigured
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource, Settings, Source, TaskName
@@ -301,8 +303,13 @@ def load(path: Path) -> SiteSettings:
     """
     try:
         return _settings(path.read_text("utf-8"), path.absolute())
+    except FileNotFoundError:
+        raise SiteMisconfigured(
+            f"there is no {path}: name yours with --site, or found a hospital with: consilium-site init --site {path} "
+            "--name NAME"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SiteMisconfigured(f"cannot read {path}: {error}") from error
+        raise SiteMisconfigured(f"cannot read {path}: {error}; it must be text in UTF-8 that you may read") from error
 
 
 @lru_cache(maxsize=512)  # asked at every order; the text is the key, so an edit counts from the next order on
@@ -310,9 +317,19 @@ def _settings(text: str, path: Path) -> SiteSettings:
     try:
         settings = SiteSettings.model_validate(_values(text, path))
     except ValidationError as error:
-        problems = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        problems = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {_told(e)}" for e in error.errors()]
         raise SiteMisconfigured(f"{path} has {len(problems)} problem(s):\n" + "\n".join(problems)) from None
     return _anchored(settings, path.parent.resolve())
+
+
+def _told(fault: ErrorDetails) -> str:
+    """A fault in words; of a setting that there is not, which was meant."""
+    if fault["type"] != "extra_forbidden":
+        return fault["msg"]
+    classes = (SiteSettings, Policy, SecureSumPolicy, TrainerSettings, FolderSource, DicomwebSource, DimseSource)
+    known = dict.fromkeys(name for kind in classes for name in kind.model_fields)
+    meant = get_close_matches(str(fault["loc"][-1]), known, n=1)
+    return f"there is no such setting here; {f'did you mean {meant[0]}?' if meant else 'take it out'}"
 
 
 def _values(text: str, path: Path) -> object:
@@ -320,7 +337,9 @@ def _values(text: str, path: Path) -> object:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        raise SiteMisconfigured(f"cannot read {path}: {error}") from error
+        raise SiteMisconfigured(
+            f"cannot read {path}: {' '.join(str(error).split())}; correct that line (a value with ':' or '#' is quoted)"
+        ) from error
 
 
 def _anchored(settings: SiteSettings, folder: Path) -> SiteSettings:
