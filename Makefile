@@ -1,6 +1,6 @@
 # Two commands set up everything: `make demo` and `make test`. The rest is for those who change the code.
 .DEFAULT_GOAL := help
-.PHONY: help demo test explore check coverage docs e2e wheels sbom e2e-container bench clean
+.PHONY: help demo test explore check coverage docs e2e wheels wheels-cuda sbom e2e-container bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,6 +53,12 @@ wheels: $(VENV)/.installed  ## Make all wheels of a release for the images' Pyth
 	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python -m tests.container.wheels "$(or $(ENGINE),podman)"; \
 	  status=$$?; rm -rf tasks/commit.txt tasks/phantoms/build; exit $$status
 
+wheels-cuda: $(VENV)/.installed  ## The same for the hospital's image with CUDA, in wheels-cuda (TORCH_INDEX=...)
+	@rm -rf wheels-cuda build
+	@git rev-parse HEAD > tasks/commit.txt
+	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python -m tests.container.wheels "$(or $(ENGINE),podman)" cuda; \
+	  status=$$?; rm -rf tasks/commit.txt tasks/phantoms/build; exit $$status
+
 sbom: $(VENV)/.installed  ## List what is in the built images, with licences; fail on one that is not permitted (ENGINE=docker)
 	$(INSTALL) --editable '.[dev,container]'
 	$(BIN)/python -m tests.container.sbom "$(or $(ENGINE),podman)" outputs/sbom consilium-site consilium-server
@@ -62,4 +68,4 @@ e2e-container: wheels  ## Build both images, check their hardening, play a study
 	$(BIN)/python -m pytest tests/container
 
 clean:  ## Remove the environment and all results
-	rm -rf $(VENV) outputs benchmarks wheels build *.egg-info
+	rm -rf $(VENV) outputs benchmarks wheels wheels-cuda build *.egg-info

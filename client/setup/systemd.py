@@ -21,6 +21,8 @@ FOLDER = "systemd"
 """Beside ``site.yaml``: what root installs."""
 _GATEWAY_MB, _TRAINER_MB = 1024, 7168
 """As in compose.yaml; to the trainer's comes what training may use (``max_memory_mb``)."""
+_GPUS = ("char-nvidia", "char-nvidia-frontend", "char-nvidia-uvm", "char-nvidia-caps")
+"""What NVIDIA's driver calls its devices in /proc/devices, by release; systemd skips those that are not there."""
 
 
 def write_units(settings: SiteSettings, site: Path) -> list[Path]:
@@ -56,6 +58,7 @@ def services(settings: SiteSettings, site: Path) -> list[Service]:
         reads=[site, site.parent / FOLDER, settings.weights, *_images(settings)],
         hides=[settings.link / "node.key"],
         peers=_peers(settings),
+        devices=() if settings.trainer.device == "cpu" else _GPUS,
         after=["consilium-gateway.service"],
     )
     return [gateway, trainer]

@@ -21,7 +21,6 @@ _MISUSED = 2
 
 _RESTRICTED = (
     "PrivateTmp=yes",
-    "PrivateDevices=yes",
     "ProtectProc=invisible",
     "ProtectClock=yes",
     "ProtectControlGroups=yes",
@@ -61,6 +60,7 @@ class Service:
         environment: a file with variables, one NAME=VALUE in each line; it may be missing.
         after: units that are started before.
         low_port: whether it listens on a port below 1024.
+        devices: groups of devices that it may open, as DeviceAllow= names them; with none it sees no hardware at all.
     """
 
     name: str
@@ -76,6 +76,7 @@ class Service:
     environment: Path | None = None
     after: Sequence[str] = ()
     low_port: bool = False
+    devices: Sequence[str] = ()
 
 
 def unit(service: Service) -> str:
@@ -114,6 +115,7 @@ def unit(service: Service) -> str:
         *(f"ReadOnlyPaths={_word(f'-{path}')}" for path in service.reads),
         *(f"InaccessiblePaths={_word(f'-{path}')}" for path in service.hides),
         *_RESTRICTED,
+        *_devices(service.devices),
         *(
             []
             if service.peers is None
@@ -124,6 +126,13 @@ def unit(service: Service) -> str:
         "WantedBy=multi-user.target",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _devices(groups: Sequence[str]) -> list[str]:
+    """By systemd.resource-control(5): /dev as it is, of which only these can be opened beside /dev/null and its like."""
+    if not groups:
+        return ["PrivateDevices=yes"]
+    return ["PrivateDevices=no", "DevicePolicy=closed", *(f"DeviceAllow={group} rw" for group in groups)]
 
 
 def users(user: str, what: str, folder: Path) -> str:

@@ -134,6 +134,20 @@ def test_every_pod_is_restricted_limited_and_without_a_token(side: str, values: 
                 assert container["resources"][kind].keys() == {"cpu", "memory"}
 
 
+def test_a_gpu_is_the_trainers_and_no_jobs() -> None:
+    plain = pods(rendered("client", SITE))
+    made = rendered("client", SITE | {"gpu": {"count": 1, "runtimeClass": "nvidia"}})
+    for one in made:
+        kubernetes_validate.validate(one, KUBERNETES, strict=True)
+    found = pods(made)
+    trainer = found.pop("consilium-trainer")
+    assert trainer["spec"].pop("runtimeClassName") == "nvidia"
+    (container,) = trainer["spec"]["containers"]
+    assert container["resources"]["limits"].pop("nvidia.com/gpu") == 1
+    assert trainer == plain.pop("consilium-trainer"), "nothing else changes"
+    assert found == plain
+
+
 @BOTH
 def test_without_a_digest_the_tag_counts(side: str) -> None:
     image = {"repository": "registry.example.org/x", "tag": "0.2.0"}

@@ -100,6 +100,26 @@ def test_an_archive_is_reached_through_a_relay_that_reaches_nothing_else() -> No
     assert "ports" not in relay
 
 
+def test_a_gpu_is_the_trainers_alone_and_changes_nothing_else() -> None:
+    words = ["podman-compose", "-f", str(SITE / "compose.yaml")]
+    given = {"DICOM": "/data", "GPU": "1"}
+
+    def services(*more: str) -> dict[str, Any]:
+        ended = subprocess.run([*words, *more, "config"], capture_output=True, text=True, env=HERE | given)
+        assert ended.returncode == 0, ended.stderr
+        found: dict[str, Any] = yaml.safe_load(ended.stdout)["services"]
+        return found
+
+    plain, gpu = services(), services("-f", str(SITE / "compose.gpu.yaml"))
+    assert gpu["gateway"] == plain["gateway"]
+    trainer = gpu["trainer"]
+    (device,) = trainer.pop("deploy")["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "device_ids": ["1"], "capabilities": ["gpu"]}
+    assert trainer.pop("image") == "consilium-site-cuda"
+    assert trainer["environment"].pop("NVIDIA_DRIVER_CAPABILITIES") == "compute,utility"
+    assert trainer == {name: value for name, value in plain["trainer"].items() if name != "image"}
+
+
 def test_selinux_lets_both_containers_at_their_files_and_leaves_the_images_labels_alone() -> None:
     """Files that two containers share have a shared label (z); an archive is labelled only if somebody says so."""
     for service in compose(SITE)["services"].values():

@@ -52,6 +52,18 @@ def test_a_torch_for_cuda_is_known_by_what_it_needs() -> None:
         wheels.refuse_cuda(wheels.needs(report))
 
 
+def test_the_variant_for_gpus_is_made_on_request_only_and_then_has_cuda() -> None:
+    wheels.require_cuda(["numpy-2.4.6.whl", "torch-2.13.0+cu130-cp311-cp311-linux_x86_64.whl"])
+    wheels.require_cuda(["torch-2.13.0", "nvidia-cublas-cu12"])
+    with pytest.raises(WrongWheels, match="make wheels-cuda TORCH_INDEX"):
+        wheels.require_cuda(["numpy-2.4.6.whl", "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl"])
+    torch, rest = wheels.words("python3", "https://cuda.example.org/simple", cuda=True)
+    assert torch[-3:] == ["--index-url", "https://cuda.example.org/simple", "torch"]
+    assert {folder for words in (torch, rest) for folder in words if folder.startswith("wheels")} == {"wheels-cuda"}
+    assert rest[-2:] == list(wheels.OURS_CUDA)
+    assert "ARG WHEELS=wheels\n" in (ROOT / wheels.CONTAINERFILE).read_text("utf-8"), "the processor's is the default"
+
+
 def test_torch_comes_from_the_index_that_is_named_for_it_and_nothing_else_does() -> None:
     torch, rest = wheels.words("python3", "https://cpu.example.org/simple")
     assert torch[-3:] == ["--index-url", "https://cpu.example.org/simple", "torch"]
@@ -62,7 +74,7 @@ def test_torch_comes_from_the_index_that_is_named_for_it_and_nothing_else_does()
 
 def test_another_python_works_in_the_images_base(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
-    monkeypatch.setattr(wheels, "_look_ahead", lambda index: None)
+    monkeypatch.setattr(wheels, "_ahead", lambda index: [])
     monkeypatch.setattr(wheels, "refuse_cuda", lambda names: None)
     monkeypatch.setattr(wheels.subprocess, "run", lambda words, **_: ran.append(words))
     monkeypatch.setattr(Path, "iterdir", lambda path: iter(()))

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from client.cli.main import app
 from client.setup.systemd import services
-from client.site import SiteSettings, load
+from client.site import SiteSettings, TrainerSettings, load
 from client.sources.settings import DimseSource
 from tests.tasks.machine.test_systemd import complaints, exposure, settings
 
@@ -42,6 +42,17 @@ def test_the_gateway_has_no_data_and_the_trainer_no_way_out(units: Path) -> None
     assert gateway["EnvironmentFile"] == [f"-{site}/gateway.env"], "where a proxy's password may be"
     memory = load(site / "site.yaml").max_memory_mb
     assert trainer["MemoryMax"] == [f"{7168 + memory}M"]
+
+
+def test_only_the_trainer_sees_a_gpu_and_only_where_it_uses_one(
+    tmp_path: Path, provision_hospital: Callable[..., SiteSettings]
+) -> None:
+    settled = provision_hospital()
+    for device in ("cpu", "auto", "cuda:1"):
+        changed = settled.model_copy(update={"trainer": TrainerSettings(device=device)})
+        gateway, trainer = services(changed, tmp_path / "site.yaml")
+        assert gateway.devices == ()
+        assert ("char-nvidia-uvm" in trainer.devices) is (device != "cpu")
 
 
 def test_systemd_has_nothing_to_complain_about(units: Path) -> None:

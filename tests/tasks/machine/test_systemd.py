@@ -55,6 +55,20 @@ def exposure(unit: Path) -> float:
     return float(ended.stdout.rpartition("service: ")[2].split()[0])
 
 
+def test_a_program_sees_no_hardware_but_what_it_is_given(tmp_path: Path) -> None:
+    plain = settings(systemd.unit(service(tmp_path)))
+    assert plain["PrivateDevices"] == ["yes"]
+    assert not plain.keys() & {"DevicePolicy", "DeviceAllow"}
+    given = settings(systemd.unit(service(tmp_path, devices=["char-nvidia", "char-nvidia-uvm"])))
+    assert given["PrivateDevices"] == ["no"]
+    assert given["DevicePolicy"] == ["closed"]
+    assert given["DeviceAllow"] == ["char-nvidia rw", "char-nvidia-uvm rw"]
+    changed = ("PrivateDevices", "DevicePolicy", "DeviceAllow")
+    assert {name: value for name, value in given.items() if name not in changed} == {
+        name: value for name, value in plain.items() if name not in changed
+    }
+
+
 def test_a_unit_restricts_what_its_program_can_do() -> None:
     found = settings(systemd.unit(service(Path("/srv/one"))))
     assert {name: found[name] for name in RESTRICTED} == {name: [value] for name, value in RESTRICTED.items()}

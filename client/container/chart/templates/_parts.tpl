@@ -74,6 +74,9 @@ securityContext:
 {{- /* What has the data: the trainer, and the jobs that prepare it. */}}
 {{- define "data.pod" -}}
 {{- include "pod" . }}
+{{- if and .trains .Values.gpu.count .Values.gpu.runtimeClass }}
+runtimeClassName: {{ .Values.gpu.runtimeClass }}
+{{- end }}
 {{- if not .Values.dns }}
 dnsPolicy: None
 dnsConfig: {nameservers: [127.0.0.1]}
@@ -105,7 +108,11 @@ volumes:
 {{- include "container" . }}
 env:
   - {name: CONSILIUM_GATEWAY, value: {{ include "gateway" . | quote }}}
-resources: {{ toJson .Values.resources.trainer }}
+{{- $resources := deepCopy .Values.resources.trainer }}
+{{- if and .trains .Values.gpu.count }}
+{{- $_ := set $resources.limits .Values.gpu.resource .Values.gpu.count }}
+{{- end }}
+resources: {{ toJson $resources }}
 volumeMounts:
   - {name: state, mountPath: /state}
   - {name: site, mountPath: /state/site.yaml, subPath: site.yaml, readOnly: true}
