@@ -129,7 +129,7 @@ def unit(service: Service) -> str:
 
 
 def _devices(groups: Sequence[str]) -> list[str]:
-    """By systemd.resource-control(5): /dev as it is, of which only these can be opened beside /dev/null and its like."""
+    """By systemd.resource-control(5): of /dev only these can be opened, beside /dev/null and its like."""
     if not groups:
         return ["PrivateDevices=yes"]
     return ["PrivateDevices=no", "DevicePolicy=closed", *(f"DeviceAllow={group} rw" for group in groups)]
