@@ -3,8 +3,6 @@
 They share a softmax with the background, whose logit is 0, so that a network has as many outputs as without exclusion.
 What is marked of them is the most probable, if it is more probable than the background; of other structures whatever is
 more probable than not.
-
-Tested in ``tests/tasks/test_exclusion.py``.
 """
 
 from __future__ import annotations

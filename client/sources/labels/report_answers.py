@@ -3,8 +3,6 @@
 A measurement group of TID 1500 (PS3.16) says at most one answer to each question, for the images that it refers to, see
 ``reports.py``. What it measures in a unit that the task does not know, or beyond the declared range, is no answer and
 is counted by a word; nothing is clipped, and nothing chosen of several: not in a group, and not of several reports.
-
-Tested in ``tests/client/sources/labels/test_report_answers.py``.
 """
 
 from __future__ import annotations
