@@ -110,6 +110,7 @@ TASKS = sorted({path.parent.name for path in (ROOT / "tasks").glob("*/__init__.p
 VARIANTS = {
     "breast_ultrasound_three": "breast_ultrasound",
     "ejection_fraction": "cardiac_ultrasound",
+    "hand_xray": "chest_xray",
     "heart_size": "chest_xray",
     "heart_views": "cardiac_ultrasound",
     "left_heart": "cardiac_ultrasound",

@@ -76,7 +76,7 @@ def list_files(
     labels = renamed(labels, map(_seen, headers))
     left_out["CONTRADICTING_LABEL_ROWS"] = labels.left_out["CONTRADICTING_LABEL_ROWS"]
     outlines = FrameOutlines(segmentations, task.structures) if task.structures else None
-    records, used = _join(headers, labels, withdrawn, left_out, outlines, task)
+    records, used = _join(headers, labels, withdrawn, left_out, outlines=outlines, task=task)
     if not used:
         raise LabelsMatchNothing(
             f"none of {len(headers)} images has a label: {labels.path} is keyed by {labels.key}, with "

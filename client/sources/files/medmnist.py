@@ -134,7 +134,7 @@ def _record(archive: ArchiveImages, index: int, side: Side | None, task: Task) -
     signature = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
     read = partial(_slice, image) if task.sequences else partial(_picture, image)
     scan = partial(_scan, task.sequences[0].name, image) if task.sequences else None
-    return Record(name, name, truths[0], signature, read, scan, findings=tuple(truths[1:]), side=side)
+    return Record(name, name, truths[0], signature, read, read_scan=scan, findings=tuple(truths[1:]), side=side)
 
 
 def _picture(image: NDArray[np.uint8]) -> Picture:

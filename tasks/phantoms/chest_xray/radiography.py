@@ -89,7 +89,8 @@ def stored_values(room: Radiography, attenuation: Field, supine: bool, rng: np.r
     low, high = np.percentile(dense[dense > _SKIN], (2, 98)) if (dense > _SKIN).any() else (0.0, 1.0)
     spread = (dense - low) / max(float(high - low), 1e-6)
     spread = spread + np.float32(room.sharpening) * (spread - gaussian_filter(spread, 0.04 * room.rows))
-    grey = 1 / (1 + np.exp(-np.float32(room.contrast) * (spread - np.float32(room.middle))))
+    steep = -np.float32(room.contrast) * (spread - np.float32(room.middle))
+    grey = 1 / (1 + np.exp(steep.clip(max=80)))  # black long before, and float32 ends at 88
     grey = (grey - grey.min()) / np.float32(max(float(np.ptp(grey)), 1e-6))
     value = np.rint((grey if room.photometric == "MONOCHROME2" else 1 - grey) * (2**_BITS - 1))
     return np.asarray(value, dtype=np.uint16)
