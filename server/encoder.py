@@ -201,8 +201,8 @@ def _images(source: str, task: Task, number: int, draw: DrawPhantoms) -> tuple[T
         return random_images.drawn(number, task.example_shape[1:]), random_images.TOLD
     if task.moments and source != "phantoms":
         raise EncoderRefused(
-            f"--directions {source}: {task.name} looks at several frames together, and a picture has one; use --directions "
-            "noise or phantoms"
+            f"--directions {source}: {task.name} looks at several frames together, and a picture has one; "
+            "use --directions noise or phantoms"
         )
     if source == "phantoms":
         return draw(task.name, number), f"phantoms of {task.name}"
