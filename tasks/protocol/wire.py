@@ -1,7 +1,8 @@
 """The messages between server and hospital: eight typed messages and a refusal.
 
 This is the only file that knows the names of records and keys. A message is scalars plus arrays. The scalars are sent
-as one JSON text inside a ``ConfigRecord`` (Flower's records hold no nested values), the arrays as an ``ArrayRecord``.
+as one JSON text inside a ``ConfigRecord`` (Flower's records hold no nested values), the arrays as an ``ArrayRecord``,
+or, where they are small, as safetensors beside the scalars.
 Everything that arrives is checked field by field before it is used: unknown fields, wrong types, values out of
 range and other protocol versions are refused, all problems in one message.
 """
@@ -30,7 +31,11 @@ from tasks.protocol.subgroups import LEVELS
 from tasks.protocol.sum_key import SumKey
 from tasks.protocol.survey import SurveyDocument
 
-VERSION = 5
+VERSION = 6
+_SMALL = 2**16
+"""Up to so many bytes of arrays travel beside the scalars. Flower makes two objects of every array, and each object is
+a request of its own to the SuperLink, there and back: signed, looked up and stored. A linear model is three objects so,
+not eight."""
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _PACKED_HEAD = "consilium"
@@ -357,8 +362,12 @@ def encode(message: Message) -> RecordDict:
     tasks.protocol.wire.WireError: a message of kind 'TrainReport' where EvaluateReport is due
     """
     head = ConfigRecord({"version": VERSION, "kind": type(message).__name__, "json": _scalars(message)})
-    arrays = ArrayRecord({name: Array(np.asarray(message.arrays[name], order="C")) for name in sorted(message.arrays)})
-    records = RecordDict({"head": head, "arrays": arrays})
+    arrays = {name: np.asarray(message.arrays[name], order="C") for name in sorted(message.arrays)}
+    records = RecordDict({"head": head})
+    if sum(array.nbytes for array in arrays.values()) <= _SMALL:
+        head["arrays"] = save_tensors(arrays)
+    else:
+        records["arrays"] = ArrayRecord({name: Array(array) for name, array in arrays.items()})
     if isinstance(message, TrainOrder | EvaluateOrder | SurveyOrder):
         return addressed(records, message.ledger_head)
     return records
@@ -367,7 +376,7 @@ def encode(message: Message) -> RecordDict:
 def addressed(records: RecordDict, ledger_head: str | None) -> RecordDict:
     """An encoded order for one hospital: with the last ledger hash seen of it. The arrays are shared."""
     head = ConfigRecord({**records.config_records["head"], "ledger_head": ledger_head or ""})
-    return RecordDict({"head": head, "arrays": records.array_records["arrays"]})
+    return RecordDict({**records, "head": head})
 
 
 def decode(records: RecordDict, kind: type[M], *or_kinds: type[N]) -> M | N:
@@ -377,10 +386,10 @@ def decode(records: RecordDict, kind: type[M], *or_kinds: type[N]) -> M | N:
         WireError: the records have another form, version or kind, or a field is wrong.
     """
     try:
-        head, record = records["head"], records["arrays"]
+        head = records.config_records["head"]
         version, name, text = head["version"], head["kind"], head["json"]
         ledger_head = head.get("ledger_head", "")
-        arrays = {str(name): array.numpy() for name, array in record.items()}  # type: ignore[union-attr]
+        arrays = _arrays(records)
     except Exception as error:  # Flower raises all kinds of errors for malformed records
         raise WireError(f"not a Consilium message ({type(error).__name__})") from error
     message: M | N = _checked(version, name, text, arrays, (kind, *or_kinds))
@@ -391,11 +400,21 @@ def decode(records: RecordDict, kind: type[M], *or_kinds: type[N]) -> M | N:
     return message
 
 
+def _arrays(records: RecordDict) -> Arrays:
+    """The arrays of a message, whichever way they came. An error of some kind if they came in no way, or in both."""
+    head = records.config_records["head"]
+    if "arrays" not in head:
+        return {str(name): array.numpy() for name, array in records.array_records["arrays"].items()}
+    if "arrays" in records or not isinstance(packed := head["arrays"], bytes):
+        raise ValueError("arrays twice, or not as bytes")
+    return {name: array.copy() for name, array in load_tensors(packed).items()}  # of one's own: they may be written to
+
+
 def size(records: RecordDict) -> int:
     """Bytes of a message's payload: the serialised arrays and the head. Flower adds a little overhead."""
     arrays = sum(len(array.data) for record in records.array_records.values() for array in record.values())
-    heads = sum(len(str(value)) for record in records.config_records.values() for value in record.values())
-    return arrays + heads
+    values = [value for record in records.config_records.values() for value in record.values()]
+    return arrays + sum(len(value if isinstance(value, bytes) else str(value)) for value in values)
 
 
 def give_up(records: RecordDict) -> None:

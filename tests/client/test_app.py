@@ -38,6 +38,7 @@ from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, T
 from tasks.protocol.wire import Arrays, ErrorCode, EvaluateOrder, EvaluateReport, Refusal, TrainOrder, TrainReport
 from tests.client.hospital import TASK, Archive, Hospital, draw_archive, evaluate, read, train, weights, with_terms
 from tests.client.reserving import plan_noise
+from tests.spread import spread
 
 STORY = "PATIENT-4711 in /archive/ward-7/image.dcm"
 
@@ -731,7 +732,7 @@ def test_an_order_that_was_damaged_anywhere_is_answered_with_a_code(
     approved: Hospital, document: StudyDocument, data: st.DataObject, action: str, value: Any, arrays: Any
 ) -> None:
     order = train(document) if action == "train" else evaluate(document)
-    content = wire.encode(order)
+    content = spread(wire.encode(order))
     head = content.config_records["head"]
     scalars = json.loads(str(head["json"]))
     where = scalars

@@ -19,6 +19,7 @@ from tasks.protocol import wire
 from tasks.protocol.study import StudyDocument
 from tasks.protocol.wire import ErrorCode, EvaluateOrder, Refusal, TrainOrder
 from tests.client.hospital import Archive, Hospital, draw_archive, evaluate, read, train
+from tests.spread import spread
 
 bounded = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 more = bounded if settings.get_current_profile_name() == "steady" else settings(bounded, max_examples=300)
@@ -185,6 +186,10 @@ def arrays_of(draw: st.DrawFn, arrays: dict[str, Array]) -> dict[str, Array]:
 def mutated(draw: st.DrawFn, order: TrainOrder | EvaluateOrder) -> RecordDict:
     """An order as it travels, in which the head, the tensors or the records are not as they should be."""
     sent = wire.encode(order)
+    if draw(st.integers(0, 9)) == 0:
+        packed = draw(st.binary(max_size=40) | st.just(bytes(sent["head"]["arrays"])[:-1]))
+        return RecordDict({"head": ConfigRecord({**sent.config_records["head"], "arrays": packed})})
+    sent = spread(sent)
     head, arrays = dict(sent.config_records["head"]), dict(sent.array_records["arrays"])
     what = draw(st.integers(0, 8))
     if what <= 3:
@@ -242,14 +247,14 @@ def test_a_head_that_is_nonsense_is_a_bad_order(
 ) -> None:
     sent = wire.encode(train(document))
     head = ConfigRecord({**sent.config_records["head"], where: text})
-    reply = answer(closed, RecordDict({"head": head, "arrays": sent.array_records["arrays"]}), "train")
+    reply = answer(closed, RecordDict({**sent, "head": head}), "train")
     assert isinstance(reply, Refusal)
     assert reply.code is (ErrorCode.NOT_APPROVED if (where, text) == ("ledger_head", "") else ErrorCode.BAD_ORDER)
 
 
 @pytest.mark.parametrize("data", DATA, ids=lambda data: repr(data[:6]))
 def test_bytes_that_are_no_tensor_are_refused(closed: Hospital, document: StudyDocument, data: bytes) -> None:
-    sent = wire.encode(train(document))
+    sent = spread(wire.encode(train(document)))
     arrays = dict(sent.array_records["arrays"])
     name = min(arrays)
     arrays[name] = Array(dtype="float32", shape=(4,), stype="numpy.ndarray", data=data)

@@ -23,6 +23,7 @@ from server.launch import run_study
 from tasks.protocol import wire
 from tasks.protocol.wire import TrainReport
 from tests.federation.embedded import HOSPITALS, TINY, Ended, console, folder_of, play, with_own_phantoms
+from tests.spread import spread
 
 SHORT = ("federation.rounds=1", "evaluation.arms=[]")
 Spoil = Callable[[Path], object]
@@ -258,12 +259,13 @@ def archive_app() -> ClientApp:
         reply = real(message, context)
         if "cedar" not in str(context.node_config["site"]):
             return reply
-        arrays = {**reply.content.array_records["arrays"]}
-        name, good = next(iter(arrays.items()))
+        sent = spread(reply.content)
+        arrays = {**sent.array_records["arrays"]}
+        name, good = min(arrays.items(), key=lambda item: item[0])
         file = io.BytesIO()
         np.savez(file, good.numpy())
         arrays[name] = Array(good.dtype, good.shape, good.stype, file.getvalue())
-        content = {"head": reply.content.config_records["head"], "arrays": ArrayRecord(arrays)}
+        content = {"head": sent.config_records["head"], "arrays": ArrayRecord(arrays)}
         return Message(RecordDict(content), reply_to=message)
 
     app.train()(answer)

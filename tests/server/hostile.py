@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from server.runtime.flower_private import claim_identity
 from tasks.protocol import wire
+from tests.spread import spread
 
 _NUMBERS = st.sampled_from(
     [0, -1, 1, 2, 10**7, 10**400, 0.0, -0.0, 5e-324, 1e-300, 0.29, 0.31, 9e4, 1e5, 1e6, 1e308, -1e308, 1.0000001]
@@ -69,7 +70,7 @@ _VALUES = st.sampled_from([np.nan, np.inf, -np.inf, 1e9, -1e9, 1.1e9, 3e38, 1e4,
 @st.composite
 def replies(draw: st.DrawFn, good: wire.Message) -> RecordDict:
     """The records of a report, spoilt in up to three ways, or in none."""
-    records = wire.encode(good)
+    records = spread(wire.encode(good))
     head = dict(records.config_records["head"])
     kept = {name: Array(value) for name, value in good.arrays.items()}
     for _ in range(draw(st.integers(0, 3))):
@@ -82,7 +83,7 @@ def replies(draw: st.DrawFn, good: wire.Message) -> RecordDict:
         elif way == "text":
             head["json"] = draw(_RAW)
         elif way == "head":
-            head[draw(st.sampled_from(["version", "kind", "json", "ledger_head", "more"]))] = draw(
+            head[draw(st.sampled_from(["version", "kind", "json", "ledger_head", "arrays", "more"]))] = draw(
                 st.sampled_from([0, 4, 5, "", "Refusal", "TrainReport", "EvaluateReport", 1.5, b"x", True])
             )
         elif way == "array" and kept:

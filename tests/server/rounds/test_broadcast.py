@@ -64,7 +64,7 @@ def test_models_that_travel_whole_are_one_object_for_all_and_nothing_is_remember
     contents = broadcast.contents(order, ["a", "b"])
     assert contents["a"] is contents["b"]
     broadcast.confirmed("a", order)
-    assert broadcast.contents(order, ["a"])["a"].array_records["arrays"].keys() == order.arrays.keys()
+    assert wire.decode(broadcast.contents(order, ["a"])["a"], TrainOrder).arrays.keys() == order.arrays.keys()
     after = model(1)
     assert broadcast.rounded(model(0), after, {}) == (after, {})
 

@@ -70,6 +70,12 @@ def order_of(study: Study, grid: LocalGrid, round: int = 1) -> tuple[Roster, Tra
     return roster, TrainOrder(roster.document, round, scripted.WEIGHTS)
 
 
+@pytest.fixture(autouse=True)
+def arrays_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seven numbers of these tests stand for a model, and travel as a large one does."""
+    monkeypatch.setattr(wire, "_SMALL", 0)
+
+
 def by_name(answers: list[Answer[TrainReport]]) -> dict[str, Answer[TrainReport]]:
     assert len({answer.hospital for answer in answers}) == len(answers)
     return {answer.hospital: answer for answer in answers}

@@ -43,6 +43,7 @@ from tasks.protocol.wire import (
     TrainReport,
     WireError,
 )
+from tests.spread import spread
 
 KINDS: list[type[Any]] = [TrainOrder, TrainReport, EvaluateOrder, EvaluateReport, Refusal]
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -161,10 +162,41 @@ def test_what_is_no_array_in_memory_order_arrives_as_it_looks(document: StudyDoc
 
 
 def test_size_counts_the_arrays_and_the_head(document: StudyDocument) -> None:
-    small = wire.size(wire.encode(TrainOrder(document, 1, {"w": np.zeros(10, np.float32)})))
-    large = wire.size(wire.encode(TrainOrder(document, 1, {"w": np.zeros(1010, np.float32)})))
-    assert large - small == 4000
-    assert small > len(wire._scalars(TrainOrder(document, 1)))
+    def size(values: int) -> int:
+        return wire.size(wire.encode(TrainOrder(document, 1, {"w": np.zeros(values, np.float32)})))
+
+    assert size(1000) - size(100) == pytest.approx(3600, abs=8), "a head says how long they are"
+    assert size(101_000) - size(100_000) == 4000
+    assert size(100) > 400 + len(wire._scalars(TrainOrder(document, 1)))
+
+
+@pytest.mark.parametrize("values", [0, 1, 100, wire._SMALL // 4, wire._SMALL // 4 + 1])
+def test_small_arrays_travel_in_few_objects_and_large_ones_as_arrays(document: StudyDocument, values: int) -> None:
+    """Three objects: the message, its records, its head; they are requests to a SuperLink there and back."""
+    order = TrainOrder(document, 1, {"w": np.arange(values, dtype=np.float32), "b": np.zeros((), np.float32)})
+    small = values < wire._SMALL // 4
+    records = wire.encode(order)
+    assert ("arrays" in records) is not small
+    assert len(deflate(FlowerMessage(records, 1, "train"))[1]) == (3 if small else 8)
+    for form in (records, spread(records)):
+        received = wire.decode(form, TrainOrder)
+        assert wire.digest(received) == wire.digest(order)
+        received.arrays["w"][...] = 1.0  # it is the receiver's own
+
+
+@pytest.mark.parametrize("arrays", [b"", b"x" * 9, "text", 1, [b"x"], b"\xff" * 8 + b"{}"])
+def test_packed_arrays_of_another_form_are_refused(document: StudyDocument, arrays: Any) -> None:
+    records = wire.encode(TrainOrder(document, 1, {"w": np.zeros(3, np.float32)}))
+    records["head"]["arrays"] = arrays
+    with pytest.raises(WireError, match="not a Consilium message"):
+        wire.decode(records, TrainOrder)
+
+
+def test_arrays_that_come_twice_are_refused(document: StudyDocument) -> None:
+    records = wire.encode(TrainOrder(document, 1, {"w": np.zeros(3, np.float32)}))
+    records["arrays"] = spread(records)["arrays"]
+    with pytest.raises(WireError, match="not a Consilium message"):
+        wire.decode(records, TrainOrder)
 
 
 # --- the digest -------------------------------------------------------------------------------------------------------
@@ -301,7 +333,7 @@ def test_every_field_of_an_order_changes_its_digest(document: StudyDocument) -> 
 
 def test_what_a_hospital_is_told_of_its_books_is_no_part_of_what_is_asked(document: StudyDocument) -> None:
     """An order that was answered is the same order whatever the server has seen since."""
-    order = TrainOrder(document, 1, {"w": np.zeros(3, np.float32)})
+    order = TrainOrder(document, 1, {"w": np.zeros(wire._SMALL, np.float32)})
     sent = wire.encode(order)
     told = [wire.addressed(sent, head) for head in ("a" * 64, "b" * 64, None)]
     received = [wire.decode(each, TrainOrder) for each in told]
