@@ -188,14 +188,13 @@ def results(
     by_arm["shuffled"] = _repeated(arms.shuffled)
     evaluations = {"local": local, "federated": federated, "pooled": everywhere}
     spread, histograms = _spread(arms), histograms_of(federated)
-    details = _details(evaluations)
+    details, told = _details(evaluations), answers(evaluations, questions)
     epsilon, by_hospital = _epsilon(state.rounds), knowing_the_hospital(histograms)
     apart = gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {}
     trained = {h: math.hypot(*(each[h] for each in spread.values())) for h in spread.get("federated", {})}
     shuffled = repeated([auc for auc in map(_pooled, arms.shuffled) if auc is not None])
     measured = isinstance(questions.get(QUESTION), Measure)  # its score is no probability
     calibrated = None if measured else recalibrated(histograms)
-    told = answers(evaluations, questions)
     first_warnings = _warnings(state, details, by_hospital, calibrated, shuffled, probabilities=not measured)
     gained = {h: widened(gain, trained.get(h, 0.0)) for h, gain in (apart | cross_site.gains).items()}
     first_warnings = [*worse_on_average(gained), *first_warnings]

@@ -74,7 +74,7 @@ def answers_of_reports(source: ReportAnswers, files: list[Path], task: Task, lef
     values, repeated = joined(told[QUESTION])
     left_out.update(repeated)
     findings = _findings(told, task, left_out)
-    return Labels(source.path, KEYS[0], values, left_out, findings, _warnings(beyond))
+    return Labels(source.path, KEYS[0], values, left_out, findings=findings, warnings=_warnings(beyond))
 
 
 def _questions(source: ReportAnswers, task: Task) -> dict[str, Question]:
