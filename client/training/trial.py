@@ -63,7 +63,7 @@ def tried(site: SiteSettings, task: Task, on: Placement) -> Trial:
     with torch.no_grad():
         kept = images if network.features is None else network.features(images)
         outputs = network.trainable.eval()(kept).shape[1]
-    inputs = kept.unflatten(0, (_PATIENTS, _IMAGES))  # type: ignore[no-untyped-call]
+    inputs = kept.unflatten(0, (_PATIENTS, _IMAGES))
     labels = torch.zeros(_PATIENTS, _IMAGES, outputs - task.form.outputs + len(task.answers))
     failures: list[str] = []
     step = partial(_step, site, task, network, inputs, labels)

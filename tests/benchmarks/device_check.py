@@ -114,8 +114,8 @@ def tiny_densenet() -> nn.Module:
     from monai.networks.nets.densenet import DenseNet
 
     torch.manual_seed(0)
-    sizes = {"init_features": 8, "growth_rate": 4, "block_config": (2, 2), "bn_size": 2}
-    return DenseNet(spatial_dims=2, in_channels=1, out_channels=1, norm=("group", {"num_groups": 4}), **sizes)
+    norm = ("group", {"num_groups": 4})
+    return DenseNet(2, 1, 1, init_features=8, growth_rate=4, block_config=(2, 2), bn_size=2, norm=norm)
 
 
 def unet(channels: tuple[int, ...]) -> nn.Module:
@@ -133,8 +133,18 @@ def vit(width: int, layers: int, heads: int, side: int) -> nn.Module:
     class Token(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            sizes = {"hidden_size": width, "mlp_dim": 4 * width, "num_layers": layers, "num_heads": heads}
-            self.network = ViT(1, side, 16, spatial_dims=2, classification=True, num_classes=1, **sizes)
+            self.network = ViT(
+                in_channels=1,
+                img_size=side,
+                patch_size=16,
+                hidden_size=width,
+                mlp_dim=4 * width,
+                num_layers=layers,
+                num_heads=heads,
+                classification=True,
+                num_classes=1,
+                spatial_dims=2,
+            )
 
         def forward(self, images: Tensor) -> Tensor:
             made: Tensor = self.network(images)[0]
@@ -167,7 +177,7 @@ def in_precision(module: nn.Module, on: Placement) -> nn.Module:
 
         def forward(self, images: Tensor) -> Tensor:
             with on.reduced():
-                made = self.inner(images)
+                made: Tensor = self.inner(images)
             return made.float()
 
     return module if on.precision == torch.float32 else Cast()
