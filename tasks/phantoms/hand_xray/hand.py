@@ -24,11 +24,11 @@ _ANGLES = (-44, -11, -2, 7, 17)
 """Where metacarpals begin, across and above the wrist, and degrees from straight up."""
 _HALF_WIDTHS = (3.9, 3.4, 2.8, 2.3)
 _CARPALS = (
-    (-1, 17, 5.5, 0.2), (7, 17, 4.8, 0.3), (10, 9, 4.2, 2.5), (1, 8, 4.6, 3.7), (-7, 9, 5.0, 5.2), (-13, 15, 4.2, 5.4),
-    (-8, 18, 3.6, 5.6),
+    (-1.0, 17.0, 5.5, 0.2), (7, 17, 4.8, 0.3), (10, 9, 4.2, 2.5), (1, 8, 4.6, 3.7), (-7, 9, 5.0, 5.2),
+    (-13, 15, 4.2, 5.4), (-8, 18, 3.6, 5.6),
 )  # fmt: skip
 """Across, above the wrist, half the width, and the year in which it appears."""
-_FOREARM = ((-6, 6.5, 1.0, 17.6), (11, 4.2, 6.3, 17.2))
+_FOREARM = ((-6.0, 6.5, 1.0, 17.6), (11, 4.2, 6.3, 17.2))
 """Radius and ulna: across, half the width, the years in which their caps appear and have grown together."""
 WRIST_MM = 62.0
 """How far an adult's wrist lies below the middle of the plate."""
@@ -114,9 +114,9 @@ def _long_bones(hand: Hand, pose: Pose) -> Iterator[tuple[Place, Place, float, f
 
 def _round_bones(hand: Hand, pose: Pose) -> Iterator[tuple[Place, float]]:
     """Carpal bones, and the caps of long ones: each a drop that widens from when it appears."""
-    for (across, up, half, year), late in zip(_CARPALS, hand.late, strict=True):
+    for (at, up, half, year), late in zip(_CARPALS, hand.late, strict=True):
         if (ripe := _ripe(hand.years, year + late, year + late + 8)) > 0:
-            yield (float(across), float(up)), half * (0.3 + 0.7 * ripe)
+            yield (float(at), float(up)), half * (0.3 + 0.7 * ripe)
     for across, half, year, closed in _FOREARM:
         if hand.years > year:
             up = -5.0 + half * 0.35 + 3.0 * (1 - _ripe(hand.years, closed - 5, closed))
