@@ -32,6 +32,7 @@ from client.training.noise import entropy
 from client.training.scoring import score_outlines, score_patients, scores_of, tell_patients
 from tasks.input_spec import InputSpec
 from tasks.losses import loss_of
+from tasks.machine.device import PROCESSOR
 from tasks.models import registry
 from tasks.models.network import Network
 from tasks.models.weights import digest_of, in_folder
@@ -218,7 +219,7 @@ def test_updates_leave_in_the_same_form_whoever_is_there(
         for cohort in (everybody, without(everybody, seed % PATIENTS)):
             order = TrainOrder(study, 1, fill(module, size, pattern, seed))
             mechanism = Mechanism(1.0, 1.0, study.steps_a_round())
-            steps = _ReservedSteps(module, task, cohort, mechanism, 1.0, PATIENTS, 4096)
+            steps = _ReservedSteps(module, task, cohort, mechanism, 1.0, PATIENTS, 4096, PROCESSOR)
             update = methods.train_round(module, order, {}, steps).update
             assert all(np.isfinite(value).all() for value in update.values())
             found.append(form_of(update))

@@ -37,7 +37,7 @@ def test_it_ends_with_the_comparison(whole: Ended) -> None:
     assert "mlflow server --backend-store-uri" in shown
     assert str(whole.folder) in shown
     assert {path.name for path in (whole.folder / "figures").iterdir()} == {
-        "comparison.svg", "convergence.svg", "gains.svg", "privacy.svg", "reliability.svg"
+        "comparison.svg", "convergence.svg", "gains.svg", "privacy.svg", "reliability.svg", "roc.svg"
     }  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def test_mlflow_has_the_study_its_hospitals_and_its_files(whole: Ended, ground: 
     assert paths == {"figures", "model-card.md", "report.html", "results.json", "model.safetensors"}
     figures = {file.path for file in client.list_artifacts(parent, "figures")}
     assert figures == {
-        f"figures/{name}.svg" for name in ("comparison", "convergence", "gains", "privacy", "reliability")
+        f"figures/{name}.svg" for name in ("comparison", "convergence", "gains", "privacy", "reliability", "roc")
     }
 
 
