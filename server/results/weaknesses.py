@@ -65,11 +65,11 @@ def _worse_than_a_constant(federated: Arm, calibrated: Recalibrated | None) -> I
     if raw is not None and _is_worse(raw):
         then = "no other patients are left to show whether calibrated probabilities are better"
         if after is not None:
-            better = "are not better than that either" if _is_worse(after) else "are better than that"
-            then = f"calibrated probabilities {better}, by the same measure {in_words(after)}"
-        yield f"Scores are worse than {constant}: their Brier score is higher by {in_words(raw)}; {then}."
+            better = "are" if after.high < 0 else "are not shown to be"
+            then = f"calibrated probabilities {better} better than that, by the same measure {in_words(after)}"
+        yield f"Scores {_worse(raw)} than {constant}: their Brier score is higher by {in_words(raw)}; {then}."
     elif after is not None and _is_worse(after):
-        yield f"Calibrated probabilities are worse than {constant}: a Brier score higher by {in_words(after)}."
+        yield (f"Calibrated probabilities {_worse(after)} than {constant}: a Brier score higher by {in_words(after)}.")
     delivered = {} if calibrated is None else calibrated.hospitals
     for name, figures in delivered.items():
         if figures.above_constant is not None and figures.above_constant.low > 0:
@@ -105,6 +105,8 @@ def _off(federated: Arm, calibrated: Recalibrated | None) -> Iterator[str]:
         yield f"{what} are off by {in_words(error)} on average (calibration error): 30 % does not mean 30 in 100."
 
 
+def _worse(above_constant: Interval) -> str:
+    return "are worse" if above_constant.low > 0 else "look worse (chance explains it as well)"
 
 
 def _is_worse(above_constant: Interval) -> bool:

@@ -60,6 +60,10 @@ def test_scores_that_are_worse_than_a_constant_are_told_before_any_figure() -> N
     assert "calibrated probabilities are better than that" in told
     fine, _ = outcome({"ash": evaluated(1, 2.0, bins=256), "elm": evaluated(2, 2.0, bins=256)})
     assert not [text for text in fine.warnings if "prevalence" in text]
+    open_, _ = outcome({"ash": evaluated(1, 0.4, (12, 8)), "elm": evaluated(2, 0.4, (12, 8))})
+    (told,) = [text for text in open_.warnings if "giving every patient the prevalence" in text]
+    assert "look worse (chance explains it as well)" in told
+    assert "are not shown to be better" in told
     alone, _ = outcome({"ash": evaluated(1, 1.0, moved=2.0, bins=256)})
     assert any("no other patients are left" in text for text in alone.warnings)
 
