@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,6 @@ from pathlib import Path
 import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
-from mlflow import MlflowClient
 
 from client.ledger.accounting import epsilon_of
 from server import simulation
@@ -24,7 +21,7 @@ from server.rounds.checkpoint import read_state
 from server.runtime.workers import LoadApp
 from server.study import cross_site_evaluation
 from tasks.protocol import wire
-from tests.federation.embedded import HOSPITALS, TINY, Ended, entries, play
+from tests.federation.embedded import HOSPITALS, Ended, entries, play
 
 ROUNDS = 20
 """So many that a study is still under way when it is interrupted: a round takes a twentieth of a second."""
@@ -68,12 +65,12 @@ def test_a_study_that_is_killed_again_and_again_ends_as_if_it_had_not_been(groun
             finally:
                 os._exit(0)
         aim = before + rng.choice([0, 0, 1])
-        _wait_until(lambda aim=aim: _committed_by_name(ground, "killed") >= aim)  # type: ignore[misc]
+        wait_until(lambda aim=aim: committed_by_name(ground, "killed") >= aim)  # type: ignore[misc]
         time.sleep(rng.uniform(0, a_round))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         killed += os.WIFSIGNALED(status)
-        now = _committed_by_name(ground, "killed")
+        now = committed_by_name(ground, "killed")
         assert now >= max(before, aim)
         before = now
     ended = play(ground, "killed", *SETTINGS)
@@ -85,11 +82,11 @@ def test_a_study_that_is_killed_again_and_again_ends_as_if_it_had_not_been(groun
     assert lost <= killed  # in one process one order at a time is under way
 
 
-def _committed_by_name(ground: Path, name: str) -> int:
+def committed_by_name(ground: Path, name: str) -> int:
     return sum(committed(folder) for folder in (ground / "studies").glob(f"{name}-*"))
 
 
-def _wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends
@@ -178,67 +175,3 @@ def test_a_study_that_ended_while_two_models_were_compared_charges_nobody_twice(
     assert all(entry.committed for each in scored for entry in each)
     assert ended.results.paired == sorted(HOSPITALS)
     assert ended.results.warnings == [w for w in ended.results.warnings if "did not" not in w]
-
-
-def test_ctrl_c_keeps_what_was_committed_and_the_same_configuration_goes_on(
-    ground: Path, whole: Ended, tmp_path: Path
-) -> None:
-    """A real process with MLflow, interrupted as a person would; what goes on is one study and one MLflow run."""
-    (tmp_path / "phantoms").symlink_to(ground / "phantoms")
-    uri = f"sqlite:///{ground / 'mlflow.db'}"  # making a store of its own would take seconds
-    rounds = 30  # written into MLflow each takes a tenth of a second: long enough to be interrupted among them
-    asked = (f"federation.rounds={rounds}", "evaluation.arms=[]", f"tracking.uri={uri}", "tracking.name=mlflow")
-    command = [sys.executable, "-m", "server", *TINY, *asked, f"output_dir={tmp_path}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
-    )
-    try:
-        _wait_until(lambda: _committed_by_name(tmp_path, "demo") >= 1 or process.poll() is not None, 120)
-        os.killpg(process.pid, signal.SIGINT)
-        shown, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130, shown
-    assert "Interrupted." in shown
-    assert "the same command goes on from there" in shown
-    assert "Traceback" not in shown
-    kept = _committed_by_name(tmp_path, "demo")
-    assert 1 <= kept < rounds
-
-    ended = play(tmp_path, "demo", *asked)
-    assert f"Going on with {ended.folder.name}" in ended.shown
-    assert len(list(tmp_path.glob("studies/*"))) == 1
-    assert [record.number for record in ended.state().rounds] == list(range(1, rounds + 1))
-    client = MlflowClient(uri)
-    (experiment,) = client.search_experiments(filter_string="name = 'breast_ultrasound'")
-    runs = client.search_runs([experiment.experiment_id], f"tags.fl_study = '{ended.folder.name}'")
-    assert sorted(run.data.tags.get("fl_hospital", "") for run in runs) == ["", *HOSPITALS]
-    (parent,) = [run for run in runs if run.data.tags["fl_kind"] == "study"]
-    history = client.get_metric_history(parent.info.run_id, "site/alder/epsilon")
-    assert sorted({metric.step for metric in history}) == list(range(1, rounds + 1))
-    assert parent.info.status == "FINISHED"
-    for hospital in HOSPITALS:
-        trained = [e for e in entries(ended.folder, hospital) if e.use.cohort == "train"]
-        assert [e.use.round for e in trained if e.committed] == list(range(1, rounds + 1))
-        assert epsilon_of([e.mechanism for e in trained], 1e-4) <= 8 + 1e-6
-
-
-def test_a_sweep_is_one_study_for_each_combination(ground: Path, whole: Ended, tmp_path: Path) -> None:
-    (tmp_path / "phantoms").symlink_to(ground / "phantoms")
-    command = [sys.executable, "-m", "server", "-m", *TINY, "federation.rounds=1", "evaluation.arms=[]"]
-    command += [f"output_dir={tmp_path}", "privacy.epsilon=2,8"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    studies = list(tmp_path.glob("studies/*"))
-    assert len(studies) == 2
-    assert all((path / "results.json").is_file() for path in studies)
-    assert "epsilon 2" in ended.stdout
-    assert "epsilon 8" in ended.stdout
-    assert {path.name for path in tmp_path.iterdir()} == {"phantoms", "hospitals", "studies", "sweeps"}
