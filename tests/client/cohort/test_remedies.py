@@ -20,7 +20,10 @@ from tasks import contract as contracts
 from tasks import task as tasks
 
 ROOT = Path(__file__).parents[3]
-READERS = ("client/sources", "client/reading", "client/cohort", "client/prediction", "tasks/lung_ct", "tasks/brain_mr")
+READERS = (
+    *("client/sources", "client/reading", "client/cohort", "client/prediction"),
+    *("tasks/imaging", "tasks/lung_ct", "tasks/brain_mr", "tasks/medmnist"),
+)
 OPENSSL = {"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "WRONG_VERSION_NUMBER"}
 OTHERS = {*Fidelity, *Hounsfield, *OPENSSL, "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OTHER_SERIES"}
 """Words for something else."""
