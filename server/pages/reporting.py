@@ -95,7 +95,7 @@ def tripod(results: Results) -> list[Item]:
 
 def _told_by(results: Results) -> dict[str, str]:
     """Where items are that only some studies tell."""
-    told = {}
+    told: dict[str, str] = {}
     if len(results.arms.get("federated", {})) > 1:
         told |= {"12d": _REPORT, "23b": _REPORT}
     if any(group.figures for group in results.groups):
