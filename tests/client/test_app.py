@@ -31,6 +31,7 @@ from client.training.train import train_locally
 from server.runtime.flower_private import deflate
 from tasks import task as tasks
 from tasks.contract import digest_of_task
+from tasks.machine.device import PROCESSOR
 from tasks.metrics.histogram import score_histogram
 from tasks.models import registry
 from tasks.protocol import wire
@@ -336,7 +337,8 @@ def test_no_more_steps_are_taken_than_the_ledger_has_reserved() -> None:
     """Also by a method that shares a round's steps out in several goes: all of them together are what was charged."""
     cohort = Cohort(torch.ones(2, 3), torch.ones(2, 1), [torch.arange(1), torch.arange(1, 2)])
     goes = TrainingTerms(2, 0.1, 0.0, 0.0, 1.0, 1)
-    steps = client.app._ReservedSteps(nn.Linear(3, 1), tasks.get(TASK), cohort, Mechanism(1.0, 1.0, 4), 1.0, 2, 1024)
+    charged = Mechanism(1.0, 1.0, 4)
+    steps = client.app._ReservedSteps(nn.Linear(3, 1), tasks.get(TASK), cohort, charged, 1.0, 2, 1024, PROCESSOR)
     for _ in range(2):
         assert steps(goes, None).keys() == {"weight", "bias"}
     with pytest.raises(ValueError, match="more than the 4 steps that are in the ledger"):

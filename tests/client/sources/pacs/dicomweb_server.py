@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from ssl import SSLContext
@@ -57,7 +58,13 @@ class Service:
         return f"http://127.0.0.1:{self.port}/dicom-web"
 
     def headers(self) -> list[Dataset]:
-        return [dcmread(path, stop_before_pixels=True) for path in self.files]
+        return [_header(path, path.stat().st_mtime_ns, path.stat().st_size) for path in self.files]
+
+
+@lru_cache(maxsize=4096)
+def _header(path: Path, _changed_ns: int, _bytes: int) -> Dataset:
+    """Read once, until the file is another one: an archive does not parse its images for every question either."""
+    return dcmread(path, stop_before_pixels=True)
 
 
 @contextmanager
@@ -127,8 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.json(answers)
 
     def _instance(self, uid: str) -> None:
-        for path in self.service.files:
-            if dcmread(path, stop_before_pixels=True).SOPInstanceUID == uid:
+        for path, header in zip(self.service.files, self.service.headers(), strict=True):
+            if header.SOPInstanceUID == uid:
                 self.multipart(self.service.substitute(path))
                 self.service.sent.append(path.name)
                 return
