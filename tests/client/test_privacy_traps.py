@@ -227,8 +227,12 @@ def test_two_runs_in_production_share_no_noise_whatever_is_seeded() -> None:
     assert not (updates[0] == updates[1]).any()
 
 
-MAY_SEED = {"client/training/noise.py", "client/setup/partition.py"}
-"""The first seeds what is not private from the operating system; the second deals out patients of simulated sites."""
+MAY_SEED = {
+    *("client/training/noise.py", "client/training/trial.py"),
+    *("client/setup/partition.py", "client/setup/archive_sites.py"),
+}
+"""The first seeds what is not private from the operating system, the second draws images on which a device is tried;
+the others deal out patients of simulated sites."""
 SEEDS = {"manual_seed", "seed", "default_rng", "RandomState", "Random", "set_state", "set_rng_state", "Generator"}
 
 

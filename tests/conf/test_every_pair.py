@@ -28,6 +28,8 @@ FILE = {
     "custom": ["model.entry=my_package.net:build"],
 }
 """What a choice needs besides."""
+IMAGES = ["data_root=somewhere", "archive=somewhere/pathmnist.npz"]
+"""For those who read real ones."""
 OUTLINING = ["scatter_outline", "scatter_outline_3d", "unet", "segresnet", "dynunet"]
 FOR_IMAGES = ["scatter_linear", "scatter_linear_32", "scatter_outline"]
 
@@ -43,8 +45,7 @@ OWN_NOISE = [name for name in names("experiment") if not name.endswith("_shared"
 @cache
 def composed(group: str, name: str) -> dict[str, Any]:
     """Plain values with one choice, and nothing that is still to be given."""
-    images = ["data_root=somewhere", "archive=somewhere/pathmnist.npz"]
-    more = [*images, *(DOOR if name == "deployed" else []), *FILE.get(name, [])]
+    more = [*IMAGES, *(DOOR if name == "deployed" else []), *FILE.get(name, [])]
     return load.to_plain(load.load([f"{group}={name}", *more]))
 
 
@@ -87,7 +88,7 @@ def test_an_experiment_sets_only_what_every_choice_of_a_group_has(experiment: st
 def test_hydra_puts_them_together_as_the_test_above_does(experiment: str, model: str, strategy: str) -> None:
     words = [f"experiment={experiment}", f"model={model}", f"strategy={strategy}", "federation.participation=0.5"]
     door = DOOR if experiment == "deployed" else []
-    study = load.load([*words, "data_root=somewhere", *door, *FILE.get(model, [])])
+    study = load.load([*words, *IMAGES, *door, *FILE.get(model, [])])
     plain = load.to_plain(study)
     assert plain["model"] == composed("model", model)["model"]
     assert plain["strategy"] == composed("strategy", strategy)["strategy"]

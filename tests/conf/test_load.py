@@ -34,7 +34,8 @@ def wanted(path: Path) -> list[str]:
         return DEPLOYED
     if path.stem == "shared_noise":
         return ["training.steps=1"]
-    file = ["model.weights=encoder.safetensors"] if path.stem == "encoder" else []
+    options = {"encoder": "model.weights=encoder.safetensors", "custom": "model.entry=my_package.net:build"}
+    file = [options[path.stem]] if path.stem in options else []
     return [*REAL_IMAGES, *file, *(DOOR if path.stem == "deployed" else [])]
 
 

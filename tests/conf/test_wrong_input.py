@@ -26,7 +26,7 @@ WRONG = [
     # choices
     (
         "model=densenet",
-        "model=densenet: there is no such choice; did you mean model=densenet121? The choices are densenet",
+        "model=densenet: there is no such choice; did you mean model=densenet121? The choices are custom, densenet",
     ),
     (
         "experiment=dmo",

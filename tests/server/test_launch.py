@@ -64,7 +64,10 @@ def test_ctrl_c_says_that_nothing_is_lost(
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["task.name=nonesuch"], "there is no task 'nonesuch'; tasks are: brain_mr, breast_ultrasound"),
+        (
+            ["task.name=nonesuch"],
+            "there is no task 'nonesuch'; tasks are: adrenalmnist3d, bloodmnist, brain_mr",
+        ),
         (["task=pneumonia_xray"], "resolution=64 would enlarge"),
         (["model=densenet121", "model.groups=7"], "densenet121"),
         (["model.J=9"], "lower J"),

@@ -102,7 +102,9 @@ def test_a_study_without_figures_has_a_report_too(oak: Evaluated) -> None:
 
 def test_the_charts_are_well_formed_and_describe_themselves() -> None:
     drawn = pictures(story())
-    assert drawn.keys() == {"comparison", "gains", "matrix", "reliability", "subgroups", "convergence", "privacy"}
+    assert drawn.keys() == {
+        *("comparison", "gains", "matrix", "reliability", "roc", "subgroups", "convergence", "privacy")
+    }
     for chart in drawn.values():
         root = ElementTree.fromstring(chart.svg())
         assert root.attrib["role"] == "img"

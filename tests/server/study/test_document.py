@@ -34,7 +34,7 @@ def test_every_experiment_has_a_network_that_fits_its_task(name: str) -> None:
     """And a document that hospitals can read. ``tests/conf`` says that it composes."""
     door = ("address=server:8444", "authority=authority.crt", "certificate=me.pem")
     more = [f"runtime.{each}" for each in door] if name == "deployed" else []
-    study = load.load([f"experiment={name}", "data_root=somewhere", *more])
+    study = load.load([f"experiment={name}", "data_root=somewhere", "archive=somewhere/pathmnist.npz", *more])
     assert initial_state(study).weights
     names = [f"hospital-{number}" for number in range(4)] if study.privacy.noise == "shared" else []
     peers = {name: " ".join([f"{number:04x}"] * 8) for number, name in enumerate(names)}
