@@ -1,8 +1,6 @@
 """From the file of a public archive to the settings that follow from its name, for ``experiment=medmnist``.
 
 A YAML file says ``${archive_task:${archive}}``, ``${archive_folder:...}`` and ``${archive_file:...}``.
-
-Tested in ``tests/conf/test_archives.py``.
 """
 
 from __future__ import annotations

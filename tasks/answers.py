@@ -28,7 +28,7 @@ KINDS: tuple[Kind, ...] = ("binary", "classes", "grade", "measure")
 STEEPNESS = 16.0
 """Outputs of a measured value from the middle of its range to an end. The loss in half-ranges, times this, has slopes
 up to 1, as clipping expects them, and curves by 1/16 in the output: with a learning rate of 16 or less a linear model
-on features of norm 1 with a bias does not overshoot. Clipped gradients bear more: see ``conf/training/answers.yaml``."""
+on features of norm 1 with a bias does not overshoot. Clipped gradients bear more: ``conf/training/answers.yaml``."""
 FEWEST, MOST = 3, 20
 """Classes or grades of a question; two are a yes-or-no question."""
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", re.DOTALL)

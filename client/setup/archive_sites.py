@@ -1,6 +1,4 @@
 """An archive of MedMNIST dealt out to simulated hospitals, of uneven sizes and class balance.
-
-Tested in ``tests/client/setup/test_archive_sites.py``.
 """
 
 from __future__ import annotations

@@ -66,14 +66,14 @@ def tried(site: SiteSettings, task: Task, on: Placement) -> Trial:
     inputs = kept.unflatten(0, (_PATIENTS, _IMAGES))
     labels = torch.zeros(_PATIENTS, _IMAGES, outputs - task.form.outputs + len(task.answers))
     failures: list[str] = []
-    step = partial(_step, site, task, network, inputs, labels)
+    step = partial(_step, site, task, network=network, inputs=inputs, labels=labels)
     with telling(failures.append):
         forget_peak(on.device)
-        there, seconds = _timed(step(on), on)
+        there, seconds = _timed(step(on=on), on)
         peak = peak_bytes(on.device)
     _forget_resident()
     before = _resident("VmRSS")
-    here, processor_seconds = _timed(step(PROCESSOR), PROCESSOR)
+    here, processor_seconds = _timed(step(on=PROCESSOR), PROCESSOR)
     after = _resident("VmHWM")
     return Trial(
         network=name,

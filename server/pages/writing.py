@@ -35,7 +35,8 @@ def write(
         conformance: see ``Story``.
     """
     facts = folder.facts()
-    story = Story(results, rounds, facts["config"], facts.get("words", []), conformance or {}, facts.get("sizes") or {})
+    told, sizes = conformance or {}, facts.get("sizes") or {}
+    story = Story(results, rounds, facts["config"], facts.get("words", []), conformance=told, sizes=sizes)
     texts = {
         NUMBERS: json.dumps(asdict(results), indent=1),
         REPORT: page(story),

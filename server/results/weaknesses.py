@@ -1,7 +1,5 @@
 """What a model does badly, in sentences for "Read this first": probabilities that are worse than one number for
 everybody, a threshold that misses most, an AUC that has fallen.
-
-Tested in ``tests/server/results/test_verdicts.py``.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """``mlflow server`` in one process: MLflow's own command starts uvicorn and waits beside it, with 190 MB of memory.
 Here the command becomes uvicorn. Arguments are those of ``mlflow server``.
+
+Tested in ``tests/e2e/mlflow/test_serve.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""From a clip of an apical view to the network's input: its first and its last frame, as two channels."""
+"""From a clip of an apical view to the network's input: its first and its last frame, as two channels.
+
+Tested in ``tests/tasks/phantoms/ejection_fraction/test_phantom.py``.
+"""
 
 from __future__ import annotations
 

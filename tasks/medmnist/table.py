@@ -3,6 +3,8 @@
 Names and numbers are those of the set's own table (J. Yang et al., MedMNIST v2, Scientific Data 10:41, 2023), in words
 that a labels file can have. Which answers are the event of a question is this project's choice: by it models are
 selected and compared.
+
+Tested in ``tests/tasks/medmnist/test_tasks.py``.
 """
 
 from __future__ import annotations

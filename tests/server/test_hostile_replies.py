@@ -37,7 +37,7 @@ STRATEGIES = (
     NormBounding(norm_bound=1.0),
 )
 MANY = settings(
-    max_examples=150 if settings.get_current_profile_name() == "steady" else 5000,
+    max_examples=40 if settings.get_current_profile_name() == "steady" else 5000,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.large_base_example],
 )

@@ -1,6 +1,4 @@
 """Source: some images of a MedMNIST archive. It does not identify patients, so every image counts as one.
-
-Tested in ``tests/client/sources/files/test_medmnist.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How an echocardiograph shows a phantom heart: speckle in a sector, with the artefacts of ribs and lung.
 
-Tested in ``tests/tasks/phantoms/cardiac_ultrasound/test_phantom.py``.
+Tested in ``tests/tasks/phantoms/heart_views/test_phantom.py``.
 """
 
 from __future__ import annotations

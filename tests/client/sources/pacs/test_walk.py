@@ -391,7 +391,7 @@ class _Limited:
         raise NotImplementedError
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.dates(date(2001, 1, 1), date(2026, 12, 31)), unique=True, max_size=60),
     st.integers(2, 20),
