@@ -1,5 +1,4 @@
-"""An archive of MedMNIST dealt out to simulated hospitals, of uneven sizes and class balance.
-"""
+"""An archive of MedMNIST dealt out to simulated hospitals, of uneven sizes and class balance."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Source: some images of a MedMNIST archive. It does not identify patients, so every image counts as one.
-"""
+"""Source: some images of a MedMNIST archive. It does not identify patients, so every image counts as one."""
 
 from __future__ import annotations
 
