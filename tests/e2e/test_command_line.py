@@ -1,4 +1,4 @@
-"""The researcher's command in processes of its own: interrupted as a person would, and as a sweep."""
+"""The researcher's command in processes of its own: interrupted as a person would, killed, and as a sweep."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 from mlflow import MlflowClient
 
 from client.ledger.accounting import epsilon_of
+from server.study import cross_site_evaluation
 from tests.federation.conftest import ground, whole
 from tests.federation.embedded import HOSPITALS, TINY, Ended, entries, play
 from tests.federation.test_interruption import committed_by_name, wait_until
@@ -80,3 +82,32 @@ def test_a_sweep_is_one_study_for_each_combination(ground: Path, whole: Ended, t
     assert "epsilon 2" in ended.stdout
     assert "epsilon 8" in ended.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"phantoms", "hospitals", "studies", "sweeps"}
+
+
+def test_a_study_that_ended_while_two_models_were_compared_charges_nobody_twice(ground: Path, whole: Ended) -> None:
+    """The process dies after the answer of the second of three hospitals."""
+    settings = ("evaluation.arms=[local]", "evaluation.matrix=3")
+    told = ground / "crossed.txt"
+    child = os.fork()
+    if child == 0:
+        compared = iter((True, False))
+        right = cross_site_evaluation.auc_difference
+        cross_site_evaluation.auc_difference = lambda joint: right(joint) if next(compared) else os._exit(9)
+        try:
+            told.write_text(play(ground, "crossed", *settings).shown)
+        except BaseException:
+            told.write_text(traceback.format_exc())
+        finally:
+            os._exit(0)
+    ended_as = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended_as == 9, told.read_text()
+    (folder,) = (ground / "studies").glob("crossed-*")
+    scored = [[e for e in entries(folder, h) if e.use.cohort == "validation"] for h in HOSPITALS]
+    assert [len(each) for each in scored] == [3, 3, 2]
+    ended = play(ground, "crossed", *settings)
+    assert ended.folder == folder
+    scored = [[e for e in entries(folder, h) if e.use.cohort == "validation"] for h in HOSPITALS]
+    assert [len(each) for each in scored] == [2 + 1 + 3] * 3
+    assert all(entry.committed for each in scored for entry in each)
+    assert ended.results.paired == sorted(HOSPITALS)
+    assert ended.results.warnings == [w for w in ended.results.warnings if "did not" not in w]

@@ -19,7 +19,6 @@ from server.__main__ import client_app
 from server.errors import CheckpointDamaged
 from server.rounds.checkpoint import read_state
 from server.runtime.workers import LoadApp
-from server.study import cross_site_evaluation
 from tasks.protocol import wire
 from tests.federation.embedded import HOSPITALS, Ended, entries, play
 
@@ -150,28 +149,3 @@ def test_a_study_that_ended_during_the_comparison_repeats_no_round(ground: Path,
     assert [each[:-1] for each in after] == before
     assert {each[-1].use.round for each in after} == {ROUNDS}, "both models on the same patients, after all rounds"
     assert ended.results.arms.keys() == {"local", "federated"}
-
-
-def test_a_study_that_ended_while_two_models_were_compared_charges_nobody_twice(ground: Path, whole: Ended) -> None:
-    """The process dies after the answer of the second of three hospitals."""
-    settings = ("evaluation.arms=[local]", "evaluation.matrix=3")
-    child = os.fork()
-    if child == 0:
-        compared = iter((True, False))
-        right = cross_site_evaluation.auc_difference
-        cross_site_evaluation.auc_difference = lambda joint: right(joint) if next(compared) else os._exit(9)
-        try:
-            play(ground, "crossed", *settings)
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    (folder,) = (ground / "studies").glob("crossed-*")
-    scored = [[e for e in entries(folder, h) if e.use.cohort == "validation"] for h in HOSPITALS]
-    assert [len(each) for each in scored] == [3, 3, 2]
-    ended = play(ground, "crossed", *settings)
-    assert ended.folder == folder
-    scored = [[e for e in entries(folder, h) if e.use.cohort == "validation"] for h in HOSPITALS]
-    assert [len(each) for each in scored] == [2 + 1 + 3] * 3
-    assert all(entry.committed for each in scored for entry in each)
-    assert ended.results.paired == sorted(HOSPITALS)
-    assert ended.results.warnings == [w for w in ended.results.warnings if "did not" not in w]
