@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 
 import numpy as np
@@ -74,7 +75,8 @@ class PatientGradients:
         Raises:
             ModelRefused: there is nothing to train, or it is not in float32.
         """
-        self._module, self._loss, self._max_memory_mb, self._on = module, loss, max_memory_mb, on
+        self._module, self._loss, self._max_memory_mb = module, loss, max_memory_mb
+        self._on = replace(on, device=PROCESSOR.device)
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.vector = _one_vector(self._parameters)
         self.route = Route.LINEAR if is_linear(module) else Route.EACH
@@ -119,9 +121,9 @@ class PatientGradients:
         return self.compute(images[None], targets[None])[0]
 
     def _one(self, row: Tensor, images: Tensor, targets: Tensor) -> None:
-        on = Placement(PROCESSOR.device, self._on.precision)
+        parameters = list(self._parameters.values())
         try:
-            gradient_of(self._module, list(self._parameters.values()), self._loss, images, targets, on=on, out=row)
+            gradient_of(self._module, parameters, self._loss, images, targets, on=self._on, out=row)
         except Exception:
             _LOG.exception("a patient's gradient cannot be computed")
             row.fill_(math.nan)  # as one that is not finite: it adds nothing where there is noise, and shows without
@@ -153,7 +155,7 @@ class PatientGradients:
             return tensor.detach()
 
         with saved_tensors_hooks(count, lambda tensor: tensor):
-            _loss_of(self._module, self._loss, images, targets, Placement(PROCESSOR.device, self._on.precision))
+            _loss_of(self._module, self._loss, images, targets, self._on)
         moved = [name for name, b in self._module.named_buffers() if not torch.equal(b, before[name])]
         if moved:
             raise ModelRefused(f"{', '.join(moved)} changes while the model runs, so patients leave traces in it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from server.results.verdicts import decisions, gain_in_words
 from tasks.metrics.interval import Interval, mean
 
 _MUCH = 0.05
@@ -21,11 +22,9 @@ def on_average(gains: Mapping[str, Interval]) -> list[str]:
     gain = mean_gain(gains)
     if gain is None:
         return []
-    figures = f"95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
-    figures = (f"{gain.value:+.3f} AUC, {figures}" if gain.firm else f"AUC, {figures}").replace("-", "−")
-    decided = gain.firm and (gain.low > 0 or gain.high < 0)
-    what = f"federation {'helps' if gain.value > 0 else 'harms'}" if decided else "no evidence either way"
-    return [f"On average over {len(gains)} hospitals, {what}: {figures}."]
+    (found,) = decisions({"mean": gain}).values()
+    what = "no evidence either way" if found == "open" else f"federation {found}"
+    return [f"On average over {len(gains)} hospitals, {what}: {gain_in_words(gain)}."]
 
 
 def worse_on_average(gains: Mapping[str, Interval]) -> Iterator[str]:

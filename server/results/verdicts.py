@@ -16,14 +16,13 @@ from server.results.figures import Arm
 from server.results.recalibrated import Recalibrated
 from server.results.weaknesses import fall, in_words, weaknesses
 from server.rounds.state import EVERYBODY, RoundRecord
-from server.study.gate import ERROR, OF_ANSWERS
+from server.study.gate import ALL_OF_ANSWERS, ERROR
 from tasks.metrics.interval import Interval, Z, difference
 from tasks.metrics.ranking import HospitalAlone
 
 _TELLING = 0.6
 """From this AUC on, the hospital counts as a predictor of the label."""
 _ALPHA = 0.05
-_OF_ANSWERS = {name for names in OF_ANSWERS.values() for name in names}
 _HIDES_MUCH = 0.03
 """Bins that may hide so much of an AUC are named."""
 
@@ -67,7 +66,7 @@ def verdicts(gains: Mapping[str, Interval]) -> list[str]:
     """One sentence about each hospital, compared with the model that it would have trained alone."""
     found, sentences = decisions(gains), []
     for hospital, gain in gains.items():
-        figures = _gain(gain)
+        figures = gain_in_words(gain)
         if found[hospital] != "open":
             sentences.append(f"Federation {found[hospital]} {hospital}: {figures}.")
         elif gain.low > 0 or gain.high < 0:
@@ -77,7 +76,8 @@ def verdicts(gains: Mapping[str, Interval]) -> list[str]:
     return sentences
 
 
-def _gain(gain: Interval) -> str:
+def gain_in_words(gain: Interval) -> str:
+    """A gain in AUC with its limits; the limits alone where noise leaves no point."""
     limits = f"95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
     return (f"{gain.value:+.3f} AUC, {limits}" if gain.firm else f"AUC, {limits}").replace("-", "−")
 
@@ -146,7 +146,7 @@ def gate(
             reasons += _short_of(hospital, name, reached[name], asked[name])
     if "specificity" in asked:
         reasons += _unspecific(federated, asked["specificity"])
-    of_answers = {name: least for name, least in asked.items() if name in _OF_ANSWERS}
+    of_answers = {name: least for name, least in asked.items() if name in ALL_OF_ANSWERS}
     return reasons + _unfit_answers(federated, of_answers, answers)
 
 

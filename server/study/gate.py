@@ -16,13 +16,13 @@ OF_ANSWERS: dict[Kind, tuple[str, ...]] = {
     "measure": (ERROR,),
 }
 """Figures of the answers themselves, by the kind of the task's own question. Those of its event every task has."""
+ALL_OF_ANSWERS = frozenset(name for names in OF_ANSWERS.values() for name in names)
 
 
 def unfit_gate(wanted: Mapping[str, float | None], task: Task) -> str:
     """Why a gate cannot be of this task; "" if it can."""
     possible = OF_ANSWERS[task.answer.kind]
-    others = {name for names in OF_ANSWERS.values() for name in names} - {*possible}
-    wrong = [name for name, bound in wanted.items() if bound is not None and name in others]
+    wrong = [name for name, bound in wanted.items() if bound is not None and name in ALL_OF_ANSWERS - {*possible}]
     if not wrong:
         return ""
     fitting = ", ".join(("auc", "sensitivity", "specificity", *possible))

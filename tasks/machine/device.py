@@ -65,15 +65,14 @@ class Placement:
         """Whether it is a device beside the processor."""
         return self.device.type != "cpu"
 
-    def reduced(self, device: torch.device | None = None) -> AbstractContextManager[Any]:
-        """Within it products are computed in ``precision``, on ``device`` if it is another one than this one's.
+    def reduced(self) -> AbstractContextManager[Any]:
+        """Within it products are computed in ``precision``.
 
         Weights are cast anew at each use: PyTorch's cache of casts is one for all threads, and each patient has one.
         """
         if self.precision == torch.float32:
             return nullcontext()
-        kind = (device or self.device).type
-        return torch.autocast(kind, dtype=self.precision, cache_enabled=False)
+        return torch.autocast(self.device.type, dtype=self.precision, cache_enabled=False)
 
 
 PROCESSOR = Placement(torch.device("cpu"))
