@@ -178,6 +178,7 @@ IMPORTS_BY_NAME = {"import_module", "load_module", "exec_module", "run_path", "r
 MAY_IMPORT_BY_NAME = ("tasks/task.py",)
 MAY_LOOK_UP_CODE = ("tasks/models/installed.py",)
 MAY_READ_TENSORS = ("server/encoder.py",)
+SLOW = {"mlflow", "monai", "opacus", "pandas", "sklearn"}
 LONGEST_FUNCTION = 60
 MOST_NAMELESS = 5
 
@@ -559,20 +560,49 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-def test_no_module_imports_itself_by_a_detour() -> None:
-    names = {file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file for file in sources()}
-    graph = {
+def at_import(names: dict[str, str]) -> dict[str, set[str]]:
+    """By module, what it imports when it is imported itself."""
+    return {
         module: {
             name
             for i in imports(file, sources()[file], at_import_time=True)
             for name in (i.module, i.module.rpartition(".")[0])
-            if name in names and name != module
+            if name != module
         }
         for module, file in names.items()
     }
+
+
+def modules() -> dict[str, str]:
+    """Files by the name of the module."""
+    return {file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file for file in sources()}
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    names = modules()
+    graph = {module: imported & names.keys() for module, imported in at_import(names).items()}
     assert sum(map(len, graph.values())) > len(graph)  # the graph is not empty by mistake
     assert cycles(graph) == []
     assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == [["a", "b", "c", "a"]]
+
+
+def slow(start: str, graph: dict[str, set[str]]) -> set[str]:
+    """Libraries that take seconds to import, and are when ``start`` is."""
+    seen, open_ends = {start}, [start]
+    while open_ends:
+        new = graph.get(open_ends.pop(), set()) - seen
+        seen |= new
+        open_ends += new
+    return {name for name in seen if name in SLOW}
+
+
+@pytest.mark.parametrize("start", ["server.app", "server.entry", "client.cli.main"])
+def test_what_starts_often_starts_without_slow_libraries(start: str) -> None:
+    """A server has a process a study: each of these costs it seconds and some hundred megabytes."""
+    names = modules()
+    assert start in names
+    assert slow(start, at_import(names)) == set()
+    assert slow("a", {"a": {"b"}, "b": {"monai", "c"}}) == {"monai"}
 
 
 def shared_names(sources: dict[str, str]) -> dict[str, list[str]]:

@@ -28,6 +28,8 @@ from conf.schema.constraints import (
 )
 
 _NAMED = rule("name at least one hospital", bool)
+_SIMULATED_DEADLINE_S = 86400.0
+"""Simulated hospitals take turns on one machine: which of them answers within minutes would be the machine's doing."""
 
 
 @dataclass
@@ -80,6 +82,7 @@ class PhantomFederation(Federation):
 
     kind: str = "phantom"
     """Set by the choice."""
+    deadline_s: Wait = _SIMULATED_DEADLINE_S
     hospitals: Annotated[dict[HospitalName, Phantom], _NAMED]
     """One phantom for each hospital's name."""
 
@@ -90,6 +93,7 @@ class ManifestFederation(Federation):
 
     kind: str = "manifest"
     """Set by the choice."""
+    deadline_s: Wait = _SIMULATED_DEADLINE_S
     table: str = "manifest.csv"
     """The CSV or TSV in ``data_root``, one line an image."""
     file_column: str = "file"
@@ -134,6 +138,7 @@ class MedmnistFederation(Federation):
 
     kind: str = "medmnist"
     """Set by the choice."""
+    deadline_s: Wait = _SIMULATED_DEADLINE_S
     archive: str
     """File name of the ``.npz``."""
     sizes: Annotated[dict[HospitalName, Count], _NAMED]

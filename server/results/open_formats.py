@@ -15,10 +15,10 @@ import io
 import json
 import logging
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
-import monai
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -198,7 +198,7 @@ def _metadata(head: ModelHead, task: Task) -> dict[str, Any]:
     return {
         "version": "1.0.0",
         "changelog": {"1.0.0": f"as the study {head.study} has ended"},
-        "monai_version": monai.__version__,
+        "monai_version": metadata.version("monai"),
         "pytorch_version": torch.__version__,
         "numpy_version": np.__version__,
         "required_packages_version": {},

@@ -5,8 +5,6 @@ Tested in ``tests/tasks/models/test_installed.py``.
 
 from __future__ import annotations
 
-from opacus.utils.module_utils import trainable_modules
-from opacus.validators import ModuleValidator
 from torch import nn
 
 
@@ -18,6 +16,9 @@ def unprivate_layers(module: nn.Module) -> list[str]:
     >>> told[:52]
     '1: BatchNorm cannot support training with differenti'
     """
+    from opacus.utils.module_utils import trainable_modules  # takes seconds to import, and few studies ask
+    from opacus.validators import ModuleValidator
+
     layers: dict[str, list[str]] = {}
     for name, layer in trainable_modules(module):
         validator = ModuleValidator.VALIDATORS.get(type(layer))
