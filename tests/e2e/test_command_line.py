@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -16,6 +15,7 @@ from server.study import cross_site_evaluation
 from tests.federation.conftest import ground, whole
 from tests.federation.embedded import HOSPITALS, TINY, Ended, entries, play
 from tests.federation.test_interruption import committed_by_name, wait_until
+from tests.forks import exit_code, started
 
 __all__ = ["ground", "whole"]  # fixtures
 
@@ -84,27 +84,22 @@ def test_a_sweep_is_one_study_for_each_combination(ground: Path, whole: Ended, t
     assert {path.name for path in tmp_path.iterdir()} == {"phantoms", "hospitals", "studies", "sweeps"}
 
 
+CROSSED = ("evaluation.arms=[local]", "evaluation.matrix=3")
+
+
+def _play_up_to_the_second_answer(ground: Path) -> None:
+    compared, right = iter((True, False)), cross_site_evaluation.auc_difference
+    cross_site_evaluation.auc_difference = lambda joint: right(joint) if next(compared) else os._exit(9)
+    play(ground, "crossed", *CROSSED)
+
+
 def test_a_study_that_ended_while_two_models_were_compared_charges_nobody_twice(ground: Path, whole: Ended) -> None:
     """The process dies after the answer of the second of three hospitals."""
-    settings = ("evaluation.arms=[local]", "evaluation.matrix=3")
-    told = ground / "crossed.txt"
-    child = os.fork()
-    if child == 0:
-        compared = iter((True, False))
-        right = cross_site_evaluation.auc_difference
-        cross_site_evaluation.auc_difference = lambda joint: right(joint) if next(compared) else os._exit(9)
-        try:
-            told.write_text(play(ground, "crossed", *settings).shown)
-        except BaseException:
-            told.write_text(traceback.format_exc())
-        finally:
-            os._exit(0)
-    ended_as = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert ended_as == 9, told.read_text()
+    assert exit_code(started(_play_up_to_the_second_answer, ground)) == 9
     (folder,) = (ground / "studies").glob("crossed-*")
     scored = [[e for e in entries(folder, h) if e.use.cohort == "validation"] for h in HOSPITALS]
     assert [len(each) for each in scored] == [3, 3, 2]
-    ended = play(ground, "crossed", *settings)
+    ended = play(ground, "crossed", *CROSSED)
     assert ended.folder == folder
     scored = [[e for e in entries(folder, h) if e.use.cohort == "validation"] for h in HOSPITALS]
     assert [len(each) for each in scored] == [2 + 1 + 3] * 3

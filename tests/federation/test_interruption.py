@@ -21,6 +21,7 @@ from server.rounds.checkpoint import read_state
 from server.runtime.workers import LoadApp
 from tasks.protocol import wire
 from tests.federation.embedded import HOSPITALS, Ended, entries, play
+from tests.forks import exit_code, started
 
 ROUNDS = 20
 """So many that a study is still under way when it is interrupted: a round takes a twentieth of a second."""
@@ -52,23 +53,17 @@ def assert_whole(ended: Ended) -> None:
 
 
 def test_a_study_that_is_killed_again_and_again_ends_as_if_it_had_not_been(ground: Path, whole: Ended) -> None:
-    """kill -9 at random moments, in children of this process so that nothing has to be imported again."""
+    """kill -9 at random moments, in forks, so that nothing has to be imported again."""
     rng = random.Random(20240607)
     a_round = min(record.seconds for record in whole.state().rounds)
     before, killed = 0, 0
     while before < ROUNDS - 1 and killed < 8:
-        child = os.fork()
-        if child == 0:
-            try:
-                play(ground, "killed", *SETTINGS)
-            finally:
-                os._exit(0)
+        child = started(play, ground, "killed", *SETTINGS)
         aim = before + rng.choice([0, 0, 1])
         wait_until(lambda aim=aim: committed_by_name(ground, "killed") >= aim)  # type: ignore[misc]
         time.sleep(rng.uniform(0, a_round))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        killed += os.WIFSIGNALED(status)
+        child.kill()
+        killed += exit_code(child) == -signal.SIGKILL
         now = committed_by_name(ground, "killed")
         assert now >= max(before, aim)
         before = now
@@ -111,39 +106,36 @@ def stop_after(rounds: int) -> LoadApp:
     return load_app
 
 
+def _play_two_rounds(ground: Path) -> None:
+    play(ground, "unheard", *SETTINGS, load_app=stop_after(2))
+
+
 def test_an_order_that_was_answered_but_not_received_is_not_trained_again(ground: Path, whole: Ended) -> None:
     """The hospital has committed, the server dies before it hears of it: the stored reply is what it gets next time."""
-    child = os.fork()
-    if child == 0:
-        try:
-            play(ground, "unheard", *SETTINGS, load_app=stop_after(2))
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert exit_code(started(_play_two_rounds, ground)) == 9
     (folder,) = (ground / "studies").glob("unheard-*")
     assert committed(folder) == 2
     (pending,) = [e for e in entries(folder, "alder") if e.use.cohort == "train" and e.use.round == 3]
     assert pending.committed
 
-    ended = play(ground, "unheard", *SETTINGS)
-    assert_whole(ended)
+    assert_whole(play(ground, "unheard", *SETTINGS))
     third = [e for e in entries(folder, "alder") if e.use.cohort == "train" and e.use.round == 3]
     assert third == [pending]
 
 
+COMPARED = (f"federation.rounds={ROUNDS}", "evaluation.arms=[local]")
+
+
+def _play_up_to_the_comparison(ground: Path) -> None:
+    simulation.baselines.compare = lambda *arguments, **named: os._exit(9)  # type: ignore[assignment]
+    play(ground, "compared", *COMPARED)
+
+
 def test_a_study_that_ended_during_the_comparison_repeats_no_round(ground: Path, whole: Ended) -> None:
-    settings = (f"federation.rounds={ROUNDS}", "evaluation.arms=[local]")
-    child = os.fork()
-    if child == 0:
-        simulation.baselines.compare = lambda *arguments, **named: os._exit(9)  # type: ignore[assignment]
-        try:
-            play(ground, "compared", *settings)
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert exit_code(started(_play_up_to_the_comparison, ground)) == 9
     (folder,) = (ground / "studies").glob("compared-*")
     before = [entries(folder, hospital) for hospital in HOSPITALS]
-    ended = play(ground, "compared", *settings)
+    ended = play(ground, "compared", *COMPARED)
     assert ended.folder == folder
     after = [entries(folder, hospital) for hospital in HOSPITALS]
     assert [each[:-1] for each in after] == before

@@ -6,7 +6,6 @@ import hashlib
 import os
 import random
 import re
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from tasks.protocol import wire
 from tasks.protocol.secure_sum import WORDS
 from tasks.protocol.wire import EvaluateOrder, EvaluateReport, KeyReport, Refusal, SumAttempt, TrainOrder, TrainReport
 from tests.federation.embedded import HOSPITALS, Ended, entries, play
+from tests.forks import exit_code, started
 
 ROUNDS = 6
 DOGWOOD = "+federation.hospitals.dogwood={patients: 14, prevalence: 0.5, images_per_patient: [1, 2]}"
@@ -253,31 +253,29 @@ def _noted(path: Path) -> int:
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
-def _has_ended(child: int) -> bool:
-    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+def _sent(ground: Path, name: str) -> Path:
+    return ground / f"{name}.sent"
+
+
+def _play_recorded(ground: Path, name: str, *overrides: str) -> Ended:
+    return play(ground, name, *overrides, load_app=recorded(_sent(ground, name)))
 
 
 def drill(ground: Path, name: str, kills: int, seed: int, *overrides: str) -> Ended:
     """Kill a study with -9 at random moments, then let it end; every tag has one message, and the ledgers are right."""
-    rng, noted, killed = random.Random(seed), ground / f"{name}.sent", 0
+    rng, noted, killed = random.Random(seed), _sent(ground, name), 0
     while killed < kills:
-        child = os.fork()
-        if child == 0:
-            try:
-                play(ground, name, *overrides, load_app=recorded(noted))
-            finally:
-                os._exit(0)
+        child = started(_play_recorded, ground, name, *overrides)
         aim, ends = _noted(noted) + rng.randint(0, 3), time.monotonic() + 60
-        while _noted(noted) < aim and time.monotonic() < ends and not _has_ended(child):
+        while _noted(noted) < aim and time.monotonic() < ends and child.is_alive():
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.3))
-        if _has_ended(child):
+        child.kill()
+        if exit_code(child) == 0:
             break
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
         killed += 1
     assert killed > kills // 2, "it was over before it could be killed"
-    ended = play(ground, name, *overrides, load_app=recorded(noted))
+    ended = _play_recorded(ground, name, *overrides)
     sent: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for line in noted.read_text().splitlines():
         *tag, digest = line.split()
@@ -295,27 +293,23 @@ def drill(ground: Path, name: str, kills: int, seed: int, *overrides: str) -> En
     return ended
 
 
-@pytest.mark.skipif(
-    "PYTEST_XDIST_WORKER" in os.environ,
-    reason="fails beside other workers and passes alone; the cause is not known: run this file alone",
-)
+def _play_to_a_death(ground: Path) -> None:
+    """The process ends after the second of three hospitals has reserved the third round."""
+    real, steps = client.app.summed_step, list[int]()
+
+    def dying(*given: Any, **named: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 3 * 2 + 2:
+            os._exit(9)
+        return real(*given, **named)
+
+    with patch.object(client.app, "summed_step", dying):
+        play(ground, "killed-over-it", *SHARED)
+
+
 def test_a_kill_between_reservation_and_reply_voids_the_step_for_good(ground: Path) -> None:
     """The hospital's pad is taken, and nobody knows for what: it is not computed again."""
-    child = os.fork()
-    if child == 0:
-        real = client.app.summed_step
-
-        def dying(*given: Any, **named: Any) -> Any:
-            steps.append(1)
-            if len(steps) == 3 * 2 + 2:  # the second of three hospitals, in the third round
-                os._exit(9)
-            return real(*given, **named)
-
-        steps: list[int] = []
-        with patch.object(client.app, "summed_step", dying):
-            play(ground, "killed-over-it", *SHARED)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert exit_code(started(_play_to_a_death, ground)) == 9
     ended = play(ground, "killed-over-it", *SHARED)
     third = ended.state().rounds[2]
     assert len(third.void) == 1

@@ -4,14 +4,12 @@ What a child has announced, only after the call had returned, must be in the led
 cannot be caught. It leaves what the kernel already holds, so this does not stand for a power cut: against that the
 ledger relies on SQLite's ``synchronous=FULL``.
 
-Children are forks of a process that holds the ledger alone: a fork of pytest, which holds every library of every test,
-takes many times as long.
+Children are forks of a clean process (``tests/forks.py``): a fork of pytest takes many times as long.
 """
 
 import hashlib
 import itertools
 import math
-import multiprocessing
 import os
 import random
 import shutil
@@ -38,14 +36,13 @@ from client.ledger.audit_log import AuditLog, Receipt
 from client.ledger.ledger import Caps, Ledger, Planned
 from client.ledger.records import create_records, open_records, replace_lost_audit_log
 from tests.client.reserving import reserve
+from tests.forks import FORKS
 
 SECRET = bytes(range(32))
 STEP = Mechanism(4.0, 1.0, 1)
 NO_CAPS = Caps(math.inf, math.inf, 1e-5)
 KILLS = 200
 OURS = str(Path(sys.modules["client.ledger.ledger"].__file__ or "").parent)
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([__name__])
 
 Announce = Callable[[str], None]
 
