@@ -9,13 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from client.errors import SiteMisconfigured
 from client.sources.settings import DicomwebSource, DimseSource, FolderSource, Settings, Source, TaskName
-from tasks.machine import exposition
+from tasks import faults
+from tasks.machine import exposition, yaml_text
 from tasks.machine.disk import write_secret
 from tasks.machine.logs import MEGABYTES
 from tasks.machine.notices import Hook
@@ -302,14 +302,16 @@ def load(path: Path) -> SiteSettings:
         SiteMisconfigured: listing every problem in the file.
     """
     try:
-        return _settings(path.read_text("utf-8"), path.absolute())
+        return _settings(path.read_text("utf-8-sig"), path.absolute())
     except FileNotFoundError:
         raise SiteMisconfigured(
             f"there is no {path}: name yours with --site, or found a hospital with: consilium-site init --site {path} "
             "--name NAME"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SiteMisconfigured(f"cannot read {path}: {error}; it must be text in UTF-8 that you may read") from error
+    except OSError as error:
+        raise SiteMisconfigured(f"cannot read {faults.of_system(error)}") from error
+    except ValueError as error:  # another encoding, or a name that no file can have
+        raise SiteMisconfigured(f"cannot read {path}: {error}; it must be text in UTF-8") from error
 
 
 @lru_cache(maxsize=512)  # asked at every order; the text is the key, so an edit counts from the next order on
@@ -325,7 +327,7 @@ def _settings(text: str, path: Path) -> SiteSettings:
 def _told(fault: ErrorDetails) -> str:
     """A fault in words; of a setting that there is not, which was meant."""
     if fault["type"] != "extra_forbidden":
-        return fault["msg"]
+        return faults.of_value(fault)
     classes = (SiteSettings, Policy, SecureSumPolicy, TrainerSettings, FolderSource, DicomwebSource, DimseSource)
     known = dict.fromkeys(name for kind in classes for name in kind.model_fields)
     meant = get_close_matches(str(fault["loc"][-1]), known, n=1)
@@ -333,13 +335,10 @@ def _told(fault: ErrorDetails) -> str:
 
 
 def _values(text: str, path: Path) -> object:
-    """The YAML's values. Some, such as dates, fail only on construction, with errors of any kind."""
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        raise SiteMisconfigured(
-            f"cannot read {path}: {' '.join(str(error).split())}; correct that line (a value with ':' or '#' is quoted)"
-        ) from error
+        return yaml_text.values(text)
+    except yaml_text.BadYaml as error:
+        raise SiteMisconfigured(f"cannot read {path}: {error}") from error
 
 
 def _anchored(settings: SiteSettings, folder: Path) -> SiteSettings:
@@ -376,6 +375,8 @@ def secret(settings: SiteSettings) -> bytes:
 
 
 def _existing_secret(path: Path) -> bytes:
+    if not path.is_file():
+        raise SiteMisconfigured(f"{path} is no file: set `key` to the file that consilium-site init has created")
     if path.stat().st_mode & 0o077:
         raise SiteMisconfigured(f"{path} is readable by users other than its owner; run: chmod 600 {path}")
     key = path.read_bytes()

@@ -8,6 +8,14 @@
     model = found.model()                # or api.load_model("model.safetensors")
     model.score(images)                  # one probability an image
 
+A study of real hospitals is run by a server, with the same functions. Its settings say where that is:
+
+    study = api.configure("experiment=deployed", "runtime.address=HOST:PORT", "runtime.authority=FILE",
+                          "runtime.certificate=FILE")
+    found = api.run(study)               # waits until it has ended, and fetches what it found
+    name = api.submit(study)             # or leaves it to the server
+    found = api.fetch_result(study, name)
+
 This is the whole surface that other programs may build on; what they import from elsewhere may change with any release.
 Settings are those of the command line, and so are the results: the study's folder holds the same report.
 
@@ -40,6 +48,7 @@ from server.rounds.state import HospitalRound
 from server.simulation import Hospitals
 from server.study.folder import CHECKPOINTS, StudyFolder
 from server.study.survey import refuse_survey
+from tasks import faults
 from tasks import task as tasks
 from tasks.metrics.interval import Interval
 from tasks.models import model_file, registry
@@ -58,9 +67,11 @@ __all__ = [
     "StudyError",
     "StudyResult",
     "configure",
+    "fetch_result",
     "load_model",
     "read_result",
     "run",
+    "submit",
 ]
 
 What = Literal["hospitals", "rounds", "arms"]
@@ -101,18 +112,62 @@ def run(study: Study, progress: Callable[[Progress], None] | None = None) -> Stu
 
     Args:
         progress: called from this thread whenever something has come further. What it raises ends the study, which can
-            be resumed.
+            be resumed; on a server it only ends the waiting.
 
     Raises:
-        ConfigError: there is no such task or network, or it is a survey; nothing was done.
+        ConfigError: there is no such task or network, or this is no study to run; nothing was done.
         StudyError: with what, where, why and the remedy.
     """
-    refuse_survey(study)
+    _refuse_all_but_studies(study)
     listener = _Told(progress)
-    if isinstance(study.runtime, SuperlinkRuntime):
-        handed = launch.hand_over(study, study.runtime, listener.warn)
-        return _result(handed.follow(listener).folder)
-    return _result(simulation.play(study, provision_hospitals, client_app, listener).folder)
+    if not isinstance(study.runtime, SuperlinkRuntime):
+        return _result(simulation.play(study, provision_hospitals, client_app, listener).folder)
+    if not study.runtime.follow:
+        raise ConfigError("runtime.follow=false: run waits until a study has ended; leave it there with submit")
+    return _result(launch.hand_over(study, study.runtime, listener.warn).follow(listener).folder)
+
+
+def submit(study: Study) -> str:
+    """Leave a study to a server, which runs it. Returns its name.
+
+    With the same settings ``run`` waits for it, as it does with ``resume=NAME``.
+
+    Raises:
+        ConfigError: it has no server, there is no such task or network, or this is no study to run; nothing was done.
+        StudyError: the server cannot be asked, or refuses it.
+    """
+    _refuse_all_but_studies(study)
+    return launch.hand_over(study, _server(study), _Told(None).warn).name
+
+
+def fetch_result(study: Study, name: str) -> StudyResult:
+    """What a study has found that has ended on a server; the files come into the folder of ``study``'s results.
+
+    Args:
+        study: whose ``runtime`` says where the server is.
+
+    Raises:
+        ConfigError: it has no server.
+        StudyError: there is none of that name, it has not ended, or the server cannot be asked.
+    """
+    return _result(launch.fetched(study, _server(study), name).folder)
+
+
+def _server(study: Study) -> SuperlinkRuntime:
+    if not isinstance(study.runtime, SuperlinkRuntime):
+        raise ConfigError(
+            "this study has no server: configure it with experiment=deployed, runtime.address=HOST:PORT, "
+            "runtime.authority=FILE and runtime.certificate=FILE; on this machine it is run by run"
+        )
+    return study.runtime
+
+
+def _refuse_all_but_studies(study: Study) -> None:
+    refuse_survey(study)
+    if study.propose:
+        raise ConfigError(
+            f"propose={study.propose} writes a document and runs nothing; leave it out here; the command does it"
+        )
 
 
 def read_result(folder: Path | str) -> StudyResult:
@@ -136,7 +191,7 @@ def load_model(path: Path | str) -> Model:
         task = tasks.get(head.task)
         network = registry.build(head.model, task.form, find=find)
     except OSError as error:
-        raise StudyError(f"cannot read {path}: {error.strerror}") from error
+        raise StudyError(f"cannot read {faults.of_system(error)}") from error
     except (BadModelFile, tasks.UnknownTask, registry.UnknownModel) as error:
         raise StudyError(f"{path}: {error}") from error
     if problems := registry.misfits(network.trainable, arrays):

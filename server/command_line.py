@@ -26,6 +26,7 @@ from conf import load as conf
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
 from server.errors import HospitalNotReady, StudyError
+from tasks import faults
 
 if TYPE_CHECKING:
     from server.runtime.workers import LoadApp
@@ -101,12 +102,15 @@ def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
             console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
             sys.exit(2 if isinstance(error, HospitalNotReady) else 1)
         except OSError as error:  # a full disk, a folder that may not be written
-            console.print(f"[bold red]File error:[/] {escape(str(error))}", soft_wrap=True)
+            console.print(f"[bold red]File error:[/] {escape(faults.of_system(error))}.", soft_wrap=True)
             console.print("Every committed round is kept. Fix it and rerun the same command to resume.")
-            sys.exit(1)
+            sys.exit(2)
         except KeyboardInterrupt:
             console.print("[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there.")
             sys.exit(130)
+        except Exception as error:  # Hydra would print its own, with a remedy that is none
+            print(faults.unforeseen("consilium", error), file=sys.stderr)
+            sys.exit(faults.UNFORESEEN)
 
     if not set(COMPLETION) & set(sys.argv[1:]):
         sys.argv[1:] = in_place_of_a_study(sys.argv[1:])

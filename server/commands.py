@@ -25,7 +25,7 @@ from server.errors import StudyError, TrackingFailed
 from server.pages import comparison
 from server.results import export
 from server.tracking import tracker
-from tasks import new_task
+from tasks import faults, new_task
 from tasks.answers import KINDS, Kind
 from tasks.machine.disk import write_whole
 from tasks.models import model_file
@@ -90,6 +90,9 @@ def main(words: Sequence[str], draw: DrawPhantoms) -> int:
         return 1 if given.command in _ASK_OTHERS or isinstance(error, TrackingFailed) else 2
     except conf.ConfigError as error:
         console.print(f"[bold red]Invalid configuration:[/]\n{escape(str(error))}", soft_wrap=True)
+        return 2
+    except OSError as error:
+        console.print(f"[bold red]File error:[/] {escape(faults.of_system(error))}.", soft_wrap=True)
         return 2
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib import util
 
+from tasks import faults
 from tasks.machine import version
 
 _EXTRA = ("jinja2", "mlflow")
@@ -36,7 +37,8 @@ def _begin(program: str, main: Callable[[], None]) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    main()
+    with faults.told(program):
+        main()
 
 
 def _consilium() -> None:

@@ -91,8 +91,8 @@ def run_deployed(study: Study, runtime: SuperlinkRuntime, console: Console) -> N
     """
     from server.deployment import superlink_client  # a study on this machine need not wait for its libraries
 
-    initial_state(study)
     if study.propose:
+        initial_state(study)
         run = superlink_client.submit(study, runtime)
         text = superlink_client.document(superlink_client.ServerConnection(runtime), run)
         write_whole(Path(study.propose), text)
@@ -134,11 +134,24 @@ class HandedOver:
         def told(known: list[RoundRecord]) -> None:
             listener.advance("federated", len(known), self.study.federation.rounds, summary(known[-1]))
 
-        facts = superlink_client.follow(door, self.name, told)
-        folder = Path(self.study.output_dir).resolve() / "studies" / self.name
-        superlink_client.fetch(door, self.name, facts["files"], folder)
-        links = [line.replace(": /", f": https://{self.runtime.address}/", 1) for line in facts.get("links", [])]
-        return EndedStudy(results.read(folder / writing.NUMBERS), folder, links)
+        superlink_client.follow(door, self.name, told)
+        return fetched(self.study, self.runtime, self.name)
+
+
+def fetched(study: Study, runtime: SuperlinkRuntime, name: str) -> EndedStudy:
+    """What a study has found that has ended on a server, its files brought here.
+
+    Raises:
+        StudyError: there is no such study there, it has not finished, or the server cannot be asked.
+    """
+    from server.deployment import superlink_client
+
+    door = superlink_client.ServerConnection(runtime)
+    facts = superlink_client.finished(door, name)
+    folder = Path(study.output_dir).resolve() / "studies" / name
+    superlink_client.fetch(door, name, facts["files"], folder)
+    links = [line.replace(": /", f": https://{runtime.address}/", 1) for line in facts.get("links", [])]
+    return EndedStudy(results.read(folder / writing.NUMBERS), folder, links)
 
 
 def hand_over(study: Study, runtime: SuperlinkRuntime, tell: Callable[[str], None]) -> HandedOver:
@@ -148,10 +161,12 @@ def hand_over(study: Study, runtime: SuperlinkRuntime, tell: Callable[[str], Non
         tell: what the study waits for, until it has a name.
 
     Raises:
+        ConfigError: there is no such task or network; nothing was done.
         StudyError: the server cannot be asked, or refuses it.
     """
     from server.deployment import superlink_client
 
+    initial_state(study)
     run = superlink_client.submit(study, runtime)
     name = superlink_client.name_of(superlink_client.ServerConnection(runtime), run, tell=tell)
     return HandedOver(name, study, runtime)

@@ -15,7 +15,7 @@ from client.cli.ledger import verify
 from client.cli.output import HERE, AsJson, SiteFile, amount, answer, moment, opened, plain, short, table
 from client.ledger.audit_log import Event, Fact, Kind, Receipt
 
-app = typer.Typer(name="audit", invoke_without_command=True)
+app = typer.Typer(name="audit", invoke_without_command=True, suggest_commands=False)
 
 RECEIPT = "receipt"
 _DIGESTS = ("digest", "terms", "seen", "lost", "pairs")

@@ -12,6 +12,7 @@ import typer
 from client.cli.output import HERE, SiteFile, refuse_root
 from client.errors import SiteMisconfigured
 from client.site import load
+from tasks import faults
 from tasks.machine.dashboard import LocalPage, until_ended
 
 
@@ -33,7 +34,8 @@ def dashboard(
     try:
         shown = LocalPage(listen, SitePage(site.resolve()))
     except (OSError, ValueError, OverflowError) as error:
-        raise SiteMisconfigured(f"--listen {listen}: {error}") from None
+        why = faults.of_system(error) if isinstance(error, OSError) else "must be an address of this machine and a port"
+        raise SiteMisconfigured(f"--listen {listen}: {why}, such as 127.0.0.1:9480") from None
     with shown:
         print(f"{settings.name}: {shown.url}", flush=True)
         until_ended()

@@ -20,7 +20,7 @@ from client.ledger.records import faults_of_records
 from client.oversight import budget, premises
 from client.site import delta_cap, load, secret
 
-app = typer.Typer(name="ledger", invoke_without_command=True)
+app = typer.Typer(name="ledger", invoke_without_command=True, suggest_commands=False)
 
 
 @app.callback()
@@ -111,6 +111,7 @@ def backup(
 
     if folder.exists():
         raise SiteMisconfigured(f"{folder} exists already; choose a new folder")
+    folder.mkdir(parents=True)
     with opened(site) as (settings, records):
         copies = [folder / settings.ledger.name, folder / settings.audit_log.name]
         records.backup(ledger=copies[0], audit_log=copies[1])

@@ -25,6 +25,7 @@ from client.link.observed import observe
 from client.link.watch import Watch
 from client.oversight import premises
 from client.site import SiteSettings, load
+from tasks import faults
 from tasks.machine import checklist
 from tasks.machine.checklist import ClaimState
 from tasks.machine.pulse import ALIVE, Watched
@@ -75,7 +76,7 @@ def enroll(
     try:
         path.write_text(request.model_dump_json(indent=1) + "\n", "utf-8")
     except OSError as error:
-        raise SiteMisconfigured(f"cannot write the request {path}: {error.strerror}; choose another --out") from error
+        raise SiteMisconfigured(f"cannot write the request to --out {faults.of_system(error)}") from error
     facts = {
         "request": path,
         "key": enrolment.key_fingerprint(request),

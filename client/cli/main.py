@@ -3,9 +3,10 @@
 Exit codes:
 
     0  success
-    1  refused, not found, or verification failed
-    2  invalid command line or site.yaml, or a file that one of them names cannot be used
+    1  refused, or verification failed
+    2  invalid command line or site.yaml, or what one of them names cannot be used or is not there
     3  ``status`` only: the hospital is stopped
+   70  a defect of this program
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ import typer
 
 from client.cli import audit, dashboard, data, importing, ledger, link, model, papers, site, studies
 from client.cli.output import SiteCommands
+from tasks import faults
 from tasks.machine import version
 from tasks.machine.disk import keep_to_owner
 
 EXIT_CODES = (
-    "Exit codes: 0 success. 1 refused, not found, or verification failed. 2 invalid command line or site.yaml, or a "
-    "file that one of them names cannot be used. 3 (status only) the hospital is stopped."
+    "Exit codes: 0 success. 1 refused, or verification failed. 2 invalid command line or site.yaml, or what one of "
+    "them names cannot be used or is not there. 3 (status only) the hospital is stopped."
 )
 
 app = typer.Typer(
     cls=SiteCommands,
     no_args_is_help=True,
+    suggest_commands=False,  # Click does so itself
     pretty_exceptions_enable=False,  # they print the values of variables, and a hospital's may be patients'
     help="Commands for hospital staff: set up the site, import and check images, review studies, inspect ledger and "
     "audit log, stop.",
@@ -67,4 +70,5 @@ app.command()(site.resume)
 def main() -> None:
     """Entry point of ``consilium-site``."""
     keep_to_owner()
-    app()
+    with faults.told("consilium-site"):
+        app()

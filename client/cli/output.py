@@ -9,6 +9,7 @@ import getpass
 import json
 import math
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,13 +28,17 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from client.errors import NoCohort, SiteError, SiteMisconfigured
+from client.errors import EmptySource, LabelsMatchNothing, ModelRefused, NoCohort, SiteError, SiteMisconfigured
 from client.ledger.records import Records, open_records
 from client.site import SiteSettings, load, secret
+from tasks import faults
 from tasks.machine.checklist import ClaimState
 
 REFUSED, MISUSED, HALTED = 1, 2, 3
 """Exit codes; ``main.py`` explains them."""
+
+_UNUSABLE = (SiteMisconfigured, ModelRefused, EmptySource, LabelsMatchNothing)
+"""What was typed, or a file that it or ``site.yaml`` names, is what is wrong."""
 
 COLOURS = {ClaimState.OK: "green", ClaimState.WARN: "yellow", ClaimState.FAIL: "bold red"}
 
@@ -54,14 +59,23 @@ HERE = Path("site.yaml")
 
 
 class SiteCommands(TyperGroup):
-    """Turns every ``SiteError`` of a command into a message and an exit code."""
+    """Turns every ``SiteError`` of a command, and what the system refuses, into a message and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except SiteError as error:
-            _tell(error, bool(ctx.meta.get(_AS_JSON)))
-            ctx.exit(MISUSED if isinstance(error, SiteMisconfigured) else REFUSED)
+        except (SiteError, OSError, sqlite3.Error) as error:
+            told = _in_words(error)
+            _tell(told, bool(ctx.meta.get(_AS_JSON)))
+            ctx.exit(MISUSED if isinstance(told, _UNUSABLE) else REFUSED)
+
+
+def _in_words(error: SiteError | OSError | sqlite3.Error) -> SiteError:
+    if isinstance(error, OSError):
+        return SiteMisconfigured(faults.of_system(error))
+    if isinstance(error, sqlite3.Error):  # ledger and audit log name their faults themselves
+        return SiteMisconfigured(f"{faults.of_database(error)}. consilium-site ingest makes the catalog again")
+    return error
 
 
 def _tell(error: SiteError, as_json: bool) -> None:

@@ -5,6 +5,7 @@ Tested in ``tests/client/cli/test_main.py``.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,10 +41,12 @@ from client.oversight.explain import words
 from client.oversight.review import Cost, Review, examine, require_informative
 from client.oversight.surveys import SurveyReview
 from client.site import SiteSettings
+from tasks import faults
 from tasks import task as tasks
 from tasks.metrics.interval import Interval
 from tasks.protocol import documents
 from tasks.protocol.documents import Document
+from tasks.protocol.received import Unusable, text_in
 from tasks.protocol.study import BadDocument
 from tasks.protocol.survey import SurveyDocument
 
@@ -90,15 +93,18 @@ def _examined(document: Document, settings: SiteSettings, records: Records) -> R
 
 def _document(study: str, settings: SiteSettings, records: Records) -> Document:
     """The document in a file, or the one whose digest starts with these digits."""
-    path = Path(study)
-    if study == "-" or path.exists():
+    if study == "-" or os.path.lexists(study):
         try:
-            text = sys.stdin.read() if study == "-" else path.read_text("utf-8")
-            return documents.read(text)
-        except (OSError, UnicodeDecodeError, BadDocument) as error:
-            raise SiteMisconfigured(f"{study}: {error}") from None
-    if not set(study) <= set("0123456789abcdefABCDEF"):
-        raise SiteMisconfigured(f"{study}: no such file")
+            return documents.read(sys.stdin.read() if study == "-" else text_in(Path(study), "a document", MOST_BYTES))
+        except (UnicodeDecodeError, BadDocument, Unusable) as error:
+            raise SiteMisconfigured(
+                f"{study}: {error}; a study's document is the file that the coordinator sent you"
+            ) from None
+    if not decided.is_digest(study):
+        raise SiteMisconfigured(
+            f"{study}: there is no such file; name the file that the coordinator sent you, or a digest that "
+            "consilium-site review lists"
+        )
     known = _known(settings, records)
     return _readable(known[decided.one_of(study, known)])
 
@@ -307,8 +313,12 @@ def compare(
         raise SiteMisconfigured(f"{study} is a survey, which has no model to compare: name a study")
     try:
         weights = load_file(model)
-    except (OSError, SafetensorError) as error:
-        raise SiteMisconfigured(f"{model} is not a readable safetensors file: {error}") from None
+    except OSError as error:
+        raise SiteMisconfigured(f"cannot read the model {model}: {faults.of_system(error)}") from None
+    except SafetensorError as error:
+        raise SiteMisconfigured(
+            f"{model} is no study's model ({error}): name the safetensors file that you were given, as it was sent"
+        ) from None
     comparison = with_own(settings, document, weights)
     rows = [
         (f"trained by {document.name}", _figure(comparison.federated)),

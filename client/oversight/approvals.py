@@ -228,16 +228,31 @@ def one_of(digits: str, known: Iterable[str]) -> str:
     """The one digest that starts with these digits.
 
     Raises:
-        NotApproved: too few digits, no such digest, or several.
+        SiteMisconfigured: they are no digits of a digest, too few, or there is no such digest, or are several.
     """
+    if not is_digest(digits):
+        raise SiteMisconfigured(
+            f"{digits!r} is no digest, which has digits and the letters a to f: consilium-site review and "
+            "consilium-site approvals list those of all studies here; a file is read by consilium-site review FILE"
+        )
     if len(digits) < FEWEST_DIGITS:
-        raise NotApproved(f"{digits!r} is too short: give at least {FEWEST_DIGITS} digits of the digest")
+        raise SiteMisconfigured(f"{digits!r} is too short: give at least {FEWEST_DIGITS} digits of the digest")
     matches = sorted(digest for digest in known if digest.startswith(digits.lower()))
     if not matches:
-        raise NotApproved(f"no study here has a digest that starts with {digits}; run: consilium-site review FILE")
+        raise SiteMisconfigured(
+            f"no study here has a digest that starts with {digits}: consilium-site review and consilium-site approvals "
+            "list those that there are; one that came as a file must be read first: consilium-site review FILE"
+        )
     if len(matches) > 1:
-        raise NotApproved(f"{len(matches)} studies have a digest that starts with {digits}: {', '.join(matches)}")
+        raise SiteMisconfigured(
+            f"{len(matches)} studies have a digest that starts with {digits}; give more digits: {', '.join(matches)}"
+        )
     return matches[0]
+
+
+def is_digest(text: str) -> bool:
+    """Whether it can be a digest, or its first digits."""
+    return bool(text) and set(text) <= set("0123456789abcdefABCDEF")
 
 
 def _digest(text: str) -> str:

@@ -18,6 +18,7 @@ from client.prediction.judged import sentences
 from client.prediction.told import Told, measures, told_of
 from conf.schema.model import is_foreign, permission_of
 from tasks import contract as contracts
+from tasks import faults
 from tasks import task as tasks
 from tasks.machine.device import Placement
 from tasks.models import model_file, registry
@@ -159,7 +160,9 @@ def _read(path: Path) -> bytes:
     except BadModelFile as error:
         raise SiteMisconfigured(str(error)) from None
     except OSError as error:
-        raise SiteMisconfigured(f"cannot read the model {path}: {error.strerror}") from error
+        raise SiteMisconfigured(f"cannot read the model {faults.of_system(error)}") from error
+    except ValueError as error:
+        raise SiteMisconfigured(f"cannot read the model {str(path)!r}: {error}") from error
 
 
 def _task(head: ModelHead) -> Task:

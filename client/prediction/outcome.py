@@ -24,6 +24,7 @@ from client.prediction.segmentation import segmentations_of
 from client.prediction.spreadsheet import table_of
 from client.prediction.structured_report import report_of
 from client.prediction.told import cells, columns, measures
+from tasks import faults
 from tasks.machine.disk import write_secret
 
 REPORTS, OUTLINES, TRIAGE, SCORES = "reports", "outlines", "triage.html", "scores.csv"
@@ -59,10 +60,10 @@ def new_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if any(path.iterdir()):
-            raise SiteMisconfigured(f"{path} is not empty: choose a new folder, to keep predictions separate")
+            raise SiteMisconfigured(f"{path} is not empty: choose a new folder for --out, to keep predictions separate")
         path.chmod(0o700)
     except OSError as error:
-        raise SiteMisconfigured(f"cannot create {path}: {error.strerror}") from error
+        raise SiteMisconfigured(f"cannot create --out {faults.of_system(error)}") from error
     return path
 
 
@@ -100,7 +101,7 @@ def write(
         write_secret(folder / TRIAGE, triage.page(site, model, predictions, now).encode("utf-8", "replace"))
         write_secret(folder / SCORES, table_of(_table(model, predictions)).encode())
     except OSError as error:
-        raise SiteMisconfigured(f"cannot write to {folder}: {error.strerror}") from error
+        raise SiteMisconfigured(f"cannot write to {folder}: {faults.of_system(error)}") from error
     return written
 
 

@@ -97,7 +97,7 @@ def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, progress
         EmptySource: it has no DICOM file.
     """
     if not folder.is_dir():
-        raise SiteMisconfigured(f"{folder} is not a folder")
+        raise SiteMisconfigured(f"--path {folder}: there is no such folder; name the one that holds DICOM files")
     sources = [source for source in site.sources if source.task == task.name]
     words = {word: meaning for source in sources for word, meaning in source.organ_words.items()}
     burned_in = bool(sources) and all(source.burned_in_annotation == "accept" for source in sources)
@@ -108,7 +108,10 @@ def of_folder(site: SiteSettings, task: Task, folder: Path, organ: str, progress
     with unwilling_at(site, task) as unwilling:
         adding(folder, task, acquired=acquired, trained=trained, unwilling=unwilling, work=work, progress=progress)
     if not work.images and not work.left_out:
-        raise EmptySource(f"no DICOM file under {folder}")
+        raise EmptySource(
+            f"no DICOM file under {folder}: --path needs images as a machine or an archive has written them (PNG and "
+            "JPEG are none); is it the right folder, and its volume mounted?"
+        )
     return work
 
 

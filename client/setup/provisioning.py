@@ -5,13 +5,15 @@ Tested in ``tests/client/cli/test_main.py``.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from client.cohort import ownership
+from client.errors import SiteMisconfigured
 from client.ledger.records import create_records, open_records
 from client.oversight.premises import terms_of
 from client.setup.site_file import example
-from client.site import SiteSettings, secret
+from client.site import NAME, SiteSettings, secret
 
 
 def write_example(path: Path, name: str) -> None:
@@ -19,7 +21,12 @@ def write_example(path: Path, name: str) -> None:
 
     Raises:
         FileExistsError: there is one already.
+        SiteMisconfigured: no hospital can have that name; nothing was written.
     """
+    if not re.fullmatch(NAME, name):
+        raise SiteMisconfigured(
+            f"--name {name!r}: must be at most 40 letters, digits, - and _, no sign first; nothing was written"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8") as file:
         file.write(example(name))

@@ -10,9 +10,17 @@ import codecs
 from pathlib import Path
 
 from client.errors import SiteMisconfigured
+from tasks import faults
 
 MOST_BYTES = 256 * 2**20
 """A few million rows."""
+_SPREADSHEETS = {
+    b"PK\x03\x04": "a spreadsheet (such as .xlsx or .ods) or another archive",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "a spreadsheet of an older program (.xls)",
+    b"\x1f\x8b": "compressed (.gz)",
+    b"%PDF-": "a PDF",
+}
+"""What is often taken for text, by its first bytes."""
 SAVE = "save it as UTF-8 (in spreadsheet programs: 'CSV UTF-8')"
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -31,7 +39,9 @@ def text_of(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise SiteMisconfigured(f"cannot read {path}: {error}") from error
+        raise SiteMisconfigured(f"cannot read {faults.of_system(error)}") from error
+    if kind := next((kind for mark, kind in _SPREADSHEETS.items() if content.startswith(mark)), ""):
+        raise SiteMisconfigured(f"{path} is {kind} and no text, whatever its name says; open it there and {SAVE}")
     if len(content) > MOST_BYTES:
         raise SiteMisconfigured(f"{path} is larger than {MOST_BYTES // 2**20} MiB; remove unused columns")
     mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))

@@ -28,6 +28,7 @@ EXIT_CODES = (
 app = typer.Typer(
     cls=ServerCommands,
     no_args_is_help=True,
+    suggest_commands=False,  # Click does so itself
     pretty_exceptions_enable=False,
     help="Initialise and run the server, admit hospitals and people, show study progress.",
     epilog=EXIT_CODES,

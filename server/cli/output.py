@@ -6,6 +6,7 @@ Tested in ``tests/server/cli/test_people.py``.
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from server.errors import ServerMisconfigured, StudyError
+from tasks import faults
 
 REFUSED, MISUSED, DOWN = 1, 2, 3
 """Exit codes; ``main.py`` explains them."""
@@ -37,11 +39,16 @@ class ServerCommands(TyperGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (StudyError, OSError) as error:
+        except (StudyError, OSError, sqlite3.Error) as error:
+            told: Exception = error
+            if isinstance(error, OSError):
+                told = ServerMisconfigured(faults.of_system(error))
+            elif isinstance(error, sqlite3.Error):
+                told = ServerMisconfigured(faults.of_database(error))
             Console(stderr=True, highlight=False).print(
-                f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True
+                f"[bold red]{type(told).__name__}:[/] {escape(str(told))}", soft_wrap=True
             )
-            ctx.exit(MISUSED if isinstance(error, ServerMisconfigured) else REFUSED)
+            ctx.exit(MISUSED if isinstance(told, ServerMisconfigured) else REFUSED)
 
 
 def answer(as_json: bool, facts: object, *shown: RenderableType) -> None:

@@ -43,9 +43,9 @@ def admit(
     """
     server_dir = read(home)
     try:
-        asked = enrolment.read_request(request.read_text("utf-8"))
-    except (enrolment.BadEnrolment, UnicodeDecodeError) as error:
-        raise NotAdmitted(f"{request}: {error}") from error
+        asked = enrolment.request_in(request)
+    except enrolment.BadEnrolment as error:
+        raise ServerMisconfigured(f"{request}: {error}") from error
     key = enrolment.key_fingerprint(asked)
     if fingerprint and fingerprint.replace(" ", "").lower() != key.replace(" ", ""):
         raise NotAdmitted(f"the request's key is {key}, not {fingerprint}: the request was changed on its way")

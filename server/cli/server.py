@@ -16,6 +16,7 @@ from typing import Annotated
 
 import httpx
 import typer
+from pydantic import ValidationError
 
 from server.cli.output import HERE, REFUSED, AsJson, HomeFolder, answer, fail, table
 from server.deployment import nginx, pki, register, systemd
@@ -25,6 +26,7 @@ from server.deployment.observed import observe
 from server.deployment.server_dir import ServerDir, ServerSettings, make, read
 from server.errors import ServerMisconfigured, StudyError
 from server.runtime.superlink import MALLOC
+from tasks import faults
 from tasks.machine import checklist
 from tasks.machine.checklist import ClaimState
 from tasks.machine.disk import write_whole
@@ -67,15 +69,18 @@ def init(
         _endpoint(hospitals, "--hospitals"),
         _endpoint(researchers, "--researchers"),
     )
-    settings = ServerSettings(
-        host=host,
-        hospitals_address=outer,
-        hospitals_port=outer_port,
-        researchers_address=inner,
-        researchers_port=inner_port,
-        superlink_port=superlink_port,
-        mlflow_port=mlflow_port,
-    )
+    try:
+        settings = ServerSettings(
+            host=host,
+            hospitals_address=outer,
+            hospitals_port=outer_port,
+            researchers_address=inner,
+            researchers_port=inner_port,
+            superlink_port=superlink_port,
+            mlflow_port=mlflow_port,
+        )
+    except ValidationError as error:
+        raise ServerMisconfigured(f"no such server can be: {faults.of_values(error)}; nothing was written") from None
     server_dir = make(home, settings)
     pki.create_authority(server_dir)
     if not server_dir.certificate.exists():

@@ -17,7 +17,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.errors import ServerMisconfigured
-from tasks.machine import exposition
+from tasks import faults
+from tasks.machine import exposition, yaml_text
 from tasks.machine.disk import private_file, write_secret, write_whole
 from tasks.machine.logs import MEGABYTES
 from tasks.machine.notices import Hook
@@ -283,12 +284,15 @@ def read(path: Path) -> ServerDir:
         raise ServerMisconfigured(f"{file} does not exist: set --home FOLDER, or create one: consilium-server init")
     _refuse_root(file.parent)
     try:
-        return ServerDir(path.resolve(), ServerSettings.model_validate(yaml.safe_load(file.read_text("utf-8"))))
-    except (OSError, yaml.YAMLError) as error:
-        raise ServerMisconfigured(f"cannot read {file}: {error}") from error
+        return ServerDir(path.resolve(), ServerSettings.model_validate(yaml_text.values(file.read_text("utf-8-sig"))))
+    except OSError as error:
+        raise ServerMisconfigured(f"cannot read {faults.of_system(error)}") from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise ServerMisconfigured(f"{file}: {problems}") from None
+        raise ServerMisconfigured(f"{file}: {faults.of_values(error)}") from None
+    except yaml_text.BadYaml as error:
+        raise ServerMisconfigured(f"cannot read {file}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ServerMisconfigured(f"cannot read {file}: {error}; it must be text in UTF-8") from error
 
 
 def _refuse_root(folder: Path) -> None:

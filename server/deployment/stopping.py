@@ -102,5 +102,5 @@ def folder_of(server_dir: ServerDir, name: str) -> StudyFolder:
     """
     folder = StudyFolder(name, Path(server_dir.path / "studies" / name), resumed=True)
     if not _STUDY.fullmatch(name) or not (folder.path / FILE).exists():
-        raise StudyError(f"there is no study {name[:120]!r} on this server")
+        raise StudyError(f"there is no study {name[:120]!r} on this server; consilium-server status lists all")
     return folder

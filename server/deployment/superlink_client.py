@@ -9,6 +9,7 @@ Tested in ``tests/server/test_play_study.py``.
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ from server.study.folder import FINISHED, STOPPED
 from tasks.machine.disk import write_whole
 
 _POLL_S = 1.0
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}"
 _WAIT_S = 300.0
 """For how long the server may be unreachable while a study is followed."""
 _MOST_BYTES, _LARGEST_MODEL = 2**28, 2**33
@@ -165,12 +167,16 @@ class LogsThere:
     def facts(self) -> dict[str, Any]:
         facts = self._server.facts(f"studies/{self._study}/study.json")
         if not facts:
-            raise StudyError(f"there is no study {self._study!r} on this server")
+            raise _no_such(self._study)
         self._owner = str(facts.get("asked_by") or "-")
         return facts
 
     def read(self, run: int, offset: int) -> bytes:
         return self._server.get(study_logs.path_of(self._owner, self._study, run), offset=offset) or b""
+
+
+def _no_such(name: str) -> StudyError:
+    return StudyError(f"there is no study {name!r} on this server; consilium queue lists those that run and wait")
 
 
 def _as_text(study: Study, runtime: SuperlinkRuntime) -> Study:
@@ -266,6 +272,25 @@ def follow(server: ServerConnection, name: str, on_rounds: OnRounds) -> dict[str
         if facts.get("state") == "finished":
             return facts
         time.sleep(_POLL_S)
+
+
+def finished(server: ServerConnection, name: str) -> dict[str, Any]:
+    """``study.json`` of a study that has finished.
+
+    Raises:
+        StudyError: there is none of that name, or it has not finished, and why.
+        ServerUnreachable
+    """
+    facts = server.facts(f"studies/{name}/study.json") if re.fullmatch(_NAME, name) else {}
+    if not facts:
+        raise _no_such(name)
+    if facts.get("state") == FINISHED:
+        return facts
+    if facts.get("state") == STOPPED:
+        raise StudyStopped(f"{name}: {facts['error']} It does not go on.")
+    if facts.get("state") == "failed":
+        raise StudyError(f"{name} has failed: {facts['error']}")
+    raise StudyError(f"{name} has not ended yet; the settings that began it, or resume={name}, wait for it")
 
 
 def fetch(server: ServerConnection, name: str, files: list[str], folder: Path) -> list[Path]:

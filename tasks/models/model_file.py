@@ -125,7 +125,10 @@ def unpack(content: bytes) -> tuple[ModelHead, Arrays, Finder | None]:
         length = int.from_bytes(content[:_LENGTH], "little")
         metadata = json.loads(content[_LENGTH : _LENGTH + length]).get("__metadata__", {})
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise BadModelFile(f"it is not a safetensors file of numbers: {error}") from None
+        raise BadModelFile(
+            f"it is not a safetensors file of numbers: {error}; it is another file or was not copied whole, so ask for "
+            "it again"
+        ) from None
     if _HEAD not in metadata:
         raise BadModelFile(f"it has no Consilium header: ask for the study's {FILE}, or the file of `consilium export`")
     try:
@@ -146,6 +149,8 @@ def found(path: Path) -> Path:
     if not path.is_dir():
         return path
     files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise BadModelFile(f"the folder {path} has no safetensors file; name the file of the model")
     if len(files) != 1:
         raise BadModelFile(f"the folder {path} has {len(files)} safetensors files; name one of them")
     return files[0]

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tasks.protocol import received
 from tasks.protocol.study import release
 
 MOST_BYTES = 64 * 2**10
@@ -101,7 +102,7 @@ def request_in(path: Path) -> Request:
     Raises:
         BadEnrolment: the file cannot be read, or what is wrong with it.
     """
-    return read_request(_text_in(path, "request"))
+    return read_request(_text_in(path, "a request"))
 
 
 def read_request(text: str) -> Request:
@@ -110,7 +111,7 @@ def read_request(text: str) -> Request:
     Raises:
         BadEnrolment: what is wrong with it.
     """
-    request = _read(text, Request, "request")
+    request = _read(text, Request, "a request")
     try:
         public = serialization.load_pem_public_key(request.public_key.encode())
     except _UNREADABLE as error:
@@ -130,7 +131,7 @@ def invitation_in(path: Path) -> Invitation:
     Raises:
         BadEnrolment: the file cannot be read, or what is wrong with it.
     """
-    return read_invitation(_text_in(path, "invitation"))
+    return read_invitation(_text_in(path, "an invitation"))
 
 
 def read_invitation(text: str) -> Invitation:
@@ -139,7 +140,7 @@ def read_invitation(text: str) -> Invitation:
     Raises:
         BadEnrolment: what is wrong with it.
     """
-    invitation = _read(text, Invitation, "invitation")
+    invitation = _read(text, Invitation, "an invitation")
     only = _only_certificate(invitation.certificate_authority).public_bytes(serialization.Encoding.PEM)
     return invitation.model_copy(update={"certificate_authority": only.decode()})
 
@@ -231,23 +232,16 @@ def _signed(request: Request) -> bytes:
 
 def _text_in(path: Path, what: str) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)  # a sender may send anything of any size
-        _refuse_long(content, what)
-        return content.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadEnrolment(f"cannot be read as a {what}: {error}") from error
+        return received.text_in(path, what, MOST_BYTES)
+    except received.Unusable as error:
+        raise BadEnrolment(str(error)) from error
 
 
 def _read(text: str, kind: type[T], what: str) -> T:
-    _refuse_long(text, what)
+    if len(text) > MOST_BYTES:
+        raise BadEnrolment(f"{what} has at most {MOST_BYTES} bytes, so it is another file")
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:_MOST])
-        raise BadEnrolment(f"not a {what} of this release ({problems}); ask for a new one") from None
-
-
-def _refuse_long(content: str | bytes, what: str) -> None:
-    if len(content) > MOST_BYTES:
-        raise BadEnrolment(f"a {what} has at most {MOST_BYTES} bytes; is it the right file?")
+        problems = received.faults_of(error, f"{what} of this release", _MOST)
+        raise BadEnrolment(f"{problems}; ask for a new one") from None

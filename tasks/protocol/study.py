@@ -18,7 +18,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from tasks.protocol import subgroups
+from tasks.protocol import received, subgroups
 
 STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
@@ -408,5 +408,4 @@ def validated(adapter: TypeAdapter[T], text: str, kind: str) -> T:
     try:
         return adapter.validate_json(text)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        raise BadDocument(f"not a {kind} document: {problems}") from None
+        raise BadDocument(received.faults_of(error, f"a {kind} document")) from None

@@ -104,7 +104,7 @@ def test_an_epsilon_that_is_no_bound_is_refused(tmp_path: Path, value: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"name: [", "cannot read"), (b"\xff\xfe", "cannot read"), (b"", "1 problem")]
+    ("content", "says"), [(b"name: [", "cannot read"), (b"\xff\xfe", "cannot read"), (b"", "it holds no settings")]
 )
 def test_what_is_no_yaml_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "site.yaml"

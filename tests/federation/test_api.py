@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,31 @@ def test_a_study_that_has_ended_is_read_again(namespace: dict[str, Any]) -> None
     assert api.read_result(found.folder).results == found.results
     with pytest.raises(api.StudyError, match="no results"):
         api.read_result(found.folder / "federated")
+
+
+@pytest.mark.parametrize(
+    ("use", "word", "told"),
+    [
+        (api.run, "propose=study.json", "leave it out here; the command does it"),
+        (api.submit, "propose=study.json", "leave it out here; the command does it"),
+        (api.submit, "seed=1", "this study has no server: configure it with experiment=deployed"),
+        (lambda study: api.fetch_result(study, "demo-1"), "seed=1", "this study has no server"),
+    ],
+)
+def test_what_a_function_cannot_do_says_which_one_can(
+    settings: tuple[str, ...], use: Callable[[api.Study], object], word: str, told: str
+) -> None:
+    with pytest.raises(api.ConfigError, match=told):
+        use(api.configure(*settings, word))
+
+
+def test_whoever_waits_for_a_server_says_so(settings: tuple[str, ...]) -> None:
+    here = ("runtime.address=localhost:1", "runtime.authority=a", "runtime.certificate=c")
+    study = api.configure("experiment=deployed", *here, "runtime.follow=false")
+    with pytest.raises(api.ConfigError, match="leave it there with submit"):
+        api.run(study)
+    with pytest.raises(api.StudyError, match=r"runtime\.authority=a"):
+        api.fetch_result(study, "deployed-1")
 
 
 def test_a_model_scores_and_refuses_another_shape(namespace: dict[str, Any], tmp_path: Path) -> None:

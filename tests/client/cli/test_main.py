@@ -195,9 +195,43 @@ def test_nobody_approves_before_images_were_read(
 
 
 def test_nobody_approves_what_was_never_read(run: Run, document: StudyDocument) -> None:
-    answer = _answer(run("approve", digest(document), "--json"), code=1)
-    assert answer["error"] == "NOT_APPROVED"
-    assert "review it first" in answer["message"] or "review FILE" in answer["message"]
+    answer = _answer(run("approve", digest(document), "--json"), code=2)
+    assert "read first: consilium-site review FILE" in answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["approve", "0" * 12], "no study here has a digest that starts with 000000000000"),
+        (["approve", "abc"], "'abc' is too short: give at least 8 digits"),
+        (["approve", "study.json"], "'study.json' is no digest"),
+        (["revoke", ""], "'' is no digest"),
+        (["review", "absent.json"], "there is no such file; name the file that the coordinator sent you"),
+        (["review", "x" * 5000], "there is no such file"),
+        (["review", "."], "cannot be read as a document: it is a folder; name a file"),
+        (["enroll", "--invitation", "."], "cannot be read as an invitation: it is a folder; name a file"),
+        (["enroll", "--invitation", "absent"], "cannot be read as an invitation: there is no such file"),
+        (["compare", "0" * 12, "absent"], "no study here has a digest"),
+        (["ledger", "backup", "/proc/none/backup"], "/proc/none"),
+        (["init", "--site", "/proc/none/site.yaml", "--name", "st-anne"], "/proc/none: there is no such file"),
+        (["dashboard", "--listen", "127.0.0.1:99999"], "--listen 127.0.0.1:99999"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_a_wrong_input_is_misuse_and_a_sentence(run: Run, words: list[str], told: str) -> None:
+    result = run(*words)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert told in result.stderr
+    assert "Errno" not in result.stderr
+
+
+def test_a_name_that_no_hospital_can_have_leaves_no_file_behind(tmp_path: Path) -> None:
+    site = tmp_path / "site.yaml"
+    refused = CliRunner().invoke(app, ["init", "--site", str(site), "--name", "St. Anne"])
+    assert refused.exit_code == 2
+    assert "at most 40 letters" in refused.stderr
+    assert not site.exists()
 
 
 def test_a_study_that_the_policy_refuses_is_told_with_exit_code_1(

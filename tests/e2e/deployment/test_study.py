@@ -17,6 +17,7 @@ from flwr.proto.control_pb2 import StartRunRequest
 from flwr.supercore.fab import Fab
 
 from conf import load
+from server import api
 from server.deployment import pki, signing
 from server.deployment.server_dir import read
 from server.runtime.flower_private import BUNDLE, Control
@@ -104,6 +105,35 @@ def test_nothing_of_a_runs_bundle_is_imported_anywhere(small: Federation, tmp_pa
     assert not list(small.folder.rglob("apps")), "a bundle was unpacked"
     subprocess.run([sys.executable, "-c", evil.decode()], check=True)  # it would have written the file
     assert witness.exists()
+
+
+def test_a_python_program_runs_and_fetches_one(small: Federation, tmp_path: Path) -> None:
+    words = [word for word in small.study_words()[3:] if not word.startswith("output_dir=")]
+    heard: list[api.Progress] = []
+    found = api.run(api.configure(*words, "seed=11", f"output_dir={tmp_path}"), heard.append)
+    assert [(each.label, each.total) for each in heard[-1:]] == [("federated", 3)]
+    assert heard[-1].done == 3
+    assert found.name == small.facts()["study"]
+    assert found.report.is_relative_to(tmp_path)
+    hospitals = found.to_frame("hospitals")
+    assert list(hospitals["hospital"]) == ["alder", "birch"]
+    assert (hospitals["epsilon"] > 0).all()
+    assert found.model().head.study == found.name
+
+    study = api.configure(*words, f"output_dir={tmp_path / 'again'}")
+    again = api.fetch_result(study, found.name)
+    assert again.results == found.results
+    assert again.report.read_bytes() == found.report.read_bytes()
+    with pytest.raises(api.StudyError, match="there is no study 'nonesuch'"):
+        api.fetch_result(study, "nonesuch")
+
+    words += ["seed=12", f"output_dir={tmp_path}"]
+    left = api.configure(*(word for word in words if "rounds" not in word), "federation.rounds=12")
+    name = api.submit(left)
+    with pytest.raises(api.StudyError, match="has not ended yet"):
+        api.fetch_result(left, name)
+    assert api.run(api.configure(*words, f"resume={name}")).name == name
+    assert api.fetch_result(left, name).name == name
 
 
 def test_one_may_leave_and_come_back(small: Federation) -> None:

@@ -75,6 +75,10 @@ def test_a_researcher_is_issued_once_and_revoked(home: Path) -> None:
     assert "consilium-server revoke rosalind" in said("researcher", "rosalind", "--home", str(home), code=2)
     said("revoke", "rosalind", "--home", str(home))
     assert "there is no hospital and no person" in said("revoke", "rosalind", "--home", str(home), code=1)
+    for wrong, told in ((("host", "not a host"), "a name or an address"), (("hospitals", "127.0.0.1:99999"), "65535")):
+        words = ("init", "--home", str(home / "other"), "--host", "localhost", f"--{wrong[0]}", wrong[1])
+        assert told in said(*words, code=2)
+        assert not (home / "other").exists()
     said("researcher", "rosalind", "--home", str(home))
 
 
