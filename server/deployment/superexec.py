@@ -42,7 +42,7 @@ MOST_WAITING = 20
 """Submissions of one person that wait at a time."""
 _CLAIMED_AT_ONCE = 20
 """In one step, so that signs of life go on however many come."""
-_POLL_S = 0.25
+_POLL_S = 1.0
 _LOOK_S = 2.0
 _REGISTER_S = 15.0
 _DEAF_S, _BIRTH_S = 60.0, 900.0
