@@ -5,6 +5,7 @@ This file, ``conf/overrides.py`` and ``server/command_line.py`` are the only one
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from copy import deepcopy
@@ -91,6 +92,15 @@ def check(words: Sequence[str], commands: Sequence[str] = ()) -> None:
         ConfigError: as ``load``.
     """
     given = get_args_parser().parse_args(list(words))
+    if given.config_name or given.config_path:
+        raise ConfigError(
+            "--config-name, --config-path: a study begins with the files of Consilium; choose among them by KEY=VALUE, "
+            "or add a folder of your own with --config-dir FOLDER"
+        )
+    if given.config_dir and not os.path.isdir(given.config_dir):
+        raise ConfigError(f"--config-dir {given.config_dir}: there is no such folder")
+    if wrong := overrides.studies(given.overrides, True, commands)[1]:
+        raise ConfigError(*wrong)
     if any(getattr(given, option) for option in _ASKS_SOMETHING_ELSE):
         register()  # Hydra composes the configuration to show it
         return

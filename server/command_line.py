@@ -74,8 +74,8 @@ _SHOWN = ("experiment", "task", "model", "strategy", "privacy", "federation")
 def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
     """The command ``consilium``. Exits with 0, 1 (the study failed), 2 (the configuration, or images that it
     names, cannot be used) or 130 (Ctrl-C)."""
-    console = Console(highlight=False)
-    if sys.argv[1:] in ([], ["--help"], ["-h"]):
+    console = Console(highlight=False, emoji=False)
+    if sys.argv[1:] in ([], ["--help"], ["-h"], ["-m"], ["--multirun"], [ASK]):
         print(overview(min(100, shutil.get_terminal_size().columns)))
         return
     ended: list[Path] = []

@@ -70,7 +70,7 @@ def main(words: Sequence[str], draw: DrawPhantoms) -> int:
     _encoder_parser(commands)
     _new_task_parser(commands)
     given = parser.parse_args(words)
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     try:
         if given.command == "export":
             return _export(given, console)
@@ -212,6 +212,8 @@ def show(folders: Sequence[Path], to: Path, console: Console) -> int:
 
 
 def _send(given: argparse.Namespace, console: Console) -> int:
+    if not given.output_dir.is_dir():
+        raise conf.ConfigError(f"--output-dir {given.output_dir}: there is no such folder; name the one of the studies")
     failed: list[str] = []
     sent = tracker.send(given.output_dir.resolve(), failed.append, given.uri)
     for text in failed:

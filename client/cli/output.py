@@ -85,7 +85,7 @@ def _tell(error: SiteError, as_json: bool) -> None:
             told["left_out"] = error.left_out
         print(json.dumps(told))
     else:
-        where = Console(stderr=True, highlight=False)
+        where = Console(stderr=True, highlight=False, emoji=False)
         where.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
 
 
@@ -128,7 +128,7 @@ def answer(as_json: bool, facts: object, *shown: RenderableType) -> None:
     if as_json:
         print(json.dumps(plain(facts), ensure_ascii=False))
         return
-    console = Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False, soft_wrap=False, emoji=False)
     for part in shown:
         console.print(part)
 

@@ -45,7 +45,7 @@ class ServerCommands(TyperGroup):
                 told = ServerMisconfigured(faults.of_system(error))
             elif isinstance(error, sqlite3.Error):
                 told = ServerMisconfigured(faults.of_database(error))
-            Console(stderr=True, highlight=False).print(
+            Console(stderr=True, highlight=False, emoji=False).print(
                 f"[bold red]{type(told).__name__}:[/] {escape(str(told))}", soft_wrap=True
             )
             ctx.exit(MISUSED if isinstance(told, ServerMisconfigured) else REFUSED)
@@ -56,7 +56,7 @@ def answer(as_json: bool, facts: object, *shown: RenderableType) -> None:
     if as_json:
         print(json.dumps(facts, ensure_ascii=False, default=str))
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     for part in shown:
         console.print(part, soft_wrap=True)
 

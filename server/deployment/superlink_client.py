@@ -33,6 +33,7 @@ from server.rounds.state import RoundRecord
 from server.runtime.flower_private import Control, ControlRefused
 from server.study.document import model_of
 from server.study.folder import FINISHED, STOPPED
+from tasks import faults
 from tasks.machine.disk import write_whole
 
 _POLL_S = 1.0
@@ -49,19 +50,12 @@ class ServerConnection:
     """The server's endpoint for researchers.
 
     Raises:
-        ServerUnreachable: the certificates cannot be used.
+        ConfigError: the certificates cannot be used.
     """
 
     def __init__(self, runtime: SuperlinkRuntime) -> None:
         self._address = runtime.address
-        try:
-            context = ssl.create_default_context(cafile=str(Path(runtime.authority).expanduser()))
-            context.load_cert_chain(str(Path(runtime.certificate).expanduser()))
-        except OSError as error:
-            raise ServerUnreachable(
-                f"runtime.authority={runtime.authority}, runtime.certificate={runtime.certificate}: {error}"
-            ) from error
-        self._client = httpx.Client(verify=context, timeout=30)
+        self._client = httpx.Client(verify=_context(runtime), timeout=30)
 
     def get(self, path: str, most: int = _MOST_BYTES, offset: int = 0) -> bytes | None:
         """A file on the server, from an offset on, or ``None`` if it does not exist yet or ends before.
@@ -93,6 +87,32 @@ class ServerConnection:
         return facts
 
 
+def _context(runtime: SuperlinkRuntime) -> ssl.SSLContext:
+    """By what the two sides know each other.
+
+    Raises:
+        ConfigError: the files are not there, or are no certificates.
+    """
+    problems = []
+    for name, value in (("authority", runtime.authority), ("certificate", runtime.certificate)):
+        try:
+            Path(value).expanduser().read_bytes()
+        except OSError as error:
+            error.filename = None
+            problems.append(f"runtime.{name}={value}: {faults.of_system(error)}")
+    if problems:
+        raise conf.ConfigError(*problems)
+    try:
+        context = ssl.create_default_context(cafile=str(Path(runtime.authority).expanduser()))
+        context.load_cert_chain(str(Path(runtime.certificate).expanduser()))
+    except OSError as error:  # ssl's own errors as well
+        raise conf.ConfigError(
+            f"runtime.authority={runtime.authority}, runtime.certificate={runtime.certificate}: they are not the two "
+            f"files that the coordinator has made for you ({error.strerror or error}); name those"
+        ) from error
+    return context
+
+
 def _first(response: httpx.Response, most: int) -> bytes:
     """At most so many bytes of a body, whatever its length is said to be."""
     content = bytearray()
@@ -107,12 +127,14 @@ def submit(study: Study, runtime: SuperlinkRuntime) -> int:
     """Submit the study, signed. Returns the number of its run.
 
     Raises:
+        ConfigError: the certificates cannot be used.
         ServerUnreachable: with the reason.
     """
     return _asked(runtime, conf.to_plain(_as_text(study, runtime)))
 
 
 def _asked(runtime: SuperlinkRuntime, what: Mapping[str, object]) -> int:
+    _context(runtime)
     certificate = Path(runtime.certificate).expanduser()
     try:
         _refuse_readers(certificate)

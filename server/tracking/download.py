@@ -14,7 +14,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from server.errors import TrackingFailed
+from server.errors import StudyError, TrackingFailed
 
 _WEIGHTS = "data/weights.safetensors"  # where server/tracking/registry.py logs them
 _NAME = re.compile(r"models:/(?P<model>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
@@ -28,14 +28,15 @@ def weights(name: str, uri: str) -> bytes:
         uri: a store in a file or a tracking server.
 
     Raises:
+        StudyError: the name is none, or there is no store.
         TrackingFailed: there is no such model, or the store cannot be read.
     """
     named = _NAME.fullmatch(name)
     if named is None:
-        raise TrackingFailed(f"{name}: name a registered model as models:/TASK@candidate or models:/TASK/3")
+        raise StudyError(f"{name}: name a registered model as models:/TASK@candidate or models:/TASK/3")
     file = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not file.exists():  # MLflow would create an empty one
-        raise TrackingFailed(f"there is no MLflow store {file}; name one with --uri")
+        raise StudyError(f"there is no MLflow store {file}; name one with --uri")
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
 

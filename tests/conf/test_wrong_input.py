@@ -99,6 +99,14 @@ WRONG = [
     ("-m seed=1,x,3", "seed=x: must be a whole number; for instance seed=1"),
     ("-m privacy.epsilon=3,-1,8", "privacy.epsilon=-1: must lie above 0 and not above 1000"),
     ("-m model=vit,vti", "model=vti: there is no such choice; did you mean model=vit?"),
+    ("--help x", "x: is not KEY=VALUE; set KEY=VALUE"),
+    ("--cfg job x", "x: is not KEY=VALUE; set KEY=VALUE"),
+    ("--config-name x", "choose among them by KEY=VALUE"),
+    ("--config-dir nowhere experiment=demo", "--config-dir nowhere: there is no such folder"),
+    (
+        "experiment=deployed runtime.address=localhost:1 runtime.authority=no runtime.certificate=no",
+        "runtime.authority=no: there is no such file",
+    ),
     ("--cfg job seed=abc", "seed=abc: must be a whole number"),
     # what only the task knows
     ("task.name=nonesuch", "there is no task 'nonesuch'"),

@@ -88,7 +88,7 @@ def test_whoever_waits_for_a_server_says_so(settings: tuple[str, ...]) -> None:
     study = api.configure("experiment=deployed", *here, "runtime.follow=false")
     with pytest.raises(api.ConfigError, match="leave it there with submit"):
         api.run(study)
-    with pytest.raises(api.StudyError, match=r"runtime\.authority=a"):
+    with pytest.raises(api.ConfigError, match=r"runtime\.authority=a: there is no such file"):
         api.fetch_result(study, "deployed-1")
 
 
