@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from safetensors.numpy import save
 
 from conf import load as conf
+from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
 from server import app
 from server.deployment import people, pki, signing, superlink_client
@@ -331,9 +333,45 @@ def test_who_follows_a_study_is_told_that_it_was_stopped() -> None:
 
 def test_a_reader_is_told_before_anything_is_sent(home: ServerDir) -> None:
     me = people.issue(home, "emmy", "reader")
-    study = conf.load([*DEPLOYED, f"runtime.certificate={me}"])
+    study = conf.load([*DEPLOYED, f"runtime.authority={home.authority}", f"runtime.certificate={me}"])
     with pytest.raises(NotAllowed, match="emmy is a reader"):
         superlink_client.submit(study, study.runtime)  # type: ignore[arg-type]
+
+
+def test_certificates_that_are_none_are_told_before_anybody_is_asked(home: ServerDir, tmp_path: Path) -> None:
+    (tmp_path / "none").write_text("no certificate")
+    for words, told in (
+        (DEPLOYED, "runtime.authority=/pki/ca: there is no such file"),
+        ((*DEPLOYED, f"runtime.authority={tmp_path}"), "it is a folder; name a file"),
+        ((*DEPLOYED, *(f"runtime.{name}={tmp_path / 'none'}" for name in ("authority", "certificate"))), "name those"),
+    ):
+        study = conf.load(words)
+        assert isinstance(study.runtime, SuperlinkRuntime)
+        for ask in (partial(superlink_client.submit, study), superlink_client.ServerConnection):
+            with pytest.raises(conf.ConfigError, match=told):
+                ask(study.runtime)
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "told"),
+    [
+        ("../busi-1", {"state": "finished"}, "there is no study '../busi-1' on this server"),
+        ("busi-2", {}, "there is no study 'busi-2'"),
+        ("busi-1", {"state": "running"}, "busi-1 has not ended yet"),
+        ("busi-1", {"state": "failed", "error": "no quorum."}, "busi-1 has failed: no quorum."),
+        ("busi-1", {"state": "stopped", "error": "Ada has stopped it."}, "It does not go on"),
+    ],
+)
+def test_what_has_not_finished_is_not_fetched(name: str, facts: dict[str, Any], told: str) -> None:
+    server = Server({f"studies/{name}/study.json": facts})
+    with pytest.raises(StudyError, match=told):
+        superlink_client.finished(server, name)  # type: ignore[arg-type]
+
+
+def test_what_has_finished_is_told() -> None:
+    facts = {"state": "finished", "files": ["report.html"]}
+    server = Server({"studies/busi-1/study.json": facts})
+    assert superlink_client.finished(server, "busi-1") == facts  # type: ignore[arg-type]
 
 
 class Server:
