@@ -1,6 +1,6 @@
 # Two commands set up everything: `make demo` and `make test`. The rest is for those who change the code.
 .DEFAULT_GOAL := help
-.PHONY: help demo test explore check coverage docs e2e wheels wheels-cuda sbom e2e-container bench clean
+.PHONY: help demo test explore check catalogues coverage docs e2e wheels wheels-cuda sbom e2e-container bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,6 +35,9 @@ check: $(VENV)/.installed  ## Lint and type-check
 e2e: $(VENV)/.installed  ## Run the slow tests: a real PACS, real processes, a real browser (installs Debian packages)
 	$(INSTALL) --editable '.[dev,e2e]'
 	$(BIN)/python -m pytest tests/e2e
+
+catalogues: $(VENV)/.installed  ## Extract what people read into tasks/machine/catalogues, for translation
+	$(VENV)/bin/python -m tests.catalogues
 
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(VENV)/.installed  ## Build the documentation as a site: build/documentation/index.html

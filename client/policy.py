@@ -18,6 +18,7 @@ from client.site import SiteSettings, delta_cap
 from conf.schema.model import permission_of
 from tasks import contract as contracts
 from tasks import task as tasks
+from tasks.machine.language import later, number, say
 from tasks.protocol import encoding
 from tasks.protocol.documents import Document
 from tasks.protocol.study import EvaluationTerms, PrivacyTerms, SecureSumTerms, StudyDocument, release
@@ -28,6 +29,8 @@ from tasks.protocol.wire import CONTROL, RANGE_CELLS, EvaluateOrder, TrainOrder
 Part = Literal["training", "evaluation"]
 """The two things a study does with patients: it trains on some and scores the others."""
 PARTS: tuple[Part, ...] = ("training", "evaluation")
+PART_WORDS: dict[Part, str] = {"training": later("training"), "evaluation": later("evaluation")}
+"""What each is called where people read."""
 COHORTS: dict[Part, str] = {"training": "train", "evaluation": "validation"}
 """The cohort whose privacy a part spends, as named in the ledger. The two sides of the split are disjoint; a hospital's
 tasks are not, so what one task spends counts for every patient of that side."""
@@ -98,19 +101,33 @@ def objections_to_survey(survey: SurveyDocument, site: SiteSettings) -> list[str
     """Every reason why the policy refuses a survey, each with the setting that decides it."""
     policy, reasons = site.policy, []
     if survey.task not in policy.tasks:
-        reasons.append(f"task {survey.task!r} is not in policy.tasks ({', '.join(policy.tasks)})")
+        reasons.append(_not_a_task(survey.task, site))
     asked = dict.fromkeys(attribute if attribute in KNOWN else LABEL for attribute in survey.attributes())
     if refused := [attribute for attribute in asked if attribute not in policy.surveys]:
-        reasons.append(f"it counts patients by {', '.join(refused)}, policy.surveys allows {policy.surveys or 'none'}")
+        reasons.append(
+            say(
+                "it counts patients by {attributes}, policy.surveys allows {allowed}",
+                attributes=", ".join(refused),
+                allowed=", ".join(policy.surveys) or say("none"),
+            )
+        )
     shapes = survey.shapes().values()
     if (cells := max(prod(shape) for shape in shapes)) > policy.max_bins:
-        reasons.append(f"{cells} cells in a table, policy.max_bins is {policy.max_bins}")
+        reasons.append(say("{cells} cells in a table, policy.max_bins is {most}", cells=cells, most=policy.max_bins))
     if (leaving := _BYTES_OF_A_CELL * sum(prod(shape) for shape in shapes)) > policy.max_upload_bytes:
-        reasons.append(f"its reply would be {leaving} bytes, policy.max_upload_bytes is {policy.max_upload_bytes}")
+        reasons.append(
+            say(
+                "its reply would be {bytes} bytes, policy.max_upload_bytes is {most}",
+                bytes=leaving,
+                most=policy.max_upload_bytes,
+            )
+        )
     if survey.task in tasks.names():
         known = [finding.name for finding in tasks.get(survey.task).secondary_findings]
         if strange := [finding for finding in survey.findings() if finding not in known]:
-            reasons.append(f"task {survey.task} has no secondary finding {', '.join(strange)}")
+            reasons.append(
+                say("task {task} has no secondary finding {findings}", task=survey.task, findings=", ".join(strange))
+            )
     return reasons
 
 
@@ -118,13 +135,26 @@ def other_release(study: Document) -> list[str]:
     """Why this release would compute something other than the study's author intended; empty if it would not."""
     reasons = []
     if study.release != release():
-        reasons.append(f"it was written for Consilium {study.release!r}, this is {release()}: install the same release")
+        reasons.append(
+            say(
+                "it was written for Consilium {release}, this is {own}: install the same release",
+                release=repr(study.release),
+                own=release(),
+            )
+        )
     if study.task not in tasks.names():
         return reasons
     if (here := tasks.get(study.task).example_version) != study.task_version:
-        reasons.append(f"task {study.task} has version {here} here, the study needs {study.task_version}")
+        reasons.append(
+            say(
+                "task {task} has version {here} here, the study needs {needed}",
+                task=study.task,
+                here=here,
+                needed=study.task_version,
+            )
+        )
     if contracts.digest_of_task(study.task) != study.contract:
-        reasons.append(f"its acquisition contract for {study.task} differs from this release's")
+        reasons.append(say("its acquisition contract for {task} differs from this release's", task=study.task))
     return reasons
 
 
@@ -137,61 +167,91 @@ def objections(study: StudyDocument, part: Part, site: SiteSettings) -> list[str
 def _to_study(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
     policy, model = site.policy, permission_of(study.model)
     if study.task not in policy.tasks:
-        yield f"task {study.task!r} is not in policy.tasks ({', '.join(policy.tasks)})"
+        yield _not_a_task(study.task, site)
     if model not in policy.models:
-        yield f"model {model!r} is not in policy.models ({', '.join(policy.models)})"
+        yield say(
+            "model {model} is not in policy.models ({allowed})", model=repr(model), allowed=", ".join(policy.models)
+        )
     if (size := study.sizes.get(site.name)) is not None and site.public_size is not None and size != site.public_size:
-        yield f"it counts this hospital with size {size}, public_size is {site.public_size}"
+        yield say("it counts this hospital with size {size}, public_size is {own}", size=size, own=site.public_size)
     if study.rounds > policy.max_rounds:
-        yield f"{study.rounds} rounds, policy.max_rounds is {policy.max_rounds}"
+        yield say("{rounds} rounds, policy.max_rounds is {most}", rounds=study.rounds, most=policy.max_rounds)
     if study.secure_sum is not None:
         yield from _to_sums(study, study.secure_sum, site)
+
+
+def _not_a_task(task: str, site: SiteSettings) -> str:
+    allowed = ", ".join(site.policy.tasks)
+    return say("task {task} is not in policy.tasks ({allowed})", task=repr(task), allowed=allowed)
 
 
 def _to_sums(study: StudyDocument, sums: SecureSumTerms, site: SiteSettings) -> Iterator[str]:
     """The noise of a sum is agreed by all, so caps that are stricter cannot add to it: they refuse."""
     policy = site.policy.secure_sum
     if policy is None:
-        yield "its hospitals share the noise of secure sums, which needs policy.secure_sum"
+        yield say("its hospitals share the noise of secure sums, which needs policy.secure_sum")
         return
     if sums.least_hospitals < policy.least_hospitals:
-        yield (
-            f"sums of {sums.least_hospitals} hospitals, policy.secure_sum.least_hospitals is {policy.least_hospitals}"
+        yield say(
+            "sums of {hospitals} hospitals, policy.secure_sum.least_hospitals is {least}",
+            hospitals=sums.least_hospitals,
+            least=policy.least_hospitals,
         )
     if sums.colluding < policy.colluding:
-        yield f"it allows for {sums.colluding} colluding hospital(s), policy.secure_sum.colluding is {policy.colluding}"
+        yield say(
+            "it allows for {colluding} colluding hospital(s), policy.secure_sum.colluding is {least}",
+            colluding=sums.colluding,
+            least=policy.colluding,
+        )
     yield from peers.objections(study, site)
     if (cap := delta_cap(site)) < study.privacy.delta:
-        yield f"shared noise for a delta of {study.privacy.delta:g}, at most {cap:g} is granted here"
-    shared = {"training": (sums.steps, study.privacy.epsilon), "scores": (sums.figures, study.evaluation.epsilon)}
+        yield say(
+            "shared noise for a delta of {delta}, at most {cap} is granted here",
+            delta=number(study.privacy.delta),
+            cap=number(cap),
+        )
+    shared = {
+        say("training"): (sums.steps, study.privacy.epsilon),
+        say("scores"): (sums.figures, study.evaluation.epsilon),
+    }
     for what, (is_sum, epsilon) in shared.items():
         if is_sum and epsilon is not None and epsilon > site.policy.max_epsilon_study:
-            yield (
-                f"shared noise for an epsilon of {epsilon:g} in {what}, policy.max_epsilon_study is "
-                f"{site.policy.max_epsilon_study:g}"
+            yield say(
+                "shared noise for an epsilon of {epsilon} in {what}, policy.max_epsilon_study is {cap}",
+                epsilon=number(epsilon),
+                what=what,
+                cap=number(site.policy.max_epsilon_study),
             )
 
 
 def _to_training(study: StudyDocument, site: SiteSettings) -> Iterator[str]:
     policy, steps = site.policy, study.steps_a_round()
     if steps > policy.max_steps:
-        yield f"{steps} steps per round, policy.max_steps is {policy.max_steps}"
+        yield say("{steps} steps per round, policy.max_steps is {most}", steps=steps, most=policy.max_steps)
     if (images := study.training.images_per_patient) > policy.max_images_per_patient:
-        yield f"{images} images per patient and step, policy.max_images_per_patient is {policy.max_images_per_patient}"
+        yield say(
+            "{images} images per patient and step, policy.max_images_per_patient is {most}",
+            images=images,
+            most=policy.max_images_per_patient,
+        )
     if study.privacy.epsilon is None and not (site.simulated and policy.without_privacy):
-        yield "it asks for training without noise, policy.without_privacy is false"
+        yield say("it asks for training without noise, policy.without_privacy is false")
 
 
 def _to_evaluation(terms: EvaluationTerms, site: SiteSettings) -> Iterator[str]:
     policy = site.policy
     if policy.scores == "none":
-        yield "it asks for scores, policy.scores is none"
+        yield say("it asks for scores, policy.scores is none")
     elif terms.epsilon is None and not (site.simulated and policy.scores == "exact"):
-        yield "it asks for exact scores, policy.scores is noised"
+        yield say("it asks for exact scores, policy.scores is noised")
     if (cells := max(terms.bins, terms.paired**2)) > policy.max_bins:
-        yield f"{cells} cells per histogram, policy.max_bins is {policy.max_bins}"
+        yield say("{cells} cells per histogram, policy.max_bins is {most}", cells=cells, most=policy.max_bins)
     if refused := [attribute for attribute in terms.subgroups if attribute not in policy.subgroups]:
-        yield f"it asks for figures by {', '.join(refused)}, policy.subgroups allows {policy.subgroups or 'none'}"
+        yield say(
+            "it asks for figures by {attributes}, policy.subgroups allows {allowed}",
+            attributes=", ".join(refused),
+            allowed=", ".join(policy.subgroups) or say("none"),
+        )
 
 
 def _to_order(order: TrainOrder | EvaluateOrder, site: SiteSettings) -> Iterator[str]:

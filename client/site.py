@@ -17,6 +17,7 @@ from client.sources.settings import DicomwebSource, DimseSource, FolderSource, S
 from tasks import faults
 from tasks.machine import exposition, yaml_text
 from tasks.machine.disk import write_secret
+from tasks.machine.language import Language
 from tasks.machine.logs import MEGABYTES
 from tasks.machine.notices import Hook
 from tasks.protocol.study import Fingerprint
@@ -220,6 +221,9 @@ class SiteSettings(Settings):
     validation_fraction: float = Field(default=0.3, gt=0, lt=1)
     """Fraction of patients reserved for validation. Decide once: the ledger records it, as it does the sources' issuers
     and the policy's caps, and after a change no order is answered before ``consilium-site ledger rebase``."""
+    lang: Language = "en"
+    """The language in which people here are told what they must read: ``en``, ``zh`` or ``de``. What programs read is
+    English: JSON, logs, DICOM, codes."""
     earlier_reports: Literal["replace", "beside"] = "replace"
     """What becomes of earlier reports on the same question when ``predict --store`` stores one of another model:
     ``replace`` names them as its predecessors, ``beside`` does not. Nothing is deleted in an archive."""

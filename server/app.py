@@ -57,6 +57,7 @@ from server.study.trust import notes_on_sums
 from server.tracking.tracker import Tracker, open_tracker
 from tasks import task as tasks
 from tasks.machine.disk import write_whole
+from tasks.machine.language import language_of
 from tasks.protocol import survey as surveys
 from tasks.protocol.study import StudyDocument, canonical
 
@@ -254,7 +255,10 @@ def _play(server_dir: ServerDir, study: Study, folder: StudyFolder, grid: Grid) 
     state = again(attempt, _attempts(study))
     notes = [*NOTES, *_notes_on_leaving(folder), *notes_on_sums(document_in(study, folder).secure_sum, state.rounds)]
     questions = tasks.get(study.task.name).questions
-    outcome = results.results(folder.name, state, Arms(), notes, asdict(study.evaluation.gate), questions=questions)
+    language = language_of(study.report.language)
+    outcome = results.results(
+        folder.name, state, Arms(), notes, asdict(study.evaluation.gate), questions=questions, language=language
+    )
     files = record(folder, outcome, state, tracker)
     _finish(server_dir, folder, [str(file.relative_to(folder.path)) for file in files], tracker)
 

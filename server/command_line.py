@@ -12,7 +12,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -106,8 +106,11 @@ def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
             console.print("Every committed round is kept. Fix it and rerun the same command to resume.")
             sys.exit(2)
         except KeyboardInterrupt:
-            console.print("[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there.")
-            sys.exit(130)
+            with suppress(KeyboardInterrupt):  # `make` and `timeout` send a second one
+                console.print(
+                    "[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there."
+                )
+            sys.exit(faults.INTERRUPTED)
         except Exception as error:  # Hydra would print its own, with a remedy that is none
             print(faults.unforeseen("consilium", error), file=sys.stderr)
             sys.exit(faults.UNFORESEEN)

@@ -62,6 +62,7 @@ def named(study: Study) -> Study:
         conf.from_plain(facts["config"]),
         runtime=study.runtime,
         tracking=study.tracking,
+        report=study.report,
         output_dir=study.output_dir,
         resume="auto",
         propose="",

@@ -33,6 +33,7 @@ from server.study.folder import StudyFolder, locked
 from server.study.trust import notes_on_sums
 from server.tracking.tracker import Tracker, open_tracker
 from tasks import task as tasks
+from tasks.machine.language import language_of
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def play(
             gates=asdict(study.evaluation.gate),
             cross_site=across,
             questions=tasks.get(study.task.name).questions,
+            language=language_of(study.report.language),
         )
         record(folder, outcome, state, tracker, hospitals.conformance)
         folder.note(finished=True)

@@ -24,6 +24,9 @@ SHOW = "CONSILIUM_TRACEBACK"
 UNFORESEEN = 70
 """Exit code of what was not foreseen (EX_SOFTWARE of sysexits.h)."""
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 _REMEDIES = {
     errno.ENOENT: "there is no such file or folder; check the name, or create the folder first",
     errno.EACCES: "this user may not use it; change its owner or mode, or run the command as another user",
@@ -152,6 +155,9 @@ def told(program: str) -> Iterator[None]:
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except KeyboardInterrupt:  # before the program could say more, or once more while it did
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         print(unforeseen(program, error), file=sys.stderr)
         sys.exit(UNFORESEEN)

@@ -11,7 +11,21 @@ import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from client.cli.output import COLOURS, HERE, REFUSED, AsJson, By, SiteFile, answer, fail, progress, short, table, who
+from client.cli.output import (
+    COLOURS,
+    HERE,
+    REFUSED,
+    AsJson,
+    By,
+    SiteFile,
+    answer,
+    fail,
+    language_of,
+    progress,
+    short,
+    table,
+    who,
+)
 from client.cohort.remedies import RULE, remedy_of
 from client.errors import CatalogStale, NoCohort, SiteMisconfigured
 from client.ledger.audit_log import AuditLog, Fact, Kind
@@ -20,6 +34,7 @@ from client.site import SiteSettings, load, secret
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.machine.checklist import ClaimState
+from tasks.machine.language import later, say, spoken
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -135,12 +150,19 @@ def check(
     from client.setup.page import write_page
 
     settings = load(site)
-    checked = [(one, [*ladder(settings, one), _server(settings)]) for one in _tasks(settings, task)]
+    language = language_of(settings, as_json)
+
+    def ladders() -> list[tuple[Task, list[Rung]]]:
+        return [(one, [*ladder(settings, one), _server(settings)]) for one in _tasks(settings, task)]
+
+    with spoken(language):
+        checked = ladders()
+        shown: list[RenderableType] = [_rungs(one, rungs) for one, rungs in checked]
+        if html is not None:
+            shown.append(Text(say("{page} shows patient images; it must not leave the hospital.", page=html)))
     if html is not None:
-        write_page(html, settings, checked)
-    shown: list[RenderableType] = [_rungs(one, rungs) for one, rungs in checked]
-    if html is not None:
-        shown.append(Text(f"{html} shows patient images; it must not leave the hospital."))
+        with spoken(settings.lang):  # the page is for people, though a program may read the answer
+            write_page(html, settings, checked if language == settings.lang else ladders())
     answer(as_json, {one.name: rungs for one, rungs in checked}, *shown)
     if any(rung.state is ClaimState.FAIL for _, rungs in checked for rung in rungs):
         fail(REFUSED)
@@ -204,21 +226,29 @@ def _server(settings: SiteSettings) -> Rung:
     from client.setup.check import Rung
 
     if settings.server is None:
-        return Rung("server", ClaimState.WARN, "no server is set", "Set `server: host:port` in site.yaml")
+        return Rung(
+            later("server"), ClaimState.WARN, say("no server is set"), say("Set `server: host:port` in site.yaml")
+        )
     if gateway.is_apart(settings):
-        return Rung("server", ClaimState.OK, "the gateway, on another machine, connects to it; the trainer does not")
+        apart = say("the gateway, on another machine, connects to it; the trainer does not")
+        return Rung("server", ClaimState.OK, apart)
     try:
         gateway.connect(settings.server)
     except (OSError, OverflowError) as error:
-        remedy = "Allow outgoing connections to it, or set HTTPS_PROXY; ask whoever runs the firewall"
+        remedy = say("Allow outgoing connections to it, or set HTTPS_PROXY; ask whoever runs the firewall")
         return Rung("server", ClaimState.FAIL, f"{settings.server}: {error}", remedy)
-    return Rung("server", ClaimState.OK, f"{settings.server} accepts connections")
+    return Rung("server", ClaimState.OK, say("{server} accepts connections", server=settings.server))
 
 
 def _rungs(task: Task, rungs: list[Rung]) -> RenderableType:
-    rows = [(Text(rung.state, style=COLOURS[rung.state]), rung.name, rung.found, rung.remedy) for rung in rungs]
-    columns = ("", "check", "result", "what to do")
-    return table(f"Readiness for {task.name}", columns, rows, whole=columns[:2])
+    from client.setup.check import STATE_WORDS
+
+    rows = [
+        (Text(say(STATE_WORDS[rung.state]), style=COLOURS[rung.state]), say(rung.name), rung.found, rung.remedy)
+        for rung in rungs
+    ]
+    columns = ("", say("check"), say("result"), say("what to do"))
+    return table(say("Readiness for {task}", task=task.name), columns, rows, whole=columns[:2])
 
 
 def describe_cohort(

@@ -16,10 +16,12 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, progress, short, table
+from client.cli.output import HERE, REFUSED, AsJson, SiteFile, answer, fail, language_of, progress, short, table
 from client.cohort.remedies import remedy_of
 from client.ledger.audit_log import AuditLog, Fact, Kind
 from client.site import SiteSettings, load, secret
+from tasks.machine.language import joined, say, say_many, spoken
+from tasks.machine.language import number as decimal
 
 if TYPE_CHECKING:
     from client.prediction.model import CheckedModel
@@ -78,8 +80,7 @@ def predict(
     from tasks.machine.device import placement
 
     settings = load(site)
-    opened = open_model(model, sha256, settings.policy.models)
-    opened = moved(opened, placement(settings.trainer.device))
+    opened = moved(open_model(model, sha256, settings.policy.models), placement(settings.trainer.device))
     way = destination.DimseTransport(tls, insecure, authority, certificate, certificate_key)
     sent = store or store_to or way != destination.DimseTransport()
     target = destination.target_of(settings, opened.task, store_to, way) if sent else None
@@ -90,7 +91,8 @@ def predict(
         else:
             work = worklist.of_folder(settings, opened.task, path, organ, update)
         predictions = predicting.predict(opened, work, update)
-        written = outcome.write(folder, settings.name, opened, predictions, update, key=secret(settings))
+        key, lang = secret(settings), settings.lang
+        written = outcome.write(folder, settings.name, opened, predictions, update, key=key, language=lang)
         delivery, files = storing.Delivery(), [*written.reports, *written.outlines]
         asked = destination.origins(settings, opened.task) if path is None else []
         try:
@@ -100,7 +102,7 @@ def predict(
         finally:
             _note(settings, opened, predictions, written, delivery)
     facts = _facts(opened, predictions, written, delivery, out)
-    answer(as_json, facts, *_shown(opened, predictions, written, delivery, out))
+    answer(as_json, facts, *_said(settings, as_json, _shown(opened, predictions, written, delivery, out)))
     if written.refused or delivery.withheld or delivery.uncommitted:
         fail(REFUSED)
 
@@ -110,6 +112,12 @@ def conformance() -> None:
     from client.prediction.conformance import statement
 
     typer.echo(statement(), nl=False)
+
+
+def _said(settings: SiteSettings, as_json: bool, shown: Iterator[RenderableType]) -> list[RenderableType]:
+    """What is shown, in the hospital's language: it is put into words here, one part after the other."""
+    with spoken(language_of(settings, as_json)):
+        return list(shown)
 
 
 def _note(
@@ -169,55 +177,65 @@ def _shown(
     from client.prediction.told import measures, named, questions
     from client.prediction.triage import noun, remarks
 
-    yield Text("NOT FOR CLINICAL USE. Output of a research model.", style="bold red")
+    yield Text(say("NOT FOR CLINICAL USE. Output of a research model."), style="bold red")
     rows = [_row(model, rank, patient) for rank, patient in enumerate(predictions.patients[:_MOST_ROWS], start=1)]
-    score = "score" if measures(model.task) else f"{model.task.classes[1]} %"
-    answers = [named(name) for name in questions(model.task)]
-    columns = ("", "patient", noun(model.task), score, "", *answers, "contract warnings")
-    yield table(model.task.question, columns, rows, numbers=columns[2:4], whole=("",))
+    score = say("score") if measures(model.task) else f"{say(model.task.classes[1].replace('_', ' '))} %"
+    answers = [say(named(name)) for name in questions(model.task)]
+    columns = ("", say("patient"), noun(model.task), score, "", *answers, say("contract warnings"))
+    yield table(say(model.task.question), columns, rows, numbers=columns[2:4], whole=("",))
     if len(predictions.patients) > _MOST_ROWS:
-        yield Text(f"{len(predictions.patients) - _MOST_ROWS} more patients.")
+        more = len(predictions.patients) - _MOST_ROWS
+        yield Text(say_many("{n} more patient.", "{n} more patients.", more))
     if predictions.left_out:
         counts = Counter(one.reason for one in predictions.left_out).most_common()
         reasons = [(reason, number, remedy_of(model.task, reason)) for reason, number in counts]
-        title = "Not used" if model.task.sequences else "Not scored"
-        yield table(title, ("reason", "number", "what to do"), reasons, numbers=("number",))
+        title = say("Not used") if model.task.sequences else say("Not scored")
+        columns = (say("reason"), say("number"), say("what to do"))
+        yield table(title, columns, reasons, numbers=columns[1:2])
     for remark in remarks(model, predictions):
-        yield Text(f"Note: {remark}")
+        yield Text(say("Note: {remark}", remark=remark))
     for kind, number in written.refused.items():
         yield Text(
-            f"{number} reports or outlines could not be written ({kind}): a header has invalid values, or an image can "
-            "no longer be read."
+            say(
+                "{number} reports or outlines could not be written ({kind}): a header has invalid values, or an image "
+                "can no longer be read.",
+                number=number,
+                kind=kind,
+            )
         )
     if delivery.withheld:
         rows = [(_printable(one.patient), ", ".join(one.files), one.why) for one in delivery.withheld]
-        yield table("NOT written to the archive", ("patient", "files", "why, and what to do"), rows)
+        yield table(say("NOT written to the archive"), (say("patient"), say("files"), say("why, and what to do")), rows)
     if delivery.uncommitted:
         rows = [(_printable(one.patient), ", ".join(one.files), one.why) for one in delivery.uncommitted]
-        yield table("Stored, and NOT committed by the archive", ("patient", "files", "why"), rows)
+        title = say("Stored, and NOT committed by the archive")
+        yield table(title, (say("patient"), say("files"), say("why")), rows)
     if delivery.workitems:
-        yield Text(f"{delivery.workitems} workitems were entered into the archive's worklist.")
+        yield Text(say("{number} workitems were entered into the archive's worklist.", number=delivery.workitems))
     if delivery.stored or delivery.present:
-        before = f"; {delivery.present} it had already, from an earlier run" if delivery.present else ""
-        yield Text(f"{delivery.stored} objects were written to the archive{before}.")
-    yield Text(f"Model {model.head.study}, SHA-256 {short(model.sha256)}.")
-    outlines = f" and {len(written.outlines)} segmentations" if written.outlines else ""
+        yield Text(say("{number} objects were written to the archive.", number=delivery.stored))
+    if delivery.present:
+        yield Text(say("{number} it had already, from an earlier run.", number=delivery.present))
+    yield Text(say("Model {study}, SHA-256 {digest}.", study=model.head.study, digest=short(model.sha256)))
+    reports = say_many("{n} report", "{n} reports", len(written.reports))
+    if written.outlines:
+        outlines = say_many("{n} segmentation", "{n} segmentations", len(written.outlines))
+        reports = joined([reports, outlines])
     yield Text(
-        f"{len(written.reports)} reports{outlines} are in {out}. They identify patients and must not leave the "
-        "hospital."
+        say("In {folder}: {files}. They identify patients and must not leave the hospital.", files=reports, folder=out)
     )
 
 
 def _row(model: CheckedModel, rank: int, patient: ScoredPatient) -> tuple[object, ...]:
     from client.prediction.predict import called
 
-    side = {None: "", True: "at or above threshold", False: "below"}[called(model, patient.score)]
+    side = {None: "", True: say("at or above threshold"), False: say("below")}[called(model, patient.score)]
     warned = ", ".join(patient.warned)
     return (
         rank,
         _printable(patient.patient),
         len(patient.images),
-        f"{100 * model.probability(patient.score):.1f}",
+        decimal(100 * model.probability(patient.score), ".1f"),
         side,
         *([] if patient.told is None else map(patient.told.words, patient.told.answers)),
         warned,

@@ -33,6 +33,7 @@ from client.ledger.records import Records, open_records
 from client.site import SiteSettings, load, secret
 from tasks import faults
 from tasks.machine.checklist import ClaimState
+from tasks.machine.language import Language, spoken
 
 REFUSED, MISUSED, HALTED = 1, 2, 3
 """Exit codes; ``main.py`` explains them."""
@@ -90,12 +91,21 @@ def _tell(error: SiteError, as_json: bool) -> None:
 
 
 @contextmanager
-def opened(site_file: Path) -> Iterator[tuple[SiteSettings, Records]]:
-    """The hospital's settings, and its ledger and audit log, open."""
+def opened(site_file: Path, as_json: bool = True) -> Iterator[tuple[SiteSettings, Records]]:
+    """The hospital's settings, and its ledger and audit log, open. Within it the hospital's language is spoken, unless
+    a program reads the answer."""
     settings = load(site_file)
     refuse_root(settings.ledger)
-    with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
+    with (
+        spoken(language_of(settings, as_json)),
+        open_records(settings.ledger, settings.audit_log, secret(settings)) as records,
+    ):
         yield settings, records
+
+
+def language_of(settings: SiteSettings, as_json: bool) -> Language:
+    """The hospital's language for people; English for programs."""
+    return "en" if as_json else settings.lang
 
 
 def refuse_root(ledger: Path) -> None:

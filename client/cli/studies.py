@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.padding import Padding
@@ -25,7 +25,6 @@ from client.cli.output import (
     amount,
     answer,
     fail,
-    moment,
     opened,
     plain,
     short,
@@ -40,9 +39,12 @@ from client.oversight.approvals import MOST_BYTES, Decision
 from client.oversight.explain import words
 from client.oversight.review import Cost, Review, examine, require_informative
 from client.oversight.surveys import SurveyReview
+from client.policy import PART_WORDS
 from client.site import SiteSettings
 from tasks import faults
 from tasks import task as tasks
+from tasks.machine.language import later, number, say
+from tasks.machine.language import moment as when
 from tasks.metrics.interval import Interval
 from tasks.protocol import documents
 from tasks.protocol.documents import Document
@@ -67,7 +69,7 @@ def review(
     A reviewed file is kept as pending, so that it can be approved by its digest. Exit code 1 when the policy refuses
     any part of it.
     """
-    with opened(site) as (settings, records):
+    with opened(site, as_json) as (settings, records):
         if not study:
             _list_waiting(settings, records, as_json)
             return
@@ -75,9 +77,9 @@ def review(
         decision = decided.decisions(records.audit_log, settings).get(reviewed.digest)
         if decision is None and not decided.keep(reviewed.document, settings):
             raise SiteMisconfigured(f"the study document has more than {MOST_BYTES} bytes, too many to review")
+        said = surveys.words(reviewed) if isinstance(reviewed, SurveyReview) else words(reviewed)
+        lines = [*said.items(), (say("Decision"), _to_decide(reviewed, decision, settings.policy.approvers))]
     state = _state(decision)
-    said = surveys.words(reviewed) if isinstance(reviewed, SurveyReview) else words(reviewed)
-    lines = [*said.items(), ("Decision", _to_decide(reviewed, decision, settings.policy.approvers))]
     shown = [part for heading, sentences in lines for part in _section(heading, sentences)]
     facts = plain(reviewed) | {"state": state, "words": dict(lines)}
     answer(as_json, facts, *shown)
@@ -129,18 +131,18 @@ def _list_waiting(settings: SiteSettings, records: Records, as_json: bool) -> No
         refused = [*policy.other_release(study), *_objections(study, settings)]
         approved_by = _approved_by(decision)
         rows.append(
-            (short(digest), study.name, study.task, _epsilons(study), "refuses" if refused else "permits")
-            + ((", ".join(approved_by) or "nobody",) if settings.policy.approvers > 1 else ())
+            (short(digest), study.name, study.task, _epsilons(study), say("refuses") if refused else say("permits"))
+            + ((", ".join(approved_by) or say("nobody"),) if settings.policy.approvers > 1 else ())
         )
         facts.append(
             {"digest": digest, "study": study.name, "task": study.task, "refused": refused, "approved_by": approved_by}
             | {"approvers": settings.policy.approvers}
         )
-    columns = ["digest", "study", "task", "epsilon", "policy"]
-    columns += ["approved by"] if settings.policy.approvers > 1 else []
-    title = "Studies and surveys pending a decision (epsilon of training / of scores, or of a survey)"
-    shown = table(title, columns, rows, whole=("digest", "epsilon", "policy"))
-    answer(as_json, facts, shown if rows else "No study is pending.")
+    columns = [say("digest"), say("study"), say("task"), say("epsilon"), say("policy")]
+    whole = (columns[0], *columns[3:])
+    columns += [say("approved by")] if settings.policy.approvers > 1 else []
+    title = say("Studies and surveys pending a decision (epsilon of training / of scores, or of a survey)")
+    answer(as_json, facts, table(title, columns, rows, whole=whole) if rows else say("No study is pending."))
 
 
 def _approved_by(decision: Decision | None) -> list[str]:
@@ -170,17 +172,24 @@ def _printable(line: str) -> str:
 
 
 def _to_decide(reviewed: Review | SurveyReview, decision: Decision | None, approvers: int) -> list[str]:
-    what, state = "survey" if isinstance(reviewed, SurveyReview) else "study", _state(decision)
-    lines = [f"Digest: {reviewed.digest}", f"This {what} is {state}."]
+    survey, state = isinstance(reviewed, SurveyReview), _state(decision)
+    is_so = (
+        say("This survey is {state}.", state=say(state)) if survey else say("This study is {state}.", state=say(state))
+    )
+    lines = [say("Digest: {digest}", digest=reviewed.digest), is_so]
     if decision is not None:
-        lines += [f"Approved by {s.by} on {moment(s.at)} UTC." for s in decision.signatures]
+        lines += [say("Approved by {who} on {at} UTC.", who=s.by, at=when(s.at)) for s in decision.signatures]
     if state != "approved":
-        waits = f"{approvers} people must approve (policy.approvers)." if approvers > 1 else ""
+        waits = say("{n} people must approve (policy.approvers).", n=approvers) if approvers > 1 else ""
         waits = f"{decision.waits_for()}." if decision is not None and decision.signatures else waits
         lines += [waits] if waits else []
-        lines.append(f"To approve it: {_command(reviewed.digest, approvers)}")
+        lines.append(say("To approve it: {command}", command=_command(reviewed.digest, approvers)))
     if any(reviewed.refused.values()):
-        lines.append(f"What the policy refuses stays refused even if the {what} is approved.")
+        lines.append(
+            say("What the policy refuses stays refused even if the survey is approved.")
+            if survey
+            else say("What the policy refuses stays refused even if the study is approved.")
+        )
     return lines
 
 
@@ -189,7 +198,7 @@ def _command(digest: str, approvers: int) -> str:
 
 
 def _state(decision: Decision | None) -> str:
-    return "not approved" if decision is None else decision.state
+    return decided.NOT_APPROVED if decision is None else decision.state
 
 
 def _own_name(by: str, approvers: int) -> str:
@@ -220,7 +229,7 @@ def approve(
     """
     from client.cohort.enough import require_enough  # takes seconds to import
 
-    with opened(site) as (settings, records):
+    with opened(site, as_json) as (settings, records):
         known = _known(settings, records)
         document = _readable(known[decided.one_of(digest, known)])
         name = _own_name(by, settings.policy.approvers)
@@ -231,20 +240,30 @@ def approve(
             require_informative(reviewed)
         decided.approve(document, name, records.audit_log, settings)
         decision = decided.decisions(records.audit_log, settings)[documents.digest(document)]
-    lines = [_told(decision)]
-    refused = reviewed.refused
-    lines += [f"The policy still refuses ({part}): {why}." for part, reasons in refused.items() for why in reasons]
-    lines += [squeeze for cost in reviewed.costs for squeeze in _squeeze(cost)]
+        refused = reviewed.refused
+        lines = [_told(decision), *_still_refused(refused)]
+        lines += [squeeze for cost in reviewed.costs for squeeze in _squeeze(cost)]
     answer(as_json, _facts(decision) | {"refused": refused}, *(Text(_printable(line)) for line in lines))
 
 
+def _still_refused(refused: Mapping[Any, Sequence[str]]) -> Iterator[str]:
+    for part, reasons in refused.items():
+        name = say(PART_WORDS[part]) if part in PART_WORDS else say(part)
+        yield from (say("The policy still refuses ({part}): {why}.", part=name, why=why) for why in reasons)
+
+
 def _told(decision: Decision) -> str:
+    said = {"study": decision.study, "digest": short(decision.digest)}
     names = ", ".join(_approved_by(decision)) or decision.by
     if decision.approved:
-        return f"Approved {decision.study} ({short(decision.digest)}), by {names}."
-    return (
-        f"{decision.study} ({short(decision.digest)}) has the approval of {names}, {len(decision.signatures)} of "
-        f"{decision.needed}. It is not approved yet: {decision.waits_for()}."
+        return say("Approved {study} ({digest}), by {names}.", names=names, **said)
+    return say(
+        "{study} ({digest}) has the approval of {names}, {number} of {needed}. It is not approved yet: {waits}.",
+        names=names,
+        number=len(decision.signatures),
+        needed=decision.needed,
+        waits=decision.waits_for(),
+        **said,
     )
 
 
@@ -252,9 +271,13 @@ def _squeeze(cost: Cost) -> Iterator[str]:
     """A warning when the study gets more noise than its epsilon would need, because too little budget is left."""
     if cost.squeezed and cost.plan is not None and cost.alone is not None:
         get, want = cost.plan[-1].noise_multiplier, cost.alone[-1].noise_multiplier
-        yield (
-            f"Little of the {cost.cohort} patients' lifetime budget is left: at present the study would get noise of "
-            f"{get:.2f}, where its epsilon of {cost.granted:g} would only need {want:.2f}."
+        yield say(
+            "Little of the {cohort} patients' lifetime budget is left: at present the study would get noise of {get}, "
+            "where its epsilon of {epsilon} would only need {want}.",
+            cohort=cost.cohort,
+            get=number(get, ".2f"),
+            epsilon=number(cost.granted or 0.0),
+            want=number(want, ".2f"),
         )
 
 
@@ -263,22 +286,32 @@ def revoke(digest: StudyDigest, site: SiteFile = HERE, by: By = "", as_json: AsJ
 
     What was spent stays spent; what the study had set aside for further rounds is freed.
     """
-    with opened(site) as (settings, records):
+    with opened(site, as_json) as (settings, records):
         known = decided.decisions(records.audit_log, settings)
         freed = decided.revoke(known[decided.one_of(digest, known)], who(by), records, settings)
         decision = decided.decisions(records.audit_log, settings)[decided.one_of(digest, known)]
-    lines = [f"Revoked {decision.study} ({short(decision.digest)}), by {decision.by}."]
-    lines += [f"The epsilon it had set aside for the {mark.cohort} patients is freed." for mark in freed]
+        told = say(
+            "Revoked {study} ({digest}), by {who}.",
+            study=decision.study,
+            digest=short(decision.digest),
+            who=decision.by,
+        )
+        aside = later("The epsilon it had set aside for the {cohort} patients is freed.")
+        lines = [told, *(say(aside, cohort=mark.cohort) for mark in freed)]
     answer(as_json, _facts(decision) | {"freed": [mark.cohort for mark in freed]}, *map(Text, lines))
 
 
 def approvals(site: SiteFile = HERE, as_json: AsJson = False) -> None:
     """List approved and revoked studies, and who decided."""
-    with opened(site) as (settings, records):
+    with opened(site, as_json) as (settings, records):
         known = list(decided.decisions(records.audit_log, settings).values())
-    rows = [(short(d.digest), d.study, _state(d), ", ".join(_approved_by(d)) or d.by, moment(d.at)) for d in known]
-    shown = table("Decisions", ("digest", "study", "state", "by", "at (UTC)"), rows, whole=("digest", "at (UTC)"))
-    answer(as_json, [_facts(decision) for decision in known], shown if rows else "No study has been decided on yet.")
+        rows = [
+            (short(d.digest), d.study, say(_state(d)), ", ".join(_approved_by(d)) or d.by, when(d.at)) for d in known
+        ]
+        columns = (say("digest"), say("study"), say("state"), say("by"), say("at (UTC)"))
+        shown = table(say("Decisions"), columns, rows, whole=(columns[0], columns[-1]))
+        nothing = say("No study has been decided on yet.")
+    answer(as_json, [_facts(decision) for decision in known], shown if rows else nothing)
 
 
 def _facts(decision: Decision) -> dict[str, object]:

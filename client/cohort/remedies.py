@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from client.sources.record import NOTE, OTHER_SERIES
 from tasks import contract as contracts
+from tasks.machine.language import say
 from tasks.task import Task
 
 RULE = "RULE:"
@@ -162,11 +163,13 @@ WORDS: dict[str, str] = {
 
 
 def remedy_of(task: Task, word: str) -> str:
-    """What to do about images counted under this reason: a contract rule, with or without ``RULE:``, or a reader's
-    reason."""
+    """What to do about images counted under this reason, in the language spoken: a contract rule, with or without
+    ``RULE:``, or a reader's reason."""
     rules = {rule.id: rule.remedy for rule in contracts.of_task(task.name).rules}
     known = rules | WORDS
     word = word.removeprefix(OTHER_SERIES).removeprefix(NOTE)
     if word.startswith(_NO_SERIES):
-        return "No series is of this sequence by its times or SeriesDescription: see the notes, and set `series_words`"
-    return known.get(word.removeprefix(RULE), "")
+        return say(
+            "No series is of this sequence by its times or SeriesDescription: see the notes, and set `series_words`"
+        )
+    return say(known.get(word.removeprefix(RULE), ""))

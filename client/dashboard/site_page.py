@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 from client.errors import SiteError
@@ -18,12 +19,13 @@ from client.ledger.records import Records, open_records
 from client.link import watch
 from client.oversight import approvals, budget, halt, surveys
 from client.oversight.approvals import Decision
-from client.oversight.budget import CohortBudget
+from client.oversight.budget import CohortBudget, StudyBudget
 from client.oversight.review import Cost, examine
 from client.site import SiteSettings, load, secret
 from tasks.machine import logs
 from tasks.machine.dashboard import command, gauge, mark, page, problem, table
 from tasks.machine.exposition import shortened
+from tasks.machine.language import later, moment, number, say, say_many, spoken
 from tasks.protocol import documents
 from tasks.protocol.study import BadDocument, StudyDocument
 
@@ -58,24 +60,29 @@ class SitePage:
     _examined: dict[tuple[str, str, str], WaitingStudy] = field(default_factory=dict)
 
     def __call__(self) -> str:
-        """The page as HTML."""
+        """The page as HTML, in the hospital's language."""
         try:
             settings = load(self.site)
-        except SiteError as error:
-            return page("Consilium", [], [("This hospital", problem(str(error)))])
+        except SiteError as error:  # in whose language nobody knows
+            return page("Consilium", [], [(say("This hospital"), problem(str(error)))])
+        with spoken(settings.lang):
+            return self._page(settings)
+
+    def _page(self, settings: SiteSettings) -> str:
         lead = [
-            mark("fail", "STOPPED: nothing leaves")
+            mark("fail", say("STOPPED: nothing leaves"))
             if halt.stopped(settings.stop_file)
-            else mark("ok", "Answers orders"),
-            *([mark("warn", "A simulated hospital")] if settings.simulated else []),
+            else mark("ok", say("Answers orders")),
+            *([mark("warn", say("A simulated hospital"))] if settings.simulated else []),
         ]
-        sections = self._recorded(settings)
-        return page(f"{settings.name}: overview", lead, [*sections, ("Health", _told(lambda: _health(settings)))])
+        sections = [*self._recorded(settings), (say("Health"), _told(lambda: _health(settings)))]
+        return page(say("{hospital}: overview", hospital=settings.name), lead, sections)
 
     def _recorded(self, settings: SiteSettings) -> list[tuple[str, str]]:
-        heading = "Ledger and audit log"
+        heading = say("Ledger and audit log")
         if not settings.ledger.exists():  # a gateway apart has none, and no key for one either
-            return [(heading, problem(f"there is no {settings.ledger.name} on this machine: they are the trainer's"))]
+            lacking = say("there is no {file} on this machine: they are the trainer's", file=settings.ledger.name)
+            return [(heading, problem(lacking))]
         try:
             with open_records(settings.ledger, settings.audit_log, secret(settings)) as records:
                 return self._books(settings, records)
@@ -93,10 +100,10 @@ class SitePage:
         first = _told(listed)
         cohorts = budget.by_cohort(records.ledger, settings)
         return [
-            ("Waits for people here", first),
-            ("Privacy budget left, for life", _told(lambda: _budget(cohorts, waiting, settings))),
-            ("Studies", _told(lambda: _studies(records, settings, list(decided.values())))),
-            ("What left last", _told(lambda: _left(records.audit_log.receipts()))),
+            (say("Waits for people here"), first),
+            (say("Privacy budget left, for life"), _told(lambda: _budget(cohorts, waiting, settings))),
+            (say("Studies"), _told(lambda: _studies(records, settings, list(decided.values())))),
+            (say("What left last"), _told(lambda: _left(records.audit_log.receipts()))),
         ]
 
     def _waiting(self, settings: SiteSettings, records: Records, decided: dict[str, Decision]) -> list[WaitingStudy]:
@@ -128,7 +135,7 @@ def _examined(
     try:
         document = documents.read(text)
     except BadDocument:
-        why = ["it was written for another release of Consilium"]
+        why = [say("it was written for another release of Consilium")]
         return WaitingStudy(digest, digest[:12], task="", costs=[], refused=why, decision=decision)
     review = (
         examine(document, settings, records.ledger)
@@ -143,24 +150,30 @@ def _to_decide(waiting: Sequence[WaitingStudy], approvers: int) -> str:
     rows = []
     for one in waiting:
         signed = [] if one.decision is None else [signature.by for signature in one.decision.signatures]
-        policy = mark("fail", f"refuses: {shortened(one.refused[0])}") if one.refused else mark("ok", "permits")
-        who = f"{len(signed)} of {approvers}: {', '.join(signed)}" if signed else f"0 of {approvers}"
-        cost = "; ".join(f"{_cohort(c.cohort)} {_after(c)}" for c in one.costs) or "unknown"
+        policy = mark("ok", say("permits"))
+        if one.refused:
+            policy = mark("fail", say("refuses: {reason}", reason=shortened(one.refused[0])))
+        who = say("{number} of {needed}", number=len(signed), needed=approvers)
+        who += f": {', '.join(signed)}" if signed else ""
+        cost = "; ".join(f"{_cohort(c.cohort)} {_after(c)}" for c in one.costs) or say("unknown")
         rows.append(
             (shortened(one.name), one.task, cost, policy, who, command(f"consilium-site review {one.digest[:12]}"))
         )
-    columns = ("study", "question", "would cost (epsilon)", "policy", "approved by", "look at it")
-    return table(columns, rows, "Nothing waits for a decision.")
+    columns = (
+        *(say("study"), say("question"), say("would cost (epsilon)")),
+        *(say("policy"), say("approved by"), say("look at it")),
+    )
+    return table(columns, rows, say("Nothing waits for a decision."))
 
 
 def _after(cost: Cost) -> str:
     if cost.granted is None:
-        return "no bound"
-    return f"{cost.granted:g} at most" if cost.after is not None else "refused"
+        return say("no bound")
+    return say("{epsilon} at most", epsilon=number(cost.granted)) if cost.after is not None else say("refused")
 
 
 def _cohort(name: str) -> str:
-    return {"train": "training", "validation": "validation"}.get(name, name)
+    return {"train": say("training"), "validation": say("validation")}.get(name, name)
 
 
 def _budget(cohorts: Sequence[CohortBudget], waiting: Sequence[WaitingStudy], settings: SiteSettings) -> str:
@@ -184,15 +197,17 @@ def _takes(cost: Cost, before: Mapping[str, float]) -> float:
 
 def _gauge(one: CohortBudget, following: WaitingStudy | None) -> str:
     aside = one.with_set_aside - one.epsilon
-    parts = [("spent", "spent", one.epsilon), ("aside", "set aside for studies under way", aside)]
-    words = f"{one.left:.2f} of {one.cap:g} left."
+    parts = [("spent", say("spent"), one.epsilon), ("aside", say("set aside for studies under way"), aside)]
+    words = say("{left} of {cap} left.", left=number(one.left, ".2f"), cap=number(one.cap))
     if following is not None:
         costs = [cost for cost in following.costs if cost.cohort == one.cohort and cost.after is not None]
         if costs and (after := costs[0].after) is not None:
             takes = _takes(costs[0], {one.cohort: one.with_set_aside})
-            parts.append(("next", f"{shortened(following.name)} would take", takes))
-            words += f" {shortened(following.name)} would leave {max(0.0, one.cap - after):.2f}."
-    return gauge(f"{_cohort(one.cohort).capitalize()} patients:", parts, one.cap, words)
+            parts.append(("next", say("{study} would take", study=shortened(following.name)), takes))
+            left = number(max(0.0, one.cap - after), ".2f")
+            words += say(" {study} would leave {left}.", study=shortened(following.name), left=left)
+    titles = {"train": say("Training patients:"), "validation": say("Validation patients:")}
+    return gauge(titles.get(one.cohort, f"{one.cohort}:"), parts, one.cap, words)
 
 
 def _studies(records: Records, settings: SiteSettings, decided: Sequence[Decision]) -> str:
@@ -203,51 +218,70 @@ def _studies(records: Records, settings: SiteSettings, decided: Sequence[Decisio
     rows = []
     for name in list(dict.fromkeys([*states, *spent]))[::-1][:_MOST_STUDIES]:
         one, used = states.get(name), spent.get(name, [])
-        state = "no decision here" if one is None else one.state
+        state = later("no decision here") if one is None else one.state
         colour = {"approved": "ok", "revoked": "fail"}.get(state, "warn")
-        epsilon = "; ".join(f"{_cohort(b.cohort)} {b.epsilon:.2f} of {b.cap:g}" for b in used) or "nothing"
+        epsilon = "; ".join(map(_spent, used)) or say("nothing")
         orders, lost = sum(b.orders for b in used), sum(b.lost for b in used)
         last = max((b.last for b in used if b.last is not None), default=None)
         by = "" if one is None else ", ".join(s.by for s in one.signatures) or one.by
-        answered = f"{orders - lost} answered" + (f", {lost} lost" if lost else "")
-        when = "never" if last is None else f"{last:%Y-%m-%d %H:%M}"
-        rows.append((shortened(name), mark(colour, state), by, epsilon, answered, when))
-    columns = ("study", "state", "decided by", "epsilon spent", "orders", "last (UTC)")
-    return table(columns, rows, "No study has been decided on, and none has run.")
+        answered = say_many("{n} answered", "{n} answered", orders - lost)
+        answered += say_many(", {n} lost", ", {n} lost", lost) if lost else ""
+        when = say("never") if last is None else moment(last)
+        rows.append((shortened(name), mark(colour, say(state)), by, epsilon, answered, when))
+    columns = (
+        *(say("study"), say("state"), say("decided by")),
+        *(say("epsilon spent"), say("orders"), say("last (UTC)")),
+    )
+    return table(columns, rows, say("No study has been decided on, and none has run."))
+
+
+def _spent(one: StudyBudget) -> str:
+    epsilon, cap = number(one.epsilon, ".2f"), number(one.cap)
+    return say("{cohort} {epsilon} of {cap}", cohort=_cohort(one.cohort), epsilon=epsilon, cap=cap)
 
 
 def _left(receipts: Sequence[Receipt]) -> str:
     rows = [
         (
-            "" if one.at is None else f"{one.at:%Y-%m-%d %H:%M}",
+            "" if one.at is None else moment(one.at),
             shortened(one.study),
             one.round,
             shortened(one.message),
-            f"{one.bytes:,}",
-            "" if one.epsilon_after is None else f"{one.epsilon_before or 0:.2f} to {one.epsilon_after:.2f}",
+            number(one.bytes, ","),
+            "" if one.epsilon_after is None else _risen(one.epsilon_before or 0, one.epsilon_after),
             command(one.sha256[:12]),
         )
         for one in reversed(receipts[-_MOST_RECEIPTS:])
     ]
-    total = f"<p class=soft>{len(receipts)} messages, {sum(one.bytes for one in receipts):,} bytes in all.</p>"
-    columns = ("at (UTC)", "study", "round", "message", "bytes", "epsilon", "SHA-256")
-    return table(columns, rows, "Nothing has left.") + (total if rows else "")
+    messages = say_many("{n} message", "{n} messages", len(receipts))
+    total = say(
+        "{messages}, {bytes} bytes in all.", messages=messages, bytes=number(sum(r.bytes for r in receipts), ",")
+    )
+    columns = (
+        *(say("at (UTC)"), say("study"), say("round"), say("message")),
+        *(say("bytes"), say("epsilon"), "SHA-256"),
+    )
+    return table(columns, rows, say("Nothing has left.")) + (f"<p class=soft>{escape(total)}</p>" if rows else "")
+
+
+def _risen(before: float, after: float) -> str:
+    return say("{before} to {after}", before=number(before, ".2f"), after=number(after, ".2f"))
 
 
 def _health(settings: SiteSettings) -> str:
     rows: list[tuple[object, object]] = []
     for name, state in watch.states(settings).items():
-        rows.append((name, mark("ok" if state == "well" else "warn", state)))
+        rows.append((say(name), mark("ok" if state == say(watch.WELL) else "warn", state)))
     with suppress(OSError):
         ago = time.time() - (settings.link / "gateway.heard").stat().st_mtime
-        rows.append(("server last heard", mark("ok" if ago < 120 else "warn", f"{ago:.0f} s ago")))
+        heard = say("{seconds} s ago", seconds=number(ago, ".0f"))
+        rows.append((say("server last heard"), mark("ok" if ago < 120 else "warn", heard)))
     free = shutil.disk_usage(settings.ledger.parent)
     percent = 100 * free.free / free.total
     enough = percent >= settings.notify.disk_free_percent
-    rows.append(
-        ("disk of the ledger", mark("ok" if enough else "warn", f"{free.free / 1e9:.1f} GB free, {percent:.0f} %"))
-    )
-    rows.append(("logs", f"{logs.size_of(settings.link / 'logs') / 1e6:.1f} MB"))
+    left = say("{free} GB free, {percent} %", free=number(free.free / 1e9, ".1f"), percent=number(percent, ".0f"))
+    rows.append((say("disk of the ledger"), mark("ok" if enough else "warn", left)))
+    rows.append((say("logs"), f"{number(logs.size_of(settings.link / 'logs') / 1e6, '.1f')} MB"))
     told = settings.notify.whom()
-    rows.append(("told of what waits", told if told else mark("warn", "nobody: set notify in site.yaml")))
-    return table(("what", "state"), rows, "")
+    rows.append((say("told of what waits"), told if told else mark("warn", say("nobody: set notify in site.yaml"))))
+    return table((say("what"), say("state")), rows, "")

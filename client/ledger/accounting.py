@@ -21,6 +21,7 @@ from dp_accounting import gaussian_mechanism
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
 
 from client.errors import BudgetExhausted
+from tasks.machine.language import number, say
 
 _DISCRETIZATION = 1e-3
 _TAIL_MASS = 1e-15  # what a composition cuts off; it is counted as lost, so the bound stays one
@@ -216,11 +217,23 @@ def _planned(
         return math.log(max(total, 1e-12) / epsilon)
 
     if _epsilon_of(spent, delta) >= epsilon:
-        raise BudgetExhausted(f"epsilon {epsilon:g} is spent; {count} more steps would exceed it with any noise")
+        raise BudgetExhausted(
+            say(
+                "epsilon {epsilon} is spent; {count} more steps would exceed it with any noise",
+                epsilon=number(epsilon),
+                count=count,
+            )
+        )
     high = _rounded_up(max(_guess(spent, sample_rate, ahead, epsilon, delta), 2 * least))
     while (above := overspent(high)) > 0:
         if high >= _MOST_NOISE:
-            raise BudgetExhausted(f"no amount of noise keeps {count} more steps within epsilon {epsilon:g}")
+            raise BudgetExhausted(
+                say(
+                    "no amount of noise keeps {count} more steps within epsilon {epsilon}",
+                    count=count,
+                    epsilon=number(epsilon),
+                )
+            )
         high = min(_rounded_up(high * _STRIDE), _MOST_NOISE)
     low, below = high, above
     while below <= 0:

@@ -36,6 +36,7 @@ from client.ledger.accounting import Mechanism, epsilon_of
 from client.ledger.chain import RESTORE, Chain
 from client.ledger.links import Head
 from client.ledger.terms import Terms, may_have_moved
+from tasks.machine.language import number, say
 
 _PURPOSE = "ledger"
 _REPLIES = "CREATE TABLE replies (committed INTEGER PRIMARY KEY, reply BLOB NOT NULL) STRICT"
@@ -406,13 +407,22 @@ def _check_both(account: Account, use: tuple[str, str], needed: list[Mechanism],
     """For the study, and for life together with what others have set aside."""
     cohort, study = use
     study_cap, life_cap = (caps.study_alone, caps.life_alone) if alone else (caps.study, caps.life)
-    whom = " if all other hospitals conspire" if alone else ""
     of_study = [*account.spent(cohort, study, alone=alone), *needed]
-    _check(f"{cohort}: epsilon for study {study}{whom}", of_study, study_cap, caps.delta)
+    of_study_words = (
+        say("{cohort}: epsilon for study {study} if all other hospitals conspire", cohort=cohort, study=study)
+        if alone
+        else say("{cohort}: epsilon for study {study}", cohort=cohort, study=study)
+    )
+    _check(of_study_words, of_study, study_cap, caps.delta)
     earmarks = account.earmarks(cohort, without=study)
     set_aside = [mechanism for mark in earmarks for mechanism in mark.of(alone)]
     life = [*account.spent(cohort, alone=alone), *needed, *set_aside]
-    _check(f"{cohort}: lifetime epsilon{whom}", life, life_cap, min([caps.delta, *(mark.delta for mark in earmarks)]))
+    of_life_words = (
+        say("{cohort}: lifetime epsilon if all other hospitals conspire", cohort=cohort)
+        if alone
+        else say("{cohort}: lifetime epsilon", cohort=cohort)
+    )
+    _check(of_life_words, life, life_cap, min([caps.delta, *(mark.delta for mark in earmarks)]))
 
 
 def _check(what: str, mechanisms: list[Mechanism], cap: float, delta: float) -> None:
@@ -420,4 +430,11 @@ def _check(what: str, mechanisms: list[Mechanism], cap: float, delta: float) -> 
         return
     epsilon = epsilon_of(mechanisms, delta)
     if not epsilon <= cap + _ROUNDING:  # so that NaN is refused
-        raise BudgetExhausted(f"{what} would be {epsilon:.3f}, the cap is {cap:g}")
+        raise BudgetExhausted(
+            say(
+                "{what} would be {epsilon}, the cap is {cap}",
+                what=what,
+                epsilon=number(epsilon, ".3f"),
+                cap=number(cap),
+            )
+        )

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 from client.link.gateway import Link, reach, refusal
 from client.site import SiteSettings
+from tasks.machine.language import later, say
 from tasks.machine.pulse import Watched
 from tasks.machine.supervision import Supervisor, Tell, holder
 
-_ROLES = ("both", "gateway", "trainer")
+WELL = later("well")
+"""The state of a program that shows signs of life."""
+_ROLES = ("both", later("gateway"), later("trainer"))
 _LOOK_S, _LONGEST_LOOK_S = 15.0, 60.0
 _DOUBT_S = 30.0
 """After so long without an acknowledged heartbeat, the server is asked whether it has refused this hospital."""
@@ -70,7 +73,7 @@ class Watch:
 
 
 def states(settings: SiteSettings) -> dict[str, str]:
-    """What gateway and trainer do on this machine, in words."""
+    """What gateway and trainer do on this machine, in words of the language spoken."""
     found: dict[str, str] = {}
     for role in _ROLES:
         running = holder(settings.link / f"{role}.lock")
@@ -79,10 +82,12 @@ def states(settings: SiteSettings) -> dict[str, str]:
             found |= {name: _state(one) for name, one in programs.items()}
         except (OSError, ValueError, AttributeError):
             continue
-    return found or {"gateway and trainer": "not running here"}
+    return found or {say("gateway and trainer"): say("not running here")}
 
 
 def _state(program: dict[str, object]) -> str:
     if held := program.get("held"):
-        return f"stopped: {held}"
-    return "well" if program.get("well") else "not well" if program.get("pid") else "not running; it is started again"
+        return say("stopped: {why}", why=held)
+    if program.get("well"):
+        return say(WELL)
+    return say("not well") if program.get("pid") else say("not running; it is started again")

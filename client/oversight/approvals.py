@@ -25,10 +25,12 @@ from client.oversight.signature import Signature, login_account, require_name, s
 from client.site import SiteSettings
 from tasks import task as tasks
 from tasks.machine.disk import write_private
+from tasks.machine.language import joined, later, say, say_many
 from tasks.protocol import documents
 from tasks.protocol.documents import Document
 
 NOBODY = "nobody"
+NOT_APPROVED = later("not approved")
 
 MOST_WAITING = 100
 MOST_BYTES = 256 * 1024
@@ -70,18 +72,22 @@ class Decision:
 
     @property
     def state(self) -> str:
-        """In a word or two, for people and programs."""
+        """In a word or two, for programs; people are told it in their language."""
         if self.revoked:
-            return "revoked"
-        return "approved" if self.approved else "partly approved" if self.signatures else "not approved"
+            return later("revoked")
+        if self.approved:
+            return later("approved")
+        return later("partly approved") if self.signatures else NOT_APPROVED
 
     def waits_for(self) -> str:
         """Who is still missing; "" if nobody is."""
         if not self.missing:
             return ""
-        others = " and ".join(each.by for each in self.signatures)
-        people = f"{self.missing} more {'person' if self.missing == 1 else 'people'} must approve"
-        return f"{people}, other than {others} (policy.approvers)" if others else people
+        others = joined(each.by for each in self.signatures)
+        people = say_many("{n} more person must approve", "{n} more people must approve", self.missing)
+        if not others:
+            return people
+        return say("{people}, other than {others} (policy.approvers)", people=people, others=others)
 
 
 def require(document: Document, audit_log: AuditLog, settings: SiteSettings) -> None:

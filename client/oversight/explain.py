@@ -9,17 +9,19 @@ import math
 from collections.abc import Iterator
 
 from client.ledger.accounting import Mechanism, epsilon_of
-from client.oversight.review import Cost, Review
+from client.oversight.review import Cost, Leaving, Review
 from client.oversight.settings import every_setting
-from client.policy import Part
+from client.policy import PART_WORDS, Part
 from conf.schema.model import is_foreign, permission_of
 from tasks import task as tasks
+from tasks.machine.language import joined, later, number, say, say_many
 from tasks.metrics.foresight import ASSUMED_ANSWERS, ASSUMED_AUC, FORESEEN, Foresight, foresee_answer
-from tasks.protocol.study import StudyDocument
+from tasks.protocol.study import EvaluationTerms, StudyDocument
+from tasks.protocol.survey import WORDS
 from tasks.tables import answer_terms
 from tasks.task import QUESTION
 
-APART = (
+APART = later(
     "No patient is on both sides, so nobody bears both costs. (If sides were changed, what was spent before counts on "
     "both.)"
 )
@@ -27,15 +29,16 @@ _SMALL_DELTA = 1e-6
 
 
 def words(review: Review) -> dict[str, list[str]]:
-    """The review as sentences, by heading."""
+    """The review as sentences, by heading, in the language spoken."""
+    trust = list(_trust(review))
     return {
-        "What the study asks": _asked(review),
-        "What leaves this hospital": _departures(review),
-        "What it costs the patients": [*(line for cost in review.costs for line in price(cost)), APART],
-        **({"Whom that rests on": trust} if (trust := list(_trust(review))) else {}),
-        "What its figures can tell": _foreseen(review),
-        "What the policy says": _verdict(review),
-        "Every setting in the document": every_setting(review.document),
+        say("What the study asks"): _asked(review),
+        say("What leaves this hospital"): _departures(review),
+        say("What it costs the patients"): [*(line for cost in review.costs for line in price(cost)), say(APART)],
+        **({say("Whom that rests on"): trust} if trust else {}),
+        say("What its figures can tell"): _foreseen(review),
+        say("What the policy says"): _verdict(review),
+        say("Every setting in the document"): every_setting(review.document),
     }
 
 
@@ -43,121 +46,193 @@ def _network(document: StudyDocument) -> str:
     model = document.model
     options = ", ".join(f"{k} {v}" for k, v in model.items() if k != "name" and v != "")
     if is_foreign(model):
-        return (
-            f"A network of another package, {permission_of(model)} of {model.get('version')}, whose code this hospital "
-            "has installed itself,"
+        return say(
+            "A network of another package, {entry} of {version}, whose code this hospital has installed itself,",
+            entry=permission_of(model),
+            version=model.get("version"),
         )
-    return f"A {model.get('name')} model{f' ({options})' if options else ''}"
+    options = f" ({options})" if options else ""
+    return say("A {name} model{options}", name=model.get("name"), options=options)
 
 
 def _asked(review: Review) -> list[str]:
     document = review.document
     terms = document.training
+    falling = say(", falling to {rate} of that in the last round", rate=number(terms.final_rate))
     return [
-        f'The study {document.name} asks: "{review.question}" (task {document.task}, version {document.task_version}).',
-        *([f"{document.asked_by} asks for it, by the coordinator's word."] if document.asked_by else []),
-        f"{_network(document)} is trained here and at other hospitals, "
-        f"in {_times(document.rounds, 'round')}. The images stay here; only the model is exchanged.",
-        f"This hospital trains in at most {document.asked} of the rounds.",
+        say(
+            'The study {study} asks: "{question}" (task {task}, version {version}).',
+            study=document.name,
+            question=say(review.question),
+            task=document.task,
+            version=document.task_version,
+        ),
+        *([say("{who} asks for it, by the coordinator's word.", who=document.asked_by)] if document.asked_by else []),
+        say(
+            "{network} is trained here and at other hospitals, in {rounds}. The images stay here; only the model is "
+            "exchanged.",
+            network=_network(document),
+            rounds=_rounds(document.rounds),
+        ),
+        say_many(
+            "This hospital trains in at most {n} of the rounds.",
+            "This hospital trains in at most {n} of the rounds.",
+            document.asked,
+        ),
         *_method(document),
-        f"A round has {_times(document.steps_a_round(), 'step')}. Each training patient takes part in a step with "
-        f"probability {terms.sample_rate:g}, with {_times(terms.images_per_patient, 'image')}.",
-        f"What one patient can "
-        f"change in a step is limited to {document.privacy.clip_norm:g}, and the model then moves by "
-        f"{terms.learning_rate:g} times the result"
-        + (f", falling to {terms.final_rate:g} of that in the last round." if terms.final_rate != 1 else "."),
-        f"The model is also evaluated on the validation patients, {_times(document.evaluation.releases, 'time')}; "
-        "it is never trained on them.",
+        say(
+            "A round has {steps}. Each training patient takes part in a step with probability {rate}, with {images}.",
+            steps=say_many("{n} step", "{n} steps", document.steps_a_round()),
+            rate=number(terms.sample_rate),
+            images=say_many("{n} image", "{n} images", terms.images_per_patient),
+        ),
+        say(
+            "What one patient can change in a step is limited to {clip}, and the model then moves by {rate} times the "
+            "result{falling}.",
+            clip=number(document.privacy.clip_norm),
+            rate=number(terms.learning_rate),
+            falling=falling if terms.final_rate != 1 else "",
+        ),
+        say(
+            "The model is also evaluated on the validation patients, {times}; it is never trained on them.",
+            times=_times(document.evaluation.releases),
+        ),
     ]
 
 
 def _method(document: StudyDocument) -> Iterator[str]:
     method = document.method
     if method.stays == "normalisation":
-        yield "The scales of its normalisation layers are local: they are trained here and never leave."
+        yield say("The scales of its normalisation layers are local: they are trained here and never leave.")
     if method.stays == "head":
-        yield "Its last layer is local: it is trained here and never leaves."
+        yield say("Its last layer is local: it is trained here and never leaves.")
     if method.personal is not None:
-        yield "A second model is trained for this hospital only, in as many steps again; it never leaves."
+        yield say("A second model is trained for this hospital only, in as many steps again; it never leaves.")
     if method.proximal or method.control_variates:
-        yield "What the server sends pulls training here towards the shared model, independently of the patients."
+        yield say("What the server sends pulls training here towards the shared model, independently of the patients.")
 
 
 def _departures(review: Review) -> list[str]:
-    lines = []
-    for leaving in review.leaving:
-        size = f"{leaving.numbers:,} numbers in {_times(leaving.tensors, 'tensor')}, {leaving.bytes:,} bytes"
-        noise = _is_noised(review, leaving.part)
-        if _is_sum(review.document, leaving.part):
-            of_what = "of a step's clipped gradients" if leaving.part == "training" else "of a histogram of scores"
-            lines.append(
-                f"{_times(leaving.times, 'time')}, and once more for each attempt that fails: this hospital's part "
-                f"{of_what} ({size}){noise}, masked: to everybody who lacks the pads of one other honest hospital it "
-                "is random numbers. Only the sum of all hospitals is ever read."
-            )
-        elif leaving.part == "training":
-            times = _times(leaving.times, "round")
-            lines.append(f"After each of at most {times}: how the model changed ({size}){noise}.")
-        elif leaving.by:
-            lines.append(f"After the last round: the same once more by {' and by '.join(leaving.by)} ({size}){noise}.")
-        elif leaving.of == "findings":
-            names = ", ".join(review.document.evaluation.findings)
-            lines.append(f"After the last round: the same for {names} ({size}){noise}.")
-        elif leaving.of == "outlines":
-            names = ", ".join(review.document.evaluation.structures)
-            lines.append(
-                f"After the last round: how many patients had which agreement between the model's and a reader's "
-                f"outlines of {names}, by overlap and by distance ({size}){noise}."
-            )
-        elif leaving.of == "answers":
-            lines += [f"After the last round: {line}" for line in _answers(review.document)]
-            lines[-1] = f"{lines[-1][:-1]} ({size} for all of these){noise}."
-        elif leaving.of == "range":
-            lines.append(
-                "Before the first of these, once: how many patients got about which score, whatever they have (a "
-                f"histogram of {leaving.numbers} cells, {size}), with more noise; where the others' cells lie follows."
-            )
-        elif leaving.of == "two models":
-            bins = review.document.evaluation.paired
-            lines.append(
-                "After the last round, once: a second model is received, and how many patients with and without the "
-                f"finding got which scores from both leaves (a histogram of {bins} x {bins} cells for each, "
-                f"{size}){noise}."
-            )
-        elif leaving.of:
-            lines.append(
-                f"After the last round, {_times(leaving.times, 'time')}: another hospital's own model is received, and "
-                f"the same figures for it leave ({size}){noise}."
-            )
-        else:
-            lines.append(
-                f"{_times(leaving.times, 'time')}: how many patients with and without the finding got which score "
-                f"(a histogram of {review.document.evaluation.bins} cells for each, {size}){noise}."
-            )
+    lines = [line for leaving in review.leaving for line in _departure(review, leaving)]
     lines.append(
-        "With each message: the study's name, the round, this hospital's name and public size, and the epsilon spent. "
-        "If something fails, an error code without text. Nothing else: no image, no patient name or number."
+        say(
+            "With each message: the study's name, the round, this hospital's name and public size, and the epsilon "
+            "spent. If something fails, an error code without text. Nothing else: no image, no patient name or number."
+        )
     )
     return lines
 
 
-def _answers(document: StudyDocument) -> list[str]:
-    """What leaves of questions with other answers than yes or no, a sentence each."""
+def _departure(review: Review, leaving: Leaving) -> list[str]:
+    terms, times = review.document.evaluation, _times(leaving.times)
+    said = {"size": _size(leaving), "noise": _is_noised(review, leaving.part)}
+    if _is_sum(review.document, leaving.part):
+        of_training = leaving.part == "training"
+        what = say("of a step's clipped gradients") if of_training else say("of a histogram of scores")
+        return [
+            say(
+                "{times}, and once more for each attempt that fails: this hospital's part {of_what} ({size}){noise}, "
+                "masked: to everybody who lacks the pads of one other honest hospital it is random numbers. Only the "
+                "sum of all hospitals is ever read.",
+                times=times,
+                of_what=what,
+                **said,
+            )
+        ]
+    if leaving.part == "training":
+        rounds = _rounds(leaving.times)
+        return [say("After each of at most {rounds}: how the model changed ({size}){noise}.", rounds=rounds, **said)]
+    if leaving.by:
+        by = say(" and by ").join(say(WORDS[name]) for name in leaving.by)
+        return [say("After the last round: the same once more by {attributes} ({size}){noise}.", attributes=by, **said)]
+    if leaving.of == "answers":
+        return _answers(review.document, **said)
+    return [_scores(leaving, terms, times=times, **said)]
+
+
+def _scores(leaving: Leaving, terms: EvaluationTerms, times: str, size: str, noise: str) -> str:
+    """What leaves of scores and outlines, in one sentence."""
+    said = {"size": size, "noise": noise}
+    match leaving.of:
+        case "findings":
+            names = ", ".join(terms.findings)
+            return say("After the last round: the same for {names} ({size}){noise}.", names=names, **said)
+        case "outlines":
+            return say(
+                "After the last round: how many patients had which agreement between the model's and a reader's "
+                "outlines of {names}, by overlap and by distance ({size}){noise}.",
+                names=", ".join(terms.structures),
+                **said,
+            )
+        case "range":
+            return say(
+                "Before the first of these, once: how many patients got about which score, whatever they have (a "
+                "histogram of {cells} cells, {size}), with more noise; where the others' cells lie follows.",
+                cells=leaving.numbers,
+                size=size,
+            )
+        case "two models":
+            return say(
+                "After the last round, once: a second model is received, and how many patients with and without "
+                "the finding got which scores from both leaves (a histogram of {bins} x {bins} cells for each, "
+                "{size}){noise}.",
+                bins=terms.paired,
+                **said,
+            )
+        case "others' models":
+            return say(
+                "After the last round, {times}: another hospital's own model is received, and the same figures for "
+                "it leave ({size}){noise}.",
+                times=times,
+                **said,
+            )
+    return say(
+        "{times}: how many patients with and without the finding got which score (a histogram of {bins} cells for "
+        "each, {size}){noise}.",
+        times=times,
+        bins=terms.bins,
+        **said,
+    )
+
+
+def _size(leaving: Leaving) -> str:
+    return say(
+        "{numbers} in {tensors}, {bytes} bytes",
+        numbers=say_many("{n} number", "{n} numbers", leaving.numbers),
+        tensors=say_many("{n} tensor", "{n} tensors", leaving.tensors),
+        bytes=number(leaving.bytes, ","),
+    )
+
+
+def _answers(document: StudyDocument, size: str, noise: str) -> list[str]:
+    """What leaves of questions with other answers than yes or no, a sentence each; the last one with their size."""
     lines = []
     for name, answer in document.evaluation.answers.items():
-        question = "the task's question" if name == QUESTION else name
+        question = say("the task's question") if name == QUESTION else name
         rows, columns = answer.cells
         if answer.kind == "measure":
-            lines.append(
-                f"of {question}, how many patients had which measured value, which value from the model, and which "
-                f"difference between them (three histograms of {columns} cells)."
+            line = say(
+                "After the last round: of {question}, how many patients had which measured value, which value from the "
+                "model, and which difference between them (three histograms of {cells} cells)",
+                question=question,
+                cells=columns,
+            )
+        elif answer.kind == "classes":
+            line = say(
+                "After the last round: of {question}, how many patients of each of {rows} classes were told which; and "
+                "how many of each class, and of the others, got which score for it",
+                question=question,
+                rows=rows,
             )
         else:
-            kind = "classes" if answer.kind == "classes" else "grades"
-            line = f"of {question}, how many patients of each of {rows} {kind} were told which"
-            more = "; and how many of each class, and of the others, got which score for it"
-            lines.append(f"{line}{more if answer.kind == 'classes' else ''}.")
-    return lines
+            line = say(
+                "After the last round: of {question}, how many patients of each of {rows} grades were told which",
+                question=question,
+                rows=rows,
+            )
+        lines.append(line)
+    all_of_these = say(" ({size} for all of these){noise}", size=size, noise=noise)
+    return [say("{sentence}.", sentence=line) for line in (*lines[:-1], lines[-1] + all_of_these)]
 
 
 def _is_sum(document: StudyDocument, part: Part) -> bool:
@@ -174,72 +249,119 @@ def _trust(review: Review) -> Iterator[str]:
     for cost in review.costs:
         if cost.share is None or cost.granted is None:
             continue
-        who = "training patients" if cost.part == "training" else "validation patients"
-        alone = epsilon_of(cost.share, cost.delta)
-        cap = "" if cost.cap_alone is None else f" (your cap for this is {cost.cap_alone:g})"
-        yield (
-            f"Your {who} have epsilon {cost.granted:g} against the coordinator and up to {colluding} other hospital(s) "
-            f"acting together, if at least {hospitals - colluding} of the {hospitals} hospitals, yours among them, add "
-            f"the noise that they promised. If all others lied, your patients would still have epsilon "
-            f"{_amount(alone)}{cap}."
+        cap = "" if cost.cap_alone is None else say(" (your cap for this is {cap})", cap=number(cost.cap_alone))
+        yield say(
+            "Your {who} have epsilon {epsilon} against the coordinator and up to {colluding} other hospital(s) acting "
+            "together, if at least {honest} of the {hospitals} hospitals, yours among them, add the noise that they "
+            "promised. If all others lied, your patients would still have epsilon {alone}{cap}.",
+            who=_who(cost),
+            epsilon=number(cost.granted),
+            colluding=colluding,
+            honest=hospitals - colluding,
+            hospitals=hospitals,
+            alone=_amount(epsilon_of(cost.share, cost.delta)),
+            cap=cap,
         )
-    yield (
-        f"A sum is made of at least {sums.least_hospitals} hospitals. This hospital accepts only those whose keys are "
-        "in its own policy.secure_sum.peers: compare the fingerprints below by telephone. An attempt that fails stays "
-        "charged; nothing can be learned from it."
+    yield say(
+        "A sum is made of at least {least} hospitals. This hospital accepts only those whose keys are in its own "
+        "policy.secure_sum.peers: compare the fingerprints below by telephone. An attempt that fails stays charged; "
+        "nothing can be learned from it.",
+        least=sums.least_hospitals,
     )
+
+
+def _who(cost: Cost) -> str:
+    return say("training patients") if cost.part == "training" else say("validation patients")
 
 
 def _is_noised(review: Review, part: Part) -> str:
     cost = next(cost for cost in review.costs if cost.part == part)
-    return ", WITHOUT noise" if cost.granted is None else ", with noise on every number"
+    return say(", WITHOUT noise") if cost.granted is None else say(", with noise on every number")
 
 
 def price(cost: Cost) -> Iterator[str]:
     """What one part costs its patients, and what is left of their budget."""
-    who = "training patients" if cost.part == "training" else "validation patients"
     if cost.granted is None or cost.asked is None:
-        yield f"The {who} get no protection: without noise there is no limit on what can be learned about one of them."
+        yield say(
+            "The {who} get no protection: without noise there is no limit on what can be learned about one of them.",
+            who=_who(cost),
+        )
         return
-    lowered = "" if cost.granted == cost.asked else f", of which the policy grants {cost.granted:g}"
-    yield f"For the {who}: epsilon {cost.asked:g} is requested{lowered}, at delta {cost.delta:g}. {meaning(cost)}"
-    if cost.plan is not None and cost.after is not None:
-        squeezed = ""
-        if cost.squeezed and cost.alone is not None:
-            squeezed = f", instead of {_noise(cost.alone)}, because little of these patients' lifetime budget is left"
-        yield (
-            f"Noise of {_noise(cost.plan)} times the most that one patient can change is added{squeezed}, "
-            f"{_times(sum(mechanism.count for mechanism in cost.plan), 'time')} in all."
+    granted = number(cost.granted)
+    yield say(
+        "For the {who}: epsilon {asked} is requested{lowered}, at delta {delta}. {meaning}",
+        who=_who(cost),
+        asked=number(cost.asked),
+        lowered="" if cost.granted == cost.asked else say(", of which the policy grants {granted}", granted=granted),
+        delta=number(cost.delta),
+        meaning=meaning(cost),
+    )
+    if cost.plan is None or cost.after is None:
+        return
+    squeezed = ""
+    if cost.squeezed and cost.alone is not None:
+        squeezed = say(
+            ", instead of {noise}, because little of these patients' lifetime budget is left", noise=_noise(cost.alone)
         )
-        small = epsilon_of(cost.plan, _SMALL_DELTA)
-        yield f"At the smaller delta {_SMALL_DELTA:g} the same noise gives epsilon {small:.2f}."
-        if cost.set_aside:
-            yield f"Other ongoing studies have set aside {cost.set_aside:.2f} in addition to what they have spent."
-        so_far = f" ({_amount(cost.spent_by_study)} of it by this study)" if cost.spent_by_study else ""
-        yield (
-            f"All studies so far have spent {_amount(cost.spent)}{so_far} of these patients' lifetime budget of "
-            f"{cost.cap:g}. After this study {_amount(cost.after)} would be spent, and "
-            f"{_amount(max(0.0, cost.cap - cost.after))} would remain."
+    yield say(
+        "Noise of {noise} times the most that one patient can change is added{squeezed}, {times} in all.",
+        noise=_noise(cost.plan),
+        squeezed=squeezed,
+        times=_times(sum(mechanism.count for mechanism in cost.plan)),
+    )
+    yield say(
+        "At the smaller delta {delta} the same noise gives epsilon {epsilon}.",
+        delta=number(_SMALL_DELTA),
+        epsilon=number(epsilon_of(cost.plan, _SMALL_DELTA), ".2f"),
+    )
+    yield from _left(cost, cost.after)
+
+
+def _left(cost: Cost, after: float) -> Iterator[str]:
+    if cost.set_aside:
+        yield say(
+            "Other ongoing studies have set aside {epsilon} in addition to what they have spent.",
+            epsilon=number(cost.set_aside, ".2f"),
         )
+    by_this = say(" ({epsilon} of it by this study)", epsilon=_amount(cost.spent_by_study))
+    yield say(
+        "All studies so far have spent {spent}{by_this} of these patients' lifetime budget of {cap}. After this study "
+        "{after} would be spent, and {left} would remain.",
+        spent=_amount(cost.spent),
+        by_this=by_this if cost.spent_by_study else "",
+        cap=number(cost.cap),
+        after=_amount(after),
+        left=_amount(max(0.0, cost.cap - after)),
+    )
 
 
 def _foreseen(review: Review) -> list[str]:
     """Of this hospital alone, by its declared size; the pooled figures of all hospitals are sharper."""
     foreseen = review.foresight
     if foreseen is None:
-        return ["This cannot be said: this hospital's size is not declared, or no scores would leave."]
-    about = (
-        f"With about {foreseen.patients} validation patients here (from public_size), a third of them with the finding,"
-    )
+        return [say("This cannot be said: this hospital's size is not declared, or no scores would leave.")]
+    width = number(foreseen.width, ".2f")
     if foreseen.tells_nothing:
         return [
-            f"{about} the noise would hide who has the finding: the 95 % interval of an AUC would be about "
-            f"{foreseen.width:.2f} wide. Its validation patients' privacy would be spent on figures that tell nothing "
-            "about it. The coordinator can ask for fewer evaluations or fewer bins."
+            say(
+                "With about {patients} validation patients here (from public_size), a third of them with the finding, "
+                "the noise would hide who has the finding: the 95 % interval of an AUC would be about {width} wide. "
+                "Its validation patients' privacy would be spent on figures that tell nothing about it. The "
+                "coordinator can ask for fewer evaluations or fewer bins.",
+                patients=foreseen.patients,
+                width=width,
+            )
         ]
     return [
-        f"{about} and a model with an AUC of {ASSUMED_AUC:g}, the last AUC of this hospital would have a 95 % interval "
-        f"about {foreseen.width:.2f} wide; with a probability of {foreseen.none:.0%} there would be an interval only.",
+        say(
+            "With about {patients} validation patients here (from public_size), a third of them with the finding, and "
+            "a model with an AUC of {auc}, the last AUC of this hospital would have a 95 % interval about {width} "
+            "wide; with a probability of {none} there would be an interval only.",
+            patients=foreseen.patients,
+            auc=number(ASSUMED_AUC),
+            width=width,
+            none=number(foreseen.none, ".0%"),
+        ),
         *_answers_foreseen(review.document, foreseen),
     ]
 
@@ -253,27 +375,35 @@ def _answers_foreseen(document: StudyDocument, foreseen: Foresight) -> Iterator[
     for question, asked in terms.answers.items():
         cells = asked.cells[0], asked.cells[1]
         told = foresee_answer(asked.kind, cells, foreseen.patients, terms.bins, foreseen.noise)
-        yield (
-            f"Of {question.replace('_', ' ')}, the {FORESEEN[asked.kind]} would have an interval about "
-            f"{told.width:.2f} wide; with a probability of {told.none:.0%} without a point. Assumed: {ASSUMED_ANSWERS}."
+        yield say(
+            "Of {question}, the {figure} would have an interval about {width} wide; with a probability of {none} "
+            "without a point. Assumed: {assumed}.",
+            question=question.replace("_", " "),
+            figure=say(FORESEEN[asked.kind]),
+            width=number(told.width, ".2f"),
+            none=number(told.none, ".0%"),
+            assumed=say(ASSUMED_ANSWERS),
         )
 
 
 def _noise(plan: list[Mechanism]) -> str:
     noises = sorted({f"{mechanism.noise_multiplier:.2f}" for mechanism in plan}, key=float)
-    return noises[0] if len(noises) == 1 else f"{noises[0]} to {noises[-1]}"
+    least, most = number(float(noises[0]), ".2f"), number(float(noises[-1]), ".2f")
+    return least if len(noises) == 1 else say("{least} to {most}", least=least, most=most)
 
 
 def meaning(cost: Cost) -> str:
     """What epsilon guarantees, and no more, in one sentence (Dwork and Roth, 2014, section 2.3)."""
     epsilon = cost.granted or 0.0
     factor = math.exp(min(epsilon, 700))
-    odds = f"{factor:.3g}" if factor < 100 else f"{factor:,.0f}" if factor < 1e7 else f"{factor:.1e}"
-    weak = ": a worst case, and by itself a weak promise" if factor >= 100 else ", even in the worst case"
-    return (
-        f"That means: anyone who sees everything that leaves, and knows everything else about a patient, can change "
-        f"the odds that this patient took part by a factor of at most {odds}{weak}; with a probability of about "
-        f"{cost.delta:g} even that may fail."
+    weak = say(": a worst case, and by itself a weak promise") if factor >= 100 else say(", even in the worst case")
+    return say(
+        "That means: anyone who sees everything that leaves, and knows everything else about a patient, can change the "
+        "odds that this patient took part by a factor of at most {odds}{weak}; with a probability of about {delta} "
+        "even that may fail.",
+        odds=number(factor, ".3g" if factor < 100 else ",.0f" if factor < 1e7 else ".1e"),
+        weak=weak,
+        delta=number(cost.delta),
     )
 
 
@@ -281,14 +411,20 @@ def _verdict(review: Review) -> list[str]:
     parts_of: dict[str, list[str]] = {}
     for part, reasons in review.refused.items():
         for reason in reasons:
-            parts_of.setdefault(reason, []).append(part)
-    lines = [f"REFUSED ({' and '.join(parts)}): {reason}." for reason, parts in parts_of.items()]
-    return lines or ["The policy permits everything."]
+            parts_of.setdefault(reason, []).append(say(PART_WORDS[part]))
+    lines = [
+        say("REFUSED ({parts}): {reason}.", parts=joined(parts), reason=reason) for reason, parts in parts_of.items()
+    ]
+    return lines or [say("The policy permits everything.")]
 
 
 def _amount(epsilon: float) -> str:
-    return f"{epsilon:.2f}" if math.isfinite(epsilon) else "an unlimited amount, by training without noise,"
+    return number(epsilon, ".2f") if math.isfinite(epsilon) else say("an unlimited amount, by training without noise,")
 
 
-def _times(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
+def _rounds(count: int) -> str:
+    return say_many("{n} round", "{n} rounds", count)
+
+
+def _times(count: int) -> str:
+    return say_many("{n} time", "{n} times", count)

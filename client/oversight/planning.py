@@ -19,6 +19,7 @@ from client.ledger.ledger import Caps, Ledger, Planned, require_within
 from client.oversight import shared_noise
 from client.policy import COHORTS, PARTS, Part, granted, objections
 from client.site import SiteSettings
+from tasks.machine.language import number, say
 from tasks.protocol.study import RANGE_NOISE, PrivacyTerms, SecureSumTerms, StudyDocument
 from tasks.protocol.wire import Asks, EvaluateOrder, TrainOrder
 
@@ -108,7 +109,9 @@ def outlook_of(
     assert terms.epsilon is not None
     alone: list[Mechanism] | None = None
     try:
-        alone = _within(need, account.spent(cohort, study), terms.epsilon, terms.delta, f"{cohort}: this study")
+        alone = _within(
+            need, account.spent(cohort, study), terms.epsilon, terms.delta, say("{cohort}: this study", cohort=cohort)
+        )
         return Outlook(
             alone, affordable(need, cohort, study=study, terms=terms, settings=settings, account=account), ""
         )
@@ -226,7 +229,7 @@ def affordable(
     if not need.ahead:
         return []
     spent, earmarks = account.spent(cohort, study), account.earmarks(cohort, without=study)
-    alone = _within(need, spent, terms.epsilon, terms.delta, f"{cohort}: study {study}")
+    alone = _within(need, spent, terms.epsilon, terms.delta, say("{cohort}: study {study}", cohort=cohort, study=study))
     of_life = [*account.spent(cohort), *(mechanism for mark in earmarks for mechanism in mark.mechanisms)]
     if of_life == spent:  # then a study's cap, which is no larger than a life's, has said all
         return alone
@@ -234,13 +237,23 @@ def affordable(
     if accounting.epsilon_of([*of_life, *alone], delta) <= cap:
         return alone
     named = ", ".join(sorted({mark.study for mark in earmarks}))
-    hint = f"; {named} has set some of it aside, which `consilium-site revoke` frees" if named else ""
-    within = _within(need, of_life, cap, delta, f"{cohort}: lifetime epsilon of {cap:g}{hint}")
+    hint = ""
+    if named:
+        hint = say("; {studies} has set some of it aside, which `consilium-site revoke` frees", studies=named)
+    what = say("{cohort}: lifetime epsilon of {cap}{hint}", cohort=cohort, cap=number(cap), hint=hint)
+    within = _within(need, of_life, cap, delta, what)
     more = within[0].noise_multiplier / alone[0].noise_multiplier
     if more > MOST_NOISE:
         raise BudgetExhausted(
-            f"{cohort}: so little is left of the lifetime epsilon of {cap:g} that study {study} would need "
-            f"{more:.0f} times its noise and learn nothing: it is refused as a whole, and nothing was charged{hint}"
+            say(
+                "{cohort}: so little is left of the lifetime epsilon of {cap} that study {study} would need {more} "
+                "times its noise and learn nothing: it is refused as a whole, and nothing was charged{hint}",
+                cohort=cohort,
+                cap=number(cap),
+                study=study,
+                more=number(more, ".0f"),
+                hint=hint,
+            )
         )
     return within
 

@@ -31,6 +31,7 @@ from client.policy import (
 from client.site import SiteSettings
 from conf.schema.model import is_foreign, permission_of
 from tasks import task as tasks
+from tasks.machine.language import later, number, say
 from tasks.metrics.foresight import Foresight, foresee, validation_patients
 from tasks.protocol import encoding
 from tasks.protocol import study as studies
@@ -39,6 +40,9 @@ from tasks.protocol.wire import RANGE_CELLS
 
 if TYPE_CHECKING:
     from tasks.models.network import Network
+
+
+UNKNOWN_QUESTION = later("unknown to this release")
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def examine(document: StudyDocument, settings: SiteSettings, ledger: Ledger) -> 
     for part in PARTS:
         refused[part] += unpaid[part]
         refused[part] += [reason for each in leaving if each.part == part for reason in _too_large(each, settings)]
-    question = tasks.get(document.task).question if document.task in tasks.names() else "unknown to this release"
+    question = tasks.get(document.task).question if document.task in tasks.names() else UNKNOWN_QUESTION
     return Review(
         document=document,
         digest=studies.digest(document),
@@ -157,12 +161,17 @@ def require_informative(review: Review) -> None:
         Uninformative: it would.
     """
     if review.foresight is not None and review.foresight.tells_nothing:
+        command = f"consilium-site approve --uninformative {review.digest[:12]}"
         raise Uninformative(
-            f"{review.document.name} is not approved: its noise would hide which patients here have the finding. "
-            f"The 95 % interval of an AUC would be about {review.foresight.width:.2f} wide, no AUC worth the name; "
-            "their privacy would be spent on nothing. Ask the coordinator for fewer evaluations (evaluation.every) or "
-            "fewer bins (evaluation.bins); or approve it nevertheless: consilium-site approve --uninformative "
-            f"{review.digest[:12]}"
+            say(
+                "{study} is not approved: its noise would hide which patients here have the finding. The 95 % interval "
+                "of an AUC would be about {width} wide, no AUC worth the name; their privacy would be spent on "
+                "nothing. Ask the coordinator for fewer evaluations (evaluation.every) or fewer bins "
+                "(evaluation.bins); or approve it nevertheless: {command}",
+                study=review.document.name,
+                width=number(review.foresight.width, ".2f"),
+                command=command,
+            )
         )
 
 
@@ -182,7 +191,7 @@ def _network(document: StudyDocument, settings: SiteSettings) -> Network:
     from tasks.models.weights import in_folder
 
     if is_foreign(document.model) and permission_of(document.model) not in settings.policy.models:
-        raise registry.EntryRefused("what would leave is not known: code that policy.models lacks is not loaded")
+        raise registry.EntryRefused(say("what would leave is not known: code that policy.models lacks is not loaded"))
     return registry.build(document.model, tasks.get(document.task).form, find=in_folder(settings.weights))
 
 
@@ -230,7 +239,11 @@ def _leaving(document: StudyDocument, settings: SiteSettings) -> tuple[list[Leav
 
 def _too_large(leaving: Leaving, settings: SiteSettings) -> Iterator[str]:
     if leaving.bytes > settings.policy.max_upload_bytes:
-        yield f"{leaving.bytes:,} bytes in one message, policy.max_upload_bytes is {settings.policy.max_upload_bytes:,}"
+        yield say(
+            "{bytes} bytes in one message, policy.max_upload_bytes is {most}",
+            bytes=number(leaving.bytes, ","),
+            most=number(settings.policy.max_upload_bytes, ","),
+        )
 
 
 def _cost(document: StudyDocument, part: Part, settings: SiteSettings, account: Account) -> Cost:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
+from tasks.machine.language import say
 from tasks.protocol import documents
 from tasks.protocol.documents import Document
 
@@ -77,7 +78,7 @@ number of entries."""
 def every_setting(document: Document) -> list[str]:
     """The whole document, one line per setting: name, value as JSON, meaning. Equal lists mean equal documents."""
     return [
-        f"{name} = {json.dumps(value)}: {MEANINGS[_meant(name)]}"
+        f"{name} = {json.dumps(value)}: {say(MEANINGS[_meant(name)])}"
         for name, value in _leaves(json.loads(documents.canonical(document)))
     ]
 

@@ -23,6 +23,7 @@ from client.ledger.account import Account, LedgerEntry
 from client.ledger.accounting import Mechanism
 from client.ledger.ledger import Planned
 from client.policy import COHORTS, Part
+from tasks.machine.language import say
 from tasks.protocol.secure_sum import share
 from tasks.protocol.study import SecureSumTerms, StudyDocument
 from tasks.protocol.wire import EvaluateOrder, TrainOrder
@@ -86,8 +87,13 @@ def planned(order: TrainOrder | EvaluateOrder, part: Part, terms: SecureSumTerms
     ahead = plan(study, part, terms, account)
     if sum(mechanism.count for mechanism in ahead.ahead) < count:
         raise BudgetExhausted(
-            f"{cohort}: study {study.name} has used the {_attempts(study, part)} sums for which its noise is planned, "
-            "spare attempts included"
+            say(
+                "{cohort}: study {study} has used the {sums} sums for which its noise is planned, spare attempts "
+                "included",
+                cohort=cohort,
+                study=study.name,
+                sums=_attempts(study, part),
+            )
         )
     own, rate = share(ahead.noise, len(attempt.roster), terms.colluding), _rate(study, part)
     return Planned(

@@ -19,11 +19,12 @@ from client.ledger.ledger import Ledger, Planned
 from client.oversight import planning
 from client.oversight.explain import APART, price
 from client.oversight.planning import Need
-from client.oversight.review import Cost
+from client.oversight.review import UNKNOWN_QUESTION, Cost
 from client.oversight.settings import every_setting
 from client.policy import COHORTS, PARTS, Part, granted_to_survey, objections_to_survey, other_release
 from client.site import SiteSettings
 from tasks import task as tasks
+from tasks.machine.language import joined, later, number, say, say_many
 from tasks.metrics.interval import Z
 from tasks.protocol import survey as documents
 from tasks.protocol import wire
@@ -31,7 +32,7 @@ from tasks.protocol.study import PrivacyTerms
 from tasks.protocol.survey import INTENSITY, LABEL, SPACING, THICKNESS, WORDS, SurveyDocument
 from tasks.protocol.wire import SurveyOrder
 
-_WORDS = WORDS | {LABEL: "the finding that the task asks for"}
+_WORDS = WORDS | {LABEL: later("the finding that the task asks for")}
 
 
 def uses_of(order: SurveyOrder) -> tuple[Use, ...]:
@@ -72,9 +73,11 @@ def _drowned(survey: SurveyDocument, mechanism: Mechanism, terms: PrivacyTerms) 
     more = mechanism.noise_multiplier / usual
     if more <= planning.MOST_NOISE:
         return ""
-    return (
-        f"so little is left for survey {survey.name} that it would need {more:.0f} times its noise and tell nothing; "
-        "nothing was charged. The coordinator can ask a new survey, which these patients' lifetime budget must allow"
+    return say(
+        "so little is left for survey {survey} that it would need {more} times its noise and tell nothing; nothing "
+        "was charged. The coordinator can ask a new survey, which these patients' lifetime budget must allow",
+        survey=survey.name,
+        more=number(more, ".0f"),
     )
 
 
@@ -115,7 +118,7 @@ def examine(survey: SurveyDocument, settings: SiteSettings, ledger: Ledger) -> S
     return SurveyReview(
         document=survey,
         digest=documents.digest(survey),
-        question=tasks.get(survey.task).question if survey.task in tasks.names() else "unknown to this release",
+        question=tasks.get(survey.task).question if survey.task in tasks.names() else UNKNOWN_QUESTION,
         costs=[_cost(survey, part, settings, account, stricter) for part in PARTS],
         refused={"survey": reasons},
         lacking=_lacking(survey, settings),
@@ -175,31 +178,42 @@ def _lacking(survey: SurveyDocument, settings: SiteSettings) -> list[str]:
 def words(review: SurveyReview) -> dict[str, list[str]]:
     """The review as sentences, by heading."""
     return {
-        "What the survey asks": _asked(review),
-        "What leaves this hospital": _departures(review),
-        "What it costs the patients": [*(line for cost in review.costs for line in price(cost)), APART],
-        "What the policy says": _verdict(review),
-        "Every setting in the document": every_setting(review.document),
+        say("What the survey asks"): _asked(review),
+        say("What leaves this hospital"): _departures(review),
+        say("What it costs the patients"): [*(line for cost in review.costs for line in price(cost)), say(APART)],
+        say("What the policy says"): _verdict(review),
+        say("Every setting in the document"): every_setting(review.document),
     }
 
 
 def _asked(review: SurveyReview) -> list[str]:
     survey = review.document
     lines = [
-        f'The survey {survey.name} comes before a study of the question: "{review.question}" (task {survey.task}, '
-        f"version {survey.task_version}). Nothing is trained and no image is scored: patients are counted.",
-        *([f"{survey.asked_by} asks for it, by the coordinator's word."] if survey.asked_by else []),
-        "Counted is every patient with an image that keeps the task's contract, by:",
+        say(
+            'The survey {survey} comes before a study of the question: "{question}" (task {task}, version {version}). '
+            "Nothing is trained and no image is scored: patients are counted.",
+            survey=survey.name,
+            question=say(review.question),
+            task=survey.task,
+            version=survey.task_version,
+        ),
+        *([say("{who} asks for it, by the coordinator's word.", who=survey.asked_by)] if survey.asked_by else []),
+        say("Counted is every patient with an image that keeps the task's contract, by:"),
     ]
     for table in survey.tables:
         cells = [", ".join(_levels(survey, attribute)) for attribute in table]
-        lines.append(f"- {' and '.join(map(_named, table))}: {' / '.join(cells)}.")
+        lines.append(say("- {attributes}: {cells}.", attributes=joined(map(_named, table)), cells=" / ".join(cells)))
     if INTENSITY in survey.attributes():
-        lines.append("Of brightness, each patient divides one count among the cells by the pixels of all its images.")
+        lines.append(
+            say("Of brightness, each patient divides one count among the cells by the pixels of all its images.")
+        )
     if review.lacking:
         lines.append(
-            f"The catalog here has no {' and no '.join(map(_named, review.lacking))}: an earlier release's ingest has "
-            "not kept it. Everybody would count as not recorded; run consilium-site ingest first."
+            say(
+                "The catalog here lacks this: {attributes}. An earlier release's ingest has not kept it. Everybody "
+                "would count as not recorded; run consilium-site ingest first.",
+                attributes=joined(map(_named, review.lacking)),
+            )
         )
     return lines
 
@@ -208,11 +222,12 @@ def _levels(survey: SurveyDocument, attribute: str) -> Sequence[str]:
     """Names of levels, with the task's words for its classes."""
     if attribute != LABEL or survey.task not in tasks.names():
         return survey.levels(attribute)
-    return [name.replace("_", " ") for name in tasks.get(survey.task).classes]
+    return [say(name.replace("_", " ")) for name in tasks.get(survey.task).classes]
 
 
 def _named(attribute: str) -> str:
-    return _WORDS.get(attribute, f"the secondary finding {attribute}")
+    known = _WORDS.get(attribute)
+    return say("the secondary finding {finding}", finding=attribute) if known is None else say(known)
 
 
 def _departures(review: SurveyReview) -> list[str]:
@@ -221,18 +236,27 @@ def _departures(review: SurveyReview) -> list[str]:
     plan = next((cost.plan for cost in review.costs if cost.plan), None)
     known = ""
     if plan is not None:
-        known = (
-            f" Whoever reads a cell knows the number of patients to within about {Z * plan[0].noise_multiplier:.0f}, "
-            "19 times in 20."
+        known = say(
+            " Whoever reads a cell knows the number of patients to within about {within}, 19 times in 20.",
+            within=number(Z * plan[0].noise_multiplier, ".0f"),
         )
     return [
-        f"Once: {len(tables)} table{'s' if len(tables) > 1 else ''} of {cells} numbers in all ({8 * cells:,} bytes), "
-        f"with noise on every number, also on cells with nobody in them. No cell is left out for being small: leaving "
-        f"it out would itself tell that it is small.{known}",
-        "With them: the survey's name, this hospital's name, and the epsilon spent. If something fails, an error code "
-        "without text. Nothing else: no image, no patient name or number.",
+        say(
+            "Once: {tables} of {cells} numbers in all ({bytes} bytes), with noise on every number, also on cells with "
+            "nobody in them. No cell is left out for being small: leaving it out would itself tell that it is small."
+            "{known}",
+            tables=say_many("{n} table", "{n} tables", len(tables)),
+            cells=cells,
+            bytes=number(8 * cells, ","),
+            known=known,
+        ),
+        say(
+            "With them: the survey's name, this hospital's name, and the epsilon spent. If something fails, an error "
+            "code without text. Nothing else: no image, no patient name or number."
+        ),
     ]
 
 
 def _verdict(review: SurveyReview) -> list[str]:
-    return [f"REFUSED: {reason}." for reason in review.refused["survey"]] or ["The policy permits everything."]
+    refused = [say("REFUSED: {reason}.", reason=reason) for reason in review.refused["survey"]]
+    return refused or [say("The policy permits everything.")]

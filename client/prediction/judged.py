@@ -1,9 +1,12 @@
-"""How far a model can be relied on, as its study has measured it: for the reading room's list and for reports."""
+"""How far a model can be relied on, as its study has measured it: for the reading room's list, in the language spoken,
+and for reports in DICOM, which are English.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tasks.machine.language import number, say
 from tasks.metrics.interval import Interval
 from tasks.models.model_file import ModelHead
 
@@ -16,20 +19,22 @@ def sentences(head: ModelHead, *, measured: bool = False) -> Iterator[str]:
         measured: whether the score is a measured value and no probability.
     """
     if head.threshold is not None and head.sensitivity is not None and head.specificity is not None:
-        yield (
-            f"At the operating threshold the study measured a sensitivity of {in_words(head.sensitivity)} and a "
-            f"specificity of {in_words(head.specificity)}, on all its validation patients together."
+        yield say(
+            "At the operating threshold the study measured a sensitivity of {sensitivity} and a specificity of "
+            "{specificity}, on all its validation patients together.",
+            sensitivity=in_words(head.sensitivity),
+            specificity=in_words(head.specificity),
         )
     elif head.threshold is not None:
-        yield "Sensitivity and specificity at the operating threshold are not known: the model's file has none."
+        yield say("Sensitivity and specificity at the operating threshold are not known: the model's file has none.")
     if measured or head.calibration is None:
         return
     if head.calibration_error is None:
-        yield "How far probabilities are off is not known: nobody else's patients were there to judge them."
+        yield say("How far probabilities are off is not known: nobody else's patients were there to judge them.")
     else:
-        yield (
-            f"Probabilities were off by {in_words(head.calibration_error)} on average (calibration error; each "
-            "hospital calibrated by the others)."
+        yield say(
+            "Probabilities were off by {error} on average (calibration error; each hospital calibrated by the others).",
+            error=in_words(head.calibration_error),
         )
 
 
@@ -39,5 +44,5 @@ def in_words(rate: Interval) -> str:
     >>> in_words(Interval(0.52, 0.4, 0.64))
     '52 % (40 to 64)'
     """
-    limits = f"{100 * rate.low:.0f} to {100 * rate.high:.0f}"
-    return f"{100 * rate.value:.0f} % ({limits})" if rate.firm else f"{limits} %"
+    limits = say("{least} to {most}", least=number(100 * rate.low, ".0f"), most=number(100 * rate.high, ".0f"))
+    return f"{number(100 * rate.value, '.0f')} % ({limits})" if rate.firm else f"{limits} %"

@@ -21,6 +21,7 @@ from tasks import contract as contracts
 from tasks import faults
 from tasks import task as tasks
 from tasks.machine.device import Placement
+from tasks.machine.language import number, say
 from tasks.models import model_file, registry
 from tasks.models.model_file import MOST_BYTES, BadModelFile, ModelHead
 from tasks.models.network import Network
@@ -52,16 +53,31 @@ class CheckedModel:
 
     Attributes:
         sha256: of its file.
-        remarks: what a person should know of it, a sentence each.
+        apart: the device that computes other results than the model's author, so that the processor is used; "" for
+            none.
     """
 
     head: ModelHead
     sha256: str
     task: Task
     network: Network
-    remarks: list[str]
     outputs: Callable[[Tensor], Tensor] | None = None
     """``network.outputs`` by way of a device; ``None``: the processor computes."""
+    apart: str = ""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know of it, a sentence each, in the language spoken."""
+        notes = _remarks(self.head, self.task)
+        if not self.apart:
+            return notes
+        return [
+            *notes,
+            say(
+                "Device {device} computes other results than the model's author; the processor was used.",
+                device=self.apart,
+            ),
+        ]
 
     @torch.no_grad()
     def look(self, examples: NDArray[np.float32]) -> Looked:
@@ -123,7 +139,7 @@ def open_model(path: Path, sha256: str, models: Collection[str] = ()) -> Checked
     registry.load_arrays(network.trainable, arrays)
     _refuse_another_computation(head, task, network)
     network.trainable.eval()
-    return CheckedModel(head, there, task, network, _remarks(head, task))
+    return CheckedModel(head, there, task, network)
 
 
 class _Whole(nn.Module):
@@ -147,8 +163,7 @@ def moved(model: CheckedModel, on: Placement) -> CheckedModel:
     found = device(torch.from_numpy(model_file.probe_examples(model.task)))[:, : model.task.answer.outputs]
     if not model.head.probe or model_file.agrees(model.head.probe, [float(output) for output in found.flatten()]):
         return replace(model, outputs=device)
-    said = f"Device {on.device} computes other results than the model's author; the processor was used."
-    return replace(model, remarks=[*model.remarks, said])
+    return replace(model, apart=str(on.device))
 
 
 def _read(path: Path) -> bytes:
@@ -198,18 +213,27 @@ def _numbers(values: list[float]) -> str:
 def _remarks(head: ModelHead, task: Task) -> list[str]:
     notes = []
     if head.release != release():
-        notes.append(f"The model is of release {head.release}, this is {release()}; on the test images they agree.")
+        notes.append(
+            say(
+                "The model is of release {release}, this is {own}; on the test images they agree.",
+                release=head.release,
+                own=release(),
+            )
+        )
     if head.accepted is False:
-        notes.append("The model has not passed its study's own quality gate.")
+        notes.append(say("The model has not passed its study's own quality gate."))
     if measures(task):
-        notes.append("Patients are in the order of the measured value. What it is worth is in the study's report.")
+        notes.append(say("Patients are in the order of the measured value. What it is worth is in the study's report."))
     elif head.calibration is None:
-        notes.append("The model's scores were not calibrated: 30 % does not mean 30 patients in 100.")
+        notes.append(say("The model's scores were not calibrated: 30 % does not mean 30 patients in 100."))
     elif head.prevalence is not None:
         notes.append(
-            f"Probabilities are calibrated on the study's validation patients, of whom about {head.prevalence:.0%} had "
-            "the finding. Where it is rarer they are too high, where it is more frequent too low."
+            say(
+                "Probabilities are calibrated on the study's validation patients, of whom about {prevalence} had the "
+                "finding. Where it is rarer they are too high, where it is more frequent too low.",
+                prevalence=number(head.prevalence, ".0%"),
+            )
         )
     if head.threshold is None:
-        notes.append("The study has no operating threshold: patients are ranked, without positive or negative.")
+        notes.append(say("The study has no operating threshold: patients are ranked, without positive or negative."))
     return [*notes, *sentences(head, measured=measures(task))]

@@ -26,6 +26,7 @@ from client.prediction.structured_report import report_of
 from client.prediction.told import cells, columns, measures
 from tasks import faults
 from tasks.machine.disk import write_secret
+from tasks.machine.language import Language, spoken
 
 REPORTS, OUTLINES, TRIAGE, SCORES = "reports", "outlines", "triage.html", "scores.csv"
 _COLUMNS = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "frame", "file", "probability of the image",
@@ -74,6 +75,7 @@ def write(
     predictions: Predictions,
     progress: Callable[[str, int, int], None],
     key: bytes,
+    language: Language = "en",
 ) -> Written:
     """Write ``reports/*.dcm``, one per examination, ``outlines/*.dcm`` if the model outlines, ``triage.html`` and
     ``scores.csv``, mode 0600.
@@ -81,6 +83,7 @@ def write(
     Args:
         folder: a new one, see ``new_folder``.
         key: the hospital's secret, under which objects are named.
+        language: of the list; reports in DICOM and the table are English, because other systems read them.
 
     Raises:
         SiteMisconfigured: the disk cannot be written; it is full, for instance.
@@ -98,7 +101,9 @@ def write(
                     drawn = _write(folder / OUTLINES, written.outlines, written.refused, made)
                 _write(folder / REPORTS, written.reports, written.refused, partial(_report, model, images, key, drawn))
         now = datetime.now().astimezone()
-        write_secret(folder / TRIAGE, triage.page(site, model, predictions, now).encode("utf-8", "replace"))
+        with spoken(language):
+            page = triage.page(site, model, predictions, now)
+        write_secret(folder / TRIAGE, page.encode("utf-8", "replace"))
         write_secret(folder / SCORES, table_of(_table(model, predictions)).encode())
     except OSError as error:
         raise SiteMisconfigured(f"cannot write to {folder}: {faults.of_system(error)}") from error

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tasks.answers import Answer, Binary, Classes, Grade, Measure
 from tasks.codes import Code
+from tasks.machine.language import number, say
 from tasks.task import QUESTION, Task
 
 _DIGITS = 4
@@ -50,14 +51,14 @@ class Told:
         """For a person: ``benign, 62 %``, ``mild (2)`` or ``54.3 mm``."""
         answer = self.answers[question]
         if isinstance(answer, Measure):
-            return f"{self.value(question):g} {answer.unit.value}"
+            return f"{number(self.value(question))} {answer.unit.value}"
         if not isinstance(answer, Classes | Grade):
             raise TypeError(f"{question} is a yes-or-no question")
-        number = self._number(question)
-        name = answer.names[number].replace("_", " ")
+        told = self._number(question)
+        name = say(answer.names[told].replace("_", " "))
         if isinstance(answer, Grade):
-            return f"{name} ({answer.first + number})"
-        return f"{name}, {100 * float(self.numbers[question][number]):.0f} %"
+            return f"{name} ({answer.first + told})"
+        return f"{name}, {number(100 * float(self.numbers[question][told]), '.0f')} %"
 
     def cell(self, question: str) -> str | float:
         """For a table: the name of a class or grade, or the number that was measured."""
@@ -139,4 +140,5 @@ def value_at(task: Task, score: float) -> str:
     values = np.array([answer.low, answer.threshold, answer.high])
     scores = answer.event_score(values[:, None])
     rising = np.argsort(scores)
-    return f"{float(np.interp(score, scores[rising], values[rising])):.{_DIGITS}g} {answer.unit.value}"
+    value = float(np.interp(score, scores[rising], values[rising]))
+    return f"{number(value, f'.{_DIGITS}g')} {answer.unit.value}"

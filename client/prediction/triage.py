@@ -1,5 +1,5 @@
-"""The reading room's list as one page: highest probability first, or the value that is farthest on the event's side. It
-is self-contained and stays in the hospital.
+"""The reading room's list as one page, in the language spoken: highest probability first, or the value that is farthest
+on the event's side. It is self-contained and stays in the hospital.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from client.prediction.predict import Predictions, ScoredImage, ScoredPatient, c
 from client.prediction.told import Told, measures, named, value_at
 from tasks import contract as contracts
 from tasks.answers import Classes, Grade, Measure
+from tasks.machine.language import day as written
+from tasks.machine.language import moment, number, say, say_many, tag
 from tasks.protocol.study import release
 from tasks.task import QUESTION, Task
 
 _MOST_PATIENTS, _MOST_IMAGES, _MOST_LEFT_OUT = 500, 4, 500
-_BANNER = "Not for clinical use"
 _STYLE = """
 :root { --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --red: #9a1616; --bar: #2f5f98; --warn: #7a4b00 }
 * { box-sizing: border-box }
@@ -67,39 +68,48 @@ def page(site: str, model: CheckedModel, predictions: Predictions, made: datetim
         site: the hospital's name.
         made: when, in local time.
     """
-    what = noun(model.task)
+    title = say("Not for clinical use: {task} at {hospital}", task=model.task.name, hospital=site)
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<!doctype html><html lang={tag()}><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'; "
         'img-src data:">'
-        f"<title>{_BANNER}: {escape(model.task.name)} at {escape(site)}</title><style>{_STYLE}</style>"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>"
         f"<table role=presentation class=pages><thead><tr><th class=banner>{_words()}</th></tr></thead><tbody><tr><td>"
-        f"<h1>{escape(model.task.question)}</h1>"
-        f"<p class=soft>{len(predictions.patients)} patients, {predictions.images} {what}, {_first(model.task)} "
-        f"first. {_meaning(model)}</p>"
+        f"<h1>{escape(say(model.task.question))}</h1><p class=soft>{escape(_order(model.task, predictions))} "
+        f"{escape(_meaning(model))}</p>"
         f"{''.join(f'<p class=remark>{escape(text)}</p>' for text in remarks(model, predictions))}"
         f"{_facts(site, model, made)}{_patients(model, predictions.patients)}{_left_out(model, predictions.left_out)}"
         "</td></tr></tbody></table></html>"
     )
 
 
-def _first(task: Task) -> str:
+def _order(task: Task, predictions: Predictions) -> str:
+    patients = say_many("{n} patient", "{n} patients", len(predictions.patients))
+    said = {"patients": patients, "scored": _number(task, predictions.images)}
     if isinstance(task.answer, Measure):
-        return f"{'lowest' if task.answer.event_above is None else 'highest'} value"
-    return f"highest probability of <b>{escape(task.classes[1])}</b>"
+        if task.answer.event_above is None:
+            return say("{patients}, {scored}, lowest value first.", **said)
+        return say("{patients}, {scored}, highest value first.", **said)
+    event = say(task.classes[1].replace("_", " "))
+    return say("{patients}, {scored}, highest probability of “{event}” first.", event=event, **said)
+
+
+def _number(task: Task, scored: int) -> str:
+    return say_many("{n} scan", "{n} scans", scored) if task.sequences else say_many("{n} image", "{n} images", scored)
 
 
 def _meaning(model: CheckedModel) -> str:
+    scored = noun(model.task)
     if measures(model.task):
-        return f"A patient's value is the mean over the {noun(model.task)}."
+        return say("A patient's value is the mean over the {scored}.", scored=scored)
     if model.head.calibration is None:
-        return f"A patient's probability is the mean over the {noun(model.task)}."
-    return f"A patient's probability is the mean score of the {noun(model.task)}, calibrated."
+        return say("A patient's probability is the mean over the {scored}.", scored=scored)
+    return say("A patient's probability is the mean score of the {scored}, calibrated.", scored=scored)
 
 
 def noun(task: Task) -> str:
     """What is scored."""
-    return "scans" if task.sequences else "images"
+    return say("scans") if task.sequences else say("images")
 
 
 def remarks(model: CheckedModel, predictions: Predictions) -> list[str]:
@@ -107,57 +117,80 @@ def remarks(model: CheckedModel, predictions: Predictions) -> list[str]:
     notes = list(model.remarks)
     if trained := sum(patient.trained for patient in predictions.patients):
         notes.append(
-            f"{trained} of {len(predictions.patients)} patients are on the training side of this hospital's split. If "
-            "it took part in the study, the model was trained on them, and their scores look better than they should."
+            say(
+                "{trained} of {patients} patients are on the training side of this hospital's split. If it took part "
+                "in the study, the model was trained on them, and their scores look better than they should.",
+                trained=trained,
+                patients=len(predictions.patients),
+            )
         )
     if predictions.left_out:
-        not_used = "Not used, of scans, their series and outlines, and files" if model.task.sequences else "Not scored"
-        notes.append(f"{not_used}: {len(predictions.left_out)}, listed with the reason.")
+        lost = len(predictions.left_out)
+        notes.append(
+            say(
+                "Not used, of scans, their series and outlines, and files: {number}, listed with the reason.",
+                number=lost,
+            )
+            if model.task.sequences
+            else say("Not scored: {number}, listed with the reason.", number=lost)
+        )
     return notes
 
 
 def _words() -> str:
-    return (
-        f"{_BANNER}<small>Output of a research model. It must not guide the care of any patient. "
-        "Patient data: must not leave the hospital.</small>"
+    small = say(
+        "Output of a research model. It must not guide the care of any patient. Patient data: must not leave the "
+        "hospital."
     )
+    return f"{escape(say('Not for clinical use'))}<small>{escape(small)}</small>"
 
 
 def _facts(site: str, model: CheckedModel, made: datetime) -> str:
-    threshold = model.threshold
+    threshold, line = model.threshold, say("none")
+    if threshold is not None:
+        line = say("{level} (the line in each bar)", level=_level(model, threshold))
+    network = model.head.model.get("name")
     rows = {
-        "Hospital": site,
-        "Model": f"study {model.head.study}, {model.head.model.get('name')}, SHA-256 {model.sha256}",
-        "Operating threshold": "none" if threshold is None else f"{_level(model, threshold)} (the line in each bar)",
-        "Computed": f"{made:%Y-%m-%d %H:%M} by Consilium {release()}",
+        say("Hospital"): site,
+        say("Model"): say(
+            "study {study}, {network}, SHA-256 {digest}", study=model.head.study, network=network, digest=model.sha256
+        ),
+        say("Operating threshold"): line,
+        say("Computed"): say("{at} by Consilium {release}", at=moment(made), release=release()),
     }
-    return f"<dl>{''.join(f'<dt>{name}</dt><dd>{escape(value)}</dd>' for name, value in rows.items())}</dl>"
+    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in rows.items())}</dl>"
 
 
 def _level(model: CheckedModel, probability: float) -> str:
     """A probability, or the value where one is measured."""
-    return value_at(model.task, probability) if measures(model.task) else f"{100 * probability:.1f} %"
+    return value_at(model.task, probability) if measures(model.task) else f"{number(100 * probability, '.1f')} %"
 
 
 def _patients(model: CheckedModel, patients: Sequence[ScoredPatient]) -> str:
     rows = "".join(_row(model, rank, patient) for rank, patient in enumerate(patients[:_MOST_PATIENTS], start=1))
-    more = len(patients) - _MOST_PATIENTS
+    level = say("Value") if measures(model.task) else say("Probability")
     return (
-        "<table class=list><thead><tr><th></th><th>Patient</th>"
-        f"<th>{'Value' if measures(model.task) else 'Probability'}</th>"
-        f"<th class=seen>As the model sees it{_planes(model)}{_legend(model)}</th></tr>"
-        f"</thead><tbody>{rows}</tbody></table>"
-        + (f"<p>{more} more in scores.csv.</p>" if more > 0 else "")
-        + _meanings(model, patients)
+        f"<table class=list><thead><tr><th></th><th>{escape(say('Patient'))}</th><th>{escape(level)}</th>"
+        f"<th class=seen>{escape(say('As the model sees it'))}{_planes(model)}{_legend(model)}</th></tr>"
+        f"</thead><tbody>{rows}</tbody></table>" + _more(len(patients) - _MOST_PATIENTS) + _meanings(model, patients)
     )
+
+
+def _more(number: int) -> str:
+    """A line on rows that are in the table of scores only."""
+    if number <= 0:
+        return ""
+    return f"<p>{escape(say_many('{n} more in scores.csv.', '{n} more in scores.csv.', number))}</p>"
 
 
 def _planes(model: CheckedModel) -> str:
     if not model.task.sequences:
         return ""
-    which = "the slice with the largest outlines" if model.network.outlines else "the middle slice"
+    which = say("the slice with the largest outlines") if model.network.outlines else say("the middle slice")
     names = [sequence.name for sequence in model.task.sequences]
-    return escape(f": {which}" + (f" of {', '.join(names)}, row by row" if len(names) > 1 else ""))
+    if len(names) == 1:
+        return escape(f": {which}")
+    return escape(say(": {slice} of {sequences}, row by row", slice=which, sequences=", ".join(names)))
 
 
 def _legend(model: CheckedModel) -> str:
@@ -165,14 +198,15 @@ def _legend(model: CheckedModel) -> str:
     if not model.network.outlines:
         return ""
     named = zip(model.task.structures, cycle(COLOURS), strict=False)
-    keys = [f"<i style='background:{colour}'></i>{escape(structure.label)}" for structure, colour in named]
+    keys = [f"<i style='background:{colour}'></i>{escape(say(structure.label))}" for structure, colour in named]
     return f"<span class=legend>{' '.join(keys)}</span>"
 
 
 def _row(model: CheckedModel, rank: int, patient: ScoredPatient) -> str:
     examined = sorted({(s.image.study_date, s.image.accession) for s in patient.images})
     when = "<br>".join(escape(f"{_date(day)} {accession}".strip()) for day, accession in examined[:_MOST_IMAGES])
-    trained = "<p class=warn>Training side of this hospital's split</p>" if patient.trained else ""
+    side = say("Training side of this hospital's split")
+    trained = f"<p class=warn>{escape(side)}</p>" if patient.trained else ""
     return (
         f"<tr><td class=rank>{rank}</td><td class=who><div class=id>{escape(patient.patient)}</div>"
         f"<div class=soft>{when}</div>{trained}{_warnings(patient)}</td>"
@@ -182,25 +216,29 @@ def _row(model: CheckedModel, rank: int, patient: ScoredPatient) -> str:
 
 
 def _warnings(patient: ScoredPatient) -> str:
-    return f"<p class=warn>Contract warnings: {escape(', '.join(patient.warned))}</p>" if patient.warned else ""
+    if not patient.warned:
+        return ""
+    return f"<p class=warn>{escape(say('Contract warnings: {rules}', rules=', '.join(patient.warned)))}</p>"
 
 
 def _meanings(model: CheckedModel, patients: Sequence[ScoredPatient]) -> str:
     """The meaning of the contract's warnings, once for all patients."""
     warned = {rule for patient in patients for rule in patient.warned}
     rules = [rule for rule in contracts.of_task(model.task.name).rules if rule.id in warned]
-    meanings = "".join(f"<dt>{escape(rule.id)}</dt><dd>{escape(rule.remedy)}</dd>" for rule in rules)
-    return f"<dl><dt class=warn>Contract warnings</dt><dd></dd>{meanings}</dl>" if rules else ""
+    meanings = "".join(f"<dt>{escape(rule.id)}</dt><dd>{escape(say(rule.remedy))}</dd>" for rule in rules)
+    return f"<dl><dt class=warn>{escape(say('Contract warnings'))}</dt><dd></dd>{meanings}</dl>" if rules else ""
 
 
 def _bar(model: CheckedModel, score: float) -> str:
     threshold, positive, probability = model.threshold, called(model, score), model.probability(score)
     line = "" if threshold is None else f"<b style='left:calc({100 * threshold:.2f}% - 1px)'></b>"
-    side = "" if positive is None else f"{'at or above' if positive else 'below'} the threshold"
+    side = ""
+    if positive is not None:
+        side = say("at or above the threshold") if positive else say("below the threshold")
     if isinstance(model.task.answer, Classes | Grade):  # beside it stands what is told, which has a number of its own
-        side = ", ".join(filter(None, [escape(model.task.classes[1].replace("_", " ")), side]))
+        side = ", ".join(filter(None, [say(model.task.classes[1].replace("_", " ")), side]))
     return (
-        f"<span class=number>{_level(model, probability)}</span> <span class='soft side'>{side}</span>"
+        f"<span class=number>{_level(model, probability)}</span> <span class='soft side'>{escape(side)}</span>"
         f"<div class=bar><i style='width:{100 * probability:.2f}%'></i>{line}</div>"
     )
 
@@ -210,7 +248,7 @@ def _answers(told: Told | None) -> str:
     if told is None:
         return ""
     shown = [
-        escape(told.words(name) if name == QUESTION else f"{named(name)}: {told.words(name)}")
+        escape(told.words(name) if name == QUESTION else f"{say(named(name))}: {told.words(name)}")
         for name, answer in told.answers.items()
         if name != QUESTION or not isinstance(answer, Measure)
     ]
@@ -227,7 +265,8 @@ def _pictures(model: CheckedModel, images: Sequence[ScoredImage]) -> str:
         for scored in shown[:_MOST_IMAGES]
     ]
     more = len(shown) - _MOST_IMAGES
-    return "".join(parts) + (f"<span class=soft>and {more} more</span>" if more > 0 else "")
+    others = say_many("and {n} more", "and {n} more", more)
+    return "".join(parts) + (f"<span class=soft>{escape(others)}</span>" if more > 0 else "")
 
 
 def _size(scored: ScoredImage) -> str:
@@ -236,7 +275,7 @@ def _size(scored: ScoredImage) -> str:
 
 
 def _without(image: LocalImage) -> str:
-    return escape(f", read without {', '.join(image.without)}") if image.without else ""
+    return escape(say(", read without {sequences}", sequences=", ".join(image.without))) if image.without else ""
 
 
 def _left_out(model: CheckedModel, left_out: Sequence[LeftOut]) -> str:
@@ -248,16 +287,21 @@ def _left_out(model: CheckedModel, left_out: Sequence[LeftOut]) -> str:
         for reason, number in counts.most_common()
     )
     rows = "".join(
-        f"<tr><td>{escape(one.patient or 'unknown')}</td><td>{escape(one.path.name)}</td><td>{escape(one.reason)}</td>"
+        f"<tr><td>{escape(one.patient or say('unknown'))}</td><td>{escape(one.path.name)}</td>"
+        f"<td>{escape(one.reason)}</td>"
         for one in left_out[:_MOST_LEFT_OUT]
     )
-    more = len(left_out) - _MOST_LEFT_OUT
+    heading = say("Not used") if model.task.sequences else say("Not scored")
+    head = "".join(f"<th>{escape(name)}</th>" for name in (say("Patient"), say("File"), say("Reason")))
     return (
-        f"<h2>{'Not used' if model.task.sequences else 'Not scored'}</h2><dl>{reasons}</dl>"
-        f"<table class=list><thead><tr><th>Patient</th><th>File</th><th>Reason</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>" + (f"<p>{more} more in scores.csv.</p>" if more > 0 else "")
+        f"<h2>{escape(heading)}</h2><dl>{reasons}</dl><table class=list><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table>{_more(len(left_out) - _MOST_LEFT_OUT)}"
     )
 
 
 def _date(day: str) -> str:
-    return f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 and day.isdecimal() else day
+    """A date of DICOM, for a reader; as it is where it is none."""
+    try:
+        return written(datetime.strptime(day, "%Y%m%d"))
+    except ValueError:
+        return day

@@ -15,6 +15,7 @@ from client.errors import PeersRefused
 from client.secure_sum import own_key
 from client.secure_sum.own_key import OwnKey
 from client.site import SiteSettings
+from tasks.machine.language import say
 from tasks.protocol import study as studies
 from tasks.protocol import sum_key
 from tasks.protocol.study import SecureSumTerms, StudyDocument
@@ -33,10 +34,17 @@ def objections(document: StudyDocument, settings: SiteSettings) -> Iterator[str]
         return
     own = own_key.fingerprint(settings)
     if terms.peers.get(settings.name) != own:
-        yield f"it knows {settings.name} by the key {terms.peers.get(settings.name, 'of nobody')}, this one's is {own}"
+        yield say(
+            "it knows {hospital} by the key {known}, this one's is {own}",
+            hospital=settings.name,
+            known=terms.peers.get(settings.name) or say("of nobody"),
+            own=own,
+        )
     for name, fingerprint in sorted(terms.peers.items()):
         if name != settings.name and fingerprint not in policy.peers:
-            yield f"{name} has the key {fingerprint}, which is not in policy.secure_sum.peers"
+            yield say(
+                "{hospital} has the key {key}, which is not in policy.secure_sum.peers", hospital=name, key=fingerprint
+            )
 
 
 def require(attempt: SumAttempt, document: StudyDocument, own: OwnKey, settings: SiteSettings) -> None:

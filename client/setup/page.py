@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from client.cohort.findings import IngestReport, alike, images_of_classes
 from client.cohort.picture import png
 from client.cohort.rows import Image
 from client.errors import SiteError
-from client.setup.check import Rung
+from client.setup.check import STATE_WORDS, Rung
 from client.site import SiteSettings
 from tasks import contract as contracts
+from tasks.machine.language import say, tag
 from tasks.task import Task
 
 _SAMPLES = 12
@@ -37,18 +38,19 @@ img { image-rendering: pixelated; width: 128px; height: 128px; background: #000 
 
 
 def write_page(path: Path, site: SiteSettings, ladders: Sequence[tuple[Task, Sequence[Rung]]]) -> None:
-    """Write the page, mode 0600, in the place of an older one.
+    """Write the page, mode 0600, in the place of an older one, in the language spoken, as the ladders are.
 
     Raises:
         OSError: the folder cannot be written.
     """
     body = "".join(_section(site, task, rungs) for task, rungs in ladders)
     text = (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f'<!doctype html><html lang={tag()}><meta charset=utf-8><meta name=viewport content="width=device-width">'
         "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'; "
         'img-src data:">'
-        f"<title>{escape(site.name)}: readiness</title><style>{_STYLE}</style><h1>{escape(site.name)}</h1>"
-        "<p class=private>This page shows patient images and exact counts. It must not leave the hospital.</p>"
+        f"<title>{escape(say('{hospital}: readiness', hospital=site.name))}</title><style>{_STYLE}</style>"
+        f"<h1>{escape(site.name)}</h1><p class=private>"
+        f"{escape(say('This page shows patient images and exact counts. It must not leave the hospital.'))}</p>"
         f"{body}</html>"
     )
     partial = path.with_name(f".{path.name}.partial")
@@ -60,9 +62,9 @@ def write_page(path: Path, site: SiteSettings, ladders: Sequence[tuple[Task, Seq
 
 
 def _section(site: SiteSettings, task: Task, rungs: Sequence[Rung]) -> str:
-    rows = [(rung.state, rung.name, rung.found, rung.remedy) for rung in rungs]
-    ladder = _table(("", "", "found", "what to do"), rows, states=True)
-    return f"<h2>{escape(task.name)}</h2><p>{escape(task.question)}</p>{ladder}{_cohort(site, task)}"
+    rows = [(say(STATE_WORDS[rung.state]), say(rung.name), rung.found, rung.remedy) for rung in rungs]
+    ladder = _table(("", "", say("found"), say("what to do")), rows, states=[rung.state for rung in rungs])
+    return f"<h2>{escape(task.name)}</h2><p>{escape(say(task.question))}</p>{ladder}{_cohort(site, task)}"
 
 
 def _cohort(site: SiteSettings, task: Task) -> str:
@@ -81,13 +83,23 @@ def _cohort(site: SiteSettings, task: Task) -> str:
 def _rules(report: IngestReport, task: Task) -> str:
     contract, remedies = report.contract, {rule.id: rule.remedy for rule in contracts.of_task(task.name).rules}
     rows = [
-        (rule, contract.first.get(rule, 0), contract.every.get(rule, 0), contract.warned.get(rule, 0), remedies[rule])
+        (
+            rule,
+            contract.first.get(rule, 0),
+            contract.every.get(rule, 0),
+            contract.warned.get(rule, 0),
+            say(remedies[rule]),
+        )
         for rule in remedies
         if rule in contract.every or rule in contract.warned
     ]
-    columns = ("rule", "rejected first by this rule", "rejected in total", "warned", "what to do")
-    summary = f"{contract.conforming} of {contract.examined} labelled images meet the contract."
-    return f"<h3>Contract</h3><p>{summary}</p>" + (_table(columns, rows) if rows else "")
+    columns = (
+        *(say("rule"), say("rejected first by this rule"), say("rejected in total")),
+        *(say("warned"), say("what to do")),
+    )
+    meeting = {"conforming": contract.conforming, "examined": contract.examined}
+    summary = say("{conforming} of {examined} labelled images meet the contract.", **meeting)
+    return f"<h3>{escape(say('Contract'))}</h3><p>{escape(summary)}</p>" + (_table(columns, rows) if rows else "")
 
 
 def _with_text(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:
@@ -96,15 +108,22 @@ def _with_text(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:
     shown = sorted((image for image in usable if rules & set(image.warned)), key=lambda image: -image.glyphs)
     if not shown:
         return ""
-    captions = [f"patient {image.patient[:8]}, {image.glyphs} glyphs in a line" for image in shown[:_TEXTS]]
+    captions = [
+        say("patient {patient}, {number} glyphs in a line", patient=image.patient[:8], number=image.glyphs)
+        for image in shown[:_TEXTS]
+    ]
     figures = "".join(_figure(image, name, cache) for image, name in zip(shown, captions, strict=False))
-    least = f"the first {_TEXTS} of {len(shown)}" if len(shown) > _TEXTS else str(len(shown))
-    return f"<h3>Images that may show text: {least}</h3><p>Leave out those in which a name can be read.</p>{figures}"
+    least = str(len(shown))
+    if len(shown) > _TEXTS:
+        least = say("the first {number} of {all}", number=_TEXTS, all=len(shown))
+    heading = say("Images that may show text: {number}", number=least)
+    advice = say("Leave out those in which a name can be read.")
+    return f"<h3>{escape(heading)}</h3><p>{escape(advice)}</p>{figures}"
 
 
 def _samples(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:
     """Some images of each class, from different patients, as the network sees them."""
-    parts = ["<h3>Samples, as the model sees them</h3>"]
+    parts = [f"<h3>{escape(say('Samples, as the model sees them'))}</h3>"]
     for name, images in images_of_classes(task, usable).items():
         of_patient = {image.patient: image for image in images}
         shown = list(of_patient.values())[:: max(1, len(of_patient) // _SAMPLES)][:_SAMPLES]
@@ -116,10 +135,11 @@ def _pairs(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:
     pairs, complete = alike(usable, cache)
     if not pairs:
         return ""
-    least = "" if complete else "at least "
-    parts = [f"<h3>Images of different patients that look the same: {least}{len(pairs)}</h3>"]
+    least = str(len(pairs)) if complete else say("at least {number}", number=len(pairs))
+    heading = say("Images of different patients that look the same: {number}", number=least)
+    parts = [f"<h3>{escape(heading)}</h3>"]
     for pair in pairs[:_PAIRS]:
-        names = [f"{task.said(image.label)}, patient {image.patient[:8]}" for image in pair]
+        names = [say("{label}, patient {patient}", label=task.said(i.label), patient=i.patient[:8]) for i in pair]
         parts.append("".join(_figure(i, name, cache) for i, name in zip(pair, names, strict=True)) + "<br>")
     return "".join(parts)
 
@@ -129,12 +149,13 @@ def _figure(image: Image, caption: str, cache: ExampleCache) -> str:
     return f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption>{escape(caption)}</figcaption></figure>'
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], states: bool = False) -> str:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]], states: Sequence[str] = ()) -> str:
+    """``states`` are the rows' classes, where they have any."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(
-        f"<tr{f' class={escape(str(row[0]))}' if states else ''}>"
+        f"<tr{f' class={escape(state)}' if state else ''}>"
         + "".join(f"<td>{escape(str(cell))}</td>" for cell in row)
         + "</tr>"
-        for row in rows
+        for row, state in zip(rows, states or [""] * len(rows), strict=True)
     )
     return f"<table><tr>{head}</tr>{body}</table>"

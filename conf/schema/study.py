@@ -14,6 +14,7 @@ from conf.schema.evaluation import Evaluation
 from conf.schema.federation import Federation
 from conf.schema.model import ModelSettings
 from conf.schema.privacy import Privacy
+from conf.schema.report import Report
 from conf.schema.runtime import Runtime
 from conf.schema.strategy import StrategySettings
 from conf.schema.task import TaskSettings
@@ -52,6 +53,8 @@ class Study(SettingsGroup):
     """Where hospitals run."""
     tracking: Tracking = field(default_factory=Tracking)
     """Where results are recorded."""
+    report: Report = field(default_factory=Report)
+    """How results are reported."""
     seed: Seed = 1
     """Draws splits, phantoms and initial weights. Never the privacy noise."""
     data_root: str = ""
@@ -65,5 +68,5 @@ class Study(SettingsGroup):
     """Write the document that the hospitals are asked to approve to this file, and run nothing."""
     resume: Annotated[str, matches(_RESUME, "must be one of auto, never, or the name of a study")] = "auto"
     """``auto`` continues the newest unfinished study of this very configuration; ``never`` starts a new one;
-    a study's name continues or follows that study with its own configuration, of which only ``runtime``, ``tracking``
-    and ``output_dir`` are taken from here."""
+    a study's name continues or follows that study with its own configuration, of which only ``runtime``, ``tracking``,
+    ``report`` and ``output_dir`` are taken from here."""

@@ -19,6 +19,7 @@ from server.results.answers import (
 )
 from server.results.console import UNITS, WORDS, called, in_unit
 from server.results.results import Results
+from tasks.machine.language import later, number, say
 from tasks.metrics.interval import Interval
 from tasks.task import QUESTION
 
@@ -60,12 +61,12 @@ def answered(results: Results) -> dict[str, Answered]:
             continue
         of_all = federated.everybody
         figures = FIGURES[of_all.kind]
-        rows = {**dict(sorted(federated.hospitals.items())), "all patients": of_all}
+        rows = {**dict(sorted(federated.hospitals.items())), say("all patients"): of_all}
         found[question] = Answered(
             name=called(question),
             kind=of_all.kind,
             section=SECTIONS[of_all.kind],
-            heads=["hospital", *(heading(figure, of_all) for figure in figures)],
+            heads=[say("hospital"), *(heading(figure, of_all) for figure in figures)],
             rows=[[name, *(shown(told_figures(each)[f], f) for f in figures)] for name, each in rows.items()],
             classes=_classes(of_all),
             size_noise=of_all.size_noise,
@@ -86,13 +87,14 @@ def is_measured(results: Results) -> bool:
 def heading(figure: str, of: AnswerFigures) -> str:
     """What a figure is called, with its unit."""
     unit = _unit(figure, of).strip()
-    return f"{WORDS.get(figure, figure)} [{unit}]" if unit else WORDS.get(figure, figure)
+    name = say(WORDS.get(figure, figure))
+    return f"{name} [{unit}]" if unit else name
 
 
 def _unit(figure: str, of: AnswerFigures) -> str:
     if figure not in UNITS or isinstance(of, ClassFigures):
         return ""
-    return f" {of.unit}" if isinstance(of, MeasureFigures) else " grades"
+    return f" {of.unit}" if isinstance(of, MeasureFigures) else say(" grades")
 
 
 def shown(interval: Interval | None, figure: str) -> str:
@@ -100,8 +102,10 @@ def shown(interval: Interval | None, figure: str) -> str:
     if interval is None:
         return "–"
     ends = (interval.value, interval.low, interval.high)
-    value, low, high = in_unit(interval) if figure in UNITS else (f"{end:.2f}".replace("-", "−") for end in ends)
-    return f"{value} ({low} to {high})" if interval.firm else f"{low} to {high}, no point"
+    in_words = in_unit(interval) if figure in UNITS else (number(end, ".2f").replace("-", "−") for end in ends)
+    value, low, high = in_words
+    limits = say("{least} to {most}", least=low, most=high)
+    return f"{value} ({limits})" if interval.firm else say("{limits}, no point", limits=limits)
 
 
 def sentences(results: Results) -> Iterator[str]:
@@ -111,11 +115,11 @@ def sentences(results: Results) -> Iterator[str]:
             of_all = federated.everybody
             told = told_figures(of_all)
             each = [
-                f"{WORDS.get(figure, figure)} {shown(told[figure], figure)}{_unit(figure, of_all)}"
+                f"{say(WORDS.get(figure, figure))} {shown(told[figure], figure)}{_unit(figure, of_all)}"
                 for figure in FIGURES[of_all.kind]
             ]
-            name = "What it tells" if question == QUESTION else called(question).capitalize()
-            yield f"{name}, all patients: {'; '.join(each)}."
+            name = say("What it tells") if question == QUESTION else say(called(question)).capitalize()
+            yield say("{question}, all patients: {figures}.", question=name, figures="; ".join(each))
 
 
 def summaries(answers: Mapping[str, Mapping[str, AnswerArm]]) -> dict[str, str]:
@@ -151,7 +155,7 @@ def _forest(question: str, arms: Mapping[str, AnswerArm]) -> Chart:
     highs = [interval.high for each in rows.values() for interval in each.values() if interval is not None]
     most = max(highs, default=1.0) * 1.05 if isinstance(some, MeasureFigures) else 1.0
     least = 0.5 if isinstance(some, ClassFigures) else 0.0
-    title = f"{heading(figure, some)} of {called(question)} at each hospital"
+    title = say("{figure} of {question} at each hospital", figure=heading(figure, some), question=say(called(question)))
     return forest_of(title, heading(figure, some), rows, list(arms), least=least, most=most)
 
 
@@ -173,13 +177,15 @@ def confusion(figures: ClassFigures | GradeFigures) -> Chart:
     """Of the patients of each class, how many per cent are told each: rows are the reader's, columns the model's."""
     names, count = [_plain(name) for name in figures.names], len(figures.names)
     rows = [", ".join(f"{names[k]} {in_words(each[k])}" for k in range(count)) for each in figures.shares]
-    description = "; ".join(f"reader {name}: told {row}" for name, row in zip(names, rows, strict=True))
+    description = "; ".join(
+        say("reader {name}: told {row}", name=name, row=row) for name, row in zip(names, rows, strict=True)
+    )
     left, top = 104.0, 46.0
     wide = min((WIDTH - left - 6) / count, 92.0)
     high = min(44.0, max(wide, 20.0))
-    chart = Chart("What was told of the patients of each class, in per cent", description, top + high * count + 8)
-    chart.add(text(left + wide * count / 2, 14, "told", "middle", fill="#5b6773"))
-    chart.add(text(left - 12, top - 8, "reader", "end", fill="#5b6773"))
+    chart = Chart(say("What was told of the patients of each class, in per cent"), description, top + high * count + 8)
+    chart.add(text(left + wide * count / 2, 14, say("told"), "middle", fill="#5b6773"))
+    chart.add(text(left - 12, top - 8, say("reader"), "end", fill="#5b6773"))
     for k, name in enumerate(names):
         chart.add(text(left + wide * (k + 0.5), top - 8, short(name, wide), "middle", font_weight="600"))
         chart.add(text(left - 12, top + high * (k + 0.5) + 4, short(name, left - 12), "end", font_weight="600"))
@@ -214,21 +220,25 @@ def _cell(
 def agreement(figures: MeasureFigures) -> Chart:
     """Differences of all patients, after Bland and Altman: how many in each bin, their mean and the limits of agreement
     with bands for their intervals. No patient is a point: nothing of one patient leaves a hospital."""
-    marked = {"mean": figures.bias, "upper limit": figures.above, "lower limit": figures.below}
+    marked = {
+        later("mean"): figures.bias,
+        later("upper limit"): figures.above,
+        later("lower limit"): figures.below,
+    }
     known = {name: interval for name, interval in marked.items() if interval is not None}
-    description = "; ".join(f"{name} {in_words(each)} {figures.unit}" for name, each in known.items()) or "none"
+    description = "; ".join(f"{say(name)} {in_words(each)} {figures.unit}" for name, each in known.items())
     ends = [abs(end) for each in known.values() for end in (each.value, *((each.low, each.high) if each.firm else ()))]
     most = min(max([*ends, 1e-9]) * 1.15, max(figures.limits, default=1.0))
-    chart = Chart("Differences between model and reader", description, 0)
+    chart = Chart(say("Differences between model and reader"), description or say("none"), 0)
     top, bottom = 34.0, 254.0
     y = Scale(-most, most, bottom, top)
-    axis_y(chart, y, _PLOT[0], f"model less reader [{figures.unit}]", _PLOT[1])
+    axis_y(chart, y, _PLOT[0], say("model less reader [{unit}]", unit=figures.unit), _PLOT[1])
     chart.add(*_bars(figures, y, most))
     chart.add(line(_PLOT[0], y(0), _PLOT[1], y(0), "#1c2733", width=1.2))
     last = 0.0
     for name, each in sorted(known.items(), key=lambda named: -named[1].value):
         last = _level(chart, name, each, y, least=last + 32)
-    chart.add(text((_PLOT[0] + _PLOT[1]) / 2, bottom + 20, "patients, as far as noise allows to tell", "middle"))
+    chart.add(text((_PLOT[0] + _PLOT[1]) / 2, bottom + 20, say("patients, as far as noise allows to tell"), "middle"))
     return Chart(chart.title, chart.description, max(bottom, last) + 34, chart.pieces)
 
 
@@ -241,7 +251,7 @@ def _level(chart: Chart, name: str, each: Interval, y: Scale, least: float) -> f
     if each.firm:
         chart.add(line(left, y(each.value), right, y(each.value), colour, width=1.8, dash=dash))
     at = max(y(each.value), least)
-    chart.add(text(right + 8, at, name, fill=colour, font_weight="600"))
+    chart.add(text(right + 8, at, say(name), fill=colour, font_weight="600"))
     chart.add(text(right + 8, at + 14, shown(each, "bias"), fill=colour, font_size="11"))
     return at
 
@@ -268,4 +278,4 @@ def _bars(figures: MeasureFigures, y: Scale, most: float) -> Iterator[str]:
 
 
 def _plain(name: str) -> str:
-    return name.replace("_", " ")
+    return say(name.replace("_", " "))

@@ -32,13 +32,15 @@ from server.results.results import Results
 from server.results.secondary_endpoints import OutlineArm
 from server.results.verdicts import decisions
 from server.rounds.state import RoundRecord
+from tasks.machine.language import later, number, say
 from tasks.metrics.interval import Interval
+from tasks.protocol.survey import WORDS
 
 NAMES = {
-    "local": "each hospital alone",
-    "federated": "federated",
-    "pooled": "all patients pooled",
-    "shuffled": "permuted labels",
+    "local": later("each hospital alone"),
+    "federated": later("federated"),
+    "pooled": later("all patients pooled"),
+    "shuffled": later("permuted labels"),
 }
 _LEFT, _RIGHT = 92.0, 366.0
 _ROW = 15.0
@@ -51,17 +53,17 @@ def forest(results: Results) -> Chart:
     rows = {h: {arm: results.auc(arm, h) for arm in arms} for h in results.epsilon}
     if not results.absent():
         rows["mean"] = {arm: results.mean_auc(arm) for arm in arms}
-    return forest_of("AUC of each arm at each hospital", "AUC", rows, arms, 0.5)
+    return forest_of(say("AUC of each arm at each hospital"), "AUC", rows, arms, 0.5)
 
 
 def findings(results: Results) -> Chart | None:
     """AUC of each secondary finding by arm, on all patients."""
     arms = [arm for arm in NAMES if any(arm in each for each in results.findings.values())]
     rows = {
-        name.replace("_", " "): {arm: description.everybody.auc for arm, description in each.items()}
+        say(name.replace("_", " ")): {arm: description.everybody.auc for arm, description in each.items()}
         for name, each in results.findings.items()
     }
-    return forest_of("AUC of secondary findings", "AUC", rows, arms, 0.5) if rows else None
+    return forest_of(say("AUC of secondary findings"), "AUC", rows, arms, 0.5) if rows else None
 
 
 def outlines(structure: str, by_arm: Mapping[str, OutlineArm]) -> Chart:
@@ -69,8 +71,8 @@ def outlines(structure: str, by_arm: Mapping[str, OutlineArm]) -> Chart:
     hospitals = sorted({hospital for description in by_arm.values() for hospital in description.hospitals})
     rows = {h: {arm: t.hospitals[h].dice if h in t.hospitals else None for arm, t in by_arm.items()} for h in hospitals}
     rows["all patients"] = {arm: description.everybody.dice for arm, description in by_arm.items()}
-    title = f"Dice of {structure.replace('_', ' ')} at each hospital"
-    return forest_of(title, "mean Dice", rows, list(by_arm), 0.0)
+    title = say("Dice of {structure} at each hospital", structure=say(structure.replace("_", " ")))
+    return forest_of(title, say("mean Dice"), rows, list(by_arm), 0.0)
 
 
 def forest_of(
@@ -89,10 +91,10 @@ def forest_of(
     chart = Chart(title, description, 0)
     lows = [i.low for each in rows.values() for i in each.values() if i is not None]
     scale = Scale(min([least, *(int(low * 10) / 10 for low in lows)]), most, _LEFT, _RIGHT)
-    height = legend(chart, 12, [(NAMES[arm], partial(mark, MARKS[arm], colour=COLOURS[arm])) for arm in arms])
+    height = legend(chart, 12, [(say(NAMES[arm]), partial(mark, MARKS[arm], colour=COLOURS[arm])) for arm in arms])
     top = height + 8
     bottom = top + block * len(rows)
-    axis_x(chart, scale, bottom, f"{figure} with 95 % interval", top)
+    axis_x(chart, scale, bottom, say("{figure} with 95 % interval", figure=figure), top)
     if least > 0:
         chart.add(line(scale(least), top, scale(least), bottom, "#8a97a5", width=1.2, dash="4 3"))
     for n, (name, each) in enumerate(rows.items()):
@@ -101,22 +103,24 @@ def forest_of(
             chart.add(
                 f'<rect x="0" y="{y + 2:g}" width="{WIDTH}" height="{block - 3:g}" fill="#0072b2" opacity="0.06"/>'
             )
-        label = text(_LEFT - 10, y + block / 2 + 4, short(name, _LEFT), "end", font_weight="700" if sums_up else "500")
+        shown = say(name) if sums_up else name
+        label = text(_LEFT - 10, y + block / 2 + 4, short(shown, _LEFT), "end", font_weight="700" if sums_up else "500")
         chart.add(label)
         for k, arm in enumerate(arms):
-            _whisker(chart, scale, y + 14 + k * _ROW, each.get(arm), arm, absent=f"no {figure.split()[-1]}")
+            _whisker(chart, scale, y + 14 + k * _ROW, each.get(arm), arm, absent=say("no figure"))
     return Chart(chart.title, chart.description, bottom + 44, chart.pieces)
 
 
-def _whisker(chart: Chart, scale: Scale, y: float, interval: Interval | None, arm: str, absent: str = "no AUC") -> None:
+def _whisker(chart: Chart, scale: Scale, y: float, interval: Interval | None, arm: str, absent: str) -> None:
     if interval is None:
         chart.add(text(_RIGHT + 10, y + 4, absent, fill="#5b6773", font_size="11"))
         return
     chart.add(line(scale(interval.low), y, scale(interval.high), y, COLOURS[arm], width=2))
-    figure = f"{interval.low:.2f}–{interval.high:.2f}"
+    value, low, high = (number(end, ".2f") for end in (interval.value, interval.low, interval.high))
+    figure = f"{low}–{high}"
     if interval.firm:
         chart.add(mark(MARKS[arm], scale(interval.value), y, COLOURS[arm]))
-        figure = f"{interval.value:.2f} ({interval.low:.2f}–{interval.high:.2f})"
+        figure = f"{value} ({low}–{high})"
     chart.add(text(_RIGHT + 10, y + 4, figure, font_size="11", fill=COLOURS[arm]))
 
 
@@ -129,9 +133,11 @@ def convergence(rounds: Sequence[RoundRecord]) -> Chart | None:
     lines = {h: [(r.number, r.hospitals[h].shown_auc) for r in rounds if h in r.hospitals] for h in hospitals}
     means = [(r.number, r.mean_auc()) for r in rounds]
     last = next((auc for _, auc in reversed(means) if auc is not None), None)
-    ends = "No mean: noise hides a class of some hospital." if last is None else f"The mean ends at {last:.3f}."
+    ends = say("No mean: noise hides a class of some hospital.")
+    if last is not None:
+        ends = say("The mean ends at {auc}.", auc=number(last, ".3f"))
     return _lines(
-        Chart("AUC round by round", ends, 0),
+        Chart(say("AUC round by round"), ends, 0),
         {**lines, "mean": means} if last is not None else lines,
         "AUC",
         (min([0.5, *(auc for each in lines.values() for _, auc in each if auc is not None)]), 1.0),
@@ -145,8 +151,11 @@ def privacy(rounds: Sequence[RoundRecord], asked: float | None) -> Chart | None:
         return None
     lines = {h: [(r.number, r.hospitals[h].epsilon) for r in rounds if h in r.hospitals] for h in hospitals}
     most = max(epsilon for each in lines.values() for _, epsilon in each if epsilon is not None)
-    chart = Chart("Privacy spent", f"At most epsilon {most:.2f} of {asked:g} was spent at a hospital.", 0)
-    return _lines(chart, lines, "epsilon spent", (0.0, max(asked, most) * 1.08), asked)
+    words = say(
+        "At most epsilon {most} of {asked} was spent at a hospital.", most=number(most, ".2f"), asked=number(asked)
+    )
+    chart = Chart(say("Privacy spent"), words, 0)
+    return _lines(chart, lines, say("epsilon spent"), (0.0, max(asked, most) * 1.08), asked)
 
 
 def _lines(
@@ -162,21 +171,26 @@ def _lines(
     entries: list[tuple[str, Callable[[float, float], str]]] = []
     for name in lines:
         colour, dash, width = styles[name]
-        entries.append((name, lambda x, y, c=colour, d=dash, w=width: line(x - 9, y, x + 9, y, c, width=w, dash=d)))  # type: ignore[misc]
+        entries.append(
+            (
+                say(name) if name == "mean" else name,
+                lambda x, y, c=colour, d=dash, w=width: line(x - 9, y, x + 9, y, c, width=w, dash=d),
+            )
+        )  # type: ignore[misc]
     if limit is not None:
-        entries.append(("requested", lambda x, y: line(x - 9, y, x + 9, y, "#b00020", width=1.5, dash="4 3")))
+        entries.append((say("requested"), lambda x, y: line(x - 9, y, x + 9, y, "#b00020", width=1.5, dash="4 3")))
     top = legend(chart, 12, entries) + 26
-    bottom, last = top + 190, max(number for each in lines.values() for number, _ in each)
+    bottom, last = top + 190, max(at for each in lines.values() for at, _ in each)
     x, y = Scale(min(1, last - 1), last, 46, WIDTH - 12), Scale(*span, bottom, top)
     axis_y(chart, y, 46, label, WIDTH - 12)
     step = max(1, -(-last // 10))
     numbers = [1, *range(step, last + 1, step)] if step > 1 else range(1, last + 1)
-    axis_x(chart, x, bottom, "round", bottom, values=numbers)
+    axis_x(chart, x, bottom, say("round"), bottom, values=numbers)
     if limit is not None:
         chart.add(line(46, y(limit), WIDTH - 12, y(limit), "#b00020", width=1.5, dash="4 3"))
     for name, each in lines.items():
         colour, dash, width = styles[name]
-        points = [(x(number), y(value)) for number, value in each if value is not None]
+        points = [(x(at), y(value)) for at, value in each if value is not None]
         chart.add(path(points, colour, width, dash), *(mark("circle", *point, colour, width + 0.8) for point in points))
     return Chart(chart.title, chart.description, bottom + 44, chart.pieces)
 
@@ -187,13 +201,16 @@ def reliability(federated: Arm, calibrated: Recalibrated | None = None) -> Chart
     judged = None if calibrated is None else calibrated.everybody
     before, after = federated.everybody.reliability, [] if judged is None else judged.reliability
     size, left = 300.0, 110.0
-    chart = Chart("Predicted and observed", "", 0)
-    kinds = [("scores of the model", "local", before), ("calibrated by the other hospitals", "federated", after)]
+    chart = Chart(say("Predicted and observed"), "", 0)
+    kinds = [
+        (say("scores of the model"), "local", before),
+        (say("calibrated by the other hospitals"), "federated", after),
+    ]
     kinds = [kind for kind in kinds if kind[2]]
     top = legend(chart, 12, [(name, partial(mark, MARKS[k], colour=COLOURS[k])) for name, k, _ in kinds]) + 26
     x, y = Scale(0, 1, left, left + size), Scale(0, 1, top + size, top)
-    axis_y(chart, y, left, "observed", left + size)
-    axis_x(chart, x, top + size, "predicted probability", top)
+    axis_y(chart, y, left, say("observed"), left + size)
+    axis_x(chart, x, top + size, say("predicted probability"), top)
     chart.add(line(x(0), y(0), x(1), y(1), "#8a97a5", width=1.2, dash="4 3"))
     for _, kind, groups in kinds:
         colour, most = COLOURS[kind], max(g.patients for g in groups)
@@ -204,9 +221,14 @@ def reliability(federated: Arm, calibrated: Recalibrated | None = None) -> Chart
         if len(groups) > 1:
             chart.add(path([(x(g.predicted), y(g.observed.value)) for g in groups], colour, 1))
     said = [
-        f"{n}: " + "; ".join(f"{g.predicted:.2f}, observed {in_words(g.observed)}" for g in gs) for n, _, gs in kinds
+        f"{name}: " + "; ".join(_predicted(group.predicted, group.observed) for group in groups)
+        for name, _, groups in kinds
     ]
-    return Chart(chart.title, ". ".join(said) or "Too few for any group.", size + top + 44, chart.pieces)
+    return Chart(chart.title, ". ".join(said) or say("Too few for any group."), size + top + 44, chart.pieces)
+
+
+def _predicted(predicted: float, observed: Interval) -> str:
+    return say("{predicted}, observed {observed}", predicted=number(predicted, ".2f"), observed=in_words(observed))
 
 
 def groups(subgroups: Sequence[Subgroup]) -> Chart | None:
@@ -216,15 +238,15 @@ def groups(subgroups: Sequence[Subgroup]) -> Chart | None:
         return None
     description = "; ".join(f"{g.attribute} {g.level}: {in_words(f.auc)}" for g, f in shown)
     top, bottom = 10.0, 10.0 + 26 * len(shown)
-    chart = Chart("AUC by subgroup", description, bottom + 44)
+    chart = Chart(say("AUC by subgroup"), description, bottom + 44)
     lows = [f.auc.low for _, f in shown if f.auc is not None]
     left = 140.0
     scale = Scale(min([0.5, *(int(low * 10) / 10 for low in lows)]), 1.0, left, _RIGHT)
-    axis_x(chart, scale, bottom, "AUC with 95 % interval", top)
+    axis_x(chart, scale, bottom, say("{figure} with 95 % interval", figure="AUC"), top)
     for n, (group, figures) in enumerate(shown):
         y = top + 26 * n + 14
-        chart.add(text(left - 10, y + 4, f"{group.attribute}: {group.level}", "end"))
-        _whisker(chart, scale, y, figures.auc, "federated")
+        chart.add(text(left - 10, y + 4, f"{say(WORDS[group.attribute])}: {group.level}", "end"))
+        _whisker(chart, scale, y, figures.auc, "federated", absent=say("no figure"))
     return chart
 
 
@@ -233,8 +255,8 @@ def gains(results: Results) -> Chart | None:
     if not results.gains:
         return None
     description = "; ".join(f"{hospital}: {signed(gain)}" for hospital, gain in results.gains.items())
-    chart = Chart("What federation adds at each hospital", description, 0)
-    kinds = [("same patients", "circle", True), ("as if on different patients", "diamond", False)]
+    chart = Chart(say("What federation adds at each hospital"), description, 0)
+    kinds = [(say("same patients"), "circle", True), (say("as if on different patients"), "diamond", False)]
     shown = [
         (name, kind) for name, kind, paired in kinds if any((h in results.paired) == paired for h in results.gains)
     ]
@@ -242,7 +264,7 @@ def gains(results: Results) -> Chart | None:
     bottom = top + 24 * len(results.gains)
     widest = max(0.05, *(abs(end) for gain in results.gains.values() for end in (gain.low, gain.high)))
     scale = Scale(-widest, widest, _LEFT, _RIGHT - 48)
-    axis_x(chart, scale, bottom, "AUC of the federated model minus that of the hospital alone", top)
+    axis_x(chart, scale, bottom, say("AUC of the federated model minus that of the hospital alone"), top)
     chart.add(line(scale(0), top, scale(0), bottom, "#1c2733", width=1.4))
     colours, found = {"helps": "federated", "harms": "local", "open": "pooled"}, decisions(results.gains)
     for n, (hospital, gain) in enumerate(results.gains.items()):
@@ -258,8 +280,9 @@ def gains(results: Results) -> Chart | None:
 
 def signed(gain: Interval) -> str:
     """A difference with its limits, each with its sign."""
-    value, low, high = (f"{end:+.2f}".replace("-", "−") for end in (gain.value, gain.low, gain.high))
-    return f"{value} ({low} to {high})" if gain.firm else f"{low} to {high}"
+    value, low, high = (number(end, "+.2f").replace("-", "−") for end in (gain.value, gain.low, gain.high))
+    limits = say("{least} to {most}", least=low, most=high)
+    return f"{value} ({limits})" if gain.firm else limits
 
 
 def matrix(by_model: Mapping[str, Mapping[str, Interval | None]]) -> Chart | None:
@@ -267,18 +290,21 @@ def matrix(by_model: Mapping[str, Mapping[str, Interval | None]]) -> Chart | Non
     if not by_model:
         return None
     columns = sorted({hospital for each in by_model.values() for hospital in each})
-    description = "; ".join(f"trained at {row}: " + ", ".join(f"{h} {in_words(each.get(h))}" for h in columns)
-                     for row, each in by_model.items())  # fmt: skip
+    description = "; ".join(
+        say("trained at {hospital}:", hospital=row) + " " + ", ".join(f"{h} {in_words(each.get(h))}" for h in columns)
+        for row, each in by_model.items()
+    )
     left, top, height = 104.0, 44.0, 44.0
     wide = min((WIDTH - left - 6) / len(columns), 92.0)
-    chart = Chart("AUC of every model at every hospital", description, top + height * len(by_model) + 8)
-    chart.add(text(left + wide * len(columns) / 2, 14, "scored at", "middle", fill="#5b6773"))
-    chart.add(text(left - 12, top - 8, "trained at", "end", fill="#5b6773"))
+    chart = Chart(say("AUC of every model at every hospital"), description, top + height * len(by_model) + 8)
+    chart.add(text(left + wide * len(columns) / 2, 14, say("scored at"), "middle", fill="#5b6773"))
+    chart.add(text(left - 12, top - 8, say("trained at"), "end", fill="#5b6773"))
     for n, hospital in enumerate(columns):
         chart.add(text(left + wide * (n + 0.5), top - 8, short(hospital, wide), "middle", font_weight="600"))
     for m, (row, each) in enumerate(by_model.items()):
         y = top + height * m
-        chart.add(text(left - 12, y + height / 2 + 4, short(row, left - 12), "end", font_weight="600"))
+        name = say(NAMES[row]) if row in NAMES else row
+        chart.add(text(left - 12, y + height / 2 + 4, short(name, left - 12), "end", font_weight="600"))
         for n, hospital in enumerate(columns):
             chart.add(*_cell(left + wide * n, y, wide, height, each.get(hospital), home=hospital == row))
     return chart
@@ -295,10 +321,11 @@ def _cell(x: float, y: float, wide: float, high: float, interval: Interval | Non
     pieces = [f'<rect x="{x + inset:g}" y="{y + inset:g}" {size} fill="{fill}{frame}"/>']
     middle = x + wide / 2
     if interval is None:
-        return [*pieces, text(middle, y + high / 2 + 4, "no AUC", "middle", font_size="11", fill="#5b6773")]
-    figure = f"{interval.value:.2f}" if interval.firm else "–"
+        return [*pieces, text(middle, y + high / 2 + 4, say("no figure"), "middle", font_size="11", fill="#5b6773")]
+    figure = number(interval.value, ".2f") if interval.firm else "–"
     pieces.append(text(middle, y + high / 2, figure, "middle", fill=ink, font_weight="600"))
-    limits, type_size = f"{interval.low:.2f}–{interval.high:.2f}", "10" if wide > 54 else "7.5"
+    low, high_ = number(interval.low, ".2f"), number(interval.high, ".2f")
+    limits, type_size = f"{low}–{high_}", "10" if wide > 54 else "7.5"
     return [*pieces, text(middle, y + high / 2 + 14, limits, "middle", fill=ink, font_size=type_size)]
 
 
@@ -338,6 +365,8 @@ def frontier(points: Sequence[tuple[str, Interval]], baseline: Interval | None) 
 def in_words(interval: Interval | None) -> str:
     """An estimate with its limits, for a description."""
     if interval is None:
-        return "none"
-    limits = f"{interval.low:.2f} to {interval.high:.2f}"
-    return f"{interval.value:.2f} ({limits})" if interval.firm else f"{limits}, no point"
+        return say("none")
+    limits = say("{least} to {most}", least=number(interval.low, ".2f"), most=number(interval.high, ".2f"))
+    if not interval.firm:
+        return say("{limits}, no point", limits=limits)
+    return f"{number(interval.value, '.2f')} ({limits})"

@@ -27,7 +27,7 @@ _MAY_DIFFER = ("privacy.", "seed")
 """Studies that differ in nothing but this lie on one curve of AUC against epsilon."""
 _WIDE = 10_000
 _ANSWERS = TypeAdapter(dict[str, dict[str, AnswerArm]])
-_NOT_SHOWN = ("output_dir", "data_root", "tracking", "runtime", "propose", "resume")
+_NOT_SHOWN = ("output_dir", "data_root", "tracking", "report", "runtime", "propose", "resume")
 
 
 class NotComparable(StudyError):

@@ -1,4 +1,4 @@
-"""The study report: one HTML file that loads nothing, for screen and paper.
+"""The study report: one HTML file that loads nothing, for screen and paper, in the language of ``report.language``.
 
 It is written for a radiologist with two minutes: warnings first, then one sentence, then the figures, then what an
 auditor needs. It contains no patient, no path and no exact small number.
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from scipy.special import ndtri
 
 from server.pages import answers, charts, threshold
@@ -32,11 +32,13 @@ from server.rounds.state import RoundRecord
 from tasks import contract as contracts
 from tasks import task as tasks
 from tasks.exclusion import sentences
+from tasks.machine.language import moment, number, say, say_many, spoken, tag
 from tasks.metrics.interval import Interval, Z
 from tasks.protocol.subgroups import LEAST
+from tasks.protocol.survey import WORDS
 from tasks.task import QUESTION, Task
 
-NOT_SHOWN = ("data_root", "output_dir", "tracking", "runtime", "propose", "resume")
+NOT_SHOWN = ("data_root", "output_dir", "tracking", "report", "runtime", "propose", "resume")
 """Parts of the configuration that are paths, may hold a password, or do not change what is computed."""
 _UNKNOWN = 0.9
 _FEWEST_CHOSEN_FROM = 2
@@ -67,6 +69,14 @@ PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
     lstrip_blocks=True,
 )  # fmt: skip
+
+
+def _said(message: str, **values: object) -> Markup:
+    """``say`` for pages: values that are markup stay so, all other text is escaped."""
+    return Markup(escape(say(message))).format(**values)
+
+
+PAGES.globals |= {"say": _said, "say_many": say_many, "number": number, "language": tag}
 
 
 @dataclass(frozen=True)
@@ -111,14 +121,24 @@ def pictures(story: Story) -> dict[str, Chart]:
 
 def page(story: Story) -> str:
     """The report as HTML."""
+    with spoken(story.results.language):
+        return _page(story)
+
+
+def _page(story: Story) -> str:
     results, task = story.results, tasks.get(story.config["task"]["name"])
+    negative, positive = (say(name.replace("_", " ")) for name in task.classes)
     federated = results.details.get("federated")
     shown = {key: value for key, value in story.config.items() if key not in NOT_SHOWN}
     return PAGES.get_template("report.html.j2").render(
         results=results,
         task=task,
         config=story.config,
-        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        negative=negative,
+        positive=positive,
+        warnings=results.translated.get("warnings", results.warnings),
+        gate=None if results.gate is None else results.translated.get("gate", results.gate),
+        written=f"{moment(datetime.now(UTC))} UTC",
         pictures={name: Markup(chart.svg()) for name, chart in pictures(story).items()},
         summary=summary(results),
         told=list(answers.sentences(results)),
@@ -151,7 +171,7 @@ def page(story: Story) -> str:
         point=point,
         about=about,
         per_cent=per_cent,
-        megabytes=lambda count: f"{count / 1e6:,.2f} MB",
+        megabytes=lambda count: f"{number(count / 1e6, ',.2f')} MB",
     )
 
 
@@ -186,11 +206,19 @@ def selected(story: Story) -> str:
         return ""
     error = sum(high - low for _, low, high in pooled) / len(pooled) / 2 / Z
     most = error * largest_of(len(pooled))
-    what = "The model is the best round's" if terms["deliver"] == "best" or instead else "When to stop was decided"
-    return (
-        f"{what} of {len(pooled)} that were evaluated on these very patients, so its AUC is too high: by at most about "
-        f"{most:.2f} on all patients, were all rounds equally good and their errors independent. What is right at "
-        "other patients only they can tell."
+    said = {"rounds": len(pooled), "most": number(most, ".2f")}
+    if terms["deliver"] == "best" or instead:
+        return say(
+            "The model is the best round's of {rounds} that were evaluated on these very patients, so its AUC is too "
+            "high: by at most about {most} on all patients, were all rounds equally good and their errors independent. "
+            "What is right at other patients only they can tell.",
+            **said,
+        )
+    return say(
+        "When to stop was decided of {rounds} rounds that were evaluated on these very patients, so its AUC is too "
+        "high: by at most about {most} on all patients, were all rounds equally good and their errors independent. "
+        "What is right at other patients only they can tell.",
+        **said,
     )
 
 
@@ -207,10 +235,17 @@ def hidden(results: Results) -> list[str]:
         levels = [group for group in results.groups if group.attribute == attribute]
         absent = [group.level for group in levels if group.figures is None]
         if levels[-1].share > _UNKNOWN:
-            share = f"{levels[-1].share:.0%}"
-            sentences.append(f"Most files do not state {attribute}: it is missing for {share} of patients.")
+            share, name = number(levels[-1].share, ".0%"), say(WORDS[attribute])
+            sentences.append(
+                say(
+                    "Most files do not state {attribute}: it is missing for {share} of patients.",
+                    attribute=name,
+                    share=share,
+                )
+            )
         elif absent:
-            sentences.append(f"Not shown for {attribute}: {', '.join(absent)}.")
+            name, levels_absent = say(WORDS[attribute]), ", ".join(absent)
+            sentences.append(say("Not shown for {attribute}: {levels}.", attribute=name, levels=levels_absent))
     return sentences
 
 
@@ -219,14 +254,23 @@ def summary(results: Results) -> str:
     hospitals, absent = results.comparable(), results.absent()
     federated = results.mean_auc("federated")
     if federated is None:
-        return "No hospital has an AUC in every arm, so nothing can be compared."
+        return say("No hospital has an AUC in every arm, so nothing can be compared.")
     others = [(arm, results.mean_auc(arm)) for arm in ("local", "pooled") if arm in results.arms]
-    texts = [f"{charts.NAMES[arm]} {point(mean)}" for arm, mean in others if mean is not None]
-    compared = "; ".join([f"federated {point(federated)}", *texts])
+    texts = [f"{say(charts.NAMES[arm])} {point(mean)}" for arm, mean in others if mean is not None]
+    compared = "; ".join([f"{say(charts.NAMES['federated'])} {point(federated)}", *texts])
     if absent:
-        only = f"{', '.join(hospitals)} only ({', '.join(absent)} cannot have one in every arm)"
-        return f"AUC at {only}, mean: {compared}."
-    return f"Mean AUC over {len(hospitals)} hospital{'s' if len(hospitals) != 1 else ''}: {compared}."
+        return say(
+            "AUC at {hospitals} only ({absent} cannot have one in every arm), mean: {compared}.",
+            hospitals=", ".join(hospitals),
+            absent=", ".join(absent),
+            compared=compared,
+        )
+    return say_many(
+        "Mean AUC over {n} hospital: {compared}.",
+        "Mean AUC over {n} hospitals: {compared}.",
+        len(hospitals),
+        compared=compared,
+    )
 
 
 def point(figure: Interval | None, digits: int = 2) -> str:
@@ -234,20 +278,23 @@ def point(figure: Interval | None, digits: int = 2) -> str:
     if figure is None:
         return "–"
     if not figure.firm:
-        return f"{interval(figure, digits)}, no point"
-    return f"{figure.value:.{digits}f} ({interval(figure, digits)})"
+        return say("{limits}, no point", limits=interval(figure, digits))
+    return f"{number(figure.value, f'.{digits}f')} ({interval(figure, digits)})"
 
 
 def interval(figure: Interval | None, digits: int = 2) -> str:
     """The limits of an interval."""
-    return "–" if figure is None else f"{figure.low:.{digits}f} to {figure.high:.{digits}f}"
+    if figure is None:
+        return "–"
+    least, most = (number(end, f".{digits}f") for end in (figure.low, figure.high))
+    return say("{least} to {most}", least=least, most=most)
 
 
 def about(patients: float, noise: float) -> str:
     """A number of patients that reveals none of them: rounded, and small numbers not at all."""
     if patients < LEAST:
-        return f"fewer than {LEAST}"
-    return f"about {round(patients / 10) * 10:d}" + (f" ± {2 * noise:.0f}" if noise else "")
+        return say("fewer than {least}", least=LEAST)
+    return say("about {patients}", patients=round(patients / 10) * 10) + (f" ± {2 * noise:.0f}" if noise else "")
 
 
 def distance(task: Task, figure: Interval | None) -> str:
@@ -256,9 +303,9 @@ def distance(task: Task, figure: Interval | None) -> str:
     if figure is None:
         return "–"
     size = diagonal_mm(task)
-    factor, unit = (100.0, "% of the diagonal") if size is None else (size, "mm")
-    limits = f"{factor * figure.low:.1f}–{factor * figure.high:.1f}"
-    return f"{factor * figure.value:.1f} ({limits}) {unit}" if figure.firm else f"{limits} {unit}, no point"
+    factor, unit = (100.0, say("% of the diagonal")) if size is None else (size, "mm")
+    value, low, high = (number(factor * end, ".1f") for end in (figure.value, figure.low, figure.high))
+    return f"{value} ({low}–{high}) {unit}" if figure.firm else say("{limits}, no point", limits=f"{low}–{high} {unit}")
 
 
 def diagonal_mm(task: Task) -> float | None:
@@ -273,7 +320,7 @@ def per_cent(figure: Interval | None) -> str:
     if figure is None:
         return "–"
     limits = f"{100 * figure.low:.0f}–{100 * figure.high:.0f}"
-    return f"{100 * figure.value:.0f} % ({limits})" if figure.firm else f"{limits} %, no point"
+    return f"{100 * figure.value:.0f} % ({limits})" if figure.firm else say("{limits}, no point", limits=f"{limits} %")
 
 
 def figures_of(story: Story, hospital: str) -> Figures | None:

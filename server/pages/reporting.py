@@ -12,6 +12,7 @@ from pathlib import Path
 
 import tasks as package
 from server.results.results import Results
+from tasks.machine.language import say
 from tasks.task import Task
 
 _PEOPLE = "people must write it"
@@ -30,7 +31,7 @@ class Item:
 
 _REPORT, _CONFIG = "“Hospital by hospital”", "“The whole configuration”"
 _CALIBRATION = "“Do scores mean what they say?”"
-_ITEMS = (
+ITEMS = (
     Item("1", "title: a prediction model, its target population and outcome", "the heading"),
     Item("2", "abstract", missing=_PEOPLE),
     Item("3a", "healthcare context and rationale", missing=_PEOPLE),
@@ -90,21 +91,33 @@ _ITEMS = (
 def tripod(results: Results) -> list[Item]:
     """All items, in order."""
     told = _told_by(results)
-    return [replace(item, where=told[item.number], missing="") if item.number in told else item for item in _ITEMS]
+    return [replace(item, where=told[item.number], missing="") if item.number in told else item for item in ITEMS]
+
+
+WHERE = {
+    "12d": _REPORT,
+    "23b": _REPORT,
+    "14": "“Subgroups”",
+    "20b": "“Subgroups”",
+    "12f": _CALIBRATION,
+    "15": f"“At the operating threshold”, {_CALIBRATION}",
+    "24": _CALIBRATION,
+    "25": "verdicts, “In short”",
+}
+"""Where items are that only some studies tell."""
 
 
 def _told_by(results: Results) -> dict[str, str]:
-    """Where items are that only some studies tell."""
-    told: dict[str, str] = {}
+    told: list[str] = []
     if len(results.arms.get("federated", {})) > 1:
-        told |= {"12d": _REPORT, "23b": _REPORT}
+        told += ["12d", "23b"]
     if any(group.figures for group in results.groups):
-        told |= {"14": "“Subgroups”", "20b": "“Subgroups”"}
+        told += ["14", "20b"]
     if results.recalibrated is not None:
-        told |= {"12f": _CALIBRATION, "15": f"“At the operating threshold”, {_CALIBRATION}", "24": _CALIBRATION}
+        told += ["12f", "15", "24"]
     if results.gains:
-        told["25"] = "verdicts, “In short”"
-    return told
+        told.append("25")
+    return {number: WHERE[number] for number in told}
 
 
 def reference(task: Task) -> list[str]:
@@ -112,7 +125,7 @@ def reference(task: Task) -> list[str]:
     the page, that it does."""
     page = Path(package.__path__[0]) / task.name / "labels.md"
     if not page.is_file():
-        return [f"{page.name} is not part of this installation."]
+        return [say("{file} is not part of this installation.", file=page.name)]
     section = re.search(r"^## The reference\n(.*?)(?=^## |\Z)", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     return list(_points(section[1])) if section is not None else []
 

@@ -12,6 +12,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from unicodedata import east_asian_width
+
+from tasks.machine.language import number
 
 WIDTH = 480
 COLOURS = {
@@ -117,7 +120,7 @@ def axis_x(chart: Chart, scale: Scale, y: float, label: str, top: float, values:
     """Grid lines from ``top`` down to the axis, numbers below it."""
     for value in ticks(scale.low, scale.high) if values is None else values:
         chart.add(line(scale(value), top, scale(value), y, "#e3e8ee"))
-        chart.add(text(scale(value), y + 16, f"{value:g}", "middle", fill="#5b6773"))
+        chart.add(text(scale(value), y + 16, number(value), "middle", fill="#5b6773"))
     chart.add(line(scale.start, y, scale.end, y, "#8a97a5"))
     chart.add(text((scale.start + scale.end) / 2, y + 34, label, "middle", fill="#3c4a58"))
 
@@ -126,7 +129,7 @@ def axis_y(chart: Chart, scale: Scale, x: float, label: str, right: float) -> No
     """Grid lines from the axis to the right, numbers left of it, the label above."""
     for value in ticks(min(scale.low, scale.high), max(scale.low, scale.high)):
         chart.add(line(x, scale(value), right, scale(value), "#e3e8ee"))
-        chart.add(text(x - 7, scale(value) + 4, f"{value:g}", "end", fill="#5b6773"))
+        chart.add(text(x - 7, scale(value) + 4, number(value), "end", fill="#5b6773"))
     chart.add(text(x - 28, scale.end - 12, label, "start", fill="#3c4a58"))
 
 
@@ -134,7 +137,7 @@ def legend(chart: Chart, y: float, entries: Sequence[tuple[str, Callable[[float,
     """Names beside their marks, in as many rows as they need. Returns their height."""
     x, row = 10.0, 0
     for name, draw in entries:
-        room = 34 + 7.0 * len(name)
+        room = 34 + sum(13.0 if east_asian_width(letter) in "WF" else 7.0 for letter in name)
         if x + room > WIDTH and x > 10:
             x, row = 10.0, row + 1
         chart.add(draw(x + 9, y + row * 20), text(x + 24, y + row * 20 + 4, name))

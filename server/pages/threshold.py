@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from server.pages.svg import COLOURS, Chart, Scale, axis_x, axis_y, line, mark, path
 from server.results.figures import Figures
+from tasks.machine.language import number, say
 from tasks.metrics.interval import Interval
 from tasks.metrics.predictive_values import negative_predictive_value, positive_predictive_value
 
 _OF = 1000
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 330.0, 14.0, 284.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 330.0, 26.0, 296.0
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ def roc(figures: Figures) -> Chart | None:
     """Sensitivity against false alarms for every threshold, with the operating one marked."""
     if not figures.roc:
         return None
-    chart = Chart("ROC curve of all validation patients", _in_words(figures), 0)
+    chart = Chart(say("ROC curve of all validation patients"), _in_words(figures), 0)
     across, up = Scale(0, 1, _LEFT, _RIGHT), Scale(0, 1, _BOTTOM, _TOP)
-    axis_x(chart, across, _BOTTOM, "1 − specificity", _TOP)
-    axis_y(chart, up, _LEFT, "sensitivity", _RIGHT)
+    axis_x(chart, across, _BOTTOM, say("1 − specificity"), _TOP)
+    axis_y(chart, up, _LEFT, say("sensitivity"), _RIGHT)
     chart.add(line(across(0), up(0), across(1), up(1), "#8a97a5", dash="4 3"))
     chart.add(path([(across(alarms), up(found)) for alarms, found in figures.roc], COLOURS["federated"], width=2.2))
     point = figures.specific
@@ -64,4 +65,5 @@ def roc(figures: Figures) -> Chart | None:
 
 
 def _in_words(figures: Figures) -> str:
-    return "; ".join(f"{found:.2f} at {alarms:.2f}" for alarms, found in figures.roc[:: max(len(figures.roc) // 10, 1)])
+    some = figures.roc[:: max(len(figures.roc) // 10, 1)]
+    return "; ".join(say("{found} at {alarms}", found=number(f, ".2f"), alarms=number(a, ".2f")) for a, f in some)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from server.results.verdicts import decisions, gain_in_words
+from tasks.machine.language import later, number, say
 from tasks.metrics.interval import Interval, mean
 
 _MUCH = 0.05
@@ -23,8 +24,12 @@ def on_average(gains: Mapping[str, Interval]) -> list[str]:
     if gain is None:
         return []
     (found,) = decisions({"mean": gain}).values()
-    what = "no evidence either way" if found == "open" else f"federation {found}"
-    return [f"On average over {len(gains)} hospitals, {what}: {gain_in_words(gain)}."]
+    message = {
+        "open": later("On average over {number} hospitals, no evidence either way: {figures}."),
+        "helps": later("On average over {number} hospitals, federation helps: {figures}."),
+        "harms": later("On average over {number} hospitals, federation harms: {figures}."),
+    }[found]
+    return [say(message, number=len(gains), figures=gain_in_words(gain))]
 
 
 def worse_on_average(gains: Mapping[str, Interval]) -> Iterator[str]:
@@ -32,8 +37,13 @@ def worse_on_average(gains: Mapping[str, Interval]) -> Iterator[str]:
     gain = mean_gain(gains)
     if gain is None or not gain.firm or (gain.high >= 0 and gain.value > -_MUCH):
         return
-    chance = "" if gain.high < 0 else " Chance may explain it; do not read it as neutral."
-    yield (
-        f"On average over {len(gains)} hospitals, the federated model is worse than each hospital's own: its AUC is "
-        f"lower by {-gain.value:.2f} ({-gain.high:.2f} to {-gain.low:.2f}).{chance}".replace("-", "−")
+    lower, least, most = (number(-end, ".2f").replace("-", "−") for end in (gain.value, gain.high, gain.low))
+    told = say(
+        "On average over {number} hospitals, the federated model is worse than each hospital's own: its AUC is lower "
+        "by {lower} ({least} to {most}).",
+        number=len(gains),
+        lower=lower,
+        least=least,
+        most=most,
     )
+    yield told + ("" if gain.high < 0 else say(" Chance may explain it; do not read it as neutral."))

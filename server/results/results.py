@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -34,6 +34,7 @@ from server.rounds.state import HospitalRound, RoundRecord, StudyState, how_ofte
 from server.study.baselines import Arms
 from server.study.cross_site_evaluation import CrossSiteEvaluation
 from tasks.answers import Answer, Measure
+from tasks.machine.language import Language, spoken
 from tasks.metrics.interval import Interval, mean, repeated, scatter, widened
 from tasks.metrics.ranking import HospitalAlone
 from tasks.task import QUESTION
@@ -67,6 +68,8 @@ class Results:
         answers: for each question with another answer than yes or no, and each arm, how well it is told.
         warnings: what a reader must know before any figure.
         gate: what keeps the model from being accepted; ``None`` where the study has set no thresholds.
+        language: of the report.
+        translated: ``warnings`` and ``gate`` in that language; empty where it is English.
     """
 
     study: str
@@ -94,6 +97,8 @@ class Results:
     named: dict[str, str] = field(default_factory=dict)
     spread: dict[str, dict[str, float]] = field(default_factory=dict)
     recalibrated: Recalibrated | None = None
+    language: Language = "en"
+    translated: dict[str, list[str]] = field(default_factory=dict)
 
     def auc(self, arm: str, hospital: str) -> Interval | None:
         """An arm's AUC at a hospital; with the scatter of training, where it was measured."""
@@ -173,12 +178,14 @@ def results(
     gates: Mapping[str, float | None] | None = None,
     cross_site: CrossSiteEvaluation | None = None,
     questions: Mapping[str, Answer] | None = None,
+    language: Language = "en",
 ) -> Results:
     """Put together what the rounds and the other arms gave.
 
     Args:
         gates: the study's ``evaluation.gate``.
         questions: ``Task.questions``; none where all are yes-or-no questions.
+        language: of the report.
     """
     questions = questions or {}
     cross_site = cross_site or CrossSiteEvaluation()
@@ -195,10 +202,8 @@ def results(
     shuffled = repeated([auc for auc in map(_pooled, arms.shuffled) if auc is not None])
     measured = isinstance(questions.get(QUESTION), Measure)  # its score is no probability
     calibrated = None if measured else recalibrated(histograms)
-    first_warnings = _warnings(state, details, by_hospital, calibrated, shuffled, probabilities=not measured)
     gained = {h: widened(gain, trained.get(h, 0.0)) for h, gain in (apart | cross_site.gains).items()}
-    first_warnings = [*worse_on_average(gained), *first_warnings]
-    return Results(
+    made = Results(
         study=name,
         arms={arm: figures for arm, figures in by_arm.items() if figures},
         epsilon=epsilon,
@@ -219,32 +224,36 @@ def results(
         findings=findings(evaluations),
         outlines=outlines(evaluations),
         answers=told,
-        warnings=first_warnings + [f"{hospital} {why}." for hospital, why in cross_site.problems.items()],
-        gate=gate(details.get("federated"), gates or {}, told.get(QUESTION, {}).get("federated")),
+        language=language,
         named=how_often([record.named for record in state.rounds]),
         spread=spread,
         recalibrated=calibrated,
     )
+    problems = [f"{hospital} {why}." for hospital, why in cross_site.problems.items()]
+
+    def said() -> dict[str, list[str]]:
+        first = [*worse_on_average(gained), *_warnings(state, made, probabilities=not measured), *problems]
+        short = gate(details.get("federated"), gates or {}, told.get(QUESTION, {}).get("federated"))
+        return {"warnings": first} | ({} if short is None else {"gate": short})
+
+    with spoken("en"):  # what programs read
+        words = said()
+    with spoken(language):
+        return replace(
+            made, warnings=words["warnings"], gate=words.get("gate"), translated={} if language == "en" else said()
+        )
 
 
-def _warnings(
-    state: StudyState,
-    details: dict[str, Arm],
-    by_hospital: HospitalAlone | None,
-    calibrated: Recalibrated | None,
-    shuffled: Interval | None,
-    *,
-    probabilities: bool,
-) -> list[str]:
+def _warnings(state: StudyState, made: Results, *, probabilities: bool) -> list[str]:
     fall = fallen(state.rounds)
     return warnings(
-        details,
-        by_hospital,
-        how_often([record.dropped for record in state.rounds]),
-        any(v is not None for v in _epsilon(state.rounds).values()),
-        shuffled=shuffled,
-        named=how_often([record.named for record in state.rounds]),
-        calibrated=calibrated,
+        made.details,
+        made.by_hospital,
+        made.dropped,
+        any(epsilon is not None for epsilon in made.epsilon.values()),
+        shuffled=made.shuffled,
+        named=made.named,
+        calibrated=made.recalibrated,
         fallen=None if fall is None else (*fall, state.outcome.number),
         probabilities=probabilities,
     )

@@ -17,6 +17,7 @@ from server.results.recalibrated import Recalibrated
 from server.results.weaknesses import fall, in_words, weaknesses
 from server.rounds.state import EVERYBODY, RoundRecord
 from server.study.gate import ALL_OF_ANSWERS, ERROR
+from tasks.machine.language import later, number, say
 from tasks.metrics.interval import Interval, Z, difference
 from tasks.metrics.ranking import HospitalAlone
 
@@ -68,18 +69,34 @@ def verdicts(gains: Mapping[str, Interval]) -> list[str]:
     for hospital, gain in gains.items():
         figures = gain_in_words(gain)
         if found[hospital] != "open":
-            sentences.append(f"Federation {found[hospital]} {hospital}: {figures}.")
+            helps = found[hospital] == "helps"
+            said = {"hospital": hospital, "figures": figures}
+            sentences.append(
+                say("Federation helps {hospital}: {figures}.", **said)
+                if helps
+                else say("Federation harms {hospital}: {figures}.", **said)
+            )
         elif gain.low > 0 or gain.high < 0:
-            sentences.append(f"No evidence either way for {hospital}, as one of {len(gains)} hospitals: {figures}.")
+            sentences.append(
+                say(
+                    "No evidence either way for {hospital}, as one of {number} hospitals: {figures}.",
+                    hospital=hospital,
+                    number=len(gains),
+                    figures=figures,
+                )
+            )
         else:
-            sentences.append(f"No evidence either way for {hospital}: {figures}.")
+            sentences.append(
+                say("No evidence either way for {hospital}: {figures}.", hospital=hospital, figures=figures)
+            )
     return sentences
 
 
 def gain_in_words(gain: Interval) -> str:
     """A gain in AUC with its limits; the limits alone where noise leaves no point."""
-    limits = f"95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
-    return (f"{gain.value:+.3f} AUC, {limits}" if gain.firm else f"AUC, {limits}").replace("-", "−")
+    low, high = (number(end, "+.3f").replace("-", "−") for end in (gain.low, gain.high))
+    limits = say("95 % interval {low} to {high}", low=low, high=high)
+    return f"{number(gain.value, '+.3f').replace('-', '−')} AUC, {limits}" if gain.firm else f"AUC, {limits}"
 
 
 def how_compared(
@@ -97,30 +114,45 @@ def how_compared(
     same, apart = [h for h in gains if h in paired], [h for h in gains if h not in paired]
     sentences = []
     if same:
-        sentences.append(f"Both models scored the same patients, compared patient by patient: {', '.join(same)}.")
+        names = ", ".join(same)
+        sentences.append(
+            say("Both models scored the same patients, compared patient by patient: {hospitals}.", hospitals=names)
+        )
     if same and noised:
-        sentences.append("It is a separate release with its own noise, so it is not the difference of the AUCs shown.")
+        sentences.append(
+            say("It is a separate release with its own noise, so it is not the difference of the AUCs shown.")
+        )
     elif same:
         sentences.append(
-            "Both scores are in few bins there, so a gain can differ by some thousandths from the AUCs shown."
+            say("Both scores are in few bins there, so a gain can differ by some thousandths from the AUCs shown.")
         )
     if apart:
         sentences.append(
-            f"Compared as if on different patients, so the interval is rather too wide: {', '.join(apart)}. A paired "
-            "comparison was not requested, did not arrive, or would have been less precise because of its noise."
+            say(
+                "Compared as if on different patients, so the interval is rather too wide: {hospitals}. A paired "
+                "comparison was not requested, did not arrive, or would have been less precise because of its noise.",
+                hospitals=", ".join(apart),
+            )
         )
     if event_alone:
         sentences.append(
-            "Gains and verdicts are about the question's event alone, yes or no: tables of answers do not say which "
-            "two models gave to one patient, so they do not show how much better one of them tells the answers."
+            say(
+                "Gains and verdicts are about the question's event alone, yes or no: tables of answers do not say "
+                "which two models gave to one patient, so they do not show how much better one of them tells the "
+                "answers."
+            )
         )
     if len(gains) > 1:
-        sentences.append("Verdicts are wrong about any hospital in at most one study of twenty (Holm's correction).")
+        sentences.append(
+            say("Verdicts are wrong about any hospital in at most one study of twenty (Holm's correction).")
+        )
     sentences.append(
-        "They include how much another training would differ, as measured."
+        say("They include how much another training would differ, as measured.")
         if repeated
-        else "They speak of these trained models: how much another training would differ was not measured "
-        "(evaluation.repeats)."
+        else say(
+            "They speak of these trained models: how much another training would differ was not measured "
+            "(evaluation.repeats)."
+        )
     )
     return " ".join(sentences)
 
@@ -138,7 +170,7 @@ def gate(
     if not asked:
         return None
     if federated is None:
-        return ["the model was not evaluated at any hospital"]
+        return [say("the model was not evaluated at any hospital")]
     reasons = []
     for hospital, figures in federated.hospitals.items():
         reached = {"auc": figures.auc, "sensitivity": figures.specific.sensitivity}
@@ -160,10 +192,23 @@ def _unfit_answers(federated: Arm, asked: Mapping[str, float], answers: AnswerAr
             if name != ERROR:
                 reasons += _short_of(hospital, name, figure, bound)
             elif figure is None:
-                reasons.append(f"{hospital}: {name} has no figure, at most {bound:g} is asked")
+                reasons.append(
+                    say(
+                        "{who}: {figure} has no figure, at most {bound} is asked",
+                        who=hospital,
+                        figure=name,
+                        bound=number(bound),
+                    )
+                )
             elif figure.high > bound:
                 reasons.append(
-                    f"{hospital}: {name} has an upper limit of {figure.high:.3g}, at most {bound:g} is required"
+                    say(
+                        "{who}: {figure} has an upper limit of {limit}, at most {bound} is required",
+                        who=hospital,
+                        figure=name,
+                        limit=number(figure.high, ".3g"),
+                        bound=number(bound),
+                    )
                 )
     return reasons
 
@@ -171,21 +216,32 @@ def _unfit_answers(federated: Arm, asked: Mapping[str, float], answers: AnswerAr
 def _short_of(who: str, name: str, interval: Interval | None, least: float) -> list[str]:
     if interval is not None and interval.low >= least:
         return []
-    shortfall = "has no figure" if interval is None else f"has a lower limit of {interval.low:.3f}"
-    return [f"{who}: {name} {shortfall}, {least:g} is required"]
+    said = {"who": who, "figure": name, "least": number(least)}
+    if interval is None:
+        return [say("{who}: {figure} has no figure, {least} is required", **said)]
+    limit = number(interval.low, ".3f")
+    return [say("{who}: {figure} has a lower limit of {limit}, {least} is required", limit=limit, **said)]
 
 
 def _unspecific(federated: Arm, least: float) -> list[str]:
     """The threshold was chosen for its specificity on all patients, so these must show that it has it, and no hospital
     that it is different there. To ask for every hospital's lower limit would be to ask for its size: of equal hospitals
     half lie below the common figure."""
-    reasons = _short_of("all patients", "specificity", federated.everybody.specific.specificity, least)
+    reasons = _short_of(say("all patients"), "specificity", federated.everybody.specific.specificity, least)
     for hospital, figures in federated.hospitals.items():
         interval = figures.specific.specificity
         if interval is None:
             reasons += _short_of(hospital, "specificity", None, least)
         elif interval.high < least:
-            reasons.append(f"{hospital}: specificity has an upper limit of {interval.high:.3f}, {least:g} is required")
+            reasons.append(
+                say(
+                    "{who}: {figure} has an upper limit of {limit}, {least} is required",
+                    who=hospital,
+                    figure="specificity",
+                    limit=number(interval.high, ".3f"),
+                    least=number(least),
+                )
+            )
     return reasons
 
 
@@ -210,53 +266,66 @@ def warnings(
         probabilities: whether scores are meant to be such.
     """
     federated = arms.get("federated")
-    sentences = list(_one_class(federated)) if federated else ["The model was not evaluated at any hospital."]
+    sentences = list(_one_class(federated)) if federated else [say("The model was not evaluated at any hospital.")]
     sentences += list(weaknesses(federated, calibrated, probabilities)) if federated else []
     sentences += [fall(*fallen)] if fallen else []
     sentences += _opposite(federated) if federated else []
     sentences += list(_hidden(federated)) if federated else []
     if by_hospital is not None and by_hospital.p < _ALPHA and by_hospital.auc >= _TELLING:
         sentences.append(
-            f"The hospital predicts the label: prevalences differ (p = {max(by_hospital.p, 0.001):.3f}), and knowing "
-            f"only the hospital would give a pooled AUC of about {by_hospital.auc:.2f}. Read each hospital's own "
-            "figures, not the pooled ones."
+            say(
+                "The hospital predicts the label: prevalences differ (p = {p}), and knowing only the hospital would "
+                "give a pooled AUC of about {auc}. Read each hospital's own figures, not the pooled ones.",
+                p=number(max(by_hospital.p, 0.001), ".3f"),
+                auc=number(by_hospital.auc, ".2f"),
+            )
         )
     if shuffled is not None and shuffled.low > 0.5:
         sentences.append(
-            f"Models trained on permuted labels still reach an AUC of {in_words(shuffled)}. That can be chance: repeat "
-            "with another seed, or with more evaluation.shufflings. If it persists, the same patients are on both "
-            "sides of the split, or something other than the finding reveals the label."
+            say(
+                "Models trained on permuted labels still reach an AUC of {auc}. That can be chance: repeat with "
+                "another seed, or with more evaluation.shufflings. If it persists, the same patients are on both sides "
+                "of the split, or something other than the finding reveals the label.",
+                auc=in_words(shuffled),
+            )
         )
     if not private:
-        sentences.append("The training was not private: no noise was added, and patients have no guarantee.")
-    sentences += [f"{hospital} was left out of rounds ({why})." for hospital, why in dropped.items()]
-    return sentences + [f"Check the updates of {hospital} ({why})." for hospital, why in (named or {}).items()]
+        sentences.append(say("The training was not private: no noise was added, and patients have no guarantee."))
+    left_out = later("{hospital} was left out of rounds ({why}).")
+    conspicuous = later("Check the updates of {hospital} ({why}).")
+    sentences += [say(left_out, hospital=hospital, why=why) for hospital, why in dropped.items()]
+    return sentences + [say(conspicuous, hospital=hospital, why=why) for hospital, why in (named or {}).items()]
 
 
 def _one_class(federated: Arm) -> Iterator[str]:
     for hospital, figures in federated.hospitals.items():
         if figures.auc is None:
-            yield (
-                f"{hospital} has validation patients of one class only: it has no AUC, and its other figures rest on "
-                "one class."
+            yield say(
+                "{hospital} has validation patients of one class only: it has no AUC, and its other figures rest on "
+                "one class.",
+                hospital=hospital,
             )
         elif not figures.auc.firm:
-            yield (
-                f"The noise may hide a whole class of {_whose(hospital)} patients: its figures are intervals without a "
-                "point."
+            yield say(
+                "The noise may hide a whole class of {whose} patients: its figures are intervals without a point.",
+                whose=_whose(hospital),
             )
 
 
 def _whose(hospital: str) -> str:
-    return f"{hospital}'" if hospital == EVERYBODY else f"{hospital}'s"
+    if hospital == EVERYBODY:
+        return say("{hospitals}'", hospitals=hospital)
+    return say("{hospital}'s", hospital=hospital)
 
 
 def _hidden(federated: Arm) -> Iterator[str]:
     for hospital, figures in federated.hospitals.items():
         if figures.auc is not None and figures.auc.hidden >= _HIDES_MUCH:
-            yield (
-                f"Many of {_whose(hospital)} patients have scores in one bin: that may hide {figures.auc.hidden:.2f} "
-                "of its AUC, which is in the upper limit."
+            yield say(
+                "Many of {whose} patients have scores in one bin: that may hide {hidden} of its AUC, which is in the "
+                "upper limit.",
+                whose=_whose(hospital),
+                hidden=number(figures.auc.hidden, ".2f"),
             )
 
 
@@ -268,7 +337,11 @@ def _opposite(federated: Arm) -> list[str]:
     if not negative or not positive:
         return []
     return [
-        f"The hospital reveals the label: {', '.join(negative)} validated with negative patients only, "
-        f"{', '.join(positive)} with positive ones only. A model that recognises the hospital is right about them "
-        "without looking for disease: read the figures of each hospital that has both classes."
+        say(
+            "The hospital reveals the label: {negative} validated with negative patients only, {positive} with "
+            "positive ones only. A model that recognises the hospital is right about them without looking for disease: "
+            "read the figures of each hospital that has both classes.",
+            negative=", ".join(negative),
+            positive=", ".join(positive),
+        )
     ]

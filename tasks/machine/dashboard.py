@@ -18,6 +18,7 @@ from html import escape
 from typing import TYPE_CHECKING, Self
 
 from tasks.machine.exposition import is_local, split
+from tasks.machine.language import moment, number, say, tag
 from tasks.machine.small_server import SmallServer
 from tasks.protocol.study import release
 
@@ -150,7 +151,7 @@ def gauge(title: str, parts: Sequence[tuple[str, str, float]], whole: float, wor
         at += width
     end = 100 * whole / most
     drawn.append(f'<line class=cap x1="{end:.2f}" x2="{end:.2f}" y1="-1" y2="11"></line>')
-    legend = "".join(f"<li class={kind}>{escape(name)} {amount:.2f}</li>" for kind, name, amount in parts)
+    legend = "".join(f"<li class={kind}>{escape(name)} {number(amount, '.2f')}</li>" for kind, name, amount in parts)
     label = escape(f"{title} {words}")
     head = f"<figcaption><b>{escape(title)}</b> {escape(words)}</figcaption>"
     whole_bar = '<rect class=whole x=0 y=0 width="100" height=10></rect>'
@@ -162,18 +163,23 @@ def page(title: str, lead: Sequence[object], sections: Sequence[tuple[str, str]]
     """The page. ``sections`` are headings and HTML; ``lead`` is what must be seen first."""
     body = "".join(f"<section><h2>{escape(heading)}</h2>{html}</section>" for heading, html in sections)
     leads = "".join(f"<p>{shown(one)}</p>" for one in lead)
+    made = say(
+        "{now} UTC, anew every {seconds} seconds. Consilium {release}. Read only: decisions are commands.",
+        now=moment(datetime.now(UTC), seconds=True),
+        seconds=REFRESH_S,
+        release=release(),
+    )
     return (
-        '<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width">'
+        f'<!doctype html><html lang={tag()}><head><meta charset=utf-8><meta name=viewport content="width=device-width">'
         f"<meta http-equiv=refresh content={REFRESH_S}><title>{escape(title)}</title><style>{_STYLE}</style></head>"
-        f"<body><header><h1>{escape(title)}</h1><p class=soft>{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, anew every "
-        f"{REFRESH_S} seconds. Consilium {release()}. Read only: decisions are commands.</p>{leads}</header>"
+        f"<body><header><h1>{escape(title)}</h1><p class=soft>{escape(made)}</p>{leads}</header>"
         f"<main>{body}</main></body></html>"
     )
 
 
 def problem(text: str, remedy: str = "") -> str:
     """What is shown in the place of what cannot be read."""
-    return f"<p>{mark('fail', 'cannot be read')} {escape(text)} {command(remedy) if remedy else ''}</p>"
+    return f"<p>{mark('fail', say('cannot be read'))} {escape(text)} {command(remedy) if remedy else ''}</p>"
 
 
 _STYLE = """

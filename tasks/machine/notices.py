@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.machine.disk import write_private
 from tasks.machine.exposition import is_local
+from tasks.machine.language import joined, say
 
 _LIMIT_S = 30.0
 _SETTLED_S = 300.0
@@ -67,11 +68,11 @@ class Hook(BaseModel):
 
     def whom(self) -> str:
         """Whom it tells, in words without the address, which may be a secret; ``""`` for nobody."""
-        told = [f"the command {self.command[0]}"] if self.command else []
+        told = [say("the command {command}", command=self.command[0])] if self.command else []
         with suppress(OSError, ValueError):
             if address := self.address():
-                told.append(f"a webhook at {urlsplit(address).hostname}")
-        return " and ".join(told)
+                told.append(say("a webhook at {host}", host=urlsplit(address).hostname))
+        return joined(told)
 
     def address(self) -> str:
         """Where to post; ``""`` for nowhere.

@@ -17,7 +17,9 @@ from conf.load import FOLDER
 from conf.schema.constraints import TYPES_ALONE
 from conf.schema.evaluation import Gate
 from conf.schema.federation import Phantom
+from conf.schema.report import Report
 from conf.schema.study import Study
+from tasks.machine.language import LANGUAGES
 
 KINDS = [Study, Gate, Phantom, *(kind for kinds in groups().values() for kind in kinds.values())]
 NEEDED = {
@@ -120,3 +122,10 @@ def test_every_class_of_settings_is_found() -> None:
 def test_every_class_has_a_file_that_builds_on_it(group: str) -> None:
     texts = [file.read_text("utf-8") for file in (FOLDER / group).glob("*.yaml")]
     assert [name for name in groups()[group] if not any(f"defaults: [_{name}]" in text for text in texts)] == []
+
+
+def test_a_report_speaks_the_languages_that_there_are() -> None:
+    report = TypeAdapter(Report)
+    assert [report.validate_python({"language": name}).language for name in LANGUAGES] == list(LANGUAGES)
+    with pytest.raises(ValidationError, match="en, zh, de"):
+        report.validate_python({"language": "fr"})

@@ -17,6 +17,7 @@ from server.rounds.state import HospitalRound, RoundRecord, StudyState
 from server.study.baselines import Arms
 from server.study.cross_site_evaluation import CrossSiteEvaluation
 from tasks.answers import Answer
+from tasks.machine.language import Language
 from tasks.metrics.histogram import score_histogram
 from tasks.metrics.interval import Interval
 
@@ -49,15 +50,21 @@ def outcome(
     gates: dict[str, float | None] | None = None,
     cross_site: CrossSiteEvaluation | None = None,
     questions: Mapping[str, Answer] | None = None,
+    language: Language = "en",
 ) -> tuple[Results, StudyState]:
     """Results of a study of two rounds that ended with these evaluations."""
     hospitals = {name: each.figures for name, each in federated.items()}
     rounds = [RoundRecord(n, 0.5, 1.0, hospitals, {}, list(hospitals), pooled_auc(federated)) for n in (1, 2)]
     state = StudyState({}, rounds, scores=scores_of(federated))
-    return results("demo-1", state, arms or Arms(), NOTES, gates, cross_site, questions), state
+    return results("demo-1", state, arms or Arms(), NOTES, gates, cross_site, questions, language), state
 
 
-def story(federated: dict[str, Evaluated] | None = None, arms: Arms | None = None, **changes: Any) -> Story:
+def story(
+    federated: dict[str, Evaluated] | None = None,
+    arms: Arms | None = None,
+    language: Language = "en",
+    **changes: Any,
+) -> Story:
     """What the report of such a study tells: groups, arms, a gate, privacy."""
     sex = np.full((3, 2, 16), 3.0)
     default = {"ash": evaluated(1, 2.0, (300, 200), 1.5, sex=sex), "elm": evaluated(2, 1.5, (200, 100), 1.5, sex=sex)}
@@ -68,7 +75,9 @@ def story(federated: dict[str, Evaluated] | None = None, arms: Arms | None = Non
     cross_site = CrossSiteEvaluation(
         {"ash": Interval(0.09, 0.03, 0.15)}, matrix if arms is None else {}, {"ash": 3.99, "elm": 3.99}
     )
-    found, state = outcome(federated or default, others if arms is None else arms, {"auc": 0.6}, cross_site)
+    found, state = outcome(
+        federated or default, others if arms is None else arms, {"auc": 0.6}, cross_site, language=language
+    )
     config = load.to_plain(load.load(["experiment=demo", "data_root=/secret/place"]))
     made = Story(found, state.rounds, config, ["experiment=demo", "data_root=/secret/place"], {"ash": (99, 100)})
     return replace(made, **changes)

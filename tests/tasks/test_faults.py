@@ -98,6 +98,12 @@ def test_only_so_many_faults_are_listed() -> None:
     assert faults.of_values(caught.value, 1) == "number: must be a whole number, not 'a'; and 2 more"
 
 
+def test_who_interrupts_sees_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, faults.told("consilium"):
+        raise KeyboardInterrupt
+    assert (ended.value.code, capsys.readouterr().err) == (faults.INTERRUPTED, "Interrupted.\n")
+
+
 def test_a_defect_is_a_sentence_and_its_place_is_for_who_asks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

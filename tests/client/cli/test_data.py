@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -248,3 +249,22 @@ def test_stop_does_not_wait_for_what_trains() -> None:
     code = "import sys, client.cli.main; print([m for m in ('torch', 'nibabel', 'pynetdicom') if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert told.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("lang", "told"), [("de", "Bereitschaft"), ("zh", "就绪情况")])
+def test_the_check_speaks_the_hospitals_language_and_programs_english(
+    ingested: Path, tmp_path: Path, lang: str, told: str
+) -> None:
+    settings = ingested / "site.yaml"
+    before = settings.read_text("utf-8")
+    settings.write_text(f"{before}\nlang: {lang}\n", "utf-8")
+    try:
+        shown = _run(ingested, "check").stdout
+        rungs = _rungs(ingested, 0, "--html", tmp_path / "page.html")
+    finally:
+        settings.write_text(before, "utf-8")
+    page = re.sub(r"<style>.*</style>|<[^>]+>", " ", (tmp_path / "page.html").read_text("utf-8"), flags=re.DOTALL)
+    for text in (shown, page):
+        assert told in text
+        assert re.findall(r"\b(?:the|of|is|images|patients)\b", text) == []
+    assert rungs["answering"]["found"] == "the hospital answers orders"

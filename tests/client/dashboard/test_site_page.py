@@ -156,3 +156,17 @@ def test_the_command_serves_it_on_loopback_until_it_is_ended(hospital: Hospital)
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize(
+    ("lang", "told"),
+    [("de", "nur zum Lesen|Wartet auf Personen hier|höchstens 2"), ("zh", "只读|等待本院人员处理|至多 2")],
+)
+def test_it_speaks_the_hospitals_language(hospital: Hospital, lang: str, told: str) -> None:
+    hospital.file.write_text(f"{hospital.file.read_text('utf-8')}\nlang: {lang}\n", "utf-8")
+    html = SitePage(hospital.file)()
+    shown = words(html)
+    assert f"<html lang={lang}" in html
+    assert all(part.lower() in shown.lower() for part in told.split("|"))
+    assert re.findall(r"\b(?:the|of|is|what|left)\b", shown) == [], "nothing is left in English"
+    assert len(shown) > 500

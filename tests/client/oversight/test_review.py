@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from client.oversight.explain import meaning, words
 from client.oversight.review import Cost, Review, examine, require_informative
 from client.policy import histogram_bytes
 from client.site import SiteSettings, secret
+from tasks.machine.language import Language, spoken
 from tasks.metrics.foresight import foresee
 from tasks.models import registry
 from tasks.protocol.study import EvaluationTerms, PrivacyTerms, StudyDocument, digest
@@ -266,3 +268,22 @@ def test_what_others_have_set_aside_is_not_left(document: StudyDocument, provisi
         freed = examine(document, hospital, ledger).costs[0]
         assert freed.plan is not None
         assert freed.plan[0].noise_multiplier < cost.plan[0].noise_multiplier
+
+
+@pytest.mark.parametrize(
+    ("lang", "asked"),
+    [("de", "maligne Läsion?“ (Aufgabe breast_ultrasound"), ("zh", "恶性病灶？”（任务 breast_ultrasound")],
+)
+def test_a_review_speaks_the_language_asked_for(
+    document: StudyDocument, hospital: SiteSettings, ledger: Ledger, lang: Language, asked: str
+) -> None:
+    many = replace(document, rounds=10**6, evaluation=replace(document.evaluation, bins=128, subgroups=["age"]))
+    english = words(examine(document, hospital, ledger))
+    for one in (document, many):
+        with spoken(lang):
+            said = words(examine(one, hospital, ledger))
+        lines = [line for lines in said.values() for line in lines]
+        assert asked in lines[0]
+        assert len(said) == len(english)
+        assert not said.keys() & english.keys()
+        assert [line for line in lines if re.search(r"\b(the|of|is|with|which)\b", line)] == []

@@ -327,7 +327,7 @@ def test_frames_of_a_clip_are_images_of_one_patient(tmp_path: Path) -> None:
     mine = [image for image in of_folder.images if image.uid == clip.uid]
     assert len(mine) == lung.frames_per_clip > 1
     network = registry.build(SPEC, lung.form)
-    opened = CheckedModel(head(task=lung.name), "a" * 64, lung, network, [])
+    opened = CheckedModel(head(task=lung.name), "a" * 64, lung, network)
     report = report_of(opened, [ScoredImage(image, 0.5, b"") for image in mine], b"k" * 32)
     (evidence,) = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     assert [item.ReferencedSOPInstanceUID for item in evidence.ReferencedSOPSequence] == [clip.uid]
@@ -346,3 +346,25 @@ def test_outlines_that_lie_beside_the_images_are_no_images(tmp_path: Path) -> No
     rows = (tmp_path / "drawn" / "labels.csv").read_text("utf-8").splitlines()[1:]
     assert len(work.images) == len(rows)
     assert work.left_out == []
+
+
+@pytest.mark.parametrize(("lang", "told"), [("de", "Nicht für den klinischen Gebrauch"), ("zh", "不得用于临床")])
+def test_the_list_speaks_the_hospitals_language_and_objects_english(
+    hospital: Path, tmp_path: Path, lang: str, told: str
+) -> None:
+    settings = hospital / "site.yaml"
+    before = settings.read_text("utf-8")
+    settings.write_text(f"{before}\nlang: {lang}\n", "utf-8")
+    try:
+        result = _predict(hospital, tmp_path / "out")
+    finally:
+        settings.write_text(before, "utf-8")
+    assert result.exit_code == 0
+    page = (tmp_path / "out" / "triage.html").read_text("utf-8")
+    visible = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)
+    assert told in visible
+    assert re.findall(r"\b(?:the|of|is|which|study)\b", visible) == []
+    assert not re.search(r"\b(?:patients|hospital)\b", result.stdout)
+    assert (tmp_path / "out" / "scores.csv").read_text("utf-8").startswith("NOT FOR CLINICAL USE")
+    report = dcmread(next((tmp_path / "out" / "reports").iterdir()))
+    assert "At the operating threshold" in str(report) or "Not for clinical use" in str(report)

@@ -20,6 +20,7 @@ from server.results.secondary_endpoints import OutlineArm, OutlineFigures
 from server.rounds.evaluation import Evaluated
 from server.rounds.state import HospitalRound
 from server.study.baselines import Arms
+from tasks.machine.language import Language
 from tasks.metrics.interval import Interval
 from tests.server.outcome import evaluated, story
 
@@ -202,3 +203,49 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
     found = ticks(low, high)
     assert 3 <= len(found) <= 11
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in found)
+
+
+@pytest.mark.parametrize(
+    ("language", "needed"),
+    [
+        ("de", "Zuerst lesen|Krankenhaus für Krankenhaus|Die Föderation nützt ash: +0,090 AUC|maligne Läsion"),
+        ("zh", "请先阅读|各医院结果|联邦学习对 ash 有益：+0.090 AUC|恶性病灶"),
+    ],
+)
+def test_the_report_speaks_the_language_of_its_study(language: Language, needed: str) -> None:
+    told = story({"ash": evaluated(1, 2.0), "oak": evaluated(2, 2.0, (60, 0))}, Arms())
+    english, whole = page(told), story()
+    spoken_of = replace(told, results=replace(told.results, language=language))
+    for text in (page(spoken_of), page(replace(whole, results=replace(whole.results, language=language)))):
+        assert f'<html lang="{language}' in text
+        headings = re.findall(r"<h2>(.*?)</h2>", text)
+        assert len(headings) > 6
+        assert [each for each in headings if f"<h2>{each}</h2>" in english] in ([], ["TRIPOD+AI"])
+        heads = re.findall(r"<th>([^<]+)</th>", text)
+        assert [
+            each for each in heads if re.search(r"\b(the|of|hospital|epsilon, training|where|patients)\b", each)
+        ] == []
+    assert [each for each in needed.split("|")[1:] if each not in text] == []
+    reader = Loads()
+    reader.feed(text)
+    assert not {"script", "link", "iframe", "img", "object"} & set(reader.tags)
+
+
+@pytest.mark.parametrize("language", ["de", "zh"])
+def test_what_comes_from_elsewhere_is_no_markup_in_any_language(language: Language) -> None:
+    told = story()
+    found = replace(
+        told.results, notes=[BAD], study=BAD, language=language, translated={"warnings": [BAD], "gate": [BAD]}
+    )
+    text = page(replace(told, results=found))
+    assert BAD not in text
+    assert text.count("&lt;img") >= 4
+
+
+def test_warnings_are_english_for_programs_and_in_the_reports_language_for_people() -> None:
+    found = story({"oak": evaluated(2, 2.0, (60, 0))}, Arms(), language="de").results
+    assert any("has validation patients of one class only" in text for text in found.warnings)
+    assert any("hat Validierungspatienten nur einer Klasse" in text for text in found.translated["warnings"])
+    text = page(story({"oak": evaluated(2, 2.0, (60, 0))}, Arms(), language="de"))
+    assert "Zuerst lesen" in text
+    assert "one class only" not in text
