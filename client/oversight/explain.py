@@ -9,17 +9,16 @@ import math
 from collections.abc import Iterator
 
 from client.ledger.accounting import Mechanism, epsilon_of
-from client.oversight.review import Cost, Leaving, Review
+from client.oversight.departures import departures, rounds, times
+from client.oversight.review import Cost, Review
 from client.oversight.settings import every_setting
-from client.policy import PART_WORDS, Part
+from client.policy import PART_WORDS
 from conf.schema.model import is_foreign, permission_of
 from tasks import task as tasks
 from tasks.machine.language import joined, later, number, say, say_many
 from tasks.metrics.foresight import ASSUMED_ANSWERS, ASSUMED_AUC, FORESEEN, Foresight, foresee_answer
-from tasks.protocol.study import EvaluationTerms, StudyDocument
-from tasks.protocol.survey import WORDS
+from tasks.protocol.study import StudyDocument
 from tasks.tables import answer_terms
-from tasks.task import QUESTION
 
 APART = later(
     "No patient is on both sides, so nobody bears both costs. (If sides were changed, what was spent before counts on "
@@ -33,7 +32,7 @@ def words(review: Review) -> dict[str, list[str]]:
     trust = list(_trust(review))
     return {
         say("What the study asks"): _asked(review),
-        say("What leaves this hospital"): _departures(review),
+        say("What leaves this hospital"): departures(review),
         say("What it costs the patients"): [*(line for cost in review.costs for line in price(cost)), say(APART)],
         **({say("Whom that rests on"): trust} if trust else {}),
         say("What its figures can tell"): _foreseen(review),
@@ -72,7 +71,7 @@ def _asked(review: Review) -> list[str]:
             "{network} is trained here and at other hospitals, in {rounds}. The images stay here; only the model is "
             "exchanged.",
             network=_network(document),
-            rounds=_rounds(document.rounds),
+            rounds=rounds(document.rounds),
         ),
         say_many(
             "This hospital trains in at most {n} of the rounds.",
@@ -95,7 +94,7 @@ def _asked(review: Review) -> list[str]:
         ),
         say(
             "The model is also evaluated on the validation patients, {times}; it is never trained on them.",
-            times=_times(document.evaluation.releases),
+            times=times(document.evaluation.releases),
         ),
     ]
 
@@ -110,134 +109,6 @@ def _method(document: StudyDocument) -> Iterator[str]:
         yield say("A second model is trained for this hospital only, in as many steps again; it never leaves.")
     if method.proximal or method.control_variates:
         yield say("What the server sends pulls training here towards the shared model, independently of the patients.")
-
-
-def _departures(review: Review) -> list[str]:
-    lines = [line for leaving in review.leaving for line in _departure(review, leaving)]
-    lines.append(
-        say(
-            "With each message: the study's name, the round, this hospital's name and public size, and the epsilon "
-            "spent. If something fails, an error code without text. Nothing else: no image, no patient name or number."
-        )
-    )
-    return lines
-
-
-def _departure(review: Review, leaving: Leaving) -> list[str]:
-    terms, times = review.document.evaluation, _times(leaving.times)
-    said = {"size": _size(leaving), "noise": _is_noised(review, leaving.part)}
-    if _is_sum(review.document, leaving.part):
-        of_training = leaving.part == "training"
-        what = say("of a step's clipped gradients") if of_training else say("of a histogram of scores")
-        return [
-            say(
-                "{times}, and once more for each attempt that fails: this hospital's part {of_what} ({size}){noise}, "
-                "masked: to everybody who lacks the pads of one other honest hospital it is random numbers. Only the "
-                "sum of all hospitals is ever read.",
-                times=times,
-                of_what=what,
-                **said,
-            )
-        ]
-    if leaving.part == "training":
-        rounds = _rounds(leaving.times)
-        return [say("After each of at most {rounds}: how the model changed ({size}){noise}.", rounds=rounds, **said)]
-    if leaving.by:
-        by = say(" and by ").join(say(WORDS[name]) for name in leaving.by)
-        return [say("After the last round: the same once more by {attributes} ({size}){noise}.", attributes=by, **said)]
-    if leaving.of == "answers":
-        return _answers(review.document, **said)
-    return [_scores(leaving, terms, times=times, **said)]
-
-
-def _scores(leaving: Leaving, terms: EvaluationTerms, times: str, size: str, noise: str) -> str:
-    """What leaves of scores and outlines, in one sentence."""
-    said = {"size": size, "noise": noise}
-    match leaving.of:
-        case "findings":
-            names = ", ".join(terms.findings)
-            return say("After the last round: the same for {names} ({size}){noise}.", names=names, **said)
-        case "outlines":
-            return say(
-                "After the last round: how many patients had which agreement between the model's and a reader's "
-                "outlines of {names}, by overlap and by distance ({size}){noise}.",
-                names=", ".join(terms.structures),
-                **said,
-            )
-        case "range":
-            return say(
-                "Before the first of these, once: how many patients got about which score, whatever they have (a "
-                "histogram of {cells} cells, {size}), with more noise; where the others' cells lie follows.",
-                cells=leaving.numbers,
-                size=size,
-            )
-        case "two models":
-            return say(
-                "After the last round, once: a second model is received, and how many patients with and without "
-                "the finding got which scores from both leaves (a histogram of {bins} x {bins} cells for each, "
-                "{size}){noise}.",
-                bins=terms.paired,
-                **said,
-            )
-        case "others' models":
-            return say(
-                "After the last round, {times}: another hospital's own model is received, and the same figures for "
-                "it leave ({size}){noise}.",
-                times=times,
-                **said,
-            )
-    return say(
-        "{times}: how many patients with and without the finding got which score (a histogram of {bins} cells for "
-        "each, {size}){noise}.",
-        times=times,
-        bins=terms.bins,
-        **said,
-    )
-
-
-def _size(leaving: Leaving) -> str:
-    return say(
-        "{numbers} in {tensors}, {bytes} bytes",
-        numbers=say_many("{n} number", "{n} numbers", leaving.numbers),
-        tensors=say_many("{n} tensor", "{n} tensors", leaving.tensors),
-        bytes=number(leaving.bytes, ","),
-    )
-
-
-def _answers(document: StudyDocument, size: str, noise: str) -> list[str]:
-    """What leaves of questions with other answers than yes or no, a sentence each; the last one with their size."""
-    lines = []
-    for name, answer in document.evaluation.answers.items():
-        question = say("the task's question") if name == QUESTION else name
-        rows, columns = answer.cells
-        if answer.kind == "measure":
-            line = say(
-                "After the last round: of {question}, how many patients had which measured value, which value from the "
-                "model, and which difference between them (three histograms of {cells} cells)",
-                question=question,
-                cells=columns,
-            )
-        elif answer.kind == "classes":
-            line = say(
-                "After the last round: of {question}, how many patients of each of {rows} classes were told which; and "
-                "how many of each class, and of the others, got which score for it",
-                question=question,
-                rows=rows,
-            )
-        else:
-            line = say(
-                "After the last round: of {question}, how many patients of each of {rows} grades were told which",
-                question=question,
-                rows=rows,
-            )
-        lines.append(line)
-    all_of_these = say(" ({size} for all of these){noise}", size=size, noise=noise)
-    return [say("{sentence}.", sentence=line) for line in (*lines[:-1], lines[-1] + all_of_these)]
-
-
-def _is_sum(document: StudyDocument, part: Part) -> bool:
-    sums = document.secure_sum
-    return sums is not None and (sums.steps if part == "training" else sums.figures)
 
 
 def _trust(review: Review) -> Iterator[str]:
@@ -274,11 +145,6 @@ def _who(cost: Cost) -> str:
     return say("training patients") if cost.part == "training" else say("validation patients")
 
 
-def _is_noised(review: Review, part: Part) -> str:
-    cost = next(cost for cost in review.costs if cost.part == part)
-    return say(", WITHOUT noise") if cost.granted is None else say(", with noise on every number")
-
-
 def price(cost: Cost) -> Iterator[str]:
     """What one part costs its patients, and what is left of their budget."""
     if cost.granted is None or cost.asked is None:
@@ -307,7 +173,7 @@ def price(cost: Cost) -> Iterator[str]:
         "Noise of {noise} times the most that one patient can change is added{squeezed}, {times} in all.",
         noise=_noise(cost.plan),
         squeezed=squeezed,
-        times=_times(sum(mechanism.count for mechanism in cost.plan)),
+        times=times(sum(mechanism.count for mechanism in cost.plan)),
     )
     yield say(
         "At the smaller delta {delta} the same noise gives epsilon {epsilon}.",
@@ -420,11 +286,3 @@ def _verdict(review: Review) -> list[str]:
 
 def _amount(epsilon: float) -> str:
     return number(epsilon, ".2f") if math.isfinite(epsilon) else say("an unlimited amount, by training without noise,")
-
-
-def _rounds(count: int) -> str:
-    return say_many("{n} round", "{n} rounds", count)
-
-
-def _times(count: int) -> str:
-    return say_many("{n} time", "{n} times", count)
