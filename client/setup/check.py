@@ -160,7 +160,7 @@ def _patients(report: IngestReport, site: SiteSettings) -> Rung:
 
 
 def _classes(report: IngestReport) -> Rung:
-    result = ", ".join(f"{number} {name}" for name, number in report.classes.items())
+    result = ", ".join(f"{count} {say(name.replace('_', ' '))}" for name, count in report.classes.items())
     least = min(report.classes.values())
     if least == 0:
         return Rung(

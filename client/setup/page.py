@@ -34,6 +34,8 @@ padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #ddd } .ok { color: #1a
 .fail { color: #a01818; font-weight: 600 } figure { display: inline-block; margin: 0 .5rem .5rem 0 }
 img { image-rendering: pixelated; width: 128px; height: 128px; background: #000 } figcaption { font-size: 12px }
 .private { border: 2px solid #a01818; padding: .5rem 1rem }
+@media (max-width: 40rem) { th { display: none } td { display: block; border: 0; padding: .1rem 0 }
+tr { display: block; padding: .5rem 0; border-bottom: 1px solid #ddd } }
 """
 
 
@@ -127,7 +129,8 @@ def _samples(usable: Sequence[Image], task: Task, cache: ExampleCache) -> str:
     for name, images in images_of_classes(task, usable).items():
         of_patient = {image.patient: image for image in images}
         shown = list(of_patient.values())[:: max(1, len(of_patient) // _SAMPLES)][:_SAMPLES]
-        parts.append(f"<p>{escape(name)}</p>" + "".join(_figure(image, name, cache) for image in shown))
+        told = say(name.replace("_", " "))
+        parts.append(f"<p>{escape(told)}</p>" + "".join(_figure(image, told, cache) for image in shown))
     return "".join(parts)
 
 

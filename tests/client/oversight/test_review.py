@@ -277,7 +277,7 @@ def test_what_others_have_set_aside_is_not_left(document: StudyDocument, provisi
 def test_a_review_speaks_the_language_asked_for(
     document: StudyDocument, hospital: SiteSettings, ledger: Ledger, lang: Language, asked: str
 ) -> None:
-    many = replace(document, rounds=10**6, evaluation=replace(document.evaluation, bins=128, subgroups=["age"]))
+    many = replace(document, rounds=200, evaluation=replace(document.evaluation, bins=128, subgroups=["age"]))
     english = words(examine(document, hospital, ledger))
     for one in (document, many):
         with spoken(lang):
