@@ -126,7 +126,7 @@ TASK_ROOMS: dict[str, set[str]] = {
     "faults": set(),
     "protocol": {"faults"},
     "losses": {"answers", "exclusion", "input_spec"},
-    "machine": {"faults", "protocol"},
+    "machine": {"protocol"},
     "task": {"codes", "answers", "exclusion", "input_spec", "losses"},
     "tables": {"answers", "metrics", "protocol", "task"},
     "imaging": {"task"},

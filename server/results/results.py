@@ -6,7 +6,7 @@ Tested in ``tests/server/results/test_verdicts.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from server.errors import CheckpointDamaged
 from server.results.answers import AnswerArm, answers, told_figures
 from server.results.average import worse_on_average
+from server.results.collapsed import collapsed, collapsed_in_words
 from server.results.figures import (
     Arm,
     Subgroup,
@@ -197,12 +198,11 @@ def results(
     spread, histograms = _spread(arms), histograms_of(federated)
     details, told = _details(evaluations), answers(evaluations, questions)
     epsilon, by_hospital = _epsilon(state.rounds), knowing_the_hospital(histograms)
-    apart = gains(details["federated"], details["local"]) if "local" in details and "federated" in details else {}
-    trained = {h: math.hypot(*(each[h] for each in spread.values())) for h in spread.get("federated", {})}
     shuffled = repeated([auc for auc in map(_pooled, arms.shuffled) if auc is not None])
     measured = isinstance(questions.get(QUESTION), Measure)  # its score is no probability
     calibrated = None if measured else recalibrated(histograms)
-    gained = {h: widened(gain, trained.get(h, 0.0)) for h, gain in (apart | cross_site.gains).items()}
+    flat = [collapsed(each) for each in (arms.local, arms.pooled, federated)]
+    gained = _gains(details, cross_site, spread, without=flat[0])
     made = Results(
         study=name,
         arms={arm: figures for arm, figures in by_arm.items() if figures},
@@ -215,7 +215,7 @@ def results(
         details=details,
         by_hospital=by_hospital,
         gains=gained,
-        paired=sorted(cross_site.gains),
+        paired=sorted(cross_site.gains.keys() & gained.keys()),
         matrix=_matrix(cross_site, state),
         shuffled=shuffled,
         shufflings=len(arms.shuffled),
@@ -229,19 +229,45 @@ def results(
         spread=spread,
         recalibrated=calibrated,
     )
-    problems = [f"{hospital} {why}." for hospital, why in cross_site.problems.items()]
+    return _in_words(made, state, flat, cross_site, gates or {}, probabilities=not measured)
+
+
+def _gains(
+    details: Mapping[str, Arm],
+    cross_site: CrossSiteEvaluation,
+    spread: Mapping[str, Mapping[str, float]],
+    without: Collection[str],
+) -> dict[str, Interval]:
+    """By hospital, with the scatter of training where it was measured."""
+    apart = gains(details["federated"], details["local"]) if {"federated", "local"} <= details.keys() else {}
+    trained = {h: math.hypot(*(each[h] for each in spread.values())) for h in spread.get("federated", {})}
+    found = apart | cross_site.gains
+    return {h: widened(gain, trained.get(h, 0.0)) for h, gain in found.items() if h not in without}
+
+
+def _in_words(
+    made: Results,
+    state: StudyState,
+    flat: Sequence[Sequence[str]],
+    cross_site: CrossSiteEvaluation,
+    gates: Mapping[str, float | None],
+    *,
+    probabilities: bool,
+) -> Results:
+    """With what is said of the figures, in English for programs and in the language of the report."""
 
     def said() -> dict[str, list[str]]:
-        first = [*worse_on_average(gained), *_warnings(state, made, probabilities=not measured), *problems]
-        short = gate(details.get("federated"), gates or {}, told.get(QUESTION, {}).get("federated"))
+        problems = [f"{hospital} {why}." for hospital, why in cross_site.problems.items()]
+        other = _warnings(state, made, probabilities=probabilities)
+        first = [*collapsed_in_words(*flat), *worse_on_average(made.gains), *other, *problems]
+        short = gate(made.details.get("federated"), gates, made.answers.get(QUESTION, {}).get("federated"))
         return {"warnings": first} | ({} if short is None else {"gate": short})
 
-    with spoken("en"):  # what programs read
+    with spoken("en"):
         words = said()
-    with spoken(language):
-        return replace(
-            made, warnings=words["warnings"], gate=words.get("gate"), translated={} if language == "en" else said()
-        )
+    with spoken(made.language):
+        translated = {} if made.language == "en" else said()
+    return replace(made, warnings=words["warnings"], gate=words.get("gate"), translated=translated)
 
 
 def _warnings(state: StudyState, made: Results, *, probabilities: bool) -> list[str]:
