@@ -1,4 +1,4 @@
-"""What a secure sum costs a round in one process: `python -m tests.benchmarks.bench_secure_round [--hospitals 4 16 100]`.
+"""What a secure sum costs a round: `python -m tests.benchmarks.bench_secure_round [--hospitals 4 16 100]`.
 
 The same study twice, phantoms of 14 patients at each hospital, one step a round, nothing evaluated before the end: with
 each hospital's own noise, and with noise that all share. Seconds are a round's from its order to its commit, medians
