@@ -34,7 +34,11 @@ def dashboard(
     try:
         shown = LocalPage(listen, SitePage(site.resolve()))
     except (OSError, ValueError, OverflowError) as error:
-        why = faults.of_system(error) if isinstance(error, OSError) else "must be an address of this machine and a port"
+        why = (
+            faults.of_system(error)
+            if isinstance(error, OSError)
+            else "must be an address of this machine only, and a port"
+        )
         raise SiteMisconfigured(f"--listen {listen}: {why}, such as 127.0.0.1:9480") from None
     with shown:
         print(f"{settings.name}: {shown.url}", flush=True)

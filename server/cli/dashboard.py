@@ -33,7 +33,11 @@ def dashboard(
     try:
         shown = LocalPage(listen, ServerPage(server_dir.path))
     except (OSError, ValueError, OverflowError) as error:
-        why = faults.of_system(error) if isinstance(error, OSError) else "must be an address of this machine and a port"
+        why = (
+            faults.of_system(error)
+            if isinstance(error, OSError)
+            else "must be an address of this machine only, and a port"
+        )
         raise ServerMisconfigured(f"--listen {listen}: {why}, such as 127.0.0.1:9481") from None
     with shown:
         print(f"{server_dir.settings.host}: {shown.url}", flush=True)

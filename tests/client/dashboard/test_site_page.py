@@ -50,7 +50,7 @@ def hospital(tmp_path: Path, archive: Archive, document: StudyDocument, monkeypa
 
 
 def words(html: str) -> str:
-    return " ".join(re.sub(r"<style>.*</style>|<[^>]+>", " ", html).split())
+    return " ".join(re.sub(r"(?s)<style>.*?</style>|<[^>]+>", " ", html).split())
 
 
 def test_it_shows_what_waits_what_ran_and_what_left(hospital: Hospital, document: StudyDocument) -> None:

@@ -116,7 +116,7 @@ def test_a_place_where_the_request_cannot_be_written_is_told(
     file = tmp_path / "invitation.json"
     file.write_text(invitation.model_dump_json())
     code, told = _enroll(tmp_path / "site.yaml", file, "--out", str(tmp_path / "no" / "request.json"))
-    assert (code, "choose another --out" in told) == (2, True)
+    assert (code, "create the folder first" in told) == (2, True)
 
 
 @pytest.fixture

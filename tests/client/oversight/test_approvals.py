@@ -297,8 +297,8 @@ def test_a_waiting_file_that_was_changed_is_named(document: StudyDocument, hospi
 def test_a_digest_may_be_abbreviated_as_long_as_it_is_unique(tmp_path: Path) -> None:
     known = ["abcdef0123456789", "abcdef0199999999"]
     assert one_of("ABCDEF01234", known) == known[0]
-    for digits, says in (("abcdef01", "2 studies"), ("abcdef0", "too short"), ("00000000", "no study here")):
-        with pytest.raises(NotApproved, match=says):
+    for digits, says in (("abcdef01", "2 studies"), ("abcdef0", "too short"), ("00000000", "no study here has")):
+        with pytest.raises(SiteMisconfigured, match=says):
             one_of(digits, known)
 
 
