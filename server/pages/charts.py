@@ -158,6 +158,11 @@ def privacy(rounds: Sequence[RoundRecord], asked: float | None) -> Chart | None:
     return _lines(chart, lines, say("epsilon spent"), (0.0, max(asked, most) * 1.08), asked)
 
 
+def _stroke(colour: str, dash: str, width: float) -> Callable[[float, float], str]:
+    """What stands in a legend for a line."""
+    return lambda x, y: line(x - 9, y, x + 9, y, colour, width=width, dash=dash)
+
+
 def _lines(
     chart: Chart,
     lines: Mapping[str, Sequence[tuple[int, float | None]]],
@@ -168,15 +173,7 @@ def _lines(
     """One line a name over the rounds."""
     styles = {name: (colour, dash, 1.6) for name, colour, dash in numbered([n for n in lines if n != "mean"])}
     styles |= {"mean": ("#111111", "", 3.0)} if "mean" in lines else {}
-    entries: list[tuple[str, Callable[[float, float], str]]] = []
-    for name in lines:
-        colour, dash, width = styles[name]
-        entries.append(
-            (
-                say(name) if name == "mean" else name,
-                lambda x, y, c=colour, d=dash, w=width: line(x - 9, y, x + 9, y, c, width=w, dash=d),
-            )
-        )  # type: ignore[misc]
+    entries = [(say(name) if name == "mean" else name, _stroke(*styles[name])) for name in lines]
     if limit is not None:
         entries.append((say("requested"), lambda x, y: line(x - 9, y, x + 9, y, "#b00020", width=1.5, dash="4 3")))
     top = legend(chart, 12, entries) + 26

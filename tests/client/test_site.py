@@ -143,5 +143,5 @@ def test_half_a_secret_is_refused(tmp_path: Path) -> None:
 def test_a_language_that_nobody_has_translated_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
     assert load(_written(tmp_path)).lang == "en"
     assert load(_written(tmp_path, lang="zh")).lang == "zh"
-    with pytest.raises(SiteMisconfigured, match="lang: Input should be 'en', 'zh' or 'de'"):
+    with pytest.raises(SiteMisconfigured, match="lang: must be 'en', 'zh' or 'de', not 'fr'"):
         load(_written(tmp_path, lang="fr"))

@@ -95,4 +95,4 @@ def test_what_does_not_belong_together_is_refused(hospital: Hospital, document: 
     (tmp_path / "model.safetensors").write_bytes(b"no model")
     ended = _run(hospital, tmp_path / "study.json", tmp_path / "model.safetensors")
     assert ended.exit_code == 2
-    assert "is not a readable safetensors file" in ended.output
+    assert "is no study's model" in ended.output
