@@ -99,9 +99,9 @@ def check(words: Sequence[str], commands: Sequence[str] = ()) -> None:
         )
     if given.config_dir and not os.path.isdir(given.config_dir):
         raise ConfigError(f"--config-dir {given.config_dir}: there is no such folder")
-    if wrong := overrides.studies(given.overrides, True, commands)[1]:
-        raise ConfigError(*wrong)
     if any(getattr(given, option) for option in _ASKS_SOMETHING_ELSE):
+        if wrong := overrides.studies(given.overrides, True, commands)[1]:
+            raise ConfigError(*wrong)
         register()  # Hydra composes the configuration to show it
         return
     more = [f"{_SEARCH}[file://{given.config_dir}]"] if given.config_dir else []

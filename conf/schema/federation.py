@@ -83,6 +83,7 @@ class PhantomFederation(Federation):
     kind: str = "phantom"
     """Set by the choice."""
     deadline_s: Wait = _SIMULATED_DEADLINE_S
+    """As of every federation, and by default a day."""
     hospitals: Annotated[dict[HospitalName, Phantom], _NAMED]
     """One phantom for each hospital's name."""
 
@@ -94,6 +95,7 @@ class ManifestFederation(Federation):
     kind: str = "manifest"
     """Set by the choice."""
     deadline_s: Wait = _SIMULATED_DEADLINE_S
+    """As of every federation, and by default a day."""
     table: str = "manifest.csv"
     """The CSV or TSV in ``data_root``, one line an image."""
     file_column: str = "file"
@@ -139,6 +141,7 @@ class MedmnistFederation(Federation):
     kind: str = "medmnist"
     """Set by the choice."""
     deadline_s: Wait = _SIMULATED_DEADLINE_S
+    """As of every federation, and by default a day."""
     archive: str
     """File name of the ``.npz``."""
     sizes: Annotated[dict[HospitalName, Count], _NAMED]

@@ -96,7 +96,7 @@ def test_one_that_fails_is_told_takes_no_older_one_and_is_cleared_away(
     with monkeypatch.context() as broken:
         broken.setattr("server.deployment.backup._copy_database", full)
         (home.path / "mlflow" / "mlflow.db").write_bytes(b"")
-        assert "No space left" in said("backup", series, "--keep", 1, "--home", home.path, code=1)
+        assert "the disk is full" in said("backup", series, "--keep", 1, "--home", home.path, code=2)
     assert kept in names(series)
     assert "No space left on device" in seen(home)[1][0]
     assert seen(home)[0] is not None, "of the older one"

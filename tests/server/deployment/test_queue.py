@@ -141,6 +141,8 @@ def test_a_researcher_who_names_no_server_is_told_what_is_missing(
     assert told in both.out + both.err
 
 
-def test_a_server_that_cannot_be_reached_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.main(["queue", *WORDS], undrawn) == 1
-    assert "ServerUnreachable" in capsys.readouterr().out
+def test_certificates_that_are_not_there_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["queue", *WORDS], undrawn) == 2
+    told = capsys.readouterr().out
+    assert "runtime.authority=ca.crt: there is no such file" in told
+    assert "runtime.certificate=me.pem: there is no such file" in told
