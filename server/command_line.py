@@ -7,6 +7,7 @@ Tested in ``tests/server/test_launch.py``.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 import sys
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from server.runtime.workers import LoadApp
     from server.simulation import ProvisionHospitals
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""No fault of the command: exit code 1."""
 COMMANDS = ("compare", "send", "export", "queue", "stop", "logs", "encoder", "new-task")
 """First words that are no settings of a study; ``server/commands.py`` has them."""
 ASK = "ask"
@@ -104,7 +107,7 @@ def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
         except OSError as error:  # a full disk, a folder that may not be written
             console.print(f"[bold red]File error:[/] {escape(faults.of_system(error))}.", soft_wrap=True)
             console.print("Every committed round is kept. Fix it and rerun the same command to resume.")
-            sys.exit(2)
+            sys.exit(1 if error.errno in _FULL else 2)
         except KeyboardInterrupt:
             with suppress(KeyboardInterrupt):  # `make` and `timeout` send a second one
                 console.print(

@@ -50,7 +50,7 @@ def test_a_full_disk_is_one_sentence(
 ) -> None:
     assert command(monkeypatch, tmp_path, raises=OSError(28, "No space left on device", "/x/y")) == 1
     shown = capsys.readouterr().out
-    assert "No space left on device: '/x/y'" in shown
+    assert "/x/y: the disk is full" in shown
     assert "Every committed round is kept" in shown
 
 
