@@ -79,7 +79,7 @@ def test_what_is_no_model_is_refused(content: bytes, why: str) -> None:
 
 
 def test_a_folder_stands_for_its_only_model(tmp_path: Path) -> None:
-    with pytest.raises(BadModelFile, match="has 0 safetensors files"):
+    with pytest.raises(BadModelFile, match="has no safetensors file"):
         model_file.found(tmp_path)
     (tmp_path / "a.safetensors").touch()
     (tmp_path / "card.md").touch()
