@@ -1,6 +1,6 @@
 # Two commands set up everything: `make demo` and `make test`. The rest is for those who change the code.
 .DEFAULT_GOAL := help
-.PHONY: help demo test explore check catalogues coverage docs e2e wheels wheels-cuda sbom e2e-container bench clean
+.PHONY: help demo test thorough explore check catalogues coverage docs e2e wheels wheels-cuda sbom e2e-container bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,10 @@ demo: $(VENV)/.installed  ## Draw three phantom hospitals and run a private fede
 # Tests start hundreds of processes: Python keeps what it has compiled of the sources, whatever it does elsewhere.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed  ## Run the tests (minutes)
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder -rs
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder -rs -m "not thorough"
+
+thorough: $(VENV)/.installed  ## The costly cases that `make test` leaves out: every task, every network, kill after kill
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope -rs -m thorough
 
 explore: $(VENV)/.installed  ## Run the property tests on new random cases; report what fails as an @example
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=explore

@@ -47,10 +47,73 @@ SLOWEST = (
 """Modules that take long, in the order in which ``make test`` begins them: one that began last would be waited for."""
 _TURNS = {f"tests/{name}.py": turn for turn, name in enumerate(SLOWEST)}
 
+REPRESENTED: dict[str, dict[str, tuple[str, ...]]] = {
+    "tasks/test_every_task": {
+        "test_there_is_something_to_learn_but_not_everything": ("breast_ultrasound", "left_heart"),
+        "test_scans_have_something_to_learn_but_not_everything": (),
+    },
+    "client/test_totality": {
+        "test_updates_leave_in_the_same_form_whoever_is_there": (
+            *("scatter_linear-2d", "scatter_linear-3d", "scatter_outline-2d", "vit-2d", "unet-2d", "dynunet-3d"),
+            "frozen encoder",
+        ),
+    },
+    "client/reading/test_contract": {
+        "test_phantoms_conform_and_headers_are_quick": (
+            *("breast_ultrasound", "cardiac_ultrasound", "ejection_fraction", "hand_xray", "left_heart"),
+            "pneumonia_xray",
+        ),
+    },
+    "client/prediction/test_segmentation": {
+        "test_others_find_on_each_image_what_the_model_marks": ("lung_ct",),
+        "test_they_say_whose_and_what_they_are": ("breast_ultrasound", "lung_ct"),
+    },
+    "client/prediction/test_references": {
+        "test_reports_keep_the_rules_of_viewers_and_of_ai_results": ("breast_ultrasound",),
+    },
+    "client/prediction/test_scan_list": {
+        "test_catalog_and_files_give_the_probabilities_of_what_an_ingest_reads": ("lung_ct",),
+    },
+    "client/cohort/test_people": {
+        "test_labels_by_patient_and_sides_follow_new_numbers": (
+            *("breast_ultrasound-folder", "breast_ultrasound-dicomweb", "lung_ct-folder"),
+        ),
+    },
+    "client/training/test_gradients": {"test_a_step_stays_within_its_memory": ("convolutions-2",)},
+    "federation/test_honest_updates": {
+        "test_honest_updates_are_neither_dropped_nor_named": (
+            *("training.final_rate=0.1 training.final_noise=0.5", "strategy=fedrep strategy.head_steps=1"),
+            *("strategy=scaffold wire.up=int8 training.final_rate=0.2", "wire=lean"),
+        ),
+    },
+    "federation/test_strategies": {
+        "test_each_hospital_plans_its_noise_for_its_own_turns": ("ditto", "turns", "by noise"),
+    },
+    "federation/test_interruption": {
+        "test_a_study_that_is_killed_again_and_again_ends_as_if_it_had_not_been": (),
+    },
+    "federation/test_shared_noise": {
+        "test_killed_again_and_again_no_tag_is_used_twice_and_the_study_ends": (),
+        "test_a_reply_that_cannot_be_added_costs_the_step_and_not_the_study": ("random words", "an old reply"),
+    },
+    "federation/test_whole_study": {"test_processes_play_the_same_study": ()},
+}
+"""Tests of many costly cases, and those cases that ``make test`` plays for all. The others are ``thorough``.
+
+A rule of the others is held by a cheaper test as well (a kill at every line, one network of each kind); ``make
+thorough`` plays them all.
+"""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slowest modules first, and leave all others in their order."""
+    """Put the slowest modules first and leave all others in their order; mark what is ``thorough``."""
     items.sort(key=lambda item: _TURNS.get(item.nodeid.split("::")[0], len(_TURNS)))
+    for item in items:
+        module, _, name = item.nodeid.removeprefix("tests/").partition(".py::")
+        test, _, case = name.partition("[")
+        kept = REPRESENTED.get(module, {}).get(test)
+        if kept is not None and case.removesuffix("]") not in kept:
+            item.add_marker(pytest.mark.thorough)
 
 
 def pytest_collection_finish() -> None:

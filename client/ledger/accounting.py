@@ -16,12 +16,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-
-from dp_accounting import gaussian_mechanism
-from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
+from typing import TYPE_CHECKING
 
 from client.errors import BudgetExhausted
 from tasks.machine.language import number, say
+
+if TYPE_CHECKING:  # half of what a command waits for at its start, and most commands compose nothing
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 _DISCRETIZATION = 1e-3
 _TAIL_MASS = 1e-15  # what a composition cuts off; it is counted as lost, so the bound stays one
@@ -126,7 +127,7 @@ def gaussian_of(epsilon: float, delta: float) -> Mechanism:
     Raises:
         ValueError: epsilon is not above 0, or so large that no noise is left.
     """
-    sigma = gaussian_mechanism.get_sigma_gaussian(epsilon, delta) if 0 < epsilon <= _MOST_EPSILON else 0.0
+    sigma = _sigma_of(epsilon, delta) if 0 < epsilon <= _MOST_EPSILON else 0.0
     noise = math.floor(sigma * _DIGITS) / _DIGITS
     if noise <= 0:
         raise ValueError(f"epsilon {epsilon:g}: must be above 0 and at most {_MOST_EPSILON:g}")
@@ -165,8 +166,17 @@ def _epsilon_of(parts: tuple[HistoryPart, ...], delta: float) -> float:
     if any(noise == 0 for noise, _, _ in parts):
         return math.inf
     if all(rate == 1 for _, rate, _ in parts):
+        from dp_accounting import gaussian_mechanism
+
         return float(gaussian_mechanism.get_epsilon_gaussian(_one_gaussian(parts), delta))
     return float(_composed(parts).get_epsilon_for_delta(delta))
+
+
+def _sigma_of(epsilon: float, delta: float) -> float:
+    """The noise of one Gaussian release over everybody that costs this much."""
+    from dp_accounting import gaussian_mechanism
+
+    return float(gaussian_mechanism.get_sigma_gaussian(epsilon, delta))
 
 
 def _one_gaussian(parts: tuple[HistoryPart, ...]) -> float:
@@ -198,6 +208,8 @@ def _repeated(noise: float, sample_rate: float, count: int) -> PrivacyLossDistri
 
 @lru_cache(maxsize=32)
 def _single(noise: float, sample_rate: float) -> PrivacyLossDistribution:
+    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
+
     return from_gaussian_mechanism(
         standard_deviation=noise, sampling_prob=sample_rate, value_discretization_interval=_DISCRETIZATION
     )
@@ -263,7 +275,7 @@ def _guess(
     spent: tuple[HistoryPart, ...], sample_rate: float, ahead: tuple[Ahead, ...], epsilon: float, delta: float
 ) -> float:
     """A scale by the central limit theorem for composition (Bu et al., HDSR 2020, theorem 5): only a starting point."""
-    target = 1 / gaussian_mechanism.get_sigma_gaussian(epsilon, delta)
+    target = 1 / _sigma_of(epsilon, delta)
     left = max(target**2 - sum(times * _variance(noise, rate) for noise, rate, times in spent), 0.01 * target**2)
     low, high = math.log(_LEAST_NOISE), math.log(_MOST_NOISE)
     for _ in range(60):  # halvings of an interval of 10
