@@ -19,6 +19,7 @@ from client.link import security
 from client.site import load
 from tasks.machine import evidence as papers
 from tasks.machine.disk import write_whole
+from tasks.machine.language import say, spoken
 
 
 def evidence(
@@ -31,20 +32,26 @@ def evidence(
 
     Each sentence names a check of `security`, a row of ledger or audit log, or a line of site.yaml or of a study's
     document; what none of them tells is marked as missing. They are input, not legal advice, and stay in the hospital.
+    They are in the language that `lang` of site.yaml names.
     """
     require_address(gateway)
     if folder.exists():
         raise SiteMisconfigured(f"{folder} exists: name a folder that does not, so that nothing older is mixed in")
-    if not load(site).ledger.exists():
+    settings = load(site)
+    if not settings.ledger.exists():
         raise SiteMisconfigured("there is no ledger here, which the papers rest on: run this where the trainer runs")
-    checklist = security.checklist(load(site), site, gateway)
-    with opened(site) as (settings, records):
-        found = Installation(settings, site, checklist, Books.of(records, settings))
-    made = pack(found)
-    files = papers.write(folder, made)
+    checklist = security.checklist(settings, site, gateway)
+    with opened(site) as (_, records):
+        books = Books.of(records, settings)
+    with spoken(settings.lang):  # with --json as well: the papers are for people
+        found = Installation(settings, site, checklist, books)
+        made = pack(found)
+        files = papers.write(folder, made)
+        rows, facts = papers.summary(made)
+        columns = (say("paper"), say("sentences"), say("missing"))
+        shown = table(say("Evidence of {name}", name=settings.name), columns, rows, columns[1:])
+        where = say("Read {page}. It stays in the hospital.", page=files[0])
     for name, lines in found.documents.items():
         (folder / "documents").mkdir(mode=0o700, exist_ok=True)
         write_whole(folder / "documents" / name, "".join(f"{line}\n" for line in lines).encode(), 0o600)
-    rows, facts = papers.summary(made)
-    shown = table(f"Evidence of {settings.name}", ("paper", "sentences", "missing"), rows, ("sentences", "missing"))
-    answer(as_json, facts | {"index": files[0]}, shown, f"Read {files[0]}. It stays in the hospital.")
+    answer(as_json, facts | {"index": files[0]}, shown, where)

@@ -28,11 +28,17 @@ from client.sources.settings import Settings
 from tasks.machine import evidence
 from tasks.machine.checklist import Checklist
 from tasks.machine.evidence import Basis, Sentence, checks_of, missing, said
+from tasks.machine.language import day as written
+from tasks.machine.language import later, moment, number, say
 from tasks.protocol import documents
 from tasks.protocol.documents import Document
 from tasks.protocol.study import BadDocument, release
 
-LEDGER, AUDIT = "Rows of the ledger", "Rows of the audit log"
+LEDGER, AUDIT = later("Rows of the ledger"), later("Rows of the audit log")
+SETTINGS = later("Lines of site.yaml")
+
+
+ANSWERED, NOT_ANSWERED = later("answered"), later("not answered, and spent all the same")
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,10 @@ class Installation:
         keys = checks_of(self.checklist, promises)
         if not keys:
             return missing(
-                f"no check on this machine says whether this holds: {text} Run this on the other one as well."
+                say(
+                    "no check on this machine says whether this holds: {text} Run this on the other one as well.",
+                    text=text,
+                )
             )
         return said(text, *keys)
 
@@ -99,10 +108,14 @@ class Installation:
         for part in name.split("."):
             value = value[int(part)] if isinstance(value, list) else getattr(value, part, None)
         if line is None:
-            text = f"{name} is not in site.yaml: release {release()} takes {value}"
-            return self._use(Basis(f"Y-{name.replace('_', '-')}", "Lines of site.yaml", text))
-        text = f"site.yaml, line {line}: {name}: {'…' if isinstance(value, Settings) else value}"
-        return self._use(Basis(f"Y{line}", "Lines of site.yaml", text, f"sed -n {line}p {self.site.name}"))
+            text = say(
+                "{name} is not in site.yaml: release {release} takes {value}",
+                name=name, release=release(), value=value)  # fmt: skip
+            return self._use(Basis(f"Y-{name.replace('_', '-')}", say(SETTINGS), text))
+        text = say(
+            "site.yaml, line {line}: {name}: {value}",
+            line=line, name=name, value="…" if isinstance(value, Settings) else value)  # fmt: skip
+        return self._use(Basis(f"Y{line}", say(SETTINGS), text, f"sed -n {line}p {self.site.name}"))
 
     def line(self, decision: Decision, name: str) -> str:
         """The key of the line of a study document that has this setting.
@@ -112,47 +125,49 @@ class Installation:
         """
         file = f"{decision.digest[:12]}.txt"
         lines = self.documents.setdefault(file, every_setting(documents.read(decision.document)))
-        number = next((n for n, line in enumerate(lines, 1) if line.startswith((f"{name} = ", f"{name}."))), 0)
-        if not number:
+        place = next((n for n, line in enumerate(lines, 1) if line.startswith((f"{name} = ", f"{name}."))), 0)
+        if not place:
             raise KeyError(name)
-        text = f"{decision.study}, documents/{file}, line {number}: {lines[number - 1]}"
+        text = say(
+            "{study}, documents/{file}, line {line}: {text}",
+            study=decision.study, file=file, line=place, text=lines[place - 1])  # fmt: skip
         see = f"consilium-site review {decision.digest[:12]}"
-        return self._use(Basis(f"D{decision.digest[:8]}.{number}", "Lines of study documents", text, see))
+        return self._use(Basis(f"D{decision.digest[:8]}.{place}", say("Lines of study documents"), text, see))
 
     def row(self, entry: LedgerEntry) -> str:
         """The key of a row of the ledger."""
         use, mechanism = entry.use, entry.mechanism
-        text = (
-            f"ledger row {entry.reserved}, {entry.reserved_at[:16]} UTC: {use.study}, round {use.round}, "
-            f"{use.cohort}: noise "
-            f"multiplier {mechanism.noise_multiplier:g}, sampling rate {mechanism.sample_rate:g}, {mechanism.count} "
-            f"time(s); {'answered' if entry.committed is not None else 'not answered, and spent all the same'}"
-        )
-        return self._use(Basis(f"L{entry.reserved}", LEDGER, text, "consilium-site ledger verify"))
+        text = say(
+            "ledger row {row}, {at} UTC: {study}, round {round}, {cohort}: noise multiplier {noise}, sampling rate "
+            "{rate}, times {count}; {answered}",
+            row=entry.reserved, at=moment(datetime.fromisoformat(entry.reserved_at)), study=use.study, round=use.round,
+            cohort=use.cohort, noise=number(mechanism.noise_multiplier), rate=number(mechanism.sample_rate),
+            count=mechanism.count,
+            answered=say(NOT_ANSWERED if entry.committed is None else ANSWERED))  # fmt: skip
+        return self._use(Basis(f"L{entry.reserved}", say(LEDGER), text, "consilium-site ledger verify"))
 
     def receipt(self, receipt: Receipt) -> str:
         """The key of a receipt, a row of the audit log."""
-        at = "" if receipt.at is None else f", {receipt.at:%Y-%m-%d %H:%M} UTC"
-        text = (
-            f"audit log row {receipt.seq}{at}: {receipt.message} of {receipt.study}, round {receipt.round}, "
-            f"{receipt.bytes:,} bytes, SHA-256 {receipt.sha256[:16]}"
-        )
-        return self._use(Basis(f"A{receipt.seq}", AUDIT, text, f"consilium-site audit --study {receipt.study}"))
+        text = say(
+            "audit log row {row}, {at}: {message} of {study}, round {round}, {bytes} bytes, SHA-256 {digest}",
+            row=receipt.seq, at="-" if receipt.at is None else f"{moment(receipt.at)} UTC", message=receipt.message,
+            study=receipt.study, round=receipt.round, bytes=number(receipt.bytes, ","),
+            digest=receipt.sha256[:16])  # fmt: skip
+        return self._use(Basis(f"A{receipt.seq}", say(AUDIT), text, f"consilium-site audit --study {receipt.study}"))
 
     def event(self, event: Event) -> str:
         """The key of an event, a row of the audit log."""
-        by = str(event.facts.get("by", ""))
-        account = f" under the login account {event.facts['account']}" if event.facts.get("account") else ""
-        of = f" of {event.facts['study']}" if "study" in event.facts else ""
-        text = f"audit log row {event.seq}, {event.at:%Y-%m-%d %H:%M} UTC: {event.kind}{of}" + (
-            f" by {by}{account}" if by else ""
-        )
-        return self._use(Basis(f"A{event.seq}", AUDIT, text, f"consilium-site audit --kind {event.kind}"))
+        text = say(
+            "audit log row {row}, {at}: {facts}",
+            row=event.seq, at=f"{moment(event.at)} UTC", facts=", ".join(_facts(event)))  # fmt: skip
+        return self._use(Basis(f"A{event.seq}", say(AUDIT), text, f"consilium-site audit --kind {event.kind}"))
 
     def told(self, file: str, section: str) -> str:
         """The key of a section of a page that comes with the release, in ``client/``."""
-        text = f"client/{file} of release {release()}, section “{section}”"
-        return self._use(Basis(f"P-{section.replace(' ', '-')}", "Pages of the release", text))
+        text = say(
+            "client/{file} of release {release}, section “{section}”",
+            file=file, release=release(), section=section)  # fmt: skip
+        return self._use(Basis(f"P-{section.replace(' ', '-')}", say("Pages of the release"), text))
 
     def sources(self) -> list[Basis]:
         """All checks, and what else was used, in the order of its place."""
@@ -173,13 +188,24 @@ def readable(decision: Decision) -> Document | None:
 
 def day(at: datetime | None) -> str:
     """A day in UTC, for people."""
-    return "never" if at is None else f"{at.astimezone(UTC):%Y-%m-%d}"
+    return say("never") if at is None else written(at.astimezone(UTC))
+
+
+def _facts(event: Event) -> Iterator[str]:
+    """What an event says of itself: its kind, its study, and who did it under which login account."""
+    yield event.kind
+    if "study" in event.facts:
+        yield str(event.facts["study"])
+    if event.facts.get("by"):
+        yield say("by {name}", name=event.facts["by"])
+        if event.facts.get("account"):
+            yield say("login account {account}", account=event.facts["account"])
 
 
 def _place(source: Basis) -> tuple[str, str, int]:
     """By group, document and number."""
-    head, _, number = source.key.rpartition(".") if "." in source.key else (source.key[:1], "", source.key[1:])
-    return source.group, head, int(number) if number.isdecimal() else 0
+    head, _, place = source.key.rpartition(".") if "." in source.key else (source.key[:1], "", source.key[1:])
+    return source.group, head, int(place) if place.isdecimal() else 0
 
 
 def _lines(node: Node, above: str = "") -> Iterator[tuple[str, int]]:

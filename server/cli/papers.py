@@ -16,11 +16,13 @@ from server.deployment import security
 from server.deployment.server_dir import read
 from server.errors import ServerMisconfigured
 from tasks.machine import evidence as papers
+from tasks.machine.language import Language, say, spoken
 
 
 def evidence(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the papers.")],
     study: Annotated[str, typer.Option("--study", help="Only this study; otherwise all of them.")] = "",
+    lang: Annotated[Language, typer.Option("--lang", help="Language of the papers.")] = "en",
     home: HomeFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -35,8 +37,12 @@ def evidence(
     server_dir = read(home)
     if folder.exists():
         raise ServerMisconfigured(f"{folder} exists: name a folder that does not, so that nothing older is mixed in")
-    made = pack(Server.of(server_dir, security.checklist(server_dir, QUIET), study))
-    files = papers.write(folder, made)
-    rows, facts = papers.summary(made)
-    shown = table(f"Evidence of {server_dir.settings.host}", ("paper", "sentences", "missing"), rows)
-    answer(as_json, facts | {"index": str(files[0])}, shown, f"Read {files[0]}.")
+    found = Server.of(server_dir, security.checklist(server_dir, QUIET), study)
+    with spoken(lang):
+        made = pack(found)
+        files = papers.write(folder, made)
+        rows, facts = papers.summary(made)
+        columns = (say("paper"), say("sentences"), say("missing"))
+        shown = table(say("Evidence of {name}", name=server_dir.settings.host), columns, rows)
+        where = say("Read {page}.", page=files[0])
+    answer(as_json, facts | {"index": str(files[0])}, shown, where)

@@ -18,6 +18,7 @@ from server.study.folder import FILE
 from tasks.machine import evidence
 from tasks.machine.checklist import Checklist
 from tasks.machine.evidence import Basis, Sentence, checks_of, missing, said
+from tasks.machine.language import say
 from tasks.protocol.study import release
 
 NUMBERS = "results.json"
@@ -77,8 +78,9 @@ class Server:
         keys = checks_of(self.checklist, promises)
         if not keys:
             return missing(
-                f"whether the following holds; what it is of does not run here, so nothing checked it: {text}"
-            )
+                say("whether the following holds; what it is of does not run here, so nothing checked it: {text}",
+                    text=text)
+            )  # fmt: skip
         return said(text, *keys)
 
     def value(self, study: StudyFiles, file: str, key: str) -> str:
@@ -95,32 +97,40 @@ class Server:
         text = f"studies/{study.name}/{file}: {key} = {shown}"
         number = next((u.key for u in self._used.values() if u.text == text), None)
         path = study.path.relative_to(self.server_dir.path) / file
-        return number or self._use(Basis(f"V{len(self._used) + 1}", "Values in files of studies", text, f"less {path}"))
+        return number or self._use(
+            Basis(f"V{len(self._used) + 1}", say("Values in files of studies"), text, f"less {path}")
+        )
 
     def told(self, text: str, study: StudyFiles, *keys: str, file: str = FILE) -> Sentence:
         """A sentence on values of a study's file; missing where the file has none of them."""
         there = [key for key in keys if study.get(file, key) is not None]
         if not there:
-            return missing(f"{', '.join(keys)}: {file} of {study.name} does not say it.")
+            return missing(
+                say("{keys}: {file} of {study} does not say it.", keys=", ".join(keys), file=file, study=study.name)
+            )
         return said(text, *(self.value(study, file, key) for key in there))
 
     def hospital(self, one: Hospital) -> str:
         """The key of a hospital in the register."""
         key = f"H{[each.key for each in self.server_dir.ever_admitted()].index(one.key) + 1}"
-        text = f"hospitals.json: {one.name}, key {one.key}, admitted {one.admitted}" + (
-            f", revoked {one.revoked}" if one.revoked else ""
-        )
-        return self._use(Basis(key, "Register of hospitals", text, "consilium-server status"))
+        facts = {"name": one.name, "key": one.key, "admitted": one.admitted}
+        text = say("hospitals.json: {name}, key {key}, admitted {admitted}", **facts)
+        if one.revoked:
+            text = say(
+                "hospitals.json: {name}, key {key}, admitted {admitted}, revoked {revoked}",
+                **facts, revoked=one.revoked)  # fmt: skip
+        return self._use(Basis(key, say("Register of hospitals"), text, "consilium-server status"))
 
     def setting(self, name: str) -> str:
         """The key of a setting of ``server.yaml``."""
         text = f"server.yaml: {name}: {getattr(self.server_dir.settings, name)}"
-        return self._use(Basis(f"Y-{name.replace('_', '-')}", "Settings", text, "less server.yaml"))
+        return self._use(Basis(f"Y-{name.replace('_', '-')}", say("Settings"), text, "less server.yaml"))
 
     def page(self, file: str) -> str:
         """The key of a page that comes with the release."""
         key = "P-" + file.replace("/", "-").removesuffix(".md")
-        return self._use(Basis(key, "Pages of the release", f"{file} of release {release()}"))
+        text = say("{file} of release {release}", file=file, release=release())
+        return self._use(Basis(key, say("Pages of the release"), text))
 
     def bases(self) -> list[Basis]:
         """All checks, and what else was used."""

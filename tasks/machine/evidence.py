@@ -1,7 +1,8 @@
 """Papers for those who must sign for an installation: sentences, each with the sources that a reader can follow.
 
 A sentence without a source is not written. What no source tells is said as missing, with who may know it. Markdown and
-HTML are written from the same sentences.
+HTML are written from the same sentences, in the language spoken. Checks of ``security`` are quoted as that command
+writes them, in English: whoever follows a source finds the very words.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Any
 
 from tasks.machine.checklist import Checklist, ClaimState
 from tasks.machine.disk import write_whole
+from tasks.machine.language import later, moment, say, say_many, tag
 from tasks.protocol.study import release
 
-NOT_ADVICE = (
+NOT_ADVICE = later(
     "Input for those who must sign: written by a program from what it found in this installation. It is not legal "
     "advice, no assessment, and complete only where it says so; what is marked as missing is for people to add."
 )
@@ -100,7 +102,7 @@ def of_checks(checklist: Checklist) -> list[Basis]:
     """Every claim of a checklist as a source: S1, S2 and so on, in its order."""
     claims = [(heading, claim) for heading, claims in checklist.items() for claim in claims]
     return [
-        Basis(f"S{number}", "Checks of `security`", f"{heading}: {one.promise}: {one.found}", one.see, one.state)
+        Basis(f"S{number}", say("Checks of `security`"), f"{heading}: {one.promise}: {one.found}", one.see, one.state)
         for number, (heading, one) in enumerate(claims, start=1)
     ]
 
@@ -145,7 +147,15 @@ def _weak(pack: Pack, sentence: Sentence) -> list[Basis]:
     return [s for s in pack.sources if s.key in sentence.sources and s.state is not ClaimState.OK]
 
 
-_DID_NOT = {ClaimState.WARN: "needs a look", ClaimState.FAIL: "FAILS"}
+_DID_NOT = {ClaimState.WARN: later("needs a look"), ClaimState.FAIL: later("FAILS")}
+
+
+def _did_not(source: Basis) -> str:
+    return say(_DID_NOT[source.state])
+
+
+def _when(pack: Pack) -> str:
+    return f"{moment(pack.written)} UTC, Consilium {release()}"
 
 
 # --- Markdown ---------------------------------------------------------------------------------------------------------
@@ -160,18 +170,17 @@ def _md(text: str) -> str:
 
 
 def _head_md(pack: Pack, title: str) -> str:
-    when = f"{pack.written:%Y-%m-%d %H:%M} UTC, Consilium {release()}"
-    return f"# {_md(title)}\n\n{_md(pack.whose)}, {when}\n\n**{_md(NOT_ADVICE)}** {_md(pack.keep)}\n"
+    advice = f"**{_md(say(NOT_ADVICE))}** {_md(pack.keep)}"
+    return f"# {_md(title)}\n\n{_md(f'{pack.whose}, {_when(pack)}')}\n\n{advice}\n"
 
 
 def _index_md(pack: Pack) -> str:
-    rows = [
+    head = f"| {say('paper')} | {say('input for')} | {say('sentences')} | {say('missing')} |\n|---|---|---|---|\n"
+    rows = "\n".join(
         f"| [{_md(p.title)}]({p.name}.md) | {_md(p.about)} | {counted(p)[0]} | {counted(p)[1]} |" for p in pack.papers
-    ]
-    head = "| paper | for | sentences | missing |\n|---|---|---|---|\n"
-    return (
-        f"{_head_md(pack, 'Evidence')}\n{head}" + "\n".join(rows) + f"\n\nAll sources: [{SOURCES}.md]({SOURCES}.md)\n"
     )
+    sources = f"[{say('All sources')}]({SOURCES}.md)"
+    return f"{_head_md(pack, say('Evidence'))}\n{head}{rows}\n\n{sources}\n"
 
 
 def _paper_md(pack: Pack, paper: Paper) -> str:
@@ -184,19 +193,19 @@ def _paper_md(pack: Pack, paper: Paper) -> str:
 
 def _sentence_md(pack: Pack, sentence: Sentence) -> str:
     if sentence.missing:
-        return f"- **Missing:** {_md(sentence.text)}"
+        return f"- **{say('Missing:')}** {_md(sentence.text)}"
     links = ", ".join(f"[{key}]({SOURCES}.md#{key.lower()})" for key in sentence.sources)
-    weak = "".join(f" **{s.key} {_DID_NOT[s.state]}.**" for s in _weak(pack, sentence))
+    weak = "".join(f" **{s.key} {_did_not(s)}.**" for s in _weak(pack, sentence))
     return f"- {_md(sentence.text)} ({links}){weak}"
 
 
 def _sources_md(pack: Pack) -> str:
-    parts = [_head_md(pack, "Sources")]
+    parts = [_head_md(pack, say("Sources"))]
     for group, sources in _grouped(pack):
         parts.append(f"\n## {group}\n")
         for s in sources:
-            state = f" **{_DID_NOT[s.state]}**" if s.state is not ClaimState.OK else ""
-            see = f" See for yourself: {_md(s.see)}" if s.see else ""
+            state = f" **{_did_not(s)}**" if s.state is not ClaimState.OK else ""
+            see = f" {say('See for yourself:')} {_md(s.see)}" if s.see else ""
             parts.append(f"\n### {s.key}\n\n{_md(s.text)}{state}{see}\n")
     return "".join(parts)
 
@@ -218,28 +227,33 @@ padding: .1rem 0 } tr { padding: .6rem 0; border-bottom: 1px solid #ddd } }
 
 
 def _page(pack: Pack, title: str, body: str) -> str:
-    when = f"{pack.written:%Y-%m-%d %H:%M} UTC, Consilium {release()}"
     return (
-        '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
+        f'<!doctype html><html lang={tag()}><meta charset=utf-8><meta name=viewport content="width=device-width">'
         "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{escape(title)}: {escape(pack.whose)}</title><style>{_STYLE}</style><h1>{escape(title)}</h1>"
-        f"<p class=small>{escape(pack.whose)}, {when}</p>"
-        f"<p class=advice><b>{escape(NOT_ADVICE)}</b> {escape(pack.keep)}</p>{body}</html>"
+        f"<p class=small>{escape(pack.whose)}, {escape(_when(pack))}</p>"
+        f"<p class=advice><b>{escape(say(NOT_ADVICE))}</b> {escape(pack.keep)}</p>{body}</html>"
     )
 
 
 def _index_html(pack: Pack) -> str:
     rows = "".join(
         f'<tr><td><a href="{p.name}.html">{escape(p.title)}</a><td>{escape(p.about)}'
-        f"<td>{counted(p)[0]} sentences<td>{counted(p)[1]} missing"
+        f"<td>{escape(say_many('{n} sentence', '{n} sentences', counted(p)[0]))}"
+        f"<td>{escape(say_many('{n} gap', '{n} gaps', counted(p)[1]))}"
         for p in pack.papers
     )
-    head = "<thead><tr><th>paper<th>for<th><th></thead>"
-    return _page(pack, "Evidence", f'<table>{head}{rows}</table><p><a href="{SOURCES}.html">All sources</a></p>')
+    head = f"<thead><tr><th>{escape(say('paper'))}<th>{escape(say('input for'))}<th><th></thead>"
+    sources = f'<p><a href="{SOURCES}.html">{escape(say("All sources"))}</a></p>'
+    return _page(pack, say("Evidence"), f"<table>{head}{rows}</table>{sources}")
+
+
+def _back() -> str:
+    return f'<a href="index.html">{escape(say("All papers"))}</a>'
 
 
 def _paper_html(pack: Pack, paper: Paper) -> str:
-    parts = [f'<p>{escape(paper.about)}</p><p class=small><a href="index.html">All papers</a></p>']
+    parts = [f"<p>{escape(paper.about)}</p><p class=small>{_back()}</p>"]
     for section in paper.sections:
         sentences = "".join(_sentence_html(pack, sentence) for sentence in section.sentences)
         parts.append(f"<h2>{escape(section.heading)}</h2><ul>{sentences}</ul>")
@@ -248,22 +262,23 @@ def _paper_html(pack: Pack, paper: Paper) -> str:
 
 def _sentence_html(pack: Pack, sentence: Sentence) -> str:
     if sentence.missing:
-        return f"<li class=missing><b>Missing:</b> {escape(sentence.text)}</li>"
+        return f"<li class=missing><b>{escape(say('Missing:'))}</b> {escape(sentence.text)}</li>"
     links = ", ".join(f'<a href="{SOURCES}.html#{key}">{key}</a>' for key in sentence.sources)
-    weak = "".join(f" <b class={s.state}>{s.key} {_DID_NOT[s.state]}.</b>" for s in _weak(pack, sentence))
+    weak = "".join(f" <b class={s.state}>{s.key} {escape(_did_not(s))}.</b>" for s in _weak(pack, sentence))
     return f"<li>{escape(sentence.text)} <span class=ref>({links})</span>{weak}</li>"
 
 
 def _sources_html(pack: Pack) -> str:
-    parts = ['<p class=small><a href="index.html">All papers</a></p>']
+    parts = [f"<p class=small>{_back()}</p>"]
     for group, sources in _grouped(pack):
         parts.append(f"<h2>{escape(group.replace('`', ''))}</h2><dl>")
         for s in sources:
-            state = f" <b class={s.state}>{_DID_NOT[s.state]}</b>" if s.state is not ClaimState.OK else ""
-            see = f"<dd class=small>See for yourself: <code>{escape(s.see)}</code></dd>" if s.see else ""
+            state = f" <b class={s.state}>{escape(_did_not(s))}</b>" if s.state is not ClaimState.OK else ""
+            look = escape(say("See for yourself:"))
+            see = f"<dd class=small>{look} <code>{escape(s.see)}</code></dd>" if s.see else ""
             parts.append(f"<dt id={s.key}>{s.key}{state}</dt><dd>{escape(s.text)}</dd>{see}")
         parts.append("</dl>")
-    return _page(pack, "Sources", "".join(parts))
+    return _page(pack, say("Sources"), "".join(parts))
 
 
 def _grouped(pack: Pack) -> list[tuple[str, list[Basis]]]:
@@ -274,12 +289,10 @@ def _grouped(pack: Pack) -> list[tuple[str, list[Basis]]]:
 
 
 def summary(pack: Pack) -> tuple[list[tuple[str, int, int]], dict[str, Any]]:
-    """Of each paper its title, sentences and gaps, as rows for a person and as facts for a program."""
+    """Of each paper its title, sentences and gaps, as rows for a person, and as facts for a program its name and
+    gaps: titles are in the language of the papers."""
     rows = [(paper.title, *counted(paper)) for paper in pack.papers]
-    facts = [
-        {"name": p.name, "title": title, "missing": gaps} for p, (title, _, gaps) in zip(pack.papers, rows, strict=True)
-    ]
-    return rows, {"papers": facts}
+    return rows, {"papers": [{"name": paper.name, "missing": counted(paper)[1]} for paper in pack.papers]}
 
 
 def counted(paper: Paper) -> tuple[int, int]:

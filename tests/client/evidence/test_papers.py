@@ -20,6 +20,7 @@ from client.link.security import checklist
 from client.oversight.settings import every_setting
 from tasks.machine import evidence
 from tasks.machine.evidence import Pack, Sentence
+from tasks.machine.language import Language, spoken
 from tasks.protocol.study import StudyDocument, digest
 from tests.client.hospital import Archive, Hospital, draw_archive, evaluate, train
 from tests.client.surveying import survey
@@ -142,6 +143,38 @@ def test_the_command(hospital: Hospital, document: StudyDocument, tmp_path: Path
     again = CliRunner().invoke(app, ["evidence", str(tmp_path / "papers"), *site])
     assert again.exit_code == 2
     assert "name a folder that does not" in again.stderr
+
+
+@pytest.mark.parametrize("language", ["de", "zh"])
+def test_all_of_it_is_in_the_language_spoken_and_rests_on_the_same(hospital: Hospital, language: Language) -> None:
+    english = pack(found(hospital))
+    with spoken(language):
+        made = pack(found(hospital))
+    told = [(one, other) for one, other in zip(sentences(english), sentences(made), strict=True)]
+    assert [one.text for one, other in told if one.text == other.text] == []
+    assert [one.text for one, other in told if one.sources != other.sources or one.missing != other.missing] == []
+    assert [one.title for one, other in zip(english.papers, made.papers, strict=True) if one.title == other.title] == []
+    cited = {source.key: source.text for source in english.sources if source.key[0] != "S"}
+    assert [s.text for s in made.sources if cited.get(s.key) == s.text] == []
+    checks = [source.text for source in english.sources if source.key[0] == "S"]
+    assert [source.text for source in made.sources if source.key[0] == "S"] == checks, "quoted as `security` has them"
+
+
+def test_the_command_follows_the_hospitals_language(hospital: Hospital, tmp_path: Path) -> None:
+    hospital.file.write_text(f"lang: de\n{hospital.file.read_text('utf-8')}", "utf-8")
+    words = ["--site", str(hospital.file)]
+    told = CliRunner().invoke(app, ["evidence", str(tmp_path / "papers"), *words])
+    assert told.exit_code == 0, told.output
+    assert "Die Dokumente bleiben im Krankenhaus." in " ".join(told.stdout.split())
+    page = (tmp_path / "papers" / "impact-assessment.html").read_text("utf-8")
+    assert "<html lang=de>" in page
+    assert "Grundlagen für eine Datenschutz-Folgenabschätzung" in page
+    assert "bei Delta 0,0001" in (tmp_path / "papers" / "attack-risk.md").read_text("utf-8")
+    facts = json.loads(CliRunner().invoke(app, ["evidence", str(tmp_path / "more"), *words, "--json"]).stdout)
+    assert {name for paper in facts["papers"] for name in paper} == {"name", "missing"}, (
+        "what a program reads is English"
+    )
+    assert "Fehlt:" in (tmp_path / "more" / "impact-assessment.md").read_text("utf-8")
 
 
 def test_without_a_ledger_there_are_no_papers_and_no_key_is_made(hospital: Hospital, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from server.deployment.server_dir import Hospital, ServerDir, read
 from server.evidence.installation import Server
 from server.evidence.papers import pack
 from tasks.machine.evidence import Pack, Paper
+from tasks.machine.language import Language, spoken
 from tasks.metrics.membership import advantage
 
 RUN = CliRunner()
@@ -119,6 +120,18 @@ def test_what_cannot_be_read_is_missing_and_not_made_up(home: ServerDir) -> None
     assert "Hospital alder was admitted on 2026-11-30" in text(record)
 
 
+@pytest.mark.parametrize("language", ["de", "zh"])
+def test_all_of_it_is_in_the_language_spoken_and_rests_on_the_same(home: ServerDir, language: Language) -> None:
+    english = made(home)
+    with spoken(language):
+        other = made(home)
+    for before, after in zip(english.papers, other.papers, strict=True):
+        assert (before.name, before.title == after.title, before.about == after.about) == (after.name, False, False)
+        for one, told in zip(before.sentences(), after.sentences(), strict=True):
+            assert one.text != told.text
+            assert (one.sources, one.missing) == (told.sources, told.missing)
+
+
 def test_the_command(home: ServerDir, tmp_path: Path) -> None:
     words = ["evidence", str(tmp_path / "papers"), "--home", str(home.path)]
     told = RUN.invoke(app, [*words, "--study", "done", "--json"])
@@ -126,6 +139,9 @@ def test_the_command(home: ServerDir, tmp_path: Path) -> None:
     names = {paper["name"] for paper in json.loads(told.stdout)["papers"]}
     assert names == {"record-of-processing", "attack-risk", "annex-iv-done", "change-control-done"}
     assert (tmp_path / "papers" / "annex-iv-done.html").stat().st_mode & 0o777 == 0o600
+    german = RUN.invoke(app, ["evidence", str(tmp_path / "de"), "--home", str(home.path), "--lang", "de"])
+    assert german.exit_code == 0, german.output
+    assert "<html lang=de>" in (tmp_path / "de" / "annex-iv-done.html").read_text("utf-8")
     again = RUN.invoke(app, words)
     assert (again.exit_code, "name a folder that does not" in again.stderr) == (2, True)
     unknown = RUN.invoke(app, ["evidence", str(tmp_path / "more"), "--home", str(home.path), "--study", "nobody"])
