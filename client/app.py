@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
+import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ from client.secure_sum.own_key import OwnKey
 from client.secure_sum.pads import Pads
 from client.site import SiteSettings
 from client.training import client_state, compare, methods, model_cache
-from client.training.noise import entropy
+from client.training.noise import draws, entropy
 from client.training.scoring import score_outlines, scores_of, tell_patients
 from client.training.train import Pull, summed_step, train_locally
 from tasks import task as tasks
@@ -291,6 +292,7 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
         public_size=public_size,
         max_memory_mb=settings.max_memory_mb,
         on=_placement(settings),
+        draw=partial(draws, order.study.seed, mechanism.noise_multiplier, settings.name, order.round),
     )
 
     # From here on a report leaves, whoever the patients are.
@@ -303,11 +305,11 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
             total = steps.without_patients().summed(order.study.training)
         return report.summed_train_report(order, total, spent, ledger.head(), part)
     try:
-        trained = methods.train_round(module, order, state, steps)
+        trained = methods.train_round(module, order, state, steps, settings.name)
     except Exception as error:
         _log_or_raise(error, mechanism, order, settings)
         methods.load_model(module, order, state)  # what the first try has moved must not leave
-        trained = methods.train_round(module, order, state, steps.without_patients())
+        trained = methods.train_round(module, order, state, steps.without_patients(), settings.name)
     if methods.keeps(order.study):
         client_state.write(settings, ledger, use, trained.state)
     return report.train_report(order, trained.update, spent, ledger.head())
@@ -317,7 +319,8 @@ def _train(order: TrainOrder, use: Use, terms: PrivacyTerms, settings: SiteSetti
 class _ReservedSteps:
     """Takes private steps on one cohort, and no more of them than the ledger has reserved.
 
-    A ``methods.Steps``: the study's method decides how many steps it takes at a time, and with which pull.
+    A ``methods.Steps``: the study's method decides how many steps it takes at a time, and with which pull. ``draw``
+    gives a fresh generator after so many steps.
     """
 
     module: nn.Module
@@ -328,9 +331,11 @@ class _ReservedSteps:
     public_size: int
     max_memory_mb: int
     on: Placement
+    draw: Callable[[int], torch.Generator]
     taken: int = 0
 
     def __call__(self, terms: TrainingTerms, pull: Pull | None) -> Arrays:
+        generator = self.draw(self.taken)
         self.taken += terms.steps
         if self.taken > self.mechanism.count:
             raise ValueError(f"more than the {self.mechanism.count} steps that are in the ledger")
@@ -342,7 +347,7 @@ class _ReservedSteps:
             mechanism=replace(self.mechanism, count=terms.steps),
             clip_norm=self.clip_norm,
             public_size=self.public_size,
-            generator=entropy(),
+            generator=generator,
             max_memory_mb=self.max_memory_mb,
             on=self.on,
             pull=pull,

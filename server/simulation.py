@@ -226,6 +226,7 @@ class _Simulation:
             return baselines.again(
                 self.study,
                 f"{self.folder.name}.again-{number}",
+                number,
                 sizes=self.sizes,
                 folder=self.folder.path / "again" / str(number),
                 grid=grid,

@@ -54,6 +54,7 @@ MEANINGS: dict[str, str] = {
     "wire.down": "bits per value that is received",
     "asked_by": "who asks for the study, as the coordinator's server knows them",
     "sizes": "public size that weights a hospital's updates",
+    "seed": "what draws of patients begin with, so that the study can be repeated; only without privacy",
     "secure_sum": "fingerprint of the key of a hospital whose part may be in a sum",
     "secure_sum.steps": "whether training is a secure sum at each step, with noise that all share",
     "secure_sum.figures": "whether histograms leave as secure sums only",

@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from client.errors import BadOrder
+from client.training.noise import roundings
 from client.training.train import Pull, load_weights
 from tasks.models.parts import NothingToShare, staying
 from tasks.models.registry import arrays_of
@@ -81,8 +82,11 @@ def load_model(module: nn.Module, order: TrainOrder | EvaluateOrder, state: Arra
         _set(module, _named(state, _PERSONAL))
 
 
-def train_round(module: nn.Module, order: TrainOrder, state: Arrays, steps: Steps) -> Trained:
+def train_round(module: nn.Module, order: TrainOrder, state: Arrays, steps: Steps, hospital: str = "") -> Trained:
     """Train as the study's method says; ``module`` holds what ``load_model`` gave it.
+
+    Args:
+        hospital: whose update is rounded; no two hospitals round by the same draws.
 
     Raises:
         UpdateNotFinite, ModelRefused: as ``client.training.train.train_locally``.
@@ -92,14 +96,15 @@ def train_round(module: nn.Module, order: TrainOrder, state: Arrays, steps: Step
     terms = replace(order.study.training, learning_rate=rate)
     stay = _staying(module, order.study)
     if method.control_variates:
-        return _scaffold(module, order, state, terms, steps)
+        return _scaffold(module, order, state, terms, steps, hospital)
     if method.personal is not None:
-        return _ditto(module, order, state, terms, steps)
+        return _ditto(module, order, state, terms, steps, hospital)
     if method.head_steps:
         update = _head_then_rest(module, stay, method.head_steps, terms, steps)
     else:
         update = steps(terms, Pull(method.proximal, arrays_of(module)) if method.proximal else None)
-    rounded, residual = _rounded({name: value for name, value in update.items() if name not in stay}, order, state)
+    leaving = {name: value for name, value in update.items() if name not in stay}
+    rounded, residual = _rounded(leaving, order, state, hospital)
     local = {name: value for name, value in arrays_of(module).items() if name in stay}
     return Trained(rounded, _under(_LOCAL, local) | residual)
 
@@ -115,11 +120,13 @@ def _head_then_rest(module: nn.Module, head: frozenset[str], count: int, terms: 
         _train_only(module, set(trained))
 
 
-def _scaffold(module: nn.Module, order: TrainOrder, state: Arrays, terms: TrainingTerms, steps: Steps) -> Trained:
+def _scaffold(
+    module: nn.Module, order: TrainOrder, state: Arrays, terms: TrainingTerms, steps: Steps, hospital: str
+) -> Trained:
     _, c = _split(order.arrays)
     c_i = _named(state, _VARIATE) or {name: np.zeros_like(value) for name, value in c.items()}
     update = steps(terms, Pull(0.0, {}, {name: c[name] - c_i[name] for name in c}))
-    rounded, residual = _rounded(update, order, state)
+    rounded, residual = _rounded(update, order, state, hospital)
     # c_i moves by the update as the server sees it, or c would no longer be the mean of the c_i.
     seen = encoding.restore(rounded, order.study.wire.up, update)
     move = np.float32(terms.learning_rate * sum_of_responses(terms.steps, terms.momentum))
@@ -127,9 +134,11 @@ def _scaffold(module: nn.Module, order: TrainOrder, state: Arrays, terms: Traini
     return Trained(rounded, _under(_VARIATE, variates) | residual)
 
 
-def _ditto(module: nn.Module, order: TrainOrder, state: Arrays, terms: TrainingTerms, steps: Steps) -> Trained:
+def _ditto(
+    module: nn.Module, order: TrainOrder, state: Arrays, terms: TrainingTerms, steps: Steps, hospital: str
+) -> Trained:
     shared = arrays_of(module)
-    rounded, residual = _rounded(steps(terms, None), order, state)
+    rounded, residual = _rounded(steps(terms, None), order, state, hospital)
     _set(module, _named(state, _PERSONAL) or shared)
     steps(terms, Pull(order.study.method.personal or 0.0, shared))
     return Trained(rounded, _under(_PERSONAL, arrays_of(module)) | residual)
@@ -140,13 +149,14 @@ def sum_of_responses(steps: int, momentum: float) -> float:
     return float(np.cumsum(momentum ** np.arange(steps)).sum())
 
 
-def _rounded(update: Arrays, order: TrainOrder, state: Arrays) -> tuple[Arrays, Arrays]:
+def _rounded(update: Arrays, order: TrainOrder, state: Arrays, hospital: str) -> tuple[Arrays, Arrays]:
     """The update in the study's form, and what rounding took; what it took last time is added first."""
     form, residual = order.study.wire.up, _named(state, _LOST)
     if form == "float32":
         return update, {}
     compensated = {name: value + residual[name] if residual else value for name, value in update.items()}
-    rounded = encoding.shrink(compensated, form, encoding.stochastic(np.random.default_rng()))
+    either_way = encoding.stochastic(roundings(order.study.seed, hospital, order.round))
+    rounded = encoding.shrink(compensated, form, either_way)
     return rounded, _under(_LOST, encoding.lost(compensated, rounded, form))
 
 

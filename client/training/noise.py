@@ -3,7 +3,8 @@
 Where they come from. ``torch.Generator`` is a Mersenne twister of which ``manual_seed`` sets 32 bits: whoever tries
 four thousand million seeds finds the noise, and coordinates without gradient, where a release is noise alone, tell the
 rest of the stream. So in production nothing that privacy rests on is drawn from it: ``entropy()`` draws from AES-256 in
-counter mode under a key from the operating system. Only a generator that a test passes in is seeded.
+counter mode under a key from the operating system. Only a generator that a test passes in is seeded,
+and one for patients whom nothing protects, so that a study without noise can be repeated to the last digit.
 
 What is added. Floating-point noise does not reach every number, and which numbers a sum reaches tells the summand
 (Mironov, CCS 2012; Jin et al., S&P 2022). Here the noise is drawn and added in double precision and the sum is rounded
@@ -13,6 +14,7 @@ summand, and rounding what is private keeps it private.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 
@@ -49,6 +51,34 @@ def entropy() -> torch.Generator:
     return Entropy()
 
 
+class Repeatable(torch.Generator):
+    """A generator that a public seed begins, for patients whom nothing protects; noise is never drawn from it."""
+
+
+def draws(seed: int | None, noise_multiplier: float, *what: str | int) -> torch.Generator:
+    """What draws patients and images: ``entropy()`` wherever anything is protected.
+
+    Args:
+        seed: of the study document, which has one only where it asks for no privacy.
+        noise_multiplier: of the steps that are taken; a hospital may protect its patients all the same.
+        what: tells these draws from others of the same study: whose, of which round.
+    """
+    if seed is None or noise_multiplier:
+        return entropy()
+    generator = Repeatable()
+    generator.manual_seed(_begun(seed, what))
+    return generator
+
+
+def roundings(seed: int | None, *what: str | int) -> np.random.Generator:
+    """What decides which way an update is rounded when it leaves in fewer bits; it comes after the noise."""
+    return np.random.default_rng() if seed is None else np.random.default_rng(_begun(seed, what))
+
+
+def _begun(seed: int, what: tuple[str | int, ...]) -> int:
+    return int.from_bytes(hashlib.sha256(repr((seed, what)).encode()).digest()[:4], "little")
+
+
 def uniform(count: int, generator: torch.Generator, device: torch.device = _PROCESSOR) -> Tensor:
     """float64 of shape (count,), uniform in (0, 1], in steps of 2^-63 near zero.
 
@@ -69,12 +99,14 @@ def noised(values: Tensor, std: float, generator: torch.Generator) -> Tensor:
         std: standard deviation of the noise; 0 returns the values as they are.
 
     Raises:
-        ValueError: the standard deviation is negative or not finite.
+        ValueError: the standard deviation is negative or not finite, or the generator's seed is public.
     """
     if not 0 <= std < math.inf:
         raise ValueError(f"the noise's standard deviation is {std}, it must be a finite number and not negative")
     if std == 0:
         return values
+    if isinstance(generator, Repeatable):
+        raise ValueError("noise from a public seed protects nobody")
     grid = 2.0 ** (math.floor(math.log2(std)) - _GRID_BITS)
     out = torch.empty(values.numel(), dtype=values.dtype, device=values.device)
     block = _BLOCK if values.device.type == "cpu" else _BLOCK_ON_A_DEVICE

@@ -26,6 +26,7 @@ from server.runtime.local_grid import LocalGrid
 from server.study.document import document_of
 from tasks.protocol.wire import Arrays
 
+_NEXT_SEED = 1_000_003  # far from the seeds that people choose for studies of the same kind
 Advance = Callable[[str, int, int], None]
 """Called with what is being trained, its rounds so far, and how many it will have."""
 
@@ -96,6 +97,7 @@ def compare(
 def again(
     study: Study,
     name: str,
+    number: int,
     sizes: Mapping[str, int],
     folder: Path,
     grid: LocalGrid,
@@ -108,6 +110,7 @@ def again(
 
     Args:
         name: of this repetition.
+        number: of this repetition; where draws begin with a seed, it is another one.
         grid: plays the hospitals of this repetition, whose ledgers know no other.
         shared: those of the initial weights that are sent.
 
@@ -116,13 +119,14 @@ def again(
     """
     settings = _without_noise(study)
     noised = replace(study, evaluation=settings.evaluation)
-    roster = Roster(document_of(noised, name, sizes), dict(grid.nodes))
+    seed = (study.seed + number * _NEXT_SEED) % 2**32
+    roster = Roster(document_of(replace(noised, seed=seed), name, sizes), dict(grid.nodes))
     weights = _trained(noised, roster, grid, checkpoints=folder / "federated", initial=shared, advance=advance)
     channel = Channel(grid, study.federation.deadline_s)
     federated = evaluate(channel, roster, weights, study.federation.rounds)
     local: dict[str, Evaluated] = {}
     for hospital in grid.nodes if "local" in study.evaluation.arms else ():
-        document = document_of(settings, f"{name}.local.{hospital}", sizes)
+        document = document_of(replace(settings, seed=seed), f"{name}.local.{hospital}", sizes)
         one = Roster(document, {hospital: grid.nodes[hospital]})
         checkpoints = folder / f"local-{hospital}"
         weights = _trained(settings, one, grid, checkpoints=checkpoints, initial=initial, advance=advance)

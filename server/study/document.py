@@ -109,6 +109,7 @@ def document_of(
         wire=WireTerms(**asdict(study.wire)),
         sizes=dict(sizes),
         asked_by=asked_by,
+        seed=study.seed if study.privacy.epsilon is None else None,
         secure_sum=_secure_sum(study, evaluated, {name: (peers or {}).get(name) for name in sizes}),
     )
 

@@ -270,6 +270,8 @@ class StudyDocument:
         asked_by: who asks for the study, by the name in the certificate that its server knows them by; empty in a
             simulation, where nobody is asked.
         secure_sum: what is sent as secure sums; ``None`` for nothing: each hospital adds the whole noise by itself.
+        seed: where no privacy is asked for, what the draws of patients and images begin with, so that the study can be
+            repeated to the last digit; ``None``, as always with privacy: each hospital draws as nobody can repeat.
     """
 
     name: Name
@@ -288,6 +290,7 @@ class StudyDocument:
     sizes: Annotated[dict[Name, PublicSize], Field(max_length=10_000)]
     asked_by: Name | Literal[""] = ""
     secure_sum: SecureSumTerms | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -297,6 +300,8 @@ class StudyDocument:
             raise ValueError(f"learning_rate times final_rate must not fall below {LEAST_RATE:g}")
         if self.method.head_steps and self.method.head_steps >= self.training.steps:
             raise ValueError(f"head_steps must leave some of the {self.training.steps} steps for the rest of the model")
+        if self.seed is not None and self.privacy.epsilon is not None:
+            raise ValueError("seed: where privacy is asked for, nobody may know who is drawn")
         if wrong := list(self._unfit_for_sums()):
             raise ValueError(f"secure_sum: {'; '.join(wrong)}")
         return self
@@ -370,11 +375,13 @@ def release() -> str:
 def canonical(document: StudyDocument) -> str:
     """The document as JSON with sorted keys and no spaces: equal documents, equal text. One that nobody asks for has
     no ``asked_by``, and one without secure sums no ``secure_sum``, as they had none before there were any; likewise for
-    bins of equal width, comparisons everywhere, answers that are all yes or no and classes that all weigh the same."""
+    seeds, bins of equal width, comparisons everywhere, answers that are all yes or no and classes of equal weight."""
     values = _ADAPTER.dump_python(document)
     for name in ("asked_by", "secure_sum"):
         if not values[name]:
             del values[name]
+    if values["seed"] is None:
+        del values["seed"]
     if values["evaluation"]["edges"] == "equal":
         del values["evaluation"]["edges"]
     for name in ("paired_at", "answers"):

@@ -267,13 +267,22 @@ def test_the_search_for_seeds_finds_them() -> None:
 
 
 def test_the_hospitals_app_trains_and_reports_with_entropy() -> None:
-    """By its source: each call gives a fresh ``entropy()``, never a generator that something else has made."""
+    """By its source: each call gives a fresh ``entropy()``, never a generator that something else has made; whom steps
+    draw is asked of ``draws``, by the noise that the ledger has reserved."""
     source = sources()["client/app.py"]
-    for wanted in ("train_locally", "evaluate_report"):
-        (call,) = (call for name, call in calls(ast.parse(source)) if name == wanted)
-        given = [ast.unparse(argument) for argument in [*call.args, *(k.value for k in call.keywords)]]
-        assert "entropy()" in given
-    assert "from client.training.noise import entropy" in source
+    for wanted, generator in (
+        *(("summed_step", "entropy()"), ("summed_evaluate_report", "entropy()"), ("evaluate_report", "entropy()")),
+        *(("train_locally", "generator"), ("survey_report", "entropy()")),
+        ("partial", "draws, order.study.seed, mechanism.noise_multiplier"),
+    ):
+        given = [
+            ", ".join(ast.unparse(argument) for argument in [*call.args, *(k.value for k in call.keywords)])
+            for name, call in calls(ast.parse(source))
+            if name == wanted
+        ]
+        assert [one for one in given if generator in one], wanted
+    assert source.count("generator = ") == source.count("generator = self.draw(self.taken)") == 1
+    assert "from client.training.noise import draws, entropy" in source
     assert isinstance(entropy(), Entropy)
 
 

@@ -131,6 +131,20 @@ def test_it_runs_a_second_time_without_complaint(ground: Path, whole: Ended) -> 
     assert not np.array_equal(weights[0]["weight"], weights[1]["weight"])  # the noise is never seeded
 
 
+def test_without_privacy_two_runs_are_equal_to_the_last_digit(ground: Path) -> None:
+    open_to_all = ("privacy=none", "wire.up=int8", "evaluation.arms=[local]", "evaluation.repeats=3")
+    one, other = (play(ground, name, *open_to_all) for name in ("first", "other"))
+    assert other.folder != one.folder
+    files = [next((ended.folder / "federated").glob("round-*.safetensors")) for ended in (one, other)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    apart = {"study", "seconds", "asked_by"}
+    numbers, again = ({k: v for k, v in ended.numbers().items() if k not in apart} for ended in (one, other))
+    assert numbers == again
+    reseeded = play(ground, "another-seed", *open_to_all, "evaluation.repeats=1", "evaluation.arms=[]", "seed=2")
+    assert next((reseeded.folder / "federated").glob("round-*.safetensors")).read_bytes() != files[0].read_bytes()
+    assert any(half > 0 for half in one.results.spread["federated"].values()), "a repetition draws other patients"
+
+
 def test_processes_play_the_same_study(ground: Path) -> None:
     ended = play(ground, "processes", "runtime.workers=2", "evaluation.arms=[]")
     assert ended.results.dropped == {}

@@ -88,6 +88,8 @@ def test_every_setting_has_a_meaning_and_no_meaning_is_of_nothing(document: Stud
         evaluation=replace(evaluation, answers={"question": AnswerTerms("measure", [3, 8])}),
         training=replace(document.training, class_weights=[0.5, 1.0]),
     )
+    open_to_all = replace(document, privacy=replace(document.privacy, epsilon=None), seed=1)
+    plain |= {line.partition(" = ")[0] for line in every_setting(open_to_all)}
     lines = every_setting(asked)
     plain |= {line.partition(" = ")[0] for line in lines}
     (cells,) = (line for line in lines if line.startswith("evaluation.answers.question.cells"))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from client.training import noise
-from client.training.noise import Entropy, entropy, noised, uniform
+from client.training.noise import Entropy, draws, entropy, noised, roundings, uniform
 
 MANY = 200_000
 
@@ -104,6 +104,36 @@ def test_entropy_never_repeats_whatever_torch_is_seeded_with() -> None:
         generator.manual_seed(0)
         drawn.append(torch.cat([noised(torch.zeros(8), 1.0, generator), uniform(8, generator).float()]))
     assert not (drawn[0] == drawn[1]).any()
+
+
+@pytest.mark.parametrize(("seed", "noise"), [(None, 0.0), (None, 1.0), (3, 1.0), (3, 1e-9)])
+def test_whoever_is_protected_is_drawn_from_entropy(seed: int | None, noise: float) -> None:
+    assert isinstance(draws(seed, noise, "alder", 1), Entropy)
+
+
+def test_draws_without_noise_repeat_for_the_same_hospital_round_and_step_only() -> None:
+    def drawn(seed: int, *what: str | int) -> list[float]:
+        generator = draws(seed, 0.0, *what)
+        return [*uniform(8, generator).tolist(), *torch.rand(8, generator=generator).tolist()]
+
+    assert drawn(3, "alder", 1, 0) == drawn(3, "alder", 1, 0)
+    others = [(4, "alder", 1, 0), (3, "birch", 1, 0), (3, "alder", 2, 0), (3, "alder", 1, 10), (3, "alder", 11, 0)]
+    assert len({tuple(drawn(seed, *what)) for seed, *what in [(3, "alder", 1, 0), *others]}) == 6
+
+
+def test_noise_is_never_drawn_from_a_public_seed() -> None:
+    generator = draws(3, 0.0, "alder", 1)
+    assert torch.equal(noised(torch.ones(4), 0.0, generator), torch.ones(4))
+    with pytest.raises(ValueError, match="public seed protects nobody"):
+        noised(torch.ones(4), 1e-6, generator)
+
+
+def test_roundings_repeat_for_the_same_hospital_and_round_only() -> None:
+    def drawn(seed: int | None, *what: str | int) -> tuple[float, ...]:
+        return tuple(roundings(seed, *what).random(8))
+
+    assert drawn(3, "alder", 1) == drawn(3, "alder", 1)
+    assert len({drawn(3, "alder", 1), drawn(3, "birch", 1), drawn(3, "alder", 2), drawn(None), drawn(None)}) == 5
 
 
 def test_what_torch_draws_from_it_does_not_repeat_either() -> None:

@@ -32,6 +32,19 @@ def test_who_asks_is_part_of_what_is_approved_where_somebody_asks(document: Stud
             study.read(study.canonical(asked).replace("rosalind", name))
 
 
+def test_draws_can_be_known_only_where_no_privacy_is_asked_for(document: StudyDocument) -> None:
+    open_to_all = replace(document, privacy=replace(document.privacy, epsilon=None))
+    seeded = replace(open_to_all, seed=0)
+    assert study.read(study.canonical(seeded)) == seeded
+    assert len({study.digest(one) for one in (open_to_all, seeded, replace(seeded, seed=1))}) == 3
+    assert "seed" not in study.canonical(open_to_all), "documents without a seed keep their digest"
+    with pytest.raises(ValueError, match="nobody may know who is drawn"):
+        replace(document, seed=0)
+    private = json.loads(study.canonical(document)) | {"seed": 0}
+    with pytest.raises(BadDocument, match="nobody may know who is drawn"):
+        study.read(json.dumps(private))
+
+
 def test_equal_documents_have_equal_text_and_digest(document: StudyDocument) -> None:
     turned = replace(document, model=dict(reversed(document.model.items())))
     assert study.canonical(turned) == study.canonical(document)

@@ -255,10 +255,16 @@ def _others(document: StudyDocument) -> dict[str, StudyDocument]:
         "wire.down": replace(document, wire=WireTerms(down="int8")),
         "sizes": replace(document, sizes={"ash": 90}),
         "asked_by": replace(document, asked_by="rosalind"),
+        "seed": _seeded(document, 1),
+        "another seed": _seeded(document, 2),
         "another size": replace(document, sizes={"ash": 91}),
         "secure_sum": _with_sums(document, 1),
         "more colluding": _with_sums(document, 2),
     }
+
+
+def _seeded(document: StudyDocument, seed: int) -> StudyDocument:
+    return replace(document, seed=seed, privacy=replace(document.privacy, epsilon=None))
 
 
 PEERS = {name: " ".join([name * 4] * 8) for name in "abcd"}
