@@ -26,6 +26,7 @@ from rich.markup import escape
 from conf import load as conf
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
+from server import refusals
 from server.errors import HospitalNotReady, StudyError
 from tasks import faults
 
@@ -102,10 +103,10 @@ def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
         except conf.ConfigError as error:
             _refuse(error, console)
         except StudyError as error:
-            console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
+            refusals.tell(error, console)
             sys.exit(2 if isinstance(error, HospitalNotReady) else 1)
         except OSError as error:  # a full disk, a folder that may not be written
-            console.print(f"[bold red]File error:[/] {escape(faults.of_system(error))}.", soft_wrap=True)
+            refusals.tell(error, console)
             console.print("Every committed round is kept. Fix it and rerun the same command to resume.")
             sys.exit(1 if error.errno in _FULL else 2)
         except KeyboardInterrupt:
@@ -185,7 +186,7 @@ def _survey(study: Study, provision: ProvisionHospitals, load_app: LoadApp, cons
 
 
 def _refuse(error: conf.ConfigError, console: Console) -> NoReturn:
-    console.print(f"[bold red]Invalid configuration:[/]\n{escape(str(error))}", soft_wrap=True)
+    refusals.tell(error, console)
     sys.exit(2)
 
 

@@ -19,13 +19,13 @@ from rich.table import Table
 
 from conf import load as conf
 from conf.schema.runtime import SuperlinkRuntime
-from server import encoder
+from server import encoder, refusals
 from server.encoder import DrawPhantoms
 from server.errors import StudyError, TrackingFailed
 from server.pages import comparison
 from server.results import export
 from server.tracking import tracker
-from tasks import faults, new_task
+from tasks import new_task
 from tasks.answers import KINDS, Kind
 from tasks.machine.disk import write_whole
 from tasks.models import model_file
@@ -86,13 +86,10 @@ def main(words: Sequence[str], draw: DrawPhantoms) -> int:
             return _new_task(given.name, given.root, given.kind, console)
         return show(given.studies, given.to, console) if given.command == "compare" else _send(given, console)
     except (StudyError, new_task.NewTaskRefused) as error:
-        console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
+        refusals.tell(error, console)
         return 1 if given.command in _ASK_OTHERS or isinstance(error, TrackingFailed) else 2
-    except conf.ConfigError as error:
-        console.print(f"[bold red]Invalid configuration:[/]\n{escape(str(error))}", soft_wrap=True)
-        return 2
-    except OSError as error:
-        console.print(f"[bold red]File error:[/] {escape(faults.of_system(error))}.", soft_wrap=True)
+    except (conf.ConfigError, OSError) as error:
+        refusals.tell(error, console)
         return 2
 
 

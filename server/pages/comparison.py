@@ -21,6 +21,7 @@ from server.pages.answers import summaries
 from server.pages.provenance import flat
 from server.pages.report import PAGES, interval, point
 from server.results.answers import AnswerArm
+from tasks import faults
 from tasks.metrics.interval import Interval, mean, repeated
 
 _MAY_DIFFER = ("privacy.", "seed")
@@ -85,11 +86,9 @@ def read(folder: Path) -> Ended:
 
 
 def _reason(error: Exception) -> str:
-    return (
-        "it is not there, or lacks a file"
-        if isinstance(error, FileNotFoundError)
-        else f"{type(error).__name__}: {error}"
-    )
+    if isinstance(error, FileNotFoundError):
+        return "it is not there, or lacks a file"
+    return faults.of_system(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def _intervals(arm: dict[str, Any]) -> dict[str, Interval]:

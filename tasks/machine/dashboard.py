@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Self
 
+from tasks import faults
 from tasks.machine.exposition import is_local, split
 from tasks.machine.language import moment, number, say, tag
 from tasks.machine.small_server import SmallServer
@@ -49,18 +50,24 @@ class LocalPage:
         page: makes the page; it is called for one caller at a time.
 
     Raises:
-        ValueError: the address is not one of this machine's own.
-        OSError: it cannot be bound.
+        ValueError: the address is none, not one of this machine's own, or cannot be bound.
     """
 
     def __init__(self, address: str, page: Callable[[], str]) -> None:
-        if not is_local(address):
-            raise ValueError(f"{address}: the page is for this machine only, such as 127.0.0.1:9480")
         self._page, self._made, self._at = page, b"", -_FRESH_S
         self._alone = threading.Lock()
         self._path = f"/{secrets.token_urlsafe(24)}/"
-        self._host, port = split(address)
-        self._server = SmallServer(self._host, port, self._answer, "dashboard")
+        try:
+            self._host, port = split(address)
+            if not is_local(address):
+                raise ValueError
+            self._server = SmallServer(self._host, port, self._answer, "dashboard")
+        except OSError as error:
+            raise ValueError(f"{address}: {faults.of_system(error)}") from None
+        except (ValueError, OverflowError):
+            raise ValueError(
+                f"{address}: it must be an address of this machine only, and a port, such as 127.0.0.1:9480"
+            ) from None
 
     @property
     def url(self) -> str:

@@ -21,7 +21,6 @@ from functools import cache
 from gettext import GNUTranslations, NullTranslations
 from importlib.resources import files
 from io import BytesIO
-from typing import Literal, get_args
 
 from babel import Locale
 from babel.dates import format_date, format_time
@@ -29,9 +28,9 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import get_decimal_symbol, get_group_symbol
 
-Language = Literal["en", "zh", "de"]
-"""English, Simplified Chinese, German."""
-LANGUAGES: tuple[Language, ...] = get_args(Language)
+from conf.schema.report import LANGUAGES
+from conf.schema.report import Language as Language  # whoever speaks has it from here
+
 _LOCALES: dict[Language, str] = {"en": "en", "zh": "zh_CN", "de": "de"}
 
 _spoken: ContextVar[Language] = ContextVar("spoken", default="en")

@@ -17,9 +17,8 @@ from conf.load import FOLDER
 from conf.schema.constraints import TYPES_ALONE
 from conf.schema.evaluation import Gate
 from conf.schema.federation import Phantom
-from conf.schema.report import Report
+from conf.schema.report import LANGUAGES, Report
 from conf.schema.study import Study
-from tasks.machine.language import LANGUAGES
 
 KINDS = [Study, Gate, Phantom, *(kind for kinds in groups().values() for kind in kinds.values())]
 NEEDED = {

@@ -73,6 +73,9 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(tmp_path: Path) -> N
         comparison.shared([comparison.read(ash), comparison.read(xray)])
     with pytest.raises(comparison.NotComparable, match="no study that has ended"):
         comparison.read(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(comparison.NotComparable, match="is a file and no folder; name another path"):
+        comparison.read(tmp_path / "file")
 
 
 def test_the_command_writes_the_page_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

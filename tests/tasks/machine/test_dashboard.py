@@ -70,9 +70,18 @@ def test_whoever_does_not_know_the_secret_sees_nothing(served: LocalPage) -> Non
         assert secret not in other.url
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:0", "192.0.2.1:9480", "example.org:9480", "[::]:0"])
+@pytest.mark.parametrize(
+    "address",
+    ["0.0.0.0:0", "192.0.2.1:9480", "example.org:9480", "[::]:0", "127.0.0.1", "127.0.0.1:x", "localhost:99999"],
+)
 def test_it_is_for_this_machine_only(address: str) -> None:
-    with pytest.raises(ValueError, match="this machine only"):
+    with pytest.raises(ValueError, match=f"^{re.escape(address)}: it must be an address of this machine only"):
+        LocalPage(address, str)
+
+
+def test_a_port_that_is_taken_is_told_with_what_to_do(served: LocalPage) -> None:
+    address = served.url.split("/")[2]
+    with pytest.raises(ValueError, match=f"^{address}: another program listens there already; name another port$"):
         LocalPage(address, str)
 
 
