@@ -93,6 +93,23 @@ def test_phantoms_are_in_no_wheel_but_their_own() -> None:
     assert folders == {*tasks.clinical(), "template"}, "a folder without __init__.py would be left out"
 
 
+@pytest.mark.parametrize("package", ["client", "conf", "server", "tasks"])
+def test_a_wheel_carries_all_that_is_read_when_it_runs(package: str) -> None:
+    """Catalogues, templates, choices, shipped models; but no page for readers, no picture, and nothing of containers
+    except the example that ``init`` copies."""
+    folder, patterns = ROOT / package, _project("pyproject.toml")["tool"]["setuptools"]["package-data"][package]
+    carried = {path for pattern in patterns for path in folder.glob(pattern)}
+    left_out = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path not in carried
+        and (path.name == "labels.md" or path.suffix not in {".py", ".pyc", ".md", ".png", ".svg"})
+    ]
+    assert [name for name in left_out if not name.startswith((f"{package}/container/", "tasks/phantoms/"))] == []
+    assert all(any(folder.glob(pattern)) for pattern in patterns if pattern != "commit.txt"), "a pattern for nothing"
+
+
 def test_one_release_has_one_version_and_one_description() -> None:
     project = _project("pyproject.toml")["project"]
     version = project["version"]
