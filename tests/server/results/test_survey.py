@@ -124,6 +124,12 @@ def test_the_page_loads_nothing_names_who_is_silent_and_can_be_read_aloud() -> N
     assert "of brightness each divides one count" in page
 
 
+def test_a_survey_that_does_not_count_by_brightness_does_not_speak_of_it() -> None:
+    results = found()
+    results.tables[:] = [table for table in results.tables if table.name != "intensity"]
+    assert "brightness" not in pages.page(results)
+
+
 def test_names_from_elsewhere_are_text() -> None:
     results = found()
     results.silent["x<script>"] = "<b>"
