@@ -117,7 +117,7 @@ def export(
             "the model at the hospitals, nobody has the whole model"
         )
     if to.exists():
-        raise StudyError(f"{to} already exists; an exported model is never overwritten")
+        raise StudyError(f"{to} already exists; an exported model is never overwritten: name another with --out")
     if form == "consilium":
         to.parent.mkdir(parents=True, exist_ok=True)
         write_whole(to, content)

@@ -111,11 +111,12 @@ def _onnx(task: Task, network: Network) -> bytes:
         ) from None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of torchvision, which is not needed
     example = torch.rand(2, *task.example_shape, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the exporter's own, on how it copies its tables
         _warm(network, example)
         try:
             program = torch.onnx.export(
-                ScoringGraph(task, network),
+                ScoringGraph(task, network).eval(),
                 (example,),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
@@ -146,7 +147,7 @@ def _run_torchscript(content: bytes, examples: NDArray[np.float32]) -> NDArray[n
 def _bundle(folder: Path, torchscript: bytes, head: ModelHead, task: Task) -> None:
     """Write a MONAI Bundle. What it is run on are examples, since the transform is Consilium's own."""
     if folder.exists():
-        raise StudyError(f"{folder} already exists; an exported model is never overwritten")
+        raise StudyError(f"{folder} already exists; an exported model is never overwritten: name another with --out")
     for name, content in {
         "models/model.ts": torchscript,
         "configs/metadata.json": _json(_metadata(head, task)),
@@ -243,8 +244,9 @@ def _readme(head: ModelHead, task: Task) -> str:
     numpy.save("images/1.npy", example)
 
 Then, in this folder: `python -m monai.bundle run --config_file configs/inference.json --bundle_root .` writes
-`scores.csv`. A patient's score is the mean over the patient's images; what it means as a probability, and the threshold
-of the study's report, stand in `configs/metadata.json` under `consilium`.
+`scores.csv` (MONAI's command line needs `pip install fire`). A patient's score is the mean over the patient's images;
+what it means as a probability, and the threshold of the study's report, stand in `configs/metadata.json` under
+`consilium`.
 
 `deploy/app.py` scores DICOM files, by itself (`python deploy/app.py IMAGES RESULTS`) or in MONAI Deploy:
 
