@@ -6,7 +6,7 @@
     found = api.run(study, lambda progress: print(progress.label, progress.done, progress.total))
     found.to_frame("hospitals")          # also "rounds", "arms": pandas data frames
     model = found.model()                # or api.load_model("model.safetensors")
-    model.score(images)                  # one probability an image
+    model.score(np.stack([model.example(grey)]))     # one score an image; grey: float32 (rows, columns), 0 to 1
 
 A study of real hospitals is run by a server, with the same functions. Its settings say where that is:
 
@@ -289,7 +289,7 @@ class StudyResult:
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A study's model, ready to score. Not for clinical use.
 
@@ -316,9 +316,13 @@ class Model:
         inputs = torch.from_numpy(np.ascontiguousarray(examples, dtype=np.float32))
         return self.task.form.scores(self.network.outputs(inputs))
 
-    def example(self, image: Picture | Scan) -> NDArray[np.float32]:
-        """An image or a scan as hospitals bring it to the model: float32 of shape ``task.example_shape``."""
-        return self.task.read_example(image)
+    def example(self, image: NDArray[np.float32] | Picture | Scan) -> NDArray[np.float32]:
+        """An image or a scan as hospitals bring it to the model: float32 of shape ``task.example_shape``. An array is a
+        picture's grey values from 0 to 1, of shape (rows, columns)."""
+        return self.task.read_example(Picture(image) if isinstance(image, np.ndarray) else image)
+
+    def __repr__(self) -> str:
+        return f"Model(study={self.head.study!r}, task={self.task.name!r}, threshold={self.head.threshold})"
 
 
 @dataclass(frozen=True)

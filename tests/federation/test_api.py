@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from server import api
+from tasks.task import Picture
 from tests.federation.embedded import HOSPITALS, TINY
 
 NOTEBOOK = Path(__file__).parent / "first_study.ipynb"
@@ -101,6 +102,9 @@ def test_a_model_scores_and_refuses_another_shape(namespace: dict[str, Any], tmp
     np.testing.assert_allclose(model.score(examples[::-1]), scores[::-1], rtol=1e-6)
     with pytest.raises(ValueError, match="needs"):
         model.score(examples[0])
+    grey = np.full((60, 80), 0.5, np.float32)
+    np.testing.assert_array_equal(model.example(grey), model.example(Picture(grey)))
+    assert repr(model).startswith(f"Model(study={model.head.study!r}, task='breast_ultrasound', ")
     (tmp_path / "else.safetensors").write_bytes(b"no model")
     with pytest.raises(api.StudyError, match=r"else\.safetensors"):
         api.load_model(tmp_path / "else.safetensors")
