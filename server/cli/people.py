@@ -48,7 +48,10 @@ def admit(
         raise ServerMisconfigured(f"{request}: {error}") from error
     key = enrolment.key_fingerprint(asked)
     if fingerprint and fingerprint.replace(" ", "").lower() != key.replace(" ", ""):
-        raise NotAdmitted(f"the request's key is {key}, not {fingerprint}: the request was changed on its way")
+        raise NotAdmitted(
+            f"the request's key is {key}, not {fingerprint}: have the hospital read it out again; if it stays another, "
+            "the request was changed on its way: ask for a new one"
+        )
     new = all(one.key != key for one in server_dir.ever_admitted())
     done = register.admit(server_dir, _control(server_dir), asked)
     size = asked.public_size

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -141,7 +142,9 @@ def read_invitation(text: str) -> Invitation:
         BadEnrolment: what is wrong with it.
     """
     invitation = _read(text, Invitation, "an invitation")
-    only = _only_certificate(invitation.certificate_authority).public_bytes(serialization.Encoding.PEM)
+    authority = _only_certificate(invitation.certificate_authority)
+    _require_usable(authority)
+    only = authority.public_bytes(serialization.Encoding.PEM)
     return invitation.model_copy(update={"certificate_authority": only.decode()})
 
 
@@ -199,6 +202,28 @@ def _only_certificate(pem: str) -> x509.Certificate:
     if len(certificates) != 1:
         raise BadEnrolment(f"there are {len(certificates)} certificates instead of the authority's. {_SENT_AGAIN}")
     return certificates[0]
+
+
+def _require_usable(authority: x509.Certificate) -> None:
+    """With another certificate the hospital would be enrolled and admitted, and no connection would ever stand."""
+    try:
+        issues = authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        issues = True  # of an older kind (X.509 version 1), which OpenSSL takes as it is
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise BadEnrolment(f"the authority's certificate cannot be read: {error}. {_SENT_AGAIN}") from error
+    if not issues:
+        raise BadEnrolment(
+            "its certificate is a server's own and not the authority's that issued it; ask for the invitation.json "
+            "that consilium-server init has written"
+        )
+    now = datetime.now(UTC)
+    if not authority.not_valid_before_utc <= now <= authority.not_valid_after_utc:
+        raise BadEnrolment(
+            f"the authority's certificate is valid from {authority.not_valid_before_utc:%Y-%m-%d} to "
+            f"{authority.not_valid_after_utc:%Y-%m-%d}, and here it is {now:%Y-%m-%d}: ask for a new invitation, or "
+            "set this machine's clock right"
+        )
 
 
 def _of_key(public: PublicKeyTypes) -> str:

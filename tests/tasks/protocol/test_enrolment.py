@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from hypothesis import given
@@ -107,6 +109,26 @@ def test_fingerprints_are_of_the_key_and_of_the_authority(tmp_path: Path) -> Non
 def test_an_invitation_without_a_certificate_is_refused() -> None:
     with pytest.raises(BadEnrolment, match="certificate cannot be read"):
         enrolment.read_invitation(Invitation(server="h:1", certificate_authority="none").model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "issues", "told"),
+    [
+        (-9, -3, True, "ask for a new invitation, or set this machine's clock right"),
+        (3, 9, True, "ask for a new invitation, or set this machine's clock right"),
+        (-9, 9, False, "a server's own and not the authority's"),
+    ],
+    ids=["ended", "not begun", "no authority"],
+)
+def test_an_authority_by_which_no_connection_would_stand_is_refused_at_once(
+    begins: int, ends: int, issues: bool, told: str
+) -> None:
+    key, name, now = ec.generate_private_key(ec.SECP384R1()), x509.Name([]), datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 5, now + timedelta(begins), now + timedelta(ends))
+    made = made.add_extension(x509.BasicConstraints(issues, None), critical=True)
+    pem = made.sign(key, hashes.SHA384()).public_bytes(serialization.Encoding.PEM).decode()
+    with pytest.raises(BadEnrolment, match=told):
+        enrolment.read_invitation(Invitation(server="h:1", certificate_authority=pem).model_dump_json())
 
 
 def test_a_second_authority_cannot_travel_behind_the_first(tmp_path: Path) -> None:
