@@ -25,7 +25,6 @@ from client.link.observed import observe
 from client.link.watch import Watch
 from client.oversight import premises
 from client.site import SiteSettings, load
-from tasks import faults
 from tasks.machine import checklist
 from tasks.machine.checklist import ClaimState
 from tasks.machine.pulse import ALIVE, Watched
@@ -73,10 +72,7 @@ def enroll(
     if problem := premises.not_answering(settings):
         raise SiteMisconfigured(f"this hospital would be admitted and answer nothing: {problem}")
     path = out or site.parent / f"{settings.name}.request.json"
-    try:
-        path.write_text(request.model_dump_json(indent=1) + "\n", "utf-8")
-    except OSError as error:
-        raise SiteMisconfigured(f"cannot write the request to --out {faults.of_system(error)}") from error
+    path.write_text(request.model_dump_json(indent=1) + "\n", "utf-8")
     facts = {
         "request": path,
         "key": enrolment.key_fingerprint(request),
