@@ -36,7 +36,7 @@ check: $(VENV)/.installed  ## Lint and type-check
 	$(BIN)/mypy
 
 e2e: $(VENV)/.installed  ## Run the slow tests: a real PACS, real processes, a real browser (installs Debian packages)
-	$(INSTALL) --editable '.[dev,e2e]'
+	$(INSTALL) --editable '.[dev,e2e,sweep]'
 	$(BIN)/python -m pytest tests/e2e
 
 catalogues: $(VENV)/.installed  ## Extract what people read into tasks/machine/catalogues, for translation

@@ -32,6 +32,8 @@ MAIN = "run"
 _BEGINS = "${"
 _SHOWN = 5
 _SEARCH = "hydra.searchpath="
+_PLUGINS = ("hydra/launcher", "hydra/sweeper")
+_OPTUNA = "hydra/sweeper=optuna"
 
 
 class ConfigError(ValueError):
@@ -106,9 +108,26 @@ def check(words: Sequence[str], commands: Sequence[str] = ()) -> None:
         return
     more = [f"{_SEARCH}[file://{given.config_dir}]"] if given.config_dir else []
     asked, problems = overrides.studies([*more, *given.overrides], given.multirun, commands)
-    problems += [problem for each in asked for problem in _judged(each)[1]]
+    unfit = list(_unfit_search(given.overrides))
+    if unfit:  # Hydra could not compose them; our own words are judged all the same
+        asked = [[one for one in each if not one.is_hydra_override()] for each in asked]
+    problems += [*(problem for each in asked for problem in _judged(each)[1]), *unfit]
     if problems:
         raise ConfigError(*problems)
+
+
+def _unfit_search(words: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the launcher and the sweeper that a command line names. Optuna makes small what it is given
+    unless it is told otherwise, and ``objective`` names what should be large."""
+    for word in words:
+        kind, _, name = word.partition("=")
+        if kind in _PLUGINS and name not in _choices(kind, []):
+            yield f"{word}: is not installed; run pip install 'consilium-fl[sweep]' -c constraints.txt"
+    if _OPTUNA in words and "hydra.sweeper.direction=maximize" not in words:
+        yield f"{_OPTUNA}: looks for the smallest objective; set hydra.sweeper.direction=maximize as well"
+    if _OPTUNA not in words:
+        for word in overrides.intervals(words):
+            yield f"{word}: an interval is for a search; add {_OPTUNA} hydra.sweeper.direction=maximize"
 
 
 def for_hydra(words: Sequence[str]) -> list[str]:

@@ -12,13 +12,13 @@ Tested in ``tests/conf/test_wrong_input.py``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -110,13 +110,23 @@ def _no_sweep(override: Override) -> str:
 
 
 def _values(override: Override) -> list[Override]:
-    """Of a sweep each value as if it stood alone; none where only Hydra can tell what they are."""
+    """Of a sweep each value as if it stood alone, of an interval its ends; none where only Hydra can tell them."""
     if not override.is_sweep_override():
         return [override]
-    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+    value = override.value()
+    if isinstance(value, Glob):
         return []
-    words = islice(override.sweep_string_iterator(), _MOST_VALUES)
+    if isinstance(value, IntervalSweep):
+        words: Iterable[str] = [f"{value.start}", f"{value.end}"]
+    else:
+        words = islice(override.sweep_string_iterator(), _MOST_VALUES)
     return [OverridesParser.create().parse_override(f"{override.get_key_element()}={value}") for value in words]
+
+
+def intervals(words: Sequence[str]) -> list[str]:
+    """Those of the words that give an interval in place of values."""
+    parsed = [override for word in words if isinstance(override := _parsed(word, ()), Override)]
+    return [as_typed(override) for override in parsed if isinstance(override.value(), IntervalSweep)]
 
 
 def told_apart(overrides: Sequence[Override], choices: Choices) -> Words:

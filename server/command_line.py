@@ -8,6 +8,7 @@ Tested in ``tests/server/test_launch.py``.
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 import signal
 import sys
@@ -26,11 +27,12 @@ from rich.markup import escape
 from conf import load as conf
 from conf.schema.runtime import SuperlinkRuntime
 from conf.schema.study import Study
-from server import refusals
+from server import refusals, sweep
 from server.errors import HospitalNotReady, StudyError
 from tasks import faults
 
 if TYPE_CHECKING:
+    from server.results.results import Results
     from server.runtime.workers import LoadApp
     from server.simulation import ProvisionHospitals
 
@@ -78,46 +80,13 @@ _SHOWN = ("experiment", "task", "model", "strategy", "privacy", "federation")
 def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
     """The command ``consilium``. Exits with 0, 1 (the study failed), 2 (the configuration, or images that it
     names, cannot be used) or 130 (Ctrl-C)."""
-    console = Console(highlight=False, emoji=False)
+    console = sweep.console()
     if sys.argv[1:] in ([], ["--help"], ["-h"], ["-m"], ["--multirun"], [ASK]):
         print(overview(min(100, shutil.get_terminal_size().columns)))
         return
-    ended: list[Path] = []
 
-    def job(composed: DictConfig) -> None:
-        from server import launch  # takes seconds, which a mistyped command need not wait for
-        from server.study.survey import is_survey
-
-        try:
-            study = launch.named(conf.to_study(composed))
-            if is_survey(study):
-                _survey(study, provision, load_app, console)
-            elif isinstance(study.runtime, SuperlinkRuntime):
-                launch.run_deployed(study, study.runtime, console)
-            elif study.propose:
-                launch.propose(study, provision, console)
-            else:
-                given = conf.as_given(HydraConfig.get().overrides.task)
-                outcome = launch.run_study(study, provision, load_app, console, given)
-                ended.append(Path(study.output_dir).resolve() / "studies" / outcome.study)
-        except conf.ConfigError as error:
-            _refuse(error, console)
-        except StudyError as error:
-            refusals.tell(error, console)
-            sys.exit(2 if isinstance(error, HospitalNotReady) else 1)
-        except OSError as error:  # a full disk, a folder that may not be written
-            refusals.tell(error, console)
-            console.print("Every committed round is kept. Fix it and rerun the same command to resume.")
-            sys.exit(1 if error.errno in _FULL else 2)
-        except KeyboardInterrupt:
-            with suppress(KeyboardInterrupt):  # `make` and `timeout` send a second one
-                console.print(
-                    "[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there."
-                )
-            sys.exit(faults.INTERRUPTED)
-        except Exception as error:  # Hydra would print its own, with a remedy that is none
-            print(faults.unforeseen("consilium", error), file=sys.stderr)
-            sys.exit(faults.UNFORESEEN)
+    def job(composed: DictConfig) -> float:  # a function of its own, which launchers can send to other processes
+        return _played(composed, provision, load_app)
 
     if not set(COMPLETION) & set(sys.argv[1:]):
         sys.argv[1:] = in_place_of_a_study(sys.argv[1:])
@@ -126,9 +95,85 @@ def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
         except conf.ConfigError as error:
             _refuse(error, console)
         sys.argv[1:] = conf.for_hydra(sys.argv[1:])
+    run = hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)
     with _ended_as_by_ctrl_c():
-        hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)()
+        if not {"-m", "--multirun"} & set(sys.argv[1:]):
+            run()
+            return
+        with sweep.under_way() as notes:
+            run()
+            ended = sweep.noted(notes)
     _after_a_sweep(ended, console)
+
+
+def _played(composed: DictConfig, provision: ProvisionHospitals, load_app: LoadApp) -> float:
+    """Play one study, and give what a search over settings makes large: not a number where there is no such figure.
+
+    Alone, a study that cannot go on ends the process; in a sweep the others have their turn.
+    """
+    console, words = sweep.console(), conf.as_given(HydraConfig.get().overrides.task)
+    try:
+        return _ended(composed, provision, load_app, console, words)
+    except KeyboardInterrupt:
+        with suppress(KeyboardInterrupt):  # `make` and `timeout` send a second one
+            console.print("[bold]Interrupted.[/] Every committed round is kept; the same command goes on from there.")
+        sys.exit(faults.INTERRUPTED)
+    except Exception as error:
+        code = _told(error, console)
+        if not sweep.is_under_way():
+            sys.exit(code)
+        _note(words, None, console, failed=str(error) or type(error).__name__)
+        return math.nan
+
+
+def _ended(
+    composed: DictConfig, provision: ProvisionHospitals, load_app: LoadApp, console: Console, words: list[str]
+) -> float:
+    from server import launch  # takes seconds, which a mistyped command need not wait for
+    from server.results.objective import objective_of
+    from server.study.survey import is_survey
+
+    study = launch.named(conf.to_study(composed))
+    outcome: Results | None = None
+    if is_survey(study):
+        _survey(study, provision, load_app, console)
+    elif isinstance(study.runtime, SuperlinkRuntime):
+        fetched = launch.run_deployed(study, study.runtime, console)
+        outcome = None if fetched is None else fetched.results
+    elif study.propose:
+        launch.propose(study, provision, console)
+    else:
+        outcome = launch.run_study(study, provision, load_app, console, words)
+    if outcome is None:
+        return math.nan
+    if sweep.is_under_way():
+        _note(words, Path(study.output_dir).resolve() / "studies" / outcome.study, console)
+    return objective_of(outcome, study.objective)
+
+
+def _told(error: Exception, console: Console) -> int:
+    """Say why a study does not go on; the code to exit with."""
+    match error:
+        case conf.ConfigError():
+            refusals.tell(error, console)
+            return 2
+        case StudyError():
+            refusals.tell(error, console)
+            return 2 if isinstance(error, HospitalNotReady) else 1
+        case OSError():  # a full disk, a folder that may not be written
+            refusals.tell(error, console)
+            console.print("Every committed round is kept. Fix it and rerun the same command to resume.")
+            return 1 if error.errno in _FULL else 2
+    # Hydra would print its own, with a remedy that is none.
+    print(faults.unforeseen("consilium", error), file=sys.stderr)
+    return faults.UNFORESEEN
+
+
+def _note(words: Sequence[str], folder: Path | None, console: Console, failed: str = "") -> None:
+    try:
+        sweep.note(words, folder, failed)
+    except OSError as error:
+        console.print(f"[yellow]Not in the sweep's comparison:[/] {escape(str(error))}", soft_wrap=True)
 
 
 @contextmanager
@@ -190,13 +235,23 @@ def _refuse(error: conf.ConfigError, console: Console) -> NoReturn:
     sys.exit(2)
 
 
-def _after_a_sweep(ended: Sequence[Path], console: Console) -> None:
-    """Studies of one command line, side by side."""
-    if len(ended) < 2:
+def _after_a_sweep(ended: Sequence[sweep.SweptStudy], console: Console) -> None:
+    """Studies of one command line, side by side; exits with 1 if one has failed."""
+    if not ended:
         return
-    from server import commands
+    folders = [each.folder for each in ended if each.folder is not None]
+    if len(folders) > 1:
+        from server import commands
 
-    try:
-        commands.show(ended, ended[0].parents[1] / "sweeps" / f"{ended[0].name}.html", console)
-    except StudyError as error:
-        console.print(f"[yellow]The studies are not compared:[/] {escape(str(error))}", soft_wrap=True)
+        try:
+            commands.show(folders, folders[0].parents[1] / "sweeps" / f"{folders[0].name}.html", console)
+        except StudyError as error:
+            console.print(f"[yellow]The studies are not compared:[/] {escape(str(error))}", soft_wrap=True)
+    failed, common = [each for each in ended if each.failed], set.intersection(*(set(each.words) for each in ended))
+    for each in failed:
+        words = " ".join(word for word in each.words if word not in common)
+        why = each.failed.partition("\n")[0]
+        console.print(f"[bold red]Failed:[/] {escape(f'{words}: {why}' if words else why)}", soft_wrap=True)
+    if failed:
+        console.print(f"{len(failed)} of {len(failed) + len(folders)} studies failed; their words start them again.")
+        sys.exit(1)

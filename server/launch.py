@@ -83,8 +83,9 @@ def run_study(
     return ended.results
 
 
-def run_deployed(study: Study, runtime: SuperlinkRuntime, console: Console) -> None:
-    """Hand the study to a server, follow it, fetch and show what it found. Ctrl-C leaves it to itself.
+def run_deployed(study: Study, runtime: SuperlinkRuntime, console: Console) -> EndedStudy | None:
+    """Hand the study to a server, follow it, fetch and show what it found: that, unless it was only proposed or is not
+    followed. Ctrl-C leaves it to itself.
 
     Raises:
         ConfigError: there is no such task or network; nothing was done.
@@ -99,12 +100,12 @@ def run_deployed(study: Study, runtime: SuperlinkRuntime, console: Console) -> N
         write_whole(Path(study.propose), text)
         console.print(foresight.table(read(text.decode())))
         console.print(f"wrote {study.propose}; hospitals read it with `consilium-site review FILE`.", soft_wrap=True)
-        return
+        return None
     handed = hand_over(study, runtime, lambda text: console.print(text, markup=False))
     console.print(f"[bold]{handed.name}[/] is on {runtime.address}: {tasks.get(study.task.name).question}")
     if not runtime.follow:
         console.print("The same command without runtime.follow=false follows it.")
-        return
+        return None
     with Bars(console) as bars:
         try:
             ended = handed.follow(bars)
@@ -112,6 +113,7 @@ def run_deployed(study: Study, runtime: SuperlinkRuntime, console: Console) -> N
             console.print("[bold]Left.[/] The study goes on at the server; the same command follows it again.")
             raise SystemExit(130) from None
     _show(console, study, ended)
+    return ended
 
 
 @dataclass(frozen=True)

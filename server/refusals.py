@@ -1,6 +1,4 @@
 """What ``consilium`` says where it cannot go on, in one form for all its commands.
-
-Tested in ``tests/server/test_refusals.py``.
 """
 
 from __future__ import annotations

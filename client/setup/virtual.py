@@ -33,7 +33,7 @@ from conf.schema.model import permission_of, weights_named
 from conf.schema.strategy import Ditto
 from conf.schema.study import Study
 from tasks import task as tasks
-from tasks.machine.disk import private_folder, write_secret
+from tasks.machine.disk import one_at_a_time, private_folder, write_secret
 from tasks.protocol import enrolment
 from tasks.protocol.survey import KNOWN, LABEL, MOST_CELLS
 from tasks.task import Task
@@ -78,12 +78,19 @@ def provision_virtual_hospitals(study: Study, folder: Path, progress: SetupProgr
     """Provision the study's hospitals and ingest their images.
 
     Args:
-        folder: the study's own folder: settings and ledgers go there. Catalogs are shared by all studies of
-            ``output_dir`` on the same data.
+        folder: the study's own folder: settings and ledgers go there. Phantoms and catalogs are shared by all studies
+            of ``output_dir`` on the same data; another study that begins meanwhile, as in a sweep, waits.
 
     Raises:
         SiteError: images or labels cannot be used, or a study that is resumed has lost a ledger or an audit log.
     """
+    shared = Path(study.output_dir).resolve() / "hospitals"
+    shared.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(shared / ".lock"):
+        return _provisioned(study, folder, progress)
+
+
+def _provisioned(study: Study, folder: Path, progress: SetupProgress) -> VirtualHospitals:
     task = tasks.get(study.task.name)
     home = Path(study.output_dir).resolve() / "hospitals" / _digest(study)
     home.mkdir(parents=True, exist_ok=True)

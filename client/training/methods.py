@@ -96,9 +96,9 @@ def train_round(module: nn.Module, order: TrainOrder, state: Arrays, steps: Step
     terms = replace(order.study.training, learning_rate=rate)
     stay = _staying(module, order.study)
     if method.control_variates:
-        return _scaffold(module, order, state, terms, steps, hospital)
+        return _scaffold(module, order, state, terms, steps, hospital=hospital)
     if method.personal is not None:
-        return _ditto(module, order, state, terms, steps, hospital)
+        return _ditto(module, order, state, terms, steps, hospital=hospital)
     if method.head_steps:
         update = _head_then_rest(module, stay, method.head_steps, terms, steps)
     else:
@@ -121,7 +121,7 @@ def _head_then_rest(module: nn.Module, head: frozenset[str], count: int, terms: 
 
 
 def _scaffold(
-    module: nn.Module, order: TrainOrder, state: Arrays, terms: TrainingTerms, steps: Steps, hospital: str
+    module: nn.Module, order: TrainOrder, state: Arrays, terms: TrainingTerms, steps: Steps, *, hospital: str
 ) -> Trained:
     _, c = _split(order.arrays)
     c_i = _named(state, _VARIATE) or {name: np.zeros_like(value) for name, value in c.items()}
@@ -135,7 +135,7 @@ def _scaffold(
 
 
 def _ditto(
-    module: nn.Module, order: TrainOrder, state: Arrays, terms: TrainingTerms, steps: Steps, hospital: str
+    module: nn.Module, order: TrainOrder, state: Arrays, terms: TrainingTerms, steps: Steps, *, hospital: str
 ) -> Trained:
     shared = arrays_of(module)
     rounded, residual = _rounded(steps(terms, None), order, state, hospital)

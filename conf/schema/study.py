@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from conf.schema.ask import Ask
-from conf.schema.constraints import MISSING, ExperimentName, Seed, SettingsGroup, matches, rule
+from conf.schema.constraints import MISSING, ExperimentName, Seed, SettingsGroup, matches, one_of, rule
 from conf.schema.evaluation import Evaluation
 from conf.schema.federation import Federation
 from conf.schema.model import ModelSettings
@@ -22,6 +22,7 @@ from conf.schema.tracking import Tracking
 from conf.schema.training import TrainingSettings
 from conf.schema.wire import Wire
 
+OBJECTIVES = ("mean_auc", "worst_auc", "pooled_auc", "mean_dice")
 _RESUME = r"auto|never|[A-Za-z0-9][A-Za-z0-9_.-]{0,39}-[0-9a-f]{8}-[0-9]{1,6}"
 
 
@@ -64,6 +65,9 @@ class Study(SettingsGroup):
     one, says which task it is."""
     output_dir: Annotated[str, rule("is empty", lambda value: value.strip() != "")] = "outputs"
     """Folder of studies, phantoms, simulated hospitals and the MLflow store."""
+    objective: Annotated[str, one_of(*OBJECTIVES)] = "mean_auc"
+    """What a search over settings makes as large as it can, of the federated model: ``mean_auc`` over hospitals,
+    ``worst_auc`` of one, ``pooled_auc`` of all patients, ``mean_dice`` over structures."""
     propose: str = ""
     """Write the document that the hospitals are asked to approve to this file, and run nothing."""
     resume: Annotated[str, matches(_RESUME, "must be one of auto, never, or the name of a study")] = "auto"

@@ -23,7 +23,7 @@ CHECKPOINTS = "federated"
 """Folder of a study with its last committed round."""
 RUNNING, FINISHED, FAILED, PROPOSED, STOPPED = "running", "finished", "failed", "proposed", "stopped"
 """States of a study on a server, as ``study.json`` names them."""
-NOT_COMPUTED = ("runtime", "tracking", "report", "output_dir", "resume", "experiment", "propose")
+NOT_COMPUTED = ("runtime", "tracking", "report", "output_dir", "resume", "experiment", "propose", "objective")
 """Settings that may change when a study is resumed or submitted again: where and how it runs, not what it computes."""
 
 

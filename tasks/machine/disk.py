@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _OTHERS = 0o077
@@ -148,6 +148,18 @@ def _draft(path: Path, mode: int) -> int:
                 os.ftruncate(descriptor, 0)
                 return descriptor
         os.close(descriptor)
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Whoever comes with the same file waits until the one before has finished or died. The file stays, empty.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_changed(path: Path, content: bytes, mode: int = 0o666) -> None:

@@ -356,3 +356,41 @@ def test_what_hydra_would_refuse_though_it_is_known_is_forced_and_recorded_as_it
     assert load.for_hydra(["--help", "foo", "=", "seed=2"]) == ["--help", "foo", "=", "++seed=2"], (
         "none is judged there"
     )
+
+
+OPTUNA = ("-m", "experiment=demo", "hydra/sweeper=optuna")
+
+
+@pytest.mark.parametrize("space", ["interval(0,32)", "tag(log,interval(1,1e9))", "int(interval(-3,4))"])
+def test_the_ends_of_what_a_search_draws_from_are_checked_before_it_begins(space: str) -> None:
+    with pytest.raises(load.ConfigError, match=r"training.learning_rate=.*: must lie between"):
+        load.check([*OPTUNA, "hydra.sweeper.direction=maximize", f"training.learning_rate={space}"])
+
+
+def test_an_interval_without_a_search_is_refused() -> None:
+    with pytest.raises(load.ConfigError, match=r"training.learning_rate=interval\(1,32\): an interval is for a search"):
+        load.check(["-m", "experiment=demo", "training.learning_rate=interval(1,32)"])
+
+
+def test_a_search_for_the_smallest_figure_is_refused() -> None:
+    """Optuna's own default, by which the worst settings would win."""
+    words = [*OPTUNA, "training.learning_rate=interval(1,32)"]
+    for direction in ([], ["hydra.sweeper.direction=minimize"]):
+        with pytest.raises(load.ConfigError, match=r"set hydra\.sweeper\.direction=maximize"):
+            load.check([*words, *direction])
+
+
+@pytest.mark.parametrize("word", ["hydra/launcher=jobslib", "hydra/sweeper=optuna2"])
+def test_a_plugin_that_is_not_there_is_named_with_the_remedy_and_other_problems(word: str) -> None:
+    with pytest.raises(load.ConfigError) as refused:
+        load.check(["-m", "experiment=demo", word, "hydra.launcher.n_jobs=2", "seed=1,-2"])
+    told = str(refused.value).splitlines()
+    assert told == [
+        "seed=-2: must lie between 0 and 4294967295; for instance seed=1",
+        f"{word}: is not installed; run pip install 'consilium-fl[sweep]' -c constraints.txt",
+    ]
+
+
+def test_an_objective_is_one_of_those_that_a_study_tells() -> None:
+    with pytest.raises(load.ConfigError, match=r"objective=auc: .*mean_auc"):
+        load.check(["experiment=demo", "objective=auc"])

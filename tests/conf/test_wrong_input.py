@@ -67,7 +67,7 @@ WRONG = [
     ("+training.steps=3", "+training.steps=3: is set already; set training.steps=3"),
     ("~training.stepz", "~training.stepz: there is no such value to take away; leave it out"),
     ("hydra.jb=3", "the files cannot be composed: Could not override 'hydra.jb'"),
-    ("hydra/launcher=nonesuch", "Could not find 'hydra/launcher/nonesuch'"),
+    ("hydra/launcher=nonesuch", "hydra/launcher=nonesuch: is not installed"),
     # wrong types
     ("seed=abc", "seed=abc: must be a whole number; for instance seed=1"),
     ("seed=", "seed=: must be a whole number; for instance seed=1"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import yaml
 from mlflow import MlflowClient
 
 from client.ledger.accounting import epsilon_of
@@ -82,6 +85,41 @@ def test_a_sweep_is_one_study_for_each_combination(ground: Path, whole: Ended, t
     assert "epsilon 2" in ended.stdout
     assert "epsilon 8" in ended.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"phantoms", "hospitals", "studies", "sweeps"}
+
+
+@pytest.mark.parametrize(
+    "how", [("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), ("hydra/launcher=submitit_local",)]
+)
+def test_a_launcher_plays_studies_in_processes_of_its_own_and_they_are_compared(
+    ground: Path, whole: Ended, tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    """One of the three has no answer in time; the others have their turn and their page."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    ended = _swept(tmp_path, *how, "federation.deadline_s=0.001,60,61")
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert len(list(tmp_path.glob("studies/*/results.json"))) == 2
+    assert "Failed: federation.deadline_s=0.001: " in ended.stdout
+    assert "1 of 3 studies failed" in ended.stdout
+    assert len(list(tmp_path.glob("sweeps/*.html"))) == 1
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_optuna_looks_for_what_is_largest(ground: Path, whole: Ended, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = ("hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=3")
+    ended = _swept(tmp_path, *search, "training.learning_rate=tag(log,interval(0.01,32))", "objective=pooled_auc")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    told = [json.loads(path.read_text()) for path in tmp_path.glob("studies/*/results.json")]
+    assert len(told) == 3
+    best = yaml.safe_load((tmp_path / "sweeps" / "optimization_results.yaml").read_text())
+    assert best["best_value"] == max(each["details"]["federated"]["everybody"]["auc"]["value"] for each in told)
+
+
+def _swept(output: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "server", "-m", *TINY, "federation.rounds=1", "evaluation.arms=[]"]
+    command += [f"output_dir={output}", *words]
+    environment = os.environ | {"COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, env=environment)
 
 
 CROSSED = ("evaluation.arms=[local]", "evaluation.matrix=3")

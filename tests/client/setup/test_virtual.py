@@ -30,6 +30,7 @@ from tasks.protocol.study import (
     release,
 )
 from tasks.protocol.wire import TrainOrder
+from tests.forks import exit_code, started
 
 
 def _study(folder: Path, hospitals: int = 2, epsilon: float | None = 6.0) -> Study:
@@ -39,6 +40,21 @@ def _study(folder: Path, hospitals: int = 2, epsilon: float | None = 6.0) -> Stu
     study.task.name = "breast_ultrasound"
     study.privacy.epsilon, study.evaluation.epsilon, study.evaluation.bins = epsilon, 3.0, 16
     return study
+
+
+def _provisioned(output: Path, folder: Path) -> None:
+    virtual.provision_virtual_hospitals(_study(output), folder, lambda *_: None)
+
+
+def test_studies_that_begin_at_once_draw_their_phantoms_once(tmp_path: Path) -> None:
+    """As in a sweep that plays several: they share phantoms and catalogs, and one waits for the other."""
+    children = [started(_provisioned, tmp_path / "shared", tmp_path / name) for name in ("one", "other", "third")]
+    assert [exit_code(child) for child in children] == [0, 0, 0]
+    (drawn,) = (tmp_path / "shared" / "phantoms").iterdir()
+    for hospital in ("h0", "h1"):
+        rows = (drawn / hospital / "labels.csv").read_text().splitlines()[1:]
+        assert len(rows) == 12
+        assert len(list((drawn / hospital).glob("dicom/*/*.dcm"))) == 24, "each image and what is marked on it"
 
 
 def _document(epsilon: float | None, rounds: int = 4) -> StudyDocument:
