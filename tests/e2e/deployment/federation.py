@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -232,9 +233,16 @@ class Federation:
         return command(
             "server.__main__", "experiment=deployed", f"output_dir={self.folder / 'outputs'}",
             f"runtime.address=localhost:{self.researchers_port}",
-            f"runtime.authority={self.home / 'pki' / 'authority.crt'}", f"runtime.certificate={self.researcher(name)}",
-            *self.settings, *words,
+            *self._sent_to(name), *self.settings, *words,
         )  # fmt: skip
+
+    def _sent_to(self, name: str) -> list[str]:
+        """What a researcher was sent lies on a machine of their own, which outlives the server's."""
+        own = self.folder / "researchers" / name
+        own.mkdir(parents=True, exist_ok=True)
+        for path in (self.home / "pki" / "authority.crt", self.researcher(name)):
+            shutil.copy(path, own / path.name)
+        return [f"runtime.authority={own / 'authority.crt'}", f"runtime.certificate={own / f'{name}.pem'}"]
 
     def study(self, *words: str) -> Process:
         """A researcher's command in the background."""
