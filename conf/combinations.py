@@ -21,7 +21,7 @@ from conf.schema.federation import (
 )
 from conf.schema.model import Deep, Encoder
 from conf.schema.runtime import SuperlinkRuntime
-from conf.schema.strategy import Cyclic, FedRep, Robust
+from conf.schema.strategy import Cyclic, FedProx, FedRep, Robust
 from conf.schema.study import Study
 
 LEAST_RATE = 1e-6
@@ -116,6 +116,18 @@ def _weighting_by_no_noise(study: Study) -> Iterator[str]:
         yield (
             "strategy.weighting=inverse_noise_variance: there is no noise with privacy.epsilon=null; "
             "set strategy.weighting=uniform"
+        )
+
+
+def _pulled_back_at_once(study: Study) -> Iterator[str]:
+    """FedProx's pull is part of each step: times the rate, the part of the way back that it goes."""
+    if not isinstance(study.strategy, FedProx):
+        return
+    mu, rate = study.strategy.mu, study.training.learning_rate
+    if mu * rate >= 1:
+        yield (
+            f"strategy.mu={mu:g}: with training.learning_rate={rate:g} each step would go all the way back to the "
+            f"shared model and beyond; set strategy.mu={float(f'{0.1 / rate:.1g}'):g}"
         )
 
 
@@ -251,6 +263,7 @@ RULES: tuple[Rule, ...] = (
     _robust_weighs_alike,
     _weighting_by_no_noise,
     _rates_that_vanish,
+    _pulled_back_at_once,
     _late_updates,
     _nothing_left_for_the_rest,
     _turns_of_unknown_many,

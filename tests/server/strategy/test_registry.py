@@ -116,6 +116,10 @@ def test_the_configuration_allows_the_weightings_that_there_are() -> None:
         (["strategy=norm_bounding", "strategy.norm_bound=inf"], "strategy.norm_bound=inf"),
         (["strategy=trimmed_mean", "strategy.trim=0.5"], "strategy.trim=0.5"),
         (["strategy=fedprox", "strategy.mu=0"], "strategy.mu=0"),
+        (
+            ["strategy=fedprox", "strategy.mu=0.2"],
+            "and beyond; set strategy.mu=0.01",
+        ),
         (["strategy=ditto", "strategy.pull=-1"], "strategy.pull=-1"),
         (["strategy=fedrep", "strategy.head_steps=10"], "must be below training.steps=10"),
         (["strategy.ema=0.9", "wire=lean"], "a second model to send"),

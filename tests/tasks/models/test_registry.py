@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from conf import load
+from conf.schema.model import EfficientNet
 from tasks import task as tasks
 from tasks.answers import Binary
 from tasks.input_spec import InputSpec
@@ -184,3 +185,12 @@ def test_the_arrays_are_copies() -> None:
 def test_what_cannot_be_built_is_refused_by_name(spec: dict[str, Any], told: str) -> None:
     with pytest.raises(UnknownModel, match=told):
         registry.build(spec, InputSpec((1, 64, 64), structures=1 if spec.get("name") in OUTLINING else 0))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_an_efficientnet_does_not_begin_saturated(seed: int) -> None:
+    """As MONAI draws its last layer, scores begin at 13, -9 and 1, where half the patients have no gradient."""
+    form = InputSpec((1, 64, 64))
+    network = registry.build(asdict(EfficientNet()), form, seed)
+    images = torch.rand(3, *form.shape, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(network.trainable(images), torch.zeros(3, form.outputs))
