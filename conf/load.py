@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -111,7 +111,12 @@ def check(words: Sequence[str], commands: Sequence[str] = ()) -> None:
     unfit = list(_unfit_search(given.overrides))
     if unfit:  # Hydra could not compose them; our own words are judged all the same
         asked = [[one for one in each if not one.is_hydra_override()] for each in asked]
-    problems += [*(problem for each in asked for problem in _judged(each)[1]), *unfit]
+    judged = [_judged(each) for each in asked]
+    problems += [*(problem for _, told in judged for problem in told), *unfit]
+    proposed = [study.propose for study, _ in judged if study is not None and study.propose]
+    if twice := [path for path in dict.fromkeys(proposed) if proposed.count(path) > 1]:
+        problems.append(f"propose={twice[0]}: studies of a sweep would overwrite each other's document; name one for "
+                        "each, as in 'propose=study-${seed}.json'")  # fmt: skip
     if problems:
         raise ConfigError(*problems)
 
@@ -167,7 +172,12 @@ def _composed(chosen: tuple[str, ...]) -> DictConfig:
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(FOLDER), version_base=None):
-        return compose(MAIN, overrides=list(chosen))
+        try:
+            return compose(MAIN, overrides=list(chosen))
+        except OmegaConfBaseException:
+            raise
+        except (AssertionError, AttributeError) as error:  # a value where Hydra's own settings have none
+            raise ConfigCompositionException(str(error)) from error
 
 
 def _choices(group: str, asked: Sequence[Override]) -> list[str]:

@@ -64,7 +64,9 @@ def studies(words: Sequence[str], multirun: bool = False, commands: Sequence[str
     if not multirun:
         problems += [_no_sweep(override) for override in parsed if override.is_sweep_override()]
         return [[override for override in parsed if not override.is_sweep_override()]], problems
-    values = [each for override in parsed if (each := _values(override))]
+    swept = [(override, _values(override)) for override in parsed]
+    problems += [f"{as_typed(override)}: gives no value" for override, each in swept if each == []]
+    values = [each for _, each in swept if each]
     first = [each[0] for each in values]
     others = [[*first[:place], value, *first[place + 1 :]] for place, each in enumerate(values) for value in each[1:]]
     return [first, *others], problems
@@ -109,13 +111,13 @@ def _no_sweep(override: Override) -> str:
     return f"{line}: several values are a sweep, which starts with consilium -m; a list stands in brackets"
 
 
-def _values(override: Override) -> list[Override]:
-    """Of a sweep each value as if it stood alone, of an interval its ends; none where only Hydra can tell them."""
+def _values(override: Override) -> list[Override] | None:
+    """Of a sweep each value as if it stood alone, of an interval its ends; ``None`` where only Hydra can tell them."""
     if not override.is_sweep_override():
         return [override]
     value = override.value()
     if isinstance(value, Glob):
-        return []
+        return None
     if isinstance(value, IntervalSweep):
         words: Iterable[str] = [f"{value.start}", f"{value.end}"]
     else:

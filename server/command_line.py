@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import shutil
 import signal
 import sys
@@ -38,8 +39,12 @@ if TYPE_CHECKING:
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 """No fault of the command: exit code 1."""
+_RAISES = "HYDRA_FULL_ERROR"
+"""With this variable set to 1 Hydra raises what it has caught."""
 COMMANDS = ("compare", "send", "export", "queue", "stop", "logs", "encoder", "new-task")
 """First words that are no settings of a study; ``server/commands.py`` has them."""
+_SIGNS = ("-m", "--multirun")
+"""Of a sweep."""
 ASK = "ask"
 """First word of a survey, whose settings are those of a study."""
 COMPLETION = ("-sc", "--shell-completion")
@@ -97,10 +102,10 @@ def main(provision: ProvisionHospitals, load_app: LoadApp) -> None:
         sys.argv[1:] = conf.for_hydra(sys.argv[1:])
     run = hydra.main(config_path=str(conf.FOLDER), config_name=conf.MAIN, version_base=None)(job)
     with _ended_as_by_ctrl_c():
-        if not {"-m", "--multirun"} & set(sys.argv[1:]):
+        if not set(_SIGNS) & set(sys.argv[1:]):
             run()
             return
-        with sweep.under_way() as notes:
+        with sweep.under_way() as notes, _told_in_our_words(console):
             run()
             ended = sweep.noted(notes)
     _after_a_sweep(ended, console)
@@ -144,10 +149,11 @@ def _ended(
         launch.propose(study, provision, console)
     else:
         outcome = launch.run_study(study, provision, load_app, console, words)
+    if sweep.is_under_way():
+        folder = None if outcome is None else Path(study.output_dir).resolve() / "studies" / outcome.study
+        _note(words, folder, console)
     if outcome is None:
         return math.nan
-    if sweep.is_under_way():
-        _note(words, Path(study.output_dir).resolve() / "studies" / outcome.study, console)
     return objective_of(outcome, study.objective)
 
 
@@ -174,6 +180,20 @@ def _note(words: Sequence[str], folder: Path | None, console: Console, failed: s
         sweep.note(words, folder, failed)
     except OSError as error:
         console.print(f"[yellow]Not in the sweep's comparison:[/] {escape(str(error))}", soft_wrap=True)
+
+
+@contextmanager
+def _told_in_our_words(console: Console) -> Iterator[None]:
+    """What a launcher or a sweeper raises is told in one sentence; Hydra would show where it happened."""
+    before = os.environ.get(_RAISES)
+    os.environ[_RAISES] = "1"
+    try:
+        yield
+    except Exception as error:
+        sys.exit(_told(error, console))
+    finally:
+        os.environ.pop(_RAISES)
+        os.environ.update({} if before is None else {_RAISES: before})
 
 
 @contextmanager
@@ -206,17 +226,21 @@ def _choices(width: int) -> Iterator[str]:
 
 
 def in_place_of_a_study(words: Sequence[str]) -> list[str]:
-    """A command line whose first word is ``ask``, as settings: a survey by label, unless it says by what.
+    """A command line whose first word is ``ask``, as settings: a survey by label, unless it says by what. The sign of a
+    sweep comes first: from Hydra's parser it would cut off what comes after it.
 
     >>> in_place_of_a_study(["ask", "task=lung_ct"])
     ['ask.by=[label]', 'task=lung_ct']
     >>> in_place_of_a_study(["task=lung_ct"])
     ['task=lung_ct']
+    >>> in_place_of_a_study(["task=lung_ct", "--multirun", "seed=1,2"])
+    ['--multirun', 'task=lung_ct', 'seed=1,2']
     """
-    if not words or words[0] != ASK:
-        return list(words)
+    asks = bool(words) and words[0] == ASK
     told = any(word.lstrip("+").startswith("ask.by=") for word in words)
-    return [*([] if told else ["ask.by=[label]"]), *words[1:]]
+    signs = [word for word in words if word in _SIGNS]
+    others = [word for word in words[asks:] if word not in _SIGNS]
+    return [*signs[:1], *(["ask.by=[label]"] if asks and not told else []), *others]
 
 
 def _survey(study: Study, provision: ProvisionHospitals, load_app: LoadApp, console: Console) -> None:
@@ -253,5 +277,5 @@ def _after_a_sweep(ended: Sequence[sweep.SweptStudy], console: Console) -> None:
         why = each.failed.partition("\n")[0]
         console.print(f"[bold red]Failed:[/] {escape(f'{words}: {why}' if words else why)}", soft_wrap=True)
     if failed:
-        console.print(f"{len(failed)} of {len(failed) + len(folders)} studies failed; their words start them again.")
+        console.print(f"{len(failed)} of {len(ended)} studies failed; their words start them again.")
         sys.exit(1)

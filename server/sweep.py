@@ -25,7 +25,7 @@ class SweptStudy:
 
     Attributes:
         words: those by which it differs from the others.
-        folder: its own, ``None`` where there is none.
+        folder: its own, ``None`` where there is none or nothing in it to compare, as of a survey.
         failed: why it failed, "" if it has not.
     """
 

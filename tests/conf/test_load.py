@@ -394,3 +394,21 @@ def test_a_plugin_that_is_not_there_is_named_with_the_remedy_and_other_problems(
 def test_an_objective_is_one_of_those_that_a_study_tells() -> None:
     with pytest.raises(load.ConfigError, match=r"objective=auc: .*mean_auc"):
         load.check(["experiment=demo", "objective=auc"])
+
+
+def test_a_sweep_over_nothing_is_refused() -> None:
+    with pytest.raises(load.ConfigError, match=r"^seed=range\(4,1\): gives no value$"):
+        load.check(["-m", "experiment=demo", "seed=range(4,1)"])
+
+
+def test_studies_of_a_sweep_do_not_overwrite_each_others_documents() -> None:
+    with pytest.raises(load.ConfigError, match=r"propose=a\.json: studies of a sweep would overwrite"):
+        load.check(["-m", "experiment=demo", "propose=a.json", "seed=1,2"])
+    load.check(["-m", "experiment=demo", "propose=a-${seed}.json", "seed=1,2"])
+    load.check(["-m", "experiment=demo", "propose=a.json"])
+
+
+@pytest.mark.parametrize("word", ["hydra.sweeper.params={seed:1}", "+hydra.sweeper.params.seed='1,2'"])
+def test_what_hydra_cannot_set_of_its_own_settings_is_refused(word: str) -> None:
+    with pytest.raises(load.ConfigError, match=r"the files cannot be composed: .*NoneType"):
+        load.check(["-m", "experiment=demo", word])

@@ -72,3 +72,43 @@ def test_one_study_or_none_needs_no_comparison(ended: list[SweptStudy]) -> None:
     out = StringIO()
     command_line._after_a_sweep(ended, Console(file=out))
     assert out.getvalue() == ""
+
+
+def test_a_study_without_a_folder_is_one_of_those_that_are_counted() -> None:
+    """As a survey, which has nothing to compare."""
+    out = StringIO()
+    ended = [SweptStudy(["seed=1"], None), SweptStudy(["seed=2"], None, "no answer")]
+    with pytest.raises(SystemExit):
+        command_line._after_a_sweep(ended, Console(file=out, width=200))
+    assert "1 of 2 studies failed" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("output_dir={file}",), 2, "File error: {file}/sweeps: a part of the path is a file"),
+        (("output_dir={folder}/out", "hydra.sweeper.max_batch_size=0"), 70, "did not foresee (AssertionError: )"),
+    ],
+)
+def test_what_a_sweeper_raises_is_told_in_one_sentence(
+    tmp_path: Path, words: tuple[str, ...], code: int, told: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    given = [word.format(file=file, folder=tmp_path) for word in words]
+    command = [sys.executable, "-m", "server", "experiment=demo", "-m", *given, "seed=1,2"]
+    environment = os.environ | {"COLUMNS": "200"}
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
+    assert ended.returncode == code, ended.stderr
+    assert told.format(file=file) in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_sign_of_a_sweep_may_stand_anywhere() -> None:
+    told = ["-m", "ask.by=[label]", "seed=1,2", "experiment=demo"]
+    for place in range(1, 4):
+        words = ["ask", "seed=1,2", "experiment=demo"]
+        words.insert(place, "-m")
+        assert command_line.in_place_of_a_study(words) == told
