@@ -47,11 +47,12 @@ class StepTerms:
     """What makes a step private and keeps it within its memory.
 
     Attributes:
-        noise_multiplier: standard deviation of the noise in units of ``clip_norm``; 0 means neither noise nor clipping.
+        noise_multiplier: standard deviation of the noise in units of ``clip_norm``; 0 means no noise.
         clip_norm: most L2 norm of one patient's gradient.
         expected_patients: what the sum is divided by; a public number.
         max_memory_mb: what a step may allocate on top of model and cohort, in MiB.
         on: where patients' gradients are computed, clipped and added up. The guarantee is the same everywhere.
+        clip_without_noise: clip all the same where there is no noise.
     """
 
     noise_multiplier: float
@@ -59,6 +60,7 @@ class StepTerms:
     expected_patients: float
     max_memory_mb: int
     on: Placement = PROCESSOR
+    clip_without_noise: bool = False
 
 
 class PatientSteps:
@@ -192,12 +194,13 @@ class _NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus is not typed
             expected_batch_size=terms.expected_patients,  # a float serves: the sum is divided by it
             generator=generator,
         )
+        self._clips = terms.noise_multiplier > 0 or terms.clip_without_noise
 
     def clip_and_accumulate(self) -> None:
         """Add each patient's gradient to the sum, none longer than C.
 
         One that is not finite adds nothing: an error, or a ruined sum, would tell that the patient is there. Without
-        noise nothing is clipped and nothing hidden.
+        noise nothing is hidden, and clipped only where the terms say so.
         """
         (vector,) = self.params
         _check_processed_flag(vector.grad_sample)
@@ -214,9 +217,11 @@ class _NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus is not typed
             rows: float32 of shape (patients, parameters), on the same device.
         """
         broken = 0
-        for gradient, norm in zip(rows, _norms(rows) if self.noise_multiplier else [0.0] * len(rows), strict=True):
+        for gradient, norm in zip(rows, _norms(rows) if self._clips else [0.0] * len(rows), strict=True):
             if math.isfinite(norm):
                 _accumulate(total, gradient, min(1.0, self.max_grad_norm / norm) if norm else 1.0)
+            elif not self.noise_multiplier:
+                _accumulate(total, gradient, 1.0)  # training has diverged, and may say so
             else:
                 broken += 1
         if broken:

@@ -21,7 +21,7 @@ from conf.schema.federation import (
 )
 from conf.schema.model import Deep, Encoder
 from conf.schema.runtime import SuperlinkRuntime
-from conf.schema.strategy import Cyclic, FedProx, FedRep, Robust
+from conf.schema.strategy import Cyclic, FedProx, FedRep, Robust, Scaffold
 from conf.schema.study import Study
 
 LEAST_RATE = 1e-6
@@ -129,6 +129,27 @@ def _pulled_back_at_once(study: Study) -> Iterator[str]:
             f"strategy.mu={mu:g}: with training.learning_rate={rate:g} each step would go all the way back to the "
             f"shared model and beyond; set strategy.mu={float(f'{0.1 / rate:.1g}'):g}"
         )
+
+
+def _adam(study: Study) -> Iterator[str]:
+    training = study.training
+    if training.optimizer != "adam":
+        return
+    if training.momentum:
+        yield f"training.momentum={training.momentum:g}: Adam has a momentum of its own; set training.momentum=0"
+    if isinstance(study.strategy, Scaffold):
+        yield (
+            "strategy=scaffold: its control variates are mean gradients, which Adam's steps do not tell; set "
+            "training.optimizer=sgd"
+        )
+
+
+def _warm_up(study: Study) -> Iterator[str]:
+    training, rounds = study.training, study.federation.rounds
+    if 0 < rounds <= training.warm_up:
+        yield f"training.warm_up={training.warm_up}: must be below federation.rounds={rounds}"
+    elif training.warm_up > 0:
+        yield from _vanishing("training.warm_up", training.warm_up, training.learning_rate / (training.warm_up + 1))
 
 
 def _rates_that_vanish(study: Study) -> Iterator[str]:
@@ -264,6 +285,8 @@ RULES: tuple[Rule, ...] = (
     _weighting_by_no_noise,
     _rates_that_vanish,
     _pulled_back_at_once,
+    _adam,
+    _warm_up,
     _late_updates,
     _nothing_left_for_the_rest,
     _turns_of_unknown_many,

@@ -49,6 +49,11 @@ def shared_noise(study: Study) -> Iterator[str]:
             f"training.momentum={training.momentum:g}: the server takes the step, so momentum is its own; set "
             "training.momentum=0 and strategy=fedavgm"
         )
+    if training.optimizer != "sgd":
+        yield (
+            f"training.optimizer={training.optimizer}: the server takes the step; set training.optimizer=sgd and "
+            "strategy=fedadam"
+        )
     if training.weight_decay:
         yield f"training.weight_decay={training.weight_decay:g}: not with shared noise; set training.weight_decay=0"
     if training.final_noise != 1:

@@ -127,7 +127,7 @@ def _played(composed: DictConfig, provision: ProvisionHospitals, load_app: LoadA
         code = _told(error, console)
         if not sweep.is_under_way():
             sys.exit(code)
-        _note(words, None, console, failed=str(error) or type(error).__name__)
+        _note(words, None, console, failed=_reason(error))
         return math.nan
 
 
@@ -173,6 +173,10 @@ def _told(error: Exception, console: Console) -> int:
     # Hydra would print its own, with a remedy that is none.
     print(faults.unforeseen("consilium", error), file=sys.stderr)
     return faults.UNFORESEEN
+
+
+def _reason(error: Exception) -> str:
+    return faults.of_system(error) if isinstance(error, OSError) else str(error) or type(error).__name__
 
 
 def _note(words: Sequence[str], folder: Path | None, console: Console, failed: str = "") -> None:

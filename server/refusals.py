@@ -1,5 +1,4 @@
-"""What ``consilium`` says where it cannot go on, in one form for all its commands.
-"""
+"""What ``consilium`` says where it cannot go on, in one form for all its commands."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ _TURNS = {f"tests/{name}.py": turn for turn, name in enumerate(SLOWEST)}
 REPRESENTED: dict[str, dict[str, tuple[str, ...]]] = {
     "tasks/test_every_task": {
         "test_there_is_something_to_learn_but_not_everything": ("breast_ultrasound", "left_heart"),
-        "test_scans_have_something_to_learn_but_not_everything": (),
+        "test_scans_have_something_to_learn_but_not_everything": ("lung_ct",),
     },
     "client/test_totality": {
         "test_updates_leave_in_the_same_form_whoever_is_there": (
@@ -84,6 +84,7 @@ REPRESENTED: dict[str, dict[str, tuple[str, ...]]] = {
         "test_honest_updates_are_neither_dropped_nor_named": (
             *("training.final_rate=0.1 training.final_noise=0.5", "strategy=fedrep strategy.head_steps=1"),
             *("strategy=scaffold wire.up=int8 training.final_rate=0.2", "wire=lean"),
+            "training.optimizer=adam training.learning_rate=0.1 training.weight_decay=0.05 training.warm_up=1",
         ),
     },
     "federation/test_strategies": {
@@ -100,8 +101,8 @@ REPRESENTED: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Tests of many costly cases, and those cases that ``make test`` plays for all. The others are ``thorough``.
 
-A rule of the others is held by a cheaper test as well (a kill at every line, one network of each kind); ``make
-thorough`` plays them all.
+They hold the same rule for further tasks and networks, or more of what a cheaper test does (a kill at every line). What
+is of one task alone, such as whether its phantoms can be learnt, ``make thorough`` and the suite of a new task hold.
 """
 
 

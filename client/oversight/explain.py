@@ -91,6 +91,14 @@ def _asked(review: Review) -> list[str]:
             clip=number(document.privacy.clip_norm),
             rate=number(terms.learning_rate),
             falling=falling if terms.final_rate != 1 else "",
+        )
+        if terms.optimizer == "sgd"
+        else say(
+            "What one patient can change in a step is limited to {clip}, and each value of the model then moves by "
+            "about {rate}, in the direction of the result{falling}.",
+            clip=number(document.privacy.clip_norm),
+            rate=number(terms.learning_rate),
+            falling=falling if terms.final_rate != 1 else "",
         ),
         say(
             "The model is also evaluated on the validation patients, {times}; it is never trained on them.",

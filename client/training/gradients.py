@@ -24,10 +24,10 @@ from tasks.machine.device import PROCESSOR, Placement
 _LOG = logging.getLogger(__name__)
 _MOST_AT_ONCE = 256
 _MEGABYTE = 2**20
-# What a step holds for every trained number besides its value, in bytes: momentum, the sum and the noised sum in double
-# precision, the gradient that the optimizer takes; and for each patient in hand its gradient, once in pieces and once
-# as a vector.
-_BYTES_A_PARAMETER, _BYTES_A_GRADIENT = 24, 8
+# What a step holds for every trained number besides its value, in bytes: two moments, the sum and the noised sum in
+# double precision, the gradient that the optimizer takes; and for each patient in hand its gradient, once in
+# pieces and once as a vector.
+_BYTES_A_PARAMETER, _BYTES_A_GRADIENT = 28, 8
 # Each saved activation has a gradient of its size at some time of the backward pass.
 _ACTIVATION_COPIES = 2
 _LANES = 64

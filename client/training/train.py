@@ -20,7 +20,7 @@ from client.privacy import PatientSteps, StepTerms
 from client.training.gradients import Loss
 from tasks.machine.device import PROCESSOR, Placement
 from tasks.models.registry import arrays_of, load_arrays, misfits
-from tasks.protocol.study import TrainingTerms
+from tasks.protocol.study import ADAM_BETAS, TrainingTerms
 from tasks.protocol.wire import Arrays
 from tasks.task import Task
 
@@ -100,9 +100,11 @@ def train_locally(
         raise ValueError(f"reserved {mechanism}, requested {terms}: these steps are not in the ledger")
     before = arrays_of(module)
     expected = max(1.0, terms.sample_rate * public_size)
-    private = StepTerms(mechanism.noise_multiplier, clip_norm, expected, max_memory_mb, on)
+    private = StepTerms(
+        mechanism.noise_multiplier, clip_norm, expected, max_memory_mb, on, clip_without_noise=terms.clip_without_noise
+    )
     loss = loss_for(task, terms.class_weights)
-    steps = PatientSteps(module, loss, _sgd(terms, pull, list(before)), private, generator)
+    steps = PatientSteps(module, loss, _optimizer(terms, pull, list(before)), private, generator)
     module.train()
     steps.prepare(*cohort.nobody(terms.images_per_patient))
     for patients in privacy.sampled_patients(len(cohort.rows), terms.sample_rate, terms.steps, generator):
@@ -174,16 +176,22 @@ def _diverged(module: nn.Module, before: Arrays, terms: TrainingTerms, private: 
     return {name: np.zeros_like(value) for name, value in before.items()}
 
 
-def _sgd(terms: TrainingTerms, pull: Pull | None, names: list[str]) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
-    """Makes SGD of the one vector of all parameters, which stand in it in the order of ``names``."""
+def _optimizer(
+    terms: TrainingTerms, pull: Pull | None, names: list[str]
+) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
+    """Makes the optimizer of the one vector of all parameters, which stand in it in the order of ``names``."""
 
     def make(parameters: list[Tensor]) -> torch.optim.Optimizer:
         rate, momentum, decay = terms.learning_rate, terms.momentum, terms.weight_decay
-        sgd = torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+        chosen: torch.optim.Optimizer
+        if terms.optimizer == "adam":
+            chosen = torch.optim.AdamW(parameters, lr=rate, betas=ADAM_BETAS, weight_decay=decay)
+        else:
+            chosen = torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
         if pull is not None:
             # Opacus calls this optimizer when the gradient is clipped, noised and divided.
-            sgd.register_step_pre_hook(partial(_add_pull, pull.strength, _row(pull.towards), _row(pull.constant)))
-        return sgd
+            chosen.register_step_pre_hook(partial(_add_pull, pull.strength, _row(pull.towards), _row(pull.constant)))
+        return chosen
 
     def _row(arrays: Arrays) -> Tensor | None:
         return torch.from_numpy(np.concatenate([arrays[name].reshape(-1) for name in names])) if arrays else None
@@ -192,9 +200,13 @@ def _sgd(terms: TrainingTerms, pull: Pull | None, names: list[str]) -> Callable[
 
 
 def _add_pull(
-    strength: float, towards: Tensor | None, constant: Tensor | None, sgd: torch.optim.Optimizer, *_ignored: object
+    strength: float,
+    towards: Tensor | None,
+    constant: Tensor | None,
+    optimizer: torch.optim.Optimizer,
+    *_ignored: object,
 ) -> None:
-    (vector,) = sgd.param_groups[0]["params"]
+    (vector,) = optimizer.param_groups[0]["params"]
     if towards is not None:
         vector.grad.add_(vector.detach() - towards, alpha=strength)
     if constant is not None:

@@ -113,6 +113,8 @@ Trim = Annotated[_Float, rule("must lie above 0 and below 0.5", lambda value: 0 
 Length = Annotated[_Float, rule("must lie between 0.0001 and 1000 mm", lambda value: 1e-4 <= value <= 1000)]
 Year = Annotated[_Int, rule("must lie between 1 and 150", lambda value: 1 <= value <= 150)]
 
+Optimizer = Annotated[str, one_of("sgd", "adam")]
+Decays = Annotated[str, one_of("geometric", "cosine")]
 Encoding = Annotated[str, one_of("float32", "float16", "int8")]
 ExperimentName = Annotated[
     str,

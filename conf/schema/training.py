@@ -7,7 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from conf.schema.constraints import Decay, Images, Measure, Multiple, SettingsGroup, Share, ShareOrNone, Steps, Weight
+from conf.schema.constraints import (
+    CountOrNone,
+    Decay,
+    Decays,
+    Images,
+    Measure,
+    Multiple,
+    Optimizer,
+    SettingsGroup,
+    Share,
+    ShareOrNone,
+    Steps,
+    Weight,
+)
 
 
 @dataclass
@@ -31,6 +44,16 @@ class TrainingSettings(SettingsGroup):
     steps at most. The study's epsilon is the same: below 1 more of it is spent late, above 1 early."""
     images_per_patient: Images = 4
     """How many images of a sampled patient are drawn; the patient's loss is their mean."""
+    optimizer: Optimizer = "sgd"
+    """``adam``: each value moves by about the learning rate, whatever the size of its noised gradient (AdamW; its
+    moments begin anew each round). It works on what is private already, so it costs nothing. For deep networks."""
+    clip_without_noise: bool = False
+    """Clip patients' gradients also where there is no noise, as with privacy=none and in the arms, so that a learning
+    rate means the same there."""
+    warm_up: CountOrNone = 0
+    """Rounds over which the learning rate rises in equal parts."""
+    decay: Decays = "geometric"
+    """How the learning rate falls to ``final_rate`` of it: ``geometric``, or ``cosine``."""
     class_weights: list[Weight] = field(default_factory=list)
     """Weight of each answer to the task's question in the loss, in the order of its classes or grades, above 0 and 1 at
     most; none: they all count the same. Public numbers, such as from a published prevalence: what hospitals have is

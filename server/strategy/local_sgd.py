@@ -9,6 +9,10 @@ strength p towards the model x_0 that it began with (FedProx, and weight decay b
 The system is linear, so each r_t is its response to one unit of gradient at step t, whatever p is. Each g_t is a sum of
 patient gradients, clipped to C and noised with standard deviation sigma C, divided by the expected number of patients
 q N, where N is the hospital's public size; and a constant, where there is one.
+
+With Adam a step is eta m_t / sqrt(v_t), both weighted means of the gradients so far: m_t = sum_i a_ti g_i and
+v_t = sum_i b_ti g_i^2. By Cauchy and Schwarz no value of a step is longer than eta sqrt(sum_i a_ti^2 / b_ti), whatever
+the gradients are. Where noise is all there is, sqrt(v_t) is about its size, and the update is linear in the noise.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.schema.training import TrainingSettings
-from tasks.protocol.study import TrainingTerms
+from tasks.protocol.study import ADAM_BETAS, TrainingTerms
 
 _ROUNDED = 1.5
 """A size declared to one significant digit may stand for almost this many times as many patients."""
@@ -44,6 +48,21 @@ def responses(steps: int, momentum: float, pull: float = 0.0) -> NDArray[np.floa
     return moved[::-1]
 
 
+def _means(steps: int, beta: float) -> NDArray[np.float64]:
+    """Weight of gradient i (columns) in Adam's mean after step t (rows), both from 1: of shape (steps, steps)."""
+    later = np.arange(steps)[:, None] - np.arange(steps)
+    weights: NDArray[np.float64] = np.where(later >= 0, (1 - beta) * beta ** np.maximum(later, 0), 0.0)
+    means: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return means
+
+
+def adam_reach(steps: int) -> NDArray[np.float64]:
+    """How far Adam can move one value at each step, in units of the learning rate: of shape (steps,)."""
+    a, b = (_means(steps, beta) for beta in ADAM_BETAS)
+    squares: NDArray[np.float64] = np.divide(np.square(a), b, out=np.zeros_like(a), where=b > 0).sum(axis=1)
+    return np.sqrt(squares)
+
+
 def local_move(training: AnyTraining, round: int, rounds: int) -> float:
     """How far one unit of constant gradient moves a hospital's model in a round."""
     rate = TrainingTerms(**asdict(training)).rate_in(round, rounds)
@@ -60,11 +79,14 @@ def noise_std(
 ) -> float:
     """Standard deviation of the privacy noise in each coordinate of an update, at the rate that ``training`` has.
 
-    Later gradients are taken at points that earlier noise has moved; their response to it is neglected.
+    Later gradients are taken at points that earlier noise has moved; their response to it is neglected. With Adam it is
+    that of an update which is nothing but noise, of any size.
 
     Args:
         strength: p beside weight decay, which ``training`` has.
     """
+    if training.optimizer == "adam":
+        return float(training.learning_rate * np.linalg.norm(_means(training.steps, ADAM_BETAS[0]).sum(axis=0)))
     r = _responses(training, strength)
     each = noise_multiplier * clip_norm / expected_patients(training, public_size)
     return float(training.learning_rate * each * np.linalg.norm(r))
@@ -116,6 +138,10 @@ def honest_lengths(
     """
     if not noise_multiplier > 0:
         raise ValueError("without noise a hospital clips no patient, so its update has no bound")
+    if training.optimizer == "adam":
+        reach = training.learning_rate * float(adam_reach(training.steps).sum()) * math.sqrt(dimension)
+        decay = training.learning_rate * training.weight_decay * training.steps * reach
+        return Lengths(reach + decay + training.learning_rate * training.steps * constant, 0.0)
     r, q, log = _responses(training, strength), training.sample_rate, math.log(2 / failure)
     a, patients = np.abs(r), _ROUNDED * public_size
     expected, variance = q * patients * a.sum(), q * (1 - q) * patients * np.square(a).sum()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
@@ -33,6 +34,8 @@ PublicSize = Annotated[int, Field(ge=1, le=10_000_000)]
 Option = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=0, le=1_000_000)] | float | bool
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$")]
 
+ADAM_BETAS = (0.9, 0.999)
+"""Of gradients and of their squares, as D. Kingma and J. Ba, ICLR 2015, have them."""
 LEAST_RATE = 1e-6
 """The smallest ``Positive`` number; a falling learning rate may not fall below it."""
 RANGE_NOISE = 3.0
@@ -62,10 +65,22 @@ class TrainingTerms:
     class_weights: Annotated[list[Annotated[float, Field(ge=1e-3, le=1)]], Field(max_length=20)] = Field(
         default_factory=list
     )
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    clip_without_noise: bool = False
+    warm_up: Annotated[int, Field(ge=0, le=100_000)] = 0
+    decay: Literal["geometric", "cosine"] = "geometric"
 
     def rate_in(self, round: int, rounds: int) -> float:
-        """The learning rate of a round: falls geometrically to ``final_rate`` times the first one."""
-        rate = self.learning_rate * self.final_rate ** ((round - 1) / max(rounds - 1, 1))
+        """The learning rate of a round: rises in equal parts over ``warm_up`` rounds, then falls to ``final_rate``
+        times the highest, geometrically or along half a cosine (Loshchilov and Hutter, ICLR 2017)."""
+        if round <= self.warm_up:
+            part = round / (self.warm_up + 1)
+        else:
+            done = (round - 1 - self.warm_up) / max(rounds - 1 - self.warm_up, 1)
+            fallen = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+            cosine = self.final_rate + (1 - self.final_rate) * fallen
+            part = cosine if self.decay == "cosine" else self.final_rate**done
+        rate = self.learning_rate * part
         return float(min(max(rate, LEAST_RATE), self.learning_rate))  # a power's last bit may be below it
 
     def noise_in(self, turn: int, turns: int) -> float:
@@ -298,6 +313,12 @@ class StudyDocument:
             raise ValueError(f"a hospital cannot train in {self.asked} of {self.rounds} rounds")
         if self.training.learning_rate * self.training.final_rate < LEAST_RATE * (1 - 1e-9):
             raise ValueError(f"learning_rate times final_rate must not fall below {LEAST_RATE:g}")
+        if self.training.warm_up and self.training.learning_rate / (self.training.warm_up + 1) < LEAST_RATE:
+            raise ValueError(f"learning_rate / (warm_up + 1) must not fall below {LEAST_RATE:g}")
+        if self.training.warm_up >= self.rounds:
+            raise ValueError(f"warm_up must leave some of the {self.rounds} rounds")
+        if self.training.optimizer == "adam" and (self.training.momentum or self.method.control_variates):
+            raise ValueError("adam has a momentum of its own, and control variates are made for plain steps")
         if self.method.head_steps and self.method.head_steps >= self.training.steps:
             raise ValueError(f"head_steps must leave some of the {self.training.steps} steps for the rest of the model")
         if self.seed is not None and self.privacy.epsilon is not None:
@@ -331,8 +352,8 @@ class StudyDocument:
                 f"{terms.steps} steps a round: all but the first would be taken on a model that has one hospital's "
                 "small share of the noise alone; each step must be a sum of its own"
             )
-        if terms.momentum or terms.weight_decay:
-            yield "momentum and weight_decay are the server's, which takes the step"
+        if terms.momentum or terms.weight_decay or terms.optimizer != "sgd":
+            yield "momentum, weight_decay and Adam are the server's, which takes the step"
         if terms.final_noise != 1:
             yield "the noise is shared by all and cannot follow one hospital's turns"
         if self.asked != self.rounds:
@@ -363,6 +384,8 @@ class BadDocument(ValueError):
 
 
 T = TypeVar("T")
+_UNSAID = {"optimizer": "sgd", "clip_without_noise": False, "warm_up": 0, "decay": "geometric"}
+"""How a hospital trains where the document does not say otherwise."""
 _ADAPTER: TypeAdapter[StudyDocument] = TypeAdapter(StudyDocument)
 
 
@@ -375,7 +398,8 @@ def release() -> str:
 def canonical(document: StudyDocument) -> str:
     """The document as JSON with sorted keys and no spaces: equal documents, equal text. One that nobody asks for has
     no ``asked_by``, and one without secure sums no ``secure_sum``, as they had none before there were any; likewise for
-    seeds, bins of equal width, comparisons everywhere, answers that are all yes or no and classes of equal weight."""
+    seeds, plain steps whose rate falls geometrically, bins of equal width, comparisons everywhere, answers that are all
+    yes or no and classes of equal weight."""
     values = _ADAPTER.dump_python(document)
     for name in ("asked_by", "secure_sum"):
         if not values[name]:
@@ -389,6 +413,9 @@ def canonical(document: StudyDocument) -> str:
             del values["evaluation"][name]
     if not values["training"]["class_weights"]:
         del values["training"]["class_weights"]
+    for name, unsaid in _UNSAID.items():
+        if values["training"][name] == unsaid:
+            del values["training"][name]
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

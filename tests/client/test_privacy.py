@@ -95,6 +95,17 @@ def test_without_noise_it_is_plain_sgd() -> None:
     assert torch.allclose(vector_of(module), vector_of(other), rtol=1e-5)
 
 
+def test_without_noise_patients_are_clipped_where_the_terms_say_so() -> None:
+    torch.manual_seed(0)
+    module = nn.Linear(4, 1)
+    inputs, labels = 3 * torch.randn(6, 2, 4), torch.randint(0, 2, (6, 2, 1)).float()
+    before, direction = vector_of(module), clipped_mean(module, inputs, labels, 0.01, 6.0)
+    terms = StepTerms(0.0, 0.01, 6.0, 64, clip_without_noise=True)
+    steps = PatientSteps(module, binary_cross_entropy_with_logits, SGD, terms, seeded())
+    steps.step(list(range(6)), lambda chosen: (inputs[chosen], labels[chosen]))
+    assert torch.allclose(before - vector_of(module), direction, rtol=1e-4, atol=1e-7)
+
+
 def test_patients_are_drawn_as_many_at_a_time_as_are_in_hand() -> None:
     """So that memory does not grow with the number of patients that a step samples."""
     inputs, labels = torch.rand(200, 1, 1000), torch.ones(200, 1, 1)
@@ -172,9 +183,11 @@ def test_a_gradient_whose_square_is_beyond_single_precision_is_clipped_and_not_l
     assert _one_step([1e25], clip=0.5) == pytest.approx(-(0.5**1.5))
 
 
-def test_without_noise_a_gradient_that_is_not_finite_shows() -> None:
+@pytest.mark.parametrize("clipped", [False, True])
+def test_without_noise_a_gradient_that_is_not_finite_shows(clipped: bool) -> None:
     module = nn.Linear(4, 1)
-    steps = PatientSteps(module, binary_cross_entropy_with_logits, SGD, StepTerms(0.0, 1.0, 1.0, 64), seeded())
+    terms = StepTerms(0.0, 1.0, 1.0, 64, clip_without_noise=clipped)
+    steps = PatientSteps(module, binary_cross_entropy_with_logits, SGD, terms, seeded())
     steps.step([0], lambda chosen: (torch.full((1, 1, 4), math.nan), torch.ones(1, 1, 1)))
     assert vector_of(module).isnan().any()
 

@@ -29,6 +29,7 @@ QUICK = ("evaluation.arms=[]", "evaluation.every=9", "federation.rounds=3")
         ("strategy=ditto",),
         ("wire=lean",),
         ("strategy=median",),
+        ("training.optimizer=adam", "training.learning_rate=0.1", "training.weight_decay=0.05", "training.warm_up=1"),
         ("training.sample_rate=0.1", "privacy.epsilon=1"),
     ],
     ids=" ".join,

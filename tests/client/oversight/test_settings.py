@@ -86,7 +86,14 @@ def test_every_setting_has_a_meaning_and_no_meaning_is_of_nothing(document: Stud
     asked = replace(
         document,
         evaluation=replace(evaluation, answers={"question": AnswerTerms("measure", [3, 8])}),
-        training=replace(document.training, class_weights=[0.5, 1.0]),
+        training=replace(
+            document.training,
+            class_weights=[0.5, 1.0],
+            optimizer="adam",
+            clip_without_noise=True,
+            warm_up=1,
+            decay="cosine",
+        ),
     )
     open_to_all = replace(document, privacy=replace(document.privacy, epsilon=None), seed=1)
     plain |= {line.partition(" = ")[0] for line in every_setting(open_to_all)}

@@ -19,7 +19,7 @@ from client.training.noise import entropy
 from client.training.scoring import score_patients, scores_of, tell_patients
 from client.training.train import load_weights, train_locally
 from tasks import task as tasks
-from tasks.models.registry import arrays_of
+from tasks.models.registry import arrays_of, load_arrays
 from tasks.protocol.study import TrainingTerms
 from tasks.protocol.wire import Arrays
 
@@ -93,6 +93,32 @@ def test_a_seed_repeats_a_round_and_entropy_does_not() -> None:
 
     assert np.array_equal(update(seeded())["weight"], update(seeded())["weight"])
     assert not np.array_equal(update(entropy())["weight"], update(entropy())["weight"])
+
+
+@pytest.mark.parametrize("noise", [NO_NOISE, 0.5])
+def test_adam_steps_on_what_is_clipped_and_noised_already(noise: float) -> None:
+    """The first step moves each value by the rate, whatever its gradient, and the way that a plain step goes."""
+    module, cohort = nn.Linear(6, 1), cohort_of()
+    asked = replace(terms(1, learning_rate=0.01), optimizer="adam")
+    update = train(module, cohort, noise, asked, seeded())
+    moved = np.concatenate([value.reshape(-1) for value in update.values()])
+    assert np.allclose(np.abs(moved), 0.01, rtol=1e-3)
+    plain = nn.Linear(6, 1)
+    load_arrays(plain, {name: value - update[name] for name, value in arrays_of(module).items()})
+    gradient = train(plain, cohort, noise, terms(1), seeded())
+    assert np.array_equal(np.sign(moved), np.sign(np.concatenate([value.reshape(-1) for value in gradient.values()])))
+
+
+def test_adam_learns_and_its_decay_shrinks_the_model() -> None:
+    shrunk = []
+    for decay in (0.0, 1.0):
+        module, cohort = nn.Linear(6, 1), cohort_of()
+        asked = replace(terms(40, learning_rate=0.05), optimizer="adam", weight_decay=decay)
+        train(module, cohort, 0.5, asked, seeded())
+        scores, labels = score_patients(module, cohort), cohort.patient_labels().numpy()
+        assert scores[labels == 1].mean() > scores[labels == 0].mean() + 0.2
+        shrunk.append(float(module.weight.detach().norm()))
+    assert shrunk[1] < shrunk[0]
 
 
 def test_a_patient_with_many_images_counts_as_one_with_one() -> None:

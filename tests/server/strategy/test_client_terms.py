@@ -10,7 +10,7 @@ from server.study.document import document_of
 from tasks.protocol.study import MethodTerms
 
 METHODS = {
-    "fedprox": MethodTerms(proximal=0.1),
+    "fedprox": MethodTerms(proximal=0.01),
     "scaffold": MethodTerms(control_variates=True),
     "fedbn": MethodTerms(stays="normalisation"),
     "fedper": MethodTerms(stays="head"),

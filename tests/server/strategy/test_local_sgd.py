@@ -14,7 +14,8 @@ from torch import nn
 from client.privacy import PatientSteps, StepTerms
 from conf.schema.privacy import Privacy
 from conf.schema.training import TrainingSettings
-from server.strategy.local_sgd import expected_patients, honest_lengths, noise_std, responses
+from server.strategy.local_sgd import adam_reach, expected_patients, honest_lengths, noise_std, responses
+from tasks.protocol.study import ADAM_BETAS
 
 PRIVACY = Privacy(clip_norm=0.5)
 
@@ -70,6 +71,44 @@ def test_no_honest_update_is_longer_than_the_bound_and_the_bound_is_not_idle(
     bound = honest_lengths(terms, PRIVACY.clip_norm, sigma, patients, dimension).longest
     assert longest < bound
     assert bound < 2.5 * longest
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 15), st.floats(0, 0.5), st.sampled_from([1e-4, 1.0, 1e4]), st.integers(0, 2**32 - 1))
+def test_adam_moves_no_further_than_its_bound_whatever_the_gradients_are(
+    steps: int, decay: float, size: float, seed: int
+) -> None:
+    """torch's own, with gradients that grow, shrink and turn round as they please."""
+    rng = np.random.default_rng(seed)
+    terms = TrainingSettings(steps, 0.01, weight_decay=decay, optimizer="adam")
+    start = torch.from_numpy(rng.normal(size=20))
+    weight = nn.Parameter(start.clone())
+    adam = torch.optim.AdamW([weight], lr=0.01, betas=ADAM_BETAS, weight_decay=decay)
+    for _ in range(steps):
+        weight.grad = torch.from_numpy(rng.normal(size=20) * size * 10 ** rng.uniform(-3, 3))
+        adam.step()
+    moved, constant = float((weight.detach() - start).norm()), decay * float(start.norm())
+    bound = honest_lengths(terms, PRIVACY.clip_norm, 1.0, 100, 20, constant=constant).longest
+    assert moved <= bound * (1 + 1e-9)
+
+
+def test_the_bound_of_adam_is_not_idle() -> None:
+    """A gradient that is always the same moves each value by the rate at each step."""
+    assert adam_reach(1).tolist() == [1.0]
+    assert adam_reach(10).sum() < 1.02 * 10
+
+
+def test_an_update_of_adam_that_is_nothing_but_noise_is_as_long_as_that_of_a_hospital_without_patients() -> None:
+    terms = TrainingSettings(steps=10, learning_rate=0.01, optimizer="adam")
+    layer = nn.Linear(40_000, 1, bias=False)
+    before = layer.weight.detach().clone()
+    private = StepTerms(1.3, PRIVACY.clip_norm, expected_patients(terms, 50), max_memory_mb=100)
+    adam = partial(torch.optim.AdamW, lr=0.01, betas=ADAM_BETAS, weight_decay=0.0)
+    steps = PatientSteps(layer, nn.functional.mse_loss, adam, private, torch.Generator().manual_seed(1))
+    for _ in range(terms.steps):
+        steps.step([], lambda patients: (torch.zeros(0), torch.zeros(0)))
+    measured = float((layer.weight.detach() - before).std())
+    assert measured == pytest.approx(noise_std(terms, PRIVACY.clip_norm, 1.3, 50), rel=0.2)
 
 
 def test_the_bound_holds_for_a_hospital_that_has_rounded_its_size_down() -> None:

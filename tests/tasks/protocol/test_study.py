@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +44,38 @@ def test_draws_can_be_known_only_where_no_privacy_is_asked_for(document: StudyDo
     private = json.loads(study.canonical(document)) | {"seed": 0}
     with pytest.raises(BadDocument, match="nobody may know who is drawn"):
         study.read(json.dumps(private))
+
+
+def test_a_rate_rises_over_its_first_rounds_and_falls_as_it_is_told() -> None:
+    def rates(rounds: int, **how: Any) -> list[float]:
+        terms = TrainingTerms(10, 1.0, 0.0, 0.0, 0.4, 1, 0.1, **how)
+        return [terms.rate_in(number, rounds) for number in range(1, rounds + 1)]
+
+    assert rates(3) == pytest.approx([1, math.sqrt(0.1), 0.1])
+    assert rates(3, decay="cosine") == pytest.approx([1, 0.55, 0.1])
+    assert rates(5, decay="cosine", warm_up=2) == pytest.approx([1 / 3, 2 / 3, 1, 0.55, 0.1])
+    assert rates(3, warm_up=2) == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_how_a_hospital_trains_is_told_where_it_is_not_as_ever(document: StudyDocument) -> None:
+    for name, value in {"optimizer": "adam", "clip_without_noise": True, "warm_up": 1, "decay": "cosine"}.items():
+        assert name not in json.loads(study.canonical(document))["training"], "as documents had it before"
+        other = replace(document, training=replace(document.training, **{name: value}))
+        assert study.read(study.canonical(other)) == other
+        assert study.digest(other) != study.digest(document)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"optimizer": "adam", "momentum": 0.5}, "momentum of its own"),
+        ({"warm_up": 2}, "leave some of the 2 rounds"),
+        ({"warm_up": 1, "learning_rate": 1e-6}, "must not fall below"),
+    ],
+)
+def test_training_that_cannot_be_is_refused(document: StudyDocument, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        replace(document, training=replace(document.training, **changes))
 
 
 def test_equal_documents_have_equal_text_and_digest(document: StudyDocument) -> None:

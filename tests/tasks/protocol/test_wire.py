@@ -239,8 +239,10 @@ def _others(document: StudyDocument) -> dict[str, StudyDocument]:
                 other = {"question": AnswerTerms("grade", [3, 3])}
             elif isinstance(value, list):
                 other = [*value, "sex"]
-            elif field.name == "edges":
-                other = "released"
+            elif isinstance(value, bool):
+                other = not value
+            elif field.name in (words := {"edges": "released", "optimizer": "adam", "decay": "cosine"}):
+                other = words[field.name]
             else:
                 other = value + 1 if isinstance(value, int) else value / 2 + 0.01
             if field.name == "final_rate":
