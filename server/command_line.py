@@ -266,6 +266,11 @@ def _refuse(error: conf.ConfigError, console: Console) -> NoReturn:
 def _after_a_sweep(ended: Sequence[sweep.SweptStudy], console: Console) -> None:
     """Studies of one command line, side by side; exits with 1 if one has failed."""
     if not ended:
+        console.print(
+            "[yellow]No study has told how it ended:[/] it was not in this process, and its note lies elsewhere. "
+            "Set TMPDIR to a folder that all machines share; each study's own folder has its results.",
+            soft_wrap=True,
+        )
         return
     folders = [each.folder for each in ended if each.folder is not None]
     if len(folders) > 1:
