@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,11 +51,34 @@ Deflated = tuple[str, dict[str, bytes]]
 """A message in transit: its object id, and the content of every object in it by object id."""
 
 
+_PRAGMAS = {"busy_timeout": "120000", "cache_size": "-4000", "mmap_size": "0"}
+_PATIENCE_S = 120.0
+
+
 def superlink() -> None:
-    """Be ``flower-superlink``, with the arguments of the command line."""
+    """Be ``flower-superlink``, with the arguments of the command line, and with a patient, slender database."""
     from flwr.superlink.cli import flower_superlink
 
+    patient_database()
     flower_superlink()
+
+
+def patient_database() -> None:
+    """Let the SuperLink's database wait for its turn, and hold in memory what is in use.
+
+    Flower's own gives up after five seconds, and a connection is waited for thirty: of sixteen hospitals that answered
+    at the same moment on two busy cores one got an error. Each of its fifteen connections may keep 64 MB of pages and
+    map 256 MB of the file, though what hospitals send is written once and read once.
+    """
+    sql_mixin: Any = import_module("flwr.supercore.sql_mixin")
+    ours = [(name, _PRAGMAS.get(name, value)) for name, value in sql_mixin.SQLITE_PRAGMAS]
+    sql_mixin.SQLITE_PRAGMAS = tuple(ours)
+    made = sql_mixin.create_engine
+
+    def create_engine(url: str, **given: Any) -> Any:
+        return made(url, **given) if "poolclass" in given else made(url, pool_timeout=_PATIENCE_S, **given)
+
+    sql_mixin.create_engine = create_engine
 
 
 def claim_identity() -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -181,3 +182,25 @@ def test_the_token_of_the_run_that_is_kept_goes_with_the_request() -> None:
     ours = httpx.Request("POST", "https://server/x")
     RuntimeTokenHttpInterceptor("a token").intercept(SimpleNamespace(request=ours), lambda _: httpx.Response(200))
     assert request.headers == ours.headers
+
+
+DATABASE = """
+import sys
+from sqlalchemy import text
+from server.runtime.flower_private import patient_database
+patient_database()
+from flwr.supercore.object_store.sql_object_store import SqlObjectStore
+state = SqlObjectStore(sys.argv[1])
+state.initialize()
+with state._engine.connect() as connection:
+    told = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("busy_timeout", "cache_size", "mmap_size")]
+print(told, state._engine.pool._timeout)
+"""
+
+
+def test_the_superlinks_database_waits_for_its_turn_and_is_slender(tmp_path: Path) -> None:
+    """In a process of its own, as the SuperLink is."""
+    told = subprocess.run(
+        [sys.executable, "-c", DATABASE, str(tmp_path / "state.db")], capture_output=True, text=True, check=False
+    )
+    assert told.stdout.split("\n")[-2] == "[120000, -4000, 0] 120.0", told.stderr
