@@ -10,7 +10,6 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,15 +69,16 @@ def patient_database() -> None:
     at the same moment on two busy cores one got an error. Each of its fifteen connections may keep 64 MB of pages and
     map 256 MB of the file, though what hospitals send is written once and read once.
     """
-    sql_mixin: Any = import_module("flwr.supercore.sql_mixin")
-    ours = [(name, _PRAGMAS.get(name, value)) for name, value in sql_mixin.SQLITE_PRAGMAS]
-    sql_mixin.SQLITE_PRAGMAS = tuple(ours)
-    made = sql_mixin.create_engine
+    from flwr.supercore import sql_mixin
+
+    names = vars(sql_mixin)
+    ours = [(name, _PRAGMAS.get(name, value)) for name, value in names["SQLITE_PRAGMAS"]]
+    made = names["create_engine"]
 
     def create_engine(url: str, **given: Any) -> Any:
         return made(url, **given) if "poolclass" in given else made(url, pool_timeout=_PATIENCE_S, **given)
 
-    sql_mixin.create_engine = create_engine
+    names.update(SQLITE_PRAGMAS=tuple(ours), create_engine=create_engine)
 
 
 def claim_identity() -> None:
