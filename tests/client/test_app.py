@@ -26,6 +26,7 @@ from client.errors import LedgerUnwritable, UpdateNotFinite
 from client.ledger.accounting import Mechanism, epsilon_of
 from client.ledger.audit_log import AuditLog
 from client.oversight import approvals, halt
+from client.training.noise import entropy
 from client.training.scoring import score_patients
 from client.training.train import train_locally
 from server.runtime.flower_private import deflate
@@ -338,11 +339,18 @@ def test_no_more_steps_are_taken_than_the_ledger_has_reserved() -> None:
     cohort = Cohort(torch.ones(2, 3), torch.ones(2, 1), [torch.arange(1), torch.arange(1, 2)])
     goes = TrainingTerms(2, 0.1, 0.0, 0.0, 1.0, 1)
     charged = Mechanism(1.0, 1.0, 4)
-    steps = client.app._ReservedSteps(nn.Linear(3, 1), tasks.get(TASK), cohort, charged, 1.0, 2, 1024, PROCESSOR)
+    task, module, drawn = tasks.get(TASK), nn.Linear(3, 1), list[int]()
+
+    def draw(taken: int) -> torch.Generator:
+        drawn.append(taken)
+        return entropy()
+
+    steps = client.app._ReservedSteps(module, task, cohort, charged, 1.0, 2, 1024, PROCESSOR, draw)
     for _ in range(2):
         assert steps(goes, None).keys() == {"weight", "bias"}
     with pytest.raises(ValueError, match="more than the 4 steps that are in the ledger"):
         steps(replace(goes, steps=1), None)
+    assert drawn == [0, 2, 4], "each go draws for itself, also where a seed is public"
 
 
 @pytest.mark.parametrize(("took", "waits"), [(0.4, 9.6), (12.5, 7.5), (20.0, 0.0)])

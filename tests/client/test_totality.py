@@ -219,7 +219,7 @@ def test_updates_leave_in_the_same_form_whoever_is_there(
         for cohort in (everybody, without(everybody, seed % PATIENTS)):
             order = TrainOrder(study, 1, fill(module, size, pattern, seed))
             mechanism = Mechanism(1.0, 1.0, study.steps_a_round())
-            steps = _ReservedSteps(module, task, cohort, mechanism, 1.0, PATIENTS, 4096, PROCESSOR)
+            steps = _ReservedSteps(module, task, cohort, mechanism, 1.0, PATIENTS, 4096, PROCESSOR, lambda _: entropy())
             update = methods.train_round(module, order, {}, steps).update
             assert all(np.isfinite(value).all() for value in update.values())
             found.append(form_of(update))
