@@ -52,7 +52,7 @@ class StepTerms:
         expected_patients: what the sum is divided by; a public number.
         max_memory_mb: what a step may allocate on top of model and cohort, in MiB.
         on: where patients' gradients are computed, clipped and added up. The guarantee is the same everywhere.
-        clip_without_noise: clip all the same where there is no noise.
+        clip_always: clip all the same where there is no noise.
     """
 
     noise_multiplier: float
@@ -60,7 +60,7 @@ class StepTerms:
     expected_patients: float
     max_memory_mb: int
     on: Placement = PROCESSOR
-    clip_without_noise: bool = False
+    clip_always: bool = False
 
 
 class PatientSteps:
@@ -194,7 +194,7 @@ class _NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus is not typed
             expected_batch_size=terms.expected_patients,  # a float serves: the sum is divided by it
             generator=generator,
         )
-        self._clips = terms.noise_multiplier > 0 or terms.clip_without_noise
+        self._clips = terms.noise_multiplier > 0 or terms.clip_always
 
     def clip_and_accumulate(self) -> None:
         """Add each patient's gradient to the sum, none longer than C.

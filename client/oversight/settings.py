@@ -31,7 +31,7 @@ MEANINGS: dict[str, str] = {
     "training.final_rate": "the last round's learning rate as a fraction of the first one's",
     "training.final_noise": "the last round's noise as a multiple of the first one's",
     "training.optimizer": "how a step follows from the noised gradient",
-    "training.clip_without_noise": "whether the effect of a patient is limited where there is no noise as well",
+    "training.clip_always": "whether the effect of a patient is limited where there is no noise as well",
     "training.warm_up": "rounds over which the learning rate rises at first",
     "training.decay": "the curve along which the learning rate falls",
     "training.class_weights": "weight of each answer in training, as the coordinator has chosen it",

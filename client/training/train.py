@@ -101,7 +101,7 @@ def train_locally(
     before = arrays_of(module)
     expected = max(1.0, terms.sample_rate * public_size)
     private = StepTerms(
-        mechanism.noise_multiplier, clip_norm, expected, max_memory_mb, on, clip_without_noise=terms.clip_without_noise
+        mechanism.noise_multiplier, clip_norm, expected, max_memory_mb, on, clip_always=terms.clip_always
     )
     loss = loss_for(task, terms.class_weights)
     steps = PatientSteps(module, loss, _optimizer(terms, pull, list(before)), private, generator)

@@ -47,7 +47,7 @@ class TrainingSettings(SettingsGroup):
     optimizer: Optimizer = "sgd"
     """``adam``: each value moves by about the learning rate, whatever the size of its noised gradient (AdamW; its
     moments begin anew each round). It works on what is private already, so it costs nothing. For deep networks."""
-    clip_without_noise: bool = False
+    clip_always: bool = False
     """Clip patients' gradients also where there is no noise, as with privacy=none and in the arms, so that a learning
     rate means the same there."""
     warm_up: CountOrNone = 0

@@ -66,7 +66,7 @@ class TrainingTerms:
         default_factory=list
     )
     optimizer: Literal["sgd", "adam"] = "sgd"
-    clip_without_noise: bool = False
+    clip_always: bool = False
     warm_up: Annotated[int, Field(ge=0, le=100_000)] = 0
     decay: Literal["geometric", "cosine"] = "geometric"
 
@@ -384,7 +384,7 @@ class BadDocument(ValueError):
 
 
 T = TypeVar("T")
-_UNSAID = {"optimizer": "sgd", "clip_without_noise": False, "warm_up": 0, "decay": "geometric"}
+_UNSAID = {"optimizer": "sgd", "clip_always": False, "warm_up": 0, "decay": "geometric"}
 """How a hospital trains where the document does not say otherwise."""
 _ADAPTER: TypeAdapter[StudyDocument] = TypeAdapter(StudyDocument)
 

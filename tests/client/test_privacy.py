@@ -100,7 +100,7 @@ def test_without_noise_patients_are_clipped_where_the_terms_say_so() -> None:
     module = nn.Linear(4, 1)
     inputs, labels = 3 * torch.randn(6, 2, 4), torch.randint(0, 2, (6, 2, 1)).float()
     before, direction = vector_of(module), clipped_mean(module, inputs, labels, 0.01, 6.0)
-    terms = StepTerms(0.0, 0.01, 6.0, 64, clip_without_noise=True)
+    terms = StepTerms(0.0, 0.01, 6.0, 64, clip_always=True)
     steps = PatientSteps(module, binary_cross_entropy_with_logits, SGD, terms, seeded())
     steps.step(list(range(6)), lambda chosen: (inputs[chosen], labels[chosen]))
     assert torch.allclose(before - vector_of(module), direction, rtol=1e-4, atol=1e-7)
@@ -186,7 +186,7 @@ def test_a_gradient_whose_square_is_beyond_single_precision_is_clipped_and_not_l
 @pytest.mark.parametrize("clipped", [False, True])
 def test_without_noise_a_gradient_that_is_not_finite_shows(clipped: bool) -> None:
     module = nn.Linear(4, 1)
-    terms = StepTerms(0.0, 1.0, 1.0, 64, clip_without_noise=clipped)
+    terms = StepTerms(0.0, 1.0, 1.0, 64, clip_always=clipped)
     steps = PatientSteps(module, binary_cross_entropy_with_logits, SGD, terms, seeded())
     steps.step([0], lambda chosen: (torch.full((1, 1, 4), math.nan), torch.ones(1, 1, 1)))
     assert vector_of(module).isnan().any()

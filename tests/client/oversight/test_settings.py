@@ -90,7 +90,7 @@ def test_every_setting_has_a_meaning_and_no_meaning_is_of_nothing(document: Stud
             document.training,
             class_weights=[0.5, 1.0],
             optimizer="adam",
-            clip_without_noise=True,
+            clip_always=True,
             warm_up=1,
             decay="cosine",
         ),

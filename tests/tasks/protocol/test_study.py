@@ -58,7 +58,7 @@ def test_a_rate_rises_over_its_first_rounds_and_falls_as_it_is_told() -> None:
 
 
 def test_how_a_hospital_trains_is_told_where_it_is_not_as_ever(document: StudyDocument) -> None:
-    for name, value in {"optimizer": "adam", "clip_without_noise": True, "warm_up": 1, "decay": "cosine"}.items():
+    for name, value in {"optimizer": "adam", "clip_always": True, "warm_up": 1, "decay": "cosine"}.items():
         assert name not in json.loads(study.canonical(document))["training"], "as documents had it before"
         other = replace(document, training=replace(document.training, **{name: value}))
         assert study.read(study.canonical(other)) == other
