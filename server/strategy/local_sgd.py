@@ -48,19 +48,29 @@ def responses(steps: int, momentum: float, pull: float = 0.0) -> NDArray[np.floa
     return moved[::-1]
 
 
-def _means(steps: int, beta: float) -> NDArray[np.float64]:
-    """Weight of gradient i (columns) in Adam's mean after step t (rows), both from 1: of shape (steps, steps)."""
-    later = np.arange(steps)[:, None] - np.arange(steps)
-    weights: NDArray[np.float64] = np.where(later >= 0, (1 - beta) * beta ** np.maximum(later, 0), 0.0)
-    means: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
-    return means
-
-
 def adam_reach(steps: int) -> NDArray[np.float64]:
-    """How far Adam can move one value at each step, in units of the learning rate: of shape (steps,)."""
-    a, b = (_means(steps, beta) for beta in ADAM_BETAS)
-    squares: NDArray[np.float64] = np.divide(np.square(a), b, out=np.zeros_like(a), where=b > 0).sum(axis=1)
-    return np.sqrt(squares)
+    """How far Adam can move one value at each step, in units of the learning rate: of shape (steps,).
+
+    a_ti = beta_1^(t-i) / A_t and b_ti = beta_2^(t-i) / B_t, so the sum is a geometric one, of beta_1^2 / beta_2.
+    """
+    first, second = ADAM_BETAS
+    a, b, both = (_sums_of_powers(ratio, steps) for ratio in (first, second, first**2 / second))
+    return np.sqrt(both * b) / a
+
+
+def adam_responses(steps: int) -> NDArray[np.float64]:
+    """How far each step's gradient moves the model where sqrt(v_t) is one at every step, in units of the learning rate:
+    of shape (steps,)."""
+    first = ADAM_BETAS[0]
+    moved, later = np.empty(steps), 0.0
+    for step, weight in reversed(list(enumerate(1 / _sums_of_powers(first, steps)))):
+        moved[step] = later = weight + first * later
+    return moved
+
+
+def _sums_of_powers(ratio: float, steps: int) -> NDArray[np.float64]:
+    """1 + ratio + ... + ratio^(t-1) for each t from 1: of shape (steps,)."""
+    return np.cumsum(ratio ** np.arange(steps))
 
 
 def local_move(training: AnyTraining, round: int, rounds: int) -> float:
@@ -86,7 +96,7 @@ def noise_std(
         strength: p beside weight decay, which ``training`` has.
     """
     if training.optimizer == "adam":
-        return float(training.learning_rate * np.linalg.norm(_means(training.steps, ADAM_BETAS[0]).sum(axis=0)))
+        return float(training.learning_rate * np.linalg.norm(adam_responses(training.steps)))
     r = _responses(training, strength)
     each = noise_multiplier * clip_norm / expected_patients(training, public_size)
     return float(training.learning_rate * each * np.linalg.norm(r))
