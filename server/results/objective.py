@@ -16,7 +16,8 @@ def _mean_auc(metrics: _Metrics, hospitals: list[str]) -> float:
 
 
 def _worst_auc(metrics: _Metrics, hospitals: list[str]) -> float:
-    return min((metrics.get(f"result/{name}/federated_auc", math.nan) for name in hospitals), default=math.nan)
+    told = [metrics[key] for name in hospitals if (key := f"result/{name}/federated_auc") in metrics]
+    return min(told) if told and len(told) == len(hospitals) else math.nan  # one without could be the worst
 
 
 def _pooled_auc(metrics: _Metrics, hospitals: list[str]) -> float:
@@ -38,11 +39,5 @@ OBJECTIVES: dict[str, Callable[[_Metrics, list[str]], float]] = {
 
 
 def objective_of(outcome: Results, name: str) -> float:
-    """The figure that ``objective`` names, of the federated model; not a number where the study does not tell it.
-
-    A hospital without an AUC leaves ``worst_auc`` untold: it could be the worst.
-    """
-    hospitals, metrics = list(outcome.arms["federated"]), outcome.metrics()
-    if name == "worst_auc" and any(f"result/{each}/federated_auc" not in metrics for each in hospitals):
-        return math.nan
-    return OBJECTIVES[name](metrics, hospitals)
+    """The figure that ``objective`` names, of the federated model; not a number where the study does not tell it."""
+    return OBJECTIVES[name](outcome.metrics(), list(outcome.arms["federated"]))
