@@ -58,6 +58,11 @@ def _asked(review: Review) -> list[str]:
     document = review.document
     terms = document.training
     falling = say(", falling to {rate} of that in the last round", rate=number(terms.final_rate))
+    limits = {
+        "clip": number(document.privacy.clip_norm),
+        "rate": number(terms.learning_rate),
+        "falling": falling if terms.final_rate != 1 else "",
+    }
     return [
         say(
             'The study {study} asks: "{question}" (task {task}, version {version}).',
@@ -88,17 +93,13 @@ def _asked(review: Review) -> list[str]:
         say(
             "What one patient can change in a step is limited to {clip}, and the model then moves by {rate} times the "
             "result{falling}.",
-            clip=number(document.privacy.clip_norm),
-            rate=number(terms.learning_rate),
-            falling=falling if terms.final_rate != 1 else "",
+            **limits,
         )
         if terms.optimizer == "sgd"
         else say(
             "What one patient can change in a step is limited to {clip}, and each value of the model then moves by "
             "about {rate}, in the direction of the result{falling}.",
-            clip=number(document.privacy.clip_norm),
-            rate=number(terms.learning_rate),
-            falling=falling if terms.final_rate != 1 else "",
+            **limits,
         ),
         say(
             "The model is also evaluated on the validation patients, {times}; it is never trained on them.",
