@@ -125,7 +125,8 @@ def _answer(
         settings = site.load(_site_file(context))
         order = _decoded(message, kind)
         study, round = order.study.name, order.round
-        with records_kept_open(settings.ledger, settings.audit_log, site.secret(settings)) as records:
+        key = site.secret(settings)
+        with records_kept_open(settings.ledger, settings.audit_log, key, premises.outlives(settings)) as records:
             try:
                 reply = answered(order, settings, records)
             except BaseException as error:

@@ -367,8 +367,10 @@ def secret(settings: SiteSettings) -> bytes:
     Raises:
         SiteMisconfigured: the file is readable by others, too short to be a key, or lost.
     """
-    path, records = settings.key, [file for file in (settings.ledger, settings.audit_log) if file.exists()]
-    if records and not path.exists():
+    path = settings.key
+    if path.exists():
+        return _existing_secret(path)
+    if records := [file for file in (settings.ledger, settings.audit_log) if file.exists()]:
         # A new key would seal nothing of the old records, and would send patients to the other side of the split.
         raise SiteMisconfigured(f"{path} is missing, but {records[0]} was created with it; restore it from your backup")
     try:

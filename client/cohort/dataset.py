@@ -133,6 +133,8 @@ def _changed(augment: Augmentation, image: Tensor, mask: Tensor, generator: torc
 
 
 def _spread(rows: Tensor, images: int, generator: torch.Generator) -> Tensor:
+    if len(rows) == 1:  # no order to draw, which takes longer than all else here
+        return rows.expand(images)
     rounds = -(-images // len(rows))
     shuffled = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(rounds)]
     return torch.cat(shuffled)[:images]

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.ledger.chain import Chain
+from client.ledger.database import Outlives
 from client.ledger.links import Head, Row
 
 _PURPOSE = "audit log"
@@ -123,13 +124,13 @@ class AuditLog:
         return cls(Chain.create(path, secret, _PURPOSE, {"ledger": list(ledger)}))
 
     @classmethod
-    def open(cls, path: Path, secret: bytes) -> Self:
-        """An existing audit log; never makes one.
+    def open(cls, path: Path, secret: bytes, outlives: Outlives = Outlives.POWER_FAILURE) -> Self:
+        """An existing audit log; never makes one. ``outlives``: what a transaction outlives.
 
         Raises:
             LedgerMissing, LedgerTampered, LedgerUnwritable: see ``Chain.open``.
         """
-        return cls(Chain.open(path, secret, _PURPOSE))
+        return cls(Chain.open(path, secret, _PURPOSE, outlives))
 
     def check(self) -> None:
         """See ``Chain.check``."""

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from client.errors import LedgerBroken, LedgerMissing, LedgerRolledBack, LedgerTampered
 from client.ledger import database, links
+from client.ledger.database import Outlives
 from client.ledger.links import BEFORE_ALL, Fault, Head, Row, StoredRow
 
 RESTORE = (
@@ -47,11 +48,11 @@ _SCHEMA = {
 class Chain:
     """One open file; a context manager. For one thread; several processes may have the same file open."""
 
-    def __init__(self, path: Path, secret: bytes, purpose: str) -> None:
+    def __init__(self, path: Path, secret: bytes, purpose: str, outlives: Outlives = Outlives.POWER_FAILURE) -> None:
         """Opens without a check: ``create`` and ``open`` are for use."""
         self.path = path
         self._secret, self._purpose, self._key = secret, purpose, links.derived_key(secret, purpose)
-        self._db = database.connect(path)
+        self._db = database.connect(path, outlives)
 
     @classmethod
     def create(cls, path: Path, secret: bytes, purpose: str, facts: dict[str, Any], *tables: str) -> Self:
@@ -71,8 +72,11 @@ class Chain:
         return cls.open(path, secret, purpose)
 
     @classmethod
-    def open(cls, path: Path, secret: bytes, purpose: str) -> Self:
+    def open(cls, path: Path, secret: bytes, purpose: str, outlives: Outlives = Outlives.POWER_FAILURE) -> Self:
         """An existing chain. Its genesis, its newest rows and its triggers are checked; ``verify`` checks everything.
+
+        Args:
+            outlives: what every later transaction outlives.
 
         Raises:
             LedgerMissing: no such file; nothing is made in its place.
@@ -84,7 +88,7 @@ class Chain:
             raise LedgerMissing(f"the {purpose} {path} is missing. {RESTORE}") from None
         except OSError:
             pass  # SQLite cannot open it either, and says why
-        chain = cls(path, secret, purpose)
+        chain = cls(path, secret, purpose, outlives)
         try:
             chain._refuse(chain._faults_of_schema() or chain._faults_of_ends())
         except BaseException:

@@ -1,4 +1,4 @@
-"""SQLite files that survive a kill at any moment: durable, created completely or not at all, with named errors."""
+"""SQLite files that survive a kill at any moment: durable (``Outlives``), created whole or not at all, errors named."""
 
 from __future__ import annotations
 
@@ -7,9 +7,24 @@ import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 
 from client.errors import LedgerBroken, LedgerTampered, LedgerUnwritable
+
+
+class Outlives(StrEnum):
+    """What a transaction that has returned outlives; the values are SQLite's words for it in write-ahead mode.
+
+    Either way a file is whole after both: what a power failure can take with ``KILL`` are its newest transactions, all
+    since the last checkpoint of the log.
+    """
+
+    POWER_FAILURE = "FULL"
+    """The disk has confirmed it. Of every real hospital's books."""
+    KILL = "NORMAL"
+    """The operating system has it: the process may be killed, the machine may not lose power."""
+
 
 _WAIT = 120.0  # seconds: another process may be planning its noise inside a transaction
 _REMEDIES = {
@@ -23,8 +38,8 @@ _REMEDIES = {
 _RESTORE = "Restore the newest backup, and keep the damaged file for the investigation"
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open an existing file in write-ahead mode; a transaction that has returned is on disk.
+def connect(path: Path, outlives: Outlives = Outlives.POWER_FAILURE) -> sqlite3.Connection:
+    """Open an existing file in write-ahead mode.
 
     Text that is not UTF-8 comes as surrogates, so that a checker can name the row instead of stumbling over it.
 
@@ -38,7 +53,7 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
         try:
             (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
-            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA synchronous={outlives}")
             if mode != "wal":
                 raise LedgerUnwritable(f"{path} is on a volume without write-ahead logging: use a local disk")
         except BaseException:

@@ -34,6 +34,7 @@ from client.errors import AlreadyAnswered, BudgetExhausted, LedgerBroken, Ledger
 from client.ledger.account import Account, Earmark, LedgerEntry, Use
 from client.ledger.accounting import Mechanism, epsilon_of
 from client.ledger.chain import RESTORE, Chain
+from client.ledger.database import Outlives
 from client.ledger.links import Head
 from client.ledger.terms import Terms, may_have_moved
 from tasks.machine.language import number, say
@@ -115,16 +116,23 @@ class Ledger:
         return cls(Chain.create(path, secret, _PURPOSE, facts, _REPLIES), witness)
 
     @classmethod
-    def open(cls, path: Path, secret: bytes, witness: Callable[[], Head] | None = None) -> Self:
+    def open(
+        cls,
+        path: Path,
+        secret: bytes,
+        witness: Callable[[], Head] | None = None,
+        outlives: Outlives = Outlives.POWER_FAILURE,
+    ) -> Self:
         """An existing ledger; never makes one.
 
         Args:
             witness: gives the audit log's head; every new row notes it, so that one that was cut off is noticed.
+            outlives: what a transaction outlives.
 
         Raises:
             LedgerMissing, LedgerTampered, LedgerUnwritable: see ``Chain.open``.
         """
-        return cls(Chain.open(path, secret, _PURPOSE), witness)
+        return cls(Chain.open(path, secret, _PURPOSE, outlives), witness)
 
     def check(self) -> None:
         """See ``Chain.check``."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from client.errors import LedgerBroken, LedgerMissing
 from client.ledger.audit_log import AuditLog
 from client.ledger.chain import RESTORE, Chain
+from client.ledger.database import Outlives
 from client.ledger.handle_cache import HandleCache
 from client.ledger.ledger import Ledger
 from client.ledger.terms import Terms
@@ -100,7 +101,9 @@ def create_records(ledger: Path, audit_log: Path, secret: bytes, terms: Terms | 
 
 
 @contextmanager
-def records_kept_open(ledger: Path, audit_log: Path, secret: bytes) -> Iterator[Records]:
+def records_kept_open(
+    ledger: Path, audit_log: Path, secret: bytes, outlives: Outlives = Outlives.POWER_FAILURE
+) -> Iterator[Records]:
     """``open_records`` for frequent use: the files stay open, and only new rows are read.
 
     Before each use triggers are checked, and each file against what the other has seen. Their newest rows may be in the
@@ -109,14 +112,20 @@ def records_kept_open(ledger: Path, audit_log: Path, secret: bytes) -> Iterator[
     Raises:
         LedgerMissing, LedgerTampered, LedgerRolledBack: as ``open_records``.
     """
-    with _OPEN_HANDLES.use((ledger, audit_log), partial(open_records, ledger, audit_log, secret), secret) as records:
+    opening = partial(open_records, ledger, audit_log, secret, outlives)
+    with _OPEN_HANDLES.use((ledger, audit_log), opening, (secret, outlives)) as records:
         records.check()
         yield records
 
 
 @contextmanager
-def open_records(ledger: Path, audit_log: Path, secret: bytes) -> Iterator[Records]:
+def open_records(
+    ledger: Path, audit_log: Path, secret: bytes, outlives: Outlives = Outlives.POWER_FAILURE
+) -> Iterator[Records]:
     """Open ledger and audit log, or neither.
+
+    Args:
+        outlives: what every transaction on them outlives.
 
     Raises:
         LedgerMissing: one or both files are missing; nothing is made in their place.
@@ -125,8 +134,8 @@ def open_records(ledger: Path, audit_log: Path, secret: bytes) -> Iterator[Recor
     """
     _refuse_missing(ledger, audit_log)
     with ExitStack() as stack:
-        receipts = stack.enter_context(AuditLog.open(audit_log, secret))
-        records = Records(stack.enter_context(Ledger.open(ledger, secret, receipts.head)), receipts)
+        receipts = stack.enter_context(AuditLog.open(audit_log, secret, outlives))
+        records = Records(stack.enter_context(Ledger.open(ledger, secret, receipts.head, outlives)), receipts)
         records.require_match()
         yield records
 

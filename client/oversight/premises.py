@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from client.errors import LedgerBehind, SiteError, SiteMisconfigured, TermsChanged
 from client.ledger import accounting
 from client.ledger.audit_log import Fact, Kind
+from client.ledger.database import Outlives
 from client.ledger.ledger import Ledger
 from client.ledger.records import Records, open_records
 from client.ledger.terms import Terms, differences, may_have_moved
@@ -54,6 +55,16 @@ def terms_of(settings: SiteSettings) -> Terms:
         max_epsilon_alone=None if sums is None else sums.max_epsilon_alone,
         max_epsilon_alone_life=None if sums is None else sums.max_epsilon_alone_life,
     )
+
+
+def outlives(settings: SiteSettings) -> Outlives:
+    """What a commit to ledger or audit log outlives.
+
+    A simulated hospital's need not outlive a power failure: what that takes is of nobody, and hundreds of hospitals on
+    one disk would spend their rounds waiting for it. If one of the two files has lost more than the other, the study is
+    refused as one with a ledger that was rolled back, and is played anew.
+    """
+    return Outlives.KILL if settings.simulated else Outlives.POWER_FAILURE
 
 
 def change_of(settings: SiteSettings, ledger: Ledger) -> TermsChange | None:

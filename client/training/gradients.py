@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import grad, vmap
+from torch.func import vmap
 
 from client.cohort.alone import is_linear, linear_outputs, side_by_side
 from client.errors import ModelRefused
@@ -211,7 +211,8 @@ def _slopes(loss: Loss, outputs: Tensor, labels: Tensor) -> Tensor:
     """How each patient's loss rises with each of its outputs; shape (patients, images, outputs)."""
     missing = -len(outputs) % _LANES
     padded = [torch.cat([t, t.new_zeros((missing, *t.shape[1:]))]) for t in (outputs, labels)]
-    slopes: Tensor = vmap(grad(loss))(*padded)
+    told = padded[0].requires_grad_()
+    (slopes,) = torch.autograd.grad(vmap(loss)(told, padded[1]).sum(), told)  # each one's loss counts once in the sum
     return slopes[: len(outputs)]
 
 

@@ -78,10 +78,12 @@ def test_a_file_that_another_holds_is_named(path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_it_promises_is_set(path: Path) -> None:
-    """A write-ahead log, and every commit on the disk before it returns (2 is FULL)."""
-    with closing(database.connect(path)) as db:
-        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert db.execute("PRAGMA synchronous").fetchone() == (2,)
+    """A write-ahead log, and every commit on the disk before it returns (2 is FULL), unless less is asked for (1 is
+    NORMAL)."""
+    for connection, promised in ((database.connect(path), 2), (database.connect(path, database.Outlives.KILL), 1)):
+        with closing(connection) as db:
+            assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert db.execute("PRAGMA synchronous").fetchone() == (promised,)
 
 
 def test_connecting_makes_nothing(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """A process that works with the ledger is killed, hundreds of times: at random moments, and at every single line.
 
 What a child has announced, only after the call had returned, must be in the ledger; the chain must verify. SIGKILL
-cannot be caught. It leaves what the kernel already holds, so this does not stand for a power cut: against that the
-ledger relies on SQLite's ``synchronous=FULL``.
+cannot be caught. It leaves what the kernel already holds, so this does not stand for a power cut: against that a real
+hospital's ledger relies on SQLite's ``synchronous=FULL`` (``Outlives``).
 
 Children are forks of a clean process (``tests/forks.py``): a fork of pytest takes many times as long.
 """
@@ -33,6 +33,7 @@ from client.errors import LedgerMissing
 from client.ledger.account import Account, Use
 from client.ledger.accounting import Mechanism
 from client.ledger.audit_log import AuditLog, Receipt
+from client.ledger.database import Outlives
 from client.ledger.ledger import Caps, Ledger, Planned
 from client.ledger.records import create_records, open_records, replace_lost_audit_log
 from tests.client.reserving import reserve
@@ -109,9 +110,9 @@ def _numbers(what: str, said: Iterable[str]) -> set[int]:
     return {int(number) for name, number in (line.split() for line in said) if name == what}
 
 
-def _work(path: Path, first: int, announce: Announce) -> None:
+def _work(path: Path, first: int, outlives: Outlives, announce: Announce) -> None:
     """Reserve and commit one order after the other, for ever."""
-    with Ledger.open(path, SECRET) as ledger:
+    with Ledger.open(path, SECRET, outlives=outlives) as ledger:
         announce("open 0")
         for number in itertools.count(first):
             reserve(ledger, _use(number), _plan, NO_CAPS)
@@ -120,13 +121,16 @@ def _work(path: Path, first: int, announce: Announce) -> None:
             announce(f"committed {number}")
 
 
-@pytest.mark.parametrize("seed", range(KILLS // 50))
-def test_nothing_announced_is_lost_when_the_process_is_killed_at_random(folder: Path, seed: int) -> None:
+@pytest.mark.parametrize("outlives", Outlives)
+@pytest.mark.parametrize("seed", range(KILLS // 100))
+def test_nothing_announced_is_lost_when_the_process_is_killed_at_random(
+    folder: Path, seed: int, outlives: Outlives
+) -> None:
     path = folder / "ledger"
     Ledger.create(path, SECRET).__exit__()
     chance, reserved, open_at_the_end = random.Random(seed), set[int](), 0
     for _ in range(50):
-        child = _fork(partial(_work, path, max(reserved, default=0) + 1))
+        child = _fork(partial(_work, path, max(reserved, default=0) + 1, outlives))
         said = child.killed_after(chance.randrange(1, 10), chance.uniform(0, 0.003))
         reserved |= _numbers("reserved", said)
         committed = max(_numbers("committed", said), default=0)

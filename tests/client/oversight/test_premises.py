@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 
 from client.cohort import catalog
 from client.errors import NoCohort, SiteMisconfigured, TermsChanged
+from client.ledger import database, records
 from client.ledger.accounting import epsilon_of
 from client.ledger.audit_log import Kind
+from client.ledger.database import Outlives
 from client.oversight import premises
 from client.setup.provisioning import provision
 from tasks import task as tasks
@@ -35,6 +38,25 @@ def hospital(tmp_path: Path, archive: Archive, document: StudyDocument) -> Hospi
     hospital.approve(document)
     assert isinstance(hospital.ask(train(document)), TrainReport)
     return hospital
+
+
+def test_only_a_simulated_hospitals_books_need_not_outlive_a_power_failure(
+    hospital: Hospital, document: StudyDocument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each order opens them as it should, and so does every command, which knows of no other way."""
+    asked: list[Outlives] = []
+    connect = database.connect
+
+    def watched(path: Path, outlives: Outlives = Outlives.POWER_FAILURE) -> sqlite3.Connection:
+        asked.append(outlives)
+        return connect(path, outlives)
+
+    monkeypatch.setattr(database, "connect", watched)
+    records._OPEN_HANDLES.close()
+    assert isinstance(hospital.ask(train(document, 2)), TrainReport)
+    assert asked
+    assert set(asked) == {Outlives.POWER_FAILURE}
+    assert premises.outlives(hospital.settings.model_copy(update={"simulated": True})) is Outlives.KILL
 
 
 def _refused(hospital: Hospital, order: TrainOrder, code: ErrorCode) -> None:
