@@ -21,7 +21,7 @@ from conf.schema.federation import (
 )
 from conf.schema.model import Deep, Encoder
 from conf.schema.runtime import SuperlinkRuntime
-from conf.schema.strategy import Cyclic, FedProx, FedRep, Robust, Scaffold
+from conf.schema.strategy import Cyclic, FedProx, FedRep, MeanRegularised, Robust, Scaffold
 from conf.schema.study import Study
 
 LEAST_RATE = 1e-6
@@ -128,6 +128,25 @@ def _pulled_back_at_once(study: Study) -> Iterator[str]:
         yield (
             f"strategy.mu={mu:g}: with training.learning_rate={rate:g} each step would go all the way back to the "
             f"shared model and beyond; set strategy.mu={float(f'{0.1 / rate:.1g}'):g}"
+        )
+
+
+def _own_models(study: Study) -> Iterator[str]:
+    """Of MR-MTL the server knows how long an honest update is only where these hold (``honest_updates.py``)."""
+    if not isinstance(study.strategy, MeanRegularised):
+        return
+    pull, rate, training = study.strategy.pull, study.training.learning_rate, study.training
+    if pull * rate >= 1 and training.optimizer == "sgd":
+        yield (
+            f"strategy.pull={pull:g}: with training.learning_rate={rate:g} each step would go all the way back to the "
+            f"mean and beyond; set strategy.pull={float(f'{0.1 / rate:.1g}'):g}"
+        )
+    if training.momentum:
+        yield f"training.momentum={training.momentum:g}: does not go with strategy=mr_mtl; set training.momentum=0"
+    if study.strategy.server_learning_rate != 1:
+        yield (
+            f"strategy.server_learning_rate={study.strategy.server_learning_rate:g}: with strategy=mr_mtl the server's "
+            "model is the mean of the hospitals'; set strategy.server_learning_rate=1"
         )
 
 
@@ -285,6 +304,7 @@ RULES: tuple[Rule, ...] = (
     _weighting_by_no_noise,
     _rates_that_vanish,
     _pulled_back_at_once,
+    _own_models,
     _adam,
     _warm_up,
     _late_updates,

@@ -116,6 +116,11 @@ def _method(document: StudyDocument) -> Iterator[str]:
         yield say("Its last layer is local: it is trained here and never leaves.")
     if method.personal is not None:
         yield say("A second model is trained for this hospital only, in as many steps again; it never leaves.")
+    if method.towards_mean is not None:
+        yield say(
+            "The model that is trained here is this hospital's own, pulled towards the mean of all hospitals' models. "
+            "What leaves says how far it is from that mean, with the noise of its training."
+        )
     if method.proximal or method.control_variates:
         yield say("What the server sends pulls training here towards the shared model, independently of the patients.")
 

@@ -54,6 +54,7 @@ MEANINGS: dict[str, str] = {
     "method.stays": "the part of the model that never leaves",
     "method.head_steps": "steps of a round that train only the last layer",
     "method.personal": "pull of a second, personal model towards the shared one; null means no such model",
+    "method.towards_mean": "pull of this hospital's own model towards the mean of all; null means one model for all",
     "wire.up": "bits per value that leaves",
     "wire.down": "bits per value that is received",
     "asked_by": "who asks for the study, as the coordinator's server knows them",

@@ -14,6 +14,10 @@
     Ditto       a second, personal model is trained on the same patients and pulled towards the shared one (Li et al.,
                 ICML 2021, algorithm 1). It stays, but scores are computed with it, so it spends: its steps count like
                 the others, the hospital plans its noise for twice as many, and both models get that noise.
+    MR-MTL      the hospital trains one model, its own, pulled towards the mean of all hospitals' models, and sends
+                where it is from there, so that the server's model stays the mean (Liu et al., On privacy and
+                personalization in cross-silo federated learning, NeurIPS 2022, algorithm A1: of private methods for
+                one's own model the cheapest). Pull and difference are computed from released numbers: free.
 
 What stays lies on the hospital's disk between rounds (``client/training/client_state.py``) and scores are
 computed with it.
@@ -54,7 +58,8 @@ class Trained:
 def keeps(study: StudyDocument) -> bool:
     """Whether a hospital keeps anything of the study between rounds."""
     method = study.method
-    apart = method.control_variates or method.stays != "nothing" or method.personal is not None
+    own = method.personal is not None or method.towards_mean is not None
+    apart = method.control_variates or method.stays != "nothing" or own
     return apart or study.wire.up != "float32"
 
 
@@ -99,6 +104,8 @@ def train_round(module: nn.Module, order: TrainOrder, state: Arrays, steps: Step
         return _scaffold(module, order, state, terms, steps, hospital=hospital)
     if method.personal is not None:
         return _ditto(module, order, state, terms, steps, hospital=hospital)
+    if method.towards_mean is not None:
+        return _mean_regularised(module, order, state, terms, steps, hospital=hospital)
     if method.head_steps:
         update = _head_then_rest(module, stay, method.head_steps, terms, steps)
     else:
@@ -142,6 +149,19 @@ def _ditto(
     _set(module, _named(state, _PERSONAL) or shared)
     steps(terms, Pull(order.study.method.personal or 0.0, shared))
     return Trained(rounded, _under(_PERSONAL, arrays_of(module)) | residual)
+
+
+def _mean_regularised(
+    module: nn.Module, order: TrainOrder, state: Arrays, terms: TrainingTerms, steps: Steps, *, hospital: str
+) -> Trained:
+    mean = arrays_of(module)
+    _set(module, _named(state, _PERSONAL) or mean)
+    steps(terms, Pull(order.study.method.towards_mean or 0.0, mean))
+    own = arrays_of(module)
+    away = {name: own[name] - mean[name] for name in own}
+    # Nothing of what rounding took: it says where the model is, not how far it went, and errors do not add up.
+    rounded, _ = _rounded(away, order, {}, hospital)
+    return Trained(rounded, _under(_PERSONAL, own))
 
 
 def sum_of_responses(steps: int, momentum: float) -> float:

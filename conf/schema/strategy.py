@@ -154,6 +154,19 @@ class Ditto(StrategySettings):
 
 
 @dataclass
+class MeanRegularised(StrategySettings):
+    """MR-MTL: each hospital trains one model, its own, pulled towards the mean of all; it costs what FedAvg costs."""
+
+    no_late_updates = "takes the mean of where the hospitals' models are, and a late update says where one was"
+
+    name: str = "mr_mtl"
+    """Set by the choice."""
+    pull: Positive = 0.01
+    """How strongly a hospital's model is drawn towards the mean (lambda): 0 would be each hospital alone, much is one
+    model for all. Times the learning rate it is the part of its way that it is drawn back at each step."""
+
+
+@dataclass
 class Cyclic(StrategySettings):
     """Cyclical weight transfer: one hospital a round, in turn."""
 

@@ -1,12 +1,12 @@
 """What a strategy asks of hospitals beside plain steps: its part in the study document.
 
 What each does there, and to the guarantee, is explained at the head of ``client/training/methods.py``. The server's
-half of FedProx, FedBN, FedPer, FedRep and Ditto is FedAvg's; that of SCAFFOLD is ``scaffold.py``.
+half of FedProx, FedBN, FedPer, FedRep, Ditto and MR-MTL is FedAvg's; that of SCAFFOLD is ``scaffold.py``.
 """
 
 from __future__ import annotations
 
-from conf.schema.strategy import Ditto, FedBN, FedPer, FedProx, FedRep, Scaffold, StrategySettings
+from conf.schema.strategy import Ditto, FedBN, FedPer, FedProx, FedRep, MeanRegularised, Scaffold, StrategySettings
 from tasks.protocol.study import MethodTerms
 
 
@@ -25,4 +25,6 @@ def method_of(settings: StrategySettings) -> MethodTerms:
             return MethodTerms(stays="head", head_steps=settings.head_steps)
         case Ditto():
             return MethodTerms(personal=settings.pull)
+        case MeanRegularised():
+            return MethodTerms(towards_mean=settings.pull)
     return MethodTerms()

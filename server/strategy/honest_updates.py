@@ -10,6 +10,8 @@
     FedRep         what is sent is trained in the steps that are left beside the head's
     FedPer, FedBN  what is sent is a part of what was clipped: no longer than the whole
     Ditto          the personal model takes steps of its own and is not sent
+    MR-MTL         what is sent is how far the hospital's model is from the mean: what its pull has left of the way
+                   that it was away before, and as far again for the mean, which moves by no more; plus a round's steps
     fewer bits     earlier rounding errors are added, and the present one; for int8 at most a third each in the worst
                    case, since a block of 1,024 values is rounded to 1/127 of its largest
 
@@ -67,7 +69,9 @@ class Honest:
     def noise_std(self, size: int, noise: float, round: int) -> float:
         """Standard deviation of the noise in each value of an update of a round."""
         terms = self._terms(round)
-        return noise_std(terms, self.document.privacy.clip_norm, noise, size, self.document.method.proximal)
+        method = self.document.method
+        strength = method.proximal or method.towards_mean or 0.0
+        return noise_std(terms, self.document.privacy.clip_norm, noise, size, strength)
 
     def noise_length(self, size: int, noise: float, round: int) -> float:
         """The length of an update that is nothing but its noise."""
@@ -114,9 +118,32 @@ class Honest:
         if self.document.method.control_variates:
             constant += self.control + self._variate(size, noise, round)
         strength = self.document.method.proximal
+        if self.document.method.towards_mean is not None:
+            return self._away_from_mean(size, noise, constant, round)
         return honest_lengths(
             terms, clip, noise, size, self.dimension, failure=_FAILURE, strength=strength, constant=constant
         )
+
+    def _away_from_mean(self, size: int, noise: float, constant: float, round: int) -> Lengths:
+        """Of MR-MTL, d' = left * (d - m) + steps: d is how far the model was from the mean in the round before, and m
+        how far the mean has moved, which is a mean of such d. A hospital is asked in every round."""
+        strength, clip, far = self.document.method.towards_mean or 0.0, self.document.privacy.clip_norm, 0.0
+        for number in range(1, round + 1):
+            terms = self._terms(number)
+            steps = honest_lengths(
+                terms,
+                clip,
+                noise if number == round else self._noise_before(noise),
+                size,
+                self.dimension,
+                failure=_FAILURE,
+                strength=strength,
+                constant=constant,
+            )
+            pulled = 1 - terms.learning_rate * (strength + terms.weight_decay) if terms.optimizer == "sgd" else 1.0
+            lengths = Lengths(steps.signal + 2 * far * abs(pulled) ** terms.steps, steps.noise)
+            far = lengths.longest
+        return lengths
 
     def _variate(self, size: int, noise: float, round: int) -> float:
         """The longest c_i: a mean gradient, under the noise of an earlier round, and what rounding left in it."""

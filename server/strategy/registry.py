@@ -20,6 +20,7 @@ from conf.schema.strategy import (
     FedYogi,
     GeometricMedian,
     Krum,
+    MeanRegularised,
     Median,
     MultiKrum,
     NormBounding,
@@ -80,7 +81,7 @@ def build(settings: StrategySettings, local_move: float = 1.0) -> Strategy:
             return _plain(settings, mean_combiner, whose_turn)
         case Scaffold():
             return _scaffold(settings, local_move)
-        case FedAvg() | FedProx() | FedBN() | FedPer() | FedRep() | Ditto():
+        case FedAvg() | FedProx() | FedBN() | FedPer() | FedRep() | Ditto() | MeanRegularised():
             return _plain(settings, mean_combiner)  # what they are is the hospitals' part
     raise TypeError(f"no strategy belongs to {type(settings).__name__}")
 

@@ -111,6 +111,8 @@ class MethodTerms:
         head_steps: how many of a round's steps train only the head, before the others train only the rest (FedRep).
         personal: lambda of Ditto, the pull of a second, personal model towards the shared one. It takes as many steps
             as the shared one, in addition.
+        towards_mean: lambda of MR-MTL, the pull of the one model that a hospital trains, its own, towards the mean of
+            all hospitals' models.
     """
 
     proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.0
@@ -118,12 +120,13 @@ class MethodTerms:
     stays: Stays = "nothing"
     head_steps: Annotated[int, Field(ge=0, le=100_000)] = 0
     personal: Positive | None = None
+    towards_mean: Positive | None = None
 
     @model_validator(mode="after")
     def _one_at_most(self) -> Self:
-        named = [self.proximal > 0, self.control_variates, self.stays != "nothing", self.personal is not None]
-        if sum(named) > 1:
-            raise ValueError("at most one of proximal, control_variates, stays and personal")
+        named = [self.proximal > 0, self.control_variates, self.stays != "nothing"]
+        if sum([*named, self.personal is not None, self.towards_mean is not None]) > 1:
+            raise ValueError("at most one of proximal, control_variates, stays, personal and towards_mean")
         if self.head_steps and self.stays != "head":
             raise ValueError("head_steps are for a head that stays")
         return self
@@ -399,13 +402,15 @@ def canonical(document: StudyDocument) -> str:
     """The document as JSON with sorted keys and no spaces: equal documents, equal text. One that nobody asks for has
     no ``asked_by``, and one without secure sums no ``secure_sum``, as they had none before there were any; likewise for
     seeds, plain steps whose rate falls geometrically, bins of equal width, comparisons everywhere, answers that are all
-    yes or no and classes of equal weight."""
+    yes or no, classes of equal weight and no pull towards a mean."""
     values = _ADAPTER.dump_python(document)
     for name in ("asked_by", "secure_sum"):
         if not values[name]:
             del values[name]
     if values["seed"] is None:
         del values["seed"]
+    if values["method"]["towards_mean"] is None:
+        del values["method"]["towards_mean"]
     if values["evaluation"]["edges"] == "equal":
         del values["evaluation"]["edges"]
     for name in ("paired_at", "answers"):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 from torch import Tensor
 
 from client import site
@@ -204,11 +204,24 @@ def aucs(each: list[Hospital], heads: Tensor) -> NDArray[np.float64]:
     for index, hospital in enumerate(each):
         patients = scores(hospital.validation, heads)
         for finding in range(findings):
-            labels = hospital.validation.patient_labels(finding).numpy()
-            known = ~np.isnan(labels)
-            if len(set(labels[known])) == 2:
-                for draw in range(draws):
-                    told[index, draw, finding] = roc_auc_score(labels[known], patients[known, draw, finding])
+            told[index, :, finding] = areas(hospital.validation.patient_labels(finding).numpy(), patients[..., finding])
     with np.errstate(invalid="ignore"):
         counts = (~np.isnan(told)).sum(axis=0)
         return np.where(counts > 0, np.nansum(told, axis=0) / np.maximum(counts, 1), np.nan)
+
+
+def areas(labels: NDArray[np.float64], of_draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """AUC of each draw's scores, by ranks; NaN where a class is missing.
+
+    Args:
+        labels: shape (patients,); NaN where nobody knows.
+        of_draws: shape (patients, draws).
+    """
+    known = ~np.isnan(labels)
+    positive = labels[known] == 1
+    ill, well = int(positive.sum()), int((~positive).sum())
+    if not ill or not well:
+        return np.full(of_draws.shape[1], np.nan)
+    ranks: NDArray[np.float64] = rankdata(of_draws[known], axis=0)
+    found: NDArray[np.float64] = (ranks[positive].sum(axis=0) - ill * (ill + 1) / 2) / (ill * well)
+    return found

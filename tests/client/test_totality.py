@@ -207,7 +207,7 @@ def test_updates_leave_in_the_same_form_whoever_is_there(
     network = network_of(frozen(weights) if spec["name"] == "frozen" else spec, form, weights)
     module, everybody = network.trainable, cohort_of(network, form)
     task: Any = Question(form)
-    kinds = [MethodTerms(), MethodTerms(proximal=0.5)]
+    kinds = [MethodTerms(), MethodTerms(proximal=0.5), MethodTerms(towards_mean=0.5)]
     if "scatter" not in spec["name"] and spec["name"] != "frozen":
         kinds = [MethodTerms(personal=0.5), MethodTerms(stays="head", head_steps=1)]
 

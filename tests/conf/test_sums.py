@@ -24,7 +24,7 @@ def test_means_go_with_sums(strategy: str) -> None:
     "strategy",
     [
         *("median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "norm_bounding"),
-        *("scaffold", "ditto", "fedper", "fedrep", "fedbn", "fedprox", "cyclic"),
+        *("scaffold", "ditto", "fedper", "fedrep", "fedbn", "fedprox", "mr_mtl", "cyclic"),
     ],
 )
 def test_what_needs_single_updates_is_refused_with_a_sentence(strategy: str) -> None:

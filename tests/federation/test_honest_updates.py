@@ -27,6 +27,7 @@ QUICK = ("evaluation.arms=[]", "evaluation.every=9", "federation.rounds=3")
         ("strategy=fedper",),
         ("strategy=fedrep", "strategy.head_steps=1"),
         ("strategy=ditto",),
+        ("strategy=mr_mtl", "training.final_rate=0.5"),
         ("wire=lean",),
         ("strategy=median",),
         ("training.optimizer=adam", "training.learning_rate=0.1", "training.weight_decay=0.05", "training.warm_up=1"),

@@ -20,11 +20,12 @@ RATE, STEPS = 0.8, 3
         (["strategy=fedprox"], 3, STEPS),
         (["strategy=scaffold", "training.final_rate=0.5"], 3, STEPS),
         (["strategy=ditto"], 3, 2 * STEPS),
+        (["strategy=mr_mtl"], 3, STEPS),
         (["strategy=cyclic"], 1, STEPS),
         (["federation.participation=0.67", "strategy.ema=0.5", "evaluation.deliver=best"], 2, STEPS),
         (["strategy.weighting=inverse_noise_variance", "wire.up=float16"], 3, STEPS),
     ],
-    ids=["fedprox", "scaffold", "ditto", "cyclic", "turns", "by noise"],
+    ids=["fedprox", "scaffold", "ditto", "mr_mtl", "cyclic", "turns", "by noise"],
 )
 def test_each_hospital_plans_its_noise_for_its_own_turns(
     ground: Path, request: pytest.FixtureRequest, overrides: list[str], turns: int, steps: int

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from client.oversight.settings import MEANINGS, every_setting
 from tasks.protocol import study as studies
-from tasks.protocol.study import AnswerTerms, SecureSumTerms, StudyDocument
+from tasks.protocol.study import AnswerTerms, MethodTerms, SecureSumTerms, StudyDocument
 from tests.client.surveying import survey
 
 FLOATS = st.floats(1e-6, 1e6, allow_nan=False)
@@ -86,6 +86,7 @@ def test_every_setting_has_a_meaning_and_no_meaning_is_of_nothing(document: Stud
     asked = replace(
         document,
         evaluation=replace(evaluation, answers={"question": AnswerTerms("measure", [3, 8])}),
+        method=MethodTerms(towards_mean=0.1),
         training=replace(
             document.training,
             class_weights=[0.5, 1.0],

@@ -18,7 +18,7 @@ from client.training import methods
 from client.training.methods import Trained, train_round
 from client.training.noise import entropy
 from client.training.train import Pull, train_locally
-from conf.schema.strategy import FedAvg, FedProx, Scaffold, StrategySettings
+from conf.schema.strategy import FedAvg, FedProx, MeanRegularised, Scaffold, StrategySettings
 from server.strategy.client_terms import method_of
 from server.strategy.registry import build
 from tasks import task as tasks
@@ -355,6 +355,50 @@ def test_ditto_trains_the_shared_model_like_fedavg_and_a_second_one_for_itself(d
         np.testing.assert_array_equal(arrays_of(trained)[name], other[name])
 
 
+# --- MR-MTL -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.3, 0.2), (1 / 3, 1 / 3, 1 / 3)])
+def test_mr_mtl_against_the_paper(document: StudyDocument, weights: tuple[float, ...]) -> None:
+    """w_k <- w_k - eta (g_k(w_k) + lambda (w_k - w)) from where w_k was, K times at each; then w is the mean of the w_k
+    (Liu et al., 2022, algorithm A1). Five rounds of three hospitals."""
+    study, pull = study_of(document, MethodTerms(towards_mean=0.3)), np.float32(0.3)
+    groups = [cohort(seed, positives=share) for seed, share in ((1, 0.2), (2, 0.5), (3, 0.8))]
+    strategy = build(MeanRegularised(pull=0.3))
+    shared, states = arrays_of(linear()), [Arrays() for _ in groups]
+    mean = {name: value.astype(np.float64) for name, value in shared.items()}
+    own = [dict(mean) for _ in groups]
+    for number in range(1, 6):
+        combiner, before = strategy.combiner(shared, len(groups)), mean
+        for k, (patients, weight) in enumerate(zip(groups, weights, strict=True)):
+            module = linear()
+            trained = play(module, TrainOrder(study, number, shared), states[k], Run(module, patients))
+            states[k] = trained.state
+            combiner.add(f"h{k}", trained.update, weight)
+            for _ in range(4):
+                slopes = gradient({name: value.astype(np.float32) for name, value in own[k].items()}, patients)
+                own[k] = {n: own[k][n] - RATE * (slopes[n] + pull * (own[k][n] - before[n])) for n in mean}
+        mean = {name: sum(w * each[name] for w, each in zip(weights, own, strict=True)) for name in mean}
+        update = combiner.combined()
+        shared = {name: shared[name] + update[name] for name in shared}
+        for name in mean:
+            np.testing.assert_allclose(shared[name], mean[name], atol=2e-6)
+            for state, each in zip(states, own, strict=True):
+                np.testing.assert_allclose(state[f"personal/{name}"], each[name], atol=2e-6)
+
+    scored = linear()
+    methods.load_model(scored, EvaluateOrder(study, 5, shared), states[0])
+    assert all(np.array_equal(arrays_of(scored)[name], states[0][f"personal/{name}"]) for name in mean)
+
+
+def test_rounding_where_a_model_is_leaves_nothing_to_send_next_time(document: StudyDocument) -> None:
+    """What is lost of a place is not missing from the next one, as it is from a sum of steps."""
+    study, module = study_of(document, MethodTerms(towards_mean=0.3), "int8"), linear()
+    trained = play(module, TrainOrder(study, 1, arrays_of(linear())), {}, Run(module, cohort()))
+    assert encoding.form_of(trained.update) == "int8"
+    assert set(trained.state) == {"personal/weight", "personal/bias"}
+
+
 # --- fewer bits -------------------------------------------------------------------------------------------------------
 
 
@@ -381,6 +425,7 @@ def test_a_study_that_keeps_nothing_says_so(document: StudyDocument) -> None:
         MethodTerms(control_variates=True),
         MethodTerms(stays="head"),
         MethodTerms(personal=1.0),
+        MethodTerms(towards_mean=1.0),
     ]
     assert not methods.keeps(document)
     assert not methods.keeps(study_of(document, MethodTerms(proximal=1.0)))

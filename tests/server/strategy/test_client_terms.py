@@ -16,6 +16,7 @@ METHODS = {
     "fedper": MethodTerms(stays="head"),
     "fedrep": MethodTerms(stays="head", head_steps=5),
     "ditto": MethodTerms(personal=0.1),
+    "mr_mtl": MethodTerms(towards_mean=0.01),
 }
 NAMES = sorted(path.stem for path in (load.FOLDER / "strategy").glob("*.yaml"))
 

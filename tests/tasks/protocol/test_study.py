@@ -141,6 +141,7 @@ def test_every_missing_field_is_told_at_once(document: StudyDocument) -> None:
         ("method.proximal", -1),
         ("method.stays", "everything"),
         ("method.personal", 0),
+        ("method.towards_mean", 0),
         ("method.head_steps", -1),
         ("wire.up", "int4"),
         ("wire.down", "float64"),
@@ -169,6 +170,7 @@ def test_a_value_out_of_range_is_refused_by_name(document: StudyDocument, path: 
     [
         ({"asked": 3}, "3 of 2 rounds"),
         ({"method": {"proximal": 0.1, "personal": 0.1}}, "at most one of proximal"),
+        ({"method": {"towards_mean": 0.1, "personal": 0.1}}, "at most one of proximal"),
         ({"method": {"control_variates": True, "stays": "head"}}, "at most one of proximal"),
         ({"method": {"head_steps": 1}}, "a head that stays"),
         ({"method": {"stays": "head", "head_steps": 3}}, "leave some of the 3 steps"),

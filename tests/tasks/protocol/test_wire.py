@@ -69,6 +69,7 @@ methods = st.one_of(
     st.builds(MethodTerms, control_variates=st.booleans()),
     st.builds(MethodTerms, stays=st.sampled_from(["nothing", "normalisation", "head"])),
     st.builds(MethodTerms, personal=st.none() | positive),
+    st.builds(MethodTerms, towards_mean=st.none() | positive),
 )
 documents = st.builds(
     StudyDocument,
@@ -248,7 +249,7 @@ def _others(document: StudyDocument) -> dict[str, StudyDocument]:
             if field.name == "final_rate":
                 other = 0.5
             found[f"{part}.{field.name}"] = replace(document, **{part: replace(terms, **{field.name: other})})
-    ways = {"proximal": 0.1, "control_variates": True, "stays": "head", "personal": 0.1}
+    ways = {"proximal": 0.1, "control_variates": True, "stays": "head", "personal": 0.1, "towards_mean": 0.1}
     for name, value in ways.items():
         found[f"method.{name}"] = replace(document, method=MethodTerms(**{name: value}))  # type: ignore[arg-type]
     found["method.head_steps"] = replace(document, method=MethodTerms(stays="head", head_steps=1))
