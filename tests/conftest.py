@@ -80,9 +80,15 @@ REPRESENTED: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "client/training/test_gradients": {"test_a_step_stays_within_its_memory": ("convolutions-2",)},
+    "conf/test_every_pair": {
+        "test_every_experiment_composes_with_every_network_and_every_strategy": (
+            *("busi", "busi_shared", "cxr_sites", "demo", "deployed", "hand_phantoms", "heart_outlined", "medmnist"),
+        ),
+    },
     "federation/test_honest_updates": {
         "test_honest_updates_are_neither_dropped_nor_named": (
             *("training.final_rate=0.1 training.final_noise=0.5", "strategy=fedrep strategy.head_steps=1"),
+            "strategy=mr_mtl training.final_rate=0.5",
             *("strategy=scaffold wire.up=int8 training.final_rate=0.2", "wire=lean"),
             "training.optimizer=adam training.learning_rate=0.1 training.weight_decay=0.05 training.warm_up=1",
         ),
