@@ -40,6 +40,7 @@ from server.errors import (
     StudyError,
     StudyStopped,
     TrackingFailed,
+    TrainingDiverged,
 )
 from server.results import results
 from server.rounds.state import StudyState
@@ -289,7 +290,7 @@ def _finish(server_dir: ServerDir, folder: StudyFolder, names: Sequence[str], tr
 
 def again(attempt: Callable[[], T], most: int, pause_s: float = 5.0) -> T:
     """Attempt until it succeeds. A round that too few hospitals answered is repeated, up to ``most`` attempts in all;
-    one that hospitals refused is not, since the same order would be refused again. When the register has changed, the
+    one that hospitals refused is not, nor one that diverged, since the same order would do so again. When the register has changed, the
     next attempt asks those who are left.
 
     Raises:
@@ -303,7 +304,8 @@ def again(attempt: Callable[[], T], most: int, pause_s: float = 5.0) -> T:
             print("The register has changed; the study goes on with the hospitals that may take part.", flush=True)
         except RoundFailed as error:
             failed[error.round] = failed.get(error.round, 0) + 1
-            if failed[error.round] >= most or all(_REFUSED in reason for reason in error.dropped.values()):
+            for_good = isinstance(error, TrainingDiverged) or all(_REFUSED in why for why in error.dropped.values())
+            if failed[error.round] >= most or for_good:
                 raise
             print(f"{error}\nThe round is repeated.", flush=True)
             time.sleep(pause_s)

@@ -3,6 +3,7 @@
 StudyError
 ├── HospitalNotReady     a hospital on this machine cannot take part: its images, labels or settings are wrong
 ├── RoundFailed          fewer hospitals than the quorum gave a usable answer; names the others, and why
+│   └── TrainingDiverged   at every hospital, so that it is a matter of the study's settings
 ├── TooFewHospitals      a hospital would have to train more often than the study document allows
 ├── UninformativeStudy   its figures would tell nothing: the noise would hide the patients of every hospital
 ├── CannotCombine        the strategy cannot combine the updates: too few, too many to hold, or far too long
@@ -42,6 +43,19 @@ class RoundFailed(StudyError):
             "federation.quorum sets how many may be missing."
         )
         self.round, self.stage, self.dropped = round, stage, dict(dropped)
+
+
+class TrainingDiverged(RoundFailed):
+    def __init__(self, study: str, round: int, dropped: Mapping[str, str], training: str) -> None:
+        reasons = "\n".join(f"  {hospital}: {reason}" for hospital, reason in sorted(dropped.items()))
+        StudyError.__init__(
+            self,
+            f"study {study}, round {round}, train: training has diverged at every hospital:\n{reasons}\n"
+            f"No hospital is to blame, the steps are too long: {training}. Start another study with a lower "
+            "training.learning_rate, or with training.clip_always=true, which limits what each patient can change; a "
+            "deep network learns at much lower rates than a linear head.",
+        )
+        self.round, self.stage, self.dropped = round, "train", dict(dropped)
 
 
 class TooFewHospitals(StudyError):

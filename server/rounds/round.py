@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from flwr.serverapp import Grid
 
 from conf.schema.study import Study
-from server.errors import RoundFailed
+from server.errors import RoundFailed, TrainingDiverged
 from server.rounds import model_selection, sampling, shared_steps
 from server.rounds.aggregation import CollectedUpdates, collect
 from server.rounds.attempts import Attempts
@@ -29,9 +29,10 @@ from server.rounds.exchange import Channel
 from server.rounds.staleness import OverdueOrders
 from server.rounds.state import EVERYBODY, HospitalRound, Roster, RoundRecord, StudyState
 from server.strategy import registry
+from server.strategy.admission import NOT_FINITE, TOO_FAR
 from server.strategy.local_sgd import local_move
 from server.strategy.strategy import Strategy, norm, nothing
-from tasks.protocol.wire import TrainOrder
+from tasks.protocol.wire import ErrorCode, TrainOrder
 
 Publish = Callable[[StudyState], None]
 
@@ -102,6 +103,10 @@ def _train(study: Study, roster: Roster, channel: Channel, state: StudyState) ->
     # 3. The quorum. Late updates do not count towards it.
     needed = max(1, math.ceil(study.federation.quorum * wanted))
     if len(collected.hospitals) < needed:
+        if not collected.hospitals and _diverged(dropped):
+            training = study.training
+            told = f"training.learning_rate={training.learning_rate:g}, training.optimizer={training.optimizer}"
+            raise TrainingDiverged(roster.document.name, number, dropped, told)
         raise RoundFailed(roster.document.name, number, "train", needed, dropped)
 
     # 4. The new model, rounded as hospitals will receive it: server and hospitals must continue from the same bits.
@@ -202,6 +207,12 @@ def harm_done(before: Sequence[RoundRecord], record: RoundRecord) -> str:
 
 def _strategy(study: Study, number: int) -> Strategy:
     return registry.build(study.strategy, local_move(study.training, number, study.federation.rounds))
+
+
+def _diverged(dropped: Mapping[str, str]) -> bool:
+    """Whether the updates of all that have answered are those of a training that has diverged."""
+    signs = (f"refused with {ErrorCode.UPDATE_NOT_FINITE}", NOT_FINITE, TOO_FAR)
+    return bool(dropped) and all(any(sign in reason for sign in signs) for reason in dropped.values())
 
 
 def _invited(study: Study, roster: Roster, state: StudyState, strategy: Strategy, overdue: OverdueOrders) -> Roster:

@@ -11,6 +11,8 @@ from server.strategy.strategy import LARGEST
 from tasks.protocol.wire import Arrays
 
 _SHOWN = 3
+NOT_FINITE, TOO_FAR = "has values that are not finite", "which no converging training reaches"
+"""What is said of updates of a training that has diverged."""
 
 
 def unusable(update: Arrays, weights: Arrays) -> str:
@@ -27,9 +29,9 @@ def unusable(update: Arrays, weights: Arrays) -> str:
         if value.shape != expected.shape or value.dtype != expected.dtype:
             return f"{name} is {value.dtype} {value.shape}, not {expected.dtype} {expected.shape}"
         if not np.isfinite(value).all():
-            return f"{name} has values that are not finite"
+            return f"{name} {NOT_FINITE}"
         if value.size and _reach(value, expected) > LARGEST:
-            return f"{name} would bring values beyond {LARGEST:g} into the model, which no converging training reaches"
+            return f"{name} would bring values beyond {LARGEST:g} into the model, {TOO_FAR}"
     return ""
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from server.app import RegisterChanged, again
-from server.errors import CannotCombine, RoundFailed
+from server.errors import CannotCombine, RoundFailed, TrainingDiverged
 from server.rounds.state import StudyState
 
 DONE = StudyState({"w": np.zeros(1, np.float32)})
@@ -50,6 +50,13 @@ def test_every_round_has_attempts_of_its_own() -> None:
 def test_who_refuses_is_not_asked_again() -> None:
     attempts = Attempts(failed(1, "train: refused with NOT_APPROVED", "train: refused with STOPPED"))
     with pytest.raises(RoundFailed):
+        again(attempts, 3, pause_s=0)
+    assert attempts.made == 1
+
+
+def test_what_has_diverged_would_diverge_again() -> None:
+    attempts = Attempts(TrainingDiverged("demo-1", 1, {"h0": "train: refused with UPDATE_NOT_FINITE"}, "rate 8"))
+    with pytest.raises(TrainingDiverged, match="No hospital is to blame"):
         again(attempts, 3, pause_s=0)
     assert attempts.made == 1
 
