@@ -290,8 +290,8 @@ def _finish(server_dir: ServerDir, folder: StudyFolder, names: Sequence[str], tr
 
 def again(attempt: Callable[[], T], most: int, pause_s: float = 5.0) -> T:
     """Attempt until it succeeds. A round that too few hospitals answered is repeated, up to ``most`` attempts in all;
-    one that hospitals refused is not, nor one that diverged, since the same order would do so again. When the register has changed, the
-    next attempt asks those who are left.
+    one that hospitals refused is not, nor one that diverged, since the same order would end so again. When the register
+    has changed, the next attempt asks those who are left.
 
     Raises:
         StudyError: what the last attempt raised.
