@@ -136,7 +136,16 @@ def _own_models(study: Study) -> Iterator[str]:
     if not isinstance(study.strategy, MeanRegularised):
         return
     pull, rate, training = study.strategy.pull, study.training.learning_rate, study.training
-    if pull * rate >= 1 and training.optimizer == "sgd":
+    if training.optimizer == "adam":
+        yield "training.optimizer=adam: it would drown the pull or the patients; set training.optimizer=sgd"
+    if study.federation.participation < 1 or study.federation.over_selection:
+        yield (
+            "federation.participation, federation.over_selection: with strategy=mr_mtl everybody is asked in each "
+            "round, for the mean is of all; set federation.participation=1 federation.over_selection=0"
+        )
+    if study.strategy.ema:
+        yield f"strategy.ema={study.strategy.ema:g}: each hospital scores with its own model; set strategy.ema=0"
+    if pull * rate >= 1:
         yield (
             f"strategy.pull={pull:g}: with training.learning_rate={rate:g} each step would go all the way back to the "
             f"mean and beyond; set strategy.pull={float(f'{0.1 / rate:.1g}'):g}"

@@ -211,8 +211,9 @@ def _slopes(loss: Loss, outputs: Tensor, labels: Tensor) -> Tensor:
     """How each patient's loss rises with each of its outputs; shape (patients, images, outputs)."""
     missing = -len(outputs) % _LANES
     padded = [torch.cat([t, t.new_zeros((missing, *t.shape[1:]))]) for t in (outputs, labels)]
-    told = padded[0].requires_grad_()
-    (slopes,) = torch.autograd.grad(vmap(loss)(told, padded[1]).sum(), told)  # each one's loss counts once in the sum
+    with torch.enable_grad():
+        told = padded[0].requires_grad_()
+        (slopes,) = torch.autograd.grad(vmap(loss)(told, padded[1]).sum(), told)  # each loss counts once in the sum
     return slopes[: len(outputs)]
 
 

@@ -11,7 +11,7 @@
     FedPer, FedBN  what is sent is a part of what was clipped: no longer than the whole
     Ditto          the personal model takes steps of its own and is not sent
     MR-MTL         what is sent is how far the hospital's model is from the mean: what its pull has left of the way
-                   that it was away before, and as far again for the mean, which moves by no more; plus a round's steps
+                   that it was away before, and a round's steps
     fewer bits     earlier rounding errors are added, and the present one; for int8 at most a third each in the worst
                    case, since a block of 1,024 values is rounded to 1/127 of its largest
 
@@ -125,25 +125,34 @@ class Honest:
         )
 
     def _away_from_mean(self, size: int, noise: float, constant: float, round: int) -> Lengths:
-        """Of MR-MTL, d' = left * (d - m) + steps: d is how far the model was from the mean in the round before, and m
-        how far the mean has moved, which is a mean of such d. A hospital is asked in every round."""
-        strength, clip, far = self.document.method.towards_mean or 0.0, self.document.privacy.clip_norm, 0.0
-        for number in range(1, round + 1):
-            terms = self._terms(number)
-            steps = honest_lengths(
-                terms,
-                clip,
-                noise if number == round else self._noise_before(noise),
-                size,
-                self.dimension,
-                failure=_FAILURE,
-                strength=strength,
-                constant=constant,
+        """Of MR-MTL. u is how far a hospital's model is from the new mean, s how far it is from the mean that the round
+        began with, which is sent, q what its steps add, left what the pull leaves of a distance after them:
+
+            s' = left u + q', and as the u of all have mean 0, u' = s' - mean(s') = left u + q' - mean(q')
+
+        so |u| <= (S + M) / (1 - left) where no q of this hospital is longer than S and none of any other longer than M,
+        which is the smallest one's; and S + M for each round before. S / (1 - left) is largest where the rate is. All
+        hospitals answer every round: one that was away while the mean moved far may be dropped when it is back, once.
+        """
+        pull, clip = self.document.method.towards_mean or 0.0, self.document.privacy.clip_norm
+        others = max(noise, needed_noise(self.document) * _MARGIN)
+
+        def steps(terms: TrainingTerms, noise: float, size: int) -> Lengths:
+            return honest_lengths(
+                terms, clip, noise, size, self.dimension, failure=_FAILURE, strength=pull, constant=constant
             )
-            pulled = 1 - terms.learning_rate * (strength + terms.weight_decay) if terms.optimizer == "sgd" else 1.0
-            lengths = Lengths(steps.signal + 2 * far * abs(pulled) ** terms.steps, steps.noise)
-            far = lengths.longest
-        return lengths
+
+        def left(terms: TrainingTerms) -> float:
+            return float(abs(1 - terms.learning_rate * (pull + terms.weight_decay)) ** terms.steps)
+
+        now, highest = self._terms(round), replace(self._terms(1), learning_rate=self.document.training.learning_rate)
+        each = steps(highest, self._noise_before(noise), size).longest
+        smallest = min([size, *self.document.sizes.values()])
+        rounded = 1 + _ROUNDING[self.document.wire.up]
+        each += rounded * steps(highest, self._noise_before(others), smallest).longest
+        away = min((round - 1) * each, each / (1 - left(highest)) if left(highest) < 1 else math.inf)
+        lengths = steps(now, noise, size)
+        return Lengths(lengths.signal + left(now) * away, lengths.noise)
 
     def _variate(self, size: int, noise: float, round: int) -> float:
         """The longest c_i: a mean gradient, under the noise of an earlier round, and what rounding left in it."""
