@@ -150,8 +150,6 @@ def _own_models(study: Study) -> Iterator[str]:
             f"strategy.pull={pull:g}: with training.learning_rate={rate:g} each step would go all the way back to the "
             f"mean and beyond; set strategy.pull={float(f'{0.1 / rate:.1g}'):g}"
         )
-    if training.momentum:
-        yield f"training.momentum={training.momentum:g}: does not go with strategy=mr_mtl; set training.momentum=0"
     if study.strategy.server_learning_rate != 1:
         yield (
             f"strategy.server_learning_rate={study.strategy.server_learning_rate:g}: with strategy=mr_mtl the server's "

@@ -143,7 +143,9 @@ class Honest:
             )
 
         def left(terms: TrainingTerms) -> float:
-            return float(abs(1 - terms.learning_rate * (pull + terms.weight_decay)) ** terms.steps)
+            back = terms.learning_rate * (pull + terms.weight_decay)
+            step = np.array([[1 - back, -terms.momentum], [back, terms.momentum]])  # of distance and velocity
+            return float(abs(np.linalg.matrix_power(step, terms.steps)[0, 0]))
 
         now, highest = self._terms(round), replace(self._terms(1), learning_rate=self.document.training.learning_rate)
         each = steps(highest, self._noise_before(noise), size).longest

@@ -128,7 +128,6 @@ def test_the_configuration_allows_the_weightings_that_there_are() -> None:
         (["strategy=mr_mtl", "training.optimizer=adam"], "set training.optimizer=sgd"),
         (["strategy=mr_mtl", "federation.participation=0.5"], "set federation.participation=1"),
         (["strategy=mr_mtl", "strategy.ema=0.9"], "set strategy.ema=0"),
-        (["strategy=mr_mtl", "training.momentum=0.5"], "set training.momentum=0"),
         (["strategy=mr_mtl", "strategy.server_learning_rate=0.5"], "set strategy.server_learning_rate=1"),
         (["strategy=fedrep", "strategy.head_steps=10"], "must be below training.steps=10"),
         (["strategy.ema=0.9", "wire=lean"], "a second model to send"),
