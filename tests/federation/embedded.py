@@ -108,5 +108,6 @@ def with_own_phantoms(ground: Path, output: Path) -> Path:
 
 
 def folder_of(phantoms: Path, hospital: str) -> Path:
-    (found_at,) = phantoms.glob(f"*/{hospital}")
+    """Of the seed that studies have unless they say another: one of these tests says another."""
+    (found_at,) = phantoms.glob(f"*-seed{Study.seed}/{hospital}")
     return found_at

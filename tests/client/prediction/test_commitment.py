@@ -36,6 +36,7 @@ class Keeper:
         calling: the AE title under which it reports.
         other_first: whether it first reports another transaction.
         statuses: what its reports were answered with.
+        reported: set when all are answered.
     """
 
     way: str = "own"
@@ -47,6 +48,7 @@ class Keeper:
     port: int = 0
     receiver: int = 0
     statuses: list[int] = field(default_factory=list)
+    reported: threading.Event = field(default_factory=threading.Event)
 
     def act(self, event: Event) -> tuple[int, Dataset | None]:
         if not self.status:
@@ -81,6 +83,7 @@ class Keeper:
             kind = 2 if "FailedSOPSequence" in told else 1
             status, _ = line.send_n_event_report(told, kind, StorageCommitmentPushModel, INSTANCE)
             self.statuses.append(status.get("Status", -1))
+        self.reported.set()
         if self.way == "own" and line.is_established:
             line.release()
 
@@ -122,6 +125,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_report_comes_over_either_association(tmp_path: Path, way: str) -> None:
     with running(Keeper(way)) as keeper:
         assert not_committed(_source(tmp_path, keeper), OBJECTS) == {}
+        assert keeper.reported.wait(10)  # the archive reads our answer in a thread of its own
         assert keeper.statuses == [0]
 
 
@@ -136,6 +140,7 @@ def test_what_is_not_committed_is_told_with_the_reason(tmp_path: Path, way: str)
 def test_a_report_of_another_transaction_counts_for_nothing(tmp_path: Path) -> None:
     with running(Keeper(other_first=True, fails={"1.2.3": 0x0112})) as keeper:
         assert set(not_committed(_source(tmp_path, keeper), OBJECTS)) == {"1.2.3"}
+        assert keeper.reported.wait(10)
         assert keeper.statuses == [0x0112, 0]
 
 
