@@ -36,9 +36,9 @@ class HospitalNotReady(StudyError):
 
 class RoundFailed(StudyError):
     def __init__(self, study: str, round: int, stage: str, needed: int, dropped: Mapping[str, str]) -> None:
-        reasons = "\n".join(f"  {hospital}: {reason}" for hospital, reason in sorted(dropped.items()))
         super().__init__(
-            f"study {study}, round {round}, {stage}: {needed} usable answer(s) are needed. Dropped:\n{reasons}\n"
+            f"study {study}, round {round}, {stage}: {needed} usable answer(s) are needed. Dropped:\n"
+            f"{_reasons(dropped)}\n"
             "All committed rounds are kept: fix the hospitals, then run the same command again. "
             "federation.quorum sets how many may be missing."
         )
@@ -47,15 +47,17 @@ class RoundFailed(StudyError):
 
 class TrainingDiverged(RoundFailed):
     def __init__(self, study: str, round: int, dropped: Mapping[str, str], training: str) -> None:
-        reasons = "\n".join(f"  {hospital}: {reason}" for hospital, reason in sorted(dropped.items()))
-        StudyError.__init__(
-            self,
-            f"study {study}, round {round}, train: training has diverged at every hospital:\n{reasons}\n"
+        super().__init__(study, round, "train", 1, dropped)
+        self.args = (
+            f"study {study}, round {round}, train: training has diverged at every hospital:\n{_reasons(dropped)}\n"
             f"No hospital is to blame, the steps are too long: {training}. Start another study with a lower "
             "training.learning_rate, or with training.clip_always=true, which limits what each patient can change; a "
             "deep network learns at much lower rates than a linear head.",
         )
-        self.round, self.stage, self.dropped = round, "train", dict(dropped)
+
+
+def _reasons(dropped: Mapping[str, str]) -> str:
+    return "\n".join(f"  {hospital}: {reason}" for hospital, reason in sorted(dropped.items()))
 
 
 class TooFewHospitals(StudyError):

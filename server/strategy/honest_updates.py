@@ -68,10 +68,7 @@ class Honest:
 
     def noise_std(self, size: int, noise: float, round: int) -> float:
         """Standard deviation of the noise in each value of an update of a round."""
-        terms = self._terms(round)
-        method = self.document.method
-        strength = method.proximal or method.towards_mean or 0.0
-        return noise_std(terms, self.document.privacy.clip_norm, noise, size, strength)
+        return noise_std(self._terms(round), self.document.privacy.clip_norm, noise, size, self._pull())
 
     def noise_length(self, size: int, noise: float, round: int) -> float:
         """The length of an update that is nothing but its noise."""
@@ -117,12 +114,16 @@ class Honest:
         constant = terms.weight_decay * self.model
         if self.document.method.control_variates:
             constant += self.control + self._variate(size, noise, round)
-        strength = self.document.method.proximal
         if self.document.method.towards_mean is not None:
             return self._away_from_mean(size, noise, constant, round)
         return honest_lengths(
-            terms, clip, noise, size, self.dimension, failure=_FAILURE, strength=strength, constant=constant
+            terms, clip, noise, size, self.dimension, failure=_FAILURE, strength=self._pull(), constant=constant
         )
+
+    def _pull(self) -> float:
+        """How strongly each step is drawn towards the model that the order brought."""
+        method = self.document.method
+        return method.proximal or method.towards_mean or 0.0
 
     def _away_from_mean(self, size: int, noise: float, constant: float, round: int) -> Lengths:
         """Of MR-MTL. u is how far a hospital's model is from the new mean, s how far it is from the mean that the round
@@ -134,7 +135,7 @@ class Honest:
         which is the smallest one's; and S + M for each round before. S / (1 - left) is largest where the rate is. All
         hospitals answer every round: one that was away while the mean moved far may be dropped when it is back, once.
         """
-        pull, clip = self.document.method.towards_mean or 0.0, self.document.privacy.clip_norm
+        pull, clip = self._pull(), self.document.privacy.clip_norm
         others = max(noise, needed_noise(self.document) * _MARGIN)
 
         def steps(terms: TrainingTerms, noise: float, size: int) -> Lengths:
